@@ -1,0 +1,88 @@
+"""The composition root: the only place that builds a node from its real parts."""
+
+import random
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from executor.errors import Abstained
+from executor.models import SHIPPED, ModelFolders
+from executor.pool import Pool
+from node.blobs import Blobs
+from node.clock import SystemClock
+from node.config import Settings
+from node.coordinator import Coordinator
+from node.daemon import Node, Options, Parts
+from node.execution import Executor
+from node.store import open_store
+from node.transport.libp2p import Libp2pTransport
+from node.worker import NoWorker, Worker
+from protocol.errors import Rejected
+from protocol.identity import peer_of
+from protocol.network import Network
+
+Alter = Callable[[Executor], Executor]
+
+
+class UnusableNetwork(Exception):
+    """The network document cannot be used; the text says why."""
+
+
+def read_network(path: Path) -> Network:
+    """Return the network document in a file. Raises UnusableNetwork."""
+    try:
+        return Network.parse(path.read_bytes())
+    except OSError as error:
+        raise UnusableNetwork(f"{path}: {error.strerror}") from None
+    except Rejected as rejected:
+        raise UnusableNetwork(f"{path}: {rejected.detail}") from None
+
+
+def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e) -> Node:
+    """Return a node ready to run. `alter` may wrap its executor, as the testnet's liars do.
+
+    Raises UnusableNetwork, StoreError or OSError.
+    """
+    network = read_network(settings.network)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = open_store(settings.data_dir / "node.sqlite", network.id)
+    clock = SystemClock()
+    folders = [*settings.models_dir, SHIPPED]
+    parts = Parts(
+        Coordinator(network, key, store, clock, secrets.token_bytes),
+        store,
+        Blobs(settings.data_dir / "blobs"),
+        Libp2pTransport(key.private_bytes_raw(), settings.listen, settings.announce),
+        alter(_executor(settings, network, peer_of(key), folders)),
+        clock,
+        random.Random(),  # noqa: S311  # spreads dialling in time, decides nothing
+    )
+    options = Options(
+        settings.peers, settings.feed_seconds, settings.max_queue, _present(network, folders)
+    )
+    return Node(parts, options)
+
+
+def _executor(settings: Settings, network: Network, me: str, folders: list[Path]) -> Executor:
+    member = network.roster.get(me)
+    if member is None:
+        return NoWorker()
+    scratch = settings.data_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    for left in scratch.iterdir():  # of a process that was killed
+        left.unlink()
+    return Worker(Pool(folders, scratch), network.classes[member.compute_class])
+
+
+def _present(network: Network, folders: list[Path]) -> tuple[str, ...]:
+    """Return the listed models that are on disk; their digests are checked before first use."""
+    found = []
+    for model in network.models.values():
+        try:
+            ModelFolders(folders).locate(model.id, model.revision)
+        except Abstained:
+            continue
+        found.append(model.id)
+    return tuple(found)

@@ -1,0 +1,333 @@
+"""Submitting tasks from a peer, and believing nobody about what comes back.
+
+    async with Client.connect(network, peers) as client:
+        task = await client.submit("text-to-music", {"model": …, "prompt": …, "seed": 42})
+        result = await task.result()
+
+The certificate is verified against the caller's own network document and the bytes against the
+certificate; a node that lies, stalls or vanishes costs time, never the truth.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from node.audio import Result, Waveform, waveform_of
+from node.clock import Clock, SystemClock
+from node.fetching import fetch
+from node.links import keep_connected
+from node.outputs import blobs_of, outputs_of
+from node.requests import Misbehaved, Refused, Status, ask
+from node.tracking import NoAgreement, Sighting, Tracking
+from node.transport.base import Stream, Transport, Verdict
+from protocol import messages
+from protocol.canonical import Document
+from protocol.certificate import Certificate
+from protocol.envelope import sign
+from protocol.errors import Rejected, Rejection
+from protocol.messages import Task
+from protocol.network import Network
+from protocol.wire import read
+
+log = structlog.get_logger("client")
+
+AGENT = "helium-client/0.1.0"
+ENOUGH = 2  # nodes that a task is handed to: one of them may keep it to itself
+CONNECT_SECONDS = 15.0
+DEFAULT_DEADLINE = 600  # seconds
+
+
+class NoNode(Exception):
+    """No node of the network can be reached, or none that is reached is ready."""
+
+
+class TaskRejected(Exception):
+    """Every node asked refused the task; `reason` is from the protocol's list."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class GenerationFailed(Exception):
+    """The network agrees, with a certificate, that the task has no result; `code` says why."""
+
+    def __init__(self, code: str, certificate: Certificate) -> None:
+        super().__init__(f"the members agree that the task fails: {code}")
+        self.code, self.certificate = code, certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a node says of itself."""
+
+    peer: str
+    agent: str
+    compute_class: str | None
+    ready: bool
+    reasons: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+class Submission:
+    """A task on its way: its id and committee, its progress, and at last its result."""
+
+    def __init__(self, client: "Client", task: str, known: Task | None = None) -> None:
+        self.id, self._client = task, client
+        self._tracking = Tracking(client.network, client.transport, client.clock, task, known)
+
+    @property
+    def tracking(self) -> Tracking:
+        """Who has voted what, as far as it is known here."""
+        return self._tracking
+
+    def watch(self) -> AsyncIterator[Sighting]:
+        """Give each change that any node reports, until the task has ended."""
+        return self._tracking.watch()
+
+    async def certificate(self) -> Certificate:
+        """Wait for the certificate. Raises NoAgreement when the task ends without one."""
+        return await self._tracking.certificate()
+
+    async def result(self) -> Result:
+        """Wait for the certificate, fetch what it vouches for, and return it, verified.
+
+        Raises NoAgreement, GenerationFailed for an agreed error, or fetching.Unavailable.
+        """
+        return await self._client.fetch(await self.certificate())
+
+
+class Client:
+    """A peer that holds a network document and is connected with some of its nodes."""
+
+    def __init__(
+        self, network: Network, transport: Transport, key: Ed25519PrivateKey, clock: Clock
+    ) -> None:
+        """Use `Client.connect`; this takes a transport that is started already."""
+        self.network, self.transport, self.clock = network, transport, clock
+        self._key = key
+
+    @staticmethod
+    @asynccontextmanager
+    async def connect(
+        network: Network | bytes,
+        peers: Sequence[str],
+        *,
+        key: Ed25519PrivateKey | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> AsyncIterator["Client"]:
+        """Connect with the nodes at the multiaddrs `peers`, at least one of which must answer.
+
+        `network` is the document, parsed or as bytes; `key` signs the tasks (a fresh one is made if
+        none is given). Raises NoNode, or Rejected for a bad document.
+        """
+        document = network if isinstance(network, Network) else Network.parse(network)
+        own = key or Ed25519PrivateKey.generate()
+        carrier = transport or _libp2p(own)
+        client = Client(document, carrier, own, clock or SystemClock())
+        await carrier.start(_Bystander(), (), ())
+        keeping = asyncio.create_task(keep_connected(carrier, peers, _DICE))
+        try:
+            await client._reach(peers)
+            yield client
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            await carrier.stop()
+
+    async def _reach(self, peers: Sequence[str]) -> None:
+        """Wait until every peer is connected, or some are and the others take too long."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while len(self.transport.peers()) < len(set(peers)):
+            waited = loop.time() - start
+            if waited > CONNECT_SECONDS or (self.transport.peers() and waited > _STRAGGLERS):
+                break
+            await asyncio.sleep(_POLL)
+        if not self.transport.peers():
+            raise NoNode(f"none of {', '.join(peers) or 'no addresses'} can be reached")
+
+    async def greetings(self) -> list[Greeting]:
+        """Ask every connected node of this network about itself."""
+        peers = sorted(self.transport.peers())
+        found = await asyncio.gather(*(self._greet(peer) for peer in peers))
+        return [greeting for greeting in found if greeting is not None]
+
+    async def _greet(self, peer: str) -> Greeting | None:
+        request = {"network": self.network.id, "agent": AGENT}
+        try:
+            said = await ask(self.transport, peer, "hello", request)
+        except (Refused, Misbehaved, ConnectionError) as error:
+            log.debug("no greeting", peer=peer, error=str(error))
+            return None
+        if said["network"] != self.network.id:
+            return None
+        reasons, models = tuple(said["reasons"]), tuple(said["models"])
+        return Greeting(peer, said["agent"], said["class"], said["ready"], reasons, models)
+
+    async def submit(
+        self,
+        kind: str,
+        args: Document,
+        *,
+        compute_class: str | None = None,
+        deadline: int | None = None,
+    ) -> Submission:
+        """Sign a task and hand it to ready nodes.
+
+        `args` as the kind's schema says; `deadline` in seconds; `compute_class` may be left out
+        where the network has one. Raises Rejected if the task is not valid for the network
+        document, TaskRejected if the nodes refuse it all the same, NoNode if none is ready.
+        """
+        task = self.task(kind, args, compute_class=compute_class, deadline=deadline)
+        await self._hand_over(task)
+        return Submission(self, task.id, task)
+
+    def task(
+        self,
+        kind: str,
+        args: Document,
+        *,
+        compute_class: str | None = None,
+        deadline: int | None = None,
+    ) -> Task:
+        """Return the signed task without sending it. Raises Rejected, naming the field."""
+        if deadline is None:
+            deadline = min(DEFAULT_DEADLINE, self.network.parameters.max_deadline_seconds)
+        body = messages.task_body(
+            self.network.id,
+            kind,
+            args,
+            compute_class or self._only_class(),
+            int(self.clock.now() * 1000),
+            deadline,
+            secrets.token_hex(16),
+        )
+        task = read(sign(body, self._key).encode(), self.network.id)
+        assert isinstance(task, Task)  # noqa: S101  # its body says so
+        self.network.admit(task)
+        return task
+
+    def _only_class(self) -> str:
+        if len(self.network.classes) != 1:
+            raise Rejected(
+                Rejection.UNKNOWN_CLASS, f"class: choose one of {', '.join(self.network.classes)}"
+            )
+        return next(iter(self.network.classes))
+
+    async def _hand_over(self, task: Task) -> None:
+        greetings = await self.greetings()
+        ready = [g.peer for g in greetings if g.ready]
+        if not ready:
+            raise NoNode(_unready(greetings))
+        taken, refusals = 0, list[Refused]()
+        for peer in ready:
+            try:
+                await self._submit_to(peer, task)
+                taken += 1
+            except Refused as refused:
+                refusals.append(refused)
+            except (Misbehaved, ConnectionError) as error:
+                log.warning("not submitted", peer=peer, error=str(error))
+            if taken == ENOUGH:
+                return
+        if not taken:
+            raise _refusal(refusals)
+
+    async def _submit_to(self, peer: str, task: Task) -> None:
+        request: Document = {"task": task.envelope.document(), "blobs": []}
+        answer = await ask(self.transport, peer, "submit", request)
+        if answer["task"] != task.id:
+            raise Misbehaved("the node answered with another task id")
+
+    def follow(self, task: str) -> Submission:
+        """Return a task that was submitted earlier, by anyone, by its id (64 hex)."""
+        return Submission(self, task)
+
+    async def fetch(self, certificate: Certificate) -> Result:
+        """Fetch and check what a certificate vouches for, signers' copies first.
+
+        Raises GenerationFailed for an agreed error, Unavailable if no peer serves the bytes.
+        """
+        if "error" in certificate.outcome:
+            raise GenerationFailed(str(certificate.outcome["error"]), certificate)
+        outputs = outputs_of(certificate.outcome)
+        self._check_size(outputs)
+        waveforms: list[Waveform] = []
+        for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
+            peers = sorted(self.transport.peers(), key=lambda p: p not in certificate.signers)
+            payload = bytearray()
+            await fetch(self.transport, peers, blob, payload.extend)
+            waveforms.append(waveform_of(bytes(payload), output))
+        return Result(tuple(waveforms), certificate)
+
+    def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
+        size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes
+        if size > most:
+            raise Misbehaved(f"the certificate names {size} bytes, the network allows {most}")
+
+
+class _Bystander:
+    """A client's listener: it hears no gossip and serves nothing."""
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        return Verdict.IGNORE
+
+    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        return
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        await stream.reset()
+
+    def connected(self, peer: str) -> None:
+        log.debug("connected", peer=peer)
+
+    def disconnected(self, peer: str) -> None:
+        log.debug("disconnected", peer=peer)
+
+
+_DICE = random.Random()  # noqa: S311  # spreads dialling in time, decides nothing
+_POLL = 0.05  # seconds between looks at who is connected
+_STRAGGLERS = 3.0  # seconds that the slower nodes are waited for once one is connected
+
+
+def _unready(greetings: Sequence[Greeting]) -> str:
+    if not greetings:
+        return "the nodes reached are of another network or do not answer"
+    return "no node is ready: " + "; ".join(
+        f"{g.peer}: {', '.join(g.reasons) or 'no reason given'}" for g in greetings
+    )
+
+
+def _refusal(refusals: Sequence[Refused]) -> Exception:
+    invalid = [r for r in refusals if r.status is Status.INVALID]
+    if invalid:
+        return TaskRejected(invalid[0].reason, invalid[0].detail)
+    return NoNode("; ".join(map(str, refusals)) or "the ready nodes went away")
+
+
+def _libp2p(key: Ed25519PrivateKey) -> Transport:
+    from node.transport.libp2p import Libp2pTransport  # half a second to import
+
+    return Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
+
+
+__all__ = [
+    "Client",
+    "GenerationFailed",
+    "Greeting",
+    "NoAgreement",
+    "NoNode",
+    "Submission",
+    "TaskRejected",
+]

@@ -1,0 +1,354 @@
+"""Messages and ticks in, journal writes and actions out: one node's part in every task.
+
+Synchronous and free of IO but for the store. Two rules: whatever this node signs stands in the
+store before the action that sends it is returned; and whatever the store could not take, memory
+does not keep either (the task is rebuilt from the journal when it is next needed).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from node.clock import Clock
+from node.store import Entry, Store
+from node.transport.base import Verdict
+from protocol import wire
+from protocol.agreement import Agreement
+from protocol.canonical import Document
+from protocol.committee import committees
+from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, Send, State
+from protocol.envelope import sign
+from protocol.errors import Rejected, Rejection
+from protocol.identity import peer_of
+from protocol.messages import Abstention, Message, Task, Vote
+from protocol.network import Network
+from protocol.parameters import SALT_BYTES
+from protocol.round import Standing
+
+log = structlog.get_logger("coordinator")
+
+_UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
+
+
+class Busy(Exception):
+    """This node has as many open tasks as it takes; nothing is wrong with the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send a signed message to all; it stands in the journal already."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Execute a task until `until` (Unix seconds) at the latest."""
+
+    task: Task
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Execute a task no longer."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """A task's state, attempt or certificates changed."""
+
+    task: str
+
+
+Action: TypeAlias = Publish | Run | Stop | Notify
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a task stands at this node, as `/helium/1/task` answers it."""
+
+    state: State
+    attempt: int
+    envelopes: list[str]
+    certificates: list[Document]
+
+
+class Coordinator:
+    """All tasks of one node. Used from one thread, but for `judge`."""
+
+    def __init__(
+        self,
+        network: Network,
+        key: Ed25519PrivateKey,
+        store: Store,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        max_open: int = 1000,
+    ) -> None:
+        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks held in memory."""
+        self.network, self.me = network, peer_of(key)
+        self._key, self._store, self._clock, self._entropy = key, store, clock, entropy
+        self._max_open = max_open
+        self._agreements: dict[str, Agreement] = {}
+
+    # What the daemon calls
+
+    def open(self) -> list[Action]:
+        """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
+        actions: list[Action] = []
+        for task in self._store.open_tasks():
+            actions += [Publish(m) for m in self._own(self._store.entries(task))]
+            actions += self._reload(task)[1]
+        return actions
+
+    def submit(self, payload: bytes) -> tuple[Task, list[Action]]:
+        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy."""
+        message = wire.read(payload, self.network.id)
+        if not isinstance(message, Task):
+            raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
+        taken = self._accept(message)
+        return message, [Publish(message), *taken] if taken else []
+
+    def receive(self, payload: bytes) -> list[Action]:
+        """Take an envelope from a peer, by gossip or feed. Raises Rejected or Busy."""
+        message = wire.read(payload, self.network.id)
+        if isinstance(message, Task):
+            return self._accept(message)
+        return self._take(message)
+
+    def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
+        """This node's execution of a task gave an outcome."""
+        agreement, actions = self._known(task)
+        with self._changing(agreement):
+            self._store.put_outcome(task, outcome, trace, self._now())
+            effects = agreement.executed(outcome, trace, self._now())
+            return actions + self._apply(agreement, effects)
+
+    def failed(self, task: str, reason: Abstention) -> list[Action]:
+        """This node's execution of a task gave no outcome."""
+        agreement, actions = self._known(task)
+        with self._changing(agreement):
+            return actions + self._apply(agreement, agreement.failed(reason, self._now()))
+
+    def tick(self) -> list[Action]:
+        """Do what has become due."""
+        now, actions = self._now(), list[Action]()
+        for agreement in list(self._agreements.values()):
+            due = agreement.wake_at()
+            if due is not None and due <= now:
+                with self._changing(agreement):
+                    actions += self._apply(agreement, agreement.advance(now))
+        return actions
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is to be called next, in Unix seconds."""
+        return min(
+            (at for a in self._agreements.values() if (at := a.wake_at()) is not None),
+            default=None,
+        )
+
+    def view(self, task: str) -> View | None:
+        """Return how a task stands here; None for one never accepted."""
+        standing = self._store.state(task)
+        if standing is None:
+            return None
+        envelopes = [entry.envelope for entry in self._store.entries(task)]
+        return View(*standing, envelopes, self._store.certificates(task))
+
+    def committee(self, task: Task) -> tuple[str, ...]:
+        """Return the first attempt's committee."""
+        return committees(self.network, task)[0]
+
+    def judge(self, payload: bytes, *, tasks: bool) -> Verdict:
+        """Say whether a gossip message is worth forwarding (specification 7).
+
+        `tasks`: it came on the topic for tasks. Callable from any thread: reads, never writes.
+        """
+        try:
+            message = wire.read(payload, self.network.id)
+            if isinstance(message, Task) is not tasks:
+                return Verdict.REJECT
+            return self._judge_task(message) if isinstance(message, Task) else self._judge(message)
+        except Rejected as rejected:
+            return Verdict.IGNORE if rejected.reason in _UNTIMELY else Verdict.REJECT
+
+    # Judging
+
+    def _judge_task(self, task: Task) -> Verdict:
+        if task.id in self._agreements:
+            return Verdict.IGNORE
+        self.network.admit(task)
+        self.network.check_timely(task, self._now())
+        return Verdict.IGNORE if self._full() else Verdict.ACCEPT
+
+    def _judge(self, vote: Vote) -> Verdict:
+        agreement = self._agreements.get(vote.task)
+        if agreement is None:  # early, or long past: the feed will bring it if it matters
+            return Verdict.IGNORE
+        known = agreement.judge(vote) is Standing.KNOWN
+        return Verdict.IGNORE if known else Verdict.ACCEPT
+
+    def _full(self) -> bool:
+        return len(self._agreements) >= self._max_open
+
+    # Taking
+
+    def _accept(self, task: Task) -> list[Action]:
+        if self._store.state(task.id) is not None:
+            return []
+        self.network.admit(task)
+        self.network.check_timely(task, self._now())
+        self._forget_ended()
+        if self._full():
+            raise Busy(f"{self._max_open} tasks are open here")
+        now = self._now()
+        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
+        self._agreements[task.id] = agreement
+        with self._changing(agreement):
+            self._store.append(task, now)
+            actions = self._apply(agreement, agreement.start(now))
+        log.info("task accepted", task=task.id, model=task.model)
+        return actions
+
+    def _take(self, vote: Vote) -> list[Action]:
+        agreement, actions = self._known(vote.task)
+        if agreement.judge(vote) is Standing.KNOWN:
+            return actions
+        now = self._now()
+        with self._changing(agreement):
+            actions += self._apply(agreement, agreement.advance(now))
+            self._store.append(vote, now)
+            return actions + self._apply(agreement, agreement.receive(vote, now))
+
+    def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
+        """Write down what a machine asked for, inside the running transaction."""
+        actions: list[Action] = []
+        for effect in effects:
+            match effect:
+                case Send(body):
+                    actions += self._sign(agreement, body)
+                case Execute():
+                    actions.append(Run(agreement.task, agreement.ends_at))
+                case Halt():
+                    actions.append(Stop(agreement.task.id))
+                case _:
+                    actions += self._record(agreement.task.id, effect)
+        return actions
+
+    def _record(self, task: str, effect: Effect) -> list[Action]:
+        match effect:
+            case Changed(state, attempt):
+                self._store.put_state(task, state, attempt)
+                log.info("task changed", task=task, state=str(state), attempt=attempt)
+            case Certified(certificate):
+                self._store.put_certificate(certificate)
+                log.info("certificate", task=task, signers=len(certificate.signers))
+            case Proven(evidence):
+                self._store.put_evidence(evidence)
+                log.warning("equivocation", task=task, peer=evidence.signer)
+        return [Notify(task)]
+
+    def _sign(self, agreement: Agreement, body: Document) -> list[Action]:
+        now = self._now()
+        message = wire.read(sign(body, self._key).encode(), self.network.id)
+        assert not isinstance(message, Task)  # noqa: S101  # no machine sends tasks
+        self._store.append(message, now)
+        return [Publish(message), *self._apply(agreement, agreement.receive(message, now))]
+
+    # Remembering
+
+    def _known(self, task: str) -> tuple[Agreement, list[Action]]:
+        """Return a task's machine, and what was left to do if it had to be rebuilt for that."""
+        found = self._agreements.get(task)
+        if found is not None:
+            return found, []
+        if self._store.state(task) is None:
+            raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
+        return self._reload(task)
+
+    def _reload(self, task: str) -> tuple[Agreement, list[Action]]:
+        agreement, unsent = self._replay(task)
+        with self._changing(agreement):
+            actions = self._apply(agreement, unsent)
+            actions += self._apply(agreement, agreement.resume(self._now()))
+        self._agreements[task] = agreement
+        return agreement, actions
+
+    @contextmanager
+    def _changing(self, agreement: Agreement) -> Iterator[None]:
+        """One journal step. If it fails, memory forgets the task: the journal is the truth."""
+        try:
+            with self._store.transaction():
+                yield
+        except BaseException:
+            self._agreements.pop(agreement.task.id, None)
+            raise
+
+    def _replay(self, task_id: str) -> tuple[Agreement, list[Effect]]:
+        """Rebuild a task's machine from its journal, in the order and at the times of then.
+
+        Also returned: the bodies that it would have sent meanwhile and that were never signed.
+        """
+        entries = self._store.entries(task_id)
+        task = wire.read(entries[0].envelope.encode(), self.network.id)
+        assert isinstance(task, Task)  # noqa: S101  # a task's own envelope is accepted first
+        agreement = Agreement(self.network, task, self.me, self._salts(task_id), entries[0].at)
+        produced = self._store.outcome(task_id)
+        effects = agreement.start(entries[0].at)
+        for entry in entries[1:]:
+            if produced is not None and produced.after < entry.seq:
+                effects += agreement.executed(produced.outcome, produced.trace, produced.at)
+                produced = None
+            vote = wire.read(entry.envelope.encode(), self.network.id)
+            assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
+            effects += agreement.receive(vote, entry.at)
+        if produced is not None:
+            effects += agreement.executed(produced.outcome, produced.trace, produced.at)
+        signed = {(e.type, _attempt(e)) for e in entries if e.signer == self.me}
+        return agreement, [
+            e
+            for e in effects
+            if isinstance(e, Send) and (e.body["type"], e.body["attempt"]) not in signed
+        ]
+
+    def _salts(self, task: str) -> Callable[[int], str]:
+        """Give an attempt's salt: drawn and journalled at first, read from then on."""
+
+        def salt(attempt: int) -> str:
+            kept = self._store.salt(task, attempt)
+            if kept is not None:
+                return kept
+            fresh = self._entropy(SALT_BYTES).hex()
+            self._store.put_salt(task, attempt, fresh)
+            return fresh
+
+        return salt
+
+    def _own(self, entries: Sequence[Entry]) -> list[Message]:
+        return [
+            wire.read(entry.envelope.encode(), self.network.id)
+            for entry in entries
+            if entry.signer == self.me or entry.type == "task"
+        ]
+
+    def _forget_ended(self) -> None:
+        """Drop from memory what has ended and passed its deadline; the store still has it."""
+        now = self._now()
+        for id_, agreement in list(self._agreements.items()):
+            if agreement.wake_at() is None and agreement.task.expires_at < now:
+                del self._agreements[id_]
+
+    def _now(self) -> float:
+        return self._clock.now()
+
+
+def _attempt(entry: Entry) -> object:
+    return json.loads(entry.envelope)["body"].get("attempt")

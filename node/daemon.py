@@ -1,0 +1,242 @@
+"""One node: its coordinator, executor, store and transport, moving together.
+
+Everything runs on one asyncio loop; nothing here decides anything about agreement.
+"""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from executor.jobs import Execution
+from node import requests
+from node.blobs import Blobs
+from node.clock import Clock
+from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
+from node.execution import Executions, Executor
+from node.feeds import Feeds
+from node.links import keep_connected
+from node.relay import Relay
+from node.serving import Serving
+from node.store import Store
+from node.transport.base import Stream, Transport, Verdict
+from protocol.canonical import Document
+from protocol.errors import Rejected
+from protocol.messages import Abstention, Message, Task
+
+log = structlog.get_logger("node")
+
+AGENT = "helium/0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this node behaves, apart from what the network document says."""
+
+    peers: tuple[str, ...] = ()  # multiaddrs to stay connected with
+    feed_seconds: float = 2.0
+    max_queue: int = 64
+    models: tuple[str, ...] = ()  # the listed models found on disk
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is built from; `app` has the real ones, tests and simulation their twins."""
+
+    coordinator: Coordinator
+    store: Store
+    blobs: Blobs
+    transport: Transport
+    executor: Executor
+    clock: Clock
+    dice: random.Random
+
+
+class Node:
+    """A running node: the transport's listener and the executions' sink."""
+
+    def __init__(self, parts: Parts, options: Options) -> None:
+        self._parts, self._options = parts, options
+        self._coordinator, self._transport = parts.coordinator, parts.transport
+        self._topics = topics(parts.coordinator.network.id)
+        self._executions = Executions(
+            parts.coordinator.network, parts.executor, self, parts.clock, options.max_queue, _inputs
+        )
+        self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs)
+        self._feeds = Feeds(
+            parts.transport, parts.coordinator, parts.store, options.feed_seconds, self.act
+        )
+        self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs)
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._timetable = asyncio.Event()
+        self._progress: dict[str, float] = {}
+        self._changes: dict[str, asyncio.Event] = {}
+        self.started = asyncio.Event()
+
+    # Life
+
+    async def run(self) -> None:
+        """Run until cancelled; whatever ends it otherwise is a fault and is raised."""
+        protocols = [requests.protocol_id(name) for name in requests.NAMES]
+        self.act(self._coordinator.open())
+        await self._transport.start(self, self._topics, protocols)
+        log.info("listening", peer=self._transport.peer, addresses=list(self._transport.addresses))
+        self.started.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._executions.work())
+                group.create_task(self._publish())
+                group.create_task(self._tick())
+                group.create_task(
+                    keep_connected(self._transport, self._options.peers, self._parts.dice)
+                )
+        finally:
+            self._feeds.close()
+            await self._transport.stop()
+            await self._parts.executor.close()
+
+    def act(self, actions: Sequence[Action]) -> None:
+        """Carry out what the coordinator asked for; its journal is written already."""
+        for action in actions:
+            match action:
+                case Publish(message):
+                    self._outbox.put_nowait(message)
+                case Run():
+                    self._executions.add(action)
+                case Stop(task):
+                    self._executions.remove(task)
+                case Notify(task):
+                    self._changed(task)
+        self._timetable.set()
+
+    async def _publish(self) -> None:
+        tasks, votes = self._topics
+        while True:
+            message = await self._outbox.get()
+            topic = tasks if isinstance(message, Task) else votes
+            await self._transport.publish(topic, message.envelope.encode())
+
+    async def _tick(self) -> None:
+        while True:
+            self._timetable.clear()
+            self._guarded(self._coordinator.tick)
+            due = self._coordinator.wake_at()
+            pause = None if due is None else max(0.0, due - self._parts.clock.now())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._timetable.wait(), pause)
+
+    def _guarded(self, step: Callable[[], list[Action]]) -> None:
+        """Take a step of the coordinator; a store that fails costs the step, not the node."""
+        try:
+            self.act(step())
+        except sqlite3.Error as error:
+            log.error("the store failed", error=str(error))
+
+    # Listener
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        """Judge a gossip message, on the transport's thread."""
+        return self._coordinator.judge(payload, tasks=topic == self._topics[0])
+
+    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        """Take a gossip message that was judged acceptable."""
+        try:
+            self._guarded(lambda: self._coordinator.receive(payload))
+        except (Rejected, Busy) as refused:  # acceptable when judged, overtaken since
+            log.debug("gossip not taken", peer=peer, reason=str(refused))
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        """Answer a request."""
+        await self._serving.serve(protocol, stream)
+
+    def connected(self, peer: str) -> None:
+        """Follow the peer's feed."""
+        log.info("connected", peer=peer)
+        self._feeds.follow(peer)
+
+    def disconnected(self, peer: str) -> None:
+        """Stop following."""
+        log.info("disconnected", peer=peer)
+        self._feeds.leave(peer)
+
+    # What serving needs
+
+    def greeting(self) -> Document:
+        """Return the answer to a hello."""
+        network = self._coordinator.network
+        member = network.roster.get(self._coordinator.me)
+        readiness = self._executions.readiness
+        return {
+            "network": network.id,
+            "agent": AGENT,
+            "class": None if member is None else member.compute_class,
+            "ready": readiness.ok,
+            "reasons": [reason[:256] for reason in readiness.reasons],
+            "models": list(self._options.models),
+        }
+
+    def submitted(self, payload: bytes) -> Task:
+        """Take a task from a requester. Raises Rejected or Busy."""
+        task, actions = self._coordinator.submit(payload)
+        self.act(actions)
+        return task
+
+    async def obtain(self, sha256: str) -> bool:
+        """Return whether a blob is here, after fetching it if a certificate names it."""
+        return await self._relay.ensure(sha256)
+
+    def progress(self, task: str) -> float:
+        """Return how far this node's execution of a task is."""
+        known = self._progress.get(task)
+        if known is not None:
+            return known
+        return 0.0 if self._parts.store.outcome(task) is None else 1.0
+
+    def changes(self, task: str) -> asyncio.Event:
+        """Return an event for the task's next change."""
+        return self._changes.setdefault(task, asyncio.Event())
+
+    def _changed(self, task: str) -> None:
+        event = self._changes.pop(task, None)
+        if event is not None:
+            event.set()
+
+    # Sink of the executions
+
+    async def executed(self, task: Task, execution: Execution) -> None:
+        """Keep the files, then tell the coordinator: whoever votes for a blob can serve it."""
+        manifest = execution.outcome.get("result")
+        outputs = manifest["outputs"] if isinstance(manifest, dict) else []
+        for file, output in zip(execution.files, outputs, strict=True):
+            await asyncio.to_thread(self._parts.blobs.adopt, file, output["sha256"])
+        self._progress.pop(task.id, None)
+        outcome, trace = cast("Document", execution.outcome), cast("Document", execution.trace)
+        self._guarded(lambda: self._coordinator.executed(task.id, outcome, trace))
+
+    def failed(self, task: Task, reason: Abstention) -> None:
+        """Abstain."""
+        self._progress.pop(task.id, None)
+        self._guarded(lambda: self._coordinator.failed(task.id, reason))
+
+    def progressed(self, task: Task, fraction: float) -> None:
+        """Note progress; watchers hear of whole percents."""
+        percent = round(fraction, 2)
+        if self._progress.get(task.id) != percent:
+            self._progress[task.id] = percent
+            self._changed(task.id)
+
+
+def topics(network: str) -> tuple[str, str]:
+    """Return the gossip topics of a network: for tasks, for votes (specification 7)."""
+    return f"/helium/1/{network}/tasks", f"/helium/1/{network}/votes"
+
+
+async def _inputs(task: Task) -> tuple[Path, ...]:
+    """Text-to-music tasks have no input files."""
+    return ()

@@ -1,0 +1,127 @@
+"""Reading other nodes' feeds, so that what gossip lost arrives all the same (specification 7)."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from node.coordinator import Action, Busy, Coordinator
+from node.requests import Misbehaved, Refused, ask
+from node.store import Store
+from node.transport.base import Transport
+from protocol.canonical import Document, canonical
+from protocol.errors import Rejected, Rejection
+
+log = structlog.get_logger("feeds")
+
+BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
+PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
+
+# What an honest node may have accepted though we do not, now or any more.
+_HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    feed: str
+    cursor: int
+    envelopes: tuple[bytes, ...]
+
+
+class Feeds:
+    """Follows the feeds of all connected peers of this network."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        coordinator: Coordinator,
+        store: Store,
+        seconds: float,
+        act: Callable[[list[Action]], None],
+    ) -> None:
+        """Each feed is read on connecting and every `seconds`; `act` takes what follows from it."""
+        self._transport, self._coordinator, self._store = transport, coordinator, store
+        self._seconds, self._act = seconds, act
+        self._followers: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, peer: str) -> None:
+        """Read a peer's feed from now on; called when it connects."""
+        if peer not in self._followers:
+            self._followers[peer] = asyncio.create_task(self._follow(peer))
+
+    def leave(self, peer: str) -> None:
+        """Stop reading; called when the peer disconnects."""
+        follower = self._followers.pop(peer, None)
+        if follower is not None:
+            follower.cancel()
+
+    def close(self) -> None:
+        """Stop reading all feeds."""
+        for peer in list(self._followers):
+            self.leave(peer)
+
+    async def _follow(self, peer: str) -> None:
+        while True:
+            pause = self._seconds
+            try:
+                if not await self._same_network(peer):
+                    return
+                while await self.read(peer):
+                    pass
+            except (Refused, Misbehaved, ConnectionError) as error:
+                log.debug("feed not read", peer=peer, error=str(error))
+                pause *= PATIENCE
+            except sqlite3.Error as error:
+                log.error("the store failed", error=str(error))
+            await asyncio.sleep(pause)
+
+    async def _same_network(self, peer: str) -> bool:
+        network = self._coordinator.network.id
+        greeting = await ask(
+            self._transport, peer, "hello", {"network": network, "agent": "helium"}
+        )
+        if greeting["network"] == network:
+            return True
+        log.warning("peer of another network", peer=peer, network=greeting["network"])
+        return False
+
+    async def read(self, peer: str) -> bool:
+        """Read one batch of a peer's feed; return whether there may be more.
+
+        Raises Misbehaved for a feed with what no honest node accepts, or that does not move on.
+        """
+        feed, cursor = self._store.cursor(peer)
+        batch = await self._fetch(peer, feed, cursor)
+        if batch.feed == feed and batch.cursor < cursor:
+            raise Misbehaved("the feed went backwards")
+        if not batch.envelopes:
+            return False
+        if batch.feed == feed and batch.cursor == cursor:
+            raise Misbehaved("the feed gives envelopes without moving on")
+        for envelope in batch.envelopes:
+            if not self._take(peer, envelope):
+                return False
+        self._store.put_cursor(peer, batch.feed, batch.cursor)
+        return True
+
+    async def _fetch(self, peer: str, feed: str, cursor: int) -> _Batch:
+        request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
+        found = await ask(self._transport, peer, "feed", request)
+        envelopes = tuple(canonical(e) for e in found["envelopes"])
+        return _Batch(found["feed"], found["cursor"], envelopes)
+
+    def _take(self, peer: str, envelope: bytes) -> bool:
+        """Take one envelope; return False if it must be asked for again later."""
+        try:
+            self._act(self._coordinator.receive(envelope))
+        except Busy:
+            return False
+        except Rejected as rejected:
+            if rejected.reason is Rejection.CREATED_AHEAD:  # our clocks differ: later it will do
+                return False
+            if rejected.reason not in _HARMLESS:
+                raise Misbehaved(f"the feed holds what is not acceptable: {rejected}") from None
+            log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
+        return True

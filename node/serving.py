@@ -1,0 +1,167 @@
+"""What this node answers to other peers: the six protocols of specification 7."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from node import requests
+from node.blobs import Blobs
+from node.coordinator import Busy, Coordinator
+from node.framing import write_frame
+from node.requests import Misbehaved, Status, answer, refuse
+from node.store import Store
+from node.transport.base import Stream, StreamClosed
+from protocol.canonical import Document, canonical
+from protocol.effects import State
+from protocol.errors import Rejected, Rejection
+from protocol.ijson import parse
+from protocol.messages import Task
+from protocol.parameters import DOCUMENT_LIMIT
+
+log = structlog.get_logger("serving")
+
+REQUEST_SECONDS = 10.0  # a requester that takes longer to say what it wants is cut off
+UPLOAD_SECONDS = 300.0  # for max_input_bytes at a slow line's 1 Mbit/s
+_PIECE = 262_144  # bytes a write; the fastest on yamux by measurement
+_ROOM = 65_536  # bytes of a task answer left for what is neither envelope nor certificate
+
+
+class Host(Protocol):
+    """What serving needs of the node it speaks for."""
+
+    def greeting(self) -> Document:
+        """Return the answer to a hello."""
+
+    def submitted(self, payload: bytes) -> Task:
+        """Take a task. Raises Rejected or Busy."""
+
+    async def obtain(self, sha256: str) -> bool:
+        """Return whether a blob is here, after fetching it if that can be done."""
+
+    def progress(self, task: str) -> float:
+        """Return how far this node's execution of a task is, 0 to 1."""
+
+    def changes(self, task: str) -> asyncio.Event:
+        """Return an event that is set at the task's next change."""
+
+
+class Serving:
+    """Answers requests; one call of `serve` for each inbound stream."""
+
+    def __init__(self, host: Host, coordinator: Coordinator, store: Store, blobs: Blobs) -> None:
+        self._host, self._coordinator, self._store, self._blobs = host, coordinator, store, blobs
+        self._answers: Mapping[str, Callable[[Mapping[str, Any], Stream], Awaitable[None]]] = {
+            requests.protocol_id("hello"): self._hello,
+            requests.protocol_id("submit"): self._submit,
+            requests.protocol_id("task"): self._task,
+            requests.protocol_id("watch"): self._watch,
+            requests.protocol_id("blob"): self._blob,
+            requests.protocol_id("feed"): self._feed,
+        }
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        """Read one request and answer it; a bad one gets a status, never a traceback."""
+        name = protocol.rpartition("/")[2]
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                request = await requests.read_document(
+                    stream, f"{name}-request", requests.REQUEST_LIMIT
+                )
+            await self._answers[protocol](request, stream)
+        except (Misbehaved, Rejected) as error:
+            await refuse(stream, Status.INVALID, *_why(error))
+        except Busy as busy:
+            await refuse(stream, Status.BUSY, "busy", str(busy))
+        except TimeoutError:
+            raise StreamClosed(f"no whole {name} request in {REQUEST_SECONDS:g} s") from None
+
+    async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
+        await answer(stream, self._host.greeting())
+
+    async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
+        if request["blobs"]:
+            raise Rejected(Rejection.INVALID_FIELD, "blobs: this kind of task takes none")
+        task = self._host.submitted(canonical(request["task"]))
+        committee = self._coordinator.committee(task)
+        await answer(stream, {"task": task.id, "committee": list(committee)})
+
+    async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
+        view = self._coordinator.view(request["task"])
+        if view is None:
+            raise Rejected(Rejection.UNKNOWN_TASK, f"task: {request['task']} is not known here")
+        certificate = view.certificates[0] if view.certificates else None
+        room = DOCUMENT_LIMIT - _ROOM - (len(canonical(certificate)) if certificate else 0)
+        await answer(
+            stream,
+            {
+                "state": str(view.state),
+                "attempt": view.attempt,
+                "envelopes": _fitting(view.envelopes, room),
+                "certificate": certificate,
+            },
+        )
+
+    async def _watch(self, request: Mapping[str, Any], stream: Stream) -> None:
+        task, last = request["task"], None
+        if self._store.state(task) is None:
+            raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
+        await stream.write(bytes((Status.OK,)))
+        while True:
+            changed = self._host.changes(task)
+            state, frame = self._frame(task)
+            if frame != last:
+                await write_frame(stream, canonical(frame))
+                last = frame
+            if state.terminal:
+                return
+            await changed.wait()
+
+    def _frame(self, task: str) -> tuple[State, Document]:
+        standing = self._store.state(task)
+        assert standing is not None  # noqa: S101  # tasks are never deleted
+        state, attempt = standing
+        progress = self._host.progress(task)
+        return state, {"state": str(state), "attempt": attempt, "progress": progress}
+
+    async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
+        sha256, offset = request["sha256"], request["offset"]
+        if not await self._host.obtain(sha256):
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", f"{sha256} is not kept here")
+            return
+        size = self._blobs.size(sha256)
+        if offset > size:
+            raise Rejected(Rejection.INVALID_FIELD, f"offset: {offset} is past the end, {size}")
+        with self._blobs.open(sha256, offset) as source:
+            await answer(stream, {"size": size})
+            while piece := source.read(_PIECE):
+                await stream.write(piece)
+
+    async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
+        known = request["feed"] == self._store.feed_id
+        cursor = request["cursor"] if known else 0
+        rows = self._store.feed(cursor, request["limit"])
+        envelopes = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
+        if envelopes:
+            cursor = rows[len(envelopes) - 1][0]
+        await answer(
+            stream, {"feed": self._store.feed_id, "cursor": cursor, "envelopes": envelopes}
+        )
+
+
+def _fitting(envelopes: list[str], room: int) -> list[Any]:
+    """Return the first envelopes, parsed, whose texts come to at most `room` bytes."""
+    fitting = []
+    for text in envelopes:
+        room -= len(text.encode()) + 1
+        if room < 0:
+            break
+        fitting.append(parse(text.encode(), DOCUMENT_LIMIT))
+    return fitting
+
+
+def _why(error: Misbehaved | Rejected) -> tuple[str, str]:
+    if isinstance(error, Rejected):
+        return str(error.reason), error.detail
+    return "malformed", str(error)

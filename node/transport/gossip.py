@@ -1,0 +1,192 @@
+"""GossipSub 1.1 without message signatures (StrictNoSign) and with content ids, on py-libp2p 0.8.1.
+
+Why libp2p's own is not enough, as of 0.8.1: with `strict_signing=False` it still sends `from` and
+`seqno`, which StrictNoSign peers reject, and accepts messages that carry them; its message cache
+and its equivocation check know a message by these two fields only, so that without them all
+messages are one; it replays recent messages beside the sending queue, where frames can interleave;
+one undecodable RPC ends the host; topic validators know only yes and no, and cache a no for 300 s.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+from libp2p.abc import IHost, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+
+from node.transport.base import Verdict
+from node.transport.seen import ContentCache, Seen, rpc_message_id
+
+PROTOCOL = TProtocol("/meshsub/1.1.0")
+QUEUED_RPCS = 4096  # per peer; libp2p's 32 drop most of a burst, silently
+RPC_BYTES = 1_048_576
+STREAMS_PER_PEER = 4  # inbound; a peer needs one, and for a moment a second when it reconnects
+
+_log = logging.getLogger(__name__)
+
+
+class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
+    """Who gets what; a mesh of 4 to 12 peers, looked after every second."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            protocols=[PROTOCOL],
+            degree=6,
+            degree_low=4,
+            degree_high=12,
+            heartbeat_interval=1,
+            gossip_window=3,
+            gossip_history=5,
+            adaptive_gossip_enabled=False,
+            spam_protection_enabled=False,  # it drops a node's own messages too
+            eclipse_protection_enabled=False,
+        )
+        self.mcache = ContentCache(3, 5)
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
+        """Send a message on: an own one to all subscribers, another's to the mesh."""
+        self.mcache.put(pubsub_msg)
+        rpc = rpc_pb2.RPC(publish=[pubsub_msg])
+        for peer in self._targets(msg_forwarder, pubsub_msg):
+            self.send_rpc(peer, rpc)
+
+    async def send_recent_messages(self, peer_id: ID, topic: str) -> None:
+        """Queue the last seconds' messages for a new subscriber."""
+        for identity in self.mcache.window(topic):
+            message = self.mcache.get(identity)
+            if message is not None:
+                self.send_rpc(peer_id, rpc_pb2.RPC(publish=[message]))
+
+    async def flush_pending_messages(self, peer_id: ID) -> None:
+        """Nothing is held back: a new subscriber gets the recent messages."""
+
+    async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
+        """Ignore topics that are not ours, or each unknown one leaves a trace in memory."""
+        if graft_msg.topicID in self.mesh:
+            await super().handle_graft(graft_msg, sender_peer_id)
+
+    async def handle_prune(self, prune_msg: rpc_pb2.ControlPrune, sender_peer_id: ID) -> None:
+        """Leave a mesh; without dialling the peers that the sender would like us to dial."""
+        if prune_msg.topicID in self.mesh:
+            del prune_msg.peers[:]
+            await super().handle_prune(prune_msg, sender_peer_id)
+
+    def _targets(self, forwarder: ID, message: rpc_pb2.Message) -> list[ID]:
+        if forwarder == self.pubsub.my_id:
+            return list(self.pubsub.peer_topics.get(message.topicIDs[0], ()))
+        identity = rpc_message_id(message)
+        return list(self._get_peers_to_send(message.topicIDs, forwarder, forwarder, identity))
+
+
+class Gossip(Pubsub):  # type: ignore[misc]
+    """What arrives and leaves; calls `judge`, `accepted` and `offended` in the trio thread."""
+
+    def __init__(
+        self,
+        host: IHost,
+        topics: Sequence[str],
+        judge: Callable[[str, bytes], Verdict],
+        accepted: Callable[[str, str, bytes], None],
+        offended: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            host,
+            Router(),
+            strict_signing=False,
+            msg_id_constructor=rpc_message_id,
+            max_subscriptions_per_rpc=100,
+            max_inbound_rpc_size=RPC_BYTES,
+            allowed_topics=frozenset(topics),
+        )
+        self.seen_messages.stop()  # or its thread outlives the host
+        self.seen_messages: Seen = Seen(trio.current_time)
+        self._topics = frozenset(topics)
+        self._judge, self._accepted, self._offended = judge, accepted, offended
+        self._reading: Counter[str] = Counter()
+
+    async def publish(self, topic_id: str, data: bytes) -> None:
+        """Gossip with data and topic alone: no author, sequence number, signature or key."""
+        await self.push_msg(self.my_id, rpc_pb2.Message(data=data, topicIDs=[topic_id]))
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Take one message through the rules: form, seen before, verdict."""
+        own = msg_forwarder == self.my_id
+        if not own and not well_formed(msg):
+            self._offended(str(msg_forwarder))
+            return
+        topic = msg.topicIDs[0]
+        if topic not in self._topics or not self.seen_messages.add(rpc_message_id(msg)):
+            return
+        verdict = Verdict.ACCEPT if own else self._judge(topic, msg.data)
+        if verdict is Verdict.REJECT:
+            self._offended(str(msg_forwarder))
+        if verdict is not Verdict.ACCEPT:
+            return
+        if not own:
+            self._accepted(str(msg_forwarder), topic, msg.data)
+        await self.router.publish(msg_forwarder, msg)
+
+    async def continuously_read_stream(self, stream: INetStream) -> None:
+        """Read RPCs one after another, each handled before the next is read.
+
+        An undecodable one ends the stream and is an offence. libp2p's own loop starts a task for
+        every message, raises at 1,000 of them, and lets protobuf's exceptions through.
+        """
+        peer = stream.muxed_conn.peer_id
+        self._reading[str(peer)] += 1
+        try:
+            while self._reading[str(peer)] <= STREAMS_PER_PEER:
+                raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
+                await self._handle(peer, raw)
+        except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
+            _log.debug("bad RPC from %s: %r", peer, offence)
+            self._offended(str(peer))
+        except Exception as failure:
+            _log.debug("gossip stream from %s ended: %r", peer, failure)
+        finally:
+            self._reading[str(peer)] -= 1
+            if not self._reading[str(peer)]:
+                del self._reading[str(peer)]
+        await stream.reset()
+
+    async def _handle(self, peer: ID, raw: bytes) -> None:
+        rpc = parse(raw)
+        rpc.ClearField("senderRecord")  # nobody here dials the addresses that a peer tells
+        if len(rpc.subscriptions) > self.max_subscriptions_per_rpc:
+            raise ValueError("too many subscriptions in one RPC")
+        for subscription in rpc.subscriptions:
+            self.handle_subscription(peer, subscription)
+        for message in rpc.publish:
+            await self.push_msg(peer, message)
+        if rpc.HasField("control"):
+            await self.router.handle_rpc(rpc, peer)
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        await super()._handle_new_peer(peer_id)
+        queue = self.peer_queues.get(peer_id)
+        if queue is not None:
+            queue._queue.max_size = QUEUED_RPCS
+
+
+def parse(raw: bytes) -> Any:
+    """Return the RPC in `raw`; raise `ValueError` if it is none."""
+    rpc = rpc_pb2.RPC()
+    try:
+        rpc.ParseFromString(raw)
+    except Exception as failure:  # protobuf's DecodeError is an Exception, not a ValueError
+        raise ValueError("undecodable RPC") from failure
+    return rpc
+
+
+def well_formed(message: Any) -> bool:
+    """Return whether a forwarded message keeps StrictNoSign: data and one topic, nothing else."""
+    return len(message.topicIDs) == 1 and not any(
+        message.HasField(field) for field in ("from_id", "seqno", "signature", "key")
+    )

@@ -1,0 +1,255 @@
+"""The real transport: libp2p over TCP, Noise and Yamux, with GossipSub (specification section 7).
+
+The only module, with its parts `bridge`, `gossip`, `guards`, `seen`, `streams` and `host`, that knows
+libp2p and trio. The host lives in a trio thread; what this class keeps is kept on the asyncio loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, TypeVarTuple
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.transport.base import Listener, Verdict
+from node.transport.bridge import Bridge
+from node.transport.host import Host, key_pair, port_taken
+from node.transport.penalty import Penalties
+from node.transport.streams import Libp2pStream
+
+DIAL_SECONDS = 15.0
+OPEN_SECONDS = 15.0
+START_SECONDS = 20.0
+REBUILD_SECONDS = (0.5, 30.0)  # the first and the longest pause before a failed host is rebuilt
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_log = logging.getLogger(__name__)
+
+
+class Libp2pTransport:
+    """A `node.transport.base.Transport` with the Ed25519 private key `seed` (32 bytes).
+
+    `listen` is a multiaddr such as "/ip4/0.0.0.0/tcp/4001", `announce` the multiaddrs to tell others
+    instead of those listened on (without "/p2p/…").
+    """
+
+    def __init__(self, seed: bytes, listen: str, announce: Sequence[str] = ()) -> None:
+        self._key_pair, self.peer = key_pair(seed)
+        self._listen = Multiaddr(listen)
+        self._announce = tuple(announce)
+        self._bridge = Bridge()
+        self._listener: Listener | None = None
+        self._host: Host | None = None
+        self._addresses: tuple[str, ...] = ()
+        self._peers: frozenset[str] = frozenset()
+        self._penalties = Penalties(trio.current_time)
+        self.rebuilds = 0
+        """How often the host failed and was built anew."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Own multiaddrs, each with "/p2p/<peer>"; known after `start`."""
+        return self._addresses
+
+    async def start(
+        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+    ) -> None:
+        """Listen, join `topics`, serve `protocols`; raise `OSError` if the address is taken."""
+        if port_taken(self._listen):
+            raise OSError(f"{self._listen} is taken")
+        self._listener = listener
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._bridge.start()
+        try:
+            self._bridge.spawn(self._supervise, started, tuple(topics), tuple(protocols))
+            async with asyncio.timeout(START_SECONDS):
+                await started
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Leave: cancel what is being served, reset all streams, free the port."""
+        self._listener = None
+        await self._bridge.stop()
+        self._peers = frozenset()
+
+    async def dial(self, address: str) -> str:
+        """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
+        return await self._bridge.call(self._bounded, DIAL_SECONDS, self._dial, address)
+
+    def peers(self) -> frozenset[str]:
+        """Return who is connected now."""
+        return self._peers
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
+        try:
+            await self._bridge.call(self._publish, topic, payload)
+        except ConnectionError as failure:
+            _log.debug("nothing published: %s", failure)
+
+    async def open(self, peer: str, protocol: str) -> Libp2pStream:
+        """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""
+        return await self._bridge.call(self._open, peer, protocol)
+
+    # What follows runs on the trio side.
+
+    async def _supervise(
+        self,
+        started: "asyncio.Future[None]",
+        topics: tuple[str, ...],
+        protocols: tuple[str, ...],
+    ) -> None:
+        """Run the host; when it fails after all, build a new one with the same key and port."""
+        pause = REBUILD_SECONDS[0]
+        while True:
+            began = trio.current_time()
+            try:
+                await self._run_host(started, topics, protocols)
+            except Exception as failure:
+                _log.exception("the libp2p host failed and is rebuilt")
+                self._bridge.post(_fail, started, failure)
+            self._host = None
+            self._bridge.post(self._forget_peers)
+            self.rebuilds += 1
+            pause = REBUILD_SECONDS[0] if trio.current_time() - began > 60 else pause * 2
+            await trio.sleep(min(pause, REBUILD_SECONDS[1]))
+
+    async def _run_host(
+        self,
+        started: "asyncio.Future[None]",
+        topics: tuple[str, ...],
+        protocols: tuple[str, ...],
+    ) -> None:
+        host = Host(self._key_pair, self._announce, self)
+        for protocol in protocols:
+            host.serve(protocol, self._serve)
+        async with host.running(self._listen, topics):
+            self._host = host
+            self._listen = host.bound
+            self._bridge.post(self._start_done, started, host.addresses)
+            await trio.sleep_forever()
+
+    async def _bounded(
+        self, seconds: float, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+    ) -> T:
+        """Run a function within a time, and turn whatever it raises into `ConnectionError`."""
+        try:
+            with trio.fail_after(seconds):
+                return await function(*args)
+        except Exception as failure:
+            raise ConnectionError(str(failure) or type(failure).__name__) from failure
+
+    def _running(self) -> Host:
+        if self._host is None:
+            raise ConnectionError("the transport is not running")
+        return self._host
+
+    async def _dial(self, address: str) -> str:
+        peer = Multiaddr(address).value_for_protocol("p2p")
+        if peer is None or peer == self.peer or self.banned(peer):
+            raise ConnectionError(f"no connection to {address} is wanted")
+        await self._running().dial(Multiaddr(address), ID.from_base58(peer))
+        return str(peer)
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        await self._running().gossip.publish(topic, payload)
+
+    async def _open(self, peer: str, protocol: str) -> Libp2pStream:
+        """Open shielded, and reset what nobody waits for: half an opening would leak a stream."""
+        with trio.CancelScope(shield=True):
+            opened = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
+            stream = Libp2pStream(self._bridge, opened)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            await stream.reset_in_trio()
+            raise
+        return stream
+
+    async def _serve(self, stream: INetStream) -> None:
+        listener, served = self._listener, Libp2pStream(self._bridge, stream)
+        protocol = stream.get_protocol()
+        if listener is None or protocol is None:
+            await served.reset_in_trio()
+            return
+        try:
+            await self._bridge.ask(listener.serve, str(protocol), served)
+            await served.close_in_trio()
+        except BaseException as failure:
+            if isinstance(failure, Exception):
+                _log.warning("serving %s to %s failed: %r", protocol, served.peer, failure)
+            await served.reset_in_trio()
+            if not isinstance(failure, Exception):
+                raise
+
+    # What the host reports, on the trio side.
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        """Ask the listener; without one, or if it raises, nothing is delivered or forwarded."""
+        try:
+            return (
+                Verdict.IGNORE if self._listener is None else self._listener.judge(topic, payload)
+            )
+        except Exception:
+            _log.exception("the gossip validator failed")
+            return Verdict.IGNORE
+
+    def accepted(self, peer: str, topic: str, payload: bytes) -> None:
+        """Hand an accepted message over."""
+        self._bridge.post(self._gossiped, peer, topic, payload)
+
+    def offended(self, peer: str) -> None:
+        """Take a point from a peer, and the connection when it was one too many."""
+        if self._penalties.punish(peer) and self._host is not None:
+            _log.warning("peer %s is banned for a while: too much of it was rejected", peer)
+            self._bridge.run_in_background(self._host.disconnect, peer)
+
+    def banned(self, peer: str) -> bool:
+        """Return whether nothing is to be had with `peer` for now."""
+        return self._penalties.banned(peer)
+
+    def connected(self, peer: str) -> None:
+        """Report a first connection."""
+        self._bridge.post(self._add_peer, peer)
+
+    def disconnected(self, peer: str) -> None:
+        """Report that the last connection is gone."""
+        self._bridge.post(self._remove_peer, peer)
+
+    # What follows runs on the asyncio loop.
+
+    def _start_done(self, started: "asyncio.Future[None]", addresses: tuple[str, ...]) -> None:
+        self._addresses = addresses
+        if not started.done():
+            started.set_result(None)
+
+    def _gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        if self._listener is not None:
+            self._listener.gossiped(peer, topic, payload)
+
+    def _add_peer(self, peer: str) -> None:
+        if peer not in self._peers and self._listener is not None:
+            self._peers |= {peer}
+            self._listener.connected(peer)
+
+    def _remove_peer(self, peer: str) -> None:
+        if peer in self._peers and self._listener is not None:
+            self._peers -= {peer}
+            self._listener.disconnected(peer)
+
+    def _forget_peers(self) -> None:
+        for peer in sorted(self._peers):
+            self._remove_peer(peer)
+
+
+def _fail(started: "asyncio.Future[None]", failure: Exception) -> None:
+    if not started.done():
+        started.set_exception(OSError(str(failure)))

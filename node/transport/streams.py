@@ -1,0 +1,114 @@
+"""One libp2p stream, used from asyncio through the bridge."""
+
+import contextlib
+
+import trio
+from libp2p.abc import INetStream
+
+from node.transport.base import StreamClosed
+from node.transport.bridge import Bridge
+
+READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
+READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones are the reader's
+WRITE_SECONDS = 60.0  # without the other side reading anything
+CLOSE_SECONDS = 5.0
+POLL_SECONDS = 0.01
+
+
+class Libp2pStream:
+    """A `node.transport.base.Stream`; its methods are called on the asyncio loop."""
+
+    def __init__(self, bridge: Bridge, stream: INetStream) -> None:
+        self.peer = str(stream.muxed_conn.peer_id)
+        self._bridge = bridge
+        self._stream = stream
+        self._ahead = bytearray()
+
+    async def read_exactly(self, n: int) -> bytes:
+        """Return exactly `n` bytes, or raise `StreamClosed`."""
+        if len(self._ahead) < n:
+            self._ahead += await self._bridge.call(self._read, n - len(self._ahead))
+        wanted = bytes(self._ahead[:n])
+        del self._ahead[:n]
+        return wanted
+
+    async def write(self, payload: bytes) -> None:
+        """Hand over all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
+        await self._bridge.call(self._write, payload)
+
+    async def close_write(self) -> None:
+        """Half-close; raise `StreamClosed`."""
+        await self._bridge.call(self._close_write)
+
+    async def close(self) -> None:
+        """Close both directions; never raises."""
+        with contextlib.suppress(ConnectionError):
+            await self._bridge.call(self.close_in_trio)
+
+    async def reset(self) -> None:
+        """Abort both directions; never raises."""
+        with contextlib.suppress(ConnectionError):
+            await self._bridge.call(self.reset_in_trio)
+
+    # What follows runs on the trio side.
+
+    async def close_in_trio(self) -> None:
+        """Close the stream; if that fails, reset it."""
+        try:
+            with trio.fail_after(CLOSE_SECONDS):
+                await self._stream.close()
+        except Exception:
+            await self.reset_in_trio()
+
+    async def reset_in_trio(self) -> None:
+        """Reset the stream, also from a scope that is being cancelled."""
+        with trio.move_on_after(CLOSE_SECONDS) as scope, contextlib.suppress(Exception):
+            scope.shield = True
+            await self._stream.reset()
+
+    async def _read(self, n: int) -> bytes:
+        taken = bytearray()
+        try:
+            while len(taken) < n:
+                with trio.fail_after(READ_SECONDS):
+                    piece = await self._stream.read(max(n - len(taken), READ_AHEAD))
+                if not piece:
+                    raise StreamClosed("the stream ended")
+                taken += piece
+        except Exception as failure:
+            await self._fail(failure)
+        return bytes(taken)
+
+    async def _write(self, payload: bytes) -> None:
+        """Write in pieces that fit the window.
+
+        libp2p gives a writer up who has waited 5 s for window; here it is `WRITE_SECONDS`.
+        """
+        rest = memoryview(payload)
+        try:
+            while rest:
+                room = await self._room()
+                await self._stream.write(bytes(rest[:room]))
+                rest = rest[room:]
+        except Exception as failure:
+            await self._fail(failure)
+
+    async def _room(self) -> int:
+        muxed = self._stream.muxed_stream
+        with trio.fail_after(WRITE_SECONDS):
+            # libp2p tells nobody when the window opens
+            while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
+                await trio.sleep(POLL_SECONDS)
+        return max(int(muxed.send_window), 1)
+
+    async def _close_write(self) -> None:
+        try:
+            with trio.fail_after(CLOSE_SECONDS):
+                await self._stream.close_write()
+        except Exception as failure:
+            await self._fail(failure)
+
+    async def _fail(self, failure: Exception) -> None:
+        """Reset the stream, or the other side hangs in a read, and raise `StreamClosed`."""
+        await self.reset_in_trio()
+        raise StreamClosed(str(failure) or type(failure).__name__) from failure

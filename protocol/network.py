@@ -1,0 +1,188 @@
+"""The network document: everything that peers must have in common (specification 3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.canonical import Document, Json, document_hash
+from protocol.errors import Rejected, Rejection
+from protocol.ijson import parse
+from protocol.messages import Task
+from protocol.parameters import DOCUMENT_LIMIT, Parameters
+from protocol.wire import check_schema
+
+_ID_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One line of the roster."""
+
+    peer: str
+    operator: str
+    compute_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One listed model. `attempt_seconds` replaces the network's for slow models."""
+
+    id: str
+    revision: str
+    digest: str
+    tasks: tuple[str, ...]
+    limits: Mapping[str, int]
+    attempt_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A valid network document and what is read from it; immutable, as the document is."""
+
+    document: Document
+    id: str
+    parameters: Parameters
+    classes: Mapping[str, Document]
+    models: Mapping[str, Model]
+    roster: Mapping[str, Member]
+
+    @staticmethod
+    def parse(text: bytes) -> "Network":
+        """Return the network of a document's bytes. Raises Rejected, naming the field."""
+        return Network.of(parse(text, DOCUMENT_LIMIT))
+
+    @staticmethod
+    def of(document: Json) -> "Network":
+        """Return the network of a parsed document. Raises Rejected, naming the field."""
+        check_schema("network", document)
+        assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
+        fields: Mapping[str, Any] = document
+        network = Network(
+            document,
+            document_hash("network", document)[:_ID_CHARACTERS],
+            Parameters(**fields["parameters"]),
+            fields["classes"],
+            _by("models", "id", [_model(entry) for entry in fields["models"]]),
+            _by("roster", "peer", [_member(entry) for entry in fields["roster"]]),
+        )
+        network._check_references()
+        return network
+
+    def _check_references(self) -> None:
+        if self.parameters.committee_max < self.parameters.committee_size:
+            raise Rejected(
+                Rejection.INVALID_FIELD,
+                "parameters.committee_max: is smaller than parameters.committee_size",
+            )
+        for index, member in enumerate(self.roster.values()):
+            if member.compute_class not in self.classes:
+                raise Rejected(
+                    Rejection.INVALID_FIELD,
+                    f"roster[{index}].class: {member.compute_class!r} is not one of classes",
+                )
+
+    def members(self, compute_class: str) -> tuple[Member, ...]:
+        """Return the roster members of a class, in the document's order."""
+        return tuple(m for m in self.roster.values() if m.compute_class == compute_class)
+
+    def attempt_seconds(self, task: Task) -> float:
+        """Return how long an attempt at the task lasts before the next one starts."""
+        own = self.models[task.model].attempt_seconds
+        return self.parameters.attempt_seconds if own is None else own
+
+    def admit(self, task: Task) -> None:
+        """Raise Rejected unless the task is valid for this network, whatever the time.
+
+        Model, kind, class, arguments, the model's limits and the longest deadline are checked: what
+        specification 4 calls "valid for it" when a certificate is verified.
+        """
+        if task.compute_class not in self.classes:
+            raise Rejected(
+                Rejection.UNKNOWN_CLASS, _not_one_of("class", task.compute_class, self.classes)
+            )
+        if not self.members(task.compute_class):
+            raise Rejected(
+                Rejection.UNKNOWN_CLASS,
+                f"class: {task.compute_class!r} has no member in the roster",
+            )
+        if task.deadline > self.parameters.max_deadline_seconds:
+            most = self.parameters.max_deadline_seconds
+            raise Rejected(
+                Rejection.OVER_LIMIT, f"deadline: {task.deadline} is over {most} seconds"
+            )
+        self._admit_model(task)
+
+    def _admit_model(self, task: Task) -> None:
+        name = task.args.get("model")
+        if task.kind not in _KINDS:
+            raise Rejected(Rejection.UNSUPPORTED_KIND, f"kind: {task.kind} tasks are not supported")
+        check_schema(task.kind, task.args, "args")
+        model = self.models.get(str(name))
+        if model is None:
+            raise Rejected(
+                Rejection.UNKNOWN_MODEL, _not_one_of("args.model", str(name), self.models)
+            )
+        if task.kind not in model.tasks:
+            raise Rejected(
+                Rejection.UNSUPPORTED_KIND,
+                f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
+            )
+        self._admit_limits(task, model)
+
+    def _admit_limits(self, task: Task, model: Model) -> None:
+        config = task.args.get("generation_config")
+        asked: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+        for field, most in model.limits.items():
+            value = asked.get(field)
+            if value is not None and value > most:
+                raise Rejected(
+                    Rejection.OVER_LIMIT,
+                    f"args.generation_config.{field}: {value} is over this model's limit, {most}",
+                )
+
+    def check_timely(self, task: Task, now: float) -> None:
+        """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time `now` (specification 6.1)."""
+        ahead = task.created / 1000 - now
+        if ahead > self.parameters.clock_skew_seconds:
+            skew = self.parameters.clock_skew_seconds
+            raise Rejected(
+                Rejection.CREATED_AHEAD,
+                f"created: {ahead:.0f} s ahead, at most {skew:g} are allowed",
+            )
+        if task.expires_at <= now:
+            late = now - task.expires_at
+            raise Rejected(Rejection.EXPIRED, f"deadline: passed {late:.0f} s ago")
+
+
+_KINDS = ("text-to-music",)
+
+
+def _model(entry: Mapping[str, Any]) -> Model:
+    return Model(
+        entry["id"],
+        entry["revision"],
+        entry["digest"],
+        tuple(entry["tasks"]),
+        entry["limits"],
+        entry.get("attempt_seconds"),
+    )
+
+
+def _member(entry: Mapping[str, Any]) -> Member:
+    return Member(entry["peer"], entry["operator"], entry["class"])
+
+
+def _by(field: str, key: str, entries: list[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for index, entry in enumerate(entries):
+        name = getattr(entry, key)
+        if name in found:
+            raise Rejected(
+                Rejection.INVALID_FIELD, f"{field}[{index}].{key}: {name} is listed twice"
+            )
+        found[name] = entry
+    return found
+
+
+def _not_one_of(field: str, value: str, allowed: Mapping[str, object]) -> str:
+    return f"{field}: {value!r} is not one of this network's: {', '.join(allowed) or 'none'}"[:200]

@@ -1,0 +1,144 @@
+"""From a validator's error to one plain sentence: the field, the value, and what is allowed.
+
+Everything shown is ASCII and bounded, whatever the document holds, so that a sentence fits into the
+256 bytes of a failure's `detail` (section 7).
+"""
+
+import json
+import re
+from typing import Any
+
+import jsonschema_rs
+
+from schemas.documents import at_location, title
+
+_FIELD, _VALUE, _SENTENCE = 96, 48, 256  # characters
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_TYPES = {
+    "array": "an array",
+    "boolean": "true or false",
+    "integer": "an integer",
+    "null": "null",
+    "number": "a number",
+    "object": "an object",
+    "string": "a string",
+}
+_BOUNDS = {
+    "minimum": "must be at least",
+    "maximum": "must be at most",
+    "exclusiveMinimum": "must be greater than",
+    "exclusiveMaximum": "must be less than",
+}
+
+
+class SchemaError(ValueError):
+    """A document does not fit its schema.
+
+    `field` is a dotted path such as `votes[0].signer`, "" for the document itself; `value` what
+    stands there, None where it is missing; `allowed` what may stand there.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str, *, problem: str = "") -> None:
+        problem = problem or f"{shown(value)} is not allowed"
+        sentence = f"{field or 'the document'}: {problem}: {allowed}"
+        super().__init__(_cut(sentence.encode("ascii", "backslashreplace").decode(), _SENTENCE))
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+def explain(error: jsonschema_rs.ValidationError, document: object, at: str = "") -> SchemaError:
+    """The `SchemaError` for a validator's error on `document`, which stands at the path `at`."""
+    keyword, limit = error.kind.name, error.kind.value
+    location = str(error.absolute_keyword_location)
+    schema = at_location(location)
+    field = _field(at, error.instance_path)
+    value = _value(document, error.instance_path)
+    match keyword:
+        case "required":
+            allowed = f"required, must be {title(schema['properties'][limit], location)}"
+            return SchemaError(_field(field, [limit]), None, allowed, problem="is missing")
+        case "additionalProperties":
+            unknown = limit[0]
+            allowed = "known members are " + ", ".join(schema["properties"])
+            found = value[unknown] if isinstance(value, dict) else None
+            return SchemaError(_field(field, [unknown]), found, allowed, problem="is unknown")
+        case "propertyNames":
+            inner = explain(error.kind.error, document, at)  # type: ignore[attr-defined]
+            name = error.kind.error.instance  # type: ignore[attr-defined]
+            return SchemaError(field, name, f"a member's name {inner.allowed}")
+        case "oneOf" | "anyOf":
+            fitting = _fitting(error)
+            if fitting is not None:
+                return explain(fitting, document, at)
+    return SchemaError(field, value, _allowed(keyword, limit, schema))
+
+
+def shown(value: object) -> str:
+    """`value` for a sentence: ASCII, at most some 50 characters, at a bounded cost."""
+    match value:
+        case dict():
+            return f"an object of {len(value)} members"
+        case list() | tuple():
+            return f"an array of {len(value)} items"
+        case str():
+            return _cut(json.dumps(value[: _VALUE + 1]), _VALUE)
+        case int() if abs(value) >> 128:
+            return f"an integer of {value.bit_length()} bits"
+        case bool() | int() | float() | None:
+            return json.dumps(value)
+        case _:
+            return f"a value of type {type(value).__name__}"
+
+
+def _allowed(keyword: str, limit: Any, schema: dict[str, Any]) -> str:
+    match keyword:
+        case "type":
+            return "must be " + " or ".join(_TYPES[name] for name in sorted(limit, key=_last))
+        case "enum":
+            return "must be one of " + ", ".join(json.dumps(option) for option in limit)
+        case "const":
+            return f"must be {json.dumps(limit)}"
+        case "uniqueItems":
+            return "must not hold the same item twice"
+        case _ if keyword in _BOUNDS:
+            return f"{_BOUNDS[keyword]} {limit}"
+    return f"must be {schema['title']}"  # a title says its schema's lengths and patterns
+
+
+def _fitting(error: jsonschema_rs.ValidationError) -> jsonschema_rs.ValidationError | None:
+    """The first error of the alternative that was meant: right in its type and its constants."""
+    depth = len(error.instance_path)
+    branches: list[list[jsonschema_rs.ValidationError]]
+    branches = error.kind.context  # type: ignore[attr-defined]
+    for branch in branches:
+        wrong = {(found.kind.name, len(found.instance_path) - depth) for found in branch}
+        if branch and not wrong & {("type", 0), ("const", 1)}:
+            return branch[0]
+    return None
+
+
+def _field(start: str, path: list[str | int]) -> str:
+    field = start
+    for step in path:
+        if isinstance(step, int):
+            field += f"[{step}]"
+        elif _PLAIN.match(step):
+            field += f".{step}" if field else step
+        else:
+            field += f"[{shown(step)}]"
+    return _cut(field, _FIELD)
+
+
+def _value(document: Any, path: list[str | int]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+def _last(type_name: str) -> bool:
+    return type_name == "null"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

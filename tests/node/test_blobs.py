@@ -1,0 +1,253 @@
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from node.blobs import BlobRefusedError, Blobs
+
+BYTES = b"helium" * 100_000
+SHA256 = hashlib.sha256(BYTES).hexdigest()
+OTHER = "0" * 64
+
+
+def _chunks(payload: bytes = BYTES, step: int = 65536) -> Iterator[bytes]:
+    return (payload[start : start + step] for start in range(0, len(payload), step))
+
+
+async def _arriving(payload: bytes = BYTES) -> AsyncIterator[bytes]:
+    for chunk in _chunks(payload):
+        await asyncio.sleep(0)
+        yield chunk
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path / "blobs")
+
+
+def _files(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "blobs").iterdir())
+
+
+def test_what_is_written_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> None:
+    assert not blobs.has(SHA256)
+    assert blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES), sha256=SHA256) == SHA256
+    assert blobs.has(SHA256)
+    assert blobs.size(SHA256) == len(BYTES)
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+async def test_what_arrives_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> None:
+    assert await blobs.receive(_arriving(), size=len(BYTES), limit=10**6) == SHA256
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+def test_an_empty_blob_is_a_blob(blobs: Blobs) -> None:
+    empty = blobs.write([], size=0, limit=0)
+    assert empty == hashlib.sha256(b"").hexdigest()
+    assert blobs.size(empty) == 0
+
+
+def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    for _ in range(2):
+        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert _files(tmp_path) == [SHA256]
+    assert blobs.total_size() == len(BYTES)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "sha256", "reason"),
+    [
+        (len(BYTES) - 1, 10**6, None, "more bytes than declared"),
+        (len(BYTES) + 1, 10**6, None, "1 of the declared bytes are missing"),
+        (len(BYTES), len(BYTES) - 1, None, "at most 599999 are taken"),
+        (-1, 10**6, None, "-1 bytes were declared"),
+        (len(BYTES), 10**6, OTHER, f"the hash is {SHA256}, not {OTHER}"),
+    ],
+)
+async def test_what_was_not_declared_is_refused_and_leaves_nothing(
+    blobs: Blobs, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
+) -> None:
+    with pytest.raises(BlobRefusedError, match=reason):
+        blobs.write(_chunks(), size=size, limit=limit, sha256=sha256)
+    assert _files(tmp_path) == []
+    with pytest.raises(BlobRefusedError, match=reason):
+        await blobs.receive(_arriving(), size=size, limit=limit, sha256=sha256)
+    assert _files(tmp_path) == []
+
+
+def test_no_chunk_is_taken_when_too_much_is_declared(blobs: Blobs) -> None:
+    chunks = _chunks()
+    with pytest.raises(BlobRefusedError):
+        blobs.write(chunks, size=len(BYTES), limit=10)
+    assert next(chunks) == BYTES[:65536]
+
+
+async def test_a_sender_that_breaks_off_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield BYTES[:10]
+        raise ConnectionError
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for chunk in breaking():
+            yield chunk
+
+    with pytest.raises(ConnectionError):
+        blobs.write(breaking(), size=20, limit=20)
+    with pytest.raises(ConnectionError):
+        await blobs.receive(arriving(), size=20, limit=20)
+    assert _files(tmp_path) == []
+
+
+async def test_a_cancelled_arrival_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    started = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield BYTES[:10]
+        started.set()
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(blobs.receive(stalling(), size=20, limit=20))
+    await asyncio.wait_for(started.wait(), 5)
+    assert len(_files(tmp_path)) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert _files(tmp_path) == []
+
+
+def test_bytes_are_synced_before_the_rename_and_the_folder_after(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        folder = os.path.isdir(f"/proc/self/fd/{descriptor}")  # noqa: PTH112 no path of ours
+        synced.append((folder, blobs.has(SHA256)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert synced == [(False, False), (True, True)]
+    blobs.delete(SHA256)
+    synced.clear()
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    blobs.adopt(finished)
+    assert synced == [(False, False), (True, True)]
+
+
+def test_a_failing_disk_leaves_nothing(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="input/output error"):
+        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert _files(tmp_path) == []
+
+
+def test_a_finished_file_is_adopted(blobs: Blobs, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    assert blobs.adopt(finished, SHA256) == SHA256
+    assert not finished.exists()
+    assert blobs.path(SHA256).read_bytes() == BYTES
+
+
+def test_a_finished_file_of_another_file_system_is_copied(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self == finished:
+            raise OSError(errno.EXDEV, "cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+    assert blobs.adopt(finished) == SHA256
+    assert not finished.exists()
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+def test_a_file_with_another_hash_is_not_adopted(blobs: Blobs, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    with pytest.raises(BlobRefusedError, match=f"the hash is {SHA256}, not {OTHER}"):
+        blobs.adopt(finished, OTHER)
+    assert finished.read_bytes() == BYTES
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize("offset", [0, 1, 262_144, len(BYTES)])
+def test_reading_starts_at_the_offset(blobs: Blobs, offset: int) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    with blobs.open(SHA256, offset) as file:
+        assert file.read() == BYTES[offset:]
+
+
+@pytest.mark.parametrize("offset", [-1, len(BYTES) + 1])
+def test_an_offset_outside_is_refused(blobs: Blobs, offset: int) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    with pytest.raises(ValueError, match="outside the blob"):
+        blobs.open(SHA256, offset)
+
+
+@pytest.mark.parametrize("name", ["", "../key.pem", "0" * 63, "0" * 64 + "\n", "A" * 64])
+def test_a_name_that_is_no_hash_reaches_no_file(blobs: Blobs, name: str) -> None:
+    for use in (blobs.path, blobs.has, blobs.size, blobs.open, blobs.delete):
+        with pytest.raises(ValueError, match="is no SHA-256"):
+            use(name)
+
+
+def test_what_is_not_there(blobs: Blobs) -> None:
+    with pytest.raises(FileNotFoundError):
+        blobs.size(OTHER)
+    with pytest.raises(FileNotFoundError):
+        blobs.open(OTHER)
+    blobs.delete(OTHER)
+
+
+def test_deleting_gives_the_room_back(blobs: Blobs) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    small = blobs.write([b"abc"], size=3, limit=3)
+    assert blobs.total_size() == len(BYTES) + 3
+    blobs.delete(SHA256)
+    assert not blobs.has(SHA256)
+    assert blobs.has(small)
+    assert blobs.total_size() == 3
+
+
+def test_a_restart_removes_what_was_unfinished_and_nothing_else(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    blobs.write([b"abc"], size=3, limit=3)
+    unfinished = iter([b"abc", b"def"])
+
+    class KilledError(BaseException):
+        pass
+
+    def killed() -> Iterator[bytes]:
+        yield next(unfinished)
+        (left,) = (tmp_path / "blobs").glob("incoming-*")
+        left.with_name("incoming-left").write_bytes(b"abc")
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        blobs.write(killed(), size=6, limit=6)
+    assert "incoming-left" in _files(tmp_path)
+    assert blobs.total_size() == 3
+    again = Blobs(tmp_path / "blobs")
+    assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
+    assert again.total_size() == 3

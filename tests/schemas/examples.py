@@ -1,0 +1,147 @@
+"""One valid document per schema, as small as is useful; each call gives fresh ones."""
+
+import json
+from typing import Any
+
+PEERS = tuple("12D3KooW" + letter * 44 for letter in "abc")
+HASH = "0123456789abcdef" * 4
+NETWORK = "0123456789abcdef"
+
+Document = dict[str, Any]
+
+
+def documents() -> dict[str, Document]:
+    bodies = _bodies()
+    envelope = {"body": bodies["task"], "signer": PEERS[0], "signature": "A-_b" * 21 + "Zz"}
+    vote = {**envelope, "body": bodies["reveal"]}
+    certificate = {
+        "type": "certificate",
+        "version": 1,
+        "network": NETWORK,
+        "task": envelope,
+        "attempt": 1,
+        "votes": [vote, vote],
+    }
+    found = {
+        "text-to-music": _text_to_music(),
+        "network": _network(),
+        "envelope": envelope,
+        **bodies,
+        "outcome": bodies["reveal"]["outcome"],
+        "certificate": certificate,
+        "evidence": {"type": "evidence", "kind": "equivocation", "envelopes": [vote, vote]},
+        **_exchanges(envelope, certificate),
+    }
+    unshared: dict[str, Document] = json.loads(json.dumps(found))
+    return unshared
+
+
+def _text_to_music() -> Document:
+    return {
+        "model": "facebook/musicgen-small",
+        "prompt": "a slow piano\nin the rain",
+        "generation_config": {
+            "max_new_tokens": 503,
+            "do_sample": True,
+            "temperature": 0.7,
+            "top_k": 250,
+            "top_p": 0.95,
+            "num_return_sequences": 2,
+            "guidance_scale": 3.0,
+        },
+        "seed": 42,
+        "dtype": "auto",
+        "quantize_bits": 8,
+    }
+
+
+def _network() -> Document:
+    return {
+        "name": "testnet",
+        "version": 1,
+        "created": "2025-01-31T12:00:00Z",
+        "parameters": {
+            "committee_size": 3,
+            "committee_max": 7,
+            "commit_grace_seconds": 2,
+            "attempt_seconds": 120,
+            "max_deadline_seconds": 3600,
+            "clock_skew_seconds": 60,
+            "max_input_bytes": 33554432,
+            "max_output_bytes": 134217728,
+        },
+        "classes": {"cpu-avx2": {"torch": "2.13.0", "threads": 1, "mkldnn": False, "gpu": ""}},
+        "models": [
+            {
+                "id": "helium/tiny",
+                "revision": "1",
+                "digest": HASH,
+                "tasks": ["text-to-music"],
+                "limits": {"max_new_tokens": 1500, "num_return_sequences": 4},
+                "attempt_seconds": 600,
+            }
+        ],
+        "roster": [{"peer": peer, "operator": "anna", "class": "cpu-avx2"} for peer in PEERS],
+    }
+
+
+def _bodies() -> dict[str, Document]:
+    vote = {"network": NETWORK, "task": HASH, "attempt": 0}
+    waveform = {
+        "media": "audio/f32",
+        "sampling_rate": 32000,
+        "frames": 2,
+        "channels": 1,
+        "sha256": HASH,
+        "size": 8,
+        "chunks": [HASH],
+    }
+    midi = {"media": "audio/midi", "sha256": HASH, "size": 20, "notes": 1}
+    return {
+        "task": {
+            "type": "task",
+            "network": NETWORK,
+            "kind": "text-to-music",
+            "args": _text_to_music(),
+            "class": "cpu-avx2",
+            "created": 1738324800000,
+            "deadline": 600,
+            "nonce": "0123456789abcdef" * 2,
+        },
+        "commit": {"type": "commit", **vote, "commitment": HASH},
+        "reveal": {
+            "type": "reveal",
+            **vote,
+            "outcome": {"result": {"outputs": [midi, waveform]}},
+            "salt": HASH,
+            "commits": dict.fromkeys(PEERS, HASH),
+            "trace": {"weights": HASH, "tokens": [[HASH], []], "seconds": 1.5, "at": {"a": None}},
+        },
+        "abstain": {"type": "abstain", **vote, "reason": "busy"},
+    }
+
+
+def _exchanges(envelope: Document, certificate: Document) -> dict[str, Document]:
+    moment = {"state": "agreed", "attempt": 1}
+    return {
+        "hello-request": {"network": NETWORK, "agent": "helium/0.1.0"},
+        "hello-answer": {
+            "network": NETWORK,
+            "agent": "helium/0.1.0",
+            "class": "cpu-avx2",
+            "ready": False,
+            "reasons": ["the worker is starting"],
+            "models": ["helium/tiny"],
+        },
+        "submit-request": {"task": envelope, "blobs": [1, 33554432]},
+        "submit-answer": {"task": HASH, "committee": list(PEERS)},
+        "task-request": {"task": HASH},
+        "task-answer": {**moment, "envelopes": [envelope], "certificate": certificate},
+        "watch-request": {"task": HASH},
+        "watch-frame": {**moment, "progress": 0.5},
+        "blob-request": {"sha256": HASH, "offset": 0},
+        "blob-answer": {"size": 8},
+        "feed-request": {"feed": "", "cursor": 0, "limit": 1000},
+        "feed-answer": {"feed": "k3", "cursor": 1, "envelopes": [envelope]},
+        "failure": {"reason": "unknown-task", "detail": "no such task"},
+    }
