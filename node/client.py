@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,11 +109,16 @@ class Client:
     """A peer that holds a network document and is connected with some of its nodes."""
 
     def __init__(
-        self, network: Network, transport: Transport, key: Ed25519PrivateKey, clock: Clock
+        self,
+        network: Network,
+        transport: Transport,
+        key: Ed25519PrivateKey,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
     ) -> None:
         """Use `Client.connect`; this takes a transport that is started already."""
         self.network, self.transport, self.clock = network, transport, clock
-        self._key = key
+        self._key, self._entropy = key, entropy
 
     @staticmethod
     @asynccontextmanager
@@ -124,18 +129,20 @@ class Client:
         key: Ed25519PrivateKey | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> AsyncIterator["Client"]:
         """Connect with the nodes at the multiaddrs `peers`, at least one of which must answer.
 
         `network` is the document, parsed or as bytes; `key` signs the tasks (a fresh one is made if
-        none is given). Raises NoNode, or Rejected for a bad document.
+        none is given). Transport, clock and entropy are the real ones unless a test says otherwise.
+        Raises NoNode, or Rejected for a bad document.
         """
         document = network if isinstance(network, Network) else Network.parse(network)
         own = key or Ed25519PrivateKey.generate()
         carrier = transport or _libp2p(own)
-        client = Client(document, carrier, own, clock or SystemClock())
+        client = Client(document, carrier, own, clock or SystemClock(), entropy)
         await carrier.start(_Bystander(), (), ())
-        keeping = asyncio.create_task(keep_connected(carrier, peers, _DICE))
+        keeping = asyncio.create_task(keep_connected(carrier, peers, random.Random(entropy(8))))
         try:
             await client._reach(peers)
             yield client
@@ -211,7 +218,7 @@ class Client:
             compute_class or self._only_class(),
             int(self.clock.now() * 1000),
             deadline,
-            secrets.token_hex(16),
+            self._entropy(16).hex(),
         )
         task = read(sign(body, self._key).encode(), self.network.id)
         assert isinstance(task, Task)  # noqa: S101  # its body says so
@@ -296,7 +303,6 @@ class _Bystander:
         log.debug("disconnected", peer=peer)
 
 
-_DICE = random.Random()  # noqa: S311  # spreads dialling in time, decides nothing
 _POLL = 0.05  # seconds between looks at who is connected
 _STRAGGLERS = 3.0  # seconds that the slower nodes are waited for once one is connected
 

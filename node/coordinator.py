@@ -240,14 +240,15 @@ class Coordinator:
                 case Halt():
                     actions.append(Stop(agreement.task.id))
                 case _:
-                    actions += self._record(agreement.task.id, effect)
+                    actions += self._record(agreement, effect)
         return actions
 
-    def _record(self, task: str, effect: Effect) -> list[Action]:
+    def _record(self, agreement: Agreement, effect: Effect) -> list[Action]:
+        task = agreement.task.id
         match effect:
-            case Changed(state, attempt):
-                self._store.put_state(task, state, attempt)
-                log.info("task changed", task=task, state=str(state), attempt=attempt)
+            case Changed():
+                self._store.put_state(task, agreement.state, agreement.attempt)
+                log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
             case Certified(certificate):
                 self._store.put_certificate(certificate)
                 log.info("certificate", task=task, signers=len(certificate.signers))

@@ -103,6 +103,10 @@ class Node:
 
     def act(self, actions: Sequence[Action]) -> None:
         """Carry out what the coordinator asked for; its journal is written already."""
+        self._carry_out(actions)
+        self._timetable.set()  # a vote may move the next due time and ask for nothing yet
+
+    def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Publish(message):
@@ -113,7 +117,6 @@ class Node:
                     self._executions.remove(task)
                 case Notify(task):
                     self._changed(task)
-        self._timetable.set()
 
     async def _publish(self) -> None:
         tasks, votes = self._topics
@@ -125,7 +128,10 @@ class Node:
     async def _tick(self) -> None:
         while True:
             self._timetable.clear()
-            self._guarded(self._coordinator.tick)
+            try:
+                self._carry_out(self._coordinator.tick())
+            except sqlite3.Error as error:
+                log.error("the store failed", error=str(error))
             due = self._coordinator.wake_at()
             pause = None if due is None else max(0.0, due - self._parts.clock.now())
             with contextlib.suppress(TimeoutError):

@@ -63,10 +63,12 @@ class Feeds:
             self.leave(peer)
 
     async def _follow(self, peer: str) -> None:
+        greeted = False
         while True:
             pause = self._seconds
             try:
-                if not await self._same_network(peer):
+                greeted = greeted or await self._same_network(peer)
+                if not greeted:
                     return
                 while await self.read(peer):
                     pass

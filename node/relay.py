@@ -42,6 +42,6 @@ class Relay:
                 return False
             size = known.blob.size
             await asyncio.to_thread(
-                self._blobs.write, [payload], size=size, limit=size, sha256=sha256
+                self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
             )
             return True

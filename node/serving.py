@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
@@ -26,6 +26,9 @@ REQUEST_SECONDS = 10.0  # a requester that takes longer to say what it wants is 
 UPLOAD_SECONDS = 300.0  # for max_input_bytes at a slow line's 1 Mbit/s
 _PIECE = 262_144  # bytes a write; the fastest on yamux by measurement
 _ROOM = 65_536  # bytes of a task answer left for what is neither envelope nor certificate
+
+
+Handler: TypeAlias = Callable[[Mapping[str, Any], Stream], Awaitable[None]]
 
 
 class Host(Protocol):
@@ -52,7 +55,7 @@ class Serving:
 
     def __init__(self, host: Host, coordinator: Coordinator, store: Store, blobs: Blobs) -> None:
         self._host, self._coordinator, self._store, self._blobs = host, coordinator, store, blobs
-        self._answers: Mapping[str, Callable[[Mapping[str, Any], Stream], Awaitable[None]]] = {
+        self._answers: Mapping[str, Handler] = {
             requests.protocol_id("hello"): self._hello,
             requests.protocol_id("submit"): self._submit,
             requests.protocol_id("task"): self._task,
@@ -65,17 +68,22 @@ class Serving:
         """Read one request and answer it; a bad one gets a status, never a traceback."""
         name = protocol.rpartition("/")[2]
         try:
+            await self._serve(name, self._answers[protocol], stream)
+        except (StreamClosed, TimeoutError) as gone:
+            log.debug("requester gone", protocol=name, peer=stream.peer, detail=str(gone))
+            await stream.reset()
+
+    async def _serve(self, name: str, handler: Handler, stream: Stream) -> None:
+        try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 request = await requests.read_document(
                     stream, f"{name}-request", requests.REQUEST_LIMIT
                 )
-            await self._answers[protocol](request, stream)
+            await handler(request, stream)
         except (Misbehaved, Rejected) as error:
             await refuse(stream, Status.INVALID, *_why(error))
         except Busy as busy:
             await refuse(stream, Status.BUSY, "busy", str(busy))
-        except TimeoutError:
-            raise StreamClosed(f"no whole {name} request in {REQUEST_SECONDS:g} s") from None
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
         await answer(stream, self._host.greeting())

@@ -116,7 +116,7 @@ class Tracking:
         followers: dict[str, asyncio.Task[None]] = {}
         try:
             while not self._ended():
-                for peer in self._transport.peers() - followers.keys():
+                for peer in sorted(self._transport.peers() - followers.keys()):
                     followers[peer] = asyncio.create_task(self._follow(peer, seen))
                 try:
                     sighting = await asyncio.wait_for(seen.get(), RETRY)

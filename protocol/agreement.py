@@ -84,7 +84,7 @@ class Agreement:
 
     def start(self, now: float) -> list[Effect]:
         """Begin attempt 0. To be called once, before anything else."""
-        return [*self._begin(), Changed(self.state, 0), *self.advance(now)]
+        return [*self._begin(), Changed(), *self.advance(now)]
 
     def advance(self, now: float) -> list[Effect]:
         """Let the time be `now`: everything due until then happens, in the order of its times."""
@@ -137,8 +137,8 @@ class Agreement:
         """Append a `Changed` if the change altered the state or the attempt."""
         before = (self.state, self.attempt)
         effects = change(*args)
-        after = (self.state, self.attempt)
-        return effects if before == after else [*effects, Changed(*after)]
+        same = before == (self.state, self.attempt)
+        return effects if same else [*effects, Changed()]
 
     def _fire(self, now: float) -> list[Effect]:
         bodies = [r.advance(now) for r in self.rounds]
@@ -154,17 +154,18 @@ class Agreement:
         opponent = current.opponent(vote)
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
-        match current.receive(vote, now):
-            case Standing.OPPOSED if opponent is not None:
-                return [Proven(evidence.of(opponent, vote))]
-            case Standing.NEW:
-                effects = self._certify(vote.attempt) if isinstance(vote, Reveal) else []
-                return effects + self._give_up_attempts(now)
-        return []
+        standing = current.receive(vote, now)
+        if standing is Standing.KNOWN:
+            return []
+        effects = self._certify(vote) if isinstance(vote, Reveal) else []
+        if standing is Standing.OPPOSED and opponent is not None:
+            return [Proven(evidence.of(opponent, vote)), *effects]
+        return effects + self._give_up_attempts(now)
 
-    def _certify(self, attempt: int) -> list[Effect]:
-        agreeing = self.rounds[attempt].agreeing()
-        if not agreeing or any(c.votes[0].digest == agreeing[0].digest for c in self.certificates):
+    def _certify(self, vote: Reveal) -> list[Effect]:
+        attempt = vote.attempt
+        agreeing = self.rounds[attempt].agreeing(vote.digest)
+        if not agreeing or any(c.votes[0].digest == vote.digest for c in self.certificates):
             return []
         found = certificate.assemble(self.task, attempt, agreeing, self._network)
         self.certificates.append(found)

@@ -73,7 +73,7 @@ def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Netwo
 
 def compatible(a: Reveal, b: Reveal) -> bool:
     """Whether two reveals can stand in one certificate: equal outcomes, each listing the other."""
-    return a.digest == b.digest and lists(a, b) and lists(b, a)
+    return a.signer != b.signer and a.digest == b.digest and lists(a, b) and lists(b, a)
 
 
 def lists(a: Reveal, b: Reveal) -> bool:

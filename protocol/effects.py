@@ -55,10 +55,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The state or the attempt is another one now."""
-
-    state: State
-    attempt: int
+    """The state or the attempt is another one than before: ask the agreement for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Round:
         self._network, self._task, self._attempt = network, task, attempt
         self._grace = grace  # seconds, `commit_grace_seconds`
         self._standing: dict[_Slot, Vote] = {}
-        self._opposed: dict[_Slot, Vote] = {}
+        self._opposed: dict[_Slot, list[Vote]] = {}
         self._me: str | None = None
         self._opening: Opening | None = None
         self._quorum_at: float | None = None
@@ -68,7 +68,20 @@ class Round:
             return Standing.KNOWN
         if self.opponent(vote) is None:
             return Standing.NEW
-        return Standing.KNOWN if slot in self._opposed else Standing.OPPOSED
+        others = self._opposed.get(slot, [])
+        if any(canonical(o.envelope.body) == canonical(vote.envelope.body) for o in others):
+            return Standing.KNOWN
+        return Standing.KNOWN if others and not self._completes(vote) else Standing.OPPOSED
+
+    def _completes(self, vote: Vote) -> bool:
+        """Whether a contradiction too many is the one that a certificate elsewhere rests on.
+
+        Certificates do not know whose reveal came first where: without this, an equivocator could
+        end a task for some nodes and not for others.
+        """
+        if not isinstance(vote, Reveal) or self._agreeing(self._kept_reveals, vote.digest):
+            return False
+        return bool(self._agreeing([*self._kept_reveals, vote], vote.digest))
 
     def opponent(self, vote: Vote) -> Vote | None:
         """Return the standing vote that `vote` contradicts, if any."""
@@ -85,7 +98,7 @@ class Round:
             self._standing[vote.signer, type(vote)] = vote
             self._note_commits(now)
         elif standing is Standing.OPPOSED:
-            self._opposed[vote.signer, type(vote)] = vote
+            self._opposed.setdefault((vote.signer, type(vote)), []).append(vote)
         return standing
 
     def _note_commits(self, now: float) -> None:
@@ -169,10 +182,22 @@ class Round:
     def _of(self, kind: type[_V]) -> list[_V]:
         return [v for v in list(self._standing.values()) if isinstance(v, kind)]
 
-    def agreeing(self) -> list[Reveal]:
-        """Return the largest set of reveals fit for one certificate; empty if below the quorum."""
-        reveals = sorted(self.reveals, key=lambda r: r.signer)
-        chosen = largest_clique(reveals, compatible)
+    @property
+    def _kept_reveals(self) -> list[Reveal]:
+        opposed = (v for votes in list(self._opposed.values()) for v in votes)
+        return [*self.reveals, *(v for v in opposed if isinstance(v, Reveal))]
+
+    def agreeing(self, digest: str) -> list[Reveal]:
+        """Return the largest set of reveals of one outcome that makes a certificate, or none.
+
+        Reveals that contradict an earlier one count here: a certificate is valid or not whatever
+        any node received first.
+        """
+        return self._agreeing(self._kept_reveals, digest)
+
+    def _agreeing(self, reveals: Sequence[Reveal], digest: str) -> list[Reveal]:
+        fit = sorted((r for r in reveals if r.digest == digest), key=lambda r: r.signer)
+        chosen = largest_clique(fit, compatible)
         return chosen if len(chosen) >= self.quorum else []
 
     def can_settle(self) -> bool:

@@ -5,9 +5,17 @@ its twin for simulation. Everything is used from one asyncio loop unless it says
 is its libp2p peer id in base58 ("12D3KooW…"), an address a multiaddr that ends in "/p2p/<peer>".
 """
 
+import hashlib
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
+
+SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
+
+
+def message_id(topic: str, payload: bytes) -> bytes:
+    """Return a gossiped message's id, 20 bytes (specification section 7)."""
+    return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
 class Verdict(Enum):

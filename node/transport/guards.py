@@ -7,9 +7,11 @@ Every class here narrows one of libp2p's own. The regression tests are in
 import logging
 from collections import Counter
 from typing import Any
+from weakref import WeakSet
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetStream, ISecureConn
+from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
@@ -17,9 +19,13 @@ from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
+YAMUX = TProtocol(PROTOCOL_ID)
 MAX_CONNECTIONS = 300
 PENDING_PER_ADDRESS = 16  # upgrades at a time from one IP address; the whole budget is 300
 UPGRADE_SECONDS = 4.0
@@ -27,6 +33,8 @@ NEGOTIATION_SECONDS = 10.0
 STALLED_SECONDS = 10.0  # a frame that takes longer to write means a dead or hostile reader
 UNREAD_BYTES = 32 * 1024 * 1024  # per stream; twice the largest window that Yamux may grant
 STREAMS_PER_PEER = 64  # inbound, served at the same time
+PING_EVERY = 10.0  # seconds; a hung peer is gone after this and `PING_SECONDS`
+PING_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +53,10 @@ def connection_config() -> ConnectionConfig:
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         enable_health_monitoring=True,
-        health_initial_delay=5,
-        health_check_interval=10,
-        ping_timeout=5,
+        health_initial_delay=PING_EVERY / 2,
+        health_warmup_window=PING_EVERY / 2,
+        health_check_interval=PING_EVERY,
+        ping_timeout=PING_SECONDS,
         abort_connection_on_ping_failure=True,
     )
 
@@ -93,6 +102,39 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
             raise RawConnError("the peer does not read")
 
 
+class GuardedMuxers(MuxerMultistream):  # type: ignore[misc]
+    """Makes `GuardedYamux` the muxer: libp2p's own builds its `Yamux` whatever it was given."""
+
+    def __init__(self) -> None:
+        super().__init__({YAMUX: GuardedYamux})
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> GuardedYamux:
+        """Negotiate Yamux and build a guarded one."""
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        muxed = GuardedYamux(conn, peer_id, is_initiator=conn.is_initiator)
+        self._annotate_connection(muxed, conn, protocol)
+        return muxed
+
+
+class ClosingTCP(TCP):  # type: ignore[misc]
+    """Against sockets that leak when a host stops while a connection is closing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dialled: WeakSet[RawConnection] = WeakSet()
+
+    async def dial(self, maddr: Multiaddr) -> RawConnection:
+        """Dial, and remember the connection for as long as anything else does."""
+        connection = await super().dial(maddr)
+        self._dialled.add(connection)
+        return connection
+
+    def close_sockets(self) -> None:
+        """Close what was dialled; closing again what is closed does nothing."""
+        for connection in self._dialled:
+            connection.stream.stream.socket.close()
+
+
 class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
     """Against dialling whatever addresses peers have told: whom to dial is the node's decision."""
 
@@ -129,11 +171,11 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             return
         try:
             muxed = await self._upgrade(connection, maddr, host)
+            await muxed.event_closed.wait()
         except Exception as failure:
             _log.debug("inbound connection from %s failed: %r", host, failure)
+        finally:
             await connection.close()
-            return
-        await muxed.event_closed.wait()
 
     async def _upgrade(self, connection: ReadWriteCloser, maddr: Multiaddr, host: str) -> Any:
         self._pending[host] += 1

@@ -1,23 +1,23 @@
 """One libp2p host, from listening to its last socket closed; used in the trio thread only."""
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
@@ -25,7 +25,7 @@ from multiaddr import Multiaddr
 
 from node.transport.base import Verdict
 from node.transport.gossip import Gossip
-from node.transport.guards import GuardedHost, GuardedSwarm, GuardedYamux
+from node.transport.guards import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
 
 CLOSE_SECONDS = 5.0
 
@@ -58,13 +58,14 @@ class Host:
     def __init__(self, key: KeyPair, announce: Sequence[str], reports: Reports) -> None:
         self._reports = reports
         self._announce = announce
-        self._swarm = _swarm(key)
+        self._tcp = ClosingTCP()
+        self.swarm = _swarm(key, self._tcp)
         self._host = GuardedHost(
-            self._swarm,
+            self.swarm,
             announce_addrs=[Multiaddr(address) for address in announce] or None,
             disable_identify_address_discovery=True,
         )
-        self._swarm.register_notifee(_Connections(self._host, reports))
+        self.swarm.register_notifee(_Connections(self._host, reports))
         self.bound = Multiaddr("/ip4/127.0.0.1/tcp/0")
         """Where it listens, with the real port; known once it runs."""
 
@@ -78,12 +79,20 @@ class Host:
     @asynccontextmanager
     async def running(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
         """Listen, gossip and serve; raise `OSError` if the address cannot be had."""
+        try:
+            async with self._listening(listen, topics):
+                yield
+        finally:
+            self._tcp.close_sockets()
+
+    @asynccontextmanager
+    async def _listening(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
         async with self._host.run(listen_addrs=[listen]):
             try:
                 bound = self._host.get_transport_addrs()
                 if not bound:  # libp2p raises nothing
                     raise OSError(f"cannot listen on {listen}")
-                self.bound = bound[0].decapsulate(Multiaddr(f"/p2p/{self._host.get_id()}"))
+                self.bound = bound[0]
                 async with self._gossiping(topics):
                     yield
             finally:  # or sockets leak
@@ -97,23 +106,27 @@ class Host:
 
     async def dial(self, address: Multiaddr, peer: ID) -> None:
         """Connect to a peer at this address alone; raises whatever libp2p raises."""
-        self._swarm.unblock_peer(peer)  # or a failed dial forbids the next for 60 s
+        self.swarm.unblock_peer(peer)  # or a failed dial forbids the next for 60 s
         with contextlib.suppress(Exception):  # a peer that is not known yet
-            self._swarm.peerstore.clear_addrs(peer)
+            self.swarm.peerstore.clear_addrs(peer)
         base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
         await self._host.connect(PeerInfo(peer, [base]))
 
     async def open(self, peer: str, protocol: str) -> INetStream:
         """Open a stream to a connected peer; raises whatever libp2p raises."""
         identity = ID.from_base58(peer)
-        if not self._swarm.get_connections(identity):  # libp2p would dial
+        if not self.connections(peer):  # libp2p would dial
             raise ConnectionError(f"{peer} is not connected")
         return await self._host.new_stream(identity, [TProtocol(protocol)])
+
+    def connections(self, peer: str) -> list[INetConn]:
+        """Return the connections with a peer."""
+        return list(self.swarm.get_connections(ID.from_base58(peer)))
 
     async def disconnect(self, peer: str) -> None:
         """Close all connections with a peer; never raises."""
         with contextlib.suppress(Exception):
-            await self._swarm.close_peer(ID.from_base58(peer))
+            await self.swarm.close_peer(ID.from_base58(peer))
 
     @asynccontextmanager
     async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
@@ -187,11 +200,14 @@ def port_taken(listen: Multiaddr) -> bool:
     return False
 
 
-def _swarm(key: KeyPair) -> GuardedSwarm:
+def _swarm(key: KeyPair, tcp: TCP) -> GuardedSwarm:
     """Build a swarm for TCP, Noise and Yamux alone; libp2p's default accepts plaintext too."""
+    # Otherwise every read sends a window update of its own, a third of all CPU time.
+    os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
     peer = ID.from_pubkey(key.public_key)
     store = PeerStore()
     store.add_key_pair(peer, key)
     noise = NoiseTransport(key, noise_privkey=create_noise_key_pair().private_key)
-    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): GuardedYamux})
-    return GuardedSwarm(peer, store, upgrader, [TCP()])
+    upgrader = TransportUpgrader({NOISE: noise}, {})
+    upgrader.muxer_multistream = GuardedMuxers()
+    return GuardedSwarm(peer, store, upgrader, [tcp])

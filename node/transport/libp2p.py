@@ -1,7 +1,7 @@
 """The real transport: libp2p over TCP, Noise and Yamux, with GossipSub (specification section 7).
 
-The only module, with its parts `bridge`, `gossip`, `guards`, `seen`, `streams` and `host`, that knows
-libp2p and trio. The host lives in a trio thread; what this class keeps is kept on the asyncio loop.
+The only module that knows libp2p and trio, with its parts `bridge`, `gossip`, `guards`, `host`,
+`seen` and `streams`. The host lives in a trio thread; who is connected is kept on the asyncio loop.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
@@ -35,8 +34,8 @@ _log = logging.getLogger(__name__)
 class Libp2pTransport:
     """A `node.transport.base.Transport` with the Ed25519 private key `seed` (32 bytes).
 
-    `listen` is a multiaddr such as "/ip4/0.0.0.0/tcp/4001", `announce` the multiaddrs to tell others
-    instead of those listened on (without "/p2p/…").
+    `listen` is a multiaddr such as "/ip4/0.0.0.0/tcp/4001"; `announce` are the multiaddrs to tell
+    others instead of those listened on.
     """
 
     def __init__(self, seed: bytes, listen: str, announce: Sequence[str] = ()) -> None:
@@ -114,8 +113,10 @@ class Libp2pTransport:
             try:
                 await self._run_host(started, topics, protocols)
             except Exception as failure:
+                if self._host is None and not self.rebuilds:
+                    self._bridge.post(_fail, started, failure)
+                    return
                 _log.exception("the libp2p host failed and is rebuilt")
-                self._bridge.post(_fail, started, failure)
             self._host = None
             self._bridge.post(self._forget_peers)
             self.rebuilds += 1
@@ -252,4 +253,11 @@ class Libp2pTransport:
 
 def _fail(started: "asyncio.Future[None]", failure: Exception) -> None:
     if not started.done():
-        started.set_exception(OSError(str(failure)))
+        started.set_exception(OSError(str(_first(failure))))
+
+
+def _first(failure: BaseException) -> BaseException:
+    """Return what raised first in nested nurseries."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

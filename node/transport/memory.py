@@ -6,25 +6,19 @@ What a link does to what is sent is its `Link`; links and partitions can be chan
 """
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from node.transport.base import Listener, Verdict
+from node.transport.base import SEEN_SECONDS, Listener, Verdict, message_id
 from node.transport.penalty import Penalties
 from node.transport.pipes import MemoryStream, pair
 
-SEEN_SECONDS = 120.0
 OPEN_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-def message_id(topic: str, payload: bytes) -> bytes:
-    """Return a gossiped message's id, 20 bytes (specification section 7)."""
-    return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,8 @@ class MemoryNetwork:
     def _arrival(self, source: str, target: str, link: Link) -> float:
         at = asyncio.get_running_loop().time() + self.random.uniform(*link.delay)
         if self.random.random() >= link.reordering:
-            at = max(at, self._last_arrival.get((source, target), 0.0))
+            last = self._last_arrival.get((source, target), 0.0)
+            at = max(at, math.nextafter(last, math.inf))  # loops keep no order among equals
             self._last_arrival[source, target] = at
         return at
 
@@ -230,7 +225,7 @@ class MemoryTransport:
             stream.break_off()
             return
         self._hold(stream)
-        serving = self._serve(self._listener.serve(protocol, stream), stream)
+        serving = self._serve(self._listener, protocol, stream)
         task = asyncio.get_running_loop().create_task(serving)
         self._serving[task] = None
         task.add_done_callback(lambda done: self._serving.pop(done, None))
@@ -278,9 +273,9 @@ class MemoryTransport:
         held[:] = [other for other in held if not other.finished]
         held.append(stream)
 
-    async def _serve(self, serving: Coroutine[None, None, None], stream: MemoryStream) -> None:
+    async def _serve(self, listener: Listener, protocol: str, stream: MemoryStream) -> None:
         try:
-            await serving
+            await listener.serve(protocol, stream)
             await stream.close()
         except asyncio.CancelledError:
             stream.break_off()

@@ -1,6 +1,7 @@
 """Byte pipes with delay and a bounded buffer: the streams of the in-memory transport."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -71,7 +72,8 @@ class Pipe:
 
     def _schedule(self, piece: bytes) -> None:
         loop = asyncio.get_running_loop()
-        self._last_arrival = max(self._last_arrival, loop.time() + self._delay())
+        after = math.nextafter(self._last_arrival, math.inf)  # loops keep no order among equals
+        self._last_arrival = max(after, loop.time() + self._delay())
         loop.call_at(self._last_arrival, self._arrive, piece)
 
     def _arrive(self, piece: bytes) -> None:

@@ -4,19 +4,14 @@ libp2p's own message cache knows messages by author and sequence number, which S
 do not have; its seen-cache has no bound, and a thread.
 """
 
-import hashlib
 from collections.abc import Callable
 
 from libp2p.pubsub.mcache import CacheEntry, MessageCache
 from libp2p.pubsub.pb import rpc_pb2
 
-SEEN_SECONDS = 120.0
+from node.transport.base import SEEN_SECONDS, message_id
+
 SEEN_IDS = 65_536  # about 10 MB; at 500 messages a second the bound and the time are the same
-
-
-def message_id(topic: str, payload: bytes) -> bytes:
-    """Return a gossiped message's id, 20 bytes (specification section 7)."""
-    return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
 def rpc_message_id(message: rpc_pb2.Message) -> bytes:

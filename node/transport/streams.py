@@ -4,6 +4,7 @@ import contextlib
 
 import trio
 from libp2p.abc import INetStream
+from libp2p.network.stream.exceptions import StreamEOF
 
 from node.transport.base import StreamClosed
 from node.transport.bridge import Bridge
@@ -73,8 +74,10 @@ class Libp2pStream:
                 with trio.fail_after(READ_SECONDS):
                     piece = await self._stream.read(max(n - len(taken), READ_AHEAD))
                 if not piece:
-                    raise StreamClosed("the stream ended")
+                    raise StreamEOF
                 taken += piece
+        except StreamEOF as end:  # the other direction may still be open
+            raise StreamClosed("the stream ended") from end
         except Exception as failure:
             await self._fail(failure)
         return bytes(taken)

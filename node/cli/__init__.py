@@ -1,0 +1,1 @@
+"""The command `helium`: one file per group of commands, put together in `main`."""

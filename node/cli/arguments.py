@@ -1,0 +1,59 @@
+"""A task's arguments from the command line: a file as it stands, and flags that count before it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from node.cli.exits import usage
+from node.cli.files import read_json
+from protocol.canonical import Document, Json
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_TOP = ("model", "prompt", "seed", "dtype", "quantize_bits")
+_GENERATION = (
+    click.option("--max-new-tokens", type=int, help="How much to generate, in tokens."),
+    click.option("--do-sample/--greedy", default=None, help="Sample, or take the likeliest."),
+    click.option("--temperature", type=float, help="0 means greedy."),
+    click.option("--top-k", type=int, help="0 turns the filter off."),
+    click.option("--top-p", type=float),
+    click.option("--num-return-sequences", type=int, help="How many songs to generate."),
+    click.option("--guidance-scale", type=float, help="How close to keep to the prompt."),
+)
+_ARGUMENTS = (
+    click.option("--model", help="One of the network's models."),
+    click.option("--prompt", help="What to generate."),
+    click.option("--seed", type=int, help="0 to 4294967295; required here or in the file."),
+    *_GENERATION,
+    click.option("--dtype", help="float16, bfloat16, float32 or auto."),
+    click.option("--quantize-bits", type=int, help="4 or 8."),
+)
+
+
+def flags(command: _F) -> _F:
+    """Add a flag for each argument of a text-to-music task."""
+    for option in reversed(_ARGUMENTS):
+        command = option(command)
+    return command
+
+
+def merged(file: Path | None, given: Mapping[str, object]) -> Document:
+    """Return a task's arguments; what is wrong in them is the schema's to say."""
+    document = _from_file(file)
+    top = {name: given[name] for name in _TOP if given[name] is not None}
+    rest = {k: v for k, v in given.items() if k not in _TOP and v is not None}
+    if rest:
+        config = document.get("generation_config")
+        top["generation_config"] = {**(config if isinstance(config, Mapping) else {}), **rest}
+    return {**document, **top}  # type: ignore[dict-item]  # strings, numbers and booleans
+
+
+def _from_file(file: Path | None) -> dict[str, Json]:
+    if file is None:
+        return {}
+    document = read_json(file)
+    if not isinstance(document, Mapping):
+        raise usage(f"{file}: must be a JSON object with the task's arguments")
+    return dict(document)

@@ -1,0 +1,52 @@
+"""How the command ends: exit codes, and the one exception that carries them."""
+
+import sys
+from enum import IntEnum
+from typing import IO, Any
+
+import click
+
+
+class Exit(IntEnum):
+    """The exit codes of `helium`, as its `--help` lists them."""
+
+    OK = 0
+    FAULT = 1
+    USAGE = 2
+    NO_NODE = 3
+    REJECTED = 4
+    NO_AGREEMENT = 5
+    UNVERIFIED = 6
+
+
+MEANINGS = {
+    Exit.OK: "done",
+    Exit.FAULT: "a fault of this machine or of the program (disk full, port taken)",
+    Exit.USAGE: "wrong usage: an unknown flag, or a file that is missing or unreadable",
+    Exit.NO_NODE: "no node could be reached, none was ready, or none served the audio",
+    Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
+    Exit.NO_AGREEMENT: "the task ended without agreement",
+    Exit.UNVERIFIED: "a certificate or audio file failed verification",
+}
+
+
+class Failure(click.ClickException):
+    """The command failed: one line on standard error, and the exit code."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(one_line(message))
+        self.exit_code = int(code)  # type: ignore[misc]  # click reads it from the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print `helium: message`."""
+        print(f"helium: {self.message}", file=file or sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line of printable characters: what a peer says may hold anything."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def usage(message: str) -> Failure:
+    """Return the failure for something that the user gave."""
+    return Failure(Exit.USAGE, message)

@@ -1,0 +1,97 @@
+"""The command line, put together. Each command's module is imported when the command is called."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from node.cli.exits import MEANINGS, Exit, Failure
+
+# name: (module in this package, what it is for). The order is that of `--help`.
+COMMANDS = {
+    "key": ("key", "Make a node's key, or show whose key a file holds."),
+    "network": ("network", "Write, show or extend a network document."),
+    "run": ("run", "Run a node until it is told to stop."),
+    "submit": ("submit", "Submit a task, wait, and write the audio and its certificate."),
+    "status": ("task", "Show how a task stands, and who has voted for what."),
+    "fetch": ("task", "Fetch a finished task's audio and certificate, verified."),
+    "verify": ("verify", "Verify a certificate, and audio against it, offline."),
+    "peers": ("peers", "Show the nodes that can be reached, and whether they are ready."),
+}
+
+EPILOG = """\b
+Examples:
+  helium key new node.pem
+  helium network create network.json --model helium/embedded-music --member 12D3KooW...
+  helium run --network network.json --key node.pem
+  export HELIUM_NETWORK=network.json HELIUM_PEERS=/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
+  helium submit --model helium/embedded-music --prompt "bells in the rain" --seed 42 -o song.wav
+  helium verify song.wav.certificate.json --audio song.wav
+
+\b
+Exit codes:
+""" + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+class Commands(click.Group):
+    """A group that imports a command only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"node.cli.{COMMANDS[cmd_name][0]}")
+        found = getattr(module, cmd_name)
+        assert isinstance(found, click.Command)  # noqa: S101  # our own table says so
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, purpose) for name, (_, purpose) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whatever it raises becomes one line and an exit code."""
+        with one_line_each():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def one_line_each() -> Iterator[None]:
+    """Turn faults that no command expected into a `Failure`; HELIUM_DEBUG=1 shows them whole."""
+    try:
+        yield
+    except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get("HELIUM_DEBUG"):
+            raise
+        what = _of_the_system(error) if isinstance(error, OSError) else _of_ours(error)
+        raise Failure(Exit.FAULT, what) from None
+
+
+def _of_the_system(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _of_ours(error: Exception) -> str:
+    return f"internal fault (HELIUM_DEBUG=1 shows more): {type(error).__name__}: {error}"
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="helium-node", prog_name="helium")
+def cli() -> None:
+    """Generate audio on peers that need not trust each other, and verify that they agree."""
+
+
+def main() -> None:
+    """Run the command `helium`."""
+    cli(prog_name="helium")

@@ -1,0 +1,88 @@
+"""A task's progress while it is waited for: one updating table, or plain lines."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from node.cli.summary import name_of
+from node.client import Submission
+from node.tracking import Sighting
+from protocol.committee import committees
+from protocol.effects import State
+from protocol.network import Network
+
+Show = Callable[[Sighting], None]
+STEP = 0.1  # of an execution: how often a plain line reports it
+
+
+async def follow(submission: Submission, network: Network) -> None:
+    """Show what the nodes report on standard error until the task has ended."""
+    with view(network, submission, sys.stderr) as show:
+        async for sighting in submission.watch():
+            show(sighting)
+
+
+@contextmanager
+def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[Show]:
+    """Give what shows a sighting: in one updating table on a terminal, in plain lines elsewhere."""
+    if not stream.isatty():
+        yield _plain(network, submission, stream)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    latest: dict[str, Sighting] = {}
+
+    def table() -> Table:
+        grid = Table.grid(padding=(0, 2))
+        for peer in sorted(latest, key=lambda p: name_of(p, network)):
+            grid.add_row(name_of(peer, network), *_columns(latest[peer], network, submission))
+        return grid
+
+    with Live(console=Console(file=stream), refresh_per_second=8) as live:
+
+        def show(sighting: Sighting) -> None:
+            latest[sighting.peer] = sighting
+            live.update(table())
+
+        yield show
+
+
+def _columns(sighting: Sighting, network: Network, submission: Submission) -> tuple[str, str, str]:
+    attempt = f"attempt {sighting.attempt}"
+    if sighting.state is not State.EXECUTING:
+        return attempt, _word(sighting, network, submission), ""
+    filled = round(20 * sighting.progress)
+    return attempt, f"executing {sighting.progress:4.0%}", "█" * filled + "░" * (20 - filled)
+
+
+def _word(sighting: Sighting, network: Network, submission: Submission) -> str:
+    """Return a node's state; one that waits because it is in no committee is said to look on."""
+    if sighting.state is State.WAITING and not _sits(sighting, network, submission):
+        return "looking on"
+    return str(sighting.state)
+
+
+def _sits(sighting: Sighting, network: Network, submission: Submission) -> bool:
+    task = submission.tracking.task
+    if task is None:
+        return True
+    attempts = committees(network, task)
+    return sighting.peer in attempts[min(sighting.attempt, len(attempts) - 1)]
+
+
+def _plain(network: Network, submission: Submission, stream: TextIO) -> Show:
+    last: dict[str, str] = {}
+
+    def show(sighting: Sighting) -> None:
+        step = round(sighting.progress // STEP * STEP * 100)
+        word = _word(sighting, network, submission)
+        said = f"{word} {step}%" if sighting.state is State.EXECUTING else word
+        line = f"{name_of(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
+        if last.get(sighting.peer) != line:
+            last[sighting.peer] = line
+            print(line, file=stream, flush=True)
+
+    return show

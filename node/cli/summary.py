@@ -1,0 +1,85 @@
+"""What a task came to, as a document and as lines: votes, certificate, audio."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from node.audio import Result, numbered
+from node.cli.files import write
+from node.tracking import Ballot, Tracking
+from protocol.certificate import Certificate
+from protocol.network import Network
+
+
+def certificate_path(audio: Path) -> Path:
+    """Return where a song's certificate goes: beside it, `song.wav.certificate.json`."""
+    return audio.with_name(f"{audio.name}.certificate.json")
+
+
+def write_certificate(certificate: Certificate, path: Path) -> None:
+    """Write the exact canonical bytes: what `helium verify` asks for."""
+    write(path, certificate.encode())
+
+
+def name_of(peer: str, network: Network) -> str:
+    """Return a peer's name for people: its operator if that tells it apart, and its id's end."""
+    member = network.roster.get(peer)
+    operator = member.operator if member and member.operator != peer else ""
+    return f"{operator} ..{peer[-6:]}" if operator else f"..{peer[-12:]}"
+
+
+def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[dict[str, object]]:
+    """Return every vote; `dissent` where a revealed outcome contradicts the certificate."""
+    agreed = None if certificate is None else certificate.votes[0].digest
+    return [
+        {
+            "peer": ballot.peer,
+            "attempt": ballot.attempt,
+            "outcome": ballot.outcome,
+            "abstained": ballot.abstained,
+            "dissent": None not in (agreed, ballot.outcome) and ballot.outcome != agreed,
+        }
+        for ballot in ballots
+    ]
+
+
+def vote_lines(
+    ballots: Sequence[Ballot], certificate: Certificate | None, network: Network
+) -> list[str]:
+    """Return a line for each vote, the dissenting ones named as such."""
+    lines = []
+    for vote in votes(ballots, certificate):
+        outcome, abstained = vote["outcome"], vote["abstained"]
+        said = f"voted {str(outcome)[:16]}.." if outcome else f"abstained: {abstained}"
+        mark = "  DISSENT" if vote["dissent"] else ""
+        who = name_of(str(vote["peer"]), network)
+        lines.append(f"attempt {vote['attempt']}  {who}  {said}{mark}")
+    return lines
+
+
+def missing_votes(tracking: Tracking, attempt: int, committee: Sequence[str]) -> bool:
+    """Whether members of an attempt's committee have not been seen to vote yet."""
+    voted = {ballot.peer for ballot in tracking.ballots if ballot.attempt == attempt}
+    return not voted >= set(committee)
+
+
+def audio_entries(result: Result, path: Path) -> list[dict[str, object]]:
+    """Return what was written of each sequence."""
+    return [
+        {
+            "path": str(numbered(path, index)),
+            "frames": len(waveform.audio),
+            "channels": waveform.audio.shape[1],
+            "sampling_rate": waveform.sampling_rate,
+            "seconds": waveform.seconds,
+        }
+        for index, waveform in enumerate(result.waveforms)
+    ]
+
+
+def audio_lines(result: Result, path: Path) -> list[str]:
+    """Return a line for each sequence."""
+    return [
+        f"audio        {numbered(path, index)}  {waveform.seconds:.2f} s at "
+        f"{waveform.sampling_rate} Hz, {waveform.audio.shape[1]} channel(s)"
+        for index, waveform in enumerate(result.waveforms)
+    ]

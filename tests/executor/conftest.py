@@ -1,0 +1,98 @@
+"""One started pool for the whole folder, for its start costs seconds."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from executor.jobs import Execution, Job, ModelRef
+from executor.models import EMBEDDED, SHIPPED, weights_digest
+from executor.pool import Pool, Ready
+
+PROMPT = "a slow sad piano"
+TIMEOUT = 60.0
+
+Doctor = Callable[[Path], None]
+Run = Callable[..., Execution]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that the shared pool searches."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def started(
+    folders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Pool, Ready]]:
+    scratch = tmp_path_factory.mktemp("scratch")
+    (scratch / "home").mkdir()
+    (scratch / "home" / "torch.py").write_text("raise SystemExit('planted code ran')")
+    pool = Pool([folders], scratch)
+    yield pool, pool.start(TIMEOUT)
+    pool.close()
+
+
+@pytest.fixture
+def pool(started: tuple[Pool, Ready]) -> Pool:
+    return started[0]
+
+
+@pytest.fixture
+def ready(started: tuple[Pool, Ready]) -> Ready:
+    return started[1]
+
+
+@pytest.fixture(scope="session")
+def embedded() -> ModelRef:
+    return ModelRef(
+        EMBEDDED,
+        "1",
+        weights_digest(SHIPPED / EMBEDDED),
+        MappingProxyType({"max_new_tokens": 2048}),
+    )
+
+
+@pytest.fixture
+def run(pool: Pool, embedded: ModelRef) -> Run:
+    """Execute on the shared pool, 40 tokens unless `generation` says otherwise."""
+
+    def execute(
+        *,
+        generation: Mapping[str, object] | None = None,
+        model: ModelRef = embedded,
+        **args: object,
+    ) -> Execution:
+        config = {"max_new_tokens": 40, **(generation or {})}
+        full = {"prompt": PROMPT, "seed": 1, "generation_config": config, **args}
+        return pool.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)
+
+    return execute
+
+
+def job(model: ModelRef, args: Mapping[str, object], task: str = "task") -> Job:
+    return Job(task, "text-to-music", {"model": model.id, **args}, model)
+
+
+def digests(execution: Execution) -> list[str]:
+    """The SHA-256 of each output."""
+    result = execution.outcome["result"]
+    assert isinstance(result, dict)
+    return [output["sha256"] for output in result["outputs"]]
+
+
+def copied(folders: Path, name: str, doctor: Doctor) -> ModelRef:
+    """A doctored copy of the embedded model, as a listed model of the shared pool."""
+    folder = folders / "doctored" / name
+    shutil.copytree(SHIPPED / EMBEDDED, folder)
+    doctor(folder)
+    return ModelRef(f"doctored/{name}", "1", weights_digest(folder))
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """Change members of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,131 @@
+import hashlib
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from executor.errors import Failed
+from executor.tasks import text_to_music
+from executor.tasks.text_to_music import Watch, generate_arguments, given, sequence_seeds
+
+OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
+
+
+def test_seeds_are_the_specifications() -> None:
+    first = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (1).to_bytes(4)).digest()
+    second = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (2).to_bytes(4)).digest()
+    assert sequence_seeds(7, 1) == [7]
+    assert sequence_seeds(7, 3) == [7, int.from_bytes(first[:4]), int.from_bytes(second[:4])]
+
+
+@pytest.mark.parametrize("args", [{}, {"generation_config": None}, {"generation_config": {}}])
+def test_nothing_given(args: dict[str, object]) -> None:
+    assert given(args) == {}
+
+
+def test_null_is_not_given_and_nought_is() -> None:
+    config = {"top_k": None, "temperature": 0, "do_sample": False}
+    assert given({"generation_config": config}) == {"temperature": 0, "do_sample": False}
+
+
+def test_only_what_the_task_sets_is_passed_on() -> None:
+    members = {"top_k": 3, "num_return_sequences": 2}
+    assert generate_arguments(members, OWN) == {"top_k": 3}
+    assert generate_arguments({}, OWN) == {}
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0])
+def test_temperature_zero_turns_sampling_off(zero: float) -> None:
+    arguments = generate_arguments({"temperature": zero, "do_sample": True}, OWN)
+    assert arguments == {"temperature": 1.0, "do_sample": False}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        TypeError("no"),
+        IndexError("no"),
+        RuntimeError("probability tensor contains either `inf`, `nan` or element < 0"),
+    ],
+    ids=str,
+)
+def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(Failed) as caught:
+        text_to_music.rejected(fail)
+    assert caught.value.code == "generation-rejected"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), MemoryError(), OSError("gone")], ids=str
+)
+def test_this_machines_own_trouble_is_not(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        text_to_music.rejected(fail)
+    assert caught.value is error
+
+
+def test_a_watch_counts_steps_and_digests_blocks() -> None:
+    steps: list[int] = []
+    watch = Watch(steps.append)
+    tokens = torch.arange(4 * 66).reshape(4, 66)
+    for end in range(1, 67):
+        stop = watch(tokens[:, :end], None)
+        assert stop.tolist() == [False] * 4
+    assert steps == list(range(1, 67))
+
+    def digest(columns: Any) -> str:
+        payload = columns.T.contiguous().to(torch.int32).numpy().astype("<i4").tobytes()
+        return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
+
+    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert Watch(steps.append).digests() == ()
+
+
+def test_nothing_of_a_task_stays_in_the_model() -> None:
+    """Some models' generate writes into the generation settings; each generation starts anew."""
+    model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
+    found: list[int] = []
+
+    class Writing:
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, prompt: str, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+            found.append(model.generation_config.top_k)
+            model.generation_config.top_k = 99
+            return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
+
+    loaded = text_to_music.Loaded(Writing(), SimpleNamespace(top_k=50, max_length=10))
+    args = {"prompt": "x", "seed": 1, "generation_config": {"num_return_sequences": 3}}
+    made = text_to_music.sounds(loaded, args, lambda _: None)
+    assert len(made) == 3
+    assert found == [50, 50, 50]
+
+
+def test_each_sequence_is_seeded_after_loading() -> None:
+    drawn: list[tuple[float, float, float]] = []
+    model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
+
+    class Drawing:
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, prompt: str, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+            drawn.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
+            return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
+
+    loaded = text_to_music.Loaded(Drawing(), None)
+    for seed in (1, 2, 1):
+        text_to_music.sounds(loaded, {"prompt": "x", "seed": seed}, lambda _: None)
+    assert drawn[0] == drawn[2]
+    assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))

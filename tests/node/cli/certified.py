@@ -1,0 +1,111 @@
+"""A small network, a task, and a real certificate of it, signed with keys made from numbers."""
+
+import hashlib
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol import messages
+from protocol.canonical import Document
+from protocol.certificate import Certificate, assemble
+from protocol.committee import committees
+from protocol.envelope import sign
+from protocol.identity import peer_of
+from protocol.messages import Reveal, Task
+from protocol.network import Network
+from protocol.parameters import Parameters
+from protocol.wire import read
+
+AWKWARD = 0.30000000000000004  # its last digit can change without changing the number
+RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A network and a certificate in it, with the audio that the certificate vouches for."""
+
+    network: Network
+    certificate: Certificate
+    wav: bytes
+
+
+def keys(count: int = 4) -> list[Ed25519PrivateKey]:
+    return [Ed25519PrivateKey.from_private_bytes(bytes((n,)) * 32) for n in range(1, count + 1)]
+
+
+def network_of(owners: list[Ed25519PrivateKey]) -> Network:
+    roster = [
+        {"peer": peer_of(key), "operator": f"operator-{n}", "class": "cpu"}
+        for n, key in enumerate(owners)
+    ]
+    model = {
+        "id": "helium/embedded-music",
+        "revision": "main",
+        "digest": "ab" * 32,
+        "tasks": ["text-to-music"],
+        "limits": {"max_new_tokens": 1000},
+    }
+    document: Any = {
+        "name": "certified",
+        "version": 1,
+        "created": "2026-01-01T00:00:00Z",
+        "parameters": asdict(Parameters()),
+        "classes": {"cpu": {"device": "cpu"}},
+        "models": [model],
+        "roster": roster,
+    }
+    return Network.of(document)
+
+
+def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
+    args: Document = {"model": "helium/embedded-music", "prompt": "réveille\n", "seed": 42}
+    body = messages.task_body(
+        network.id, "text-to-music", args, "cpu", 1_700_000_000_000, 60, "0f" * 16
+    )
+    task = read(sign(body, key).encode(), network.id)
+    assert isinstance(task, Task)
+    return task
+
+
+def make(outcome: Document | None = None) -> Made:
+    """Let the whole first committee vote for one outcome; the audio is 100 frames of noise."""
+    samples = np.random.default_rng(1).uniform(-1, 1, (100, 1)).astype("<f4")
+    owners = {peer_of(key): key for key in keys()}
+    network = network_of(list(owners.values()))
+    task = task_of(network, next(iter(owners.values())))
+    agreed = outcome or {"result": {"outputs": [_output(samples.tobytes())]}}
+    committee = committees(network, task)[0]
+    digest = messages.outcome_digest(agreed)
+    salts = {peer: hashlib.sha256(peer.encode()).hexdigest() for peer in committee}
+    commits = {p: messages.commitment(task.id, 0, p, digest, salts[p]) for p in committee}
+    reveals = []
+    for peer in committee:
+        trace: Document = {"seconds": AWKWARD}
+        body = messages.reveal_body(network.id, task.id, 0, agreed, salts[peer], commits, trace)
+        vote = read(sign(body, owners[peer]).encode(), network.id)
+        assert isinstance(vote, Reveal)
+        reveals.append(vote)
+    return Made(network, assemble(task, 0, reveals, network), wav(samples, RATE))
+
+
+def wav(samples: Any, rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def _output(payload: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(payload).hexdigest()
+    return {
+        "media": "audio/f32",
+        "sampling_rate": RATE,
+        "frames": len(payload) // 4,
+        "channels": 1,
+        "sha256": digest,
+        "size": len(payload),
+        "chunks": [digest],
+    }

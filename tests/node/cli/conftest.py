@@ -1,0 +1,52 @@
+"""The command line in this process, away from the caller's own settings."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from node.cli.main import cli
+from protocol.canonical import canonical
+from tests.node.cli.certified import Made, make
+
+Helium = Callable[..., Result]
+
+
+@pytest.fixture
+def helium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Helium:
+    """Call `helium` in an empty folder, without settings."""
+    for name in [name for name in os.environ if name.startswith("HELIUM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, prog_name="helium")
+
+    return call
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A certificate's files in the current folder."""
+
+    network: Path
+    certificate: Path
+    audio: Path
+
+
+@pytest.fixture(scope="session")
+def made() -> Made:
+    return make()
+
+
+@pytest.fixture
+def files(made: Made, tmp_path: Path) -> Files:
+    found = Files(tmp_path / "network.json", tmp_path / "c.json", tmp_path / "song.wav")
+    found.network.write_bytes(canonical(made.network.document))
+    found.certificate.write_bytes(made.certificate.encode())
+    found.audio.write_bytes(made.wav)
+    return found

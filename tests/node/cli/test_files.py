@@ -1,0 +1,37 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from node.cli import files
+from node.cli.exits import Exit, Failure
+
+
+def test_a_file_is_written_whole_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    files.write(path, b"one")
+    files.write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_bytes(b"old")
+    with pytest.raises(Failure, match="--force"):
+        files.write(path, b"new", over=False)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="none/c.json: cannot be written: No such file") as raised:
+        files.write(tmp_path / "none" / "c.json", b"")
+    assert raised.value.exit_code == Exit.FAULT
+
+
+def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="cannot be read") as raised:
+        files.read(tmp_path / "none")
+    assert raised.value.exit_code == Exit.USAGE

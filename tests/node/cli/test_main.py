@@ -1,0 +1,71 @@
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from node.cli import main
+from node.cli.exits import MEANINGS, Exit, Failure
+from tests.node.cli.conftest import Helium
+
+
+def test_help_names_every_command_and_every_exit_code(helium: Helium) -> None:
+    shown = helium("--help").stdout
+    assert all(f"  {name} " in shown for name in main.COMMANDS)
+    assert all(f"{int(code)}  {meaning}" in shown for code, meaning in MEANINGS.items())
+
+
+@pytest.mark.parametrize("name", list(main.COMMANDS))
+def test_every_command_has_help_and_a_purpose(name: str, helium: Helium) -> None:
+    done = helium(name, "--help")
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_an_unknown_command_is_wrong_usage(helium: Helium) -> None:
+    done = helium("fly")
+    assert done.exit_code == Exit.USAGE
+    assert "'fly'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"], ["network", "--help"]])
+def test_help_and_verify_import_neither_torch_nor_libp2p(arguments: list[str]) -> None:
+    code = (
+        "import sys; from node.cli.main import cli; cli(sys.argv[1:], standalone_mode=False);"
+        "sys.exit(sum(m in sys.modules for m in ('torch', 'libp2p', 'transformers', 'numpy')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _raising(error: Exception) -> Any:
+    @click.command(cls=type("One", (click.Command,), {}))
+    def failing() -> None:
+        with main.one_line_each():
+            raise error
+
+    return CliRunner().invoke(failing)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(28, "No space left on device", "song.wav"), "song.wav: No space left on device"),
+        (KeyError("x"), "internal fault (HELIUM_DEBUG=1 shows more): KeyError: 'x'"),
+    ],
+)
+def test_what_nobody_expected_is_one_line_too(error: Exception, shown: str) -> None:
+    done = _raising(error)
+    assert done.exit_code == Exit.FAULT
+    assert done.stderr == f"helium: {shown}\n"
+
+
+def test_a_fault_is_shown_whole_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIUM_DEBUG", "1")
+    assert isinstance(_raising(KeyError("x")).exception, KeyError)
+
+
+def test_what_a_peer_says_stays_on_one_line() -> None:
+    assert Failure(Exit.REJECTED, "a\nb\x1b[2Jc").message == "a b [2Jc"

@@ -1,0 +1,25 @@
+from node.cli.summary import name_of, vote_lines, votes
+from node.tracking import Ballot
+from tests.node.cli.certified import Made
+
+
+def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Made) -> None:
+    one, two, three = made.certificate.signers
+    agreed = made.certificate.votes[0].digest
+    ballots = [
+        Ballot(one, 0, agreed, None),
+        Ballot(two, 0, "ff" * 32, None),
+        Ballot(three, 0, None, "busy"),
+    ]
+    assert [v["dissent"] for v in votes(ballots, made.certificate)] == [False, True, False]
+    assert not any(v["dissent"] for v in votes(ballots, None))
+    lines = vote_lines(ballots, made.certificate, made.network)
+    assert [line.endswith("DISSENT") for line in lines] == [False, True, False]
+    assert lines[2].endswith("abstained: busy")
+
+
+def test_a_peer_is_named_by_its_operator_and_its_end(made: Made) -> None:
+    peer = made.certificate.signers[0]
+    operator = made.network.roster[peer].operator
+    assert name_of(peer, made.network) == f"{operator} ..{peer[-6:]}"
+    assert name_of("12D3KooW" + "x" * 44, made.network) == ".." + "x" * 12

@@ -1,0 +1,61 @@
+"""A listener that remembers everything, and waits for what is to come."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from node.transport.base import Stream, Verdict
+
+SECONDS = 10.0
+
+
+async def echo_reversed(protocol: str, stream: Stream) -> None:
+    """Answer four bytes of length and as many bytes with the bytes reversed."""
+    size = int.from_bytes(await stream.read_exactly(4), "big")
+    await stream.write((await stream.read_exactly(size))[::-1])
+
+
+async def request(stream: Stream, payload: bytes) -> bytes:
+    """Ask `echo_reversed`."""
+    await stream.write(len(payload).to_bytes(4, "big") + payload)
+    answer = await stream.read_exactly(len(payload))
+    await stream.close()
+    return answer
+
+
+class Recorder:
+    def __init__(self, serve: Callable[[str, Stream], Awaitable[None]] = echo_reversed) -> None:
+        self.verdicts: dict[bytes, Verdict] = {}
+        self.judged: list[bytes] = []
+        self.gossip: list[tuple[str, str, bytes]] = []
+        self.events: list[tuple[str, str]] = []
+        self._serve = serve
+        self._changed = asyncio.Event()
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [payload for _, _, payload in self.gossip]
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        self.judged.append(payload)
+        return self.verdicts.get(payload, Verdict.ACCEPT)
+
+    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        self.gossip.append((peer, topic, payload))
+        self._changed.set()
+
+    def connected(self, peer: str) -> None:
+        self.events.append(("connected", peer))
+        self._changed.set()
+
+    def disconnected(self, peer: str) -> None:
+        self.events.append(("disconnected", peer))
+        self._changed.set()
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        await self._serve(protocol, stream)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()

@@ -1,0 +1,89 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from node.transport.bridge import Bridge
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[Bridge]:
+    bridge = Bridge()
+    await bridge.start()
+    yield bridge
+    await bridge.stop()
+
+
+async def test_values_and_exceptions_come_across(bridge: Bridge) -> None:
+    async def add(one: int, other: int) -> tuple[int, str]:
+        await trio.lowlevel.checkpoint()
+        return one + other, threading.current_thread().name
+
+    async def fail() -> None:
+        raise LookupError("over there")
+
+    assert await bridge.call(add, 1, 2) == (3, "trio")
+    with pytest.raises(LookupError, match="over there"):
+        await bridge.call(fail)
+
+
+async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    task = asyncio.create_task(bridge.call(wait))
+    assert await asyncio.to_thread(started.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(cancelled.wait, 5)
+
+
+async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: Bridge) -> None:
+    ended = asyncio.Event()
+
+    async def answer(value: int) -> int:
+        return value + 1
+
+    async def fail() -> None:
+        raise LookupError("over here")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def ask() -> int:
+        with trio.move_on_after(0.05):
+            await bridge.ask(wait)
+        with pytest.raises(LookupError, match="over here"):
+            await bridge.ask(fail)
+        return await bridge.ask(answer, 41)
+
+    assert await bridge.call(ask) == 42
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_stopping_fails_what_is_under_way_and_what_comes_later() -> None:
+    bridge = Bridge()
+    with pytest.raises(ConnectionError, match="not running"):
+        await bridge.call(trio.sleep, 0)
+    await bridge.start()
+    waiting = asyncio.create_task(bridge.call(trio.sleep_forever))
+    await bridge.call(trio.sleep, 0)
+    await bridge.stop()
+    with pytest.raises(ConnectionError, match="stopped"):
+        await waiting
+    with pytest.raises(ConnectionError, match="stopped"):
+        await bridge.call(trio.sleep, 0)
+    await bridge.stop()

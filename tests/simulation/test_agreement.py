@@ -1,0 +1,197 @@
+"""The main job in virtual time: who agrees, who is outvoted, and what a requester sees of it."""
+
+import asyncio
+
+import pytest
+
+from node.client import NoAgreement, NoNode, Submission, TaskRejected
+from protocol.certificate import verify
+from protocol.effects import State
+from protocol.errors import Rejected, Rejection
+from tests import cast
+from tests.simulation import virtual
+from tests.simulation.world import World, inhabited, waveform
+
+
+async def submit(world: World) -> Submission:
+    async with world.client() as client:
+        return await client.submit("text-to-music", cast.args())
+
+
+def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
+    async def main() -> None:
+        async with inhabited(1, cast.network()) as world, world.client() as client:
+            task = await client.submit("text-to-music", cast.args())
+            result = await task.result()
+            assert result.audio.shape == (64, 1)
+            assert result.sampling_rate == 16_000
+            verify(result.certificate.document, world.network)
+            assert sum(i.executor.runs for i in world.inhabitants if i.executor) == 3
+            await asyncio.sleep(10)
+            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+
+    virtual.run(main)
+
+
+def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
+    async def main() -> None:
+        net = cast.network(4, committee_size=4)
+        labels = ["liar", "honest", "honest", "honest"]
+        async with inhabited(2, net, labels=labels) as world, world.client() as client:
+            task = await client.submit("text-to-music", cast.args())
+            result = await task.result()
+            assert cast.peer(0) not in result.certificate.signers
+            assert len(result.certificate.signers) == 3
+            await asyncio.sleep(30)
+            await task.tracking.refresh()
+            digests = {b.peer: b.outcome for b in task.tracking.ballots}
+            honest = result.certificate.votes[0].digest
+            assert {peer for peer, digest in digests.items() if digest != honest} == {cast.peer(0)}
+
+    virtual.run(main)
+
+
+def test_two_different_liars_of_four_leave_no_certificate() -> None:
+    async def main() -> None:
+        net = cast.network(4, committee_size=4)
+        labels = ["liar a", "liar b", "honest", "honest"]
+        async with inhabited(3, net, labels=labels) as world, world.client() as client:
+            task = await client.submit("text-to-music", cast.args())
+            with pytest.raises(NoAgreement) as ended:
+                await task.result()
+            assert ended.value.state is State.INCONCLUSIVE
+            assert len(ended.value.ballots) == 4
+            assert {i.state(task.id) for i in world.inhabitants} == {State.INCONCLUSIVE}
+
+    virtual.run(main)
+
+
+def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
+    """With a committee of two, one silent member forces the next attempt (specification 6.6)."""
+
+    async def main() -> None:
+        net = cast.network(4, committee_size=2, attempt_seconds=30)
+        async with inhabited(4, net) as world, world.client() as client:
+            task = client.task("text-to-music", cast.args())
+            silent = world.inhabitants[0].coordinator
+            assert silent is not None
+            gone = silent.committee(task)[0]
+            await client._hand_over(task)
+            await asyncio.sleep(1)
+            await next(i for i in world.inhabitants if i.peer == gone).crash()
+            certificate = await client.follow(task.id).certificate()
+            assert certificate.attempt == 1
+            assert gone not in certificate.signers
+
+    virtual.run(main)
+
+
+def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
+    async def main() -> None:
+        net = cast.network(4, committee_size=2, attempt_seconds=600)
+        async with inhabited(5, net) as world, world.client() as client:
+            task = client.task("text-to-music", cast.args())
+            first = world.inhabitants[0].coordinator
+            assert first is not None
+            member = next(i for i in world.inhabitants if i.peer == first.committee(task)[0])
+            assert member.executor is not None
+            member.executor.abstain = "out-of-memory"
+            await client._hand_over(task)
+            began = asyncio.get_running_loop().time()
+            certificate = await client.follow(task.id).certificate()
+            assert certificate.attempt == 1
+            assert asyncio.get_running_loop().time() - began < 60
+
+    virtual.run(main)
+
+
+def test_a_crashed_member_catches_up_through_the_feeds() -> None:
+    async def main() -> None:
+        async with inhabited(6, cast.network()) as world:
+            task = await submit(world)
+            await asyncio.sleep(0.5)
+            crashed = next(i for i in world.inhabitants if i.state(task.id) is State.EXECUTING)
+            await crashed.crash()
+            await asyncio.sleep(60)
+            assert not crashed.certificates(task.id)
+            await crashed.start()
+            await asyncio.sleep(20)
+            assert crashed.state(task.id) is State.AGREED
+            verify(crashed.certificates(task.id)[0], world.network)
+
+    virtual.run(main)
+
+
+def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
+    async def main() -> None:
+        async with inhabited(7, cast.network()) as world:
+            task = await submit(world)
+            for pause in (1.0, 3.5, 1.5, 2.5):
+                await asyncio.sleep(pause)
+                for inhabitant in world.inhabitants:
+                    await inhabitant.crash()
+                for inhabitant in world.inhabitants:
+                    await inhabitant.start()
+            await asyncio.sleep(60)
+            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+
+    virtual.run(main)
+
+
+def test_a_task_that_nobody_finishes_expires() -> None:
+    async def main() -> None:
+        async with inhabited(8, cast.network()) as world, world.client() as client:
+            task = await client.submit("text-to-music", cast.args(), deadline=2)
+            with pytest.raises(NoAgreement) as ended:
+                await task.result()
+            assert ended.value.state is State.EXPIRED
+            await asyncio.sleep(5)
+            assert {i.state(task.id) for i in world.inhabitants} == {State.EXPIRED}
+
+    virtual.run(main)
+
+
+def test_any_node_serves_the_sound_it_did_not_make() -> None:
+    async def main() -> None:
+        async with inhabited(9, cast.network()) as world:
+            task = await submit(world)
+            await asyncio.sleep(30)
+            idle = next(i for i in world.inhabitants if i.executor and not i.executor.runs)
+            async with world.client([idle.index]) as client:
+                result = await client.follow(task.id).result()
+            assert result.audio.tobytes() == waveform(cast.args())
+
+    virtual.run(main)
+
+
+def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
+    async def main() -> None:
+        async with inhabited(10, cast.network()) as world, world.client() as client:
+            with pytest.raises(Rejected) as refused:
+                await client.submit("text-to-music", cast.args(model="nobody/knows"))
+            assert refused.value.reason is Rejection.UNKNOWN_MODEL
+            assert not any(i.store.feed(0, 10) for i in world.inhabitants)
+
+    virtual.run(main)
+
+
+def test_nodes_refuse_a_task_created_in_the_future() -> None:
+    async def main() -> None:
+        async with inhabited(11, cast.network()) as world, world.client() as client:
+            ahead = cast.task(world.network, now=cast.START + 1000)
+            with pytest.raises(TaskRejected) as refused:
+                await client._hand_over(ahead)
+            assert refused.value.reason == "created-ahead"
+
+    virtual.run(main)
+
+
+def test_a_client_that_reaches_nobody_says_so() -> None:
+    async def main() -> None:
+        async with inhabited(12, cast.network()) as world:
+            for inhabitant in world.inhabitants:
+                await inhabitant.crash()
+            with pytest.raises(NoNode):
+                await submit(world)
+
+    virtual.run(main)

@@ -1,0 +1,72 @@
+"""An asyncio loop whose time is virtual: it jumps to the next timer instead of waiting."""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class Stalled(AssertionError):
+    """Everything waits and no timer is set: nothing will ever happen again."""
+
+
+class _Selector(selectors.BaseSelector):
+    """Knows no files; being asked to wait, it lets the loop's time pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        self._keys[fileobj] = selectors.SelectorKey(fileobj, -1, events, data)
+        return self._keys[fileobj]
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise Stalled
+        self.now += max(0.0, timeout)
+        return []
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Deterministic: one thread, no files, and time that moves only when all else is done."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run what would go to a thread at once."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class VirtualClock:
+    """Unix time by a virtual loop; `skew` seconds off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, start: float, skew: float = 0.0) -> None:
+        self._loop, self._start = loop, start + skew
+
+    def now(self) -> float:
+        return self._start + self._loop.time()
+
+
+def run(main: Callable[[], Any]) -> Any:
+    """Run a coroutine function on a fresh virtual loop and return its result."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main())
