@@ -22,6 +22,7 @@ from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, St
 from node.execution import Executions, Executor
 from node.feeds import Feeds
 from node.links import keep_connected
+from node.outputs import blobs_of
 from node.relay import Relay
 from node.serving import Serving
 from node.store import Store
@@ -217,12 +218,17 @@ class Node:
 
     async def executed(self, task: Task, execution: Execution) -> None:
         """Keep the files, then tell the coordinator: whoever votes for a blob can serve it."""
-        manifest = execution.outcome.get("result")
-        outputs = manifest["outputs"] if isinstance(manifest, dict) else []
-        for file, output in zip(execution.files, outputs, strict=True):
-            await asyncio.to_thread(self._parts.blobs.adopt, file, output["sha256"])
-        self._progress.pop(task.id, None)
         outcome, trace = cast("Document", execution.outcome), cast("Document", execution.trace)
+        blobs = blobs_of(outcome)
+        most = self._coordinator.network.parameters.max_output_bytes
+        if sum(blob.size for blob in blobs) > most:  # so it is for every member of the class
+            log.warning("output over the network's limit", task=task.id, limit=most)
+            outcome, blobs = {"error": "generation-rejected"}, ()
+            for file in execution.files:
+                file.unlink()
+        for file, blob in zip(execution.files, blobs, strict=False):
+            await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)
+        self._progress.pop(task.id, None)
         self._guarded(lambda: self._coordinator.executed(task.id, outcome, trace))
 
     def failed(self, task: Task, reason: Abstention) -> None:

@@ -23,7 +23,7 @@ from node.cli.files import read_json
 from node.cli.main import one_line_each
 from node.cli.submit import deliver
 from node.cli.talking import exit_codes
-from node.client import Client, NoNode
+from node.client import Client
 from protocol.network import Network
 from protocol.parameters import Parameters
 from scripts.liar import lie_of
@@ -33,8 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TASK = ROOT / "docs" / "text-to-music.json"
 GRACE = 5.0  # seconds; members that share a few cores commit seconds apart
 LARGEST = 7  # the most members of a committee here
-READY_SECONDS = 240.0
-POLL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,10 @@ def _run(wish: Wish) -> None:
     parameters = Parameters(
         committee_size=wish.committee, committee_max=largest, commit_grace_seconds=GRACE
     )
-    network, places = lay_out(wish.out, wish.nodes, this_machine(), parameters, wish.liars)
+    try:
+        network, places = lay_out(wish.out, wish.nodes, this_machine(), parameters, wish.liars)
+    except FileExistsError as error:
+        raise Failure(Exit.FAULT, str(error)) from None
     _note(f"network {network.id}: {wish.nodes} nodes, keys and logs in {wish.out}")
     for place in places:
         if place.lie is not None:
@@ -115,8 +116,10 @@ def _run(wish: Wish) -> None:
     try:
         with Nodes(wish.out / "network.json", places) as nodes:
             _note("starting the nodes")
-            nodes.wait_connected()
-            asyncio.run(_converse(wish, network, nodes, args, began))
+            nodes.wait_ready()
+            ready = time.monotonic()
+            _note(f"all nodes are ready and connected after {ready - began:.1f} s")
+            asyncio.run(_converse(wish, network, nodes, args, (began, ready)))
             if wish.keep:
                 _stay(wish, nodes)
     except NodeDown as error:
@@ -124,18 +127,19 @@ def _run(wish: Wish) -> None:
 
 
 async def _converse(
-    wish: Wish, network: Network, nodes: Nodes, args: Mapping[str, object], began: float
+    wish: Wish,
+    network: Network,
+    nodes: Nodes,
+    args: Mapping[str, object],
+    times: tuple[float, float],
 ) -> None:
     with exit_codes():
         async with Client.connect(network, nodes.addresses) as client:
-            await _ready(client, nodes)
-            ready = time.monotonic()
-            _note(f"all nodes are ready and connected after {ready - began:.1f} s")
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
             _note(f"task {submission.id}")
             delivery = await deliver(client, submission, wish.out / "song.wav")
-    now = time.monotonic()
-    seconds = {"start": round(ready - began, 1), "task": round(now - ready, 1)}
+    began, ready = times
+    seconds = {"start": round(ready - began, 1), "task": round(time.monotonic() - ready, 1)}
     lying = {place.peer: _lie(place) for place in nodes.places if place.lie is not None}
     if wish.as_json:
         document = {**delivery.document, "network": network.id, "liars": lying, "seconds": seconds}
@@ -145,20 +149,6 @@ async def _converse(
         click.echo(f"seconds      {seconds['start']} to start, {seconds['task']} for the task")
     if delivery.failure is not None and not wish.keep:
         raise delivery.failure
-
-
-async def _ready(client: Client, nodes: Nodes) -> None:
-    """Wait until every node says that it is ready."""
-    until = time.monotonic() + READY_SECONDS
-    while True:
-        greetings = await client.greetings()
-        if sum(greeting.ready for greeting in greetings) == len(nodes.places):
-            return
-        nodes.check()
-        refused = [r for g in greetings for r in g.reasons if not r.startswith("starting")]
-        if refused or time.monotonic() > until:
-            raise NoNode("; ".join(refused) or "the nodes did not get ready in time")
-        await asyncio.sleep(POLL)
 
 
 def _stay(wish: Wish, nodes: Nodes) -> None:

@@ -188,6 +188,17 @@ class Nodes:
                     raise NodeDown(f"{place.name} is not connected with all others: {tail(place)}")
                 time.sleep(POLL)
 
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+        """Wait until every running daemon is connected and its executor has tested itself."""
+        self.wait_connected(seconds)
+        until = time.monotonic() + seconds
+        for place in self.places:
+            while place.name in self._running and not tested(place):
+                self.check()
+                if time.monotonic() > until:
+                    raise NodeDown(f"{place.name} is not ready: {tail(place)}")
+                time.sleep(POLL)
+
     def stop(self) -> dict[str, int]:
         """Stop all daemons: SIGTERM, and SIGKILL for one that does not heed it. Returns codes."""
         for running in self._running.values():
@@ -228,6 +239,14 @@ def connected(place: Place) -> set[str]:
         elif event.get("event") == "disconnected":
             peers.discard(str(event["peer"]))
     return peers
+
+
+def tested(place: Place) -> bool:
+    """Whether a node's executor is ready, by its log. Raises NodeDown if it never will be."""
+    for event in events(place):
+        if event.get("event") == "executor" and not event["ready"]:
+            raise NodeDown(f"{place.name} is not ready: {event['reasons']}")
+    return any(event.get("event") == "executor" for event in events(place))
 
 
 def tail(place: Place, lines: int = 3) -> str:

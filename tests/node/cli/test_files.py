@@ -26,7 +26,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="none/c.json: cannot be written: No such file") as raised:
+    with pytest.raises(Failure, match=r"none/c\.json: cannot be written: No such file") as raised:
         files.write(tmp_path / "none" / "c.json", b"")
     assert raised.value.exit_code == Exit.FAULT
 

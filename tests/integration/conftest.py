@@ -1,0 +1,88 @@
+"""Real nodes in processes of their own, and the command `helium` against them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cli.entries import this_machine
+from protocol.canonical import Document
+from protocol.network import Network
+from protocol.parameters import Parameters
+from scripts.testnet_nodes import Nodes, Place, lay_out
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 240.0  # the longest that any single command may take on a slow machine
+
+Testnet = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Document:
+    """What defines this machine's class; costs a worker's start."""
+    return this_machine()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running network."""
+
+    network: Network
+    nodes: Nodes
+    root: Path
+
+    @property
+    def places(self) -> Sequence[Place]:
+        return self.nodes.places
+
+    def helium(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command in a fresh process that knows this network."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HELIUM_NETWORK": str(self.root / "network.json"),
+            "HELIUM_PEERS": ",".join(self.nodes.addresses),
+        }
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "node.cli", *map(str, arguments)],
+            cwd=self.root,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def json(self, *arguments: object, stdin: str = "") -> Any:
+        """Return the one document that a command prints with --json."""
+        done = self.helium(*arguments, "--json", stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@contextmanager
+def running(root: Path, count: int, runtime: Document, parameters: Parameters) -> Iterator[Running]:
+    network, places = lay_out(root, count, runtime, parameters)
+    with Nodes(root / "network.json", places) as nodes:
+        nodes.wait_ready()
+        yield Running(network, nodes, root)
+
+
+def task(**more: object) -> dict[str, object]:
+    """Return arguments of a task that takes about a second, or with more tokens longer."""
+    tokens = more.pop("max_new_tokens", 53)
+    return {
+        "model": "helium/embedded-music",
+        "prompt": "bells in the rain",
+        "seed": 42,
+        "generation_config": {"max_new_tokens": tokens},
+        **more,
+    }

@@ -1,0 +1,247 @@
+"""Four honest nodes: a task goes in, a certificate and audio come out, all verified."""
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import soundfile
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from node.client import Client
+from node.requests import Refused, Status, protocol_id, read_answer
+from node.transport.base import StreamClosed
+from protocol import messages
+from protocol.canonical import Document, canonical
+from protocol.envelope import sign
+from protocol.parameters import Parameters
+from tests.integration.conftest import Running, running, task
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+
+
+@pytest.fixture(scope="module")
+def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("four")
+    with running(root, 4, runtime, Parameters(commit_grace_seconds=3)) as found:
+        yield found
+        codes = found.nodes.stop()
+    assert set(codes.values()) == {0}, codes
+    for place in found.places:
+        assert "Traceback" not in place.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def song(four: Running) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = four.json("submit", "-", "-o", "a.wav", stdin=json.dumps(task()))
+    return document
+
+
+def test_a_quorum_agrees_and_nobody_dissents(four: Running, song: Mapping[str, Any]) -> None:
+    assert song["state"] == "agreed"
+    assert {vote["peer"] for vote in song["votes"]} >= set(song["signers"])
+    assert len({vote["outcome"] for vote in song["votes"]}) == 1
+    assert not any(vote["dissent"] for vote in song["votes"])
+    [audio] = song["audio"]
+    assert (audio["frames"], audio["channels"], audio["sampling_rate"]) == (16_000, 1, 16_000)
+
+
+def test_certificate_and_audio_verify_in_a_fresh_process(
+    four: Running, song: Mapping[str, Any]
+) -> None:
+    verified = four.json("verify", song["certificate"], "--audio", "a.wav")
+    assert verified["task"] == song["task"]
+    assert verified["audio"]["output"] == 0
+
+
+def test_the_certificate_file_cannot_change_by_a_byte(
+    four: Running, song: Mapping[str, Any]
+) -> None:
+    exact = (four.root / song["certificate"]).read_bytes()
+    changed = four.root / "changed.json"
+    for position in (0, len(exact) // 3, len(exact) - 1):
+        altered = bytearray(exact)
+        altered[position] ^= 1
+        changed.write_bytes(altered)
+        assert four.helium("verify", changed).returncode == 6
+
+
+def test_fetching_later_gives_the_same_audio(four: Running, song: Mapping[str, Any]) -> None:
+    fetched = four.json("fetch", song["task"], "-o", "b.wav")
+    assert _digest(four.root / "a.wav") == _digest(four.root / "b.wav")
+    assert {v["peer"] for v in fetched["votes"]} == {v["peer"] for v in song["votes"]}
+
+
+def test_status_and_peers_tell_the_same_story(four: Running, song: Mapping[str, Any]) -> None:
+    status = four.json("status", song["task"])
+    assert status["certified"] is True
+    assert {node["state"] for node in status["nodes"]} == {"agreed"}
+    peers = four.json("peers")
+    assert [entry["ready"] for entry in peers["peers"]] == [True] * 4
+
+
+def test_the_same_arguments_give_the_same_audio_and_another_seed_another(
+    four: Running, song: Mapping[str, Any]
+) -> None:
+    flags = ("submit", "-", "--temperature", 0, "--num-return-sequences", 2)
+    greedy = four.json(*flags, "-o", "c.wav", stdin=json.dumps(task()))
+    assert len(greedy["audio"]) == 2
+    four.json("submit", "-", "-o", "d.wav", stdin=json.dumps(task()))
+    four.json("submit", "-", "--seed", 43, "-o", "e.wav", stdin=json.dumps(task()))
+    sums = {n: _digest(four.root / f"{n}.wav") for n in "acde"}
+    assert sums["a"] == sums["d"]
+    assert len(set(sums.values())) == 3
+
+
+def test_a_task_can_be_left_and_fetched(four: Running) -> None:
+    left = four.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
+    assert left.returncode == 0, left.stderr
+    assert four.json("fetch", left.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--seed", -1], "args.seed: -1 is not allowed"),
+        (["--seed", 2**32], "args.seed: 4294967296 is not allowed"),
+        (["--model", "acme/none"], "args.model: 'acme/none' is not one of"),
+        (["--max-new-tokens", 2049], "max_new_tokens: 2049 is over this model's limit, 2048"),
+        (["--deadline", 4000], "deadline: 4000 is over 3600 seconds"),
+    ],
+)
+def test_a_wrong_flag_is_rejected_with_code_4(
+    four: Running, flags: list[object], reason: str
+) -> None:
+    done = four.helium("submit", "-", *flags, stdin=json.dumps(task()))
+    assert done.returncode == 4
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running) -> None:
+    assert four.helium("status", "0" * 64).returncode == 4
+    nobody = four.places[0].address.replace(f"/{four.places[0].port}/", "/1/")
+    done = four.helium("peers", "--peer", nobody)
+    assert done.returncode == 3
+    assert "can be reached" in done.stderr
+
+
+# What the client of this package would never send: raw bytes on a stream.
+
+
+@pytest_asyncio.fixture
+async def client(four: Running) -> AsyncIterator[Client]:
+    async with Client.connect(four.network, four.nodes.addresses[:1]) as found:
+        yield found
+
+
+async def _answer(client: Client, payload: bytes) -> Mapping[str, Any]:
+    """Send bytes as a submit request, and return what the node answers."""
+    [peer] = client.transport.peers()
+    stream = await client.transport.open(peer, protocol_id("submit"))
+    try:
+        await stream.write(payload)
+        await stream.close_write()
+        return await read_answer(stream, "submit")
+    finally:
+        await stream.close()
+
+
+def _framed(payload: bytes) -> bytes:
+    length, prefix = len(payload), bytearray()
+    while length > 127:
+        prefix.append(length & 127 | 128)
+        length >>= 7
+    return bytes((*prefix, length)) + payload
+
+
+def _request(network: str, **fields: object) -> bytes:
+    """Return a submit request for a task with some fields of its body replaced, signed."""
+    body: dict[str, Any] = dict(
+        messages.task_body(network, "text-to-music", {}, "testnet-cpu", _now(), 60, "0f" * 16)
+    )
+    body = {**body, "args": task(), **fields}
+    return canonical({"task": sign(body, KEY).document(), "blobs": []})
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _without_seed() -> dict[str, object]:
+    return {name: value for name, value in task().items() if name != "seed"}
+
+
+BODIES: list[tuple[dict[str, object], str, str]] = [
+    ({"args": _without_seed()}, "invalid-field", "args.seed"),
+    ({"args": task(seed=-1)}, "invalid-field", "args.seed: -1"),
+    ({"args": task(seed=2**32)}, "invalid-field", "args.seed: 4294967296"),
+    ({"args": task(model="acme/none")}, "unknown-model", "acme/none"),
+    ({"args": task(max_new_tokens=2049)}, "over-limit", "max_new_tokens: 2049"),
+    ({"network": "0" * 16}, "wrong-network", "0000000000000000"),
+    ({"created": _now() - 7_200_000}, "expired", "deadline: passed"),
+    ({"created": _now() + 7_200_000}, "created-ahead", "created:"),
+    ({"odd": 1}, "invalid-field", "body.odd"),
+]
+
+
+@pytest.mark.parametrize(("fields", "reason", "detail"), BODIES)
+async def test_a_bad_task_is_answered_with_its_reason(
+    client: Client, fields: dict[str, object], reason: str, detail: str
+) -> None:
+    with pytest.raises(Refused) as raised:
+        await _answer(client, _framed(_request(client.network.id, **fields)))
+    assert raised.value.status is Status.INVALID
+    assert raised.value.reason == reason
+    assert detail in raised.value.detail
+
+
+RAW: list[tuple[bytes, str]] = [
+    (_framed(b"{"), "not JSON"),
+    (_framed(b"\xff\xfe"), "not UTF-8"),
+    (_framed(b'{"blobs": [], "blobs": []}'), "duplicate member 'blobs'"),
+    (_framed(b'{"task": ' + b"[" * 40 + b"]" * 40 + b"}"), "nested deeper than 16"),
+    (_framed(b'{"task": NaN}'), "NaN is no JSON number"),
+    (b"\xff\xff\xff\xff\x0f", ""),  # a length of 4 GiB, and nothing of it
+]
+
+
+@pytest.mark.parametrize(("payload", "detail"), RAW)
+async def test_bytes_that_are_no_request_are_answered_too(
+    client: Client, payload: bytes, detail: str
+) -> None:
+    with pytest.raises(Refused) as raised:
+        await _answer(client, payload)
+    assert raised.value.status is Status.INVALID
+    assert detail in raised.value.detail
+
+
+async def test_a_changed_task_has_a_bad_signature(client: Client) -> None:
+    altered = _request(client.network.id).replace(b"bells in the rain", b"drums in the rain")
+    with pytest.raises(Refused) as raised:
+        await _answer(client, _framed(altered))
+    assert raised.value.reason == "bad-signature"
+
+
+async def test_a_request_cut_short_gets_no_answer(client: Client) -> None:
+    whole = _framed(_request(client.network.id))
+    with pytest.raises((StreamClosed, Refused)):
+        await _answer(client, whole[:-10])
+
+
+async def test_after_all_that_the_nodes_still_agree(four: Running, client: Client) -> None:
+    four.nodes.check()
+    submission = await client.submit("text-to-music", task(prompt="still there"))  # type: ignore[arg-type]
+    result = await submission.result()
+    assert result.audio.shape == (16_000, 1)
+    assert result.sampling_rate == 16_000
+
+
+def _digest(path: Path) -> str:
+    """Return a hash of the samples: the file itself holds the time at which it was written."""
+    samples, _ = soundfile.read(path, dtype="float32")
+    return hashlib.sha256(samples.tobytes()).hexdigest()

@@ -1,0 +1,60 @@
+"""Seven honest nodes: only the committee executes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from node.client import Client
+from node.requests import ask
+from protocol.canonical import Document
+from protocol.committee import committees
+from protocol.effects import State
+from protocol.parameters import Parameters
+from scripts.testnet_nodes import events
+from tests.integration.conftest import Running, running, task
+
+
+@pytest.fixture(scope="module")
+def seven(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("seven")
+    with running(root, 7, runtime, Parameters(commit_grace_seconds=3)) as found:
+        yield found
+
+
+async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven: Running) -> None:
+    executing = set()
+    async with Client.connect(seven.network, seven.nodes.addresses) as client:
+        submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
+        async for sighting in submission.watch():
+            if sighting.state is State.EXECUTING:
+                executing.add(sighting.peer)
+        certificate = await submission.certificate()
+        committee = set(committees(seven.network, certificate.task)[0])
+        for place in seven.places:
+            alone = client.transport
+            answer = await ask(alone, place.peer, "task", {"task": submission.id})
+            voters = {e["signer"] for e in answer["envelopes"] if e["body"]["type"] != "task"}
+            assert voters <= committee
+    assert len(committee) == 3
+    assert executing <= committee
+    assert _executed(seven, submission.id) == committee
+
+
+async def test_a_node_outside_the_committee_serves_the_certificate(seven: Running) -> None:
+    async with Client.connect(seven.network, seven.nodes.addresses) as client:
+        submission = await client.submit("text-to-music", task(seed=1))  # type: ignore[arg-type]
+        certificate = await submission.certificate()
+    committee = committees(seven.network, certificate.task)[0]
+    outside = next(place for place in seven.places if place.peer not in committee)
+    async with Client.connect(seven.network, [outside.address]) as client:
+        assert (await client.follow(submission.id).certificate()).outcome == certificate.outcome
+
+
+def _executed(found: Running, task_id: str) -> set[str]:
+    """Return the peers whose own log says that they executed the task."""
+    return {
+        place.peer
+        for place in found.places
+        for event in events(place)
+        if event.get("task") == task_id and event.get("state") == "executing"
+    }

@@ -1,0 +1,112 @@
+"""`scripts/testnet` as a user starts it, but for the set-up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cli.exits import Exit
+from tests.integration.conftest import ROOT, SECONDS, task
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "task.json"
+    path.write_text(json.dumps(task()))
+    return path
+
+
+def _command(out: Path, *arguments: object) -> list[str]:
+    flags = ["--out", str(out), *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "scripts.testnet", *flags]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def _testnet(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(out, *arguments),
+        env=_environment(),
+        cwd=out.parent,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def _left(out: Path) -> list[str]:
+    """Return the processes that still have to do with the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            folder = str((process / "cwd").readlink())
+        except OSError:
+            continue
+        if str(out) in command or folder.startswith(str(out)):
+            found.append(command)
+    return found
+
+
+def test_one_liar_is_outvoted_and_named(tmp_path: Path, file: Path) -> None:
+    out = tmp_path / "out"
+    done = _testnet(out, "--liars", 1, "--task", file, "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    [liar] = document["liars"]
+    assert document["state"] == "agreed"
+    assert [vote["peer"] for vote in document["votes"] if vote["dissent"]] == [liar]
+    assert len(document["votes"]) == 4
+    assert liar not in document["signers"]
+    assert Path(document["certificate"]).is_file()
+    assert Path(document["audio"][0]["path"]).is_file()
+    assert _left(out) == []
+
+
+def test_two_liars_of_four_prevent_agreement_and_every_vote_is_shown(
+    tmp_path: Path, file: Path
+) -> None:
+    out = tmp_path / "out"
+    done = _testnet(out, "--liars", 2, "--task", file)
+    assert done.returncode == Exit.NO_AGREEMENT
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("inconclusive")
+    votes = [line.split("voted ")[1] for line in lines if "voted " in line]
+    assert len(votes) == 4
+    assert len(set(votes)) == 3
+    assert not (out / "song.wav").exists()
+    assert _left(out) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_process_behind(
+    tmp_path: Path, file: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    command = _command(out, "--nodes", 2, "--task", file)
+    with subprocess.Popen(
+        command, env=_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
+        assert started.stderr is not None
+        for line in started.stderr:
+            if line.startswith("starting the nodes"):
+                break
+        started.send_signal(number)
+        started.communicate(timeout=SECONDS)
+    assert started.returncode != 0
+    assert _left(out) == []
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, file: Path) -> None:
+    done = _testnet(tmp_path, "--task", file)
+    assert done.returncode == Exit.FAULT
+    assert "holds other files" in done.stderr
+    assert file.is_file()
