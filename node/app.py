@@ -72,7 +72,8 @@ def _executor(settings: Settings, network: Network, me: str, folders: list[Path]
     scratch = settings.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     for left in scratch.iterdir():  # of a process that was killed
-        left.unlink()
+        if left.is_file():  # `home` is the worker's own folder
+            left.unlink()
     return Worker(Pool(folders, scratch), network.classes[member.compute_class])
 
 

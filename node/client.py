@@ -115,9 +115,11 @@ class Client:
         key: Ed25519PrivateKey,
         clock: Clock,
         entropy: Callable[[int], bytes],
+        peers: Sequence[str],
     ) -> None:
         """Use `Client.connect`; this takes a transport that is started already."""
         self.network, self.transport, self.clock = network, transport, clock
+        self._peers = peers
         self._key, self._entropy = key, entropy
 
     @staticmethod
@@ -140,11 +142,11 @@ class Client:
         document = network if isinstance(network, Network) else Network.parse(network)
         own = key or Ed25519PrivateKey.generate()
         carrier = transport or _libp2p(own)
-        client = Client(document, carrier, own, clock or SystemClock(), entropy)
+        client = Client(document, carrier, own, clock or SystemClock(), entropy, peers)
         await carrier.start(_Bystander(), (), ())
         keeping = asyncio.create_task(keep_connected(carrier, peers, _dice(entropy)))
         try:
-            await client._reach(peers)
+            await client._reach()
             yield client
         finally:
             keeping.cancel()
@@ -152,8 +154,9 @@ class Client:
                 await keeping
             await carrier.stop()
 
-    async def _reach(self, peers: Sequence[str]) -> None:
+    async def _reach(self) -> None:
         """Wait until every peer is connected, or some are and the others take too long."""
+        peers = self._peers
         loop = asyncio.get_running_loop()
         start = loop.time()
         while len(self.transport.peers()) < len(set(peers)):
@@ -233,6 +236,8 @@ class Client:
         return next(iter(self.network.classes))
 
     async def _hand_over(self, task: Task) -> None:
+        if not self.transport.peers():  # they went away, and are being dialled again
+            await self._reach()
         greetings = await self.greetings()
         ready = [g.peer for g in greetings if g.ready]
         if not ready:

@@ -6,6 +6,7 @@ does not keep either (the task is rebuilt from the journal when it is next neede
 """
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from protocol.round import Standing
 
 log = structlog.get_logger("coordinator")
 
+RETRY_SECONDS = 1.0  # after a write that failed: long enough for a full disk to be noticed
 _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
 
@@ -98,6 +100,7 @@ class Coordinator:
         self._key, self._store, self._clock, self._entropy = key, store, clock, entropy
         self._max_open = max_open
         self._agreements: dict[str, Agreement] = {}
+        self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
 
     # What the daemon calls
 
@@ -140,20 +143,38 @@ class Coordinator:
 
     def tick(self) -> list[Action]:
         """Do what has become due."""
-        now, actions = self._now(), list[Action]()
-        for agreement in list(self._agreements.values()):
-            due = agreement.wake_at()
-            if due is not None and due <= now:
-                with self._changing(agreement):
-                    actions += self._apply(agreement, agreement.advance(now))
+        actions: list[Action] = []
+        for task in self._due(self._now()):
+            try:
+                actions += self._advance(task)
+            except sqlite3.Error as error:  # the other tasks go on; this one is tried again soon
+                self._lost[task] = self._now() + RETRY_SECONDS
+                log.error("the store failed", task=task, error=str(error))
         return actions
 
     def wake_at(self) -> float | None:
         """Return when `tick` is to be called next, in Unix seconds."""
-        return min(
-            (at for a in self._agreements.values() if (at := a.wake_at()) is not None),
-            default=None,
-        )
+        due = (at for a in self._agreements.values() if (at := a.wake_at()) is not None)
+        return min([*due, *self._lost.values()], default=None)
+
+    def _due(self, now: float) -> list[str]:
+        lost = [task for task, at in self._lost.items() if at <= now]
+        times = [(task, a.wake_at()) for task, a in self._agreements.items()]
+        return lost + [task for task, at in times if at is not None and at <= now]
+
+    def _advance(self, task: str) -> list[Action]:
+        if task in self._lost:
+            return self._recover(task)
+        agreement = self._agreements[task]
+        with self._changing(agreement):
+            return self._apply(agreement, agreement.advance(self._now()))
+
+    def _recover(self, task: str) -> list[Action]:
+        """Rebuild a task whose last step could not be written, unless the step was its first."""
+        written = self._store.state(task) is not None
+        actions = self._reload(task)[1] if written and task not in self._agreements else []
+        del self._lost[task]
+        return actions
 
     def view(self, task: str) -> View | None:
         """Return how a task stands here; None for one never accepted."""
@@ -291,6 +312,7 @@ class Coordinator:
                 yield
         except BaseException:
             self._agreements.pop(agreement.task.id, None)
+            self._lost[agreement.task.id] = self._now() + RETRY_SECONDS
             raise
 
     def _replay(self, task_id: str) -> tuple[Agreement, list[Effect]]:

@@ -129,10 +129,7 @@ class Node:
     async def _tick(self) -> None:
         while True:
             self._timetable.clear()
-            try:
-                self._carry_out(self._coordinator.tick())
-            except sqlite3.Error as error:
-                log.error("the store failed", error=str(error))
+            self._carry_out(self._coordinator.tick())
             due = self._coordinator.wake_at()
             pause = None if due is None else max(0.0, due - self._parts.clock.now())
             with contextlib.suppress(TimeoutError):

@@ -24,6 +24,7 @@ log = structlog.get_logger("serving")
 
 REQUEST_SECONDS = 10.0  # a requester that takes longer to say what it wants is cut off
 UPLOAD_SECONDS = 300.0  # for max_input_bytes at a slow line's 1 Mbit/s
+FEED_MOST = 1000  # envelopes in one answer, however many are asked for
 _PIECE = 262_144  # bytes a write; the fastest on yamux by measurement
 _ROOM = 65_536  # bytes of a task answer left for what is neither envelope nor certificate
 
@@ -149,7 +150,7 @@ class Serving:
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
         known = request["feed"] == self._store.feed_id
         cursor = request["cursor"] if known else 0
-        rows = self._store.feed(cursor, request["limit"])
+        rows = self._store.feed(cursor, min(request["limit"], FEED_MOST))
         envelopes = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
         if envelopes:
             cursor = rows[len(envelopes) - 1][0]

@@ -200,6 +200,8 @@ class Agreement:
         current = self.rounds[self.attempt]
         if self._ended is not None or self._outcome is None or self._me not in current.committee:
             return []
+        if current.has(self._me, Commit):  # of an earlier life, whose journal was lost: no second
+            return []
         opening = Opening(self._outcome[0], self._draw_salt(self.attempt), self._outcome[1])
         return [Send(current.commit(self._me, opening))]
 

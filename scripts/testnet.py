@@ -108,7 +108,7 @@ def _run(wish: Wish) -> None:
     try:
         network, places = lay_out(wish.out, wish.nodes, this_machine(), parameters, wish.liars)
     except FileExistsError as error:
-        raise Failure(Exit.FAULT, str(error)) from None
+        raise Failure(Exit.USAGE, f"--out: {error}") from None
     _note(f"network {network.id}: {wish.nodes} nodes, keys and logs in {wish.out}")
     for place in places:
         if place.lie is not None:
@@ -119,11 +119,13 @@ def _run(wish: Wish) -> None:
             nodes.wait_ready()
             ready = time.monotonic()
             _note(f"all nodes are ready and connected after {ready - began:.1f} s")
-            asyncio.run(_converse(wish, network, nodes, args, (began, ready)))
+            failure = asyncio.run(_converse(wish, network, nodes, args, (began, ready)))
             if wish.keep:
                 _stay(wish, nodes)
     except NodeDown as error:
         raise Failure(Exit.FAULT, str(error)) from None
+    if failure is not None:
+        raise failure
 
 
 async def _converse(
@@ -132,7 +134,8 @@ async def _converse(
     nodes: Nodes,
     args: Mapping[str, object],
     times: tuple[float, float],
-) -> None:
+) -> Failure | None:
+    """Submit the task, report what it came to, and return the failure if it is one."""
     with exit_codes():
         async with Client.connect(network, nodes.addresses) as client:
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
@@ -147,8 +150,7 @@ async def _converse(
     else:
         click.echo("\n".join(delivery.lines))
         click.echo(f"seconds      {seconds['start']} to start, {seconds['task']} for the task")
-    if delivery.failure is not None and not wish.keep:
-        raise delivery.failure
+    return delivery.failure
 
 
 def _stay(wish: Wish, nodes: Nodes) -> None:

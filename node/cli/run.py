@@ -10,10 +10,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+import structlog
 
 from node import logs
 from node.cli import options
-from node.cli.exits import Exit, Failure, one_line, usage
+from node.cli.exits import Exit, Failure, usage
 from node.cli.files import FILE
 from node.config import Setting, Settings, describe
 
@@ -72,19 +73,19 @@ def serve(settings: Settings, alter: "Alter | None" = None) -> None:
         raise Failure(Exit.FAULT, str(error)) from None
     try:
         asyncio.run(_until_stopped(built.run()))
-    except* (OSError, Exception) as group:
-        raise _failure(group) from None
+    except Exception as error:
+        raise _failure(error) from None
 
 
-def _failure(group: BaseExceptionGroup[Exception]) -> Exception:
-    """Return the first fault: one line if it is the system's, as it is if it is ours."""
-    fault: BaseException = group
-    while isinstance(fault, BaseExceptionGroup):
+def _failure(error: Exception) -> Failure:
+    """Return the first fault as one line; one that is not the system's is logged whole."""
+    fault = error
+    while isinstance(fault, ExceptionGroup):
         fault = fault.exceptions[0]
     if isinstance(fault, OSError):
-        return Failure(Exit.FAULT, one_line(str(fault)))
-    assert isinstance(fault, Exception)  # noqa: S101  # except* takes no others
-    return fault
+        return Failure(Exit.FAULT, str(fault))
+    structlog.get_logger("run").critical("the node failed", exc_info=fault)
+    return Failure(Exit.FAULT, f"the node failed: {type(fault).__name__}: {fault}")
 
 
 async def _until_stopped(running: Any) -> None:
