@@ -123,11 +123,11 @@ class Agreement:
 
     def resume(self, now: float) -> list[Effect]:
         """Begin anew what a restart cut short, after the journal was replayed into this machine."""
-        effects = self.advance(now)
         self._executing = False
+        effects = self.advance(now)
         current = self.rounds[self.attempt]
         waits = self._ended is None and self._me in current.committee and self._outcome is None
-        if not waits or current.has(self._me, Abstain):
+        if not waits or self._executing or current.has(self._me, Abstain):
             return effects
         return effects + self._watched(self._begin)
 
@@ -146,7 +146,7 @@ class Agreement:
         if self._ended is None and now >= self.task.expires_at:
             return effects + self._end(State.EXPIRED)
         if self._ended is None and now >= self._attempt_at + self._attempt_seconds:
-            return effects + self._next_attempt(now)
+            return effects + self._next_attempt(now) + self._give_up_attempts(now)
         return effects
 
     def _take(self, vote: Vote, now: float) -> list[Effect]:

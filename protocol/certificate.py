@@ -1,5 +1,6 @@
 """Certificates: assembled by anyone, checked offline by anyone (specification 4)."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from protocol.messages import Reveal, Task
 from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT, VERSION
 from protocol.wire import check_schema, read_document
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,15 @@ class Certificate:
 
 
 def verify_bytes(text: bytes, network: Network) -> Certificate:
-    """Return the certificate in `text` if it is valid for the network, else raise Rejected."""
-    return verify(parse(text, DOCUMENT_LIMIT), network)
+    """Return the certificate in `text` if it is valid for the network, else raise Rejected.
+
+    An exponent is written with a small e, as in canonical bytes: the large one would be the only
+    way to change a byte of a canonical certificate and leave its meaning.
+    """
+    document = parse(text, DOCUMENT_LIMIT)
+    if b"E" in _STRING.sub(b"", text):
+        raise Rejected(Rejection.MALFORMED, "a number's exponent is written with E instead of e")
+    return verify(document, network)
 
 
 def verify(document: Json, network: Network) -> Certificate:

@@ -29,9 +29,10 @@ def public_key_of(peer: str) -> Ed25519PublicKey:
     """Return the public key that a peer id carries. Raises Rejected(MALFORMED)."""
     try:
         raw = base58.b58decode(peer)
+        written = str(base58.b58encode(raw), "ascii")
     except ValueError:
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no peer id") from None
-    if len(raw) != _PEER_BYTES or not raw.startswith(_PREFIX):
+    if written != peer or len(raw) != _PEER_BYTES or not raw.startswith(_PREFIX):
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no Ed25519 peer id")
     return Ed25519PublicKey.from_public_bytes(raw[len(_PREFIX) :])
 

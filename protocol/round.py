@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from protocol import messages
 from protocol.canonical import Document, canonical
-from protocol.certificate import compatible
+from protocol.certificate import compatible, lists
 from protocol.clique import largest_clique
 from protocol.committee import quorum
 from protocol.evidence import contradict
@@ -196,7 +196,9 @@ class Round:
         return self._agreeing(self._kept_reveals, digest)
 
     def _agreeing(self, reveals: Sequence[Reveal], digest: str) -> list[Reveal]:
-        fit = sorted((r for r in reveals if r.digest == digest), key=lambda r: r.signer)
+        fit = sorted(
+            (r for r in reveals if r.digest == digest and lists(r, r)), key=lambda r: r.signer
+        )
         chosen = largest_clique(fit, compatible)
         return chosen if len(chosen) >= self.quorum else []
 
@@ -206,7 +208,7 @@ class Round:
         Members that have neither revealed nor abstained may still reveal anything; those that have
         revealed exclude whom they did not list.
         """
-        reveals = self.reveals
+        reveals = [r for r in self.reveals if lists(r, r)]
         silent = [p for p in self.committee if not self.has(p, Reveal) and not self.has(p, Abstain)]
         if len(silent) >= self.quorum:
             return True
