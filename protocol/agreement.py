@@ -123,11 +123,11 @@ class Agreement:
 
     def resume(self, now: float) -> list[Effect]:
         """Begin anew what a restart cut short, after the journal was replayed into this machine."""
+        effects = [effect for effect in self.advance(now) if not isinstance(effect, Execute)]
         self._executing = False
-        effects = self.advance(now)
         current = self.rounds[self.attempt]
         waits = self._ended is None and self._me in current.committee and self._outcome is None
-        if not waits or self._executing or current.has(self._me, Abstain):
+        if not waits or current.has(self._me, Abstain):
             return effects
         return effects + self._watched(self._begin)
 

@@ -91,6 +91,12 @@ def task(
     return found
 
 
+def task_of(net: Network, envelope: Document) -> Task:
+    found = wire.read(canonical(envelope), net.id)
+    assert isinstance(found, Task)
+    return found
+
+
 def signed(net: Network, body: Document, index: int) -> messages.Message:
     return wire.read(sign(body, key(index)).encode(), net.id)
 

@@ -44,6 +44,10 @@ class Running:
 
     def helium(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the command in a fresh process that knows this network."""
+        return self.python("-m", "node.cli", *arguments, stdin=stdin)
+
+    def python(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run Python in a fresh process that knows this network."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -51,7 +55,7 @@ class Running:
             "HELIUM_PEERS": ",".join(self.nodes.addresses),
         }
         return subprocess.run(
-            [sys.executable, "-P", "-m", "node.cli", *map(str, arguments)],
+            [sys.executable, "-P", *map(str, arguments)],
             cwd=self.root,
             env=environment,
             input=stdin,

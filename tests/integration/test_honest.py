@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from protocol import messages
 from protocol.canonical import Document, canonical
 from protocol.envelope import sign
 from protocol.parameters import Parameters
-from tests.integration.conftest import Running, running, task
+from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 
@@ -130,6 +131,14 @@ def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running)
     assert "can be reached" in done.stderr
 
 
+def test_the_readmes_python_example_runs(four: Running) -> None:
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    done = four.python("-c", found[1])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(80000, 1) 16000\n", "")
+    assert (four.root / "rain.wav").is_file()
+
+
 # What the client of this package would never send: raw bytes on a stream.
 
 
@@ -159,7 +168,7 @@ def _framed(payload: bytes) -> bytes:
     return bytes((*prefix, length)) + payload
 
 
-def _request(network: str, **fields: object) -> bytes:
+def _request(network: str, fields: Mapping[str, object]) -> bytes:
     """Return a submit request for a task with some fields of its body replaced, signed."""
     body: dict[str, Any] = dict(
         messages.task_body(network, "text-to-music", {}, "testnet-cpu", _now(), 60, "0f" * 16)
@@ -194,7 +203,7 @@ async def test_a_bad_task_is_answered_with_its_reason(
     client: Client, fields: dict[str, object], reason: str, detail: str
 ) -> None:
     with pytest.raises(Refused) as raised:
-        await _answer(client, _framed(_request(client.network.id, **fields)))
+        await _answer(client, _framed(_request(client.network.id, fields)))
     assert raised.value.status is Status.INVALID
     assert raised.value.reason == reason
     assert detail in raised.value.detail
@@ -221,14 +230,14 @@ async def test_bytes_that_are_no_request_are_answered_too(
 
 
 async def test_a_changed_task_has_a_bad_signature(client: Client) -> None:
-    altered = _request(client.network.id).replace(b"bells in the rain", b"drums in the rain")
+    altered = _request(client.network.id, {}).replace(b"bells in the rain", b"drums in the rain")
     with pytest.raises(Refused) as raised:
         await _answer(client, _framed(altered))
     assert raised.value.reason == "bad-signature"
 
 
 async def test_a_request_cut_short_gets_no_answer(client: Client) -> None:
-    whole = _framed(_request(client.network.id))
+    whole = _framed(_request(client.network.id, {}))
     with pytest.raises((StreamClosed, Refused)):
         await _answer(client, whole[:-10])
 

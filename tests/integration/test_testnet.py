@@ -107,6 +107,6 @@ def test_a_signal_leaves_no_process_behind(
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, file: Path) -> None:
     done = _testnet(tmp_path, "--task", file)
-    assert done.returncode == Exit.FAULT
+    assert done.returncode == Exit.USAGE
     assert "holds other files" in done.stderr
     assert file.is_file()

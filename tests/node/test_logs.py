@@ -131,7 +131,7 @@ def test_what_a_peer_says_does_not_steer_the_terminal() -> None:
     stream = io.StringIO()
     logs.configure("info", "pretty", stream)
     structlog.get_logger().info("refused", detail="\x1b[2Jé", other="\r\nfake")
-    logging.getLogger("libp2p").error("from \x1b[2J")
+    logging.getLogger("a.library").error("from \x1b[2J")
     assert "\x1b" not in stream.getvalue()
     assert "detail=\\x1b[2Jé" in stream.getvalue()
     assert len(stream.getvalue().splitlines()) == 2

@@ -134,18 +134,26 @@ def _check_task(
     found = messages.task_id(document["body"])
     assert found == task
     right = {"result": manifest(waveform(document["body"]["args"]))}
+    # What sections 1 and 6.3 promise while honest messages arrive within the grace period.
+    punctual = not report.troubles and not world.weather.link.loss
     for node in honest:
         for text in node.certificates(task):
             valid = certificate.verify(text, world.network)  # I2
             committee = committees(world.network, valid.task)[valid.attempt]
-            fair = sum(roles[_index(peer)] == "honest" for peer in committee)
-            if fair >= quorum(len(committee)):
-                assert valid.outcome == right, "I3: an honest majority, another outcome"
-            # Section 1 promises it while honest messages arrive within the grace period.
-            punctual = not report.troubles and not world.weather.link.loss
-            if punctual and valid.attempt == 0 and fair >= quorum(len(committee)):
+            if not _fair(committee, roles):
+                continue
+            assert valid.outcome == right, "I3: an honest majority, another outcome"
+            if punctual and valid.attempt == 0:
                 copied = [p for p in valid.signers if roles[_index(p)] in COPIERS]
                 assert not copied, "6.3: a copycat stands in a certificate"
+        if punctual and node.certificates(task) == []:
+            last = committees(world.network, cast.task_of(world.network, document))[-1]
+            assert not _fair(last, roles), f"liveness: {states} with an honest majority"
+
+
+def _fair(committee: tuple[str, ...], roles: list[str]) -> bool:
+    """Whether the honest make a quorum."""
+    return sum(roles[_index(p)] == "honest" for p in committee) >= quorum(len(committee))
 
 
 def _check_signatures(
