@@ -15,7 +15,7 @@ import schemas
 from node.framing import FrameError, read_frame, write_frame
 from node.transport.base import Stream, StreamClosed, Transport
 from protocol.canonical import Document, canonical
-from protocol.errors import Rejected
+from protocol.errors import Rejected, Rejection
 from protocol.ijson import parse
 from protocol.parameters import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 
@@ -44,7 +44,11 @@ class Refused(Exception):
 
 
 class Misbehaved(Exception):
-    """The other side broke the request/response protocol."""
+    """The other side broke the request/response protocol; `reason` is from the protocol's list."""
+
+    def __init__(self, detail: str, reason: str = "malformed") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 def protocol_id(name: str) -> str:
@@ -108,8 +112,12 @@ async def read_document(
     try:
         document: Any = parse(await read_frame(stream, limit), limit)
         schemas.check(schema, document)
-    except (FrameError, Rejected, schemas.SchemaError) as error:
+    except FrameError as error:
         raise Misbehaved(str(error)) from None
+    except Rejected as rejected:
+        raise Misbehaved(rejected.detail, str(rejected.reason)) from None
+    except schemas.SchemaError as error:
+        raise Misbehaved(str(error), str(Rejection.INVALID_FIELD)) from None
     return document  # type: ignore[no-any-return]  # an object: every schema asked for says so
 
 

@@ -173,4 +173,4 @@ def _fitting(envelopes: list[str], room: int) -> list[Any]:
 def _why(error: Misbehaved | Rejected) -> tuple[str, str]:
     if isinstance(error, Rejected):
         return str(error.reason), error.detail
-    return "malformed", str(error)
+    return error.reason, str(error)
