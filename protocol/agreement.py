@@ -123,7 +123,7 @@ class Agreement:
 
     def resume(self, now: float) -> list[Effect]:
         """Begin anew what a restart cut short, after the journal was replayed into this machine."""
-        effects = [effect for effect in self.advance(now) if not isinstance(effect, Execute)]
+        effects: list[Effect] = [e for e in self.advance(now) if not isinstance(e, Execute)]
         self._executing = False
         current = self.rounds[self.attempt]
         waits = self._ended is None and self._me in current.committee and self._outcome is None
@@ -154,13 +154,29 @@ class Agreement:
         opponent = current.opponent(vote)
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
+        self._discount(now)
         standing = current.receive(vote, now)
         if standing is Standing.KNOWN:
             return []
+        self._discount(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
         if standing is Standing.OPPOSED and opponent is not None:
             return [Proven(evidence.of(opponent, vote)), *effects]
         return effects + self._give_up_attempts(now)
+
+    def _discount(self, now: float) -> None:
+        """Keep whoever failed an earlier attempt from closing the lists of this one early.
+
+        That is who revealed another outcome than this node's, or committed and did not reveal
+        where others did (correction 6f): such a member commits at once, and would shut out the
+        honest who execute.
+        """
+        if self._outcome is None or self.attempt == 0:
+            return
+        digest = messages.outcome_digest(self._outcome[0])
+        earlier = self.rounds[: self.attempt]
+        failed = {peer for r in earlier for peer in r.committee if r.failed_by(peer, digest)}
+        self.rounds[self.attempt].discount(frozenset(failed - {self._me}), now)
 
     def _certify(self, vote: Reveal) -> list[Effect]:
         attempt = vote.attempt

@@ -1,6 +1,5 @@
 """Certificates: assembled by anyone, checked offline by anyone (specification 4)."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,6 @@ from protocol.messages import Reveal, Task
 from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT, VERSION
 from protocol.wire import check_schema, read_document
-
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +39,21 @@ class Certificate:
 
 
 def verify_bytes(text: bytes, network: Network) -> Certificate:
-    """Return the certificate in `text` if it is valid for the network, else raise Rejected.
+    """Return the certificate in the bytes of a file if it is valid, else raise Rejected.
 
-    An exponent is written with a small e, as in canonical bytes: the large one would be the only
-    way to change a byte of a canonical certificate and leave its meaning.
+    The bytes must be the canonical ones (a line feed may follow them), so that none can change
+    unnoticed: `1E-7` and `1e-7`, or `0.1` and many other decimals, are one value in JSON.
     """
-    document = parse(text, DOCUMENT_LIMIT)
-    if b"E" in _STRING.sub(b"", text):
-        raise Rejected(Rejection.MALFORMED, "a number's exponent is written with E instead of e")
-    return verify(document, network)
+    found = verify(parse(text, DOCUMENT_LIMIT), network)
+    exact = found.encode()
+    if text not in (exact, exact + b"\n"):
+        shared = enumerate(zip(text, exact, strict=False))
+        place = next((i for i, (a, b) in shared if a != b), len(exact))
+        raise Rejected(
+            Rejection.NOT_CANONICAL,
+            f"the certificate is valid but not written canonically, from byte {place} on",
+        )
+    return found
 
 
 def verify(document: Json, network: Network) -> Certificate:

@@ -25,6 +25,7 @@ class Rejection(StrEnum):
     UNSORTED_VOTES = "unsorted-votes"
     TOO_FEW_VOTES = "too-few-votes"
     OUTCOMES_DIFFER = "outcomes-differ"
+    NOT_CANONICAL = "not-canonical"
     COMMITMENT_MISSING = "commitment-missing"
     NO_CONTRADICTION = "no-contradiction"
 

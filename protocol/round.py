@@ -51,6 +51,7 @@ class Round:
         self._grace = grace  # seconds, `commit_grace_seconds`
         self._standing: dict[_Slot, Vote] = {}
         self._opposed: dict[_Slot, list[Vote]] = {}
+        self._discounted: frozenset[str] = frozenset()
         self._me: str | None = None
         self._opening: Opening | None = None
         self._quorum_at: float | None = None
@@ -106,10 +107,17 @@ class Round:
         commits = self.commits
         if self._closed is not None or self._me not in commits:
             return
-        if self._quorum_at is None and len(commits) >= self.quorum:
+        counted = len(commits.keys() - self._discounted)
+        if self._quorum_at is None and counted >= self.quorum:
             self._quorum_at = now
         if len(commits) == len(self.committee):
             self._closed, self._reveal_at = commits, now
+
+    def discount(self, members: frozenset[str], now: float) -> None:
+        """Let the commits of `members` no longer start the first wait (correction 6f)."""
+        if members != self._discounted:
+            self._discounted = members
+            self._note_commits(now)
 
     # This node's part
 
@@ -174,6 +182,13 @@ class Round:
             reveal if isinstance(reveal, Reveal) else None,
             abstain if isinstance(abstain, Abstain) else None,
         )
+
+    def failed_by(self, peer: str, digest: str) -> bool:
+        """Whether a member revealed another outcome than `digest`, or none where others did."""
+        reveal = self._standing.get((peer, Reveal))
+        if isinstance(reveal, Reveal):
+            return reveal.digest != digest
+        return self.has(peer, Commit) and bool(self.reveals)
 
     def has(self, peer: str, kind: type[Vote]) -> bool:
         """Whether a vote of this kind of the peer stands."""

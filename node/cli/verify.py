@@ -14,28 +14,6 @@ from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT
 
 
-class NotCanonical(Exception):
-    """The file says what a certificate says, in other bytes."""
-
-
-def check(text: bytes, network: Network) -> Certificate:
-    """Return the certificate in the bytes of a file.
-
-    Raises Rejected if it is not valid for the network, and NotCanonical if its bytes are not
-    exactly the certificate's canonical ones: so no byte of a file can change unnoticed, not even to
-    another spelling of the same value.
-    """
-    certificate = verify_bytes(text, network)
-    exact = certificate.encode()
-    if text != exact:
-        place = next(
-            (i for i, pair in enumerate(zip(text, exact, strict=False)) if pair[0] != pair[1]),
-            min(len(text), len(exact)),
-        )
-        raise NotCanonical(f"not in canonical form, from byte {place} on")
-    return certificate
-
-
 @click.command()
 @click.argument("certificate", type=FILE)
 @options.network
@@ -50,8 +28,8 @@ def verify(certificate: Path, network: Path | None, audio: Path | None, as_json:
     """
     own = options.network_of(options.settings({"network": network}).network)
     try:
-        found = check(read(certificate, DOCUMENT_LIMIT), own)
-    except (Rejected, NotCanonical) as error:
+        found = verify_bytes(read(certificate, DOCUMENT_LIMIT), own)
+    except Rejected as error:
         raise Failure(Exit.UNVERIFIED, f"{certificate}: {error}") from None
     document, lines = _described(found, own)
     if audio is not None:

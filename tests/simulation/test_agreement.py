@@ -105,6 +105,22 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
     virtual.run(main)
 
 
+def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
+    """It closes the lists of attempt 0 early; in attempt 1 its commit starts no wait (6f)."""
+
+    async def main() -> None:
+        net = cast.network(4, commit_grace_seconds=1, attempt_seconds=60)
+        # Whichever three are chosen first, the liar and a quick one of them are done at once.
+        labels = ["liar@0.3", "honest@0.3", "honest@4", "honest@4"]
+        for seed in range(20, 26):
+            async with inhabited(seed, net, labels=labels) as world, world.client() as client:
+                result = await (await client.submit("text-to-music", cast.args())).result()
+                assert result.audio.tobytes() == waveform(cast.args())
+                assert cast.peer(0) not in result.certificate.signers
+
+    virtual.run(main)
+
+
 def test_a_crashed_member_catches_up_through_the_feeds() -> None:
     async def main() -> None:
         async with inhabited(6, cast.network()) as world:

@@ -1,0 +1,58 @@
+"""The liars of the test network: every one alters the audio in its own, consistent way."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from executor.fingerprint import described
+from executor.jobs import Execution, Job, ModelRef
+from node.execution import Readiness
+from scripts.liar import Liar, lie_of
+
+JOB = Job("0" * 64, "text-to-music", {}, ModelRef("m", "main", "0" * 64))
+SAMPLES = np.random.default_rng(1).uniform(-1, 1, (70_000, 1)).astype("<f4")  # two chunks
+
+
+class _Honest:
+    def __init__(self, folder: Path, outcome: dict[str, object]) -> None:
+        self._file, self._outcome = folder / "0.f32", outcome
+
+    async def start(self) -> Readiness:
+        return Readiness(True)
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        self._file.write_bytes(SAMPLES.tobytes())
+        return Execution(self._outcome, (self._file,), {})
+
+    async def close(self) -> None:
+        return
+
+
+async def _told(
+    folder: Path, index: int
+) -> tuple[object, np.ndarray[tuple[int], np.dtype[np.float32]]]:
+    honest = _Honest(folder, {"result": {"outputs": [described(SAMPLES, 16_000)]}})
+    execution = await Liar(honest, lie_of(index)).run(JOB, 1.0, lambda _: None)
+    return execution.outcome, np.fromfile(execution.files[0], "<f4")
+
+
+@pytest.mark.parametrize("index", range(1, 8))
+async def test_a_lie_is_consistent_in_itself(tmp_path: Path, index: int) -> None:
+    outcome, samples = await _told(tmp_path, index)
+    assert outcome == {"result": {"outputs": [described(samples.reshape(-1, 1), 16_000)]}}
+    assert not np.array_equal(samples, SAMPLES.ravel())
+    assert not np.signbit(samples[samples == 0]).any()
+
+
+async def test_every_liar_lies_in_its_own_way(tmp_path: Path) -> None:
+    told = {hashlib.sha256((await _told(tmp_path, i))[1].tobytes()).digest() for i in range(1, 8)}
+    assert len(told) == 7
+
+
+async def test_an_error_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    outcome: dict[str, object] = {"error": "generation-rejected"}
+    execution = await Liar(_Honest(tmp_path, outcome), lie_of(1)).run(JOB, 1.0, lambda _: None)
+    assert execution.outcome == outcome
