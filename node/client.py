@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node import logs
 from node.audio import Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.fetching import fetch
@@ -139,6 +140,8 @@ class Client:
         none is given). Transport, clock and entropy are the real ones unless a test says otherwise.
         Raises NoNode, or Rejected for a bad document.
         """
+        if not structlog.is_configured():  # used as a library: only what is wrong, on stderr
+            logs.configure("warning", "auto")
         document = network if isinstance(network, Network) else Network.parse(network)
         own = key or Ed25519PrivateKey.generate()
         carrier = transport or _libp2p(own)
