@@ -64,8 +64,11 @@ class Result:
         for index, waveform in enumerate(self.waveforms):
             target = numbered(Path(path), index)
             draft = target.with_name(f".{target.name}.part")
-            waveform.write(draft)
-            written.append(draft.replace(target))
+            try:
+                waveform.write(draft)
+                written.append(draft.replace(target))
+            finally:
+                draft.unlink(missing_ok=True)
         return written
 
 

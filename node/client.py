@@ -24,7 +24,7 @@ from node import logs
 from node.audio import Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.fetching import fetch
-from node.links import keep_connected
+from node.links import keep_connected, peer_in
 from node.outputs import blobs_of, outputs_of
 from node.requests import Misbehaved, Refused, Status, ask
 from node.tracking import NoAgreement, Sighting, Tracking
@@ -138,11 +138,13 @@ class Client:
 
         `network` is the document, parsed or as bytes; `key` signs the tasks (a fresh one is made if
         none is given). Transport, clock and entropy are the real ones unless a test says otherwise.
-        Raises NoNode, or Rejected for a bad document.
+        Raises NoNode, ValueError for a bad address, Rejected for a bad document.
         """
         if not structlog.is_configured():  # used as a library: only what is wrong, on stderr
             logs.configure("warning", "auto")
         document = network if isinstance(network, Network) else Network.parse(network)
+        for address in peers:
+            peer_in(address)
         own = key or Ed25519PrivateKey.generate()
         carrier = transport or _libp2p(own)
         client = Client(document, carrier, own, clock or SystemClock(), entropy, peers)
@@ -272,7 +274,8 @@ class Client:
     async def fetch(self, certificate: Certificate) -> Result:
         """Fetch and check what a certificate vouches for, signers' copies first.
 
-        Raises GenerationFailed for an agreed error, Unavailable if no peer serves the bytes.
+        Raises GenerationFailed for an agreed error, Unavailable if no peer serves the bytes, and
+        AudioMismatch for bytes that are not what the certificate says of them.
         """
         if "error" in certificate.outcome:
             raise GenerationFailed(str(certificate.outcome["error"]), certificate)

@@ -141,6 +141,7 @@ class Node:
             self.act(step())
         except sqlite3.Error as error:
             log.error("the store failed", error=str(error))
+            self._timetable.set()  # the coordinator tries the step's task again soon
 
     # Listener
 
@@ -223,8 +224,13 @@ class Node:
             outcome, blobs = {"error": "generation-rejected"}, ()
             for file in execution.files:
                 file.unlink()
-        for file, blob in zip(execution.files, blobs, strict=False):
-            await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)
+        try:
+            for file, blob in zip(execution.files, blobs, strict=False):
+                await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)
+        except OSError as error:  # a full disk, say: no vote for what this node could not serve
+            log.error("output not kept", task=task.id, error=str(error))
+            self.failed(task, Abstention.WORKER_DIED)
+            return
         self._progress.pop(task.id, None)
         self._guarded(lambda: self._coordinator.executed(task.id, outcome, trace))
 

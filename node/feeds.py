@@ -17,6 +17,7 @@ from protocol.errors import Rejected, Rejection
 log = structlog.get_logger("feeds")
 
 BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
+BATCHES = 64  # read in one go: an endless feed costs its share of time, no more
 PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
 
 # What an honest node may have accepted though we do not, now or any more.
@@ -70,8 +71,9 @@ class Feeds:
                 greeted = greeted or await self._same_network(peer)
                 if not greeted:
                     return
-                while await self.read(peer):
-                    pass
+                for _ in range(BATCHES):
+                    if not await self.read(peer):
+                        break
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("feed not read", peer=peer, error=str(error))
                 pause *= PATIENCE

@@ -38,7 +38,7 @@ async def fetch(
         except (Refused, Misbehaved, ConnectionError) as error:
             log.warning("blob not served", peer=peer, sha256=blob.sha256, error=str(error))
             failures.append(f"{peer}: {error}")
-            if not blob.chunks and progress.done:
+            if progress.done and (not blob.chunks or progress.done == blob.size):
                 break  # nothing says which of the bytes were wrong
     raise Unavailable("; ".join(failures) or "no peer is connected")
 
@@ -51,8 +51,8 @@ class _Progress:
 
     def add(self, chunk: bytes) -> None:
         """Count a chunk, or raise Misbehaved if it is not the blob's."""
-        chunks = self.blob.chunks
-        if chunks and hashlib.sha256(chunk).hexdigest() != chunks[self.done // CHUNK]:
+        chunks, place = self.blob.chunks, self.done // CHUNK
+        if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
             raise Misbehaved(f"the chunk at {self.done} does not have its hash")
         self._whole.update(chunk)
         self.done += len(chunk)

@@ -1,6 +1,7 @@
 """What this node answers to other peers: the six protocols of specification 7."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -85,6 +86,9 @@ class Serving:
             await refuse(stream, Status.INVALID, *_why(error))
         except Busy as busy:
             await refuse(stream, Status.BUSY, "busy", str(busy))
+        except sqlite3.Error as error:
+            log.error("the store failed", error=str(error))
+            await refuse(stream, Status.INTERNAL, "store", "this node's store failed")
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
         await answer(stream, self._host.greeting())

@@ -257,10 +257,13 @@ class Store:
 
 def open_store(path: Path | str, network: str) -> Store:
     """Open or create the database at `path` for one network. Raises StoreError."""
+    connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=5)
         return Store(connection, network)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StoreError) as error:
+        if connection is not None:
+            connection.close()
         raise StoreError(f"the database {path} cannot be used: {error}") from error
 
 
@@ -275,7 +278,10 @@ def _prepare(db: sqlite3.Connection, network: str) -> None:
         )
     if version == 0:
         _create(db, network)
-    (kept,) = db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()
+    about = dict(db.execute("SELECT name, value FROM about").fetchall())
+    kept = about.get("network")
+    if kept is None or "feed" not in about:
+        raise StoreError("the database is damaged: it does not say what it is for")
     if kept != network:
         raise StoreError(
             f"the database belongs to network {kept}, not {network}: choose another data folder"

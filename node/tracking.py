@@ -27,6 +27,7 @@ from protocol.network import Network
 log = structlog.get_logger("tracking")
 
 RETRY = 0.3  # seconds before a node that does not know the task yet, or went away, is asked again
+LONGEST_PAUSE = 5.0  # seconds; for a node that has ended the task and is asked all the same
 PATIENCE = 5.0  # seconds in which a task may still reach the nodes that do not know it
 LATE = 5.0  # seconds after the deadline in which the last votes may still arrive
 
@@ -159,6 +160,7 @@ class Tracking:
 
     async def _follow(self, peer: str, seen: "asyncio.Queue[Sighting | None]") -> None:
         """Pass on one node's frames, and fetch its votes whenever its state changes."""
+        pause = RETRY
         while True:
             try:
                 async with asking(self._transport, peer, "watch", {"task": self._id}) as stream:
@@ -173,7 +175,9 @@ class Tracking:
                             break
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("not watched", peer=peer, error=str(error))
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(pause)
+            said = self._said.get(peer)
+            pause = min(2 * pause, LONGEST_PAUSE) if said and said.terminal else RETRY
             await self._look(peer)
             seen.put_nowait(None)
 

@@ -1,0 +1,198 @@
+"""The composition root: real parts from real settings, wired but not run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor.models import EMBEDDED
+from node.app import UnusableNetwork, build, read_network
+from node.blobs import Blobs
+from node.clock import SystemClock
+from node.config import Settings
+from node.daemon import Node, Options, Parts
+from node.execution import Executor
+from node.store import StoreError, open_store
+from node.transport.libp2p import Libp2pTransport
+from node.worker import NoWorker, Worker
+from protocol.canonical import canonical
+from tests import cast
+
+PEERS = (f"/ip4/127.0.0.1/tcp/4001/p2p/{cast.peer(1)}",)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    network = tmp_path / "network.json"
+    network.write_bytes(canonical(cast.network_document()))
+    return Settings(
+        data_dir=tmp_path / "home" / "node",
+        network=network,
+        key=tmp_path / "key.pem",
+        models_dir=(tmp_path / "models",),
+        listen="/ip4/127.0.0.1/tcp/0",
+        announce=(),
+        peers=PEERS,
+        max_queue=3,
+        feed_seconds=7.5,
+        log_level="info",
+        log_format="auto",
+    )
+
+
+@contextmanager
+def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Node, Parts, Options]]:
+    """A node with what it was built from; its store is closed at the end."""
+    node = build(settings, cast.key(index), **more)
+    parts: Parts = node._parts
+    try:
+        yield node, parts, node._options
+    finally:
+        parts.store.close()
+
+
+def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
+    with built(settings) as (_, parts, options):
+        assert isinstance(parts.executor, Worker)
+        assert isinstance(parts.transport, Libp2pTransport)
+        assert isinstance(parts.blobs, Blobs)
+        assert isinstance(parts.clock, SystemClock)
+        assert parts.coordinator.me == parts.transport.peer == cast.peer(0)
+        assert parts.coordinator.network.id == cast.network().id
+        assert options.peers == PEERS
+        assert (options.max_queue, options.feed_seconds) == (3, 7.5)
+
+
+def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings) -> None:
+    with built(settings):
+        found = {path.name for path in settings.data_dir.iterdir() if path.suffix[:7] != ".sqlite-"}
+        assert {"node.sqlite", "blobs", "scratch"} <= found
+
+
+def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
+    with built(settings) as (_, parts, _options):
+        feed = parts.store.feed_id
+        parts.store.put_cursor("peer", "feed", 3)
+    with built(settings) as (_, parts, _options):
+        assert parts.store.feed_id == feed
+        assert parts.store.cursor("peer") == ("feed", 3)
+
+
+def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:
+    with built(settings) as (node, _, _options):
+        greeting = node.greeting()
+        assert greeting["ready"] is False
+        assert greeting["class"] == cast.CLASS
+        assert greeting["models"] == [EMBEDDED]
+
+
+def test_a_key_outside_the_roster_never_executes(settings: Settings) -> None:
+    with built(settings, 40) as (node, parts, _options):
+        assert isinstance(parts.executor, NoWorker)
+        assert node.greeting()["class"] is None
+        assert not (settings.data_dir / "scratch").exists()
+
+
+def test_the_executor_may_be_wrapped(settings: Settings) -> None:
+    wrapped: list[Executor] = []
+
+    def alter(executor: Executor) -> Executor:
+        wrapped.append(executor)
+        return NoWorker()
+
+    with built(settings, alter=alter) as (_, parts, _options):
+        assert isinstance(parts.executor, NoWorker)
+        assert [type(executor) for executor in wrapped] == [Worker]
+
+
+def test_what_a_killed_process_left_is_removed(settings: Settings) -> None:
+    """The worker's own folder may stay; it is made anew for each worker anyhow."""
+    scratch = settings.data_dir / "scratch"
+    (scratch / "home" / "hub").mkdir(parents=True)
+    (scratch / "0123-0.f32").write_bytes(bytes(100))
+    blobs = settings.data_dir / "blobs"
+    blobs.mkdir()
+    (blobs / "incoming-0123").write_bytes(bytes(100))
+    with built(settings):
+        assert [path for path in scratch.rglob("*") if path.is_file()] == []
+        assert list(blobs.iterdir()) == []
+
+
+def test_only_models_that_are_on_disk_are_announced(settings: Settings) -> None:
+    document = cast.network_document()
+    (listed,) = document["models"]
+    document["models"] = [listed, {**listed, "id": "org/there"}, {**listed, "id": "org/absent"}]
+    settings.network.write_bytes(canonical(document))
+    (settings.models_dir[0] / "org" / "there").mkdir(parents=True)
+    with built(settings) as (_, _parts, options):
+        assert options.models == (EMBEDDED, "org/there")
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"\xff not json")
+
+
+def _wrong(path: Path) -> None:
+    path.write_bytes(canonical({**cast.network_document(), "version": 2}))
+
+
+def _unlisted(path: Path) -> None:
+    document = cast.network_document()
+    document["roster"][2]["class"] = "gpu"
+    path.write_bytes(canonical(document))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_missing, "No such file"),
+        (_folder, "Is a directory"),
+        (_garbage, "not UTF-8"),
+        (_wrong, "version"),
+        (_unlisted, r"roster\[2\].class"),
+    ],
+)
+def test_a_network_document_that_cannot_be_used_says_why(
+    settings: Settings, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(settings.network)
+    with pytest.raises(UnusableNetwork, match=words) as unusable:
+        build(settings, cast.key(0))
+    assert str(settings.network) in str(unusable.value)
+    assert not settings.data_dir.exists(), "nothing is made for a network that cannot be used"
+
+
+def test_a_good_network_document_is_read(settings: Settings) -> None:
+    assert read_network(settings.network).id == cast.network().id
+
+
+def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with built(settings):
+        pass
+    other = tmp_path / "other.json"
+    other.write_bytes(canonical(cast.network_document(3)))
+    with pytest.raises(StoreError, match="belongs to network"):
+        build(replace(settings, network=other), cast.key(0))
+
+
+def test_a_data_folder_that_cannot_be_made_is_an_error_of_the_system(settings: Settings) -> None:
+    with pytest.raises(OSError, match="Not a directory"):
+        build(replace(settings, data_dir=settings.network / "node"), cast.key(0))
+
+
+def test_the_store_of_a_node_is_that_of_its_network(settings: Settings) -> None:
+    with built(settings):
+        pass
+    open_store(settings.data_dir / "node.sqlite", cast.network().id).close()

@@ -1,0 +1,375 @@
+"""One node whole: what it says of itself, what it survives, and how it ends."""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import schemas
+from executor.jobs import Execution, Job
+from node.blobs import Blobs
+from node.coordinator import Coordinator
+from node.daemon import AGENT, Node, Options, Parts, topics
+from node.execution import Readiness
+from node.store import Store
+from node.transport.base import Verdict
+from node.transport.memory import MemoryNetwork, MemoryTransport
+from protocol.effects import State
+from protocol.messages import Task
+from protocol.network import Network
+from tests import cast
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.world import manifest
+
+PAYLOAD = bytes((0, 0, 0, 0x3F)) * 100
+SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
+
+
+class Workshop:
+    """An executor that writes real files; each job takes ten seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.closed = folder, False
+        self.readiness = Readiness(True)
+        self.raises: Exception | None = None
+        self.shares = [0.101, 0.104, 0.5]
+
+    async def start(self) -> Readiness:
+        return self.readiness
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        for share in self.shares:
+            progress(share)
+        await asyncio.sleep(10)
+        if self.raises is not None:
+            raise self.raises
+        path = self.folder / f"{job.task}.f32"
+        path.write_bytes(PAYLOAD)
+        return Execution({"result": manifest(PAYLOAD)}, (path,), {"seconds": 1})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Scene:
+    """One node alone in its network, or a node that is in no roster."""
+
+    net: Network
+    node: Node
+    store: Store
+    blobs: Blobs
+    workshop: Workshop
+    medium: MemoryNetwork
+    coordinator: Coordinator
+    running: asyncio.Task[None]
+
+    def submit(self, **changes: Any) -> Task:
+        return self.node.submitted(cast.task(self.net, **changes).envelope.encode())
+
+    def state(self, task: Task) -> State | None:
+        standing = self.store.state(task.id)
+        return None if standing is None else standing[0]
+
+    async def listen(self) -> Recorder:
+        """Another peer, connected, that hears the node's gossip."""
+        recorder = Recorder()
+        other = MemoryTransport(self.medium, cast.peer(1000))
+        await other.start(recorder, topics(self.net.id), ())
+        await other.dial(f"/memory/0/p2p/{self.coordinator.me}")
+        return recorder
+
+
+def solo(**parameters: Any) -> Network:
+    return cast.network(1, committee_size=1, **parameters)
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, net: Network, index: int = 0, prepare: Callable[[Workshop], None] | None = None
+) -> AsyncIterator[Scene]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
+    dice = random.Random(1)
+    store, blobs = Store(connection, net.id), Blobs(folder / "blobs")
+    coordinator = Coordinator(net, cast.key(index), store, clock, dice.randbytes)
+    medium, workshop = MemoryNetwork(dice), Workshop(folder)
+    if prepare is not None:
+        prepare(workshop)
+    transport = MemoryTransport(medium, cast.peer(index))
+    parts = Parts(coordinator, store, blobs, transport, workshop, clock, dice)
+    node = Node(parts, Options(models=(cast.MODEL,)))
+    task = asyncio.create_task(node.run())
+    await node.started.wait()
+    await asyncio.sleep(0.1)
+    try:
+        yield Scene(net, node, store, blobs, workshop, medium, coordinator, task)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
+            await task
+        connection.close()
+
+
+Test = Callable[[Scene], Awaitable[None]]
+
+
+def play(
+    tmp_path: Path,
+    test: Test,
+    net: Network | None = None,
+    index: int = 0,
+    prepare: Callable[[Workshop], None] | None = None,
+) -> None:
+    async def main() -> None:
+        async with running(tmp_path, net or solo(), index, prepare) as scene:
+            await test(scene)
+
+    virtual.run(main)
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list(folder.glob("*.f32"))
+
+
+def content(scene: Scene) -> bytes:
+    with scene.blobs.open(SHA256) as blob:
+        return blob.read()
+
+
+def test_the_topics_are_those_of_the_specification() -> None:
+    assert topics("0123") == ("/helium/1/0123/tasks", "/helium/1/0123/votes")
+
+
+def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        heard = await scene.listen()
+        task = scene.submit()
+        assert scene.state(task) is State.EXECUTING
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED
+        assert content(scene) == PAYLOAD
+        assert left_in(tmp_path) == [], "the blobs have taken the file over"
+        tasks, votes = topics(scene.net.id)
+        sent = [text.encode() for _, text in scene.store.feed(0, 10)]
+        assert [(topic, payload) for _, topic, payload in heard.gossip] == [
+            (tasks, sent[0]),
+            (votes, sent[1]),
+            (votes, sent[2]),
+        ]
+        assert scene.submit().id == task.id, "a repeat is answered alike"
+        await asyncio.sleep(30)
+        assert len(scene.store.feed(0, 10)) == 3
+
+    play(tmp_path, test)
+
+
+def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+        (certificate,) = scene.store.certificates(task.id)
+        votes: Any = certificate["votes"]
+        assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
+        assert left_in(tmp_path) == []
+        assert not scene.blobs.has(SHA256)
+
+    play(tmp_path, test, solo(max_output_bytes=len(PAYLOAD) - 1))
+    play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
+
+
+async def accepted(scene: Scene) -> None:
+    task = scene.submit()
+    await asyncio.sleep(30)
+    assert scene.state(task) is State.AGREED
+
+
+# What it says of itself
+
+
+def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        greeting = scene.node.greeting()
+        assert greeting == {
+            "network": scene.net.id,
+            "agent": AGENT,
+            "class": cast.CLASS,
+            "ready": True,
+            "reasons": [],
+            "models": [cast.MODEL],
+        }
+        schemas.check("hello-answer", greeting)
+
+    play(tmp_path, test)
+
+
+def test_whoever_is_in_no_roster_has_no_class(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        assert scene.node.greeting()["class"] is None
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.WAITING, "it keeps the round and takes no part"
+
+    play(tmp_path, test, index=5)
+
+
+def test_reasons_fit_the_greeting(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        greeting = scene.node.greeting()
+        assert greeting["ready"] is False
+        schemas.check("hello-answer", greeting)
+        task = scene.submit()
+        await asyncio.sleep(1)
+        assert scene.store.entries(task.id)[-1].type == "abstain"
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.readiness = Readiness(False, ("self-test: " + "x" * 900, "runtime: torch"))
+
+    play(tmp_path, test, prepare=prepare)
+
+
+# Progress
+
+
+def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        told: list[float] = []
+        task = scene.submit()
+
+        async def watch() -> None:
+            while True:
+                event = scene.node.changes(task.id)
+                told.append(scene.node.progress(task.id))
+                await event.wait()
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(30)
+        watching.cancel()
+        assert told[0] == 0.0
+        assert told == sorted(told)
+        assert told[-1] == 1.0
+        assert 0.5 in told
+
+    play(tmp_path, test)
+
+
+def test_a_step_of_less_than_a_percent_is_no_change(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        task = cast.task(scene.net)
+        seen = []
+        for share in (0.101, 0.104, 0.11):
+            event = scene.node.changes(task.id)
+            scene.node.progressed(task, share)
+            seen.append(event.is_set())
+        assert seen == [True, False, True]
+        assert scene.node.progress(task.id) == 0.11
+
+    play(tmp_path, test)
+
+
+# What it survives
+
+
+def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        tasks, votes = topics(scene.net.id)
+        payload = cast.task(scene.net).envelope.encode()
+        assert scene.node.judge(tasks, payload) is Verdict.ACCEPT
+        assert scene.node.judge(votes, payload) is Verdict.REJECT
+
+    play(tmp_path, test)
+
+
+def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        stale = cast.task(scene.net, now=cast.START - 1000, deadline=60)
+        for payload in (stale.envelope.encode(), b"garbage"):
+            scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+        assert scene.store.feed(0, 10) == []
+        assert not scene.running.done()
+
+    play(tmp_path, test)
+
+
+def test_a_store_that_fails_costs_a_step_and_not_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        def broken(*args: Any, **kwargs: Any) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        payload = cast.task(scene.net).envelope.encode()
+        with monkeypatch.context() as patch:
+            patch.setattr(scene.store, "append", broken)
+            scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+        assert scene.store.feed(0, 10) == []
+        scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+        await asyncio.sleep(5)
+        with monkeypatch.context() as patch:
+            patch.setattr(scene.store, "append", broken)
+            await asyncio.sleep(20)  # the execution ends in the meantime
+        assert not scene.running.done()
+        await asyncio.sleep(60)
+        assert scene.state(cast.task(scene.net)) is State.AGREED
+
+    play(tmp_path, test)
+
+
+# How it ends
+
+
+def test_a_stopped_node_is_gone(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        scene.submit()
+        await asyncio.sleep(1)
+        scene.running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await scene.running
+        assert scene.workshop.closed
+        assert scene.medium.transport(cast.peer(0)) is None
+
+    play(tmp_path, test)
+
+
+def test_a_fault_of_the_executor_ends_the_node(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        scene.submit()
+        with pytest.raises(BaseExceptionGroup) as ended:
+            await asyncio.wait_for(asyncio.shield(scene.running), 60)
+        assert ended.group_contains(RuntimeError, match="a bug")
+        assert scene.workshop.closed
+        assert scene.medium.transport(cast.peer(0)) is None
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.raises = RuntimeError("a bug")
+
+    play(tmp_path, test, prepare=prepare)
+
+
+def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, solo()) as scene:
+            taken = MemoryTransport(scene.medium, cast.peer(0))
+            parts = Parts(
+                scene.coordinator,
+                scene.store,
+                scene.blobs,
+                taken,
+                scene.workshop,
+                virtual.VirtualClock(asyncio.get_running_loop(), cast.START),
+                random.Random(1),
+            )
+            with pytest.raises(OSError, match="is running already"):
+                await Node(parts, Options()).run()
+
+    virtual.run(main)

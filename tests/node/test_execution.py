@@ -1,0 +1,302 @@
+"""The queue in front of an executor: order, room, removal, and what becomes of every end."""
+
+import asyncio
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from executor.errors import Abstained, Reason
+from executor.jobs import Execution, Job, ModelRef
+from node.coordinator import Run
+from node.execution import Executions, Readiness
+from protocol.messages import Abstention, Task
+from tests import cast
+from tests.simulation import virtual
+
+NET = cast.network()
+RESULT = Execution({"error": "generation-rejected"}, (), {"seconds": 1})
+SECONDS = 10.0  # that a job takes, in virtual time
+
+
+class Script:
+    """An executor and a sink that write down what happens to them."""
+
+    def __init__(self) -> None:
+        self.readiness = Readiness(True)
+        self.raises: BaseException | None = None
+        self.jobs: list[tuple[Job, float]] = []
+        self.events: list[tuple[str, object]] = []
+
+    async def start(self) -> Readiness:
+        await asyncio.sleep(1)
+        return self.readiness
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        self.jobs.append((job, seconds))
+        self.events.append(("run", job.task))
+        try:
+            progress(0.5)
+            await asyncio.sleep(SECONDS)
+        except asyncio.CancelledError:
+            self.events.append(("cancelled", job.task))
+            raise
+        if self.raises is not None:
+            raise self.raises
+        return RESULT
+
+    async def close(self) -> None:
+        return
+
+    async def executed(self, task: Task, execution: Execution) -> None:
+        assert execution is RESULT
+        await asyncio.sleep(1)  # files are moved
+        self.events.append(("executed", task.id))
+
+    def failed(self, task: Task, reason: Abstention) -> None:
+        self.events.append((str(reason), task.id))
+
+    def progressed(self, task: Task, fraction: float) -> None:
+        self.events.append(("progressed", (task.id, fraction)))
+
+    def told(self, *kinds: str) -> list[tuple[str, object]]:
+        return [(kind, what) for kind, what in self.events if kind in kinds]
+
+
+Test = Callable[[Executions, Script], Awaitable[None]]
+Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
+
+
+def task(number: int) -> Task:
+    return cast.task(NET, nonce=number)
+
+
+def run_of(number: int, seconds: float = 600) -> Run:
+    return Run(task(number), cast.START + seconds)
+
+
+@asynccontextmanager
+async def working(executions: Executions) -> AsyncIterator[asyncio.Task[None]]:
+    worker = asyncio.create_task(executions.work())
+    try:
+        yield worker
+    finally:
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+
+
+async def no_inputs(task: Task) -> tuple[Path, ...]:
+    return ()
+
+
+def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> Executions:
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
+    return Executions(NET, script, script, clock, max_queue, inputs)
+
+
+def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
+    async def main() -> None:
+        acting = script or Script()
+        executions = executions_of(acting, max_queue)
+        async with working(executions):
+            await asyncio.sleep(1.5)
+            await test(executions, acting)
+
+    virtual.run(main)
+
+
+def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        numbers = [3, 1, 2]
+        for number in numbers:
+            executions.add(run_of(number))
+        await asyncio.sleep(60)
+        ids = [task(number).id for number in numbers]
+        expected = [event for id_ in ids for event in (("run", id_), ("executed", id_))]
+        assert script.told("run", "executed") == expected
+
+    play(test, max_queue=3)
+
+
+def test_the_job_is_what_the_task_and_the_network_say() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(1, seconds=101.5))
+        await asyncio.sleep(1)
+        ((job, seconds),) = script.jobs
+        limits = MappingProxyType({"max_new_tokens": 1503, "num_return_sequences": 4})
+        model = ModelRef(cast.MODEL, "main", "d" * 64, limits)
+        assert job == Job(task(1).id, "text-to-music", cast.args(), model, ())
+        assert seconds == pytest.approx(100)
+        assert script.told("progressed") == [("progressed", (task(1).id, 0.5))]
+
+    play(test)
+
+
+def test_a_task_is_queued_and_run_once() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        for number in (1, 2):  # the one runs, the other waits
+            executions.add(run_of(number))
+        await asyncio.sleep(60)
+        assert len(script.jobs) == 2
+        executions.add(run_of(1))  # a third attempt at it is a new run
+        await asyncio.sleep(60)
+        assert len(script.jobs) == 3
+
+    play(test)
+
+
+def test_a_full_queue_is_busy() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(0))
+        await asyncio.sleep(1)  # it runs; two may wait
+        for number in (1, 2, 3):
+            executions.add(run_of(number))
+        assert script.told("busy") == [("busy", task(3).id)]
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(n).id for n in (0, 1, 2)]
+
+    play(test)
+
+
+def test_a_removed_task_is_not_run() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        executions.remove(task(2).id)
+        executions.remove(task(9).id)  # never heard of
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(1).id]
+        assert script.told("executed", "cancelled") == [("executed", task(1).id)]
+
+    play(test)
+
+
+def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        executions.remove(task(1).id)
+        await asyncio.sleep(60)
+        first, second = task(1).id, task(2).id
+        assert script.told("run", "cancelled", "executed", *Abstention) == [
+            ("run", first),
+            ("cancelled", first),
+            ("run", second),
+            ("executed", second),
+        ]
+
+    play(test)
+
+
+@pytest.mark.parametrize("reason", typing.get_args(Reason))
+def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Reason) -> None:
+    assert reason in list(Abstention)
+
+    async def test(executions: Executions, script: Script) -> None:
+        script.raises = Abstained(reason, "in detail")
+        executions.add(run_of(1))
+        await asyncio.sleep(SECONDS + 1)
+        script.raises = None
+        executions.add(run_of(2))
+        await asyncio.sleep(SECONDS + 2)
+        assert script.told("executed", *Abstention) == [
+            (reason, task(1).id),
+            ("executed", task(2).id),
+        ]
+
+    play(test)
+
+
+def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(1))
+        executions.add(run_of(2, seconds=5))
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(1).id]
+        assert script.told("timeout") == [("timeout", task(2).id)]
+
+    play(test)
+
+
+def test_an_executor_that_is_not_ready_runs_nothing() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        assert executions.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+        executions.add(run_of(1))
+        await asyncio.sleep(1)
+        assert script.told("busy") == [("busy", task(1).id)]
+        assert not script.jobs
+
+    script = Script()
+    script.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+    play(test, script)
+
+
+def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script)
+        assert not executions.readiness.ok
+        assert "starting" in executions.readiness.reasons[0]
+        async with working(executions):
+            executions.add(run_of(1))
+            await asyncio.sleep(0.5)
+            assert not script.events
+            await asyncio.sleep(1)
+            assert script.told("run")
+            assert executions.readiness.ok
+
+    virtual.run(main)
+
+
+def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None:
+    async def inputs(task: Task) -> tuple[Path, ...]:
+        if task.id == cast.task(NET, nonce=1).id:
+            raise Abstained("input-missing")
+        return (Path("song.wav"),)
+
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script, inputs=inputs)
+        async with working(executions):
+            executions.add(run_of(1))
+            executions.add(run_of(2))
+            await asyncio.sleep(5)
+            assert script.told("input-missing") == [("input-missing", task(1).id)]
+            assert [job.inputs for job, _ in script.jobs] == [(Path("song.wav"),)]
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no space left")])
+def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
+    async def main() -> None:
+        script = Script()
+        script.raises = fault
+        executions = executions_of(script)
+        executions.add(run_of(1))
+        with pytest.raises(type(fault), match=str(fault)):
+            await executions.work()
+        assert script.told("executed", *Abstention) == []
+
+    virtual.run(main)
+
+
+def test_stopping_the_work_stops_the_running_job() -> None:
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script)
+        async with working(executions):
+            executions.add(run_of(1))
+            await asyncio.sleep(3)
+        assert script.told("cancelled") == [("cancelled", task(1).id)]
+
+    virtual.run(main)

@@ -1,0 +1,377 @@
+"""Feeds bring what gossip lost; a lying feed brings nothing, and costs nothing but a log line."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node import requests
+from node.coordinator import Action, Coordinator
+from node.feeds import BATCH, PATIENCE, Feeds
+from node.requests import Misbehaved, answer, read_document
+from node.store import Store
+from node.transport.base import Stream
+from node.transport.memory import Link, MemoryNetwork, MemoryTransport
+from protocol import messages
+from protocol.canonical import Document
+from protocol.committee import committees
+from protocol.effects import State
+from protocol.messages import Task
+from tests import cast
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.world import Weather, inhabited
+
+NET = cast.network()
+ME, LIAR = cast.peer(0), cast.peer(1)
+SECONDS = 5.0  # between readings
+
+
+@dataclass
+class Bench:
+    """One node that reads one other's feed; `feed` says what that one answers."""
+
+    store: Store
+    coordinator: Coordinator
+    mine: MemoryTransport
+    asked: list[Any] = field(default_factory=list)
+    network: str = NET.id
+    acted: list[Action] = field(default_factory=list)
+    faults: int = 0  # store failures still to come
+    feed: Callable[[Any], Document] = lambda request: nothing("f")
+    feeds: Feeds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feeds = Feeds(self.mine, self.coordinator, self.store, SECONDS, self.act)
+
+    async def read(self) -> bool:
+        return await self.feeds.read(LIAR)
+
+    def act(self, actions: list[Action]) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        self.acted += actions
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        name = protocol.rpartition("/")[2]
+        request = await read_document(stream, f"{name}-request")
+        if name == "feed":
+            self.asked.append(request)
+            await answer(stream, self.feed(request))
+            return
+        greeting: Document = {
+            "agent": "a",
+            "class": None,
+            "ready": True,
+            "reasons": [],
+            "models": [],
+        }
+        await answer(stream, {**greeting, "network": self.network})
+
+
+def batch(feed: str, cursor: int, *found: Any) -> Document:
+    """An answer with messages, or with documents of any kind."""
+    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in found]
+    return {"feed": feed, "cursor": cursor, "envelopes": documents}
+
+
+def nothing(feed: str, cursor: int = 0) -> Document:
+    return batch(feed, cursor)
+
+
+@asynccontextmanager
+async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
+    dice = random.Random(1)
+    medium = MemoryNetwork(dice)
+    store = Store(connection, NET.id)
+    coordinator = Coordinator(NET, cast.key(0), store, clock, dice.randbytes, max_open)
+    mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
+    bench = Bench(store, coordinator, mine)
+    await mine.start(Recorder(), (), ())
+    protocols = [requests.protocol_id(name) for name in requests.NAMES]
+    await other.start(Recorder(bench.serve), (), protocols)
+    await mine.dial(other.addresses[0])
+    try:
+        yield bench
+    finally:
+        bench.feeds.close()
+        await mine.stop()
+        await other.stop()
+        connection.close()
+
+
+def on_bench(test: Callable[[Bench], Awaitable[None]], max_open: int = 1000) -> None:
+    async def main() -> None:
+        async with reading(max_open) as bench:
+            await test(bench)
+
+    virtual.run(main)
+
+
+def votes(task: Task, count: int = 2) -> list[Any]:
+    return [cast.abstain(NET, task, peer) for peer in committees(NET, task)[0][:count]]
+
+
+# What an honest feed gives
+
+
+def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
+    async def main() -> None:
+        weather = Weather(Link(loss=1.0))
+        async with inhabited(1, cast.network(), weather) as world, world.client() as client:
+            task = await client.submit("text-to-music", cast.args())
+            await asyncio.sleep(120)
+            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+            feeds = [{text for _, text in i.store.feed(0, 100)} for i in world.inhabitants]
+            assert all(feed == feeds[0] for feed in feeds), "they converge on all of it"
+
+    virtual.run(main)
+
+
+def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        found = [task, *votes(task)]
+
+        def feed(request: Any) -> Document:
+            at = request["cursor"] if request["feed"] == "f" else 0
+            return batch("f", min(at + 2, 3), *found[at : at + 2])
+
+        bench.feed = feed
+        assert await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 2)
+        assert await bench.read()
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 3)
+        assert [(r["feed"], r["cursor"]) for r in bench.asked] == [("", 0), ("f", 2), ("f", 3)]
+        assert {r["limit"] for r in bench.asked} == {BATCH}
+        kept = [text.encode() for _, text in bench.store.feed(0, 10)]
+        assert kept == [message.envelope.encode() for message in found]
+        assert bench.acted
+
+    on_bench(test)
+
+
+def test_another_feed_of_the_same_peer_starts_anew() -> None:
+    """The peer lost its store: what it gives now has cursors of its own."""
+
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "old", 500)
+        bench.feed = lambda request: batch("new", 1, cast.task(NET))
+        assert await bench.read()
+        assert bench.store.cursor(LIAR) == ("new", 1)
+        bench.feed = lambda request: nothing("newer")
+        assert not await bench.read()
+
+    on_bench(test)
+
+
+def test_what_is_known_already_is_passed_over() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        for cursor in (2, 4):
+            bench.feed = lambda request, cursor=cursor: batch(  # type: ignore[misc]
+                "f", cursor, task, *votes(task, 1)
+            )
+            assert await bench.read()
+        assert len(bench.store.feed(0, 10)) == 2
+        assert bench.store.cursor(LIAR) == ("f", 4)
+
+    on_bench(test)
+
+
+def test_what_an_honest_node_took_in_time_and_we_cannot_is_passed_over() -> None:
+    async def test(bench: Bench) -> None:
+        late = cast.task(NET, now=cast.START - 1000, deadline=60)
+        good = cast.task(NET)
+        bench.feed = lambda request: batch("f", 4, late, *votes(late), good)
+        assert await bench.read()
+        assert [text.encode() for _, text in bench.store.feed(0, 10)] == [good.envelope.encode()]
+
+    on_bench(test)
+
+
+def test_a_task_from_the_future_is_asked_for_again() -> None:
+    """Clocks differ: what comes too early for this one is not lost."""
+
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET, now=cast.START + 70)
+        bench.feed = lambda request: batch("f", 3, task, *votes(task))
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        await asyncio.sleep(15)
+        assert await bench.read()
+        assert len(bench.store.feed(0, 10)) == 3
+
+    on_bench(test)
+
+
+def test_a_full_node_asks_again_later() -> None:
+    async def test(bench: Bench) -> None:
+        first, second = (cast.task(NET, nonce=n, deadline=60 + n) for n in (0, 1))
+        bench.feed = lambda request: batch("f", 2, first, second)
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        assert len(bench.store.feed(0, 10)) == 1
+
+    on_bench(test, max_open=1)
+
+
+# What a lying feed gives
+
+
+def garbage() -> dict[str, Any]:
+    task = cast.task(NET)
+    good: dict[str, Any] = dict(task.envelope.document())
+    other = cast.network(3)
+    body = messages.commit_body(NET.id, task.id, 0, "0" * 64)
+    return {
+        "empty": {},
+        "no envelope": {"what": "ever"},
+        "bad signature": {**good, "signature": good["signature"][:-8] + "AAAAAAAA"},
+        "another network": cast.task(other),
+        "not a member": cast.signed(NET, body, 1001),
+        "unknown model": cast.task(NET, model="nobody/knows"),
+        "deep": {"body": {"a": [[[[[[[[[[[[]]]]]]]]]]]]}},
+        "nameless": {"body": {"type": "commit"}, "signer": LIAR, "signature": "AA"},
+    }
+
+
+@pytest.mark.parametrize("name", garbage())
+def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.feed = lambda request: batch("f", 2, task, garbage()[name])
+        with pytest.raises(Misbehaved):
+            await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
+
+    on_bench(test)
+
+
+def test_a_feed_that_goes_backwards() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        for found in ((), (cast.task(NET),)):
+            bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
+            with pytest.raises(Misbehaved, match="backwards"):
+                await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 9)
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_envelopes_without_moving_on() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        bench.feed = lambda request: batch("f", 9, cast.task(NET))
+        with pytest.raises(Misbehaved, match="without moving on"):
+            await bench.read()
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_a_cursor_that_jumps_without_envelopes_is_not_kept() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        bench.feed = lambda request: nothing("f", 2**53 - 1)
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 9)
+
+    on_bench(test)
+
+
+# Following
+
+
+def test_a_feed_is_read_every_few_seconds() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feeds.follow(LIAR)
+        bench.feeds.follow(LIAR)  # once is enough
+        await asyncio.sleep(3 * SECONDS + 1)
+        assert len(bench.asked) == 4
+        bench.feeds.leave(LIAR)
+        bench.feeds.leave(LIAR)
+        await asyncio.sleep(60)
+        assert len(bench.asked) == 4
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        assert len(bench.asked) == 5
+
+    on_bench(test)
+
+
+def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed = lambda request: batch("f", 1, {})
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(SECONDS * PATIENCE - 1)
+        assert len(bench.asked) == 1
+        bench.feed = lambda request: (
+            nothing("f", 1) if request["cursor"] else batch("f", 1, cast.task(NET))
+        )
+        await asyncio.sleep(2)
+        assert len(bench.store.feed(0, 10)) == 1
+
+    on_bench(test)
+
+
+def test_a_peer_of_another_network_is_not_read() -> None:
+    async def test(bench: Bench) -> None:
+        bench.network = "f" * 16
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1000)
+        assert not bench.asked
+
+    on_bench(test)
+
+
+def test_a_store_that_fails_costs_a_reading_and_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        bench.faults = 1
+        bench.feed = lambda request: (
+            nothing("f", 1) if request["cursor"] else batch("f", 1, cast.task(NET))
+        )
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        assert bench.store.cursor(LIAR) == ("", 0)
+        await asyncio.sleep(SECONDS)
+        assert bench.store.cursor(LIAR) == ("f", 1)
+
+    on_bench(test)
+
+
+def test_closing_stops_all_reading() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        bench.feeds.close()
+        await asyncio.sleep(100)
+        assert len(bench.asked) == 1
+
+    on_bench(test)
+
+
+def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
+    """It costs its own answers, and the node goes on with everything else meanwhile."""
+
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.feed = lambda request: batch("f", request["cursor"] + 1, task)
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(2)
+        assert len(bench.store.feed(0, 10)) == 1
+        assert len(bench.asked) > 10
+
+    on_bench(test)

@@ -1,0 +1,270 @@
+"""Blobs from servers that lie, stall or vanish: the right bytes, or none."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from node import requests
+from node.fetching import CHUNK, CHUNK_SECONDS, Unavailable, fetch
+from node.outputs import Blob
+from node.requests import Status, answer, read_document, refuse
+from node.transport.base import Stream
+from node.transport.memory import MemoryNetwork, MemoryTransport
+from tests import cast
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+
+PAYLOAD = random.Random(3).randbytes(2 * CHUNK + 1000)
+ASKER = cast.peer(1000)
+Behaviour = Callable[[Stream, int], Awaitable[None]]
+
+
+def hashed(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def blob_of(payload: bytes, *, chunked: bool = True) -> Blob:
+    pieces = [payload[at : at + CHUNK] for at in range(0, len(payload), CHUNK)]
+    chunks = tuple(hashed(piece) for piece in pieces) if chunked else ()
+    return Blob(hashed(payload), len(payload), chunks)
+
+
+BLOB = blob_of(PAYLOAD)
+
+
+async def say(stream: Stream, payload: bytes, offset: int, size: int = len(PAYLOAD)) -> None:
+    await answer(stream, {"size": size})
+    await stream.write(payload[offset:])
+
+
+async def honest(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset)
+
+
+async def wrong_from_the_start(stream: Stream, offset: int) -> None:
+    await say(stream, bytes(len(PAYLOAD)), offset)
+
+
+async def wrong_in_the_second_chunk(stream: Stream, offset: int) -> None:
+    forged = bytearray(PAYLOAD)
+    forged[CHUNK + 5] ^= 1
+    await say(stream, bytes(forged), offset)
+
+
+async def wrong_in_the_last_byte(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[:-1] + bytes((PAYLOAD[-1] ^ 1,)), offset)
+
+
+async def truncated(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[: CHUNK + 77], offset)
+
+
+async def gone_after_a_chunk(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[:CHUNK], offset)
+    await asyncio.sleep(1)
+    await stream.reset()
+
+
+async def shorter_by_its_word(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset, len(PAYLOAD) - 1)
+
+
+async def longer_by_its_word(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD + b"more", offset, len(PAYLOAD) + 4)
+
+
+async def endless(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset)
+    while True:
+        await stream.write(bytes(CHUNK))
+
+
+async def stalling_at_once(stream: Stream, offset: int) -> None:
+    await asyncio.sleep(100_000)
+
+
+async def stalling_in_the_second_chunk(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[: CHUNK + 100], offset)
+    await asyncio.sleep(100_000)
+
+
+async def unavailable(stream: Stream, offset: int) -> None:
+    await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "not kept here")
+
+
+async def nonsense(stream: Stream, offset: int) -> None:
+    await stream.write(b"\x00\x02{}")
+
+
+class Servers:
+    """Peers that serve a blob, each in its own way; what each was asked for is kept."""
+
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        self.asked: list[tuple[int, int]] = []  # who, from which offset
+        self.got = bytearray()
+        self._behaviours = behaviours
+        self._medium = MemoryNetwork(random.Random(1))
+        self.asker = MemoryTransport(self._medium, ASKER)
+        self.peers = [cast.peer(index) for index in range(len(behaviours))]
+
+    def _serve(self, index: int) -> Callable[[str, Stream], Awaitable[None]]:
+        async def serve(protocol: str, stream: Stream) -> None:
+            request = await read_document(stream, "blob-request")
+            self.asked.append((index, request["offset"]))
+            await self._behaviours[index](stream, request["offset"])
+
+        return serve
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator["Servers"]:
+        servers = [MemoryTransport(self._medium, peer) for peer in self.peers]
+        await self.asker.start(Recorder(), (), ())
+        for index, server in enumerate(servers):
+            await server.start(Recorder(self._serve(index)), (), [requests.protocol_id("blob")])
+            await self.asker.dial(server.addresses[0])
+        try:
+            yield self
+        finally:
+            for transport in (self.asker, *servers):
+                await transport.stop()
+
+    async def fetch(self, blob: Blob = BLOB) -> None:
+        await fetch(self.asker, self.peers, blob, self.got.extend)
+
+
+def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
+    async def main() -> Servers:
+        async with Servers(behaviours).up() as servers:
+            await servers.fetch(blob)
+            return servers
+
+    servers = virtual.run(main)
+    assert isinstance(servers, Servers)
+    return servers
+
+
+def refused(*behaviours: Behaviour, blob: Blob = BLOB) -> tuple[Servers, str]:
+    async def main() -> tuple[Servers, str]:
+        async with Servers(behaviours).up() as servers:
+            with pytest.raises(Unavailable) as error:
+                await servers.fetch(blob)
+            return servers, str(error.value)
+
+    servers, text = virtual.run(main)
+    assert isinstance(servers, Servers)
+    return servers, str(text)
+
+
+def test_the_first_peer_is_enough() -> None:
+    servers = fetched(honest, honest)
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0)]
+
+
+LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
+    (wrong_from_the_start, 0),
+    (wrong_in_the_second_chunk, 1),
+    (wrong_in_the_last_byte, 2),
+    (truncated, 1),
+    (gone_after_a_chunk, 1),
+    (shorter_by_its_word, 0),
+    (longer_by_its_word, 0),
+    (stalling_at_once, 0),
+    (stalling_in_the_second_chunk, 1),
+    (unavailable, 0),
+    (nonsense, 0),
+]
+
+
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_the_next_peer_goes_on_after_the_last_good_chunk(liar: Behaviour, good: int) -> None:
+    servers = fetched(liar, honest)
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0), (1, good * CHUNK)]
+
+
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_where_all_lie_there_are_no_bytes(liar: Behaviour, good: int) -> None:
+    servers, text = refused(liar, liar)
+    assert servers.got == PAYLOAD[: good * CHUNK]
+    assert all(peer in text for peer in servers.peers[:1])
+
+
+def test_many_liars_one_after_the_other() -> None:
+    servers = fetched(
+        unavailable, truncated, wrong_from_the_start, wrong_in_the_last_byte, nonsense, honest
+    )
+    assert servers.got == PAYLOAD
+    assert [offset for _, offset in servers.asked] == [
+        0,
+        0,
+        CHUNK,
+        CHUNK,
+        2 * CHUNK,
+        2 * CHUNK,
+    ]
+
+
+def test_an_endless_server_is_read_no_further_than_the_blob() -> None:
+    servers = fetched(endless)
+    assert servers.got == PAYLOAD
+
+
+def test_a_stalling_server_costs_its_time_and_no_more() -> None:
+    async def main() -> float:
+        async with Servers([stalling_in_the_second_chunk, honest]).up() as servers:
+            began = asyncio.get_running_loop().time()
+            await servers.fetch()
+            return asyncio.get_running_loop().time() - began
+
+    assert CHUNK_SECONDS <= virtual.run(main) < CHUNK_SECONDS + 2
+
+
+def test_a_slow_server_that_gives_each_chunk_in_time_is_not_left() -> None:
+    async def slow(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": len(PAYLOAD)})
+        for at in range(0, len(PAYLOAD), CHUNK):
+            await asyncio.sleep(CHUNK_SECONDS - 1)
+            await stream.write(PAYLOAD[at : at + CHUNK])
+
+    assert fetched(slow).got == PAYLOAD
+
+
+def test_no_peer_at_all() -> None:
+    servers, text = refused()
+    assert text == "no peer is connected"
+    assert not servers.got
+
+
+def test_without_chunk_hashes_the_whole_is_checked() -> None:
+    blob = blob_of(PAYLOAD, chunked=False)
+    assert fetched(honest, blob=blob).got == PAYLOAD
+    assert fetched(unavailable, honest, blob=blob).got == PAYLOAD
+    refused(wrong_in_the_last_byte, blob=blob)
+
+
+def test_without_chunk_hashes_nothing_tells_good_bytes_from_bad() -> None:
+    """So a blob of which anything came is given up: the next peer's bytes would not help."""
+    for liar in (wrong_in_the_second_chunk, truncated):
+        servers, _ = refused(liar, honest, blob=blob_of(PAYLOAD, chunked=False))
+        assert servers.asked == [(0, 0)]
+
+
+def test_chunk_hashes_that_contradict_the_hash_are_never_satisfied() -> None:
+    """A certified manifest may be nonsense if its signers are: no bytes have both hashes."""
+    refused(honest, honest, blob=Blob("0" * 64, BLOB.size, BLOB.chunks))
+
+
+def test_too_few_chunk_hashes_are_never_satisfied() -> None:
+    refused(honest, blob=Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]))
+
+
+def test_an_empty_blob_is_empty() -> None:
+    async def nothing(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": 0})
+
+    assert fetched(nothing, blob=blob_of(b"")).got == b""

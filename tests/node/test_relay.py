@@ -1,0 +1,156 @@
+"""Outputs fetched from those who vouch for them, and from nobody else."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from node import requests
+from node.relay import Relay
+from node.requests import Status, answer, read_document, refuse
+from node.store import Store
+from node.transport.base import Stream
+from node.transport.memory import MemoryNetwork, MemoryTransport
+from protocol.certificate import assemble
+from protocol.committee import committees
+from tests import cast
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.world import TwinBlobs, manifest, waveform
+
+NET = cast.network()
+PAYLOAD = waveform(cast.args())
+OUTCOME = {"result": manifest(PAYLOAD)}
+SHA256 = str(OUTCOME["result"]["outputs"][0]["sha256"])
+
+
+@dataclass
+class Bench:
+    """One relaying node with an empty blob folder, connected with the whole roster."""
+
+    store: Store
+    blobs: TwinBlobs
+    transport: MemoryTransport
+    relay: Relay
+    payload: bytes | None = PAYLOAD
+    asked: list[str] = field(default_factory=list)
+
+
+def certify(store: Store) -> tuple[str, ...]:
+    task = cast.task(NET)
+    signers = committees(NET, task)[0]
+    commits = {peer: cast.bound(task, peer, OUTCOME) for peer in signers}
+    reveals = [cast.reveal(NET, task, peer, commits, OUTCOME) for peer in signers]
+    certificate = assemble(task, 0, reveals, NET)
+    store.put_certificate(certificate)
+    return certificate.signers
+
+
+@asynccontextmanager
+async def bench(me: str) -> AsyncIterator[Bench]:
+    medium = MemoryNetwork(random.Random(1))
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    store, blobs = Store(connection, NET.id), TwinBlobs()
+    transport = MemoryTransport(medium, me)
+    relay = Relay(me, transport, store, blobs)  # type: ignore[arg-type]  # a twin
+    found = Bench(store, blobs, transport, relay)
+    await transport.start(Recorder(), (), ())
+    servers = []
+    for peer in NET.roster:
+        if peer != me:
+            server = MemoryTransport(medium, peer)
+            serve = Recorder(serving(found, peer))
+            await server.start(serve, (), [requests.protocol_id("blob")])
+            await transport.dial(server.addresses[0])
+            servers.append(server)
+    try:
+        yield found
+    finally:
+        for started in (transport, *servers):
+            await started.stop()
+        connection.close()
+
+
+def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await read_document(stream, "blob-request")
+        found.asked.append(peer)
+        if found.payload is None:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
+            return
+        await answer(stream, {"size": len(PAYLOAD)})
+        await stream.write(found.payload)
+
+    return serve
+
+
+def on_bench(test: Callable[[Bench], Awaitable[None]], me: str = cast.peer(1000)) -> None:
+    async def main() -> None:
+        async with bench(me) as found:
+            await test(found)
+
+    virtual.run(main)
+
+
+def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        assert await bench.relay.ensure(SHA256)
+        assert bench.blobs.open(SHA256).read() == PAYLOAD
+        assert await bench.relay.ensure(SHA256)
+        assert len(bench.asked) == 1
+        assert set(bench.asked) <= set(signers)
+
+    on_bench(test)
+
+
+def test_many_requests_for_one_output_fetch_it_once() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert all(await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5))))
+        assert len(bench.asked) == 1
+
+    on_bench(test)
+
+
+def test_what_no_certificate_names_is_not_asked_for() -> None:
+    async def test(bench: Bench) -> None:
+        assert not await bench.relay.ensure(SHA256)
+        assert not bench.asked
+
+    on_bench(test)
+
+
+def test_a_signer_asks_nobody_for_what_it_lost() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert not await bench.relay.ensure(SHA256)
+        assert not bench.asked
+
+    on_bench(test, me=committees(NET, cast.task(NET))[0][0])
+
+
+def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        for payload in (bytes(len(PAYLOAD)), None):
+            bench.asked.clear()
+            bench.payload = payload
+            assert not await bench.relay.ensure(SHA256)
+            assert sorted(bench.asked) == list(signers)
+            assert not bench.blobs.has(SHA256)
+        bench.payload = PAYLOAD  # and nothing is held against them
+        assert await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_without_a_signer_connected_there_is_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        await bench.transport.stop()
+        assert not await bench.relay.ensure(SHA256)
+
+    on_bench(test)
