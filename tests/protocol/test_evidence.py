@@ -1,0 +1,131 @@
+from typing import Any
+
+import pytest
+
+from protocol import evidence, messages
+from protocol.canonical import canonical, document_hash
+from protocol.errors import Rejection
+from protocol.messages import Vote
+from tests import cast
+from tests.protocol.expect import rejected
+
+NET = cast.network()
+TASK, OTHER = cast.task(NET), cast.task(NET, nonce=1)
+A, B = cast.peer(0), cast.peer(1)
+
+HONEST = cast.commit(NET, TASK, A)
+LIE = cast.outcome("lie")
+
+
+def revealed(**changes: Any) -> Vote:
+    body = {**cast.reveal(NET, TASK, A, {}).envelope.body, **changes}
+    return cast.signed_by(NET, body, A)
+
+
+CONTRADICTIONS: list[tuple[Vote, Vote]] = [
+    (HONEST, cast.commit(NET, TASK, A, LIE)),
+    (cast.reveal(NET, TASK, A, {}), cast.reveal(NET, TASK, A, {}, LIE)),
+    (revealed(), revealed(trace={"seconds": 2})),
+    (revealed(), revealed(commits={B: "ab" * 32})),
+    (revealed(), revealed(trace={"seconds": True})),
+    (cast.abstain(NET, TASK, A, "busy"), cast.abstain(NET, TASK, A, "timeout")),
+    (HONEST, cast.reveal(NET, TASK, A, {}, LIE)),
+    (HONEST, revealed(salt="00" * 32)),
+]
+
+CONSISTENT: list[tuple[Vote, Vote]] = [
+    (HONEST, HONEST),
+    (HONEST, cast.reveal(NET, TASK, A, {})),
+    (revealed(), revealed()),
+    (HONEST, cast.abstain(NET, TASK, A)),
+    (revealed(), cast.abstain(NET, TASK, A)),
+]
+
+UNRELATED: list[tuple[Vote, Vote]] = [
+    (HONEST, cast.commit(NET, TASK, B, LIE)),
+    (HONEST, cast.commit(NET, OTHER, A, LIE)),
+    (HONEST, cast.commit(NET, TASK, A, LIE, attempt=1)),
+    (HONEST, cast.reveal(NET, TASK, A, {}, attempt=1)),
+    (revealed(), cast.reveal(NET, TASK, B, {}, LIE)),
+]
+
+
+def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
+    return {
+        "type": "evidence",
+        "kind": "equivocation",
+        "envelopes": [a.envelope.document(), b.envelope.document()],
+    }
+
+
+@pytest.mark.parametrize("pair", CONTRADICTIONS)
+def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        assert evidence.contradict(a, b)
+        found = evidence.of(a, b)
+        assert found.document == document(a, b)
+        assert (found.signer, found.task, found.attempt) == (A, TASK.id, 0)
+        assert evidence.verify(document(a, b), NET.id) == found
+
+
+@pytest.mark.parametrize("pair", CONSISTENT)
+def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        assert not evidence.contradict(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.of(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.verify(document(a, b), NET.id)
+
+
+@pytest.mark.parametrize("pair", UNRELATED)
+def test_different_signers_tasks_and_attempts_are_no_evidence(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.of(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.verify(document(a, b), NET.id)
+
+
+def test_a_task_is_no_vote() -> None:
+    for a, b in ((TASK, HONEST), (HONEST, TASK), (TASK, OTHER)):
+        with rejected(Rejection.NO_CONTRADICTION, "a task is no vote"):
+            evidence.verify(document(a, b), NET.id)
+
+
+PROOF = document(*CONTRADICTIONS[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "certificate"}, "type"),
+        ({"kind": "dissent"}, "kind"),
+        ({"envelopes": PROOF["envelopes"][:1]}, "envelopes"),
+        ({"envelopes": PROOF["envelopes"] * 2}, "envelopes"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, field):
+        evidence.verify({**PROOF, **changes}, NET.id)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_both_signatures_count(index: int) -> None:
+    envelopes: list[Any] = [dict(e) for e in PROOF["envelopes"]]
+    envelopes[index]["signature"] = envelopes[1 - index]["signature"]
+    with rejected(Rejection.BAD_SIGNATURE):
+        evidence.verify({**PROOF, "envelopes": envelopes}, NET.id)
+
+
+def test_another_networks_evidence_is_refused() -> None:
+    with rejected(Rejection.WRONG_NETWORK):
+        evidence.verify(PROOF, cast.network(5).id)
+
+
+def test_it_is_named_by_its_document() -> None:
+    found = evidence.verify(PROOF, NET.id)
+    assert found.id == document_hash("evidence", PROOF)
+    assert found.encode() == canonical(PROOF)
+    assert evidence.of(*CONTRADICTIONS[1]).id != found.id

@@ -1,0 +1,277 @@
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from protocol import messages
+from protocol.canonical import canonical, document_hash
+from protocol.errors import Rejection
+from protocol.messages import Task
+from protocol.network import Member, Network
+from protocol.parameters import Parameters
+from tests import cast
+from tests.protocol.expect import rejected
+
+NET = cast.network()
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(change: Change) -> Network:
+    document = copy.deepcopy(cast.network_document())
+    change(document)
+    return Network.parse(canonical(document))
+
+
+def asked(net: Network = NET, /, **changes: Any) -> Task:
+    """A task, signed and read, whose body has these changes."""
+    body = {**cast.task(net).envelope.body, **changes}
+    found = cast.signed(net, body, 1000)
+    assert isinstance(found, Task)
+    return found
+
+
+# The document
+
+
+def test_everything_is_read() -> None:
+    net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
+    assert net.parameters == Parameters()
+    assert net.classes == {cast.CLASS: {"device": "cpu", "torch": "2.13.0"}}
+    assert list(net.roster) == [cast.peer(i) for i in range(4)]
+    assert net.roster[cast.peer(2)] == Member(cast.peer(2), "operator-2", cast.CLASS)
+    model = net.models[cast.MODEL]
+    assert (model.id, model.revision, model.digest) == (cast.MODEL, "main", "d" * 64)
+    assert model.tasks == ("text-to-music",)
+    assert model.limits == {"max_new_tokens": 1503, "num_return_sequences": 4}
+    assert model.attempt_seconds == 900
+
+
+def test_the_parameters_are_the_documents() -> None:
+    given = {
+        "committee_size": 5,
+        "committee_max": 9,
+        "commit_grace_seconds": 0.25,
+        "attempt_seconds": 7,
+        "max_deadline_seconds": 11,
+        "clock_skew_seconds": 13,
+        "max_input_bytes": 17,
+        "max_output_bytes": 19,
+    }
+    assert cast.network(**given).parameters == Parameters(**given)  # type: ignore[arg-type]
+
+
+def test_the_id_is_the_first_sixteen_characters_of_its_hash() -> None:
+    document = cast.network_document()
+    assert NET.id == document_hash("network", document)[:16]
+    assert len(NET.id) == 16
+
+
+def test_any_change_is_another_network() -> None:
+    ids = {
+        NET.id,
+        changed(lambda d: d.update(name="other")).id,
+        changed(lambda d: d["parameters"].update(committee_size=4)).id,
+        changed(lambda d: d["roster"].pop()).id,
+        changed(lambda d: d["roster"].reverse()).id,
+    }
+    assert len(ids) == 5
+
+
+def test_the_spelling_is_no_change() -> None:
+    text = canonical(cast.network_document())
+    assert Network.parse(text.replace(b",", b" ,\n").replace(b":2,", b":2.0,")).id == NET.id
+
+
+def test_a_document_has_a_limit() -> None:
+    text = canonical(cast.network_document())
+    assert Network.parse(text + b" " * (1_048_576 - len(text))).id == NET.id
+    with rejected(Rejection.TOO_LARGE):
+        Network.parse(text + b" " * (1_048_577 - len(text)))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: d.update(version=2), "version"),
+        (lambda d: d.update(name=""), "name"),
+        (lambda d: d.update(created="2026-01-01"), "created"),
+        (lambda d: d.update(extra=1), "extra"),
+        (lambda d: d.pop("roster"), "roster"),
+        (lambda d: d["parameters"].pop("committee_max"), "parameters.committee_max"),
+        (lambda d: d["parameters"].update(more=1), "parameters.more"),
+        (lambda d: d["parameters"].update(committee_size=0), "parameters.committee_size"),
+        (lambda d: d["parameters"].update(committee_max=32), "parameters.committee_max"),
+        (lambda d: d["parameters"].update(commit_grace_seconds=0), "commit_grace_seconds"),
+        (lambda d: d["roster"][1].update(peer="Qm"), "roster[1].peer"),
+        (lambda d: d["roster"][1].pop("operator"), "roster[1].operator"),
+        (lambda d: d["models"][0].update(digest="d"), "models[0].digest"),
+        (lambda d: d["models"][0].update(tasks=[]), "models[0].tasks"),
+        (lambda d: d["models"][0]["limits"].update(seconds=1), "models[0].limits.seconds"),
+        (lambda d: d["classes"].update({"a b": {"x": 1}}), "classes"),
+    ],
+)
+def test_a_wrong_field_is_named(change: Change, field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, field):
+        changed(change)
+
+
+# What one field says of another
+
+
+def test_a_committee_may_not_be_larger_than_the_largest() -> None:
+    assert cast.network(committee_size=7, committee_max=7).parameters.committee_size == 7
+    with rejected(Rejection.INVALID_FIELD, "parameters.committee_max"):
+        cast.network(committee_size=7, committee_max=6)
+
+
+def test_a_members_class_must_be_one_of_the_classes() -> None:
+    with rejected(Rejection.INVALID_FIELD, "roster[2].class: 'gpu' is not one of classes"):
+        changed(lambda d: d["roster"][2].update({"class": "gpu"}))
+
+
+def test_a_peer_stands_once_in_the_roster() -> None:
+    with rejected(Rejection.INVALID_FIELD, f"roster[3].peer: {cast.peer(0)} is listed twice"):
+        changed(lambda d: d["roster"][3].update(peer=cast.peer(0)))
+
+
+def test_a_model_is_listed_once() -> None:
+    with rejected(Rejection.INVALID_FIELD, f"models[1].id: {cast.MODEL} is listed twice"):
+        changed(lambda d: d["models"].append({**d["models"][0], "revision": "other"}))
+
+
+def test_an_operator_may_have_several_members() -> None:
+    net = changed(lambda d: [m.update(operator="one") for m in d["roster"]])
+    assert {m.operator for m in net.roster.values()} == {"one"}
+
+
+def two_classes(document: dict[str, Any]) -> None:
+    document["classes"]["gpu"] = {"device": "cuda"}
+    document["classes"]["empty"] = {"device": "none"}
+    document["roster"][1]["class"] = document["roster"][3]["class"] = "gpu"
+
+
+def test_members_are_told_apart_by_class() -> None:
+    net = changed(two_classes)
+    assert [m.peer for m in net.members("gpu")] == [cast.peer(1), cast.peer(3)]
+    assert [m.peer for m in net.members(cast.CLASS)] == [cast.peer(0), cast.peer(2)]
+    assert net.members("empty") == net.members("unheard-of") == ()
+
+
+# Tasks
+
+
+def test_a_slow_model_has_its_own_attempt_seconds() -> None:
+    assert NET.attempt_seconds(cast.task(NET)) == 120
+    net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
+    assert net.attempt_seconds(cast.task(net)) == 900
+
+
+def test_a_listed_model_within_its_limits_is_admitted() -> None:
+    NET.admit(cast.task(NET))
+    most = {"max_new_tokens": 1503, "num_return_sequences": 4}
+    NET.admit(cast.task(NET, generation_config=most))
+    for config in (None, {}, {"max_new_tokens": None}, {"temperature": 0}):
+        NET.admit(cast.task(NET, generation_config=config))
+
+
+def test_an_unknown_class_is_refused() -> None:
+    with rejected(Rejection.UNKNOWN_CLASS, "class: 'tpu' is not one of this network's: cpu"):
+        NET.admit(asked(NET, **{"class": "tpu"}))
+
+
+def test_a_class_without_members_is_refused() -> None:
+    net = changed(two_classes)
+    with rejected(Rejection.UNKNOWN_CLASS, "class: 'empty' has no member"):
+        net.admit(asked(net, **{"class": "empty"}))
+
+
+def test_the_longest_deadline_is_the_networks() -> None:
+    net = cast.network(max_deadline_seconds=100)
+    net.admit(cast.task(net, deadline=100))
+    with rejected(Rejection.OVER_LIMIT, "deadline: 101 is over 100 seconds"):
+        net.admit(cast.task(net, deadline=101))
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with rejected(Rejection.UNKNOWN_MODEL, "args.model: 'no/such' is not one of this network's"):
+        NET.admit(cast.task(NET, model="no/such"))
+
+
+def test_a_kind_that_no_code_carries_out_is_refused() -> None:
+    with rejected(Rejection.UNSUPPORTED_KIND, "kind: pop2piano"):
+        NET.admit(asked(kind="pop2piano"))
+
+
+def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
+    net = changed(lambda d: d["models"][0].update(tasks=["pop2piano"]))
+    with rejected(Rejection.UNSUPPORTED_KIND, f"args.model: {cast.MODEL} is listed for pop2piano"):
+        net.admit(cast.task(net))
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [({"max_new_tokens": 1504}, "max_new_tokens"), ({"num_return_sequences": 5}, "num_return_se")],
+)
+def test_the_models_limits_hold(config: dict[str, int], field: str) -> None:
+    with rejected(Rejection.OVER_LIMIT, f"args.generation_config.{field}"):
+        NET.admit(cast.task(NET, generation_config=config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"seed": -1}, "args.seed"),
+        ({"seed": 2**32}, "args.seed"),
+        ({"seed": None}, "args.seed"),
+        ({"prompt": ""}, "args.prompt"),
+        ({"dtype": "int8"}, "args.dtype"),
+        ({"quantize_bits": 3}, "args.quantize_bits"),
+        ({"generation_config": {"temperature": -1}}, "args.generation_config.temperature"),
+        ({"generation_config": {"top_p": 1.01}}, "args.generation_config.top_p"),
+        ({"generation_config": {"beams": 2}}, "args.generation_config.beams"),
+        ({"model": "../etc"}, "args.model"),
+        ({"extra": 1}, "args.extra"),
+    ],
+)
+def test_wrong_arguments_are_named(changes: dict[str, Any], field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, field):
+        NET.admit(cast.task(NET, **changes))
+
+
+def test_a_missing_seed_is_named() -> None:
+    args = {name: value for name, value in cast.args().items() if name != "seed"}
+    with rejected(Rejection.INVALID_FIELD, "args.seed: is missing"):
+        NET.admit(asked(args=args))
+
+
+def test_what_is_admitted_depends_on_no_time() -> None:
+    NET.admit(cast.task(NET, now=0))
+    NET.admit(cast.task(NET, now=10_000_000_000))
+
+
+# Time
+
+
+def test_the_clocks_may_differ_by_the_skew() -> None:
+    task = cast.task(NET, now=cast.START)
+    NET.check_timely(task, cast.START - 60)
+    with rejected(Rejection.CREATED_AHEAD, "created: 60 s ahead, at most 60"):
+        NET.check_timely(task, cast.START - 60.001)
+
+
+def test_the_deadline_itself_is_past() -> None:
+    task = cast.task(NET, now=cast.START, deadline=600)
+    NET.check_timely(task, cast.START + 599.999)
+    for late in (600, 601):
+        with rejected(Rejection.EXPIRED, f"deadline: passed {late - 600} s ago"):
+            NET.check_timely(task, cast.START + late)
+
+
+def test_created_is_in_milliseconds() -> None:
+    body = {**cast.task(NET).envelope.body, "created": 1_750_000_000_999, "deadline": 1}
+    task = cast.signed(NET, body, 1000)
+    assert isinstance(task, messages.Task)
+    NET.check_timely(task, 1_750_000_001.998)
+    with rejected(Rejection.EXPIRED):
+        NET.check_timely(task, 1_750_000_001.999)

@@ -1,0 +1,44 @@
+"""The golden vectors by file name, and the text of a file."""
+
+import json
+from pathlib import Path
+
+from tests.vectors import encoding, membership, proofs, refusals, signing, waveforms
+from tests.vectors.entries import Vectors
+
+FOLDER = Path(__file__).parent
+
+
+def documents() -> dict[str, Vectors]:
+    """Every file's document, made anew by the code as it is."""
+    return {
+        "canonical.json": encoding.canonical_json(),
+        "hashes.json": encoding.hashes(),
+        "identities.json": encoding.identities(),
+        "envelopes.json": signing.envelopes(),
+        "commitments.json": signing.commitments(),
+        "networks.json": membership.networks(),
+        "committees.json": membership.committee_vectors(),
+        "certificates.json": proofs.certificates(),
+        "evidence.json": proofs.evidence_vectors(),
+        "rejections.json": refusals.rejections(),
+        "waveforms.json": waveforms.waveforms(),
+    }
+
+
+def text(document: Vectors) -> str:
+    """Return the text of a file: ASCII, indented, members in the order they were written in."""
+    return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
+
+
+def write(folder: Path = FOLDER) -> None:
+    """Write every file."""
+    for name, document in documents().items():
+        (folder / name).write_text(text(document), encoding="ascii")
+
+
+def differing(folder: Path = FOLDER) -> list[str]:
+    """Return the names of files that are missing, superfluous, or not as the code has them."""
+    found = {path.name: path.read_text(encoding="ascii") for path in folder.glob("*.json")}
+    expected = {name: text(document) for name, document in documents().items()}
+    return sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))

@@ -1,0 +1,196 @@
+"""Vectors of certificates and evidence."""
+
+from typing import Any
+
+from protocol import certificate, evidence
+from protocol.canonical import canonical
+from protocol.committee import committees
+from protocol.errors import Rejection
+from protocol.ijson import parse
+from protocol.messages import Message, Reveal, Vote
+from protocol.parameters import DOCUMENT_LIMIT
+from tests import cast
+from tests.protocol.papers import listed, paper, reveals
+from tests.vectors.entries import Entry, Vectors, refused
+
+DOCUMENT = cast.network_document(5, committee_max=5)
+NET = cast.network(5, committee_max=5)
+TASK, OTHER = cast.task(NET), cast.task(NET, nonce=1)
+COMMITTEE, LARGER = committees(NET, TASK)
+A, B, C = sorted(COMMITTEE)
+D = min(set(LARGER) - set(COMMITTEE))
+LIE = cast.outcome("lie")
+ERROR = {"error": "non-finite-output"}
+VOTES = reveals(NET, TASK)
+
+
+def certificates() -> Vectors:
+    """Valid certificates, and one that breaks each clause."""
+    pair = [_vote(A, [A, B]), _vote(B, [A, B], trace={"seconds": 2.5})]
+    valid = {
+        "all of a committee": paper(NET, TASK, VOTES),
+        "a quorum of it, with different traces": paper(NET, TASK, pair),
+        "a later attempt": paper(NET, TASK, reveals(NET, TASK, None, 1), 1),
+        "an error": paper(NET, TASK, reveals(NET, TASK, ERROR)),
+    }
+    return {
+        "description": "Section 4. Against `network` (a network document) each `certificate`"
+        " (canonical text) of `valid` is valid, with these signers and this outcome; each text of"
+        " `invalid` is refused for `reason`.",
+        "network": DOCUMENT,
+        "valid": [_certificate(name, document) for name, document in valid.items()],
+        "invalid": [
+            refused(name, reason, canonical(document), lambda t: certificate.verify_bytes(t, NET))
+            for name, (reason, document) in _invalid().items()
+        ]
+        + [
+            refused(
+                "a space at the end",
+                Rejection.NOT_CANONICAL,
+                canonical(paper(NET, TASK, VOTES)) + b" ",
+                lambda t: certificate.verify_bytes(t, NET),
+            )
+        ],
+    }
+
+
+def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:
+    body = cast.reveal(NET, TASK, member, listed(TASK, listing)).envelope.body
+    vote = cast.signed_by(NET, {**body, **changes}, member)
+    assert isinstance(vote, Reveal)
+    return vote
+
+
+def _certificate(name: str, document: Entry) -> Entry:
+    found = certificate.verify(document, NET)
+    return {
+        "name": name,
+        "certificate": found.encode().decode(),
+        "task": found.task.id,
+        "attempt": found.attempt,
+        "signers": list(found.signers),
+        "outcome": found.outcome,
+    }
+
+
+def _invalid() -> dict[str, tuple[Rejection, Entry]]:
+    mixed = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
+    differing = [cast.reveal(NET, TASK, m, mixed, LIE if m == C else None) for m in (A, B, C)]
+    forged = [v.envelope.document() for v in VOTES]
+    strangers = sorted([A, B, D])
+    unlisted = cast.task(NET, model="no/such")
+    never = [cast.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
+    other = {**listed(TASK, [A]), B: cast.bound(TASK, B, cast.outcome(), 1)}
+    good = paper(NET, TASK, VOTES)
+    return {
+        "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),
+        "an unknown member": (Rejection.INVALID_FIELD, {**good, "extra": 1}),
+        "no votes": (Rejection.INVALID_FIELD, {**good, "votes": []}),
+        "another network": (Rejection.WRONG_NETWORK, {**good, "network": cast.network().id}),
+        "a task that nobody signed": (
+            Rejection.BAD_SIGNATURE,
+            {**good, "task": {**TASK.envelope.document(), "signature": "A" * 86}},
+        ),
+        "a task of a model that is not listed": (
+            Rejection.UNKNOWN_MODEL,
+            paper(NET, unlisted, reveals(NET, unlisted)),
+        ),
+        "a commit for a task": (
+            Rejection.INVALID_FIELD,
+            paper(NET, cast.commit(NET, TASK, A), VOTES),
+        ),
+        "votes for another task": (Rejection.WRONG_TASK, paper(NET, OTHER, VOTES)),
+        "votes for another attempt": (Rejection.WRONG_TASK, {**good, "attempt": 1}),
+        "an attempt that never comes": (Rejection.NO_SUCH_ATTEMPT, paper(NET, TASK, never, 2)),
+        "a vote under another's name": (
+            Rejection.BAD_SIGNATURE,
+            {**good, "votes": [{**forged[0], "signer": B}, *forged[1:]]},
+        ),
+        "a commit among the votes": (
+            Rejection.INVALID_FIELD,
+            paper(NET, TASK, [*VOTES[:2], cast.commit(NET, TASK, C)]),
+        ),
+        "votes out of order": (Rejection.UNSORTED_VOTES, paper(NET, TASK, VOTES[::-1])),
+        "a vote twice": (Rejection.UNSORTED_VOTES, paper(NET, TASK, [VOTES[0], *VOTES])),
+        "a signer of the next attempt's committee": (
+            Rejection.NOT_A_MEMBER,
+            paper(NET, TASK, [_vote(m, strangers) for m in strangers]),
+        ),
+        "too few votes": (Rejection.TOO_FEW_VOTES, paper(NET, TASK, [_vote(A, [A])])),
+        "outcomes that differ": (Rejection.OUTCOMES_DIFFER, paper(NET, TASK, differing)),
+        "a list without another signer": (
+            Rejection.COMMITMENT_MISSING,
+            paper(NET, TASK, [_vote(A, [A]), _vote(B, [A, B])]),
+        ),
+        "a list without its own signer": (
+            Rejection.COMMITMENT_MISSING,
+            paper(NET, TASK, [_vote(A, [B]), _vote(B, [A, B])]),
+        ),
+        "a list with another commitment": (
+            Rejection.COMMITMENT_MISSING,
+            paper(NET, TASK, [_vote(A, [], commits=other), _vote(B, [A, B])]),
+        ),
+        "a salt that opens nothing": (
+            Rejection.COMMITMENT_MISSING,
+            paper(NET, TASK, [_vote(A, [A, B]), _vote(B, [A, B], salt="00" * 32)]),
+        ),
+    }
+
+
+def evidence_vectors() -> Vectors:
+    """Contradictions, and what is none."""
+    commit = cast.commit(NET, TASK, A)
+    proven: dict[str, tuple[Vote, Vote]] = {
+        "two commits": (commit, cast.commit(NET, TASK, A, LIE)),
+        "two reveals": (_vote(A, [A]), _vote(A, [A, B])),
+        "two reveals that differ in their traces": (_vote(A, [A]), _vote(A, [A], trace={})),
+        "two abstentions": (cast.abstain(NET, TASK, A), cast.abstain(NET, TASK, A, "timeout")),
+        "a commit and a reveal that does not open it": (commit, _vote(A, [], salt="00" * 32)),
+    }
+    nothing: dict[str, tuple[Message, Message]] = {
+        "one commit twice": (commit, commit),
+        "a commit and the reveal that opens it": (commit, _vote(A, [A])),
+        "a commit and an abstention": (commit, cast.abstain(NET, TASK, A)),
+        "two signers": (commit, cast.commit(NET, TASK, B, LIE)),
+        "two tasks": (commit, cast.commit(NET, OTHER, A, LIE)),
+        "two attempts": (commit, cast.commit(NET, TASK, A, LIE, 1)),
+        "a task": (TASK, OTHER),
+    }
+    forged = _evidence(*proven["two commits"])
+    forged["envelopes"][0]["signature"] = "A" * 86
+    other_kind = _evidence(*proven["two commits"]) | {"kind": "dissent"}
+    return {
+        "description": "Section 4. Each `evidence` (canonical text) of `proven` is evidence against"
+        " `signer` on the network with the id `network`; each text of `refused` is refused for"
+        " `reason`.",
+        "network": NET.id,
+        "proven": [_proof(name, *pair) for name, pair in proven.items()],
+        "refused": [
+            refused(name, reason, canonical(document), _verify)
+            for name, reason, document in (
+                *((n, Rejection.NO_CONTRADICTION, _evidence(*p)) for n, p in nothing.items()),
+                ("a signature that is none", Rejection.BAD_SIGNATURE, forged),
+                ("a dissent", Rejection.INVALID_FIELD, other_kind),
+            )
+        ],
+    }
+
+
+def _evidence(a: Message, b: Message) -> Entry:
+    envelopes = [dict(a.envelope.document()), dict(b.envelope.document())]
+    return {"type": "evidence", "kind": "equivocation", "envelopes": envelopes}
+
+
+def _proof(name: str, a: Vote, b: Vote) -> Entry:
+    found = evidence.of(a, b)
+    return {
+        "name": name,
+        "evidence": found.encode().decode(),
+        "signer": found.signer,
+        "task": found.task,
+        "attempt": found.attempt,
+    }
+
+
+def _verify(text: bytes) -> None:
+    evidence.verify(parse(text, DOCUMENT_LIMIT), NET.id)

@@ -1,0 +1,86 @@
+"""Vectors of envelopes and commitments."""
+
+from base64 import urlsafe_b64decode
+
+from protocol import messages
+from protocol.canonical import canonical, domain
+from protocol.committee import committees
+from protocol.messages import Message, Task
+from tests import cast
+from tests.protocol.papers import listed
+from tests.vectors.entries import Entry, Vectors
+
+NET = cast.network()
+TASK = cast.task(NET, generation_config={"max_new_tokens": 256, "temperature": 0.7})
+A, B, C = committees(NET, TASK)[0]
+ERROR = {"error": "generation-rejected"}
+
+
+def envelopes() -> Vectors:
+    """One of each message, with everything on the way to its bytes."""
+    seen = listed(TASK, [A, B, C])
+    sent: dict[str, Message] = {
+        "a task": TASK,
+        "a task in other characters": cast.task(NET, prompt='é "quoted"\n€ 😀', seed=4294967295),
+        "a commit": cast.commit(NET, TASK, A),
+        "a commit in a later attempt": cast.commit(NET, TASK, B, attempt=1),
+        "a reveal of a result": cast.reveal(NET, TASK, A, seen),
+        "a reveal of an error": cast.reveal(NET, TASK, B, listed(TASK, [B], ERROR), ERROR),
+        "an abstention": cast.abstain(NET, TASK, C, "out-of-memory"),
+    }
+    return {
+        "description": "Section 2 and 4. The signer has the secret key `secret` (hex). `signed` is"
+        " the hex of the bytes that `signature` (hex) is over: ASCII 'helium/1/envelope', a zero"
+        " byte, the canonical body. `envelope` is the canonical text that travels. `task` is the id"
+        " of a task. Reading `envelope` for `network` must be accepted.",
+        "network": NET.id,
+        "envelopes": [_envelope(name, message) for name, message in sent.items()],
+    }
+
+
+def _envelope(name: str, message: Message) -> Entry:
+    envelope = message.envelope
+    requester = isinstance(message, Task)
+    key = cast.key(1000) if requester else cast.key_of(envelope.signer)
+    entry = {
+        "name": name,
+        "secret": key.private_bytes_raw().hex(),
+        "body": envelope.body,
+        "signed": (domain("envelope") + canonical(envelope.body)).hex(),
+        "signature": urlsafe_b64decode(envelope.signature + "==").hex(),
+        "envelope": envelope.encode().decode(),
+    }
+    return entry | ({"task": message.id} if isinstance(message, Task) else {})
+
+
+def commitments() -> Vectors:
+    """Outcome digests, and what binds a member to them."""
+    cases = [
+        (A, 0, cast.outcome()),
+        (A, 1, cast.outcome()),
+        (B, 0, cast.outcome()),
+        (B, 258, cast.outcome("another")),
+        (C, 0, ERROR),
+        (C, 63, {"error": "non-finite-output"}),
+    ]
+    return {
+        "description": "Section 4. `digest` = H('outcome', canonical `outcome`); `preimage` (hex) ="
+        " the task id, the attempt as 4 bytes big-endian, the peer id in ASCII, the digest and the"
+        " salt, hashes as raw bytes; `commitment` = H('commitment', preimage).",
+        "commitments": [_commitment(*case) for case in cases],
+    }
+
+
+def _commitment(peer: str, attempt: int, outcome: Entry) -> Entry:
+    digest, salt = messages.outcome_digest(outcome), cast.salt(peer, attempt)
+    preimage = TASK.id + attempt.to_bytes(4, "big").hex() + peer.encode().hex() + digest + salt
+    return {
+        "task": TASK.id,
+        "attempt": attempt,
+        "peer": peer,
+        "outcome": outcome,
+        "digest": digest,
+        "salt": salt,
+        "preimage": preimage,
+        "commitment": messages.commitment(TASK.id, attempt, peer, digest, salt),
+    }
