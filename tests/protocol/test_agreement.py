@@ -340,6 +340,14 @@ def test_an_attempt_that_cannot_settle_when_it_starts_is_over_at_once() -> None:
         assert found.agreement.wake_at() == T + 240
 
 
+def test_several_attempts_that_cannot_settle_are_over_at_once() -> None:
+    found = seat(OUTSIDER)
+    found.hear(*(abstain(m, 1) for m in FIVE[:3]), *(abstain(m, 2) for m in SEVEN[:4]), now=T + 1)
+    assert found.attempt == 0
+    found.hear(abstain(A), abstain(B), now=T + 2)
+    assert (found.attempt, found.state) == (2, State.INCONCLUSIVE)
+
+
 def test_a_coming_attempt_is_certified_all_the_same() -> None:
     found = seat()
     votes = [reveal(m, FIVE, None, 1) for m in FIVE[2:]]
@@ -360,6 +368,14 @@ def test_an_execution_that_fails_is_an_abstention() -> None:
     assert (vote.attempt, vote.reason) == (0, Abstention.OUT_OF_MEMORY)
     assert "Changed" in names(effects)
     assert found.state is State.ABSTAINED
+
+
+def test_its_own_abstention_from_the_journal_ends_the_execution() -> None:
+    """After a restart nobody calls `failed` again: the next attempt must execute anew."""
+    found = seat()
+    found.hear(abstain(A), now=T + 1)
+    assert found.state is State.ABSTAINED
+    only(Execute, found.hear(abstain(B), now=T + 2))
 
 
 def test_it_abstains_from_the_attempt_in_which_it_fails() -> None:
