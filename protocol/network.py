@@ -6,6 +6,7 @@ from typing import Any
 
 from protocol.canonical import Document, Json, document_hash
 from protocol.errors import Rejected, Rejection
+from protocol.identity import public_key_of
 from protocol.ijson import parse
 from protocol.messages import Task
 from protocol.parameters import DOCUMENT_LIMIT, Parameters
@@ -75,6 +76,7 @@ class Network:
                 "parameters.committee_max: is smaller than parameters.committee_size",
             )
         for index, member in enumerate(self.roster.values()):
+            _check_peer(f"roster[{index}].peer", member.peer)
             if member.compute_class not in self.classes:
                 raise Rejected(
                     Rejection.INVALID_FIELD,
@@ -170,6 +172,14 @@ def _model(entry: Mapping[str, Any]) -> Model:
 
 def _member(entry: Mapping[str, Any]) -> Member:
     return Member(entry["peer"], entry["operator"], entry["class"])
+
+
+def _check_peer(field: str, peer: str) -> None:
+    """Refuse a name that is no key: it could never vote, and would take a place in committees."""
+    try:
+        public_key_of(peer)
+    except Rejected as rejected:
+        raise Rejected(Rejection.INVALID_FIELD, f"{field}: {rejected.detail}") from None
 
 
 def _by(field: str, key: str, entries: list[Any]) -> dict[str, Any]:

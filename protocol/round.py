@@ -148,11 +148,10 @@ class Round:
             return None
         return self._reveal_body(self._closed)
 
-    def _reveal_body(self, closed: Mapping[str, str]) -> Document | None:
+    def _reveal_body(self, closed: Mapping[str, str]) -> Document:
         self._asked_to_reveal = True
         opening = self._opening
-        if opening is None:  # a commit of ours from a journal whose outcome was lost: keep silent
-            return None
+        assert opening is not None  # noqa: S101  # no list is closed before `commit`
         return messages.reveal_body(
             self._network,
             self._task,
