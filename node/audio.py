@@ -1,7 +1,9 @@
 """What a requester gets: verified waveforms, as arrays and as files (the task's response)."""
 
+import functools
 import hashlib
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from node.outputs import outputs_of
 from protocol.canonical import Document
 from protocol.certificate import Certificate
 
+MIDI = "audio/midi"  # the media of a score in a manifest
 _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 
@@ -40,10 +43,15 @@ class Waveform:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A task's verified result. `audio` and `sampling_rate` are the first sequence's."""
+    """A task's verified result. `audio` and `sampling_rate` are the first sequence's.
+
+    `scores` are a pop2piano task's MIDI files, one for each input; `waveforms` what they sound
+    like.
+    """
 
     waveforms: tuple[Waveform, ...]
     certificate: Certificate
+    scores: tuple[bytes, ...] = ()
 
     @property
     def audio(self) -> NDArray[np.float32]:
@@ -55,21 +63,39 @@ class Result:
         """The first sequence's sampling rate, in Hz."""
         return self.waveforms[0].sampling_rate
 
+    @property
+    def midi(self) -> list[Any]:
+        """The scores as `pretty_midi.PrettyMIDI`, one for each input of a pop2piano task."""
+        import pretty_midi  # only for this
+
+        return [pretty_midi.PrettyMIDI(io.BytesIO(score)) for score in self.scores]
+
     def write(self, path: Path | str) -> list[Path]:
         """Write each sequence to a WAV: `song.wav`, then `song-2.wav` and so on. Returns the paths.
 
-        A file appears whole or not at all.
+        Scores go beside them: `song.mid` and so on. A file appears whole or not at all.
         """
         written = []
         for index, waveform in enumerate(self.waveforms):
-            target = numbered(Path(path), index)
-            draft = target.with_name(f".{target.name}.part")
-            try:
-                waveform.write(draft)
-                written.append(draft.replace(target))
-            finally:
-                draft.unlink(missing_ok=True)
+            written.append(_whole(numbered(Path(path), index), waveform.write))
+        for index, score in enumerate(self.scores):
+            target = numbered(Path(path).with_suffix(".mid"), index)
+            written.append(_whole(target, functools.partial(_write_bytes, payload=score)))
         return written
+
+
+def _whole(target: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` write a file under another name, then give it its own."""
+    draft = target.with_name(f".{target.name}.part")
+    try:
+        write(draft)
+        return draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_bytes(path: Path, payload: bytes) -> None:
+    path.write_bytes(payload)
 
 
 def numbered(path: Path, index: int) -> Path:
@@ -87,27 +113,38 @@ def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:
 
 
 def check_file(path: Path, outcome: Document) -> int:
-    """Return the index of the output that an audio file is, sample for sample.
+    """Return the index of the output that a file is: a score by its bytes, a sound by its samples.
 
     Raises AudioMismatch, saying what differs, if it is none of the outcome's.
     """
     outputs = outputs_of(outcome)
     if not outputs:
         raise AudioMismatch("the certificate is of an error: it vouches for no audio")
+    exact = {output["sha256"]: index for index, output in enumerate(outputs)}
+    try:
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AudioMismatch(f"{path} cannot be read: {error.strerror}") from None
+    if whole in exact:
+        return exact[whole]
     try:
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
     found = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
     for index, output in enumerate(outputs):
-        if output["sha256"] == found and output["sampling_rate"] == rate:
+        if output["sha256"] == found and output.get("sampling_rate") == rate:
             return index
     raise AudioMismatch(
-        f"{path} is none of the {len(outputs)} outputs: {_difference(samples, rate, outputs[0])}"
+        f"{path} is none of the {len(outputs)} outputs: {_difference(samples, rate, outputs)}"
     )
 
 
-def _difference(samples: NDArray[np.float32], rate: int, output: Mapping[str, Any]) -> str:
+def _difference(
+    samples: NDArray[np.float32], rate: int, outputs: Sequence[Mapping[str, Any]]
+) -> str:
+    output = next(o for o in outputs if o["media"] != MIDI)
     frames, channels = output["frames"], output["channels"]
     if rate != output["sampling_rate"]:
         return f"{rate} Hz, not {output['sampling_rate']}"

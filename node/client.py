@@ -10,23 +10,25 @@ certificate; a node that lies, stalls or vanishes costs time, never the truth.
 
 import asyncio
 import contextlib
+import hashlib
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node import logs
-from node.audio import Result, Waveform, waveform_of
+from node.audio import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.fetching import fetch
 from node.links import keep_connected, peer_in
 from node.outputs import blobs_of, outputs_of
-from node.requests import Misbehaved, Refused, Status, ask
+from node.requests import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
 from node.tracking import NoAgreement, Sighting, Tracking
 from node.transport.base import Stream, Transport, Verdict
 from protocol import messages
@@ -195,17 +197,25 @@ class Client:
         kind: str,
         args: Document,
         *,
+        audio: Sequence[Path | bytes] = (),
         compute_class: str | None = None,
         deadline: int | None = None,
     ) -> Submission:
-        """Sign a task and hand it to ready nodes.
+        """Sign a task and hand it, with its input files, to ready nodes.
 
-        `args` as the kind's schema says; `deadline` in seconds; `compute_class` may be left out
-        where the network has one. Raises Rejected if the task is not valid for the network
-        document, TaskRejected if the nodes refuse it all the same, NoNode if none is ready.
+        `args` as the kind's schema says; `audio` gives the files (or their bytes) of a pop2piano
+        task, whose `args` need not name them then; `deadline` in seconds; `compute_class` may be
+        left out where the network has one. Raises OSError for a file, Rejected if the task is not
+        valid for the network document, TaskRejected if the nodes refuse it all the same, NoNode if
+        none is ready.
         """
+        blobs = [
+            a if isinstance(a, bytes) else await asyncio.to_thread(a.read_bytes) for a in audio
+        ]
+        if blobs:
+            args = {**args, "audio": [_named(blob) for blob in blobs]}
         task = self.task(kind, args, compute_class=compute_class, deadline=deadline)
-        await self._hand_over(task)
+        await self._hand_over(task, blobs)
         return Submission(self, task.id, task)
 
     def task(
@@ -240,7 +250,7 @@ class Client:
             )
         return next(iter(self.network.classes))
 
-    async def _hand_over(self, task: Task) -> None:
+    async def _hand_over(self, task: Task, blobs: Sequence[bytes] = ()) -> None:
         if not self.transport.peers():  # they went away, and are being dialled again
             await self._reach()
         greetings = await self.greetings()
@@ -250,7 +260,7 @@ class Client:
         taken, refusals = 0, list[Refused]()
         for peer in ready:
             try:
-                await self._submit_to(peer, task)
+                await self._submit_to(peer, task, blobs)
                 taken += 1
             except Refused as refused:
                 refusals.append(refused)
@@ -261,9 +271,13 @@ class Client:
         if not taken:
             raise _refusal(refusals)
 
-    async def _submit_to(self, peer: str, task: Task) -> None:
-        request: Document = {"task": task.envelope.document(), "blobs": []}
-        answer = await ask(self.transport, peer, "submit", request)
+    async def _submit_to(self, peer: str, task: Task, blobs: Sequence[bytes]) -> None:
+        request: Document = {
+            "task": task.envelope.document(),
+            "blobs": [len(blob) for blob in blobs],
+        }
+        seconds = UPLOAD_SECONDS if blobs else ANSWER_SECONDS
+        answer = await ask(self.transport, peer, "submit", request, seconds, blobs)
         if answer["task"] != task.id:
             raise Misbehaved("the node answered with another task id")
 
@@ -282,12 +296,16 @@ class Client:
         outputs = outputs_of(certificate.outcome)
         self._check_size(outputs)
         waveforms: list[Waveform] = []
+        scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
             peers = sorted(self.transport.peers(), key=lambda p: p not in certificate.signers)
             payload = bytearray()
             await fetch(self.transport, peers, blob, payload.extend)
-            waveforms.append(waveform_of(bytes(payload), output))
-        return Result(tuple(waveforms), certificate)
+            if output["media"] == MIDI:
+                scores.append(bytes(payload))
+            else:
+                waveforms.append(waveform_of(bytes(payload), output))
+        return Result(tuple(waveforms), certificate, tuple(scores))
 
     def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
         size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes
@@ -316,6 +334,14 @@ class _Bystander:
 
 _POLL = 0.05  # seconds between looks at who is connected
 _STRAGGLERS = 3.0  # seconds that the slower nodes are waited for once one is connected
+
+
+def _bytes_of(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _named(blob: bytes) -> Document:
+    return {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
 
 
 def _dice(entropy: Callable[[int], bytes]) -> random.Random:

@@ -112,11 +112,21 @@ class Coordinator:
             actions += self._reload(task)[1]
         return actions
 
-    def submit(self, payload: bytes) -> tuple[Task, list[Action]]:
-        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy."""
+    def examine(self, payload: bytes) -> Task:
+        """Return the task that a requester wants to submit, if it would be taken.
+
+        Before its inputs are. Raises Rejected or Busy.
+        """
         message = wire.read(payload, self.network.id)
         if not isinstance(message, Task):
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
+        if self._store.state(message.id) is None:
+            self._admit(message)
+        return message
+
+    def submit(self, payload: bytes) -> tuple[Task, list[Action]]:
+        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy."""
+        message = self.examine(payload)
         taken = self._accept(message)
         return message, [Publish(message), *taken] if taken else []
 
@@ -225,11 +235,7 @@ class Coordinator:
     def _accept(self, task: Task) -> list[Action]:
         if self._store.state(task.id) is not None:
             return []
-        self.network.admit(task)
-        self.network.check_timely(task, self._now())
-        self._forget_ended()
-        if self._full():
-            raise Busy(f"{self._max_open} tasks are open here")
+        self._admit(task)
         now = self._now()
         agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
         self._agreements[task.id] = agreement
@@ -238,6 +244,13 @@ class Coordinator:
             actions = self._apply(agreement, agreement.start(now))
         log.info("task accepted", task=task.id, model=task.model)
         return actions
+
+    def _admit(self, task: Task) -> None:
+        self.network.admit(task)
+        self.network.check_timely(task, self._now())
+        self._forget_ended()
+        if self._full():
+            raise Busy(f"{self._max_open} tasks are open here")
 
     def _take(self, vote: Vote) -> list[Action]:
         agreement, actions = self._known(vote.task)

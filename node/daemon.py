@@ -9,7 +9,6 @@ import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import structlog
@@ -21,6 +20,7 @@ from node.clock import Clock
 from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
 from node.execution import Executions, Executor
 from node.feeds import Feeds
+from node.inputs import Inputs
 from node.links import keep_connected
 from node.outputs import blobs_of
 from node.relay import Relay
@@ -66,8 +66,14 @@ class Node:
         self._parts, self._options = parts, options
         self._coordinator, self._transport = parts.coordinator, parts.transport
         self._topics = topics(parts.coordinator.network.id)
+        inputs = Inputs(parts.transport, parts.blobs)
         self._executions = Executions(
-            parts.coordinator.network, parts.executor, self, parts.clock, options.max_queue, _inputs
+            parts.coordinator.network,
+            parts.executor,
+            self,
+            parts.clock,
+            options.max_queue,
+            inputs.obtain,
         )
         self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs)
         self._feeds = Feeds(
@@ -250,8 +256,3 @@ class Node:
 def topics(network: str) -> tuple[str, str]:
     """Return the gossip topics of a network: for tasks, for votes (specification 7)."""
     return f"/helium/1/{network}/tasks", f"/helium/1/{network}/votes"
-
-
-async def _inputs(task: Task) -> tuple[Path, ...]:
-    """Text-to-music tasks have no input files."""
-    return ()

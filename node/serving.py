@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
-from node import requests
-from node.blobs import Blobs
+from node import inputs, requests
+from node.blobs import BlobRefusedError, Blobs
 from node.coordinator import Busy, Coordinator
 from node.framing import write_frame
 from node.requests import Misbehaved, Status, answer, refuse
@@ -24,9 +24,7 @@ from protocol.parameters import DOCUMENT_LIMIT
 log = structlog.get_logger("serving")
 
 REQUEST_SECONDS = 10.0  # a requester that takes longer to say what it wants is cut off
-UPLOAD_SECONDS = 300.0  # for max_input_bytes at a slow line's 1 Mbit/s
 FEED_MOST = 1000  # envelopes in one answer, however many are asked for
-_PIECE = 262_144  # bytes a write; the fastest on yamux by measurement
 _ROOM = 65_536  # bytes of a task answer left for what is neither envelope nor certificate
 
 
@@ -94,9 +92,19 @@ class Serving:
         await answer(stream, self._host.greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
-        if request["blobs"]:
-            raise Rejected(Rejection.INVALID_FIELD, "blobs: this kind of task takes none")
-        task = self._host.submitted(canonical(request["task"]))
+        payload = canonical(request["task"])
+        task = self._coordinator.examine(payload)
+        sizes = [named.size for named in task.inputs]
+        if request["blobs"] != sizes:
+            raise Rejected(
+                Rejection.INVALID_FIELD, f"blobs: must be the sizes that args names, {sizes}"
+            )
+        try:
+            async with asyncio.timeout(requests.UPLOAD_SECONDS):
+                await inputs.receive(task, stream, self._blobs)
+        except BlobRefusedError as refused:
+            raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
+        self._host.submitted(payload)
         committee = self._coordinator.committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 
@@ -148,7 +156,7 @@ class Serving:
             raise Rejected(Rejection.INVALID_FIELD, f"offset: {offset} is past the end, {size}")
         with self._blobs.open(sha256, offset) as source:
             await answer(stream, {"size": size})
-            while piece := source.read(_PIECE):
+            while piece := source.read(requests.PIECE):
                 await stream.write(piece)
 
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:

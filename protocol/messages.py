@@ -7,7 +7,7 @@ makes them from bytes; the `*_body` functions make the bodies that a node signs 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from protocol.canonical import Document, Json, document_hash, tagged_hash
 from protocol.envelope import Envelope
@@ -22,6 +22,14 @@ class Abstention(StrEnum):
     WORKER_DIED = "worker-died"
     MODEL_MISSING = "model-missing"
     INPUT_MISSING = "input-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A blob that a task's args name: plain SHA-256 (64 hex) and size in bytes."""
+
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,17 @@ class Task:
     def model(self) -> str:
         """The id of the model that the task names."""
         return str(self.args["model"])
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The blobs that the args name, in their order; none for text-to-music.
+
+        To be asked of admitted tasks: the kind's schema says what `audio` looks like.
+        """
+        if self.kind != "pop2piano":
+            return ()
+        named: Any = self.args["audio"]
+        return tuple(Input(entry["sha256"], entry["size"]) for entry in named)
 
 
 class _Signed:

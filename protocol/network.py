@@ -130,6 +130,11 @@ class Network:
                 f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
             )
         self._admit_limits(task, model)
+        size, most = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
+        if size > most:
+            raise Rejected(
+                Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {most}"
+            )
 
     def _admit_limits(self, task: Task, model: Model) -> None:
         config = task.args.get("generation_config")
@@ -156,7 +161,7 @@ class Network:
             raise Rejected(Rejection.EXPIRED, f"deadline: passed {late:.0f} s ago")
 
 
-_KINDS = ("text-to-music",)
+_KINDS = ("text-to-music", "pop2piano")
 
 
 def _model(entry: Mapping[str, Any]) -> Model:

@@ -1,18 +1,19 @@
 """A task's arguments from the command line: a file as it stands, and flags that count before it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from node.cli.exits import usage
-from node.cli.files import read_json
+from node.cli.files import FILE, read_json
 from protocol.canonical import Document, Json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_TOP = ("model", "prompt", "seed", "dtype", "quantize_bits")
+_TOP = ("model", "prompt", "composer", "seed", "dtype", "quantize_bits")
 _GENERATION = (
     click.option("--max-new-tokens", type=int, help="How much to generate, in tokens."),
     click.option("--do-sample/--greedy", default=None, help="Sample, or take the likeliest."),
@@ -25,6 +26,13 @@ _GENERATION = (
 _ARGUMENTS = (
     click.option("--model", help="One of the network's models."),
     click.option("--prompt", help="What to generate."),
+    click.option(
+        "--audio",
+        type=FILE,
+        multiple=True,
+        help="A song (WAV or FLAC) to arrange for piano; may be given several times.",
+    ),
+    click.option("--composer", help="Whose style to arrange in, as the model names it."),
     click.option("--seed", type=int, help="0 to 4294967295; required here or in the file."),
     *_GENERATION,
     click.option("--dtype", help="float16, bfloat16, float32 or auto."),
@@ -33,16 +41,44 @@ _ARGUMENTS = (
 
 
 def flags(command: _F) -> _F:
-    """Add a flag for each argument of a text-to-music task."""
+    """Add a flag for each argument of a task of either kind."""
     for option in reversed(_ARGUMENTS):
         command = option(command)
     return command
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be submitted: its kind, its arguments and its input files."""
+
+    kind: str
+    args: Document
+    audio: tuple[Path, ...]
+
+
+def request(file: Path | None, given: Mapping[str, object]) -> Request:
+    """Return what the file and the flags ask for; what is wrong in it is the schema's to say.
+
+    Songs or a composer make it a pop2piano task. In the file, `audio` may name files by path, from
+    the file's own folder.
+    """
+    flags = dict(given)
+    songs: Any = flags.pop("audio")
+    args = dict(merged(file, flags))
+    named = args.get("audio")
+    if not songs and isinstance(named, list) and all(isinstance(entry, str) for entry in named):
+        folder = Path.cwd() if file is None or str(file) == "-" else file.parent
+        songs = tuple(folder / str(entry) for entry in named)
+    if songs:
+        args.pop("audio", None)
+    piano = songs or "audio" in args or "composer" in args
+    return Request("pop2piano" if piano else "text-to-music", args, tuple(songs))
+
+
 def merged(file: Path | None, given: Mapping[str, object]) -> Document:
     """Return a task's arguments; what is wrong in them is the schema's to say."""
     document = _from_file(file)
-    top = {name: given[name] for name in _TOP if given[name] is not None}
+    top = {name: given[name] for name in _TOP if given.get(name) is not None}
     rest = {k: v for k, v in given.items() if k not in _TOP and v is not None}
     if rest:
         config = document.get("generation_config")

@@ -17,6 +17,7 @@ from node.cli.summary import (
     audio_lines,
     certificate_path,
     missing_votes,
+    score_paths,
     vote_lines,
     votes,
     write_certificate,
@@ -27,7 +28,6 @@ from protocol.committee import committees
 from protocol.effects import State
 from protocol.network import Network
 
-KIND = "text-to-music"
 LAST_VOTES = 1.0  # seconds, besides the grace, in which a slower member's vote is waited for
 POLL = 0.2  # seconds
 
@@ -68,10 +68,16 @@ def submit(
     "generation_config": {...}}); `-` is standard input. Flags count before what the file says.
     """
     where = place(network, peers, key)
-    args = arguments.merged(file, given)
+    asked = arguments.request(file, given)
 
     async def conversation(client: Client) -> None:
-        submission = await client.submit(KIND, args, compute_class=compute_class, deadline=deadline)
+        submission = await client.submit(
+            asked.kind,
+            asked.args,
+            audio=asked.audio,
+            compute_class=compute_class,
+            deadline=deadline,
+        )
         if no_wait:
             options.say({"task": submission.id}, [submission.id], as_json)
             return
@@ -119,6 +125,7 @@ async def deliver(client: Client, submission: Submission, output: Path) -> Deliv
         "votes": votes(ballots, certificate),
         "certificate": str(target),
         "audio": audio_entries(result, output),
+        "midi": [str(path) for path in score_paths(result, output)],
         "seconds": round(time.monotonic() - began, 3),
     }
     lines = [

@@ -76,9 +76,15 @@ def audio_entries(result: Result, path: Path) -> list[dict[str, object]]:
     ]
 
 
+def score_paths(result: Result, path: Path) -> list[Path]:
+    """Return where the MIDI files of a pop2piano task went."""
+    return [numbered(path.with_suffix(".mid"), index) for index in range(len(result.scores))]
+
+
 def audio_lines(result: Result, path: Path) -> list[str]:
-    """Return a line for each sequence."""
-    return [
+    """Return a line for each sequence and each score."""
+    scores = [f"midi         {score}" for score in score_paths(result, path)]
+    return scores + [
         f"audio        {numbered(path, index)}  {waveform.seconds:.2f} s at "
         f"{waveform.sampling_rate} Hz, {waveform.audio.shape[1]} channel(s)"
         for index, waveform in enumerate(result.waveforms)
