@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
@@ -105,7 +106,9 @@ async def rpc_stream(host: Host, peer: str, content: bytes) -> None:
 async def test_an_exception_in_a_handler(scene: Scene) -> None:
     async def attack(host: Host, peer: str) -> None:
         for _ in range(TIMES):
-            await end_of(await host.open(peer, OTHER))
+            # The reset may overtake the answer that agrees on the protocol.
+            with contextlib.suppress(StreamFailure):
+                await end_of(await host.open(peer, OTHER))
 
     await scene.attack(attack)
     await scene.assert_unharmed()
