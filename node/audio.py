@@ -14,6 +14,7 @@ from node.outputs import outputs_of
 from protocol.canonical import Document
 from protocol.certificate import Certificate
 
+WAVEFORM = "audio/f32"  # the media of a waveform in a manifest
 _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 
@@ -79,6 +80,8 @@ def numbered(path: Path, index: int) -> Path:
 
 def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:
     """Return the waveform that a manifest entry's bytes are. Raises AudioMismatch."""
+    if output["media"] != WAVEFORM:
+        raise AudioMismatch(f"an output is {output['media']}, not a waveform")
     frames, channels = output["frames"], output["channels"]
     if len(payload) != frames * channels * _SAMPLE.itemsize:
         raise AudioMismatch(f"{len(payload)} bytes are not {frames} frames of {channels} channels")
@@ -100,7 +103,8 @@ def check_file(path: Path, outcome: Document) -> int:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
     found = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
     for index, output in enumerate(outputs):
-        if output["sha256"] == found and output["sampling_rate"] == rate:
+        same = output["sha256"] == found and output.get("sampling_rate") == rate
+        if same and samples.shape == (output["frames"], output["channels"]):
             return index
     raise AudioMismatch(
         f"{path} is none of the {len(outputs)} outputs: {_difference(samples, rate, outputs[0])}"
@@ -108,6 +112,8 @@ def check_file(path: Path, outcome: Document) -> int:
 
 
 def _difference(samples: NDArray[np.float32], rate: int, output: Mapping[str, Any]) -> str:
+    if output["media"] != WAVEFORM:
+        return f"the first is {output['media']}"
     frames, channels = output["frames"], output["channels"]
     if rate != output["sampling_rate"]:
         return f"{rate} Hz, not {output['sampling_rate']}"
