@@ -37,6 +37,8 @@ class Waveform:
     def write(self, path: Path | str) -> None:
         """Write a 32-bit float WAV: the very samples, so that the file can be verified again."""
         soundfile.write(str(path), self.audio, self.sampling_rate, format="WAV", subtype="FLOAT")
+        if soundfile.info(str(path)).frames != len(self.audio):
+            raise OSError(f"{path} could not be written whole")
 
 
 @dataclass(frozen=True, slots=True)

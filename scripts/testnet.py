@@ -21,7 +21,7 @@ from node.cli.entries import this_machine
 from node.cli.exits import Exit, Failure
 from node.cli.files import read_json
 from node.cli.main import one_line_each
-from node.cli.submit import deliver
+from node.cli.delivery import deliver
 from node.cli.talking import exit_codes
 from node.client import Client
 from protocol.network import Network
