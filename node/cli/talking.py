@@ -40,7 +40,7 @@ def place(network: Path | None, peers: tuple[str, ...], key: Path | None = None)
     return Place(options.chosen_network(settings.network), settings.peers, key)
 
 
-def _hush() -> None:
+def hush() -> None:
     """Keep libp2p's own log lines from among ours: a peer that is away is no error of libp2p's."""
     import node.transport.libp2p  # noqa: F401  # sets its loggers up, which has to come first
 
@@ -51,7 +51,7 @@ def _hush() -> None:
 def talk(where: Place, conversation: Callable[[Client], Awaitable[_T]]) -> _T:
     """Connect, hold a conversation, and return what came of it; failures get their exit codes."""
     key = options.key_of(where.key) if where.key else None
-    _hush()
+    hush()
 
     async def connected() -> _T:
         async with Client.connect(where.network, where.peers, key=key) as client:
