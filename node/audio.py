@@ -17,6 +17,7 @@ from protocol.canonical import Document
 from protocol.certificate import Certificate
 
 MIDI = "audio/midi"  # the media of a score in a manifest
+WAVEFORM = "audio/f32"  # the media of a waveform in a manifest
 _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 
@@ -39,6 +40,8 @@ class Waveform:
     def write(self, path: Path | str) -> None:
         """Write a 32-bit float WAV: the very samples, so that the file can be verified again."""
         soundfile.write(str(path), self.audio, self.sampling_rate, format="WAV", subtype="FLOAT")
+        if soundfile.info(str(path)).frames != len(self.audio):
+            raise OSError(f"{path} could not be written whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def numbered(path: Path, index: int) -> Path:
 
 def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:
     """Return the waveform that a manifest entry's bytes are. Raises AudioMismatch."""
+    if output["media"] != WAVEFORM:
+        raise AudioMismatch(f"an output is {output['media']}, not a waveform")
     frames, channels = output["frames"], output["channels"]
     if len(payload) != frames * channels * _SAMPLE.itemsize:
         raise AudioMismatch(f"{len(payload)} bytes are not {frames} frames of {channels} channels")
@@ -134,7 +139,8 @@ def check_file(path: Path, outcome: Document) -> int:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
     found = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
     for index, output in enumerate(outputs):
-        if output["sha256"] == found and output.get("sampling_rate") == rate:
+        same = output["sha256"] == found and output.get("sampling_rate") == rate
+        if same and samples.shape == (output["frames"], output["channels"]):
             return index
     raise AudioMismatch(
         f"{path} is none of the {len(outputs)} outputs: {_difference(samples, rate, outputs)}"
@@ -144,7 +150,9 @@ def check_file(path: Path, outcome: Document) -> int:
 def _difference(
     samples: NDArray[np.float32], rate: int, outputs: Sequence[Mapping[str, Any]]
 ) -> str:
-    output = next(o for o in outputs if o["media"] != MIDI)
+    output = next((o for o in outputs if o["media"] == WAVEFORM), None)
+    if output is None:
+        return f"the first is {outputs[0]['media']}"
     frames, channels = output["frames"], output["channels"]
     if rate != output["sampling_rate"]:
         return f"{rate} Hz, not {output['sampling_rate']}"

@@ -31,6 +31,7 @@ from node.outputs import blobs_of, outputs_of
 from node.requests import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
 from node.tracking import NoAgreement, Sighting, Tracking
 from node.transport.base import Stream, Transport, Verdict
+from node.version import AGENT
 from protocol import messages
 from protocol.canonical import Document
 from protocol.certificate import Certificate
@@ -42,7 +43,6 @@ from protocol.wire import read
 
 log = structlog.get_logger("client")
 
-AGENT = "helium-client/0.1.0"
 ENOUGH = 2  # nodes that a task is handed to: one of them may keep it to itself
 CONNECT_SECONDS = 15.0
 DEFAULT_DEADLINE = 600  # seconds

@@ -104,7 +104,7 @@ def describe() -> tuple[Setting, ...]:
         ),
         Setting(
             "max_queue",
-            "Tasks that may wait for the worker; to more the node answers busy.",
+            "Tasks that may wait for the worker; from more the node abstains with busy.",
             "64",
             _whole(1, 10_000),
         ),

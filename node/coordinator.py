@@ -33,6 +33,7 @@ from protocol.round import Standing
 
 log = structlog.get_logger("coordinator")
 
+MAX_OPEN = 1000  # tasks of up to 30 kB each with their votes; more is hours of one worker's time
 RETRY_SECONDS = 1.0  # after a write that failed: long enough for a full disk to be noticed
 _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
@@ -93,13 +94,14 @@ class Coordinator:
         store: Store,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        max_open: int = 1000,
+        max_open: int = MAX_OPEN,
     ) -> None:
-        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks held in memory."""
+        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet."""
         self.network, self.me = network, peer_of(key)
         self._key, self._store, self._clock, self._entropy = key, store, clock, entropy
         self._max_open = max_open
         self._agreements: dict[str, Agreement] = {}
+        self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
 
     # What the daemon calls
@@ -214,7 +216,7 @@ class Coordinator:
     # Judging
 
     def _judge_task(self, task: Task) -> Verdict:
-        if task.id in self._agreements:
+        if task.id in self._expiries:
             return Verdict.IGNORE
         self.network.admit(task)
         self.network.check_timely(task, self._now())
@@ -228,7 +230,8 @@ class Coordinator:
         return Verdict.IGNORE if known else Verdict.ACCEPT
 
     def _full(self) -> bool:
-        return len(self._agreements) >= self._max_open
+        held = list(self._agreements.values())  # a copy: `judge` counts on another thread
+        return sum(not agreement.state.terminal for agreement in held) >= self._max_open
 
     # Taking
 
@@ -238,7 +241,7 @@ class Coordinator:
         self._admit(task)
         now = self._now()
         agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
-        self._agreements[task.id] = agreement
+        self._remember(agreement)
         with self._changing(agreement):
             self._store.append(task, now)
             actions = self._apply(agreement, agreement.start(now))
@@ -248,7 +251,6 @@ class Coordinator:
     def _admit(self, task: Task) -> None:
         self.network.admit(task)
         self.network.check_timely(task, self._now())
-        self._forget_ended()
         if self._full():
             raise Busy(f"{self._max_open} tasks are open here")
 
@@ -285,7 +287,10 @@ class Coordinator:
                 log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
             case Certified(certificate):
                 self._store.put_certificate(certificate)
-                log.info("certificate", task=task, signers=len(certificate.signers))
+                conflict = len(agreement.certificates) > 1
+                say = log.warning if conflict else log.info
+                event = "conflict" if conflict else "certificate"
+                say(event, task=task, signers=certificate.signers)
             case Proven(evidence):
                 self._store.put_evidence(evidence)
                 log.warning("equivocation", task=task, peer=evidence.signer)
@@ -314,7 +319,7 @@ class Coordinator:
         with self._changing(agreement):
             actions = self._apply(agreement, unsent)
             actions += self._apply(agreement, agreement.resume(self._now()))
-        self._agreements[task] = agreement
+        self._remember(agreement)
         return agreement, actions
 
     @contextmanager
@@ -375,12 +380,19 @@ class Coordinator:
             if entry.signer == self.me or entry.type == "task"
         ]
 
-    def _forget_ended(self) -> None:
-        """Drop from memory what has ended and passed its deadline; the store still has it."""
+    def _remember(self, agreement: Agreement) -> None:
+        """Hold a task in memory, and drop the oldest that are over: the store still has them."""
+        self._agreements[agreement.task.id] = agreement
+        self._expiries[agreement.task.id] = agreement.task.expires_at
         now = self._now()
-        for id_, agreement in list(self._agreements.items()):
-            if agreement.wake_at() is None and agreement.task.expires_at < now:
-                del self._agreements[id_]
+        for task, expiry in list(self._expiries.items()):
+            if expiry < now and task not in self._agreements:
+                del self._expiries[task]
+        over = [a for a in self._agreements.values() if a.state.terminal and a.wake_at() is None]
+        passed = [a for a in over if a.task.expires_at < now]
+        for old in passed or over[: max(0, len(over) - self._max_open)]:
+            if old is not agreement:
+                del self._agreements[old.task.id]
 
     def _now(self) -> float:
         return self._clock.now()

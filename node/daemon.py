@@ -27,13 +27,12 @@ from node.relay import Relay
 from node.serving import Serving
 from node.store import Store
 from node.transport.base import Stream, Transport, Verdict
+from node.version import AGENT
 from protocol.canonical import Document
 from protocol.errors import Rejected
 from protocol.messages import Abstention, Message, Task
 
 log = structlog.get_logger("node")
-
-AGENT = "helium/0.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +121,7 @@ class Node:
                     self._executions.add(action)
                 case Stop(task):
                     self._executions.remove(task)
+                    self._progress.pop(task, None)
                 case Notify(task):
                     self._changed(task)
 

@@ -11,13 +11,14 @@ from node.coordinator import Action, Busy, Coordinator
 from node.requests import Misbehaved, Refused, ask
 from node.store import Store
 from node.transport.base import Transport
+from node.version import AGENT
 from protocol.canonical import Document, canonical
 from protocol.errors import Rejected, Rejection
 
 log = structlog.get_logger("feeds")
 
 BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
-BATCHES = 64  # read in one go: an endless feed costs its share of time, no more
+BARREN = 8  # batches in a row with nothing new, after which a feed, endless perhaps, has to wait
 PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
 
 # What an honest node may have accepted though we do not, now or any more.
@@ -71,21 +72,28 @@ class Feeds:
                 greeted = greeted or await self._same_network(peer)
                 if not greeted:
                     return
-                for _ in range(BATCHES):
-                    if not await self.read(peer):
-                        break
+                await self._read_on(peer)
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("feed not read", peer=peer, error=str(error))
                 pause *= PATIENCE
             except sqlite3.Error as error:
                 log.error("the store failed", error=str(error))
+            except Exception:
+                log.exception("a fault of ours in reading a feed", peer=peer)
             await asyncio.sleep(pause)
+
+    async def _read_on(self, peer: str) -> None:
+        """Read until the end, or until it has brought nothing new for a while."""
+        barren = 0
+        while barren < BARREN:
+            tip = self._store.tip()
+            if not await self.read(peer):
+                return
+            barren = 0 if self._store.tip() > tip else barren + 1
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
-        greeting = await ask(
-            self._transport, peer, "hello", {"network": network, "agent": "helium"}
-        )
+        greeting = await ask(self._transport, peer, "hello", {"network": network, "agent": AGENT})
         if greeting["network"] == network:
             return True
         log.warning("peer of another network", peer=peer, network=greeting["network"])

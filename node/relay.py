@@ -15,6 +15,8 @@ from node.transport.base import Transport
 
 log = structlog.get_logger("relay")
 
+SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s; a slower signer holds nobody else up
+
 
 class Relay:
     """Fetches one output at a time, which bounds the memory that this takes."""
@@ -36,8 +38,9 @@ class Relay:
             payload = bytearray()
             peers = sorted(self._transport.peers() & set(known.signers))
             try:
-                await fetch(self._transport, peers, known.blob, payload.extend)
-            except Unavailable as error:
+                async with asyncio.timeout(SECONDS):
+                    await fetch(self._transport, peers, known.blob, payload.extend)
+            except (Unavailable, TimeoutError) as error:
                 log.info("output not to be had", sha256=sha256, detail=str(error))
                 return False
             size = known.blob.size

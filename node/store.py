@@ -5,6 +5,9 @@ One table holds every accepted envelope in the order of acceptance: it is the fe
 task. A write that was committed survives a power cut (`synchronous=FULL`).
 """
 
+import contextlib
+import fcntl
+import io
 import json
 import secrets
 import sqlite3
@@ -12,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from node.outputs import Blob, blobs_of
 from protocol.canonical import Document, canonical
@@ -94,15 +97,19 @@ class Entry:
 class Store:
     """One node's database. Used from one thread; all times are Unix seconds."""
 
-    def __init__(self, connection: sqlite3.Connection, network: str) -> None:
-        """Take over an open connection in autocommit mode, as `open_store` gives it."""
-        self._db = connection
+    def __init__(
+        self, connection: sqlite3.Connection, network: str, lock: BinaryIO | None = None
+    ) -> None:
+        """Take over an open connection in autocommit mode, and its lock, as from `open_store`."""
+        self._db, self._lock = connection, lock
         _prepare(connection, network)
         self.feed_id = self._about("feed")
 
     def close(self) -> None:
         """Close the database; committed writes are safe without it."""
         self._db.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -138,6 +145,11 @@ class Store:
             "SELECT seq, envelope FROM envelopes WHERE seq > ? ORDER BY seq LIMIT ?",
             (cursor, limit),
         ).fetchall()
+
+    def tip(self) -> int:
+        """Return the cursor of the last envelope accepted; 0 if there is none."""
+        (seq,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM envelopes").fetchone()
+        return int(seq)
 
     def entries(self, task: str) -> list[Entry]:
         """Return all accepted envelopes of a task in order of acceptance."""
@@ -257,14 +269,32 @@ class Store:
 
 def open_store(path: Path | str, network: str) -> Store:
     """Open or create the database at `path` for one network. Raises StoreError."""
-    connection = None
+    with contextlib.ExitStack() as undo:
+        try:
+            lock = undo.enter_context(_locked(path))
+            connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+            undo.callback(connection.close)
+            store = Store(connection, network, lock)
+        except (sqlite3.Error, StoreError, OSError) as error:
+            raise StoreError(f"the database {path} cannot be used: {error}") from error
+        undo.pop_all()
+        return store
+
+
+def _locked(path: Path | str) -> BinaryIO:
+    """Take the folder for this process: a second node on it would sign with the same key.
+
+    The lock goes with the file that is returned, when it is closed or the process ends.
+    """
+    if str(path) == ":memory:":
+        return io.BytesIO()
+    file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held as long as the store
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=5)
-        return Store(connection, network)
-    except (sqlite3.Error, StoreError) as error:
-        if connection is not None:
-            connection.close()
-        raise StoreError(f"the database {path} cannot be used: {error}") from error
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StoreError("another node is running on this data folder") from None
+    return file
 
 
 def _prepare(db: sqlite3.Connection, network: str) -> None:

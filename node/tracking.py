@@ -76,7 +76,7 @@ class Tracking:
         self._said: dict[str, State] = {}
         self._deaf: set[str] = set()  # who does not know the task
         self._since = clock.now()
-        self._certificate: Certificate | None = None
+        self._certificates: dict[str, Certificate] = {}  # by outcome digest
         if known is not None:
             self._observe(known)
 
@@ -107,9 +107,9 @@ class Tracking:
         """
         async for _ in self.watch():
             pass
-        if self._certificate is None:
+        if self.settled is None:
             raise NoAgreement(self._verdict() or State.EXPIRED, self.ballots)
-        return self._certificate
+        return self.settled
 
     async def watch(self) -> AsyncIterator[Sighting]:
         """Give what the nodes report, as it changes, until the task has ended."""
@@ -138,11 +138,16 @@ class Tracking:
 
     @property
     def settled(self) -> Certificate | None:
-        """The certificate, if it is known already."""
-        return self._certificate
+        """The certificate that was seen first, if any was."""
+        return next(iter(self._certificates.values()), None)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """All valid certificates seen, with different outcomes: more than one is a conflict."""
+        return tuple(self._certificates.values())
 
     def _ended(self) -> bool:
-        return self._certificate is not None or self._verdict() is not None
+        return bool(self._certificates) or self._verdict() is not None
 
     def _verdict(self) -> State | None:
         """Return how the task ended without a certificate, or None if that is not certain."""
@@ -206,7 +211,7 @@ class Tracking:
             elif self._observer is not None and message.task == self._id:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):
-                        self._certificate = self._certificate or effect.certificate
+                        self._keep(effect.certificate)
         except Rejected as rejected:
             log.warning("a node passed on what is not valid", peer=peer, reason=str(rejected))
 
@@ -216,9 +221,14 @@ class Tracking:
             if found.task.id != self._id:
                 raise Rejected(Rejection.WRONG_TASK, "the certificate is of another task")
             self._observe(found.task)
-            self._certificate = self._certificate or found
+            self._keep(found)
         except Rejected as rejected:
             log.warning("a node showed no valid certificate", peer=peer, reason=str(rejected))
+
+    def _keep(self, found: Certificate) -> None:
+        new = self._certificates.setdefault(found.votes[0].digest, found) is found
+        if new and len(self._certificates) > 1:
+            log.warning("conflict: two valid certificates", task=self._id)
 
     def _observe(self, task: Task) -> None:
         if self._observer is None:

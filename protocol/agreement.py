@@ -167,9 +167,9 @@ class Agreement:
     def _discount(self, now: float) -> None:
         """Keep whoever failed an earlier attempt from closing the lists of this one early.
 
-        That is who revealed another outcome than this node's, or committed and did not reveal
-        where others did (correction 6f): such a member commits at once, and would shut out the
-        honest who execute.
+        That is who contradicted itself, or revealed another outcome than this node's, or committed
+        and did not reveal where others did (correction 6f): such a member commits at once, and
+        would shut out the honest who execute.
         """
         if self._outcome is None or self.attempt == 0:
             return

@@ -10,7 +10,6 @@ MAX_DEPTH = 16  # containers inside one another; specification 2, bounds the par
 MAX_INTEGER = 2**53 - 1  # RFC 7493 section 2.2: what every JSON implementation holds exactly
 TRACE_LIMIT = 8_192  # bytes of canonical JSON; specification 4
 SALT_BYTES = 32  # specification 4
-SEED_MODULUS = 2**32  # seeds are 32-bit: torch and numpy both take them
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,12 @@ class Round:
         )
 
     def failed_by(self, peer: str, digest: str) -> bool:
-        """Whether a member revealed another outcome than `digest`, or none where others did."""
+        """Whether a member contradicted itself, or revealed another outcome, or none among others.
+
+        `digest` is the right outcome's.
+        """
+        if any(signer == peer for signer, _ in self._opposed):
+            return True
         reveal = self._standing.get((peer, Reveal))
         if isinstance(reveal, Reveal):
             return reveal.digest != digest

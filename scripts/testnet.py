@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 
 from node import logs
+from node.cli.delivery import deliver
 from node.cli.entries import this_machine
 from node.cli.exits import Exit, Failure
 from node.cli.files import read_json
 from node.cli.main import one_line_each
-from node.cli.submit import deliver
-from node.cli.talking import exit_codes
+from node.cli.talking import exit_codes, hush
 from node.client import Client
 from protocol.network import Network
 from protocol.parameters import Parameters
@@ -87,6 +87,7 @@ def testnet(
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGHUP, _interrupted)
     logs.configure("error", "auto")
+    hush()
     with one_line_each():
         _run(wish)
 

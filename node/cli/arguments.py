@@ -1,5 +1,6 @@
 """A task's arguments from the command line: a file as it stands, and flags that count before it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,29 @@ from protocol.canonical import Document, Json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+
+class _Finite(click.types.FloatParamType):
+    """A number that JSON can hold."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
+
+
+_FINITE = _Finite()
 _TOP = ("model", "prompt", "composer", "seed", "dtype", "quantize_bits")
 _GENERATION = (
     click.option("--max-new-tokens", type=int, help="How much to generate, in tokens."),
     click.option("--do-sample/--greedy", default=None, help="Sample, or take the likeliest."),
-    click.option("--temperature", type=float, help="0 means greedy."),
+    click.option("--temperature", type=_FINITE, help="0 means greedy."),
     click.option("--top-k", type=int, help="0 turns the filter off."),
-    click.option("--top-p", type=float),
+    click.option("--top-p", type=_FINITE),
     click.option("--num-return-sequences", type=int, help="How many songs to generate."),
-    click.option("--guidance-scale", type=float, help="How close to keep to the prompt."),
+    click.option("--guidance-scale", type=_FINITE, help="How close to keep to the prompt."),
 )
 _ARGUMENTS = (
     click.option("--model", help="One of the network's models."),

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     REJECTED = 4
     NO_AGREEMENT = 5
     UNVERIFIED = 6
+    INTERRUPTED = 130
 
 
 MEANINGS = {
@@ -27,6 +28,7 @@ MEANINGS = {
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
     Exit.UNVERIFIED: "a certificate or audio file failed verification",
+    Exit.INTERRUPTED: "interrupted by ctrl-C; a task that was submitted goes on",
 }
 
 

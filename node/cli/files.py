@@ -29,6 +29,19 @@ def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
     return content
 
 
+def check_readable(path: Path) -> None:
+    """See to it that a file is there and can be read; its content is left alone."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise usage(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Make an empty file beside `path` for a moment. Raises OSError where `write` would fail."""
+    _draft(path).unlink()
+
+
 def read_json(path: Path) -> Json:
     """Return the I-JSON value in a file; what is wrong with it is named."""
     try:
@@ -43,15 +56,14 @@ def write(path: Path, content: bytes, *, over: bool = True) -> None:
     Unless `over`, a file that is there stays: click's usage failure.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        draft = _draft(path)
     except OSError as error:
         raise Failure(Exit.FAULT, f"{path}: cannot be written: {error.strerror}") from None
-    draft = Path(name)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+        with draft.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         draft.chmod(0o666 & ~_umask())
         if over:
             draft.replace(path)
@@ -63,6 +75,13 @@ def write(path: Path, content: bytes, *, over: bool = True) -> None:
         raise Failure(Exit.FAULT, f"{path}: cannot be written: {error.strerror}") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path) -> Path:
+    """Make an empty file of a name not yet taken, beside `path`."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    return Path(name)
 
 
 def _umask() -> int:

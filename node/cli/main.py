@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from node.cli.exits import MEANINGS, Exit, Failure
+from node.cli.exits import MEANINGS, Exit, Failure, usage
 
 # name: (module in this package, what it is for). The order is that of `--help`.
 COMMANDS = {
     "key": ("key", "Make a node's key, or show whose key a file holds."),
     "network": ("network", "Write, show or extend a network document."),
+    "doctor": ("doctor", "Show what this machine computes with, and whether it is ready."),
     "run": ("run", "Run a node until it is told to stop."),
     "submit": ("submit", "Submit a task, wait, and write the audio and its certificate."),
     "status": ("task", "Show how a task stands, and who has voted for what."),
@@ -57,17 +58,32 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, purpose) for name, (_, purpose) in COMMANDS.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments before the command's name; what is wrong there is one line too."""
+        with one_line_each():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; whatever it raises becomes one line and an exit code."""
-        with one_line_each():
-            return super().invoke(ctx)
+        try:
+            with one_line_each():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Failure(Exit.INTERRUPTED, "interrupted") from None
 
 
 @contextmanager
 def one_line_each() -> Iterator[None]:
-    """Turn faults that no command expected into a `Failure`; HELIUM_DEBUG=1 shows them whole."""
+    """Turn wrong usage and faults that no command expected into a `Failure`.
+
+    HELIUM_DEBUG=1 shows faults whole.
+    """
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:  # shows the help
+        raise
+    except click.UsageError as error:
+        raise usage(_of_the_user(error)) from None
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise
     except Exception as error:
@@ -75,6 +91,11 @@ def one_line_each() -> Iterator[None]:
             raise
         what = _of_the_system(error) if isinstance(error, OSError) else _of_ours(error)
         raise Failure(Exit.FAULT, what) from None
+
+
+def _of_the_user(error: click.UsageError) -> str:
+    hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    return error.format_message().rstrip(".") + hint
 
 
 def _of_the_system(error: OSError) -> str:

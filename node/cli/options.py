@@ -10,7 +10,7 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node import keystore
-from node.cli.exits import usage
+from node.cli.exits import Failure, usage
 from node.cli.files import FILE, read
 from node.config import ConfigError, Settings, load
 from protocol.errors import Rejected
@@ -56,6 +56,15 @@ def network_of(path: Path) -> Network:
         return Network.parse(read(path))
     except Rejected as rejected:
         raise usage(f"{path}: {rejected.detail}") from None
+
+
+def chosen_network(path: Path) -> Network:
+    """Return the network document that a setting names; a failure says which setting."""
+    try:
+        return network_of(path)
+    except Failure as failure:
+        hint = "--network or HELIUM_NETWORK names the network document"
+        raise usage(f"{failure.message} ({hint})") from None
 
 
 def key_of(path: Path) -> Ed25519PrivateKey:

@@ -1,33 +1,66 @@
 """A task's progress while it is waited for: one updating table, or plain lines."""
 
+import asyncio
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from node.cli.summary import name_of
-from node.client import Submission
+from node.client import Client, Submission
 from node.tracking import Sighting
 from protocol.committee import committees
 from protocol.effects import State
 from protocol.network import Network
 
 Show = Callable[[Sighting], None]
+Say = Callable[[str], None]
 STEP = 0.1  # of an execution: how often a plain line reports it
+POLL = 0.5  # seconds between looks at who is connected
 
 
-async def follow(submission: Submission, network: Network) -> None:
+@dataclass(frozen=True, slots=True)
+class View:
+    """Shows sightings, and says in a line of its own what concerns no single node."""
+
+    show: Show
+    say: Say
+
+
+async def follow(submission: Submission, client: Client) -> None:
     """Show what the nodes report on standard error until the task has ended."""
-    with view(network, submission, sys.stderr) as show:
-        async for sighting in submission.watch():
-            show(sighting)
+    with view(client.network, submission, sys.stderr) as shown:
+        watching = asyncio.create_task(watch_links(client.transport.peers, shown.say))
+        try:
+            async for sighting in submission.watch():
+                shown.show(sighting)
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+
+async def watch_links(peers: Callable[[], Collection[str]], say: Say) -> None:
+    """Say whenever the last connection is lost, and when there is one again; for ever."""
+    connected = True
+    while True:
+        if bool(peers()) is not connected:
+            connected = not connected
+            say("connected again" if connected else "no node is connected, trying again")
+        await asyncio.sleep(POLL)
 
 
 @contextmanager
-def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[Show]:
-    """Give what shows a sighting: in one updating table on a terminal, in plain lines elsewhere."""
+def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[View]:
+    """Give the view of a task: one updating table on a terminal, plain lines elsewhere."""
     if not stream.isatty():
-        yield _plain(network, submission, stream)
+
+        def say(line: str) -> None:
+            print(line, file=stream, flush=True)
+
+        yield View(_plain(network, submission, say), say)
         return
     from rich.console import Console
     from rich.live import Live
@@ -47,7 +80,7 @@ def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[S
             latest[sighting.peer] = sighting
             live.update(table())
 
-        yield show
+        yield View(show, live.console.print)
 
 
 def _columns(sighting: Sighting, network: Network, submission: Submission) -> tuple[str, str, str]:
@@ -73,7 +106,7 @@ def _sits(sighting: Sighting, network: Network, submission: Submission) -> bool:
     return sighting.peer in attempts[min(sighting.attempt, len(attempts) - 1)]
 
 
-def _plain(network: Network, submission: Submission, stream: TextIO) -> Show:
+def _plain(network: Network, submission: Submission, say: Say) -> Show:
     last: dict[str, str] = {}
 
     def show(sighting: Sighting) -> None:
@@ -83,6 +116,6 @@ def _plain(network: Network, submission: Submission, stream: TextIO) -> Show:
         line = f"{name_of(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
         if last.get(sighting.peer) != line:
             last[sighting.peer] = line
-            print(line, file=stream, flush=True)
+            say(line)
 
     return show

@@ -1,36 +1,15 @@
 """`helium submit`: a task out, audio and a certificate back."""
 
-import asyncio
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from node.cli import arguments, options
-from node.cli.exits import Exit, Failure
+from node.cli.delivery import check_output, deliver, interruptible
+from node.cli.exits import usage
 from node.cli.files import FILE
-from node.cli.progress import follow
-from node.cli.summary import (
-    audio_entries,
-    audio_lines,
-    certificate_path,
-    missing_votes,
-    score_paths,
-    vote_lines,
-    votes,
-    write_certificate,
-)
 from node.cli.talking import place, talk
-from node.client import Client, NoAgreement, Submission
-from protocol.committee import committees
-from protocol.effects import State
-from protocol.network import Network
-
-LAST_VOTES = 1.0  # seconds, besides the grace, in which a slower member's vote is waited for
-POLL = 0.2  # seconds
-
+from node.client import Client
 
 EXAMPLES = """\b
 Examples:
@@ -67,6 +46,10 @@ def submit(
     FILE holds the task's arguments as a JSON object ({"model": ..., "prompt": ..., "seed": 42,
     "generation_config": {...}}); `-` is standard input. Flags count before what the file says.
     """
+    if file is None and all(value in (None, ()) for value in given.values()):
+        raise usage("no task: name a FILE or give --model, --prompt and --seed (see --help)")
+    if not no_wait:
+        check_output(output)
     where = place(network, peers, key)
     asked = arguments.request(file, given)
 
@@ -82,85 +65,8 @@ def submit(
             options.say({"task": submission.id}, [submission.id], as_json)
             return
         options.note(f"task {submission.id}")
-        (await deliver(client, submission, output)).report(as_json)
+        with interruptible(submission.id):
+            delivery = await deliver(client, submission, output)
+        delivery.report(as_json)
 
     talk(where, conversation)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What a task came to, as a document and as lines; `failure` if that is no agreement."""
-
-    document: Mapping[str, object]
-    lines: Sequence[str]
-    failure: Failure | None = None
-
-    def report(self, as_json: bool) -> None:
-        """Print it. Raises the failure."""
-        options.say(self.document, self.lines, as_json)
-        if self.failure is not None:
-            raise self.failure
-
-
-async def deliver(client: Client, submission: Submission, output: Path) -> Delivery:
-    """Wait for a task with its progress shown; write its audio and its certificate."""
-    began = time.monotonic()
-    await follow(submission, client.network)
-    try:
-        certificate = await submission.certificate()
-    except NoAgreement as ended:
-        await last_votes(client, submission, None)
-        return _disagreement(client.network, submission, ended)
-    result = await client.fetch(certificate)
-    await last_votes(client, submission, certificate.attempt)
-    target = certificate_path(output)
-    await asyncio.to_thread(result.write, output)
-    write_certificate(certificate, target)
-    ballots = submission.tracking.ballots
-    document = {
-        "task": submission.id,
-        "state": str(State.AGREED),
-        "attempt": certificate.attempt,
-        "signers": list(certificate.signers),
-        "votes": votes(ballots, certificate),
-        "certificate": str(target),
-        "audio": audio_entries(result, output),
-        "midi": [str(path) for path in score_paths(result, output)],
-        "seconds": round(time.monotonic() - began, 3),
-    }
-    lines = [
-        f"agreed       task {submission.id}",
-        *vote_lines(ballots, certificate, client.network),
-        f"certificate  {target}",
-        *audio_lines(result, output),
-    ]
-    return Delivery(document, lines)
-
-
-def _disagreement(network: Network, submission: Submission, ended: NoAgreement) -> Delivery:
-    ballots = submission.tracking.ballots
-    document = {
-        "task": submission.id,
-        "state": str(ended.state),
-        "votes": votes(ballots, None),
-    }
-    lines = [f"{ended.state}  task {submission.id}", *vote_lines(ballots, None, network)]
-    return Delivery(document, lines, Failure(Exit.NO_AGREEMENT, str(ended)))
-
-
-async def last_votes(client: Client, submission: Submission, attempt: int | None) -> None:
-    """Wait a little for the members that had not revealed when the task ended.
-
-    They change nothing; but who dissents should be named. `attempt` None is the last one.
-    """
-    task = submission.tracking.task
-    if task is None:
-        return
-    attempts = committees(client.network, task)
-    counted = len(attempts) - 1 if attempt is None else attempt
-    until = time.monotonic() + client.network.parameters.commit_grace_seconds + LAST_VOTES
-    while missing_votes(submission.tracking, counted, attempts[counted]):
-        await submission.tracking.refresh()
-        if time.monotonic() > until:
-            return
-        await asyncio.sleep(POLL)

@@ -15,9 +15,44 @@ def certificate_path(audio: Path) -> Path:
     return audio.with_name(f"{audio.name}.certificate.json")
 
 
-def write_certificate(certificate: Certificate, path: Path) -> None:
-    """Write the exact canonical bytes: what `helium verify` asks for."""
-    write(path, certificate.encode())
+def conflict_path(audio: Path, index: int = 0) -> Path:
+    """Return where a certificate that contradicts a song's own goes: `song.wav.conflict.json`."""
+    return numbered(audio.with_name(f"{audio.name}.conflict.json"), index)
+
+
+def write_certificates(
+    certificate: Certificate, others: Sequence[Certificate], audio: Path
+) -> None:
+    """Write the exact canonical bytes, as `helium verify` asks for, beside where `audio` goes."""
+    write(certificate_path(audio), certificate.encode())
+    for index, other in enumerate(others):
+        write(conflict_path(audio, index), other.encode())
+
+
+def conflicts(tracking: Tracking) -> tuple[Certificate, ...]:
+    """Return the valid certificates that contradict the one that settled the task."""
+    return tracking.certificates[1:]
+
+
+def conflict_entries(others: Sequence[Certificate]) -> list[dict[str, object]]:
+    """Return the contradicting certificates whole: they are what proves a faulty majority."""
+    return [
+        {
+            "outcome": other.votes[0].digest,
+            "signers": list(other.signers),
+            "certificate": other.document,
+        }
+        for other in others
+    ]
+
+
+def conflict_lines(others: Sequence[Certificate], network: Network) -> list[str]:
+    """Return a line for each contradicting certificate."""
+    return [
+        f"CONFLICT  another valid certificate: outcome {other.votes[0].digest[:16]}.. signed by "
+        + ", ".join(name_of(signer, network) for signer in other.signers)
+        for other in others
+    ]
 
 
 def name_of(peer: str, network: Network) -> str:

@@ -1,6 +1,7 @@
 """Commands that speak with nodes: connected as a client, its failures as exit codes."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,12 +37,21 @@ def place(network: Path | None, peers: tuple[str, ...], key: Path | None = None)
     logs.configure("error" if settings.log_level == "info" else settings.log_level, "auto")
     if not settings.peers:
         raise usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
-    return Place(options.network_of(settings.network), settings.peers, key)
+    return Place(options.chosen_network(settings.network), settings.peers, key)
+
+
+def hush() -> None:
+    """Keep libp2p's own log lines from among ours: a peer that is away is no error of libp2p's."""
+    import node.transport.libp2p  # noqa: F401  # sets its loggers up, which has to come first
+
+    if not os.environ.get("HELIUM_DEBUG"):
+        logs.rejoin("libp2p", "critical")
 
 
 def talk(where: Place, conversation: Callable[[Client], Awaitable[_T]]) -> _T:
     """Connect, hold a conversation, and return what came of it; failures get their exit codes."""
     key = options.key_of(where.key) if where.key else None
+    hush()
 
     async def connected() -> _T:
         async with Client.connect(where.network, where.peers, key=key) as client:

@@ -6,9 +6,16 @@ from pathlib import Path
 import click
 
 from node.cli import options
+from node.cli.delivery import Delivery, check_output, deliver, interruptible
 from node.cli.files import FILE
-from node.cli.submit import deliver
-from node.cli.summary import name_of, vote_lines, votes
+from node.cli.summary import (
+    conflict_entries,
+    conflict_lines,
+    conflicts,
+    name_of,
+    vote_lines,
+    votes,
+)
 from node.cli.talking import place, talk
 from node.client import Client
 from node.tracking import Sighting, Tracking, UnknownTask
@@ -49,7 +56,7 @@ def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: boo
 def _standing(
     task: str, tracking: Tracking, sightings: list[Sighting], client: Client
 ) -> tuple[dict[str, object], list[str]]:
-    certificate = tracking.settled
+    certificate, others = tracking.settled, conflicts(tracking)
     document: dict[str, object] = {
         "task": task,
         "certified": certificate is not None,
@@ -57,6 +64,7 @@ def _standing(
         "signers": [] if certificate is None else list(certificate.signers),
         "nodes": [{"peer": s.peer, "state": str(s.state), "attempt": s.attempt} for s in sightings],
         "votes": votes(tracking.ballots, certificate),
+        "conflict": conflict_entries(others),
     }
     lines = [
         f"task {task}: {'certified' if certificate else 'no certificate'}",
@@ -65,6 +73,7 @@ def _standing(
             for s in sightings
         ),
         *vote_lines(tracking.ballots, certificate, client.network),
+        *conflict_lines(others, client.network),
     ]
     return document, lines
 
@@ -82,8 +91,10 @@ def fetch(
     The certificate is verified against the network document, the audio against the certificate;
     where one node serves wrong bytes, the next is asked.
     """
+    check_output(output)
 
-    async def conversation(client: Client) -> None:
-        (await deliver(client, client.follow(task), output)).report(as_json)
+    async def conversation(client: Client) -> Delivery:
+        return await deliver(client, client.follow(task), output)
 
-    talk(place(network, peers), conversation)
+    with interruptible(task):
+        talk(place(network, peers), conversation).report(as_json)

@@ -6,7 +6,7 @@ import click
 
 from node.cli import options
 from node.cli.exits import Exit, Failure
-from node.cli.files import FILE, read
+from node.cli.files import FILE, check_readable, read
 from protocol.certificate import Certificate, verify_bytes
 from protocol.committee import committees, quorum
 from protocol.errors import Rejected
@@ -26,7 +26,9 @@ def verify(certificate: Path, network: Path | None, audio: Path | None, as_json:
     every signer had committed before any revealed, and with --audio that the file's samples are the
     very ones. Exit code 6, with the reason, if anything is wrong.
     """
-    own = options.network_of(options.settings({"network": network}).network)
+    if audio is not None:
+        check_readable(audio)
+    own = options.chosen_network(options.settings({"network": network}).network)
     try:
         found = verify_bytes(read(certificate, DOCUMENT_LIMIT), own)
     except Rejected as error:

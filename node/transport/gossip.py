@@ -8,7 +8,7 @@ one undecodable RPC ends the host; topic validators know only yes and no, and ca
 """
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,10 +23,11 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.transport.base import Verdict
 from node.transport.seen import ContentCache, Seen, rpc_message_id
+from node.transport.slots import Tally
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
 QUEUED_RPCS = 4096  # per peer; libp2p's 32 drop most of a burst, silently
-RPC_BYTES = 1_048_576
+RPC_BYTES = 1_048_576  # one RPC; 1 MiB is the usual limit of GossipSub implementations
 STREAMS_PER_PEER = 4  # inbound; a peer needs one, and for a moment a second when it reconnects
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,27 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
 
     async def flush_pending_messages(self, peer_id: ID) -> None:
         """Nothing is held back: a new subscriber gets the recent messages."""
+
+    def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
+        """Choose who outside the mesh is told which messages there are: topics' ids per peer.
+
+        libp2p's own passes over peers in prune back-off, but that is for GRAFT alone (GossipSub
+        1.1), and IHAVE is all that they have left. There is no fanout here: every topic is joined.
+        """
+        told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
+        for topic, mesh in self.mesh.items():
+            recent = self.mcache.window(topic)
+            subscribed = self.pubsub.peer_topics.get(topic, set())
+            if recent and subscribed:
+                count = self._get_adaptive_gossip_peers_count(topic, len(subscribed - mesh))
+                for peer in self._get_in_topic_gossipsub_peers_from_minus(topic, count, mesh):
+                    told[peer][topic] = recent
+        return told
+
+    async def handle_ihave(self, ihave_msg: rpc_pb2.ControlIHave, sender_peer_id: ID) -> None:
+        """Ignore topics that are not ours, as with GRAFT."""
+        if ihave_msg.topicID in self.mesh:
+            await super().handle_ihave(ihave_msg, sender_peer_id)
 
     async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
         """Ignore topics that are not ours, or each unknown one leaves a trace in memory."""
@@ -109,7 +131,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self.seen_messages: Seen = Seen(trio.current_time)
         self._topics = frozenset(topics)
         self._judge, self._accepted, self._offended = judge, accepted, offended
-        self._reading: Counter[str] = Counter()
+        self._reading = Tally()
 
     async def publish(self, topic_id: str, data: bytes) -> None:
         """Gossip with data and topic alone: no author, sequence number, signature or key."""
@@ -140,20 +162,16 @@ class Gossip(Pubsub):  # type: ignore[misc]
         every message, raises at 1,000 of them, and lets protobuf's exceptions through.
         """
         peer = stream.muxed_conn.peer_id
-        self._reading[str(peer)] += 1
-        try:
-            while self._reading[str(peer)] <= STREAMS_PER_PEER:
-                raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
-                await self._handle(peer, raw)
-        except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
-            _log.debug("bad RPC from %s: %r", peer, offence)
-            self._offended(str(peer))
-        except Exception as failure:
-            _log.debug("gossip stream from %s ended: %r", peer, failure)
-        finally:
-            self._reading[str(peer)] -= 1
-            if not self._reading[str(peer)]:
-                del self._reading[str(peer)]
+        with self._reading.one_more(str(peer)) as streams:
+            try:
+                while streams <= STREAMS_PER_PEER:
+                    raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
+                    await self._handle(peer, raw)
+            except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
+                _log.debug("bad RPC from %s: %r", peer, offence)
+                self._offended(str(peer))
+            except Exception as failure:
+                _log.debug("gossip stream from %s ended: %r", peer, failure)
         await stream.reset()
 
     async def _handle(self, peer: ID, raw: bytes) -> None:

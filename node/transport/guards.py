@@ -5,7 +5,6 @@ Every class here narrows one of libp2p's own. The regression tests are in
 """
 
 import logging
-from collections import Counter
 from typing import Any
 from weakref import WeakSet
 
@@ -25,16 +24,21 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
+from node.transport.slots import Tally, local, origin
+
 YAMUX = TProtocol(PROTOCOL_ID)
-MAX_CONNECTIONS = 300
-PENDING_PER_ADDRESS = 16  # upgrades at a time from one IP address; the whole budget is 300
-UPGRADE_SECONDS = 4.0
-NEGOTIATION_SECONDS = 10.0
+MAX_CONNECTIONS = 300  # in all; with the node's own files well below the usual 1,024 descriptors
+MAX_INBOUND = 225  # three quarters of all, so that strangers never take what dialling needs
+PER_ORIGIN = 32  # inbound, pending and up; a laboratory behind one address, a seventh of the slots
+PER_LOCAL_ORIGIN = 150  # the same on loopback, which all peers and clients of a testnet share
+PENDING_PER_ORIGIN = 16  # upgrades at a time; whoever stalls them holds few slots, and briefly
+UPGRADE_SECONDS = 4.0  # for 0.25 s of work and far round trips; so long an idle socket may stay
+NEGOTIATION_SECONDS = 10.0  # two round trips on a loaded peer; less than the 15 s of an `open`
 STALLED_SECONDS = 10.0  # a frame that takes longer to write means a dead or hostile reader
 UNREAD_BYTES = 32 * 1024 * 1024  # per stream; twice the largest window that Yamux may grant
-STREAMS_PER_PEER = 64  # inbound, served at the same time
+STREAMS_PER_PEER = 64  # inbound at a time; an honest peer has a few requests, watches and blobs
 PING_EVERY = 10.0  # seconds; a hung peer is gone after this and `PING_SECONDS`
-PING_SECONDS = 5.0
+PING_SECONDS = 5.0  # for one answer; 0.04 s measured at a busy peer, so that five mean a hung one
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +147,7 @@ class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
 
 
 class GuardedSwarm(Swarm):  # type: ignore[misc]
-    """A swarm that gives inbound slots back, and gives one address only some of them."""
+    """A swarm that gives inbound slots back, and gives strangers only some of its connections."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(
@@ -152,39 +156,40 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             connection_config=connection_config(),
         )
         self.auto_connector = _NoAutoConnector(self)
-        self._pending: Counter[str] = Counter()
+        self._inbound_limiter = trio.CapacityLimiter(MAX_INBOUND)  # libp2p's own: all connections
+        self._held, self._pending = Tally(), Tally()
 
     async def _do_handle_inbound_connection(
         self, connection: ReadWriteCloser, maddr: Multiaddr, failure_event: object
     ) -> None:
-        """Serve until the connection's end.
+        """Serve until the connection's end, which is at once for an origin that has enough.
 
-        libp2p's own waits for the swarm's end, so that it accepts 250 connections in its life; and
-        300 idle sockets keep everyone out for the length of the upgrade timeout.
+        libp2p's own waits for the swarm's end, so that it accepts 250 connections in its life;
+        300 idle sockets keep everyone out for the length of the upgrade timeout; and keys are free
+        to make, so that one address could hold every connection with a peer id for each.
         """
         remote = self._build_remote_multiaddr(connection)
-        host = (connection.get_remote_address() or ("", 0))[0]
-        if self._pending[host] >= PENDING_PER_ADDRESS or (
-            remote is not None and not await self.connection_gate.is_allowed(remote)
-        ):
-            await connection.close()
-            return
+        source = origin((connection.get_remote_address() or ("", 0))[0])
         try:
-            muxed = await self._upgrade(connection, maddr, host)
-            await muxed.event_closed.wait()
+            with self._held.one_more(source) as held:
+                if held <= (PER_LOCAL_ORIGIN if local(source) else PER_ORIGIN) and (
+                    remote is None or await self.connection_gate.is_allowed(remote)
+                ):
+                    await self._serve_connection(connection, maddr, source)
         except Exception as failure:
-            _log.debug("inbound connection from %s failed: %r", host, failure)
+            _log.debug("inbound connection from %s failed: %r", source, failure)
         finally:
             await connection.close()
 
-    async def _upgrade(self, connection: ReadWriteCloser, maddr: Multiaddr, host: str) -> Any:
-        self._pending[host] += 1
-        try:
-            return await self.upgrade_inbound_raw_conn(RawConnection(connection, False), maddr)
-        finally:
-            self._pending[host] -= 1
-            if not self._pending[host]:
-                del self._pending[host]
+    async def _serve_connection(
+        self, connection: ReadWriteCloser, maddr: Multiaddr, source: str
+    ) -> None:
+        with self._pending.one_more(source) as pending:
+            if pending > PENDING_PER_ORIGIN:
+                return
+            raw = RawConnection(connection, False)
+            muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+        await muxed.event_closed.wait()
 
 
 class GuardedHost(BasicHost):  # type: ignore[misc]
@@ -192,7 +197,7 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._inbound: Counter[str] = Counter()
+        self._inbound = Tally()
 
     async def _swarm_stream_handler(self, stream: INetStream) -> None:
         """Negotiate and serve one inbound stream.
@@ -201,16 +206,12 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         else that raises between a stream's first byte and its end.
         """
         peer = str(stream.muxed_conn.peer_id)
-        self._inbound[peer] += 1
-        try:
-            if self._inbound[peer] > STREAMS_PER_PEER:
-                await stream.reset()
-            else:
-                await super()._swarm_stream_handler(stream)
-        except Exception as failure:
-            _log.debug("stream from %s failed: %r", peer, failure)
-            await stream.reset()  # never raises in libp2p
-        finally:
-            self._inbound[peer] -= 1
-            if not self._inbound[peer]:
-                del self._inbound[peer]
+        with self._inbound.one_more(peer) as inbound:
+            try:
+                if inbound > STREAMS_PER_PEER:
+                    await stream.reset()
+                else:
+                    await super()._swarm_stream_handler(stream)
+            except Exception as failure:
+                _log.debug("stream from %s failed: %r", peer, failure)
+                await stream.reset()  # never raises in libp2p

@@ -20,9 +20,9 @@ from node.transport.host import Host, key_pair, port_taken
 from node.transport.penalty import Penalties
 from node.transport.streams import Libp2pStream
 
-DIAL_SECONDS = 15.0
-OPEN_SECONDS = 15.0
-START_SECONDS = 20.0
+DIAL_SECONDS = 15.0  # 0.25 s on loopback; room for lost packets and a peer that is busy
+OPEN_SECONDS = 15.0  # libp2p negotiates for at most 10 s, and waits for ever over 256 streams
+START_SECONDS = 20.0  # listening takes under a second; a machine that loads models is slower
 REBUILD_SECONDS = (0.5, 30.0)  # the first and the longest pause before a failed host is rebuilt
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from node.transport.base import SEEN_SECONDS, Listener, Verdict, message_id
 from node.transport.penalty import Penalties
 from node.transport.pipes import MemoryStream, pair
 
-OPEN_SECONDS = 10.0
+OPEN_SECONDS = 10.0  # virtual; libp2p's negotiation has as long, so that slow links fail alike
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from node.transport.bridge import Bridge
 READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
 READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones are the reader's
 WRITE_SECONDS = 60.0  # without the other side reading anything
-CLOSE_SECONDS = 5.0
-POLL_SECONDS = 0.01
+CLOSE_SECONDS = 5.0  # one frame, unless the peer does not read; then a reset is as good
+POLL_SECONDS = 0.01  # a slow reader costs 100 wake-ups a second, and a window waits 10 ms at most
 
 
 class Libp2pStream:

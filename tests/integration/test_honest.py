@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -124,11 +128,62 @@ def test_a_wrong_flag_is_rejected_with_code_4(
 
 
 def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running) -> None:
-    assert four.helium("status", "0" * 64).returncode == 4
-    nobody = four.places[0].address.replace(f"/{four.places[0].port}/", "/1/")
-    done = four.helium("peers", "--peer", nobody)
+    unknown = four.helium("status", "0" * 64)
+    assert unknown.returncode == 4
+    assert unknown.stderr == f"helium: no connected node knows the task {'0' * 64}\n"
+    done = four.helium("peers", "--peer", _nobody(four))
     assert done.returncode == 3
-    assert "can be reached" in done.stderr
+    assert done.stderr == f"helium: none of {_nobody(four)} can be reached\n"
+
+
+def test_a_peer_that_is_away_is_no_noise(four: Running) -> None:
+    first, other = four.places[:2]
+    wrong = first.address.replace(first.peer, other.peer)
+    done = four.helium("peers", "--peer", first.address, "--peer", _nobody(four), "--peer", wrong)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_ctrl_c_leaves_the_task_and_says_how_to_return(four: Running) -> None:
+    arguments = json.dumps(task(max_new_tokens=2000))
+    with _started(four, "submit", "-", "-o", "g.wav") as left:
+        assert left.stdin is not None
+        assert left.stderr is not None
+        left.stdin.write(arguments)
+        left.stdin.close()
+        left.stdin = None
+        id_ = left.stderr.readline().split()[1]
+        left.stderr.readline()  # the waiting has begun
+        left.send_signal(signal.SIGINT)
+        _, stderr = left.communicate(timeout=60)
+    assert left.returncode == 130
+    *_, last = stderr.splitlines()
+    assert last == f"helium: interrupted; the task goes on: helium fetch {id_}"
+    assert "Traceback" not in stderr
+    assert not (four.root / "g.wav").exists()
+    assert four.json("fetch", id_, "-o", "g.wav")["state"] == "agreed"
+
+
+def _started(four: Running, *arguments: str) -> subprocess.Popen[str]:
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "HELIUM_NETWORK": str(four.root / "network.json"),
+        "HELIUM_PEERS": ",".join(four.nodes.addresses),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "node.cli", *arguments],
+        cwd=four.root,
+        env={**os.environ, **settings},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _nobody(four: Running) -> str:
+    """Return an address where nobody listens."""
+    return four.places[0].address.replace(f"/{four.places[0].port}/", "/1/")
 
 
 def test_the_readmes_python_example_runs(four: Running) -> None:

@@ -64,7 +64,9 @@ def test_bytes_are_frames_of_channels(channels: int) -> None:
 
 def test_stereo_is_interleaved() -> None:
     payload = np.array([1, 10, 2, 20, 3, 30], "<f4").tobytes()
-    wave = waveform_of(payload, {"frames": 3, "channels": 2, "sampling_rate": 1})
+    wave = waveform_of(
+        payload, {"media": "audio/f32", "frames": 3, "channels": 2, "sampling_rate": 1}
+    )
     assert wave.audio.tolist() == [[1, 10], [2, 20], [3, 30]]
 
 
@@ -164,3 +166,25 @@ def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes | Non
 def test_a_certified_error_vouches_for_no_audio(tmp_path: Path) -> None:
     with pytest.raises(AudioMismatch, match="vouches for no audio"):
         check_file(tmp_path / "song.wav", {"error": "no-notes"})
+
+
+def test_equal_bytes_in_another_shape_are_another_sound(tmp_path: Path) -> None:
+    """8 frames of one channel and 4 of two have the same bytes, and the same hash."""
+    audio = np.arange(8, dtype=np.float32).reshape(8, 1)
+    outcome: Any = {"result": {"outputs": [entry(audio, 16_000)]}}
+    path = tmp_path / "a.wav"
+    Waveform(audio.reshape(4, 2), 16_000).write(path)
+    with pytest.raises(AudioMismatch, match="4 frames of 2 channels, not 8 frames of 1"):
+        check_file(path, outcome)
+    Waveform(audio, 16_000).write(path)
+    assert check_file(path, outcome) == 0
+
+
+def test_what_is_no_waveform_is_said_to_be_none(tmp_path: Path) -> None:
+    output: Any = {"media": "audio/midi", "sha256": "0" * 64, "size": 4, "notes": 1}
+    with pytest.raises(AudioMismatch, match="audio/midi"):
+        waveform_of(b"MThd", output)
+    path = tmp_path / "a.wav"
+    Waveform(np.zeros((4, 1), np.float32), 16_000).write(path)
+    with pytest.raises(AudioMismatch, match="audio/midi"):
+        check_file(path, {"result": {"outputs": [output]}})

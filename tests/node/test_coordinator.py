@@ -613,6 +613,8 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     first = cast.task(net, deadline=60)
     one, two = others(net, first)
     life.hear(first)
+    with pytest.raises(Busy):
+        life.coordinator.receive(cast.task(net, nonce=2).envelope.encode())
     life.until(2)
     life.hear(cast.commit(net, first, one))
     life.hear(cast.commit(net, first, two))
@@ -620,8 +622,6 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     life.hear(cast.reveal(net, first, one, commits))
     life.until(30)
     second = cast.task(net, nonce=1, now=cast.START + 61)
-    with pytest.raises(Busy):
-        life.coordinator.receive(cast.task(net, nonce=2).envelope.encode())
     life.until(61)
     life.hear(second)
     late = cast.reveal(net, first, two, commits)
@@ -631,6 +631,23 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     assert life.store.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
     assert life.state(first) is State.AGREED
     assert len(life.said) == said, "nothing is signed for a task that has ended"
+    life.disk.close()
+
+
+def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None:
+    """Long before their deadlines: a thousand quick tasks must not close a node for an hour."""
+    life = Life(net, max_open=2)
+    done = []
+    for nonce in range(7):
+        task = cast.task(net, nonce=nonce, deadline=3600)
+        life.hear(task)
+        for member in others(net, task):
+            life.hear(cast.abstain(net, task, member))
+        assert life.state(task) is State.INCONCLUSIVE
+        done.append(task)
+    assert len(life.coordinator._agreements) <= 4
+    assert judged(life, done[0]) is Verdict.IGNORE, "a task that is over is not spread again"
+    life.hear(cast.task(net, nonce=100))
     life.disk.close()
 
 

@@ -17,11 +17,12 @@ import schemas
 from executor.jobs import Execution, Job
 from node.blobs import Blobs
 from node.coordinator import Coordinator
-from node.daemon import AGENT, Node, Options, Parts, topics
+from node.daemon import Node, Options, Parts, topics
 from node.execution import Readiness
 from node.store import Store
 from node.transport.base import Verdict
 from node.transport.memory import MemoryNetwork, MemoryTransport
+from node.version import AGENT
 from protocol.effects import State
 from protocol.messages import Task
 from protocol.network import Network

@@ -362,3 +362,12 @@ def test_cursors_are_replaced(path: Path) -> None:
     assert store.cursor("p") == ("two", 3)
     assert store.cursor("q") == ("three", 1)
     store.close()
+
+
+def test_one_process_owns_a_folder(tmp_path: Path) -> None:
+    """A second node on it would vote with the same key, and unlink the first one's files."""
+    first = open_store(tmp_path / "node.sqlite", NETWORK)
+    with pytest.raises(StoreError, match="another node is running"):
+        open_store(tmp_path / "node.sqlite", NETWORK)
+    first.close()
+    open_store(tmp_path / "node.sqlite", NETWORK).close()

@@ -97,3 +97,10 @@ def test_a_late_reveal_counts_a_member_in_again() -> None:
     assert revealed_at(seat, T + 121) is None
     seat.hear(reveal(OLD, (ME, OLD, LIAR)), now=T + 230)
     assert revealed_at(seat, T + 230) == 4.0
+
+
+def test_who_contradicted_itself_counts_for_nothing_whatever_it_says_later() -> None:
+    seat = after_a_failed_attempt(commit(LIAR, 0))  # its second commit of attempt 0
+    seat.hear(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
+    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) is None

@@ -26,4 +26,3 @@ def test_the_limits_are_the_specifications() -> None:
     assert parameters.MAX_INTEGER == 9_007_199_254_740_991
     assert parameters.TRACE_LIMIT == 8_192
     assert parameters.SALT_BYTES == 32
-    assert parameters.SEED_MODULUS == 4_294_967_296

@@ -16,7 +16,8 @@ from tests import cast
 from tests.simulation.adversaries import AGENTS
 from tests.simulation.world import Inhabitant, Weather, World, inhabited, manifest, waveform
 
-BEHAVIOURS = ("wrong result", "silent", *AGENTS)
+BEHAVIOURS = ("wrong result", "silent", "late", *AGENTS)
+LABELS = {"late": "honest@50"}  # seconds: more than an attempt takes
 COPIERS = ("copycat", "commitment thief")
 DEADLINE = 300
 
@@ -43,7 +44,7 @@ async def play(seed: int, members: int, faulty: int) -> Report:
     )
     roles = ["honest"] * (members - faulty) + [dice.choice(BEHAVIOURS) for _ in range(faulty)]
     dice.shuffle(roles)
-    labels = ["absent" if role in AGENTS else role for role in roles]
+    labels = ["absent" if role in AGENTS else LABELS.get(role, role) for role in roles]
     async with inhabited(seed, net, _weather(dice), labels) as world:
         agents = [AGENTS[r](world, i) for i, r in enumerate(roles) if r in AGENTS]
         for agent in agents:

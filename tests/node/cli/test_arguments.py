@@ -4,6 +4,7 @@ import pytest
 
 from node.cli import arguments
 from node.cli.exits import Failure
+from tests.node.cli.conftest import Helium
 
 NOTHING = dict.fromkeys(
     (
@@ -56,6 +57,15 @@ def test_a_bad_file_is_named(file: Path, text: str, reason: str) -> None:
         arguments.merged(file, NOTHING)
     assert raised.value.exit_code == 2
     assert str(file) in raised.value.message
+
+
+@pytest.mark.parametrize("flag", ["--temperature", "--top-p", "--guidance-scale"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-Infinity", "1e999"])
+def test_what_json_cannot_hold_is_wrong_usage(flag: str, number: str, helium: Helium) -> None:
+    done = helium("submit", flag, number)
+    assert done.exit_code == 2
+    assert f"'{flag}': '{number}' is no finite number" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_huge_file_is_not_read_whole(file: Path) -> None:

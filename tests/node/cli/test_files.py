@@ -31,6 +31,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert raised.value.exit_code == Exit.FAULT
 
 
+def test_looking_leaves_nothing(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "c.json")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        files.check_writable(tmp_path / "none" / "c.json")
+
+
 def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="cannot be read") as raised:
         files.read(tmp_path / "none")

@@ -24,10 +24,46 @@ def test_every_command_has_help_and_a_purpose(name: str, helium: Helium) -> None
     assert len(done.stdout.splitlines()) > 4
 
 
-def test_an_unknown_command_is_wrong_usage(helium: Helium) -> None:
-    done = helium("fly")
+@pytest.mark.parametrize(
+    ("arguments", "named", "command"),
+    [
+        (["fly"], "'fly'", "helium"),
+        (["--zzz"], "--zzz", "helium"),
+        (["submit", "--zzz"], "--zzz", "helium submit"),
+        (["key", "fly"], "'fly'", "helium key"),
+        (["verify"], "'CERTIFICATE'", "helium verify"),
+        (["submit", "--seed", "x"], "'--seed': 'x'", "helium submit"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], named: str, command: str, helium: Helium
+) -> None:
+    done = helium(*arguments)
     assert done.exit_code == Exit.USAGE
-    assert "'fly'" in done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("helium: ")
+    assert named in line
+    assert line.endswith(f"(see {command} --help)")
+
+
+@pytest.mark.parametrize("arguments", [[], ["key"]])
+def test_a_group_alone_shows_its_help(arguments: list[str], helium: Helium) -> None:
+    done = helium(*arguments)
+    assert done.exit_code == Exit.USAGE
+    assert "Commands:" in done.stderr
+
+
+def test_an_interruption_is_one_line_with_its_code(
+    helium: Helium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.cli.key._path", _interrupted)
+    done = helium("key", "show")
+    assert done.exit_code == Exit.INTERRUPTED
+    assert done.stderr == "helium: interrupted\n"
+
+
+def _interrupted(file: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"], ["network", "--help"]])

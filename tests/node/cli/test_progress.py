@@ -1,12 +1,18 @@
+import asyncio
 import io
+from collections.abc import Callable
 from typing import Any, cast
 
-from node.cli.progress import view
-from node.client import Submission
+import pytest
+
+from node.cli.progress import follow, view, watch_links
+from node.client import Client, Submission
 from node.tracking import Sighting
 from protocol.committee import committees
 from protocol.effects import State
 from tests.node.cli.certified import Made
+from tests.node.test_client import TASK, Fake, truth_of, with_client
+from tests.simulation import virtual
 
 
 class _Submission:
@@ -23,9 +29,10 @@ class _Terminal(io.StringIO):
 
 
 def _shown(made: Made, stream: io.StringIO, sightings: list[Sighting]) -> str:
-    with view(made.network, cast("Submission", _Submission(made)), stream) as show:
+    with view(made.network, cast("Submission", _Submission(made)), stream) as shown:
         for sighting in sightings:
-            show(sighting)
+            shown.show(sighting)
+        shown.say("by the way")
     return stream.getvalue()
 
 
@@ -42,7 +49,8 @@ def test_plain_lines_come_on_change_only(made: Made) -> None:
     ]
     sightings += [Sighting(member, State.COMMITTED, 0, 0.0)] * 2
     sightings += [Sighting(other, State.WAITING, 0, 0.0)]
-    lines = _shown(made, io.StringIO(), sightings).splitlines()
+    *lines, last = _shown(made, io.StringIO(), sightings).splitlines()
+    assert last == "by the way"
     assert [line.split("attempt 0  ")[1] for line in lines] == [
         *("executing 0%", "executing 10%", "executing 50%", "committed", "looking on")
     ]
@@ -57,3 +65,55 @@ def test_a_terminal_gets_one_table(made: Made) -> None:
     shown = _shown(made, _Terminal(), sightings)
     assert "executing  50%" in shown
     assert "looking on" in shown
+    assert shown.count("by the way") == 1
+
+
+class _Over(Exception):
+    """There is no more to see."""
+
+
+def test_a_lost_and_a_new_connection_are_said_once() -> None:
+    seen = iter(["a", "ab", "", "", "", "b", "", "a", "a"])
+    said: list[str] = []
+
+    def peers() -> str:
+        now = next(seen, None)
+        if now is None:
+            raise _Over
+        return now
+
+    async def watching() -> None:
+        await watch_links(peers, said.append)
+
+    with pytest.raises(_Over):
+        virtual.run(watching)
+    assert said == ["no node is connected, trying again", "connected again"] * 2
+
+
+def test_whoever_waits_sees_that_the_only_node_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    node = Fake()
+
+    async def test(client: Client) -> None:
+        waiting = asyncio.create_task(follow(client.follow(TASK.id), client))
+        await _until(lambda: "watch" in node.asked)
+        medium = client.transport._network  # type: ignore[attr-defined]
+        medium.partition([client.transport.peer])
+        await _until(lambda: not client.transport.peers())
+        await asyncio.sleep(3)
+        node.say(**truth_of({"error": "non-finite-output"}))
+        medium.partition()
+        await waiting
+
+    with_client(node, test=test)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.count("no node is connected, trying again") == 1
+    assert lines.count("connected again") == 1
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    """Wait in virtual time, for a minute of it at most."""
+    for _ in range(600):
+        if true():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it never became so")

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +47,7 @@ def test_an_agreed_error_is_a_rejection(made: Made) -> None:
     assert raised.value.exit_code == Exit.REJECTED
 
 
-@pytest.mark.parametrize("command", [("peers",), ("submit",), ("status", "0" * 64)])
+@pytest.mark.parametrize("command", [("peers",), ("submit", "--seed", "1"), ("status", "0" * 64)])
 def test_a_command_without_a_node_to_ask_is_wrong_usage(
     command: tuple[str, ...], helium: Helium, files: Files
 ) -> None:
@@ -63,6 +66,61 @@ def test_a_missing_network_document_is_named(helium: Helium) -> None:
     done = helium("peers", "--peer", PEER)
     assert done.exit_code == 2
     assert "network.json: cannot be read" in done.stderr
+    assert "--network or HELIUM_NETWORK" in done.stderr
+
+
+def test_no_task_at_all_is_said_first(helium: Helium) -> None:
+    done = helium("submit")
+    assert done.exit_code == 2
+    assert "name a FILE or give --model, --prompt and --seed" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("submit", "--seed", "1"), ("fetch", "0" * 64)])
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("none/song.wav", "none/song.wav: cannot be written: No such file or directory"),
+        ("c.json/song.wav", "c.json/song.wav: cannot be written: Not a directory"),
+        ("/proc/song.wav", "/proc/song.wav: cannot be written: "),
+        ("x" * 250, "cannot be written: File name too long"),
+        (".", "is a directory"),
+        ("", "-o: must name a file"),
+    ],
+)
+def test_where_the_song_goes_is_looked_at_first(
+    command: tuple[str, ...], output: str, reason: str, helium: Helium, files: Files
+) -> None:
+    done = helium(*command, "--network", files.network, "--peer", PEER, "-o", output)
+    assert done.exit_code == 2
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_output_that_is_not_written_may_be_anywhere(helium: Helium, files: Files) -> None:
+    done = helium("submit", "--seed", "1", "--no-wait", "-o", "none/song.wav")
+    assert "HELIUM_PEERS" in done.stderr
+
+
+IN_A_HURRY = (
+    "import sys, node.client; node.client.CONNECT_SECONDS = 1.5;"
+    "from node.cli.main import main; sys.argv[0] = 'helium'; main()"
+)
+
+
+def test_an_unreachable_peer_is_one_line(files: Files, made: Made) -> None:
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{made.certificate.signers[0]}"
+    command = [sys.executable, "-c", IN_A_HURRY, "peers", "--network", str(files.network)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
+    done = subprocess.run(
+        [*command, "--peer", address],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[3],
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr == f"helium: none of {address} can be reached\n"
 
 
 @pytest.mark.parametrize("task", ["x", "0" * 63, "G" * 64])

@@ -136,6 +136,14 @@ def test_no_audio_file_at_all_fails(helium: Helium, files: Files) -> None:
     assert "cannot be read as audio" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["none.wav", "c.json/none.wav"])
+def test_missing_audio_is_wrong_usage(name: str, helium: Helium, files: Files) -> None:
+    done = helium("verify", files.certificate, "--network", files.network, "--audio", name)
+    assert done.exit_code == 2
+    assert f"{name}: cannot be read: No" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_missing_files_are_wrong_usage(helium: Helium, files: Files) -> None:
     for arguments in (["none", "--network", files.network], [files.certificate]):
         done = helium("verify", *arguments)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import trio
+from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
@@ -105,7 +107,9 @@ async def rpc_stream(host: Host, peer: str, content: bytes) -> None:
 async def test_an_exception_in_a_handler(scene: Scene) -> None:
     async def attack(host: Host, peer: str) -> None:
         for _ in range(TIMES):
-            await end_of(await host.open(peer, OTHER))
+            # The reset may overtake the answer that agrees on the protocol.
+            with contextlib.suppress(StreamFailure):
+                await end_of(await host.open(peer, OTHER))
 
     await scene.attack(attack)
     await scene.assert_unharmed()
@@ -179,7 +183,8 @@ async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connecti
     async def attack(host: Host, peer: str) -> None:
         stream = await host.open(peer, PROTOCOL)
         frame = encode_uvarint(len(content)) + content
-        await stream.write(frame * (int(THRESHOLD) + 1))
+        with contextlib.suppress(Exception):  # the connection may end before all is written
+            await stream.write(frame * (int(THRESHOLD) + 1))
         await end_of(stream)
 
     await scene.attack(attack)
@@ -211,30 +216,108 @@ async def test_our_own_messages_carry_data_and_topic_alone(
 
 async def test_inbound_slots_come_back(scene: Scene) -> None:
     async def three_slots(host: Host) -> None:
-        host.swarm._inbound_limiter = trio.CapacityLimiter(3)
+        host.swarm._inbound_limiter.total_tokens = 3  # one is the honest peer's
+
+    def came_and_went(times: int) -> bool:
+        # The victim may learn of a connection after the attacker does.
+        return [kind for kind, peer in scene.seen.events if peer == scene.attacker.peer] == [
+            "connected",
+            "disconnected",
+        ] * times
 
     await scene.in_victim(three_slots)
-    for _ in range(6):
+    for times in range(1, 7):
         await scene.attacker.dial(scene.victim.addresses[0])
         host = scene.attacker._host
         assert host is not None
         await scene.attacker._bridge.call(host.disconnect, scene.victim.peer)
-        await scene.seen.until(lambda: scene.attacker.peer not in scene.victim.peers())
+        await scene.seen.until(functools.partial(came_and_went, times))
     await scene.assert_unharmed()
+
+
+@contextlib.contextmanager
+def dialling_from(address: str) -> Iterator[None]:
+    """Let what is dialled meanwhile come from another loopback address."""
+    dial = functools.partial(trio.open_tcp_stream, local_address=address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio, "open_tcp_stream", dial)
+        yield
+
+
+async def dial_all(attackers: list[Libp2pTransport], victim: Libp2pTransport) -> None:
+    for attacker in attackers:
+        with contextlib.suppress(ConnectionError):  # most are turned away
+            await attacker.dial(victim.addresses[0])
+
+
+async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(ConnectionError):
+                await peer.dial(other.addresses[0])
+                return
+
+
+@pytest.mark.parametrize("limit", ["PER_ORIGIN", "PER_LOCAL_ORIGIN"])
+async def test_keys_of_one_address_keep_no_other_address_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "PER_ORIGIN":
+        monkeypatch.setattr(guards, "local", lambda origin: False)
+    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 6)
+    monkeypatch.setattr(guards, "MAX_INBOUND", 4)
+    monkeypatch.setattr(guards, limit, 2)
+    seen = Recorder()
+    victim, newcomer = await start(seen), await start(Recorder())
+    attackers = [await start(Recorder()) for _ in range(5)]
+    with dialling_from("127.0.0.2"):
+        await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 2)
+    await newcomer.dial(victim.addresses[0])
+    assert await request(await newcomer.open(victim.peer, ECHO), b"let in") == b"ni tel"
+    assert len(seen.events) == 3
+    # What one of them gives back, another of them can have.
+    await attackers[0].stop()
+    await seen.until(lambda: attackers[0].peer not in victim.peers())
+    with dialling_from("127.0.0.2"):
+        await until_dialled(attackers[-1], victim)
+    await seen.until(lambda: attackers[-1].peer in victim.peers())
+
+
+async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(guards, "MAX_INBOUND", 3)
+    seen = Recorder()
+    victim, configured = await start(seen), await start(Recorder())
+    attackers = [await start(Recorder()) for _ in range(5)]
+    await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 3)
+    with pytest.raises(ConnectionError):
+        await configured.dial(victim.addresses[0])
+    await victim.dial(configured.addresses[0])
+    assert await request(await victim.open(configured.peer, ECHO), b"dialled") == b"dellaid"
+    assert len(seen.events) == 4
 
 
 async def test_idle_sockets_of_one_address_keep_no_other_address_out(
     scene: Scene, start: Start
 ) -> None:
+    async def patient_with_few_slots(host: Host) -> None:
+        host.swarm.connection_config.inbound_upgrade_timeout = 60.0  # nobody waits it out
+        host.swarm._inbound_limiter.total_tokens = guards.PENDING_PER_ORIGIN + 3
+
+    await scene.in_victim(patient_with_few_slots)
     port = int(scene.victim.addresses[0].split("/")[4])
     idle = []
-    for _ in range(320):
+    for _ in range(100):
         one = socket.socket()
         one.bind(("127.0.0.2", 0))
         one.connect(("127.0.0.1", port))
         idle.append(one)
     newcomer = await start(Recorder())
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         await newcomer.dial(scene.victim.addresses[0])
     for one in idle:
         one.close()
@@ -321,7 +404,7 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
         stream = await host.open(peer, ECHO)
         await stream.write((2**31).to_bytes(4, "big"))
         stream.muxed_stream.send_window = 2**40
-        with trio.move_on_after(3):
+        with trio.move_on_after(3), contextlib.suppress(Exception):  # it may be cut off
             for _ in range(100):
                 await stream.write(bytes(100_000))
 
@@ -375,6 +458,7 @@ async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene
     control = rpc_pb2.ControlMessage()
     for number in range(200):
         control.graft.append(rpc_pb2.ControlGraft(topicID=f"unknown {number}"))
+        control.ihave.append(rpc_pb2.ControlIHave(topicID=f"unknown {number}"))
         prune = rpc_pb2.ControlPrune(topicID=f"unknown {number}", backoff=2**62)
         control.prune.append(prune)
     px = rpc_pb2.ControlPrune(topicID=TASKS)
@@ -386,7 +470,9 @@ async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene
         await rpc_stream(host, peer, content)
 
     async def topics(host: Host) -> set[str]:
-        return set(host.gossip.router.back_off) | set(host.gossip.peer_topics)
+        router = host.gossip.router
+        told = {topic for limits in router.ihave_message_limits.values() for topic in limits}
+        return set(router.back_off) | set(host.gossip.peer_topics) | told
 
     await scene.attack(attack)
     assert await scene.in_victim(topics) <= set(TOPICS)

@@ -88,7 +88,21 @@ async def line(start: Start, count: int) -> tuple[list[Libp2pTransport], list[Re
     transports = [await start(recorder) for recorder in recorders]
     for near, far in pairwise(transports):
         await near.dial(far.addresses[0])
+    await acquaint(transports, recorders)
     return transports, recorders
+
+
+async def acquaint(transports: list[Libp2pTransport], recorders: list[Recorder]) -> None:
+    """Wait until all know who has joined what: before, messages are replayed in any order."""
+    for number, transport in enumerate(transports):
+        for topic in TOPICS:
+            await transport.publish(topic, b"greeting %d" % number)
+    greetings = len(TOPICS) * (len(transports) - 1)
+    for recorder in recorders:
+        await recorder.until(lambda: len(recorder.gossip) == greetings)  # noqa: B023 - used at once
+    for recorder in recorders:
+        recorder.gossip.clear()
+        recorder.judged.clear()
 
 
 async def test_gossip_passes_through_the_middle_and_what_is_rejected_stops_there(
@@ -243,9 +257,12 @@ async def test_a_cancelled_reader_leaves_the_connection_whole(start: Start) -> N
     assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
 
 
+async def read_nothing(protocol: str, stream: Stream) -> None:
+    await asyncio.Event().wait()
+
+
 async def test_a_cancelled_writer_leaves_the_connection_whole(start: Start) -> None:
-    hanging = Hanging()
-    near, far = await start(Recorder()), await start(Recorder(hanging))
+    near, far = await start(Recorder()), await start(Recorder(read_nothing))
     await near.dial(far.addresses[0])
     for _ in range(5):
         stream = await near.open(far.peer, ECHO)
@@ -321,9 +338,6 @@ async def test_a_taken_address_is_an_error(start: Start) -> None:
 async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read_nothing(protocol: str, stream: Stream) -> None:
-        await asyncio.Event().wait()
-
     monkeypatch.setattr(streams, "WRITE_SECONDS", 0.3)
     near, far = await start(Recorder()), await start(Recorder(read_nothing))
     await near.dial(far.addresses[0])

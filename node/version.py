@@ -1,0 +1,5 @@
+"""Which software this is, as it tells other peers."""
+
+from importlib.metadata import version
+
+AGENT = f"helium/{version('helium-node')}"
