@@ -130,7 +130,7 @@ def check_file(path: Path, outcome: Document) -> int:
         with path.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise AudioMismatch(f"{path} cannot be read: {error.strerror}") from None
+        raise AudioMismatch(f"{path} cannot be read as audio: {error.strerror}") from None
     if whole in exact:
         return exact[whole]
     try:

@@ -91,13 +91,21 @@ async def ask(
     """
     try:
         async with asyncio.timeout(seconds), asking(transport, peer, name, request) as stream:
-            for payload in payloads:
-                for start in range(0, len(payload), PIECE):
-                    await stream.write(payload[start : start + PIECE])
-            await stream.close_write()
-            return await read_answer(stream, name)
+            writing = asyncio.create_task(_write_all(stream, payloads))
+            try:  # a refusal may come before the payloads were read
+                return await read_answer(stream, name)
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
     except TimeoutError:
         raise StreamClosed(f"no answer to {name} within {seconds:g} s") from None
+
+
+async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
+    for payload in payloads:
+        for start in range(0, len(payload), PIECE):
+            await stream.write(payload[start : start + PIECE])
+    await stream.close_write()
 
 
 async def read_answer(stream: Stream, name: str) -> Mapping[str, Any]:

@@ -116,8 +116,10 @@ class Network:
 
     def _admit_model(self, task: Task) -> None:
         name = task.args.get("model")
-        if task.kind not in _KINDS:
-            raise Rejected(Rejection.UNSUPPORTED_KIND, f"kind: {task.kind} tasks are not supported")
+        if not any(task.kind in model.tasks for model in self.models.values()):
+            raise Rejected(
+                Rejection.UNSUPPORTED_KIND, f"kind: no model of this network does {task.kind}"
+            )
         check_schema(task.kind, task.args, "args")
         model = self.models.get(str(name))
         if model is None:
@@ -159,9 +161,6 @@ class Network:
         if task.expires_at <= now:
             late = now - task.expires_at
             raise Rejected(Rejection.EXPIRED, f"deadline: passed {late:.0f} s ago")
-
-
-_KINDS = ("text-to-music", "pop2piano")
 
 
 def _model(entry: Mapping[str, Any]) -> Model:

@@ -14,6 +14,7 @@ from protocol.messages import Abstention, Commit, Reveal, Task, Vote
 from protocol.network import Network
 
 MODEL = "helium/embedded-music"
+PIANO = "helium/tiny-piano"
 CLASS = "cpu"
 START = 1_750_000_000.0  # Unix seconds at which tests begin
 
@@ -71,6 +72,20 @@ def network(members: int = 4, **parameters: Any) -> Network:
 
 def args(**changes: Any) -> dict[str, Any]:
     return {"model": MODEL, "prompt": "80s pop track", "seed": 42} | changes
+
+
+def piano_args(*songs: bytes, **changes: Any) -> dict[str, Any]:
+    audio = [{"sha256": hashlib.sha256(s).hexdigest(), "size": len(s)} for s in songs]
+    return {"model": PIANO, "audio": audio, "composer": "composer1", "seed": 42} | changes
+
+
+def piano_network(members: int = 4, **parameters: Any) -> Network:
+    """A network whose second model arranges songs for piano."""
+    document = network_document(members, **parameters)
+    document["models"].append(
+        {**document["models"][0], "id": PIANO, "tasks": ["pop2piano"], "limits": {}}
+    )
+    return Network.parse(canonical(document))
 
 
 def task(

@@ -198,13 +198,18 @@ def test_an_unknown_model_is_refused() -> None:
         NET.admit(cast.task(NET, model="no/such"))
 
 
-def test_a_kind_that_no_code_carries_out_is_refused() -> None:
-    with rejected(Rejection.UNSUPPORTED_KIND, "kind: pop2piano"):
+def test_a_kind_that_no_model_does_is_refused() -> None:
+    with rejected(Rejection.UNSUPPORTED_KIND, "kind: no model of this network does pop2piano"):
         NET.admit(asked(kind="pop2piano"))
 
 
 def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
-    net = changed(lambda d: d["models"][0].update(tasks=["pop2piano"]))
+    def two_models(document: dict[str, Any]) -> None:
+        other = {**document["models"][0], "id": "another/one"}
+        document["models"][0]["tasks"] = ["pop2piano"]
+        document["models"].append(other)
+
+    net = changed(two_models)
     with rejected(Rejection.UNSUPPORTED_KIND, f"args.model: {cast.MODEL} is listed for pop2piano"):
         net.admit(cast.task(net))
 

@@ -1,0 +1,104 @@
+"""Songs that travel with a task: handed over by the requester, fetched by the members, by hash."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from node.client import NoAgreement, TaskRejected
+from node.requests import Refused, ask
+from protocol.errors import Rejected, Rejection
+from protocol.messages import Abstention
+from tests import cast
+from tests.simulation import virtual
+from tests.simulation.adversaries import Agent
+from tests.simulation.world import inhabited, waveform
+
+SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
+ARGS = {"model": cast.PIANO, "composer": "composer1", "seed": 7}
+
+
+def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = tmp_path / "song.wav"
+        file.write_bytes(SONGS[0])
+        async with inhabited(1, cast.piano_network()) as world, world.client() as client:
+            task = await client.submit("pop2piano", ARGS, audio=[file, SONGS[1]])
+            result = await task.result()
+            digest = hashlib.sha256(b"".join(SONGS)).digest()
+            assert result.scores == (b"MThd" + digest,)
+            assert result.audio.tobytes() == waveform(ARGS)
+            written = result.write(tmp_path / "piano.wav")
+            assert [path.name for path in written] == ["piano.wav", "piano.mid"]
+            assert written[1].read_bytes() == result.scores[0]
+
+    virtual.run(main)
+
+
+def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -> None:
+    async def main() -> None:
+        async with inhabited(2, cast.piano_network()) as world, world.client() as client:
+            task = client.task("pop2piano", cast.piano_args(*SONGS))
+            first = world.inhabitants[0].coordinator
+            assert first is not None
+            outside = next(i for i in world.inhabitants if i.peer not in first.committee(task))
+            await client._submit_to(outside.peer, task, SONGS)
+            certificate = await client.follow(task.id).certificate()
+            assert outside.peer not in certificate.signers
+
+    virtual.run(main)
+
+
+def test_songs_that_nobody_has_are_an_abstention() -> None:
+    async def main() -> None:
+        net = cast.piano_network(5)
+        async with inhabited(3, net, labels=["honest"] * 4 + ["absent"]) as world:
+            stranger = Agent(world, 4)
+            await stranger.start()
+            body = cast.task(net, kind="pop2piano", requester=4).envelope.body
+            stranger.send({**body, "args": cast.piano_args(*SONGS)})
+            await asyncio.sleep(2)
+            (task,) = {t for i in world.inhabitants for t in i.store.open_tasks()}
+            async with world.client([0, 1, 2, 3]) as client:
+                with pytest.raises(NoAgreement) as ended:
+                    await client.follow(task).certificate()
+            said = {ballot.abstained for ballot in ended.value.ballots}
+            assert said == {str(Abstention.INPUT_MISSING)}
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "payloads", "detail"),
+    [
+        ([], (), "blobs: must be the sizes"),
+        ([len(SONGS[0]) + 1], SONGS[:1], "blobs: must be the sizes"),
+        ([len(SONGS[0])], (bytes(len(SONGS[0])),), "blobs: the hash"),
+    ],
+)
+def test_songs_that_are_not_what_the_task_names_are_refused(
+    sizes: list[int], payloads: tuple[bytes, ...], detail: str
+) -> None:
+    async def main() -> None:
+        async with inhabited(4, cast.piano_network()) as world, world.client() as client:
+            task = client.task("pop2piano", cast.piano_args(SONGS[0]))
+            request = {"task": task.envelope.document(), "blobs": list(sizes)}
+            with pytest.raises(Refused, match=detail):
+                await ask(
+                    client.transport, world.inhabitants[0].peer, "submit", request, 30, payloads
+                )
+            assert world.inhabitants[0].state(task.id) is None
+
+    virtual.run(main)
+
+
+def test_too_many_bytes_are_refused_before_they_are_sent() -> None:
+    async def main() -> None:
+        net = cast.piano_network(max_input_bytes=1_000_000)
+        async with inhabited(5, net) as world, world.client() as client:
+            with pytest.raises((Rejected, TaskRejected)) as refused:
+                await client.submit("pop2piano", ARGS, audio=[SONGS[1], SONGS[1] + b"."])
+            assert refused.value.reason == Rejection.OVER_LIMIT
+
+    virtual.run(main)
