@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from executor import profile
 
+HOME = "home"  # in the scratch folder: the worker's own, where libraries keep caches
 TAIL = 4_096  # bytes of what the worker printed that are kept, for error details
 ARGUMENTS = ("-P", "-m", "executor.worker")  # -P: nothing is imported from the working folder
 LAST_WORDS = 2.0  # seconds between closing its socket and the end of its process
@@ -29,14 +30,24 @@ class Died(Exception):
 class Child:
     """A running worker. One thread speaks with it; any thread may kill it."""
 
-    def __init__(self, folders: Sequence[Path], home: Path, memory: int | None) -> None:
-        """Start it, with the profile as its environment. `memory`: bytes of address space."""
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        scratch: Path,
+        memory: int | None,
+        device: profile.Device = "cpu",
+    ) -> None:
+        """Start it, with the profile as its environment. `memory`: bytes of address space.
+
+        It may read `folders` and write to `scratch`, and little else (`sandbox`).
+        """
+        home = scratch / HOME
         home.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, *ARGUMENTS, str(theirs.fileno())],
-                env=profile.child_environment(home),
+                env=profile.child_environment(home, device),
                 cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -51,7 +62,14 @@ class Child:
         )
         self._reader.start()
         with contextlib.suppress(OSError):  # already dead: `receive` will tell
-            self.send({"folders": [str(folder) for folder in folders], "memory": memory})
+            self.send(
+                {
+                    "folders": [str(folder) for folder in folders],
+                    "scratch": str(scratch),
+                    "memory": memory,
+                    "device": device,
+                }
+            )
 
     @property
     def pid(self) -> int:

@@ -1,44 +1,59 @@
 """The executor's door: one warm worker, watched, timed out, killed and started again."""
 
 import contextlib
+import dataclasses
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from executor.child import Child, Died
 from executor.errors import Abstained, Reason
 from executor.jobs import Execution, Job
+from executor.outputs import place
+from executor.profile import Device
 
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Whether a worker may serve. `runtime` is the content of its class, if it got there."""
+    """Whether a worker may serve. `runtime` is the content of its class, if it got there.
+
+    `sandbox` says by name what keeps it from the rest of the machine, or why something does not.
+    """
 
     runtime: dict[str, object]
     ok: bool
     reason: str
     seconds: float
+    sandbox: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pool:
     """Runs one job at a time in a child process. All methods block.
 
     `cancel` and `close` may be called from any thread. `folders` hold models (see `models`),
-    `scratch` receives the outputs; `memory_limit` bounds the child's address space, in bytes.
+    `scratch` receives the outputs; `memory_limit` bounds the child's address space, in bytes;
+    `device` is what its class computes with.
     """
 
     def __init__(
-        self, folders: Sequence[Path], scratch: Path, *, memory_limit: int | None = None
+        self,
+        folders: Sequence[Path],
+        scratch: Path,
+        *,
+        memory_limit: int | None = None,
+        device: Device = "cpu",
     ) -> None:
         self._folders = tuple(folder.absolute() for folder in folders)
         self._scratch = scratch.absolute()
         self._memory_limit = memory_limit
+        self._device = device
         self._turn = threading.Lock()  # held by whoever speaks with the child
         self._state = threading.Lock()  # guards what follows, never held for long
         self._child: Child | None = None
@@ -81,6 +96,8 @@ class Pool:
                 path.unlink(missing_ok=True)
             raise
         finally:
+            for path in self._scratch.glob(f"{stem.name}-input-*"):
+                path.unlink(missing_ok=True)
             self._turn.release()
 
     def cancel(self, task: str) -> None:
@@ -119,7 +136,7 @@ class Pool:
             ready = self._started(deadline)
             if not ready.ok:
                 raise Abstained("worker-died", ready.reason)
-            return self._spoken(job, stem, deadline, progress)
+            return self._spoken(brought(job, stem), stem, deadline, progress)
         except TimeoutError:
             self._dispose()
             raise Abstained("timeout", "the job ran past its deadline") from None
@@ -157,7 +174,9 @@ class Pool:
         self._dispose()
         began = time.monotonic()
         said = self._spawned().receive(deadline)
-        ready = Ready(said["runtime"], said["ok"], said["reason"], time.monotonic() - began)
+        seconds = time.monotonic() - began
+        sandbox = said.get("sandbox", {})
+        ready = Ready(said["runtime"], said["ok"], said["reason"], seconds, sandbox)
         if ready.ok:
             self._ready = ready
         else:
@@ -169,7 +188,7 @@ class Pool:
             if self._closed or self._cancelled:
                 raise Died("stopped")
             self._scratch.mkdir(parents=True, exist_ok=True)
-            self._child = Child(self._folders, self._scratch / "home", self._memory_limit)
+            self._child = Child(self._folders, self._scratch, self._memory_limit, self._device)
             return self._child
 
     def _why(self) -> Reason:
@@ -187,8 +206,22 @@ class Pool:
             child.dispose()
 
 
+def brought(job: Job, stem: Path) -> Job:
+    """The job with copies of its inputs in the scratch folder, the only place a worker reaches.
+
+    Copies and not links, for it may write there. Raises `Abstained("input-missing")`.
+    """
+    copies = tuple(stem.with_name(f"{stem.name}-input-{i}") for i in range(len(job.inputs)))
+    try:
+        for path, copy in zip(job.inputs, copies, strict=True):
+            shutil.copyfile(path, copy)
+    except OSError as error:
+        raise Abstained("input-missing", str(error)) from error
+    return dataclasses.replace(job, inputs=copies)
+
+
 def order(job: Job, stem: Path) -> dict[str, object]:
-    """What the worker is told of a job; its outputs go to `<stem>-<i>.f32`."""
+    """What the worker is told of a job; where its outputs go, `outputs` says."""
     return {
         "task_kind": job.kind,
         "args": dict(job.args),
@@ -204,5 +237,5 @@ def order(job: Job, stem: Path) -> dict[str, object]:
 
 def files(outcome: dict[str, Any], stem: Path) -> tuple[Path, ...]:
     """The files of an outcome's outputs, in order; none for an error."""
-    outputs = outcome.get("result", {}).get("outputs", [])
-    return tuple(stem.with_name(f"{stem.name}-{place}.f32") for place in range(len(outputs)))
+    entries = outcome.get("result", {}).get("outputs", [])
+    return tuple(place(stem, number, entry["media"]) for number, entry in enumerate(entries))

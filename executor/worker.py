@@ -6,28 +6,26 @@ time. It ends when the socket closes, also in the middle of a job: no worker out
 """
 
 import gc
+import hashlib
 import json
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rfc8785
 
-from executor import fingerprint, profile, runtime, selftest
+from executor import fingerprint, outputs, profile, runtime, sandbox, selftest
 from executor.errors import Abstained, Failed, ModelRefused, ProfileViolated, exhausted
 from executor.models import EMBEDDED, SHIPPED, ModelFolders
 
-if TYPE_CHECKING:
-    from executor.tasks.text_to_music import Loaded
-
+KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
 STEP = 0.01  # smallest change of progress that is told
 
@@ -37,22 +35,28 @@ Message = dict[str, Any]
 class Worker:
     """Executes jobs one after another; keeps the last model that it loaded."""
 
-    def __init__(self, connection: "Connection[Any, Any]", folders: ModelFolders) -> None:
+    def __init__(
+        self,
+        connection: "Connection[Any, Any]",
+        folders: ModelFolders,
+        device: profile.Device = "cpu",
+    ) -> None:
         self._connection = connection
+        self._device = device
         self._folders = folders
         self._key: tuple[object, ...] = ()
-        self._loaded: Loaded | None = None
+        self._loaded: Any = None
         self._runtime: dict[str, object] = {}
         self._told = -1.0
 
     def ready(self) -> Message:
         """Fix the profile, import what computes, run the self-test."""
         try:
-            profile.fix()
+            profile.fix(self._device)
             probe, reason = selftest.check(self._render)
         except (ProfileViolated, ModelRefused) as error:
             return {"kind": "ready", "runtime": {}, "ok": False, "reason": str(error)}
-        self._runtime = runtime.fingerprint(probe)
+        self._runtime = runtime.fingerprint(probe, self._device)
         return {"kind": "ready", "runtime": self._runtime, "ok": not reason, "reason": reason}
 
     def run(self, order: Message) -> Message:
@@ -67,15 +71,16 @@ class Worker:
             return {"kind": "abstained", "reason": "out-of-memory", "detail": str(error)}
 
     def _outcome(self, order: Message) -> Message:
-        if order["task_kind"] != "text-to-music":
+        if order["task_kind"] not in KINDS:
             raise Abstained("model-missing", f"no executor for {order['task_kind']}")
+        check(order)
         started = time.monotonic()
         self._told = -1.0
         tokens: list[list[str]] = []
         try:
-            loaded = self._load(order["model"], order["args"])
-            outputs, tokens = self._generated(loaded, order)
-            outcome: dict[str, object] = {"result": {"outputs": outputs}}
+            made, tokens = self._generated(self._load(order), order)
+            entries = outputs.write(made, Path(order["stem"]))
+            outcome: dict[str, object] = {"result": {"outputs": entries}}
         except Failed as failure:
             outcome = {"error": failure.code}
         trace = {
@@ -87,35 +92,40 @@ class Worker:
         return {"kind": "done", "outcome": outcome, "trace": bounded(trace)}
 
     def _generated(
-        self, loaded: "Loaded", order: Message
-    ) -> tuple[list[dict[str, object]], list[list[str]]]:
-        """The manifest's outputs, their files written, and the token digests of each."""
+        self, loaded: Any, order: Message
+    ) -> tuple[Iterable[outputs.Output], list[list[str]]]:
+        """What a job made, and the token digests of each; nothing can fail after this."""
+        if order["task_kind"] == POP2PIANO:
+            from executor.tasks import pop2piano
+
+            paths = [Path(path) for path in order["inputs"]]
+            covers = pop2piano.covers(loaded, order["args"], paths, self._progress)
+            made = outputs.covers([cover.notes for cover in covers])
+            return made, [list(cover.tokens) for cover in covers]
         from executor.tasks import text_to_music
 
         sounds = text_to_music.sounds(loaded, order["args"], self._progress)
-        waveforms = [fingerprint.waveform(sound.audio) for sound in sounds]
-        outputs = []
-        for sound, frames, path in zip(sounds, waveforms, paths(order, len(sounds)), strict=True):
-            fingerprint.write(frames, path)
-            outputs.append(fingerprint.described(frames, sound.sampling_rate))
-        return outputs, [list(sound.tokens) for sound in sounds]
+        waveforms = [(fingerprint.waveform(sound.audio), sound.sampling_rate) for sound in sounds]
+        return [outputs.waveform(*each) for each in waveforms], [list(s.tokens) for s in sounds]
 
-    def _load(self, model: Mapping[str, str], args: Mapping[str, Any]) -> "Loaded":
+    def _load(self, order: Message) -> Any:
+        model, args = order["model"], order["args"]
         folder = self._folders.find(model["id"], model["revision"], model["digest"])
+        if where := self._folders.not_a_number(folder):
+            raise Failed("non-finite-output", f"NaN in {where}")
         try:
-            return self._warm(
-                folder, model["digest"], args.get("dtype") or "auto", args.get("quantize_bits")
-            )
+            precision = (args.get("dtype") or "auto", args.get("quantize_bits"))
+            return self._warm(order["task_kind"], folder, model["digest"], *precision)
         except ModelRefused as refusal:
             raise Abstained("model-missing", str(refusal)) from refusal
 
-    def _warm(self, folder: Path, digest: str, dtype: str, bits: int | None) -> "Loaded":
-        from executor.tasks import text_to_music
-
-        key = (folder, digest, dtype, bits)
+    def _warm(self, kind: str, folder: Path, digest: str, dtype: str, bits: int | None) -> Any:
+        key = (kind, folder, digest, dtype, bits)
         if self._loaded is None or self._key != key:
             self._drop()
-            self._loaded = text_to_music.load(folder, dtype, bits)
+            if bits is not None:
+                profile.fix_quantization()
+            self._loaded = loader(kind, self._device)(folder, dtype, bits)
             self._key = key
         return self._loaded
 
@@ -129,7 +139,7 @@ class Worker:
         if fresh:
             self._drop()
         folder = SHIPPED / EMBEDDED
-        loaded = self._warm(folder, self._folders.digest(folder), "float32", None)
+        loaded = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
         limit = {"max_new_tokens": selftest.TOKENS}
         args = {"prompt": prompt, "seed": seed, "generation_config": limit}
         (sound,) = text_to_music.sounds(loaded, args, lambda _: None)
@@ -142,9 +152,26 @@ class Worker:
             send(self._connection, {"kind": "progress", "share": share})
 
 
-def paths(order: Message, count: int) -> list[Path]:
-    """Where the outputs of a job go; `pool.files` knows the same names."""
-    return [Path(f"{order['stem']}-{place}.f32") for place in range(count)]
+def loader(kind: str, device: profile.Device) -> Callable[[Path, str, int | None], Any]:
+    """What loads a model for jobs of a kind; nothing of a kind is imported before its first job."""
+    if kind == POP2PIANO:
+        from executor.tasks import pop2piano
+
+        return pop2piano.load
+    from executor.tasks import text_to_music
+
+    return lambda folder, dtype, bits: text_to_music.load(folder, dtype, bits, device)
+
+
+def check(order: Message) -> None:
+    """Raise `Abstained("input-missing")` unless the inputs are those that the args name."""
+    named = [audio["sha256"] for audio in order["args"].get("audio", ())]
+    found = []
+    for path in order["inputs"]:
+        with Path(path).open("rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if found != named:
+        raise Abstained("input-missing", f"the inputs are {found}, the task names {named}")
 
 
 def bounded(trace: dict[str, Any]) -> dict[str, Any]:
@@ -173,15 +200,18 @@ def main() -> None:
     """Serve until the parent closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's to handle
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    told = json.loads(connection.recv_bytes())
+    folders = [Path(folder) for folder in told["folders"]]
+    # Before the first thread is started, and before anything that computes is imported.
+    state = sandbox.enter(folders, Path(told["scratch"]), told["memory"], told["device"])
     orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(connection, orders), daemon=True).start()
-    told = orders.get()
-    if (limit := told["memory"]) is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    worker = Worker(connection, ModelFolders([Path(folder) for folder in told["folders"]]))
-    send(connection, worker.ready())
+    worker = Worker(connection, ModelFolders(folders), told["device"])
+    send(connection, {**worker.ready(), "sandbox": state})
     while True:
-        send(connection, worker.run(orders.get()))
+        order = orders.get()
+        sandbox.allow_cpu()
+        send(connection, worker.run(order))
 
 
 if __name__ == "__main__":

@@ -2,58 +2,49 @@
 
 The order is load, seed, generate (specification, section 8): loading draws random numbers. What a
 task leaves out or sets to null is the model's own, and nothing of a task stays in the model for the
-next one.
+next one. What a family of models cannot do exactly is refused (`families`), and what it wants
+besides a prompt is added here.
 """
 
-import copy
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoModelForTextToWaveform,
-    AutoProcessor,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    StoppingCriteria,
-    TextToAudioPipeline,
-    set_seed,
-)
+from transformers import StoppingCriteria, set_seed
 
-from executor import profile
-from executor.errors import Failed, ModelRefused, exhausted
+from executor.errors import Failed
+from executor.families import SAMPLING, SEQUENCES, Family, objection
 from executor.fingerprint import tagged
+from executor.tasks import speakers
+from executor.tasks.loading import Loaded, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["Loaded", "Sound", "load", "sequence_seeds", "sounds"]
+
 BLOCK = 64  # steps per token digest (section 4, `trace`)
-MEMBERS = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "guidance_scale")
-LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
-# Their text goes through the tokenizer alone; the pipeline wants a processor for the others.
-TOKENIZED = ("musicgen", "musicgen_melody", "vits")
-# Their generate takes stopping criteria, which are called once per step; the others' progress is 0,
-# then 1.
-STEPPING = ("musicgen", "musicgen_melody")
 # What an argument out of range becomes on its way: softmax of an overflow is NaN, and drawing from
 # it is refused.
 UNDRAWABLE = "probability tensor contains"
+# How torch says that there was nothing to compute on: a prompt of no known characters, or a model
+# that said nothing.
+NOTHING = (
+    "Kernel size can't be greater than actual input size",
+    "length must be non-negative",
+    "non-empty",
+    "is empty",
+)
+# The languages of a model that translates, by the part that must know them.
+SPOKEN = ("text_decoder_lang_to_code_id", "t2u_lang_code_to_id", "vocoder_lang_code_to_id")
+LANGUAGE = "eng"
+SEMANTIC = 768  # tokens of Bark's first part where its configuration does not say
 
 Step = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model in memory and its own generation settings, as loaded."""
-
-    pipeline: Any
-    settings: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,61 +57,6 @@ class Sound:
     audio: "NDArray[np.float32]"
     sampling_rate: int
     tokens: tuple[str, ...]
-
-
-def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
-    """Load a checked model folder. `dtype` is a name of torch's or "auto"; `bits` 4, 8 or None.
-
-    Raises `ModelRefused` for what transformers cannot load, or not completely.
-    """
-    try:
-        model = load_weights(folder, "auto" if dtype == "auto" else getattr(torch, dtype), bits)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-        processor = None
-        if model.config.model_type not in TOKENIZED:
-            processor = AutoProcessor.from_pretrained(folder, **LOCAL)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
-        if exhausted(error):
-            raise
-        raise ModelRefused(f"{type(error).__name__}: {error}") from error
-    pipeline = TextToAudioPipeline(
-        model=model, tokenizer=tokenizer, processor=processor, device=torch.device("cpu")
-    )
-    return Loaded(pipeline, copy.deepcopy(getattr(model, "generation_config", None)))
-
-
-def load_weights(folder: Path, precision: Any, bits: int | None) -> Any:
-    """The model itself, in evaluation mode.
-
-    Raises `ModelRefused` unless the weights are exactly what the architecture wants: transformers
-    fills a missing tensor with random numbers without a word.
-    """
-    model, report = AutoModelForTextToWaveform.from_pretrained(
-        folder,
-        dtype=precision,
-        use_safetensors=True,
-        output_loading_info=True,
-        attn_implementation=dict(profile.ATTENTION),
-        **quantization(precision, bits),
-        **LOCAL,
-    )
-    if wrong := {key: sorted(map(str, keys)) for key, keys in report.items() if keys}:
-        raise ModelRefused(f"the weights do not fit the architecture: {wrong}")
-    return model.eval()
-
-
-def quantization(precision: Any, bits: int | None) -> dict[str, object]:
-    """The loader's arguments for 4 or 8 bits; none for None."""
-    if bits is None:
-        return {}
-    if bits == 8:
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    compute = torch.float32 if precision == "auto" else precision
-    return {
-        "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type=profile.FOUR_BIT, bnb_4bit_compute_dtype=compute
-        )
-    }
 
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
@@ -138,15 +74,39 @@ def given(args: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def generate_arguments(members: Mapping[str, Any], own: Any) -> dict[str, Any]:
+def generate_arguments(family: Family, members: Mapping[str, Any], own: Any) -> dict[str, Any]:
     """What `generate` is called with for one sequence; temperature 0 is greedy (section 8)."""
-    chosen = {name: members[name] for name in MEMBERS if name in members}
+    chosen = {
+        name: members[name] for name in family.honours if name in members and name != SEQUENCES
+    }
     if chosen.get("temperature", getattr(own, "temperature", None)) == 0:
         # transformers refuses a temperature of 0; greedy decoding reads none.
         chosen |= {"do_sample": False, "temperature": 1.0}
-    if getattr(own, "num_return_sequences", None) not in (None, 1):
-        chosen["num_return_sequences"] = 1
-    return chosen
+    if getattr(own, SEQUENCES, None) not in (None, 1):
+        chosen[SEQUENCES] = 1
+    return in_parts(family, chosen)
+
+
+def in_parts(family: Family, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a family's generate wants it, which may be in several parts."""
+    arguments = dict(chosen)
+    match family.name:
+        case "musicgen" | "musicgen_melody":
+            # Not above 1 is none. Below it, transformers takes a way that knows no codebooks.
+            if arguments.get("guidance_scale", 1.0) < 1.0:
+                arguments["guidance_scale"] = 1.0
+        case "bark":
+            # The other parts generate as much as the semantic tokens give; and the last one samples
+            # wherever the temperature is not 1, whatever do_sample says.
+            if "max_new_tokens" in arguments:
+                arguments["semantic_max_new_tokens"] = arguments.pop("max_new_tokens")
+            if arguments.get("do_sample") is False:
+                arguments["temperature"] = 1.0
+        case "csm":
+            # Its second model draws all codebooks but the first.
+            drawn = {f"depth_decoder_{name}": chosen[name] for name in SAMPLING if name in chosen}
+            arguments |= drawn
+    return arguments
 
 
 def sounds(
@@ -154,48 +114,93 @@ def sounds(
 ) -> list[Sound]:
     """Generate a task's sequences in order, telling `progress` shares in [0, 1].
 
-    Raises `Failed("generation-rejected")` where transformers refuses the arguments.
+    Raises `Failed("generation-rejected")` where the family does not take the arguments, or
+    transformers refuses them.
     """
+    if why := objection(loaded.family, args):
+        raise Failed("generation-rejected", why)
     members = given(args)
-    own_count = getattr(loaded.settings, "num_return_sequences", None)
-    seeds = sequence_seeds(
-        int(str(args["seed"])), int(members.get("num_return_sequences", own_count) or 1)
-    )
-    arguments = generate_arguments(members, loaded.settings)
-    length = arguments.get("max_new_tokens") or own_length(loaded.settings)
+    own_count = getattr(loaded.own, SEQUENCES, None)
+    seeds = sequence_seeds(int(str(args["seed"])), int(members.get(SEQUENCES, own_count) or 1))
+    arguments = generate_arguments(loaded.family, members, loaded.own)
+    length = steps(loaded, members.get("max_new_tokens"))
     made = []
     for place, seed in enumerate(seeds):
 
-        def step(steps: int, before: int = place) -> None:
-            progress((before + min(1.0, steps / length)) / len(seeds))
+        def step(taken: int, before: int = place) -> None:
+            progress((before + min(1.0, taken / length)) / len(seeds))
 
         made.append(sound(loaded, str(args["prompt"]), arguments, seed, step))
     progress(1.0)
     return made
 
 
-def own_length(settings: Any) -> int:
-    """How many steps the model takes where the task does not say; 1 where neither does."""
-    return int(
-        getattr(settings, "max_new_tokens", None) or getattr(settings, "max_length", None) or 1
-    )
+def steps(loaded: Loaded, asked: int | None) -> float:
+    """How many steps a generation takes at most; 1 where neither task nor model says."""
+    own = loaded.own
+    if loaded.family.name == "bark":
+        semantic, coarse = own.semantic_config, own.coarse_acoustics_config
+        rate = coarse["coarse_rate_hz"] / semantic["semantic_rate_hz"]
+        most = asked or semantic.get("max_new_tokens") or SEMANTIC
+        return float(most * (1 + rate * coarse["n_coarse_codebooks"]))
+    limit = getattr(own, "max_new_tokens", None) or getattr(own, "max_length", None) or 1
+    if loaded.family.name == "seamless_m4t":  # text, then units
+        units = loaded.pipeline.model.config.t2u_max_new_tokens
+        return float(2 * asked if asked else limit + units)
+    return float(asked or limit)
 
 
 def sound(
     loaded: Loaded, prompt: str, arguments: Mapping[str, Any], seed: int, step: Step
 ) -> Sound:
-    """Generate one sequence, from the model's own settings: generate may write into them."""
-    if loaded.settings is not None:
-        loaded.pipeline.model.generation_config = copy.deepcopy(loaded.settings)
+    """Generate one sequence, from the model's own settings."""
+    loaded.fresh()
     watch = Watch(step)
     generate = dict(arguments)
-    if loaded.pipeline.model.config.model_type in STEPPING:
-        generate["stopping_criteria"] = [watch]
+    if loaded.family.criteria:
+        generate[loaded.family.criteria] = [watch]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         set_seed(seed)
-        made = rejected(lambda: loaded.pipeline(prompt, generate_kwargs=generate))
-    return Sound(made["audio"], int(made["sampling_rate"]), watch.digests())
+        made = rejected(lambda: heard(loaded, prompt, generate, seed))
+    audio = np.atleast_1d(made["audio"])
+    if not audio.size:
+        raise Failed("generation-rejected", "the model said nothing")
+    return Sound(audio, int(made["sampling_rate"]), watch.digests())
+
+
+def heard(loaded: Loaded, prompt: str, generate: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The pipeline's audio for one prompt, given what the family wants besides."""
+    pipeline = loaded.pipeline
+    match loaded.family.name:
+        case "speecht5":
+            size = pipeline.model.config.speaker_embedding_dim
+            numbers = speakers.embedding(seed, size)
+            speaker = torch.tensor([numbers], dtype=pipeline.model.dtype)
+            wanted: dict[str, Any] = {"speaker_embeddings": speaker}
+        case "seamless_m4t" | "seamless_m4t_v2":
+            wanted = {"tgt_lang": language(loaded.own)}
+        case "fastspeech2_conformer_with_hifigan":
+            # The pipeline takes a model's first output, which here is the spectrogram.
+            spoken = pipeline.model(**pipeline.preprocess(prompt).to(pipeline.device))
+            return dict(pipeline.postprocess(spoken["waveform"]))
+        case _:
+            wanted = {}
+    made: dict[str, Any] = pipeline(prompt, forward_params=wanted, generate_kwargs=generate)
+    return made
+
+
+def language(own: Any) -> str:
+    """What a model that translates speaks: its own `tgt_lang`, or English, or what comes first.
+
+    Raises `ValueError` for a model that says no language in all its parts.
+    """
+    known = [set(getattr(own, part, None) or ()) for part in SPOKEN]
+    spoken = sorted(set.intersection(*known))
+    for name in (getattr(own, "tgt_lang", None), LANGUAGE, *spoken[:1]):
+        if name in spoken:
+            return str(name)
+    raise ValueError("the model's generation_config.json has no language that it can speak")
 
 
 def rejected(generate: Callable[[], Any]) -> Any:
@@ -205,7 +210,7 @@ def rejected(generate: Callable[[], Any]) -> Any:
     except (ValueError, TypeError, IndexError) as error:
         raise Failed("generation-rejected", f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
-        if UNDRAWABLE in str(error):
+        if any(sign in str(error) for sign in (UNDRAWABLE, *NOTHING)):
             raise Failed("generation-rejected", str(error)) from error
         raise
 

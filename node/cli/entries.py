@@ -43,7 +43,7 @@ def _model(name: str, models: Models, limits: dict[str, int]) -> Json:
         "id": id_,
         "revision": revision,
         "digest": described["digest"],
-        "tasks": ["text-to-music"],
+        "tasks": described["tasks"],
         "limits": {**described["limits"], **limits},
     }
     if models.attempt_seconds is not None:

@@ -96,3 +96,11 @@ def copied(folders: Path, name: str, doctor: Doctor) -> ModelRef:
 def rewritten(path: Path, **changes: object) -> None:
     """Change members of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(scope="session")
+def tiny(folders: Path) -> dict[str, ModelRef]:
+    """A tiny model of each class, by name, in the folder of the shared pool."""
+    from tests.executor.tiny import build
+
+    return build(folders)

@@ -98,7 +98,9 @@ def test_the_digest_is_the_specifications(folder: Path) -> None:
 def test_every_loaded_file_is_in_the_digest(folder: Path, name: str) -> None:
     before = weights_digest(folder)
     content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content + b" ")
+    # Of the weights the last byte, for no byte can be added to a file that is still safetensors.
+    changed = content[:-1] + b"\x7f" if name.endswith(".safetensors") else content + b" "
+    (folder / name).write_bytes(changed)
     assert weights_digest(folder) != before
 
 
@@ -122,7 +124,8 @@ def test_an_unchanged_file_is_not_read_again(folder: Path) -> None:
     weights = folder / "model.safetensors"
     stat = weights.stat()
     with weights.open("r+b") as file:  # in place, then everything that is looked at as it was
-        file.write(b"\0\0\0\0")
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\x7f\0\0\0")
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert folders.digest(folder) == before
     assert ModelFolders([]).digest(folder) != before
@@ -229,10 +232,24 @@ def test_a_configuration_that_is_not_one_is_refused(folder: Path, content: bytes
 def test_describe_the_embedded_model() -> None:
     assert describe(SHIPPED / EMBEDDED) == {
         "digest": weights_digest(SHIPPED / EMBEDDED),
-        "architecture": "musicgen",
+        "family": "musicgen",
+        "dtype": "float32",
+        "tasks": ["text-to-music"],
         "limits": {"max_new_tokens": 2048},
+        "honours": [
+            "max_new_tokens",
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "num_return_sequences",
+            "guidance_scale",
+        ],
+        "dtypes": ["float32", "float16", "bfloat16"],
+        "quantize_bits": [4, 8],
         "sampling_rate": 16_000,
         "frame_rate": 50,
+        "delay": 3,
     }
 
 
@@ -241,8 +258,13 @@ def test_describe_a_model_that_tells_little(folder: Path) -> None:
     described = describe(folder)
     assert described == {
         "digest": weights_digest(folder),
-        "architecture": "vits",
+        "family": "vits",
+        "dtype": "float32",
+        "tasks": ["text-to-music"],
         "limits": {},
+        "honours": [],
+        "dtypes": ["float32", "float16", "bfloat16"],
+        "quantize_bits": [8],
     }
 
 

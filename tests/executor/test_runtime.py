@@ -1,3 +1,7 @@
+import os
+import re
+from importlib import metadata
+
 import pytest
 
 import schemas
@@ -33,7 +37,17 @@ def test_lines_come_in_order_of_names() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["device", "torch", "transformers", "numpy", "capability", "environment.MKL_CBWR", "probe"],
+    [
+        "device",
+        "libc",
+        "torch",
+        "torch.build",
+        "transformers",
+        "numpy",
+        "capability",
+        "environment.MKL_CBWR",
+        "probe",
+    ],
 )
 def test_a_workers_runtime_says_what_decides_bits(ready: Ready, name: str) -> None:
     assert ready.runtime[name] not in ("", "none")
@@ -59,6 +73,22 @@ def test_a_workers_runtime_fits_into_a_network_document(ready: Ready) -> None:
         "roster": [],
     }
     schemas.check("network", document)
+
+
+def test_the_driver_is_read_from_what_it_says() -> None:
+    said = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    assert runtime.driver(f"{said}\nGCC version: 12.2.0") == "550.54.15"
+    opened = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build"
+    assert runtime.driver(opened) == "570.86.10"
+    assert runtime.driver("") == "unknown"
+
+
+def test_everything_in_it_is_read_from_the_machine(ready: Ready) -> None:
+    """The versions are those that are installed; the build is that of the torch that runs."""
+    installed = {name: metadata.version(name) for name in ("numpy", "transformers", "scipy")}
+    assert {name: ready.runtime[name] for name in installed} == installed
+    assert ready.runtime["libc"] == os.confstr("CS_GNU_LIBC_VERSION")
+    assert re.fullmatch("[0-9a-f]{16}", str(ready.runtime["torch.build"]))
 
 
 def test_what_is_not_installed_is_none() -> None:

@@ -373,7 +373,13 @@ def test_another_digest_is_an_abstention_and_the_worker_stays(
 def order(digest: str) -> dict[str, Any]:
     model = {"id": EMBEDDED, "revision": "1", "digest": digest}
     args = {"prompt": PROMPT, "seed": 1}
-    return {"task_kind": "text-to-music", "model": model, "args": args, "stem": "unused"}
+    return {
+        "task_kind": "text-to-music",
+        "model": model,
+        "args": args,
+        "inputs": [],
+        "stem": "unused",
+    }
 
 
 @pytest.mark.parametrize(

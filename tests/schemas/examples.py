@@ -24,6 +24,7 @@ def documents() -> dict[str, Document]:
     }
     found = {
         "text-to-music": _text_to_music(),
+        "pop2piano": _pop2piano(),
         "network": _network(),
         "envelope": envelope,
         **bodies,
@@ -52,6 +53,26 @@ def _text_to_music() -> Document:
         "seed": 42,
         "dtype": "auto",
         "quantize_bits": 8,
+    }
+
+
+def _pop2piano() -> Document:
+    return {
+        "model": "sweetcocoa/pop2piano",
+        "audio": [{"sha256": HASH, "size": 1}, {"sha256": HASH, "size": 33554432}],
+        "composer": "composer21",
+        "generation_config": {
+            "max_new_tokens": 256,
+            "do_sample": True,
+            "temperature": 0.7,
+            "top_k": 50,
+            "top_p": 0.95,
+            "num_beams": 4,
+            "num_return_sequences": 1,
+        },
+        "seed": 42,
+        "dtype": "auto",
+        "quantize_bits": None,
     }
 
 

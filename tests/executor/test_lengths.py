@@ -1,0 +1,49 @@
+import pytest
+
+from executor import lengths
+from executor.models import EMBEDDED, SHIPPED, describe
+
+MUSICGEN = {"family": "musicgen", "frame_rate": 50, "delay": 3}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens"),
+    [(10, 503), (8, 403), (0.02, 4), (0.021, 5), (8.1, 408), (0.1, 8), (30.0, 1503)],
+)
+def test_tokens_of_seconds(seconds: float, tokens: int) -> None:
+    assert lengths.tokens(MUSICGEN, seconds) == tokens
+    assert lengths.seconds(MUSICGEN, tokens) >= seconds - 1e-9
+    assert lengths.seconds(MUSICGEN, tokens - 1) < seconds
+
+
+def test_the_documented_relation() -> None:
+    """503 tokens are ten seconds, of MusicGen's published models and of the embedded one."""
+    assert lengths.seconds(MUSICGEN, 503) == 10.0
+    assert lengths.tokens(describe(SHIPPED / EMBEDDED), 10.0) == 503
+
+
+@pytest.mark.parametrize("few", [0, 1, 3])
+def test_fewer_tokens_than_the_delay_are_no_audio(few: int) -> None:
+    assert lengths.seconds(MUSICGEN, few) == 0.0
+
+
+def test_a_rate_that_is_no_integer() -> None:
+    bark = {"family": "bark", "frame_rate": 49.9, "delay": 1}
+    assert lengths.tokens(bark, 8) == 401
+    assert lengths.seconds(bark, 401) >= 8
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_what_is_no_length_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="no length"):
+        lengths.tokens(MUSICGEN, seconds)
+
+
+@pytest.mark.parametrize(
+    "described", [{"family": "vits"}, {"family": "vits", "frame_rate": 0}, {"frame_rate": "50"}]
+)
+def test_a_model_whose_length_is_its_own(described: dict[str, object]) -> None:
+    with pytest.raises(lengths.Unknown, match="not decided by max_new_tokens"):
+        lengths.tokens(described, 8)
+    with pytest.raises(lengths.Unknown):
+        lengths.seconds(described, 8)

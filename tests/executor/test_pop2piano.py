@@ -1,0 +1,443 @@
+"""Piano covers through the real worker: that they are the library's, and always the same bytes."""
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretty_midi
+import pytest
+
+import schemas
+from executor import midi, profile, rendering
+from executor.errors import Abstained, ModelRefused
+from executor.jobs import Execution, Job, ModelRef
+from executor.models import weights_digest
+from executor.pool import Pool
+from executor.tasks import pop2piano
+from tests.executor.conftest import TIMEOUT, Run, digests, rewritten
+from tests.executor.songs import song, written
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 44_100
+Cover = Callable[..., Execution]
+
+
+@pytest.fixture(scope="session")
+def tiny(folders: Path) -> ModelRef:
+    """A tiny Pop2Piano in the folder of the shared pool."""
+    build = [sys.executable, str(ROOT / "scripts" / "build_tiny_models"), "pop2piano", str(folders)]
+    subprocess.run(build, check=True, capture_output=True)
+    return ModelRef("tiny/pop2piano", "1", weights_digest(folders / "tiny" / "pop2piano"))
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    folder = tmp_path_factory.mktemp("songs")
+    text = folder / "text"
+    text.write_text("la la la")
+    stereo = np.stack([song(6, 48_000, 1), song(6, 48_000, 2)], 1)
+    return {
+        "mono": written(folder / "mono.wav", song(8, RATE), RATE),
+        "stereo": written(folder / "stereo.flac", stereo, 48_000),
+        "low": written(folder / "low.wav", song(9, 22_050, 3, 0.4), 22_050, subtype="FLOAT"),
+        "silence": written(folder / "silence.wav", np.zeros(5 * RATE), RATE),
+        "second": written(folder / "second.wav", song(1, RATE), RATE),
+        "text": text,
+    }
+
+
+@pytest.fixture
+def cover(pool: Pool, tiny: ModelRef, songs: Mapping[str, Path]) -> Cover:
+    """Execute on the shared pool; the song is `mono` unless others are named."""
+
+    def execute(*names: str, model: ModelRef = tiny, pool: Pool = pool, **args: Any) -> Execution:
+        return perform(pool, model, [songs[name] for name in names or ["mono"]], args)
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def own(started: tuple[Pool, Any], tiny: ModelRef, songs: Mapping[str, Path]) -> list[str]:
+    """The digests of what the model makes of `mono` where the task leaves out everything."""
+    return digests(perform(started[0], tiny, [songs["mono"]], {}))
+
+
+def perform(
+    pool: Pool,
+    model: ModelRef,
+    paths: Sequence[Path],
+    args: Mapping[str, Any],
+    progress: Callable[[float], None] = lambda _: None,
+) -> Execution:
+    full = {"model": model.id, "audio": [named(path) for path in paths], "seed": 1, **args}
+    schemas.check("pop2piano", full)
+    job = Job("task", "pop2piano", full, model, tuple(paths))
+    return pool.run(job, timeout=TIMEOUT, progress=progress)
+
+
+def named(path: Path) -> dict[str, object]:
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def entries(execution: Execution) -> list[dict[str, Any]]:
+    result = execution.outcome["result"]
+    assert isinstance(result, dict)
+    return list(result["outputs"])
+
+
+def read(path: Path) -> tuple[midi.Note, ...]:
+    """The notes of a MIDI file, as pretty_midi reads them."""
+    score = pretty_midi.PrettyMIDI(io.BytesIO(path.read_bytes()))
+    (piano,) = score.instruments
+    assert (piano.program, piano.is_drum) == (0, False)
+    return midi.canonical((n.start, n.end, n.pitch, n.velocity) for n in piano.notes)
+
+
+# The reference document's own code, in a process of its own, with the seed that a task has. Where
+# no end token came, it fails in reading the notes; there it is given one.
+DOCUMENT = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+torch.backends.mkldnn.enabled = False
+torch.use_deterministic_algorithms(True)
+import librosa
+from transformers import Pop2PianoForConditionalGeneration, Pop2PianoProcessor, set_seed
+folder, single, several = sys.argv[1], *map(json.loads, sys.argv[2:])
+
+def generated(composer, settings, *paths):
+    model = Pop2PianoForConditionalGeneration.from_pretrained(folder)
+    processor = Pop2PianoProcessor.from_pretrained(folder)
+    audio = [librosa.load(path, sr=44100) for path in paths]
+    if len(paths) == 1:
+        inputs = processor(audio=audio[0][0], sampling_rate=audio[0][1], return_tensors="pt")
+    else:
+        sounds, rates = map(list, zip(*audio))
+        inputs = processor(
+            audio=sounds, sampling_rate=rates, return_attention_mask=True, return_tensors="pt"
+        )
+        settings = {**settings, "attention_mask": inputs["attention_mask"]}
+    set_seed(1)
+    output = model.generate(
+        input_features=inputs["input_features"], composer=composer, **settings
+    )
+    return processor, inputs, output
+
+def notes(score):
+    played = score.instruments[0].notes
+    return [(float(n.start), float(n.end), int(n.pitch), int(n.velocity)) for n in played]
+
+covers = []
+for case in single:
+    processor, inputs, output = generated(*case)
+    ended = bool((output == 1).any())
+    if not ended:
+        output = torch.nn.functional.pad(output, (0, 1), value=1)
+    made = processor.batch_decode(token_ids=output, feature_extractor_output=inputs)
+    covers.append([ended, notes(made["pretty_midi_objects"][0])])
+
+equal = []
+for composer, settings, *paths in several:
+    *_, together = generated(composer, settings, *paths)
+    alone = [generated(composer, settings, path)[2] for path in paths]
+    rows, place = [], 0
+    for each in alone:
+        width = min(each.shape[1], together.shape[1])
+        here = together[place : place + each.shape[0]]
+        rows.append(bool((here[:, :width] == each[:, :width]).all()))
+        place += each.shape[0] + 1
+    equal.append(rows)
+
+processor, inputs, output = generated("composer1", {"min_length": 3}, *several[0][2:], single[0][2])
+output[:, -1] = 1
+try:
+    processor.batch_decode(token_ids=output, feature_extractor_output=inputs)
+    three = ""
+except ValueError as error:
+    three = str(error)
+print(json.dumps([covers, equal, three]))
+"""
+Settings = dict[str, object]
+SAMPLED: Settings = {"do_sample": True, "temperature": 0.9, "top_k": 40, "top_p": 0.95}
+BEAMS: Settings = {"num_beams": 3}
+CASES: tuple[tuple[str, Settings, str], ...] = (
+    ("composer1", {}, "mono"),
+    ("composer2", {}, "stereo"),
+    ("composer3", {"max_new_tokens": 30}, "low"),
+    ("composer1", SAMPLED, "mono"),
+    ("composer1", SAMPLED, "stereo"),
+    ("composer1", BEAMS, "low"),
+    ("composer1", {**BEAMS, **SAMPLED}, "mono"),
+)
+BATCHES: tuple[tuple[Any, ...], ...] = (
+    ("composer1", {}, "mono", "low"),
+    ("composer1", {}, "low", "stereo"),
+    ("composer1", SAMPLED, "mono", "low"),
+)
+
+
+@pytest.fixture(scope="session")
+def documented(
+    tiny: ModelRef, songs: Mapping[str, Path], folders: Path, started: tuple[Pool, Any]
+) -> list[Any]:
+    """What the document's code makes of `CASES` and `BATCHES`, and of three files in a batch."""
+    warm = perform(started[0], tiny, [songs["mono"]], {})  # numba's kernels are compiled once
+    lists = [
+        [[*case[:2], *(str(songs[n]) for n in case[2:])] for case in c] for c in (CASES, BATCHES)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", DOCUMENT, str(folders / tiny.id), *map(json.dumps, lists)],
+        env=profile.child_environment(warm.files[0].parent / "home"),
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_a_cover_is_what_the_documents_code_makes(
+    number: int, cover: Cover, documented: list[Any]
+) -> None:
+    composer, settings, name = CASES[number]
+    ours = cover(name, composer=composer, generation_config=settings)
+    _, theirs = documented[0][number]
+    assert ours.files[0].read_bytes() == midi.encode(midi.canonical(theirs))
+
+
+def test_covers_with_and_without_an_end_are_among_them(documented: list[Any]) -> None:
+    assert {ended for ended, _ in documented[0]} == {True, False}
+
+
+def test_what_a_batch_with_an_attention_mask_makes(documented: list[Any]) -> None:
+    """Why files run one by one: greedily a batch writes the same tokens for each file as the file
+    alone; drawn at random it does not; and of three files transformers cannot read the notes.
+    """
+    _, equal, three = documented
+    assert equal == [[True, True], [True, True], [False, False]]
+    assert three == "zero-size array to reduction operation maximum which has no identity"
+
+
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=str)
+def test_a_file_gets_the_same_in_any_company(cover: Cover, sampling: dict[str, Any]) -> None:
+    alone = {
+        name: digests(cover(name, generation_config=sampling)) for name in ("mono", "stereo", "low")
+    }
+    for names in (["mono", "stereo", "low"], ["low", "mono", "low"]):
+        together = digests(cover(*names, generation_config=sampling))
+        assert together == [digest for name in names for digest in alone[name]]
+    assert len({digest for pair in alone.values() for digest in pair}) == 6
+
+
+def test_the_manifest_describes_the_files(cover: Cover) -> None:
+    execution = cover("mono", "stereo")
+    schemas.check("outcome", execution.outcome)
+    outputs = entries(execution)
+    assert [output["media"] for output in outputs] == ["audio/midi", "audio/f32"] * 2
+    assert [path.suffix for path in execution.files] == [".mid", ".f32"] * 2
+    for path, output in zip(execution.files, outputs, strict=True):
+        content = path.read_bytes()
+        assert output["sha256"] == hashlib.sha256(content).hexdigest()
+        assert output["size"] == len(content)
+
+
+def test_the_waveform_is_the_rendered_midi_file(cover: Cover) -> None:
+    execution = cover()
+    score, waveform = entries(execution)
+    notes = read(execution.files[0])
+    assert score["notes"] == len(notes) > 20
+    assert execution.files[0].read_bytes() == midi.encode(notes)
+    assert execution.files[1].read_bytes() == rendering.render(notes).astype("<f4").tobytes()
+    assert (waveform["sampling_rate"], waveform["channels"]) == (rendering.RATE, 1)
+    seconds = waveform["frames"] / rendering.RATE
+    assert 6 < seconds < 14
+
+
+def test_the_same_bytes_cold_warm_and_after_other_tasks(
+    cover: Cover, run: Run, folders: Path
+) -> None:
+    first = cover("mono", generation_config=SAMPLED)
+    expected = digests(first)
+    assert digests(cover("mono", generation_config=SAMPLED)) == expected
+    run(generation={"do_sample": False})
+    cover("low", dtype="bfloat16", composer="composer2")
+    short = {"num_beams": 2, "max_new_tokens": 5, "temperature": 0, "top_k": 3}
+    cover("stereo", generation_config=short)
+    assert digests(cover("mono", generation_config=SAMPLED)) == expected
+    pool = Pool([folders], first.files[0].parent)  # the same home: what numba compiled is there
+    try:
+        assert pool.start(TIMEOUT).ok
+        assert "essentia" not in Path(f"/proc/{pool.pid}/maps").read_text()
+        assert digests(cover("mono", generation_config=SAMPLED, pool=pool)) == expected
+        assert "essentia" in Path(f"/proc/{pool.pid}/maps").read_text()
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("args", "config"),
+    [
+        ({"seed": 2}, {}),
+        ({"seed": 2**32 - 1}, {}),
+        ({}, {"max_new_tokens": 31}),
+        ({}, {"do_sample": False}),
+        ({}, {"temperature": 0.5}),
+        ({}, {"temperature": 0}),
+        ({}, {"top_k": 2}),
+        ({}, {"top_p": 0.3}),
+        ({}, {"num_beams": 2}),
+    ],
+    ids=str,
+)
+def test_every_argument_of_sampling_is_heard(
+    cover: Cover, args: dict[str, Any], config: dict[str, Any]
+) -> None:
+    sampled = {"do_sample": True, "max_new_tokens": 32}
+    changed = cover(generation_config={**sampled, **config}, **args)
+    assert digests(changed) != digests(cover(generation_config=sampled))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"composer": "composer2"},
+        {"composer": "composer3"},
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+        {"quantize_bits": 8},
+        {"quantize_bits": 4},
+        {"generation_config": {"num_beams": 3}},
+    ],
+    ids=str,
+)
+def test_every_argument_is_heard(cover: Cover, own: list[str], args: dict[str, Any]) -> None:
+    assert digests(cover(**args)) != own
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"composer": None},
+        {"composer": "composer1"},
+        {"generation_config": None},
+        {"generation_config": {}},
+        {"generation_config": {"max_new_tokens": None, "num_beams": None, "do_sample": None}},
+        {"generation_config": {"num_return_sequences": 1, "num_beams": 1, "top_p": 1.0}},
+        {"generation_config": {"max_new_tokens": 47}},
+        {"dtype": None, "quantize_bits": None},
+        {"dtype": "auto"},
+        {"dtype": "float32"},
+        {"seed": 7},
+    ],
+    ids=str,
+)
+def test_null_and_left_out_are_the_models_own(
+    cover: Cover, own: list[str], args: dict[str, Any]
+) -> None:
+    """The tiny model's own: greedy, 48 tokens with the first, which is given."""
+    assert digests(cover(**args)) == own
+
+
+def test_temperature_zero_is_greedy(cover: Cover, own: list[str]) -> None:
+    for sampling in ({}, {"do_sample": True}, {"do_sample": False}):
+        config = {"temperature": 0, **sampling}
+        assert digests(cover(seed=3, generation_config=config)) == own
+
+
+@pytest.mark.parametrize(
+    ("names", "args", "code"),
+    [
+        (["text"], {}, "input-undecodable"),
+        (["mono", "text"], {}, "input-undecodable"),
+        (["mono"], {"composer": "Composer1"}, "generation-rejected"),
+        (["mono"], {"composer": "generation_config"}, "generation-rejected"),
+        (["second"], {}, "no-notes"),
+        (["mono", "second"], {}, "no-notes"),
+        (["silence"], {"composer": "composer2"}, "no-notes"),
+    ],
+    ids=str,
+)
+def test_what_every_member_fails_at_alike(
+    cover: Cover, names: list[str], args: dict[str, Any], code: str
+) -> None:
+    scratch = cover().files[0].parent
+    before = set(scratch.iterdir())
+    execution = cover(*names, **args)
+    assert execution.outcome == {"error": code}
+    assert execution.files == ()
+    assert set(scratch.iterdir()) == before
+
+
+def test_silence_can_be_covered(cover: Cover) -> None:
+    assert entries(cover("silence"))[0]["notes"] > 0
+
+
+def test_progress_rises_over_all_files(
+    pool: Pool, tiny: ModelRef, songs: Mapping[str, Path]
+) -> None:
+    told: list[float] = []
+    perform(pool, tiny, [songs["mono"], songs["low"]], {}, told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.1
+    assert told[-1] == 1.0
+    assert len(told) > 50
+    assert any(0.4 < share < 0.6 for share in told)
+
+
+def test_the_trace_has_a_digest_of_each_files_tokens(cover: Cover) -> None:
+    config = {"max_new_tokens": 70, "do_sample": True}
+    tokens = cover("mono", "low", generation_config=config).trace["tokens"]
+    assert isinstance(tokens, list)
+    assert [len(digests) for digests in tokens] == [2, 2]
+    assert tokens[0] != tokens[1]
+
+
+def test_an_input_that_is_missing_or_another_is_an_abstention(
+    pool: Pool, tiny: ModelRef, songs: Mapping[str, Path], cover: Cover, own: list[str]
+) -> None:
+    args = {"model": tiny.id, "seed": 1, "audio": [named(songs["mono"])]}
+    for paths in ([songs["low"]], [songs["mono"].with_name("none")], [], [songs["mono"]] * 2):
+        with pytest.raises(Abstained) as caught:
+            pool.run(
+                Job("task", "pop2piano", args, tiny, tuple(paths)),
+                timeout=TIMEOUT,
+                progress=lambda _: None,
+            )
+        assert caught.value.reason == "input-missing"
+    assert digests(cover()) == own
+
+
+def test_a_model_of_another_kind_is_refused(
+    cover: Cover, run: Run, embedded: ModelRef, tiny: ModelRef
+) -> None:
+    with pytest.raises(Abstained, match="musicgen is not pop2piano") as caught:
+        cover(model=embedded)
+    assert caught.value.reason == "model-missing"
+    with pytest.raises(Abstained, match="pop2piano") as caught:
+        run(model=tiny)
+    assert caught.value.reason == "model-missing"
+
+
+def test_a_model_that_knows_no_composers_is_refused(
+    tiny: ModelRef, folders: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders / tiny.id, folder)
+    rewritten(folder / "generation_config.json", composer_to_feature_token=None)
+    with pytest.raises(ModelRefused, match="no composer_to_feature_token"):
+        pop2piano.load(folder, "auto", None)
+
+
+def test_weights_that_do_not_fit_are_refused(tiny: ModelRef, folders: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders / tiny.id, folder)
+    rewritten(folder / "config.json", num_layers=3)
+    with pytest.raises(ModelRefused, match="missing_keys"):
+        pop2piano.load(folder, "auto", None)
