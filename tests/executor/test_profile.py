@@ -45,7 +45,7 @@ def test_the_measured_profile() -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
         "OPENBLAS_NUM_THREADS": "1",
         "OPENBLAS_CORETYPE": "Haswell",
-        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
