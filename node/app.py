@@ -74,7 +74,9 @@ def _executor(settings: Settings, network: Network, me: str, folders: list[Path]
     for left in scratch.iterdir():  # of a process that was killed
         if left.is_file():  # `home` is the worker's own folder
             left.unlink()
-    return Worker(Pool(folders, scratch), network.classes[member.compute_class])
+    runtime = network.classes[member.compute_class]
+    pool = Pool(folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu")
+    return Worker(pool, runtime)
 
 
 def _present(network: Network, folders: list[Path]) -> tuple[str, ...]:

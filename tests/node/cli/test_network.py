@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from executor.models import EMBEDDED, SHIPPED, weights_digest
 from protocol.canonical import canonical
@@ -90,7 +92,7 @@ def test_models_on_disk_are_listed_with_limits(
     folder = tmp_path / "models" / "acme" / "small@2"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "musicgen"}')
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"w": np.ones(1, np.float32)}, folder / "model.safetensors")
     done = helium(
         *("network", "add", "n.json", "--models-dir", "models", "--model", "acme/small@2"),
         *("--limit", "max_new_tokens=9", "--model-attempt-seconds", 600),
