@@ -133,7 +133,8 @@ class Node:
             due = self._coordinator.wake_at()
             pause = None if due is None else max(0.0, due - self._parts.clock.now())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._timetable.wait(), pause)
+                async with asyncio.timeout(pause):  # 3.11's wait_for may swallow a cancellation
+                    await self._timetable.wait()
 
     def _guarded(self, step: Callable[[], list[Action]]) -> None:
         """Take a step of the coordinator; a store that fails costs the step, not the node."""

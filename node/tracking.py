@@ -120,7 +120,8 @@ class Tracking:
                 for peer in sorted(self._transport.peers() - followers.keys()):
                     followers[peer] = asyncio.create_task(self._follow(peer, seen))
                 try:
-                    sighting = await asyncio.wait_for(seen.get(), RETRY)
+                    async with asyncio.timeout(RETRY):  # 3.11's wait_for may swallow a Ctrl-C
+                        sighting = await seen.get()
                 except TimeoutError:
                     continue
                 if sighting is not None:
