@@ -19,6 +19,8 @@ from executor.profile import Device
 
 Progress = Callable[[float], None]
 
+START_SECONDS = 300.0  # imports and the self-test take 10 s; a machine under load gets time
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:

@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from executor.jobs import Execution, Job
-from executor.pool import Pool
+from executor.pool import START_SECONDS, Pool
 from executor.runtime import mismatch
 from node.execution import Readiness
 from protocol.canonical import Document
 
 _T = TypeVar("_T")
-START_SECONDS = 300.0  # imports and the self-test take 10 s; a machine under load gets time
 
 
 class Worker:

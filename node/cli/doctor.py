@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DEVICES = get_args(Device)
 SETTINGS = ("data_dir", "network", "key", "models_dir")
-START_SECONDS = 300.0  # as long as a node waits for its worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
 
 def started(folders: Sequence[Path], device: Device) -> "Ready":
     """A worker's own account of itself; it is ended again."""
-    from executor.pool import Pool
+    from executor.pool import START_SECONDS, Pool
 
     with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
         pool = Pool(folders, Path(scratch), device=device)

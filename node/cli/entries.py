@@ -1,6 +1,5 @@
 """What goes into a network document from this machine: models, members, the class."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any, cast
 
 from executor.errors import Abstained, ModelRefused
 from executor.models import SHIPPED, ModelFolders, describe
+from node.cli.doctor import started
 from node.cli.exits import Exit, Failure, usage
 from protocol.canonical import Document, Json
 
 REVISION = "main"  # what a model hub calls the newest; the digest is what counts
-START_SECONDS = 300.0  # as long as a node waits for its worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,7 @@ def members(roster: Sequence[str], compute_class: str) -> list[Json]:
 
 def this_machine() -> Document:
     """Return what defines this machine's class; starts a worker, which takes some seconds."""
-    from executor.pool import Pool
-
-    with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        pool = Pool([SHIPPED], Path(scratch))
-        try:
-            ready = pool.start(START_SECONDS)
-        finally:
-            pool.close()
+    ready = started([SHIPPED], "cpu")
     if not ready.ok:
         raise Failure(Exit.FAULT, f"this machine's self-test failed: {ready.reason}")
     return cast("Document", ready.runtime)

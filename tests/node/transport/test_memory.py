@@ -1,10 +1,8 @@
 """The in-memory network, in virtual time: no test here waits for the wall clock."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from random import Random
-from typing import Any, TypeVar
 
 import pytest
 
@@ -13,33 +11,10 @@ from node.transport.memory import Link, MemoryNetwork, MemoryTransport
 from node.transport.penalty import BAN_SECONDS, THRESHOLD
 from node.transport.pipes import CAPACITY
 from tests.node.transport.recorder import Recorder, request
+from tests.simulation.virtual import run
 
-T = TypeVar("T")
 ECHO = "/echo"
 TOPIC = "tasks"
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time stands still while anything is ready, and jumps to the next timer otherwise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._virtual = 1000.0
-
-    def time(self) -> float:
-        return self._virtual
-
-    def _run_once(self) -> None:
-        internals: Any = self
-        if not internals._ready and internals._scheduled:
-            self._virtual = max(self._virtual, internals._scheduled[0].when())
-        internals._clock_resolution = 1e-9
-        super()._run_once()  # type: ignore[misc]  # asyncio's own, not in its stubs
-
-
-def virtual(main: Callable[[], Coroutine[None, None, T]]) -> T:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main())
 
 
 class Line:
@@ -75,7 +50,7 @@ def test_gossip_passes_through_the_middle_and_never_comes_back() -> None:
         assert [line.heard(peer) for peer in "abcd"] == [[]] + [[b"one", b"two"]] * 3
         assert line.recorders["c"].gossip[0] == ("b", TOPIC, b"one")
 
-    virtual(main)
+    run(main)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECT, Verdict.IGNORE])
@@ -87,7 +62,7 @@ def test_what_is_not_accepted_is_neither_delivered_nor_forwarded(verdict: Verdic
         assert line.heard("b") == line.heard("c") == [b"good"]
         assert line.recorders["c"].judged == [b"good"]
 
-    virtual(main)
+    run(main)
 
 
 def test_a_repeat_is_dropped_for_two_minutes() -> None:
@@ -99,7 +74,7 @@ def test_a_repeat_is_dropped_for_two_minutes() -> None:
         await line.gossip("a", b"again")
         assert line.heard("b") == [b"again", b"again"]
 
-    virtual(main)
+    run(main)
 
 
 def test_rejections_ban_the_forwarder_for_a_while() -> None:
@@ -118,7 +93,7 @@ def test_rejections_ban_the_forwarder_for_a_while() -> None:
         await asyncio.sleep(BAN_SECONDS)
         assert await line.transports["a"].dial("/memory/0/p2p/b") == "b"
 
-    virtual(main)
+    run(main)
 
 
 def test_loss_duplication_and_reordering() -> None:
@@ -138,7 +113,7 @@ def test_loss_duplication_and_reordering() -> None:
         assert shuffled != payloads
         assert sorted(shuffled) == sorted(payloads)
 
-    virtual(main)
+    run(main)
 
 
 def test_one_direction_can_have_a_policy_of_its_own() -> None:
@@ -150,7 +125,7 @@ def test_one_direction_can_have_a_policy_of_its_own() -> None:
         assert line.heard("b") == []
         assert line.heard("a") == [b"kept"]
 
-    virtual(main)
+    run(main)
 
 
 def trace(seed: int) -> list[object]:
@@ -159,7 +134,8 @@ def trace(seed: int) -> list[object]:
         await line.gossip("a", *(b"%d" % n for n in range(50)))
         return [line.recorders[peer].gossip for peer in "abcd"]
 
-    return virtual(main)
+    found: list[object] = run(main)
+    return found
 
 
 def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:
@@ -177,7 +153,7 @@ def test_a_request_is_answered(size: int) -> None:
         await stream.write(size.to_bytes(4, "big") + payload)
         assert await answer == payload[::-1]
 
-    virtual(main)
+    run(main)
 
 
 def test_a_writer_waits_for_the_reader() -> None:
@@ -200,7 +176,7 @@ def test_a_writer_waits_for_the_reader() -> None:
         await asyncio.sleep(1)
         assert got == [b"x" * 3 * CAPACITY]
 
-    virtual(main)
+    run(main)
 
 
 def test_half_close_and_the_end_of_a_stream() -> None:
@@ -226,7 +202,7 @@ def test_half_close_and_the_end_of_a_stream() -> None:
         with pytest.raises(StreamClosed, match="ended"):
             await stream.read_exactly(1)
 
-    virtual(main)
+    run(main)
 
 
 def test_an_exception_in_a_handler_resets_the_stream_and_is_kept() -> None:
@@ -242,7 +218,7 @@ def test_an_exception_in_a_handler_resets_the_stream_and_is_kept() -> None:
             await stream.read_exactly(1)
         assert [str(failure) for failure in line.network.failures] == ["a bug"]
 
-    virtual(main)
+    run(main)
 
 
 async def forever(protocol: str, stream: Stream) -> None:
@@ -276,7 +252,7 @@ def test_a_partition_cuts_what_crosses_it_until_healed() -> None:
             "connected",
         ]
 
-    virtual(main)
+    run(main)
 
 
 def test_a_crash_silences_the_peer_and_a_restart_is_a_new_transport() -> None:
@@ -299,7 +275,7 @@ def test_a_crash_silences_the_peer_and_a_restart_is_a_new_transport() -> None:
         assert recorder.payloads == [b"after"]
         assert await request(await line.transports["a"].open("b", ECHO), b"123") == b"321"
 
-    virtual(main)
+    run(main)
 
 
 def test_stop_cancels_what_is_served_and_frees_the_name() -> None:
@@ -322,7 +298,7 @@ def test_stop_cancels_what_is_served_and_frees_the_name() -> None:
         assert ended == [True]
         await MemoryTransport(line.network, "b").start(Recorder(), [], [])
 
-    virtual(main)
+    run(main)
 
 
 def test_nobody_there() -> None:
@@ -342,4 +318,4 @@ def test_nobody_there() -> None:
         await line.transports["b"].stop()
         await alone.publish(TOPIC, b"to nobody")
 
-    virtual(main)
+    run(main)
