@@ -58,7 +58,7 @@ def analyse(audio: Samples) -> Found:
         mode=mode,
         major=major,
         centroid=centroid(frequencies, spectrum),
-        drums=noisiness(frequencies, spectrum),
+        drums=noisiness(audio),
         onsets=len(peaks(flux)) * SAMPLING_RATE / len(audio),
         peak=float(np.abs(audio).max()),
         rms=float(np.sqrt(np.mean(audio**2))),
@@ -164,11 +164,11 @@ def centroid(frequencies: Samples, spectrum: Samples) -> float:
     return float((frequencies[heard] * power).sum() / max(1e-12, power.sum()))
 
 
-def noisiness(frequencies: Samples, spectrum: Samples) -> float:
+def noisiness(audio: Samples) -> float:
     """How loud the loudest noise above 4.5 kHz is that lasts longer than the click of a string.
 
     The median over frequencies leaves tones out, the least of some frames leaves clicks out.
     """
+    frequencies, spectrum = spectra(audio, 256, STEP)
     noise = np.median(spectrum[frequencies > 4_500], axis=0)
-    lasting = minimum_filter1d(noise, 3)
-    return float(1e5 * np.percentile(lasting, 99))
+    return float(1e5 * np.percentile(minimum_filter1d(noise, 4), 99))

@@ -33,7 +33,7 @@ ATTRIBUTES: Final = {
 }  # and what chance would reach
 # Set by the generator's own audio of pieces named "calibrate/…".
 BRIGHT: Final = 710.0  # Hz
-DRUMMED: Final = 2.8
+DRUMMED: Final = 3.1
 DENSE: Final = 2.1  # onsets per second
 
 

@@ -77,7 +77,10 @@ def add(heard: Samples, sounding: Sounding, bank: str) -> None:
     seconds = np.arange(end - start) / SAMPLING_RATE
     held = (sounding.end - sounding.start) * HOP / SAMPLING_RATE + rings
     shape = np.clip(seconds / ATTACK, 0, 1) * np.clip((held - seconds) / RELEASE + 1, 0, 1)
-    low, top = BANKS[bank]
+    if made.click:
+        knock = made.click * np.array(percussion.click(HOP))[: end - start]
+        heard[start : start + len(knock)] += knock
+    _, top = BANKS[bank]
     for pitch, level in partials(sounding.event).items():
         if pitch > top:
             continue

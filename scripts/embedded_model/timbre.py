@@ -50,6 +50,7 @@ TIMBRES: Final = {
     },
 }
 TILT: Final = {True: 0.45, False: -0.9}  # exponent of an overtone's number: bright, dark
+GAIN: Final = 0.92  # of everything: the loudest arrangement stays below 0.9
 WEAK: Final = 0.7  # of a bass note that is not accented
 # Chord tones lie in the octave from here up: close to each other from chord to chord.
 CHORD_LOW: Final = {True: 57, False: 50}
@@ -76,7 +77,7 @@ def partials(event: Lead | Chord | Bass) -> dict[int, float]:
     for note in notes(event):
         for above, number, level in zip(OVERTONES, NUMBERS, made.overtones, strict=True):
             found[note + above] = found.get(note + above, 0.0) + level * number**tilt
-    peak = made.peak * (WEAK if isinstance(event, Bass) and not event.strong else 1.0)
+    peak = GAIN * made.peak * (WEAK if isinstance(event, Bass) and not event.strong else 1.0)
     # Random phases: the peak of n partials grows like their root of squares more than their sum.
     norm = math.sqrt(sum(level**2 for level in found.values()) * sum(found.values()))
     return {pitch: peak * level / norm for pitch, level in found.items()}
