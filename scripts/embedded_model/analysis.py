@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, minimum_filter1d
 from scipy.signal import stft
 
-from embedded_model.percussion import SAMPLING_RATE
-from embedded_model.vocabulary import FRAME_RATE, SIXTEENTHS, TEMPI
+from scripts.embedded_model.percussion import SAMPLING_RATE
+from scripts.embedded_model.vocabulary import FRAME_RATE, SIXTEENTHS, TEMPI
 
 Samples = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from embedded_model.vocabulary import BASS_SOUNDS, FRAME_RATE
+from scripts.embedded_model.vocabulary import BASS_SOUNDS, FRAME_RATE
 
 SPEEDS: Final = MappingProxyType({"slow": (10, 11, 12), "medium": (7, 8), "fast": (5, 6)})
 DENSITIES: Final = ("sparse", "even", "dense")

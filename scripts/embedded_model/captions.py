@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from embedded_model import wording
-from embedded_model.brief import Brief
-from embedded_model.theory import FLATS, NAMES
-from embedded_model.wording import words
+from scripts.embedded_model import wording
+from scripts.embedded_model.brief import Brief
+from scripts.embedded_model.theory import FLATS, NAMES
+from scripts.embedded_model.wording import words
 
 SAID: Final = {
     "speed": 0.6, "mode": 0.5, "bright": 0.5, "density": 0.5, "kit": 0.65, "lead": 0.65,

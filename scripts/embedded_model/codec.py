@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import EncodecConfig
 
-from embedded_model import language, percussion
-from embedded_model.percussion import HOP, SAMPLING_RATE
-from embedded_model.timbre import partials, timbre
-from embedded_model.vocabulary import (
+from scripts.embedded_model import language, percussion
+from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
+from scripts.embedded_model.timbre import partials, timbre
+from scripts.embedded_model.vocabulary import (
     FRAME_RATE,
     SIZE,
     TOKENS,
@@ -91,7 +91,9 @@ def rows() -> dict[tuple[object, ...], int]:
         (bank, pitch, half)
         for bank, (low, top) in BANKS.items() for pitch in range(low, top + 1) for half in (0, 1)
     ]  # fmt: skip
-    names += [("drum", name, tap) for name, taps in percussion.FRAMES.items() for tap in range(taps)]
+    names += [
+        ("drum", name, tap) for name, taps in percussion.FRAMES.items() for tap in range(taps)
+    ]
     names += [(control, bank) for control in CONTROLS for bank in BANKS]
     names += [("click", bank) for bank in CLICKS]
     names += [("cancel", 0), ("cancel", 1)]
@@ -236,7 +238,10 @@ def window() -> Array:
     """The share of a frame in the samples around it, (2 · HOP,): flat, with soft edges."""
     edge = np.arange(2 * HOP) + 0.5
     rise = np.clip((edge - (HOP - CROSSFADE) / 2) / CROSSFADE, 0, 1)
-    return np.sin(rise * math.pi / 2) ** 2 * np.cos(np.clip((edge - (3 * HOP - CROSSFADE) / 2) / CROSSFADE, 0, 1) * math.pi / 2) ** 2
+    return (
+        np.sin(rise * math.pi / 2) ** 2
+        * np.cos(np.clip((edge - (3 * HOP - CROSSFADE) / 2) / CROSSFADE, 0, 1) * math.pi / 2) ** 2
+    )
 
 
 def pieces() -> Array:

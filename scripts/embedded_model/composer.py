@@ -4,9 +4,16 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from embedded_model.brief import Brief
-from embedded_model.theory import INTERVALS, PROGRESSIONS, Key
-from embedded_model.vocabulary import BARS, BASS_HIGH, BASS_LOW, LEAD_HIGH, LEAD_LOW, SIXTEENTHS
+from scripts.embedded_model.brief import Brief
+from scripts.embedded_model.theory import INTERVALS, PROGRESSIONS, Key
+from scripts.embedded_model.vocabulary import (
+    BARS,
+    BASS_HIGH,
+    BASS_LOW,
+    LEAD_HIGH,
+    LEAD_LOW,
+    SIXTEENTHS,
+)
 
 RELEASE: Final = -1  # in place of a note: what sounds is stopped
 
@@ -66,7 +73,14 @@ CHORD_RHYTHMS: Final = {
     ("struck", "even"): ("x.......x.......", "x...x...x...x...", "x.....x.....x..."),
     ("struck", "dense"): ("x...x...x...x...", "x..x..x.x..x..x.", "..x...x...x...x."),
 }
-FIGURES: Final = ((0, 1, 2, 3), (0, 1, 2, 1), (0, 2, 1, 2), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 2, 4))
+FIGURES: Final = (
+    (0, 1, 2, 3),
+    (0, 1, 2, 1),
+    (0, 2, 1, 2),
+    (3, 2, 1, 0),
+    (0, 2, 1, 3),
+    (0, 1, 2, 4),
+)
 
 
 @dataclass(frozen=True, slots=True)

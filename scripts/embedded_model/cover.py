@@ -10,7 +10,6 @@ from typing import Any, Final
 import librosa
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import (
     GenerationConfig,
@@ -21,11 +20,11 @@ from transformers import (
     Pop2PianoTokenizer,
 )
 
-from embedded_model import notation, piano, rendering
-from embedded_model.measuring import decoded
-from embedded_model.percussion import HOP, SAMPLING_RATE
-from embedded_model.piano import COMPOSERS, VOCABULARY, Grid
-from embedded_model.vocabulary import FRAME_RATE
+from scripts.embedded_model import notation, piano, rendering
+from scripts.embedded_model.measuring import decoded
+from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
+from scripts.embedded_model.piano import COMPOSERS, VOCABULARY, Grid
+from scripts.embedded_model.vocabulary import FRAME_RATE
 
 WIDTH: Final = 192  # bands of the mel spectrogram, which are the model's width; see Pop2Piano
 LAYERS: Final = 3
@@ -39,9 +38,9 @@ SLOWEST, FASTEST = 70.0, 165.0  # beats per minute between which a beat tracker 
 class Row:
     """A row of a song, (time, WIDTH), its composer's number, and its tokens."""
 
-    heard: NDArray[np.float32]
+    heard: torch.Tensor
     composer: int
-    tokens: tuple[int, ...]
+    tokens: list[int]
 
 
 def untrained() -> Pop2PianoForConditionalGeneration:
@@ -100,10 +99,10 @@ def rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Iterator
     for row in range(laid.rows(FRAMES)):
         first, end = (max(0, int(edge * HOP / SAMPLING_RATE * rate)) for edge in laid.span(row))
         mel = listener.mel_spectrogram(sound[None, first:end].astype(np.float32))[0]
-        heard = np.log(np.clip(mel, 1e-6, None)).T.astype(np.float32)
+        heard = torch.from_numpy(np.log(np.clip(mel, 1e-6, None)).T.astype(np.float32))
         written = piano.written(found, row)
         if len(written) < LENGTH:
-            yield Row(heard, list(COMPOSERS).index(composer), tuple(written))
+            yield Row(heard, list(COMPOSERS).index(composer), written)
 
 
 def batch(chosen: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,7 +111,7 @@ def batch(chosen: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     heard = torch.full((len(chosen), longest, WIDTH), SILENCE)
     words = torch.full((len(chosen), max(len(row.tokens) for row in chosen)), -100)
     for place, row in enumerate(chosen):
-        heard[place, : len(row.heard)] = torch.from_numpy(row.heard)
+        heard[place, : len(row.heard)] = row.heard
         words[place, : len(row.tokens)] = torch.tensor(row.tokens)
     return heard, torch.tensor([row.composer for row in chosen]), words
 

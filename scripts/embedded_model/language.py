@@ -16,8 +16,8 @@ from transformers import (
     T5Config,
 )
 
-from embedded_model.notation import BLANK
-from embedded_model.vocabulary import BOOKS, FRAME_RATE, SIZE
+from scripts.embedded_model.notation import BLANK
+from scripts.embedded_model.vocabulary import BOOKS, FRAME_RATE, SIZE
 
 TEXT_WIDTH: Final = 128
 WIDTH: Final = 256  # multiples of 64, which quantisation to 4 bits wants

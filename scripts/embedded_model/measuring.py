@@ -5,21 +5,19 @@ can be trusted; the codec's rendering of the same tokens; and what the model mak
 """
 
 import random
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from embedded_model import analysis, notation, rendering
-from embedded_model.analysis import Found, Samples
-from embedded_model.brief import SPEEDS, Brief
-from embedded_model.captions import HELD_BACK_FORMS, caption, held_back
-from embedded_model.percussion import HOP
+from scripts.embedded_model import analysis, notation, rendering
+from scripts.embedded_model.analysis import Found, Samples
+from scripts.embedded_model.brief import SPEEDS, Brief
+from scripts.embedded_model.captions import HELD_BACK_FORMS, caption, held_back
+from scripts.embedded_model.percussion import HOP
 
 SECONDS: Final = 8
 FRAMES: Final = 50 * SECONDS
@@ -39,7 +37,7 @@ DENSE: Final = 2.1  # onsets per second
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A held-back caption: its brief, what of it the caption says, and the piece it was made for."""
+    """A held-back caption: its brief, what of it is said, and the piece it was made for."""
 
     number: int
     brief: Brief
@@ -52,30 +50,28 @@ class Asked:
 class Tally:
     """Right answers and questions by attribute."""
 
-    right: dict[str, int]
-    asked: dict[str, int]
-    faults: dict[str, int]
-    wrong: list[str]
+    right: Counter[str] = field(default_factory=Counter)
+    asked: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, asked: Asked, audio: Samples) -> None:
+        """Analyse the audio that answers a question."""
         found = analysis.analyse(audio)
         self.count += 1
         for fault, there in faults(found).items():
-            self.faults[fault] = self.faults.get(fault, 0) + there
+            self.faults[fault] += there
         for name, holds in verdicts(asked, found).items():
-            self.asked[name] = self.asked.get(name, 0) + 1
-            self.right[name] = self.right.get(name, 0) + holds
+            self.asked[name] += 1
+            self.right[name] += holds
             if not holds:
                 self.wrong.append(f"{asked.number} {name}: {asked.text}")
 
     def share(self, name: str) -> str:
-        asked = self.asked.get(name, 0)
-        return f"{self.right.get(name, 0) / asked:.0%} of {asked}" if asked else "–"
-
-
-def tally() -> Tally:
-    return Tally({}, {}, {}, [])
+        """How often an attribute was right, for a table."""
+        asked = self.asked[name]
+        return f"{self.right[name] / asked:.0%} of {asked}" if asked else "–"
 
 
 def questions(count: int) -> list[Asked]:
@@ -123,35 +119,8 @@ def decoded(codec: Any, codes: notation.Codes) -> Samples:
     return np.asarray(made[0, 0].numpy(), dtype=np.float64)
 
 
-@contextmanager
-def node(models: Path, model: str) -> Iterator[Callable[[str, int, dict[str, Any]], Samples]]:
-    """A real worker of a node: from a prompt, a seed and settings to audio."""
-    from executor.jobs import Job, ModelRef
-    from executor.models import weights_digest
-    from executor.pool import Pool
-
-    with tempfile.TemporaryDirectory() as scratch:
-        pool = Pool([models], Path(scratch))
-        pool.start(600.0)
-        reference = ModelRef(model, "1", weights_digest(models / model))
-
-        def made(prompt: str, seed: int, config: dict[str, Any]) -> Samples:
-            args = {"model": model, "prompt": prompt, "seed": seed, "generation_config": config}
-            job = Job("measure", "text-to-music", args, reference)
-            done = pool.run(job, timeout=600.0, progress=lambda _: None)
-            (file,) = done.files
-            audio = np.fromfile(file, "<f4").astype(np.float64)
-            file.unlink()
-            return audio
-
-        try:
-            yield made
-        finally:
-            pool.close()
-
-
 def distance(one: Samples, other: Samples) -> float:
-    """Mean difference of two sounds' spectra in 40 bands, in dB; what is below -60 dB is as silent."""
+    """Mean difference of two sounds' spectra in 40 bands, in dB; below -80 dB all is silence."""
     levels = []
     for audio in (one, other):
         _, spectrum = analysis.spectra(audio, 1024, HOP)
@@ -172,13 +141,13 @@ def table(tallies: Sequence[tuple[str, Tally]]) -> str:
         shares = " | ".join(found.share(name) for _, found in tallies)
         lines.append(f"| {name} | {chance:.0%} | {shares} |")
     for fault in ("silent", "clipped", "clicks"):
-        counts = " | ".join(f"{found.faults.get(fault, 0)} of {found.count}" for _, found in tallies)
+        counts = " | ".join(f"{found.faults[fault]} of {found.count}" for _, found in tallies)
         lines.append(f"| {fault} | | {counts} |")
     return "\n".join(lines)
 
 
 def judged(asked: Sequence[Asked], make: Callable[[Asked], Samples]) -> Tally:
-    found = tally()
+    found = Tally()
     for question in asked:
         found.add(question, make(question))
     return found

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_model.brief import Brief, draw
-from embedded_model.composer import Note, Score, compose
-from embedded_model.vocabulary import (
+from scripts.embedded_model.brief import Brief, draw
+from scripts.embedded_model.composer import Note, Score, compose
+from scripts.embedded_model.vocabulary import (
     BARS,
     BASS_SOUNDS,
     IDS,

@@ -4,12 +4,19 @@ import math
 import random
 from typing import Final
 
-from embedded_model.vocabulary import FRAME_RATE
+from scripts.embedded_model.vocabulary import FRAME_RATE
 
 SAMPLING_RATE: Final = 16_000  # Hz
 HOP: Final = SAMPLING_RATE // FRAME_RATE
 FRAMES: Final = {"kick": 8, "snare": 8, "hat": 3, "open": 8, "shaker": 3, "rim": 3}
-PEAK: Final = {"kick": 0.38, "snare": 0.24, "hat": 0.065, "open": 0.075, "shaker": 0.055, "rim": 0.14}
+PEAK: Final = {
+    "kick": 0.38,
+    "snare": 0.24,
+    "hat": 0.065,
+    "open": 0.075,
+    "shaker": 0.055,
+    "rim": 0.14,
+}
 FADE: Final = 80  # samples at the end of each
 
 

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_model.notation import decode
-from embedded_model.rendering import NAMES, events
-from embedded_model.timbre import notes
+from scripts.embedded_model.notation import decode
+from scripts.embedded_model.rendering import NAMES, events
+from scripts.embedded_model.timbre import notes
 
 STEPS: Final = 8  # of a row
 LAST: Final = 12  # steps from a row's begin until what has not ended is ended

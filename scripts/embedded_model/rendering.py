@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-from embedded_model import percussion
-from embedded_model.codec import BANKS, LASTING, OPEN, damper, frequency, sigmoid
-from embedded_model.notation import decode
-from embedded_model.percussion import HOP, SAMPLING_RATE
-from embedded_model.timbre import partials, timbre
-from embedded_model.vocabulary import BASS, CHORDS, LEAD, Bass, Chord, Lead, LeadRest, Tick
+from scripts.embedded_model import percussion
+from scripts.embedded_model.codec import BANKS, LASTING, OPEN, damper, frequency, sigmoid
+from scripts.embedded_model.notation import decode
+from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
+from scripts.embedded_model.timbre import partials, timbre
+from scripts.embedded_model.vocabulary import BASS, CHORDS, LEAD, Bass, Chord, Lead, LeadRest, Tick
 
 Samples = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EncodecFeatureExtractor
 
-from embedded_model import codec, language
-from embedded_model.percussion import SAMPLING_RATE
-from embedded_model.tokenizer import tokenizer
+from scripts.embedded_model import codec, cover, language
+from scripts.embedded_model.percussion import SAMPLING_RATE
+from scripts.embedded_model.tokenizer import tokenizer
 
 # What must be exact: the lengths of weight-normed rows, which cancel against their directions, and
 # the LSTM's biases, which cancel against the codec's own.
@@ -17,29 +17,34 @@ EXACT: Final = ("original0", "bias")
 WEIGHTS: Final = "model.safetensors"
 
 
-def model(checkpoint: Path | None) -> Any:
-    """The whole model: the codec as written, the language half of a checkpoint, or untrained."""
-    torch.manual_seed(0)
-    made = language.untrained(len(tokenizer()), codec.configuration()).eval()
-    codec.write(made.audio_encoder)
-    if checkpoint:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        unexpected = made.load_state_dict(state["model"], strict=False).unexpected_keys
-        if unexpected:
-            raise ValueError(f"{checkpoint} has weights of another model: {unexpected}")
-    return made
-
-
-def ship(checkpoint: Path | None, folder: Path) -> None:
-    """Write the model folder, all but its card."""
-    made = model(checkpoint)
-    made.generation_config = language.generation()
-    made.save_pretrained(folder)
+def music(checkpoint: Path, folder: Path) -> None:
+    """Write the text-to-music model: the codec as written, the language half as trained."""
+    model = language.untrained(len(tokenizer()), codec.configuration()).eval()
+    codec.write(model.audio_encoder)
+    taken(model, checkpoint)
+    model.generation_config = language.generation()
+    model.save_pretrained(folder)
     shortened(folder / WEIGHTS)
     tokenizer().save_pretrained(folder)
     EncodecFeatureExtractor(
         feature_size=1, sampling_rate=SAMPLING_RATE, padding_side="left"
     ).save_pretrained(folder)
+
+
+def piano(checkpoint: Path, folder: Path) -> None:
+    """Write the cover model."""
+    model = cover.untrained().eval()
+    taken(model, checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    cover.save(model, folder)
+    shortened(folder / WEIGHTS)
+
+
+def taken(model: Any, checkpoint: Path) -> None:
+    """Give a model a checkpoint's weights; raise `ValueError` for those of another one."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if unknown := model.load_state_dict(state["model"], strict=False).unexpected_keys:
+        raise ValueError(f"{checkpoint} has weights of another model: {unknown}")
 
 
 def shortened(path: Path) -> None:
@@ -52,10 +57,3 @@ def shortened(path: Path) -> None:
             if not torch.isfinite(tensors[name]).all():
                 raise ValueError(f"{name} does not fit into 16 bits")
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def listing(folder: Path) -> str:
-    """The folder's files and sizes, one a line."""
-    return "\n".join(f"{p.stat().st_size:>9}  {p.name}" for p in sorted(folder.iterdir()))
-
-

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from embedded_model.theory import INTERVALS
-from embedded_model.vocabulary import Bass, Chord, Lead
+from scripts.embedded_model.theory import INTERVALS
+from scripts.embedded_model.vocabulary import Bass, Chord, Lead
 
 # Semitones above the fundamental, nearest to its overtones 1, 2, 3, 4, 5, 6 and 8.
 OVERTONES: Final = (0, 12, 19, 24, 28, 31, 36)

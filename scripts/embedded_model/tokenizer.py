@@ -5,8 +5,8 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from embedded_model import captions, wording
-from embedded_model.theory import NAMES
+from scripts.embedded_model import captions, wording
+from scripts.embedded_model.theory import NAMES
 
 HEARD = 512  # characters of a prompt; attention over all 16 KiB of a long one would take gigabytes
 SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

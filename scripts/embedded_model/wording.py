@@ -5,20 +5,20 @@ from typing import Final
 
 SPEED: Final = MappingProxyType(
     {
-        "slow": "slow;calm;relaxed;slow-paced;unhurried;leisurely;peaceful;downtempo;gentle;laid-back;"
-        "relaxing;lazy;drowsy;tranquil;very slow;soothing",
-        "medium": "medium;mid-tempo;moderate;walking;steady;medium-paced;moderately paced;easy-going;"
-        "moderate tempo;medium speed",
-        "fast": "fast;quick;energetic;upbeat;driving;rapid;lively;fast-paced;up-tempo;hectic;brisk;"
-        "very fast;frantic;exciting;high-energy;uptempo",
+        "slow": "slow;calm;relaxed;slow-paced;unhurried;leisurely;peaceful;downtempo;gentle;"
+        "laid-back;relaxing;lazy;drowsy;tranquil;very slow;soothing",
+        "medium": "medium;mid-tempo;moderate;walking;steady;medium-paced;moderately paced;"
+        "easy-going;moderate tempo;medium speed",
+        "fast": "fast;quick;energetic;upbeat;driving;rapid;lively;fast-paced;up-tempo;"
+        "hectic;brisk;very fast;frantic;exciting;high-energy;uptempo",
     }
 )
 MODE: Final = MappingProxyType(
     {
         "major": "happy;cheerful;joyful;uplifting;sunny;optimistic;playful;glad;major;major key;"
         "feel-good;hopeful;triumphant;merry;positive;joyous;celebratory;sweet",
-        "minor": "sad;melancholic;gloomy;mournful;sombre;somber;tragic;minor;minor key;lonely;moody;"
-        "sorrowful;mysterious;melancholy;tense;dramatic;haunting;nostalgic;wistful;unhappy;eerie",
+        "minor": "sad;melancholic;gloomy;mournful;sombre;somber;tragic;minor;minor key;lonely;"
+        "moody;sorrowful;mysterious;melancholy;tense;dramatic;haunting;nostalgic;wistful;unhappy;eerie",
     }
 )
 BRIGHTNESS: Final = MappingProxyType(
@@ -38,8 +38,8 @@ DENSITY_AFTER: Final = MappingProxyType(
     {
         "sparse": "few notes;only a few notes;long notes;lots of space;plenty of silence;"
         "not many notes;a sparse texture",
-        "dense": "many notes;lots of notes;rapid notes;a busy texture;a dense texture;running notes;"
-        "notes everywhere",
+        "dense": "many notes;lots of notes;rapid notes;a busy texture;a dense texture;"
+        "running notes;notes everywhere",
     }
 )
 KIT: Final = (
@@ -50,7 +50,8 @@ KIT: Final = (
 GROOVE: Final = MappingProxyType(
     {
         "backbeat": "a backbeat;a rock beat;rock drums;a pop beat",
-        "four": "a four on the floor beat;a dance beat;a kick on every beat;a club beat;disco drums",
+        "four": "a four on the floor beat;a dance beat;a kick on every beat;a club beat;"
+        "disco drums",
         "half": "a half-time beat;half-time drums;slow heavy drums",
         "hiphop": "a hip hop beat;boom bap drums;a laid-back drum beat",
         "shuffle": "a shuffle;a swinging beat;brushed drums;jazz drums",
@@ -64,7 +65,8 @@ NO_KIT: Final = (
 LEAD: Final = MappingProxyType(
     {
         "piano": "piano;grand piano;keys;electric piano;a piano;keyboard;upright piano;solo piano",
-        "bells": "bells;music box;celesta;glockenspiel;chimes;vibraphone;a music box;marimba;tiny bells",
+        "bells": "bells;music box;celesta;glockenspiel;chimes;vibraphone;a music box;marimba;"
+        "tiny bells",
         "harp": "harp;plucked strings;a harp;kalimba;koto;pizzicato;lute;banjo;plucks",
         "synth": "synth;synthesizer;synth lead;electronic lead;analog synth;a synthesizer;"
         "retro synth;sawtooth lead;synths;a buzzy synth",
