@@ -209,8 +209,8 @@ def recurrence() -> tuple[Array, Array, Array]:
     inputs, states = np.zeros((4, WIDTH, WIDTH)), np.zeros((4, WIDTH, WIDTH))
     bias = np.zeros((4, WIDTH))
     bias[0], bias[1], bias[3] = OPEN, SHUT, -SHUT
-    for name, row in ROWS.items():
-        if name[0] not in (*CONTROLS, "cancel"):
+    for unit, row in ROWS.items():
+        if unit[0] not in (*CONTROLS, "cancel"):
             inputs[2, row, row] = 1 / DRIVE
             bias[2, row] = -BIAS / DRIVE
     for bank, pitch, cos, sin in oscillators():
@@ -226,8 +226,6 @@ def recurrence() -> tuple[Array, Array, Array]:
     for name, taps in percussion.FRAMES.items():
         for tap in range(1, taps):
             states[2, ROWS["drum", name, tap], ROWS["drum", name, tap - 1]] = 1.0
-    for row in range(len(ROWS)):  # the first taps and clicks go through gates without dampers
-        bias[0, row] = bias[0, row] or OPEN
     return inputs.reshape(4 * WIDTH, WIDTH), states.reshape(4 * WIDTH, WIDTH), bias.reshape(-1)
 
 
@@ -236,12 +234,10 @@ def recurrence() -> tuple[Array, Array, Array]:
 
 def window() -> Array:
     """The share of a frame in the samples around it, (2 · HOP,): flat, with soft edges."""
-    edge = np.arange(2 * HOP) + 0.5
-    rise = np.clip((edge - (HOP - CROSSFADE) / 2) / CROSSFADE, 0, 1)
-    return (
-        np.sin(rise * math.pi / 2) ** 2
-        * np.cos(np.clip((edge - (3 * HOP - CROSSFADE) / 2) / CROSSFADE, 0, 1) * math.pi / 2) ** 2
-    )
+    from_start = (np.arange(2 * HOP) + 0.5 - (HOP - CROSSFADE) / 2) / CROSSFADE
+    rise = np.sin(np.clip(from_start, 0, 1) * math.pi / 2) ** 2
+    both: Array = rise * rise[::-1]
+    return both
 
 
 def pieces() -> Array:
@@ -297,7 +293,7 @@ def sorting(channels: int, held: int) -> Array:
     return kernel
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def write(codec: Any) -> None:
     """Write the instrument into an `EncodecModel` of `configuration()`."""
     for parameter in codec.parameters():

@@ -1,6 +1,6 @@
 """Measure an embedded model on what it has not seen, through a node's own worker.
 
-Usage: .venv/bin/python -m scripts.embedded_model.measure {music,piano} [--count N] …
+Usage: scripts/embed measure {music,piano} [--count N] …
 """
 
 import argparse

@@ -6,7 +6,7 @@ signal analysis is calibrated on, and what Pop2Piano listens to.
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,17 @@ from scripts.embedded_model.codec import BANKS, LASTING, OPEN, damper, frequency
 from scripts.embedded_model.notation import decode
 from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
 from scripts.embedded_model.timbre import partials, timbre
-from scripts.embedded_model.vocabulary import BASS, CHORDS, LEAD, Bass, Chord, Lead, LeadRest, Tick
+from scripts.embedded_model.vocabulary import (
+    BASS,
+    CHORDS,
+    LEAD,
+    Bass,
+    Chord,
+    Lead,
+    LeadRest,
+    Tick,
+    Token,
+)
 
 Samples = NDArray[np.float64]
 
@@ -56,7 +66,7 @@ def play(codes: NDArray[np.int64], *, wet: float = WET) -> Samples:
     return reverberated(heard, wet)
 
 
-def events(row: list[object]) -> Iterator[Sounding]:
+def events(row: Sequence[Token | None]) -> Iterator[Sounding]:
     """What begins in a book, until the book's next event or rest."""
     begun: tuple[Lead | Chord | Bass, int] | None = None
     for frame, token in enumerate([*row, LeadRest("piano", "melody")]):
@@ -99,4 +109,5 @@ def reverberated(dry: Samples, wet: float) -> Samples:
     length = int(REVERB * SAMPLING_RATE)
     room = np.array([(draw.random() * 2 - 1) * percussion.decay(n, REVERB) for n in range(length)])
     room /= math.sqrt((room**2).sum())
-    return dry + wet * fftconvolve(dry, room)[: len(dry)]
+    echoes: Samples = fftconvolve(dry, room)[: len(dry)]
+    return dry + wet * echoes

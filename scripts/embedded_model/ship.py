@@ -1,6 +1,6 @@
 """Write an embedded model's folder from a checkpoint of `train`, all but its card.
 
-Usage: .venv/bin/python -m scripts.embedded_model.ship {music,piano} CHECKPOINT [FOLDER]
+Usage: scripts/embed ship {music,piano} CHECKPOINT [FOLDER]
        (default: its place in executor/shipped)
 """
 

@@ -1,6 +1,6 @@
 """Train the language model, or the small Pop2Piano; goes on from the folder's last checkpoint.
 
-Usage: .venv/bin/python -m scripts.embedded_model.train {music,piano} FOLDER [--steps N] …
+Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number: the same seed and number of steps give the same
 weights on the same hardware, however often it was stopped in between.

@@ -143,5 +143,5 @@ def everything() -> tuple[str, ...]:
     for table in (
         SPEED, MODE, BRIGHTNESS, DENSITY, DENSITY_AFTER, GROOVE, LEAD, PART, CHORDS, BASS, STYLE,
     ):  # fmt: skip
-        lists += table.values()  # type: ignore[attr-defined]
+        lists += table.values()
     return tuple(wording for text in lists for wording in words(text))
