@@ -147,7 +147,8 @@ def key(chroma: Samples) -> tuple[int, str, float]:
     length = chroma.shape[1]
     weight = np.where(np.arange(length) < length * OPENING, OPENING_WEIGHT, 1.0)
     total = (chroma * weight).sum(1)
-    total = total - total.min()
+    if total.max() - total.min() <= 0:
+        return 0, "major", 0.0  # nothing sounds
     fits = {
         (tonic, mode): float(np.corrcoef(np.roll(profile, tonic), total)[0, 1])
         for mode, profile in PROFILES.items() for tonic in range(12)

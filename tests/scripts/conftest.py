@@ -1,0 +1,27 @@
+"""The codec as it is written, built once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import EncodecModel
+
+from scripts.embedded_model import codec, notation
+from scripts.embedded_model.analysis import Samples
+from scripts.embedded_model.measuring import decoded
+
+Play = Callable[[notation.Codes], Samples]
+
+
+@pytest.fixture(scope="session")
+def written() -> Any:
+    torch.manual_seed(0)
+    model = EncodecModel(codec.configuration()).eval()
+    codec.write(model)
+    return model
+
+
+@pytest.fixture
+def play(written: Any) -> Play:
+    return lambda codes: decoded(written, codes)
