@@ -15,8 +15,11 @@ from scripts.embedded_model.captions import caption, held_back
 UNTOLD: Final = 0.12  # of the pieces come without a caption: what guidance leads away from
 LATER: Final = 0.25  # of the batches are crops from later in a piece
 LATEST: Final = 1_000  # frames into a piece
-SHORT: Final = (16, 260)  # pieces and columns of a step: five seconds
-LONG: Final = (8, 516)  # ten seconds, from some step on
+# Pieces and columns of a step. What a caption decides shows in the first second: many openings
+# teach words; fives of seconds teach bars; and at the end there are ten, as a listener wants.
+OPENINGS: Final = (64, 68)
+SHORT: Final = (16, 260)
+LONG: Final = (8, 516)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,15 @@ class Lesson:
 
 
 def lesson(words: Callable[..., Any], seed: int, step: int, *, longer: bool) -> Lesson:
-    """A step's pieces, drawn from the seed and the step's number alone."""
+    """A step's pieces, drawn from the seed and the step's number alone: every other one openings.
+
+    `longer`: the other half of the steps is on ten seconds rather than five.
+    """
     chance = random.Random(f"step/{seed}/{step}")
-    count, length = LONG if longer else SHORT
-    start = chance.randrange(1, LATEST) if chance.random() < LATER else 0
+    opening = step % 2 == 0
+    count, length = OPENINGS if opening else LONG if longer else SHORT
+    later = not opening and chance.random() < LATER
+    start = chance.randrange(1, LATEST) if later else 0
     texts, rows, told = [], [], []
     for number in range(count):
         codes, text = taught(f"train/{seed}/{step}/{number}", start + length)

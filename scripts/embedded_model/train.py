@@ -23,7 +23,7 @@ from scripts.embedded_model.vocabulary import BOOKS
 
 STEPS = {"music": 1_300, "piano": 3_000}
 DECAY = {"music": 0.3, "piano": 0.4}
-SHORT = 0.7  # of the music's steps are on short crops
+SHORT = 0.7  # of the music's steps are over before its longest crops begin
 
 
 def arguments() -> argparse.Namespace:

@@ -63,13 +63,21 @@ def test_each_book_has_a_loss_and_captions_matter() -> None:
     words = tokenizer()
     model = language.untrained(len(words), EncodecConfig())
     given = lessons.lesson(words, 0, 0, longer=False)
-    assert given.columns.shape == (*lessons.SHORT[:1], len(BOOKS), lessons.SHORT[1])
+    count, length = lessons.OPENINGS
+    assert given.columns.shape == (count, len(BOOKS), length)
     with torch.no_grad():
         found = lessons.loss(model, given, "cpu")
         other = language.losses(model, given.text, torch.zeros_like(given.mask), given.columns)
     assert found.shape == (len(BOOKS),)
     assert torch.isfinite(other).all()
     assert not torch.allclose(found, other)
+
+
+def test_lessons_grow_longer() -> None:
+    words = tokenizer()
+    for step, longer, (count, length) in ((1, False, lessons.SHORT), (3, True, lessons.LONG)):
+        columns = lessons.lesson(words, 0, step, longer=longer).columns
+        assert columns.shape == (count, len(BOOKS), length)
 
 
 def test_lessons_are_drawn_from_their_step() -> None:
