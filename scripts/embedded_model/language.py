@@ -47,7 +47,25 @@ def untrained(vocabulary: int, codec: EncodecConfig) -> MusicgenForConditionalGe
     config = MusicgenConfig(
         text_encoder=text_config(vocabulary), audio_encoder=codec, decoder=decoder_config()
     )
-    return MusicgenForConditionalGeneration(config)
+    model = MusicgenForConditionalGeneration(config)
+    listen(model)
+    return model
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def listen(model: Any) -> None:
+    """Let captions be heard from the first step.
+
+    As MusicGen is initialised, what comes through cross-attention is a hundredth of what it is
+    added to, and captions were not used at all after 500 steps. These keep their input's size.
+    """
+    matrices = [model.enc_to_dec_proj.weight]
+    for layer in model.decoder.model.decoder.layers:
+        attention = layer.encoder_attn
+        for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+            matrices.append(part.weight)
+    for matrix in matrices:
+        matrix.normal_(std=matrix.shape[1] ** -0.5)
 
 
 def generation() -> GenerationConfig:
