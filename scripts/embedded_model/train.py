@@ -9,20 +9,23 @@ weights on the same hardware, however often it was stopped in between.
 import argparse
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from scripts.embedded_model import codec, cover, language, lessons
+from scripts.embedded_model import codec, cover, language, lessons, words
 from scripts.embedded_model.songs import Songs
 from scripts.embedded_model.tokenizer import tokenizer
-from scripts.embedded_model.training import Course, train
+from scripts.embedded_model.training import CHECKPOINT, Course, train
 from scripts.embedded_model.vocabulary import BOOKS
 
-STEPS = {"music": 1_300, "piano": 3_000}
+STEPS = {"music": 1_000, "piano": 3_000}
 DECAY = {"music": 0.3, "piano": 0.4}
+WORD_STEPS = 600
 SHORT = 0.7  # of the music's steps are over before its longest crops begin
 
 
@@ -50,19 +53,36 @@ def main() -> None:
 
 
 def music(course: Course, options: argparse.Namespace) -> None:
-    words = tokenizer()
-    model = language.untrained(len(words), codec.configuration()).to(options.device)
+    said = tokenizer()
+    model = language.untrained(len(said), codec.configuration()).to(options.device)
     learned = {
         name: parameter for name, parameter in model.named_parameters()
         if not name.startswith("audio_encoder.")
     }  # fmt: skip
 
+    if not (course.folder / CHECKPOINT).exists():
+        read(model, said, course, options)
+
     def losses(step: int) -> torch.Tensor:
         longer = step >= SHORT * course.steps
-        given = lessons.lesson(words, options.seed, step, longer=longer)
+        given = lessons.lesson(said, options.seed, step, longer=longer)
         return lessons.loss(model, given, options.device)
 
     train(learned, course, losses, BOOKS)
+
+
+def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> None:
+    """Teach the text encoder; see `words`."""
+    head = torch.nn.Linear(language.WIDTH, words.CLASSES).to(options.device)
+    learned = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
+    learned |= {f"enc_to_dec_proj.{n}": p for n, p in model.enc_to_dec_proj.named_parameters()}
+    learned |= {f"lm_head.{n}": p for n, p in head.named_parameters()}
+
+    def losses(step: int) -> torch.Tensor:
+        return words.losses(model, head, said, words.briefs(options.seed, step), options.device)
+
+    first = replace(course, folder=course.folder / "words", steps=WORD_STEPS)
+    train(learned, first, losses, tuple(words.VALUES))
 
 
 def piano(course: Course, options: argparse.Namespace) -> None:
@@ -70,9 +90,8 @@ def piano(course: Course, options: argparse.Namespace) -> None:
     songs = Songs(course.folder / "songs", options.seed, options.songs)
 
     def losses(step: int) -> torch.Tensor:
-        heard, who, words = cover.batch(songs.drawn(step))
         with torch.autocast("cpu", torch.bfloat16):
-            return cover.loss(model, heard, who, words)[None]
+            return cover.loss(model, *cover.batch(songs.drawn(step)))[None]
 
     train(dict(model.named_parameters()), course, losses, ("notes",))
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+CHECKPOINT: Final = "checkpoint.pt"
 SAVE_EVERY: Final = 180.0  # seconds
 PRINT_EVERY: Final = 20  # steps
 RISE: Final = 100  # steps until the rate is at its highest
@@ -61,7 +62,7 @@ def train(
 ) -> None:
     """Train parameters by name; `losses` gives a step's, one for each of `names`."""
     course.folder.mkdir(parents=True, exist_ok=True)
-    used, last = optimizers(learned), course.folder / "checkpoint.pt"
+    used, last = optimizers(learned), course.folder / CHECKPOINT
     first = resumed(last, learned, used) if last.exists() else 0
     began = saved = time.monotonic()
     sums = torch.zeros(len(names))
