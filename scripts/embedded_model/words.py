@@ -36,7 +36,7 @@ CLASSES: Final = sum(len(values) for values in VALUES.values())
 def briefs(seed: int, step: int) -> list[tuple[Brief, str]]:
     """A step's briefs and captions; none of a combination that is held back."""
     chance = random.Random(f"words/{seed}/{step}")
-    found = []
+    found: list[tuple[Brief, str]] = []
     while len(found) < CAPTIONS:
         brief = draw(chance)
         if not held_back(brief):

@@ -1,6 +1,6 @@
 """The codec as it is written, built once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,15 @@ from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.measuring import decoded
 
 Play = Callable[[notation.Codes], Samples]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Small products on a busy machine: threads would wait for each other more than compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.embedded_model import language, lessons, training
+from scripts.embedded_model import codec, language, lessons, training, words
+from scripts.embedded_model.captions import held_back
 from scripts.embedded_model.tokenizer import tokenizer
 from scripts.embedded_model.training import Course
 from scripts.embedded_model.vocabulary import BOOKS
@@ -57,12 +58,10 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 
 def test_each_book_has_a_loss_and_captions_matter() -> None:
-    from transformers import EncodecConfig
-
     torch.manual_seed(0)
-    words = tokenizer()
-    model = language.untrained(len(words), EncodecConfig())
-    given = lessons.lesson(words, 0, 0, longer=False)
+    said = tokenizer()
+    model = language.untrained(len(said), codec.configuration())
+    given = lessons.lesson(said, 0, 0, longer=False)
     count, length = lessons.OPENINGS
     assert given.columns.shape == (count, len(BOOKS), length)
     with torch.no_grad():
@@ -73,17 +72,43 @@ def test_each_book_has_a_loss_and_captions_matter() -> None:
     assert not torch.allclose(found, other)
 
 
+def test_captions_tell_attributes() -> None:
+    """Forty steps of words alone are enough to tell major from minor better than chance."""
+    torch.manual_seed(0)
+    said = tokenizer()
+    model = language.untrained(len(said), codec.configuration())
+    head = torch.nn.Linear(language.WIDTH, words.CLASSES)
+    learned = dict(model.text_encoder.named_parameters()) | dict(head.named_parameters())
+    used = training.optimizers(learned)
+
+    def told(step: int) -> torch.Tensor:
+        return words.losses(model, head, said, words.briefs(0, step), "cpu")
+
+    found = [training.advanced(learned, used, 2e-3, told, step) for step in range(40)]
+    mode = list(words.VALUES).index("mode")
+    assert found[0][mode] > 0.65 > found[-1][mode]
+
+
+def test_the_words_of_a_step_are_not_held_back() -> None:
+    given = words.briefs(0, 3)
+    assert given == words.briefs(0, 3) != words.briefs(0, 4)
+    assert len(given) == words.CAPTIONS
+    assert not any(held_back(brief) for brief, _ in given)
+    for name in words.VALUES:
+        assert words.due(name, given, "cpu").shape == (words.CAPTIONS,)
+
+
 def test_lessons_grow_longer() -> None:
-    words = tokenizer()
+    said = tokenizer()
     for step, longer, (count, length) in ((1, False, lessons.SHORT), (3, True, lessons.LONG)):
-        columns = lessons.lesson(words, 0, step, longer=longer).columns
+        columns = lessons.lesson(said, 0, step, longer=longer).columns
         assert columns.shape == (count, len(BOOKS), length)
 
 
 def test_lessons_are_drawn_from_their_step() -> None:
-    words = tokenizer()
-    one, same, next_one = (lessons.lesson(words, 0, step, longer=False) for step in (5, 5, 6))
+    said = tokenizer()
+    one, same, next_one = (lessons.lesson(said, 0, step, longer=False) for step in (5, 5, 6))
     assert torch.equal(one.columns, same.columns)
     assert torch.equal(one.text, same.text)
     assert not torch.equal(one.columns, next_one.columns)
-    assert not torch.equal(lessons.lesson(words, 1, 5, longer=False).columns, one.columns)
+    assert not torch.equal(lessons.lesson(said, 1, 5, longer=False).columns, one.columns)
