@@ -90,8 +90,9 @@ def piano(course: Course, options: argparse.Namespace) -> None:
     songs = Songs(course.folder / "songs", options.seed, options.songs)
 
     def losses(step: int) -> torch.Tensor:
+        drawn = cover.batch(songs.drawn(step))  # rendered in full precision
         with torch.autocast("cpu", torch.bfloat16):
-            return cover.loss(model, *cover.batch(songs.drawn(step)))[None]
+            return cover.loss(model, *drawn)[None]
 
     train(dict(model.named_parameters()), course, losses, ("notes",))
 
