@@ -10,6 +10,8 @@ from transformers import EncodecFeatureExtractor
 from scripts.embedded_model import codec, cover, language
 from scripts.embedded_model.percussion import SAMPLING_RATE
 from scripts.embedded_model.tokenizer import tokenizer
+from scripts.embedded_model.training import CHECKPOINT, WORDS
+from scripts.embedded_model.words import HEAD
 
 # What must be exact: the lengths of weight-normed rows, which cancel against their directions, and
 # the LSTM's biases, which cancel against the codec's own.
@@ -41,10 +43,16 @@ def piano(checkpoint: Path, folder: Path) -> None:
 
 
 def taken(model: Any, checkpoint: Path) -> None:
-    """Give a model a checkpoint's weights; raise `ValueError` for those of another one."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if unknown := model.load_state_dict(state["model"], strict=False).unexpected_keys:
-        raise ValueError(f"{checkpoint} has weights of another model: {unknown}")
+    """Give a model a checkpoint's weights, and those learned before it in the folder `WORDS`.
+
+    Raises `ValueError` for the weights of another model.
+    """
+    for path in (checkpoint.parent / WORDS / CHECKPOINT, checkpoint):
+        if path == checkpoint or path.exists():
+            weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+            unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+            if any(not name.startswith(HEAD) for name in unknown):
+                raise ValueError(f"{path} has weights of another model: {unknown}")
 
 
 def shortened(path: Path) -> None:

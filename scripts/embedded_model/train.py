@@ -20,12 +20,12 @@ import torch
 from scripts.embedded_model import codec, cover, language, lessons, words
 from scripts.embedded_model.songs import Songs
 from scripts.embedded_model.tokenizer import tokenizer
-from scripts.embedded_model.training import CHECKPOINT, Course, train
+from scripts.embedded_model.training import WORDS, Course, train
 from scripts.embedded_model.vocabulary import BOOKS
 
 STEPS = {"music": 1_000, "piano": 3_000}
 DECAY = {"music": 0.3, "piano": 0.4}
-WORD_STEPS = 600
+WORD_STEPS = 1_000
 SHORT = 0.7  # of the music's steps are over before its longest crops begin
 
 
@@ -55,13 +55,12 @@ def main() -> None:
 def music(course: Course, options: argparse.Namespace) -> None:
     said = tokenizer()
     model = language.untrained(len(said), codec.configuration()).to(options.device)
-    learned = {
-        name: parameter for name, parameter in model.named_parameters()
-        if not name.startswith("audio_encoder.")
-    }  # fmt: skip
-
-    if not (course.folder / CHECKPOINT).exists():
-        read(model, said, course, options)
+    read(model, said, course, options)
+    model.audio_encoder.requires_grad_(False)
+    # What is learned of words stays: the decoder's gradients would be mostly noise to it.
+    model.text_encoder.requires_grad_(False)
+    model.enc_to_dec_proj.requires_grad_(False)
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def losses(step: int) -> torch.Tensor:
         longer = step >= SHORT * course.steps
@@ -76,12 +75,12 @@ def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> 
     head = torch.nn.Linear(language.WIDTH, words.CLASSES).to(options.device)
     learned = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
     learned |= {f"enc_to_dec_proj.{n}": p for n, p in model.enc_to_dec_proj.named_parameters()}
-    learned |= {f"lm_head.{n}": p for n, p in head.named_parameters()}
+    learned |= {words.HEAD + n: p for n, p in head.named_parameters()}
 
     def losses(step: int) -> torch.Tensor:
         return words.losses(model, head, said, words.briefs(options.seed, step), options.device)
 
-    first = replace(course, folder=course.folder / "words", steps=WORD_STEPS)
+    first = replace(course, folder=course.folder / WORDS, steps=WORD_STEPS)
     train(learned, first, losses, tuple(words.VALUES))
 
 

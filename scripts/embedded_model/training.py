@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 CHECKPOINT: Final = "checkpoint.pt"
+WORDS: Final = "words"  # the folder of what is learned first
 SAVE_EVERY: Final = 180.0  # seconds
 PRINT_EVERY: Final = 20  # steps
 RISE: Final = 100  # steps until the rate is at its highest
