@@ -22,12 +22,21 @@ from typing import Any
 import rfc8785
 
 from executor import fingerprint, outputs, profile, runtime, sandbox, selftest
-from executor.errors import Abstained, Failed, ModelRefused, ProfileViolated, exhausted
-from executor.models import EMBEDDED, SHIPPED, ModelFolders
+from executor.described import own_dtype
+from executor.errors import (
+    Abstained,
+    Failed,
+    ModelRefused,
+    ProfileViolated,
+    exhausted,
+    told,
+)
+from executor.models import EMBEDDED, SHIPPED, ModelFolders, configuration
 
 KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
 STEP = 0.01  # smallest change of progress that is told
+EVERY = 0.05  # seconds between tellings: each wakes the parent, up to 0.3 ms taken from computing
 
 Message = dict[str, Any]
 
@@ -47,7 +56,7 @@ class Worker:
         self._key: tuple[object, ...] = ()
         self._loaded: Any = None
         self._runtime: dict[str, object] = {}
-        self._told = -1.0
+        self._told, self._told_at = -1.0, 0.0
 
     def ready(self) -> Message:
         """Fix the profile, import what computes, run the self-test."""
@@ -75,19 +84,22 @@ class Worker:
             raise Abstained("model-missing", f"no executor for {order['task_kind']}")
         check(order)
         started = time.monotonic()
-        self._told = -1.0
+        self._told, self._told_at = -1.0, 0.0
         tokens: list[list[str]] = []
+        why: dict[str, object] = {}
         try:
             made, tokens = self._generated(self._load(order), order)
             entries = outputs.write(made, Path(order["stem"]))
             outcome: dict[str, object] = {"result": {"outputs": entries}}
         except Failed as failure:
             outcome = {"error": failure.code}
+            why = {"detail": told(failure.detail)} if failure.detail else {}
         trace = {
             "runtime": self._runtime,
             "weights": order["model"]["digest"],
             "tokens": tokens,
             "seconds": round(time.monotonic() - started, 3),
+            **why,
         }
         return {"kind": "done", "outcome": outcome, "trace": bounded(trace)}
 
@@ -114,8 +126,9 @@ class Worker:
         if where := self._folders.not_a_number(folder):
             raise Failed("non-finite-output", f"NaN in {where}")
         try:
-            precision = (args.get("dtype") or "auto", args.get("quantize_bits"))
-            return self._warm(order["task_kind"], folder, model["digest"], *precision)
+            dtype = precision(folder, args.get("dtype"))
+            bits = args.get("quantize_bits")
+            return self._warm(order["task_kind"], folder, model["digest"], dtype, bits)
         except ModelRefused as refusal:
             raise Abstained("model-missing", str(refusal)) from refusal
 
@@ -147,8 +160,9 @@ class Worker:
         return str(described["sha256"])
 
     def _progress(self, share: float) -> None:
-        if share - self._told >= STEP or share == 1.0:
-            self._told = share
+        now = time.monotonic()
+        if share == 1.0 or (share - self._told >= STEP and now - self._told_at >= EVERY):
+            self._told, self._told_at = share, now
             send(self._connection, {"kind": "progress", "share": share})
 
 
@@ -161,6 +175,13 @@ def loader(kind: str, device: profile.Device) -> Callable[[Path, str, int | None
     from executor.tasks import text_to_music
 
     return lambda folder, dtype, bits: text_to_music.load(folder, dtype, bits, device)
+
+
+def precision(folder: Path, dtype: str | None) -> str:
+    """What a model is loaded in, by torch's name: of "auto" and null the model's own."""
+    if dtype in (None, "auto"):
+        return own_dtype(configuration(folder, "config.json"))
+    return str(dtype)
 
 
 def check(order: Message) -> None:

@@ -28,7 +28,8 @@ from executor.described import own_dtype
 from executor.errors import Failed, ModelRefused, exhausted
 from executor.models import configuration
 from executor.tasks.loading import LOCAL, complete, quantization
-from executor.tasks.text_to_music import Step, Watch, given, rejected
+from executor.tasks.text_to_music import given, rejected
+from executor.tasks.watching import Step, Watch
 
 if TYPE_CHECKING:
     from executor.listening import Mono
@@ -135,7 +136,7 @@ def cover(
 ) -> Cover:
     """Listen to one song, generate, and read the notes."""
     watch = Watch(step)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         set_seed(seed)
         features = beats(loaded, song)

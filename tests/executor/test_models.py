@@ -235,21 +235,23 @@ def test_describe_the_embedded_model() -> None:
         "family": "musicgen",
         "dtype": "float32",
         "tasks": ["text-to-music"],
-        "limits": {"max_new_tokens": 2048},
-        "honours": [
-            "max_new_tokens",
-            "do_sample",
-            "temperature",
-            "top_k",
-            "top_p",
-            "num_return_sequences",
-            "guidance_scale",
-        ],
-        "dtypes": ["float32", "float16", "bfloat16"],
-        "quantize_bits": [4, 8],
+        "limits": {
+            "max_new_tokens": 2048,
+            "generation_config": [
+                "max_new_tokens",
+                "do_sample",
+                "temperature",
+                "top_k",
+                "top_p",
+                "num_return_sequences",
+                "guidance_scale",
+            ],
+            "dtypes": ["float32", "float16", "bfloat16"],
+            "quantize_bits": [4, 8],
+            "frame_rate": 50,
+            "delay": 3,
+        },
         "sampling_rate": 16_000,
-        "frame_rate": 50,
-        "delay": 3,
     }
 
 
@@ -261,10 +263,11 @@ def test_describe_a_model_that_tells_little(folder: Path) -> None:
         "family": "vits",
         "dtype": "float32",
         "tasks": ["text-to-music"],
-        "limits": {},
-        "honours": [],
-        "dtypes": ["float32", "float16", "bfloat16"],
-        "quantize_bits": [8],
+        "limits": {
+            "generation_config": [],
+            "dtypes": ["float32", "float16", "bfloat16"],
+            "quantize_bits": [8],
+        },
     }
 
 

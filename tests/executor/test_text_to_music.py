@@ -10,7 +10,7 @@ import torch
 from executor.errors import Failed
 from executor.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import Watch, generate_arguments, given, sequence_seeds
+from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
@@ -101,23 +101,6 @@ def test_this_machines_own_trouble_is_not(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         text_to_music.rejected(fail)
     assert caught.value is error
-
-
-def test_a_watch_counts_steps_and_digests_blocks() -> None:
-    steps: list[int] = []
-    watch = Watch(steps.append)
-    tokens = torch.arange(4 * 66).reshape(4, 66)
-    for end in range(1, 67):
-        stop = watch(tokens[:, :end], None)
-        assert stop.tolist() == [False] * 4
-    assert steps == list(range(1, 67))
-
-    def digest(columns: Any) -> str:
-        payload = columns.T.contiguous().to(torch.int32).numpy().astype("<i4").tobytes()
-        return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
-
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert Watch(steps.append).digests() == ()
 
 
 def test_nothing_of_a_task_stays_in_the_model() -> None:

@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -368,6 +370,60 @@ def test_another_digest_is_an_abstention_and_the_worker_stays(
         run(model=ModelRef(embedded.id, "1", "0" * 64))
     assert caught.value.reason == "model-missing"
     assert pool.pid == before
+
+
+@pytest.mark.parametrize(("dtype", "loads"), [("auto", 1), ("float32", 1), ("float16", 2)])
+def test_a_model_stays_for_whatever_names_its_own_precision(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str, loads: int
+) -> None:
+    """Left out, null, "auto" and the name itself are one."""
+    loaded: list[str] = []
+
+    def load(folder: Path, dtype: str, *_: object) -> object:
+        loaded.append(dtype)
+        return object()
+
+    monkeypatch.setattr(text_to_music, "load", load)
+    monkeypatch.setattr(text_to_music, "sounds", lambda *_: [])
+    here, there = Pipe()
+    with here, there:
+        one = worker.Worker(here, ModelFolders([]))
+        for args in ({}, {"dtype": None}, {"dtype": dtype}):
+            asked = order(embedded.digest)
+            asked["args"] |= args
+            assert one.run(asked)["kind"] == "done"
+    assert loaded == ["float32", "float16"][:loads]
+
+
+def test_progress_is_told_by_the_percent_and_not_too_often(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+
+    def sounds(_: object, args: dict[str, object], progress: Callable[[float], None]) -> list[Any]:
+        for step in range(1, 1001):
+            now[0] += 0.02 if args["seed"] == 1 else 0.001
+            progress(step / 1000)
+        return []
+
+    monkeypatch.setattr(text_to_music, "load", lambda *_: None)
+    monkeypatch.setattr(text_to_music, "sounds", sounds)
+    told: dict[int, list[float]] = {1: [], 2: []}
+    here, there = Pipe()
+    with here, there:
+        one = worker.Worker(here, ModelFolders([]))
+        for seed, shares in told.items():
+            asked = order(embedded.digest)
+            asked["args"]["seed"] = seed
+            with monkeypatch.context() as stopped:
+                stopped.setattr(time, "monotonic", lambda: now[0])
+                one.run(asked)
+            while there.poll():
+                shares.append(json.loads(there.recv_bytes())["share"])
+    assert 90 < len(told[1]) <= 101  # 20 s: the first step, then each percent
+    assert 15 < len(told[2]) <= 21  # 1 s: the first step, then every 50 ms, and the end
+    assert [shares[0] for shares in told.values()] == [0.001, 0.001]
+    assert [shares[-1] for shares in told.values()] == [1.0, 1.0]
 
 
 def order(digest: str) -> dict[str, Any]:
