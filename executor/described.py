@@ -16,10 +16,8 @@ MIMI_RATE = 12.5  # frames per second of the Mimi codec where its configuration 
 def describe(config: Config, generation: Config, vocoder: Config) -> dict[str, object]:
     """What follows from config.json, generation_config.json and vocoder/config.json; {} if none.
 
-    `family`, `tasks` (the kinds it serves), `dtype` (what "auto" means), `limits` as in the network
-    document; for text to music `honours`, `dtypes`, `quantize_bits` (see `families`), and where the
-    configuration tells them `sampling_rate` in Hz, `frame_rate` in tokens per second and `delay` in
-    tokens (see `lengths`).
+    `family`, `tasks` (the kinds it serves), `dtype` (what "auto" means), `limits` as a network
+    document has them, and for text to music `sampling_rate` in Hz where the configuration tells it.
     """
     name = str(config.get("model_type"))
     common: dict[str, object] = {"family": name, "dtype": own_dtype(config)}
@@ -30,10 +28,22 @@ def describe(config: Config, generation: Config, vocoder: Config) -> dict[str, o
         **common,
         "tasks": ["text-to-music"],
         "limits": limits(family, config, generation),
-        "honours": list(family.honours),
+        **_sampling_rate(family, config, vocoder),
+    }
+
+
+def limits(family: Family, config: Config, generation: Config) -> dict[str, object]:
+    """What tasks may ask of a model, as its `limits` in the network document (section 3).
+
+    What the family does (see `families`), the most tokens that the model has positions for, and
+    where tokens decide the length, `frame_rate` in tokens per second and `delay` in tokens (see
+    `lengths`).
+    """
+    return {
+        **_positions(family, config, generation),
+        "generation_config": list(family.honours),
         "dtypes": list(family.dtypes),
         "quantize_bits": list(family.bits),
-        **_sampling_rate(family, config, vocoder),
         **_length(family, config, generation),
     }
 
@@ -44,8 +54,7 @@ def own_dtype(config: Config) -> str:
     return str(told) if told in DTYPES else "float32"
 
 
-def limits(family: Family, config: Config, generation: Config) -> dict[str, int]:
-    """The most tokens that the model has positions for."""
+def _positions(family: Family, config: Config, generation: Config) -> dict[str, object]:
     match family.name:
         case "musicgen" | "musicgen_melody":
             most = part(config, "decoder").get("max_position_embeddings")

@@ -23,6 +23,7 @@ from node.store import Store
 from node.transport.base import Verdict
 from node.transport.memory import MemoryNetwork, MemoryTransport
 from node.version import AGENT
+from protocol.canonical import canonical
 from protocol.effects import State
 from protocol.messages import Task
 from protocol.network import Network
@@ -42,6 +43,7 @@ class Workshop:
         self.folder, self.closed = folder, False
         self.readiness = Readiness(True)
         self.raises: Exception | None = None
+        self.trace: dict[str, Any] = {"seconds": 1}
         self.shares = [0.101, 0.104, 0.5]
 
     async def start(self) -> Readiness:
@@ -55,7 +57,7 @@ class Workshop:
             raise self.raises
         path = self.folder / f"{job.task}.f32"
         path.write_bytes(PAYLOAD)
-        return Execution({"result": manifest(PAYLOAD)}, (path,), {"seconds": 1})
+        return Execution({"result": manifest(PAYLOAD)}, (path,), self.trace)
 
     async def close(self) -> None:
         self.closed = True
@@ -182,11 +184,26 @@ def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> 
         (certificate,) = scene.store.certificates(task.id)
         votes: Any = certificate["votes"]
         assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
+        said = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
+        assert votes[0]["body"]["trace"]["detail"] == said
         assert left_in(tmp_path) == []
         assert not scene.blobs.has(SHA256)
 
     play(tmp_path, test, solo(max_output_bytes=len(PAYLOAD) - 1))
     play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
+
+
+def test_a_trace_that_is_full_makes_room_for_the_reason(tmp_path: Path) -> None:
+    def prepare(workshop: Workshop) -> None:
+        workshop.trace = {"tokens": [["0" * 16] * 430], "seconds": 1}
+        assert 8_192 - len(canonical(workshop.trace)) < 64
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+
+    play(tmp_path, test, solo(max_output_bytes=1), prepare=prepare)
 
 
 async def accepted(scene: Scene) -> None:

@@ -107,7 +107,8 @@ def test_a_document_has_a_limit() -> None:
         (lambda d: d["roster"][1].pop("operator"), "roster[1].operator"),
         (lambda d: d["models"][0].update(digest="d"), "models[0].digest"),
         (lambda d: d["models"][0].update(tasks=[]), "models[0].tasks"),
-        (lambda d: d["models"][0]["limits"].update(seconds=1), "models[0].limits.seconds"),
+        (lambda d: d["models"][0]["limits"].update(delay=-1), "models[0].limits.delay"),
+        (lambda d: d["models"][0]["limits"].update(dtypes=[]), "models[0].limits.dtypes"),
         (lambda d: d["classes"].update({"a b": {"x": 1}}), "classes"),
     ],
 )
