@@ -229,6 +229,8 @@ class Node:
         if sum(blob.size for blob in blobs) > most:  # so it is for every member of the class
             log.warning("output over the network's limit", task=task.id, limit=most)
             outcome, blobs = {"error": "generation-rejected"}, ()
+            detail = f"the outputs have more bytes than the network allows, {most}"
+            trace = {**trace, "tokens": [], "detail": detail}  # the tokens' place is needed
             for file in execution.files:
                 file.unlink()
         try:

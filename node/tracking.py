@@ -44,12 +44,17 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """How one committee member voted in one attempt: an outcome digest, or why it abstained."""
+    """How one committee member voted in one attempt: an outcome digest, or why it abstained.
+
+    Of an outcome that is an error, `error` is its code and `detail` what the member says of it.
+    """
 
     peer: str
     attempt: int
     outcome: str | None
     abstained: str | None
+    error: str | None = None
+    detail: str | None = None
 
 
 class NoAgreement(Exception):
@@ -249,7 +254,7 @@ def _sighting(peer: str, frame: Mapping[str, Any]) -> Sighting:
 def _ballots(peer: str, attempt: int, votes: tuple[Reveal | None, Abstain | None]) -> list[Ballot]:
     reveal, abstain = votes
     if reveal is not None:
-        return [Ballot(peer, attempt, reveal.digest, None)]
+        return [Ballot(peer, attempt, reveal.digest, None, *reveal.failure)]
     if abstain is not None:
         return [Ballot(peer, attempt, None, str(abstain.reason))]
     return []

@@ -26,6 +26,7 @@ from protocol.network import Network
 from protocol.parameters import VERSION, Parameters
 
 CLASS = "testnet-cpu"
+MODELS = Models([EMBEDDED], [SHIPPED], [], None)
 MARK = ".testnet"  # in a folder that a test network was laid out in: it may be replaced
 START_SECONDS = 240.0  # four workers at once on two slow cores
 STOP_SECONDS = 20.0
@@ -59,11 +60,17 @@ class Place:
 
 
 def lay_out(
-    root: Path, count: int, runtime: Document, parameters: Parameters, liars: int = 0
+    root: Path,
+    count: int,
+    runtime: Document,
+    parameters: Parameters,
+    liars: int = 0,
+    models: Models = MODELS,
 ) -> tuple[Network, list[Place]]:
     """Make keys, ports and the network document for `count` nodes in the folder `root`.
 
-    The last `liars` of them lie. Raises FileExistsError if the folder holds anything else.
+    The last `liars` of them lie. `models` are listed; the nodes themselves find the shipped one
+    only. Raises FileExistsError if the folder holds anything else.
     """
     _clear(root)
     ports = free_ports(count)
@@ -73,13 +80,13 @@ def lay_out(
         key = keystore.create(home / "key.pem")
         lie = number - (count - liars)
         places.append(Place(f"node-{number}", home, peer_of(key), port, lie if lie > 0 else None))
-    network = Network.of(_document(places, runtime, parameters))
+    network = Network.of(_document(places, runtime, parameters, models))
     (root / "network.json").write_bytes(canonical(network.document))
     return network, places
 
 
 def _document(
-    places: Sequence[Place], runtime: Document, parameters: Parameters
+    places: Sequence[Place], runtime: Document, parameters: Parameters, models: Models
 ) -> dict[str, Json]:
     roster: list[Json] = [
         {"peer": place.peer, "operator": place.name, "class": CLASS} for place in places
@@ -90,7 +97,7 @@ def _document(
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "parameters": asdict(parameters),
         "classes": {CLASS: runtime},
-        "models": model_entries(Models([EMBEDDED], [SHIPPED], [], None)),
+        "models": model_entries(models),
         "roster": roster,
     }
 

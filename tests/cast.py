@@ -163,6 +163,7 @@ def reveal(
     commits: dict[str, str],
     found: Document | None = None,
     attempt: int = 0,
+    trace: Document | None = None,
 ) -> Reveal:
     body = messages.reveal_body(
         net.id,
@@ -171,7 +172,7 @@ def reveal(
         outcome() if found is None else found,
         salt(member, attempt),
         commits,
-        {"seconds": 1},
+        {"seconds": 1} if trace is None else trace,
     )
     vote = signed_by(net, body, member)
     assert isinstance(vote, Reveal)

@@ -19,6 +19,7 @@ from node.cli.summary import (
 from node.cli.talking import place, talk
 from node.client import Client
 from node.tracking import Sighting, Tracking, UnknownTask
+from protocol.certificate import Certificate
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -67,7 +68,7 @@ def _standing(
         "conflict": conflict_entries(others),
     }
     lines = [
-        f"task {task}: {'certified' if certificate else 'no certificate'}",
+        f"task {task}: {_verdict(certificate)}",
         *(
             f"{name_of(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in sightings
@@ -76,6 +77,13 @@ def _standing(
         *conflict_lines(others, client.network),
     ]
     return document, lines
+
+
+def _verdict(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "no certificate"
+    code = certificate.outcome.get("error")
+    return f"certified: error {code}" if code else "certified"
 
 
 @click.command()
