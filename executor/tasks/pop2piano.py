@@ -28,7 +28,7 @@ from executor.described import own_dtype
 from executor.errors import Failed, ModelRefused, exhausted
 from executor.models import configuration
 from executor.tasks.loading import LOCAL, complete, quantization
-from executor.tasks.text_to_music import Step, Watch, given, rejected
+from executor.tasks.text_to_music import Step, Told, Watch, given, rejected
 
 if TYPE_CHECKING:
     from executor.listening import Mono
@@ -52,10 +52,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The notes of one input; `tokens` has a digest per block of 64 steps."""
+    """The notes of one input, and what is told of the tokens that they were read from."""
 
     notes: tuple[midi.Note, ...]
-    tokens: tuple[str, ...]
+    tokens: Told
 
 
 def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
@@ -143,7 +143,7 @@ def cover(
         notes = rejected(lambda: written(loaded, features, tokens))
     if not notes:
         raise Failed("no-notes", "the model wrote no note")
-    return Cover(notes, watch.digests())
+    return Cover(notes, watch.told())
 
 
 def beats(loaded: Loaded, song: "Mono") -> Any:

@@ -48,15 +48,25 @@ Step = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """One generated sequence.
+class Told:
+    """What a trace tells of the tokens, for each block of 64 steps.
 
-    `audio` is mono `(n,)` or `(channels, n)`; `tokens` has a digest per block of 64 steps.
+    `digests` has the first 16 hex of H("tokens", all its tokens); `steps` the first 2 hex of the
+    same hash of each of its steps alone, one after the other: enough to find the step at which two
+    generations part.
     """
+
+    digests: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """One generated sequence. `audio` is mono `(n,)` or `(channels, n)`."""
 
     audio: "NDArray[np.float32]"
     sampling_rate: int
-    tokens: tuple[str, ...]
+    tokens: Told
 
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
@@ -166,7 +176,7 @@ def sound(
     audio = np.atleast_1d(made["audio"])
     if not audio.size:
         raise Failed("generation-rejected", "the model said nothing")
-    return Sound(audio, int(made["sampling_rate"]), watch.digests())
+    return Sound(audio, int(made["sampling_rate"]), watch.told())
 
 
 def heard(loaded: Loaded, prompt: str, generate: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -228,13 +238,11 @@ class Watch(StoppingCriteria):  # type: ignore[misc]
         self._step(len(self._steps))
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
-    def digests(self) -> tuple[str, ...]:
-        """For each block of 64 steps the first 16 hex of H("tokens", its tokens).
-
-        The tokens step by step, each as 4 bytes, little-endian.
-        """
-        blocks = [self._steps[start : start + BLOCK] for start in range(0, len(self._steps), BLOCK)]
-        return tuple(
-            tagged("tokens", b"".join(struct.pack(f"<{len(row)}i", *row) for row in block))[:16]
-            for block in blocks
+    def told(self) -> Told:
+        """What a trace tells: of the tokens step by step, each as 4 bytes, little-endian."""
+        steps = [struct.pack(f"<{len(row)}i", *row) for row in self._steps]
+        blocks = [steps[start : start + BLOCK] for start in range(0, len(steps), BLOCK)]
+        return Told(
+            tuple(tagged("tokens", b"".join(block))[:16] for block in blocks),
+            tuple("".join(tagged("tokens", step)[:2] for step in block) for block in blocks),
         )

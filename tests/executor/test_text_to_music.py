@@ -10,7 +10,7 @@ import torch
 from executor.errors import Failed
 from executor.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import Watch, generate_arguments, given, sequence_seeds
+from executor.tasks.text_to_music import Told, Watch, generate_arguments, given, sequence_seeds
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
@@ -114,10 +114,13 @@ def test_a_watch_counts_steps_and_digests_blocks() -> None:
 
     def digest(columns: Any) -> str:
         payload = columns.T.contiguous().to(torch.int32).numpy().astype("<i4").tobytes()
-        return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
+        return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()
 
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert Watch(steps.append).digests() == ()
+    told = watch.told()
+    assert told.digests == (digest(tokens[:, :64])[:16], digest(tokens[:, 64:])[:16])
+    assert "".join(told.steps) == "".join(digest(tokens[:, [i]])[:2] for i in range(66))
+    assert [len(block) for block in told.steps] == [128, 4]
+    assert Watch(steps.append).told() == Told((), ())
 
 
 def test_nothing_of_a_task_stays_in_the_model() -> None:
