@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
@@ -32,6 +32,9 @@ from executor.errors import (
     told,
 )
 from executor.models import EMBEDDED, SHIPPED, ModelFolders, configuration
+
+if TYPE_CHECKING:
+    from executor.tasks.watching import Told
 
 KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
@@ -85,7 +88,7 @@ class Worker:
         check(order)
         started = time.monotonic()
         self._told, self._told_at = -1.0, 0.0
-        tokens: list[list[str]] = []
+        tokens: list[Told] = []
         why: dict[str, object] = {}
         try:
             made, tokens = self._generated(self._load(order), order)
@@ -97,7 +100,8 @@ class Worker:
         trace = {
             "runtime": self._runtime,
             "weights": order["model"]["digest"],
-            "tokens": tokens,
+            "tokens": [list(each.digests) for each in tokens],
+            "steps": [list(each.steps) for each in tokens],
             "seconds": round(time.monotonic() - started, 3),
             **why,
         }
@@ -105,20 +109,20 @@ class Worker:
 
     def _generated(
         self, loaded: Any, order: Message
-    ) -> tuple[Iterable[outputs.Output], list[list[str]]]:
-        """What a job made, and the token digests of each; nothing can fail after this."""
+    ) -> "tuple[Iterable[outputs.Output], list[Told]]":
+        """What a job made, and what is told of the tokens; nothing can fail after this."""
         if order["task_kind"] == POP2PIANO:
             from executor.tasks import pop2piano
 
             paths = [Path(path) for path in order["inputs"]]
             covers = pop2piano.covers(loaded, order["args"], paths, self._progress)
             made = outputs.covers([cover.notes for cover in covers])
-            return made, [list(cover.tokens) for cover in covers]
+            return made, [cover.tokens for cover in covers]
         from executor.tasks import text_to_music
 
         sounds = text_to_music.sounds(loaded, order["args"], self._progress)
         waveforms = [(fingerprint.waveform(sound.audio), sound.sampling_rate) for sound in sounds]
-        return [outputs.waveform(*each) for each in waveforms], [list(s.tokens) for s in sounds]
+        return [outputs.waveform(*each) for each in waveforms], [sound.tokens for sound in sounds]
 
     def _load(self, order: Message) -> Any:
         model, args = order["model"], order["args"]
@@ -196,11 +200,18 @@ def check(order: Message) -> None:
 
 
 def bounded(trace: dict[str, Any]) -> dict[str, Any]:
-    """The trace within its limit: of a long generation the first token digests are kept."""
+    """The trace within its limit: of a long generation the first steps, then digests, are kept."""
     while len(rfc8785.dumps(trace)) > TRACE_LIMIT:
-        shorter = [blocks[: len(blocks) // 2] for blocks in trace["tokens"]]
-        trace = {**trace, "tokens": shorter, "tokens_complete": False}
+        if any(trace["steps"]):
+            trace = {**trace, "steps": halved(trace["steps"])}
+        else:
+            trace = {**trace, "tokens": halved(trace["tokens"]), "tokens_complete": False}
     return trace
+
+
+def halved(sequences: list[list[str]]) -> list[list[str]]:
+    """The first half of each sequence's blocks."""
+    return [blocks[: len(blocks) // 2] for blocks in sequences]
 
 
 def send(connection: "Connection[Any, Any]", message: Message) -> None:

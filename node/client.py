@@ -27,7 +27,7 @@ from node.audio import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.fetching import fetch
 from node.links import keep_connected, peer_in
-from node.outputs import blobs_of, outputs_of
+from node.outputs import Blob, blobs_of, outputs_of
 from node.requests import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
 from node.seconds import timed
 from node.tracking import NoAgreement, Sighting, Tracking
@@ -308,14 +308,25 @@ class Client:
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
-            peers = sorted(self.transport.peers(), key=lambda p: p not in certificate.signers)
-            payload = bytearray()
-            await fetch(self.transport, peers, blob, payload.extend)
+            payload = await self.blob(blob, certificate.signers)
             if output["media"] == MIDI:
-                scores.append(bytes(payload))
+                scores.append(payload)
             else:
-                waveforms.append(waveform_of(bytes(payload), output))
+                waveforms.append(waveform_of(payload, output))
         return Result(tuple(waveforms), certificate, tuple(scores))
+
+    async def blob(self, blob: Blob, holders: Sequence[str]) -> bytes:
+        """Fetch the bytes that a manifest names, from `holders` first, and return them, checked.
+
+        Raises Unavailable if no peer serves them, and Misbehaved for more than the network allows.
+        """
+        most = self.network.parameters.max_output_bytes
+        if blob.size > most:
+            raise Misbehaved(f"an output of {blob.size} bytes, the network allows {most}")
+        peers = sorted(self.transport.peers(), key=lambda p: p not in holders)
+        payload = bytearray()
+        await fetch(self.transport, peers, blob, payload.extend)
+        return bytes(payload)
 
     def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
         size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes

@@ -16,6 +16,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.clock import Clock
+from node.standing import conducts
 from node.store import Entry, Store
 from node.transport.base import Verdict
 from protocol import wire
@@ -185,6 +186,8 @@ class Coordinator:
         """Rebuild a task whose last step could not be written, unless the step was its first."""
         written = self._store.state(task) is not None
         actions = self._reload(task)[1] if written and task not in self._agreements else []
+        if not written:  # it may come again, and is to be judged as if it never had
+            self._expiries.pop(task, None)
         del self._lost[task]
         return actions
 
@@ -328,6 +331,8 @@ class Coordinator:
         try:
             with self._store.transaction():
                 yield
+                if agreement.state.terminal:
+                    self._store.put_conduct(agreement.task.id, conducts(agreement))
         except BaseException:
             self._agreements.pop(agreement.task.id, None)
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS

@@ -47,7 +47,7 @@ class Inputs:
 
     async def _obtain(self, named: Input) -> Path:
         for attempt in range(TRIES):
-            if self._blobs.has(named.sha256):
+            if self._blobs.renew(named.sha256):
                 return self._blobs.path(named.sha256)
             if attempt:
                 await asyncio.sleep(PAUSE)

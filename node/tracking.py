@@ -23,6 +23,7 @@ from protocol.effects import Certified, State
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstain, Reveal, Task
 from protocol.network import Network
+from protocol.round import Round
 
 log = structlog.get_logger("tracking")
 
@@ -91,6 +92,11 @@ class Tracking:
         return None if self._observer is None else self._observer.task
 
     @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The votes of each attempt, as far as any node has shown them."""
+        return () if self._observer is None else self._observer.rounds
+
+    @property
     def committee(self) -> tuple[str, ...]:
         """The largest committee that the task can get; empty while the task is not known."""
         return () if self._observer is None else tuple(self._observer.rounds[-1].committee)
@@ -141,6 +147,12 @@ class Tracking:
         peers = sorted(self._transport.peers())
         found = await asyncio.gather(*(self._look(peer) for peer in peers))
         return [sighting for sighting in found if sighting is not None]
+
+    def count_certified(self) -> None:
+        """Count the votes of all certificates seen, which nodes may have shown only there."""
+        for found in list(self._certificates.values()):
+            for vote in found.votes:
+                self._learn("", vote.envelope.document())
 
     @property
     def settled(self) -> Certificate | None:

@@ -148,10 +148,16 @@ class Nodes:
         """All nodes' multiaddrs."""
         return [place.address for place in self.places]
 
+    def entry(self, place: Place) -> list[str]:
+        """Return what Python is to run for a node, before the flags of `helium run`."""
+        return ["-m", "node.cli", "run"] if place.lie is None else _liar(place.lie)
+
+    def peers(self, place: Place) -> list[str]:
+        """Return the multiaddrs that a node is to stay connected with."""
+        return [other.address for other in self.places if other is not place]
+
     def start(self, place: Place) -> None:
         """Start one daemon; its output goes to its log."""
-        entry = ["-m", "node.cli", "run"] if place.lie is None else _liar(place.lie)
-        others = [other.address for other in self.places if other is not place]
         flags = {
             "--data-dir": str(place.home),
             "--network": str(self._network),
@@ -161,16 +167,20 @@ class Nodes:
             "--log-format": "json",
         }
         arguments = [part for pair in flags.items() for part in pair]
-        arguments += [part for address in others for part in ("--peers", address)]
+        arguments += [part for address in self.peers(place) for part in ("--peers", address)]
         with place.log.open("ab") as log:
             self._running[place.name] = subprocess.Popen(
-                [sys.executable, *entry, *arguments],
+                [sys.executable, *self.entry(place), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=_environment(),
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls prctl alone
             )
+
+    def send_signal(self, place: Place, number: signal.Signals) -> None:
+        """Send one daemon a signal."""
+        self._running[place.name].send_signal(number)
 
     def kill(self, place: Place) -> None:
         """End one daemon as `kill -9` does."""

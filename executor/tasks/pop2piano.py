@@ -29,7 +29,7 @@ from executor.errors import Failed, ModelRefused, exhausted
 from executor.models import configuration
 from executor.tasks.loading import LOCAL, complete, quantization
 from executor.tasks.text_to_music import given, rejected
-from executor.tasks.watching import Step, Watch
+from executor.tasks.watching import Step, Told, Watch
 
 if TYPE_CHECKING:
     from executor.listening import Mono
@@ -53,10 +53,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The notes of one input; `tokens` has a digest per block of 64 steps."""
+    """The notes of one input, and what is told of the tokens that they were read from."""
 
     notes: tuple[midi.Note, ...]
-    tokens: tuple[str, ...]
+    tokens: Told
 
 
 def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
@@ -144,7 +144,7 @@ def cover(
         notes = rejected(lambda: written(loaded, features, tokens))
     if not notes:
         raise Failed("no-notes", "the model wrote no note")
-    return Cover(notes, watch.digests())
+    return Cover(notes, watch.told())
 
 
 def beats(loaded: Loaded, song: "Mono") -> Any:

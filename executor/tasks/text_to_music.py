@@ -21,7 +21,7 @@ from executor.families import SAMPLING, SEQUENCES, Family, objection
 from executor.fingerprint import tagged
 from executor.tasks import speakers
 from executor.tasks.loading import Loaded, load
-from executor.tasks.watching import Step, Streamer, Watch
+from executor.tasks.watching import Step, Streamer, Told, Watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,14 +47,11 @@ SEMANTIC = 768  # tokens of Bark's first part where its configuration does not s
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """One generated sequence.
-
-    `audio` is mono `(n,)` or `(channels, n)`; `tokens` has a digest per block of 64 steps.
-    """
+    """One generated sequence. `audio` is mono `(n,)` or `(channels, n)`."""
 
     audio: "NDArray[np.float32]"
     sampling_rate: int
-    tokens: tuple[str, ...]
+    tokens: Told
 
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
@@ -163,7 +160,7 @@ def sound(
     audio = np.atleast_1d(made["audio"])
     if not audio.size:
         raise Failed("generation-rejected", "the model said nothing")
-    return Sound(audio, int(made["sampling_rate"]), watch.digests())
+    return Sound(audio, int(made["sampling_rate"]), watch.told())
 
 
 def hook(family: Family, watch: Watch) -> dict[str, Any]:

@@ -5,6 +5,8 @@ until their block is full, and the answer to the stopping criterion is one tenso
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -17,6 +19,19 @@ BLOCK = 64  # steps per token digest (section 4, `trace`)
 Step = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a trace tells of the tokens, for each block of 64 steps.
+
+    `digests` has the first 16 hex of H("tokens", all its tokens); `steps` the first 2 hex of the
+    same hash of each of its steps alone, one after the other: enough to find the step at which two
+    generations part. Tokens are hashed step by step, each as 4 bytes, little-endian.
+    """
+
+    digests: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
 class Watch(StoppingCriteria):  # type: ignore[misc]
     """A stopping criterion that never stops: tells how many steps were made, keeps the tokens."""
 
@@ -24,7 +39,7 @@ class Watch(StoppingCriteria):  # type: ignore[misc]
         self._step = step
         self._steps = 0
         self._block: list[torch.Tensor] = []  # the tokens of each step, (codebooks,)
-        self._digests: list[str] = []
+        self._full: list[tuple[str, str]] = []
         self._never = torch.zeros(0, dtype=torch.bool)
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
@@ -39,14 +54,14 @@ class Watch(StoppingCriteria):  # type: ignore[misc]
         self._steps += 1
         self._block.append(tokens)
         if len(self._block) == BLOCK:
-            self._digests.append(digest(self._block))
+            self._full.append(digests(self._block))
             self._block = []
         self._step(self._steps)
 
-    def digests(self) -> tuple[str, ...]:
-        """The digest of each block of 64 steps; the last block may be shorter."""
-        rest = [digest(self._block)] if self._block else []
-        return (*self._digests, *rest)
+    def told(self) -> Told:
+        """What there is to tell so far; the last block may be shorter."""
+        blocks = [*self._full, digests(self._block)] if self._block else self._full
+        return Told(tuple(whole for whole, _ in blocks), tuple(steps for _, steps in blocks))
 
 
 class Streamer:
@@ -66,6 +81,9 @@ class Streamer:
         """After the last step; nothing is left to do."""
 
 
-def digest(steps: Sequence[torch.Tensor]) -> str:
-    """The first 16 hex of H("tokens", the tokens step by step, each as 4 bytes, little-endian)."""
-    return tagged("tokens", torch.cat(list(steps)).cpu().numpy().astype("<i4").tobytes())[:16]
+def digests(block: Sequence[torch.Tensor]) -> tuple[str, str]:
+    """What `Told` has of one block of steps, each (codebooks,)."""
+    tokens = torch.cat(list(block)).cpu().numpy().astype("<i4").tobytes()
+    ends = list(accumulate(4 * len(step) for step in block))
+    steps = (tokens[start:end] for start, end in pairwise((0, *ends)))
+    return tagged("tokens", tokens)[:16], "".join(tagged("tokens", step)[:2] for step in steps)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from node.cli.summary import name_of
+from node.cli.names import name_of
 from node.client import Client, Submission
 from node.seconds import length_of
 from node.tracking import Sighting

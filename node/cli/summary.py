@@ -6,6 +6,7 @@ from pathlib import Path
 from node.audio import Result, numbered
 from node.cli.exits import one_line
 from node.cli.files import write
+from node.cli.names import name_of
 from node.tracking import Ballot, Tracking
 from protocol.certificate import Certificate
 from protocol.network import Network
@@ -54,13 +55,6 @@ def conflict_lines(others: Sequence[Certificate], network: Network) -> list[str]
         + ", ".join(name_of(signer, network) for signer in other.signers)
         for other in others
     ]
-
-
-def name_of(peer: str, network: Network) -> str:
-    """Return a peer's name for people: its operator if that tells it apart, and its id's end."""
-    member = network.roster.get(peer)
-    operator = member.operator if member and member.operator != peer else ""
-    return f"{operator} ..{peer[-6:]}" if operator else f"..{peer[-12:]}"
 
 
 def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[dict[str, object]]:

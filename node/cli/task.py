@@ -8,11 +8,11 @@ import click
 from node.cli import options
 from node.cli.delivery import Delivery, check_output, deliver, interruptible
 from node.cli.files import FILE
+from node.cli.names import name_of
 from node.cli.summary import (
     conflict_entries,
     conflict_lines,
     conflicts,
-    name_of,
     vote_lines,
     votes,
 )
@@ -30,11 +30,11 @@ def _task_id(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     return value
 
 
-_task = click.argument("task", callback=_task_id)
+task_argument = click.argument("task", callback=_task_id)
 
 
 @click.command()
-@_task
+@task_argument
 @options.client
 @options.as_json
 def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
@@ -87,7 +87,7 @@ def _verdict(certificate: Certificate | None) -> str:
 
 
 @click.command()
-@_task
+@task_argument
 @click.option("-o", "--output", type=FILE, default=Path("song.wav"), show_default=True)
 @options.client
 @options.as_json

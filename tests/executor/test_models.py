@@ -191,6 +191,15 @@ def test_an_index_that_names_what_is_not_in_the_folder_is_refused(
         weights_digest(folder)
 
 
+@pytest.mark.parametrize("named", [[], {}, None, 1, True, ["model.safetensors"]])
+def test_an_index_that_names_no_file_at_all_is_refused(folder: Path, named: object) -> None:
+    """Found by fuzzing: what cannot be hashed was a TypeError."""
+    index = {"weight_map": {"a": "model.safetensors", "b": named}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelRefused, match="names a file"):
+        weights_digest(folder)
+
+
 def test_an_index_of_the_folders_own_files_is_fine(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-from executor.tasks.watching import Streamer, Watch
+from executor.tasks.watching import Streamer, Told, Watch
 
 
 def digest(columns: Any) -> str:
@@ -19,9 +19,12 @@ def test_a_watch_counts_steps_and_digests_blocks() -> None:
         stop = watch(tokens[:, :end], None)
         assert stop.tolist() == [False] * 4
     assert steps == list(range(1, 67))
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert Watch(steps.append).digests() == ()
+    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    told = "".join(watch.told().steps)
+    assert told == "".join(digest(tokens[:, [step]])[:2] for step in range(66))
+    assert [len(block) for block in watch.told().steps] == [128, 4]
+    assert Watch(steps.append).told() == Told((), ())
 
 
 def test_a_full_block_is_not_followed_by_an_empty_one() -> None:
@@ -29,7 +32,7 @@ def test_a_full_block_is_not_followed_by_an_empty_one() -> None:
     tokens = torch.arange(128).reshape(1, 128)
     for end in range(1, 129):
         watch(tokens[:, :end], None)
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
 
 
 def test_generates_of_several_parts_are_watched_as_one() -> None:
@@ -41,7 +44,9 @@ def test_generates_of_several_parts_are_watched_as_one() -> None:
     assert watch(two, None).shape == (2,)
     assert watch(one[:, :1], None).shape == (1,)
     assert steps == [1, 2, 3]
-    assert watch.digests() == (digest(torch.tensor([[6, 3, 6, 5]])),)
+    assert watch.told().digests == (digest(torch.tensor([[6, 3, 6, 5]])),)
+    steps_of = [digest(torch.tensor([[6]])), digest(torch.tensor([[3, 6]]))]
+    assert watch.told().steps[0][:4] == steps_of[0][:2] + steps_of[1][:2]
 
 
 def test_the_answer_is_no_new_tensor_each_time() -> None:
@@ -60,4 +65,4 @@ def test_a_streamer_notes_all_but_the_prompt() -> None:
         streamer.put(tokens[None, :, place])
     streamer.end()
     assert steps == list(range(1, 71))
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))

@@ -223,7 +223,7 @@ def test_the_trace_shows_where_two_runs_part(run: Run) -> None:
 
 def test_a_trace_keeps_within_its_limit() -> None:
     blocks = [[f"{place:016x}" for place in range(1024)] for _ in range(16)]
-    bounded = worker.bounded({"tokens": blocks, "seconds": 1.0})
+    bounded = worker.bounded({"tokens": blocks, "steps": [], "seconds": 1.0})
     assert 4_096 < len(rfc8785.dumps(bounded)) <= 8_192
     assert bounded["tokens_complete"] is False
     assert bounded["tokens"][3] == blocks[3][: len(bounded["tokens"][3])]
@@ -485,3 +485,37 @@ def test_a_failure_is_an_outcome_with_its_code(
     with here, there:
         said = worker.Worker(here, ModelFolders([])).run(order(embedded.digest))
     assert (said["kind"], said["outcome"]) == ("done", {"error": code})
+
+
+# What a trace has room for
+
+
+def traced(sequences: int, steps: int) -> dict[str, Any]:
+    blocks = math.ceil(steps / 64)
+    return {
+        "tokens": [["0" * 16] * blocks for _ in range(sequences)],
+        "steps": [["00" * 64] * blocks for _ in range(sequences)],
+        "runtime": {"name": "x" * 1500},
+    }
+
+
+def test_thirty_seconds_of_music_are_told_step_by_step() -> None:
+    trace = traced(1, 1503)
+    assert worker.bounded(trace) == trace
+
+
+def test_steps_are_left_out_before_blocks() -> None:
+    trace = traced(4, 1503)
+    cut = worker.bounded(trace)
+    assert len(rfc8785.dumps(cut)) <= worker.TRACE_LIMIT
+    assert cut["tokens"] == trace["tokens"]
+    assert [len(blocks) for blocks in cut["steps"]] == [6] * 4
+    assert "tokens_complete" not in cut
+
+
+def test_blocks_that_are_left_out_are_said_to_be() -> None:
+    cut = worker.bounded(traced(16, 4000))
+    assert len(rfc8785.dumps(cut)) <= worker.TRACE_LIMIT
+    assert not any(cut["steps"])
+    assert [len(blocks) for blocks in cut["tokens"]] == [15] * 16
+    assert cut["tokens_complete"] is False

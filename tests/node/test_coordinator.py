@@ -356,6 +356,18 @@ def test_a_failing_write_costs_a_step_and_signs_nothing_twice(case: Case) -> Non
         life.disk.close()
 
 
+def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Life) -> None:
+    task = cast.task(life.net)
+    payload = task.envelope.encode()
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.receive(payload)
+    life.until(2)
+    assert life.coordinator.judge(payload, tasks=True) is Verdict.ACCEPT
+    life.hear(task)
+    assert life.state(task) is State.EXECUTING
+
+
 def test_a_failing_tick_is_due_again(life: Life) -> None:
     """Nothing else may come for this task: time alone has to bring it back."""
     task = cast.task(life.net)

@@ -1,4 +1,5 @@
-from node.cli.summary import name_of, said, vote_lines, votes
+from node.cli.names import name_of
+from node.cli.summary import said, vote_lines, votes
 from node.tracking import Ballot
 from tests.node.cli.certified import Made
 

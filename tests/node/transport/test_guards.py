@@ -14,12 +14,12 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
+from node.limits import Limits
 from node.transport import guards
 from node.transport.base import Stream
 from node.transport.gossip import PROTOCOL, Gossip
 from node.transport.host import Host
 from node.transport.libp2p import Libp2pTransport
-from node.transport.penalty import THRESHOLD
 from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
 from tests.node.transport.recorder import Recorder, echo_reversed, request
 
@@ -184,7 +184,7 @@ async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connecti
         stream = await host.open(peer, PROTOCOL)
         frame = encode_uvarint(len(content)) + content
         with contextlib.suppress(Exception):  # the connection may end before all is written
-            await stream.write(frame * (int(THRESHOLD) + 1))
+            await stream.write(frame * (int(Limits().ban_points) + 1))
         await end_of(stream)
 
     await scene.attack(attack)
@@ -202,9 +202,9 @@ async def test_our_own_messages_carry_data_and_topic_alone(
     raw: list[bytes] = []
     handle = Gossip._handle
 
-    async def recording(gossip: Gossip, peer: Any, content: bytes) -> None:
+    async def recording(gossip: Gossip, peer: Any, content: bytes, payer: str) -> None:
         raw.append(content)
-        await handle(gossip, peer, content)
+        await handle(gossip, peer, content, payer)
 
     monkeypatch.setattr(Gossip, "_handle", recording)
     await scene.assert_unharmed()
@@ -258,17 +258,15 @@ async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
                 return
 
 
-@pytest.mark.parametrize("limit", ["PER_ORIGIN", "PER_LOCAL_ORIGIN"])
+@pytest.mark.parametrize("near", [False, True])
 async def test_keys_of_one_address_keep_no_other_address_out(
-    start: Start, monkeypatch: pytest.MonkeyPatch, limit: str
+    start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
 ) -> None:
-    if limit == "PER_ORIGIN":
-        monkeypatch.setattr(guards, "local", lambda origin: False)
-    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 6)
-    monkeypatch.setattr(guards, "MAX_INBOUND", 4)
-    monkeypatch.setattr(guards, limit, 2)
+    monkeypatch.setattr(guards, "local", lambda origin: near)
+    limits = Limits(max_connections=5 if near else 6, address_connections=9 if near else 2)
+    assert limits.local_connections == (2 if near else 3)
     seen = Recorder()
-    victim, newcomer = await start(seen), await start(Recorder())
+    victim, newcomer = await start(seen, limits=limits), await start(Recorder())
     attackers = [await start(Recorder()) for _ in range(5)]
     with dialling_from("127.0.0.2"):
         await dial_all(attackers, victim)
@@ -287,10 +285,12 @@ async def test_keys_of_one_address_keep_no_other_address_out(
 async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(guards, "MAX_INBOUND", 3)
+    monkeypatch.setattr(guards, "local", lambda origin: False)
     seen = Recorder()
-    victim, configured = await start(seen), await start(Recorder())
+    victim, configured = (
+        await start(seen, limits=Limits(max_connections=4)),
+        await start(Recorder()),
+    )
     attackers = [await start(Recorder()) for _ in range(5)]
     await dial_all(attackers, victim)
     await seen.until(lambda: len(victim.peers()) == 3)
