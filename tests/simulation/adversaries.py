@@ -98,6 +98,17 @@ class DoubleRevealer(Agent):
             self.ground.later(second, self.reveal, here, self.outcome(task), salt, None, trace)
 
 
+class Misopener(Agent):
+    """Commits to one outcome and reveals another."""
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if self.votes_in(task, attempt):
+            here, salt = (task, attempt), self.salt((task, attempt))
+            self.commit_to(here, self.outcome(task), salt)
+            other = self.outcome(task, "wrong")
+            self.ground.later(self.dice.uniform(1.0, 8.0), self.reveal, here, other, salt)
+
+
 class Withholder(Agent):
     """Commits at once and never reveals, or long after everybody else."""
 
