@@ -234,7 +234,8 @@ class Coordinator:
 
     def _full(self) -> bool:
         held = list(self._agreements.values())  # a copy: `judge` counts on another thread
-        return sum(not agreement.state.terminal for agreement in held) >= self._max_open
+        running = sum(not agreement.state.terminal for agreement in held)
+        return running + len(self._lost) >= self._max_open  # what is lost comes back
 
     # Taking
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from node.cli.entries import this_machine
+from protocol.effects import State
 from protocol.network import Network
 from protocol.parameters import Parameters
 from scripts.chaos_faults import stores
@@ -121,9 +122,8 @@ class Field:
     def settled(self) -> bool:
         """Whether all nodes stand alike, and nothing is open."""
         first, *others = (stores.states(place) for place in self.places)
-        return all(other == first for other in others) and not any(
-            state in ("waiting", "executing", "committed", "revealed", "abstained")
-            for state in first.values()
+        return all(other == first for other in others) and all(
+            State(state).terminal for state in first.values()
         )
 
     def uncertified(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeAlias
 
 from scripts.chaos_faults import stores
-from scripts.chaos_faults.field import Field, dice_of
+from scripts.chaos_faults.field import LOOK, Field, dice_of
 from scripts.chaos_faults.proxy import Weather, spoilt
 from scripts.chaos_faults.tail import Event, Tail
 from scripts.chaos_faults.traffic import requesting
@@ -22,19 +22,22 @@ LANES = 2  # nodes that are in trouble at a time: a minority, and as many as the
 PAUSE = 1.0  # seconds at most between two faults of a lane
 COMMIT_POLL = 0.002  # seconds; a member may reveal 10 ms after its commit
 COMMIT_SECONDS = 30.0  # in which a member of some committee commits, if it is not in bad luck
-TRIES = 4  # times the kills wished for that may come too early or too late
+TRIES = 4  # times what was wished for that may fail: kills too late, tasks inconclusive
 SETTLE_SECONDS = 240.0  # all attempts at a task, one after the other, and room
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Scenes:
-    """What happens to one network; `counts` says how often each fault did."""
+    """What happens to one network."""
 
     def __init__(self, field: Field, wish: Wish, tell: Callable[[str], None]) -> None:
         self._field, self._wish, self._tell = field, wish, tell
         self._requesters = 0
         self.counts: Counter[str] = Counter()
+        """How often each fault was done."""
+        self.trouble: list[str] = []
+        """What went wrong that no database shows."""
 
     async def kills(self) -> None:
         """Kill nodes at random moments, then nodes that are just committed."""
@@ -138,15 +141,20 @@ class Scenes:
                 await asyncio.sleep(wish.partition_seconds)
                 held_up = field.uncertified()
             field.noted.heals.append((time.time(), held_up))
-        await field.settle(SETTLE_SECONDS)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until all nodes stand alike, or note that they do not."""
+        if not await self._field.settle(SETTLE_SECONDS):
+            self.trouble.append(f"no common state {SETTLE_SECONDS:.0f} s after the faults")
 
     async def liars(self) -> None:
-        """Submit tasks; the liars lie on their own."""
-        noted = self._field.noted
+        """Submit tasks until enough are certified; the liars lie on their own."""
+        noted, wanted = self._field.noted, self._wish.liar_tasks
         async with self._requesting(self._field.places):
-            while len(noted.certified) + noted.unlucky.total() < self._wish.liar_tasks:
+            while len(noted.certified) < wanted and noted.unlucky.total() < TRIES * wanted:
                 self._field.nodes.check()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(LOOK)
 
     def _requesting(self, places: Sequence[Place]) -> AbstractAsyncContextManager[None]:
         """Submit tasks to these nodes, other ones than any requester before."""

@@ -223,7 +223,9 @@ async def pings(target: Target) -> int:
 
 async def unknown_frames(target: Target) -> int:
     """Send frames of types and streams that there are not."""
-    return await _frames(target, lambda n: FRAME.pack(n % 7, 3 + n % 200, 0xFFFF, n, n), TIMES, 10)
+    return await _frames(
+        target, lambda n: FRAME.pack(n % 7, 3 + n % 200, 0xFFFF, n, n), 2 * TIMES, 10
+    )
 
 
 async def opened_and_reset(target: Target) -> int:
@@ -265,7 +267,7 @@ async def _streams(
 
     async def one(host: Host, peer: str) -> None:
         nonlocal done
-        while done < TIMES and (number := next(tries)) < 3 * TIMES:
+        while done < TIMES and (number := next(tries)) < 20 * TIMES:
             with contextlib.suppress(Exception):
                 await body(host, peer, number)
                 done += 1

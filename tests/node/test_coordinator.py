@@ -368,6 +368,17 @@ def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Lif
     assert life.state(task) is State.EXECUTING
 
 
+def test_a_task_lost_to_a_failing_write_keeps_its_place(life: Life) -> None:
+    life.coordinator._max_open = 1
+    task, other = (cast.task(life.net, nonce=n) for n in (1, 2))
+    life.hear(task)
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.failed(task.id, Abstention.BUSY)
+    with pytest.raises(Busy):
+        life.coordinator.submit(other.envelope.encode())
+
+
 def test_a_failing_tick_is_due_again(life: Life) -> None:
     """Nothing else may come for this task: time alone has to bring it back."""
     task = cast.task(life.net)

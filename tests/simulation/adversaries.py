@@ -9,7 +9,10 @@ from tests.simulation.agents import Agent, Ground, Round, opened
 
 
 class Copycat(Agent):
-    """Executes nothing: commits to, and reveals, the first outcome that another reveals."""
+    """Executes nothing: commits to, and reveals, the first outcome that another member reveals.
+
+    What a stranger says is left alone: to repeat it is a guess, which nothing forbids.
+    """
 
     def __init__(self, ground: Ground, index: int) -> None:
         super().__init__(ground, index)
@@ -17,7 +20,10 @@ class Copycat(Agent):
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if isinstance(vote, Reveal) and here not in self.copied and self.votes_in(*here):
+        members = self.committee(*here)
+        if not (self.peer in members and vote.signer in members) or here in self.copied:
+            return
+        if isinstance(vote, Reveal):
             self.copied.add(here)
             self.commit_to(here, vote.outcome, self.salt(here))
             self.reveal(here, vote.outcome, self.salt(here))
@@ -96,6 +102,17 @@ class DoubleRevealer(Agent):
         else:
             trace = {"again": True}
             self.ground.later(second, self.reveal, here, self.outcome(task), salt, None, trace)
+
+
+class Misopener(Agent):
+    """Commits to one outcome and reveals another."""
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if self.votes_in(task, attempt):
+            here, salt = (task, attempt), self.salt((task, attempt))
+            self.commit_to(here, self.outcome(task), salt)
+            other = self.outcome(task, "wrong")
+            self.ground.later(self.dice.uniform(1.0, 8.0), self.reveal, here, other, salt)
 
 
 class Withholder(Agent):

@@ -114,8 +114,12 @@ class Agent:
 
     def votes_in(self, task: str, attempt: int) -> bool:
         """Whether this peer is in the committee of a round."""
+        return self.peer in self.committee(task, attempt)
+
+    def committee(self, task: str, attempt: int) -> tuple[str, ...]:
+        """The members of a round; none in a round that the task does not have."""
         attempts = committees(self.ground.network, self.tasks[task])
-        return attempt < len(attempts) and self.peer in attempts[attempt]
+        return attempts[attempt] if attempt < len(attempts) else ()
 
     def outcome(self, task: str, label: str = "honest") -> Document:
         return executing.outcome(self.tasks[task].args, label)

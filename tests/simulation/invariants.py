@@ -17,9 +17,8 @@ from protocol import certificate
 from protocol.canonical import canonical
 from protocol.committee import committees
 from protocol.effects import State
-from protocol.evidence import contradict
 from protocol.evidence import verify as verify_evidence
-from protocol.messages import Reveal, Task, Vote
+from protocol.messages import Abstain, Commit, Reveal, Task, Vote
 from protocol.network import Network
 from protocol.wire import read
 from tests import cast
@@ -196,6 +195,8 @@ def _verified(scene: Scene, text: str) -> str:
     except Exception as error:
         raise Violation("I2", repr(error)) from error
     committee = committees(scene.network, valid.task)[valid.attempt]
+    if 2 * len(set(valid.signers) & set(committee)) <= len(committee):
+        raise Violation("I2", f"{len(valid.signers)} signers of a committee of {len(committee)}")
     faulty = [p for p in committee if not _is_honest(scene, p)]
     right = executing.outcome(valid.task.args)
     if valid.outcome != right and 2 * len(faulty) <= len(committee):
@@ -218,6 +219,7 @@ def _check_submitted(scene: Scene, task: Task) -> None:
         state = node.state(task.id)
         if state is None:
             raise Violation("I6", f"{node.index} never heard of {task.id[:8]}")
+    _check_operators(scene, task)
     if not sure(scene, task):
         return
     for node in scene.honest:
@@ -226,6 +228,16 @@ def _check_submitted(scene: Scene, task: Task) -> None:
         expected = State.AGREED_ERROR if "error" in right else State.AGREED
         if state is not expected or json.loads(found[0])["attempt"] != 0:
             raise Violation("liveness", f"{node.index}: {state}, though the honest are a quorum")
+
+
+def _check_operators(scene: Scene, task: Task) -> None:
+    """5: no operator has two places in a committee while another one has none."""
+    members = scene.network.members(task.compute_class)
+    operators = {member.peer: member.operator for member in members}
+    for committee in committees(scene.network, task):
+        places = len({operators[peer] for peer in committee})
+        if places < min(len(committee), len(set(operators.values()))):
+            raise Violation("5", f"{len(committee)} members of {places} operators on a committee")
 
 
 def sure(scene: Scene, task: Task) -> bool:
@@ -241,8 +253,9 @@ def _check_lists(scene: Scene, votes: Sequence[Vote]) -> None:
     for vote in votes:
         if not isinstance(vote, Reveal) or vote.task not in certain or vote.attempt:
             continue
-        listed = [p for p in vote.commits if _role(scene, p) in COPIERS]
-        if listed and _is_honest(scene, vote.signer):
+        if not _is_honest(scene, vote.signer):
+            continue
+        if any(_role(scene, peer) in COPIERS for peer in vote.commits):
             raise Violation("6.3", f"{cast.index_of(vote.signer)} listed a copycat's commit")
 
 
@@ -295,7 +308,15 @@ def _by_slot(votes: Sequence[Vote]) -> Mapping[tuple[str, str, int], list[Vote]]
 
 
 def _contradicting(votes: list[Vote]) -> bool:
-    return any(contradict(a, b) for i, a in enumerate(votes) for b in votes[:i])
+    """Whether two of one signer's votes in a round are not both an honest member's.
+
+    The rule of specification 4, told here once more: the product's own is what is checked.
+    """
+    for kind in (Commit, Reveal, Abstain):
+        if len({canonical(v.envelope.body) for v in votes if isinstance(v, kind)}) > 1:
+            return True
+    promised = {v.commitment for v in votes if isinstance(v, Commit)}
+    return any(isinstance(v, Reveal) and promised - {v.commitment} for v in votes)
 
 
 def _role(scene: Scene, peer: str) -> str:

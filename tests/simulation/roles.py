@@ -14,6 +14,7 @@ AGENTS: Mapping[str, Callable[[Ground, int], Agent]] = MappingProxyType(
         "split equivocator": adversaries.SplitEquivocator,
         "manifold equivocator": adversaries.ManifoldEquivocator,
         "double revealer": adversaries.DoubleRevealer,
+        "misopener": adversaries.Misopener,
         "withholder": adversaries.Withholder,
         "late joiner": adversaries.LateJoiner,
         "wrong class": adversaries.Intruder,

@@ -36,6 +36,7 @@ AGENTS = (
     "split equivocator",
     "manifold equivocator",
     "double revealer",
+    "misopener",
     "withholder",
     "late joiner",
     "wrong class",

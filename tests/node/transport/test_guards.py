@@ -15,7 +15,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
 from node.limits import Limits
-from node.transport import guards
+from node.transport import guards, streams
 from node.transport.base import Stream
 from node.transport.gossip import PROTOCOL, Gossip
 from node.transport.host import Host
@@ -24,7 +24,7 @@ from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
 from tests.node.transport.recorder import Recorder, echo_reversed, request
 
 ECHO, OTHER = PROTOCOLS
-TASKS = TOPICS[0]
+TASKS, VOTES = TOPICS
 MULTISTREAM = b"\x13/multistream/1.0.0\n"
 TIMES = 4
 
@@ -355,9 +355,66 @@ async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
     burst = {b"%d" % number for number in range(500)}
     await scene.assert_unharmed()
     for payload in burst:
-        await scene.honest.publish(TASKS, payload)
+        await scene.honest.publish(VOTES, payload)
     await scene.seen.until(lambda: burst <= set(scene.seen.payloads))
     assert len(scene.seen.payloads) == len(set(scene.seen.payloads))
+
+
+async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Start) -> None:
+    seen, heard = Recorder(), Recorder()
+    victim = await start(seen, limits=Limits(peer_submissions=6))  # one at once
+    flooder = await start(heard)
+    await flooder.dial(victim.addresses[0])
+    await victim.publish(VOTES, b"greeting")
+    await heard.until(lambda: b"greeting" in heard.payloads)
+    for number in range(20):
+        await flooder.publish(TASKS, b"%d" % number)
+    await flooder.publish(VOTES, b"the end")
+    await seen.until(lambda: b"the end" in seen.payloads)
+    assert seen.payloads == [b"0", b"the end"]
+    assert victim._counts["tasks-dropped"] == 19
+
+
+async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(idle_seconds=0.4))
+    idle, asking = await start(Recorder()), await start(Recorder())
+    await asking.dial(victim.addresses[0])
+    stream = await asking.open(victim.peer, ECHO)  # and for as long as it is open
+    await idle.dial(victim.addresses[0])
+    await seen.until(lambda: ("disconnected", idle.peer) in seen.events)
+    assert asking.peer in victim.peers()
+    assert victim._counts["idle-cut"] >= 1
+    await stream.reset()
+    await seen.until(lambda: ("disconnected", asking.peer) in seen.events)
+
+
+async def test_one_peer_has_so_many_connections(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(peer_connections=1))
+    await (await start(Recorder(), seed=b"t" * 32)).dial(victim.addresses[0])
+    twin = await start(Recorder(), seed=b"t" * 32)
+    with contextlib.suppress(ConnectionError):
+        await twin.dial(victim.addresses[0])
+    await seen.until(lambda: victim._counts["connections-refused"] == 1)
+    host = victim._host
+    assert host is not None
+    assert len(host.connections(twin.peer)) == 1
+
+
+async def test_a_stream_that_the_other_side_leaves_open_is_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
+    victim, lazy = await start(Recorder()), await start(Recorder())
+    await lazy.dial(victim.addresses[0])
+    stream = await lazy.open(victim.peer, ECHO)
+    assert await request(stream, b"and then no more") == b"erom on neht dna"
+    host = lazy._host
+    assert host is not None
+    async with asyncio.timeout(10):
+        while not stream._stream.muxed_stream.closed:  # noqa: ASYNC110 - libp2p tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_a_failed_dial_does_not_forbid_the_next(start: Start) -> None:
