@@ -296,7 +296,8 @@ class Node:
             log.warning("output over the network's limit", task=task.id, limit=most)
             outcome, blobs = {"error": "generation-rejected"}, ()
             detail = f"the outputs have more bytes than the network allows, {most}"
-            trace = {**trace, "tokens": [], "steps": [], "detail": detail}  # the tokens' place is needed
+            # Within its limit: the place of the tokens is needed.
+            trace = {**trace, "tokens": [], "steps": [], "detail": detail}
             for file in execution.files:
                 file.unlink()
         try:

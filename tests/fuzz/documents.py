@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from protocol.canonical import Json, canonical
 from protocol.certificate import Certificate
 from protocol.committee import committees, quorum
 from protocol.errors import Rejected, Rejection
+from protocol.limits import MOST
 from protocol.messages import Reveal, Task, outcome_digest, task_id
 from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_INTEGER, TRACE_LIMIT
@@ -96,7 +98,9 @@ def check_task(content: bytes) -> None:
     assert task.deadline <= NET.parameters.max_deadline_seconds
     asked = task.args.get("generation_config") or {}
     assert isinstance(asked, dict)
-    assert all((asked.get(name) or 0) <= most for name, most in model.limits.items())
+    limits: Mapping[str, Any] = model.limits
+    assert all((asked.get(name) or 0) <= limits.get(name, math.inf) for name in MOST)
+    assert asked.get("top_p") is None or "top_p" in limits.get("generation_config", ["top_p"])
     assert sum(named.size for named in task.inputs) <= NET.parameters.max_input_bytes
     assert all(len(bytes.fromhex(named.sha256)) == 32 for named in task.inputs)
     assert committees(NET, task)
