@@ -104,7 +104,7 @@ def _length(family: Family, config: Config, generation: Config) -> dict[str, obj
                 return {}
             return {
                 "frame_rate": -(-rate // math.prod(ratios)),  # rounded up
-                "delay": books // channels - 1,
+                "delay": max(0, books // channels - 1),
             }
         case "bark":
             semantic = part(generation, "semantic_config")
