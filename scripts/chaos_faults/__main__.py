@@ -38,7 +38,7 @@ GRACE = 3.0  # seconds; liars commit at once, and the honest a second apart on t
 @click.option("--partitions", type=click.IntRange(0), default=4, show_default=True)
 @click.option("--liars", type=click.IntRange(0), default=3, show_default=True)
 @click.option("--liar-tasks", type=click.IntRange(0), default=200, show_default=True)
-@click.option("--fault-seconds", type=float, default=8.0, help="The longest stop or cut.")
+@click.option("--fault-seconds", type=float, default=8.0, show_default=True)
 @click.option("--partition-seconds", type=float, default=60.0, show_default=True)
 @click.option("--seed", type=int, help="Chooses the faults. [default: a fresh one]")
 @click.option("--only", type=click.Choice(SCENES), multiple=True, help="Only these faults.")

@@ -317,6 +317,19 @@ def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> Non
     assert commit.commitment == messages.commitment(task.id, 0, ME, digest, salt)
 
 
+def test_every_attempt_has_a_salt_of_its_own() -> None:
+    """One that was revealed hides nothing any more."""
+    case = CASES["twice"]
+    life = Life(case.net)
+    case.play(life, case.task)
+    first, second = (life.store.salt(case.task.id, attempt) for attempt in (0, 1))
+    assert None not in (first, second)
+    assert first != second
+    (reveal,) = life.own(Reveal)
+    assert reveal.envelope.body["salt"] == second
+    life.disk.close()
+
+
 # A round, cut off at every write
 
 
@@ -516,6 +529,20 @@ def test_a_known_task_is_answered_alike(life: Life) -> None:
     assert life.coordinator.committee(first) == committees(life.net, task)[0]
 
 
+def test_a_known_task_is_answered_alike_past_its_deadline(life: Life) -> None:
+    """A requester that was cut off asks again, and is not told that it comes too late."""
+    task = cast.task(life.net, deadline=60)
+    payload = task.envelope.encode()
+    life.hear(task)
+    life.until(61)
+    assert life.state(task) is State.EXPIRED
+    assert life.coordinator.submit(payload)[1] == []
+    unknown = cast.task(life.net, deadline=60, nonce=1).envelope.encode()
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.submit(unknown)
+    assert refused.value.reason is Rejection.EXPIRED
+
+
 def test_a_vote_cannot_be_submitted(life: Life) -> None:
     task = cast.task(life.net)
     life.hear(task)
@@ -578,6 +605,20 @@ def test_equivocation_is_recorded(life: Life) -> None:
     proof = evidence.verify(document, life.net.id)
     assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
     assert len(life.store.entries(task.id)) == 3
+
+
+def test_what_is_known_is_journalled_once(life: Life) -> None:
+    """A third contradiction too: whoever contradicts itself without end fills no disk."""
+    task = cast.task(life.net)
+    one = others(life.net, task)[0]
+    contradictions = [cast.commit(life.net, task, one, cast.outcome(f"lie {n}")) for n in range(9)]
+    life.hear(task)
+    for vote in (*contradictions, *contradictions):
+        life.hear(vote)
+    kept = [e.envelope.encode() for e in life.store.entries(task.id)]
+    expected: list[Message] = [task, *contradictions[:2]]
+    assert kept == [message.envelope.encode() for message in expected]
+    assert life.coordinator.receive(contradictions[0].envelope.encode()) == []
 
 
 def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -48,6 +49,7 @@ class Workshop:
         self.raises: Exception | None = None
         self.trace: dict[str, Any] = {"seconds": 1}
         self.shares = [0.101, 0.104, 0.5]
+        self.payloads = [PAYLOAD]
 
     async def start(self) -> Readiness:
         return self.readiness
@@ -58,9 +60,11 @@ class Workshop:
         await asyncio.sleep(10)
         if self.raises is not None:
             raise self.raises
-        path = self.folder / f"{job.task}.f32"
-        path.write_bytes(PAYLOAD)
-        return Execution({"result": manifest(PAYLOAD)}, (path,), self.trace)
+        paths = [self.folder / f"{job.task}-{i}.f32" for i in range(len(self.payloads))]
+        for path, payload in zip(paths, self.payloads, strict=True):
+            path.write_bytes(payload)
+        outputs = [o for payload in self.payloads for o in manifest(payload)["outputs"]]
+        return Execution({"result": {"outputs": outputs}}, tuple(paths), self.trace)
 
     async def close(self) -> None:
         self.closed = True
@@ -211,6 +215,41 @@ def test_a_trace_that_is_full_makes_room_for_the_reason(tmp_path: Path) -> None:
         assert scene.state(task) is State.AGREED_ERROR
 
     play(tmp_path, test, solo(max_output_bytes=1), prepare=prepare)
+
+
+def test_outputs_count_together_towards_the_networks_limit(tmp_path: Path) -> None:
+    payloads = [PAYLOAD, bytes(len(PAYLOAD))]
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.payloads = payloads
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+        assert left_in(tmp_path) == []
+
+    play(tmp_path, test, solo(max_output_bytes=2 * len(PAYLOAD) - 1), prepare=prepare)
+    play(tmp_path / "fits", accepted, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
+
+
+def test_who_cannot_keep_an_output_does_not_vote_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(Blobs, "adopt", full)
+        heard = await scene.listen()
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.INCONCLUSIVE
+        bodies = [json.loads(payload)["body"] for payload in heard.payloads]
+        assert [body["type"] for body in bodies] == ["task", "abstain"]
+        assert bodies[1]["reason"] == "worker-died"
+
+    play(tmp_path, test)
 
 
 async def accepted(scene: Scene) -> None:

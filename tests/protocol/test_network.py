@@ -224,6 +224,18 @@ def test_the_models_limits_hold(config: dict[str, int], field: str) -> None:
         NET.admit(cast.task(NET, generation_config=config))
 
 
+def test_inputs_in_all_fit_the_networks_limit() -> None:
+    net = cast.piano_network(max_input_bytes=100)
+    for sizes, admitted in (((60, 40), True), ((60, 41), False), ((101,), False)):
+        args = cast.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
+        task = asked(net, kind="pop2piano", args=args)
+        if admitted:
+            net.admit(task)
+            continue
+        with rejected(Rejection.OVER_LIMIT, "args.audio: 101 bytes in all are over the limit, 100"):
+            net.admit(task)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

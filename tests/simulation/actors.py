@@ -35,8 +35,10 @@ class Stage:
         medium: MemoryNetwork,
         dice: random.Random,
         hear: Callable[[str, bytes], None] | None = None,
+        obedient: frozenset[str] = frozenset(),
     ) -> None:
         """`hear` is told of what each peer says."""
+        self.obedient = obedient
         self.network, self.random, self._hear = network, dice, hear
         self.topics = (f"/helium/1/{network.id}/tasks", f"/helium/1/{network.id}/votes")
         self._medium = medium

@@ -9,9 +9,9 @@ from tests.simulation.agents import Agent, Ground, Round, opened
 
 
 class Copycat(Agent):
-    """Executes nothing: commits to, and reveals, the first outcome that another member reveals.
+    """Executes nothing: commits to, and reveals, the first outcome that an honest member reveals.
 
-    What a stranger says is left alone: to repeat it is a guess, which nothing forbids.
+    To repeat what others say, who may say anything at any time, is a guess, which nothing forbids.
     """
 
     def __init__(self, ground: Ground, index: int) -> None:
@@ -20,10 +20,9 @@ class Copycat(Agent):
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        members = self.committee(*here)
-        if not (self.peer in members and vote.signer in members) or here in self.copied:
+        if vote.signer not in self.ground.obedient or here in self.copied:
             return
-        if isinstance(vote, Reveal):
+        if isinstance(vote, Reveal) and self.votes_in(*here):
             self.copied.add(here)
             self.commit_to(here, vote.outcome, self.salt(here))
             self.reveal(here, vote.outcome, self.salt(here))
@@ -133,7 +132,7 @@ class Withholder(Agent):
 
 
 class LateJoiner(Agent):
-    """Executes rightly, and commits after it has seen a reveal, when the lists are closed."""
+    """Executes rightly, and commits after an honest reveal, when all honest lists are closed."""
 
     def __init__(self, ground: Ground, index: int) -> None:
         super().__init__(ground, index)
@@ -141,7 +140,9 @@ class LateJoiner(Agent):
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if isinstance(vote, Reveal) and here not in self.joined and self.votes_in(*here):
+        if vote.signer not in self.ground.obedient or here in self.joined:
+            return
+        if isinstance(vote, Reveal) and self.votes_in(*here):
             self.joined.add(here)
             self.ground.later(self.dice.uniform(0.0, 6.0), self._join, here)
 

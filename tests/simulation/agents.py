@@ -30,6 +30,7 @@ class Ground(Protocol):
     network: Network
     topics: tuple[str, str]
     random: random.Random
+    obedient: frozenset[str]  # the peers that keep all rules
 
     def now(self) -> float:
         """Unix seconds, by an honest clock."""
@@ -114,12 +115,8 @@ class Agent:
 
     def votes_in(self, task: str, attempt: int) -> bool:
         """Whether this peer is in the committee of a round."""
-        return self.peer in self.committee(task, attempt)
-
-    def committee(self, task: str, attempt: int) -> tuple[str, ...]:
-        """The members of a round; none in a round that the task does not have."""
         attempts = committees(self.ground.network, self.tasks[task])
-        return attempts[attempt] if attempt < len(attempts) else ()
+        return attempt < len(attempts) and self.peer in attempts[attempt]
 
     def outcome(self, task: str, label: str = "honest") -> Document:
         return executing.outcome(self.tasks[task].args, label)

@@ -36,6 +36,7 @@ class Arena:
         self.random = random.Random(f"arena {scenario.seed}")
         self.timeline = Timeline()
         self.topics = topics(self.network.id)
+        self.obedient = scenario.obedient
         self.ether = Ether(self.timeline, self.random, scenario.link)
         self.members: list[Member] = []
         self.agents: dict[str, Agent] = {}

@@ -90,7 +90,9 @@ class History:
             raise Violation("no fault of ours", repr([*self._faults, *self.world.medium.failures]))
 
     def _populate(self) -> None:
-        stage = Stage(self.network, self.world.medium, self.random, self._hear)
+        stage = Stage(
+            self.network, self.world.medium, self.random, self._hear, self.scenario.obedient
+        )
         places = [(role, i) for i, role in enumerate(self.scenario.roles)]
         places += [(role, OUTSIDE + n) for n, role in enumerate(self.scenario.outsiders)]
         for role, index in places:

@@ -106,6 +106,10 @@ class Scenario:
     def honest(self, index: int) -> bool:
         return self.roles[index] == "honest"
 
+    @property
+    def obedient(self) -> frozenset[str]:
+        return frozenset(cast.peer(i) for i in range(len(self.roles)) if self.honest(i))
+
 
 _MAKE_WORK = {"flooder", "bad requester", "nonce grinder", "garbler"}  # executors are busy
 
