@@ -110,12 +110,13 @@ def check_configuration(content: bytes) -> None:
         told = models.describe(folder)
     assert told["tasks"] in (["text-to-music"], ["pop2piano"])
     assert told["dtype"] in ("float32", "float16", "bfloat16")
-    for number in ("sampling_rate", "frame_rate", "delay"):
-        assert isinstance(told.get(number, 1), int | float)
-        assert type(told.get(number, 1)) is not bool
+    assert type(told.get("sampling_rate", 1)) is int
     limits = told["limits"]
     assert isinstance(limits, dict)
-    assert all(type(most) is int and most > 0 for most in limits.values())
+    assert type(limits.get("max_new_tokens", 1)) is type(limits.get("delay", 1)) is int
+    assert limits.get("max_new_tokens", 1) > 0 <= limits.get("delay", 0)
+    assert type(limits.get("frame_rate", 1)) in (int, float)
+    assert limits.get("frame_rate", 1) > 0
 
 
 @functools.cache

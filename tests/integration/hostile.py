@@ -256,6 +256,9 @@ async def overruns(target: Target) -> int:
 # With a connection: streams
 
 
+CUT_OFF = 10  # failures in a row: the connection is gone
+
+
 async def _streams(
     target: Target,
     body: Callable[[Host, str, int], Awaitable[None]],
@@ -267,19 +270,28 @@ async def _streams(
 
     async def one(host: Host, peer: str) -> None:
         nonlocal done
+        failures = 0
         while done < TIMES and (number := next(tries)) < 20 * TIMES:
-            with contextlib.suppress(Exception):
+            try:
                 await body(host, peer, number)
-                done += 1
+                done, failures = done + 1, 0
+            except Exception:
+                failures += 1
+                if failures == CUT_OFF:
+                    raise
 
     async def all_of_them(host: Host, peer: str) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(at_once):
                 nursery.start_soon(one, host, peer)
 
+    async def again_and_again(attacker: Attacker) -> None:
+        while done < TIMES and attacker.tries < 200:  # on a new connection when it was cut off
+            await attacker.run(all_of_them)
+
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(count)]
-        await asyncio.gather(*(attacker.run(all_of_them) for attacker in attackers))
+        await asyncio.gather(*(again_and_again(attacker) for attacker in attackers))
     return done
 
 
