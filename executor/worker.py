@@ -96,7 +96,8 @@ class Worker:
             outcome: dict[str, object] = {"result": {"outputs": entries}}
         except Failed as failure:
             outcome = {"error": failure.code}
-            why = {"detail": told(failure.detail)} if failure.detail else {}
+            detail = told(failure.detail)
+            why = {"detail": detail} if detail else {}
         trace = {
             "runtime": self._runtime,
             "weights": order["model"]["digest"],

@@ -19,7 +19,7 @@ from node.clock import Clock
 from node.standing import conducts
 from node.store import Entry, Store
 from node.transport.base import Verdict
-from protocol import wire
+from protocol import messages, wire
 from protocol.agreement import Agreement
 from protocol.canonical import Document
 from protocol.committee import committees
@@ -141,12 +141,28 @@ class Coordinator:
         return self._take(message)
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
-        """This node's execution of a task gave an outcome."""
+        """This node's execution of a task gave an outcome; one that no reveal can hold is none."""
         agreement, actions = self._known(task)
+        if unfit := self._unfit(agreement.task, outcome, trace):
+            log.error("outcome fits no reveal", task=task, reason=unfit)
+            return actions + self.failed(task, Abstention.WORKER_DIED)
         with self._changing(agreement):
             self._store.put_outcome(task, outcome, trace, self._now())
             effects = agreement.executed(outcome, trace, self._now())
             return actions + self._apply(agreement, effects)
+
+    def _unfit(self, task: Task, outcome: Document, trace: Document) -> str:
+        """Return why no reveal could hold an outcome, "" if one can.
+
+        Asked before it is journalled: later, neither this node nor its next life could go on.
+        """
+        commits = dict.fromkeys(committees(self.network, task)[-1], "0" * 64)
+        body = messages.reveal_body(self.network.id, task.id, 0, outcome, "0" * 64, commits, trace)
+        try:
+            wire.read(sign(body, self._key).encode(), self.network.id)
+        except Rejected as rejected:
+            return str(rejected)
+        return ""
 
     def failed(self, task: str, reason: Abstention) -> list[Action]:
         """This node's execution of a task gave no outcome."""

@@ -299,7 +299,7 @@ class Node:
             # Within its limit: the place of the tokens is needed.
             trace = {**trace, "tokens": [], "steps": [], "detail": detail}
             for file in execution.files:
-                file.unlink()
+                file.unlink(missing_ok=True)
         try:
             for file, blob in zip(execution.files, blobs, strict=False):
                 await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)

@@ -198,7 +198,9 @@ def _output(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any], alon
         if ours.get(name) != theirs.get(name)
     ]
     found = part(index, ours, theirs)
-    if found is not None:
+    if found is not None and found.chunk == min(len(ours["chunks"]), len(theirs["chunks"])):
+        facts.append("the chunks are the same as far as both go")
+    elif found is not None:
         facts.append(
             f"chunk {found.chunk + 1} of {found.chunks} is the first that differs, "
             f"from {found.frame / found.sampling_rate:.2f} s on"

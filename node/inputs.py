@@ -65,9 +65,12 @@ class Inputs:
             except Unavailable:
                 continue
             size, sha256 = named.size, named.sha256
-            await asyncio.to_thread(
-                self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
-            )
+            try:
+                await asyncio.to_thread(
+                    self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
+                )
+            except OSError as error:  # a full disk, say
+                log.error("input not kept", sha256=sha256, error=str(error))
             return
 
 

@@ -41,12 +41,12 @@ class Limits:
 class Buckets:
     """A token bucket for each key; keys that were not seen for long have a full one.
 
-    `per_second` tokens come back, up to the `seconds`' worth that may be spent at once; `now` is a
-    monotonic clock in seconds.
+    `per_second` tokens come back, up to the `seconds`' worth that may be spent at once, at least
+    one; `now` is a monotonic clock in seconds.
     """
 
     def __init__(self, per_second: float, seconds: float, now: Callable[[], float]) -> None:
-        self._rate, self._most, self._now = per_second, per_second * seconds, now
+        self._rate, self._most, self._now = per_second, max(1.0, per_second * seconds), now
         self._kept: dict[str, tuple[float, float]] = {}  # tokens, and when there were so many
 
     def take(self, key: str, tokens: float = 1.0) -> float:
@@ -68,12 +68,12 @@ class Buckets:
         level, since = self._kept.pop(key, (self._most, now))
         level = min(self._most, level + (now - since) * self._rate)
         self._kept[key] = (level, now)
+        if len(self._kept) > REMEMBERED:
+            del self._kept[next(iter(self._kept))]  # the one used longest ago
         return level
 
     def _keep(self, key: str, level: float) -> None:
         self._kept[key] = (level, self._kept[key][1])
-        if len(self._kept) > REMEMBERED:
-            del self._kept[next(iter(self._kept))]  # the one used longest ago
 
 
 class Places:

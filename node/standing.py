@@ -16,7 +16,9 @@ from protocol.round import Round
 # Points of `transport.penalty`, whose threshold for a ban is 20.
 DISSENT = 1.0  # may be broken hardware: it makes a peer suspect, and never bans it
 MOST_FOR_DISSENT = 5.0  # a quarter of the threshold, however often it dissents
-EQUIVOCATION = 10.0  # proven by two signatures; a second proof bans, one may be an old backup
+EQUIVOCATION = (
+    10.0  # proven by two signatures; one may be an old backup, after two nothing is forgiven
+)
 
 
 class Conduct(StrEnum):

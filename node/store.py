@@ -211,11 +211,10 @@ class Store(Archive):
 
     def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, Conduct]]) -> None:
         """Record what each (attempt, peer) of a task did, in place of what was recorded before."""
+        self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
         for attempt, peer, conduct in conducts:
             self._db.execute(
-                "INSERT INTO conduct VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET conduct = excluded.conduct WHERE conduct <> excluded.conduct",
-                (task, attempt, peer, conduct),
+                "INSERT INTO conduct VALUES (?, ?, ?, ?)", (task, attempt, peer, conduct)
             )
 
     # How far other nodes' feeds were read

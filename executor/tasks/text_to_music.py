@@ -42,6 +42,7 @@ NOTHING = (
 # The languages of a model that translates, by the part that must know them.
 SPOKEN = ("text_decoder_lang_to_code_id", "t2u_lang_code_to_id", "vocoder_lang_code_to_id")
 LANGUAGE = "eng"
+MOST_SEQUENCES = 16  # outputs that a reveal can hold; of a task the schema demands it
 SEMANTIC = 768  # tokens of Bark's first part where its configuration does not say
 
 
@@ -115,8 +116,10 @@ def sounds(
     if why := objection(loaded.family, args):
         raise Failed("generation-rejected", why)
     members = given(args)
-    own_count = getattr(loaded.own, SEQUENCES, None)
-    seeds = sequence_seeds(int(str(args["seed"])), int(members.get(SEQUENCES, own_count) or 1))
+    count = int(members.get(SEQUENCES, getattr(loaded.own, SEQUENCES, None)) or 1)
+    if count > MOST_SEQUENCES:
+        raise Failed("generation-rejected", f"the model's own {SEQUENCES} is {count}")
+    seeds = sequence_seeds(int(str(args["seed"])), count)
     arguments = generate_arguments(loaded.family, members, loaded.own)
     length = steps(loaded, members.get("max_new_tokens"))
     made = []

@@ -171,3 +171,12 @@ def test_silence_of_no_length_is_an_outcome() -> None:
     with pytest.raises(Failed) as caught:
         text_to_music.sounds(loaded_as(model, Mute()), {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"
+
+
+def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
+    """A model's own settings may ask for any number where the task says none."""
+    own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, own=own)
+    with pytest.raises(Failed, match="num_return_sequences is 17") as caught:
+        text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
+    assert caught.value.code == "generation-rejected"

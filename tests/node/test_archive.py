@@ -42,7 +42,7 @@ def check(path: Path) -> None:
 def test_it_is_read_while_the_node_writes(path: Path) -> None:
     store = fill(path)
     with store.transaction():
-        store.put_conduct(TASK.id, [(2, LIAR, Conduct.SILENT)])
+        store.put_conduct("0" * 64, [(2, LIAR, Conduct.SILENT)])
         check(path)
     with read_archive(path, NET.id) as archive:
         assert archive.standings()[LIAR].times(Conduct.SILENT) == 2

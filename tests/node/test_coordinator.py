@@ -564,6 +564,33 @@ def test_a_failed_execution_is_an_abstention(life: Life, reason: Abstention) -> 
     assert not life.running, "an abstention is not taken back"
 
 
+MANY: Any = {"result": {"outputs": cast.outcome()["result"]["outputs"] * 17}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "trace"),
+    [
+        (MANY, TRACE),
+        (cast.outcome(), {"detail": ""}),
+        (cast.outcome(), {"detail": "x" * 9000}),
+        ({"error": "no-such-error"}, TRACE),
+    ],
+    ids=["too many outputs", "an empty detail", "a long trace", "another error"],
+)
+def test_what_no_reveal_can_hold_is_abstained_from(life: Life, outcome: Any, trace: Any) -> None:
+    """And is not journalled: neither this node nor its next life could go on with it."""
+    task = cast.task(life.net)
+    life.hear(task)
+    life.running.clear()
+    life.take(life.coordinator.executed(task.id, outcome, trace))
+    assert life.state(task) is State.ABSTAINED
+    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+    assert vote.envelope.body["reason"] == Abstention.WORKER_DIED
+    life.restart()
+    life.until(500)
+    assert not life.own(Commit)
+
+
 def test_a_certificate_stops_the_execution(life: Life) -> None:
     task = cast.task(life.net)
     one, two = others(life.net, task)

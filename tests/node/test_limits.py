@@ -23,6 +23,22 @@ def test_tokens_are_spent_and_come_back() -> None:
     assert [buckets.take("a") for _ in range(11)] == [0.0] * 10 + [0.5]
 
 
+def test_a_rate_below_one_at_a_time_still_lets_one_through() -> None:
+    clock = Clock()
+    buckets = Buckets(1 / 60, 10, clock)
+    assert buckets.take("a") == 0.0
+    assert buckets.take("a") == pytest.approx(60)
+    clock.now += 60
+    assert buckets.take("a") == pytest.approx(0.0)
+
+
+def test_keys_that_are_refused_are_bounded_too() -> None:
+    buckets = Buckets(1, 1, Clock())
+    for key in range(limits.REMEMBERED + 100):
+        assert buckets.take(str(key), 5.0) > 0
+    assert len(buckets._kept) == limits.REMEMBERED
+
+
 def test_a_debt_is_paid_by_waiting() -> None:
     clock = Clock()
     buckets = Buckets(10, 1, clock)

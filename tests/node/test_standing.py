@@ -112,7 +112,7 @@ def test_what_a_slow_peer_does_costs_it_nothing(conduct: Conduct) -> None:
     assert burden(Standing({conduct: 10**6})) == 0
 
 
-def test_a_second_proof_bans_and_the_first_does_not() -> None:
+def test_after_a_second_proof_the_next_bad_message_bans() -> None:
     assert burden(Standing({Conduct.EQUIVOCATED: 1, Conduct.DISSENTED: 99})) < BAN
     assert burden(Standing({Conduct.EQUIVOCATED: 2})) >= BAN
 
@@ -164,6 +164,15 @@ def test_a_kill_at_any_write_counts_nothing_twice_or_not_at_all(case: Case, afte
         assert played(case, cut) == undisturbed
         fired, index = lives[0].disk.fired, index + 1
     assert index > 20
+
+
+def test_attempts_that_a_late_certificate_made_void_are_forgotten() -> None:
+    store = Life(cast.network(3)).store
+    with store.transaction():
+        store.put_conduct("a" * 64, [(i, cast.peer(1), Conduct.UNSETTLED) for i in range(3)])
+    with store.transaction():
+        store.put_conduct("a" * 64, [(0, cast.peer(1), Conduct.AGREED)])
+    assert counts(store) == {cast.peer(1): {"agreed": 1}}
 
 
 def test_a_late_dissent_replaces_the_silence_that_was_counted_and_a_restart_keeps_it() -> None:
