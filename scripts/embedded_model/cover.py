@@ -1,0 +1,123 @@
+"""A small Pop2Piano, and what it learns from: generated songs and their piano parts."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import librosa
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import (
+    GenerationConfig,
+    Pop2PianoConfig,
+    Pop2PianoFeatureExtractor,
+    Pop2PianoForConditionalGeneration,
+    Pop2PianoProcessor,
+    Pop2PianoTokenizer,
+)
+
+from scripts.embedded_model import notation, piano, rendering
+from scripts.embedded_model.measuring import decoded
+from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
+from scripts.embedded_model.piano import COMPOSERS, VOCABULARY, Grid
+from scripts.embedded_model.vocabulary import FRAME_RATE
+
+WIDTH: Final = 192  # bands of the mel spectrogram, which are the model's width; see Pop2Piano
+LAYERS: Final = 3
+LENGTH: Final = 120  # tokens of a row at most
+SILENCE: Final = float(np.log(1e-6))  # what the feature extractor makes of no sound
+FRAMES: Final = 500  # of a training song
+SLOWEST, FASTEST = 70.0, 165.0  # beats per minute between which a beat tracker hears a piece
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a song, (time, WIDTH), its composer's number, and its tokens."""
+
+    heard: torch.Tensor
+    composer: int
+    tokens: list[int]
+
+
+def untrained() -> Pop2PianoForConditionalGeneration:
+    """The model with weights drawn by torch's generator."""
+    model = Pop2PianoForConditionalGeneration(
+        Pop2PianoConfig(
+            vocab_size=len(VOCABULARY), composer_vocab_size=len(COMPOSERS), d_model=WIDTH, d_kv=48,
+            d_ff=512, num_layers=LAYERS, num_heads=4, decoder_start_token_id=0, dropout_rate=0.0,
+            relative_attention_num_buckets=64, relative_attention_max_distance=128,
+        )
+    )  # fmt: skip
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=piano.END, max_length=LENGTH,
+        composer_to_feature_token={
+            name: len(VOCABULARY) + place for place, name in enumerate(COMPOSERS)
+        },
+    )  # fmt: skip
+    return model
+
+
+def extractor() -> Pop2PianoFeatureExtractor:
+    return Pop2PianoFeatureExtractor(feature_size=WIDTH)
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write the model's folder, all but its card."""
+    model.save_pretrained(folder)
+    words = folder / "vocab.json"
+    words.write_text(json.dumps(VOCABULARY))
+    Pop2PianoProcessor(extractor(), Pop2PianoTokenizer(str(words))).save_pretrained(folder)
+
+
+def grid(frames: int, chance: random.Random) -> Grid:
+    """Steps as a beat tracker may find them: half, true or double the tempo, from anywhere."""
+    quarter = 4 * frames
+    beats = [
+        quarter * factor for factor in (0.5, 1, 2)
+        if SLOWEST <= 60 * FRAME_RATE / (quarter * factor) <= FASTEST
+    ]  # fmt: skip
+    beat = chance.choice(beats)
+    return Grid(chance.randrange(2) * beat / 2 + chance.uniform(-1, 1), beat / 2)
+
+
+def rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Iterator[Row]:
+    """A song's rows, played by the codec or by the generator's own synthesis."""
+    chance = random.Random(f"{seed}/grid")
+    brief, _, codes = notation.piece(seed, FRAMES)
+    own = chance.random() < 0.3
+    audio = rendering.play(codes) if own else decoded(codec, codes)
+    rate = listener.sampling_rate
+    sound = librosa.resample(audio, orig_sr=SAMPLING_RATE, target_sr=rate, res_type="soxr_hq")
+    sound *= chance.uniform(0.5, 1.2)
+    composer = chance.choice(list(COMPOSERS))
+    laid = grid(brief.frames, chance)
+    found = piano.on_grid(piano.part(codes, composer), laid)
+    for row in range(laid.rows(FRAMES)):
+        first, end = (max(0, int(edge * HOP / SAMPLING_RATE * rate)) for edge in laid.span(row))
+        mel = listener.mel_spectrogram(sound[None, first:end].astype(np.float32))[0]
+        heard = torch.from_numpy(np.log(np.clip(mel, 1e-6, None)).T.astype(np.float32))
+        written = piano.written(found, row)
+        if len(written) < LENGTH:
+            yield Row(heard, list(COMPOSERS).index(composer), written)
+
+
+def batch(chosen: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Spectrograms padded with silence, composers, and tokens padded with -100."""
+    longest = max(len(row.heard) for row in chosen)
+    heard = torch.full((len(chosen), longest, WIDTH), SILENCE)
+    words = torch.full((len(chosen), max(len(row.tokens) for row in chosen)), -100)
+    for place, row in enumerate(chosen):
+        heard[place, : len(row.heard)] = row.heard
+        words[place, : len(row.tokens)] = torch.tensor(row.tokens)
+    return heard, torch.tensor([row.composer for row in chosen]), words
+
+
+def loss(model: Any, heard: torch.Tensor, who: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Nats per token."""
+    told = model.mel_conditioner(feature=heard, index_value=who, embedding_offset=0)
+    logits = model(inputs_embeds=told, labels=words).logits.float()
+    return functional.cross_entropy(logits.flatten(0, 1), words.flatten(), ignore_index=-100)

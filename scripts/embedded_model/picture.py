@@ -1,0 +1,69 @@
+"""A spectrogram as a PNG: what a text can show of a sound.
+
+Usage: scripts/embed picture SOUND.wav PICTURE.png
+"""
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from scripts.embedded_model.analysis import Samples, spectra
+
+WIDTH, HEIGHT = 900, 300
+LOWEST, HIGHEST = 40.0, 7_800.0  # Hz, on a logarithmic axis
+RANGE: Final = 70.0  # dB from black to the brightest
+SHADES: Final = 24  # few, so that the file is small
+# From black over violet and orange to white: red, green and blue at even distances.
+COLOURS: Final = (
+    (0, 0, 4),
+    (66, 10, 104),
+    (147, 38, 103),
+    (221, 81, 58),
+    (252, 165, 10),
+    (252, 255, 200),
+)
+
+
+def spectrogram(audio: Samples, rate: int) -> NDArray[np.uint8]:
+    """Pixels, (HEIGHT, WIDTH, 3); low frequencies at the bottom."""
+    step = max(1, len(audio) // WIDTH)
+    frequencies, magnitudes = spectra(audio, 2048, step)
+    rows = np.geomspace(HIGHEST, LOWEST, HEIGHT) / (rate / 2) * (len(frequencies) - 1)
+    columns = np.linspace(0, magnitudes.shape[1] - 1, WIDTH).astype(int)
+    level = 20 * np.log10(magnitudes[rows.astype(int)][:, columns] + 1e-9)
+    share = np.round(np.clip((level - level.max() + RANGE) / RANGE, 0, 1) * SHADES) / SHADES
+    edges = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(share, edges, [colour[c] for colour in COLOURS]) for c in range(3)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """An RGB image as a PNG file (ISO/IEC 15948)."""
+    height, width, _ = pixels.shape
+    lines = b"".join(b"\x00" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    audio, rate = soundfile.read(sys.argv[1], always_2d=True)
+    Path(sys.argv[2]).write_bytes(png(spectrogram(audio.mean(1), rate)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The songs that the cover model learns from: rendered when first asked for, and kept."""
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import EncodecModel
+
+from scripts.embedded_model import codec, cover
+
+GROUP: Final = 25  # songs of a file
+ROWS: Final = 32  # of a step
+
+
+class Songs:
+    """Rows by groups of songs; early steps make do with few, so that training soon begins."""
+
+    def __init__(self, folder: Path, seed: int, count: int) -> None:
+        self._folder, self._seed, self._count = folder, seed, count
+        self._kept: dict[int, list[cover.Row]] = {}
+        self._codec: Any = EncodecModel(codec.configuration()).eval()
+        codec.write(self._codec)
+        self._listener = cover.extractor()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def drawn(self, step: int) -> list[cover.Row]:
+        """A step's rows, drawn from the seed and the step's number alone."""
+        chance = random.Random(f"cover step/{self._seed}/{step}")
+        groups = min(self._count // GROUP, 4 + step // 10)
+        return [chance.choice(self._group(chance.randrange(groups))) for _ in range(ROWS)]
+
+    def _group(self, number: int) -> list[cover.Row]:
+        if number not in self._kept:
+            path = self._folder / f"{self._seed}-{number}.pt"
+            if not path.exists():
+                rendered = [dataclasses.asdict(row) for row in self._rendered(number)]
+                torch.save(rendered, path.with_suffix(".new"))
+                path.with_suffix(".new").replace(path)
+            rows = torch.load(path, weights_only=True)
+            self._kept[number] = [cover.Row(**row) for row in rows]
+        return self._kept[number]
+
+    def _rendered(self, number: int) -> list[cover.Row]:
+        return [
+            row for song in range(number * GROUP, (number + 1) * GROUP)
+            for row in cover.rows(self._codec, self._listener, f"cover/{self._seed}/{song}")
+        ]  # fmt: skip

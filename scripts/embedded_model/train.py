@@ -1,0 +1,100 @@
+"""Train the language model, or the small Pop2Piano; goes on from the folder's last checkpoint.
+
+Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
+
+Every step is drawn from the seed and its number: the same seed and number of steps give the same
+weights on the same hardware, however often it was stopped in between.
+"""
+
+import argparse
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+from scripts.embedded_model import codec, cover, language, lessons, words
+from scripts.embedded_model.songs import Songs
+from scripts.embedded_model.tokenizer import tokenizer
+from scripts.embedded_model.training import WORDS, Course, train
+from scripts.embedded_model.vocabulary import BOOKS
+
+STEPS = {"music": 1_000, "piano": 3_000}
+DECAY = {"music": 0.3, "piano": 0.4}
+WORD_STEPS = 1_000
+SHORT = 0.7  # of the music's steps are over before its longest crops begin
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", choices=STEPS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--songs", type=int, default=1_500, help="that the piano learns from")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of the music's training: cpu or cuda")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    steps = options.steps or STEPS[options.model]
+    course = Course(options.folder, steps, options.rate, DECAY[options.model], options.seconds)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    {"music": music, "piano": piano}[options.model](course, options)
+
+
+def music(course: Course, options: argparse.Namespace) -> None:
+    said = tokenizer()
+    model = language.untrained(len(said), codec.configuration()).to(options.device)
+    read(model, said, course, options)
+    model.audio_encoder.requires_grad_(False)
+    # What is learned of words stays: the decoder's gradients would be mostly noise to it.
+    model.text_encoder.requires_grad_(False)
+    model.enc_to_dec_proj.requires_grad_(False)
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def losses(step: int) -> torch.Tensor:
+        longer = step >= SHORT * course.steps
+        given = lessons.lesson(said, options.seed, step, longer=longer)
+        return lessons.loss(model, given, options.device)
+
+    train(learned, course, losses, BOOKS)
+
+
+def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> None:
+    """Teach the text encoder; see `words`."""
+    head = torch.nn.Linear(language.WIDTH, words.CLASSES).to(options.device)
+    learned = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
+    learned |= {f"enc_to_dec_proj.{n}": p for n, p in model.enc_to_dec_proj.named_parameters()}
+    learned |= {words.HEAD + n: p for n, p in head.named_parameters()}
+
+    def losses(step: int) -> torch.Tensor:
+        return words.losses(model, head, said, words.briefs(options.seed, step), options.device)
+
+    first = replace(course, folder=course.folder / WORDS, steps=WORD_STEPS)
+    train(learned, first, losses, tuple(words.VALUES))
+
+
+def piano(course: Course, options: argparse.Namespace) -> None:
+    model = cover.untrained()
+    songs = Songs(course.folder / "songs", options.seed, options.songs)
+
+    def losses(step: int) -> torch.Tensor:
+        drawn = cover.batch(songs.drawn(step))  # rendered in full precision
+        with torch.autocast("cpu", torch.bfloat16):
+            return cover.loss(model, *drawn)[None]
+
+    train(dict(model.named_parameters()), course, losses, ("notes",))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The loop that trains either model: two optimizers, one schedule, checkpoints to go on from."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+CHECKPOINT: Final = "checkpoint.pt"
+WORDS: Final = "words"  # the folder of what is learned first
+SAVE_EVERY: Final = 180.0  # seconds
+PRINT_EVERY: Final = 20  # steps
+RISE: Final = 100  # steps until the rate is at its highest
+LEAST: Final = 0.02  # of the rate is left at the end
+# In a matrix's name: it is looked up rather than multiplied by, or stands next to the words.
+LOOKED_UP: Final = ("embed", "shared", "lm_head", "bias")
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long to train: `decay` is the share of steps with a falling rate."""
+
+    folder: Path
+    steps: int
+    rate: float
+    decay: float
+    seconds: float  # of this run: a checkpoint is left for the next one
+
+    def rate_at(self, step: int) -> float:
+        """Rises, stays, and falls to nearly nothing at the end."""
+        left = (self.steps - step) / (self.decay * self.steps)
+        return self.rate * min(1.0, (step + 1) / RISE, max(LEAST, left))
+
+
+def optimizers(learned: Mapping[str, Any]) -> list[torch.optim.Optimizer]:
+    """Muon for matrices between what is looked up and what is said, AdamW for all else."""
+
+    def matrix(name: str) -> bool:
+        return learned[name].dim() == 2 and not any(part in name for part in LOOKED_UP)
+
+    return [
+        torch.optim.Muon(
+            [learned[name] for name in learned if matrix(name)],
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [learned[name] for name in learned if not matrix(name)],
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+        ),
+    ]
+
+
+def train(
+    learned: Mapping[str, Any],
+    course: Course,
+    losses: Callable[[int], torch.Tensor],
+    names: Sequence[str],
+) -> None:
+    """Train parameters by name; `losses` gives a step's, one for each of `names`."""
+    course.folder.mkdir(parents=True, exist_ok=True)
+    used, last = optimizers(learned), course.folder / CHECKPOINT
+    first = resumed(last, learned, used) if last.exists() else 0
+    began = saved = time.monotonic()
+    sums = torch.zeros(len(names))
+    for step in range(first, course.steps):
+        found = advanced(learned, used, course.rate_at(step), losses, step)
+        sums += found
+        now = time.monotonic()
+        done = step + 1 == course.steps or now - began > course.seconds
+        if (step + 1) % PRINT_EVERY == 0:
+            means = zip(names, (sums / PRINT_EVERY).tolist(), strict=True)
+            shown = {name: round(mean, 4) for name, mean in means}
+            print(
+                json.dumps({"step": step + 1, "seconds": round(now - began), **shown}), flush=True
+            )
+            sums.zero_()
+        if now - saved > SAVE_EVERY or done:
+            keep(last, learned, used, step + 1)
+            saved = now
+        if done:
+            return
+
+
+def advanced(
+    learned: Mapping[str, Any],
+    used: Sequence[torch.optim.Optimizer],
+    rate: float,
+    losses: Callable[[int], torch.Tensor],
+    step: int,
+) -> torch.Tensor:
+    """Take a step, and return its losses."""
+    found = losses(step)
+    found.mean().backward()
+    torch.nn.utils.clip_grad_norm_(learned.values(), 1.0)
+    for one in used:
+        for group in one.param_groups:
+            group["lr"] = rate
+        one.step()
+        one.zero_grad(set_to_none=True)
+    return found.detach().cpu().float()
+
+
+def keep(
+    path: Path, learned: Mapping[str, Any], used: Sequence[torch.optim.Optimizer], step: int
+) -> None:
+    """Write a checkpoint, whole or not at all."""
+    weights = {name: parameter.detach() for name, parameter in learned.items()}
+    state = {"step": step, "model": weights, "used": [one.state_dict() for one in used]}
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def resumed(path: Path, learned: Mapping[str, Any], used: Sequence[torch.optim.Optimizer]) -> int:
+    """Take up a checkpoint; the number of steps it had."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.no_grad():
+        for name, parameter in learned.items():
+            parameter.copy_(state["model"][name])
+    for one, kept in zip(used, state["used"], strict=True):
+        one.load_state_dict(kept)
+    return int(state["step"])
