@@ -275,6 +275,8 @@ class Coordinator:
             raise Busy(f"{self._max_open} tasks are open here")
 
     def _take(self, vote: Vote) -> list[Action]:
+        if vote.task not in self._agreements and self._store.holds(vote):
+            return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
         if agreement.judge(vote) is Standing.KNOWN:
             return actions

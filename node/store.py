@@ -104,6 +104,17 @@ class Store(Archive):
             (task, envelope.signer, envelope.body["type"], envelope.encode().decode(), at),
         )
 
+    def holds(self, message: Message) -> bool:
+        """Return whether this very envelope was accepted."""
+        task = message.id if isinstance(message, Task) else message.task
+        envelope = message.envelope
+        row = self._db.execute(
+            "SELECT 1 FROM envelopes"
+            " WHERE task = ? AND signer = ? AND type = ? AND envelope = ? LIMIT 1",
+            (task, envelope.signer, envelope.body["type"], envelope.encode().decode()),
+        ).fetchone()
+        return row is not None
+
     def feed(self, cursor: int, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` accepted envelopes after `cursor`, each with its own cursor."""
         return self._db.execute(

@@ -725,6 +725,39 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     life.disk.close()
 
 
+def test_votes_that_are_known_rebuild_no_ended_task(
+    net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's feed begins with all that was ever said: none of it may cost more than a look."""
+    life = Life(net)
+    task = cast.task(net, deadline=60)
+    one, two = others(net, task)
+    life.hear(task)
+    life.until(2)
+    for peer in (one, two):
+        life.hear(cast.commit(net, task, peer))
+    commits = commits_of(life, task, one, two)
+    life.hear(cast.reveal(net, task, one, commits))
+    life.until(30)
+    assert life.state(task) is State.AGREED
+    life.restart()
+    read: list[str] = []
+    entries = Store.entries
+
+    def counted(store: Store, of: str) -> Any:
+        read.append(of)
+        return entries(store, of)
+
+    monkeypatch.setattr(Store, "entries", counted)
+    journal = len(life.store.feed(0, 1000))
+    life.hear(cast.commit(net, task, one))
+    life.hear(cast.reveal(net, task, one, commits))
+    assert not read
+    assert len(life.store.feed(0, 1000)) == journal
+    life.hear(cast.reveal(net, task, two, commits))
+    assert read == [task.id]
+
+
 def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None:
     """Long before their deadlines: a thousand quick tasks must not close a node for an hour."""
     life = Life(net, max_open=2)
