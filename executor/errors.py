@@ -1,11 +1,15 @@
 """The ways in which a job can end without a result."""
 
+import re
 from typing import Literal
 
 Reason = Literal[
     "busy", "out-of-memory", "timeout", "worker-died", "model-missing", "input-missing"
 ]
 Code = Literal["input-undecodable", "generation-rejected", "non-finite-output", "no-notes"]
+
+DETAIL = 256  # characters of a detail in a trace (specification, section 4)
+FOLDERS = re.compile(r"(?<![\w/])/(?:[^\s/:'\"]+/)+")  # of an absolute path
 
 EXHAUSTED = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
 
@@ -23,7 +27,10 @@ class Abstained(Exception):
 
 
 class Failed(Exception):
-    """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4)."""
+    """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4).
+
+    `detail` goes into the trace, as `told` makes it, and is not compared.
+    """
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
@@ -37,6 +44,16 @@ class ModelRefused(Exception):
 
 class ProfileViolated(Exception):
     """The process does not compute under the numeric profile; the message says where it differs."""
+
+
+def told(detail: str) -> str:
+    """A detail as others may read it: one line of printable characters, at most `DETAIL` of them.
+
+    Of a path only its last part stays: where things lie on this machine is nobody's business.
+    """
+    named = FOLDERS.sub("", detail)
+    printable = "".join(c if c.isprintable() else " " for c in named)
+    return " ".join(printable.split())[:DETAIL].rstrip()
 
 
 def exhausted(error: BaseException) -> bool:

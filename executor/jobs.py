@@ -12,7 +12,7 @@ class ModelRef:
     id: str
     revision: str
     digest: str
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,11 @@ def decoded(path: Path, seconds: float = SECONDS) -> "tuple[Mono, int]":
             with soundfile.SoundFile(file) as sound:
                 return mixed(sound, seconds), int(sound.samplerate)
         except soundfile.SoundFileError as error:
-            raise Failed("input-undecodable", str(error)) from error
+            # All of the message would name the file, which here is a copy under a random name.
+            named = isinstance(error, soundfile.LibsndfileError)
+            raise Failed(
+                "input-undecodable", error.error_string if named else str(error)
+            ) from error
 
 
 def mixed(sound: Any, seconds: float) -> "Mono":

@@ -227,7 +227,10 @@ def refuse_json(path: Path, names: set[str]) -> None:
         if key in CLASSES and not plain(value):
             raise ModelRefused(f"{path.name} names code in {key}: {value!r:.80}")
         if key == "weight_map" and indexed:
-            if not (isinstance(value, dict) and names.issuperset(value.values())):
+            if not (
+                isinstance(value, dict)
+                and all(isinstance(named, str) and named in names for named in value.values())
+            ):
                 raise ModelRefused(f"{path.name} names a file that is not in the folder")
         elif key.endswith("_file") and key not in STALE and outside(value, names):
             raise ModelRefused(f"{path.name} names another file in {key}: {value!r:.80}")

@@ -15,6 +15,7 @@ from typing import Any
 from executor.errors import ModelRefused
 
 HEADER_LIMIT = 16_777_216  # bytes; a thousand tensors take about 0.1 MB
+DIMENSIONS, LONGEST = 64, 2**63  # as many, and so long, as PyTorch's tensors can be
 SIZES: Mapping[str, int] = MappingProxyType(
     {
         **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1),
@@ -82,10 +83,15 @@ def span(path: Path, name: str, entry: object) -> tuple[str, int, int]:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(first), int(end)]}:
             if dtype not in SIZES:
                 raise ModelRefused(f"{path.name}: {name} is of an unknown dtype, {dtype!r:.20}")
-            counts = all(type(length) is int and length >= 0 for length in shape)
-            if counts and first >= 0 and end - first == math.prod(shape) * SIZES[dtype]:
+            if counted(shape) and first >= 0 and end - first == math.prod(shape) * SIZES[dtype]:
                 return dtype, first, end
     raise ModelRefused(f"{path.name}: the header lies about {name!r:.80}")
+
+
+def counted(shape: list[object]) -> bool:
+    """Whether a shape is one that any tensor has: a header may hold a million digits of it."""
+    few = len(shape) <= DIMENSIONS
+    return few and all(type(length) is int and 0 <= length < LONGEST for length in shape)
 
 
 def contiguous(path: Path, found: Spans, start: int, size: int) -> None:

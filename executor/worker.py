@@ -17,17 +17,29 @@ import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
 from executor import fingerprint, outputs, profile, runtime, sandbox, selftest
-from executor.errors import Abstained, Failed, ModelRefused, ProfileViolated, exhausted
-from executor.models import EMBEDDED, SHIPPED, ModelFolders
+from executor.described import own_dtype
+from executor.errors import (
+    Abstained,
+    Failed,
+    ModelRefused,
+    ProfileViolated,
+    exhausted,
+    told,
+)
+from executor.models import EMBEDDED, SHIPPED, ModelFolders, configuration
+
+if TYPE_CHECKING:
+    from executor.tasks.watching import Told
 
 KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
 STEP = 0.01  # smallest change of progress that is told
+EVERY = 0.05  # seconds between tellings: each wakes the parent, up to 0.3 ms taken from computing
 
 Message = dict[str, Any]
 
@@ -47,7 +59,7 @@ class Worker:
         self._key: tuple[object, ...] = ()
         self._loaded: Any = None
         self._runtime: dict[str, object] = {}
-        self._told = -1.0
+        self._told, self._told_at = -1.0, 0.0
 
     def ready(self) -> Message:
         """Fix the profile, import what computes, run the self-test."""
@@ -75,38 +87,43 @@ class Worker:
             raise Abstained("model-missing", f"no executor for {order['task_kind']}")
         check(order)
         started = time.monotonic()
-        self._told = -1.0
-        tokens: list[list[str]] = []
+        self._told, self._told_at = -1.0, 0.0
+        tokens: list[Told] = []
+        why: dict[str, object] = {}
         try:
             made, tokens = self._generated(self._load(order), order)
             entries = outputs.write(made, Path(order["stem"]))
             outcome: dict[str, object] = {"result": {"outputs": entries}}
         except Failed as failure:
             outcome = {"error": failure.code}
+            detail = told(failure.detail)
+            why = {"detail": detail} if detail else {}
         trace = {
             "runtime": self._runtime,
             "weights": order["model"]["digest"],
-            "tokens": tokens,
+            "tokens": [list(each.digests) for each in tokens],
+            "steps": [list(each.steps) for each in tokens],
             "seconds": round(time.monotonic() - started, 3),
+            **why,
         }
         return {"kind": "done", "outcome": outcome, "trace": bounded(trace)}
 
     def _generated(
         self, loaded: Any, order: Message
-    ) -> tuple[Iterable[outputs.Output], list[list[str]]]:
-        """What a job made, and the token digests of each; nothing can fail after this."""
+    ) -> "tuple[Iterable[outputs.Output], list[Told]]":
+        """What a job made, and what is told of the tokens; nothing can fail after this."""
         if order["task_kind"] == POP2PIANO:
             from executor.tasks import pop2piano
 
             paths = [Path(path) for path in order["inputs"]]
             covers = pop2piano.covers(loaded, order["args"], paths, self._progress)
             made = outputs.covers([cover.notes for cover in covers])
-            return made, [list(cover.tokens) for cover in covers]
+            return made, [cover.tokens for cover in covers]
         from executor.tasks import text_to_music
 
         sounds = text_to_music.sounds(loaded, order["args"], self._progress)
         waveforms = [(fingerprint.waveform(sound.audio), sound.sampling_rate) for sound in sounds]
-        return [outputs.waveform(*each) for each in waveforms], [list(s.tokens) for s in sounds]
+        return [outputs.waveform(*each) for each in waveforms], [sound.tokens for sound in sounds]
 
     def _load(self, order: Message) -> Any:
         model, args = order["model"], order["args"]
@@ -114,8 +131,9 @@ class Worker:
         if where := self._folders.not_a_number(folder):
             raise Failed("non-finite-output", f"NaN in {where}")
         try:
-            precision = (args.get("dtype") or "auto", args.get("quantize_bits"))
-            return self._warm(order["task_kind"], folder, model["digest"], *precision)
+            dtype = precision(folder, args.get("dtype"))
+            bits = args.get("quantize_bits")
+            return self._warm(order["task_kind"], folder, model["digest"], dtype, bits)
         except ModelRefused as refusal:
             raise Abstained("model-missing", str(refusal)) from refusal
 
@@ -147,8 +165,9 @@ class Worker:
         return str(described["sha256"])
 
     def _progress(self, share: float) -> None:
-        if share - self._told >= STEP or share == 1.0:
-            self._told = share
+        now = time.monotonic()
+        if share == 1.0 or (share - self._told >= STEP and now - self._told_at >= EVERY):
+            self._told, self._told_at = share, now
             send(self._connection, {"kind": "progress", "share": share})
 
 
@@ -163,6 +182,13 @@ def loader(kind: str, device: profile.Device) -> Callable[[Path, str, int | None
     return lambda folder, dtype, bits: text_to_music.load(folder, dtype, bits, device)
 
 
+def precision(folder: Path, dtype: str | None) -> str:
+    """What a model is loaded in, by torch's name: of "auto" and null the model's own."""
+    if dtype in (None, "auto"):
+        return own_dtype(configuration(folder, "config.json"))
+    return str(dtype)
+
+
 def check(order: Message) -> None:
     """Raise `Abstained("input-missing")` unless the inputs are those that the args name."""
     named = [audio["sha256"] for audio in order["args"].get("audio", ())]
@@ -175,11 +201,18 @@ def check(order: Message) -> None:
 
 
 def bounded(trace: dict[str, Any]) -> dict[str, Any]:
-    """The trace within its limit: of a long generation the first token digests are kept."""
+    """The trace within its limit: of a long generation the first steps, then digests, are kept."""
     while len(rfc8785.dumps(trace)) > TRACE_LIMIT:
-        shorter = [blocks[: len(blocks) // 2] for blocks in trace["tokens"]]
-        trace = {**trace, "tokens": shorter, "tokens_complete": False}
+        if any(trace["steps"]):
+            trace = {**trace, "steps": halved(trace["steps"])}
+        else:
+            trace = {**trace, "tokens": halved(trace["tokens"]), "tokens_complete": False}
     return trace
+
+
+def halved(sequences: list[list[str]]) -> list[list[str]]:
+    """The first half of each sequence's blocks."""
+    return [blocks[: len(blocks) // 2] for blocks in sequences]
 
 
 def send(connection: "Connection[Any, Any]", message: Message) -> None:

@@ -2,7 +2,9 @@
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,12 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from executor.errors import Abstained
 from executor.models import SHIPPED, ModelFolders
 from executor.pool import Pool
+from node.archive import DATABASE
 from node.blobs import Blobs
 from node.clock import SystemClock
 from node.config import Settings
 from node.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
 from node.execution import Executor
+from node.limits import Limits
 from node.store import open_store
 from node.transport.libp2p import Libp2pTransport
 from node.worker import NoWorker, Worker
@@ -47,20 +51,34 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     """
     network = read_network(settings.network)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    store = open_store(settings.data_dir / "node.sqlite", network.id)
+    store = open_store(settings.data_dir / DATABASE, network.id)
     clock = SystemClock()
+    counts: Counter[str] = Counter()
+    burdens: dict[str, float] = {}
+    limits = Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
     folders = [*settings.models_dir, SHIPPED]
     parts = Parts(
         Coordinator(network, key, store, clock, secrets.token_bytes),
         store,
         Blobs(settings.data_dir / "blobs"),
-        Libp2pTransport(key.private_bytes_raw(), settings.listen, settings.announce),
+        Libp2pTransport(
+            key.private_bytes_raw(), settings.listen, settings.announce, limits, counts, burdens
+        ),
         alter(_executor(settings, network, peer_of(key), folders)),
         clock,
         random.Random(),  # noqa: S311  # spreads dialling in time, decides nothing
+        counts,
+        burdens,
     )
     options = Options(
-        settings.peers, settings.feed_seconds, settings.max_queue, _present(network, folders)
+        settings.peers,
+        settings.feed_seconds,
+        settings.max_queue,
+        frozenset(settings.submitters),
+        settings.requester_tasks,
+        _present(network, folders),
+        limits,
+        settings.blob_days * 86_400,
     )
     return Node(parts, options)
 

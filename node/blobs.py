@@ -113,6 +113,23 @@ class Blobs:
         """Remove the blob, if it is here; who has it open can read on."""
         self.path(sha256).unlink(missing_ok=True)
 
+    def renew(self, sha256: str) -> bool:
+        """Return whether the blob is here; if so, let its time in `expire` begin anew."""
+        try:
+            os.utime(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def expire(self, before: float) -> int:
+        """Remove the blobs kept or renewed before that Unix time; return how many they were."""
+        with os.scandir(self._root) as entries:
+            blobs = [entry for entry in entries if _NAME.match(entry.name)]
+            old = [entry.name for entry in blobs if entry.stat().st_mtime < before]
+        for name in old:
+            self.delete(name)
+        return len(old)
+
     def total_size(self) -> int:
         """Bytes of all blobs together."""
         with os.scandir(self._root) as entries:

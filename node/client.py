@@ -27,8 +27,9 @@ from node.audio import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.fetching import fetch
 from node.links import keep_connected, peer_in
-from node.outputs import blobs_of, outputs_of
+from node.outputs import Blob, blobs_of, outputs_of
 from node.requests import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
+from node.seconds import timed
 from node.tracking import NoAgreement, Sighting, Tracking
 from node.transport.base import Stream, Transport, Verdict
 from node.version import AGENT
@@ -61,11 +62,16 @@ class TaskRejected(Exception):
 
 
 class GenerationFailed(Exception):
-    """The network agrees, with a certificate, that the task has no result; `code` says why."""
+    """The network agrees, with a certificate, that the task has no result; `code` says why.
+
+    `details` are the signers' own words for it, each once; they are not part of the agreement.
+    """
 
     def __init__(self, code: str, certificate: Certificate) -> None:
         super().__init__(f"the members agree that the task fails: {code}")
         self.code, self.certificate = code, certificate
+        said = [vote.failure[1] for vote in certificate.votes]
+        self.details = tuple(dict.fromkeys(detail for detail in said if detail is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,17 +204,21 @@ class Client:
         args: Document,
         *,
         audio: Sequence[Path | bytes] = (),
+        seconds: float | None = None,
         compute_class: str | None = None,
         deadline: int | None = None,
     ) -> Submission:
         """Sign a task and hand it, with its input files, to ready nodes.
 
         `args` as the kind's schema says; `audio` gives the files (or their bytes) of a pop2piano
-        task, whose `args` need not name them then; `deadline` in seconds; `compute_class` may be
-        left out where the network has one. Raises OSError for a file, Rejected if the task is not
-        valid for the network document, TaskRejected if the nodes refuse it all the same, NoNode if
-        none is ready.
+        task, whose `args` need not name them then; `seconds` of audio stand for max_new_tokens;
+        `deadline` in seconds; `compute_class` may be left out where the network has one. Raises
+        OSError for a file, ValueError for `seconds` that no tokens give, Rejected if the task is
+        not valid for the network document, TaskRejected if the nodes refuse it all the same, NoNode
+        if none is ready.
         """
+        if seconds is not None:
+            args = timed(self.network, args, seconds)
         blobs = [
             a if isinstance(a, bytes) else await asyncio.to_thread(a.read_bytes) for a in audio
         ]
@@ -298,14 +308,25 @@ class Client:
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
-            peers = sorted(self.transport.peers(), key=lambda p: p not in certificate.signers)
-            payload = bytearray()
-            await fetch(self.transport, peers, blob, payload.extend)
+            payload = await self.blob(blob, certificate.signers)
             if output["media"] == MIDI:
-                scores.append(bytes(payload))
+                scores.append(payload)
             else:
-                waveforms.append(waveform_of(bytes(payload), output))
+                waveforms.append(waveform_of(payload, output))
         return Result(tuple(waveforms), certificate, tuple(scores))
+
+    async def blob(self, blob: Blob, holders: Sequence[str]) -> bytes:
+        """Fetch the bytes that a manifest names, from `holders` first, and return them, checked.
+
+        Raises Unavailable if no peer serves them, and Misbehaved for more than the network allows.
+        """
+        most = self.network.parameters.max_output_bytes
+        if blob.size > most:
+            raise Misbehaved(f"an output of {blob.size} bytes, the network allows {most}")
+        peers = sorted(self.transport.peers(), key=lambda p: p not in holders)
+        payload = bytearray()
+        await fetch(self.transport, peers, blob, payload.extend)
+        return bytes(payload)
 
     def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
         size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes

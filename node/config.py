@@ -37,6 +37,20 @@ class Settings:
     peers: tuple[str, ...]
     max_queue: int
     feed_seconds: float
+    blob_days: float
+    submitters: tuple[str, ...]
+    requester_tasks: int
+    max_connections: int
+    address_connections: int
+    peer_connections: int
+    peer_messages: float
+    peer_bytes: int
+    peer_streams: float
+    peer_submissions: float
+    ban_points: float
+    ban_seconds: float
+    idle_seconds: float
+    reader_bytes: int
     log_level: str
     log_format: str
 
@@ -114,12 +128,115 @@ def describe() -> tuple[Setting, ...]:
             "5",
             _number(0.05, 3600),
         ),
+        Setting(
+            "blob_days",
+            "Days that audio is kept, this node's own that others outvoted too; votes, "
+            "certificates and evidence are kept for ever.",
+            "30",
+            _number(1, 36_500),
+        ),
+        Setting(
+            "submitters",
+            "Peer ids whose tasks this node takes and executes; none named means anyone's, which "
+            "suits a testnet.",
+            (),
+            _peers,
+        ),
+        Setting(
+            "requester_tasks",
+            "Tasks of one requester that this node takes in an hour, 0 for any number; of use "
+            "with submitters, as keys are free.",
+            "0",
+            _whole(0, 1_000_000),
+        ),
+        *_limits(),
         Setting("log_level", "The least weighty messages to log.", "info", _choice(levels)),
         Setting(
             "log_format",
             "How to log: auto is pretty on a terminal and json elsewhere.",
             "auto",
             _choice(("auto", "pretty", "json")),
+        ),
+    )
+
+
+def _limits() -> tuple[Setting, ...]:
+    """What peers may cost this node; the defaults are those of `node.limits.Limits`."""
+    return (
+        Setting(
+            "max_connections",
+            "Connections at a time; with other files they must stay below the process's limit "
+            "of descriptors, usually 1,024.",
+            "300",
+            _whole(4, 100_000),
+        ),
+        Setting(
+            "address_connections",
+            "Of these from one address, or IPv6 /64, for keys are free: a laboratory behind one "
+            "router. Loopback may have half of all.",
+            "32",
+            _whole(1, 100_000),
+        ),
+        Setting(
+            "peer_connections",
+            "Of these from one peer: it needs one, for a moment a second when both sides dial.",
+            "4",
+            _whole(1, 100),
+        ),
+        Setting(
+            "peer_messages",
+            "Gossip messages a second read from one address (on loopback: peer), of which each "
+            "costs about 1 ms; ten seconds' worth may come at once.",
+            "100",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "peer_bytes",
+            "Bytes a second read from one address (on loopback: peer), where a frame counts as "
+            "32 KiB besides, and as many written to it: a sixth of a processor each.",
+            str(32 * 1024 * 1024),
+            _whole(65_536, 999_999_999),
+        ),
+        Setting(
+            "peer_streams",
+            "Streams a second opened from one address (on loopback: peer), of which each costs "
+            "about 2 ms; ten seconds' worth may come at once.",
+            "100",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "peer_submissions",
+            "Tasks a minute submitted or gossiped from one address (on loopback: peer), of which "
+            "each costs about 20 ms; ten seconds' worth may come at once.",
+            "600",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "ban_points",
+            "Messages that no honest peer sends, after which a peer is banned; one is forgiven "
+            "every ten seconds.",
+            "20",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "ban_seconds",
+            "How long a peer is banned: an attacker waits, a repaired peer is let in again.",
+            "300",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "idle_seconds",
+            "After so long without a request, a peer that dialled this node is cut off; nodes ask "
+            "for feeds every few seconds.",
+            "600",
+            _number(1, 1e6),
+        ),
+        Setting(
+            "reader_bytes",
+            "Bytes a second that a reader must take, or it is cut off: 128 MiB in under five "
+            "hours.",
+            "8192",
+            _whole(1, 999_999_999),
         ),
     )
 
@@ -138,7 +255,7 @@ def load(
     if unknown := sorted((set(flags) | set(file)) - names):
         where = toml_path if unknown[0] in file else "the command line"
         known = ", ".join(setting.name for setting in settings)
-        raise ConfigError(f"{where}: {unknown[0]!r} is no setting; known are {known}")
+        raise ConfigError(f"{where}: {unknown[0]!r:.64} is no setting; known are {known}")
     found: dict[str, object] = {}
     for setting in settings:
         value, where, folder = _pick(setting, flags, environ, file, toml_path)
@@ -147,7 +264,7 @@ def load(
         try:
             found[setting.name] = setting.parse(value, folder)
         except ValueError as error:
-            raise ConfigError(f"{setting.name} (from {where}): {value!r} {error}") from None
+            raise ConfigError(f"{setting.name} (from {where}): {value!r:.200} {error}") from None
     return Settings(**found)  # type: ignore[arg-type]  # each of the type that its parser gives
 
 
@@ -180,7 +297,7 @@ def _read(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path}: is no TOML file: {error}") from None
 
 
@@ -209,6 +326,14 @@ def _addresses(
         return value if one else tuple(entries)
 
     return parse
+
+
+def _peers(value: object, _: Path) -> tuple[str, ...]:
+    entries = tuple(str(entry) for entry in _entries(value, ","))
+    for entry in entries:
+        if re.fullmatch(_PEER, entry) is None:
+            raise ValueError(f"holds {entry!r:.100}, which is no peer id (12D3KooW...)")
+    return entries
 
 
 def _entries(value: object, separator: str) -> list[object]:

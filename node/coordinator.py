@@ -16,9 +16,10 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.clock import Clock
+from node.standing import conducts
 from node.store import Entry, Store
 from node.transport.base import Verdict
-from protocol import wire
+from protocol import messages, wire
 from protocol.agreement import Agreement
 from protocol.canonical import Document
 from protocol.committee import committees
@@ -140,12 +141,28 @@ class Coordinator:
         return self._take(message)
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
-        """This node's execution of a task gave an outcome."""
+        """This node's execution of a task gave an outcome; one that no reveal can hold is none."""
         agreement, actions = self._known(task)
+        if unfit := self._unfit(agreement.task, outcome, trace):
+            log.error("outcome fits no reveal", task=task, reason=unfit)
+            return actions + self.failed(task, Abstention.WORKER_DIED)
         with self._changing(agreement):
             self._store.put_outcome(task, outcome, trace, self._now())
             effects = agreement.executed(outcome, trace, self._now())
             return actions + self._apply(agreement, effects)
+
+    def _unfit(self, task: Task, outcome: Document, trace: Document) -> str:
+        """Return why no reveal could hold an outcome, "" if one can.
+
+        Asked before it is journalled: later, neither this node nor its next life could go on.
+        """
+        commits = dict.fromkeys(committees(self.network, task)[-1], "0" * 64)
+        body = messages.reveal_body(self.network.id, task.id, 0, outcome, "0" * 64, commits, trace)
+        try:
+            wire.read(sign(body, self._key).encode(), self.network.id)
+        except Rejected as rejected:
+            return str(rejected)
+        return ""
 
     def failed(self, task: str, reason: Abstention) -> list[Action]:
         """This node's execution of a task gave no outcome."""
@@ -185,6 +202,8 @@ class Coordinator:
         """Rebuild a task whose last step could not be written, unless the step was its first."""
         written = self._store.state(task) is not None
         actions = self._reload(task)[1] if written and task not in self._agreements else []
+        if not written:  # it may come again, and is to be judged as if it never had
+            self._expiries.pop(task, None)
         del self._lost[task]
         return actions
 
@@ -231,7 +250,8 @@ class Coordinator:
 
     def _full(self) -> bool:
         held = list(self._agreements.values())  # a copy: `judge` counts on another thread
-        return sum(not agreement.state.terminal for agreement in held) >= self._max_open
+        running = sum(not agreement.state.terminal for agreement in held)
+        return running + len(self._lost) >= self._max_open  # what is lost comes back
 
     # Taking
 
@@ -255,6 +275,8 @@ class Coordinator:
             raise Busy(f"{self._max_open} tasks are open here")
 
     def _take(self, vote: Vote) -> list[Action]:
+        if vote.task not in self._agreements and self._store.holds(vote):
+            return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
         if agreement.judge(vote) is Standing.KNOWN:
             return actions
@@ -328,6 +350,8 @@ class Coordinator:
         try:
             with self._store.transaction():
                 yield
+                if agreement.state.terminal:
+                    self._store.put_conduct(agreement.task.id, conducts(agreement))
         except BaseException:
             self._agreements.pop(agreement.task.id, None)
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS

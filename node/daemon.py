@@ -7,24 +7,29 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import structlog
 
 from executor.jobs import Execution
 from node import requests
+from node.admission import Admission
 from node.blobs import Blobs
 from node.clock import Clock
 from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
 from node.execution import Executions, Executor
 from node.feeds import Feeds
+from node.gate import Gate
 from node.inputs import Inputs
+from node.limits import Limits
 from node.links import keep_connected
 from node.outputs import blobs_of
 from node.relay import Relay
 from node.serving import Serving
+from node.standing import burden
 from node.store import Store
 from node.transport.base import Stream, Transport, Verdict
 from node.version import AGENT
@@ -34,6 +39,10 @@ from protocol.messages import Abstention, Message, Task
 
 log = structlog.get_logger("node")
 
+WEIGH_SECONDS = 60.0  # between counts of all peers' votes: 50 ms after 100,000 tasks
+EXPIRY_SECONDS = 3600.0  # between looks for blobs that are over their time
+COUNTS_SECONDS = 60.0  # between log lines on limits, which come only when a limit was met
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -42,7 +51,11 @@ class Options:
     peers: tuple[str, ...] = ()  # multiaddrs to stay connected with
     feed_seconds: float = 2.0
     max_queue: int = 64
+    submitters: frozenset[str] = frozenset()  # requesters served; none named means anyone
+    requester_tasks: int = 0  # of one requester in an hour; 0 means any number
     models: tuple[str, ...] = ()  # the listed models found on disk
+    limits: Limits = field(default_factory=Limits)
+    blob_seconds: float | None = None  # that blobs are kept; None is for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class Parts:
     executor: Executor
     clock: Clock
     dice: random.Random
+    counts: Counter[str] = field(default_factory=Counter)  # how often a limit was met
+    burdens: dict[str, float] = field(default_factory=dict)  # of peers, by what they have voted
 
 
 class Node:
@@ -74,7 +89,10 @@ class Node:
             options.max_queue,
             inputs.obtain,
         )
-        self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs)
+        now = parts.clock.now
+        self._admission = Admission(options.submitters, options.requester_tasks, now)
+        gate = Gate(self._admission, options.limits.peer_submissions, now, parts.counts)
+        self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs, gate)
         self._feeds = Feeds(
             parts.transport, parts.coordinator, parts.store, options.feed_seconds, self.act
         )
@@ -99,10 +117,14 @@ class Node:
                 group.create_task(self._executions.work())
                 group.create_task(self._publish())
                 group.create_task(self._tick())
+                group.create_task(self._tell_counts())
+                group.create_task(self._expire())
+                group.create_task(self._weigh())
                 group.create_task(
                     keep_connected(self._transport, self._options.peers, self._parts.dice)
                 )
         finally:
+            log.info("limits", **self.counts)
             self._feeds.close()
             await self._transport.stop()
             await self._parts.executor.close()
@@ -117,13 +139,23 @@ class Node:
             match action:
                 case Publish(message):
                     self._outbox.put_nowait(message)
-                case Run():
-                    self._executions.add(action)
+                case Run(task):
+                    self._execute(action, task)
                 case Stop(task):
                     self._executions.remove(task)
                     self._progress.pop(task, None)
                 case Notify(task):
                     self._changed(task)
+
+    def _execute(self, run: Run, task: Task) -> None:
+        """Queue a task, or abstain for a requester whom others may serve."""
+        unserved = self._admission.decide(task)
+        if unserved is None:
+            self._executions.add(run)
+            return
+        self._parts.counts["tasks-unserved"] += 1
+        log.info("task not served", task=task.id, reason=unserved.reason, detail=str(unserved))
+        self.failed(task, Abstention.BUSY)
 
     async def _publish(self) -> None:
         tasks, votes = self._topics
@@ -141,6 +173,40 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):  # 3.11's wait_for may swallow a cancellation
                     await self._timetable.wait()
+
+    async def _weigh(self) -> None:
+        """Tell the transport, now and every minute, whom what it has voted makes suspect."""
+        while True:
+            try:
+                found = self._parts.store.standings()
+                self._parts.burdens.update({peer: burden(each) for peer, each in found.items()})
+            except sqlite3.Error as error:
+                log.error("the store failed", error=str(error))
+            await asyncio.sleep(WEIGH_SECONDS)
+
+    async def _expire(self) -> None:
+        """Remove the blobs that are over their time, now and every hour."""
+        while self._options.blob_seconds is not None:
+            before = self._parts.clock.now() - self._options.blob_seconds
+            try:
+                if count := await asyncio.to_thread(self._parts.blobs.expire, before):
+                    log.info("blobs expired", count=count)
+            except OSError as error:
+                log.error("blobs not expired", error=str(error))
+            await asyncio.sleep(EXPIRY_SECONDS)
+
+    async def _tell_counts(self) -> None:
+        told: Mapping[str, int] = {}
+        while True:
+            await asyncio.sleep(COUNTS_SECONDS)
+            if self.counts != told:
+                told = self.counts
+                log.info("limits", **told)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each limit was met since the start, by its name."""
+        return dict(self._parts.counts)
 
     def _guarded(self, step: Callable[[], list[Action]]) -> None:
         """Take a step of the coordinator; a store that fails costs the step, not the node."""
@@ -229,8 +295,11 @@ class Node:
         if sum(blob.size for blob in blobs) > most:  # so it is for every member of the class
             log.warning("output over the network's limit", task=task.id, limit=most)
             outcome, blobs = {"error": "generation-rejected"}, ()
+            detail = f"the outputs have more bytes than the network allows, {most}"
+            # Within its limit: the place of the tokens is needed.
+            trace = {**trace, "tokens": [], "steps": [], "detail": detail}
             for file in execution.files:
-                file.unlink()
+                file.unlink(missing_ok=True)
         try:
             for file, blob in zip(execution.files, blobs, strict=False):
                 await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)

@@ -1,4 +1,4 @@
-"""The tasks that this node executes: one at a time, in the order in which they came.
+"""The tasks that this node executes: one at a time, requesters in turn, each in its own order.
 
 Between the coordinator, which says what to run, and an executor, which runs one job. What comes of
 it goes back as an outcome or an abstention, whatever happened to the job.
@@ -6,6 +6,7 @@ it goes back as an outcome or an abstention, whatever happened to the job.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ class Executions:
         self._network, self._executor, self._sink, self._clock = network, executor, sink, clock
         self._inputs, self._max_queue = inputs, max_queue
         self._waiting: dict[str, Run] = {}
+        self._turns: dict[str, int] = {}  # requesters' last turns, while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
@@ -81,11 +83,25 @@ class Executions:
         """Queue a task; one that is queued or running already stays as it is."""
         if run.task.id in self._waiting or (self._running and self._running[0] == run.task.id):
             return
-        if len(self._waiting) >= self._max_queue:
-            self._sink.failed(run.task, Abstention.BUSY)
-            return
         self._waiting[run.task.id] = run
         self._arrived.set()
+        if len(self._waiting) > self._max_queue:
+            excess = self._last_of_most()
+            del self._waiting[excess.task.id]
+            self._sink.failed(excess.task, Abstention.BUSY)
+
+    def _last_of_most(self) -> Run:
+        """Return what came last from the requester who has most waiting: a flood hurts itself."""
+        waiting = Counter(_requester(run) for run in self._waiting.values())
+        runs = reversed(self._waiting.values())
+        return max(runs, key=lambda run: waiting[_requester(run)])
+
+    def _next(self) -> Run:
+        """Take the first task of the requester whose last turn is longest ago."""
+        run = min(self._waiting.values(), key=lambda run: self._turns.get(_requester(run), 0))
+        del self._waiting[run.task.id]
+        self._turns[_requester(run)] = max(self._turns.values(), default=0) + 1
+        return run
 
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
@@ -99,10 +115,10 @@ class Executions:
         log.info("executor", ready=self.readiness.ok, reasons=list(self.readiness.reasons))
         while True:
             while not self._waiting:
+                self._turns.clear()
                 self._arrived.clear()
                 await self._arrived.wait()
-            run = self._waiting.pop(next(iter(self._waiting)))
-            await self._attend(run)
+            await self._attend(self._next())
 
     async def _attend(self, run: Run) -> None:
         running = asyncio.create_task(self._execute(run))
@@ -141,3 +157,7 @@ class Executions:
         return await self._executor.run(
             job, seconds, lambda fraction: self._sink.progressed(task, fraction)
         )
+
+
+def _requester(run: Run) -> str:
+    return run.task.envelope.signer

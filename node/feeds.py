@@ -26,7 +26,9 @@ _HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch:
+    """One answer to a feed request: what stands in a feed up to a cursor."""
+
     feed: str
     cursor: int
     envelopes: tuple[bytes, ...]
@@ -72,7 +74,7 @@ class Feeds:
                 greeted = greeted or await self._same_network(peer)
                 if not greeted:
                     return
-                await self._read_on(peer)
+                await self.read_on(peer)
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("feed not read", peer=peer, error=str(error))
                 pause *= PATIENCE
@@ -82,7 +84,7 @@ class Feeds:
                 log.exception("a fault of ours in reading a feed", peer=peer)
             await asyncio.sleep(pause)
 
-    async def _read_on(self, peer: str) -> None:
+    async def read_on(self, peer: str) -> None:
         """Read until the end, or until it has brought nothing new for a while."""
         barren = 0
         while barren < BARREN:
@@ -118,11 +120,11 @@ class Feeds:
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
 
-    async def _fetch(self, peer: str, feed: str, cursor: int) -> _Batch:
+    async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
         found = await ask(self._transport, peer, "feed", request)
         envelopes = tuple(canonical(e) for e in found["envelopes"])
-        return _Batch(found["feed"], found["cursor"], envelopes)
+        return Batch(found["feed"], found["cursor"], envelopes)
 
     def _take(self, peer: str, envelope: bytes) -> bool:
         """Take one envelope; return False if it must be asked for again later."""

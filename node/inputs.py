@@ -47,7 +47,7 @@ class Inputs:
 
     async def _obtain(self, named: Input) -> Path:
         for attempt in range(TRIES):
-            if self._blobs.has(named.sha256):
+            if self._blobs.renew(named.sha256):
                 return self._blobs.path(named.sha256)
             if attempt:
                 await asyncio.sleep(PAUSE)
@@ -65,9 +65,12 @@ class Inputs:
             except Unavailable:
                 continue
             size, sha256 = named.size, named.sha256
-            await asyncio.to_thread(
-                self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
-            )
+            try:
+                await asyncio.to_thread(
+                    self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
+                )
+            except OSError as error:  # a full disk, say
+                log.error("input not kept", sha256=sha256, error=str(error))
             return
 
 

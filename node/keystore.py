@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -54,7 +54,7 @@ def load(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
         raise KeyFileError(f"{path} is encrypted: a passphrase is needed")
     try:
         key = load_pem_private_key(pem, passphrase.encode() if locked and passphrase else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         reason = "the passphrase is wrong, or the file damaged" if locked else "it is no PEM key"
         raise KeyFileError(f"{path} cannot be read: {reason}") from None
     if not isinstance(key, Ed25519PrivateKey):

@@ -137,7 +137,11 @@ async def read_document(
 
 async def answer(stream: Stream, document: Document) -> None:
     """Send a zero status and a document."""
-    payload = canonical(document)
+    await answer_encoded(stream, canonical(document))
+
+
+async def answer_encoded(stream: Stream, payload: bytes) -> None:
+    """Send a zero status and a document's JSON."""
     if len(payload) > DOCUMENT_LIMIT:
         raise ValueError(f"an answer of {len(payload)} bytes")
     await stream.write(bytes((Status.OK,)))

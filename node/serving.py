@@ -8,10 +8,12 @@ from typing import Any, Protocol, TypeAlias
 import structlog
 
 from node import inputs, requests
+from node.admission import Unserved
 from node.blobs import BlobRefusedError, Blobs
 from node.coordinator import Busy, Coordinator
 from node.framing import write_frame
-from node.requests import Misbehaved, Status, answer, refuse
+from node.gate import Gate
+from node.requests import Misbehaved, Status, answer, answer_encoded, refuse
 from node.store import Store
 from node.transport.base import Stream, StreamClosed
 from protocol.canonical import Document, canonical
@@ -53,8 +55,11 @@ class Host(Protocol):
 class Serving:
     """Answers requests; one call of `serve` for each inbound stream."""
 
-    def __init__(self, host: Host, coordinator: Coordinator, store: Store, blobs: Blobs) -> None:
+    def __init__(
+        self, host: Host, coordinator: Coordinator, store: Store, blobs: Blobs, gate: Gate
+    ) -> None:
         self._host, self._coordinator, self._store, self._blobs = host, coordinator, store, blobs
+        self._gate = gate
         self._answers: Mapping[str, Handler] = {
             requests.protocol_id("hello"): self._hello,
             requests.protocol_id("submit"): self._submit,
@@ -84,6 +89,9 @@ class Serving:
             await refuse(stream, Status.INVALID, *_why(error))
         except Busy as busy:
             await refuse(stream, Status.BUSY, "busy", str(busy))
+        except Unserved as unserved:
+            status = Status.INVALID if unserved.seconds is None else Status.BUSY
+            await refuse(stream, status, unserved.reason, str(unserved))
         except sqlite3.Error as error:
             log.error("the store failed", error=str(error))
             await refuse(stream, Status.INTERNAL, "store", "this node's store failed")
@@ -92,8 +100,11 @@ class Serving:
         await answer(stream, self._host.greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
+        self._gate.submitting(stream.payer)
         payload = canonical(request["task"])
         task = self._coordinator.examine(payload)
+        if self._store.state(task.id) is None:
+            self._gate.admit(task)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
             raise Rejected(
@@ -101,7 +112,8 @@ class Serving:
             )
         try:
             async with asyncio.timeout(requests.UPLOAD_SECONDS):
-                await inputs.receive(task, stream, self._blobs)
+                with self._gate.uploading(stream.payer):
+                    await inputs.receive(task, stream, self._blobs)
         except BlobRefusedError as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
         self._host.submitted(payload)
@@ -119,23 +131,30 @@ class Serving:
             {
                 "state": str(view.state),
                 "attempt": view.attempt,
-                "envelopes": _fitting(view.envelopes, room),
+                "envelopes": [parse(e, DOCUMENT_LIMIT) for e in _fitting(view.envelopes, room)],
                 "certificate": certificate,
             },
         )
 
     async def _watch(self, request: Mapping[str, Any], stream: Stream) -> None:
-        task, last = request["task"], None
+        task = request["task"]
         if self._store.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
-        await stream.write(bytes((Status.OK,)))
+        with self._gate.watching(stream.payer):
+            await stream.write(bytes((Status.OK,)))
+            await self._tell(task, stream)
+
+    async def _tell(self, task: str, stream: Stream) -> None:
+        """Send a frame for each change, until the task has ended."""
+        last = None
         while True:
-            changed = self._host.changes(task)
             state, frame = self._frame(task)
+            # An event of a task that has ended would be set, and forgotten, by no change.
+            changed = None if state.terminal else self._host.changes(task)
             if frame != last:
                 await write_frame(stream, canonical(frame))
                 last = frame
-            if state.terminal:
+            if changed is None:
                 return
             await changed.wait()
 
@@ -154,32 +173,44 @@ class Serving:
         size = self._blobs.size(sha256)
         if offset > size:
             raise Rejected(Rejection.INVALID_FIELD, f"offset: {offset} is past the end, {size}")
-        with self._blobs.open(sha256, offset) as source:
+        with self._gate.reading(stream.payer), self._blobs.open(sha256, offset) as source:
             await answer(stream, {"size": size})
             while piece := source.read(requests.PIECE):
                 await stream.write(piece)
 
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
-        known = request["feed"] == self._store.feed_id
-        cursor = request["cursor"] if known else 0
-        rows = self._store.feed(cursor, min(request["limit"], FEED_MOST))
-        envelopes = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
-        if envelopes:
-            cursor = rows[len(envelopes) - 1][0]
-        await answer(
-            stream, {"feed": self._store.feed_id, "cursor": cursor, "envelopes": envelopes}
-        )
+        # Parsing and writing the envelopes again would take a hundred times as long.
+        parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
+        with self._gate.asking(stream.payer):
+            feed, cursor, texts = feed_page(
+                self._store, request["feed"], request["cursor"], request["limit"]
+            )
+            await answer_encoded(stream, parts % (cursor, b",".join(texts), feed.encode()))
 
 
-def _fitting(envelopes: list[str], room: int) -> list[Any]:
-    """Return the first envelopes, parsed, whose texts come to at most `room` bytes."""
+def feed_page(
+    store: Store, feed: str, cursor: int, limit: int
+) -> tuple[str, int, tuple[bytes, ...]]:
+    """Return this node's feed, the cursor after a page of it, and the page's envelopes.
+
+    The page starts after `cursor`, or at the beginning if `feed` is another store's.
+    """
+    start = cursor if feed == store.feed_id else 0
+    rows = store.feed(start, min(limit, FEED_MOST))
+    texts = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
+    return store.feed_id, rows[len(texts) - 1][0] if texts else start, texts
+
+
+def _fitting(envelopes: list[str], room: int) -> tuple[bytes, ...]:
+    """Return the first envelopes that come to at most `room` bytes, commas included."""
     fitting = []
     for text in envelopes:
-        room -= len(text.encode()) + 1
+        encoded = text.encode()
+        room -= len(encoded) + 1
         if room < 0:
             break
-        fitting.append(parse(text.encode(), DOCUMENT_LIMIT))
-    return fitting
+        fitting.append(encoded)
+    return tuple(fitting)
 
 
 def _why(error: Misbehaved | Rejected) -> tuple[str, str]:

@@ -6,63 +6,24 @@ task. A write that was committed survives a power cut (`synchronous=FULL`).
 """
 
 import contextlib
-import fcntl
-import io
 import json
-import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
+from node.archive import Archive
+from node.database import check_there, locked, prepare, told, transaction
+from node.migration import StoreError as StoreError
 from node.outputs import Blob, blobs_of
+from node.standing import Conduct
+from node.watermark import Watermark
 from protocol.canonical import Document, canonical
 from protocol.certificate import Certificate
 from protocol.effects import State
 from protocol.evidence import Evidence
 from protocol.messages import Message, Task
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE envelopes (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    task TEXT NOT NULL, signer TEXT NOT NULL, type TEXT NOT NULL,
-    envelope TEXT NOT NULL, at REAL NOT NULL
-) STRICT;
-CREATE INDEX envelopes_by_task ON envelopes (task, seq);
-CREATE TABLE tasks (
-    id TEXT PRIMARY KEY, state TEXT NOT NULL, attempt INTEGER NOT NULL, ended INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX tasks_open ON tasks (ended, id);
-CREATE TABLE salts (
-    task TEXT NOT NULL, attempt INTEGER NOT NULL, salt TEXT NOT NULL, PRIMARY KEY (task, attempt)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE outcomes (
-    task TEXT PRIMARY KEY, outcome TEXT NOT NULL, trace TEXT NOT NULL,
-    after INTEGER NOT NULL, at REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE certificates (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, outcome TEXT NOT NULL,
-    document TEXT NOT NULL, UNIQUE (task, outcome)
-) STRICT;
-CREATE TABLE outputs (
-    sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE evidence (
-    id TEXT PRIMARY KEY, signer TEXT NOT NULL, task TEXT NOT NULL, document TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE cursors (
-    peer TEXT PRIMARY KEY, feed TEXT NOT NULL, cursor INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
-
-
-class StoreError(Exception):
-    """The store cannot be used; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,39 +55,43 @@ class Entry:
     at: float
 
 
-class Store:
+class Store(Archive):
     """One node's database. Used from one thread; all times are Unix seconds."""
 
     def __init__(
-        self, connection: sqlite3.Connection, network: str, lock: BinaryIO | None = None
+        self,
+        connection: sqlite3.Connection,
+        network: str,
+        mark: Watermark | None = None,
+        held: contextlib.ExitStack | None = None,
     ) -> None:
-        """Take over an open connection in autocommit mode, and its lock, as from `open_store`."""
-        self._db, self._lock = connection, lock
-        _prepare(connection, network)
+        """Take over an open connection in autocommit mode, and what is held as long as it is.
+
+        Raises StoreError, OSError or sqlite3.Error.
+        """
+        super().__init__(connection)
+        self._mark, self._held = mark, held
+        prepare(connection, network, new=mark is None or not mark.known)
         self.feed_id = self._about("feed")
+        (self._steps,) = connection.execute("SELECT steps FROM progress").fetchone()
+        if mark is not None:
+            mark.require(self.feed_id, self._steps)
 
     def close(self) -> None:
         """Close the database; committed writes are safe without it."""
         self._db.close()
-        if self._lock is not None:
-            self._lock.close()
+        if self._held is not None:
+            self._held.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make what is written inside one durable step: all of it, or on an error nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+            self._db.execute("UPDATE progress SET steps = ?", (self._steps + 1,))
+        self._steps += 1
+        if self._mark is not None:
+            self._mark.reached(self.feed_id, self._steps)
 
     # Envelopes: the feed and the journal
 
@@ -138,6 +103,17 @@ class Store:
             "INSERT INTO envelopes (task, signer, type, envelope, at) VALUES (?, ?, ?, ?, ?)",
             (task, envelope.signer, envelope.body["type"], envelope.encode().decode(), at),
         )
+
+    def holds(self, message: Message) -> bool:
+        """Return whether this very envelope was accepted."""
+        task = message.id if isinstance(message, Task) else message.task
+        envelope = message.envelope
+        row = self._db.execute(
+            "SELECT 1 FROM envelopes"
+            " WHERE task = ? AND signer = ? AND type = ? AND envelope = ? LIMIT 1",
+            (task, envelope.signer, envelope.body["type"], envelope.encode().decode()),
+        ).fetchone()
+        return row is not None
 
     def feed(self, cursor: int, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` accepted envelopes after `cursor`, each with its own cursor."""
@@ -244,10 +220,13 @@ class Store:
             (evidence.id, evidence.signer, evidence.task, evidence.encode().decode()),
         )
 
-    def evidence(self) -> list[Document]:
-        """Return all evidence."""
-        rows = self._db.execute("SELECT document FROM evidence ORDER BY id")
-        return [json.loads(text) for (text,) in rows]
+    def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, Conduct]]) -> None:
+        """Record what each (attempt, peer) of a task did, in place of what was recorded before."""
+        self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
+        for attempt, peer, conduct in conducts:
+            self._db.execute(
+                "INSERT INTO conduct VALUES (?, ?, ?, ?)", (task, attempt, peer, conduct)
+            )
 
     # How far other nodes' feeds were read
 
@@ -267,65 +246,27 @@ class Store:
         return str(value)
 
 
-def open_store(path: Path | str, network: str) -> Store:
-    """Open or create the database at `path` for one network. Raises StoreError."""
-    with contextlib.ExitStack() as undo:
-        try:
-            lock = undo.enter_context(_locked(path))
-            connection = sqlite3.connect(path, isolation_level=None, timeout=5)
-            undo.callback(connection.close)
-            store = Store(connection, network, lock)
-        except (sqlite3.Error, StoreError, OSError) as error:
-            raise StoreError(f"the database {path} cannot be used: {error}") from error
-        undo.pop_all()
-        return store
+def open_store(path: Path | str, network: str, patience: float = 5.0) -> Store:
+    """Open, create or bring up to date the database at `path` for one network.
 
-
-def _locked(path: Path | str) -> BinaryIO:
-    """Take the folder for this process: a second node on it would sign with the same key.
-
-    The lock goes with the file that is returned, when it is closed or the process ends.
+    It is checked whole, and against its watermark. Another program's lock is waited for
+    `patience` seconds. Raises StoreError, saying what to do.
     """
     if str(path) == ":memory:":
-        return io.BytesIO()
-    file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held as long as the store
+        return Store(sqlite3.connect(path, isolation_level=None), network)
+    held = contextlib.ExitStack()
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StoreError("another node is running on this data folder") from None
-    return file
-
-
-def _prepare(db: sqlite3.Connection, network: str) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the database has schema {version}, this software knows {SCHEMA_VERSION}: "
-            "it was written by a newer version; run that one"
-        )
-    if version == 0:
-        _create(db, network)
-    about = dict(db.execute("SELECT name, value FROM about").fetchall())
-    kept = about.get("network")
-    if kept is None or "feed" not in about:
-        raise StoreError("the database is damaged: it does not say what it is for")
-    if kept != network:
-        raise StoreError(
-            f"the database belongs to network {kept}, not {network}: choose another data folder"
-        )
-
-
-def _create(db: sqlite3.Connection, network: str) -> None:
-    rows: dict[str, Any] = {"network": network, "feed": secrets.token_hex(16)}
-    db.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.split(";"):
-        db.execute(statement)
-    db.executemany("INSERT INTO about VALUES (?, ?)", rows.items())
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    db.execute("COMMIT")
+        held.callback(locked(Path(path)).close)
+        mark = Watermark(Path(f"{path}.mark"))
+        held.callback(mark.close)
+        if mark.known:
+            check_there(Path(path))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=patience)
+        held.callback(connection.close)
+        return Store(connection, network, mark, held)
+    except (sqlite3.Error, StoreError, OSError) as error:
+        held.close()
+        raise StoreError(f"the database {path} cannot be used: {told(error)}") from error
 
 
 def _text(document: Document) -> str:

@@ -23,6 +23,7 @@ from protocol.effects import Certified, State
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstain, Reveal, Task
 from protocol.network import Network
+from protocol.round import Round
 
 log = structlog.get_logger("tracking")
 
@@ -44,12 +45,17 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """How one committee member voted in one attempt: an outcome digest, or why it abstained."""
+    """How one committee member voted in one attempt: an outcome digest, or why it abstained.
+
+    Of an outcome that is an error, `error` is its code and `detail` what the member says of it.
+    """
 
     peer: str
     attempt: int
     outcome: str | None
     abstained: str | None
+    error: str | None = None
+    detail: str | None = None
 
 
 class NoAgreement(Exception):
@@ -84,6 +90,11 @@ class Tracking:
     def task(self) -> Task | None:
         """The task itself, once any node has shown it."""
         return None if self._observer is None else self._observer.task
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The votes of each attempt, as far as any node has shown them."""
+        return () if self._observer is None else self._observer.rounds
 
     @property
     def committee(self) -> tuple[str, ...]:
@@ -136,6 +147,12 @@ class Tracking:
         peers = sorted(self._transport.peers())
         found = await asyncio.gather(*(self._look(peer) for peer in peers))
         return [sighting for sighting in found if sighting is not None]
+
+    def count_certified(self) -> None:
+        """Count the votes of all certificates seen, which nodes may have shown only there."""
+        for found in list(self._certificates.values()):
+            for vote in found.votes:
+                self._learn("", vote.envelope.document())
 
     @property
     def settled(self) -> Certificate | None:
@@ -249,7 +266,7 @@ def _sighting(peer: str, frame: Mapping[str, Any]) -> Sighting:
 def _ballots(peer: str, attempt: int, votes: tuple[Reveal | None, Abstain | None]) -> list[Ballot]:
     reveal, abstain = votes
     if reveal is not None:
-        return [Ballot(peer, attempt, reveal.digest, None)]
+        return [Ballot(peer, attempt, reveal.digest, None, *reveal.failure)]
     if abstain is not None:
         return [Ballot(peer, attempt, None, str(abstain.reason))]
     return []

@@ -11,7 +11,7 @@ from protocol.ijson import parse
 from protocol.messages import Reveal, Task
 from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT, VERSION
-from protocol.wire import check_schema, read_document
+from protocol.wire import check_canonical, check_schema, read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,9 @@ class Certificate:
 
 
 def verify_bytes(text: bytes, network: Network) -> Certificate:
-    """Return the certificate in the bytes of a file if it is valid, else raise Rejected.
-
-    The bytes must be the canonical ones (a line feed may follow them), so that none can change
-    unnoticed: `1E-7` and `1e-7`, or `0.1` and many other decimals, are one value in JSON.
-    """
+    """Return the certificate in a file's canonical bytes if it is valid, else raise Rejected."""
     found = verify(parse(text, DOCUMENT_LIMIT), network)
-    exact = found.encode()
-    if text not in (exact, exact + b"\n"):
-        shared = enumerate(zip(text, exact, strict=False))
-        place = next((i for i, (a, b) in shared if a != b), len(exact))
-        raise Rejected(
-            Rejection.NOT_CANONICAL,
-            f"the certificate is valid but not written canonically, from byte {place} on",
-        )
+    check_canonical(text, found.encode(), "certificate")
     return found
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 from protocol.canonical import Document, Json, canonical, document_hash
 from protocol.errors import Rejected, Rejection
+from protocol.ijson import parse
 from protocol.messages import Commit, Reveal, Task, Vote
-from protocol.wire import check_schema, read_document
+from protocol.network import Network
+from protocol.parameters import DOCUMENT_LIMIT
+from protocol.wire import check_canonical, check_schema, read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Evidence:
     signer: str
     task: str
     attempt: int
+    types: tuple[str, str]  # of the two envelopes: commit, reveal or abstain
 
     @property
     def id(self) -> str:
@@ -63,10 +67,23 @@ def verify(document: Json, network: str) -> Evidence:
     return _checked(document, a, b)
 
 
+def verify_bytes(text: bytes, network: Network) -> Evidence:
+    """Return the evidence in the canonical bytes of a file if it is valid, else raise Rejected.
+
+    The signer must be in the roster: a key that may not vote contradicts nobody but itself.
+    """
+    found = verify(parse(text, DOCUMENT_LIMIT), network.id)
+    if found.signer not in network.roster:
+        raise Rejected(Rejection.NOT_A_MEMBER, f"{found.signer} is not in the roster")
+    check_canonical(text, found.encode(), "evidence")
+    return found
+
+
 def _checked(document: Document, a: Vote, b: Vote) -> Evidence:
     rounds = {(v.envelope.signer, v.task, v.attempt) for v in (a, b)}
     if len(rounds) != 1 or not contradict(a, b):
         raise Rejected(
             Rejection.NO_CONTRADICTION, "envelopes: the two do not contradict each other"
         )
-    return Evidence(document, a.envelope.signer, a.task, a.attempt)
+    types = str(a.envelope.body["type"]), str(b.envelope.body["type"])
+    return Evidence(document, a.envelope.signer, a.task, a.attempt, types)

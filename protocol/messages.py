@@ -105,6 +105,14 @@ class Reveal(_Signed):
     commits: Mapping[str, str]
     trace: Document
 
+    @property
+    def failure(self) -> tuple[str | None, str | None]:
+        """The code of an outcome that is an error, and the member's own words for it, if any."""
+        if "error" not in self.outcome:
+            return None, None
+        detail = self.trace.get("detail")
+        return str(self.outcome["error"]), None if detail is None else str(detail)
+
 
 @dataclass(frozen=True, slots=True)
 class Abstain(_Signed):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from protocol import limits
 from protocol.canonical import Document, Json, document_hash
 from protocol.errors import Rejected, Rejection
 from protocol.identity import public_key_of
@@ -26,13 +27,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One listed model. `attempt_seconds` replaces the network's for slow models."""
+    """One listed model. `attempt_seconds` replaces the network's for slow models.
+
+    `limits` are as in the document, members that are not known here included.
+    """
 
     id: str
     revision: str
     digest: str
     tasks: tuple[str, ...]
-    limits: Mapping[str, int]
+    limits: Document
     attempt_seconds: float | None
 
 
@@ -131,23 +135,13 @@ class Network:
                 Rejection.UNSUPPORTED_KIND,
                 f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
             )
-        self._admit_limits(task, model)
+        if why := limits.objection(model.limits, task.args):
+            raise Rejected(Rejection.OVER_LIMIT, why)
         size, most = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
         if size > most:
             raise Rejected(
                 Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {most}"
             )
-
-    def _admit_limits(self, task: Task, model: Model) -> None:
-        config = task.args.get("generation_config")
-        asked: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
-        for field, most in model.limits.items():
-            value = asked.get(field)
-            if value is not None and value > most:
-                raise Rejected(
-                    Rejection.OVER_LIMIT,
-                    f"args.generation_config.{field}: {value} is over this model's limit, {most}",
-                )
 
     def check_timely(self, task: Task, now: float) -> None:
         """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time `now` (specification 6.1)."""

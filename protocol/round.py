@@ -182,12 +182,16 @@ class Round:
             abstain if isinstance(abstain, Abstain) else None,
         )
 
+    def opposed(self, peer: str) -> bool:
+        """Whether a member contradicted itself."""
+        return any(signer == peer for signer, _ in list(self._opposed))
+
     def failed_by(self, peer: str, digest: str) -> bool:
         """Whether a member contradicted itself, or revealed another outcome, or none among others.
 
         `digest` is the right outcome's.
         """
-        if any(signer == peer for signer, _ in self._opposed):
+        if self.opposed(peer):
             return True
         reveal = self._standing.get((peer, Reveal))
         if isinstance(reveal, Reveal):

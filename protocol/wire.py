@@ -54,6 +54,21 @@ def check_schema(name: str, document: Json, within: str = "") -> None:
         raise Rejected(Rejection.INVALID_FIELD, str(error)) from None
 
 
+def check_canonical(text: bytes, exact: bytes, what: str) -> None:
+    """Raise Rejected unless a file's bytes are the canonical ones; a line feed may follow them.
+
+    So no byte can change unnoticed: `1E-7` and `1e-7`, or `0.1` and many other decimals, are one
+    value in JSON.
+    """
+    if text not in (exact, exact + b"\n"):
+        shared = enumerate(zip(text, exact, strict=False))
+        place = next((i for i, (a, b) in shared if a != b), len(exact))
+        raise Rejected(
+            Rejection.NOT_CANONICAL,
+            f"the {what} is valid but not written canonically, from byte {place} on",
+        )
+
+
 def _envelope(document: Json) -> Envelope:
     check_schema("envelope", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so

@@ -52,8 +52,8 @@ def explain(error: jsonschema_rs.ValidationError, document: object, at: str = ""
     keyword, limit = error.kind.name, error.kind.value
     location = str(error.absolute_keyword_location)
     schema = at_location(location)
-    field = _field(at, error.instance_path)
-    value = _value(document, error.instance_path)
+    path, value = _found(document, error)
+    field = _field(at, path)
     match keyword:
         case "required":
             allowed = f"required, must be {title(schema['properties'][limit], location)}"
@@ -61,7 +61,7 @@ def explain(error: jsonschema_rs.ValidationError, document: object, at: str = ""
         case "additionalProperties":
             unknown = limit[0]
             allowed = "known members are " + ", ".join(schema["properties"])
-            found = value[unknown] if isinstance(value, dict) else None
+            found = value.get(unknown) if isinstance(value, dict) else None
             return SchemaError(_field(field, [unknown]), found, allowed, problem="is unknown")
         case "propertyNames":
             inner = explain(error.kind.error, document, at)  # type: ignore[attr-defined]
@@ -130,10 +130,21 @@ def _field(start: str, path: list[str | int]) -> str:
     return _cut(field, _FIELD)
 
 
-def _value(document: Any, path: list[str | int]) -> Any:
-    for step in path:
-        document = document[step]
-    return document
+def _found(document: Any, error: jsonschema_rs.ValidationError) -> tuple[list[str | int], Any]:
+    """Where the error is, as `document` has it, and what stands there.
+
+    The validator tells a member named "1" as an item, and leaves one named "" out of the path; what
+    is not found for that reason is what the validator says it saw.
+    """
+    path: list[str | int] = []
+    for step in error.instance_path:
+        named = str(step) if isinstance(document, dict) else step
+        try:
+            document = document[named]
+        except (LookupError, TypeError):
+            return error.instance_path, error.instance
+        path.append(named)
+    return path, document
 
 
 def _last(type_name: str) -> bool:

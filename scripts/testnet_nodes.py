@@ -26,6 +26,7 @@ from protocol.network import Network
 from protocol.parameters import VERSION, Parameters
 
 CLASS = "testnet-cpu"
+MODELS = Models([EMBEDDED], [SHIPPED], [], None)
 MARK = ".testnet"  # in a folder that a test network was laid out in: it may be replaced
 START_SECONDS = 240.0  # four workers at once on two slow cores
 STOP_SECONDS = 20.0
@@ -59,11 +60,17 @@ class Place:
 
 
 def lay_out(
-    root: Path, count: int, runtime: Document, parameters: Parameters, liars: int = 0
+    root: Path,
+    count: int,
+    runtime: Document,
+    parameters: Parameters,
+    liars: int = 0,
+    models: Models = MODELS,
 ) -> tuple[Network, list[Place]]:
     """Make keys, ports and the network document for `count` nodes in the folder `root`.
 
-    The last `liars` of them lie. Raises FileExistsError if the folder holds anything else.
+    The last `liars` of them lie. `models` are listed; the nodes themselves find the shipped one
+    only. Raises FileExistsError if the folder holds anything else.
     """
     _clear(root)
     ports = free_ports(count)
@@ -73,13 +80,13 @@ def lay_out(
         key = keystore.create(home / "key.pem")
         lie = number - (count - liars)
         places.append(Place(f"node-{number}", home, peer_of(key), port, lie if lie > 0 else None))
-    network = Network.of(_document(places, runtime, parameters))
+    network = Network.of(_document(places, runtime, parameters, models))
     (root / "network.json").write_bytes(canonical(network.document))
     return network, places
 
 
 def _document(
-    places: Sequence[Place], runtime: Document, parameters: Parameters
+    places: Sequence[Place], runtime: Document, parameters: Parameters, models: Models
 ) -> dict[str, Json]:
     roster: list[Json] = [
         {"peer": place.peer, "operator": place.name, "class": CLASS} for place in places
@@ -90,7 +97,7 @@ def _document(
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "parameters": asdict(parameters),
         "classes": {CLASS: runtime},
-        "models": model_entries(Models([EMBEDDED], [SHIPPED], [], None)),
+        "models": model_entries(models),
         "roster": roster,
     }
 
@@ -141,10 +148,16 @@ class Nodes:
         """All nodes' multiaddrs."""
         return [place.address for place in self.places]
 
+    def entry(self, place: Place) -> list[str]:
+        """Return what Python is to run for a node, before the flags of `helium run`."""
+        return ["-m", "node.cli", "run"] if place.lie is None else _liar(place.lie)
+
+    def peers(self, place: Place) -> list[str]:
+        """Return the multiaddrs that a node is to stay connected with."""
+        return [other.address for other in self.places if other is not place]
+
     def start(self, place: Place) -> None:
         """Start one daemon; its output goes to its log."""
-        entry = ["-m", "node.cli", "run"] if place.lie is None else _liar(place.lie)
-        others = [other.address for other in self.places if other is not place]
         flags = {
             "--data-dir": str(place.home),
             "--network": str(self._network),
@@ -154,16 +167,20 @@ class Nodes:
             "--log-format": "json",
         }
         arguments = [part for pair in flags.items() for part in pair]
-        arguments += [part for address in others for part in ("--peers", address)]
+        arguments += [part for address in self.peers(place) for part in ("--peers", address)]
         with place.log.open("ab") as log:
             self._running[place.name] = subprocess.Popen(
-                [sys.executable, *entry, *arguments],
+                [sys.executable, *self.entry(place), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=_environment(),
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls prctl alone
             )
+
+    def send_signal(self, place: Place, number: signal.Signals) -> None:
+        """Send one daemon a signal."""
+        self._running[place.name].send_signal(number)
 
     def kill(self, place: Place) -> None:
         """End one daemon as `kill -9` does."""

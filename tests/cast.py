@@ -25,12 +25,20 @@ def key(index: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"key %d" % index).digest())
 
 
+@cache
 def peer(index: int) -> str:
     return peer_of(key(index))
 
 
+@cache
+def index_of(member: str) -> int:
+    """The number of a peer. Raises StopIteration for one that is not of this cast."""
+    found: int = next(i for i in (*range(64), *range(1000, 1100)) if peer(i) == member)
+    return found
+
+
 def key_of(member: str) -> Ed25519PrivateKey:
-    return next(key(i) for i in range(64) if peer(i) == member)
+    return key(index_of(member))
 
 
 def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
@@ -163,6 +171,7 @@ def reveal(
     commits: dict[str, str],
     found: Document | None = None,
     attempt: int = 0,
+    trace: Document | None = None,
 ) -> Reveal:
     body = messages.reveal_body(
         net.id,
@@ -171,7 +180,7 @@ def reveal(
         outcome() if found is None else found,
         salt(member, attempt),
         commits,
-        {"seconds": 1},
+        {"seconds": 1} if trace is None else trace,
     )
     vote = signed_by(net, body, member)
     assert isinstance(vote, Reveal)

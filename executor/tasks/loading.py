@@ -28,6 +28,7 @@ from executor.described import describe, own_dtype
 from executor.errors import Failed, ModelRefused, exhausted
 from executor.families import FAMILIES, Family, objection, refusal
 from executor.models import VOCODER, configuration
+from executor.tasks.products import turn
 
 LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 VOCODERS: Mapping[str, Any] = MappingProxyType(
@@ -90,6 +91,8 @@ def load(folder: Path, dtype: str, bits: int | None, device: profile.Device = "c
         if exhausted(error):
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
+    if device == "cpu" and bits is None:
+        turn(pipeline.model)
     own = copy.deepcopy(getattr(pipeline.model, "generation_config", None))
     return Loaded(pipeline, family, own, tuple(settings(pipeline.model)))
 

@@ -28,7 +28,8 @@ from executor.described import own_dtype
 from executor.errors import Failed, ModelRefused, exhausted
 from executor.models import configuration
 from executor.tasks.loading import LOCAL, complete, quantization
-from executor.tasks.text_to_music import Step, Watch, given, rejected
+from executor.tasks.text_to_music import given, rejected
+from executor.tasks.watching import Step, Told, Watch
 
 if TYPE_CHECKING:
     from executor.listening import Mono
@@ -52,10 +53,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The notes of one input; `tokens` has a digest per block of 64 steps."""
+    """The notes of one input, and what is told of the tokens that they were read from."""
 
     notes: tuple[midi.Note, ...]
-    tokens: tuple[str, ...]
+    tokens: Told
 
 
 def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
@@ -135,7 +136,7 @@ def cover(
 ) -> Cover:
     """Listen to one song, generate, and read the notes."""
     watch = Watch(step)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         set_seed(seed)
         features = beats(loaded, song)
@@ -143,7 +144,7 @@ def cover(
         notes = rejected(lambda: written(loaded, features, tokens))
     if not notes:
         raise Failed("no-notes", "the model wrote no note")
-    return Cover(notes, watch.digests())
+    return Cover(notes, watch.told())
 
 
 def beats(loaded: Loaded, song: "Mono") -> Any:

@@ -10,7 +10,9 @@ import click
 
 from node.cli.exits import usage
 from node.cli.files import FILE, read_json
+from node.seconds import timed
 from protocol.canonical import Document, Json
+from protocol.network import Network
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -30,6 +32,7 @@ class _Finite(click.types.FloatParamType):
 _FINITE = _Finite()
 _TOP = ("model", "prompt", "composer", "seed", "dtype", "quantize_bits")
 _GENERATION = (
+    click.option("--seconds", type=_FINITE, help="How much to generate; sets max_new_tokens."),
     click.option("--max-new-tokens", type=int, help="How much to generate, in tokens."),
     click.option("--do-sample/--greedy", default=None, help="Sample, or take the likeliest."),
     click.option("--temperature", type=_FINITE, help="0 means greedy."),
@@ -64,11 +67,24 @@ def flags(command: _F) -> _F:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be submitted: its kind, its arguments and its input files."""
+    """What is to be submitted: its kind, its arguments and its input files.
+
+    `seconds` is how long it is to sound, if that is not for `args` to say.
+    """
 
     kind: str
     args: Document
     audio: tuple[Path, ...]
+    seconds: float | None
+
+    def within(self, network: Network) -> Document:
+        """Return the arguments for a network; a usage failure says why no tokens give `seconds`."""
+        if self.seconds is None:
+            return self.args
+        try:
+            return timed(network, self.args, self.seconds)
+        except ValueError as error:
+            raise usage(f"--seconds {self.seconds:g}: {error}") from None
 
 
 def request(file: Path | None, given: Mapping[str, object]) -> Request:
@@ -79,6 +95,7 @@ def request(file: Path | None, given: Mapping[str, object]) -> Request:
     """
     flags = dict(given)
     songs: Any = flags.pop("audio")
+    seconds: Any = flags.pop("seconds")
     args = dict(merged(file, flags))
     named = args.get("audio")
     if not songs and isinstance(named, list) and all(isinstance(entry, str) for entry in named):
@@ -87,7 +104,7 @@ def request(file: Path | None, given: Mapping[str, object]) -> Request:
     if songs:
         args.pop("audio", None)
     piano = songs or "audio" in args or "composer" in args
-    return Request("pop2piano" if piano else "text-to-music", args, tuple(songs))
+    return Request("pop2piano" if piano else "text-to-music", args, tuple(songs), seconds)
 
 
 def merged(file: Path | None, given: Mapping[str, object]) -> Document:

@@ -10,6 +10,7 @@ from executor.models import SHIPPED, ModelFolders, describe
 from node.cli.doctor import started
 from node.cli.exits import Exit, Failure, usage
 from protocol.canonical import Document, Json
+from protocol.limits import MOST
 
 REVISION = "main"  # what a model hub calls the newest; the digest is what counts
 
@@ -52,8 +53,8 @@ def _model(name: str, models: Models, limits: dict[str, int]) -> Json:
 
 def _limit(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
-    if not value.isdecimal():
-        raise usage(f"--limit {text}: must be NAME=N, such as max_new_tokens=1503")
+    if name not in MOST or not value.isdecimal():
+        raise usage(f"--limit {text}: must be NAME=N with a NAME of {', '.join(MOST)}")
     return name, int(value)
 
 

@@ -27,7 +27,7 @@ MEANINGS = {
     Exit.NO_NODE: "no node could be reached, none was ready, or none served the audio",
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
-    Exit.UNVERIFIED: "a certificate or audio file failed verification",
+    Exit.UNVERIFIED: "a certificate, evidence or audio file failed verification",
     Exit.INTERRUPTED: "interrupted by ctrl-C; a task that was submitted goes on",
 }
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "status": ("task", "Show how a task stands, and who has voted for what."),
     "fetch": ("task", "Fetch a finished task's audio and certificate, verified."),
     "verify": ("verify", "Verify a certificate, and audio against it, offline."),
+    "evidence": ("evidence", "List, export or verify proof that a member contradicted itself."),
+    "explain": ("explain", "Show why a member was outvoted: where its result parts from the rest."),
     "peers": ("peers", "Show the nodes that can be reached, and whether they are ready."),
 }
 

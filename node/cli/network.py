@@ -1,5 +1,6 @@
 """`helium network`: the document that all peers of a network have in common."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from node.cli.exits import usage
 from node.cli.files import FILE, read_json, write
 from protocol.canonical import Json, canonical
 from protocol.errors import Rejected
-from protocol.network import Network
+from protocol.network import Model, Network
 from protocol.parameters import VERSION, Parameters
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -209,13 +210,21 @@ def _lines(found: Network) -> list[str]:
         f"name       {found.document['name']}, created {found.document['created']}",
         *(f"parameter  {k} {v}" for k, v in asdict(found.parameters).items()),
         *(f"class      {name}: {_short(runtime)}" for name, runtime in found.classes.items()),
-        *(
-            f"model      {m.id}@{m.revision} {m.digest} "
-            + " ".join(f"{k}<={v}" for k, v in m.limits.items())
-            for m in found.models.values()
-        ),
+        *(line for model in found.models.values() for line in _model_lines(model)),
         *(f"member     {m.peer} {m.operator} {m.compute_class}" for m in found.roster.values()),
     ]
+
+
+def _model_lines(model: Model) -> list[str]:
+    limits = [f"  {name} {_listed(value)}" for name, value in model.limits.items()]
+    return [f"model      {model.id}@{model.revision} {model.digest}", *limits]
+
+
+def _listed(value: Json) -> str:
+    """Return a limit for people; in ASCII, since members that are not known here hold anything."""
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ", ".join(json.dumps(item).strip('"') for item in value) or "none"
+    return json.dumps(value)
 
 
 def _short(runtime: Mapping[str, Any]) -> str:

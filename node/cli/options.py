@@ -26,6 +26,12 @@ as_json = click.option(
 network = click.option(
     "--network", type=FILE, help="The network document. [env: HELIUM_NETWORK]", metavar="FILE"
 )
+data_dir = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A node's data folder; it may be running. [env: HELIUM_DATA_DIR]",
+    metavar="FOLDER",
+)
 peers = click.option(
     "--peer",
     "--peers",

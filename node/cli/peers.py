@@ -1,43 +1,106 @@
-"""`helium peers`: who can be reached, and whether they are ready."""
+"""`helium peers`: who can be reached, whether they are ready, and how they have voted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from node.archive import DATABASE, read_archive
 from node.cli import options
-from node.cli.exits import Exit, Failure
-from node.cli.summary import name_of
+from node.cli.exits import Exit, Failure, usage
+from node.cli.names import name_of
 from node.cli.talking import place, talk
 from node.client import Client, Greeting
+from node.migration import StoreError
+from node.standing import Standing
+
+EPILOG = """\b
+Examples:
+  helium peers --peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
+  helium peers --data-dir ~/.local/share/helium --json
+
+\b
+Of the attempts at tasks that have ended, in whose committee the peer was:
+  agreed       revealed the certified outcome
+  dissented    revealed another one; broken hardware does that too
+  unsettled    revealed an outcome, and none was certified
+  abstained    said that it could not take part
+  late         revealed the certified outcome, but committed too late to count
+  silent       revealed nothing; a peer that is slower than the others looks the same
+  equivocated  signed two messages that contradict each other: see helium evidence
+"""
 
 
-@click.command()
+@click.command(epilog=EPILOG)
 @options.client
+@options.data_dir
 @options.as_json
-def peers(network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
-    """Show the nodes that can be reached; exit code 3 if none of them is ready."""
+def peers(
+    network: Path | None, peers: tuple[str, ...], data_dir: Path | None, as_json: bool
+) -> None:
+    """Show the nodes that can be reached; exit code 3 if none of them is ready.
+
+    With a node's data folder, show also how every peer has voted, as that node saw it.
+    """
+    where = place(network, peers)
+    standings = _standings(data_dir, where.network.id)
 
     async def conversation(client: Client) -> Sequence[Greeting]:
         found = await client.greetings()
-        document = {"network": client.network.id, "peers": [_entry(g) for g in found]}
-        lines = [f"{name_of(g.peer, client.network)}  {_line(g)}" for g in found]
+        reached = {greeting.peer: greeting for greeting in found}
+        known = sorted({*reached, *standings})
+        document = {
+            "network": client.network.id,
+            "peers": [_entry(peer, reached.get(peer), standings.get(peer)) for peer in known],
+        }
+        lines = [
+            f"{name_of(peer, client.network)}  {_line(peer, reached.get(peer))}"
+            + _record(standings.get(peer))
+            for peer in known
+        ]
         options.say(document, lines, as_json)
         return found
 
-    if not any(greeting.ready for greeting in talk(place(network, peers), conversation)):
+    if not any(greeting.ready for greeting in talk(where, conversation)):
         raise Failure(Exit.NO_NODE, "no node is ready")
 
 
-def _entry(greeting: Greeting) -> dict[str, object]:
-    entry = asdict(greeting)
-    entry["class"] = entry.pop("compute_class")
-    return entry
+def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
+    """Return what the node keeps; nothing where no data folder was named and there is none."""
+    folder = options.settings({"data_dir": data_dir}).data_dir
+    path = folder / DATABASE
+    if data_dir is None and not path.exists():
+        return {}
+    try:
+        with read_archive(path, network) as archive:
+            return archive.standings()
+    except StoreError as error:
+        if data_dir is None:  # the default folder may be another network's
+            options.note(f"standings are not shown: {error}")
+            return {}
+        raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
 
 
-def _line(greeting: Greeting) -> str:
+def _entry(peer: str, greeting: Greeting | None, standing: Standing | None) -> dict[str, object]:
+    entry: dict[str, object] = {"peer": peer, "reached": greeting is not None, "ready": False}
+    if greeting is not None:
+        entry |= asdict(greeting)
+        entry["class"] = entry.pop("compute_class")
+    return entry | {"standing": None if standing is None else standing.document()}
+
+
+def _line(peer: str, greeting: Greeting | None) -> str:
+    if greeting is None:
+        return f"{peer}  not reached"
     if not greeting.ready:
-        return f"{greeting.peer}  not ready: {'; '.join(greeting.reasons)}"
+        return f"{peer}  not ready: {'; '.join(greeting.reasons)}"
     models = ", ".join(greeting.models) or "no models"
-    return f"{greeting.peer}  ready, class {greeting.compute_class or 'none'}, {models}"
+    return f"{peer}  ready, class {greeting.compute_class or 'none'}, {models}"
+
+
+def _record(standing: Standing | None) -> str:
+    if standing is None:
+        return ""
+    counts = [f"{name} {count}" for name, count in standing.document().items() if count]
+    return f"  ({', '.join(counts)})"

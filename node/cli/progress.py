@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from node.cli.summary import name_of
+from node.cli.names import name_of
 from node.client import Client, Submission
+from node.seconds import length_of
 from node.tracking import Sighting
 from protocol.committee import committees
 from protocol.effects import State
@@ -18,6 +19,7 @@ from protocol.network import Network
 Show = Callable[[Sighting], None]
 Say = Callable[[str], None]
 STEP = 0.1  # of an execution: how often a plain line reports it
+BAR = 10  # characters, so that a row with seconds fits into 80
 POLL = 0.5  # seconds between looks at who is connected
 
 
@@ -87,8 +89,17 @@ def _columns(sighting: Sighting, network: Network, submission: Submission) -> tu
     attempt = f"attempt {sighting.attempt}"
     if sighting.state is not State.EXECUTING:
         return attempt, _word(sighting, network, submission), ""
-    filled = round(20 * sighting.progress)
-    return attempt, f"executing {sighting.progress:4.0%}", "█" * filled + "░" * (20 - filled)
+    filled = round(BAR * sighting.progress)
+    heard = _heard(sighting.progress, network, submission)
+    said = f"executing {sighting.progress:4.0%}{heard}"
+    return attempt, said, "█" * filled + "░" * (BAR - filled)
+
+
+def _heard(progress: float, network: Network, submission: Submission) -> str:
+    """Return how much audio there is, where the network document tells how long it is to be."""
+    task = submission.tracking.task
+    length = None if task is None else length_of(network, task)
+    return "" if length is None else f" ({progress * length:.1f} of {length:.1f} s)"
 
 
 def _word(sighting: Sighting, network: Network, submission: Submission) -> str:
@@ -110,9 +121,10 @@ def _plain(network: Network, submission: Submission, say: Say) -> Show:
     last: dict[str, str] = {}
 
     def show(sighting: Sighting) -> None:
-        step = round(sighting.progress // STEP * STEP * 100)
-        word = _word(sighting, network, submission)
-        said = f"{word} {step}%" if sighting.state is State.EXECUTING else word
+        said = _word(sighting, network, submission)
+        if sighting.state is State.EXECUTING:
+            share = sighting.progress // STEP * STEP
+            said += f" {share:.0%}{_heard(share, network, submission)}"
         line = f"{name_of(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
         if last.get(sighting.peer) != line:
             last[sighting.peer] = line

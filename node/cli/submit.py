@@ -14,7 +14,7 @@ from node.client import Client
 EXAMPLES = """\b
 Examples:
   helium submit task.json -o song.wav
-  helium submit --model helium/embedded-music --prompt "rain" --seed 42 --max-new-tokens 253
+  helium submit --model helium/embedded-music --prompt "rain" --seed 42 --seconds 5
   echo '{"model": "helium/embedded-music", "prompt": "rain", "seed": 1}' | helium submit -
 """
 
@@ -52,11 +52,12 @@ def submit(
         check_output(output)
     where = place(network, peers, key)
     asked = arguments.request(file, given)
+    args = asked.within(where.network)
 
     async def conversation(client: Client) -> None:
         submission = await client.submit(
             asked.kind,
-            asked.args,
+            args,
             audio=asked.audio,
             compute_class=compute_class,
             deadline=deadline,

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from node.audio import Result, numbered
+from node.cli.exits import one_line
 from node.cli.files import write
+from node.cli.names import name_of
 from node.tracking import Ballot, Tracking
 from protocol.certificate import Certificate
 from protocol.network import Network
@@ -55,13 +57,6 @@ def conflict_lines(others: Sequence[Certificate], network: Network) -> list[str]
     ]
 
 
-def name_of(peer: str, network: Network) -> str:
-    """Return a peer's name for people: its operator if that tells it apart, and its id's end."""
-    member = network.roster.get(peer)
-    operator = member.operator if member and member.operator != peer else ""
-    return f"{operator} ..{peer[-6:]}" if operator else f"..{peer[-12:]}"
-
-
 def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[dict[str, object]]:
     """Return every vote; `dissent` where a revealed outcome contradicts the certificate."""
     agreed = None if certificate is None else certificate.votes[0].digest
@@ -71,6 +66,8 @@ def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[di
             "attempt": ballot.attempt,
             "outcome": ballot.outcome,
             "abstained": ballot.abstained,
+            "error": ballot.error,
+            "detail": ballot.detail,
             "dissent": None not in (agreed, ballot.outcome) and ballot.outcome != agreed,
         }
         for ballot in ballots
@@ -82,13 +79,20 @@ def vote_lines(
 ) -> list[str]:
     """Return a line for each vote, the dissenting ones named as such."""
     lines = []
-    for vote in votes(ballots, certificate):
-        outcome, abstained = vote["outcome"], vote["abstained"]
-        said = f"voted {str(outcome)[:16]}.." if outcome else f"abstained: {abstained}"
+    for ballot, vote in zip(ballots, votes(ballots, certificate), strict=True):
         mark = "  DISSENT" if vote["dissent"] else ""
-        who = name_of(str(vote["peer"]), network)
-        lines.append(f"attempt {vote['attempt']}  {who}  {said}{mark}")
+        who = name_of(ballot.peer, network)
+        lines.append(f"attempt {ballot.attempt}  {who}  {said(ballot)}{mark}")
     return lines
+
+
+def said(ballot: Ballot) -> str:
+    """Return what a member voted; its own words may hold anything that is text."""
+    if ballot.outcome is None:
+        return f"abstained: {ballot.abstained}"
+    if ballot.error is None:
+        return f"voted {ballot.outcome[:16]}.."
+    return one_line(f"voted error {ballot.error}: {ballot.detail or 'no detail given'}")
 
 
 def missing_votes(tracking: Tracking, attempt: int, committee: Sequence[str]) -> bool:

@@ -8,17 +8,18 @@ import click
 from node.cli import options
 from node.cli.delivery import Delivery, check_output, deliver, interruptible
 from node.cli.files import FILE
+from node.cli.names import name_of
 from node.cli.summary import (
     conflict_entries,
     conflict_lines,
     conflicts,
-    name_of,
     vote_lines,
     votes,
 )
 from node.cli.talking import place, talk
 from node.client import Client
 from node.tracking import Sighting, Tracking, UnknownTask
+from protocol.certificate import Certificate
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -29,11 +30,11 @@ def _task_id(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     return value
 
 
-_task = click.argument("task", callback=_task_id)
+task_argument = click.argument("task", callback=_task_id)
 
 
 @click.command()
-@_task
+@task_argument
 @options.client
 @options.as_json
 def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
@@ -67,7 +68,7 @@ def _standing(
         "conflict": conflict_entries(others),
     }
     lines = [
-        f"task {task}: {'certified' if certificate else 'no certificate'}",
+        f"task {task}: {_verdict(certificate)}",
         *(
             f"{name_of(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in sightings
@@ -78,8 +79,15 @@ def _standing(
     return document, lines
 
 
+def _verdict(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "no certificate"
+    code = certificate.outcome.get("error")
+    return f"certified: error {code}" if code else "certified"
+
+
 @click.command()
-@_task
+@task_argument
 @click.option("-o", "--output", type=FILE, default=Path("song.wav"), show_default=True)
 @options.client
 @options.as_json

@@ -18,6 +18,11 @@ def message_id(topic: str, payload: bytes) -> bytes:
     return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
+def brings_work(topic: str) -> bool:
+    """Return whether messages on a topic are tasks, which cost more than reading them."""
+    return topic.endswith("/tasks")
+
+
 class Verdict(Enum):
     """What becomes of a gossiped message.
 
@@ -39,6 +44,10 @@ class Stream(Protocol):
     @property
     def peer(self) -> str:
         """The other side's peer id."""
+
+    @property
+    def payer(self) -> str:
+        """Who is charged for the stream: the peer, or its address, as keys are free to make."""
 
     async def read_exactly(self, n: int) -> bytes:
         """Return exactly `n` bytes, or raise `StreamClosed`; what came of a short read is lost."""

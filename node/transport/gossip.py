@@ -8,7 +8,7 @@ one undecodable RPC ends the host; topic validators know only yes and no, and ca
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,14 +19,22 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import PriorityQueue
+from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
-from node.transport.base import Verdict
+from node.transport.base import Verdict, brings_work
+from node.transport.budget import Budget, payer
 from node.transport.seen import ContentCache, Seen, rpc_message_id
 from node.transport.slots import Tally
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
 QUEUED_RPCS = 4096  # per peer; libp2p's 32 drop most of a burst, silently
+QUEUED_BYTES = 2 * 1024 * 1024  # per peer, whose RPCs are its own copies; 32 of the largest
+RPC_SUBSCRIPTIONS = 100  # in one RPC; there are two topics
+RPC_MESSAGES = 1000  # in one RPC; ten seconds' worth
+RPC_IDS = 5000  # in one RPC's control messages; the limit of other implementations too
+IDS_PER_MESSAGE = 100  # of equal cost: looking an id up against judging a message
 RPC_BYTES = 1_048_576  # one RPC; 1 MiB is the usual limit of GossipSub implementations
 STREAMS_PER_PEER = 4  # inbound; a peer needs one, and for a moment a second when it reconnects
 
@@ -89,6 +97,21 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
         if ihave_msg.topicID in self.mesh:
             await super().handle_ihave(ihave_msg, sender_peer_id)
 
+    async def handle_iwant(self, iwant_msg: rpc_pb2.ControlIWant, sender_peer_id: ID) -> None:
+        """Answer each id once, with half an RPC at most.
+
+        libp2p's own answers an id as often as it is repeated: gigabytes for a request of one RPC.
+        """
+        if not self._check_iwant_rate_limit(sender_peer_id):
+            return
+        answer, room = rpc_pb2.RPC(), RPC_BYTES // 2
+        for identity in dict.fromkeys(iwant_msg.messageIDs):
+            message = self.mcache.get(safe_bytes_from_hex(identity))
+            if message is not None and (room := room - message.ByteSize()) >= 0:
+                answer.publish.append(message)
+        if answer.publish:
+            self.send_rpc(sender_peer_id, answer)
+
     async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
         """Ignore topics that are not ours, or each unknown one leaves a trace in memory."""
         if graft_msg.topicID in self.mesh:
@@ -114,22 +137,25 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self,
         host: IHost,
         topics: Sequence[str],
+        budget: Budget,
         judge: Callable[[str, bytes], Verdict],
         accepted: Callable[[str, str, bytes], None],
-        offended: Callable[[str], None],
+        offended: Callable[[str], bool],
     ) -> None:
+        """`offended` says whether it was once too often."""
         super().__init__(
             host,
             Router(),
             strict_signing=False,
             msg_id_constructor=rpc_message_id,
-            max_subscriptions_per_rpc=100,
+            max_subscriptions_per_rpc=RPC_SUBSCRIPTIONS,
             max_inbound_rpc_size=RPC_BYTES,
             allowed_topics=frozenset(topics),
         )
         self.seen_messages.stop()  # or its thread outlives the host
         self.seen_messages: Seen = Seen(trio.current_time)
         self._topics = frozenset(topics)
+        self._budget = budget
         self._judge, self._accepted, self._offended = judge, accepted, offended
         self._reading = Tally()
 
@@ -137,18 +163,25 @@ class Gossip(Pubsub):  # type: ignore[misc]
         """Gossip with data and topic alone: no author, sequence number, signature or key."""
         await self.push_msg(self.my_id, rpc_pb2.Message(data=data, topicIDs=[topic_id]))
 
-    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """Take one message through the rules: form, seen before, verdict."""
+    async def push_msg(
+        self, msg_forwarder: ID, msg: rpc_pb2.Message, payer: str | None = None
+    ) -> None:
+        """Take one message through the rules: form, seen before, rate of tasks, verdict."""
         own = msg_forwarder == self.my_id
         if not own and not well_formed(msg):
-            self._offended(str(msg_forwarder))
+            self._offend(msg_forwarder)
             return
         topic = msg.topicIDs[0]
-        if topic not in self._topics or not self.seen_messages.add(rpc_message_id(msg)):
+        identity = rpc_message_id(msg)
+        if topic not in self._topics or self.seen_messages.has(identity):
             return
+        if payer and brings_work(topic) and self._budget.tasks.take(payer):
+            self._budget.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
+            return
+        self.seen_messages.add(identity)
         verdict = Verdict.ACCEPT if own else self._judge(topic, msg.data)
         if verdict is Verdict.REJECT:
-            self._offended(str(msg_forwarder))
+            self._offend(msg_forwarder)
         if verdict is not Verdict.ACCEPT:
             return
         if not own:
@@ -166,7 +199,9 @@ class Gossip(Pubsub):  # type: ignore[misc]
             try:
                 while streams <= STREAMS_PER_PEER:
                     raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
-                    await self._handle(peer, raw)
+                    await self._handle(peer, raw, payer(stream.muxed_conn))
+            except Banned:
+                _log.debug("no more is read from %s", peer)
             except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
                 _log.debug("bad RPC from %s: %r", peer, offence)
                 self._offended(str(peer))
@@ -174,23 +209,93 @@ class Gossip(Pubsub):  # type: ignore[misc]
                 _log.debug("gossip stream from %s ended: %r", peer, failure)
         await stream.reset()
 
-    async def _handle(self, peer: ID, raw: bytes) -> None:
+    async def _handle(self, peer: ID, raw: bytes, payer: str) -> None:
         rpc = parse(raw)
-        rpc.ClearField("senderRecord")  # nobody here dials the addresses that a peer tells
-        if len(rpc.subscriptions) > self.max_subscriptions_per_rpc:
-            raise ValueError("too many subscriptions in one RPC")
+        keep_to_1_1(rpc)
+        await self._pay(payer, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE)
         for subscription in rpc.subscriptions:
             self.handle_subscription(peer, subscription)
         for message in rpc.publish:
-            await self.push_msg(peer, message)
+            await self._pay(payer, 1)
+            await self.push_msg(peer, message, payer)
         if rpc.HasField("control"):
             await self.router.handle_rpc(rpc, peer)
+
+    async def _pay(self, payer: str, amount: float) -> None:
+        """Wait for the peer's turn, and let the others have theirs."""
+        await self._budget.pay(self._budget.messages, payer, amount, "gossip-slowed")
+        await trio.lowlevel.checkpoint()
+
+    def _offend(self, peer: ID) -> None:
+        self._budget.counts["messages-rejected"] += 1
+        if self._offended(str(peer)) and peer != self.my_id:
+            raise Banned
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:
-            queue._queue.max_size = QUEUED_RPCS
+            queue._queue = BoundedQueue(self._budget.counts)
+
+    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        """Send an RPC; whoever leaves the window shut for 5 s is cut off, and may come again."""
+        sent: bool = await super().write_msg(stream, rpc_msg)
+        if not sent and stream.muxed_stream.send_window <= 0:
+            self._budget.counts["readers-cut"] += 1
+            await stream.muxed_conn.close()
+        return sent
+
+
+class Banned(Exception):
+    """The peer has offended once too often; nothing more is taken from it."""
+
+
+class BoundedQueue(PriorityQueue):  # type: ignore[misc]
+    """RPCs that wait for one peer, bounded in number and bytes; what is too much is dropped."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__(QUEUED_RPCS)
+        self._counts, self._bytes = counts, 0
+
+    def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
+        """Queue an RPC, or count it as dropped and return False."""
+        size = rpc.ByteSize()
+        if self._bytes + size > QUEUED_BYTES or not super().push(rpc, priority):
+            self._counts["gossip-unsent"] += 1
+            return False
+        self._bytes += size
+        return True
+
+    def pop(self) -> rpc_pb2.RPC | None:
+        """Return the next RPC, control first; None if there is none."""
+        rpc: rpc_pb2.RPC | None = super().pop()
+        if rpc is not None:
+            self._bytes -= rpc.ByteSize()
+        return rpc
+
+
+def keep_to_1_1(rpc: Any) -> None:
+    """Take out of an RPC what GossipSub 1.1 does not know; raise `ValueError` if it holds too much.
+
+    What libp2p keeps for the sake of later versions, it keeps for every id that a peer makes up.
+    """
+    rpc.ClearField("senderRecord")  # nobody here dials the addresses that a peer tells
+    for field in ("idontwant", "extensions", "observe", "unobserve"):
+        if rpc.HasField("control"):
+            rpc.control.ClearField(field)
+    if (
+        len(rpc.subscriptions) > RPC_SUBSCRIPTIONS
+        or len(rpc.publish) > RPC_MESSAGES
+        or control_ids(rpc) > RPC_IDS
+    ):
+        raise ValueError("an RPC with too many parts")
+
+
+def control_ids(rpc: Any) -> int:
+    """Return how many ids an RPC's control messages come to, each such message as one more."""
+    control = rpc.control
+    named = sum(len(part.messageIDs) + 1 for part in (*control.ihave, *control.iwant))
+    return named + len(control.graft) + len(control.prune)
 
 
 def parse(raw: bytes) -> Any:

@@ -20,22 +20,24 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
+from node.limits import Buckets, Limits
+from node.transport.budget import Budget, MeteredSession, payer
 from node.transport.slots import Tally, local, origin
 
 YAMUX = TProtocol(PROTOCOL_ID)
-MAX_CONNECTIONS = 300  # in all; with the node's own files well below the usual 1,024 descriptors
-MAX_INBOUND = 225  # three quarters of all, so that strangers never take what dialling needs
-PER_ORIGIN = 32  # inbound, pending and up; a laboratory behind one address, a seventh of the slots
-PER_LOCAL_ORIGIN = 150  # the same on loopback, which all peers and clients of a testnet share
 PENDING_PER_ORIGIN = 16  # upgrades at a time; whoever stalls them holds few slots, and briefly
+HANDSHAKES = 1.0  # a second from one address: 5 ms of work each, for keys that are free
+HANDSHAKE_SECONDS = 60.0  # a laboratory that comes back after a power cut, at once
 UPGRADE_SECONDS = 4.0  # for 0.25 s of work and far round trips; so long an idle socket may stay
 NEGOTIATION_SECONDS = 10.0  # two round trips on a loaded peer; less than the 15 s of an `open`
 STALLED_SECONDS = 10.0  # a frame that takes longer to write means a dead or hostile reader
-UNREAD_BYTES = 32 * 1024 * 1024  # per stream; twice the largest window that Yamux may grant
+WINDOW_BYTES = 1024 * 1024  # per stream, the most that Yamux grants: 20 MB/s at 50 ms round trip
+UNREAD_BYTES = 2 * WINDOW_BYTES  # per stream; libp2p's windows are not exact
 STREAMS_PER_PEER = 64  # inbound at a time; an honest peer has a few requests, watches and blobs
 PING_EVERY = 10.0  # seconds; a hung peer is gone after this and `PING_SECONDS`
 PING_SECONDS = 5.0  # for one answer; 0.04 s measured at a busy peer, so that five mean a hung one
@@ -43,16 +45,17 @@ PING_SECONDS = 5.0  # for one answer; 0.04 s measured at a busy peer, so that fi
 _log = logging.getLogger(__name__)
 
 
-def connection_config() -> ConnectionConfig:
+def connection_config(limits: Limits) -> ConnectionConfig:
     """Return the limits of a host.
 
     A hung peer (stopped, not dead) is noticed only by pings, which libp2p does not send by default.
     """
     return ConnectionConfig(
-        max_connections=MAX_CONNECTIONS,
+        max_connections=limits.max_connections,
+        max_connections_per_peer=limits.peer_connections,
         min_connections=0,
         low_watermark=0,
-        high_watermark=MAX_CONNECTIONS,
+        high_watermark=limits.max_connections,
         inbound_upgrade_timeout=UPGRADE_SECONDS,
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
@@ -65,13 +68,17 @@ def connection_config() -> ConnectionConfig:
     )
 
 
+class Overrun(trio.TooSlowError):
+    """More waits unread than was granted; of all that a read may raise, Yamux closes for this."""
+
+
 class BoundedBuffer(bytearray):
     """Against peers that ignore the receive window: libp2p only warns, and buffers on."""
 
     def extend(self, more: Any) -> None:
-        """Append, or raise `BufferError`; the muxer then closes the stream for reading."""
+        """Append, or raise `Overrun`."""
         if len(self) + len(more) > UNREAD_BYTES:
-            raise BufferError(f"over {UNREAD_BYTES} bytes wait unread")
+            raise Overrun(f"over {UNREAD_BYTES} bytes wait unread")
         super().extend(more)
 
 
@@ -83,17 +90,37 @@ class _Buffers(dict[int, bytearray]):
 class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
     """A muxer with bounded buffers, whose frames are written whole or end the connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, budget: Budget, conn: ISecureConn, peer: ID) -> None:
+        super().__init__(conn, peer, is_initiator=conn.is_initiator)
         self.stream_buffers = _Buffers()
+        self._budget = budget
+        self._scope = trio.CancelScope()
+        self._payer = payer(self)
+        self.secured_conn = MeteredSession(conn, self._pay)
+        budget.unread.add(self)
 
     async def start(self) -> None:
         """Run the muxer; an exception ends this connection instead of the host."""
         try:
-            await super().start()
+            with self._scope:
+                await super().start()
+            if self._scope.cancelled_caught:
+                await self._cleanup_on_error()
         except Exception as failure:
             _log.warning("muxer of %s failed: %r", self.peer_id, failure)
             await self._cleanup_on_error()
+
+    async def _pay(self, count: float) -> None:
+        self._budget.unread.came(int(count))
+        await self._budget.pay(self._budget.bytes, self._payer, count, "reads-slowed")
+
+    def unread(self) -> int:
+        """Return how many bytes wait unread."""
+        return sum(map(len, self.stream_buffers.values()))
+
+    def give_up(self) -> None:
+        """End the connection, soon."""
+        self._scope.cancel()
 
     async def _write_frame(self, frame: bytes) -> None:
         """Write one frame, shielded: half a frame would garble all streams of the connection."""
@@ -109,13 +136,15 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
 class GuardedMuxers(MuxerMultistream):  # type: ignore[misc]
     """Makes `GuardedYamux` the muxer: libp2p's own builds its `Yamux` whatever it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__({YAMUX: GuardedYamux})
+        self._budget = budget
+        yamux.MAX_WINDOW_SIZE = WINDOW_BYTES  # of a frame's body too; 16 MiB is libp2p's
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> GuardedYamux:
         """Negotiate Yamux and build a guarded one."""
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = GuardedYamux(conn, peer_id, is_initiator=conn.is_initiator)
+        muxed = GuardedYamux(self._budget, conn, peer_id)
         self._annotate_connection(muxed, conn, protocol)
         return muxed
 
@@ -149,15 +178,19 @@ class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
 class GuardedSwarm(Swarm):  # type: ignore[misc]
     """A swarm that gives inbound slots back, and gives strangers only some of its connections."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, budget: Budget, *args: Any) -> None:
+        limits = budget.limits
         super().__init__(
             *args,
             retry_config=RetryConfig(max_retries=0),
-            connection_config=connection_config(),
+            connection_config=connection_config(limits),
         )
         self.auto_connector = _NoAutoConnector(self)
-        self._inbound_limiter = trio.CapacityLimiter(MAX_INBOUND)  # libp2p's own: all connections
+        # libp2p's own: all connections
+        self._inbound_limiter = trio.CapacityLimiter(limits.inbound_connections)
+        self._limits, self._counts = limits, budget.counts
         self._held, self._pending = Tally(), Tally()
+        self._handshakes = Buckets(HANDSHAKES, HANDSHAKE_SECONDS, trio.current_time)
 
     async def _do_handle_inbound_connection(
         self, connection: ReadWriteCloser, maddr: Multiaddr, failure_event: object
@@ -168,35 +201,48 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         300 idle sockets keep everyone out for the length of the upgrade timeout; and keys are free
         to make, so that one address could hold every connection with a peer id for each.
         """
-        remote = self._build_remote_multiaddr(connection)
         source = origin((connection.get_remote_address() or ("", 0))[0])
         try:
             with self._held.one_more(source) as held:
-                if held <= (PER_LOCAL_ORIGIN if local(source) else PER_ORIGIN) and (
-                    remote is None or await self.connection_gate.is_allowed(remote)
-                ):
+                if await self._welcome(connection, source, held):
                     await self._serve_connection(connection, maddr, source)
+                else:
+                    self._counts["connections-refused"] += 1
         except Exception as failure:
             _log.debug("inbound connection from %s failed: %r", source, failure)
         finally:
             await connection.close()
+
+    async def _welcome(self, connection: ReadWriteCloser, source: str, held: int) -> bool:
+        near, limits = local(source), self._limits
+        if held > (limits.local_connections if near else limits.address_connections):
+            return False
+        if not near and self._handshakes.take(source):
+            return False
+        remote = self._build_remote_multiaddr(connection)
+        return remote is None or bool(await self.connection_gate.is_allowed(remote))
 
     async def _serve_connection(
         self, connection: ReadWriteCloser, maddr: Multiaddr, source: str
     ) -> None:
         with self._pending.one_more(source) as pending:
             if pending > PENDING_PER_ORIGIN:
+                self._counts["connections-refused"] += 1
                 return
             raw = RawConnection(connection, False)
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+        if len(self.get_connections(muxed.peer_id)) > self._limits.peer_connections:
+            self._counts["connections-refused"] += 1
+            await muxed.close()
         await muxed.event_closed.wait()
 
 
 class GuardedHost(BasicHost):  # type: ignore[misc]
     """A host on which no inbound stream can end anything but itself."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, budget: Budget, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._budget = budget
         self._inbound = Tally()
 
     async def _swarm_stream_handler(self, stream: INetStream) -> None:
@@ -205,10 +251,12 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         Against: an exception in a handler, a multistream message that is not UTF-8, and everything
         else that raises between a stream's first byte and its end.
         """
-        peer = str(stream.muxed_conn.peer_id)
+        connection = stream.muxed_conn
+        peer = str(connection.peer_id)
         with self._inbound.one_more(peer) as inbound:
             try:
-                if inbound > STREAMS_PER_PEER:
+                if inbound > STREAMS_PER_PEER or self._budget.streams.take(payer(connection)):
+                    self._budget.counts["streams-refused"] += 1
                     await stream.reset()
                 else:
                     await super()._swarm_stream_handler(stream)

@@ -24,6 +24,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from node.transport.base import Verdict
+from node.transport.budget import Budget
 from node.transport.gossip import Gossip
 from node.transport.guards import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
 
@@ -39,8 +40,8 @@ class Reports(Protocol):
     def accepted(self, peer: str, topic: str, payload: bytes) -> None:
         """Take an accepted message."""
 
-    def offended(self, peer: str) -> None:
-        """Learn that a peer forwarded what no honest peer forwards."""
+    def offended(self, peer: str) -> bool:
+        """Learn that a peer sent what no honest peer sends; say whether it is banned now."""
 
     def banned(self, peer: str) -> bool:
         """Say whether a peer is to be kept out."""
@@ -55,12 +56,15 @@ class Reports(Protocol):
 class Host:
     """A host with gossip; `running` is its life, and it has only one."""
 
-    def __init__(self, key: KeyPair, announce: Sequence[str], reports: Reports) -> None:
-        self._reports = reports
+    def __init__(
+        self, key: KeyPair, announce: Sequence[str], reports: Reports, budget: Budget
+    ) -> None:
+        self._reports, self._budget = reports, budget
         self._announce = announce
         self._tcp = ClosingTCP()
-        self.swarm = _swarm(key, self._tcp)
+        self.swarm = _swarm(key, self._tcp, budget)
         self._host = GuardedHost(
+            budget,
             self.swarm,
             announce_addrs=[Multiaddr(address) for address in announce] or None,
             disable_identify_address_discovery=True,
@@ -131,7 +135,9 @@ class Host:
     @asynccontextmanager
     async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
         reports = self._reports
-        self.gossip = Gossip(self._host, topics, reports.judge, reports.accepted, reports.offended)
+        self.gossip = Gossip(
+            self._host, topics, self._budget, reports.judge, reports.accepted, reports.offended
+        )
         async with (
             background_trio_service(self.gossip),
             background_trio_service(self.gossip.router),
@@ -200,7 +206,7 @@ def port_taken(listen: Multiaddr) -> bool:
     return False
 
 
-def _swarm(key: KeyPair, tcp: TCP) -> GuardedSwarm:
+def _swarm(key: KeyPair, tcp: TCP, budget: Budget) -> GuardedSwarm:
     """Build a swarm for TCP, Noise and Yamux alone; libp2p's default accepts plaintext too."""
     # Otherwise every read sends a window update of its own, a third of all CPU time.
     os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
@@ -209,5 +215,5 @@ def _swarm(key: KeyPair, tcp: TCP) -> GuardedSwarm:
     store.add_key_pair(peer, key)
     noise = NoiseTransport(key, noise_privkey=create_noise_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {})
-    upgrader.muxer_multistream = GuardedMuxers()
-    return GuardedSwarm(peer, store, upgrader, [tcp])
+    upgrader.muxer_multistream = GuardedMuxers(budget)
+    return GuardedSwarm(budget, peer, store, upgrader, [tcp])

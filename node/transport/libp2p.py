@@ -6,7 +6,8 @@ The only module that knows libp2p and trio, with its parts `bridge`, `gossip`, `
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -14,8 +15,11 @@ from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from node.limits import Limits
 from node.transport.base import Listener, Verdict
 from node.transport.bridge import Bridge
+from node.transport.budget import Budget
+from node.transport.callers import Callers
 from node.transport.host import Host, key_pair, port_taken
 from node.transport.penalty import Penalties
 from node.transport.streams import Libp2pStream
@@ -23,6 +27,8 @@ from node.transport.streams import Libp2pStream
 DIAL_SECONDS = 15.0  # 0.25 s on loopback; room for lost packets and a peer that is busy
 OPEN_SECONDS = 15.0  # libp2p negotiates for at most 10 s, and waits for ever over 256 streams
 START_SECONDS = 20.0  # listening takes under a second; a machine that loads models is slower
+UNTAKEN = 1024  # some seconds of work, for messages that are on the journal's way
+IDLE_CHECKS = 4  # in the time after which a caller is idle
 REBUILD_SECONDS = (0.5, 30.0)  # the first and the longest pause before a failed host is rebuilt
 
 T = TypeVar("T")
@@ -38,7 +44,16 @@ class Libp2pTransport:
     others instead of those listened on.
     """
 
-    def __init__(self, seed: bytes, listen: str, announce: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        seed: bytes,
+        listen: str,
+        announce: Sequence[str] = (),
+        limits: Limits | None = None,
+        counts: Counter[str] | None = None,
+        burdens: Mapping[str, float] | None = None,
+    ) -> None:
+        """`counts` is told how often a limit was met, by its name; `burdens` is read, not kept."""
         self._key_pair, self.peer = key_pair(seed)
         self._listen = Multiaddr(listen)
         self._announce = tuple(announce)
@@ -47,7 +62,13 @@ class Libp2pTransport:
         self._host: Host | None = None
         self._addresses: tuple[str, ...] = ()
         self._peers: frozenset[str] = frozenset()
-        self._penalties = Penalties(trio.current_time)
+        self._counts: Counter[str] = Counter() if counts is None else counts
+        self._budget = Budget(limits or Limits(), self._counts)
+        limits = self._budget.limits
+        self._penalties = Penalties(trio.current_time, limits, {} if burdens is None else burdens)
+        self._callers = Callers(limits.idle_seconds, trio.current_time)
+        self._untaken = 0  # accepted messages on their way to the asyncio loop
+        self._dialled: set[str] = set()  # by the node's own wish: a few, and never idle
         self.rebuilds = 0
         """How often the host failed and was built anew."""
 
@@ -129,14 +150,22 @@ class Libp2pTransport:
         topics: tuple[str, ...],
         protocols: tuple[str, ...],
     ) -> None:
-        host = Host(self._key_pair, self._announce, self)
+        host = Host(self._key_pair, self._announce, self, self._budget)
         for protocol in protocols:
             host.serve(protocol, self._serve)
         async with host.running(self._listen, topics):
             self._host = host
             self._listen = host.bound
             self._bridge.post(self._start_done, started, host.addresses)
-            await trio.sleep_forever()
+            await self._cut_idle(host)
+
+    async def _cut_idle(self, host: Host) -> None:
+        """Close the connections of callers who want nothing, for ever."""
+        while True:
+            await trio.sleep(self._callers.seconds / IDLE_CHECKS)
+            for peer in self._callers.idle():
+                self._counts["idle-cut"] += 1
+                await host.disconnect(peer)
 
     async def _bounded(
         self, seconds: float, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
@@ -157,6 +186,7 @@ class Libp2pTransport:
         peer = Multiaddr(address).value_for_protocol("p2p")
         if peer is None or peer == self.peer or self.banned(peer):
             raise ConnectionError(f"no connection to {address} is wanted")
+        self._dialled.add(peer)
         await self._running().dial(Multiaddr(address), ID.from_base58(peer))
         return str(peer)
 
@@ -167,7 +197,7 @@ class Libp2pTransport:
         """Open shielded, and reset what nobody waits for: half an opening would leak a stream."""
         with trio.CancelScope(shield=True):
             opened = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
-            stream = Libp2pStream(self._bridge, opened)
+            stream = Libp2pStream(self._bridge, opened, self._budget)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
@@ -176,14 +206,15 @@ class Libp2pTransport:
         return stream
 
     async def _serve(self, stream: INetStream) -> None:
-        listener, served = self._listener, Libp2pStream(self._bridge, stream)
+        listener, served = self._listener, Libp2pStream(self._bridge, stream, self._budget)
         protocol = stream.get_protocol()
         if listener is None or protocol is None:
             await served.reset_in_trio()
             return
         try:
-            await self._bridge.ask(listener.serve, str(protocol), served)
-            await served.close_in_trio()
+            with self._callers.serving(served.peer):
+                await self._bridge.ask(listener.serve, str(protocol), served)
+            await served.see_off()
         except BaseException as failure:
             if isinstance(failure, Exception):
                 _log.warning("serving %s to %s failed: %r", protocol, served.peer, failure)
@@ -204,14 +235,24 @@ class Libp2pTransport:
             return Verdict.IGNORE
 
     def accepted(self, peer: str, topic: str, payload: bytes) -> None:
-        """Hand an accepted message over."""
+        """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
+        self._callers.active(peer)
+        if self._untaken >= UNTAKEN:
+            self._counts["gossip-dropped"] += 1
+            return
+        self._untaken += 1
         self._bridge.post(self._gossiped, peer, topic, payload)
 
-    def offended(self, peer: str) -> None:
+    def offended(self, peer: str) -> bool:
         """Take a point from a peer, and the connection when it was one too many."""
-        if self._penalties.punish(peer) and self._host is not None:
+        known = self._penalties.banned(peer)
+        banned = self._penalties.punish(peer)
+        if banned and not known:
+            self._counts["bans"] += 1
             _log.warning("peer %s is banned for a while: too much of it was rejected", peer)
+        if banned and self._host is not None:
             self._bridge.run_in_background(self._host.disconnect, peer)
+        return banned
 
     def banned(self, peer: str) -> bool:
         """Return whether nothing is to be had with `peer` for now."""
@@ -219,10 +260,13 @@ class Libp2pTransport:
 
     def connected(self, peer: str) -> None:
         """Report a first connection."""
+        if peer not in self._dialled:
+            self._callers.came(peer)
         self._bridge.post(self._add_peer, peer)
 
     def disconnected(self, peer: str) -> None:
         """Report that the last connection is gone."""
+        self._callers.left(peer)
         self._bridge.post(self._remove_peer, peer)
 
     # What follows runs on the asyncio loop.
@@ -233,6 +277,7 @@ class Libp2pTransport:
             started.set_result(None)
 
     def _gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        self._untaken -= 1
         if self._listener is not None:
             self._listener.gossiped(peer, topic, payload)
 

@@ -176,6 +176,10 @@ class MemoryTransport:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Gossip to all connected peers; a repeat within two minutes is dropped."""
+        self.gossip(topic, payload)
+
+    def gossip(self, topic: str, payload: bytes) -> None:
+        """Do what `publish` does, from where nothing can be awaited."""
         if self._listener is not None and self._first_seen(topic, payload):
             self._forward(topic, payload)
 

@@ -1,12 +1,11 @@
 """What a rejected message costs the peer that forwarded it (specification section 7)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-# A peer of another version gets some patience; an attacker gets 20 messages for a 300 s ban.
-THRESHOLD = 20.0
-FORGIVEN_PER_SECOND = 0.1
-BAN_SECONDS = 300.0
+from node.limits import Limits
+
+FORGIVEN_PER_SECOND = 0.1  # points; a peer of another version gets some patience
 REMEMBERED = 4096  # peers; ids are free to make, memory is not
 
 
@@ -19,21 +18,24 @@ class _Standing:
 
 @dataclass(slots=True)
 class Penalties:
-    """Points per peer that decay with time; over the threshold the peer is banned for a while.
+    """Points per peer that decay with time; at `ban_points` the peer is banned for a while.
 
-    `now` is a monotonic clock in seconds.
+    `now` is a monotonic clock in seconds. `burdens` are points that never decay, of what a peer has
+    voted (`node.standing`): they shorten the patience with it, and ban nobody who does not offend.
     """
 
     now: Callable[[], float]
+    limits: Limits = field(default_factory=Limits)
+    burdens: Mapping[str, float] = field(default_factory=dict)
     _standings: dict[str, _Standing] = field(default_factory=dict)
 
-    def punish(self, peer: str) -> bool:
-        """Add one point; return whether the peer is banned now."""
+    def punish(self, peer: str, points: float = 1.0) -> bool:
+        """Add points; return whether the peer is banned now."""
         now = self.now()
         old = self._standings.pop(peer, _Standing(0.0, now))
-        points = max(0.0, old.points - (now - old.since) * FORGIVEN_PER_SECOND) + 1.0
-        banned = points >= THRESHOLD
-        until = now + BAN_SECONDS if banned else old.banned_until
+        points += max(0.0, old.points - (now - old.since) * FORGIVEN_PER_SECOND)
+        banned = points + self.burdens.get(peer, 0.0) >= self.limits.ban_points
+        until = now + self.limits.ban_seconds if banned else old.banned_until
         self._standings[peer] = _Standing(0.0 if banned else points, now, until)
         if len(self._standings) > REMEMBERED:
             del self._standings[next(iter(self._standings))]  # the one punished longest ago

@@ -99,7 +99,7 @@ class MemoryStream:
     """One side of a pair of pipes."""
 
     def __init__(self, peer: str, inbound: Pipe, outbound: Pipe) -> None:
-        self.peer = peer
+        self.peer = self.payer = peer
         self._inbound = inbound
         self._outbound = outbound
 

@@ -8,20 +8,23 @@ from libp2p.network.stream.exceptions import StreamEOF
 
 from node.transport.base import StreamClosed
 from node.transport.bridge import Bridge
+from node.transport.budget import Budget, payer
 
 READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
 READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones are the reader's
-WRITE_SECONDS = 60.0  # without the other side reading anything
+WRITE_SECONDS = 30.0  # for a reader to begin; how fast it must go on is a setting
 CLOSE_SECONDS = 5.0  # one frame, unless the peer does not read; then a reset is as good
+LINGER_SECONDS = 10.0  # for an answer to be read, after which a stream is of no use to anyone
 POLL_SECONDS = 0.01  # a slow reader costs 100 wake-ups a second, and a window waits 10 ms at most
 
 
 class Libp2pStream:
     """A `node.transport.base.Stream`; its methods are called on the asyncio loop."""
 
-    def __init__(self, bridge: Bridge, stream: INetStream) -> None:
+    def __init__(self, bridge: Bridge, stream: INetStream, budget: Budget) -> None:
         self.peer = str(stream.muxed_conn.peer_id)
-        self._bridge = bridge
+        self.payer = payer(stream.muxed_conn)
+        self._bridge, self._budget = bridge, budget
         self._stream = stream
         self._ahead = bytearray()
 
@@ -61,6 +64,18 @@ class Libp2pStream:
         except Exception:
             await self.reset_in_trio()
 
+    async def see_off(self) -> None:
+        """Close the stream, and reset it if the other side does not close it soon.
+
+        A stream that is closed on one side alone costs memory for as long as the connection lives.
+        """
+        await self.close_in_trio()
+        with trio.move_on_after(LINGER_SECONDS), contextlib.suppress(Exception):
+            while await self._stream.read(READ_AHEAD):
+                pass
+        if not self._stream.muxed_stream.closed:
+            await self.reset_in_trio()
+
     async def reset_in_trio(self) -> None:
         """Reset the stream, also from a scope that is being cancelled."""
         with trio.move_on_after(CLOSE_SECONDS) as scope, contextlib.suppress(Exception):
@@ -85,23 +100,27 @@ class Libp2pStream:
     async def _write(self, payload: bytes) -> None:
         """Write in pieces that fit the window.
 
-        libp2p gives a writer up who has waited 5 s for window; here it is `WRITE_SECONDS`.
+        libp2p gives a writer up who has waited 5 s for window; here it is `WRITE_SECONDS`, and as
+        long again as the slowest reader allowed takes for all of it.
         """
         rest = memoryview(payload)
+        await self._budget.pay(self._budget.answers, self.payer, len(rest), "answers-slowed")
         try:
-            while rest:
-                room = await self._room()
-                await self._stream.write(bytes(rest[:room]))
-                rest = rest[room:]
+            with trio.fail_after(WRITE_SECONDS + len(rest) / self._budget.limits.reader_bytes):
+                while rest:
+                    room = await self._room()
+                    await self._stream.write(bytes(rest[:room]))
+                    rest = rest[room:]
         except Exception as failure:
+            if isinstance(failure, trio.TooSlowError):
+                self._budget.counts["readers-cut"] += 1
             await self._fail(failure)
 
     async def _room(self) -> int:
         muxed = self._stream.muxed_stream
-        with trio.fail_after(WRITE_SECONDS):
-            # libp2p tells nobody when the window opens
-            while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
-                await trio.sleep(POLL_SECONDS)
+        # libp2p tells nobody when the window opens
+        while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
+            await trio.sleep(POLL_SECONDS)
         return max(int(muxed.send_window), 1)
 
     async def _close_write(self) -> None:

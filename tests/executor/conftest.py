@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -104,3 +105,38 @@ def tiny(folders: Path) -> dict[str, ModelRef]:
     from tests.executor.tiny import build
 
     return build(folders)
+
+
+@pytest.fixture(scope="session")
+def piano(folders: Path) -> ModelRef:
+    """A tiny Pop2Piano in the folder of the shared pool."""
+    from tests.executor.pianos import build
+
+    return build(folders)
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Songs to cover, and what is none, by name."""
+    from tests.executor.songs import recorded
+
+    return recorded(tmp_path_factory.mktemp("songs"))
+
+
+@pytest.fixture
+def cover(pool: Pool, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
+    """Cover on the shared pool; the song is `mono` unless others are named."""
+    from tests.executor.pianos import perform
+
+    def execute(*names: str, model: ModelRef = piano, pool: Pool = pool, **args: Any) -> Execution:
+        return perform(pool, model, [songs[name] for name in names or ["mono"]], args)
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def own(started: tuple[Pool, Ready], piano: ModelRef, songs: Mapping[str, Path]) -> list[str]:
+    """The digests of what the model makes of `mono` where the task leaves out everything."""
+    from tests.executor.pianos import perform
+
+    return digests(perform(started[0], piano, [songs["mono"]], {}))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from transformers.models.auto.modeling_auto import (
@@ -23,7 +23,7 @@ from executor.models import describe, weights_digest
 from executor.pool import Pool
 from executor.tasks import speakers
 from executor.tasks.loading import load, whole
-from tests.executor.conftest import digests
+from tests.executor.conftest import TIMEOUT, digests, job
 from tests.executor.tiny import CLASSES, SPOKEN, execute, listed
 
 OTHER = "fast bright drums"
@@ -221,7 +221,21 @@ def test_the_vocoder_is_in_the_digest(
     before = weights_digest(folder)
     config = folder / "vocoder" / "config.json"
     config.write_text(config.read_text() + " ")
-    assert weights_digest(folder) != before
+    after = weights_digest(folder)
+    assert after != before
+    shutil.copytree(folder / "vocoder", folder / "vocoder" / "vocoder")
+    assert weights_digest(folder) == after  # a vocoder has none of its own
+
+
+def test_csm_tells_its_progress_and_its_tokens(pool: Pool, tiny: dict[str, ModelRef]) -> None:
+    told: list[float] = []
+    args = {"prompt": SPOKEN, "seed": 1, "generation_config": {"max_new_tokens": 70}}
+    made = pool.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=told.append)
+    assert 0 < told[0] < 0.1
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    (blocks,) = cast(list[list[str]], made.trace["tokens"])
+    assert len(blocks) == 2
 
 
 @pytest.mark.parametrize("setting", ["phonemize", "is_uroman"])

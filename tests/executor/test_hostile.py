@@ -282,6 +282,7 @@ def test_weights_that_hold_nan_are_an_agreed_outcome(
     model = ModelRef(f"hostile/nan-{sampling}", "1", weights_digest(folder))
     execution = run(model=model, generation={"do_sample": sampling})
     assert execution.outcome == {"error": "non-finite-output"}
+    assert execution.trace["detail"] == f"NaN in {WEIGHTS}: decoder.lm_heads.3.weight"
 
 
 def cached(hub: Path, name: str) -> tuple[Path, Path]:

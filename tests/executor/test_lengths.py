@@ -3,7 +3,7 @@ import pytest
 from executor import lengths
 from executor.models import EMBEDDED, SHIPPED, describe
 
-MUSICGEN = {"family": "musicgen", "frame_rate": 50, "delay": 3}
+MUSICGEN = {"max_new_tokens": 2048, "frame_rate": 50, "delay": 3}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,9 @@ def test_tokens_of_seconds(seconds: float, tokens: int) -> None:
 def test_the_documented_relation() -> None:
     """503 tokens are ten seconds, of MusicGen's published models and of the embedded one."""
     assert lengths.seconds(MUSICGEN, 503) == 10.0
-    assert lengths.tokens(describe(SHIPPED / EMBEDDED), 10.0) == 503
+    limits = describe(SHIPPED / EMBEDDED)["limits"]
+    assert isinstance(limits, dict)
+    assert lengths.tokens(limits, 10.0) == 503
 
 
 @pytest.mark.parametrize("few", [0, 1, 3])
@@ -28,7 +30,7 @@ def test_fewer_tokens_than_the_delay_are_no_audio(few: int) -> None:
 
 
 def test_a_rate_that_is_no_integer() -> None:
-    bark = {"family": "bark", "frame_rate": 49.9, "delay": 1}
+    bark = {"frame_rate": 49.9, "delay": 1}
     assert lengths.tokens(bark, 8) == 401
     assert lengths.seconds(bark, 401) >= 8
 
@@ -39,11 +41,15 @@ def test_what_is_no_length_is_refused(seconds: float) -> None:
         lengths.tokens(MUSICGEN, seconds)
 
 
+def test_a_delay_left_out_is_none() -> None:
+    assert lengths.tokens({"frame_rate": 12.5}, 8) == 100
+
+
 @pytest.mark.parametrize(
-    "described", [{"family": "vits"}, {"family": "vits", "frame_rate": 0}, {"frame_rate": "50"}]
+    "limits", [{}, {"delay": 3}, {"frame_rate": 0}, {"frame_rate": "50"}, {"max_new_tokens": 9}]
 )
-def test_a_model_whose_length_is_its_own(described: dict[str, object]) -> None:
+def test_a_model_whose_length_is_its_own(limits: dict[str, object]) -> None:
     with pytest.raises(lengths.Unknown, match="not decided by max_new_tokens"):
-        lengths.tokens(described, 8)
+        lengths.tokens(limits, 8)
     with pytest.raises(lengths.Unknown):
-        lengths.seconds(described, 8)
+        lengths.seconds(limits, 8)

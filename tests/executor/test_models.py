@@ -191,6 +191,15 @@ def test_an_index_that_names_what_is_not_in_the_folder_is_refused(
         weights_digest(folder)
 
 
+@pytest.mark.parametrize("named", [[], {}, None, 1, True, ["model.safetensors"]])
+def test_an_index_that_names_no_file_at_all_is_refused(folder: Path, named: object) -> None:
+    """Found by fuzzing: what cannot be hashed was a TypeError."""
+    index = {"weight_map": {"a": "model.safetensors", "b": named}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelRefused, match="names a file"):
+        weights_digest(folder)
+
+
 def test_an_index_of_the_folders_own_files_is_fine(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -235,21 +244,23 @@ def test_describe_the_embedded_model() -> None:
         "family": "musicgen",
         "dtype": "float32",
         "tasks": ["text-to-music"],
-        "limits": {"max_new_tokens": 2048},
-        "honours": [
-            "max_new_tokens",
-            "do_sample",
-            "temperature",
-            "top_k",
-            "top_p",
-            "num_return_sequences",
-            "guidance_scale",
-        ],
-        "dtypes": ["float32", "float16", "bfloat16"],
-        "quantize_bits": [4, 8],
+        "limits": {
+            "max_new_tokens": 2048,
+            "generation_config": [
+                "max_new_tokens",
+                "do_sample",
+                "temperature",
+                "top_k",
+                "top_p",
+                "num_return_sequences",
+                "guidance_scale",
+            ],
+            "dtypes": ["float32", "float16", "bfloat16"],
+            "quantize_bits": [4, 8],
+            "frame_rate": 50,
+            "delay": 3,
+        },
         "sampling_rate": 16_000,
-        "frame_rate": 50,
-        "delay": 3,
     }
 
 
@@ -261,10 +272,11 @@ def test_describe_a_model_that_tells_little(folder: Path) -> None:
         "family": "vits",
         "dtype": "float32",
         "tasks": ["text-to-music"],
-        "limits": {},
-        "honours": [],
-        "dtypes": ["float32", "float16", "bfloat16"],
-        "quantize_bits": [8],
+        "limits": {
+            "generation_config": [],
+            "dtypes": ["float32", "float16", "bfloat16"],
+            "quantize_bits": [8],
+        },
     }
 
 

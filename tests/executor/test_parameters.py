@@ -41,6 +41,12 @@ def outputs(execution: Execution) -> list[dict[str, Any]]:
     return list(result["outputs"])
 
 
+def limits_of(folder: Path) -> Mapping[str, object]:
+    limits = describe(folder)["limits"]
+    assert isinstance(limits, dict)
+    return limits
+
+
 # max_new_tokens
 
 
@@ -51,16 +57,16 @@ def test_tokens_are_seconds(
 ) -> None:
     made = execute(pool, tiny[name], generation_config={"max_new_tokens": tokens})
     (output,) = outputs(made)
-    described = describe(folders / "tiny" / name)
-    seconds = lengths.seconds(described, tokens)
+    limits = limits_of(folders / "tiny" / name)
+    seconds = lengths.seconds(limits, tokens)
     assert output["frames"] == pytest.approx(seconds * output["sampling_rate"], abs=1e-6)
-    delay = described["delay"]
+    delay = limits["delay"]
     assert isinstance(delay, int)
     assert output["frames"] == (tokens - delay) * FRAMED[name]
 
 
 def test_eight_seconds_of_the_embedded_model(run: Run) -> None:
-    tokens = lengths.tokens(describe(SHIPPED / EMBEDDED), 8)
+    tokens = lengths.tokens(limits_of(SHIPPED / EMBEDDED), 8)
     assert tokens == 403
     (output,) = outputs(run(generation={"max_new_tokens": tokens}))
     assert output["frames"] == 8 * output["sampling_rate"]
@@ -80,12 +86,12 @@ def test_barks_tokens_are_seconds_to_a_frame(
     pool: Pool, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     """Greedy, the tiny model does not end by itself: exactly what so many tokens give."""
-    described = describe(folders / "tiny" / "bark")
+    limits = limits_of(folders / "tiny" / "bark")
     for tokens in (2, 9, 24):
         config = {"max_new_tokens": tokens, "do_sample": False}
         (output,) = outputs(execute(pool, tiny["bark"], generation_config=config))
         assert output["frames"] == math.floor(tokens * 75 / 49.9) * 320
-        least = lengths.seconds(described, tokens)
+        least = lengths.seconds(limits, tokens)
         assert 0 <= output["frames"] / 24_000 - least < 2 / 75 + 1 / 49.9
 
 

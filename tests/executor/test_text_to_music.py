@@ -10,7 +10,7 @@ import torch
 from executor.errors import Failed
 from executor.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import Watch, generate_arguments, given, sequence_seeds
+from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
@@ -103,23 +103,6 @@ def test_this_machines_own_trouble_is_not(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_a_watch_counts_steps_and_digests_blocks() -> None:
-    steps: list[int] = []
-    watch = Watch(steps.append)
-    tokens = torch.arange(4 * 66).reshape(4, 66)
-    for end in range(1, 67):
-        stop = watch(tokens[:, :end], None)
-        assert stop.tolist() == [False] * 4
-    assert steps == list(range(1, 67))
-
-    def digest(columns: Any) -> str:
-        payload = columns.T.contiguous().to(torch.int32).numpy().astype("<i4").tobytes()
-        return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
-
-    assert watch.digests() == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert Watch(steps.append).digests() == ()
-
-
 def test_nothing_of_a_task_stays_in_the_model() -> None:
     """Some models' generate writes into the generation settings; each generation starts anew."""
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
@@ -187,4 +170,13 @@ def test_silence_of_no_length_is_an_outcome() -> None:
 
     with pytest.raises(Failed) as caught:
         text_to_music.sounds(loaded_as(model, Mute()), {"prompt": "x", "seed": 1}, lambda _: None)
+    assert caught.value.code == "generation-rejected"
+
+
+def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
+    """A model's own settings may ask for any number where the task says none."""
+    own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, own=own)
+    with pytest.raises(Failed, match="num_return_sequences is 17") as caught:
+        text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"

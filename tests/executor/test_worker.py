@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -221,7 +223,7 @@ def test_the_trace_shows_where_two_runs_part(run: Run) -> None:
 
 def test_a_trace_keeps_within_its_limit() -> None:
     blocks = [[f"{place:016x}" for place in range(1024)] for _ in range(16)]
-    bounded = worker.bounded({"tokens": blocks, "seconds": 1.0})
+    bounded = worker.bounded({"tokens": blocks, "steps": [], "seconds": 1.0})
     assert 4_096 < len(rfc8785.dumps(bounded)) <= 8_192
     assert bounded["tokens_complete"] is False
     assert bounded["tokens"][3] == blocks[3][: len(bounded["tokens"][3])]
@@ -370,6 +372,60 @@ def test_another_digest_is_an_abstention_and_the_worker_stays(
     assert pool.pid == before
 
 
+@pytest.mark.parametrize(("dtype", "loads"), [("auto", 1), ("float32", 1), ("float16", 2)])
+def test_a_model_stays_for_whatever_names_its_own_precision(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str, loads: int
+) -> None:
+    """Left out, null, "auto" and the name itself are one."""
+    loaded: list[str] = []
+
+    def load(folder: Path, dtype: str, *_: object) -> object:
+        loaded.append(dtype)
+        return object()
+
+    monkeypatch.setattr(text_to_music, "load", load)
+    monkeypatch.setattr(text_to_music, "sounds", lambda *_: [])
+    here, there = Pipe()
+    with here, there:
+        one = worker.Worker(here, ModelFolders([]))
+        for args in ({}, {"dtype": None}, {"dtype": dtype}):
+            asked = order(embedded.digest)
+            asked["args"] |= args
+            assert one.run(asked)["kind"] == "done"
+    assert loaded == ["float32", "float16"][:loads]
+
+
+def test_progress_is_told_by_the_percent_and_not_too_often(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+
+    def sounds(_: object, args: dict[str, object], progress: Callable[[float], None]) -> list[Any]:
+        for step in range(1, 1001):
+            now[0] += 0.02 if args["seed"] == 1 else 0.001
+            progress(step / 1000)
+        return []
+
+    monkeypatch.setattr(text_to_music, "load", lambda *_: None)
+    monkeypatch.setattr(text_to_music, "sounds", sounds)
+    told: dict[int, list[float]] = {1: [], 2: []}
+    here, there = Pipe()
+    with here, there:
+        one = worker.Worker(here, ModelFolders([]))
+        for seed, shares in told.items():
+            asked = order(embedded.digest)
+            asked["args"]["seed"] = seed
+            with monkeypatch.context() as stopped:
+                stopped.setattr(time, "monotonic", lambda: now[0])
+                one.run(asked)
+            while there.poll():
+                shares.append(json.loads(there.recv_bytes())["share"])
+    assert 90 < len(told[1]) <= 101  # 20 s: the first step, then each percent
+    assert 15 < len(told[2]) <= 21  # 1 s: the first step, then every 50 ms, and the end
+    assert [shares[0] for shares in told.values()] == [0.001, 0.001]
+    assert [shares[-1] for shares in told.values()] == [1.0, 1.0]
+
+
 def order(digest: str) -> dict[str, Any]:
     model = {"id": EMBEDDED, "revision": "1", "digest": digest}
     args = {"prompt": PROMPT, "seed": 1}
@@ -429,3 +485,37 @@ def test_a_failure_is_an_outcome_with_its_code(
     with here, there:
         said = worker.Worker(here, ModelFolders([])).run(order(embedded.digest))
     assert (said["kind"], said["outcome"]) == ("done", {"error": code})
+
+
+# What a trace has room for
+
+
+def traced(sequences: int, steps: int) -> dict[str, Any]:
+    blocks = math.ceil(steps / 64)
+    return {
+        "tokens": [["0" * 16] * blocks for _ in range(sequences)],
+        "steps": [["00" * 64] * blocks for _ in range(sequences)],
+        "runtime": {"name": "x" * 1500},
+    }
+
+
+def test_thirty_seconds_of_music_are_told_step_by_step() -> None:
+    trace = traced(1, 1503)
+    assert worker.bounded(trace) == trace
+
+
+def test_steps_are_left_out_before_blocks() -> None:
+    trace = traced(4, 1503)
+    cut = worker.bounded(trace)
+    assert len(rfc8785.dumps(cut)) <= worker.TRACE_LIMIT
+    assert cut["tokens"] == trace["tokens"]
+    assert [len(blocks) for blocks in cut["steps"]] == [6] * 4
+    assert "tokens_complete" not in cut
+
+
+def test_blocks_that_are_left_out_are_said_to_be() -> None:
+    cut = worker.bounded(traced(16, 4000))
+    assert len(rfc8785.dumps(cut)) <= worker.TRACE_LIMIT
+    assert not any(cut["steps"])
+    assert [len(blocks) for blocks in cut["tokens"]] == [15] * 16
+    assert cut["tokens_complete"] is False

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from node.cli.entries import this_machine
+from node.cli.entries import Models, this_machine
 from protocol.canonical import Document
 from protocol.network import Network
 from protocol.parameters import Parameters
-from scripts.testnet_nodes import Nodes, Place, lay_out
+from scripts.testnet_nodes import MODELS, Nodes, Place, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine
@@ -73,8 +73,10 @@ class Running:
 
 
 @contextmanager
-def running(root: Path, count: int, runtime: Document, parameters: Parameters) -> Iterator[Running]:
-    network, places = lay_out(root, count, runtime, parameters)
+def running(
+    root: Path, count: int, runtime: Document, parameters: Parameters, models: Models = MODELS
+) -> Iterator[Running]:
+    network, places = lay_out(root, count, runtime, parameters, models=models)
     with Nodes(root / "network.json", places) as nodes:
         nodes.wait_ready()
         yield Running(network, nodes, root)

@@ -12,11 +12,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.numpy import save_file
 
+from executor.models import EMBEDDED
+from node.cli.entries import Models
 from node.client import Client
 from node.requests import Refused, Status, protocol_id, read_answer
 from node.transport.base import StreamClosed
@@ -27,12 +31,23 @@ from protocol.parameters import Parameters
 from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+VOICE = "acme/voice"  # listed, and on no node's disk: what is refused needs no model
+
+
+def voice_in(folder: Path) -> Path:
+    """Make a model of a class that speaks in one pass, as far as its configuration tells."""
+    model = folder / VOICE
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
+    save_file({"w": np.ones(1, np.float32)}, model / "model.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    root = tmp_path_factory.mktemp("four")
-    with running(root, 4, runtime, Parameters(commit_grace_seconds=3)) as found:
+    root, folder = tmp_path_factory.mktemp("four"), tmp_path_factory.mktemp("models")
+    models = Models([EMBEDDED, VOICE], [voice_in(folder)], [], None)
+    with running(root, 4, runtime, Parameters(commit_grace_seconds=3), models) as found:
         yield found
         codes = found.nodes.stop()
     assert set(codes.values()) == {0}, codes
@@ -116,6 +131,7 @@ def test_a_task_can_be_left_and_fetched(four: Running) -> None:
         (["--model", "acme/none"], "args.model: 'acme/none' is not one of"),
         (["--max-new-tokens", 2049], "max_new_tokens: 2049 is over this model's limit, 2048"),
         (["--deadline", 4000], "deadline: 4000 is over 3600 seconds"),
+        (["--model", VOICE], "args.generation_config.max_new_tokens: this model does not take it"),
     ],
 )
 def test_a_wrong_flag_is_rejected_with_code_4(
@@ -125,6 +141,60 @@ def test_a_wrong_flag_is_rejected_with_code_4(
     assert done.returncode == 4
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ({"generation_config": {"guidance_scale": 3.0}}, "args.generation_config.guidance_scale: "),
+        ({"generation_config": {}}, "args.generation_config: this model takes none, not even"),
+        ({"dtype": "float16"}, "args.dtype: this model does not compute in float16, only in float"),
+        ({"quantize_bits": 4}, "args.quantize_bits: this model does not compute in 4, only in 8"),
+    ],
+)
+def test_what_a_models_class_cannot_do_is_rejected_at_submission(
+    four: Running, args: dict[str, object], reason: str
+) -> None:
+    written = json.dumps({"model": VOICE, "prompt": "hello", "seed": 1, **args})
+    done = four.helium("submit", "-", stdin=written)
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"helium: task rejected: {reason}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_seconds_are_asked_for_and_given(four: Running) -> None:
+    args = {name: value for name, value in task().items() if name != "generation_config"}
+    done = four.helium("submit", "-", "--seconds", 1.5, "-o", "s.wav", stdin=json.dumps(args))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"executing \d+% \(\d\.\d of 1\.5 s\)", done.stderr), done.stderr
+    assert soundfile.info(four.root / "s.wav").duration == 1.5
+
+
+def test_a_task_as_another_network_writes_it(four: Running) -> None:
+    """Crynux's shape: every member of the reference document, nulls and a top_p of 0.0."""
+    file = four.root / "crynux.json"
+    file.write_text(CRYNUX)
+    song = four.json("submit", file, "-o", "n.wav")
+    assert song["state"] == "agreed"
+    assert [audio["frames"] for audio in song["audio"]] == [16_000] * 2
+
+
+CRYNUX = """{
+  "model": "helium/embedded-music",
+  "prompt": "[INST] a rock song [/INST]",
+  "generation_config": {
+    "max_new_tokens": 53,
+    "do_sample": true,
+    "temperature": 0.8,
+    "top_k": null,
+    "top_p": 0.0,
+    "num_return_sequences": 2,
+    "guidance_scale": null
+  },
+  "seed": 42,
+  "dtype": "auto",
+  "quantize_bits": null
+}"""
 
 
 def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running) -> None:
@@ -246,6 +316,12 @@ BODIES: list[tuple[dict[str, object], str, str]] = [
     ({"args": task(seed=2**32)}, "invalid-field", "args.seed: 4294967296"),
     ({"args": task(model="acme/none")}, "unknown-model", "acme/none"),
     ({"args": task(max_new_tokens=2049)}, "over-limit", "max_new_tokens: 2049"),
+    ({"args": task(model=VOICE)}, "over-limit", "args.generation_config.max_new_tokens: this mod"),
+    (
+        {"args": task(model=VOICE, generation_config={})},
+        "over-limit",
+        "args.generation_config: this model takes none",
+    ),
     ({"network": "0" * 16}, "wrong-network", "0000000000000000"),
     ({"created": _now() - 7_200_000}, "expired", "deadline: passed"),
     ({"created": _now() + 7_200_000}, "created-ahead", "created:"),

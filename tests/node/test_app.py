@@ -38,6 +38,20 @@ def settings(tmp_path: Path) -> Settings:
         peers=PEERS,
         max_queue=3,
         feed_seconds=7.5,
+        blob_days=1.5,
+        submitters=(),
+        requester_tasks=0,
+        max_connections=300,
+        address_connections=32,
+        peer_connections=4,
+        peer_messages=100.0,
+        peer_bytes=33_554_432,
+        peer_streams=100.0,
+        peer_submissions=600.0,
+        ban_points=20.0,
+        ban_seconds=300.0,
+        idle_seconds=600.0,
+        reader_bytes=8192,
         log_level="info",
         log_format="auto",
     )
@@ -64,6 +78,7 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert parts.coordinator.network.id == cast.network().id
         assert options.peers == PEERS
         assert (options.max_queue, options.feed_seconds) == (3, 7.5)
+        assert options.blob_seconds == 1.5 * 86_400
 
 
 def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from executor import midi
 from node.audio import AudioMismatch, Result, Waveform, check_file, numbered, waveform_of
 from protocol.certificate import assemble
 from protocol.committee import committees
@@ -188,3 +190,19 @@ def test_what_is_no_waveform_is_said_to_be_none(tmp_path: Path) -> None:
     Waveform(np.zeros((4, 1), np.float32), 16_000).write(path)
     with pytest.raises(AudioMismatch, match="audio/midi"):
         check_file(path, {"result": {"outputs": [output]}})
+
+
+def test_scores_are_pretty_midi_objects(tmp_path: Path) -> None:
+    """As the reference document has them: `result.midi[i].write(path)`."""
+    scores = [midi.canonical([(0, 1, 60, 77)]), midi.canonical([(0.5, 1.5, 64, 77), (1, 2, 67, 9)])]
+    made = result_of(samples(1), samples(1))
+    result = Result(made.waveforms, made.certificate, tuple(map(midi.encode, scores)))
+    assert [type(score) for score in result.midi] == [pretty_midi.PrettyMIDI] * 2
+    for score, notes in zip(result.midi, scores, strict=True):
+        score.write(str(tmp_path / "midi_output.mid"))
+        read = pretty_midi.PrettyMIDI(str(tmp_path / "midi_output.mid")).instruments[0].notes
+        assert midi.canonical((n.start, n.end, n.pitch, n.velocity) for n in read) == notes
+    names = ["song.wav", "song-2.wav", "song.mid", "song-2.mid"]
+    written = result.write(tmp_path / "song.wav")
+    assert [path.name for path in written] == names
+    assert [path.read_bytes() for path in written[2:]] == list(result.scores)

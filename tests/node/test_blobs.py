@@ -251,3 +251,40 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
     again = Blobs(tmp_path / "blobs")
     assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
     assert again.total_size() == 3
+
+
+# Expiry
+
+
+def test_what_was_kept_before_expires(blobs: Blobs) -> None:
+    old, new = (blobs.write([text], size=3, limit=3) for text in (b"old", b"new"))
+    os.utime(blobs.path(old), (1000.0, 1000.0))
+    os.utime(blobs.path(new), (2000.0, 2000.0))
+    assert blobs.expire(1000.0) == 0
+    assert blobs.expire(2000.0) == 1
+    assert (blobs.has(old), blobs.has(new)) == (False, True)
+
+
+def test_what_is_renewed_stays(blobs: Blobs) -> None:
+    kept = blobs.write([b"old"], size=3, limit=3)
+    os.utime(blobs.path(kept), (1000.0, 1000.0))
+    assert blobs.renew(kept)
+    assert blobs.expire(2000.0) == 0
+    assert not blobs.renew(OTHER)
+    with pytest.raises(ValueError, match="is no SHA-256"):
+        blobs.renew("../key.pem")
+
+
+def test_what_is_written_again_is_new(blobs: Blobs) -> None:
+    for _ in range(2):
+        kept = blobs.write([b"old"], size=3, limit=3)
+        assert blobs.expire(2000.0) == 0
+        os.utime(blobs.path(kept), (1000.0, 1000.0))
+
+
+def test_what_is_no_blob_never_expires(blobs: Blobs, tmp_path: Path) -> None:
+    stranger = tmp_path / "blobs" / "README"
+    stranger.touch()
+    os.utime(stranger, (1000.0, 1000.0))
+    assert blobs.expire(2000.0) == 0
+    assert stranger.exists()

@@ -27,6 +27,7 @@ from node.fetching import Unavailable
 from node.requests import Misbehaved, Status, answer, refuse
 from node.transport.base import Stream
 from node.transport.memory import MemoryNetwork, MemoryTransport
+from protocol import wire
 from protocol.canonical import Document, Json, canonical
 from protocol.committee import committees
 from protocol.errors import Rejected, Rejection
@@ -99,7 +100,8 @@ class Fake(Scripted):
         elif self.refusal is not None:
             await refuse(stream, *self.refusal)
         else:
-            task = cast.task_of(NET, request["task"])
+            task = wire.read(canonical(request["task"]), self.network)
+            assert isinstance(task, Task)
             self.taken.append(task.id)
             committee: list[Json] = [*committees(NET, task)[0]]
             await answer(stream, {"task": self.task_id or task.id, "committee": committee})
@@ -302,6 +304,21 @@ def test_an_invalid_task_is_refused_here_naming_the_field(
     with_client(fake, test=test)
 
 
+def test_a_length_may_be_given_in_seconds() -> None:
+    async def test(client: Client) -> None:
+        submission = await client.submit("text-to-music", cast.args(), seconds=8)
+        task = submission.tracking.task
+        assert task is not None
+        assert task.args["generation_config"] == {"max_new_tokens": 403}
+        with pytest.raises(ValueError, match="at most 30 s"):
+            await client.submit("text-to-music", cast.args(), seconds=30.5)
+
+    document = cast.network_document()
+    document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
+    net = Network.of(document)
+    with_client(Fake(network=net.id), test=test, net=net)
+
+
 def test_two_tasks_alike_are_two_tasks() -> None:
     async def test(client: Client) -> None:
         ids = {client.task("text-to-music", cast.args()).id for _ in range(10)}
@@ -474,8 +491,22 @@ def test_a_certified_error_is_told_with_its_certificate() -> None:
             await client.follow(TASK.id).result()
         assert failed.value.code == "non-finite-output"
         assert failed.value.certificate.outcome == outcome
+        assert failed.value.details == ()
 
     with_client(Fake(**truth), test=test)
+
+
+def test_the_members_words_for_a_certified_error_are_told_once() -> None:
+    outcome = {"error": "no-notes"}
+    found = certify(NET, TASK, outcome, trace={"detail": "no beat"})
+    fake = Fake(state="agreed-error", certificate=found.document)
+
+    async def test(client: Client) -> None:
+        with pytest.raises(GenerationFailed) as failed:
+            await client.follow(TASK.id).result()
+        assert failed.value.details == ("no beat",)
+
+    with_client(fake, test=test)
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))

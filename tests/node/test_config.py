@@ -30,6 +30,20 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         peers=(),
         max_queue=64,
         feed_seconds=5.0,
+        blob_days=30.0,
+        submitters=(),
+        requester_tasks=0,
+        max_connections=300,
+        address_connections=32,
+        peer_connections=4,
+        peer_messages=100.0,
+        peer_bytes=33_554_432,
+        peer_streams=100.0,
+        peer_submissions=600.0,
+        ban_points=20.0,
+        ban_seconds=300.0,
+        idle_seconds=600.0,
+        reader_bytes=8192,
         log_level="info",
         log_format="auto",
     )
@@ -94,6 +108,7 @@ ACCEPTED: list[tuple[str, object, object]] = [
     ("max_queue", "10000", 10000),
     ("feed_seconds", "0.5", 0.5),
     ("feed_seconds", 2, 2.0),
+    ("blob_days", "1.5", 1.5),
     ("log_level", "debug", "debug"),
     ("log_format", "json", "json"),
 ]
@@ -121,6 +136,7 @@ REFUSED: list[Any] = [
     ("max_queue", "9" * 5000, "is no whole number"),
     ("feed_seconds", "nan", "is no number from 0.05 to 3600"),
     ("feed_seconds", 0, "is no number"),
+    ("blob_days", "0.5", "is no number from 1 to 36500"),
     ("feed_seconds", True, "is no number"),
     ("feed_seconds", "soon", "is no number"),
     ("feed_seconds", "1" * 400, "is no number"),
@@ -175,3 +191,13 @@ def test_every_setting_is_described_in_order() -> None:
         assert "\n" not in setting.reason
     queue = next(setting for setting in describe() if setting.name == "max_queue")
     assert (queue.flag, queue.variable) == ("--max-queue", "HELIUM_MAX_QUEUE")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['peers = "' + "x" * 9_000 + '"', "x" * 9_000 + " = 1", "submitters = ['" + "x" * 9_000 + "']"],
+)
+def test_a_refusal_is_short_however_long_the_value(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load({}, {}, _file(tmp_path, text))
+    assert len(str(refusal.value)) < 1_000

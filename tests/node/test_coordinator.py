@@ -317,6 +317,19 @@ def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> Non
     assert commit.commitment == messages.commitment(task.id, 0, ME, digest, salt)
 
 
+def test_every_attempt_has_a_salt_of_its_own() -> None:
+    """One that was revealed hides nothing any more."""
+    case = CASES["twice"]
+    life = Life(case.net)
+    case.play(life, case.task)
+    first, second = (life.store.salt(case.task.id, attempt) for attempt in (0, 1))
+    assert None not in (first, second)
+    assert first != second
+    (reveal,) = life.own(Reveal)
+    assert reveal.envelope.body["salt"] == second
+    life.disk.close()
+
+
 # A round, cut off at every write
 
 
@@ -354,6 +367,29 @@ def test_a_failing_write_costs_a_step_and_signs_nothing_twice(case: Case) -> Non
         assert life.disk.fired, "the failure never came"
         check_round(life, task, case.slots)
         life.disk.close()
+
+
+def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Life) -> None:
+    task = cast.task(life.net)
+    payload = task.envelope.encode()
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.receive(payload)
+    life.until(2)
+    assert life.coordinator.judge(payload, tasks=True) is Verdict.ACCEPT
+    life.hear(task)
+    assert life.state(task) is State.EXECUTING
+
+
+def test_a_task_lost_to_a_failing_write_keeps_its_place(life: Life) -> None:
+    life.coordinator._max_open = 1
+    task, other = (cast.task(life.net, nonce=n) for n in (1, 2))
+    life.hear(task)
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.failed(task.id, Abstention.BUSY)
+    with pytest.raises(Busy):
+        life.coordinator.submit(other.envelope.encode())
 
 
 def test_a_failing_tick_is_due_again(life: Life) -> None:
@@ -493,6 +529,20 @@ def test_a_known_task_is_answered_alike(life: Life) -> None:
     assert life.coordinator.committee(first) == committees(life.net, task)[0]
 
 
+def test_a_known_task_is_answered_alike_past_its_deadline(life: Life) -> None:
+    """A requester that was cut off asks again, and is not told that it comes too late."""
+    task = cast.task(life.net, deadline=60)
+    payload = task.envelope.encode()
+    life.hear(task)
+    life.until(61)
+    assert life.state(task) is State.EXPIRED
+    assert life.coordinator.submit(payload)[1] == []
+    unknown = cast.task(life.net, deadline=60, nonce=1).envelope.encode()
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.submit(unknown)
+    assert refused.value.reason is Rejection.EXPIRED
+
+
 def test_a_vote_cannot_be_submitted(life: Life) -> None:
     task = cast.task(life.net)
     life.hear(task)
@@ -512,6 +562,33 @@ def test_a_failed_execution_is_an_abstention(life: Life, reason: Abstention) -> 
     assert life.state(task) is State.ABSTAINED
     life.restart()
     assert not life.running, "an abstention is not taken back"
+
+
+MANY: Any = {"result": {"outputs": cast.outcome()["result"]["outputs"] * 17}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "trace"),
+    [
+        (MANY, TRACE),
+        (cast.outcome(), {"detail": ""}),
+        (cast.outcome(), {"detail": "x" * 9000}),
+        ({"error": "no-such-error"}, TRACE),
+    ],
+    ids=["too many outputs", "an empty detail", "a long trace", "another error"],
+)
+def test_what_no_reveal_can_hold_is_abstained_from(life: Life, outcome: Any, trace: Any) -> None:
+    """And is not journalled: neither this node nor its next life could go on with it."""
+    task = cast.task(life.net)
+    life.hear(task)
+    life.running.clear()
+    life.take(life.coordinator.executed(task.id, outcome, trace))
+    assert life.state(task) is State.ABSTAINED
+    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+    assert vote.envelope.body["reason"] == Abstention.WORKER_DIED
+    life.restart()
+    life.until(500)
+    assert not life.own(Commit)
 
 
 def test_a_certificate_stops_the_execution(life: Life) -> None:
@@ -555,6 +632,20 @@ def test_equivocation_is_recorded(life: Life) -> None:
     proof = evidence.verify(document, life.net.id)
     assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
     assert len(life.store.entries(task.id)) == 3
+
+
+def test_what_is_known_is_journalled_once(life: Life) -> None:
+    """A third contradiction too: whoever contradicts itself without end fills no disk."""
+    task = cast.task(life.net)
+    one = others(life.net, task)[0]
+    contradictions = [cast.commit(life.net, task, one, cast.outcome(f"lie {n}")) for n in range(9)]
+    life.hear(task)
+    for vote in (*contradictions, *contradictions):
+        life.hear(vote)
+    kept = [e.envelope.encode() for e in life.store.entries(task.id)]
+    expected: list[Message] = [task, *contradictions[:2]]
+    assert kept == [message.envelope.encode() for message in expected]
+    assert life.coordinator.receive(contradictions[0].envelope.encode()) == []
 
 
 def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:
@@ -632,6 +723,39 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     assert life.state(first) is State.AGREED
     assert len(life.said) == said, "nothing is signed for a task that has ended"
     life.disk.close()
+
+
+def test_votes_that_are_known_rebuild_no_ended_task(
+    net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's feed begins with all that was ever said: none of it may cost more than a look."""
+    life = Life(net)
+    task = cast.task(net, deadline=60)
+    one, two = others(net, task)
+    life.hear(task)
+    life.until(2)
+    for peer in (one, two):
+        life.hear(cast.commit(net, task, peer))
+    commits = commits_of(life, task, one, two)
+    life.hear(cast.reveal(net, task, one, commits))
+    life.until(30)
+    assert life.state(task) is State.AGREED
+    life.restart()
+    read: list[str] = []
+    entries = Store.entries
+
+    def counted(store: Store, of: str) -> Any:
+        read.append(of)
+        return entries(store, of)
+
+    monkeypatch.setattr(Store, "entries", counted)
+    journal = len(life.store.feed(0, 1000))
+    life.hear(cast.commit(net, task, one))
+    life.hear(cast.reveal(net, task, one, commits))
+    assert not read
+    assert len(life.store.feed(0, 1000)) == journal
+    life.hear(cast.reveal(net, task, two, commits))
+    assert read == [task.id]
 
 
 def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import json
+import os
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,19 +20,21 @@ import schemas
 from executor.jobs import Execution, Job
 from node.blobs import Blobs
 from node.coordinator import Coordinator
-from node.daemon import Node, Options, Parts, topics
+from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
 from node.execution import Readiness
+from node.standing import EQUIVOCATION, Conduct
 from node.store import Store
 from node.transport.base import Verdict
 from node.transport.memory import MemoryNetwork, MemoryTransport
 from node.version import AGENT
+from protocol.canonical import canonical
 from protocol.effects import State
 from protocol.messages import Task
 from protocol.network import Network
 from tests import cast
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
-from tests.simulation.world import manifest
+from tests.simulation.sound import manifest
 
 PAYLOAD = bytes((0, 0, 0, 0x3F)) * 100
 SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
@@ -42,7 +47,9 @@ class Workshop:
         self.folder, self.closed = folder, False
         self.readiness = Readiness(True)
         self.raises: Exception | None = None
+        self.trace: dict[str, Any] = {"seconds": 1}
         self.shares = [0.101, 0.104, 0.5]
+        self.payloads = [PAYLOAD]
 
     async def start(self) -> Readiness:
         return self.readiness
@@ -53,9 +60,11 @@ class Workshop:
         await asyncio.sleep(10)
         if self.raises is not None:
             raise self.raises
-        path = self.folder / f"{job.task}.f32"
-        path.write_bytes(PAYLOAD)
-        return Execution({"result": manifest(PAYLOAD)}, (path,), {"seconds": 1})
+        paths = [self.folder / f"{job.task}-{i}.f32" for i in range(len(self.payloads))]
+        for path, payload in zip(paths, self.payloads, strict=True):
+            path.write_bytes(payload)
+        outputs = [o for payload in self.payloads for o in manifest(payload)["outputs"]]
+        return Execution({"result": {"outputs": outputs}}, tuple(paths), self.trace)
 
     async def close(self) -> None:
         self.closed = True
@@ -96,7 +105,11 @@ def solo(**parameters: Any) -> Network:
 
 @asynccontextmanager
 async def running(
-    folder: Path, net: Network, index: int = 0, prepare: Callable[[Workshop], None] | None = None
+    folder: Path,
+    net: Network,
+    index: int = 0,
+    prepare: Callable[[Workshop], None] | None = None,
+    options: Options | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
@@ -108,7 +121,7 @@ async def running(
         prepare(workshop)
     transport = MemoryTransport(medium, cast.peer(index))
     parts = Parts(coordinator, store, blobs, transport, workshop, clock, dice)
-    node = Node(parts, Options(models=(cast.MODEL,)))
+    node = Node(parts, options or Options(models=(cast.MODEL,)))
     task = asyncio.create_task(node.run())
     await node.started.wait()
     await asyncio.sleep(0.1)
@@ -182,11 +195,61 @@ def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> 
         (certificate,) = scene.store.certificates(task.id)
         votes: Any = certificate["votes"]
         assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
+        said = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
+        assert votes[0]["body"]["trace"]["detail"] == said
         assert left_in(tmp_path) == []
         assert not scene.blobs.has(SHA256)
 
     play(tmp_path, test, solo(max_output_bytes=len(PAYLOAD) - 1))
     play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
+
+
+def test_a_trace_that_is_full_makes_room_for_the_reason(tmp_path: Path) -> None:
+    def prepare(workshop: Workshop) -> None:
+        workshop.trace = {"tokens": [["0" * 16] * 430], "seconds": 1}
+        assert 8_192 - len(canonical(workshop.trace)) < 64
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+
+    play(tmp_path, test, solo(max_output_bytes=1), prepare=prepare)
+
+
+def test_outputs_count_together_towards_the_networks_limit(tmp_path: Path) -> None:
+    payloads = [PAYLOAD, bytes(len(PAYLOAD))]
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.payloads = payloads
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+        assert left_in(tmp_path) == []
+
+    play(tmp_path, test, solo(max_output_bytes=2 * len(PAYLOAD) - 1), prepare=prepare)
+    play(tmp_path / "fits", accepted, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
+
+
+def test_who_cannot_keep_an_output_does_not_vote_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(Blobs, "adopt", full)
+        heard = await scene.listen()
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.INCONCLUSIVE
+        bodies = [json.loads(payload)["body"] for payload in heard.payloads]
+        assert [body["type"] for body in bodies] == ["task", "abstain"]
+        assert bodies[1]["reason"] == "worker-died"
+
+    play(tmp_path, test)
 
 
 async def accepted(scene: Scene) -> None:
@@ -372,5 +435,71 @@ def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
             )
             with pytest.raises(OSError, match="is running already"):
                 await Node(parts, Options()).run()
+
+    virtual.run(main)
+
+
+# Keeping
+
+
+def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    day, kept = 86_400.0, Blobs(tmp_path / "blobs")
+    old, young = (kept.write([text], size=1, limit=1) for text in (b"a", b"b"))
+    for sha256, age in ((old, 31), (young, 29)):
+        at = cast.START - age * day
+        os.utime(kept.path(sha256), (at, at))
+
+    async def main() -> None:
+        async with running(tmp_path, solo(), options=Options(blob_seconds=30 * day)) as scene:
+            assert (scene.blobs.has(old), scene.blobs.has(young)) == (False, True)
+            await asyncio.sleep(day + 2 * EXPIRY_SECONDS)
+            assert not scene.blobs.has(young)
+
+    virtual.run(main)
+
+
+def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
+    kept = Blobs(tmp_path / "blobs").write([b"a"], size=1, limit=1)
+    os.utime(tmp_path / "blobs" / kept, (1.0, 1.0))
+
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(2 * EXPIRY_SECONDS)
+        assert scene.blobs.has(kept)
+
+    play(tmp_path, test)
+
+
+def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
+    liar, slow = cast.peer(1), cast.peer(2)
+
+    async def test(scene: Scene) -> None:
+        burdens = scene.node._parts.burdens
+        assert burdens == {}
+        conducts = [(0, liar, Conduct.EQUIVOCATED), (1, liar, Conduct.EQUIVOCATED)]
+        scene.store.put_conduct("0" * 64, [*conducts, (0, slow, Conduct.SILENT)])
+        await asyncio.sleep(WEIGH_SECONDS)
+        assert burdens == {liar: 2 * EQUIVOCATION, slow: 0.0}
+
+    play(tmp_path, test)
+
+
+def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
+    tmp_path: Path,
+) -> None:
+    options = Options(submitters=frozenset({cast.peer(1001)}))
+
+    async def main() -> None:
+        async with running(tmp_path, solo(), options=options) as scene:
+            recorder = await scene.listen()
+            task = cast.task(scene.net, requester=1000)
+            scene.node.gossiped(cast.peer(7), "", task.envelope.encode())
+            served = cast.task(scene.net, requester=1001, nonce=1)
+            scene.node.gossiped(cast.peer(7), "", served.envelope.encode())
+            await asyncio.sleep(30)
+            assert scene.state(task) is State.INCONCLUSIVE
+            assert scene.state(served) is State.AGREED
+            reasons = [json.loads(heard)["body"].get("reason") for heard in recorder.payloads]
+            assert "busy" in reasons
+            assert scene.node.counts == {"tasks-unserved": 1}
 
     virtual.run(main)

@@ -70,12 +70,12 @@ Test = Callable[[Executions, Script], Awaitable[None]]
 Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
 
 
-def task(number: int) -> Task:
-    return cast.task(NET, nonce=number)
+def task(number: int, requester: int = 1000) -> Task:
+    return cast.task(NET, nonce=number, requester=requester)
 
 
-def run_of(number: int, seconds: float = 600) -> Run:
-    return Run(task(number), cast.START + seconds)
+def run_of(number: int, seconds: float = 600, requester: int = 1000) -> Run:
+    return Run(task(number, requester), cast.START + seconds)
 
 
 @asynccontextmanager
@@ -120,6 +120,35 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
         assert script.told("run", "executed") == expected
 
     play(test, max_queue=3)
+
+
+def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
+        for number, requester in wanted:
+            executions.add(run_of(number, requester=requester))
+        await asyncio.sleep(100)
+        turns = [(1, 1000), (5, 1001), (6, 1002), (2, 1000), (7, 1001), (3, 1000), (4, 1000)]
+        expected = [("run", task(number, requester).id) for number, requester in turns]
+        assert script.told("run") == expected
+
+    play(test, max_queue=9)
+
+
+def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(1, 5):  # one runs, two wait
+            executions.add(run_of(number))
+            await asyncio.sleep(0.1)
+        executions.add(run_of(5, requester=1001))
+        executions.add(run_of(6, requester=1001))
+        assert script.told("busy") == [
+            ("busy", task(4).id),
+            ("busy", task(3).id),
+            ("busy", task(6, 1001).id),
+        ]
+
+    play(test)
 
 
 def test_the_job_is_what_the_task_and_the_network_say() -> None:

@@ -3,6 +3,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InternalError
 from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -150,3 +151,17 @@ def test_no_file(tmp_path: Path) -> None:
         keystore.load(tmp_path)
     with pytest.raises(KeyFileError, match="is no regular file"):
         keystore.load(Path(os.devnull))
+
+
+def test_what_openssl_itself_cannot_explain_is_refused_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by fuzzing: some damaged keys are an `InternalError` of the library's."""
+    keystore.create(path)
+
+    def load(*_: object) -> None:
+        raise InternalError("Unknown OpenSSL error", [])
+
+    monkeypatch.setattr(keystore, "load_pem_private_key", load)
+    with pytest.raises(KeyFileError, match="it is no PEM key"):
+        keystore.load(path)

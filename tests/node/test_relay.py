@@ -18,7 +18,8 @@ from protocol.committee import committees
 from tests import cast
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
-from tests.simulation.world import TwinBlobs, manifest, waveform
+from tests.simulation.sound import manifest, waveform
+from tests.simulation.twins import TwinBlobs
 
 NET = cast.network()
 PAYLOAD = waveform(cast.args())

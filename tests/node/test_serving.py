@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +14,11 @@ import pytest
 
 import schemas
 from node import requests
+from node.admission import Admission
 from node.coordinator import Busy, Coordinator
 from node.framing import encode_length, write_frame
+from node.gate import Gate
+from node.limits import Limits
 from node.requests import REQUEST_LIMIT, Refused, Status, ask, asking, read_answer, read_document
 from node.serving import REQUEST_SECONDS, Serving
 from node.store import Store
@@ -29,7 +33,7 @@ from protocol.parameters import DOCUMENT_LIMIT
 from tests import cast
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
-from tests.simulation.world import TwinBlobs
+from tests.simulation.twins import TwinBlobs
 
 NET = cast.network()
 SERVER, ASKER = cast.peer(0), cast.peer(1000)
@@ -55,6 +59,8 @@ class Bench:
     fetchable: bool = True
     done: float = 0.25
     events: dict[str, asyncio.Event] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    submitters: frozenset[str] = frozenset()
 
     def greeting(self) -> Document:
         return GREETING
@@ -92,7 +98,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Bench]:
+async def serving(submitters: frozenset[str] = frozenset()) -> AsyncIterator[Bench]:
     loop = asyncio.get_running_loop()
     connection = sqlite3.connect(":memory:", isolation_level=None)
     store, dice = Store(connection, NET.id), random.Random(1)
@@ -100,8 +106,10 @@ async def serving() -> AsyncIterator[Bench]:
     coordinator = Coordinator(NET, cast.key(0), store, clock, dice.randbytes, max_open=3)
     medium, blobs = MemoryNetwork(dice), TwinBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
-    bench = Bench(store, coordinator, blobs, medium, asker)
-    answering = Serving(bench, coordinator, store, blobs)  # type: ignore[arg-type]  # a twin
+    bench = Bench(store, coordinator, blobs, medium, asker, submitters=submitters)
+    admission = Admission(bench.submitters, 0, clock.now)
+    gate = Gate(admission, Limits().peer_submissions, clock.now, bench.counts)
+    answering = Serving(bench, coordinator, store, blobs, gate)  # type: ignore[arg-type]  # a twin
     protocols = [requests.protocol_id(name) for name in requests.NAMES]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
@@ -115,9 +123,11 @@ async def serving() -> AsyncIterator[Bench]:
         connection.close()
 
 
-def on_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
+def on_bench(
+    test: Callable[[Bench], Awaitable[None]], submitters: frozenset[str] = frozenset()
+) -> None:
     async def main() -> None:
-        async with serving() as bench:
+        async with serving(submitters) as bench:
             await test(bench)
 
     virtual.run(main)
@@ -502,6 +512,35 @@ def test_a_task_with_blobs_is_refused() -> None:
         refused = await bench.refused("submit", request)
         assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
         assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        request: Document = {"task": task.envelope.document(), "blobs": []}
+        refused = await bench.refused("submit", request)
+        assert (refused.status, refused.reason) == (Status.INVALID, "requester-not-served")
+        assert cast.peer(1000) in refused.detail
+        assert bench.coordinator.view(task.id) is None
+        bench.accept()
+        assert (await bench.ask("submit", request))["task"] == task.id
+        assert bench.counts == {"tasks-unserved": 1}
+
+    on_bench(test, frozenset({cast.peer(1001)}))
+
+
+def test_a_peer_that_submits_too_fast_is_told_to_wait() -> None:
+    async def test(bench: Bench) -> None:
+        request: Document = {"task": cast.task(NET).envelope.document(), "blobs": []}
+        asking = [bench.ask("submit", request) for _ in range(130)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Refused)]
+        assert 0 < len(refused) <= 30
+        assert (refused[0].status, refused[0].reason) == (Status.BUSY, "busy")
+        assert "try again in 1 s" in refused[0].detail
+        assert bench.counts == {"submissions-refused": len(refused)}
 
     on_bench(test)
 

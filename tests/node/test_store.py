@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from node.migration import SCHEMA_VERSION
 from node.outputs import blobs_of
-from node.store import SCHEMA_VERSION, Output, Produced, Store, StoreError, open_store
+from node.store import Output, Produced, Store, StoreError, open_store
 from protocol import evidence
 from protocol.canonical import Document
 from protocol.certificate import Certificate, assemble
@@ -164,9 +165,12 @@ def test_a_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
 def test_a_newer_schema_is_refused(path: Path) -> None:
     open_store(path, NETWORK).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    newer = SCHEMA_VERSION + 1
+    connection.execute(f"PRAGMA user_version = {newer}")
     connection.close()
-    with pytest.raises(StoreError, match=r"schema 2, this software knows 1.*newer version"):
+    with pytest.raises(
+        StoreError, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
+    ):
         open_store(path, NETWORK)
 
 

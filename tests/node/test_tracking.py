@@ -36,13 +36,13 @@ def certify(
     task: Task = TASK,
     outcome: Document | None = None,
     signers: Sequence[str] | None = None,
+    trace: Document | None = None,
 ) -> Certificate:
     found = dict(cast.outcome() if outcome is None else outcome)
     chosen = committees(net, task)[0] if signers is None else signers
     commits = {member: cast.bound(task, member, found) for member in chosen}
-    return assemble(
-        task, 0, [cast.reveal(net, task, member, commits, found) for member in chosen], net
-    )
+    votes = [cast.reveal(net, task, member, commits, found, trace=trace) for member in chosen]
+    return assemble(task, 0, votes, net)
 
 
 @dataclass

@@ -82,6 +82,18 @@ def test_an_outcome_becomes_a_commit() -> None:
     assert found.state is State.COMMITTED
 
 
+def test_a_commit_of_an_earlier_life_stays_the_only_one() -> None:
+    """The journal with its salt was lost, and others give back what was signed."""
+    found = seat()
+    found.hear(commit(A), now=T + 5)
+    found.executed(T + 10)
+    assert found.sent == []
+    assert found.salts == []
+    assert found.state is State.COMMITTED
+    found.advance(T + 120)
+    assert [(type(v), v.attempt) for v in found.sent] == [(Commit, 1)]
+
+
 def test_the_main_way_from_task_to_certificate() -> None:
     found = committed()
     assert names(found.hear(commit(B), now=T + 11)) == []

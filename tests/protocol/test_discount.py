@@ -104,3 +104,29 @@ def test_who_contradicted_itself_counts_for_nothing_whatever_it_says_later() -> 
     seat.hear(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
     seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
     assert revealed_at(seat, T + 121) is None
+
+
+@pytest.mark.parametrize("contradicts", [True, False])
+def test_who_contradicted_itself_counts_for_nothing_though_it_reveals_what_is_right(
+    contradicts: bool,
+) -> None:
+    """Its list lacks this node's commit, so that attempt 0 cannot settle."""
+    seat = Seat(NET, TASK, ME)
+    seat.executed(T + 1)
+    seat.hear(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
+    seat.advance(T + 5)
+    right = {LIAR: cast.bound(TASK, LIAR, cast.outcome())}
+    seat.hear(cast.reveal(NET, TASK, LIAR, right), now=T + 6)
+    assert seat.attempt == 1
+    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 7)
+    assert revealed_at(seat, T + 7) == (None if contradicts else 4.0)
+
+
+def test_ones_own_commit_counts_though_its_reveal_is_still_to_come() -> None:
+    """Nobody else's commit arrived, so the list is open still; a reveal of another did."""
+    seat = Seat(NET, TASK, ME)
+    seat.executed(T + 1)
+    seat.hear(reveal(LIAR, (LIAR,), lie=True), now=T + 6)
+    seat.advance(T + 120)
+    seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) == 4.0

@@ -4,7 +4,7 @@ import pytest
 
 from protocol import evidence, messages
 from protocol.canonical import canonical, document_hash
-from protocol.errors import Rejection
+from protocol.errors import Rejected, Rejection
 from protocol.messages import Vote
 from tests import cast
 from tests.protocol.expect import rejected
@@ -129,3 +129,53 @@ def test_it_is_named_by_its_document() -> None:
     assert found.id == document_hash("evidence", PROOF)
     assert found.encode() == canonical(PROOF)
     assert evidence.of(*CONTRADICTIONS[1]).id != found.id
+
+
+# In a file
+
+
+KEPT = evidence.of(HONEST, cast.commit(NET, TASK, A, LIE))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_canonical_bytes_of_a_members_contradiction_pass(end: bytes) -> None:
+    found = evidence.verify_bytes(KEPT.encode() + end, NET)
+    assert found == KEPT
+    assert found.types == ("commit", "commit")
+
+
+@pytest.mark.parametrize("a", CONTRADICTIONS)
+def test_every_contradiction_passes_in_either_order(a: tuple[Vote, Vote]) -> None:
+    for pair in (a, a[::-1]):
+        proof = evidence.of(*pair)
+        assert evidence.verify_bytes(proof.encode(), NET) == proof
+        assert proof.types == tuple(vote.envelope.body["type"] for vote in pair)
+
+
+def test_no_byte_can_change_unnoticed() -> None:
+    exact = KEPT.encode()
+    for position, byte in enumerate(exact):
+        for other in (byte ^ 1, byte ^ 32):
+            altered = exact[:position] + bytes((other,)) + exact[position + 1 :]
+            with pytest.raises(Rejected):
+                evidence.verify_bytes(altered, NET)
+
+
+@pytest.mark.parametrize("end", [b" ", b"\n\n", b"\r"])
+def test_an_added_byte_is_noticed(end: bytes) -> None:
+    with rejected(Rejection.NOT_CANONICAL, "evidence"):
+        evidence.verify_bytes(KEPT.encode() + end, NET)
+
+
+def test_a_stranger_contradicts_nobody_but_itself() -> None:
+    pair = [
+        cast.signed(NET, cast.commit(NET, TASK, A, found).envelope.body, 1000)
+        for found in (cast.outcome(), LIE)
+    ]
+    with rejected(Rejection.NOT_A_MEMBER, cast.peer(1000)):
+        evidence.verify_bytes(canonical(document(*pair)), NET)
+
+
+def test_another_network_is_noticed() -> None:
+    with rejected(Rejection.WRONG_NETWORK, NET.id):
+        evidence.verify_bytes(KEPT.encode(), cast.network(5))

@@ -63,6 +63,17 @@ def test_a_reveal_holds_what_it_opens_not_what_it_says() -> None:
     assert later.commitment != reveal.commitment
 
 
+def test_a_reveal_tells_an_error_and_the_members_words_for_it() -> None:
+    failed = {"error": "no-notes"}
+    told = cast.reveal(NET, TASK, PEER, {}, failed, trace={"detail": "no beat"})
+    assert told.failure == ("no-notes", "no beat")
+    silent = cast.reveal(NET, TASK, PEER, {}, failed)
+    assert silent.failure == ("no-notes", None)
+    assert (told.digest, told.commitment) == (silent.digest, silent.commitment)
+    made = cast.reveal(NET, TASK, PEER, {}, trace={"detail": "all is well"})
+    assert made.failure == (None, None)
+
+
 def test_bodies_are_the_specifications() -> None:
     common = {"network": "n", "task": "t", "attempt": 2}
     assert messages.task_body("n", "text-to-music", {"seed": 1}, "cpu", 5, 6, "ff") == {

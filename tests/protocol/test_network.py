@@ -107,7 +107,8 @@ def test_a_document_has_a_limit() -> None:
         (lambda d: d["roster"][1].pop("operator"), "roster[1].operator"),
         (lambda d: d["models"][0].update(digest="d"), "models[0].digest"),
         (lambda d: d["models"][0].update(tasks=[]), "models[0].tasks"),
-        (lambda d: d["models"][0]["limits"].update(seconds=1), "models[0].limits.seconds"),
+        (lambda d: d["models"][0]["limits"].update(delay=-1), "models[0].limits.delay"),
+        (lambda d: d["models"][0]["limits"].update(dtypes=[]), "models[0].limits.dtypes"),
         (lambda d: d["classes"].update({"a b": {"x": 1}}), "classes"),
     ],
 )
@@ -221,6 +222,18 @@ def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
 def test_the_models_limits_hold(config: dict[str, int], field: str) -> None:
     with rejected(Rejection.OVER_LIMIT, f"args.generation_config.{field}"):
         NET.admit(cast.task(NET, generation_config=config))
+
+
+def test_inputs_in_all_fit_the_networks_limit() -> None:
+    net = cast.piano_network(max_input_bytes=100)
+    for sizes, admitted in (((60, 40), True), ((60, 41), False), ((101,), False)):
+        args = cast.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
+        task = asked(net, kind="pop2piano", args=args)
+        if admitted:
+            net.admit(task)
+            continue
+        with rejected(Rejection.OVER_LIMIT, "args.audio: 101 bytes in all are over the limit, 100"):
+            net.admit(task)
 
 
 @pytest.mark.parametrize(

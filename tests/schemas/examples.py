@@ -98,7 +98,15 @@ def _network() -> Document:
                 "revision": "1",
                 "digest": HASH,
                 "tasks": ["text-to-music"],
-                "limits": {"max_new_tokens": 1500, "num_return_sequences": 4},
+                "limits": {
+                    "max_new_tokens": 1500,
+                    "num_return_sequences": 4,
+                    "generation_config": ["max_new_tokens", "top_k"],
+                    "dtypes": ["float32"],
+                    "quantize_bits": [8],
+                    "frame_rate": 49.9,
+                    "delay": 3,
+                },
                 "attempt_seconds": 600,
             }
         ],

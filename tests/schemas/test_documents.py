@@ -121,6 +121,26 @@ def test_load_gives_a_copy() -> None:
     assert schemas.load("task")["required"]
 
 
+def test_limits_name_what_tasks_can_set() -> None:
+    limits = _limits()
+    members = {
+        member
+        for kind in ("text-to-music", "pop2piano")
+        for member in schemas.load(kind)["properties"]["generation_config"]["properties"]
+    }
+    args = schemas.load("text-to-music")["properties"]
+    assert set(limits["generation_config"]["items"]["enum"]) == members
+    assert limits["generation_config"]["maxItems"] == len(members)
+    assert {*limits["dtypes"]["items"]["enum"], "auto", None} == {*args["dtype"]["enum"]}
+    assert {*limits["quantize_bits"]["items"]["enum"], None} == {*args["quantize_bits"]["enum"]}
+
+
+def _limits() -> dict[str, Any]:
+    model = schemas.load("network")["properties"]["models"]["items"]
+    found: dict[str, Any] = model["properties"]["limits"]["properties"]
+    return found
+
+
 def test_the_seed_is_required_and_the_rest_of_the_reference_is_there() -> None:
     document = schemas.load("text-to-music")
     assert document["required"] == ["model", "prompt", "seed"]

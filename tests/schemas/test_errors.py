@@ -206,3 +206,39 @@ def test_field_is_bounded_on_any_path() -> None:
 )
 def test_shown(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+ODD_NAMES = [
+    (
+        "reveal",
+        {"trace": {"tokens": [{"1": ["x"]}]}},
+        "trace.tokens[0].1: an array of 1 items is not allowed: "
+        "must be true or false or a number or a string or null",
+    ),
+    (
+        "reveal",
+        {"trace": {"": {"": {"": 2**60}}}},
+        "trace: an object of 1 members is not allowed: must be at most 9007199254740991",
+    ),
+    (
+        "network",
+        {"classes": {"cpu": {"1": []}}},
+        "classes.cpu.1: an array of 0 items is not allowed: "
+        "must be true or false or an integer or a string",
+    ),
+    (
+        "network",
+        {"classes": {"": {"device": ["cpu"]}}},
+        "classes.device: an array of 1 items is not allowed: "
+        "must be true or false or an integer or a string",
+    ),
+    ("task", {"": 1}, '[""]: is unknown: known members are type, network, '),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "sentence"), ODD_NAMES)
+def test_members_named_like_places_or_nothing(
+    name: str, changes: dict[str, Any], sentence: str
+) -> None:
+    """Found by fuzzing: the validator's path is not the document's, and a KeyError came of it."""
+    assert str(_error(name, documents()[name] | changes)).startswith(sentence)

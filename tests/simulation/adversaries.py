@@ -1,165 +1,166 @@
-"""Members that break a rule each, with their own keys, over the same transport as the honest.
+"""Roster members that break a rule each.
 
-Wrong results, silence and lateness need no code here: they are executors that give another
-waveform, never end, or end late (see `world`).
+Wrong results, silence and lateness need no code here: they are executors (see `executing`).
 """
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeAlias
-
-from node.daemon import topics
-from node.transport.base import Stream, Verdict
-from node.transport.memory import MemoryTransport
-from protocol import messages, wire
-from protocol.canonical import Document
-from protocol.committee import committees
-from protocol.envelope import sign
-from protocol.errors import Rejected
+from protocol import messages
 from protocol.messages import Commit, Reveal, Task, Vote
-from tests import cast
-from tests.simulation.world import World, manifest, waveform
-
-Round: TypeAlias = tuple[str, int]
-
-
-class Agent:
-    """A member that speaks the gossip protocol and obeys nothing; subclasses say what it does."""
-
-    def __init__(self, world: World, index: int) -> None:
-        self.world, self.index, self.peer = world, index, cast.peer(index)
-        self.transport = MemoryTransport(world.medium, self.peer)
-        self.tasks: dict[str, Task] = {}
-        self.commits: dict[Round, dict[str, str]] = {}
-        self._topics = topics(world.network.id)
-        self._sending: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        await self.transport.start(self, self._topics, ())
-        for member in range(len(self.world.network.roster)):
-            if member != self.index and self.world.medium.transport(cast.peer(member)):
-                await self.transport.dial(self.world.address(member))
-
-    async def crash(self) -> None:
-        self.world.medium.crash(self.peer)
-
-    # Listener
-
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return Verdict.ACCEPT
-
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
-        try:
-            message = wire.read(payload, self.world.network.id)
-        except Rejected:
-            return
-        if isinstance(message, Task):
-            self.tasks[message.id] = message
-            self.on_task(message)
-        elif message.task in self.tasks and self.in_committee(message):
-            if isinstance(message, Commit):
-                known = self.commits.setdefault((message.task, message.attempt), {})
-                known.setdefault(message.signer, message.commitment)
-            self.on_vote(message)
-
-    async def serve(self, protocol: str, stream: Stream) -> None:
-        await stream.reset()
-
-    def connected(self, peer: str) -> None:
-        return
-
-    def disconnected(self, peer: str) -> None:
-        return
-
-    # What a subclass does
-
-    def on_task(self, task: Task) -> None:
-        return
-
-    def on_vote(self, vote: Vote) -> None:
-        return
-
-    # Tools
-
-    def in_committee(self, vote: Vote) -> bool:
-        attempts = committees(self.world.network, self.tasks[vote.task])
-        return vote.attempt < len(attempts) and self.peer in attempts[vote.attempt]
-
-    def send(self, body: Document) -> None:
-        topic = self._topics[0] if body["type"] == "task" else self._topics[1]
-        payload = sign(body, cast.key(self.index)).encode()
-        sending = asyncio.create_task(self.transport.publish(topic, payload))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
-
-    def commit_to(self, task: str, attempt: int, outcome: Document, salt: str) -> str:
-        digest = messages.outcome_digest(outcome)
-        bound = messages.commitment(task, attempt, self.peer, digest, salt)
-        self.send(messages.commit_body(self.world.network.id, task, attempt, bound))
-        return bound
-
-    def reveal(
-        self, task: str, attempt: int, outcome: Document, salt: str, commits: dict[str, str]
-    ) -> None:
-        net = self.world.network.id
-        self.send(messages.reveal_body(net, task, attempt, outcome, salt, commits, {}))
+from tests.simulation.agents import Agent, Ground, Round, opened
 
 
 class Copycat(Agent):
-    """Executes nothing: commits to, and reveals, the first outcome that another reveals."""
+    """Executes nothing: commits to, and reveals, the first outcome that an honest member reveals.
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world, index)
+    To repeat what others say, who may say anything at any time, is a guess, which nothing forbids.
+    """
+
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
         self.copied: set[Round] = set()
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if not isinstance(vote, Reveal) or here in self.copied:
+        if vote.signer not in self.ground.obedient or here in self.copied:
             return
-        self.copied.add(here)
-        salt = cast.salt(self.peer, vote.attempt)
-        bound = self.commit_to(*here, vote.outcome, salt)
-        self.reveal(*here, vote.outcome, salt, {**self.commits.get(here, {}), self.peer: bound})
+        if isinstance(vote, Reveal) and self.votes_in(*here):
+            self.copied.add(here)
+            self.commit_to(here, vote.outcome, self.salt(here))
+            self.reveal(here, vote.outcome, self.salt(here))
 
 
 class CommitmentThief(Agent):
     """Sends another member's commitment as its own, and its opening when that is revealed."""
 
     def on_vote(self, vote: Vote) -> None:
-        net = self.world.network.id
         here = (vote.task, vote.attempt)
+        if not self.votes_in(*here):
+            return
         if isinstance(vote, Commit):
-            self.send(messages.commit_body(net, *here, vote.commitment))
+            self.send(messages.commit_body(self.ground.network.id, *here, vote.commitment))
         elif isinstance(vote, Reveal):
-            opened = str(vote.envelope.body["salt"])
-            self.reveal(*here, vote.outcome, opened, dict(self.commits.get(here, {})))
+            self.reveal(here, vote.outcome, opened(vote))
 
 
 class Equivocator(Agent):
     """Commits to two outcomes and reveals both: one is the honest one, to be believed by some."""
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world, index)
-        self.rounds: set[Round] = set()
+    labels: tuple[str, ...] = ("honest", "wrong")
+
+    def on_task(self, task: Task) -> None:
+        if self.dice.random() < 0.5:  # hasty: before anybody has executed
+            self.rounds.add((task.id, 0))
+            self.on_round(task.id, 0)
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if not self.votes_in(task, attempt):
+            return
+        here = (task, attempt)
+        for label, to in zip(self.labels, self.audiences(), strict=True):
+            outcome, salt = self.outcome(task, label), self.salt(here, label)
+            self.commit_to(here, outcome, salt, to)
+            after = self.dice.uniform(0.5, 12.0)
+            self.ground.later(after, self.reveal, here, outcome, salt, to)
+
+    def audiences(self) -> tuple[list[str] | None, ...]:
+        """To whom each of the two is told; None for all."""
+        return (None, None)
+
+
+class SplitEquivocator(Equivocator):
+    """Tells one half of its neighbours one outcome, and the other half another."""
+
+    def audiences(self) -> tuple[list[str] | None, ...]:
+        all_ = self.ground.neighbours(self.peer)
+        self.dice.shuffle(all_)
+        return all_[: len(all_) // 2], all_[len(all_) // 2 :]
+
+
+class ManifoldEquivocator(Equivocator):
+    """Commits to and reveals more outcomes than anybody keeps."""
+
+    labels = ("wrong", "other", "third", "honest")
+
+    def audiences(self) -> tuple[list[str] | None, ...]:
+        all_ = self.ground.neighbours(self.peer)
+        return tuple(self.dice.sample(all_, (len(all_) + 1) // 2) for _ in self.labels)
+
+
+class DoubleRevealer(Agent):
+    """Commits once and reveals twice: with another trace, or what its commit does not open."""
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if not self.votes_in(task, attempt):
+            return
+        here, salt = (task, attempt), self.salt((task, attempt))
+        self.commit_to(here, self.outcome(task), salt)
+        first, second = self.dice.uniform(1.0, 8.0), self.dice.uniform(1.0, 8.0)
+        self.ground.later(first, self.reveal, here, self.outcome(task), salt)
+        if self.dice.random() < 0.5:
+            other = self.outcome(task, "wrong")
+            self.ground.later(second, self.reveal, here, other, salt)
+        else:
+            trace = {"again": True}
+            self.ground.later(second, self.reveal, here, self.outcome(task), salt, None, trace)
+
+
+class Misopener(Agent):
+    """Commits to one outcome and reveals another."""
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if self.votes_in(task, attempt):
+            here, salt = (task, attempt), self.salt((task, attempt))
+            self.commit_to(here, self.outcome(task), salt)
+            other = self.outcome(task, "wrong")
+            self.ground.later(self.dice.uniform(1.0, 8.0), self.reveal, here, other, salt)
+
+
+class Withholder(Agent):
+    """Commits at once and never reveals, or long after everybody else."""
+
+    def on_task(self, task: Task) -> None:
+        self.rounds.add((task.id, 0))
+        self.on_round(task.id, 0)
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if not self.votes_in(task, attempt):
+            return
+        here = (task, attempt)
+        self.commit_to(here, self.outcome(task), self.salt(here))
+        if self.dice.random() < 0.4:
+            after = self.dice.uniform(10.0, 90.0)
+            self.ground.later(after, self.reveal, here, self.outcome(task), self.salt(here))
+
+
+class LateJoiner(Agent):
+    """Executes rightly, and commits after an honest reveal, when all honest lists are closed."""
+
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
+        self.joined: set[Round] = set()
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if here in self.rounds:
+        if vote.signer not in self.ground.obedient or here in self.joined:
             return
-        self.rounds.add(here)
-        for label in ("honest", "other"):
-            outcome = self.outcome(self.tasks[vote.task], label)
-            salt = cast.salt(self.peer + label, vote.attempt)
-            bound = self.commit_to(*here, outcome, salt)
-            commits = {**self.commits.get(here, {}), self.peer: bound}
-            asyncio.get_running_loop().call_later(3.0, self.reveal, *here, outcome, salt, commits)
+        if isinstance(vote, Reveal) and self.votes_in(*here):
+            self.joined.add(here)
+            self.ground.later(self.dice.uniform(0.0, 6.0), self._join, here)
 
-    def outcome(self, task: Task, label: str) -> Document:
-        return {"result": manifest(waveform(task.args, label))}
+    def _join(self, here: Round) -> None:
+        outcome = self.outcome(here[0])
+        self.commit_to(here, outcome, self.salt(here))
+        self.reveal(here, outcome, self.salt(here))
 
 
-AGENTS: dict[str, Callable[[World, int], Agent]] = {
-    "copycat": Copycat,
-    "commitment thief": CommitmentThief,
-    "equivocator": Equivocator,
-}
+class Intruder(Agent):
+    """Votes in rounds whose committee it is not in, and in rounds that do not exist.
+
+    As a member of another class, it is "wrong class"; as one of many peers of one operator, it
+    takes the place that the rule of one peer for each operator denies it.
+    """
+
+    def on_round(self, task: str, attempt: int) -> None:
+        for number in (attempt, attempt + 7):
+            here = (task, number)
+            self.commit_to(here, self.outcome(task, "wrong"), self.salt(here))
+            self.ground.later(3.0, self.reveal, here, self.outcome(task, "wrong"), self.salt(here))

@@ -1,181 +1,293 @@
-"""One random history from a seed: weather, faults and adversaries; and what must hold of it."""
+"""A history of real daemons and a real client, on a virtual asyncio loop, from one scenario.
+
+Slower than `arena` by far, it goes through everything that a node is: streams, feeds, the client's
+following, fetching and verifying. The invariants are the same.
+"""
 
 import asyncio
-import json
 import random
-from collections import Counter
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from node.transport.memory import Link
-from protocol import certificate, messages
-from protocol.committee import committees, quorum
-from protocol.effects import State
-from protocol.evidence import verify as verify_evidence
+from node.client import Client, GenerationFailed, NoAgreement, NoNode, Submission, TaskRejected
+from node.fetching import Unavailable
+from node.tracking import UnknownTask
+from protocol.messages import Task
 from tests import cast
-from tests.simulation.adversaries import AGENTS
-from tests.simulation.world import Inhabitant, Weather, World, inhabited, manifest, waveform
+from tests.simulation import executing, invariants
+from tests.simulation.actors import Actor, Stage
+from tests.simulation.citizens import Citizen
+from tests.simulation.faults import Blank, Crashed
+from tests.simulation.report import Report, Violation, told
+from tests.simulation.roles import AGENTS
+from tests.simulation.scenario import DEADLINE, Scenario, Trouble
+from tests.simulation.sound import waveform
+from tests.simulation.world import Weather, World
 
-BEHAVIOURS = ("wrong result", "silent", "late", *AGENTS)
-LABELS = {"late": "honest@50"}  # seconds: more than an attempt takes
-COPIERS = ("copycat", "commitment thief")
-DEADLINE = 300
-
-
-@dataclass
-class Report:
-    """How a history went."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-    crashes: int = 0
-    troubles: int = 0
-    equivocations: int = 0
-    trace: list[str] = field(default_factory=list)
+OUTSIDE = 1001  # the first peer outside the roster that is not the client
+LONGEST = DEADLINE + 180.0
+PATIENT = 8  # feed rounds after which a node asks again whose store had failed
 
 
-async def play(seed: int, members: int, faulty: int) -> Report:
-    """Live through one history and check every invariant; AssertionError names the one broken."""
-    dice = random.Random(seed)
-    net = cast.network(
-        members,
-        committee_size=dice.choice((1, 2, 3, 4)),
-        attempt_seconds=40,
-        commit_grace_seconds=2,
-    )
-    roles = ["honest"] * (members - faulty) + [dice.choice(BEHAVIOURS) for _ in range(faulty)]
-    dice.shuffle(roles)
-    labels = ["absent" if role in AGENTS else LABELS.get(role, role) for role in roles]
-    async with inhabited(seed, net, _weather(dice), labels) as world:
-        agents = [AGENTS[r](world, i) for i, r in enumerate(roles) if r in AGENTS]
-        for agent in agents:
-            await agent.start()
-        report = await _live(world, dice, roles)
-        for agent in agents:
-            await agent.crash()
-        return report
+class History:
+    """Everything there is in one history."""
+
+    def __init__(self, scenario: Scenario, report: Report, note: Callable[[str], None] | None):
+        self.scenario, self.network, self.report = scenario, scenario.network, report
+        self.world = World(scenario.seed, self.network, Weather(scenario.link, scenario.execution))
+        self.random = random.Random(f"history {scenario.seed}")
+        self.blank = Blank(self.network.id)
+        self.proven: dict[str, Any] = {}
+        self.submitted: list[Task] = []
+        self.citizens: list[Citizen] = []
+        self.actors: list[Actor] = []
+        self._note, self._loop = note, asyncio.get_running_loop()
+        self._faults: list[BaseException] = []
+        self._going_on: set[asyncio.Task[None]] = set()
+        self._populate()
+        self.signatures = invariants.Signatures({c.peer for c in self.honest})
+
+    @property
+    def honest(self) -> list[Citizen]:
+        return [c for c in self.citizens if self.scenario.honest(c.index)]
+
+    @property
+    def bans(self) -> list[tuple[str, str]]:
+        """Who found whom to forward too much that is rejected."""
+        return [
+            (c.peer, other.peer)
+            for c in self.honest
+            for other in self.honest
+            if (carrier := self.world.medium.transport(c.peer)) and carrier.bans(other.peer)
+        ]
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Let the databases be read from outside, whatever is wrong with their disks."""
+        before = [(c, c.disk, c.dead) for c in self.citizens]
+        for citizen in self.citizens:
+            citizen.disk, citizen.dead = None, False
+        yield
+        for citizen, disk, dead in before:
+            citizen.disk, citizen.dead = disk, dead
+
+    # Life
+
+    async def play(self) -> None:
+        """Let it all happen; raise Violation for what must not."""
+        self._loop.set_exception_handler(self._fault)
+        async with self._inhabited():
+            for trouble in self.scenario.troubles:
+                self._go_on(self._trouble(trouble))
+            async with self._client() as client:
+                tasks = [self._follow(client, n) for n in range(len(self.scenario.submissions))]
+                await asyncio.gather(*tasks, self._live())
+            invariants.check_end(self)
+            self._tell_ends()
+        if self._faults or self.world.medium.failures:
+            raise Violation("no fault of ours", repr([*self._faults, *self.world.medium.failures]))
+
+    def _populate(self) -> None:
+        stage = Stage(
+            self.network, self.world.medium, self.random, self._hear, self.scenario.obedient
+        )
+        places = [(role, i) for i, role in enumerate(self.scenario.roles)]
+        places += [(role, OUTSIDE + n) for n, role in enumerate(self.scenario.outsiders)]
+        for role, index in places:
+            if role in AGENTS:
+                self.actors.append(Actor(self.world.medium, AGENTS[role](stage, index)))
+            else:
+                self.citizens.append(Citizen(self, index))
+            if role != "honest":
+                self.report.adversaries[role + (" outside" if index >= OUTSIDE else "")] += 1
+
+    @asynccontextmanager
+    async def _inhabited(self) -> AsyncIterator[None]:
+        for citizen in self.citizens:
+            await citizen.start()
+        addresses = [self.world.address(c.index) for c in self.citizens]
+        for actor in self.actors:
+            chosen = self.random.sample(addresses, min(len(addresses), 6))
+            await actor.start(sorted(chosen))
+        try:
+            yield
+        finally:
+            for going in list(self._going_on):
+                going.cancel()
+            for citizen in self.citizens:
+                await citizen.crash()
+            for actor in self.actors:
+                self.world.medium.crash(actor.transport.peer)
+
+    async def _live(self) -> None:
+        """Wait until all has ended and no feed has anything new for anyone."""
+        tips: list[int] | None = None
+        pause = self.scenario.feed_seconds
+        stores = any(t.kind in ("full", "broken") for t in self.scenario.troubles)
+        healed = self.scenario.troubled_until + (PATIENT * pause if stores else 20.0)
+        quiet = max((*self.scenario.submissions, healed, 20.0))
+        while self._loop.time() < LONGEST:
+            await asyncio.sleep(pause + 5.0)
+            invariants.check_now(self)
+            for citizen in self.honest:
+                for what, (count, most) in citizen.holds().items() if citizen.up else ():
+                    if count > most:
+                        raise Violation("I7", f"{citizen.index}: {what}: {count}, at most {most}")
+            with self.looking():
+                before, tips = tips, [c.store.tip() for c in self.honest]
+                over = all(not c.store.open_tasks() for c in self.honest)
+            if (
+                self._loop.time() > quiet
+                and before == tips
+                and over
+                and all(c.up for c in self.honest)
+            ):
+                return
+
+    def _tell_ends(self) -> None:
+        for citizen in self.citizens if self._note else ():
+            for task in citizen.tasks():
+                votes = [told(entry.envelope.encode()) for entry in citizen.store.entries(task)]
+                self.note(citizen, f"{task[:8]} is {citizen.state(task)} with {votes}")
+
+    # What happens
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        nodes = [c.index for c in self.citizens]
+        async with self.world.client(self.random.sample(nodes, min(len(nodes), 5))) as client:
+            yield client
+
+    async def _follow(self, client: Client, number: int) -> None:
+        """Submit a task, follow it to its end and fetch its sound, as a requester does."""
+        await asyncio.sleep(self.scenario.submissions[number])
+        prompt = self.random.choice(("song", "song", "song", "fail"))
+        args = cast.args(seed=number, prompt=prompt)
+        submission = await self._submit(client, args)
+        task = submission.tracking.task
+        assert task is not None
+        self.submitted.append(task)
+        self.note("requester", f"submits {task.id[:8]}")
+        try:
+            result = await submission.result()
+        except GenerationFailed as failed:
+            self._check_result(args, failed.certificate, failed.code)
+        except (NoAgreement, UnknownTask, Unavailable, NoNode) as ended:
+            self.note("requester", f"{task.id[:8]}: {ended!r}")
+            if invariants.sure(self, task):
+                raise Violation("liveness", f"the requester got {ended!r}") from ended
+        else:
+            self._check_result(args, result.certificate, result.audio.tobytes())
+
+    async def _submit(self, client: Client, args: dict[str, Any]) -> Submission:
+        while True:
+            try:
+                return await client.submit(
+                    "text-to-music", args, compute_class=cast.CLASS, deadline=DEADLINE
+                )
+            except (NoNode, TaskRejected) as error:  # cut off, or all of them busy
+                self.note("requester", f"tries again: {error}")
+                await asyncio.sleep(2.0)
+
+    def _check_result(self, args: dict[str, Any], certificate: Any, given: object) -> None:
+        """I3 and the bytes, as the requester sees them."""
+        digest = invariants.digest_of(self, certificate.encode().decode())
+        right = executing.outcome(args)
+        if certificate.outcome == right and given not in (waveform(args), right.get("error")):
+            raise Violation("I3", f"a right certificate and other bytes, {digest[:8]}")
+
+    async def _trouble(self, trouble: Trouble) -> None:
+        await asyncio.sleep(trouble.at)
+        self.report.faults[trouble.kind] += 1
+        if trouble.kind == "partition":
+            self.note("weather", f"cuts off {list(trouble.who)} for {trouble.seconds:.1f} s")
+            self.world.medium.partition([cast.peer(i) for i in trouble.who])
+            await asyncio.sleep(trouble.seconds)
+            self.world.medium.heal()
+            return
+        citizen = next((c for c in self.citizens if c.index == trouble.who[0]), None)
+        if citizen is None:
+            return
+        if trouble.kind != "crash":
+            self.note(citizen, f"has a {trouble.kind} disk for {trouble.seconds:.1f} s")
+            citizen.disk = trouble.kind
+            await asyncio.sleep(trouble.seconds)
+            citizen.disk = None
+        elif trouble.boundary:
+            citizen.boundaries.fuse, citizen.boundaries.only = trouble.boundary, trouble.only
+            await asyncio.sleep(trouble.seconds + 40.0)
+            citizen.boundaries.fuse = None
+        elif citizen.up:
+            citizen.dead = True
+            self.world.medium.crash(citizen.peer)
+            self.fell(citizen, "at rest")
+
+    # What citizens tell
+
+    def fell(self, citizen: Citizen, where: str) -> None:
+        """A citizen died; it comes back later."""
+        self.note(citizen, f"crashes {where}")
+        self.report.faults[f"crash {where}"] += 1
+        self._go_on(self._revive(citizen))
+
+    async def _revive(self, citizen: Citizen) -> None:
+        await citizen.crash()
+        invariants.check_kept(self, citizen)
+        while True:
+            await asyncio.sleep(self.random.uniform(0.1, 15.0))
+            self.note(citizen, "starts again")
+            try:
+                await citizen.start()
+                break
+            except Crashed:  # as it came up; `fell` was told
+                return
+            except sqlite3.Error as error:
+                self.note(citizen, f"does not start: {error}")
+        invariants.check_kept(self, citizen)
+
+    def _hear(self, peer: str, payload: bytes) -> None:
+        if self._note is not None:
+            self.note(cast.index_of(peer), "says " + told(payload))
+
+    def sent(self, citizen: Citizen, payload: bytes) -> None:
+        self.signatures.see(payload)
+        if self._note is not None:
+            self.note(citizen, "sends " + told(payload))
+
+    def note(self, who: object, what: str) -> None:
+        """Write a line of the trace, if there is one."""
+        if self._note is not None:
+            name = f"{who.index}" if isinstance(who, Citizen) else str(who)
+            self._note(f"{self._loop.time():9.3f}  {name:>9}  {what}")
+
+    def _go_on(self, happening: Any) -> None:
+        going = self._loop.create_task(self._watched(happening))
+        self._going_on.add(going)
+        going.add_done_callback(self._going_on.discard)
+
+    async def _watched(self, happening: Any) -> None:
+        try:
+            await happening
+        except Exception as fault:
+            self._faults.append(fault)
+
+    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, Crashed):
+            self._faults.append(error or RuntimeError(str(context.get("message"))))
 
 
-def _weather(dice: random.Random) -> Weather:
-    link = Link(
-        delay=(0.005, dice.choice((0.05, 0.2, 0.8))),
-        loss=dice.choice((0.0, 0.1, 0.3)),
-        duplication=0.1,
-        reordering=0.2,
-    )
-    return Weather(link, execution=(1.0, 12.0), skew=dice.choice((0.0, 5.0)))
-
-
-async def _live(world: World, dice: random.Random, roles: list[str]) -> Report:
-    honest = [i for i in world.inhabitants if roles[i.index] == "honest"]
+async def play(scenario: Scenario, note: Callable[[str], None] | None = None) -> Report:
+    """Live through one scenario and check every invariant. Raises Violation."""
     report = Report()
-    tasks = []
-    async with world.client([i.index for i in honest]) as client:
-        for number in range(dice.randint(1, 2)):
-            made = await client.submit("text-to-music", cast.args(seed=number), deadline=DEADLINE)
-            tasks.append(made.id)
-            await _trouble(world, honest, dice, report)
-    settled: dict[tuple[str, str], State] = {}
-    for _ in range(DEADLINE // 20 + 2):
-        _check_kept(honest, tasks, settled)
-        await asyncio.sleep(20)
-    for task in tasks:
-        _check_task(world, honest, roles, task, report)
-    report.trace = [f"{i.index} {text}" for i in honest for _, text in i.store.feed(0, 10_000)]
-    _check_signatures(honest, roles, world.network.id, report)
-    assert not world.medium.failures, world.medium.failures
+    report.members[len(scenario.roles)] += 1
+    history = History(scenario, report, note)
+    try:
+        await history.play()
+    except Violation:
+        raise
+    except Exception as fault:
+        raise Violation("no fault of ours", repr(fault)) from fault
     return report
-
-
-async def _trouble(
-    world: World, honest: list[Inhabitant], dice: random.Random, report: Report
-) -> None:
-    """Crashes and partitions at random moments, all healed in the end."""
-    for _ in range(dice.randint(0, 4)):
-        await asyncio.sleep(dice.uniform(0, 8))
-        report.troubles += 1
-        match dice.choice(("crash", "partition", "heal")):
-            case "crash":
-                victim = dice.choice(honest)
-                await victim.crash()
-                report.crashes += 1
-                await asyncio.sleep(dice.uniform(0, 10))
-                await victim.start()
-            case "partition":
-                members = [cast.peer(i) for i in range(len(world.network.roster))]
-                dice.shuffle(members)
-                world.medium.partition(members[: len(members) // 2])
-            case _:
-                world.medium.heal()
-    world.medium.heal()
-
-
-def _check_kept(
-    honest: list[Inhabitant], tasks: list[str], settled: dict[tuple[str, str], State]
-) -> None:
-    """I4: what was certified once stays, through every crash."""
-    for node in honest:
-        for task in tasks:
-            before, now = settled.get((node.peer, task)), node.state(task)
-            if before is not None and before.certified:
-                assert now is before, f"I4: {node.index} went from {before} to {now}"
-            if now is not None:
-                settled[node.peer, task] = now
-
-
-def _check_task(
-    world: World, honest: list[Inhabitant], roles: list[str], task: str, report: Report
-) -> None:
-    states = {node.state(task) for node in honest}
-    assert None not in states, "gossip and feeds brought the task to everybody"
-    assert all(state is not None and state.terminal for state in states), f"I6: {states}"
-    report.ends.update(str(state) for state in states)
-    certified = {s for s in states if s is not None and s.certified}
-    assert len(states) == 1 or not certified, f"I1: one task, ends {states}"
-    document = json.loads(honest[0].store.entries(task)[0].envelope)
-    found = messages.task_id(document["body"])
-    assert found == task
-    right = {"result": manifest(waveform(document["body"]["args"]))}
-    # What sections 1 and 6.3 promise while honest messages arrive within the grace period.
-    punctual = not report.troubles and not world.weather.link.loss
-    for node in honest:
-        for text in node.certificates(task):
-            valid = certificate.verify(text, world.network)  # I2
-            committee = committees(world.network, valid.task)[valid.attempt]
-            if not _fair(committee, roles):
-                continue
-            assert valid.outcome == right, "I3: an honest majority, another outcome"
-            if punctual and valid.attempt == 0:
-                copied = [p for p in valid.signers if roles[_index(p)] in COPIERS]
-                assert not copied, "6.3: a copycat stands in a certificate"
-        if punctual and node.certificates(task) == []:
-            last = committees(world.network, cast.task_of(world.network, document))[-1]
-            assert not _fair(last, roles), f"liveness: {states} with an honest majority"
-
-
-def _fair(committee: tuple[str, ...], roles: list[str]) -> bool:
-    """Whether the honest make a quorum."""
-    return sum(roles[_index(p)] == "honest" for p in committee) >= quorum(len(committee))
-
-
-def _check_signatures(
-    honest: list[Inhabitant], roles: list[str], network: str, report: Report
-) -> None:
-    """I5: no honest node signs two bodies of one type, task and attempt, and nobody proves it."""
-    bodies: dict[tuple[Any, ...], set[str]] = {}
-    for node in honest:
-        for _, text in node.store.feed(0, 10_000):
-            envelope = json.loads(text)
-            body = envelope["body"]
-            slot = (envelope["signer"], body["type"], body.get("task"), body.get("attempt"))
-            if body["type"] != "task" and roles[_index(envelope["signer"])] == "honest":
-                bodies.setdefault(slot, set()).add(json.dumps(body, sort_keys=True))
-        for document in node.store.evidence():
-            proven = verify_evidence(document, network)
-            assert roles[_index(proven.signer)] != "honest", "I5: evidence against the honest"
-            report.equivocations += 1
-    for slot, found in bodies.items():
-        assert len(found) == 1, f"I5: {slot} signed {len(found)} times"
-
-
-def _index(peer: str) -> int:
-    return next(i for i in range(64) if cast.peer(i) == peer)

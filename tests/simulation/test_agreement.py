@@ -10,7 +10,8 @@ from protocol.effects import State
 from protocol.errors import Rejected, Rejection
 from tests import cast
 from tests.simulation import virtual
-from tests.simulation.world import World, inhabited, waveform
+from tests.simulation.sound import waveform
+from tests.simulation.world import World, inhabited
 
 
 async def submit(world: World) -> Submission:

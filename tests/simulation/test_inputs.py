@@ -13,8 +13,10 @@ from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstention
 from tests import cast
 from tests.simulation import virtual
-from tests.simulation.adversaries import Agent
-from tests.simulation.world import inhabited, waveform
+from tests.simulation.actors import Actor, Stage
+from tests.simulation.agents import Agent
+from tests.simulation.sound import waveform
+from tests.simulation.world import inhabited
 
 SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
 ARGS: dict[str, Any] = {"model": cast.PIANO, "composer": "composer1", "seed": 7}
@@ -55,8 +57,8 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
     async def main() -> None:
         net = cast.piano_network(5)
         async with inhabited(3, net, labels=["honest"] * 4 + ["absent"]) as world:
-            stranger = Agent(world, 4)
-            await stranger.start()
+            stranger = Agent(Stage(net, world.medium, world.random), 4)
+            await Actor(world.medium, stranger).start([world.address(i) for i in range(4)])
             body = cast.task(net, kind="pop2piano", requester=4).envelope.body
             stranger.send({**body, "args": cast.piano_args(*SONGS)})
             await asyncio.sleep(2)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.vectors import encoding, membership, proofs, refusals, signing, waveforms
+from tests.vectors import encoding, membership, proofs, refusals, scores, signing, waveforms
 from tests.vectors.entries import Vectors
 
 FOLDER = Path(__file__).parent
@@ -23,6 +23,7 @@ def documents() -> dict[str, Vectors]:
         "evidence.json": proofs.evidence_vectors(),
         "rejections.json": refusals.rejections(),
         "waveforms.json": waveforms.waveforms(),
+        "scores.json": scores.scores(),
     }
 
 

@@ -6,9 +6,7 @@ from protocol import certificate, evidence
 from protocol.canonical import canonical
 from protocol.committee import committees
 from protocol.errors import Rejection
-from protocol.ijson import parse
 from protocol.messages import Message, Reveal, Vote
-from protocol.parameters import DOCUMENT_LIMIT
 from tests import cast
 from tests.protocol.papers import listed, paper, reveals
 from tests.vectors.entries import Entry, Vectors, refused
@@ -158,12 +156,14 @@ def evidence_vectors() -> Vectors:
     }
     forged = _evidence(*proven["two commits"])
     forged["envelopes"][0]["signature"] = "A" * 86
+    strange = [cast.signed(NET, vote.envelope.body, 1000) for vote in proven["two commits"]]
+    spaced = canonical(_evidence(*proven["two commits"])) + b" "
     other_kind = _evidence(*proven["two commits"]) | {"kind": "dissent"}
     return {
-        "description": "Section 4. Each `evidence` (canonical text) of `proven` is evidence against"
-        " `signer` on the network with the id `network`; each text of `refused` is refused for"
-        " `reason`.",
-        "network": NET.id,
+        "description": "Section 4. Against `network` (a network document) each `evidence`"
+        " (canonical text) of `proven` is evidence against `signer`; each text of `refused` is"
+        " refused for `reason`.",
+        "network": DOCUMENT,
         "proven": [_proof(name, *pair) for name, pair in proven.items()],
         "refused": [
             refused(name, reason, canonical(document), _verify)
@@ -171,8 +171,10 @@ def evidence_vectors() -> Vectors:
                 *((n, Rejection.NO_CONTRADICTION, _evidence(*p)) for n, p in nothing.items()),
                 ("a signature that is none", Rejection.BAD_SIGNATURE, forged),
                 ("a dissent", Rejection.INVALID_FIELD, other_kind),
+                ("a signer outside the roster", Rejection.NOT_A_MEMBER, _evidence(*strange)),
             )
-        ],
+        ]
+        + [refused("a space at the end", Rejection.NOT_CANONICAL, spaced, _verify)],
     }
 
 
@@ -193,4 +195,4 @@ def _proof(name: str, a: Vote, b: Vote) -> Entry:
 
 
 def _verify(text: bytes) -> None:
-    evidence.verify(parse(text, DOCUMENT_LIMIT), NET.id)
+    evidence.verify_bytes(text, NET)

@@ -1,9 +1,14 @@
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node.cli import arguments
 from node.cli.exits import Failure
+from protocol.canonical import canonical
+from protocol.network import Network
+from tests import cast
 from tests.node.cli.conftest import Helium
 
 NOTHING = dict.fromkeys(
@@ -65,6 +70,55 @@ def test_what_json_cannot_hold_is_wrong_usage(flag: str, number: str, helium: He
     done = helium("submit", flag, number)
     assert done.exit_code == 2
     assert f"'{flag}': '{number}' is no finite number" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+MUSIC = {"max_new_tokens": 1503, "frame_rate": 50, "delay": 3}
+PEER = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGgG9mmYggTBgjN6kdVkg7Fn9hLjnGLSMtxPFC8wJwwKz"
+FLAGS = ("--model", cast.MODEL, "--prompt", "rain", "--seed", "1")
+
+
+def listed(limits: dict[str, Any]) -> Network:
+    document = copy.deepcopy(cast.network_document())
+    document["models"][0]["limits"] = limits
+    return Network.parse(canonical(document))
+
+
+def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
+    file.write_text('{"generation_config": {"top_p": 0.0}}')
+    given = {**NOTHING, "audio": (), "model": cast.MODEL, "seed": 1, "seconds": 8.0}
+    asked = arguments.request(file, given)
+    assert asked.within(listed(MUSIC)) == {
+        "model": cast.MODEL,
+        "seed": 1,
+        "generation_config": {"top_p": 0.0, "max_new_tokens": 403},
+    }
+
+
+def test_without_seconds_a_task_is_left_as_it_is(file: Path) -> None:
+    file.write_text('{"model": "m", "generation_config": null}')
+    asked = arguments.request(file, {**NOTHING, "audio": (), "seconds": None})
+    assert asked.within(listed(MUSIC)) == {"model": "m", "generation_config": None}
+
+
+@pytest.mark.parametrize(
+    ("limits", "flags", "reason"),
+    [
+        (MUSIC, ["--seconds", 8, "--max-new-tokens", 403], "max_new_tokens is given too"),
+        (MUSIC, ["--seconds", 31], "--seconds 31: helium/embedded-music gives at most 30 s"),
+        (MUSIC, ["--seconds", 0], "--seconds 0: 0.0 is no length in seconds"),
+        (MUSIC, ["--seconds", "long"], "'--seconds': 'long' is not a valid float"),
+        ({}, ["--seconds", 8], "--seconds 8: how long this model sounds is not decided by max_"),
+    ],
+)
+def test_seconds_that_cannot_be_are_wrong_usage(
+    limits: dict[str, Any], flags: list[object], reason: str, helium: Helium
+) -> None:
+    """Before any node is asked: there is none."""
+    Path("n.json").write_bytes(canonical(listed(limits).document))
+    done = helium("submit", *FLAGS, *flags, "--network", "n.json", "--peer", PEER)
+    assert done.exit_code == 2, done.stderr
+    assert reason in done.stderr
     assert done.stderr.count("\n") == 1
 
 

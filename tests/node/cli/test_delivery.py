@@ -116,6 +116,46 @@ def test_an_agreed_error_leaves_its_certificate(
     assert found.lines[0] == f"agreed-error task {TASK.id}: non-finite-output"
 
 
+def failing(detail: str | None) -> Fake:
+    """A node that shows an agreed error and all its votes."""
+    trace = {} if detail is None else {"detail": detail}
+    found = certify(NET, TASK, {"error": "no-notes"}, trace=trace)
+    envelopes = [TASK.envelope.document(), *(vote.envelope.document() for vote in found.votes)]
+    return Fake(state="agreed-error", certificate=found.document, envelopes=envelopes)
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("no beat: too short", "no beat: too short"),
+        ("\u202egood\u2028news \u0301", " good news \u0301"),
+        (None, "no detail given"),
+    ],
+)
+def test_an_agreed_error_is_told_in_its_members_words(
+    detail: str | None, shown: str, tmp_path: Path
+) -> None:
+    """A line for each, printable whatever a member wrote; the document has it as it was."""
+    found = delivered(tmp_path / "song.wav", failing(detail))
+    lines = [line for line in found.lines if line.startswith("attempt")]
+    assert len(lines) == len(COMMITTEE)
+    assert all(line.endswith(f"  voted error no-notes: {shown}") for line in lines), lines
+    votes: Any = found.document["votes"]
+    assert {(vote["error"], vote["detail"]) for vote in votes} == {("no-notes", detail)}
+
+
+def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
+    async def test(client: Client) -> None:
+        tracking = client.follow(TASK.id).tracking
+        document, lines = _standing(TASK.id, tracking, await tracking.refresh(), client)
+        assert lines[0] == f"task {TASK.id}: certified: error no-notes"
+        assert sum(line.endswith("  voted error no-notes: too short") for line in lines) == 3
+        votes: Any = document["votes"]
+        assert {vote["detail"] for vote in votes} == {"too short"}
+
+    with_client(failing("too short"), test=test)
+
+
 def test_no_agreement_leaves_nothing(tmp_path: Path) -> None:
     found = delivered(tmp_path / "song.wav", Fake(state="inconclusive"))
     assert found.failure is not None

@@ -1,10 +1,13 @@
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from executor.families import DTYPES, MUSIC
 from executor.models import EMBEDDED, SHIPPED, weights_digest
 from protocol.canonical import canonical
 from protocol.identity import peer_of
@@ -39,7 +42,14 @@ def test_the_document_is_canonical_and_says_what_was_asked(created: Network) -> 
     assert created.parameters.committee_max == 7
     model = created.models[EMBEDDED]
     assert model.digest == weights_digest(SHIPPED / EMBEDDED)
-    assert model.limits == {"max_new_tokens": 2048}
+    assert model.limits == {
+        "max_new_tokens": 2048,
+        "generation_config": list(MUSIC),
+        "dtypes": list(DTYPES),
+        "quantize_bits": [4, 8],
+        "frame_rate": 50,
+        "delay": 3,
+    }
     assert created.roster[PEERS[0]].operator == "alice"
     assert created.classes == {"cpu": {"device": "cpu", "threads": 1}}
 
@@ -63,6 +73,27 @@ def test_show_has_the_id_and_the_document(helium: Helium, created: Network) -> N
     lines = helium("network", "show", "n.json").stdout
     assert created.id in lines
     assert PEERS[0] in lines
+
+
+def test_show_has_what_each_model_can_do(helium: Helium, created: Network) -> None:
+    document: Any = copy.deepcopy(dict(created.document))
+    limits = {"max_new_tokens": 9, "generation_config": [], "odd": "\x9b[31m"}
+    document["models"].append({**document["models"][0], "id": "acme/voice", "limits": limits})
+    Path("n.json").write_bytes(canonical(document))
+    lines = helium("network", "show", "n.json").stdout.splitlines()
+    start = next(n for n, line in enumerate(lines) if EMBEDDED in line)
+    assert [line.strip() for line in lines[start + 1 : start + 7]] == [
+        "delay 3",
+        "dtypes float32, float16, bfloat16",
+        "frame_rate 50",
+        f"generation_config {', '.join(MUSIC)}",
+        "max_new_tokens 2048",
+        "quantize_bits 4, 8",
+    ]
+    assert "acme/voice" in lines[start + 7]
+    assert [line.strip() for line in lines[start + 8 : start + 11]] == [
+        *("generation_config none", "max_new_tokens 9", 'odd "\\u009b[31m"')
+    ]
 
 
 def test_add_extends_and_says_that_the_id_changed(helium: Helium, created: Network) -> None:
@@ -101,7 +132,21 @@ def test_models_on_disk_are_listed_with_limits(
     model = Network.parse(Path("n.json").read_bytes()).models["acme/small"]
     assert model.revision == "2"
     assert model.digest == weights_digest(folder)
-    assert (model.limits, model.attempt_seconds) == ({"max_new_tokens": 9}, 600)
+    assert (model.limits["max_new_tokens"], model.attempt_seconds) == (9, 600)
+    assert "frame_rate" not in model.limits  # that config.json tells no codec
+
+
+def test_a_model_that_takes_no_generation_config_is_listed_so(
+    helium: Helium, created: Network, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "acme" / "voice"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
+    save_file({"w": np.ones(1, np.float32)}, folder / "model.safetensors")
+    done = helium("network", "add", "n.json", "--models-dir", "models", "--model", "acme/voice")
+    assert done.exit_code == 0, done.stderr
+    limits = Network.parse(Path("n.json").read_bytes()).models["acme/voice"].limits
+    assert limits == {"generation_config": [], "dtypes": ["float32"], "quantize_bits": [8]}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +159,9 @@ def test_models_on_disk_are_listed_with_limits(
         (["--committee-size", "9"], "parameters.committee_max: is smaller"),
         (["--name", "no spaces"], 'name: "no spaces" is not allowed'),
         (["--model", EMBEDDED, "--limit", "x"], "--limit x: must be NAME=N"),
-        (["--model", EMBEDDED, "--limit", "y=1"], "models[0].limits.y"),
+        (["--model", EMBEDDED, "--limit", "y=1"], "with a NAME of max_new_tokens, num_return_se"),
+        (["--model", EMBEDDED, "--limit", "delay=1"], "--limit delay=1: must be NAME=N"),
+        (["--model", EMBEDDED, "--limit", "max_new_tokens=0"], "models[0].limits.max_new_tokens"),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_written(

@@ -5,11 +5,14 @@ from typing import Any, cast
 
 import pytest
 
+import tests.cast
 from node.cli.progress import follow, view, watch_links
 from node.client import Client, Submission
 from node.tracking import Sighting
 from protocol.committee import committees
 from protocol.effects import State
+from protocol.messages import Task
+from protocol.network import Network
 from tests.node.cli.certified import Made
 from tests.node.test_client import TASK, Fake, truth_of, with_client
 from tests.simulation import virtual
@@ -18,9 +21,9 @@ from tests.simulation import virtual
 class _Submission:
     """What the view asks of a submission."""
 
-    def __init__(self, made: Made) -> None:
+    def __init__(self, task: Task | None) -> None:
         self.tracking: Any = self
-        self.task = made.certificate.task
+        self.task = task
 
 
 class _Terminal(io.StringIO):
@@ -29,7 +32,13 @@ class _Terminal(io.StringIO):
 
 
 def _shown(made: Made, stream: io.StringIO, sightings: list[Sighting]) -> str:
-    with view(made.network, cast("Submission", _Submission(made)), stream) as shown:
+    return _seen(made.network, made.certificate.task, stream, sightings)
+
+
+def _seen(
+    network: Network, task: Task | None, stream: io.StringIO, sightings: list[Sighting]
+) -> str:
+    with view(network, cast("Submission", _Submission(task)), stream) as shown:
         for sighting in sightings:
             shown.show(sighting)
         shown.say("by the way")
@@ -66,6 +75,37 @@ def test_a_terminal_gets_one_table(made: Made) -> None:
     assert "executing  50%" in shown
     assert "looking on" in shown
     assert shown.count("by the way") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "plain", "table"),
+    [
+        ({"max_new_tokens": 503}, "50% (5.0 of 10.0 s)", "executing  55% (5.5 of 10.0 s)"),
+        (
+            {"max_new_tokens": 503, "num_return_sequences": 2},
+            "50% (10.0 of 20.0 s)",
+            "executing  55% (11.0 of 20.0 s)",
+        ),
+        (None, "50%", "executing  55%  "),
+    ],
+)
+def test_progress_is_in_seconds_where_the_network_tells_them(
+    config: Any, plain: str, table: str
+) -> None:
+    document = tests.cast.network_document()
+    document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
+    network = Network.of(document)
+    task = tests.cast.task(network, generation_config=config)
+    sightings = [Sighting(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
+    line, _ = _seen(network, task, io.StringIO(), sightings).splitlines()
+    assert line.endswith(f"attempt 0  executing {plain}")
+    assert table in _seen(network, task, _Terminal(), sightings)
+
+
+def test_progress_of_a_task_that_is_not_known_yet_is_a_share(made: Made) -> None:
+    sightings = [Sighting(_members(made)[0], State.EXECUTING, 0, 0.55)]
+    line, _ = _seen(made.network, None, io.StringIO(), sightings).splitlines()
+    assert line.endswith("executing 50%")
 
 
 class _Over(Exception):

@@ -1,4 +1,5 @@
-from node.cli.summary import name_of, vote_lines, votes
+from node.cli.names import name_of
+from node.cli.summary import said, vote_lines, votes
 from node.tracking import Ballot
 from tests.node.cli.certified import Made
 
@@ -16,6 +17,17 @@ def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Ma
     lines = vote_lines(ballots, made.certificate, made.network)
     assert [line.endswith("DISSENT") for line in lines] == [False, True, False]
     assert lines[2].endswith("abstained: busy")
+
+
+def test_a_line_says_how_a_member_voted() -> None:
+    peer, outcome = "12D3KooW" + "x" * 44, "ab" * 32
+    assert said(Ballot(peer, 0, outcome, None)) == "voted abababababababab.."
+    assert said(Ballot(peer, 0, None, "busy")) == "abstained: busy"
+    failed = Ballot(peer, 0, outcome, None, "no-notes", "a\u202eb")
+    assert said(failed) == "voted error no-notes: a b"
+    assert said(Ballot(peer, 0, outcome, None, "no-notes")) == (
+        "voted error no-notes: no detail given"
+    )
 
 
 def test_a_peer_is_named_by_its_operator_and_its_end(made: Made) -> None:

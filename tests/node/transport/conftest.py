@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from node.limits import Limits
 from node.transport.libp2p import Libp2pTransport
 from tests.node.transport.recorder import Recorder
 
@@ -23,9 +24,13 @@ async def start() -> AsyncIterator[Start]:
         keys = iter(range(1, 256))
 
         async def start(
-            recorder: Recorder, *, seed: bytes = b"", listen: str = ANYWHERE
+            recorder: Recorder,
+            *,
+            seed: bytes = b"",
+            listen: str = ANYWHERE,
+            limits: Limits | None = None,
         ) -> Libp2pTransport:
-            transport = Libp2pTransport(seed or bytes([next(keys)]) * 32, listen)
+            transport = Libp2pTransport(seed or bytes([next(keys)]) * 32, listen, limits=limits)
             await transport.start(recorder, TOPICS, PROTOCOLS)
             stack.push_async_callback(transport.stop)
             return transport

@@ -14,17 +14,17 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
-from node.transport import guards
+from node.limits import Limits
+from node.transport import guards, streams
 from node.transport.base import Stream
 from node.transport.gossip import PROTOCOL, Gossip
 from node.transport.host import Host
 from node.transport.libp2p import Libp2pTransport
-from node.transport.penalty import THRESHOLD
 from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
 from tests.node.transport.recorder import Recorder, echo_reversed, request
 
 ECHO, OTHER = PROTOCOLS
-TASKS = TOPICS[0]
+TASKS, VOTES = TOPICS
 MULTISTREAM = b"\x13/multistream/1.0.0\n"
 TIMES = 4
 
@@ -184,7 +184,7 @@ async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connecti
         stream = await host.open(peer, PROTOCOL)
         frame = encode_uvarint(len(content)) + content
         with contextlib.suppress(Exception):  # the connection may end before all is written
-            await stream.write(frame * (int(THRESHOLD) + 1))
+            await stream.write(frame * (int(Limits().ban_points) + 1))
         await end_of(stream)
 
     await scene.attack(attack)
@@ -202,9 +202,9 @@ async def test_our_own_messages_carry_data_and_topic_alone(
     raw: list[bytes] = []
     handle = Gossip._handle
 
-    async def recording(gossip: Gossip, peer: Any, content: bytes) -> None:
+    async def recording(gossip: Gossip, peer: Any, content: bytes, payer: str) -> None:
         raw.append(content)
-        await handle(gossip, peer, content)
+        await handle(gossip, peer, content, payer)
 
     monkeypatch.setattr(Gossip, "_handle", recording)
     await scene.assert_unharmed()
@@ -258,17 +258,15 @@ async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
                 return
 
 
-@pytest.mark.parametrize("limit", ["PER_ORIGIN", "PER_LOCAL_ORIGIN"])
+@pytest.mark.parametrize("near", [False, True])
 async def test_keys_of_one_address_keep_no_other_address_out(
-    start: Start, monkeypatch: pytest.MonkeyPatch, limit: str
+    start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
 ) -> None:
-    if limit == "PER_ORIGIN":
-        monkeypatch.setattr(guards, "local", lambda origin: False)
-    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 6)
-    monkeypatch.setattr(guards, "MAX_INBOUND", 4)
-    monkeypatch.setattr(guards, limit, 2)
+    monkeypatch.setattr(guards, "local", lambda origin: near)
+    limits = Limits(max_connections=5 if near else 6, address_connections=9 if near else 2)
+    assert limits.local_connections == (2 if near else 3)
     seen = Recorder()
-    victim, newcomer = await start(seen), await start(Recorder())
+    victim, newcomer = await start(seen, limits=limits), await start(Recorder())
     attackers = [await start(Recorder()) for _ in range(5)]
     with dialling_from("127.0.0.2"):
         await dial_all(attackers, victim)
@@ -287,10 +285,12 @@ async def test_keys_of_one_address_keep_no_other_address_out(
 async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(guards, "MAX_INBOUND", 3)
+    monkeypatch.setattr(guards, "local", lambda origin: False)
     seen = Recorder()
-    victim, configured = await start(seen), await start(Recorder())
+    victim, configured = (
+        await start(seen, limits=Limits(max_connections=4)),
+        await start(Recorder()),
+    )
     attackers = [await start(Recorder()) for _ in range(5)]
     await dial_all(attackers, victim)
     await seen.until(lambda: len(victim.peers()) == 3)
@@ -355,9 +355,66 @@ async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
     burst = {b"%d" % number for number in range(500)}
     await scene.assert_unharmed()
     for payload in burst:
-        await scene.honest.publish(TASKS, payload)
+        await scene.honest.publish(VOTES, payload)
     await scene.seen.until(lambda: burst <= set(scene.seen.payloads))
     assert len(scene.seen.payloads) == len(set(scene.seen.payloads))
+
+
+async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Start) -> None:
+    seen, heard = Recorder(), Recorder()
+    victim = await start(seen, limits=Limits(peer_submissions=6))  # one at once
+    flooder = await start(heard)
+    await flooder.dial(victim.addresses[0])
+    await victim.publish(VOTES, b"greeting")
+    await heard.until(lambda: b"greeting" in heard.payloads)
+    for number in range(20):
+        await flooder.publish(TASKS, b"%d" % number)
+    await flooder.publish(VOTES, b"the end")
+    await seen.until(lambda: b"the end" in seen.payloads)
+    assert seen.payloads == [b"0", b"the end"]
+    assert victim._counts["tasks-dropped"] == 19
+
+
+async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(idle_seconds=0.4))
+    idle, asking = await start(Recorder()), await start(Recorder())
+    await asking.dial(victim.addresses[0])
+    stream = await asking.open(victim.peer, ECHO)  # and for as long as it is open
+    await idle.dial(victim.addresses[0])
+    await seen.until(lambda: ("disconnected", idle.peer) in seen.events)
+    assert asking.peer in victim.peers()
+    assert victim._counts["idle-cut"] >= 1
+    await stream.reset()
+    await seen.until(lambda: ("disconnected", asking.peer) in seen.events)
+
+
+async def test_one_peer_has_so_many_connections(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(peer_connections=1))
+    await (await start(Recorder(), seed=b"t" * 32)).dial(victim.addresses[0])
+    twin = await start(Recorder(), seed=b"t" * 32)
+    with contextlib.suppress(ConnectionError):
+        await twin.dial(victim.addresses[0])
+    await seen.until(lambda: victim._counts["connections-refused"] == 1)
+    host = victim._host
+    assert host is not None
+    assert len(host.connections(twin.peer)) == 1
+
+
+async def test_a_stream_that_the_other_side_leaves_open_is_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
+    victim, lazy = await start(Recorder()), await start(Recorder())
+    await lazy.dial(victim.addresses[0])
+    stream = await lazy.open(victim.peer, ECHO)
+    assert await request(stream, b"and then no more") == b"erom on neht dna"
+    host = lazy._host
+    assert host is not None
+    async with asyncio.timeout(10):
+        while not stream._stream.muxed_stream.closed:  # noqa: ASYNC110 - libp2p tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_a_failed_dial_does_not_forbid_the_next(start: Start) -> None:

@@ -9,6 +9,7 @@ import base58
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.limits import Limits
 from node.transport import streams
 from node.transport.base import Stream, StreamClosed, Verdict
 from node.transport.libp2p import Libp2pTransport
@@ -339,7 +340,8 @@ async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "WRITE_SECONDS", 0.3)
-    near, far = await start(Recorder()), await start(Recorder(read_nothing))
+    near = await start(Recorder(), limits=Limits(reader_bytes=10**9))
+    far = await start(Recorder(read_nothing))
     await near.dial(far.addresses[0])
     stream = await near.open(far.peer, ECHO)
     with pytest.raises(StreamClosed):

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from node.limits import Limits
 from node.transport.base import Stream, StreamClosed, Verdict
 from node.transport.memory import Link, MemoryNetwork, MemoryTransport
-from node.transport.penalty import BAN_SECONDS, THRESHOLD
 from node.transport.pipes import CAPACITY
 from tests.node.transport.recorder import Recorder, request
 from tests.simulation.virtual import run
@@ -80,17 +80,17 @@ def test_a_repeat_is_dropped_for_two_minutes() -> None:
 def test_rejections_ban_the_forwarder_for_a_while() -> None:
     async def main() -> None:
         line = await Line("ab").up()
-        bad = [b"bad%d" % n for n in range(int(THRESHOLD) + 5)]
+        bad = [b"bad%d" % n for n in range(int(Limits().ban_points) + 5)]
         line.recorders["b"].verdicts = dict.fromkeys(bad, Verdict.REJECT)
-        await line.gossip("a", *bad[: int(THRESHOLD) - 1])
+        await line.gossip("a", *bad[: int(Limits().ban_points) - 1])
         assert line.transports["b"].peers() == {"a"}
-        await asyncio.sleep(BAN_SECONDS)
+        await asyncio.sleep(Limits().ban_seconds)
         await line.gossip("a", *bad)
         assert line.transports["b"].peers() == frozenset()
         assert line.recorders["a"].events[-1] == ("disconnected", "b")
         with pytest.raises(ConnectionError):
             await line.transports["a"].dial("/memory/0/p2p/b")
-        await asyncio.sleep(BAN_SECONDS)
+        await asyncio.sleep(Limits().ban_seconds)
         assert await line.transports["a"].dial("/memory/0/p2p/b") == "b"
 
     run(main)

@@ -1,0 +1,100 @@
+"""What one peer may cost this node: rates, sizes and counts, and the buckets that keep the rates.
+
+A peer over a rate is slowed down by not being read from, refused with a reason, or cut off; each
+time is counted, under a name of its own, for the operator to see.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings of a node that bound what peers cost it; `node.config` gives the reasons."""
+
+    max_connections: int = 300
+    address_connections: int = 32
+    peer_connections: int = 4
+    peer_messages: float = 100  # a second
+    peer_bytes: float = 32 * 1024 * 1024  # a second
+    peer_streams: float = 100  # a second
+    peer_submissions: float = 600  # a minute
+    ban_points: float = 20
+    ban_seconds: float = 300
+    idle_seconds: float = 600
+    reader_bytes: float = 8192  # a second
+
+    @property
+    def inbound_connections(self) -> int:
+        """Three quarters of all, so that strangers never take what dialling needs."""
+        return max(1, self.max_connections * 3 // 4)
+
+    @property
+    def local_connections(self) -> int:
+        """Half of all from loopback, which all peers and clients of a testnet share."""
+        return max(1, self.max_connections // 2)
+
+
+class Buckets:
+    """A token bucket for each key; keys that were not seen for long have a full one.
+
+    `per_second` tokens come back, up to the `seconds`' worth that may be spent at once, at least
+    one; `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, per_second: float, seconds: float, now: Callable[[], float]) -> None:
+        self._rate, self._most, self._now = per_second, max(1.0, per_second * seconds), now
+        self._kept: dict[str, tuple[float, float]] = {}  # tokens, and when there were so many
+
+    def take(self, key: str, tokens: float = 1.0) -> float:
+        """Take tokens and return 0; or take none, and return the seconds until they are there."""
+        level = self._level(key)
+        if level < tokens:
+            return (tokens - level) / self._rate
+        self._keep(key, level - tokens)
+        return 0.0
+
+    def owe(self, key: str, tokens: float = 1.0) -> float:
+        """Take tokens that may not be there yet; return the seconds until the debt is paid."""
+        level = self._level(key) - tokens
+        self._keep(key, level)
+        return max(0.0, -level / self._rate)
+
+    def _level(self, key: str) -> float:
+        now = self._now()
+        level, since = self._kept.pop(key, (self._most, now))
+        level = min(self._most, level + (now - since) * self._rate)
+        self._kept[key] = (level, now)
+        if len(self._kept) > REMEMBERED:
+            del self._kept[next(iter(self._kept))]  # the one used longest ago
+        return level
+
+    def _keep(self, key: str, level: float) -> None:
+        self._kept[key] = (level, self._kept[key][1])
+
+
+class Places:
+    """So many of something at a time: for each key, and in all."""
+
+    def __init__(self, each: int, total: int) -> None:
+        self._each, self._left = each, total
+        self._held: dict[str, int] = {}
+
+    @contextmanager
+    def one(self, key: str) -> Iterator[bool]:
+        """Hold one while the block runs, if there is one; gives whether there is."""
+        held = self._held.get(key, 0)
+        if held >= self._each or not self._left:
+            yield False
+            return
+        self._held[key], self._left = held + 1, self._left - 1
+        try:
+            yield True
+        finally:
+            self._left += 1
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]

@@ -1,0 +1,5 @@
+"""All targets, in one row."""
+
+from tests.fuzz import documents, files, streams
+
+TARGETS = (*documents.TARGETS, *streams.TARGETS, *files.TARGETS)

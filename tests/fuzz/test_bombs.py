@@ -1,0 +1,104 @@
+"""Small inputs that ask for much: refused or read at a cost in proportion to their size."""
+
+import contextlib
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from protocol import wire
+from protocol.errors import Rejected
+from protocol.ijson import parse
+from protocol.network import Network
+from protocol.parameters import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH
+from tests.fuzz.papers import NET
+from tests.fuzz.target import fire
+from tests.fuzz.targets import TARGETS
+
+SIZE = ENVELOPE_LIMIT
+SECONDS = 1.0  # of processor time
+TIMES = 120  # a byte: a list of empty lists costs 64 in Python
+
+BOMBS = {
+    "arrays": b"[" * SIZE,
+    "objects": b'{"a":' * (SIZE // 5),
+    "closing": b"]" * SIZE,
+    "arrays in a string": b'"' + b"[" * (SIZE - 2) + b'"',
+    "unterminated": b'"' + b"\\" * (SIZE - 1),
+    "escaped quotes": b'["' + b'\\"' * (SIZE // 2 - 2),
+    "quotes": b'"' * SIZE,
+    "digits": b"9" * SIZE,
+    "fraction": b"0." + b"1" * (SIZE - 2),
+    "exponent": b"1e" + b"9" * (SIZE - 2),
+    "numbers": b"[" + b"1e308," * (SIZE // 6 - 1) + b"1]",
+    "empty arrays": b"[" + b"[]," * (SIZE // 3 - 2) + b"[]]",
+    "same name": b"{" + b'"a":1,' * (SIZE // 6 - 2) + b'"a":1}',
+    "names": b"{" + b",".join(b'"%d":1' % n for n in range(SIZE // 12)) + b"}",
+    "surrogates": b'["' + b"\\ud800" * (SIZE // 6 - 2) + b'"]',
+    "noncharacters": b'["' + b"\\uffff" * (SIZE // 6 - 2) + b'"]',
+    "astral": b'["' + "\U0001f3b5".encode() * (SIZE // 4 - 2) + b'"]',
+    "spaces": b" " * SIZE,
+    "byte order marks": b"\xef\xbb\xbf" * (SIZE // 3),
+    "signature": b'{"body":{"type":"commit"},"signer":"'
+    + b"1" * (SIZE - 100)
+    + b'","signature":""}',
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("limit", [ENVELOPE_LIMIT, DOCUMENT_LIMIT])
+def test_a_bomb_costs_what_it_weighs(name: str, limit: int) -> None:
+    bomb = BOMBS[name]
+    assert len(bomb) <= limit
+    tracemalloc.start()
+    begun = time.process_time()
+    with contextlib.suppress(Rejected):
+        parse(bomb, limit)
+    took = time.process_time() - begun
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < SECONDS
+    assert peak < TIMES * len(bomb)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_bomb_is_a_message_or_a_network(name: str) -> None:
+    with pytest.raises(Rejected):
+        wire.read(BOMBS[name], NET.id)
+    with pytest.raises(Rejected):
+        Network.parse(BOMBS[name])
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 100_000])
+def test_depth_is_counted_before_anything_is_built(levels: int) -> None:
+    text = b"[" * levels + b"]" * levels
+    if levels <= MAX_DEPTH:
+        assert parse(text, DOCUMENT_LIMIT) is not None
+        return
+    with pytest.raises(Rejected, match="too-deep"):
+        parse(text, DOCUMENT_LIMIT)
+
+
+DIGITS = b",".join([b"9" * 4000] * 500)
+HEADER = b'{"a":{"dtype":"F32","shape":[' + DIGITS + b'],"data_offsets":[0,24]}}'
+CODEC = {"sampling_rate": 32_000, "upsampling_ratios": [2**31 - 1] * 100_000}
+MUSICGEN = json.dumps({"model_type": "musicgen", "audio_encoder": CODEC}).encode()
+FILES = [
+    ("weights", len(HEADER).to_bytes(8, "little") + HEADER, "ModelRefused"),  # was half a minute
+    ("model", b"\0\0" + MUSICGEN, "accepted"),  # was twenty seconds
+    ("model", b"\0\0" + b"[" * 100_000, "ModelRefused"),
+    ("weights", (100_000).to_bytes(8, "little") + b"[" * 100_000, "ModelRefused"),
+    ("settings", b"peers = " + b"[" * 20_000, "ConfigError"),  # was a RecursionError
+    ("settings", b"log_level = " + b"{a=" * 20_000, "ConfigError"),
+    ("settings", b"max_queue = " + b"9" * 20_000, "ConfigError"),
+    ("key", b"-" * 20_000, "KeyFileError"),
+    ("audio", b"RIFF\xff\xff\xff\xffWAVE" + b"LIST\x00\x00\x00\x00" * 10_000, "Failed"),
+    ("audio", b"fLaC" + b"\x01\x00\x00\x00" * 10_000, "Failed"),
+]
+
+
+@pytest.mark.parametrize(("name", "bomb", "verdict"), FILES)
+def test_a_file_that_is_a_bomb(name: str, bomb: bytes, verdict: str) -> None:
+    (target,) = [target for target in TARGETS if target.name == name]
+    assert fire(target, bomb) == verdict

@@ -1,0 +1,116 @@
+"""A real node with a light executor: `helium run`, but a task's sound comes from a hash.
+
+    python -m tests.integration.light --seconds 0.2 --network network.json --key key.pem ...
+
+No torch and no worker process, so that many nodes fit a small machine; all else is the real daemon.
+`--lie LABEL` gives another sound than the honest nodes', the same at all liars of one label; the
+other flags are those of `helium run`.
+"""
+
+import asyncio
+import hashlib
+import uuid
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from executor.errors import Abstained
+from executor.jobs import Execution, Job
+from node.cli import options
+from node.cli.run import run, serve
+from node.config import Settings
+from node.execution import Readiness
+from protocol.canonical import Document
+from scripts.testnet_nodes import Nodes, Place
+
+RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
+RATE = 16_000
+FRAMES = 1_600
+STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LightExecutor:
+    """Takes `seconds` for a job; without a label its waveform is the honest one."""
+
+    scratch: Path
+    seconds: float = 0.2
+    label: str = ""
+
+    async def start(self) -> Readiness:
+        """Be ready at once."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return Readiness(True)
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        """Wait, then write the waveform; raise `Abstained` when there is no time for it."""
+        if self.seconds > seconds:
+            raise Abstained("timeout")
+        for step in range(STEPS):
+            progress(step / STEPS)
+            await asyncio.sleep(self.seconds / STEPS)
+        payload = waveform(job, self.label)
+        file = self.scratch / uuid.uuid4().hex
+        file.write_bytes(payload)
+        return Execution({"result": {"outputs": [_described(payload)]}}, (file,), {"light": True})
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def waveform(job: Job, label: str = "") -> bytes:
+    """Return `FRAMES` mono samples, binary32, that follow from the task's args and the label."""
+    seed = f"{label}|{sorted(job.args.items())}".encode()
+    noise = hashlib.shake_128(seed).digest(FRAMES)
+    return array("f", (byte / 256 for byte in noise)).tobytes()
+
+
+def _described(payload: bytes) -> dict[str, Any]:
+    sha256 = hashlib.sha256(payload).hexdigest()
+    return {
+        "media": "audio/f32",
+        "sampling_rate": RATE,
+        "frames": len(payload) // 4,
+        "channels": 1,
+        "sha256": sha256,
+        "size": len(payload),
+        "chunks": [sha256],
+    }
+
+
+class LightNodes(Nodes):
+    """Light daemons of a laid-out network; `arguments` go to every one, before `helium run`'s."""
+
+    def __init__(
+        self, network_file: Path, places: Sequence[Place], arguments: Sequence[str] = ()
+    ) -> None:
+        super().__init__(network_file, places)
+        self._arguments = arguments
+
+    def entry(self, place: Place) -> list[str]:
+        """Return what Python is to run; a liar's label is its number."""
+        lie = [] if place.lie is None else ["--lie", f"lie-{place.lie}"]
+        return ["-m", "tests.integration.light", *lie, *self._arguments]
+
+
+def main() -> None:
+    """Run a light node until SIGTERM or SIGINT."""
+    extra: list[click.Parameter] = [
+        click.Option(["--seconds"], type=float, default=0.2, help="What a task takes."),
+        click.Option(["--lie"], default="", help="What makes the sound another; empty is honest."),
+    ]
+
+    def light(config: Path | None, seconds: float, lie: str, **flags: object) -> None:
+        settings: Settings = options.settings(flags, config)
+        executor = LightExecutor(settings.data_dir / "scratch", seconds, lie)
+        serve(settings, lambda _: executor)
+
+    click.Command("light", params=[*extra, *run.params], callback=light).main()
+
+
+if __name__ == "__main__":
+    main()

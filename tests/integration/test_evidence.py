@@ -1,0 +1,150 @@
+"""A member that signs two commitments is proven to have done so, to whoever was not there."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node import keystore
+from node.daemon import topics
+from node.requests import (
+    NAMES,
+    REQUEST_LIMIT,
+    Status,
+    answer,
+    protocol_id,
+    read_document,
+    refuse,
+)
+from node.transport.base import Stream
+from node.transport.libp2p import Libp2pTransport
+from protocol import messages
+from protocol.canonical import Document, Json
+from protocol.envelope import Envelope, sign
+from protocol.parameters import Parameters
+from scripts.testnet_nodes import CLASS, Nodes, lay_out
+from tests.integration.conftest import ROOT, SECONDS, Running, task
+from tests.node.transport.recorder import Recorder
+
+FEED = "f" * 32
+ARGUMENTS = ["evidence", "verify", "proof.json", "--json"]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
+    """A network of four, of whom the last is yet to come."""
+    root = tmp_path_factory.mktemp("four")
+    parameters = Parameters(committee_size=4, committee_max=4, commit_grace_seconds=5)
+    network, places = lay_out(root, 4, runtime, parameters)
+    nodes = Nodes(root / "network.json", places)
+    try:
+        for place in places[:3]:
+            nodes.start(place)
+        nodes.wait_ready()
+        yield Running(network, nodes, root)
+    finally:
+        nodes.stop()
+
+
+class Equivocator:
+    """A node whose feed has a task and two commits of its own for it."""
+
+    def __init__(self, network: str, envelopes: Sequence[Envelope], readers: set[str]) -> None:
+        """`told` is set when all `readers` have read the feed to its end."""
+        self._network = network
+        self._envelopes: list[Json] = [envelope.document() for envelope in envelopes]
+        self._readers = set(readers)
+        self.told = asyncio.Event()
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        name = protocol.rpartition("/")[2]
+        request = await read_document(stream, f"{name}-request", REQUEST_LIMIT)
+        if name == "hello":
+            said: Document = {"network": self._network, "agent": "equivocator", "class": None}
+            await answer(stream, {**said, "ready": False, "reasons": [], "models": []})
+        elif name == "feed":
+            cursor = request["cursor"] if request["feed"] == FEED else 0
+            self._count(stream.peer, cursor)
+            end: Document = {"feed": FEED, "cursor": len(self._envelopes)}
+            await answer(stream, {**end, "envelopes": self._envelopes[cursor:]})
+        else:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "this node has nothing")
+
+    def _count(self, reader: str, cursor: int) -> None:
+        if cursor == len(self._envelopes):
+            self._readers.discard(reader)
+            if not self._readers:
+                self.told.set()
+
+
+async def _equivocate(four: Running) -> str:
+    """Join as the fourth member, with a task and commits to two outcomes of it; return its id."""
+    place, network = four.places[3], four.network
+    key = keystore.load(place.home / "key.pem", None)
+    created = int(time.time() * 1000)
+    args: Any = task()
+    body = messages.task_body(network.id, "text-to-music", args, CLASS, created, 600, "0" * 32)
+    id_ = messages.task_id(body)
+    commits = [messages.commit_body(network.id, id_, 0, character * 64) for character in "ab"]
+    envelopes = [sign(each, key) for each in (body, *commits)]
+    liar = Equivocator(network.id, envelopes, {honest.peer for honest in four.places[:3]})
+    transport = Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
+    protocols = [protocol_id(name) for name in NAMES]
+    await transport.start(Recorder(liar.serve), topics(network.id), protocols)
+    try:
+        for address in four.nodes.addresses[:3]:
+            await transport.dial(address)
+        async with asyncio.timeout(SECONDS):
+            await liar.told.wait()
+    finally:
+        await transport.stop()
+    return id_
+
+
+def test_evidence_travels(four: Running, tmp_path: Path) -> None:
+    id_ = asyncio.run(_equivocate(four))
+    liar = four.places[3].peer
+    honest = four.nodes.addresses[:3]
+    peers = [part for address in honest for part in ("--peer", address)]
+    four.json("fetch", id_, "-o", tmp_path / "song.wav", *peers)
+    held: list[Any] = []
+    for place in four.places[:3]:
+        found = four.json("evidence", "list", "--data-dir", place.home)["evidence"]
+        assert [(entry["signer"], entry["messages"]) for entry in found] == [
+            (liar, ["commit", "commit"])
+        ]
+        held += found
+    proof = tmp_path / "proof.json"
+    flags = ("--data-dir", four.places[0].home, "-o", proof)
+    four.json("evidence", "export", held[0]["id"][:12], *flags)
+
+    network = tmp_path / "network.json"
+    network.write_bytes((four.root / "network.json").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "node.cli", *ARGUMENTS],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "HELIUM_NETWORK": "network.json",
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["valid"], document["signer"]) == (True, liar)
+
+    seen = four.json("peers", "--data-dir", four.places[0].home, *peers)["peers"]
+    (entry,) = [entry for entry in seen if entry["peer"] == liar]
+    assert entry["standing"]["equivocated"] == 1

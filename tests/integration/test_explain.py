@@ -1,0 +1,52 @@
+"""Two liars of five, outvoted over real libp2p, explained to whoever asks."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.canonical import Document
+from protocol.parameters import Parameters
+from scripts.testnet_nodes import Nodes, lay_out
+from tests.integration.conftest import Running, task
+
+LIES = ("times 0.9 (-0.92 dB)", "played backwards")
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("five")
+    parameters = Parameters(committee_size=5, committee_max=5, commit_grace_seconds=8)
+    network, places = lay_out(root, 5, runtime, parameters, liars=len(LIES))
+    with Nodes(root / "network.json", places) as nodes:
+        nodes.wait_ready()
+        yield Running(network, nodes, root)
+
+
+def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Path) -> None:
+    file = tmp_path / "task.json"
+    file.write_text(json.dumps(task()))
+    submitted = five.json("submit", file, "-o", tmp_path / "song.wav")
+    assert submitted["state"] == "agreed"
+    liars = [place.peer for place in five.places if place.lie is not None]
+
+    explained: dict[str, Any] = five.json("explain", submitted["task"])
+    assert explained["certified"] is True
+    members = {member["peer"]: member for member in explained["members"]}
+    assert set(members) == set(liars)
+    for liar, lie in zip(liars, LIES, strict=True):
+        member = members[liar]
+        levels = {level["level"]: level["same"] for level in member["levels"]}
+        assert levels == {"runtime": True, "weights": True, "tokens": True, "waveform": False}
+        assert lie in member["reason"]
+        assert member["waveforms"][0]["difference"]["rms"] > 0
+
+    folder = five.places[0].home
+    seen: dict[str, Any] = five.json("peers", "--data-dir", folder)
+    for entry in seen["peers"]:
+        lied = entry["peer"] in liars
+        standing = entry["standing"]
+        assert (standing["agreed"], standing["dissented"]) == ((0, 1) if lied else (1, 0))
+    assert five.json("evidence", "list", "--data-dir", folder)["evidence"] == []

@@ -1,0 +1,75 @@
+"""Songs to piano over real nodes: what comes back, verified, and what a failure tells."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretty_midi
+import pytest
+import soundfile
+
+from node.cli.entries import Models
+from protocol.canonical import Document
+from protocol.parameters import Parameters
+from scripts.testnet_nodes import Nodes, lay_out
+from tests.executor.pianos import NAME, build
+from tests.executor.songs import recorded
+from tests.integration.conftest import Running
+
+
+@pytest.fixture(scope="module")
+def two(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Two nodes, so that both have to agree, each with the tiny Pop2Piano in its folder."""
+    root, folder = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("models")
+    build(folder)
+    listed = Models([NAME], [folder], [], None)
+    parameters = Parameters(committee_size=2, commit_grace_seconds=3)
+    network, places = lay_out(root, 2, runtime, parameters, models=listed)
+    for place in places:
+        shutil.copytree(folder, place.home / "models")
+    with Nodes(root / "network.json", places) as nodes:
+        nodes.wait_ready()
+        yield Running(network, nodes, root)
+        codes = nodes.stop()
+    assert set(codes.values()) == {0}, codes
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return recorded(tmp_path_factory.mktemp("songs"))
+
+
+def test_files_become_scores_and_their_sound(two: Running, songs: Mapping[str, Path]) -> None:
+    flags = ["--model", NAME, "--seed", 1, "--composer", "composer2", "-o", "piano.wav"]
+    audio = ["--audio", songs["mono"], "--audio", songs["stereo"]]
+    made: Any = two.json("submit", *flags, *audio)
+    assert made["state"] == "agreed"
+    assert len(made["signers"]) == 2
+    assert made["midi"] == ["piano.mid", "piano-2.mid"]
+    assert [song["path"] for song in made["audio"]] == ["piano.wav", "piano-2.wav"]
+    for index, (score, song) in enumerate(zip(made["midi"], made["audio"], strict=True)):
+        assert pretty_midi.PrettyMIDI(str(two.root / score)).instruments[0].notes
+        sound, rate = soundfile.read(two.root / song["path"])
+        assert (rate, len(sound)) == (44_100, song["frames"])
+        assert 0.8 < np.abs(sound).max() <= 0.9
+        for output, file in ((2 * index, score), (2 * index + 1, song["path"])):
+            verified = two.json("verify", made["certificate"], "--audio", file)
+            assert verified["audio"]["output"] == output
+
+
+def test_a_failure_is_told_in_its_members_words(two: Running, songs: Mapping[str, Path]) -> None:
+    flags = ["--model", NAME, "--seed", 1, "--audio", songs["mono"], "--composer", "Satie"]
+    done = two.helium("submit", *flags, "-o", "none.wav")
+    assert done.returncode == 4
+    assert done.stderr.endswith("the members agree that the task fails: generation-rejected\n")
+    reason = "voted error generation-rejected: 'Satie' is none of composer1, composer2, composer3"
+    assert sum(line.endswith(reason) for line in done.stdout.splitlines()) == 2
+    task = done.stdout.split()[2].rstrip(":")
+    status = two.helium("status", task)
+    assert status.stdout.startswith(f"task {task}: certified: error generation-rejected\n")
+    assert status.stdout.count(reason) == 2
+    votes = two.json("status", task)["votes"]
+    assert {vote["error"] for vote in votes} == {"generation-rejected"}
+    assert not (two.root / "none.wav").exists()

@@ -1,0 +1,116 @@
+"""Who can be reached, beside what a node holds them to have voted."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from node.archive import DATABASE
+from node.cli import peers
+from node.client import Greeting
+from node.standing import Conduct
+from node.store import open_store
+from protocol.canonical import canonical
+from tests import cast
+from tests.node.cli.conftest import Helium
+
+NET = cast.network()
+READY, ASLEEP, AWAY = (cast.peer(index) for index in range(3))
+ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
+GREETINGS = [
+    Greeting(READY, "helium/1", cast.CLASS, True, (), (cast.MODEL,)),
+    Greeting(ASLEEP, "helium/1", cast.CLASS, False, ("starting",), ()),
+]
+TASKS = ("0" * 64, "1" * 64)
+
+
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """The command's flags, for nodes that greet without being there."""
+
+    async def greetings() -> list[Greeting]:
+        return GREETINGS
+
+    def talk(where: Any, conversation: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
+            return await conversation(SimpleNamespace(network=NET, greetings=greetings))
+
+        return asyncio.run(main())
+
+    monkeypatch.setattr(peers, "talk", talk)
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    return "--network", tmp_path / "network.json", "--peer", ADDRESS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A running node's data folder."""
+    (tmp_path / "node").mkdir()
+    store = open_store(tmp_path / "node" / DATABASE, NET.id)
+    for task in TASKS:
+        with store.transaction():
+            store.put_conduct(task, [(0, READY, Conduct.AGREED), (0, AWAY, Conduct.DISSENTED)])
+    yield tmp_path / "node"
+    store.close()
+
+
+def test_without_a_data_folder_no_standing_is_shown(
+    helium: Helium, flags: tuple[object, ...]
+) -> None:
+    done = helium("peers", *flags, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = json.loads(done.stdout)["peers"]
+    assert {entry["peer"]: entry["ready"] for entry in entries} == {READY: True, ASLEEP: False}
+    assert all(entry["standing"] is None and entry["reached"] for entry in entries)
+    assert done.stderr == ""
+
+
+def test_standings_are_shown_of_who_is_away_too(
+    helium: Helium, flags: tuple[object, ...], folder: Path
+) -> None:
+    done = helium("peers", *flags, "--data-dir", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = {entry["peer"]: entry for entry in json.loads(done.stdout)["peers"]}
+    assert entries[READY]["standing"] == {c: 2 * (c == "agreed") for c in Conduct}
+    assert entries[AWAY]["standing"]["dissented"] == 2
+    assert (entries[AWAY]["reached"], entries[AWAY]["ready"]) == (False, False)
+    assert entries[ASLEEP]["standing"] is None
+
+
+def test_they_are_shown_to_people(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(folder))
+    lines = helium("peers", *flags).stdout.splitlines()
+    assert any(READY in line and line.endswith("(agreed 2)") for line in lines)
+    assert any(AWAY in line and "not reached  (dissented 2)" in line for line in lines)
+    assert any(ASLEEP in line and line.endswith("not ready: starting") for line in lines)
+
+
+def test_a_folder_that_was_named_must_be_a_nodes(
+    helium: Helium, flags: tuple[object, ...], tmp_path: Path
+) -> None:
+    done = helium("peers", *flags, "--data-dir", tmp_path / "none")
+    assert done.exit_code == 2
+    assert "HELIUM_DATA_DIR" in done.stderr
+
+
+def test_a_default_folder_of_another_network_is_no_hindrance(
+    helium: Helium, flags: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(tmp_path / DATABASE, "f" * 16).close()
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path))
+    done = helium("peers", *flags, "--json")
+    assert done.exit_code == 0
+    assert "standings are not shown" in done.stderr
+
+
+def test_none_ready_has_a_code_of_its_own(
+    helium: Helium, flags: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.node.cli.test_peers.GREETINGS", GREETINGS[1:])
+    assert helium("peers", *flags).exit_code == 3

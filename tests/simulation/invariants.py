@@ -1,0 +1,327 @@
+"""What must hold of every history, whatever the weather, the faults and the adversaries.
+
+The numbers are those of the design: I1 no two honest nodes settle one task differently; I2 every
+certificate verifies offline; I3 no certificate is wrong without a faulty quorum; I4 settled state
+survives; I5 no honest node contradicts itself, and who does is proven to everybody; I6 every
+accepted task ends; I7 memory is bounded.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+from node.coordinator import Coordinator
+from node.store import Store
+from protocol import certificate
+from protocol.canonical import canonical
+from protocol.committee import committees
+from protocol.effects import State
+from protocol.evidence import verify as verify_evidence
+from protocol.messages import Abstain, Commit, Reveal, Task, Vote
+from protocol.network import Network
+from protocol.wire import read
+from tests import cast
+from tests.simulation import executing
+from tests.simulation.report import Report, Violation
+from tests.simulation.scenario import Scenario
+
+COPIERS = ("copycat", "late joiner")
+Slot: TypeAlias = tuple[str, str, str, int]
+Kept: TypeAlias = dict[str, tuple[State, list[str]]]
+"""State and certificates by task."""
+
+
+class Node(Protocol):
+    """What is looked at of a node; certificates and evidence as the texts that it keeps."""
+
+    index: int
+    peer: str
+    store: Store
+    kept: Kept
+
+    @property
+    def up(self) -> bool: ...
+
+    @property
+    def coordinator(self) -> Coordinator | None: ...
+
+    def state(self, task: str) -> State | None: ...
+
+    def tasks(self) -> list[str]: ...
+
+    def certificates(self, task: str) -> list[str]: ...
+
+    def evidence(self) -> list[str]: ...
+
+
+class Scene(Protocol):
+    """What is looked at of a history: an `Arena` or a `History`."""
+
+    scenario: Scenario
+    network: Network
+    report: Report
+    submitted: list[Task]
+    signatures: "Signatures"
+    proven: dict[str, Any]  # certificates and evidence that were checked, by text
+
+    @property
+    def honest(self) -> Sequence[Node]: ...
+
+    @property
+    def bans(self) -> list[tuple[str, str]]: ...
+
+    def looking(self) -> AbstractContextManager[None]: ...
+
+
+class Signatures:
+    """I5: what the honest signed and sent, over all their lives."""
+
+    def __init__(self, honest: set[str]) -> None:
+        self._honest = honest
+        self._bodies: dict[Slot, bytes] = {}
+        self._known: set[bytes] = set()
+
+    def see(self, payload: bytes) -> None:
+        """Take an envelope that somebody holds or sent."""
+        if payload in self._known:
+            return
+        self._known.add(payload)
+        envelope = json.loads(payload)
+        body, signer = envelope["body"], envelope["signer"]
+        if body["type"] == "task" or signer not in self._honest:
+            return
+        slot = (signer, body["type"], body["task"], body["attempt"])
+        written = canonical(body)
+        if self._bodies.setdefault(slot, written) != written:
+            index = cast.index_of(signer)
+            raise Violation("I5", f"honest {index} signed two: {slot[1]} of attempt {slot[3]}")
+
+
+def check_kept(scene: Scene, node: Node) -> None:
+    """I4: what was settled once stays, through every crash."""
+    with scene.looking():
+        for task, (state, certificates) in node.kept.items():
+            now = node.state(task)
+            after = node.certificates(task)
+            if now is not state and not (now is not None and now.certified and not state.certified):
+                raise Violation("I4", f"{node.index} went from {state} to {now}")
+            if after[: len(certificates)] != certificates:
+                raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
+
+
+def check_now(scene: Scene) -> None:
+    """Check what must hold at any moment."""
+    for node in scene.honest:
+        check_kept(scene, node)
+        with scene.looking():
+            _keep(node)
+        if node.up and node.coordinator is not None:
+            check_bounded(node.coordinator, scene.scenario.max_open)
+
+
+def _keep(node: Node) -> None:
+    for task in node.tasks():
+        state = node.state(task)
+        if state is not None and state.terminal:
+            node.kept[task] = (state, node.certificates(task))
+
+
+def check_bounded(coordinator: Coordinator, max_open: int) -> None:
+    """I7: memory held for a task or a peer is bounded, whatever was sent."""
+    held = coordinator._agreements
+    ended = sum(a.state.terminal for a in held.values())
+    revealing = sum(a.state.terminal and a.wake_at() is not None for a in held.values())
+    if len(held) - ended > max_open or len(held) - revealing > 2 * max_open + 1:
+        raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them over")
+    if len(coordinator._lost) > 2 * max_open + 64:
+        raise Violation("I7", f"{len(coordinator._lost)} tasks to be rebuilt")
+    for agreement in held.values():
+        for votes in agreement.rounds:
+            most = 3 * len(votes.committee)
+            opposed = sum(map(len, votes._opposed.values()))
+            if len(votes._standing) > most or opposed > 2 * most:
+                raise Violation("I7", f"{len(votes._standing)} + {opposed} votes of a round")
+
+
+def check_end(scene: Scene) -> None:
+    """Check everything, of a history that has come to rest."""
+    check_now(scene)
+    for target, source in scene.bans:
+        if {target, source} <= {m.peer for m in scene.honest}:
+            names = [cast.index_of(p) for p in (target, source)]
+            raise Violation("bans", f"honest {names[0]} banned honest {names[1]}")
+    ids = sorted({task for m in scene.honest for task in m.tasks()})
+    for task in ids:
+        _check_task(scene, task)
+    for submitted in scene.submitted:
+        _check_submitted(scene, submitted)
+    votes = list(_votes(scene))
+    _check_lists(scene, votes)
+    _check_evidence(scene, votes)
+
+
+def _check_task(scene: Scene, task: str) -> None:
+    states = {m.index: s for m in scene.honest if (s := m.state(task)) is not None}
+    scene.report.ends.update(map(str, states.values()))
+    waiting = {i: str(s) for i, s in states.items() if not s.terminal}
+    if waiting:
+        raise Violation("I6", f"{task[:8]} has not ended: {waiting}")
+    outcomes = set[str]()
+    for node in scene.honest:
+        for text in node.certificates(task):
+            outcomes.add(digest_of(scene, text))
+    if len(outcomes) > 1:
+        _check_conflict(scene, task, outcomes)
+    if len(states) < len(scene.honest):  # it came too late for some (limit 7d)
+        return
+    ends = set(states.values())
+    if any(s.certified for s in ends) and not all(s.certified for s in ends):
+        raise Violation(
+            "I1", f"{task[:8]} ended differently: { {i: str(s) for i, s in states.items()} }"
+        )
+
+
+def digest_of(scene: Scene, text: str) -> str:
+    """I2 and I3; return the outcome digest."""
+    if text not in scene.proven:
+        scene.proven[text] = _verified(scene, text)
+    return str(scene.proven[text])
+
+
+def _verified(scene: Scene, text: str) -> str:
+    try:
+        valid = certificate.verify(json.loads(text), scene.network)
+    except Exception as error:
+        raise Violation("I2", repr(error)) from error
+    committee = committees(scene.network, valid.task)[valid.attempt]
+    if 2 * len(set(valid.signers) & set(committee)) <= len(committee):
+        raise Violation("I2", f"{len(valid.signers)} signers of a committee of {len(committee)}")
+    faulty = [p for p in committee if not _is_honest(scene, p)]
+    right = executing.outcome(valid.task.args)
+    if valid.outcome != right and 2 * len(faulty) <= len(committee):
+        raise Violation("I3", f"a wrong outcome by {len(faulty)} faulty of {len(committee)}")
+    if valid.outcome != right and any(_is_honest(scene, p) for p in valid.signers):
+        raise Violation("I3", "an honest member signed a wrong outcome")
+    return valid.votes[0].digest
+
+
+def _check_conflict(scene: Scene, task: str, outcomes: set[str]) -> None:
+    """I1: two certified outcomes are shown as a conflict by every node that settled the task."""
+    for node in scene.honest:
+        if 0 < len(node.certificates(task)) < len(outcomes):
+            raise Violation("I1", f"{node.index} does not show the conflict about {task[:8]}")
+
+
+def _check_submitted(scene: Scene, task: Task) -> None:
+    """Everybody learns of a submitted task; in calm weather an honest quorum settles it."""
+    for node in scene.honest:
+        state = node.state(task.id)
+        if state is None:
+            raise Violation("I6", f"{node.index} never heard of {task.id[:8]}")
+    _check_operators(scene, task)
+    if not sure(scene, task):
+        return
+    for node in scene.honest:
+        state, found = node.state(task.id), node.certificates(task.id)
+        right = executing.outcome(task.args)
+        expected = State.AGREED_ERROR if "error" in right else State.AGREED
+        if state is not expected or json.loads(found[0])["attempt"] != 0:
+            raise Violation("liveness", f"{node.index}: {state}, though the honest are a quorum")
+
+
+def _check_operators(scene: Scene, task: Task) -> None:
+    """5: no operator has two places in a committee while another one has none."""
+    members = scene.network.members(task.compute_class)
+    operators = {member.peer: member.operator for member in members}
+    for committee in committees(scene.network, task):
+        places = len({operators[peer] for peer in committee})
+        if places < min(len(committee), len(set(operators.values()))):
+            raise Violation("5", f"{len(committee)} members of {places} operators on a committee")
+
+
+def sure(scene: Scene, task: Task) -> bool:
+    """Whether the first attempt must settle a task: calm, an honest quorum (specification 1)."""
+    committee = committees(scene.network, task)[0]
+    honest = sum(_is_honest(scene, peer) for peer in committee)
+    return scene.scenario.calm and 2 * honest > len(committee)
+
+
+def _check_lists(scene: Scene, votes: Sequence[Vote]) -> None:
+    """6.3: who commits after the first reveal is on no honest member's list."""
+    certain = {task.id for task in scene.submitted if sure(scene, task)}
+    for vote in votes:
+        if not isinstance(vote, Reveal) or vote.task not in certain or vote.attempt:
+            continue
+        if not _is_honest(scene, vote.signer):
+            continue
+        if any(_role(scene, peer) in COPIERS for peer in vote.commits):
+            raise Violation("6.3", f"{cast.index_of(vote.signer)} listed a copycat's commit")
+
+
+def _check_evidence(scene: Scene, votes: Sequence[Vote]) -> None:
+    """I5: whoever contradicted itself in what the honest hold is proven to each of them."""
+    everywhere = set.intersection(*(set(node.tasks()) for node in scene.honest))
+    guilty = {
+        slot
+        for slot, found in _by_slot(votes).items()
+        if slot[1] in everywhere and _contradicting(found)
+    }
+    for node in scene.honest:
+        proven = set()
+        for text in node.evidence():
+            if text not in scene.proven:
+                scene.proven[text] = verify_evidence(json.loads(text), scene.network.id)
+            found = scene.proven[text]
+            if _is_honest(scene, found.signer):
+                raise Violation("I5", f"evidence against honest {cast.index_of(found.signer)}")
+            proven.add((found.signer, found.task, found.attempt))
+            scene.report.evidence += 1
+        for signer, task, attempt in sorted(guilty - proven):
+            raise Violation(
+                "I5",
+                f"{node.index} has no evidence against {cast.index_of(signer)} "
+                f"in {task[:8]} attempt {attempt}",
+            )
+
+
+def _votes(scene: Scene) -> Iterator[Vote]:
+    seen = set[str]()
+    for node in scene.honest:
+        for _, text in node.store.feed(0, 100_000):
+            if text in seen:
+                continue
+            seen.add(text)
+            if json.loads(text)["body"]["network"] != scene.network.id:
+                raise Violation("journal", f"{node.index} took a message of another network")
+            scene.signatures.see(text.encode())
+            message = read(text.encode(), scene.network.id)
+            if not isinstance(message, Task):
+                yield message
+
+
+def _by_slot(votes: Sequence[Vote]) -> Mapping[tuple[str, str, int], list[Vote]]:
+    found: dict[tuple[str, str, int], list[Vote]] = {}
+    for vote in votes:
+        found.setdefault((vote.signer, vote.task, vote.attempt), []).append(vote)
+    return found
+
+
+def _contradicting(votes: list[Vote]) -> bool:
+    """Whether two of one signer's votes in a round are not both an honest member's.
+
+    The rule of specification 4, told here once more: the product's own is what is checked.
+    """
+    for kind in (Commit, Reveal, Abstain):
+        if len({canonical(v.envelope.body) for v in votes if isinstance(v, kind)}) > 1:
+            return True
+    promised = {v.commitment for v in votes if isinstance(v, Commit)}
+    return any(isinstance(v, Reveal) and promised - {v.commitment} for v in votes)
+
+
+def _role(scene: Scene, peer: str) -> str:
+    return scene.scenario.roles[cast.index_of(peer)]
+
+
+def _is_honest(scene: Scene, peer: str) -> bool:
+    return scene.scenario.honest(cast.index_of(peer))

@@ -1,0 +1,49 @@
+"""Remembering changes nothing: the same bytes, the same messages, the same rejections."""
+
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import wire
+from protocol.errors import Rejected, Rejection
+from tests import cast
+from tests.simulation import memo
+
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(-1e15, 1e15)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+)
+_DOCUMENTS = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+)
+
+
+@given(_DOCUMENTS)
+def test_canonical_bytes_are_those_of_rfc_8785(document: Any) -> None:
+    assert memo.dumps(document) == rfc8785.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "document", [{"a": 2**53}, {"a": [1.5, 1e-7, -0.0]}, {"ﬁ": 1, "𝒜": 2}, {"a": {"b": 1.0}}]
+)
+def test_what_python_writes_otherwise_is_not_plain(document: Any) -> None:
+    assert not memo.plain(document)
+
+
+def test_a_message_is_read_once_and_a_rejection_stays_one() -> None:
+    net = cast.network()
+    payload = cast.task(net).envelope.encode()
+    with memo.installed():
+        assert wire.read(payload, net.id) is wire.read(payload, net.id)
+        for _ in range(2):
+            with pytest.raises(Rejected) as refused:
+                wire.read(payload, "0" * 16)
+            assert refused.value.reason is Rejection.WRONG_NETWORK
+    assert wire.read(payload, net.id) is not wire.read(payload, net.id)
