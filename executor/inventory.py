@@ -25,7 +25,7 @@ class Found:
 
 
 def inventory(folders: Sequence[Path]) -> list[Found]:
-    """Every model in the folders and the shipped one, digested: seconds for a large one."""
+    """Every model in the folders and the shipped ones, digested: seconds for a large one."""
     places = dict.fromkeys([*folders, SHIPPED])
     return [examined(folder, *model) for folder in places for model in models(folder)]
 

@@ -25,7 +25,8 @@ from executor.families import refusal
 from executor.fingerprint import tagged
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
-EMBEDDED = "helium/embedded-music"
+EMBEDDED = "helium/embedded-music"  # what the self-test runs
+DEFAULTS = (EMBEDDED, "helium/embedded-pop2piano")  # all that are shipped, one of each task kind
 
 LOADED = (".safetensors", ".json", ".model", ".txt", ".jinja")
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")

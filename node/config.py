@@ -94,7 +94,7 @@ def describe() -> tuple[Setting, ...]:
         Setting("key", "The node's key: who it is.", f"{_DATA_DIR}/key.pem", _path),
         Setting(
             "models_dir",
-            "Folders that hold models as <owner>/<name>, besides the shipped one.",
+            "Folders that hold models as <owner>/<name>, besides the shipped ones.",
             (f"{_DATA_DIR}/models",),
             _paths,
         ),

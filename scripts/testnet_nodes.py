@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from executor.models import EMBEDDED, SHIPPED
+from executor.models import DEFAULTS, SHIPPED
 from node import keystore
 from node.cli.entries import Models, model_entries
 from protocol.canonical import Document, Json, canonical
@@ -26,7 +26,7 @@ from protocol.network import Network
 from protocol.parameters import VERSION, Parameters
 
 CLASS = "testnet-cpu"
-MODELS = Models([EMBEDDED], [SHIPPED], [], None)
+MODELS = Models(DEFAULTS, [SHIPPED], [], None)
 MARK = ".testnet"  # in a folder that a test network was laid out in: it may be replaced
 START_SECONDS = 240.0  # four workers at once on two slow cores
 STOP_SECONDS = 20.0
@@ -69,7 +69,7 @@ def lay_out(
 ) -> tuple[Network, list[Place]]:
     """Make keys, ports and the network document for `count` nodes in the folder `root`.
 
-    The last `liars` of them lie. `models` are listed; the nodes themselves find the shipped one
+    The last `liars` of them lie. `models` are listed; the nodes themselves find the shipped ones
     only. Raises FileExistsError if the folder holds anything else.
     """
     _clear(root)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from executor.models import DEFAULTS
 from node.cli import options
 from node.cli.entries import Models, members, model_entries, this_machine
 from node.cli.exits import usage
@@ -54,7 +55,7 @@ def _entries(command: _F) -> _F:
                 "--models-dir",
                 type=click.Path(file_okay=False, path_type=Path),
                 multiple=True,
-                help="A folder with models as <owner>/<name>, besides the shipped one.",
+                help="A folder with models as <owner>/<name>, besides the shipped ones.",
             ),
             click.option(
                 "--limit",
@@ -110,10 +111,13 @@ def create(
     as_json: bool,
     **parameters: float,
 ) -> None:
-    """Write a network document to FILE and print its id."""
+    """Write a network document to FILE and print its id.
+
+    Without --model it lists the shipped models.
+    """
     if file.exists() and not force:
         raise usage(f"{file}: is there already; --force replaces it")
-    listed = Models(models, models_dir, limits, model_attempt_seconds)
+    listed = Models(models or DEFAULTS, models_dir, limits, model_attempt_seconds)
     document: dict[str, Json] = {
         "name": name,
         "version": VERSION,

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from executor.inventory import inventory
-from executor.models import EMBEDDED, SHIPPED, ModelFolders, weights_digest
+from executor.models import DEFAULTS, EMBEDDED, SHIPPED, ModelFolders, weights_digest
 
 
 def placed(folder: Path) -> Path:
@@ -22,7 +22,7 @@ def test_every_kind_of_place_is_found_and_can_be_located(tmp_path: Path) -> None
         ("hub/music-small", "abc"),
         ("org/name", ""),
         ("org/name", "v2"),
-        (EMBEDDED, ""),
+        *((id_, "") for id_ in DEFAULTS),
     ]
     folders = ModelFolders([tmp_path])
     for model in found:
@@ -38,9 +38,9 @@ def test_what_is_no_model_is_told_with_its_reason(tmp_path: Path) -> None:
     assert refused == {
         "org/empty": "no safetensors weights (pickled weights are never loaded)",
         "org/..odd": "its folder's name is no model id",
-        EMBEDDED: "",
+        **dict.fromkeys(DEFAULTS, ""),
     }
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert [model.id for model in inventory([tmp_path / "absent"])] == [EMBEDDED]
+    assert [model.id for model in inventory([tmp_path / "absent"])] == [*DEFAULTS]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from executor.models import EMBEDDED, SHIPPED, weights_digest
+from executor.models import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from executor.pool import Pool, Ready
 from node.cli import doctor
 from tests.node.cli.conftest import Helium
@@ -74,7 +74,7 @@ def test_a_machine_that_can_serve(helium: Helium, worker: Any, real: Ready) -> N
     assert document["self_test"] is True
     assert document["runtime"] == real.runtime
     assert document["sandbox"] == dict(real.sandbox)
-    assert [model["id"] for model in document["models"]] == [EMBEDDED]
+    assert [model["id"] for model in document["models"]] == [*DEFAULTS]
     assert document["models"][0]["digest"] == weights_digest(SHIPPED / EMBEDDED)
     assert (document["classes"], document["listed"]) == ({}, {})
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from executor.families import DTYPES, MUSIC
-from executor.models import EMBEDDED, SHIPPED, weights_digest
+from executor.models import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from protocol.canonical import canonical
 from protocol.identity import peer_of
 from protocol.network import Network
@@ -52,6 +52,16 @@ def test_the_document_is_canonical_and_says_what_was_asked(created: Network) -> 
     }
     assert created.roster[PEERS[0]].operator == "alice"
     assert created.classes == {"cpu": {"device": "cpu", "threads": 1}}
+
+
+def test_without_a_model_the_shipped_ones_are_listed(helium: Helium, runtime: Path) -> None:
+    done = helium("network", "create", "n.json", "--class-from", runtime)
+    assert done.exit_code == 0, done.stderr
+    models = Network.parse(Path("n.json").read_bytes()).models
+    assert {name: (model.digest, model.tasks) for name, model in models.items()} == {
+        name: (weights_digest(SHIPPED / name), (task,))
+        for name, task in zip(DEFAULTS, ("text-to-music", "pop2piano"), strict=True)
+    }
 
 
 def test_a_document_is_replaced_only_by_force(
