@@ -31,16 +31,16 @@ LAYERS: Final = 3
 LENGTH: Final = 120  # tokens of a row at most
 SILENCE: Final = float(np.log(1e-6))  # what the feature extractor makes of no sound
 FRAMES: Final = 500  # of a training song
-SLOWEST, FASTEST = 70.0, 165.0  # beats per minute between which a beat tracker hears a piece
+SLOWEST, FASTEST = 60.0, 165.0  # beats per minute between which a beat tracker hears a piece
+OWN: Final = 0.15  # of the songs are played by the generator's own synthesis, the rest by the codec
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a song, (time, WIDTH), its composer's number, and its tokens."""
+    """A row of a song, (time, WIDTH), and the tokens of each composer in order."""
 
     heard: torch.Tensor
-    composer: int
-    tokens: list[int]
+    tokens: tuple[list[int], ...]
 
 
 def untrained() -> Pop2PianoForConditionalGeneration:
@@ -74,46 +74,45 @@ def save(model: Any, folder: Path) -> None:
 
 
 def grid(frames: int, chance: random.Random) -> Grid:
-    """Steps as a beat tracker may find them: half, true or double the tempo, from anywhere."""
+    """Steps as a beat tracker may find them: mostly the true tempo, half or double, any first."""
     quarter = 4 * frames
     beats = [
-        quarter * factor for factor in (0.5, 1, 2)
+        quarter * factor for factor in (1, 1, 0.5, 2)
         if SLOWEST <= 60 * FRAME_RATE / (quarter * factor) <= FASTEST
     ]  # fmt: skip
-    beat = chance.choice(beats)
-    return Grid(chance.randrange(2) * beat / 2 + chance.uniform(-1, 1), beat / 2)
+    step = chance.choice(beats) / 2
+    return Grid(chance.randrange(piano.STEPS) * step + chance.uniform(-1, 1), step)
 
 
 def rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Iterator[Row]:
     """A song's rows, played by the codec or by the generator's own synthesis."""
     chance = random.Random(f"{seed}/grid")
     brief, _, codes = notation.piece(seed, FRAMES)
-    own = chance.random() < 0.3
+    own = chance.random() < OWN
     audio = rendering.play(codes) if own else decoded(codec, codes)
     rate = listener.sampling_rate
     sound = librosa.resample(audio, orig_sr=SAMPLING_RATE, target_sr=rate, res_type="soxr_hq")
     sound *= chance.uniform(0.5, 1.2)
-    composer = chance.choice(list(COMPOSERS))
     laid = grid(brief.frames, chance)
-    found = piano.on_grid(piano.part(codes, composer), laid)
+    parts = [piano.on_grid(piano.part(codes, composer), laid) for composer in COMPOSERS]
     for row in range(laid.rows(FRAMES)):
         first, end = (max(0, int(edge * HOP / SAMPLING_RATE * rate)) for edge in laid.span(row))
         mel = listener.mel_spectrogram(sound[None, first:end].astype(np.float32))[0]
         heard = torch.from_numpy(np.log(np.clip(mel, 1e-6, None)).T.astype(np.float32))
-        written = piano.written(found, row)
-        if len(written) < LENGTH:
-            yield Row(heard, list(COMPOSERS).index(composer), written)
+        written = tuple(piano.written(found, row) for found in parts)
+        if max(map(len, written)) < LENGTH:
+            yield Row(heard, written)
 
 
-def batch(chosen: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Spectrograms padded with silence, composers, and tokens padded with -100."""
-    longest = max(len(row.heard) for row in chosen)
+def batch(chosen: list[tuple[Row, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Spectrograms padded with silence, composers' numbers, and tokens padded with -100."""
+    longest = max(len(row.heard) for row, _ in chosen)
     heard = torch.full((len(chosen), longest, WIDTH), SILENCE)
-    words = torch.full((len(chosen), max(len(row.tokens) for row in chosen)), -100)
-    for place, row in enumerate(chosen):
+    words = torch.full((len(chosen), max(len(row.tokens[who]) for row, who in chosen)), -100)
+    for place, (row, who) in enumerate(chosen):
         heard[place, : len(row.heard)] = row.heard
-        words[place, : len(row.tokens)] = torch.tensor(row.tokens)
-    return heard, torch.tensor([row.composer for row in chosen]), words
+        words[place, : len(row.tokens[who])] = torch.tensor(row.tokens[who])
+    return heard, torch.tensor([who for _, who in chosen]), words
 
 
 def loss(model: Any, heard: torch.Tensor, who: torch.Tensor, words: torch.Tensor) -> torch.Tensor:

@@ -55,8 +55,8 @@ def test_grids_are_where_a_beat_tracker_looks() -> None:
 
 
 def test_rows_of_different_lengths_in_a_batch() -> None:
-    rows = [cover.Row(torch.zeros(n, cover.WIDTH), 0, [1] * n) for n in (3, 5)]
-    heard, _, words = cover.batch(rows)
+    rows = [cover.Row(torch.zeros(n, cover.WIDTH), ([1], [1] * n)) for n in (3, 5)]
+    heard, _, words = cover.batch([(row, 1) for row in rows])
     assert heard.shape == (2, 5, cover.WIDTH)
     assert (heard[0, 3:] == cover.SILENCE).all()
     assert (words[0, 3:] == -100).all()
