@@ -70,7 +70,7 @@ def listen(model: Any) -> None:
 
 def generation() -> GenerationConfig:
     return GenerationConfig(
-        do_sample=True, guidance_scale=3.0, max_length=503, top_k=50, temperature=0.9,
+        do_sample=True, guidance_scale=2.0, max_length=503, top_k=50, temperature=0.9,
         pad_token_id=BLANK, bos_token_id=BLANK, decoder_start_token_id=BLANK,
     )  # fmt: skip
 
