@@ -19,9 +19,9 @@ from node.clock import Clock
 from node.standing import conducts
 from node.store import Entry, Store
 from node.transport.base import Verdict
-from protocol import messages, wire
+from protocol import certificate, messages, wire
 from protocol.agreement import Agreement
-from protocol.canonical import Document
+from protocol.canonical import Document, Json
 from protocol.committee import committees
 from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, Send, State
 from protocol.envelope import sign
@@ -104,6 +104,7 @@ class Coordinator:
         self._agreements: dict[str, Agreement] = {}
         self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
+        self._contradicted = dict.fromkeys(store.contradicted(max_open))  # newest last
 
     # What the daemon calls
 
@@ -139,6 +140,24 @@ class Coordinator:
         if isinstance(message, Task):
             return self._accept(message)
         return self._take(message)
+
+    def certified(self, document: Json) -> list[Action]:
+        """Take the votes of a certificate that a peer shows. Raises Rejected for an invalid one.
+
+        Of a member that contradicts itself, only some votes are kept; a certificate may rest on one
+        that was not (correction 6h). Where two outcomes are certified already, more say nothing.
+        """
+        found = certificate.verify(document, self.network)
+        agreement, actions = self._known(found.task.id)
+        digests = {kept.votes[0].digest for kept in agreement.certificates}
+        if len(digests) > 1 or found.votes[0].digest in digests:
+            return actions
+        now = self._now()
+        with self._changing(agreement):
+            actions += self._apply(agreement, agreement.advance(now))
+            for vote in found.votes:
+                actions += self._keep(agreement, vote, now, wanted=True)
+        return actions
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
         """This node's execution of a task gave an outcome; one that no reveal can hold is none."""
@@ -215,6 +234,11 @@ class Coordinator:
         envelopes = [entry.envelope for entry in self._store.entries(task)]
         return View(*standing, envelopes, self._store.certificates(task))
 
+    @property
+    def contradicted(self) -> frozenset[str]:
+        """The newest tasks in which a member contradicted itself: not all its votes are kept."""
+        return frozenset(self._contradicted)
+
     def committee(self, task: Task) -> tuple[str, ...]:
         """Return the first attempt's committee."""
         return committees(self.network, task)[0]
@@ -283,8 +307,15 @@ class Coordinator:
         now = self._now()
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
-            self._store.append(vote, now)
-            return actions + self._apply(agreement, agreement.receive(vote, now))
+            return actions + self._keep(agreement, vote, now)
+
+    def _keep(
+        self, agreement: Agreement, vote: Vote, now: float, *, wanted: bool = False
+    ) -> list[Action]:
+        if agreement.judge(vote, wanted=wanted) is Standing.KNOWN:
+            return []
+        self._store.append(vote, now)
+        return self._apply(agreement, agreement.receive(vote, now, wanted=wanted))
 
     def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
         """Write down what a machine asked for, inside the running transaction."""
@@ -307,14 +338,17 @@ class Coordinator:
             case Changed():
                 self._store.put_state(task, agreement.state, agreement.attempt)
                 log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
-            case Certified(certificate):
-                self._store.put_certificate(certificate)
+            case Certified(found):
+                self._store.put_certificate(found)
                 conflict = len(agreement.certificates) > 1
                 say = log.warning if conflict else log.info
                 event = "conflict" if conflict else "certificate"
-                say(event, task=task, signers=certificate.signers)
+                say(event, task=task, signers=found.signers)
             case Proven(evidence):
                 self._store.put_evidence(evidence)
+                self._contradicted[task] = None
+                for old in list(self._contradicted)[: -self._max_open]:
+                    del self._contradicted[old]
                 log.warning("equivocation", task=task, peer=evidence.signer)
         return [Notify(task)]
 
@@ -374,7 +408,7 @@ class Coordinator:
                 produced = None
             vote = wire.read(entry.envelope.encode(), self.network.id)
             assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
-            effects += agreement.receive(vote, entry.at)
+            effects += agreement.receive(vote, entry.at, wanted=True)
         if produced is not None:
             effects += agreement.executed(produced.outcome, produced.trace, produced.at)
         signed = {(e.type, _attempt(e)) for e in entries if e.signer == self.me}

@@ -21,6 +21,9 @@ _Slot: TypeAlias = tuple[str, type[Vote]]
 _Voter: TypeAlias = Reveal | str  # a reveal, or a member yet to reveal
 _V = TypeVar("_V", Commit, Reveal)
 
+CONTRADICTIONS = 3
+"""Kept of a member: one, and two that complete certificates, which show a conflict already."""
+
 
 class Standing(Enum):
     """What a vote is to a round that has kept others before it."""
@@ -61,8 +64,12 @@ class Round:
 
     # What came in
 
-    def judge(self, vote: Vote) -> Standing:
-        """Return what `vote`, of a committee member, is to this round. Changes nothing."""
+    def judge(self, vote: Vote, *, wanted: bool = False) -> Standing:
+        """Return what `vote`, of a committee member, is to this round. Changes nothing.
+
+        `wanted`: it is kept even as a contradiction too many, since the journal holds it or a
+        certificate rests on it.
+        """
         slot = (vote.signer, type(vote))
         kept = self._standing.get(slot)
         if kept is not None and canonical(kept.envelope.body) == canonical(vote.envelope.body):
@@ -72,7 +79,10 @@ class Round:
         others = self._opposed.get(slot, [])
         if any(canonical(o.envelope.body) == canonical(vote.envelope.body) for o in others):
             return Standing.KNOWN
-        return Standing.KNOWN if others and not self._completes(vote) else Standing.OPPOSED
+        if wanted or not others:
+            return Standing.OPPOSED
+        missing = len(others) < CONTRADICTIONS and self._completes(vote)
+        return Standing.OPPOSED if missing else Standing.KNOWN
 
     def _completes(self, vote: Vote) -> bool:
         """Whether a contradiction too many is the one that a certificate elsewhere rests on.
@@ -92,9 +102,12 @@ class Round:
                 return kept
         return None
 
-    def receive(self, vote: Vote, now: float) -> Standing:
-        """Keep the vote of a committee member; `now` is when it came, in seconds."""
-        standing = self.judge(vote)
+    def receive(self, vote: Vote, now: float, *, wanted: bool = False) -> Standing:
+        """Keep the vote of a committee member; `now` is when it came, in seconds.
+
+        `wanted` as for `judge`.
+        """
+        standing = self.judge(vote, wanted=wanted)
         if standing is Standing.NEW:
             self._standing[vote.signer, type(vote)] = vote
             self._note_commits(now)

@@ -267,6 +267,27 @@ def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
     assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
 
 
+def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
+    round_ = fresh()
+    lies = [cast.outcome(f"lie {n}") for n in range(6)]
+    kept = []
+    for lie in lies:
+        seen = {member: cast.bound(TASK, member, lie) for member in TRIO}
+        round_.receive(reveal(B, seen, lie), 1, wanted=True)
+        kept.append(round_.receive(reveal(A, seen, lie), 2))
+    assert kept == [NEW, OPPOSED, OPPOSED, OPPOSED, KNOWN, KNOWN]
+
+
+def test_what_is_wanted_is_kept_once() -> None:
+    round_ = fresh()
+    lies = [reveal(A, trace={"n": n}) for n in range(6)]
+    for lie in lies:
+        round_.receive(lie, 1, wanted=True)
+    assert {round_.judge(lie, wanted=True) for lie in lies} == {KNOWN}
+    round_.receive(reveal(B), 1)
+    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+
+
 # What follows
 
 
