@@ -5,19 +5,19 @@ store before the action that sends it is returned; and whatever the store could 
 does not keep either (the task is rebuilt from the journal when it is next needed).
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.actions import Action, Notify, Publish, Run, Stop
 from node.clock import Clock
+from node.replay import own, replay
 from node.standing import conducts
-from node.store import Entry, Store
+from node.store import Store
 from node.transport.base import Verdict
 from protocol import certificate, messages, wire
 from protocol.agreement import Agreement
@@ -27,10 +27,10 @@ from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, 
 from protocol.envelope import sign
 from protocol.errors import Rejected, Rejection
 from protocol.identity import peer_of
-from protocol.messages import Abstention, Message, Task, Vote
+from protocol.messages import Abstention, Task, Vote
 from protocol.network import Network
 from protocol.parameters import SALT_BYTES
-from protocol.round import Standing
+from protocol.round import Reception
 
 log = structlog.get_logger("coordinator")
 
@@ -41,38 +41,6 @@ _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
 class Busy(Exception):
     """This node has as many open tasks as it takes; nothing is wrong with the new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Send a signed message to all; it stands in the journal already."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Execute a task until `until` (Unix seconds) at the latest."""
-
-    task: Task
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Execute a task no longer."""
-
-    task: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """A task's state, attempt or certificates changed."""
-
-    task: str
-
-
-Action: TypeAlias = Publish | Run | Stop | Notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +80,7 @@ class Coordinator:
         """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
         actions: list[Action] = []
         for task in self._store.open_tasks():
-            actions += [Publish(m) for m in self._own(self._store.entries(task))]
+            actions += [Publish(m) for m in own(self.network, self.me, self._store, task)]
             actions += self._reload(task)[1]
         return actions
 
@@ -156,7 +124,8 @@ class Coordinator:
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
             for vote in found.votes:
-                actions += self._keep(agreement, vote, now, wanted=True)
+                if agreement.judge(vote, wanted=True) is not Reception.KNOWN:
+                    actions += self._keep(agreement, vote, now, wanted=True)
         return actions
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
@@ -269,7 +238,7 @@ class Coordinator:
         agreement = self._agreements.get(vote.task)
         if agreement is None:  # early, or long past: the feed will bring it if it matters
             return Verdict.IGNORE
-        known = agreement.judge(vote) is Standing.KNOWN
+        known = agreement.judge(vote) is Reception.KNOWN
         return Verdict.IGNORE if known else Verdict.ACCEPT
 
     def _full(self) -> bool:
@@ -302,18 +271,16 @@ class Coordinator:
         if vote.task not in self._agreements and self._store.holds(vote):
             return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
-        if agreement.judge(vote) is Standing.KNOWN:
+        if agreement.judge(vote) is Reception.KNOWN:
             return actions
         now = self._now()
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
             return actions + self._keep(agreement, vote, now)
 
-    def _keep(
+    def _keep(  # in a step of the journal
         self, agreement: Agreement, vote: Vote, now: float, *, wanted: bool = False
     ) -> list[Action]:
-        if agreement.judge(vote, wanted=wanted) is Standing.KNOWN:
-            return []
         self._store.append(vote, now)
         return self._apply(agreement, agreement.receive(vote, now, wanted=wanted))
 
@@ -371,7 +338,7 @@ class Coordinator:
         return self._reload(task)
 
     def _reload(self, task: str) -> tuple[Agreement, list[Action]]:
-        agreement, unsent = self._replay(task)
+        agreement, unsent = replay(self.network, self.me, self._store, task, self._salts(task))
         with self._changing(agreement):
             actions = self._apply(agreement, unsent)
             actions += self._apply(agreement, agreement.resume(self._now()))
@@ -391,33 +358,6 @@ class Coordinator:
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS
             raise
 
-    def _replay(self, task_id: str) -> tuple[Agreement, list[Effect]]:
-        """Rebuild a task's machine from its journal, in the order and at the times of then.
-
-        Also returned: the bodies that it would have sent meanwhile and that were never signed.
-        """
-        entries = self._store.entries(task_id)
-        task = wire.read(entries[0].envelope.encode(), self.network.id)
-        assert isinstance(task, Task)  # noqa: S101  # a task's own envelope is accepted first
-        agreement = Agreement(self.network, task, self.me, self._salts(task_id), entries[0].at)
-        produced = self._store.outcome(task_id)
-        effects = agreement.start(entries[0].at)
-        for entry in entries[1:]:
-            if produced is not None and produced.after < entry.seq:
-                effects += agreement.executed(produced.outcome, produced.trace, produced.at)
-                produced = None
-            vote = wire.read(entry.envelope.encode(), self.network.id)
-            assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
-            effects += agreement.receive(vote, entry.at, wanted=True)
-        if produced is not None:
-            effects += agreement.executed(produced.outcome, produced.trace, produced.at)
-        signed = {(e.type, _attempt(e)) for e in entries if e.signer == self.me}
-        return agreement, [
-            e
-            for e in effects
-            if isinstance(e, Send) and (e.body["type"], e.body["attempt"]) not in signed
-        ]
-
     def _salts(self, task: str) -> Callable[[int], str]:
         """Give an attempt's salt: drawn and journalled at first, read from then on."""
 
@@ -430,13 +370,6 @@ class Coordinator:
             return fresh
 
         return salt
-
-    def _own(self, entries: Sequence[Entry]) -> list[Message]:
-        return [
-            wire.read(entry.envelope.encode(), self.network.id)
-            for entry in entries
-            if entry.signer == self.me or entry.type == "task"
-        ]
 
     def _remember(self, agreement: Agreement) -> None:
         """Hold a task in memory, and drop the oldest that are over: the store still has them."""
@@ -454,7 +387,3 @@ class Coordinator:
 
     def _now(self) -> float:
         return self._clock.now()
-
-
-def _attempt(entry: Entry) -> object:
-    return json.loads(entry.envelope)["body"].get("attempt")

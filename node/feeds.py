@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from node.coordinator import Action, Busy, Coordinator
+from node.actions import Action
+from node.coordinator import Busy, Coordinator
 from node.requests import Misbehaved, Refused, ask
 from node.store import Store
 from node.transport.base import Transport
@@ -138,9 +139,12 @@ class Feeds:
             return False
         if batch.feed == feed and batch.cursor == cursor:
             raise Misbehaved("the feed gives envelopes without moving on")
+        if len(batch.envelopes) > BATCH:
+            raise Misbehaved("the feed gives more than was asked for")
         for envelope in batch.envelopes:
             if not self._take(peer, envelope):
                 return False
+            await self._breathe()
             self._asked.get(peer, set()).discard(_task_of(envelope))
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
@@ -154,6 +158,10 @@ class Feeds:
             raise
         certificate: Document | None = found["certificate"]
         return certificate
+
+    async def _breathe(self) -> None:
+        """Let others go on: taking an envelope is a signature check and a write to disk."""
+        await asyncio.sleep(0)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}

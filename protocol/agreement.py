@@ -15,7 +15,7 @@ from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, 
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstain, Abstention, Commit, Reveal, Task, Vote
 from protocol.network import Network
-from protocol.round import Opening, Round, Standing
+from protocol.round import Opening, Reception, Round
 
 DrawSalt = Callable[[int], str]
 """Gives the salt (64 hex) of an attempt: fresh and secret first, from the journal afterwards."""
@@ -66,7 +66,7 @@ class Agreement:
             due += [self.task.expires_at, self._attempt_at + self._attempt_seconds]
         return min(due, default=None)
 
-    def judge(self, vote: Vote, *, wanted: bool = False) -> Standing:
+    def judge(self, vote: Vote, *, wanted: bool = False) -> Reception:
         """Return what a vote is to this task. Raises Rejected for one that no round can keep.
 
         `wanted` as for `Round.judge`.
@@ -159,12 +159,12 @@ class Agreement:
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
         self._discount(now)
-        standing = current.receive(vote, now, wanted=wanted)
-        if standing is Standing.KNOWN:
+        reception = current.receive(vote, now, wanted=wanted)
+        if reception is Reception.KNOWN:
             return []
         self._discount(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
-        if standing is Standing.OPPOSED and opponent is not None:
+        if reception is Reception.OPPOSED and opponent is not None:
             return [Proven(evidence.of(opponent, vote)), *effects]
         return effects + self._give_up_attempts(now)
 

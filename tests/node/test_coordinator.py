@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
+from node.actions import Action, Notify, Publish, Run, Stop
+from node.coordinator import Busy, Coordinator
 from node.store import Store
 from node.transport.base import Verdict
 from protocol import certificate, evidence, messages
@@ -690,11 +691,14 @@ def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -
 def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:
     task = cast.task(life.net)
     life.hear(task)
+    life.hear(certified(life, task, "a").votes[0])
     for label in ("a", "b", "c"):
         found = certified(life, task, label)
         life.step(lambda f=found: life.coordinator.certified(f.document), insist=True)  # type: ignore[misc]
     shown = [certified(life, task, label).document for label in ("a", "b")]
     assert life.store.certificates(task.id) == shown
+    kept = [entry.envelope.encode() for entry in life.store.entries(task.id)]
+    assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
 
 
 def test_a_certificate_that_is_none_changes_nothing(life: Life) -> None:

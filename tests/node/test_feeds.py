@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from node import requests
-from node.coordinator import Action, Coordinator, Notify
+from node.actions import Action, Notify
+from node.coordinator import Coordinator
 from node.feeds import BARREN, BATCH, PATIENCE, Feeds
 from node.requests import Misbehaved, Refused, Status, answer, read_document, refuse
 from node.store import Store

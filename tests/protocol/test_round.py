@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol.certificate import assemble, lists
 from protocol.committee import committees, quorum
 from protocol.messages import Abstain, Commit, Reveal, Vote, outcome_digest
-from protocol.round import Opening, Round, Standing
+from protocol.round import Opening, Reception, Round
 from tests import cast
 from tests.protocol.expect import PROPERTY
 from tests.protocol.papers import listed
@@ -20,7 +20,7 @@ FIVE = committees(NET, TASK)[1]
 A, B, C = TRIO
 LIE = cast.outcome("lie")
 DIGEST, LIE_DIGEST = outcome_digest(cast.outcome()), outcome_digest(LIE)
-NEW, KNOWN, OPPOSED = Standing.NEW, Standing.KNOWN, Standing.OPPOSED
+NEW, KNOWN, OPPOSED = Reception.NEW, Reception.KNOWN, Reception.OPPOSED
 
 
 def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:

@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
+from node.actions import Action, Notify, Publish, Run, Stop
+from node.coordinator import Busy, Coordinator
 from node.feeds import PATIENCE, Batch, Feeds
 from node.requests import Misbehaved
 from node.serving import feed_page
@@ -35,6 +36,9 @@ class DirectFeeds(Feeds):
 
     fetch: Callable[[str, str, int], Batch]
     show: Callable[[str, str], Document | None]
+
+    async def _breathe(self) -> None:
+        pass
 
     async def _fetch_certificate(self, peer: str, task: str) -> Document | None:
         return self.show(peer, task)
