@@ -1,7 +1,7 @@
 """Files by content: each is named by the SHA-256 of its bytes (section 2), so a name cannot lie.
 
 A blob is whole or absent, whatever is cut off and when: it is written under a temporary name,
-synced, renamed, and the folder synced. One process owns a folder.
+synced, renamed, and the folder synced. One process owns a folder; any of its threads may use it.
 """
 
 import asyncio
@@ -9,31 +9,47 @@ import errno
 import hashlib
 import os
 import re
-import secrets
-from collections.abc import AsyncIterable, Iterable
+import threading
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from node.drafts import UNFINISHED, Draft, Room
+from node.drafts import BlobRefusedError as BlobRefusedError
+from node.drafts import NoRoomError as NoRoomError
+
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
-_UNFINISHED = "incoming-"  # never the start of a hash
 _READ = 1 << 18  # bytes: the chunk of a manifest (section 8)
-
-
-class BlobRefusedError(ValueError):
-    """The bytes are not what was declared: too many, too few, or with another hash."""
 
 
 class Blobs:
     """The blobs in one folder. What is asked for and not there raises `FileNotFoundError`."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_lock", "_room", "_root")
 
-    def __init__(self, root: Path) -> None:
-        """Open the folder, made if needed; remove what an earlier process left unfinished."""
+    def __init__(self, root: Path, most: int | None = None) -> None:
+        """Open the folder, made if needed; remove what an earlier process left unfinished.
+
+        Once it holds `most` bytes (None: any number), nothing but what is adopted is taken.
+        """
         root.mkdir(parents=True, exist_ok=True)
-        self._root = root
-        for left in root.glob(f"{_UNFINISHED}*"):
+        self._root, self._room = root, Room(most)
+        self._lock = threading.RLock()  # held while a name comes or goes
+        for left in root.glob(f"{UNFINISHED}*"):
             left.unlink()
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if _NAME.match(entry.name):
+                    self._room.take(entry.stat().st_size, bounded=False)
+
+    @property
+    def taken(self) -> int:
+        """Bytes of all blobs, and of those on their way in; each counts `drafts.FILE` at least.
+
+        Counted since the start: what another program removes still counts.
+        """
+        return self._room.taken
 
     def write(
         self, chunks: Iterable[bytes], *, size: int, limit: int, sha256: str | None = None
@@ -41,34 +57,71 @@ class Blobs:
         """Keep exactly `size` bytes from `chunks` and return their SHA-256.
 
         `BlobRefusedError` when `size` is over `limit` bytes, when there are more or fewer bytes, or
-        when `sha256` is given and is not theirs; then nothing stays.
+        when `sha256` is given and is not theirs; `NoRoomError`. Then nothing stays.
         """
-        draft = _Draft(self._root, _within(size, limit))
+        draft = Draft(self._root, _within(size, limit), self._room)
+        return self._write(draft, chunks, sha256)
+
+    def _write(self, draft: Draft, chunks: Iterable[bytes], sha256: str | None) -> str:
         try:
             for chunk in chunks:
                 draft.add(chunk)
-        except BaseException:
+            draft.finish(sha256)
+            self._name(draft)
+        finally:
             draft.drop()
-            raise
-        return draft.keep(sha256)
+        _sync_folder(self._root)
+        return draft.sha256
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str | None = None
-    ) -> str:
-        """`write` for chunks that arrive; syncing does not hold up the event loop."""
-        draft = _Draft(self._root, _within(size, limit))
+    ) -> Draft:
+        """Take chunks that arrive, as `write` does, into a draft: checked, synced, for `keeping`.
+
+        Syncing does not hold up the event loop.
+        """
+        draft = Draft(self._root, _within(size, limit), self._room)
         try:
             async for chunk in chunks:
                 draft.add(chunk)
+            await asyncio.to_thread(draft.finish, sha256)
         except BaseException:
             draft.drop()
             raise
-        return await asyncio.to_thread(draft.keep, sha256)  # once begun, it ends whole by itself
+        return draft
+
+    @contextmanager
+    def keeping(self, drafts: Sequence[Draft]) -> Iterator[None]:
+        """Keep what was received, if the block ends well; it is here while the block runs.
+
+        If the block raises, what it brought is gone again, and what was here before stays. Nothing
+        else comes or goes meanwhile: the block must not wait for another thread or task.
+        """
+        with self._lock:
+            brought = [draft.sha256 for draft in drafts if not self.has(draft.sha256)]
+            try:
+                for draft in drafts:
+                    self._name(draft)
+                if drafts:
+                    _sync_folder(self._root)
+                yield
+            except BaseException:
+                for sha256 in brought:
+                    self.delete(sha256)
+                raise
+            finally:
+                for draft in drafts:
+                    draft.drop()
+
+    def _name(self, draft: Draft) -> None:
+        with self._lock:
+            draft.rename(self.path(draft.sha256), known=self.has(draft.sha256))
 
     def adopt(self, path: Path, sha256: str | None = None) -> str:
         """Take over the finished file `path`, which is gone from there, and return its SHA-256.
 
-        `BlobRefusedError` when `sha256` is given and is not its own; then the file stays there.
+        It is kept however much the folder holds. `BlobRefusedError` when `sha256` is given and is
+        not its own; then the file stays there.
         """
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -76,13 +129,17 @@ class Blobs:
                 raise BlobRefusedError(f"the hash is {found}, not {sha256}")
             os.fsync(file.fileno())
         try:
-            path.rename(self.path(found))
+            with self._lock:
+                known = self.has(found)
+                path.rename(self.path(found))
+                if not known:
+                    self._room.take(self.size(found), bounded=False)
         except OSError as error:
             if error.errno != errno.EXDEV:  # on another file system it has to be copied
                 raise
-            size = path.stat().st_size
+            draft = Draft(self._root, path.stat().st_size, self._room, bounded=False)
             with path.open("rb") as file:
-                self.write(iter(lambda: file.read(_READ), b""), size=size, limit=size, sha256=found)
+                self._write(draft, iter(lambda: file.read(_READ), b""), found)
             path.unlink()
         _sync_folder(self._root)
         return found
@@ -111,7 +168,11 @@ class Blobs:
 
     def delete(self, sha256: str) -> None:
         """Remove the blob, if it is here; who has it open can read on."""
-        self.path(sha256).unlink(missing_ok=True)
+        with self._lock:
+            if self.has(sha256):
+                size = self.size(sha256)
+                self.path(sha256).unlink()
+                self._room.give(size)
 
     def renew(self, sha256: str) -> bool:
         """Return whether the blob is here; if so, let its time in `expire` begin anew."""
@@ -129,52 +190,6 @@ class Blobs:
         for name in old:
             self.delete(name)
         return len(old)
-
-    def total_size(self) -> int:
-        """Bytes of all blobs together."""
-        with os.scandir(self._root) as entries:
-            return sum(entry.stat().st_size for entry in entries if _NAME.match(entry.name))
-
-
-class _Draft:
-    """A blob being written, under a temporary name."""
-
-    __slots__ = ("_file", "_hash", "_left", "_path", "_root")
-
-    def __init__(self, root: Path, size: int) -> None:
-        self._root = root
-        self._path = root / f"{_UNFINISHED}{secrets.token_hex(16)}"
-        self._file = self._path.open("xb")
-        self._hash = hashlib.sha256()
-        self._left = size
-
-    def add(self, chunk: bytes) -> None:
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise BlobRefusedError("there are more bytes than declared")
-        self._hash.update(chunk)
-        self._file.write(chunk)
-
-    def keep(self, sha256: str | None) -> str:
-        try:
-            found = self._hash.hexdigest()
-            if self._left:
-                raise BlobRefusedError(f"{self._left} of the declared bytes are missing")
-            if sha256 not in (None, found):
-                raise BlobRefusedError(f"the hash is {found}, not {sha256}")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._path.rename(self._root / found)
-            _sync_folder(self._root)
-            return found
-        finally:
-            self.drop()
-
-    def drop(self) -> None:
-        try:
-            self._file.close()  # may write, and so fail on a full disk
-        finally:
-            self._path.unlink(missing_ok=True)
 
 
 def _within(size: int, limit: int) -> int:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node import logs
 from node.audio import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
-from node.fetching import fetch
+from node.fetching import Fetcher, Unavailable
 from node.links import keep_connected, peer_in
 from node.outputs import Blob, blobs_of, outputs_of
 from node.requests import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
@@ -130,6 +130,7 @@ class Client:
         self.network, self.transport, self.clock = network, transport, clock
         self._peers = peers
         self._key, self._entropy = key, entropy
+        self._fetcher = Fetcher(transport)
 
     @staticmethod
     @asynccontextmanager
@@ -308,7 +309,7 @@ class Client:
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
-            payload = await self.blob(blob, certificate.signers)
+            payload = await self._certified(blob, certificate.signers)
             if output["media"] == MIDI:
                 scores.append(payload)
             else:
@@ -323,10 +324,17 @@ class Client:
         most = self.network.parameters.max_output_bytes
         if blob.size > most:
             raise Misbehaved(f"an output of {blob.size} bytes, the network allows {most}")
-        peers = sorted(self.transport.peers(), key=lambda p: p not in holders)
-        payload = bytearray()
-        await fetch(self.transport, peers, blob, payload.extend)
-        return bytes(payload)
+        return await self._fetcher.fetch(blob, sorted(self.transport.peers()), holders)
+
+    async def _certified(self, blob: Blob, signers: Sequence[str]) -> bytes:
+        """Fetch what is there somewhere, and do not give up with one connection that died."""
+        for pause in _AGAIN:
+            try:
+                return await self.blob(blob, signers)
+            except Unavailable as error:
+                log.warning("asking again", sha256=blob.sha256, seconds=pause, error=str(error))
+                await asyncio.sleep(pause)
+        return await self.blob(blob, signers)
 
     def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
         size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes
@@ -354,11 +362,8 @@ class _Bystander:
 
 
 _POLL = 0.05  # seconds between looks at who is connected
+_AGAIN = (2.0, 4.0)  # seconds; a lost connection is noticed after one, and dialled at once
 _STRAGGLERS = 3.0  # seconds that the slower nodes are waited for once one is connected
-
-
-def _bytes_of(source: Path | bytes) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()
 
 
 def _named(blob: bytes) -> Document:

@@ -4,19 +4,13 @@ A flag counts before `HELIUM_…` in the environment, that before the TOML file,
 default. What all peers must have in common is not here: it is in the network document.
 """
 
-import math
-import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_PEER = r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}"
-_PORT = r"tcp/(?P<port>[0-9]{1,5})"
-_LISTEN = re.compile(rf"/ip[46]/[0-9a-fA-F.:]+/{_PORT}\Z")
-_ANNOUNCE = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}\Z")
-_DIAL = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}/p2p/{_PEER}\Z")
+from node import values
+
 _DATA_DIR = "<data_dir>"
 
 
@@ -38,19 +32,30 @@ class Settings:
     max_queue: int
     feed_seconds: float
     blob_days: float
+    blob_gigabytes: float
     submitters: tuple[str, ...]
     requester_tasks: int
     max_connections: int
     address_connections: int
+    address_handshakes: float
     peer_connections: int
     peer_messages: float
     peer_bytes: int
     peer_streams: float
+    peer_open_streams: int
     peer_submissions: float
     ban_points: float
     ban_seconds: float
     idle_seconds: float
     reader_bytes: int
+    peer_watches: int
+    max_watches: int
+    peer_reads: int
+    max_reads: int
+    peer_uploads: int
+    max_uploads: int
+    peer_feeds: int
+    max_feeds: int
     log_level: str
     log_format: str
 
@@ -83,79 +88,86 @@ def describe() -> tuple[Setting, ...]:
             "data_dir",
             "Where the node keeps its journal and blobs.",
             "~/.local/share/helium",
-            _path,
+            values.path,
         ),
         Setting(
             "network",
             "The network document: what all peers have in common.",
             f"{_DATA_DIR}/network.json",
-            _path,
+            values.path,
         ),
-        Setting("key", "The node's key: who it is.", f"{_DATA_DIR}/key.pem", _path),
+        Setting("key", "The node's key: who it is.", f"{_DATA_DIR}/key.pem", values.path),
         Setting(
             "models_dir",
             "Folders that hold models as <owner>/<name>, besides the shipped ones.",
             (f"{_DATA_DIR}/models",),
-            _paths,
+            values.paths,
         ),
         Setting(
             "listen",
             "The address to listen on; port 0 takes any free one.",
             "/ip4/0.0.0.0/tcp/4001",
-            _addresses(_LISTEN, "/ip4/0.0.0.0/tcp/4001", one=True),
+            values.addresses(values.LISTEN, "/ip4/0.0.0.0/tcp/4001", one=True),
         ),
         Setting(
             "announce",
             "Addresses to tell peers instead of the one listened on, behind a router for example.",
             (),
-            _addresses(_ANNOUNCE, "/dns4/node.example.org/tcp/4001"),
+            values.addresses(values.ANNOUNCE, "/dns4/node.example.org/tcp/4001"),
         ),
         Setting(
             "peers",
             "Peers to connect to, and to connect to again whenever one is lost.",
             (),
-            _addresses(_DIAL, "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."),
+            values.addresses(values.DIAL, "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."),
         ),
         Setting(
             "max_queue",
             "Tasks that may wait for the worker; from more the node abstains with busy.",
             "64",
-            _whole(1, 10_000),
+            values.whole(1, 10_000),
         ),
         Setting(
             "feed_seconds",
             "Seconds between readings of a peer's feed, which makes up for what gossip lost.",
             "5",
-            _number(0.05, 3600),
+            values.number(0.05, 3600),
         ),
         Setting(
             "blob_days",
             "Days that audio is kept, this node's own that others outvoted too; votes, "
             "certificates and evidence are kept for ever.",
             "30",
-            _number(1, 36_500),
+            values.number(1, 36_500),
+        ),
+        Setting(
+            "blob_gigabytes",
+            "Gigabytes (10^9 bytes) of audio kept, from which on none is taken from others: inputs "
+            "are refused as busy or not fetched. What this node generates is kept all the same.",
+            "20",
+            values.number(0.1, 1e6),
         ),
         Setting(
             "submitters",
             "Peer ids whose tasks this node takes and executes; none named means anyone's, which "
             "suits a testnet.",
             (),
-            _peers,
+            values.peers,
         ),
         Setting(
             "requester_tasks",
             "Tasks of one requester that this node takes in an hour, 0 for any number; of use "
             "with submitters, as keys are free.",
             "0",
-            _whole(0, 1_000_000),
+            values.whole(0, 1_000_000),
         ),
         *_limits(),
-        Setting("log_level", "The least weighty messages to log.", "info", _choice(levels)),
+        Setting("log_level", "The least weighty messages to log.", "info", values.choice(levels)),
         Setting(
             "log_format",
             "How to log: auto is pretty on a terminal and json elsewhere.",
             "auto",
-            _choice(("auto", "pretty", "json")),
+            values.choice(("auto", "pretty", "json")),
         ),
     )
 
@@ -168,75 +180,151 @@ def _limits() -> tuple[Setting, ...]:
             "Connections at a time; with other files they must stay below the process's limit "
             "of descriptors, usually 1,024.",
             "300",
-            _whole(4, 100_000),
+            values.whole(4, 100_000),
         ),
         Setting(
             "address_connections",
             "Of these from one address, or IPv6 /64, for keys are free: a laboratory behind one "
             "router. Loopback may have half of all.",
             "32",
-            _whole(1, 100_000),
+            values.whole(1, 100_000),
+        ),
+        Setting(
+            "address_handshakes",
+            "Connections a minute begun from one address other than loopback, of which each costs "
+            "5 ms before it is known who it is; a minute's worth may come at once, as after a "
+            "power cut.",
+            "60",
+            values.number(1, 1e6),
         ),
         Setting(
             "peer_connections",
             "Of these from one peer: it needs one, for a moment a second when both sides dial.",
             "4",
-            _whole(1, 100),
+            values.whole(1, 100),
         ),
         Setting(
             "peer_messages",
             "Gossip messages a second read from one address (on loopback: peer), of which each "
             "costs about 1 ms; ten seconds' worth may come at once.",
             "100",
-            _number(1, 1e6),
+            values.number(1, 1e6),
         ),
         Setting(
             "peer_bytes",
             "Bytes a second read from one address (on loopback: peer), where a frame counts as "
             "32 KiB besides, and as many written to it: a sixth of a processor each.",
             str(32 * 1024 * 1024),
-            _whole(65_536, 999_999_999),
+            values.whole(65_536, 999_999_999),
         ),
         Setting(
             "peer_streams",
             "Streams a second opened from one address (on loopback: peer), of which each costs "
             "about 2 ms; ten seconds' worth may come at once.",
             "100",
-            _number(1, 1e6),
+            values.number(1, 1e6),
+        ),
+        Setting(
+            "peer_open_streams",
+            "Streams of one peer at a time, for each may keep up to 2 MiB unread; an honest peer "
+            "has a few requests, watches and blobs.",
+            "64",
+            values.whole(1, 100_000),
         ),
         Setting(
             "peer_submissions",
             "Tasks a minute submitted or gossiped from one address (on loopback: peer), of which "
             "each costs about 20 ms; ten seconds' worth may come at once.",
             "600",
-            _number(1, 1e6),
+            values.number(1, 1e6),
         ),
         Setting(
             "ban_points",
             "Messages that no honest peer sends, after which a peer is banned; one is forgiven "
             "every ten seconds.",
             "20",
-            _number(1, 1e6),
+            values.number(1, 1e6),
         ),
         Setting(
             "ban_seconds",
             "How long a peer is banned: an attacker waits, a repaired peer is let in again.",
             "300",
-            _number(1, 1e6),
+            values.number(1, 1e6),
         ),
         Setting(
             "idle_seconds",
             "After so long without a request, a peer that dialled this node is cut off; nodes ask "
             "for feeds every few seconds.",
             "600",
-            _number(1, 1e6),
+            values.number(1, 1e6),
         ),
         Setting(
             "reader_bytes",
             "Bytes a second that a reader must take, or it is cut off: 128 MiB in under five "
             "hours.",
             "8192",
-            _whole(1, 999_999_999),
+            values.whole(1, 999_999_999),
+        ),
+        *_places(),
+    )
+
+
+def _places() -> tuple[Setting, ...]:
+    """What may go on at a time, for one peer or address and for all of them together."""
+    return (
+        Setting(
+            "peer_watches",
+            "Tasks that one address (of roster members and on loopback: peer) may watch at a time: "
+            "three quarters of a peer's streams.",
+            "48",
+            values.whole(1, 100_000),
+        ),
+        Setting(
+            "max_watches",
+            "Tasks that all together may watch at a time: 10 KB of memory each.",
+            "1024",
+            values.whole(1, 100_000),
+        ),
+        Setting(
+            "peer_reads",
+            "Blobs that one address (of roster members and on loopback: peer) may read at a time; "
+            "each holds a file open.",
+            "8",
+            values.whole(1, 10_000),
+        ),
+        Setting(
+            "max_reads",
+            "Blobs that all together may read at a time; with connections they must stay below "
+            "the process's limit of descriptors.",
+            "64",
+            values.whole(1, 10_000),
+        ),
+        Setting(
+            "peer_uploads",
+            "Submissions with input files that one address (on loopback: peer) may make at a time; "
+            "each holds a file open.",
+            "4",
+            values.whole(1, 10_000),
+        ),
+        Setting(
+            "max_uploads",
+            "Submissions with input files that all together may make at a time, as with reads.",
+            "32",
+            values.whole(1, 10_000),
+        ),
+        Setting(
+            "peer_feeds",
+            "Pages of the feed under way to one address (of roster members and on loopback: peer), "
+            "of up to 1 MiB each; an honest reader has one at a time.",
+            "2",
+            values.whole(1, 10_000),
+        ),
+        Setting(
+            "max_feeds",
+            "Pages of the feed under way to all together: as many MiB of memory; a roster's "
+            "members read one each.",
+            "64",
+            values.whole(1, 10_000),
         ),
     )
 
@@ -299,81 +387,3 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path}: is no TOML file: {error}") from None
-
-
-def _path(value: object, folder: Path) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("is no path")
-    try:
-        return folder / Path(value).expanduser()
-    except RuntimeError:
-        raise ValueError("names an unknown home folder") from None
-
-
-def _paths(value: object, folder: Path) -> tuple[Path, ...]:
-    return tuple(_path(entry, folder) for entry in _entries(value, os.pathsep))
-
-
-def _addresses(
-    pattern: re.Pattern[str], example: str, *, one: bool = False
-) -> Callable[[object, Path], object]:
-    def parse(value: object, _: Path) -> object:
-        entries = [value] if one else _entries(value, ",")
-        for entry in entries:
-            match = pattern.match(entry) if isinstance(entry, str) else None
-            if match is None or int(match["port"]) > 65535:
-                raise ValueError(f"is not of the form {example}")
-        return value if one else tuple(entries)
-
-    return parse
-
-
-def _peers(value: object, _: Path) -> tuple[str, ...]:
-    entries = tuple(str(entry) for entry in _entries(value, ","))
-    for entry in entries:
-        if re.fullmatch(_PEER, entry) is None:
-            raise ValueError(f"holds {entry!r:.100}, which is no peer id (12D3KooW...)")
-    return entries
-
-
-def _entries(value: object, separator: str) -> list[object]:
-    if isinstance(value, str):
-        return [entry.strip() for entry in value.split(separator) if entry.strip()]
-    if isinstance(value, list | tuple):
-        return list(value)
-    if isinstance(value, Path):
-        return [value]
-    raise ValueError("is no list")
-
-
-def _whole(low: int, high: int) -> Callable[[object, Path], int]:
-    def parse(value: object, _: Path) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"is no whole number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[object, Path], float]:
-    def parse(value: object, _: Path) -> float:
-        try:
-            number = float(value) if isinstance(value, str | int | float) else math.nan
-        except (ValueError, OverflowError):
-            number = math.nan
-        if isinstance(value, bool) or not low <= number <= high:
-            raise ValueError(f"is no number from {low} to {high}")
-        return number
-
-    return parse
-
-
-def _choice(options: tuple[str, ...]) -> Callable[[object, Path], str]:
-    def parse(value: object, _: Path) -> str:
-        if value not in options:
-            raise ValueError(f"is none of {', '.join(options)}")
-        return str(value)
-
-    return parse

@@ -5,32 +5,32 @@ store before the action that sends it is returned; and whatever the store could 
 does not keep either (the task is rebuilt from the journal when it is next needed).
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.actions import Action, Notify, Publish, Run, Stop
 from node.clock import Clock
+from node.replay import own, replay
 from node.standing import conducts
-from node.store import Entry, Store
+from node.store import Store
 from node.transport.base import Verdict
-from protocol import messages, wire
+from protocol import certificate, messages, wire
 from protocol.agreement import Agreement
-from protocol.canonical import Document
+from protocol.canonical import Document, Json
 from protocol.committee import committees
 from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, Send, State
 from protocol.envelope import sign
 from protocol.errors import Rejected, Rejection
 from protocol.identity import peer_of
-from protocol.messages import Abstention, Message, Task, Vote
+from protocol.messages import Abstention, Task, Vote
 from protocol.network import Network
 from protocol.parameters import SALT_BYTES
-from protocol.round import Standing
+from protocol.round import Reception
 
 log = structlog.get_logger("coordinator")
 
@@ -41,38 +41,6 @@ _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
 class Busy(Exception):
     """This node has as many open tasks as it takes; nothing is wrong with the new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Send a signed message to all; it stands in the journal already."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Execute a task until `until` (Unix seconds) at the latest."""
-
-    task: Task
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Execute a task no longer."""
-
-    task: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """A task's state, attempt or certificates changed."""
-
-    task: str
-
-
-Action: TypeAlias = Publish | Run | Stop | Notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +72,7 @@ class Coordinator:
         self._agreements: dict[str, Agreement] = {}
         self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
+        self._contradicted = dict.fromkeys(store.contradicted(max_open))  # newest last
 
     # What the daemon calls
 
@@ -111,7 +80,7 @@ class Coordinator:
         """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
         actions: list[Action] = []
         for task in self._store.open_tasks():
-            actions += [Publish(m) for m in self._own(self._store.entries(task))]
+            actions += [Publish(m) for m in own(self.network, self.me, self._store, task)]
             actions += self._reload(task)[1]
         return actions
 
@@ -139,6 +108,25 @@ class Coordinator:
         if isinstance(message, Task):
             return self._accept(message)
         return self._take(message)
+
+    def certified(self, document: Json) -> list[Action]:
+        """Take the votes of a certificate that a peer shows. Raises Rejected for an invalid one.
+
+        Of a member that contradicts itself, only some votes are kept; a certificate may rest on one
+        that was not (correction 6h). Where two outcomes are certified already, more say nothing.
+        """
+        found = certificate.verify(document, self.network)
+        agreement, actions = self._known(found.task.id)
+        digests = {kept.votes[0].digest for kept in agreement.certificates}
+        if len(digests) > 1 or found.votes[0].digest in digests:
+            return actions
+        now = self._now()
+        with self._changing(agreement):
+            actions += self._apply(agreement, agreement.advance(now))
+            for vote in found.votes:
+                if agreement.judge(vote, wanted=True) is not Reception.KNOWN:
+                    actions += self._keep(agreement, vote, now, wanted=True)
+        return actions
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
         """This node's execution of a task gave an outcome; one that no reveal can hold is none."""
@@ -215,6 +203,11 @@ class Coordinator:
         envelopes = [entry.envelope for entry in self._store.entries(task)]
         return View(*standing, envelopes, self._store.certificates(task))
 
+    @property
+    def contradicted(self) -> frozenset[str]:
+        """The newest tasks in which a member contradicted itself: not all its votes are kept."""
+        return frozenset(self._contradicted)
+
     def committee(self, task: Task) -> tuple[str, ...]:
         """Return the first attempt's committee."""
         return committees(self.network, task)[0]
@@ -245,7 +238,7 @@ class Coordinator:
         agreement = self._agreements.get(vote.task)
         if agreement is None:  # early, or long past: the feed will bring it if it matters
             return Verdict.IGNORE
-        known = agreement.judge(vote) is Standing.KNOWN
+        known = agreement.judge(vote) is Reception.KNOWN
         return Verdict.IGNORE if known else Verdict.ACCEPT
 
     def _full(self) -> bool:
@@ -278,13 +271,18 @@ class Coordinator:
         if vote.task not in self._agreements and self._store.holds(vote):
             return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
-        if agreement.judge(vote) is Standing.KNOWN:
+        if agreement.judge(vote) is Reception.KNOWN:
             return actions
         now = self._now()
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
-            self._store.append(vote, now)
-            return actions + self._apply(agreement, agreement.receive(vote, now))
+            return actions + self._keep(agreement, vote, now)
+
+    def _keep(  # in a step of the journal
+        self, agreement: Agreement, vote: Vote, now: float, *, wanted: bool = False
+    ) -> list[Action]:
+        self._store.append(vote, now)
+        return self._apply(agreement, agreement.receive(vote, now, wanted=wanted))
 
     def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
         """Write down what a machine asked for, inside the running transaction."""
@@ -307,14 +305,17 @@ class Coordinator:
             case Changed():
                 self._store.put_state(task, agreement.state, agreement.attempt)
                 log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
-            case Certified(certificate):
-                self._store.put_certificate(certificate)
+            case Certified(found):
+                self._store.put_certificate(found)
                 conflict = len(agreement.certificates) > 1
                 say = log.warning if conflict else log.info
                 event = "conflict" if conflict else "certificate"
-                say(event, task=task, signers=certificate.signers)
+                say(event, task=task, signers=found.signers)
             case Proven(evidence):
                 self._store.put_evidence(evidence)
+                self._contradicted[task] = None
+                for old in list(self._contradicted)[: -self._max_open]:
+                    del self._contradicted[old]
                 log.warning("equivocation", task=task, peer=evidence.signer)
         return [Notify(task)]
 
@@ -337,7 +338,7 @@ class Coordinator:
         return self._reload(task)
 
     def _reload(self, task: str) -> tuple[Agreement, list[Action]]:
-        agreement, unsent = self._replay(task)
+        agreement, unsent = replay(self.network, self.me, self._store, task, self._salts(task))
         with self._changing(agreement):
             actions = self._apply(agreement, unsent)
             actions += self._apply(agreement, agreement.resume(self._now()))
@@ -357,33 +358,6 @@ class Coordinator:
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS
             raise
 
-    def _replay(self, task_id: str) -> tuple[Agreement, list[Effect]]:
-        """Rebuild a task's machine from its journal, in the order and at the times of then.
-
-        Also returned: the bodies that it would have sent meanwhile and that were never signed.
-        """
-        entries = self._store.entries(task_id)
-        task = wire.read(entries[0].envelope.encode(), self.network.id)
-        assert isinstance(task, Task)  # noqa: S101  # a task's own envelope is accepted first
-        agreement = Agreement(self.network, task, self.me, self._salts(task_id), entries[0].at)
-        produced = self._store.outcome(task_id)
-        effects = agreement.start(entries[0].at)
-        for entry in entries[1:]:
-            if produced is not None and produced.after < entry.seq:
-                effects += agreement.executed(produced.outcome, produced.trace, produced.at)
-                produced = None
-            vote = wire.read(entry.envelope.encode(), self.network.id)
-            assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
-            effects += agreement.receive(vote, entry.at)
-        if produced is not None:
-            effects += agreement.executed(produced.outcome, produced.trace, produced.at)
-        signed = {(e.type, _attempt(e)) for e in entries if e.signer == self.me}
-        return agreement, [
-            e
-            for e in effects
-            if isinstance(e, Send) and (e.body["type"], e.body["attempt"]) not in signed
-        ]
-
     def _salts(self, task: str) -> Callable[[int], str]:
         """Give an attempt's salt: drawn and journalled at first, read from then on."""
 
@@ -396,13 +370,6 @@ class Coordinator:
             return fresh
 
         return salt
-
-    def _own(self, entries: Sequence[Entry]) -> list[Message]:
-        return [
-            wire.read(entry.envelope.encode(), self.network.id)
-            for entry in entries
-            if entry.signer == self.me or entry.type == "task"
-        ]
 
     def _remember(self, agreement: Agreement) -> None:
         """Hold a task in memory, and drop the oldest that are over: the store still has them."""
@@ -420,7 +387,3 @@ class Coordinator:
 
     def _now(self) -> float:
         return self._clock.now()
-
-
-def _attempt(entry: Entry) -> object:
-    return json.loads(entry.envelope)["body"].get("attempt")

@@ -16,10 +16,11 @@ import structlog
 
 from executor.jobs import Execution
 from node import requests
+from node.actions import Action, Notify, Publish, Run, Stop
 from node.admission import Admission
 from node.blobs import Blobs
 from node.clock import Clock
-from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
+from node.coordinator import Busy, Coordinator
 from node.execution import Executions, Executor
 from node.feeds import Feeds
 from node.gate import Gate
@@ -80,7 +81,7 @@ class Node:
         self._parts, self._options = parts, options
         self._coordinator, self._transport = parts.coordinator, parts.transport
         self._topics = topics(parts.coordinator.network.id)
-        inputs = Inputs(parts.transport, parts.blobs)
+        inputs = Inputs(parts.transport, parts.blobs, parts.coordinator.network.roster)
         self._executions = Executions(
             parts.coordinator.network,
             parts.executor,
@@ -91,7 +92,8 @@ class Node:
         )
         now = parts.clock.now
         self._admission = Admission(options.submitters, options.requester_tasks, now)
-        gate = Gate(self._admission, options.limits.peer_submissions, now, parts.counts)
+        roster = parts.coordinator.network.roster
+        gate = Gate(self._admission, options.limits, roster, now, parts.counts)
         self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs, gate)
         self._feeds = Feeds(
             parts.transport, parts.coordinator, parts.store, options.feed_seconds, self.act

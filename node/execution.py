@@ -16,8 +16,8 @@ import structlog
 
 from executor.errors import Abstained
 from executor.jobs import Execution, Job, ModelRef
+from node.actions import Run
 from node.clock import Clock
-from node.coordinator import Run
 from protocol.messages import Abstention, Task
 from protocol.network import Network
 

@@ -1,13 +1,15 @@
 """Reading other nodes' feeds, so that what gossip lost arrives all the same (specification 7)."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from node.coordinator import Action, Busy, Coordinator
+from node.actions import Action
+from node.coordinator import Busy, Coordinator
 from node.requests import Misbehaved, Refused, ask
 from node.store import Store
 from node.transport.base import Transport
@@ -49,6 +51,7 @@ class Feeds:
         self._transport, self._coordinator, self._store = transport, coordinator, store
         self._seconds, self._act = seconds, act
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, set[str]] = {}  # for certificates of which tasks, by peer
 
     def follow(self, peer: str) -> None:
         """Read a peer's feed from now on; called when it connects."""
@@ -57,6 +60,7 @@ class Feeds:
 
     def leave(self, peer: str) -> None:
         """Stop reading; called when the peer disconnects."""
+        self._asked.pop(peer, None)
         follower = self._followers.pop(peer, None)
         if follower is not None:
             follower.cancel()
@@ -85,13 +89,34 @@ class Feeds:
             await asyncio.sleep(pause)
 
     async def read_on(self, peer: str) -> None:
-        """Read until the end, or until it has brought nothing new for a while."""
+        """Read until the end, or until it has brought nothing new for a while.
+
+        Then ask the peer for what a feed alone may not show.
+        """
         barren = 0
         while barren < BARREN:
             tip = self._store.tip()
             if not await self.read(peer):
-                return
+                break
             barren = 0 if self._store.tip() > tip else barren + 1
+        await self._read_certificates(peer)
+
+    async def _read_certificates(self, peer: str) -> None:
+        """Ask for the certificates of tasks of which votes may be missing here (correction 6h).
+
+        Those are the tasks in which a member contradicted itself; a peer is asked anew when its
+        feed has brought a vote, as that may have completed a certificate there.
+        """
+        asked = self._asked.setdefault(peer, set())
+        asked &= self._coordinator.contradicted
+        for task in sorted(self._coordinator.contradicted - asked):
+            shown = await self._fetch_certificate(peer, task)
+            if shown is not None:
+                try:
+                    self._act(self._coordinator.certified(shown))
+                except Rejected as rejected:
+                    raise Misbehaved(f"the certificate it shows is none: {rejected}") from None
+            asked.add(task)
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
@@ -114,11 +139,29 @@ class Feeds:
             return False
         if batch.feed == feed and batch.cursor == cursor:
             raise Misbehaved("the feed gives envelopes without moving on")
+        if len(batch.envelopes) > BATCH:
+            raise Misbehaved("the feed gives more than was asked for")
         for envelope in batch.envelopes:
             if not self._take(peer, envelope):
                 return False
+            await self._breathe()
+            self._asked.get(peer, set()).discard(_task_of(envelope))
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
+
+    async def _fetch_certificate(self, peer: str, task: str) -> Document | None:
+        try:
+            found = await ask(self._transport, peer, "task", {"task": task})
+        except Refused as refused:
+            if refused.reason == Rejection.UNKNOWN_TASK:
+                return None
+            raise
+        certificate: Document | None = found["certificate"]
+        return certificate
+
+    async def _breathe(self) -> None:
+        """Let others go on: taking an envelope is a signature check and a write to disk."""
+        await asyncio.sleep(0)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
@@ -139,3 +182,8 @@ class Feeds:
                 raise Misbehaved(f"the feed holds what is not acceptable: {rejected}") from None
             log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
         return True
+
+
+def _task_of(envelope: bytes) -> str:
+    """Return the task that an accepted vote is for; "" for a task."""
+    return str(json.loads(envelope)["body"].get("task", ""))

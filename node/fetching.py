@@ -2,79 +2,126 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 
 import structlog
 
+from node.limits import REMEMBERED
 from node.outputs import Blob
 from node.requests import Misbehaved, Refused, asking, read_answer
-from node.transport.base import StreamClosed, Transport
+from node.transport.base import Transport
 from protocol.canonical import Document
 
 log = structlog.get_logger("fetching")
 
 CHUNK = 262_144  # bytes; specification 8
-CHUNK_SECONDS = 30.0  # a peer slower than this for one chunk is left for the next
+ANSWER_SECONDS = 5.0  # that a peer has to open a stream, answer and send, before it must keep pace
+PACE = 1_000_000  # bytes a second: the longest input, 32 MiB, in a third of an attempt's 120 s
+PATIENCE = 8  # times slower may be who was too slow, at last: 1 Mbit/s, an upload's slowest line
 
 
 class Unavailable(Exception):
     """No connected peer served the right bytes; the text says what each did."""
 
 
-async def fetch(
-    transport: Transport, peers: Sequence[str], blob: Blob, take: Callable[[bytes], object]
-) -> None:
-    """Hand the blob's bytes to `take`, chunk by chunk, each one checked, from peers that serve it.
+class Fetcher:
+    """Fetches blobs over one transport. A peer that was too slow is asked last from then on."""
 
-    A peer that serves wrong bytes, stalls or goes away is left, and the next goes on where the last
-    good chunk ended. Raises Unavailable when none is left; what `take` got is then of no use.
-    """
-    progress = _Progress(blob)
-    failures: list[str] = []
-    for peer in peers:
-        try:
-            await _from_peer(transport, peer, progress, take)
-            return
-        except (Refused, Misbehaved, ConnectionError) as error:
-            log.warning("blob not served", peer=peer, sha256=blob.sha256, error=str(error))
-            failures.append(f"{peer}: {error}")
-            if progress.done and (not blob.chunks or progress.done == blob.size):
-                break  # nothing says which of the bytes were wrong
-    raise Unavailable("; ".join(failures) or "no peer is connected")
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._late: dict[str, None] = {}  # peers, the one that was late longest ago first
 
+    async def fetch(
+        self,
+        blob: Blob,
+        peers: Sequence[str],
+        first: Container[str] = (),
+        patience: tuple[int, int] = (1, PATIENCE),
+    ) -> bytes:
+        """Return the blob's bytes, checked, from `peers`, those in `first` before the others.
 
-class _Progress:
-    """How much of a blob is there, and whether it is right so far."""
+        A peer that serves wrong bytes, falls behind `PACE` or goes away is left. The next goes on
+        where the last good chunk ended, or starts anew where there are no chunk hashes to tell.
+        Those who were too slow are asked again, with twice the time: `patience` says how many
+        times `ANSWER_SECONDS` and how many times slower than `PACE`, at first and at most. At most
+        goes on for as long as it brings chunks: who cannot wait for ever sets a limit of its own.
+        Raises Unavailable.
+        """
+        progress, (scale, most) = _Progress(blob), patience
+        asked, before = sorted(peers, key=lambda p: (p not in first, p in self._late)), 0
+        while asked and (scale <= most or progress.done > before):
+            before, slow = progress.done, list[str]()
+            for peer in asked:
+                try:
+                    await self._from_peer(peer, progress, min(scale, most))
+                except TimeoutError:
+                    slow.append(peer)
+                    self._note_late(peer)
+                    progress.failed(peer, "too slow")
+                except (Refused, Misbehaved, ConnectionError) as error:
+                    progress.failed(peer, str(error))
+                else:
+                    self._late.pop(peer, None)
+                    return bytes(progress.payload)
+            asked, scale = slow, 2 * scale
+        raise Unavailable(progress.told() or "no peer is connected")
 
-    def __init__(self, blob: Blob) -> None:
-        self.blob, self.done, self._whole = blob, 0, hashlib.sha256()
+    async def _from_peer(self, peer: str, progress: "_Progress", patience: int) -> None:
+        """Go on with one peer, to the end. Raises TimeoutError as soon as it has fallen behind."""
+        size, before, began = progress.blob.size, progress.done, asyncio.get_running_loop().time()
+        request: Document = {"sha256": progress.blob.sha256, "offset": before}
 
-    def add(self, chunk: bytes) -> None:
-        """Count a chunk, or raise Misbehaved if it is not the blob's."""
-        chunks, place = self.blob.chunks, self.done // CHUNK
-        if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
-            raise Misbehaved(f"the chunk at {self.done} does not have its hash")
-        self._whole.update(chunk)
-        self.done += len(chunk)
-        if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
-            raise Misbehaved("the bytes do not have the hash")
+        def due(given: int) -> float:
+            return began + patience * (ANSWER_SECONDS + given / PACE)
 
-
-async def _from_peer(
-    transport: Transport, peer: str, progress: _Progress, take: Callable[[bytes], object]
-) -> None:
-    request: Document = {"sha256": progress.blob.sha256, "offset": progress.done}
-    size = progress.blob.size
-    try:
-        async with asyncio.timeout(CHUNK_SECONDS) as limit:
-            async with asking(transport, peer, "blob", request) as stream:
+        async with asyncio.timeout_at(due(0)) as limit:
+            async with asking(self._transport, peer, "blob", request) as stream:
                 said = (await read_answer(stream, "blob"))["size"]
                 if said != size:
                     raise Misbehaved(f"the blob has {size} bytes, not {said}")
                 while progress.done < size:
-                    limit.reschedule(asyncio.get_running_loop().time() + CHUNK_SECONDS)
-                    chunk = await stream.read_exactly(min(CHUNK, size - progress.done))
-                    progress.add(chunk)
-                    take(chunk)
-    except TimeoutError:
-        raise StreamClosed(f"no chunk within {CHUNK_SECONDS:g} s") from None
+                    more = min(CHUNK, size - progress.done)
+                    limit.reschedule(due(progress.done - before + more))
+                    progress.add(await stream.read_exactly(more))
+
+    def _note_late(self, peer: str) -> None:
+        self._late.pop(peer, None)
+        self._late[peer] = None
+        if len(self._late) > REMEMBERED:
+            del self._late[next(iter(self._late))]
+
+
+class _Progress:
+    """How much of a blob is there, all of it right as far as can be told, and who failed how."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob, self.payload, self._whole = blob, bytearray(), hashlib.sha256()
+        self._failures: dict[str, str] = {}
+
+    @property
+    def done(self) -> int:
+        """How many bytes are there."""
+        return len(self.payload)
+
+    def add(self, chunk: bytes) -> None:
+        """Take a chunk, or raise Misbehaved if it is not the blob's."""
+        chunks, place = self.blob.chunks, self.done // CHUNK
+        if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
+            raise Misbehaved(f"the chunk at {self.done} does not have its hash")
+        self._whole.update(chunk)
+        self.payload += chunk
+        if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
+            raise Misbehaved("the bytes do not have the hash")
+
+    def failed(self, peer: str, why: str) -> None:
+        """Note that a peer was left. Raises Unavailable where the hashes contradict each other."""
+        log.warning("blob not served", peer=peer, sha256=self.blob.sha256, error=why)
+        self._failures[peer] = why
+        if not self.blob.chunks:  # nothing says which of the bytes are right
+            self.payload, self._whole = bytearray(), hashlib.sha256()
+        elif self.done == self.blob.size:
+            raise Unavailable(self.told())
+
+    def told(self) -> str:
+        """Return what each peer did that failed."""
+        return "; ".join(f"{peer}: {why}" for peer, why in self._failures.items())

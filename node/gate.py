@@ -2,18 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from node.admission import Admission
 from node.coordinator import Busy
-from node.limits import Buckets, Places
+from node.limits import Buckets, Limits, Places
+from node.transport.base import Stream
 from protocol.messages import Task
 
-WATCHES = (48, 1024)  # of one payer, in all: three quarters of a peer's streams; 10 KB each
-READS = (8, 64)  # of blobs: each holds a file open, of the process's 1,024
-UPLOADS = (4, 32)  # the same
-FEEDS = (2, 64)  # answers under way, of up to 1 MiB each; an honest reader has one at a time
 MINUTE = 60.0  # seconds
 SUBMISSION_SECONDS = 10.0  # so much may come at once
 
@@ -21,21 +18,29 @@ SUBMISSION_SECONDS = 10.0  # so much may come at once
 class Gate:
     """What requests cost beyond their stream: places, and the tasks that they bring.
 
-    `a_minute` are the submissions of one payer, which is a peer, or all of an address; `now` is a
+    A payer is a peer, or all of an address, as keys are free to make. Those of `members`, the
+    roster, are not: each of them has places of its own, however many share an address. `now` is a
     monotonic clock in seconds.
     """
 
     def __init__(
         self,
         admission: Admission,
-        a_minute: float,
+        limits: Limits,
+        members: Container[str],
         now: Callable[[], float],
         counts: Counter[str],
     ) -> None:
-        self._admission, self._counts = admission, counts
-        self._submissions = Buckets(a_minute / MINUTE, SUBMISSION_SECONDS, now)
-        self._watches, self._reads = Places(*WATCHES), Places(*READS)
-        self._uploads, self._feeds = Places(*UPLOADS), Places(*FEEDS)
+        self._admission, self._members, self._counts = admission, members, counts
+        self._submissions = Buckets(limits.peer_submissions / MINUTE, SUBMISSION_SECONDS, now)
+        self._watches = Places(limits.peer_watches, limits.max_watches)
+        self._reads = Places(limits.peer_reads, limits.max_reads)
+        self._uploads = Places(limits.peer_uploads, limits.max_uploads)
+        self._feeds = Places(limits.peer_feeds, limits.max_feeds)
+
+    def holder(self, stream: Stream) -> str:
+        """Return whose places a request takes: a member's own, or its payer's."""
+        return stream.peer if stream.peer in self._members else stream.payer
 
     def submitting(self, payer: str) -> None:
         """Count a submission. Raises Busy."""
@@ -51,25 +56,25 @@ class Gate:
             self._counts["tasks-unserved"] += 1
             raise unserved
 
-    def watching(self, payer: str) -> AbstractContextManager[None]:
+    def watching(self, holder: str) -> AbstractContextManager[None]:
         """Hold a place among those who watch tasks. Raises Busy."""
-        return self._place(self._watches, payer)
+        return self._place(self._watches, holder)
 
-    def reading(self, payer: str) -> AbstractContextManager[None]:
+    def reading(self, holder: str) -> AbstractContextManager[None]:
         """Hold a place among those who read blobs. Raises Busy."""
-        return self._place(self._reads, payer)
+        return self._place(self._reads, holder)
 
-    def asking(self, payer: str) -> AbstractContextManager[None]:
+    def asking(self, holder: str) -> AbstractContextManager[None]:
         """Hold a place among those who read the feed. Raises Busy."""
-        return self._place(self._feeds, payer)
+        return self._place(self._feeds, holder)
 
     def uploading(self, payer: str) -> AbstractContextManager[None]:
         """Hold a place among those who hand inputs over. Raises Busy."""
         return self._place(self._uploads, payer)
 
     @contextmanager
-    def _place(self, places: Places, payer: str) -> Iterator[None]:
-        with places.one(payer) as held:
+    def _place(self, places: Places, holder: str) -> Iterator[None]:
+        with places.one(holder) as held:
             if not held:
                 self._counts["requests-refused"] += 1
                 raise Busy("too many requests at a time; try again when one has ended")

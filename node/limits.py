@@ -17,15 +17,25 @@ class Limits:
 
     max_connections: int = 300
     address_connections: int = 32
+    address_handshakes: float = 60  # a minute
     peer_connections: int = 4
     peer_messages: float = 100  # a second
     peer_bytes: float = 32 * 1024 * 1024  # a second
     peer_streams: float = 100  # a second
+    peer_open_streams: int = 64
     peer_submissions: float = 600  # a minute
     ban_points: float = 20
     ban_seconds: float = 300
     idle_seconds: float = 600
     reader_bytes: float = 8192  # a second
+    peer_watches: int = 48
+    max_watches: int = 1024
+    peer_reads: int = 8
+    max_reads: int = 64
+    peer_uploads: int = 4
+    max_uploads: int = 32
+    peer_feeds: int = 2
+    max_feeds: int = 64
 
     @property
     def inbound_connections(self) -> int:

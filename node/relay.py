@@ -9,13 +9,16 @@ import asyncio
 import structlog
 
 from node.blobs import Blobs
-from node.fetching import Unavailable, fetch
+from node.fetching import Fetcher, Unavailable
+from node.limits import REMEMBERED
+from node.outputs import Blob
 from node.store import Store
 from node.transport.base import Transport
 
 log = structlog.get_logger("relay")
 
-SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s; a slower signer holds nobody else up
+SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s; slower signers hold nobody else up
+HOPELESS_SECONDS = 60.0  # that what its signers did not give is not asked of them again
 
 
 class Relay:
@@ -23,28 +26,49 @@ class Relay:
 
     def __init__(self, me: str, transport: Transport, store: Store, blobs: Blobs) -> None:
         self._me, self._transport, self._store, self._blobs = me, transport, store, blobs
+        self._fetcher = Fetcher(transport)
+        self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
         self._turn = asyncio.Lock()
 
     async def ensure(self, sha256: str) -> bool:
-        """Return whether the blob is here, after fetching it if a certificate names it."""
+        """Return whether the blob is here, after fetching it if a certificate names it.
+
+        What could not be had is looked for again after a minute, or once another of its signers
+        is connected.
+        """
         if self._blobs.has(sha256):
             return True
         known = self._store.output(sha256)
         if known is None or self._me in known.signers:
             return False
+        signers = frozenset(known.signers)
+        if self._hopeless(sha256, signers):
+            return False
         async with self._turn:
             if self._blobs.has(sha256):
                 return True
-            payload = bytearray()
-            peers = sorted(self._transport.peers() & set(known.signers))
-            try:
-                async with asyncio.timeout(SECONDS):
-                    await fetch(self._transport, peers, known.blob, payload.extend)
-            except (Unavailable, TimeoutError) as error:
-                log.info("output not to be had", sha256=sha256, detail=str(error))
-                return False
-            size = known.blob.size
+            return not self._hopeless(sha256, signers) and await self._fetch(known.blob, signers)
+
+    def _hopeless(self, sha256: str, signers: frozenset[str]) -> bool:
+        until, asked = self._failed.get(sha256, (0.0, frozenset[str]()))
+        connected = signers & self._transport.peers()
+        lately = asyncio.get_running_loop().time() < until
+        return not connected or (lately and connected <= asked)
+
+    async def _fetch(self, blob: Blob, signers: frozenset[str]) -> bool:
+        peers, size = signers & self._transport.peers(), blob.size
+        try:
+            async with asyncio.timeout(SECONDS):
+                payload = await self._fetcher.fetch(blob, sorted(peers))
             await asyncio.to_thread(
-                self._blobs.write, [bytes(payload)], size=size, limit=size, sha256=sha256
+                self._blobs.write, [payload], size=size, limit=size, sha256=blob.sha256
             )
-            return True
+        except (Unavailable, OSError) as error:  # TimeoutError, a full disk or folder
+            log.info("output not to be had", sha256=blob.sha256, detail=str(error))
+            self._failed.pop(blob.sha256, None)
+            until = asyncio.get_running_loop().time() + HOPELESS_SECONDS
+            self._failed[blob.sha256] = (until, peers)
+            if len(self._failed) > REMEMBERED:
+                del self._failed[next(iter(self._failed))]
+            return False
+        return True

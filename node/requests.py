@@ -110,9 +110,15 @@ async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
 
 async def read_answer(stream: Stream, name: str) -> Mapping[str, Any]:
     """Read a status byte and a frame; return the document of a zero status, else raise Refused."""
+    await read_status(stream)
+    return await read_document(stream, f"{name}-answer")
+
+
+async def read_status(stream: Stream) -> None:
+    """Read a status byte; if it is not zero, read the frame after it too, and raise Refused."""
     status = (await stream.read_exactly(1))[0]
     if status == Status.OK:
-        return await read_document(stream, f"{name}-answer")
+        return
     failure = await read_document(stream, "failure")
     if status not in list(Status):
         raise Misbehaved(f"status {status} is none of the protocol's")

@@ -2,15 +2,16 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import structlog
 
 from node import inputs, requests
 from node.admission import Unserved
-from node.blobs import BlobRefusedError, Blobs
+from node.blobs import BlobRefusedError, Blobs, NoRoomError
 from node.coordinator import Busy, Coordinator
+from node.drafts import Draft
 from node.framing import write_frame
 from node.gate import Gate
 from node.requests import Misbehaved, Status, answer, answer_encoded, refuse
@@ -110,15 +111,23 @@ class Serving:
             raise Rejected(
                 Rejection.INVALID_FIELD, f"blobs: must be the sizes that args names, {sizes}"
             )
+        drafts = await self._inputs(task, stream)
+        with self._blobs.keeping(drafts):  # only if the task is taken
+            self._host.submitted(payload)
+        committee = self._coordinator.committee(task)
+        await answer(stream, {"task": task.id, "committee": list(committee)})
+
+    async def _inputs(self, task: Task, stream: Stream) -> list[Draft]:
+        """Take the inputs that come with a task. Raises Rejected or Busy."""
         try:
             async with asyncio.timeout(requests.UPLOAD_SECONDS):
                 with self._gate.uploading(stream.payer):
-                    await inputs.receive(task, stream, self._blobs)
+                    return await inputs.receive(task, stream, self._blobs)
         except BlobRefusedError as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
-        self._host.submitted(payload)
-        committee = self._coordinator.committee(task)
-        await answer(stream, {"task": task.id, "committee": list(committee)})
+        except NoRoomError as full:
+            log.warning("inputs refused", task=task.id, error=str(full))
+            raise Busy("this node keeps as much audio as it may; others may have room") from None
 
     async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
         view = self._coordinator.view(request["task"])
@@ -140,9 +149,9 @@ class Serving:
         task = request["task"]
         if self._store.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
-        with self._gate.watching(stream.payer):
+        with self._gate.watching(self._gate.holder(stream)):
             await stream.write(bytes((Status.OK,)))
-            await self._tell(task, stream)
+            await _unless_gone(stream, self._tell(task, stream))
 
     async def _tell(self, task: str, stream: Stream) -> None:
         """Send a frame for each change, until the task has ended."""
@@ -167,13 +176,18 @@ class Serving:
 
     async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
         sha256, offset = request["sha256"], request["offset"]
-        if not await self._host.obtain(sha256):
-            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", f"{sha256} is not kept here")
-            return
+        with self._gate.reading(self._gate.holder(stream)):  # before it is looked for elsewhere
+            if not await self._host.obtain(sha256):
+                detail = f"{sha256} is not kept here"
+                await refuse(stream, Status.UNAVAILABLE, "unknown-blob", detail)
+                return
+            await self._send(sha256, offset, stream)
+
+    async def _send(self, sha256: str, offset: int, stream: Stream) -> None:
         size = self._blobs.size(sha256)
         if offset > size:
             raise Rejected(Rejection.INVALID_FIELD, f"offset: {offset} is past the end, {size}")
-        with self._gate.reading(stream.payer), self._blobs.open(sha256, offset) as source:
+        with self._blobs.open(sha256, offset) as source:
             await answer(stream, {"size": size})
             while piece := source.read(requests.PIECE):
                 await stream.write(piece)
@@ -181,7 +195,7 @@ class Serving:
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
         # Parsing and writing the envelopes again would take a hundred times as long.
         parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
-        with self._gate.asking(stream.payer):
+        with self._gate.asking(self._gate.holder(stream)):
             feed, cursor, texts = feed_page(
                 self._store, request["feed"], request["cursor"], request["limit"]
             )
@@ -199,6 +213,20 @@ def feed_page(
     rows = store.feed(start, min(limit, FEED_MOST))
     texts = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
     return store.feed_id, rows[len(texts) - 1][0] if texts else start, texts
+
+
+async def _unless_gone(stream: Stream, telling: Coroutine[None, None, None]) -> None:
+    """Tell until the end, or raise StreamClosed as soon as the other side is gone."""
+    told, gone = asyncio.create_task(telling), asyncio.create_task(stream.gone())
+    try:
+        await asyncio.wait((told, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            raise StreamClosed("nobody watches any more")
+        told.result()
+    finally:
+        told.cancel()
+        gone.cancel()
+        await asyncio.gather(told, gone, return_exceptions=True)
 
 
 def _fitting(envelopes: list[str], room: int) -> tuple[bytes, ...]:

@@ -220,6 +220,15 @@ class Store(Archive):
             (evidence.id, evidence.signer, evidence.task, evidence.encode().decode()),
         )
 
+    def contradicted(self, limit: int) -> list[str]:
+        """Return up to `limit` tasks of which there is evidence, the newest, in order."""
+        rows = self._db.execute(
+            "SELECT task FROM envelopes WHERE type = 'task' AND task IN (SELECT task FROM evidence)"
+            " ORDER BY seq DESC LIMIT ?",
+            (limit,),
+        )
+        return [task for (task,) in rows][::-1]
+
     def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, Conduct]]) -> None:
         """Record what each (attempt, peer) of a task did, in place of what was recorded before."""
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))

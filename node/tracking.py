@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from node.clock import Clock
-from node.requests import Misbehaved, Refused, ask, asking, read_document
-from node.transport.base import StreamClosed, Transport
+from node.requests import Misbehaved, Refused, Status, ask, asking, read_document, read_status
+from node.transport.base import Transport
 from protocol import certificate, wire
 from protocol.agreement import Agreement
 from protocol.canonical import Json
@@ -28,7 +28,7 @@ from protocol.round import Round
 log = structlog.get_logger("tracking")
 
 RETRY = 0.3  # seconds before a node that does not know the task yet, or went away, is asked again
-LONGEST_PAUSE = 5.0  # seconds; for a node that has ended the task and is asked all the same
+LONGEST_PAUSE = 5.0  # seconds; for a node that has ended the task, or is busy, and is asked anyway
 PATIENCE = 5.0  # seconds in which a task may still reach the nodes that do not know it
 LATE = 5.0  # seconds after the deadline in which the last votes may still arrive
 
@@ -185,9 +185,10 @@ class Tracking:
         """Pass on one node's frames, and fetch its votes whenever its state changes."""
         pause = RETRY
         while True:
+            busy = False
             try:
                 async with asking(self._transport, peer, "watch", {"task": self._id}) as stream:
-                    await _read_status(stream)
+                    await read_status(stream)
                     while True:
                         frame = await read_document(stream, "watch-frame", 4096)
                         sighting = _sighting(peer, frame)
@@ -198,9 +199,11 @@ class Tracking:
                             break
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("not watched", peer=peer, error=str(error))
+                busy = isinstance(error, Refused) and error.status is Status.BUSY
             await asyncio.sleep(pause)
             said = self._said.get(peer)
-            pause = min(2 * pause, LONGEST_PAUSE) if said and said.terminal else RETRY
+            patient = busy or (said is not None and said.terminal)
+            pause = min(2 * pause, LONGEST_PAUSE) if patient else RETRY
             await self._look(peer)
             seen.put_nowait(None)
 
@@ -270,10 +273,3 @@ def _ballots(peer: str, attempt: int, votes: tuple[Reveal | None, Abstain | None
     if abstain is not None:
         return [Ballot(peer, attempt, None, str(abstain.reason))]
     return []
-
-
-async def _read_status(stream: Any) -> None:
-    status = (await stream.read_exactly(1))[0]
-    if status != 0:
-        failure = await read_document(stream, "failure")
-        raise StreamClosed(f"{failure['reason']}: {failure['detail']}")

@@ -15,7 +15,7 @@ from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, 
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstain, Abstention, Commit, Reveal, Task, Vote
 from protocol.network import Network
-from protocol.round import Opening, Round, Standing
+from protocol.round import Opening, Reception, Round
 
 DrawSalt = Callable[[int], str]
 """Gives the salt (64 hex) of an attempt: fresh and secret first, from the journal afterwards."""
@@ -66,8 +66,11 @@ class Agreement:
             due += [self.task.expires_at, self._attempt_at + self._attempt_seconds]
         return min(due, default=None)
 
-    def judge(self, vote: Vote) -> Standing:
-        """Return what a vote is to this task. Raises Rejected for one that no round can keep."""
+    def judge(self, vote: Vote, *, wanted: bool = False) -> Reception:
+        """Return what a vote is to this task. Raises Rejected for one that no round can keep.
+
+        `wanted` as for `Round.judge`.
+        """
         if vote.attempt >= len(self.rounds):
             raise Rejected(
                 Rejection.NO_SUCH_ATTEMPT,
@@ -78,7 +81,7 @@ class Agreement:
             raise Rejected(
                 Rejection.NOT_A_MEMBER, f"{vote.signer} is not in the committee of {vote.attempt}"
             )
-        return current.judge(vote)
+        return current.judge(vote, wanted=wanted)
 
     # What happens
 
@@ -93,10 +96,11 @@ class Agreement:
             effects += self._watched(self._fire, due)
         return effects
 
-    def receive(self, vote: Vote, now: float) -> list[Effect]:
-        """Take a vote, this node's own included. Raises Rejected as `judge` does."""
+    def receive(self, vote: Vote, now: float, *, wanted: bool = False) -> list[Effect]:
+        """Take a vote, this node's own included; `wanted` and errors as for `judge`."""
         self.judge(vote)
-        return [*self.advance(now), *self._watched(self._take, vote, now), *self.advance(now)]
+        taken = [*self.advance(now), *self._watched(self._take, vote, now, wanted)]
+        return [*taken, *self.advance(now)]
 
     def executed(self, outcome: Document, trace: Document, now: float) -> list[Effect]:
         """This node's execution ended with an outcome: it will commit to it in every attempt."""
@@ -149,18 +153,18 @@ class Agreement:
             return effects + self._next_attempt(now) + self._give_up_attempts(now)
         return effects
 
-    def _take(self, vote: Vote, now: float) -> list[Effect]:
+    def _take(self, vote: Vote, now: float, wanted: bool) -> list[Effect]:
         current = self.rounds[vote.attempt]
         opponent = current.opponent(vote)
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
         self._discount(now)
-        standing = current.receive(vote, now)
-        if standing is Standing.KNOWN:
+        reception = current.receive(vote, now, wanted=wanted)
+        if reception is Reception.KNOWN:
             return []
         self._discount(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
-        if standing is Standing.OPPOSED and opponent is not None:
+        if reception is Reception.OPPOSED and opponent is not None:
             return [Proven(evidence.of(opponent, vote)), *effects]
         return effects + self._give_up_attempts(now)
 

@@ -21,8 +21,11 @@ _Slot: TypeAlias = tuple[str, type[Vote]]
 _Voter: TypeAlias = Reveal | str  # a reveal, or a member yet to reveal
 _V = TypeVar("_V", Commit, Reveal)
 
+CONTRADICTIONS = 3
+"""Kept of a member: one, and two that complete certificates, which show a conflict already."""
 
-class Standing(Enum):
+
+class Reception(Enum):
     """What a vote is to a round that has kept others before it."""
 
     NEW = auto()
@@ -61,18 +64,25 @@ class Round:
 
     # What came in
 
-    def judge(self, vote: Vote) -> Standing:
-        """Return what `vote`, of a committee member, is to this round. Changes nothing."""
+    def judge(self, vote: Vote, *, wanted: bool = False) -> Reception:
+        """Return what `vote`, of a committee member, is to this round. Changes nothing.
+
+        `wanted`: it is kept even as a contradiction too many, since the journal holds it or a
+        certificate rests on it.
+        """
         slot = (vote.signer, type(vote))
         kept = self._standing.get(slot)
         if kept is not None and canonical(kept.envelope.body) == canonical(vote.envelope.body):
-            return Standing.KNOWN
+            return Reception.KNOWN
         if self.opponent(vote) is None:
-            return Standing.NEW
+            return Reception.NEW
         others = self._opposed.get(slot, [])
         if any(canonical(o.envelope.body) == canonical(vote.envelope.body) for o in others):
-            return Standing.KNOWN
-        return Standing.KNOWN if others and not self._completes(vote) else Standing.OPPOSED
+            return Reception.KNOWN
+        if wanted or not others:
+            return Reception.OPPOSED
+        missing = len(others) < CONTRADICTIONS and self._completes(vote)
+        return Reception.OPPOSED if missing else Reception.KNOWN
 
     def _completes(self, vote: Vote) -> bool:
         """Whether a contradiction too many is the one that a certificate elsewhere rests on.
@@ -92,15 +102,18 @@ class Round:
                 return kept
         return None
 
-    def receive(self, vote: Vote, now: float) -> Standing:
-        """Keep the vote of a committee member; `now` is when it came, in seconds."""
-        standing = self.judge(vote)
-        if standing is Standing.NEW:
+    def receive(self, vote: Vote, now: float, *, wanted: bool = False) -> Reception:
+        """Keep the vote of a committee member; `now` is when it came, in seconds.
+
+        `wanted` as for `judge`.
+        """
+        reception = self.judge(vote, wanted=wanted)
+        if reception is Reception.NEW:
             self._standing[vote.signer, type(vote)] = vote
             self._note_commits(now)
-        elif standing is Standing.OPPOSED:
+        elif reception is Reception.OPPOSED:
             self._opposed.setdefault((vote.signer, type(vote)), []).append(vote)
-        return standing
+        return reception
 
     def _note_commits(self, now: float) -> None:
         """Start the waits of specification 6.3, or end them when every commit is in."""

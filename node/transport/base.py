@@ -64,6 +64,12 @@ class Stream(Protocol):
     async def reset(self) -> None:
         """Abort both directions; the other side gets `StreamClosed`. Never raises."""
 
+    async def gone(self) -> None:
+        """Wait until the other side has reset the stream, or is away. Never raises.
+
+        A side that only writes no more is there: it may be reading.
+        """
+
 
 class Listener(Protocol):
     """What a node gives its transport; all but `judge` is called on the asyncio loop."""

@@ -47,10 +47,16 @@ class Bridge:
         self._thread = None
         await asyncio.gather(*self._asked, return_exceptions=True)
 
-    async def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    async def call(
+        self,
+        function: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        unclaimed: Callable[[T], Awaitable[object]] | None = None,
+    ) -> T:
         """Run a trio function from asyncio and return what it returns or raise what it raises.
 
-        Raises `ConnectionError` when the thread ends before the function does.
+        `unclaimed` is a trio function that gets what was returned to a caller who was cancelled by
+        then; it must not raise. Raises `ConnectionError` when the thread ends before the function.
         """
         if self._loop is None or self._token is None or self._nursery is None:
             raise ConnectionError("the transport is not running")
@@ -58,7 +64,7 @@ class Bridge:
         scope = trio.CancelScope()
         try:
             self._token.run_sync_soon(
-                self.run_in_background, self._run, scope, answer, function, args
+                self.run_in_background, self._run, scope, answer, unclaimed, function, args
             )
         except trio.RunFinishedError:
             raise ConnectionError("the transport has stopped") from None
@@ -72,7 +78,8 @@ class Bridge:
     def spawn(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """From asyncio: run a trio function until the bridge stops; it must not raise."""
         if self._token is not None:
-            self._token.run_sync_soon(self.run_in_background, function, *args)
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.run_in_background, function, *args)
 
     def run_in_background(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """From trio: run a function in the thread's own nursery; it must not raise."""
@@ -127,6 +134,7 @@ class Bridge:
         self,
         scope: trio.CancelScope,
         answer: "asyncio.Future[T]",
+        unclaimed: Callable[[T], Awaitable[object]] | None,
         function: Callable[..., Awaitable[T]],
         args: tuple[object, ...],
     ) -> None:
@@ -134,17 +142,23 @@ class Bridge:
         try:
             with scope:
                 result = await function(*args)
-                self.post(_settle, answer, result)
+                self.post(self._settle, answer, unclaimed, result)
                 return
         except Exception as raised:  # it belongs to the caller, on the other side
             failure = raised
         finally:
             self.post(_fail, answer, failure)
 
-
-def _settle(answer: "asyncio.Future[T]", result: T) -> None:
-    if not answer.done():
-        answer.set_result(result)
+    def _settle(
+        self,
+        answer: "asyncio.Future[T]",
+        unclaimed: Callable[[T], Awaitable[object]] | None,
+        result: T,
+    ) -> None:
+        if not answer.done():
+            answer.set_result(result)
+        elif unclaimed is not None:
+            self.spawn(unclaimed, result)
 
 
 def _fail(answer: "asyncio.Future[T]", failure: Exception) -> None:

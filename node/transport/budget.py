@@ -1,6 +1,6 @@
 """What peers may still spend of this node's time and memory; used in the trio thread only."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -52,6 +52,10 @@ def payer(connection: IMuxedConn) -> str:
 class Hoarder(Protocol):
     """A connection that may keep bytes unread."""
 
+    @property
+    def payer(self) -> str:
+        """Who pays for it, as for all its others."""
+
     def unread(self) -> int:
         """Return how many."""
 
@@ -60,8 +64,10 @@ class Hoarder(Protocol):
 
 
 class Unread:
-    """Bounds what waits unread on all connections together; the worst one of them is closed.
+    """Bounds what waits unread on all connections together; whoever keeps the most loses some.
 
+    What a payer keeps on all its connections counts: spread over many, none of them need be worse
+    than an honest one. They are closed from the worst on, until the rest is within the bound.
     Yamux's window bounds a stream, but streams are many, and ended ones keep their bytes a while.
     """
 
@@ -82,10 +88,19 @@ class Unread:
             self._check()
 
     def _check(self) -> None:
-        unread = {connection: connection.unread() for connection in self._connections}
-        if sum(unread.values()) > UNREAD_TOTAL:
-            self._counts["unread-cut"] += 1
-            max(unread, key=lambda connection: unread[connection]).give_up()
+        kept: defaultdict[str, list[tuple[int, Hoarder]]] = defaultdict(list)
+        for connection in self._connections:
+            kept[connection.payer].append((connection.unread(), connection))
+        each = {payer: sum(count for count, _ in found) for payer, found in kept.items()}
+        total = sum(each.values())
+        if total <= UNREAD_TOTAL:
+            return
+        worst = kept[max(each, key=lambda payer: each[payer])]
+        for count, connection in sorted(worst, key=lambda one: one[0], reverse=True):
+            if total > UNREAD_TOTAL:
+                self._counts["unread-cut"] += 1
+                connection.give_up()
+                total -= count
 
 
 class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped here

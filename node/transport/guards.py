@@ -31,14 +31,12 @@ from node.transport.slots import Tally, local, origin
 
 YAMUX = TProtocol(PROTOCOL_ID)
 PENDING_PER_ORIGIN = 16  # upgrades at a time; whoever stalls them holds few slots, and briefly
-HANDSHAKES = 1.0  # a second from one address: 5 ms of work each, for keys that are free
-HANDSHAKE_SECONDS = 60.0  # a laboratory that comes back after a power cut, at once
+MINUTE = 60.0  # seconds
 UPGRADE_SECONDS = 4.0  # for 0.25 s of work and far round trips; so long an idle socket may stay
 NEGOTIATION_SECONDS = 10.0  # two round trips on a loaded peer; less than the 15 s of an `open`
 STALLED_SECONDS = 10.0  # a frame that takes longer to write means a dead or hostile reader
 WINDOW_BYTES = 1024 * 1024  # per stream, the most that Yamux grants: 20 MB/s at 50 ms round trip
 UNREAD_BYTES = 2 * WINDOW_BYTES  # per stream; libp2p's windows are not exact
-STREAMS_PER_PEER = 64  # inbound at a time; an honest peer has a few requests, watches and blobs
 PING_EVERY = 10.0  # seconds; a hung peer is gone after this and `PING_SECONDS`
 PING_SECONDS = 5.0  # for one answer; 0.04 s measured at a busy peer, so that five mean a hung one
 
@@ -95,7 +93,7 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
         self.stream_buffers = _Buffers()
         self._budget = budget
         self._scope = trio.CancelScope()
-        self._payer = payer(self)
+        self.payer = payer(self)
         self.secured_conn = MeteredSession(conn, self._pay)
         budget.unread.add(self)
 
@@ -109,10 +107,21 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
         except Exception as failure:
             _log.warning("muxer of %s failed: %r", self.peer_id, failure)
             await self._cleanup_on_error()
+        finally:
+            self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        """Against a host that stops, whose muxers libp2p cancels without a word to their streams.
+
+        What is being opened is shielded, and would wait out the negotiation.
+        """
+        for identity, stream in self.streams.items():
+            stream.closed = stream.recv_closed = stream.reset_received = True
+            self.stream_events[identity].set()
 
     async def _pay(self, count: float) -> None:
         self._budget.unread.came(int(count))
-        await self._budget.pay(self._budget.bytes, self._payer, count, "reads-slowed")
+        await self._budget.pay(self._budget.bytes, self.payer, count, "reads-slowed")
 
     def unread(self) -> int:
         """Return how many bytes wait unread."""
@@ -190,7 +199,8 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         self._inbound_limiter = trio.CapacityLimiter(limits.inbound_connections)
         self._limits, self._counts = limits, budget.counts
         self._held, self._pending = Tally(), Tally()
-        self._handshakes = Buckets(HANDSHAKES, HANDSHAKE_SECONDS, trio.current_time)
+        a_second = limits.address_handshakes / MINUTE
+        self._handshakes = Buckets(a_second, MINUTE, trio.current_time)
 
     async def _do_handle_inbound_connection(
         self, connection: ReadWriteCloser, maddr: Multiaddr, failure_event: object
@@ -255,7 +265,8 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         peer = str(connection.peer_id)
         with self._inbound.one_more(peer) as inbound:
             try:
-                if inbound > STREAMS_PER_PEER or self._budget.streams.take(payer(connection)):
+                most = self._budget.limits.peer_open_streams
+                if inbound > most or self._budget.streams.take(payer(connection)):
                     self._budget.counts["streams-refused"] += 1
                     await stream.reset()
                 else:

@@ -117,7 +117,9 @@ class Libp2pTransport:
 
     async def open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""
-        return await self._bridge.call(self._open, peer, protocol)
+        return await self._bridge.call(
+            self._open, peer, protocol, unclaimed=Libp2pStream.reset_in_trio
+        )
 
     # What follows runs on the trio side.
 
@@ -194,16 +196,10 @@ class Libp2pTransport:
         await self._running().gossip.publish(topic, payload)
 
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
-        """Open shielded, and reset what nobody waits for: half an opening would leak a stream."""
+        """Open shielded: half an opening would leak a stream, a whole one can be reset."""
         with trio.CancelScope(shield=True):
             opened = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
-            stream = Libp2pStream(self._bridge, opened, self._budget)
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        except trio.Cancelled:
-            await stream.reset_in_trio()
-            raise
-        return stream
+            return Libp2pStream(self._bridge, opened, self._budget)
 
     async def _serve(self, stream: INetStream) -> None:
         listener, served = self._listener, Libp2pStream(self._bridge, stream, self._budget)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from node.limits import Limits
+from node.limits import REMEMBERED, Limits
 
 FORGIVEN_PER_SECOND = 0.1  # points; a peer of another version gets some patience
-REMEMBERED = 4096  # peers; ids are free to make, memory is not
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _Record:
     points: float
     since: float
     banned_until: float = 0.0
@@ -27,21 +26,21 @@ class Penalties:
     now: Callable[[], float]
     limits: Limits = field(default_factory=Limits)
     burdens: Mapping[str, float] = field(default_factory=dict)
-    _standings: dict[str, _Standing] = field(default_factory=dict)
+    _records: dict[str, _Record] = field(default_factory=dict)
 
     def punish(self, peer: str, points: float = 1.0) -> bool:
         """Add points; return whether the peer is banned now."""
         now = self.now()
-        old = self._standings.pop(peer, _Standing(0.0, now))
+        old = self._records.pop(peer, _Record(0.0, now))
         points += max(0.0, old.points - (now - old.since) * FORGIVEN_PER_SECOND)
         banned = points + self.burdens.get(peer, 0.0) >= self.limits.ban_points
         until = now + self.limits.ban_seconds if banned else old.banned_until
-        self._standings[peer] = _Standing(0.0 if banned else points, now, until)
-        if len(self._standings) > REMEMBERED:
-            del self._standings[next(iter(self._standings))]  # the one punished longest ago
+        self._records[peer] = _Record(0.0 if banned else points, now, until)
+        if len(self._records) > REMEMBERED:
+            del self._records[next(iter(self._records))]  # the one punished longest ago
         return until > now
 
     def banned(self, peer: str) -> bool:
         """Return whether nothing is to be had with `peer` for now."""
-        standing = self._standings.get(peer)
+        standing = self._records.get(peer)
         return standing is not None and standing.banned_until > self.now()

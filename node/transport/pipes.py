@@ -64,6 +64,11 @@ class Pipe:
         """Whether nothing more can be written."""
         return self._broken or self._ending
 
+    async def broken(self) -> None:
+        """Wait until both sides have failed."""
+        while not self._broken:
+            await self._changed()
+
     def break_off(self) -> None:
         """Fail both sides at once and forget what was under way."""
         self._broken = True
@@ -127,6 +132,10 @@ class MemoryStream:
     async def reset(self) -> None:
         """Break both directions."""
         self.break_off()
+
+    async def gone(self) -> None:
+        """Wait until the other side has broken it off."""
+        await self._inbound.broken()
 
     def break_off(self) -> None:
         """Break both directions at once, from any callback."""

@@ -15,6 +15,7 @@ READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones 
 WRITE_SECONDS = 30.0  # for a reader to begin; how fast it must go on is a setting
 CLOSE_SECONDS = 5.0  # one frame, unless the peer does not read; then a reset is as good
 LINGER_SECONDS = 10.0  # for an answer to be read, after which a stream is of no use to anyone
+GONE_SECONDS = 1.0  # until a reset is noticed while nothing is read or written
 POLL_SECONDS = 0.01  # a slow reader costs 100 wake-ups a second, and a window waits 10 ms at most
 
 
@@ -54,12 +55,22 @@ class Libp2pStream:
         with contextlib.suppress(ConnectionError):
             await self._bridge.call(self.reset_in_trio)
 
+    async def gone(self) -> None:
+        """Wait until the other side has reset the stream, or is away; never raises."""
+        with contextlib.suppress(ConnectionError):
+            await self._bridge.call(self._gone)
+
     # What follows runs on the trio side.
 
     async def close_in_trio(self) -> None:
-        """Close the stream; if that fails, reset it."""
+        """Close the stream, also from a scope that is being cancelled; if that fails, reset it.
+
+        Half a closing would leave the other side's end open, which counts among the streams that
+        this peer may have there for as long as it is waited for.
+        """
         try:
-            with trio.fail_after(CLOSE_SECONDS):
+            with trio.fail_after(CLOSE_SECONDS) as scope:
+                scope.shield = True
                 await self._stream.close()
         except Exception:
             await self.reset_in_trio()
@@ -122,6 +133,11 @@ class Libp2pStream:
         while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
             await trio.sleep(POLL_SECONDS)
         return max(int(muxed.send_window), 1)
+
+    async def _gone(self) -> None:
+        # libp2p wakes readers alone, and a read cannot tell a reset from an end
+        while not self._stream.muxed_stream.closed:  # noqa: ASYNC110
+            await trio.sleep(GONE_SECONDS)
 
     async def _close_write(self) -> None:
         try:

@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from executor.models import EMBEDDED
 from node.app import UnusableNetwork, build, read_network
-from node.blobs import Blobs
+from node.blobs import Blobs, NoRoomError
 from node.clock import SystemClock
 from node.config import Settings
+from node.coordinator import Busy
 from node.daemon import Node, Options, Parts
 from node.execution import Executor
 from node.store import StoreError, open_store
@@ -39,19 +41,30 @@ def settings(tmp_path: Path) -> Settings:
         max_queue=3,
         feed_seconds=7.5,
         blob_days=1.5,
+        blob_gigabytes=0.5,
         submitters=(),
         requester_tasks=0,
         max_connections=300,
         address_connections=32,
+        address_handshakes=60.0,
         peer_connections=4,
         peer_messages=100.0,
         peer_bytes=33_554_432,
         peer_streams=100.0,
+        peer_open_streams=64,
         peer_submissions=600.0,
         ban_points=20.0,
         ban_seconds=300.0,
         idle_seconds=600.0,
         reader_bytes=8192,
+        peer_watches=48,
+        max_watches=1024,
+        peer_reads=8,
+        max_reads=64,
+        peer_uploads=4,
+        max_uploads=32,
+        peer_feeds=2,
+        max_feeds=64,
         log_level="info",
         log_format="auto",
     )
@@ -81,6 +94,16 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert options.blob_seconds == 1.5 * 86_400
 
 
+def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
+    member, stranger = (SimpleNamespace(peer=cast.peer(i), payer="payer") for i in (1, 40))
+    with built(replace(settings, peer_feeds=1)) as (node, *_):
+        gate = node._serving._gate
+        assert gate.holder(member) == member.peer
+        assert gate.holder(stranger) == stranger.payer
+        with gate.asking("a"), pytest.raises(Busy), gate.asking("a"):
+            pass
+
+
 def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings) -> None:
     with built(settings):
         found = {path.name for path in settings.data_dir.iterdir() if path.suffix[:7] != ".sqlite-"}
@@ -94,6 +117,12 @@ def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
     with built(settings) as (_, parts, _options):
         assert parts.store.feed_id == feed
         assert parts.store.cursor("peer") == ("feed", 3)
+
+
+def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) -> None:
+    full = pytest.raises(NoRoomError, match="at most 500000000 bytes")
+    with built(settings) as (_, parts, _options), full:
+        parts.blobs.write([], size=500_000_001, limit=500_000_001)
 
 
 def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:

@@ -2,12 +2,14 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from node.blobs import BlobRefusedError, Blobs
+from node.blobs import BlobRefusedError, Blobs, NoRoomError
+from node.drafts import FILE, Draft
 
 BYTES = b"helium" * 100_000
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -22,6 +24,22 @@ async def _arriving(payload: bytes = BYTES) -> AsyncIterator[bytes]:
     for chunk in _chunks(payload):
         await asyncio.sleep(0)
         yield chunk
+
+
+async def arrived(blobs: Blobs, payload: bytes) -> Draft:
+    return await blobs.receive(_arriving(payload), size=len(payload), limit=len(payload))
+
+
+def refused(
+    blobs: Blobs, drafts: Sequence[Draft], during: Callable[[], None] = lambda: None
+) -> None:
+    def keep() -> None:
+        with blobs.keeping(drafts):
+            during()
+            raise RuntimeError("refused")
+
+    with pytest.raises(RuntimeError, match="refused"):
+        keep()
 
 
 @pytest.fixture
@@ -42,10 +60,68 @@ def test_what_is_written_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> N
     assert _files(tmp_path) == [SHA256]
 
 
-async def test_what_arrives_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> None:
-    assert await blobs.receive(_arriving(), size=len(BYTES), limit=10**6) == SHA256
+async def test_what_arrives_is_found_by_its_hash_once_it_is_kept(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    draft = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
+    assert draft.sha256 == SHA256
+    assert not blobs.has(SHA256)
+    with blobs.keeping([draft]):
+        assert blobs.has(SHA256)
     assert blobs.path(SHA256).read_bytes() == BYTES
     assert _files(tmp_path) == [SHA256]
+
+
+async def test_what_arrives_and_is_refused_is_gone(blobs: Blobs, tmp_path: Path) -> None:
+    seen: list[int] = []
+    drafts = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
+    refused(blobs, drafts, lambda: seen.append(len(_files(tmp_path))))
+    assert seen == [2]
+    assert _files(tmp_path) == []
+    assert blobs.taken == 0
+
+
+async def test_what_was_here_before_stays_whatever_is_refused(blobs: Blobs, tmp_path: Path) -> None:
+    kept = await arrived(blobs, b"song"), await arrived(blobs, b"song"), await arrived(blobs, b"x")
+    with blobs.keeping(kept[:1]):
+        pass
+    refused(blobs, kept[1:])
+    assert _files(tmp_path) == [kept[0].sha256]
+    assert blobs.taken == FILE
+
+
+async def test_one_blob_may_arrive_twice_at_once(blobs: Blobs, tmp_path: Path) -> None:
+    drafts = [await arrived(blobs, b"song") for _ in range(2)]
+    assert blobs.taken == 2 * FILE
+    with blobs.keeping(drafts):
+        pass
+    assert _files(tmp_path) == [drafts[0].sha256]
+    assert blobs.taken == FILE
+
+
+async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    """A task's song is fetched while a submission that names it too is refused."""
+    draft, fetching = await arrived(blobs, b"song"), threading.Event()
+
+    def fetch() -> None:
+        def chunks() -> Iterator[bytes]:
+            fetching.set()
+            yield b"song"
+
+        blobs.write(chunks(), size=4, limit=4)
+
+    def meanwhile() -> None:
+        other.start()
+        fetching.wait(5)
+        other.join(0.05)  # it is for the block to end first
+
+    other = threading.Thread(target=fetch)
+    refused(blobs, [draft], meanwhile)
+    other.join(5)
+    assert _files(tmp_path) == [draft.sha256]
+    assert blobs.taken == FILE
 
 
 def test_an_empty_blob_is_a_blob(blobs: Blobs) -> None:
@@ -58,7 +134,7 @@ def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
     for _ in range(2):
         blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     assert _files(tmp_path) == [SHA256]
-    assert blobs.total_size() == len(BYTES)
+    assert blobs.taken == len(BYTES)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +218,21 @@ def test_bytes_are_synced_before_the_rename_and_the_folder_after(
     assert synced == [(False, False), (True, True)]
 
 
+async def test_what_arrives_is_durable_before_its_task_is_taken(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))  # noqa: PTH112 no path of ours
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    draft = await arrived(blobs, b"song")
+    assert synced == [False]
+    with blobs.keeping([draft]):
+        assert synced == [False, True]
+
+
 def test_a_failing_disk_leaves_nothing(
     blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,11 +313,14 @@ def test_what_is_not_there(blobs: Blobs) -> None:
 def test_deleting_gives_the_room_back(blobs: Blobs) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small = blobs.write([b"abc"], size=3, limit=3)
-    assert blobs.total_size() == len(BYTES) + 3
-    blobs.delete(SHA256)
+    assert blobs.taken == len(BYTES) + FILE
+    for _ in range(2):
+        blobs.delete(SHA256)
     assert not blobs.has(SHA256)
     assert blobs.has(small)
-    assert blobs.total_size() == 3
+    assert blobs.taken == FILE
+    assert blobs.expire(2**40) == 1
+    assert blobs.taken == 0
 
 
 def test_a_restart_removes_what_was_unfinished_and_nothing_else(
@@ -247,10 +341,91 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
     with pytest.raises(KilledError):
         blobs.write(killed(), size=6, limit=6)
     assert "incoming-left" in _files(tmp_path)
-    assert blobs.total_size() == 3
+    assert blobs.taken == FILE
     again = Blobs(tmp_path / "blobs")
     assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
-    assert again.total_size() == 3
+    assert again.taken == FILE
+
+
+# Room
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path / "blobs", len(BYTES) + FILE)
+
+
+async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_path: Path) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    draft = await arrived(small, b"song")
+    for size in (0, 1, FILE):
+        chunks = _chunks()
+        with pytest.raises(NoRoomError, match=f"at most {len(BYTES) + FILE} bytes are kept here"):
+            small.write(chunks, size=size, limit=size)
+        assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
+        with pytest.raises(NoRoomError):
+            await small.receive(_arriving(), size=size, limit=size)
+    draft.drop()
+    draft.drop()
+    assert small.taken == len(BYTES)
+    small.write([b"song"], size=4, limit=4)
+    assert len(_files(tmp_path)) == 2
+
+
+def test_what_is_adopted_is_kept_in_a_full_folder_and_counts(small: Blobs, tmp_path: Path) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    for _ in range(2):
+        finished = tmp_path / "finished"
+        finished.write_bytes(b"own" * FILE)
+        small.adopt(finished)
+        assert small.taken == len(BYTES) + 3 * FILE
+    small.delete(SHA256)
+    with pytest.raises(NoRoomError):
+        small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+
+
+def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
+    small: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, rename = tmp_path / "finished", Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self == finished:
+            raise OSError(errno.EXDEV, "cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    finished.write_bytes(b"own" * FILE)
+    small.adopt(finished)
+    assert small.taken == len(BYTES) + 3 * FILE
+
+
+def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    small.write([b"abc"], size=3, limit=3)
+    again = Blobs(tmp_path / "blobs", len(BYTES) + FILE)
+    assert again.taken == len(BYTES) + FILE
+    with pytest.raises(NoRoomError):
+        again.write([b"abcd"], size=4, limit=4)
+
+
+def test_what_is_refused_or_fails_gives_its_room_back(
+    small: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    for size, sha256 in ((3, OTHER), (2, None), (4, None)):
+        with pytest.raises(BlobRefusedError):
+            small.write([b"abc"], size=size, limit=4, sha256=sha256)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="input/output error"):
+        small.write([b"abc"], size=3, limit=3)
+    monkeypatch.setattr(Path, "open", lambda *_: fsync(0))
+    with pytest.raises(OSError, match="input/output error"):
+        small.write([b"abc"], size=3, limit=3)
+    assert small.taken == 0
 
 
 # Expiry

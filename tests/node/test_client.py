@@ -75,6 +75,7 @@ class Fake(Scripted):
     task_id: str = ""  # that it answers with instead of the right one
     blobs: dict[str, bytes] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
+    interruptions: int = 0  # how often it goes away instead of serving a blob
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
@@ -108,6 +109,10 @@ class Fake(Scripted):
 
     async def blob(self, request: Any, stream: Stream) -> None:
         payload = self.blobs.get(request["sha256"])
+        if self.interruptions:
+            self.interruptions -= 1
+            await stream.reset()
+            return
         if payload is None:
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
             return
@@ -466,6 +471,16 @@ def test_where_all_serve_wrong_bytes_there_is_no_result() -> None:
             await client.follow(TASK.id).result()
 
     with_client(*(Fake(**truth, blobs=wrong(blobs)) for _ in range(2)), Fake(**truth), test=test)
+
+
+def test_who_is_alone_in_having_the_bytes_is_asked_again() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+
+    async def test(client: Client) -> None:
+        result = await client.follow(TASK.id).result()
+        assert result.audio.tobytes() == STEREO.tobytes()
+
+    with_client(Fake(**truth, blobs=blobs, interruptions=2), Fake(**truth), test=test)
 
 
 def test_signers_are_asked_for_the_bytes_first() -> None:

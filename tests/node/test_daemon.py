@@ -18,7 +18,7 @@ import pytest
 
 import schemas
 from executor.jobs import Execution, Job
-from node.blobs import Blobs
+from node.blobs import Blobs, NoRoomError
 from node.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
 from node.execution import Readiness
@@ -110,11 +110,12 @@ async def running(
     index: int = 0,
     prepare: Callable[[Workshop], None] | None = None,
     options: Options | None = None,
+    most: int | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
     dice = random.Random(1)
-    store, blobs = Store(connection, net.id), Blobs(folder / "blobs")
+    store, blobs = Store(connection, net.id), Blobs(folder / "blobs", most)
     coordinator = Coordinator(net, cast.key(index), store, clock, dice.randbytes)
     medium, workshop = MemoryNetwork(dice), Workshop(folder)
     if prepare is not None:
@@ -454,6 +455,16 @@ def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
             assert (scene.blobs.has(old), scene.blobs.has(young)) == (False, True)
             await asyncio.sleep(day + 2 * EXPIRY_SECONDS)
             assert not scene.blobs.has(young)
+
+    virtual.run(main)
+
+
+def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, solo(), most=0) as scene:
+            await accepted(scene)
+            with pytest.raises(NoRoomError):
+                scene.blobs.write([b"a"], size=1, limit=1)
 
     virtual.run(main)
 

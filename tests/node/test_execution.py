@@ -11,7 +11,7 @@ import pytest
 
 from executor.errors import Abstained, Reason
 from executor.jobs import Execution, Job, ModelRef
-from node.coordinator import Run
+from node.actions import Run
 from node.execution import Executions, Readiness
 from protocol.messages import Abstention, Task
 from tests import cast

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 
 from node import requests
-from node.coordinator import Action, Coordinator
+from node.actions import Action, Notify
+from node.coordinator import Coordinator
 from node.feeds import BARREN, BATCH, PATIENCE, Feeds
-from node.requests import Misbehaved, answer, read_document
+from node.requests import Misbehaved, Refused, Status, answer, read_document, refuse
 from node.store import Store
 from node.transport.base import Stream
 from node.transport.memory import Link, MemoryNetwork, MemoryTransport
-from protocol import messages
+from protocol import certificate, messages
 from protocol.canonical import Document
 from protocol.committee import committees
 from protocol.effects import State
+from protocol.errors import Rejection
 from protocol.messages import Task
 from tests import cast
 from tests.node.transport.recorder import Recorder
@@ -44,6 +46,9 @@ class Bench:
     acted: list[Action] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
+    shown: dict[str, Document | None] = field(default_factory=dict)  # certificates, by task
+    sought: list[str] = field(default_factory=list)  # tasks it was asked for
+    busy: bool = False
     feeds: Feeds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +70,16 @@ class Bench:
             self.asked.append(request)
             await answer(stream, self.feed(request))
             return
+        if name == "task":
+            self.sought.append(request["task"])
+            if self.busy:
+                await refuse(stream, Status.BUSY, "busy", "later")
+                return
+            if request["task"] not in self.shown:
+                await refuse(stream, Status.INVALID, Rejection.UNKNOWN_TASK, "")
+                return
+            await answer(stream, self.told(request["task"]))
+            return
         greeting: Document = {
             "agent": "a",
             "class": None,
@@ -73,6 +88,10 @@ class Bench:
             "models": [],
         }
         await answer(stream, {**greeting, "network": self.network})
+
+    def told(self, task: str) -> Document:
+        found = self.shown[task]
+        return {"state": "agreed", "attempt": 0, "envelopes": [], "certificate": found}
 
 
 def batch(feed: str, cursor: int, *found: Any) -> Document:
@@ -373,5 +392,90 @@ def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
         await asyncio.sleep(2)
         assert len(bench.store.feed(0, 10)) == 1
         assert BARREN < len(bench.asked) <= 2 * (BARREN + 2), "then it has to wait its turn"
+
+    on_bench(test)
+
+
+# What a feed alone cannot show
+
+
+def contradiction(task: Task, *labels: str) -> list[Any]:
+    """A member that reveals several outcomes."""
+    member = committees(NET, task)[0][0]
+    return [revealed(task, member, label, (member,)) for label in labels]
+
+
+def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
+    found = cast.outcome(label)
+    commits = {peer: cast.bound(task, peer, found) for peer in seen}
+    return cast.reveal(NET, task, member, commits, found)
+
+
+def certified(task: Task, label: str) -> Document:
+    signers = committees(NET, task)[0][:2]
+    votes = [revealed(task, member, label, signers) for member in signers]
+    return certificate.assemble(task, 0, votes, NET).document
+
+
+def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
+    async def test(bench: Bench) -> None:
+        task, other = cast.task(NET), cast.task(NET, nonce=1)
+        feed = [task, other, *votes(other), *contradiction(task, "a", "b", "c")]
+        bench.feed = lambda request: (
+            batch("f", 9, *feed) if request["cursor"] < 9 else nothing("f", 9)
+        )
+        await bench.feeds.read_on(LIAR)
+        await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id], "once: the peer does not know it, and brings nothing new"
+        bench.shown[task.id] = None
+        feed = [abstention(task)]
+        bench.feed = lambda request: (
+            batch("f", 12, *feed) if request["cursor"] < 12 else nothing("f", 12)
+        )
+        await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id] * 2, "again: a vote came"
+        bench.feeds.leave(LIAR)
+        bench.shown[task.id] = certified(task, "c")
+        await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id] * 3, "and again on a new connection"
+        assert bench.store.certificates(task.id) == [bench.shown[task.id]]
+        assert bench.acted[-1] == Notify(task.id)
+
+    on_bench(test)
+
+
+def abstention(task: Task) -> Any:
+    return cast.abstain(NET, task, committees(NET, task)[0][1])
+
+
+def test_a_certificate_that_is_none_is_a_lie() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.coordinator.receive(task.envelope.encode())
+        for vote in contradiction(task, "a", "b"):
+            bench.coordinator.receive(vote.envelope.encode())
+        good: Any = certified(task, "c")
+        bench.shown[task.id] = {**good, "attempt": 1}
+        for _ in range(2):
+            with pytest.raises(Misbehaved, match="certificate"):
+                await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id] * 2
+        assert not bench.store.certificates(task.id)
+
+    on_bench(test)
+
+
+def test_a_busy_peer_is_asked_again_later() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.coordinator.receive(task.envelope.encode())
+        for vote in contradiction(task, "a", "b"):
+            bench.coordinator.receive(vote.envelope.encode())
+        bench.busy, bench.shown[task.id] = True, certified(task, "c")
+        with pytest.raises(Refused, match="busy"):
+            await bench.feeds.read_on(LIAR)
+        bench.busy = False
+        await bench.feeds.read_on(LIAR)
+        assert bench.store.certificates(task.id) == [bench.shown[task.id]]
 
     on_bench(test)

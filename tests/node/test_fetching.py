@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from node import requests
-from node.fetching import CHUNK, CHUNK_SECONDS, Unavailable, fetch
+from node.fetching import ANSWER_SECONDS, CHUNK, PACE, PATIENCE, Fetcher, Unavailable
 from node.outputs import Blob
 from node.requests import Status, answer, read_document, refuse
 from node.transport.base import Stream
@@ -92,6 +92,14 @@ async def stalling_in_the_second_chunk(stream: Stream, offset: int) -> None:
     await asyncio.sleep(100_000)
 
 
+async def trickling(stream: Stream, offset: int) -> None:
+    """A byte a second, and so a chunk in three days."""
+    await answer(stream, {"size": len(PAYLOAD)})
+    for byte in PAYLOAD[offset:]:
+        await stream.write(bytes((byte,)))
+        await asyncio.sleep(1)
+
+
 async def unavailable(stream: Stream, offset: int) -> None:
     await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "not kept here")
 
@@ -100,15 +108,23 @@ async def nonsense(stream: Stream, offset: int) -> None:
     await stream.write(b"\x00\x02{}")
 
 
+async def seconds(work: Awaitable[object]) -> float:
+    """How long something takes."""
+    began = asyncio.get_running_loop().time()
+    await work
+    return asyncio.get_running_loop().time() - began
+
+
 class Servers:
     """Peers that serve a blob, each in its own way; what each was asked for is kept."""
 
     def __init__(self, behaviours: Sequence[Behaviour]) -> None:
         self.asked: list[tuple[int, int]] = []  # who, from which offset
-        self.got = bytearray()
+        self.got = b""
         self._behaviours = behaviours
         self._medium = MemoryNetwork(random.Random(1))
         self.asker = MemoryTransport(self._medium, ASKER)
+        self.fetcher = Fetcher(self.asker)
         self.peers = [cast.peer(index) for index in range(len(behaviours))]
 
     def _serve(self, index: int) -> Callable[[str, Stream], Awaitable[None]]:
@@ -133,7 +149,7 @@ class Servers:
                 await transport.stop()
 
     async def fetch(self, blob: Blob = BLOB) -> None:
-        await fetch(self.asker, self.peers, blob, self.got.extend)
+        self.got = await self.fetcher.fetch(blob, self.peers)
 
 
 def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
@@ -175,6 +191,7 @@ LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
     (longer_by_its_word, 0),
     (stalling_at_once, 0),
     (stalling_in_the_second_chunk, 1),
+    (trickling, 0),
     (unavailable, 0),
     (nonsense, 0),
 ]
@@ -190,8 +207,8 @@ def test_the_next_peer_goes_on_after_the_last_good_chunk(liar: Behaviour, good: 
 @pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
 def test_where_all_lie_there_are_no_bytes(liar: Behaviour, good: int) -> None:
     servers, text = refused(liar, liar)
-    assert servers.got == PAYLOAD[: good * CHUNK]
-    assert all(peer in text for peer in servers.peers[:1])
+    assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK]
+    assert all(peer in text for peer in servers.peers)
 
 
 def test_many_liars_one_after_the_other() -> None:
@@ -217,21 +234,118 @@ def test_an_endless_server_is_read_no_further_than_the_blob() -> None:
 def test_a_stalling_server_costs_its_time_and_no_more() -> None:
     async def main() -> float:
         async with Servers([stalling_in_the_second_chunk, honest]).up() as servers:
-            began = asyncio.get_running_loop().time()
+            return await seconds(servers.fetch())
+
+    assert ANSWER_SECONDS <= virtual.run(main) < ANSWER_SECONDS + 1
+
+
+def at(pace: float) -> Behaviour:
+    """A server that sends so many bytes a second."""
+
+    async def serve(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": len(PAYLOAD)})
+        for start in range(offset, len(PAYLOAD), 1000):
+            await stream.write(PAYLOAD[start : start + 1000])
+            await asyncio.sleep(1000 / pace)
+
+    return serve
+
+
+def test_a_server_that_keeps_pace_is_not_left() -> None:
+    assert fetched(at(PACE), honest).asked == [(0, 0)]
+
+
+def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> None:
+    async def main() -> float:
+        async with Servers([trickling, trickling, honest]).up() as servers:
+            spent = await seconds(servers.fetch(blob))
+            assert servers.got == payload
+            return spent
+
+    payload = random.Random(4).randbytes(40 * CHUNK)
+    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK / PACE) + 1
+
+    async def honest(stream: Stream, offset: int) -> None:
+        await say(stream, payload, offset, len(payload))
+
+    async def trickling(stream: Stream, offset: int) -> None:
+        """A chunk each 29 seconds: never silent for long."""
+        await answer(stream, {"size": len(payload)})
+        for start in range(offset, len(payload), CHUNK):
+            await asyncio.sleep(29)
+            await stream.write(payload[start : start + CHUNK])
+
+    assert virtual.run(main) < most
+
+
+def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
+    """Who goes on where others ended has no more time than they had."""
+
+    async def main() -> float:
+        async with Servers([gone, answering, honest]).up() as servers:
+            spent = await seconds(servers.fetch(blob_of(payload)))
+            assert servers.got == payload
+            return spent
+
+    payload = random.Random(4).randbytes(40 * CHUNK)
+
+    async def gone(stream: Stream, offset: int) -> None:
+        await say(stream, payload[: 39 * CHUNK], offset, len(payload))
+
+    async def answering(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": len(payload)})
+        await asyncio.sleep(100_000)
+
+    async def honest(stream: Stream, offset: int) -> None:
+        await say(stream, payload, offset, len(payload))
+
+    assert virtual.run(main) < ANSWER_SECONDS + CHUNK / PACE + 2
+
+
+def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
+    """It is asked again where it ended, with more time: 1 Mbit/s, and slower with chunk hashes."""
+    for chunked in (True, False):
+        servers = fetched(at(PACE / PATIENCE), blob=blob_of(PAYLOAD, chunked=chunked))
+        assert servers.got == PAYLOAD
+    servers = fetched(at(CHUNK / 29))
+    assert servers.got == PAYLOAD
+    assert [offset // CHUNK for _, offset in servers.asked] == [0, 0, 0, 0, 1]
+
+
+def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
+    async def main() -> list[int]:
+        behaviours = [trickling, honest, unavailable]
+        async with Servers(behaviours).up() as servers:
             await servers.fetch()
+            await servers.fetch()
+            behaviours[:2] = [honest, unavailable]
+            await servers.fetch()
+            await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 1, 1, 1, 2, 0, 0]
+
+
+def test_those_named_first_are_asked_before_others_though_they_were_slow() -> None:
+    async def main() -> list[int]:
+        async with Servers([honest, trickling, unavailable]).up() as servers:
+            for _ in range(2):
+                await servers.fetcher.fetch(BLOB, servers.peers, servers.peers[1:])
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [1, 2, 0, 2, 1, 0]
+
+
+def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
+    async def main() -> float:
+        async with Servers([trickling]).up() as servers:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Unavailable, match="too slow"):
+                await servers.fetcher.fetch(BLOB, servers.peers, (), (2, 2))
+            assert servers.asked == [(0, 0)]
             return asyncio.get_running_loop().time() - began
 
-    assert CHUNK_SECONDS <= virtual.run(main) < CHUNK_SECONDS + 2
-
-
-def test_a_slow_server_that_gives_each_chunk_in_time_is_not_left() -> None:
-    async def slow(stream: Stream, offset: int) -> None:
-        await answer(stream, {"size": len(PAYLOAD)})
-        for at in range(0, len(PAYLOAD), CHUNK):
-            await asyncio.sleep(CHUNK_SECONDS - 1)
-            await stream.write(PAYLOAD[at : at + CHUNK])
-
-    assert fetched(slow).got == PAYLOAD
+    assert 2 * ANSWER_SECONDS <= virtual.run(main) < 2 * ANSWER_SECONDS + 1
 
 
 def test_no_peer_at_all() -> None:
@@ -247,11 +361,12 @@ def test_without_chunk_hashes_the_whole_is_checked() -> None:
     refused(wrong_in_the_last_byte, blob=blob)
 
 
-def test_without_chunk_hashes_nothing_tells_good_bytes_from_bad() -> None:
-    """So a blob of which anything came is given up: the next peer's bytes would not help."""
-    for liar in (wrong_in_the_second_chunk, truncated):
-        servers, _ = refused(liar, honest, blob=blob_of(PAYLOAD, chunked=False))
-        assert servers.asked == [(0, 0)]
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_without_chunk_hashes_the_next_peer_starts_anew(liar: Behaviour, good: int) -> None:
+    """Nothing tells good bytes from bad, so none of what a liar gave is used."""
+    servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=False))
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0), (1, 0)]
 
 
 def test_chunk_hashes_that_contradict_the_hash_are_never_satisfied() -> None:

@@ -37,6 +37,8 @@ class Tape:
 
     async def reset(self) -> None: ...
 
+    async def gone(self) -> None: ...
+
 
 def run(coroutine: Coroutine[None, None, T]) -> T:
     return asyncio.run(coroutine)

@@ -1,15 +1,31 @@
 from collections import Counter
+from collections.abc import Container
+from typing import Any
 
 import pytest
 
 from node.admission import Admission, Unserved
 from node.coordinator import Busy
-from node.gate import FEEDS, READS, UPLOADS, WATCHES, Gate
+from node.gate import Gate
+from node.limits import Limits
 from tests import cast
 
+LIMITS = Limits(peer_submissions=60, peer_watches=5, peer_reads=4, peer_uploads=3, peer_feeds=2)
+EACH = {
+    "watching": "peer_watches",
+    "reading": "peer_reads",
+    "uploading": "peer_uploads",
+    "asking": "peer_feeds",
+}
 
-def gate(counts: Counter[str], submitters: frozenset[str] = frozenset()) -> Gate:
-    return Gate(Admission(submitters, 0, float), 60, float, counts)
+
+def gate(
+    counts: Counter[str],
+    submitters: frozenset[str] = frozenset(),
+    limits: Limits = LIMITS,
+    members: Container[str] = (),
+) -> Gate:
+    return Gate(Admission(submitters, 0, float), limits, members, float, counts)
 
 
 def test_submissions_have_a_rate_and_the_refusal_says_when_to_come_again() -> None:
@@ -30,14 +46,11 @@ def test_a_task_of_nobody_served_is_counted() -> None:
     assert counts == {"tasks-unserved": 1}
 
 
-@pytest.mark.parametrize(
-    ("kind", "bounds"),
-    [("watching", WATCHES), ("reading", READS), ("uploading", UPLOADS), ("asking", FEEDS)],
-)
-def test_places_are_held_and_given_back(kind: str, bounds: tuple[int, int]) -> None:
+@pytest.mark.parametrize("kind", ["watching", "reading", "uploading", "asking"])
+def test_places_are_held_and_given_back(kind: str) -> None:
     counts: Counter[str] = Counter()
     place = getattr(gate(counts), kind)
-    held = [place("a") for _ in range(bounds[0])]
+    held = [place("a") for _ in range(getattr(LIMITS, EACH[kind]))]
     for each in held:
         each.__enter__()
     with pytest.raises(Busy, match="try again when one has ended"), place("a"):
@@ -47,3 +60,27 @@ def test_places_are_held_and_given_back(kind: str, bounds: tuple[int, int]) -> N
     with place("a"):
         pass
     assert counts == {"requests-refused": 1}
+
+
+@pytest.mark.parametrize("kind", ["watching", "reading", "uploading", "asking"])
+def test_all_together_have_so_many_places(kind: str) -> None:
+    limits = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
+    place = getattr(gate(Counter(), limits=limits), kind)
+    with place("a"), pytest.raises(Busy), place("b"):
+        pass
+    with place("b"):
+        pass
+
+
+class Caller:
+    payer = "203.0.113.7"
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+
+
+def test_members_behind_one_address_have_places_of_their_own_and_others_share() -> None:
+    found = gate(Counter(), members=("one", "other"))
+    callers: list[Any] = [Caller(peer) for peer in ("one", "other", "stranger", "passer-by")]
+    held = [found.holder(caller) for caller in callers]
+    assert held == ["one", "other", Caller.payer, Caller.payer]

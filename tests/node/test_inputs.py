@@ -1,39 +1,212 @@
+"""Inputs from peers that have them, do not have them yet, or trickle: in time, or an abstention."""
+
+import asyncio
 import errno
+import hashlib
 import os
-from types import SimpleNamespace
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from executor.errors import Abstained
-from node import inputs
+from node import inputs, requests
+from node.blobs import Blobs
+from node.fetching import PACE, PATIENCE
 from node.inputs import Inputs
+from node.requests import Status, answer, read_document, refuse
+from node.transport.base import Stream
+from node.transport.memory import MemoryNetwork, MemoryTransport
+from protocol.messages import Task
 from tests import cast
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+
+NET = cast.piano_network(3)
+SONG = random.Random(5).randbytes(3_000_000)
+NAME = hashlib.sha256(SONG).hexdigest()
+MEMBERS = tuple(sorted(cast.peer(index) for index in range(3)))
+STRANGERS = tuple(sorted(cast.peer(index) for index in range(10, 14)))
 
 
-class Full:
-    """A blob folder on a full disk."""
+@dataclass
+class Bench:
+    """A member that is no other's neighbour, and peers that have the song or do something else."""
 
-    def renew(self, sha256: str) -> bool:
-        return False
+    inputs: Inputs
+    blobs: Blobs
+    asked: list[str] = field(default_factory=list)
+    has: set[str] = field(default_factory=set)
+    trickles: set[str] = field(default_factory=set)
+    pace: float = 1e9  # bytes a second from those who have it
 
-    def write(self, chunks: object, **limits: object) -> str:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    async def obtain(self, *songs: bytes) -> tuple[Path, ...]:
+        return await self.inputs.obtain(task(*songs))
+
+    async def serve(self, peer: str, stream: Stream) -> None:
+        await read_document(stream, "blob-request")
+        self.asked.append(peer)
+        if peer in self.trickles:
+            await answer(stream, {"size": len(SONG)})
+            for start in range(0, len(SONG), requests.PIECE):
+                await asyncio.sleep(29)  # never silent for half a minute
+                await stream.write(SONG[start : start + requests.PIECE])
+        elif peer in self.has:
+            await answer(stream, {"size": len(SONG)})
+            for start in range(0, len(SONG), requests.PIECE):
+                await asyncio.sleep(requests.PIECE / self.pace)
+                await stream.write(SONG[start : start + requests.PIECE])
+        else:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
 
 
-async def test_a_full_disk_is_an_abstention(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fetch(*_: object) -> None:
-        asked.append(1)
+def task(*songs: bytes) -> Task:
+    body = cast.task(NET, kind="pop2piano").envelope.body
+    found: Any = cast.signed(NET, {**body, "args": cast.piano_args(*songs)}, 1000)
+    return found  # type: ignore[no-any-return]
 
-    asked: list[int] = []
-    monkeypatch.setattr(inputs, "fetch", fetch)
-    monkeypatch.setattr(inputs, "PAUSE", 0.0)
-    net = cast.piano_network(3)
-    body = cast.task(net, kind="pop2piano").envelope.body
-    task: Any = cast.signed(net, {**body, "args": cast.piano_args(b"a song")}, 1000)
-    transport: Any = SimpleNamespace(peers=lambda: frozenset({cast.peer(1)}))
-    blobs: Any = Full()
+
+@asynccontextmanager
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    medium = MemoryNetwork(random.Random(1))
+    transport, blobs = MemoryTransport(medium, cast.peer(1000)), Blobs(folder)
+    found = Bench(Inputs(transport, blobs, NET.roster), blobs)
+    await transport.start(Recorder(), (), ())
+    others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
+    for other in others:
+        await other.start(Recorder(serving(found, other.peer)), (), [requests.protocol_id("blob")])
+        await transport.dial(other.addresses[0])
+    try:
+        yield found
+    finally:
+        for started in (transport, *others):
+            await started.stop()
+
+
+def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await found.serve(peer, stream)
+
+    return serve
+
+
+def on_bench(folder: Path, test: Callable[[Bench], Awaitable[None]]) -> float:
+    """The virtual seconds that a test takes."""
+
+    async def main() -> float:
+        async with bench(folder) as found:
+            began = asyncio.get_running_loop().time()
+            await test(found)
+            return asyncio.get_running_loop().time() - began
+
+    taken: float = virtual.run(main)
+    return taken
+
+
+async def missing(bench: Bench) -> None:
     with pytest.raises(Abstained) as caught:
-        await Inputs(transport, blobs).obtain(task)
+        await bench.obtain(SONG)
     assert caught.value.reason == "input-missing"
-    assert len(asked) == inputs.TRIES
+
+
+def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has = {STRANGERS[-1]}
+        (path,) = await bench.obtain(SONG)
+        assert path.read_bytes() == SONG
+        assert bench.asked == [*MEMBERS, *STRANGERS]
+
+    on_bench(tmp_path, test)
+
+
+def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles, bench.has = {*MEMBERS[:2], *STRANGERS}, {MEMBERS[2]}
+        assert await bench.obtain(SONG)
+
+    assert on_bench(tmp_path, test) < 15
+
+
+def test_peers_that_trickled_are_not_waited_for_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles, bench.has = set(MEMBERS[:2]), {MEMBERS[2]}
+        await bench.obtain(SONG)
+        bench.blobs.delete(NAME)
+        bench.asked.clear()
+        await bench.obtain(SONG)
+        assert bench.asked == [MEMBERS[2]]
+
+    on_bench(tmp_path, test)
+
+
+def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles = {*MEMBERS, *STRANGERS}
+        await missing(bench)
+
+    assert on_bench(tmp_path, test) == pytest.approx(inputs.SECONDS, abs=1)
+
+
+def test_what_nobody_has_is_asked_for_again_while_it_may_be_on_its_way(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await missing(bench)
+        assert len(bench.asked) == inputs.TRIES * 7
+
+    assert on_bench(tmp_path, test) < inputs.TRIES * inputs.PAUSE + 1
+
+
+async def comes(bench: Bench, peer: str, seconds: float) -> None:
+    """Let the song come to a peer after some time; it is obtained all the same."""
+
+    async def come() -> None:
+        await asyncio.sleep(seconds)
+        bench.has = {peer}
+
+    coming = asyncio.create_task(come())
+    assert await bench.obtain(SONG)
+    await coming
+
+
+def test_what_comes_at_the_last_try_is_taken(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await comes(bench, MEMBERS[0], (inputs.TRIES - 1.5) * inputs.PAUSE)
+
+    on_bench(tmp_path, test)
+
+
+def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles = {MEMBERS[2]}
+        await comes(bench, MEMBERS[0], 3.0)
+
+    assert on_bench(tmp_path, test) < 10
+
+
+def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has, bench.pace = {MEMBERS[0]}, PACE / PATIENCE
+        assert await bench.obtain(SONG)
+
+    assert on_bench(tmp_path, test) < inputs.SECONDS
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_or_broken_disk_is_an_abstention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """And no reason to fetch the same again and again."""
+
+    def write(*_: object, **limits: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    async def test(bench: Bench) -> None:
+        bench.has = set(MEMBERS)
+        await missing(bench)
+        assert bench.asked == [MEMBERS[0]]
+
+    monkeypatch.setattr(Blobs, "write", write)
+    on_bench(tmp_path, test)

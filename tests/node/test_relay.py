@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from node import requests
-from node.relay import Relay
+from node.relay import HOPELESS_SECONDS, SECONDS, Relay
 from node.requests import Status, answer, read_document, refuse
 from node.store import Store
 from node.transport.base import Stream
@@ -35,6 +35,8 @@ class Bench:
     blobs: TwinBlobs
     transport: MemoryTransport
     relay: Relay
+    medium: MemoryNetwork
+    trickling: set[str] = field(default_factory=set)
     payload: bytes | None = PAYLOAD
     asked: list[str] = field(default_factory=list)
 
@@ -56,7 +58,7 @@ async def bench(me: str) -> AsyncIterator[Bench]:
     store, blobs = Store(connection, NET.id), TwinBlobs()
     transport = MemoryTransport(medium, me)
     relay = Relay(me, transport, store, blobs)  # type: ignore[arg-type]  # a twin
-    found = Bench(store, blobs, transport, relay)
+    found = Bench(store, blobs, transport, relay, medium)
     await transport.start(Recorder(), (), ())
     servers = []
     for peer in NET.roster:
@@ -82,6 +84,9 @@ def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
             return
         await answer(stream, {"size": len(PAYLOAD)})
+        for byte in found.payload if peer in found.trickling else b"":
+            await stream.write(bytes((byte,)))
+            await asyncio.sleep(1)
         await stream.write(found.payload)
 
     return serve
@@ -142,6 +147,7 @@ def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
             assert not await bench.relay.ensure(SHA256)
             assert sorted(bench.asked) == list(signers)
             assert not bench.blobs.has(SHA256)
+            await asyncio.sleep(HOPELESS_SECONDS)
         bench.payload = PAYLOAD  # and nothing is held against them
         assert await bench.relay.ensure(SHA256)
 
@@ -153,5 +159,68 @@ def test_without_a_signer_connected_there_is_nothing() -> None:
         certify(bench.store)
         await bench.transport.stop()
         assert not await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        bench.payload = None
+        found = await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5)))
+        assert not any(found)
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == list(signers)
+        await asyncio.sleep(HOPELESS_SECONDS)
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == sorted(2 * signers)
+
+    on_bench(test)
+
+
+def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        bench.medium.disconnect(bench.transport.peer, signers[2])
+        bench.payload = None
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == list(signers[:2])
+        bench.payload = PAYLOAD
+        assert not await bench.relay.ensure(SHA256)
+        await bench.transport.dial(f"/memory/0/p2p/{signers[2]}")
+        assert await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_a_signer_that_trickles_costs_a_moment() -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickling = {certify(bench.store)[0]}
+        began = asyncio.get_running_loop().time()
+        assert await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began < 10
+
+    on_bench(test)
+
+
+def test_signers_that_all_trickle_are_given_up() -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickling = set(certify(bench.store))
+        began = asyncio.get_running_loop().time()
+        assert not await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began <= SECONDS
+        assert not await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began <= SECONDS
+
+    on_bench(test)
+
+
+def test_a_full_folder_is_no_fault() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        bench.blobs.full = True
+        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure(SHA256)
+        assert len(bench.asked) == 1
 
     on_bench(test)

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import hashlib
 import random
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,11 @@ import pytest
 import schemas
 from node import requests
 from node.admission import Admission
+from node.blobs import Blobs
 from node.coordinator import Busy, Coordinator
 from node.framing import encode_length, write_frame
 from node.gate import Gate
-from node.limits import Limits
+from node.limits import Limits, Places
 from node.requests import REQUEST_LIMIT, Refused, Status, ask, asking, read_answer, read_document
 from node.serving import REQUEST_SECONDS, Serving
 from node.store import Store
@@ -36,6 +39,7 @@ from tests.simulation import virtual
 from tests.simulation.twins import TwinBlobs
 
 NET = cast.network()
+PIANO = cast.piano_network()
 SERVER, ASKER = cast.peer(0), cast.peer(1000)
 GREETING: Document = {
     "network": NET.id,
@@ -53,10 +57,12 @@ class Bench:
 
     store: Store
     coordinator: Coordinator
-    blobs: TwinBlobs
+    blobs: TwinBlobs | Blobs
     medium: MemoryNetwork
     asker: MemoryTransport
     fetchable: bool = True
+    obtained: list[str] = field(default_factory=list)
+    takes: float = 0.0  # seconds to fetch a blob from elsewhere
     done: float = 0.25
     events: dict[str, asyncio.Event] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -69,6 +75,8 @@ class Bench:
         return self.coordinator.submit(payload)[0]
 
     async def obtain(self, sha256: str) -> bool:
+        self.obtained.append(sha256)
+        await asyncio.sleep(self.takes)
         return self.fetchable and self.blobs.has(sha256)
 
     def progress(self, task: str) -> float:
@@ -98,17 +106,21 @@ class Bench:
 
 
 @asynccontextmanager
-async def serving(submitters: frozenset[str] = frozenset()) -> AsyncIterator[Bench]:
+async def serving(
+    submitters: frozenset[str] = frozenset(), folder: Blobs | None = None
+) -> AsyncIterator[Bench]:
+    """With a real `folder`, of a network with a model that takes songs."""
+    net = NET if folder is None else PIANO
     loop = asyncio.get_running_loop()
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    store, dice = Store(connection, NET.id), random.Random(1)
+    store, dice = Store(connection, net.id), random.Random(1)
     clock = virtual.VirtualClock(loop, cast.START)
-    coordinator = Coordinator(NET, cast.key(0), store, clock, dice.randbytes, max_open=3)
-    medium, blobs = MemoryNetwork(dice), TwinBlobs()
+    coordinator = Coordinator(net, cast.key(0), store, clock, dice.randbytes, max_open=3)
+    medium, blobs = MemoryNetwork(dice), folder or TwinBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
     bench = Bench(store, coordinator, blobs, medium, asker, submitters=submitters)
     admission = Admission(bench.submitters, 0, clock.now)
-    gate = Gate(admission, Limits().peer_submissions, clock.now, bench.counts)
+    gate = Gate(admission, Limits(), net.roster, clock.now, bench.counts)
     answering = Serving(bench, coordinator, store, blobs, gate)  # type: ignore[arg-type]  # a twin
     protocols = [requests.protocol_id(name) for name in requests.NAMES]
     await server.start(Recorder(answering.serve), (), protocols)
@@ -124,10 +136,12 @@ async def serving(submitters: frozenset[str] = frozenset()) -> AsyncIterator[Ben
 
 
 def on_bench(
-    test: Callable[[Bench], Awaitable[None]], submitters: frozenset[str] = frozenset()
+    test: Callable[[Bench], Awaitable[None]],
+    submitters: frozenset[str] = frozenset(),
+    folder: Blobs | None = None,
 ) -> None:
     async def main() -> None:
-        async with serving(submitters) as bench:
+        async with serving(submitters, folder) as bench:
             await test(bench)
 
     virtual.run(main)
@@ -580,6 +594,167 @@ def test_a_long_detail_is_cut_to_what_the_schema_allows(raised: Exception, statu
     on_bench(test)
 
 
+# Songs that come with a task
+
+SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(100_000))
+NAMES = [hashlib.sha256(song).hexdigest() for song in SONGS]
+
+
+def arranged(*songs: bytes, nonce: int = 0) -> Task:
+    body = cast.task(PIANO, kind="pop2piano", nonce=nonce).envelope.body
+    found: Any = cast.signed(PIANO, {**body, "args": cast.piano_args(*songs)}, 1000)
+    return found  # type: ignore[no-any-return]
+
+
+async def hand_over(bench: Bench, task: Task, *songs: bytes) -> Any:
+    sizes = [named.size for named in task.inputs]
+    request: Document = {"task": task.envelope.document(), "blobs": list(sizes)}
+    return await ask(bench.asker, SERVER, "submit", request, payloads=songs)
+
+
+def fill(bench: Bench) -> None:
+    """Let no more tasks be taken."""
+    for nonce in range(3):
+        task = cast.task(PIANO, nonce=100 + nonce)
+        bench.coordinator.receive(task.envelope.encode())
+
+
+async def overtaken(bench: Bench, task: Task, *songs: bytes) -> Refused:
+    """Hand a task over, which is refused only when all its songs have come."""
+    submitted = bench.submitted
+
+    def late(payload: bytes) -> Task:
+        fill(bench)
+        return submitted(payload)
+
+    bench.submitted = late  # type: ignore[method-assign]
+    with pytest.raises(Refused) as refused:
+        await hand_over(bench, task, *songs)
+    assert bench.coordinator.view(task.id) is None
+    return refused.value
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        here: list[bool] = []
+        submitted = bench.submitted
+
+        def taken(payload: bytes) -> Task:
+            here.extend(map(bench.blobs.has, NAMES))
+            return submitted(payload)
+
+        bench.submitted = taken  # type: ignore[method-assign]
+        task = arranged(*SONGS)
+        assert (await hand_over(bench, task, *SONGS))["task"] == task.id
+        assert here == [True, True], "they are there before anybody hears of the task"
+        assert kept(tmp_path) == sorted(NAMES)
+        assert (await hand_over(bench, task, *SONGS))["task"] == task.id
+        assert kept(tmp_path) == sorted(NAMES)
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        refused = await overtaken(bench, arranged(*SONGS), *SONGS)
+        assert (refused.status, refused.reason) == (Status.BUSY, "busy")
+        assert kept(tmp_path) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await hand_over(bench, arranged(SONGS[0]), SONGS[0])
+        await overtaken(bench, arranged(*SONGS, nonce=1), *SONGS)
+        assert kept(tmp_path) == [NAMES[0]]
+        with bench.blobs.open(NAMES[0]) as song:
+            assert song.read() == SONGS[0]
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+@pytest.mark.parametrize("second", [SONGS[1][:-1], SONGS[1][:-1] + b"x", b""])
+def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
+    tmp_path: Path, second: bytes
+) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises((Refused, StreamClosed)):
+            await hand_over(bench, arranged(*SONGS), SONGS[0], second)
+        assert kept(tmp_path) == []
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        def submitted(payload: bytes) -> Task:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        bench.submitted = submitted  # type: ignore[method-assign]
+        with pytest.raises(Refused, match="store"):
+            await hand_over(bench, arranged(*SONGS), *SONGS)
+        assert kept(tmp_path) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(Refused, match="keeps as much audio as it may") as refused:
+            await hand_over(bench, arranged(*SONGS), *SONGS)
+        assert (refused.value.status, refused.value.reason) == (Status.BUSY, "busy")
+        assert kept(tmp_path) == []
+        assert bench.store.feed(0, 10) == []
+        await hand_over(bench, arranged(SONGS[0], nonce=1), SONGS[0])
+        assert kept(tmp_path) == [NAMES[0]]
+
+    on_bench(test, folder=Blobs(tmp_path, sum(map(len, SONGS)) - 1))
+
+
+def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
+    """So no peer makes this node look for more blobs at a time than it may read."""
+
+    async def test(bench: Bench) -> None:
+        bench.takes, most = 60.0, Limits().peer_reads
+        request: Document = {"sha256": "0" * 64, "offset": 0}
+        asking = [bench.ask("blob", request) for _ in range(most + 3)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        reasons = Counter(answer.reason for answer in answers if isinstance(answer, Refused))
+        assert reasons["busy"] == 3
+        assert len(bench.obtained) == most
+
+    on_bench(test)
+
+
+def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[str] = []
+    place = Gate._place
+
+    def recording(gate: Gate, places: Places, holder: str) -> AbstractContextManager[None]:
+        held.append(holder)
+        return place(gate, places, holder)
+
+    monkeypatch.setattr(Gate, "holder", lambda gate, stream: "the holder")
+    monkeypatch.setattr(Gate, "_place", recording)
+
+    async def test(bench: Bench) -> None:
+        await bench.ask("feed", {"feed": "", "cursor": 0, "limit": 1})
+        await bench.refused("blob", {"sha256": "0" * 64, "offset": 0})
+        async with asking(bench.asker, SERVER, "watch", {"task": bench.accept().id}) as stream:
+            await stream.read_exactly(1)
+        assert held == ["the holder"] * 3
+
+    on_bench(test)
+
+
 # Requesters that go away
 
 
@@ -597,7 +772,37 @@ def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
     on_bench(test)
 
 
-def test_a_watcher_that_left_is_forgotten_at_the_next_change() -> None:
+def test_watchers_that_left_hold_no_places() -> None:
+    async def test(bench: Bench) -> None:
+        request = canonical({"task": bench.accept().id})
+        for _ in range(Limits().peer_watches + 8):
+            stream = await bench.open("watch")
+            await write_frame(stream, request)
+            assert (await stream.read_exactly(1))[0] == Status.OK
+            await stream.reset()
+            await asyncio.sleep(1)
+        assert bench.counts == {}
+
+    on_bench(test)
+
+
+def test_a_watcher_that_only_writes_no_more_is_told_on() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept().id
+        stream = await bench.open("watch")
+        await write_frame(stream, canonical({"task": task}))
+        await stream.close_write()
+        await stream.read_exactly(1)
+        await read_document(stream, "watch-frame")
+        await asyncio.sleep(10)
+        bench.done = 0.5
+        bench.change(task)
+        assert (await read_document(stream, "watch-frame"))["progress"] == 0.5
+
+    on_bench(test)
+
+
+def test_a_watcher_that_left_is_told_nothing_more() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
         stream = await bench.open("watch")
@@ -613,8 +818,9 @@ def test_a_watcher_that_left_is_forgotten_at_the_next_change() -> None:
 
         bench.progress = progress  # type: ignore[method-assign]
         for _ in range(3):
-            bench.change(task)
             await asyncio.sleep(1)
-        assert looked == [task]
+            bench.change(task)
+        await asyncio.sleep(1)
+        assert looked == []
 
     on_bench(test)

@@ -209,6 +209,22 @@ def test_a_node_that_breaks_off_is_asked_again() -> None:
     tracked(node, test=test)
 
 
+def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
+    node = Scripted()
+
+    async def watch(request: Any, stream: Stream) -> None:
+        await refuse(stream, Status.BUSY, "busy", "many watch already")
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(40.0, lambda: node.say(**agreed(certify())))
+        await expect(tracking, certify())
+        assert 40 <= now() < 46, "it learns of the end all the same"
+        assert 10 < node.asked.count("watch") < 16
+
+    node.watch = watch  # type: ignore[method-assign]
+    tracked(node, test=test)
+
+
 def test_an_abstention_is_a_ballot() -> None:
     vote = cast.abstain(NET, TASK, COMMITTEE[1], "out-of-memory")
 

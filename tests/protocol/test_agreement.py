@@ -11,7 +11,7 @@ from protocol.effects import Certified, Changed, Execute, Halt, Proven, Send, St
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstain, Abstention, Commit, Reveal, Vote
 from protocol.network import Network
-from protocol.round import Standing
+from protocol.round import Reception
 from tests import cast
 from tests.protocol.expect import rejected
 from tests.protocol.papers import listed
@@ -180,7 +180,7 @@ def test_a_dissent_after_the_end_is_kept_and_changes_nothing() -> None:
     found = seat(OUTSIDER)
     found.hear(reveal(A), reveal(B), now=T + 1)
     dissent = reveal(C, TRIO, LIES[0])
-    assert found.agreement.judge(dissent) is Standing.NEW
+    assert found.agreement.judge(dissent) is Reception.NEW
     assert found.hear(dissent, now=T + 2) == []
     assert found.agreement.rounds[0].votes_of(C) == (dissent, None)
     assert found.state is State.AGREED
@@ -206,20 +206,20 @@ def test_votes_of_strangers_are_refused() -> None:
             found.agreement.judge(vote)
         with rejected(Rejection.NOT_A_MEMBER, vote.signer):
             found.agreement.receive(vote, T + 1)
-    assert found.agreement.judge(commit(D, attempt=1)) is Standing.NEW
+    assert found.agreement.judge(commit(D, attempt=1)) is Reception.NEW
 
 
 def test_votes_for_attempts_that_never_come_are_refused() -> None:
     found = seat()
     with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 3, this task has 3"):
         found.agreement.receive(commit(A, attempt=3), T + 1)
-    assert found.agreement.judge(commit(A, attempt=2)) is Standing.NEW
+    assert found.agreement.judge(commit(A, attempt=2)) is Reception.NEW
 
 
 def test_a_repeated_vote_is_nothing() -> None:
     found = seat()
     found.hear(commit(B), now=T + 1)
-    assert found.agreement.judge(commit(B)) is Standing.KNOWN
+    assert found.agreement.judge(commit(B)) is Reception.KNOWN
     assert found.hear(commit(B), now=T + 2) == []
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol.certificate import assemble, lists
 from protocol.committee import committees, quorum
 from protocol.messages import Abstain, Commit, Reveal, Vote, outcome_digest
-from protocol.round import Opening, Round, Standing
+from protocol.round import Opening, Reception, Round
 from tests import cast
 from tests.protocol.expect import PROPERTY
 from tests.protocol.papers import listed
@@ -20,7 +20,7 @@ FIVE = committees(NET, TASK)[1]
 A, B, C = TRIO
 LIE = cast.outcome("lie")
 DIGEST, LIE_DIGEST = outcome_digest(cast.outcome()), outcome_digest(LIE)
-NEW, KNOWN, OPPOSED = Standing.NEW, Standing.KNOWN, Standing.OPPOSED
+NEW, KNOWN, OPPOSED = Reception.NEW, Reception.KNOWN, Reception.OPPOSED
 
 
 def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:
@@ -265,6 +265,27 @@ def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
     assert round_.receive(third, 4) is OPPOSED
     assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
     assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
+
+
+def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
+    round_ = fresh()
+    lies = [cast.outcome(f"lie {n}") for n in range(6)]
+    kept = []
+    for lie in lies:
+        seen = {member: cast.bound(TASK, member, lie) for member in TRIO}
+        round_.receive(reveal(B, seen, lie), 1, wanted=True)
+        kept.append(round_.receive(reveal(A, seen, lie), 2))
+    assert kept == [NEW, OPPOSED, OPPOSED, OPPOSED, KNOWN, KNOWN]
+
+
+def test_what_is_wanted_is_kept_once() -> None:
+    round_ = fresh()
+    lies = [reveal(A, trace={"n": n}) for n in range(6)]
+    for lie in lies:
+        round_.receive(lie, 1, wanted=True)
+    assert {round_.judge(lie, wanted=True) for lie in lies} == {KNOWN}
+    round_.receive(reveal(B), 1)
+    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
 
 
 # What follows

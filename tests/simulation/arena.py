@@ -9,6 +9,7 @@ from typing import Any
 from node.daemon import topics
 from node.feeds import BATCH, Batch
 from protocol import messages
+from protocol.canonical import Document
 from protocol.envelope import sign
 from protocol.messages import Task
 from tests import cast
@@ -222,6 +223,18 @@ class Arena:
         if member.disk == "broken":
             raise ConnectionError(f"{peer} answers that its store failed")
         return member.page(feed, cursor, BATCH)
+
+    def shown(self, asker: str, peer: str, task: str) -> Document | None:
+        """Carry a request for a task. Raises ConnectionError; adversaries show nothing."""
+        if not self.ether.connected(asker, peer):
+            raise ConnectionError(f"{peer} cannot be reached")
+        if peer in self.agents:
+            return None
+        member = self.ether.places[peer].peer
+        assert isinstance(member, Member)
+        if member.disk == "broken":
+            raise ConnectionError(f"{peer} answers that its store failed")
+        return member.shown(task)
 
     def note(self, who: object, what: str) -> None:
         """Write a line of the trace, if there is one."""

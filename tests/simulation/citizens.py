@@ -13,6 +13,7 @@ from node.transport.memory import MemoryTransport
 from protocol.effects import State
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.scenario import LABELS
+from tests.simulation.trickling import Trickler
 from tests.simulation.twins import TwinBlobs, TwinExecutor
 from tests.simulation.world import Inhabitant
 
@@ -47,7 +48,8 @@ class Citizen(Inhabitant):
         return self._history.scenario.skews[self.index]
 
     def transport(self) -> MemoryTransport:
-        return Carrier(self._history, self)
+        lies = isinstance(self.blobs, LyingBlobs)
+        return (SlowCarrier if lies else Carrier)(self._history, self)
 
     def work(self) -> TwinExecutor:
         scenario, dice = self._history.scenario, self._history.random
@@ -140,6 +142,13 @@ class Carrier(MemoryTransport):
         self._citizen.boundaries.cross("after a sending")
 
 
+class SlowCarrier(Trickler, Carrier):
+    """Trickles now and then."""
+
+    def trickles(self) -> bool:
+        return self._history.random.random() < 0.25
+
+
 class Moody(TwinExecutor):
     """Gives no outcome now and then."""
 
@@ -162,7 +171,7 @@ class Moody(TwinExecutor):
 
 
 class LyingBlobs(TwinBlobs):
-    """Serves wrong bytes, too few, or without end."""
+    """Serves wrong bytes, too few, or without end; its node's `SlowCarrier` does, too slowly."""
 
     def __init__(self, dice: random.Random) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping
 
-from node.coordinator import Run
+from node.actions import Run
 from protocol.canonical import Document
 from protocol.messages import Abstention, Task
 from tests.simulation.scenario import Scenario

@@ -9,12 +9,14 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from node.coordinator import Action, Busy, Coordinator, Notify, Publish, Run, Stop
+from node.actions import Action, Notify, Publish, Run, Stop
+from node.coordinator import Busy, Coordinator
 from node.feeds import PATIENCE, Batch, Feeds
 from node.requests import Misbehaved
 from node.serving import feed_page
 from node.store import Store
 from node.transport.base import Verdict
+from protocol.canonical import Document
 from protocol.effects import State
 from protocol.errors import Rejected
 from protocol.messages import Abstention, Task
@@ -33,6 +35,13 @@ class DirectFeeds(Feeds):
     """Feed reading over no stream: the page comes straight from the other node."""
 
     fetch: Callable[[str, str, int], Batch]
+    show: Callable[[str, str], Document | None]
+
+    async def _breathe(self) -> None:
+        pass
+
+    async def _fetch_certificate(self, peer: str, task: str) -> Document | None:
+        return self.show(peer, task)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         return self.fetch(peer, feed, cursor)
@@ -76,6 +85,7 @@ class Member:
             )
             self._feeds = DirectFeeds(None, self.coordinator, self.store, 0.0, self.act)  # type: ignore[arg-type]
             self._feeds.fetch = self._page_of
+            self._feeds.show = self._shown_by
             self._bench.clear()
             self._wakes_at = None
             self.up = True
@@ -212,6 +222,14 @@ class Member:
 
     def _page_of(self, peer: str, feed: str, cursor: int) -> Batch:
         return self._arena.page(self.peer, peer, feed, cursor)
+
+    def shown(self, task: str) -> Document | None:
+        """Answer a request for a task as `node.serving` does: its first certificate, if any."""
+        view = self.coordinator.view(task)
+        return view.certificates[0] if view is not None and view.certificates else None
+
+    def _shown_by(self, peer: str, task: str) -> Document | None:
+        return self._arena.shown(self.peer, peer, task)
 
     def _poll(self, peer: str) -> None:
         pause = self._arena.scenario.feed_seconds

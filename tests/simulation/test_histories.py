@@ -34,6 +34,11 @@ def test_no_invariant_is_broken_among_daemons(block: int) -> None:
     _hold(DAEMONS, range(block * 10, (block + 1) * 10))
 
 
+def test_a_certificate_that_rests_on_a_vote_not_kept_reaches_everyone() -> None:
+    """It did not, in this history: one of 15,000 of this kind (protocol/README.md, 6h)."""
+    _hold(Wish((4, 31)), range(14473, 14474))
+
+
 @pytest.mark.parametrize(("wish", "seed"), [(SMALL, 8), (LARGE, 3), (DAEMONS, 6)])
 def test_the_same_seed_gives_the_same_history(wish: Wish, seed: int) -> None:
     first, second = list[str](), list[str]()

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from node.client import NoAgreement
-from node.requests import Refused, ask
+from node.requests import Refused, ask, protocol_id
+from node.transport.base import Stream
+from node.transport.memory import MemoryTransport
 from protocol.errors import Rejected, Rejection
 from protocol.messages import Abstention
 from tests import cast
+from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
 from tests.simulation.actors import Actor, Stage
 from tests.simulation.agents import Agent
 from tests.simulation.sound import waveform
-from tests.simulation.world import inhabited
+from tests.simulation.trickling import Trickler
+from tests.simulation.world import Inhabitant, inhabited
 
 SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
 ARGS: dict[str, Any] = {"model": cast.PIANO, "composer": "composer1", "seed": 7}
@@ -49,6 +53,58 @@ def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -
             await client._submit_to(outside.peer, task, SONGS)
             certificate = await client.follow(task.id).certificate()
             assert outside.peer not in certificate.signers
+
+    virtual.run(main)
+
+
+class Trickling(Inhabitant):
+    """An honest member but for the songs, which it gives a piece of each half minute."""
+
+    def transport(self) -> Trickler:
+        return Trickler(self._world.medium, self.peer)
+
+
+def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_trickle() -> None:
+    async def main() -> None:
+        net, song = cast.piano_network(7, committee_size=7), SONGS[1] * 5
+        name, order = hashlib.sha256(song).hexdigest(), sorted(range(7), key=cast.peer)
+        labels = ["absent" if index in order[:3] else "honest" for index in range(7)]
+        async with inhabited(6, net, labels=labels) as world:
+            for index in order[:3]:
+                world.inhabitants.append(Trickling(world, index, "honest"))
+                await world.inhabitants[-1].start()
+            await asyncio.sleep(1)
+            indices = [*order[:3], order[6]]
+            async with world.client(indices) as client:
+                task = client.task("pop2piano", cast.piano_args(song))
+                for index in indices:
+                    await client._submit_to(cast.peer(index), task, [song])
+                certificate = await client.follow(task.id).certificate()
+                assert asyncio.get_running_loop().time() < 60
+                assert certificate.outcome["result"]
+            await asyncio.sleep(30)
+            assert all(inhabitant.blobs.has(name) for inhabitant in world.inhabitants)
+
+    virtual.run(main)
+
+
+def test_members_ask_members_before_strangers() -> None:
+    async def main() -> None:
+        async def serve(protocol: str, stream: Stream) -> None:
+            asked.append(protocol)
+
+        asked: list[str] = []
+        async with inhabited(7, cast.piano_network()) as world, world.client([0]) as client:
+            first = min(cast.peer(index) for index in range(20, 60))
+            assert first < min(world.network.roster)
+            stranger = MemoryTransport(world.medium, first)
+            await stranger.start(Recorder(serve), (), [protocol_id("blob")])
+            for index in range(4):
+                await stranger.dial(world.address(index))
+            task = await client.submit("pop2piano", ARGS, audio=[SONGS[0]])
+            assert await task.result()
+            assert asked == []
+            await stranger.stop()
 
     virtual.run(main)
 

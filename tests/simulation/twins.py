@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from executor.errors import Abstained
 from executor.jobs import Execution, Job
-from node.blobs import BlobRefusedError
+from node.blobs import BlobRefusedError, NoRoomError
 from node.execution import Readiness
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
@@ -71,8 +72,20 @@ def _for_ever() -> float:
     return 1e6
 
 
+class TwinDraft:
+    """A blob that arrived and is not kept yet."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def drop(self) -> None:
+        self.payload = b""
+
+
 class TwinBlobs:
-    """A blob folder in memory."""
+    """A blob folder in memory; a full one takes nothing that comes from others."""
+
+    full = False
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
@@ -91,22 +104,42 @@ class TwinBlobs:
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
-    ) -> str:
+    ) -> TwinDraft:
+        self._check_room()
         payload = b"".join([chunk async for chunk in chunks])
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise BlobRefusedError("the hash is another")
-        return self.write([payload], size=size, limit=limit)
+        return TwinDraft(payload)
+
+    @contextmanager
+    def keeping(self, drafts: Sequence[TwinDraft]) -> Iterator[None]:
+        before = dict(self._kept)
+        try:
+            for draft in drafts:
+                self._keep(draft.payload)
+            yield
+        except BaseException:
+            self._kept = before
+            raise
+
+    def _check_room(self) -> None:
+        if self.full:
+            raise NoRoomError("full")
 
     def adopt(self, path: Path, sha256: str | None = None) -> str:
         payload = self._offered.pop(path)
         assert sha256 in (None, hashlib.sha256(payload).hexdigest())
-        return self.write([payload], size=len(payload), limit=len(payload))
+        return self._keep(payload)
 
     def write(self, chunks: Any, *, size: int, limit: int, sha256: str | None = None) -> str:
+        self._check_room()
         payload = b"".join(chunks)
-        name = hashlib.sha256(payload).hexdigest()
         assert len(payload) == size <= limit
-        assert sha256 in (None, name)
+        assert sha256 in (None, hashlib.sha256(payload).hexdigest())
+        return self._keep(payload)
+
+    def _keep(self, payload: bytes) -> str:
+        name = hashlib.sha256(payload).hexdigest()
         self._kept[name] = payload
         return name
 

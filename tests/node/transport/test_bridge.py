@@ -47,6 +47,46 @@ async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge)
     assert await asyncio.to_thread(cancelled.wait, 5)
 
 
+async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: Bridge) -> None:
+    go_on, disposed = threading.Event(), threading.Event()
+    found: list[str] = []
+
+    async def finish() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(go_on.wait)
+        return "a stream"
+
+    async def dispose(result: str) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+        disposed.set()
+
+    task = asyncio.create_task(bridge.call(finish, unclaimed=dispose))
+    await bridge.call(trio.sleep, 0)  # by now it has begun
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(disposed.wait, 5)
+    assert found == ["a stream"]
+
+
+async def test_what_comes_in_time_is_the_callers(bridge: Bridge) -> None:
+    found: list[int] = []
+
+    async def finish() -> int:
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    async def dispose(result: int) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+
+    assert await bridge.call(finish, unclaimed=dispose) == 1
+    await bridge.call(trio.sleep, 0)
+    assert found == []
+
+
 async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: Bridge) -> None:
     ended = asyncio.Event()
 

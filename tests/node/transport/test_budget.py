@@ -14,8 +14,11 @@ from node.transport.budget import UNREAD_CHECK, UNREAD_TOTAL, Budget, Unread, pa
 class Connection:
     """What budget needs of a muxed connection."""
 
-    def __init__(self, address: tuple[str, int] | None = None, unread: int = 0) -> None:
+    def __init__(
+        self, address: tuple[str, int] | None = None, unread: int = 0, payer: str = ""
+    ) -> None:
         self.peer_id, self.closed, self.waiting, self._address = "peer", False, unread, address
+        self.payer = payer
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self._address
@@ -44,7 +47,8 @@ def test_an_address_pays_for_all_its_keys(address: tuple[str, int] | None, who: 
 def test_of_too_much_unread_the_worst_pays() -> None:
     counts: Counter[str] = Counter()
     unread = Unread(counts)
-    honest, hoarder = Connection(unread=UNREAD_CHECK), Connection(unread=UNREAD_TOTAL)
+    honest = Connection(unread=UNREAD_CHECK, payer="honest")
+    hoarder = Connection(unread=UNREAD_TOTAL, payer="hoarder")
     unread.add(honest)
     unread.add(hoarder)
     told = []
@@ -55,9 +59,25 @@ def test_of_too_much_unread_the_worst_pays() -> None:
     assert counts == {"unread-cut": 1}
 
 
+def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
+    counts: Counter[str] = Counter()
+    unread = Unread(counts)
+    honest = Connection(unread=UNREAD_TOTAL // 8, payer="honest")
+    sizes = [UNREAD_TOTAL // 16] * 15 + [UNREAD_TOTAL // 10]
+    hoarded = [Connection(unread=size, payer="hoarder") for size in sizes]
+    for each in (honest, *hoarded):
+        unread.add(each)
+    unread.came(UNREAD_CHECK)
+    assert not honest.closed
+    assert hoarded[-1].closed
+    left = sum(each.waiting for each in (honest, *hoarded) if not each.closed)
+    assert UNREAD_TOTAL * 15 // 16 <= left <= UNREAD_TOTAL
+    assert counts == {"unread-cut": sum(each.closed for each in hoarded)}
+
+
 def test_what_is_within_the_bound_is_left_alone() -> None:
     unread = Unread(Counter())
-    both = [Connection(unread=UNREAD_TOTAL // 2) for _ in range(2)]
+    both = [Connection(unread=UNREAD_TOTAL // 2, payer=name) for name in "ab"]
     for each in both:
         unread.add(each)
     unread.came(UNREAD_CHECK)

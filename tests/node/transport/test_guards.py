@@ -282,6 +282,24 @@ async def test_keys_of_one_address_keep_no_other_address_out(
     await seen.until(lambda: attackers[-1].peer in victim.peers())
 
 
+async def test_one_address_begins_only_so_many_connections_a_minute(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "local", lambda origin: False)
+    seen = Recorder()
+    victim, newcomer = (
+        await start(seen, limits=Limits(address_handshakes=2)),
+        await start(Recorder()),
+    )
+    attackers = [await start(Recorder()) for _ in range(3)]
+    with dialling_from("127.0.0.2"):
+        await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 2)
+    assert victim._counts["connections-refused"] == 1
+    await newcomer.dial(victim.addresses[0])
+    assert await request(await newcomer.open(victim.peer, ECHO), b"let in") == b"ni tel"
+
+
 async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,7 +501,8 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
 
 
 async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
-    served = 0
+    served, most = 0, 9
+    scene.victim._budget.limits = Limits(peer_open_streams=most)
     release = asyncio.Event()
 
     async def serve(protocol: str, stream: Stream) -> None:
@@ -501,11 +520,12 @@ async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Sce
                 return
 
         async with trio.open_nursery() as nursery:
-            for _ in range(guards.STREAMS_PER_PEER + 40):
+            for _ in range(most + 40):
                 nursery.start_soon(one)
 
     await scene.attack(attack)
-    assert 0 < served <= guards.STREAMS_PER_PEER
+    assert 0 < served <= most
+    assert scene.victim._counts["streams-refused"] >= 40
     release.set()
     scene.seen._serve = echo_reversed
     await scene.assert_unharmed()

@@ -1,16 +1,18 @@
 """Real libp2p over real sockets on loopback."""
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 from itertools import pairwise
 
 import base58
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.limits import Limits
-from node.transport import streams
+from node.transport import guards, streams
 from node.transport.base import Stream, StreamClosed, Verdict
 from node.transport.libp2p import Libp2pTransport
 from tests.node.transport.conftest import ANYWHERE, PROTOCOLS, TOPICS, Start
@@ -283,6 +285,75 @@ async def test_cancelled_openings_leave_no_streams_behind(start: Start) -> None:
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
     assert await request(await near.open(far.peer, ECHO), b"fine") == b"enif"
+
+
+@pytest.mark.parametrize("leave", ["reset", "hang up"])
+async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
+    start: Start, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    monkeypatch.setattr(streams, "GONE_SECONDS", 0.01)
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(protocol: str, stream: Stream) -> None:
+        with pytest.raises(StreamClosed):
+            await stream.read_exactly(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.gone()
+        await stream.write(b"!")
+        await stream.gone()
+        assert left.is_set()
+        ended.set()
+
+    near, far = await start(Recorder()), await start(Recorder(wait))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    await stream.close_write()
+    assert await stream.read_exactly(1) == b"!"
+    left.set()
+    await (stream.reset() if leave == "reset" else near.stop())
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_cancelled_closings_leave_no_streams_open_on_the_other_side(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches a task is cancelled when it has ended, often while it closes its stream."""
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 600)  # or it would only take a while
+    near = await start(Recorder())
+    far = await start(Recorder(), limits=Limits(peer_open_streams=8))
+    await near.dial(far.addresses[0])
+    for number in range(24):
+        stream = await near.open(far.peer, ECHO)
+        await stream.write((1).to_bytes(4, "big") + b"x")
+        assert await stream.read_exactly(1) == b"x"
+        closing = asyncio.create_task(stream.close())
+        for _ in range(1 + number % 3):
+            await asyncio.sleep(0)
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+    assert far._counts["streams-refused"] == 0
+
+
+async def test_stopping_waits_for_no_opening(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    reached = threading.Event()
+
+    async def say_nothing(stream: object) -> None:
+        reached.set()
+        await trio.sleep_forever()
+
+    assert far._host is not None
+    far._host.swarm.set_stream_handler(say_nothing)
+    opening = asyncio.create_task(near.open(far.peer, ECHO))
+    assert await asyncio.to_thread(reached.wait, 5)
+    async with asyncio.timeout(guards.NEGOTIATION_SECONDS / 2):
+        await near.stop()
+    with pytest.raises(ConnectionError):
+        await opening
 
 
 async def test_stop_cancels_what_is_served_and_leaves_no_thread(start: Start) -> None:

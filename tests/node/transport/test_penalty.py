@@ -1,5 +1,4 @@
-from node.limits import Limits
-from node.transport import penalty
+from node.limits import REMEMBERED, Limits
 from node.transport.penalty import FORGIVEN_PER_SECOND, Penalties
 
 
@@ -34,7 +33,7 @@ def test_only_so_many_peers_are_remembered() -> None:
     penalties = Penalties(Clock())
     for _ in range(int(Limits().ban_points)):
         penalties.punish("first")
-    for number in range(penalty.REMEMBERED - 1):
+    for number in range(REMEMBERED - 1):
         penalties.punish(str(number))
     assert penalties.banned("first")
     penalties.punish("one more")

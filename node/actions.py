@@ -1,0 +1,38 @@
+"""What a node is to do after a step of its coordinator, whose journal has it already."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocol.messages import Message, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send a signed message to all; it stands in the journal already."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Execute a task until `until` (Unix seconds) at the latest."""
+
+    task: Task
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Execute a task no longer."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """A task's state, attempt or certificates changed."""
+
+    task: str
+
+
+Action: TypeAlias = Publish | Run | Stop | Notify

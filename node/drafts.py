@@ -1,0 +1,94 @@
+"""Blobs that are being written, and the room that a folder has for them and for those it holds."""
+
+import errno
+import hashlib
+import os
+import secrets
+import threading
+from pathlib import Path
+
+UNFINISHED = "incoming-"  # how temporary names begin: never the start of a hash
+FILE = 16_384  # bytes: ext4 has no more inodes than one for each, so a smaller file takes as much
+
+
+class BlobRefusedError(ValueError):
+    """The bytes are not what was declared: too many, too few, or with another hash."""
+
+
+class NoRoomError(OSError):
+    """The folder holds as many bytes as it may."""
+
+
+class Room:
+    """How many bytes may be taken in all (None: any number), and how many are; for any thread."""
+
+    __slots__ = ("_lock", "_most", "taken")
+
+    def __init__(self, most: int | None) -> None:
+        self._most, self.taken, self._lock = most, 0, threading.Lock()
+
+    def take(self, size: int, *, bounded: bool = True) -> None:
+        """Take room for a file. Raises NoRoomError, unless not `bounded`."""
+        with self._lock:
+            taken = self.taken + max(size, FILE)
+            if bounded and self._most is not None and taken > self._most:
+                raise NoRoomError(errno.ENOSPC, f"at most {self._most} bytes are kept here")
+            self.taken = taken
+
+    def give(self, size: int) -> None:
+        """Give the room for a file back."""
+        with self._lock:
+            self.taken -= max(size, FILE)
+
+
+class Draft:
+    """A blob of `size` bytes being written in a folder, under a temporary name."""
+
+    __slots__ = ("_file", "_hash", "_holds", "_left", "_path", "_room", "sha256", "size")
+
+    def __init__(self, folder: Path, size: int, room: Room, *, bounded: bool = True) -> None:
+        """Take the room for it first. Raises NoRoomError, unless not `bounded`."""
+        room.take(size, bounded=bounded)
+        self._room, self._holds = room, True
+        self._path = folder / f"{UNFINISHED}{secrets.token_hex(16)}"
+        try:
+            self._file = self._path.open("xb")
+        except OSError:
+            room.give(size)
+            raise
+        self._hash, self.sha256 = hashlib.sha256(), ""  # known when finished
+        self.size = self._left = size
+
+    def add(self, chunk: bytes) -> None:
+        """Write more. Raises BlobRefusedError when it is too much."""
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise BlobRefusedError("there are more bytes than declared")
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def finish(self, sha256: str | None) -> None:
+        """Sync it. Raises BlobRefusedError if bytes are missing, or the hash is not `sha256`."""
+        found = self._hash.hexdigest()
+        if self._left:
+            raise BlobRefusedError(f"{self._left} of the declared bytes are missing")
+        if sha256 not in (None, found):
+            raise BlobRefusedError(f"the hash is {found}, not {sha256}")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.sha256 = found
+
+    def rename(self, target: Path, *, known: bool) -> None:
+        """Move what was finished to its name; its room is the target's, unless that is `known`."""
+        self._path.rename(target)
+        self._holds = known
+
+    def drop(self) -> None:
+        """Remove it, if it has no name yet, and give its room back; doing it again does nothing."""
+        if self._holds:
+            self._room.give(self.size)
+            self._holds = False
+        try:
+            self._file.close()  # may write, and so fail on a full disk
+        finally:
+            self._path.unlink(missing_ok=True)
