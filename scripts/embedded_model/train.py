@@ -23,8 +23,8 @@ from scripts.embedded_model.tokenizer import tokenizer
 from scripts.embedded_model.training import WORDS, Course, train
 from scripts.embedded_model.vocabulary import BOOKS
 
-STEPS = {"music": 2_000, "piano": 2_500}
-DECAY = {"music": 0.3, "piano": 0.4}
+STEPS = {"music": 2_000, "piano": 1_800}
+DECAY = {"music": 0.3, "piano": 0.18}
 WORD_STEPS = 1_000
 SHORT = 0.7  # of the music's steps are over before its longest crops begin
 
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--songs", type=int, default=4_000, help="that the piano learns from")
+    parser.add_argument("--songs", type=int, default=2_550, help="that the piano learns from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="of the music's training: cpu or cuda")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
