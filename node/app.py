@@ -60,7 +60,12 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     parts = Parts(
         Coordinator(network, key, store, clock, secrets.token_bytes),
         store,
-        Blobs(settings.data_dir / "blobs", int(settings.blob_gigabytes * 1e9)),
+        Blobs(
+            settings.data_dir / "blobs",
+            int(settings.blob_gigabytes * 1e9),
+            store.produced_blobs(),
+            store.wanted_blobs,
+        ),
         Libp2pTransport(
             key.private_bytes_raw(), settings.listen, settings.announce, limits, counts, burdens
         ),

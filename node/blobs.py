@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterable, Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,31 +22,46 @@ from node.drafts import NoRoomError as NoRoomError
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 _READ = 1 << 18  # bytes: the chunk of a manifest (section 8)
+_SHARE = 16  # of the room is freed at once, for the oldest are found by a look at all files
+_PAUSE = 10.0  # seconds before another look, where the last found no room
+_RECENT = 1.0  # seconds; a file's clock lags behind, and what needs the file may be on its way
 
 
 class Blobs:
     """The blobs in one folder. What is asked for and not there raises `FileNotFoundError`."""
 
-    __slots__ = ("_lock", "_room", "_root")
+    __slots__ = ("_clearing", "_lock", "_own", "_pause", "_room", "_root", "_wanted")
 
-    def __init__(self, root: Path, most: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        most: int | None = None,
+        own: Container[str] = (),
+        wanted: Callable[[], Container[str]] = frozenset,
+    ) -> None:
         """Open the folder, made if needed; remove what an earlier process left unfinished.
 
-        Once it holds `most` bytes (None: any number), nothing but what is adopted is taken.
+        It holds at most `most` bytes (None: any number) of what comes from others: of all but
+        `own` and what is adopted. What is received then takes the room of the oldest, but not of
+        those that `wanted` gives, which is called in the event loop.
         """
         root.mkdir(parents=True, exist_ok=True)
-        self._root, self._room = root, Room(most)
-        self._lock = threading.RLock()  # held while a name comes or goes
+        self._root, self._room, self._wanted = root, Room(most), wanted
+        self._own = set[str]()
+        self._clearing, self._pause = asyncio.Lock(), 0.0
+        self._lock = threading.RLock()  # held while a name comes, goes or is renewed
         for left in root.glob(f"{UNFINISHED}*"):
             left.unlink()
         with os.scandir(root) as entries:
             for entry in entries:
-                if _NAME.match(entry.name):
+                if _NAME.match(entry.name) and entry.name in own:
+                    self._own.add(entry.name)
+                elif _NAME.match(entry.name):
                     self._room.take(entry.stat().st_size, bounded=False)
 
     @property
     def taken(self) -> int:
-        """Bytes of all blobs, and of those on their way in; each counts `drafts.FILE` at least.
+        """Bytes of others' blobs, and of those on their way in; each counts `drafts.FILE` at least.
 
         Counted since the start: what another program removes still counts.
         """
@@ -57,7 +73,8 @@ class Blobs:
         """Keep exactly `size` bytes from `chunks` and return their SHA-256.
 
         `BlobRefusedError` when `size` is over `limit` bytes, when there are more or fewer bytes, or
-        when `sha256` is given and is not theirs; `NoRoomError`. Then nothing stays.
+        when `sha256` is given and is not theirs; `NoRoomError`, for no other's room is taken. Then
+        nothing stays.
         """
         draft = Draft(self._root, _within(size, limit), self._room)
         return self._write(draft, chunks, sha256)
@@ -78,9 +95,10 @@ class Blobs:
     ) -> Draft:
         """Take chunks that arrive, as `write` does, into a draft: checked, synced, for `keeping`.
 
+        Its room is there before the first chunk is asked for, if need be that of the oldest blobs.
         Syncing does not hold up the event loop.
         """
-        draft = Draft(self._root, _within(size, limit), self._room)
+        draft = await self._draft(_within(size, limit))
         try:
             async for chunk in chunks:
                 draft.add(chunk)
@@ -89,6 +107,24 @@ class Blobs:
             draft.drop()
             raise
         return draft
+
+    async def _draft(self, size: int) -> Draft:
+        async with self._clearing:
+            if self._room.full(size) and time.monotonic() >= self._pause:
+                wanted, before = self._wanted(), time.time() - _RECENT
+                await asyncio.to_thread(self._make_room, size, wanted, before)
+                if self._room.full(size):
+                    self._pause = time.monotonic() + _PAUSE
+            return Draft(self._root, size, self._room)
+
+    def _make_room(self, size: int, wanted: Container[str], before: float) -> None:
+        """Remove the oldest of others' blobs, of those neither `wanted` nor new."""
+        for _, name in sorted(self._dated(before)):
+            if not self._room.full(size, _SHARE):
+                return
+            with self._lock:
+                if name not in self._own and name not in wanted:
+                    self._delete_older(name, before)
 
     @contextmanager
     def keeping(self, drafts: Sequence[Draft]) -> Iterator[None]:
@@ -120,8 +156,8 @@ class Blobs:
     def adopt(self, path: Path, sha256: str | None = None) -> str:
         """Take over the finished file `path`, which is gone from there, and return its SHA-256.
 
-        It is kept however much the folder holds. `BlobRefusedError` when `sha256` is given and is
-        not its own; then the file stays there.
+        It is this node's own: kept however much the folder holds, and not counted.
+        `BlobRefusedError` when `sha256` is given and is not its hash; then the file stays there.
         """
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -134,15 +170,24 @@ class Blobs:
                 path.rename(self.path(found))
                 if not known:
                     self._room.take(self.size(found), bounded=False)
+                self._claim(found)
         except OSError as error:
             if error.errno != errno.EXDEV:  # on another file system it has to be copied
                 raise
             draft = Draft(self._root, path.stat().st_size, self._room, bounded=False)
             with path.open("rb") as file:
                 self._write(draft, iter(lambda: file.read(_READ), b""), found)
+            self._claim(found)
             path.unlink()
         _sync_folder(self._root)
         return found
+
+    def _claim(self, sha256: str) -> None:
+        """Count a blob as this node's own from now on."""
+        with self._lock:
+            if sha256 not in self._own and self.has(sha256):
+                self._own.add(sha256)
+                self._room.give(self.size(sha256))
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, or would be; `ValueError` if the name is no SHA-256."""
@@ -172,24 +217,41 @@ class Blobs:
             if self.has(sha256):
                 size = self.size(sha256)
                 self.path(sha256).unlink()
-                self._room.give(size)
+                if sha256 in self._own:
+                    self._own.remove(sha256)
+                else:
+                    self._room.give(size)
 
     def renew(self, sha256: str) -> bool:
         """Return whether the blob is here; if so, let its time in `expire` begin anew."""
-        try:
-            os.utime(self.path(sha256))
-        except FileNotFoundError:
-            return False
-        return True
+        with self._lock:
+            try:
+                os.utime(self.path(sha256))
+            except FileNotFoundError:
+                return False
+            return True
 
     def expire(self, before: float) -> int:
         """Remove the blobs kept or renewed before that Unix time; return how many they were."""
+        return sum(self._delete_older(name, before) for _, name in self._dated(before))
+
+    def _dated(self, before: float) -> list[tuple[float, str]]:
+        """Return the blobs kept or renewed before that Unix time, each behind its time."""
+        dated = []
         with os.scandir(self._root) as entries:
-            blobs = [entry for entry in entries if _NAME.match(entry.name)]
-            old = [entry.name for entry in blobs if entry.stat().st_mtime < before]
-        for name in old:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it is gone since
+                    if _NAME.match(entry.name) and (at := entry.stat().st_mtime) < before:
+                        dated.append((at, entry.name))
+        return dated
+
+    def _delete_older(self, name: str, before: float) -> bool:
+        """Remove a blob if it is still as old as when it was looked for; return whether it was."""
+        with self._lock:
+            if not self.has(name) or self.path(name).stat().st_mtime >= before:
+                return False
             self.delete(name)
-        return len(old)
+            return True
 
 
 def _within(size: int, limit: int) -> int:

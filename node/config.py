@@ -142,8 +142,9 @@ def describe() -> tuple[Setting, ...]:
         ),
         Setting(
             "blob_gigabytes",
-            "Gigabytes (10^9 bytes) of audio kept, from which on none is taken from others: inputs "
-            "are refused as busy or not fetched. What this node generates is kept all the same.",
+            "Gigabytes (10^9 bytes) kept of others' audio, inputs and outputs; for more the oldest "
+            "goes, but for the inputs of open tasks: where they fill it, inputs are refused as "
+            "busy or not fetched. What this node generates is kept all the same, and not counted.",
             "20",
             values.number(0.1, 1e6),
         ),
@@ -281,21 +282,24 @@ def _places() -> tuple[Setting, ...]:
         ),
         Setting(
             "max_watches",
-            "Tasks that all together may watch at a time: 10 KB of memory each.",
+            "Tasks that all but roster members may watch at a time: 10 KB of memory each; members "
+            "have places of their own.",
             "1024",
             values.whole(1, 100_000),
         ),
         Setting(
             "peer_reads",
-            "Blobs that one address (of roster members and on loopback: peer) may read at a time; "
-            "each holds a file open.",
+            "Blobs, and as many answers on tasks, that one address (of roster members and on "
+            "loopback: peer) may read at a time; each blob holds a file open, each answer up to 1 "
+            "MiB; a client with more tasks asks again.",
             "8",
             values.whole(1, 10_000),
         ),
         Setting(
             "max_reads",
-            "Blobs that all together may read at a time; with connections they must stay below "
-            "the process's limit of descriptors.",
+            "Blobs, and as many answers on tasks, that all but roster members may read at a time; "
+            "with connections, and what members read, blobs must stay below the process's limit "
+            "of descriptors.",
             "64",
             values.whole(1, 10_000),
         ),
@@ -321,8 +325,8 @@ def _places() -> tuple[Setting, ...]:
         ),
         Setting(
             "max_feeds",
-            "Pages of the feed under way to all together: as many MiB of memory; a roster's "
-            "members read one each.",
+            "Pages of the feed under way to all but roster members: as many MiB of memory; each "
+            "member has places of its own, so that no stranger takes the feed from it.",
             "64",
             values.whole(1, 10_000),
         ),

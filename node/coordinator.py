@@ -19,9 +19,10 @@ from node.replay import own, replay
 from node.standing import conducts
 from node.store import Store
 from node.transport.base import Verdict
-from protocol import certificate, messages, wire
+from protocol import messages, wire
 from protocol.agreement import Agreement
-from protocol.canonical import Document, Json
+from protocol.canonical import Document
+from protocol.certificate import Certificate
 from protocol.committee import committees
 from protocol.effects import Certified, Changed, Effect, Execute, Halt, Proven, Send, State
 from protocol.envelope import sign
@@ -67,12 +68,11 @@ class Coordinator:
     ) -> None:
         """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet."""
         self.network, self.me = network, peer_of(key)
-        self._key, self._store, self._clock, self._entropy = key, store, clock, entropy
+        self._key, self._store, self.clock, self._entropy = key, store, clock, entropy
         self._max_open = max_open
         self._agreements: dict[str, Agreement] = {}
         self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
-        self._contradicted = dict.fromkeys(store.contradicted(max_open))  # newest last
 
     # What the daemon calls
 
@@ -109,17 +109,16 @@ class Coordinator:
             return self._accept(message)
         return self._take(message)
 
-    def certified(self, document: Json) -> list[Action]:
-        """Take the votes of a certificate that a peer shows. Raises Rejected for an invalid one.
+    def certified(self, found: Certificate) -> list[Action]:
+        """Take the votes of a certificate of an accepted task that a peer showed.
 
         Of a member that contradicts itself, only some votes are kept; a certificate may rest on one
         that was not (correction 6h). Where two outcomes are certified already, more say nothing.
         """
-        found = certificate.verify(document, self.network)
+        outcomes = self._store.certified_outcomes(found.task.id)
+        if len(outcomes) > 1 or found.votes[0].digest in outcomes:
+            return []
         agreement, actions = self._known(found.task.id)
-        digests = {kept.votes[0].digest for kept in agreement.certificates}
-        if len(digests) > 1 or found.votes[0].digest in digests:
-            return actions
         now = self._now()
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
@@ -202,11 +201,6 @@ class Coordinator:
             return None
         envelopes = [entry.envelope for entry in self._store.entries(task)]
         return View(*standing, envelopes, self._store.certificates(task))
-
-    @property
-    def contradicted(self) -> frozenset[str]:
-        """The newest tasks in which a member contradicted itself: not all its votes are kept."""
-        return frozenset(self._contradicted)
 
     def committee(self, task: Task) -> tuple[str, ...]:
         """Return the first attempt's committee."""
@@ -313,9 +307,6 @@ class Coordinator:
                 say(event, task=task, signers=found.signers)
             case Proven(evidence):
                 self._store.put_evidence(evidence)
-                self._contradicted[task] = None
-                for old in list(self._contradicted)[: -self._max_open]:
-                    del self._contradicted[old]
                 log.warning("equivocation", task=task, peer=evidence.signer)
         return [Notify(task)]
 
@@ -386,4 +377,4 @@ class Coordinator:
                 del self._agreements[old.task.id]
 
     def _now(self) -> float:
-        return self._clock.now()
+        return self.clock.now()

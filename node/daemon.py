@@ -81,7 +81,7 @@ class Node:
         self._parts, self._options = parts, options
         self._coordinator, self._transport = parts.coordinator, parts.transport
         self._topics = topics(parts.coordinator.network.id)
-        inputs = Inputs(parts.transport, parts.blobs, parts.coordinator.network.roster)
+        inputs = Inputs(parts.transport, parts.blobs, parts.coordinator.network)
         self._executions = Executions(
             parts.coordinator.network,
             parts.executor,
@@ -98,7 +98,8 @@ class Node:
         self._feeds = Feeds(
             parts.transport, parts.coordinator, parts.store, options.feed_seconds, self.act
         )
-        self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs)
+        most = parts.coordinator.network.parameters.max_output_bytes
+        self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs, most)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._timetable = asyncio.Event()
         self._progress: dict[str, float] = {}

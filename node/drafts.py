@@ -16,7 +16,7 @@ class BlobRefusedError(ValueError):
 
 
 class NoRoomError(OSError):
-    """The folder holds as many bytes as it may."""
+    """The folder holds as many bytes from others as it may."""
 
 
 class Room:
@@ -27,12 +27,24 @@ class Room:
     def __init__(self, most: int | None) -> None:
         self._most, self.taken, self._lock = most, 0, threading.Lock()
 
+    def full(self, size: int, share: int | None = None) -> bool:
+        """Whether a file has no room but would have, were others gone.
+
+        With a `share`, also if less than that part of all room is free.
+        """
+        if self._most is None or max(size, FILE) > self._most:
+            return False
+        spare = self._most // share if share else 0
+        return self._most - self.taken < max(size, FILE, spare)
+
     def take(self, size: int, *, bounded: bool = True) -> None:
         """Take room for a file. Raises NoRoomError, unless not `bounded`."""
         with self._lock:
             taken = self.taken + max(size, FILE)
             if bounded and self._most is not None and taken > self._most:
-                raise NoRoomError(errno.ENOSPC, f"at most {self._most} bytes are kept here")
+                raise NoRoomError(
+                    errno.ENOSPC, f"at most {self._most} bytes of others are kept here"
+                )
             self.taken = taken
 
     def give(self, size: int) -> None:
@@ -76,6 +88,7 @@ class Draft:
             raise BlobRefusedError(f"the hash is {found}, not {sha256}")
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._file.close()  # it may wait for others of its task
         self.sha256 = found
 
     def rename(self, target: Path, *, known: bool) -> None:

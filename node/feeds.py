@@ -12,15 +12,18 @@ from node.actions import Action
 from node.coordinator import Busy, Coordinator
 from node.requests import Misbehaved, Refused, ask
 from node.store import Store
+from node.tracking import Tracking
 from node.transport.base import Transport
 from node.version import AGENT
 from protocol.canonical import Document, canonical
+from protocol.certificate import Certificate
 from protocol.errors import Rejected, Rejection
 
 log = structlog.get_logger("feeds")
 
 BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
 BARREN = 8  # batches in a row with nothing new, after which a feed, endless perhaps, has to wait
+PACE = 0.1  # seconds after each question about a task: its answer may be 1 MiB of signatures
 PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
 
 # What an honest node may have accepted though we do not, now or any more.
@@ -51,7 +54,6 @@ class Feeds:
         self._transport, self._coordinator, self._store = transport, coordinator, store
         self._seconds, self._act = seconds, act
         self._followers: dict[str, asyncio.Task[None]] = {}
-        self._asked: dict[str, set[str]] = {}  # for certificates of which tasks, by peer
 
     def follow(self, peer: str) -> None:
         """Read a peer's feed from now on; called when it connects."""
@@ -60,7 +62,6 @@ class Feeds:
 
     def leave(self, peer: str) -> None:
         """Stop reading; called when the peer disconnects."""
-        self._asked.pop(peer, None)
         follower = self._followers.pop(peer, None)
         if follower is not None:
             follower.cancel()
@@ -89,34 +90,13 @@ class Feeds:
             await asyncio.sleep(pause)
 
     async def read_on(self, peer: str) -> None:
-        """Read until the end, or until it has brought nothing new for a while.
-
-        Then ask the peer for what a feed alone may not show.
-        """
+        """Read until the end, or until it has brought nothing new for a while."""
         barren = 0
         while barren < BARREN:
             tip = self._store.tip()
             if not await self.read(peer):
-                break
+                return
             barren = 0 if self._store.tip() > tip else barren + 1
-        await self._read_certificates(peer)
-
-    async def _read_certificates(self, peer: str) -> None:
-        """Ask for the certificates of tasks of which votes may be missing here (correction 6h).
-
-        Those are the tasks in which a member contradicted itself; a peer is asked anew when its
-        feed has brought a vote, as that may have completed a certificate there.
-        """
-        asked = self._asked.setdefault(peer, set())
-        asked &= self._coordinator.contradicted
-        for task in sorted(self._coordinator.contradicted - asked):
-            shown = await self._fetch_certificate(peer, task)
-            if shown is not None:
-                try:
-                    self._act(self._coordinator.certified(shown))
-                except Rejected as rejected:
-                    raise Misbehaved(f"the certificate it shows is none: {rejected}") from None
-            asked.add(task)
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
@@ -145,23 +125,33 @@ class Feeds:
             if not self._take(peer, envelope):
                 return False
             await self._breathe()
-            self._asked.get(peer, set()).discard(_task_of(envelope))
+        for task in dict.fromkeys(_revealed(envelope) for envelope in batch.envelopes):
+            if self._store.doubtful(task):
+                await self._ask_about(peer, task)
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
 
-    async def _fetch_certificate(self, peer: str, task: str) -> Document | None:
-        try:
-            found = await ask(self._transport, peer, "task", {"task": task})
-        except Refused as refused:
-            if refused.reason == Rejection.UNKNOWN_TASK:
-                return None
-            raise
-        certificate: Document | None = found["certificate"]
-        return certificate
+    async def _ask_about(self, peer: str, task: str) -> None:
+        """Take what certificates a peer shows of a task of which votes may be missing here.
 
-    async def _breathe(self) -> None:
+        A member contradicted itself in it, so not all its votes are kept, and what the peer has
+        accepted just now may have completed a certificate with one of them (correction 6h).
+        """
+        for found in await self._shown(peer, task):
+            self._act(self._coordinator.certified(found))
+        await self._breathe(PACE)
+
+    async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
+        """Raises ConnectionError if the peer does not answer."""
+        coordinator = self._coordinator
+        tracking = Tracking(coordinator.network, self._transport, coordinator.clock, task, None)
+        if await tracking.look(peer) is None:
+            raise ConnectionError(f"no answer about the task {task}, which its feed has votes for")
+        return tracking.certificates
+
+    async def _breathe(self, seconds: float = 0.0) -> None:
         """Let others go on: taking an envelope is a signature check and a write to disk."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(seconds)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
@@ -184,6 +174,7 @@ class Feeds:
         return True
 
 
-def _task_of(envelope: bytes) -> str:
-    """Return the task that an accepted vote is for; "" for a task."""
-    return str(json.loads(envelope)["body"].get("task", ""))
+def _revealed(envelope: bytes) -> str:
+    """Return the task of a reveal; "" for anything else."""
+    body = json.loads(envelope)["body"]
+    return str(body["task"]) if body["type"] == "reveal" else ""

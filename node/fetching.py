@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
 import structlog
 
@@ -24,12 +24,17 @@ class Unavailable(Exception):
     """No connected peer served the right bytes; the text says what each did."""
 
 
+def drawn(peers: Iterable[str], me: str, sha256: str) -> list[str]:
+    """Return peers in an order of this asker and this blob, so that nobody always comes first."""
+    return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
+
+
 class Fetcher:
-    """Fetches blobs over one transport. A peer that was too slow is asked last from then on."""
+    """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._late: dict[str, None] = {}  # peers, the one that was late longest ago first
+        self._failed: dict[str, None] = {}  # peers, the one that failed longest ago first
 
     async def fetch(
         self,
@@ -48,7 +53,7 @@ class Fetcher:
         Raises Unavailable.
         """
         progress, (scale, most) = _Progress(blob), patience
-        asked, before = sorted(peers, key=lambda p: (p not in first, p in self._late)), 0
+        asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
         while asked and (scale <= most or progress.done > before):
             before, slow = progress.done, list[str]()
             for peer in asked:
@@ -56,15 +61,34 @@ class Fetcher:
                     await self._from_peer(peer, progress, min(scale, most))
                 except TimeoutError:
                     slow.append(peer)
-                    self._note_late(peer)
+                    self._note(peer)
                     progress.failed(peer, "too slow")
-                except (Refused, Misbehaved, ConnectionError) as error:
+                except Misbehaved as error:
+                    progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
+                    self._note(peer)
+                except (Refused, ConnectionError) as error:
                     progress.failed(peer, str(error))
                 else:
-                    self._late.pop(peer, None)
+                    self._failed.pop(peer, None)
                     return bytes(progress.payload)
             asked, scale = slow, 2 * scale
         raise Unavailable(progress.told() or "no peer is connected")
+
+    async def chunks(
+        self,
+        blob: Blob,
+        peers: Sequence[str],
+        first: Container[str] = (),
+        patience: tuple[int, int] = (1, PATIENCE),
+    ) -> AsyncIterator[bytes]:
+        """Give what `fetch` returns in chunks, so that its taker holds up the event loop briefly.
+
+        Nobody is asked before the first is asked for. Raises Unavailable.
+        """
+        payload = await self.fetch(blob, peers, first, patience)
+        for start in range(0, len(payload), CHUNK):
+            yield payload[start : start + CHUNK]
+            await asyncio.sleep(0)
 
     async def _from_peer(self, peer: str, progress: "_Progress", patience: int) -> None:
         """Go on with one peer, to the end. Raises TimeoutError as soon as it has fallen behind."""
@@ -84,11 +108,11 @@ class Fetcher:
                     limit.reschedule(due(progress.done - before + more))
                     progress.add(await stream.read_exactly(more))
 
-    def _note_late(self, peer: str) -> None:
-        self._late.pop(peer, None)
-        self._late[peer] = None
-        if len(self._late) > REMEMBERED:
-            del self._late[next(iter(self._late))]
+    def _note(self, peer: str) -> None:
+        self._failed.pop(peer, None)
+        self._failed[peer] = None
+        if len(self._failed) > REMEMBERED:
+            del self._failed[next(iter(self._failed))]
 
 
 class _Progress:

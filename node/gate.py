@@ -19,8 +19,8 @@ class Gate:
     """What requests cost beyond their stream: places, and the tasks that they bring.
 
     A payer is a peer, or all of an address, as keys are free to make. Those of `members`, the
-    roster, are not: each of them has places of its own, however many share an address. `now` is a
-    monotonic clock in seconds.
+    roster, are not: each of them has places of its own, however many share an address and however
+    many strangers there are. `now` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -37,6 +37,8 @@ class Gate:
         self._reads = Places(limits.peer_reads, limits.max_reads)
         self._uploads = Places(limits.peer_uploads, limits.max_uploads)
         self._feeds = Places(limits.peer_feeds, limits.max_feeds)
+        # As many as blobs, not as feeds: a client asks about all its tasks at once.
+        self._looks = Places(limits.peer_reads, limits.max_reads)
 
     def holder(self, stream: Stream) -> str:
         """Return whose places a request takes: a member's own, or its payer's."""
@@ -68,13 +70,17 @@ class Gate:
         """Hold a place among those who read the feed. Raises Busy."""
         return self._place(self._feeds, holder)
 
+    def looking(self, holder: str) -> AbstractContextManager[None]:
+        """Hold a place among those who read what there is of a task. Raises Busy."""
+        return self._place(self._looks, holder)
+
     def uploading(self, payer: str) -> AbstractContextManager[None]:
         """Hold a place among those who hand inputs over. Raises Busy."""
         return self._place(self._uploads, payer)
 
     @contextmanager
     def _place(self, places: Places, holder: str) -> Iterator[None]:
-        with places.one(holder) as held:
+        with places.one(holder, counted=holder not in self._members) as held:
             if not held:
                 self._counts["requests-refused"] += 1
                 raise Busy("too many requests at a time; try again when one has ended")

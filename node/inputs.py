@@ -1,7 +1,8 @@
 """The files that a task's args name: taken from its requester, or fetched from any peer by hash."""
 
 import asyncio
-from collections.abc import AsyncIterator, Container
+import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
@@ -9,17 +10,18 @@ import structlog
 from executor.errors import Abstained
 from node.blobs import Blobs
 from node.drafts import Draft
-from node.fetching import PATIENCE, Fetcher, Unavailable
+from node.fetching import PATIENCE, Fetcher, Unavailable, drawn
 from node.outputs import Blob
 from node.requests import PIECE
 from node.transport.base import Stream, Transport
 from protocol.messages import Input, Task
+from protocol.network import Network
 
 log = structlog.get_logger("inputs")
 
 TRIES = 10  # of asking every connected peer, for an input that is still on its way to them
 PAUSE = 2.0  # seconds between them
-SECONDS = 120.0  # for a task's inputs: an attempt, by default, in which the executor waits for them
+SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, and has the rest
 
 
 async def receive(task: Task, stream: Stream, blobs: Blobs) -> list[Draft]:
@@ -43,9 +45,9 @@ async def receive(task: Task, stream: Stream, blobs: Blobs) -> list[Draft]:
 class Inputs:
     """One input is fetched at a time, which bounds the memory that this takes."""
 
-    def __init__(self, transport: Transport, blobs: Blobs, roster: Container[str]) -> None:
-        """`roster`: the members, who are asked first; anybody else may be anybody."""
-        self._transport, self._blobs, self._roster = transport, blobs, roster
+    def __init__(self, transport: Transport, blobs: Blobs, network: Network) -> None:
+        """`network`: its members are asked first; anybody else may be anybody."""
+        self._transport, self._blobs, self._network = transport, blobs, network
         self._fetcher = Fetcher(transport)
         self._turn = asyncio.Lock()
 
@@ -53,13 +55,14 @@ class Inputs:
         """Return the files of a task's inputs, fetching what is missing.
 
         Raises Abstained("input-missing") when no peer has them, when they do not come within
-        `SECONDS`, and when they cannot be kept.
+        `SHARE` of an attempt, and when they cannot be kept.
         """
+        seconds = SHARE * self._network.attempt_seconds(task)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(seconds):
                 return tuple([await self._obtain(named) for named in task.inputs])
         except TimeoutError:
-            detail = f"its inputs were not to be had within {SECONDS:g} s"
+            detail = f"its inputs were not to be had within {seconds:g} s"
             raise Abstained("input-missing", detail) from None
 
     async def _obtain(self, named: Input) -> Path:
@@ -75,19 +78,19 @@ class Inputs:
 
     async def _fetch(self, named: Input, patience: int) -> bool:
         """Ask the connected peers, each once, until one has served it; return whether one has."""
-        sha256, size, peers = named.sha256, named.size, sorted(self._transport.peers())
+        sha256, size = named.sha256, named.size
+        peers = drawn(self._transport.peers(), self._transport.peer, sha256)
+        chunks = self._fetcher.chunks(
+            Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
+        )
         try:
-            payload = await self._fetcher.fetch(
-                Blob(sha256, size, ()), peers, self._roster, (patience, patience)
-            )
+            draft = await self._blobs.receive(chunks, size=size, limit=size, sha256=sha256)
+            with self._blobs.keeping([draft]):
+                pass
         except Unavailable as unavailable:
             log.info("input not to be had", sha256=sha256, detail=str(unavailable))
             return False
-        try:
-            await asyncio.to_thread(
-                self._blobs.write, [payload], size=size, limit=size, sha256=sha256
-            )
-        except OSError as error:  # a full disk or folder: it would be as full for the next copy
+        except (OSError, sqlite3.Error) as error:  # a full disk or folder: as full for another copy
             log.error("input not kept", sha256=sha256, error=str(error))
             raise Abstained("input-missing", f"the input {sha256} cannot be kept") from None
         return True

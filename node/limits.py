@@ -94,17 +94,20 @@ class Places:
         self._held: dict[str, int] = {}
 
     @contextmanager
-    def one(self, key: str) -> Iterator[bool]:
-        """Hold one while the block runs, if there is one; gives whether there is."""
-        held = self._held.get(key, 0)
-        if held >= self._each or not self._left:
+    def one(self, key: str, *, counted: bool = True) -> Iterator[bool]:
+        """Hold one while the block runs, if there is one; gives whether there is.
+
+        One that is not `counted` comes on top of those in all: of keys that are few anyway.
+        """
+        held, taken = self._held.get(key, 0), int(counted)
+        if held >= self._each or self._left < taken:
             yield False
             return
-        self._held[key], self._left = held + 1, self._left - 1
+        self._held[key], self._left = held + 1, self._left - taken
         try:
             yield True
         finally:
-            self._left += 1
+            self._left += taken
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]

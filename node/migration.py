@@ -54,6 +54,8 @@ CREATE TABLE conduct (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
 """,
+    # 4: asked for each reveal that a feed brings
+    "CREATE INDEX evidence_by_task ON evidence (task);",
 )
 
 SCHEMA_VERSION = len(_STEPS)

@@ -9,7 +9,7 @@ import asyncio
 import structlog
 
 from node.blobs import Blobs
-from node.fetching import Fetcher, Unavailable
+from node.fetching import Fetcher, Unavailable, drawn
 from node.limits import REMEMBERED
 from node.outputs import Blob
 from node.store import Store
@@ -17,15 +17,19 @@ from node.transport.base import Transport
 
 log = structlog.get_logger("relay")
 
-SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s; slower signers hold nobody else up
+SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s: so long may slow signers hold up other outputs
 HOPELESS_SECONDS = 60.0  # that what its signers did not give is not asked of them again
 
 
 class Relay:
     """Fetches one output at a time, which bounds the memory that this takes."""
 
-    def __init__(self, me: str, transport: Transport, store: Store, blobs: Blobs) -> None:
+    def __init__(
+        self, me: str, transport: Transport, store: Store, blobs: Blobs, most: int
+    ) -> None:
+        """`most`: bytes of an output that is fetched; the network allows no more."""
         self._me, self._transport, self._store, self._blobs = me, transport, store, blobs
+        self._most = most
         self._fetcher = Fetcher(transport)
         self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
         self._turn = asyncio.Lock()
@@ -39,7 +43,7 @@ class Relay:
         if self._blobs.has(sha256):
             return True
         known = self._store.output(sha256)
-        if known is None or self._me in known.signers:
+        if known is None or self._me in known.signers or known.blob.size > self._most:
             return False
         signers = frozenset(known.signers)
         if self._hopeless(sha256, signers):
@@ -57,12 +61,14 @@ class Relay:
 
     async def _fetch(self, blob: Blob, signers: frozenset[str]) -> bool:
         peers, size = signers & self._transport.peers(), blob.size
+        chunks = self._fetcher.chunks(blob, drawn(peers, self._me, blob.sha256))
         try:
             async with asyncio.timeout(SECONDS):
-                payload = await self._fetcher.fetch(blob, sorted(peers))
-            await asyncio.to_thread(
-                self._blobs.write, [payload], size=size, limit=size, sha256=blob.sha256
-            )
+                draft = await self._blobs.receive(
+                    chunks, size=size, limit=self._most, sha256=blob.sha256
+                )
+            with self._blobs.keeping([draft]):
+                pass
         except (Unavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
             self._failed.pop(blob.sha256, None)

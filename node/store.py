@@ -154,7 +154,24 @@ class Store(Archive):
         """Return the ids of the tasks that have not ended."""
         return [id_ for (id_,) in self._db.execute("SELECT id FROM tasks WHERE ended = 0")]
 
+    def wanted_blobs(self) -> frozenset[str]:
+        """Return the names of the inputs of the tasks that have not ended."""
+        rows = self._db.execute(
+            "SELECT json_extract(named.value, '$.sha256') FROM tasks"
+            " JOIN envelopes ON envelopes.task = tasks.id AND envelopes.type = 'task',"
+            " json_each(envelopes.envelope, '$.body.args.audio') AS named WHERE tasks.ended = 0"
+        )
+        return frozenset(sha256 for (sha256,) in rows)
+
     # This node's own part
+
+    def produced_blobs(self) -> frozenset[str]:
+        """Return the names of all outputs of this node's own, outvoted ones too."""
+        rows = self._db.execute(
+            "SELECT json_extract(output.value, '$.sha256') FROM outcomes,"
+            " json_each(outcomes.outcome, '$.result.outputs') AS output"
+        )
+        return frozenset(sha256 for (sha256,) in rows)
 
     def put_outcome(self, task: str, outcome: Document, trace: Document, at: float) -> None:
         """Record what this node's execution gave; the first outcome of a task stays."""
@@ -220,14 +237,19 @@ class Store(Archive):
             (evidence.id, evidence.signer, evidence.task, evidence.encode().decode()),
         )
 
-    def contradicted(self, limit: int) -> list[str]:
-        """Return up to `limit` tasks of which there is evidence, the newest, in order."""
-        rows = self._db.execute(
-            "SELECT task FROM envelopes WHERE type = 'task' AND task IN (SELECT task FROM evidence)"
-            " ORDER BY seq DESC LIMIT ?",
-            (limit,),
-        )
-        return [task for (task,) in rows][::-1]
+    def doubtful(self, task: str) -> bool:
+        """Return whether votes of a task may be missing: there is evidence, and no conflict."""
+        (found,) = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM evidence WHERE task = ?)"
+            " AND (SELECT count(*) FROM certificates WHERE task = ?) < 2",
+            (task, task),
+        ).fetchone()
+        return bool(found)
+
+    def certified_outcomes(self, task: str) -> frozenset[str]:
+        """Return the digests of the outcomes of a task that are certified; two are a conflict."""
+        rows = self._db.execute("SELECT outcome FROM certificates WHERE task = ?", (task,))
+        return frozenset(digest for (digest,) in rows)
 
     def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, Conduct]]) -> None:
         """Record what each (attempt, peer) of a task did, in place of what was recorded before."""

@@ -145,8 +145,24 @@ class Tracking:
     async def refresh(self) -> list[Sighting]:
         """Ask every connected node once how the task stands; learn the votes they hold."""
         peers = sorted(self._transport.peers())
-        found = await asyncio.gather(*(self._look(peer) for peer in peers))
+        found = await asyncio.gather(*(self.look(peer) for peer in peers))
         return [sighting for sighting in found if sighting is not None]
+
+    async def look(self, peer: str) -> Sighting | None:
+        """Learn what a node holds of the task; return None if it does not say."""
+        try:
+            answer = await ask(self._transport, peer, "task", {"task": self._id})
+        except (Refused, Misbehaved, ConnectionError) as error:
+            log.debug("not asked", peer=peer, error=str(error))
+            if isinstance(error, Refused) and error.reason == Rejection.UNKNOWN_TASK:
+                self._deaf.add(peer)
+            return None
+        for envelope in answer["envelopes"]:
+            self._learn(peer, envelope)
+        if answer["certificate"] is not None:
+            self._learn_certificate(peer, answer["certificate"])
+        self._said[peer] = State(answer["state"])
+        return Sighting(peer, State(answer["state"]), answer["attempt"], 0.0)
 
     def count_certified(self) -> None:
         """Count the votes of all certificates seen, which nodes may have shown only there."""
@@ -193,9 +209,10 @@ class Tracking:
                         frame = await read_document(stream, "watch-frame", 4096)
                         sighting = _sighting(peer, frame)
                         if self._said.get(peer) is not sighting.state:
-                            await self._look(peer)
+                            await self.look(peer)
                         seen.put_nowait(sighting)
                         if sighting.state.terminal:
+                            busy = self._said.get(peer) is not sighting.state  # too busy to show it
                             break
             except (Refused, Misbehaved, ConnectionError) as error:
                 log.debug("not watched", peer=peer, error=str(error))
@@ -204,24 +221,8 @@ class Tracking:
             said = self._said.get(peer)
             patient = busy or (said is not None and said.terminal)
             pause = min(2 * pause, LONGEST_PAUSE) if patient else RETRY
-            await self._look(peer)
+            await self.look(peer)
             seen.put_nowait(None)
-
-    async def _look(self, peer: str) -> Sighting | None:
-        """Learn what a node holds of the task."""
-        try:
-            answer = await ask(self._transport, peer, "task", {"task": self._id})
-        except (Refused, Misbehaved, ConnectionError) as error:
-            log.debug("not asked", peer=peer, error=str(error))
-            if isinstance(error, Refused) and error.reason == Rejection.UNKNOWN_TASK:
-                self._deaf.add(peer)
-            return None
-        for envelope in answer["envelopes"]:
-            self._learn(peer, envelope)
-        if answer["certificate"] is not None:
-            self._learn_certificate(peer, answer["certificate"])
-        self._said[peer] = State(answer["state"])
-        return Sighting(peer, State(answer["state"]), answer["attempt"], 0.0)
 
     def _learn(self, peer: str, document: Json) -> None:
         try:

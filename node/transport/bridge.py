@@ -73,6 +73,8 @@ class Bridge:
         except asyncio.CancelledError:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(scope.cancel)
+            if _succeeded(answer) and unclaimed is not None:  # in this very turn of the loop
+                self.spawn(unclaimed, answer.result())
             raise
 
     def spawn(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
@@ -164,3 +166,7 @@ class Bridge:
 def _fail(answer: "asyncio.Future[T]", failure: Exception) -> None:
     if not answer.done():
         answer.set_exception(failure)
+
+
+def _succeeded(answer: "asyncio.Future[T]") -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None

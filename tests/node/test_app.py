@@ -17,6 +17,7 @@ from node.config import Settings
 from node.coordinator import Busy
 from node.daemon import Node, Options, Parts
 from node.execution import Executor
+from node.outputs import blobs_of
 from node.store import StoreError, open_store
 from node.transport.libp2p import Libp2pTransport
 from node.worker import NoWorker, Worker
@@ -82,7 +83,7 @@ def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Nod
 
 
 def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
-    with built(settings) as (_, parts, options):
+    with built(settings) as (node, parts, options):
         assert isinstance(parts.executor, Worker)
         assert isinstance(parts.transport, Libp2pTransport)
         assert isinstance(parts.blobs, Blobs)
@@ -92,6 +93,7 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert options.peers == PEERS
         assert (options.max_queue, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
+        assert node._relay._most == cast.network().parameters.max_output_bytes
 
 
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
@@ -123,6 +125,17 @@ def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) 
     full = pytest.raises(NoRoomError, match="at most 500000000 bytes")
     with built(settings) as (_, parts, _options), full:
         parts.blobs.write([], size=500_000_001, limit=500_000_001)
+
+
+async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settings) -> None:
+    outcome = cast.outcome()
+    name = blobs_of(outcome)[0].sha256
+    with built(settings) as (_, parts, _):
+        parts.store.put_outcome("a", outcome, {}, 1.0)
+        parts.blobs.path(name).write_bytes(b"own")
+    with built(settings) as (_, parts, _):
+        assert parts.blobs.taken == 0
+        assert parts.blobs._wanted == parts.store.wanted_blobs
 
 
 def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:

@@ -3,13 +3,16 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from node.blobs import BlobRefusedError, Blobs, NoRoomError
-from node.drafts import FILE, Draft
+from node.drafts import FILE, Draft, Room
 
 BYTES = b"helium" * 100_000
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -352,7 +355,7 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path / "blobs", len(BYTES) + FILE)
+    return Blobs(tmp_path / "blobs", len(BYTES) + FILE, wanted=lambda: {SHA256})
 
 
 async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_path: Path) -> None:
@@ -360,7 +363,7 @@ async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_pa
     draft = await arrived(small, b"song")
     for size in (0, 1, FILE):
         chunks = _chunks()
-        with pytest.raises(NoRoomError, match=f"at most {len(BYTES) + FILE} bytes are kept here"):
+        with pytest.raises(NoRoomError, match=f"at most {len(BYTES) + FILE} bytes of others"):
             small.write(chunks, size=size, limit=size)
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
         with pytest.raises(NoRoomError):
@@ -372,16 +375,38 @@ async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_pa
     assert len(_files(tmp_path)) == 2
 
 
-def test_what_is_adopted_is_kept_in_a_full_folder_and_counts(small: Blobs, tmp_path: Path) -> None:
+def adopted(blobs: Blobs, tmp_path: Path, payload: bytes) -> str:
+    finished = tmp_path / "finished"
+    finished.write_bytes(payload)
+    return blobs.adopt(finished)
+
+
+def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
+    small: Blobs, tmp_path: Path
+) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     for _ in range(2):
-        finished = tmp_path / "finished"
-        finished.write_bytes(b"own" * FILE)
-        small.adopt(finished)
-        assert small.taken == len(BYTES) + 3 * FILE
+        own = adopted(small, tmp_path, b"own" * FILE)
+        assert small.taken == len(BYTES)
+    small.write([b"song"], size=4, limit=4)
+    small.delete(own)
+    assert small.taken == len(BYTES) + FILE
+
+
+def test_what_others_brought_and_this_node_makes_too_is_its_own(
+    small: Blobs, tmp_path: Path
+) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert adopted(small, tmp_path, BYTES) == SHA256
+    assert small.taken == 0
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert small.taken == 0
     small.delete(SHA256)
-    with pytest.raises(NoRoomError):
-        small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert small.taken == 0
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert small.taken == len(BYTES)
+    small.delete(SHA256)
+    assert small.taken == 0
 
 
 def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
@@ -397,8 +422,10 @@ def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
     monkeypatch.setattr(Path, "rename", across)
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     finished.write_bytes(b"own" * FILE)
-    small.adopt(finished)
-    assert small.taken == len(BYTES) + 3 * FILE
+    own = small.adopt(finished)
+    assert small.taken == len(BYTES)
+    small.delete(own)
+    assert small.taken == len(BYTES)
 
 
 def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
@@ -408,6 +435,7 @@ def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
     assert again.taken == len(BYTES) + FILE
     with pytest.raises(NoRoomError):
         again.write([b"abcd"], size=4, limit=4)
+    assert Blobs(tmp_path / "blobs", FILE, {SHA256}).taken == FILE
 
 
 def test_what_is_refused_or_fails_gives_its_room_back(
@@ -428,7 +456,260 @@ def test_what_is_refused_or_fails_gives_its_room_back(
     assert small.taken == 0
 
 
+def brought(blobs: Blobs, count: int) -> list[str]:
+    """Names of blobs that others brought, the oldest first."""
+    names = [blobs.write([bytes((n,))], size=1, limit=1) for n in range(count)]
+    for age, name in enumerate(reversed(names)):
+        os.utime(blobs.path(name), (2000.0 - age, 2000.0 - age))
+    return names
+
+
+async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
+    tmp_path: Path,
+) -> None:
+    wanted: list[str] = []
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=lambda: wanted)
+    names = brought(blobs, 4)
+    own = adopted(blobs, tmp_path, b"own")
+    os.utime(blobs.path(own), (1.0, 1.0))
+    wanted.append(names[0])
+    song = await arrived(blobs, b"song")
+    wanted.append(song.sha256)
+    with blobs.keeping([song]):
+        pass
+    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
+    assert blobs.taken == 4 * FILE
+    for _ in range(2):
+        await arrived(blobs, b"more")
+    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
+    for _ in range(2):  # what is left is wanted or on its way
+        with pytest.raises(NoRoomError):
+            await arrived(blobs, b"more")
+    assert blobs.taken == 4 * FILE
+    assert blobs.has(names[0])
+
+
+async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that wants it may be on its way."""
+    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
+    monkeypatch.setattr("node.blobs.time", clock)
+    blobs = Blobs(tmp_path / "blobs", 2 * FILE)
+    names = brought(blobs, 2)  # at 1999 and 2000
+    await arrived(blobs, b"song")
+    with pytest.raises(NoRoomError):
+        await arrived(blobs, b"more")
+    assert [blobs.has(name) for name in names] == [False, True]
+
+
+async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each refusal would cost a look at all files and open tasks."""
+    now, looks, names = [100.0], list[float](), list[str]()
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    monkeypatch.setattr("node.blobs.time", clock)
+
+    def wanted() -> list[str]:
+        looks.append(now[0])
+        return names
+
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=wanted)
+    names += brought(blobs, 4)
+    for now[0] in (100.0, 109.9, 110.0):
+        with pytest.raises(NoRoomError):
+            await arrived(blobs, b"song")
+    assert looks == [100.0, 110.0]
+    names.clear()
+    now[0] = 120.0
+    for _ in range(4):
+        await arrived(blobs, b"song")
+    assert blobs.taken == 4 * FILE
+    assert len(looks) == 6
+
+
+async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    names = brought(blobs, 3)
+    with pytest.raises(NoRoomError):
+        await arrived(blobs, bytes(4 * FILE + 1))
+    await arrived(blobs, b"song")
+    assert all(map(blobs.has, names))
+
+
+async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
+    """For each time costs a look at all files."""
+    blobs = Blobs(tmp_path / "blobs", 48 * FILE)
+    names = brought(blobs, 48)
+    await arrived(blobs, b"song")
+    assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
+
+
+async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    def wanted() -> list[str]:
+        looks.append("at all tasks")
+        return []
+
+    blobs = Blobs(tmp_path / "blobs", 48 * FILE, wanted=wanted)
+    brought(blobs, 48)
+    await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
+    assert len(looks) == 1
+
+
+async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> None:
+    others: list[threading.Thread] = []
+    finished = tmp_path / "finished"
+    finished.write_bytes(b"\0")
+    os.utime(finished, (1.0, 1.0))
+
+    class Wanted(list[str]):
+        def __contains__(self, name: object) -> bool:
+            if not others:
+                others.append(meanwhile(lambda: kept.adopt(finished)))
+            return False
+
+    kept = Blobs(tmp_path / "blobs", 4 * FILE, wanted=Wanted)
+    names = brought(kept, 4)
+    await arrived(kept, b"song")
+    await asyncio.to_thread(others[0].join, 5)
+    assert [kept.has(name) for name in names] == [True] * 4
+    assert kept.taken == 4 * FILE
+
+
+async def test_what_comes_again_while_room_is_made_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    names = brought(blobs, 4)
+    after_looking(monkeypatch, lambda: blobs.renew(names[0]))
+    await arrived(blobs, b"song")
+    assert [blobs.has(name) for name in names] == [True, False, True, True]
+
+
+def held_open(folder: Path) -> list[Path]:
+    """The files and folders in a folder that this process has open."""
+    held = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [path for path in held if path.is_relative_to(folder)]
+
+
+async def test_what_arrived_holds_no_file_open(blobs: Blobs, tmp_path: Path) -> None:
+    await arrived(blobs, b"song")
+    assert held_open(tmp_path) == []
+
+
+def meanwhile(work: Callable[[], object]) -> threading.Thread:
+    """Let another thread work; what a lock holds up waits for its end."""
+    other = threading.Thread(target=work)
+    other.start()
+    other.join(0.05)
+    return other
+
+
+def test_two_threads_take_room_one_after_the_other() -> None:
+    others: list[threading.Thread] = []
+
+    class Most(int):
+        def __lt__(self, taken: int) -> bool:  # asked by `taken > most`
+            if not others:
+                others.append(threading.Thread())
+                others[0] = meanwhile(lambda: room.take(FILE))
+            return super().__lt__(taken)
+
+    room = Room(Most(8 * FILE))
+    room.take(FILE)
+    others[0].join(5)
+    assert room.taken == 2 * FILE
+
+
+def test_what_two_threads_delete_gives_its_room_back_once(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[threading.Thread] = []
+    unlink = Path.unlink
+
+    def slow(self: Path, *, missing_ok: bool = False) -> None:
+        if not others:
+            others.append(threading.Thread())
+            others[0] = meanwhile(lambda: blobs.delete(SHA256))
+        unlink(self, missing_ok=True)
+
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    monkeypatch.setattr(Path, "unlink", slow)
+    blobs.delete(SHA256)
+    others[0].join(5)
+    assert blobs.taken == 0
+
+
 # Expiry
+
+
+def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen as soon as a folder has been looked through."""
+    scandir = os.scandir
+
+    class Looked:
+        def __init__(self, path: Path) -> None:
+            self._entries = scandir(path)
+
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            return self._entries
+
+        def __exit__(self, *_: object) -> None:
+            self._entries.close()
+            act()
+
+    monkeypatch.setattr(os, "scandir", Looked)
+
+
+@pytest.mark.parametrize("again", ["renewed", "handed in"])
+def test_what_comes_again_while_others_expire_stays(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    names = brought(blobs, 20)
+
+    def come() -> None:
+        for n, name in enumerate(names[:10]):
+            if again == "renewed":
+                assert blobs.renew(name)
+            else:
+                blobs.write([bytes((n,))], size=1, limit=1)
+
+    after_looking(monkeypatch, come)
+    assert blobs.expire(3000.0) == 10
+    assert [blobs.has(name) for name in names] == [True] * 10 + [False] * 10
+
+
+def test_what_goes_while_others_expire_is_no_fault(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, scandir = brought(blobs, 2), os.scandir
+
+    @contextmanager
+    def looked(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        blobs.delete(names[0])
+        yield found
+
+    monkeypatch.setattr(os, "scandir", looked)
+    assert blobs.expire(3000.0) == 1
+
+
+def test_nothing_is_renewed_while_it_expires(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[threading.Thread] = []
+    renewed: list[bool] = []
+    delete = Blobs.delete
+
+    def slow(self: Blobs, sha256: str) -> None:
+        others.append(meanwhile(lambda: renewed.append(blobs.renew(sha256))))
+        delete(self, sha256)
+
+    (name,) = brought(blobs, 1)
+    monkeypatch.setattr(Blobs, "delete", slow)
+    assert blobs.expire(3000.0) == 1
+    others[0].join(5)
+    assert renewed == [blobs.has(name)] == [False]
 
 
 def test_what_was_kept_before_expires(blobs: Blobs) -> None:

@@ -676,13 +676,13 @@ def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -
         life.hear(vote)
     assert not life.store.certificates(task.id)
     for _ in range(2):
-        life.step(lambda: life.coordinator.certified(found.document), insist=True)
+        life.step(lambda: life.coordinator.certified(found), insist=True)
         assert life.state(task) is State.AGREED
         assert life.store.certificates(task.id) == [found.document]
     kept = len(life.store.entries(task.id))
     life.restart()
     life.hear(cast.commit(life.net, task, found.signers[0]))  # brings the task back
-    life.step(lambda: life.coordinator.certified(found.document), insist=True)
+    life.step(lambda: life.coordinator.certified(found), insist=True)
     assert life.state(task) is State.AGREED
     assert len(life.store.entries(task.id)) == kept + 1
     assert not life.own(Commit)
@@ -694,37 +694,11 @@ def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(l
     life.hear(certified(life, task, "a").votes[0])
     for label in ("a", "b", "c"):
         found = certified(life, task, label)
-        life.step(lambda f=found: life.coordinator.certified(f.document), insist=True)  # type: ignore[misc]
+        life.step(lambda f=found: life.coordinator.certified(f), insist=True)  # type: ignore[misc]
     shown = [certified(life, task, label).document for label in ("a", "b")]
     assert life.store.certificates(task.id) == shown
     kept = [entry.envelope.encode() for entry in life.store.entries(task.id)]
     assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
-
-
-def test_a_certificate_that_is_none_changes_nothing(life: Life) -> None:
-    task = cast.task(life.net)
-    life.hear(task)
-    found = certified(life, task, "a").document
-    before = len(life.store.entries(task.id))
-    unknown = certified(life, cast.task(life.net, nonce=7), "a").document
-    for bad in ({**found, "attempt": 1}, {**found, "votes": found["votes"][:1]}, unknown, {}, 7):  # type: ignore[index]
-        with pytest.raises(Rejected):
-            life.coordinator.certified(bad)
-    assert len(life.store.entries(task.id)) == before
-    assert life.state(task) is not State.AGREED
-
-
-def test_tasks_with_contradictions_are_remembered_over_a_restart() -> None:
-    life = Life(cast.network(3), max_open=2)
-    tasks = [cast.task(life.net, nonce=n) for n in range(3)]
-    for task in tasks:
-        assert task.id not in life.coordinator.contradicted
-        life.step(lambda t=task: life.coordinator.receive(t.envelope.encode()), insist=True)  # type: ignore[misc]
-        contradictory(life, task, "a", "b")
-    newest = {task.id for task in tasks[1:]}
-    assert life.coordinator.contradicted == newest
-    life.restart()
-    assert life.coordinator.contradicted == newest
 
 
 def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:

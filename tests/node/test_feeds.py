@@ -13,16 +13,16 @@ import pytest
 from node import requests
 from node.actions import Action, Notify
 from node.coordinator import Coordinator
-from node.feeds import BARREN, BATCH, PATIENCE, Feeds
-from node.requests import Misbehaved, Refused, Status, answer, read_document, refuse
+from node.feeds import BARREN, BATCH, PACE, PATIENCE, Feeds
+from node.requests import Misbehaved, Status, answer, read_document, refuse
 from node.store import Store
 from node.transport.base import Stream
 from node.transport.memory import Link, MemoryNetwork, MemoryTransport
 from protocol import certificate, messages
 from protocol.canonical import Document
+from protocol.certificate import Certificate
 from protocol.committee import committees
 from protocol.effects import State
-from protocol.errors import Rejection
 from protocol.messages import Task
 from tests import cast
 from tests.node.transport.recorder import Recorder
@@ -46,7 +46,8 @@ class Bench:
     acted: list[Action] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
-    shown: dict[str, Document | None] = field(default_factory=dict)  # certificates, by task
+    shown: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
+    certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
     sought: list[str] = field(default_factory=list)  # tasks it was asked for
     busy: bool = False
     feeds: Feeds = field(init=False)
@@ -75,9 +76,6 @@ class Bench:
             if self.busy:
                 await refuse(stream, Status.BUSY, "busy", "later")
                 return
-            if request["task"] not in self.shown:
-                await refuse(stream, Status.INVALID, Rejection.UNKNOWN_TASK, "")
-                return
             await answer(stream, self.told(request["task"]))
             return
         greeting: Document = {
@@ -90,8 +88,13 @@ class Bench:
         await answer(stream, {**greeting, "network": self.network})
 
     def told(self, task: str) -> Document:
-        found = self.shown[task]
-        return {"state": "agreed", "attempt": 0, "envelopes": [], "certificate": found}
+        """As `node.serving`: the first certificate, and the envelopes of all."""
+        found = self.shown.get(task, [])
+        votes = [vote.envelope.document() for one in found for vote in one.votes]
+        tasks = [one.task.envelope.document() for one in found[:1]]
+        first = self.certificates.get(task) or (found[0].document if found else None)
+        envelopes: list[Any] = [*tasks, *votes]
+        return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
 
 
 def batch(feed: str, cursor: int, *found: Any) -> Document:
@@ -411,35 +414,56 @@ def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
     return cast.reveal(NET, task, member, commits, found)
 
 
-def certified(task: Task, label: str) -> Document:
+def certified(task: Task, label: str) -> Certificate:
     signers = committees(NET, task)[0][:2]
     votes = [revealed(task, member, label, signers) for member in signers]
-    return certificate.assemble(task, 0, votes, NET).document
+    return certificate.assemble(task, 0, votes, NET)
+
+
+def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
+    """A feed that gives one page after the other."""
+
+    def feed(request: Any) -> Document:
+        cursor = request["cursor"]
+        return (
+            batch("f", cursor + 1, *pages[cursor]) if cursor < len(pages) else nothing("f", cursor)
+        )
+
+    return feed
 
 
 def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
     async def test(bench: Bench) -> None:
         task, other = cast.task(NET), cast.task(NET, nonce=1)
-        feed = [task, other, *votes(other), *contradiction(task, "a", "b", "c")]
-        bench.feed = lambda request: (
-            batch("f", 9, *feed) if request["cursor"] < 9 else nothing("f", 9)
-        )
-        await bench.feeds.read_on(LIAR)
-        await bench.feeds.read_on(LIAR)
-        assert bench.sought == [task.id], "once: the peer does not know it, and brings nothing new"
-        bench.shown[task.id] = None
-        feed = [abstention(task)]
-        bench.feed = lambda request: (
-            batch("f", 12, *feed) if request["cursor"] < 12 else nothing("f", 12)
-        )
-        await bench.feeds.read_on(LIAR)
-        assert bench.sought == [task.id] * 2, "again: a vote came"
-        bench.feeds.leave(LIAR)
-        bench.shown[task.id] = certified(task, "c")
-        await bench.feeds.read_on(LIAR)
-        assert bench.sought == [task.id] * 3, "and again on a new connection"
-        assert bench.store.certificates(task.id) == [bench.shown[task.id]]
+        lies, found = contradiction(task, "a", "b", "c"), certified(task, "c")
+        bench.shown[task.id] = []
+        pages = [task, other, *contradiction(other, "a")], lies[:2], [abstention(task)], [lies[2]]
+        bench.feed = paged(*pages)
+        assert await bench.read()
+        assert bench.sought == [], "nobody contradicted itself yet"
+        for seen in ([task.id], [task.id], [task.id] * 2):
+            assert await bench.read()
+            assert bench.sought == seen, "once for a page with a reveal"
+        bench.shown[task.id] = [found]
+        bench.feed = paged(*pages, lies[:1])
+        assert await bench.read()
+        assert bench.store.certificates(task.id) == [found.document]
         assert bench.acted[-1] == Notify(task.id)
+        assert bench.store.cursor(LIAR) == ("f", 5)
+
+    on_bench(test)
+
+
+def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.coordinator.receive(task.envelope.encode())
+        lies = contradiction(task, "a", "b", "c", "d")
+        bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
+        bench.feed = paged(lies, lies)
+        await bench.feeds.read_on(LIAR)
+        assert len(bench.store.certificates(task.id)) == 2
+        assert bench.sought == [task.id]
 
     on_bench(test)
 
@@ -448,19 +472,21 @@ def abstention(task: Task) -> Any:
     return cast.abstain(NET, task, committees(NET, task)[0][1])
 
 
-def test_a_certificate_that_is_none_is_a_lie() -> None:
+@pytest.mark.parametrize("lie", ["forged", "of another task"])
+def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
     async def test(bench: Bench) -> None:
-        task = cast.task(NET)
-        bench.coordinator.receive(task.envelope.encode())
-        for vote in contradiction(task, "a", "b"):
-            bench.coordinator.receive(vote.envelope.encode())
-        good: Any = certified(task, "c")
-        bench.shown[task.id] = {**good, "attempt": 1}
-        for _ in range(2):
-            with pytest.raises(Misbehaved, match="certificate"):
-                await bench.feeds.read_on(LIAR)
-        assert bench.sought == [task.id] * 2
+        task, other = cast.task(NET), cast.task(NET, nonce=1)
+        for known in (task, other):
+            bench.coordinator.receive(known.envelope.encode())
+        bench.feed = paged(contradiction(task, "a", "b"))
+        good: Any = certified(task, "c").document
+        bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
+        bench.certificates[task.id] = bad[lie]
+        await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id]
         assert not bench.store.certificates(task.id)
+        assert not bench.store.certificates(other.id)
+        assert bench.store.cursor(LIAR) == ("f", 1), "what else it tells is of use"
 
     on_bench(test)
 
@@ -469,13 +495,30 @@ def test_a_busy_peer_is_asked_again_later() -> None:
     async def test(bench: Bench) -> None:
         task = cast.task(NET)
         bench.coordinator.receive(task.envelope.encode())
-        for vote in contradiction(task, "a", "b"):
-            bench.coordinator.receive(vote.envelope.encode())
-        bench.busy, bench.shown[task.id] = True, certified(task, "c")
-        with pytest.raises(Refused, match="busy"):
+        bench.feed = paged(contradiction(task, "a", "b"))
+        bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
+        with pytest.raises(ConnectionError, match=task.id):
             await bench.feeds.read_on(LIAR)
+        assert bench.store.cursor(LIAR) == ("", 0)
         bench.busy = False
         await bench.feeds.read_on(LIAR)
-        assert bench.store.certificates(task.id) == [bench.shown[task.id]]
+        assert len(bench.store.certificates(task.id)) == 1
+
+    on_bench(test)
+
+
+def test_questions_are_paced() -> None:
+    """An answer may be long, and full of signatures: nobody is to keep a node busy with them."""
+
+    async def test(bench: Bench) -> None:
+        tasks = [cast.task(NET, nonce=n) for n in range(20)]
+        for task in tasks:
+            bench.coordinator.receive(task.envelope.encode())
+            bench.shown[task.id] = []
+        bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
+        began = asyncio.get_running_loop().time()
+        await bench.feeds.read_on(LIAR)
+        assert len(bench.sought) == 20
+        assert asyncio.get_running_loop().time() - began >= 20 * PACE
 
     on_bench(test)

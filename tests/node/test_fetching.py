@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from node import requests
-from node.fetching import ANSWER_SECONDS, CHUNK, PACE, PATIENCE, Fetcher, Unavailable
+from node.fetching import ANSWER_SECONDS, CHUNK, PACE, PATIENCE, Fetcher, Unavailable, drawn
 from node.outputs import Blob
 from node.requests import Status, answer, read_document, refuse
 from node.transport.base import Stream
@@ -324,6 +324,55 @@ def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
             return [peer for peer, _ in servers.asked]
 
     assert virtual.run(main) == [0, 1, 1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "liar", [wrong_from_the_start, wrong_in_the_second_chunk, longer_by_its_word, nonsense]
+)
+def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -> None:
+    async def main() -> list[int]:
+        behaviours = [liar, honest]
+        async with Servers(behaviours).up() as servers:
+            await servers.fetch()
+            await servers.fetch()
+            behaviours[:] = [honest, unavailable]
+            for _ in range(2):
+                await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 1, 1, 1, 0, 0]
+
+
+def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
+    async def main() -> list[int]:
+        async with Servers([honest, honest]).up() as servers:
+            with pytest.raises(Unavailable):
+                await servers.fetch(Blob("0" * 64, BLOB.size, BLOB.chunks))
+            await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 0]
+
+
+def test_the_order_is_another_for_every_blob_and_asker() -> None:
+    peers = {cast.peer(index) for index in range(7)}
+    for drawn_by_one in (
+        [drawn(peers, ASKER, hashed(bytes((n,)))) for n in range(60)],
+        [drawn(peers, cast.peer(n), BLOB.sha256) for n in range(60)],
+    ):
+        assert {order[0] for order in drawn_by_one} == peers
+        assert all(set(order) == peers for order in drawn_by_one)
+    assert drawn(peers, ASKER, BLOB.sha256) == drawn(sorted(peers), ASKER, BLOB.sha256)
+
+
+def test_chunks_are_those_of_the_blob_and_asked_for_when_they_are_wanted() -> None:
+    async def main() -> None:
+        async with Servers([honest]).up() as servers:
+            chunks = servers.fetcher.chunks(BLOB, servers.peers)
+            assert servers.asked == []
+            assert [hashed(chunk) async for chunk in chunks] == list(BLOB.chunks)
+
+    virtual.run(main)
 
 
 def test_those_named_first_are_asked_before_others_though_they_were_slow() -> None:

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Container
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ EACH = {
     "reading": "peer_reads",
     "uploading": "peer_uploads",
     "asking": "peer_feeds",
+    "looking": "peer_reads",
 }
 
 
@@ -46,7 +48,7 @@ def test_a_task_of_nobody_served_is_counted() -> None:
     assert counts == {"tasks-unserved": 1}
 
 
-@pytest.mark.parametrize("kind", ["watching", "reading", "uploading", "asking"])
+@pytest.mark.parametrize("kind", EACH)
 def test_places_are_held_and_given_back(kind: str) -> None:
     counts: Counter[str] = Counter()
     place = getattr(gate(counts), kind)
@@ -62,13 +64,41 @@ def test_places_are_held_and_given_back(kind: str) -> None:
     assert counts == {"requests-refused": 1}
 
 
-@pytest.mark.parametrize("kind", ["watching", "reading", "uploading", "asking"])
+@pytest.mark.parametrize("kind", EACH)
 def test_all_together_have_so_many_places(kind: str) -> None:
     limits = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
     place = getattr(gate(Counter(), limits=limits), kind)
     with place("a"), pytest.raises(Busy), place("b"):
         pass
     with place("b"):
+        pass
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_strangers_that_take_all_places_keep_no_member_out(kind: str) -> None:
+    limits = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
+    place = getattr(gate(Counter(), limits=limits, members=("member",)), kind)
+    with place("stranger"), place("member"), place("member"), pytest.raises(Busy):
+        place("passer-by").__enter__()
+    with place("member"), place("stranger"):
+        pass
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_a_member_has_no_more_places_than_a_peer_may_hold(kind: str) -> None:
+    place = getattr(gate(Counter(), members=("member",)), kind)
+    with ExitStack() as held:
+        for _ in range(getattr(LIMITS, EACH[kind])):
+            held.enter_context(place("member"))
+        with pytest.raises(Busy), place("member"):
+            pass
+    with place("member"):
+        pass
+
+
+def test_looks_at_tasks_and_reads_of_blobs_take_no_places_of_each_other() -> None:
+    found = gate(Counter(), limits=Limits(peer_reads=1, max_reads=1))
+    with found.looking("a"), found.reading("a"):
         pass
 
 

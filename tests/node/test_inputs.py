@@ -5,9 +5,10 @@ import errno
 import hashlib
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from executor.errors import Abstained
 from node import inputs, requests
 from node.blobs import Blobs
-from node.fetching import PACE, PATIENCE
+from node.fetching import PACE, PATIENCE, drawn
 from node.inputs import Inputs
 from node.requests import Status, answer, read_document, refuse
 from node.transport.base import Stream
@@ -29,8 +30,10 @@ from tests.simulation import virtual
 NET = cast.piano_network(3)
 SONG = random.Random(5).randbytes(3_000_000)
 NAME = hashlib.sha256(SONG).hexdigest()
-MEMBERS = tuple(sorted(cast.peer(index) for index in range(3)))
-STRANGERS = tuple(sorted(cast.peer(index) for index in range(10, 14)))
+ME = cast.peer(1000)
+MEMBERS = tuple(drawn([cast.peer(index) for index in range(3)], ME, NAME))
+STRANGERS = tuple(drawn([cast.peer(index) for index in range(10, 14)], ME, NAME))
+SECONDS = 60  # half of the network's attempt
 
 
 @dataclass
@@ -41,7 +44,9 @@ class Bench:
     blobs: Blobs
     asked: list[str] = field(default_factory=list)
     has: set[str] = field(default_factory=set)
+
     trickles: set[str] = field(default_factory=set)
+    lies: set[str] = field(default_factory=set)
     pace: float = 1e9  # bytes a second from those who have it
 
     async def obtain(self, *songs: bytes) -> tuple[Path, ...]:
@@ -55,6 +60,9 @@ class Bench:
             for start in range(0, len(SONG), requests.PIECE):
                 await asyncio.sleep(29)  # never silent for half a minute
                 await stream.write(SONG[start : start + requests.PIECE])
+        elif peer in self.lies:
+            await answer(stream, {"size": len(SONG)})
+            await stream.write(bytes(len(SONG)))
         elif peer in self.has:
             await answer(stream, {"size": len(SONG)})
             for start in range(0, len(SONG), requests.PIECE):
@@ -71,10 +79,10 @@ def task(*songs: bytes) -> Task:
 
 
 @asynccontextmanager
-async def bench(folder: Path) -> AsyncIterator[Bench]:
+async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
-    transport, blobs = MemoryTransport(medium, cast.peer(1000)), Blobs(folder)
-    found = Bench(Inputs(transport, blobs, NET.roster), blobs)
+    transport, blobs = MemoryTransport(medium, ME), Blobs(folder, most)
+    found = Bench(Inputs(transport, blobs, NET), blobs)
     await transport.start(Recorder(), (), ())
     others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
     for other in others:
@@ -94,11 +102,13 @@ def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]
     return serve
 
 
-def on_bench(folder: Path, test: Callable[[Bench], Awaitable[None]]) -> float:
+def on_bench(
+    folder: Path, test: Callable[[Bench], Awaitable[None]], most: int | None = None
+) -> float:
     """The virtual seconds that a test takes."""
 
     async def main() -> float:
-        async with bench(folder) as found:
+        async with bench(folder, most) as found:
             began = asyncio.get_running_loop().time()
             await test(found)
             return asyncio.get_running_loop().time() - began
@@ -148,7 +158,7 @@ def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
         bench.trickles = {*MEMBERS, *STRANGERS}
         await missing(bench)
 
-    assert on_bench(tmp_path, test) == pytest.approx(inputs.SECONDS, abs=1)
+    assert on_bench(tmp_path, test) == pytest.approx(SECONDS, abs=1)
 
 
 def test_what_nobody_has_is_asked_for_again_while_it_may_be_on_its_way(tmp_path: Path) -> None:
@@ -191,7 +201,7 @@ def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> 
         bench.has, bench.pace = {MEMBERS[0]}, PACE / PATIENCE
         assert await bench.obtain(SONG)
 
-    assert on_bench(tmp_path, test) < inputs.SECONDS
+    assert on_bench(tmp_path, test) < SECONDS
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
@@ -200,7 +210,7 @@ def test_a_full_or_broken_disk_is_an_abstention(
 ) -> None:
     """And no reason to fetch the same again and again."""
 
-    def write(*_: object, **limits: object) -> str:
+    def fsync(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
     async def test(bench: Bench) -> None:
@@ -208,5 +218,47 @@ def test_a_full_or_broken_disk_is_an_abstention(
         await missing(bench)
         assert bench.asked == [MEMBERS[0]]
 
-    monkeypatch.setattr(Blobs, "write", write)
+    monkeypatch.setattr(os, "fsync", fsync)
     on_bench(tmp_path, test)
+
+
+def test_nobody_is_asked_for_what_has_no_room(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has = set(MEMBERS)
+        await missing(bench)
+        assert bench.asked == []
+
+    on_bench(tmp_path, test, most=len(SONG) - 1)
+
+
+def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
+    def wanted() -> frozenset[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def test(bench: Bench) -> None:
+        bench.inputs._blobs = Blobs(tmp_path, len(SONG), wanted=wanted)
+        bench.inputs._blobs.write([b"other"], size=5, limit=5)
+        await missing(bench)
+
+    on_bench(tmp_path, test)
+
+
+def test_a_member_that_lied_is_not_asked_first_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.lies, bench.has = {MEMBERS[0]}, {MEMBERS[2]}
+        await bench.obtain(SONG)
+        bench.blobs.delete(NAME)
+        await bench.obtain(SONG)
+        assert bench.asked == [*MEMBERS, *MEMBERS[1:]]
+
+    on_bench(tmp_path, test)
+
+
+def test_inputs_have_half_of_their_own_models_attempt(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        models = {cast.PIANO: replace(NET.models[cast.PIANO], attempt_seconds=40.0)}
+        bench.inputs._network = replace(NET, models=models)
+        bench.trickles = {*MEMBERS, *STRANGERS}
+        await missing(bench)
+
+    assert on_bench(tmp_path, test) == pytest.approx(20, abs=1)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from node import requests
+from node.fetching import drawn
 from node.relay import HOPELESS_SECONDS, SECONDS, Relay
 from node.requests import Status, answer, read_document, refuse
 from node.store import Store
@@ -52,12 +53,12 @@ def certify(store: Store) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def bench(me: str) -> AsyncIterator[Bench]:
+async def bench(me: str, most: int) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     store, blobs = Store(connection, NET.id), TwinBlobs()
     transport = MemoryTransport(medium, me)
-    relay = Relay(me, transport, store, blobs)  # type: ignore[arg-type]  # a twin
+    relay = Relay(me, transport, store, blobs, most)  # type: ignore[arg-type]  # a twin
     found = Bench(store, blobs, transport, relay, medium)
     await transport.start(Recorder(), (), ())
     servers = []
@@ -92,9 +93,13 @@ def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]
     return serve
 
 
-def on_bench(test: Callable[[Bench], Awaitable[None]], me: str = cast.peer(1000)) -> None:
+def on_bench(
+    test: Callable[[Bench], Awaitable[None]],
+    me: str = cast.peer(1000),
+    most: int = len(PAYLOAD),
+) -> None:
     async def main() -> None:
-        async with bench(me) as found:
+        async with bench(me, most) as found:
             await test(found)
 
     virtual.run(main)
@@ -108,6 +113,16 @@ def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
         assert await bench.relay.ensure(SHA256)
         assert len(bench.asked) == 1
         assert set(bench.asked) <= set(signers)
+
+    on_bench(test)
+
+
+def test_signers_are_asked_in_the_blobs_own_order() -> None:
+    async def test(bench: Bench) -> None:
+        signers, me = certify(bench.store), bench.transport.peer
+        bench.payload = None
+        assert not await bench.relay.ensure(SHA256)
+        assert bench.asked == drawn(signers, me, SHA256) != sorted(signers)
 
     on_bench(test)
 
@@ -220,7 +235,19 @@ def test_a_full_folder_is_no_fault() -> None:
         certify(bench.store)
         bench.blobs.full = True
         assert not await bench.relay.ensure(SHA256)
+        bench.blobs.full = False
         assert not await bench.relay.ensure(SHA256)
-        assert len(bench.asked) == 1
+        assert bench.asked == []  # what has no room is not fetched, nor tried again at once
+        await asyncio.sleep(HOPELESS_SECONDS)
+        assert await bench.relay.ensure(SHA256)
 
     on_bench(test)
+
+
+def test_nobody_is_asked_for_more_than_the_network_allows() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert not await bench.relay.ensure(SHA256)
+        assert bench.asked == []
+
+    on_bench(test, most=len(PAYLOAD) - 1)

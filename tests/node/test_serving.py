@@ -223,7 +223,7 @@ def test_task_with_its_certificate() -> None:
             vote = cast.reveal(NET, task, peer, commits)
             bench.coordinator.receive(vote.envelope.encode())
         found = await bench.ask("task", {"task": task.id})
-        assert found["state"] == "agreed"
+        assert (found["state"], found["attempt"]) == ("agreed", 0)
         assert found["certificate"] == bench.store.certificates(task.id)[0]
 
     on_bench(test)
@@ -717,6 +717,22 @@ def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Pa
     on_bench(test, folder=Blobs(tmp_path, sum(map(len, SONGS)) - 1))
 
 
+def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        task = arranged(SONGS[0])
+        request: Document = {"task": task.envelope.document(), "blobs": [len(SONGS[0])]}
+        for _ in range(Limits().peer_uploads):
+            stream = await bench.open("submit")
+            await write_frame(stream, canonical(request))
+        await asyncio.sleep(1)
+        with pytest.raises(Refused, match="too many requests"):
+            await hand_over(bench, task, SONGS[0])
+        plain = cast.task(PIANO)
+        assert (await hand_over(bench, plain))["task"] == plain.id
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
 def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
     """So no peer makes this node look for more blobs at a time than it may read."""
 
@@ -728,6 +744,40 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
         reasons = Counter(answer.reason for answer in answers if isinstance(answer, Refused))
         assert reasons["busy"] == 3
         assert len(bench.obtained) == most
+
+    on_bench(test)
+
+
+def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
+    async def test(bench: Bench) -> None:
+        task, most = bench.accept(), Limits().peer_reads
+        for vote in fat(task, 120):
+            bench.store.append(vote, 0.0)
+        for _ in range(most):
+            stream = await bench.open("task")
+            await write_frame(stream, canonical({"task": task.id}))
+            await stream.read_exactly(1)
+        refused = await bench.refused("task", {"task": task.id})
+        assert (refused.status, refused.reason) == (Status.BUSY, "busy")
+        await stream.reset()
+        await asyncio.sleep(1)
+        assert (await bench.ask("task", {"task": task.id}))["envelopes"]
+        assert bench.counts == {"requests-refused": 1}
+
+    on_bench(test)
+
+
+def test_what_is_stored_of_a_task_is_answered_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and writing a MiB of envelopes again takes thirty times as long."""
+
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        request = canonical({"task": task.id})
+        monkeypatch.setattr("node.serving.canonical", None)
+        monkeypatch.setattr("node.requests.canonical", None)
+        stream = await bench.open("task")
+        await write_frame(stream, request)
+        assert (await read_answer(stream, "task"))["envelopes"] == [task.envelope.document()]
 
     on_bench(test)
 
@@ -748,9 +798,11 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
     async def test(bench: Bench) -> None:
         await bench.ask("feed", {"feed": "", "cursor": 0, "limit": 1})
         await bench.refused("blob", {"sha256": "0" * 64, "offset": 0})
-        async with asking(bench.asker, SERVER, "watch", {"task": bench.accept().id}) as stream:
+        task: Document = {"task": bench.accept().id}
+        await bench.ask("task", task)
+        async with asking(bench.asker, SERVER, "watch", task) as stream:
             await stream.read_exactly(1)
-        assert held == ["the holder"] * 3
+        assert held == ["the holder"] * 4
 
     on_bench(test)
 

@@ -1,5 +1,6 @@
 """What was committed is there again, what was not is not, and foreign files are refused."""
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -304,6 +305,33 @@ def test_open_tasks_are_those_that_have_not_ended(path: Path) -> None:
     store.put_state(f"{0:064x}", State.AGREED, 3)
     assert f"{0:064x}" not in store.open_tasks()
     assert store.state(f"{0:064x}") == (State.AGREED, 3)
+    store.close()
+
+
+def test_the_inputs_of_open_tasks_are_wanted(path: Path) -> None:
+    store, net = open_store(path, NETWORK), cast.piano_network()
+    body = cast.task(net, kind="pop2piano").envelope.body
+    for number, state in enumerate(State):
+        args = cast.piano_args(b"all of them", bytes((number,)))
+        task = cast.signed(net, {**body, "args": args}, 1000)
+        assert isinstance(task, Task)
+        store.append(task, 0.0)
+        store.put_state(task.id, state, 0)
+    plain = cast.task(cast.network())
+    store.append(plain, 0.0)
+    store.put_state(plain.id, State.EXECUTING, 0)
+    open_ = [bytes((number,)) for number, state in enumerate(State) if not state.terminal]
+    named = {hashlib.sha256(song).hexdigest() for song in (b"all of them", *open_)}
+    assert store.wanted_blobs() == named
+    store.close()
+
+
+def test_every_output_of_this_nodes_own_is_known(path: Path, net: Network) -> None:
+    store, outcome = open_store(path, NETWORK), cast.outcome()
+    assert store.produced_blobs() == frozenset()
+    store.put_outcome("a", outcome, {}, 1.0)
+    store.put_outcome("b", {"error": "generation-rejected"}, {}, 1.0)
+    assert store.produced_blobs() == {blob.sha256 for blob in blobs_of(outcome)} != frozenset()
     store.close()
 
 

@@ -225,6 +225,26 @@ def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
     tracked(node, test=test)
 
 
+def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() -> None:
+    node = Scripted(**agreed(certify()))
+    show = node.task
+
+    async def task(request: Any, stream: Stream) -> None:
+        if now() < 40:
+            await refuse(stream, Status.BUSY, "busy", "many ask already")
+        else:
+            await show(request, stream)
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, certify())
+        assert 40 <= now() < 46, "it learns of the end all the same"
+        assert 20 < node.asked.count("task") < 32
+        assert 10 < node.asked.count("watch") < 16
+
+    node.task = task  # type: ignore[method-assign]
+    tracked(node, test=test)
+
+
 def test_an_abstention_is_a_ballot() -> None:
     vote = cast.abstain(NET, TASK, COMMITTEE[1], "out-of-memory")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from node.daemon import topics
 from node.feeds import BATCH, Batch
-from protocol import messages
-from protocol.canonical import Document
+from protocol import certificate, messages
+from protocol.certificate import Certificate
 from protocol.envelope import sign
 from protocol.messages import Task
 from tests import cast
@@ -224,17 +224,20 @@ class Arena:
             raise ConnectionError(f"{peer} answers that its store failed")
         return member.page(feed, cursor, BATCH)
 
-    def shown(self, asker: str, peer: str, task: str) -> Document | None:
+    def shown(self, asker: str, peer: str, task: str) -> tuple[Certificate, ...]:
         """Carry a request for a task. Raises ConnectionError; adversaries show nothing."""
         if not self.ether.connected(asker, peer):
             raise ConnectionError(f"{peer} cannot be reached")
         if peer in self.agents:
-            return None
+            return ()
         member = self.ether.places[peer].peer
         assert isinstance(member, Member)
         if member.disk == "broken":
             raise ConnectionError(f"{peer} answers that its store failed")
-        return member.shown(task)
+        found = tuple(certificate.verify(shown, self.network) for shown in member.shown(task))
+        if any(one.task.id != task for one in found):
+            raise Violation("I2", f"{member.index} shows a certificate of another task")
+        return found
 
     def note(self, who: object, what: str) -> None:
         """Write a line of the trace, if there is one."""

@@ -17,6 +17,7 @@ from node.serving import feed_page
 from node.store import Store
 from node.transport.base import Verdict
 from protocol.canonical import Document
+from protocol.certificate import Certificate
 from protocol.effects import State
 from protocol.errors import Rejected
 from protocol.messages import Abstention, Task
@@ -35,12 +36,12 @@ class DirectFeeds(Feeds):
     """Feed reading over no stream: the page comes straight from the other node."""
 
     fetch: Callable[[str, str, int], Batch]
-    show: Callable[[str, str], Document | None]
+    show: Callable[[str, str], tuple[Certificate, ...]]
 
-    async def _breathe(self) -> None:
+    async def _breathe(self, seconds: float = 0.0) -> None:
         pass
 
-    async def _fetch_certificate(self, peer: str, task: str) -> Document | None:
+    async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
         return self.show(peer, task)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
@@ -223,12 +224,12 @@ class Member:
     def _page_of(self, peer: str, feed: str, cursor: int) -> Batch:
         return self._arena.page(self.peer, peer, feed, cursor)
 
-    def shown(self, task: str) -> Document | None:
-        """Answer a request for a task as `node.serving` does: its first certificate, if any."""
+    def shown(self, task: str) -> list[Document]:
+        """What whoever asks for a task learns to be certified."""
         view = self.coordinator.view(task)
-        return view.certificates[0] if view is not None and view.certificates else None
+        return [] if view is None else view.certificates
 
-    def _shown_by(self, peer: str, task: str) -> Document | None:
+    def _shown_by(self, peer: str, task: str) -> tuple[Certificate, ...]:
         return self._arena.shown(self.peer, peer, task)
 
     def _poll(self, peer: str) -> None:

@@ -53,13 +53,23 @@ class Garbler(Agent):
             self.ground.say(self.peer, tasks if topic == votes else votes, payload)
 
 
+REPLAYS = 2_000  # payloads: two replayers that hear each other would go on for ever
+
+
 class Replayer(Agent):
     """Sends what others signed again: later, under another attempt, task or network.
 
     As a roster member, it also takes others' outcomes and salts for its own.
     """
 
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
+        self.left = REPLAYS
+
     def on_payload(self, topic: str, payload: bytes) -> None:
+        if not self.left:
+            return
+        self.left -= 1
         document = json.loads(payload)
         body: dict[str, Any] = document["body"]
         changes: list[dict[str, Any]] = [{"network": FOREIGN}]

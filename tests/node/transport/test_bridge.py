@@ -1,11 +1,15 @@
 import asyncio
+import gc
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 import trio
 
 from node.transport.bridge import Bridge
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -69,6 +73,60 @@ async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: B
         await task
     assert await asyncio.to_thread(disposed.wait, 5)
     assert found == ["a stream"]
+
+
+async def cancelled_at_the_answer(
+    bridge: Bridge, function: Callable[[], Awaitable[T]], unclaimed: Callable[[T], Awaitable[None]]
+) -> None:
+    """Call, and cancel when the answer is set, a turn of the loop before the caller hears of it."""
+    post = bridge.post
+
+    def post_and_cancel(then: Callable[..., object], *args: object) -> None:
+        def both() -> None:
+            then(*args)
+            task.cancel()
+
+        post(both)
+
+    bridge.post = post_and_cancel  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(bridge.call(function, unclaimed=unclaimed))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: Bridge) -> None:
+    found: list[str] = []
+    disposed = threading.Event()
+
+    async def finish() -> str:
+        await trio.lowlevel.checkpoint()
+        return "a stream"
+
+    async def dispose(result: str) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+        disposed.set()
+
+    await cancelled_at_the_answer(bridge, finish, dispose)
+    assert await asyncio.to_thread(disposed.wait, 5)
+    assert found == ["a stream"]
+
+
+async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: Bridge) -> None:
+    found: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise LookupError("over there")
+
+    async def dispose(result: None) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+
+    await cancelled_at_the_answer(bridge, fail, dispose)
+    await asyncio.to_thread(gc.collect)
+    assert found == []
 
 
 async def test_what_comes_in_time_is_the_callers(bridge: Bridge) -> None:
