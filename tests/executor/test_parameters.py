@@ -221,9 +221,12 @@ def test_precisions_and_quantisations_all_differ(run: Run) -> None:
         {"quantize_bits": 4},
         {"quantize_bits": 4, "dtype": "bfloat16"},
     ]
-    heard = [tuple(digests(run(**setting))) for setting in settings]
+    # The trained model is too sure of itself for small differences to change a token.
+    undecided = {"temperature": 8.0, "top_k": 0, "max_new_tokens": 200}
+    heard = [tuple(digests(run(generation=undecided, **setting))) for setting in settings]
     assert len({*heard}) == len(settings)
-    assert [tuple(digests(run(**setting))) for setting in reversed(settings)] == heard[::-1]
+    again = [tuple(digests(run(generation=undecided, **s))) for s in reversed(settings)]
+    assert again == heard[::-1]
 
 
 def test_a_model_that_four_bits_do_not_fit_is_an_outcome(
