@@ -97,7 +97,8 @@ class Scenario:
         hops = 2 if len(self.roles) <= CLOSE else 4  # to whomever the graph of gossip reaches
         spread = self.execution[1] - self.execution[0] + hops * self.link.delay[1]
         quiet = not self.troubles and not self.link.loss and not self.abstains
-        return quiet and spread < GRACE and not set(self.outsiders) & _MAKE_WORK
+        busy = len(self.submissions) > 1 or set(self.outsiders) & _MAKE_WORK  # executions wait
+        return quiet and spread < GRACE and not busy
 
     @property
     def troubled_until(self) -> float:
@@ -111,7 +112,7 @@ class Scenario:
         return frozenset(cast.peer(i) for i in range(len(self.roles)) if self.honest(i))
 
 
-_MAKE_WORK = {"flooder", "bad requester", "nonce grinder", "garbler"}  # executors are busy
+_MAKE_WORK = {"flooder", "bad requester", "nonce grinder", "garbler"}
 
 
 def draw(
