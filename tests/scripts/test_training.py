@@ -1,5 +1,7 @@
 """Training stops and goes on as if it had not stopped."""
 
+import argparse
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.embedded_model import codec, language, lessons, training, words
+from scripts.embedded_model import codec, language, lessons, train, training, words
 from scripts.embedded_model.captions import held_back
 from scripts.embedded_model.tokenizer import tokenizer
 from scripts.embedded_model.training import Course
@@ -40,6 +42,49 @@ def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     for name, parameter in whole.items():
         assert torch.equal(parameter, parts[name])
     assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["step"] == 30
+
+
+def test_the_first_mean_after_a_stop_is_of_the_steps_since(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned, _ = toy()
+    for until in (-1.0, math.inf):
+        course = Course(tmp_path, 20, 0.01, 0.5, until)
+        finished = training.train(learned, course, constant(learned), ("x",))
+        assert finished == (until > 0)
+    assert json.loads(capsys.readouterr().out)["x"] == 3.0
+
+
+def constant(learned: dict[str, torch.nn.Parameter]) -> Callable[[int], torch.Tensor]:
+    return lambda step: 3.0 + 0.0 * sum(parameter.sum() for parameter in learned.values())[None]
+
+
+def test_music_waits_for_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each step, through both stages, the weights are those of one run."""
+    monkeypatch.setattr(train, "WORD_STEPS", 2)
+    monkeypatch.setattr(words, "CAPTIONS", 4)
+    for name in ("OPENINGS", "SHORT", "LONG"):
+        monkeypatch.setattr(lessons, name, (2, 12))
+
+    def run(folder: Path, until: float) -> bool:
+        torch.manual_seed(0)
+        options = argparse.Namespace(seed=0, device="cpu")
+        return train.music(Course(folder, 2, 2e-3, 0.3, until), options)
+
+    last = tmp_path / "parts" / training.CHECKPOINT
+    assert not run(last.parent, -1.0)
+    assert not last.exists()
+    assert not run(last.parent, -1.0)
+    assert run(last.parent, -1.0)
+    assert run(tmp_path / "whole", math.inf)
+    for place in ("", training.WORDS):
+        whole, parts = (
+            torch.load(tmp_path / folder / place / training.CHECKPOINT, weights_only=True)
+            for folder in ("whole", "parts")
+        )
+        assert whole["step"] == parts["step"] == 2
+        for name, weights in whole["model"].items():
+            assert torch.equal(weights, parts["model"][name]), name
 
 
 def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
