@@ -3,9 +3,9 @@
 Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number: the same seed and number of steps give the same
-weights on the same hardware, however often it was stopped by --seconds in between. Another number
-of steps is another course: the rate falls at the end of each. So one that ended and goes on with
-more steps gives other weights than one that had as many from the begin.
+weights on the same hardware, however often --seconds stopped it in between. What comes first, the
+words, is learned to its end before the rest begins. Other --steps are another course: its rate
+falls elsewhere.
 """
 
 import argparse
@@ -59,7 +59,6 @@ def main() -> None:
 
 
 def music(course: Course, options: argparse.Namespace) -> bool:
-    """Train words, then music on what they mean; returns whether both had all their steps."""
     said = tokenizer()
     model = language.untrained(len(said), codec.configuration()).to(options.device)
     if not read(model, said, course, options):
@@ -79,7 +78,7 @@ def music(course: Course, options: argparse.Namespace) -> bool:
 
 
 def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> bool:
-    """Teach the text encoder, to the end or not; see `words`."""
+    """Teach the text encoder; see `words`."""
     head = torch.nn.Linear(language.WIDTH, words.CLASSES).to(options.device)
     learned = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
     learned |= {f"enc_to_dec_proj.{n}": p for n, p in model.enc_to_dec_proj.named_parameters()}

@@ -19,6 +19,7 @@ RISE: Final = 100  # steps until the rate is at its highest
 LEAST: Final = 0.02  # of the rate is left at the end
 # In a matrix's name: it is looked up rather than multiplied by, or stands next to the words.
 LOOKED_UP: Final = ("embed", "shared", "lm_head", "bias", "hearing")
+QUICKER: Final = 10.0  # times the rate of what is called quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Course:
     rate: float
     decay: float
     until: float  # by `time.monotonic`, when this run stops: a checkpoint is left for the next one
+    quick: str = ""  # a part of names: these learn faster, if any
 
     def rate_at(self, step: int) -> float:
         """Rises, stays, and falls to nearly nothing at the end."""
@@ -37,12 +39,18 @@ class Course:
         return self.rate * min(1.0, (step + 1) / RISE, max(LEAST, left))
 
 
-def optimizers(learned: Mapping[str, Any]) -> list[torch.optim.Optimizer]:
+def optimizers(learned: Mapping[str, Any], quick: str = "") -> list[torch.optim.Optimizer]:
     """Muon for matrices between what is looked up and what is said, AdamW for all else."""
 
     def matrix(name: str) -> bool:
         return learned[name].dim() == 2 and not any(part in name for part in LOOKED_UP)
 
+    def hurried(name: str) -> bool:
+        return bool(quick) and quick in name
+
+    others = [name for name in learned if not matrix(name)]
+    slow = {"params": [learned[name] for name in others if not hurried(name)]}
+    fast = {"params": [learned[name] for name in others if hurried(name)], "times": QUICKER}
     return [
         torch.optim.Muon(
             [learned[name] for name in learned if matrix(name)],
@@ -50,9 +58,7 @@ def optimizers(learned: Mapping[str, Any]) -> list[torch.optim.Optimizer]:
             adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(
-            [learned[name] for name in learned if not matrix(name)],
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
+            [slow, fast] if fast["params"] else [slow], betas=(0.9, 0.98), weight_decay=0.0
         ),
     ]
 
@@ -69,7 +75,7 @@ def train(
     `losses` gives a step's, one for each of `names`; `watch` what else is printed now and then.
     """
     course.folder.mkdir(parents=True, exist_ok=True)
-    used, last = optimizers(learned), course.folder / CHECKPOINT
+    used, last = optimizers(learned, course.quick), course.folder / CHECKPOINT
     first = resumed(last, learned, used) if last.exists() else 0
     began = saved = time.monotonic()
     found: list[torch.Tensor] = []  # since the last line
@@ -109,7 +115,7 @@ def advanced(
     torch.nn.utils.clip_grad_norm_(learned.values(), 1.0)
     for one in used:
         for group in one.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         one.step()
         one.zero_grad(set_to_none=True)
     return found.detach().cpu().float()
