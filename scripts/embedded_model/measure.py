@@ -1,6 +1,7 @@
 """Measure an embedded model on what it has not seen, through a node's own worker.
 
 Usage: scripts/embed measure {music,piano} [--count N] …
+       scripts/embed measure music --calibrate
 """
 
 import argparse
@@ -17,28 +18,34 @@ import soundfile
 import torch
 from transformers import EncodecModel
 
-from scripts.embedded_model import codec, covering, measuring, rendering, worker
+from executor.models import DEFAULTS, SHIPPED
+from scripts.embedded_model import calibrating, codec, covering, measuring, rendering, worker
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import SAMPLING_RATE
 
-SHIPPED = Path(__file__).resolve().parents[2] / "executor" / "shipped"
-MODELS = {"music": "helium/embedded-music", "piano": "helium/embedded-pop2piano"}
+MODELS = dict(zip(("music", "piano"), DEFAULTS, strict=True))
+COUNT = {"music": 100, "piano": 60}  # those of the cards
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--models", type=Path, default=SHIPPED, help="the folder of models")
-    parser.add_argument("--count", type=int, default=100, help="of captions, or songs")
+    parser.add_argument("--count", type=int, help="of captions (100), or songs (60)")
     parser.add_argument("--config", type=json.loads, default={}, help="generation_config to try")
     parser.add_argument("--only", action="store_true", help="what the model makes, nothing else")
+    parser.add_argument("--calibrate", action="store_true", help="what the thresholds should be")
     parser.add_argument("--sound", type=Path, help="keep the audio in this folder")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
+    options.count = options.count or COUNT[options.model]
     torch.set_num_threads(1)
+    if options.calibrate:
+        print(calibrating.report())
+        return
     made = EncodecModel(codec.configuration()).eval()
     codec.write(made)
     with worker.started(options.models, MODELS[options.model]) as node:

@@ -5,7 +5,7 @@ can be trusted; the codec's rendering of the same tokens; and what the model mak
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,21 +18,22 @@ from scripts.embedded_model.analysis import Found, Samples
 from scripts.embedded_model.brief import SPEEDS, Brief
 from scripts.embedded_model.captions import HELD_BACK_FORMS, caption, held_back
 from scripts.embedded_model.percussion import HOP
+from scripts.embedded_model.theory import NAMES
 
 SECONDS: Final = 8
 FRAMES: Final = 50 * SECONDS
 ATTRIBUTES: Final = {
-    "tempo (slow, medium, fast)": 1 / 3,
-    "mode (major, minor)": 1 / 2,
-    "brightness (bright, dark)": 1 / 2,
-    "drums (with, without)": 1 / 2,
-    "density (dense, sparse)": 1 / 2,
-    "tonic (twelve)": 1 / 12,
-}  # and what chance would reach
-# Set by the generator's own audio of pieces named "calibrate/…".
-BRIGHT: Final = 710.0  # Hz
+    "tempo": 3,
+    "mode": 2,
+    "brightness": 2,
+    "drums": 2,
+    "density": 2,
+    "tonic": 12,
+}  # and how many values each has
+# Set by the generator's own audio: `scripts/embed measure music --calibrate`.
+BRIGHT: Final = 712.0  # Hz
 DRUMMED: Final = 3.1
-DENSE: Final = 2.1  # onsets per second
+DENSE: Final = 2.36  # onsets per second
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Tally:
-    """Right answers and questions by attribute."""
+    """Right answers and questions by attribute and the value that was asked for."""
 
-    right: Counter[str] = field(default_factory=Counter)
-    asked: Counter[str] = field(default_factory=Counter)
+    right: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    asked: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     faults: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     count: int = 0
@@ -62,16 +63,30 @@ class Tally:
         self.count += 1
         for fault, there in faults(found).items():
             self.faults[fault] += there
-        for name, holds in verdicts(asked, found).items():
-            self.asked[name] += 1
-            self.right[name] += holds
+        for name, (value, holds) in verdicts(asked, found).items():
+            self.asked[name][value] += 1
+            self.right[name][value] += holds
             if not holds:
                 self.wrong.append(f"{asked.number} {name}: {asked.text}")
 
-    def share(self, name: str) -> str:
-        """How often an attribute was right, for a table."""
+    def share(self, name: str) -> float:
+        """How often an attribute was right; 0 if it was never asked for."""
+        return self.right[name].total() / max(1, self.asked[name].total())
+
+    def balanced(self, name: str) -> float:
+        """The mean of the shares by value: what always saying the commonest does not raise."""
+        asked, right = self.asked[name], self.right[name]
+        return sum(right[value] / asked[value] for value in asked) / max(1, len(asked))
+
+    def chance(self, name: str) -> float:
+        """The share of who draws a value, or always says the commonest, whichever is larger."""
         asked = self.asked[name]
-        return f"{self.right[name] / asked:.0%} of {asked}" if asked else "–"
+        return max(1 / ATTRIBUTES[name], max(asked.values(), default=0) / max(1, asked.total()))
+
+    def values(self, name: str) -> str:
+        """Right answers by value, for a table."""
+        asked, right = self.asked[name], self.right[name]
+        return ", ".join(f"{value} {right[value]} of {asked[value]}" for value in sorted(asked))
 
 
 def questions(count: int) -> list[Asked]:
@@ -87,20 +102,29 @@ def questions(count: int) -> list[Asked]:
     return found
 
 
-def verdicts(asked: Asked, found: Found) -> dict[str, bool]:
-    """For each attribute that the caption says: whether the audio has it."""
-    brief, said = asked.brief, asked.said
-    names = list(ATTRIBUTES)
+def verdicts(asked: Asked, found: Found) -> dict[str, tuple[str, bool]]:
+    """For each attribute that the caption says: the value, and whether the audio has it."""
+    brief = asked.brief
     speed = next(name for name, frames in SPEEDS.items() if found.frames in frames)
-    held = {
-        names[0]: ("speed", speed == brief.speed),
-        names[1]: ("mode", found.mode == brief.mode),
-        names[2]: ("bright", (found.centroid > BRIGHT) == brief.bright),
-        names[3]: ("kit", (found.drums > DRUMMED) == bool(brief.groove)),
-        names[4]: ("density", (found.onsets > DENSE) == (brief.density == "dense")),
-        names[5]: ("key", found.tonic == brief.tonic),
+    compared = {
+        "tempo": ("speed", brief.speed, speed),
+        "mode": ("mode", brief.mode, found.mode),
+        "brightness": ("bright", *named(("dark", "bright"), brief.bright, found.centroid > BRIGHT)),
+        "drums": ("kit", *named(("without", "with"), bool(brief.groove), found.drums > DRUMMED)),
+        "density": (
+            "density", brief.density, ("sparse", "dense")[found.onsets > DENSE],
+        ),
+        "tonic": ("key", NAMES[brief.tonic], NAMES[found.tonic]),
+    }  # fmt: skip
+    return {
+        name: (due, due == heard)
+        for name, (attribute, due, heard) in compared.items()
+        if attribute in asked.said
     }
-    return {name: holds for name, (attribute, holds) in held.items() if attribute in said}
+
+
+def named(values: tuple[str, str], *places: bool) -> tuple[str, ...]:
+    return tuple(values[place] for place in places)
 
 
 def faults(found: Found) -> dict[str, bool]:
@@ -131,19 +155,21 @@ def distance(one: Samples, other: Samples) -> float:
 
 
 def table(tallies: Sequence[tuple[str, Tally]]) -> str:
-    """The figures in Markdown, a column for each thing judged."""
-    heads = [title for title, _ in tallies]
+    """The figures in Markdown, a column for each thing judged: shares, balanced in brackets."""
+    heads, last = [title for title, _ in tallies], tallies[-1][1]
     lines = [
         f"| attribute | chance | {' | '.join(heads)} |",
         f"|---|---|{'---|' * len(heads)}",
     ]
-    for name, chance in ATTRIBUTES.items():
-        shares = " | ".join(found.share(name) for _, found in tallies)
-        lines.append(f"| {name} | {chance:.0%} | {shares} |")
+    for name in ATTRIBUTES:
+        shares = " | ".join(f"{t.share(name):.0%} ({t.balanced(name):.0%})" for _, t in tallies)
+        asked = last.asked[name].total()
+        lines.append(f"| {name} (of {asked}) | {last.chance(name):.0%} | {shares} |")
     for fault in ("silent", "clipped", "clicks"):
         counts = " | ".join(f"{found.faults[fault]} of {found.count}" for _, found in tallies)
         lines.append(f"| {fault} | | {counts} |")
-    return "\n".join(lines)
+    lines += ["", f"| {heads[-1]}, by what was asked for | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {last.values(name)} |" for name in ATTRIBUTES)])
 
 
 def judged(asked: Sequence[Asked], make: Callable[[Asked], Samples]) -> Tally:

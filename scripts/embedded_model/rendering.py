@@ -1,7 +1,7 @@
 """The generator's own audio: each score played by additive synthesis, with a little reverb.
 
 It knows nothing of tokens or frames' pieces: it is what the codec is compared with, what the
-signal analysis is calibrated on, and what Pop2Piano listens to.
+signal analysis is calibrated on, and what plays some of the songs that Pop2Piano learns from.
 """
 
 import math

@@ -10,10 +10,10 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from executor.models import DEFAULTS, SHIPPED
 from scripts.embedded_model import shipping
 
-SHIPPED = Path(__file__).resolve().parents[2] / "executor" / "shipped" / "helium"
-FOLDERS = {"music": SHIPPED / "embedded-music", "piano": SHIPPED / "embedded-pop2piano"}
+FOLDERS = {model: SHIPPED / name for model, name in zip(("music", "piano"), DEFAULTS, strict=True)}
 
 
 def main() -> None:

@@ -3,12 +3,16 @@
 Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number: the same seed and number of steps give the same
-weights on the same hardware, however often it was stopped in between.
+weights on the same hardware, however often --seconds stopped it in between. What comes first, the
+words, is learned to its end before the rest begins. Other --steps are another course: its rate
+falls elsewhere.
 """
 
 import argparse
 import math
 import os
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,16 +50,19 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     steps = options.steps or STEPS[options.model]
-    course = Course(options.folder, steps, options.rate, DECAY[options.model], options.seconds)
+    until = time.monotonic() + options.seconds
+    course = Course(options.folder, steps, options.rate, DECAY[options.model], until)
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    {"music": music, "piano": piano}[options.model](course, options)
+    if not {"music": music, "piano": piano}[options.model](course, options):
+        sys.exit("stopped by --seconds: the same command goes on from here")
 
 
-def music(course: Course, options: argparse.Namespace) -> None:
+def music(course: Course, options: argparse.Namespace) -> bool:
     said = tokenizer()
     model = language.untrained(len(said), codec.configuration()).to(options.device)
-    read(model, said, course, options)
+    if not read(model, said, course, options):
+        return False
     model.audio_encoder.requires_grad_(False)
     # What is learned of words stays: the decoder's gradients would be mostly noise to it.
     model.text_encoder.requires_grad_(False)
@@ -67,10 +74,10 @@ def music(course: Course, options: argparse.Namespace) -> None:
         given = lessons.lesson(said, options.seed, step, longer=longer)
         return lessons.loss(model, given, options.device)
 
-    train(learned, course, losses, BOOKS)
+    return train(learned, course, losses, BOOKS)
 
 
-def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> None:
+def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> bool:
     """Teach the text encoder; see `words`."""
     head = torch.nn.Linear(language.WIDTH, words.CLASSES).to(options.device)
     learned = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
@@ -81,10 +88,10 @@ def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> 
         return words.losses(model, head, said, words.briefs(options.seed, step), options.device)
 
     first = replace(course, folder=course.folder / WORDS, steps=WORD_STEPS)
-    train(learned, first, losses, tuple(words.VALUES))
+    return train(learned, first, losses, tuple(words.VALUES))
 
 
-def piano(course: Course, options: argparse.Namespace) -> None:
+def piano(course: Course, options: argparse.Namespace) -> bool:
     model = cover.untrained()
     songs = Songs(course.folder / "songs", options.seed, options.songs)
 
@@ -93,7 +100,7 @@ def piano(course: Course, options: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             return cover.loss(model, *drawn)[None]
 
-    train(dict(model.named_parameters()), course, losses, ("notes",))
+    return train(dict(model.named_parameters()), course, losses, ("notes",))
 
 
 if __name__ == "__main__":

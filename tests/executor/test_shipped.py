@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from executor.models import EMBEDDED, SHIPPED
-from scripts.embedded_model import codec, language
+from scripts.embedded_model import codec, cover, language
+from scripts.embedded_model.shipping import WEIGHTS
 from scripts.embedded_model.tokenizer import tokenizer
 
 FOLDER = SHIPPED / EMBEDDED
+PIANO = SHIPPED / "helium/embedded-pop2piano"
 FOLDERS = sorted(path.parent for path in SHIPPED.glob("*/*/config.json"))
 
 
@@ -22,7 +25,7 @@ def read(name: str) -> dict[str, object]:
 def test_they_are_small() -> None:
     sizes = {folder.name: (folder / "model.safetensors").stat().st_size for folder in FOLDERS}
     assert sum(sizes.values()) < 24_000_000
-    assert sizes.get("embedded-pop2piano", 0) < 8_000_000
+    assert sizes["embedded-pop2piano"] < 8_000_000
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -65,3 +68,17 @@ def test_its_tokenizer_is_the_scripts(tmp_path: Path) -> None:
     tokenizer().save_pretrained(tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (FOLDER / path.name).read_bytes(), path.name
+
+
+def test_the_pianos_files_are_the_scripts(tmp_path: Path) -> None:
+    """All but its weights and its card; of the weights, names and shapes."""
+    cover.save(cover.untrained(), tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made | {"README.md"} == {path.name for path in PIANO.iterdir()}
+    for name in made - {WEIGHTS}:
+        assert (tmp_path / name).read_bytes() == (PIANO / name).read_bytes(), name
+    assert shapes(tmp_path / WEIGHTS) == shapes(PIANO / WEIGHTS)
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in load_file(path).items()}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scripts.embedded_model import analysis, captions, measuring, notation, rendering
+from scripts.embedded_model import analysis, calibrating, captions, measuring, notation, rendering
 from scripts.embedded_model.analysis import Samples
 from tests.scripts.conftest import Play
 
@@ -16,8 +16,9 @@ def sung(frequency: float, seconds: float = 4.0) -> Samples:
 
 def test_it_knows_the_generators_own_audio() -> None:
     tally = measuring.judged(measuring.questions(24), lambda asked: rendering.play(asked.codes))
-    for name, chance in measuring.ATTRIBUTES.items():
-        assert tally.right[name] >= 0.75 * tally.asked[name] > chance, name
+    for name in measuring.ATTRIBUTES:
+        assert tally.share(name) >= max(0.75, tally.chance(name)), name
+        assert tally.balanced(name) > 0.7, name
     assert not sum(tally.faults.values())
 
 
@@ -29,12 +30,21 @@ def test_the_codec_sounds_like_the_generator(play: Play) -> None:
 
 
 def test_faults_are_found() -> None:
-    clicking = sung(440)
-    clicking[SECOND] = -0.9
     for audio, fault in ((np.zeros(SECOND), "silent"), (4 * sung(440), "clipped")):
         assert measuring.faults(analysis.analyse(audio))[fault]
-    assert measuring.faults(analysis.analyse(clicking))["clicks"]
     assert not any(measuring.faults(analysis.analyse(sung(440))).values())
+
+
+def test_clicks_are_steps_that_stand_alone() -> None:
+    quiet = sung(440) / 3
+    click, edge, drum = quiet.copy(), quiet.copy(), quiet.copy()
+    click[SECOND] += 0.5
+    edge[SECOND:] += 0.5
+    drum[SECOND : SECOND + 800] += np.random.default_rng(0).uniform(-0.5, 0.5, 800)
+    assert analysis.jump(quiet) < 0.05
+    assert min(analysis.jump(click), analysis.jump(edge)) > 0.4 > analysis.JUMP
+    assert np.abs(np.diff(drum)).max() > 0.5
+    assert analysis.jump(drum) < analysis.JUMP
 
 
 @pytest.mark.parametrize("frames", [5, 7, 8, 11])
@@ -55,5 +65,27 @@ def test_a_wrong_answer_counts() -> None:
     asked = measuring.questions(12)
     tally = measuring.judged(asked, lambda one: rendering.play(notation.piece("other", 400)[2]))
     assert tally.count == 12
-    assert len(tally.wrong) == sum(tally.asked.values()) - sum(tally.right.values()) > 0
-    assert "| 12 |" not in measuring.table([("model", tally)])
+    asked_for, right = (
+        sum(by_value.total() for by_value in found.values()) for found in (tally.asked, tally.right)
+    )
+    assert len(tally.wrong) == asked_for - right > 0
+
+
+def test_always_saying_the_commonest_is_chance() -> None:
+    tally = measuring.Tally()
+    for value, asked, right in (("fast", 6, 6), ("medium", 3, 0), ("slow", 1, 0)):
+        tally.asked["tempo"][value], tally.right["tempo"][value] = asked, right
+    assert tally.share("tempo") == tally.chance("tempo") == pytest.approx(0.6)
+    assert tally.balanced("tempo") == pytest.approx(1 / 3)
+    assert tally.chance("mode") == 0.5
+    shown = measuring.table([("model", tally)])
+    assert "| tempo (of 10) | 60% | 60% (33%) |" in shown
+    assert "| tempo | fast 6 of 6, medium 0 of 3, slow 0 of 1 |" in shown
+
+
+def test_thresholds_are_where_most_are_told_right() -> None:
+    told = [(1.0, False), (2.0, True), (4.0, False), (9.0, True), (16.0, True)]
+    assert calibrating.best(told) == pytest.approx(72**0.25)
+    assert calibrating.right(told, 3.0) == 0.6
+    lines = calibrating.report(10).splitlines()
+    assert [line.split()[0] for line in lines] == ["BRIGHT", "DRUMMED", "DENSE", "jumps"]

@@ -1,5 +1,7 @@
 """Training stops and goes on as if it had not stopped."""
 
+import argparse
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.embedded_model import codec, language, lessons, training, words
+from scripts.embedded_model import codec, language, lessons, train, training, words
 from scripts.embedded_model.captions import held_back
 from scripts.embedded_model.tokenizer import tokenizer
 from scripts.embedded_model.training import Course
@@ -34,9 +36,12 @@ def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]
 def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     whole, losses = toy()
     training.train(whole, Course(tmp_path / "a", 30, 0.01, 0.5, math.inf), losses, ("x", "y"))
+    over = []
     for _ in range(31):  # each run stops after its first step
         parts, losses = toy()
-        training.train(parts, Course(tmp_path / "b", 30, 0.01, 0.5, -1.0), losses, ("x", "y"))
+        course = Course(tmp_path / "b", 30, 0.01, 0.5, -1.0)
+        over.append(training.train(parts, course, losses, ("x", "y")))
+    assert over == [False] * 29 + [True] * 2
     for name, parameter in whole.items():
         assert torch.equal(parameter, parts[name])
     assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["step"] == 30
@@ -48,6 +53,34 @@ def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training.train(learned, Course(tmp_path, 60, 0.3, 0.5, math.inf), losses, ("x", "y"))
     assert losses(99).mean() < before / 2
     assert '"step": 60' in capsys.readouterr().out
+
+
+def test_a_line_is_the_mean_of_the_steps_since_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned, losses = toy()
+    due = losses(0)
+
+    def same(_: int) -> torch.Tensor:
+        return losses(0) * 0 + due.detach()
+
+    for _ in range(training.PRINT_EVERY):
+        training.train(learned, Course(tmp_path, 20, 0.01, 0.5, -1.0), same, ("x", "y"), watch)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["x"], shown["y"]) == tuple(round(loss, 4) for loss in due.tolist())
+    assert shown["seen"] == 0.25
+
+
+def watch() -> dict[str, float]:
+    return {"seen": 0.25}
+
+
+def test_what_is_quick_learns_at_ten_times_the_rate() -> None:
+    learned, losses = toy()
+    before = learned["line.bias"].detach().clone()
+    used = training.optimizers(learned, "line.bias")
+    training.advanced(learned, used, 1e-3, losses, 0)
+    assert torch.allclose((learned["line.bias"] - before).abs()[:2], torch.tensor(1e-2), rtol=1e-3)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -112,3 +145,31 @@ def test_lessons_are_drawn_from_their_step() -> None:
     assert torch.equal(one.text, same.text)
     assert not torch.equal(one.columns, next_one.columns)
     assert not torch.equal(lessons.lesson(said, 1, 5, longer=False).columns, one.columns)
+
+
+def test_music_waits_for_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each step, through both stages, the weights are those of one run."""
+    monkeypatch.setattr(train, "WORD_STEPS", 2)
+    monkeypatch.setattr(words, "CAPTIONS", 4)
+    for name in ("OPENINGS", "SHORT", "LONG"):
+        monkeypatch.setattr(lessons, name, (2, 12))
+
+    def run(folder: Path, until: float) -> bool:
+        torch.manual_seed(0)
+        options = argparse.Namespace(seed=0, device="cpu")
+        return train.music(Course(folder, 2, 2e-3, 0.3, until), options)
+
+    last = tmp_path / "parts" / training.CHECKPOINT
+    assert not run(last.parent, -1.0)
+    assert not last.exists()
+    assert not run(last.parent, -1.0)
+    assert run(last.parent, -1.0)
+    assert run(tmp_path / "whole", math.inf)
+    for place in ("", training.WORDS):
+        whole, parts = (
+            torch.load(tmp_path / folder / place / training.CHECKPOINT, weights_only=True)
+            for folder in ("whole", "parts")
+        )
+        assert whole["step"] == parts["step"] == 2
+        for name, weights in whole["model"].items():
+            assert torch.equal(weights, parts["model"][name]), name
