@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from node.limits import REMEMBERED, Buckets
+from node.limits import Buckets, remember
 from protocol.messages import Task
 
 HOUR = 3600.0  # seconds
@@ -43,7 +43,5 @@ class Admission:
         if seconds:
             detail = f"{self._an_hour} tasks an hour are taken; try again in {math.ceil(seconds)} s"
             return Unserved("over-quota", detail, seconds)
-        self._served[task.id] = None
-        if len(self._served) > REMEMBERED:
-            del self._served[next(iter(self._served))]
+        remember(self._served, task.id, None)
         return None

@@ -149,6 +149,14 @@ class Blobs:
                 for draft in drafts:
                     draft.drop()
 
+    async def keep(
+        self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
+    ) -> None:
+        """Receive one blob, and keep it."""
+        draft = await self.receive(chunks, size=size, limit=limit, sha256=sha256)
+        with self.keeping([draft]):
+            pass
+
     def _name(self, draft: Draft) -> None:
         with self._lock:
             draft.rename(self.path(draft.sha256), known=self.has(draft.sha256))

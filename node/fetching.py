@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
 import structlog
 
-from node.limits import REMEMBERED
+from node.limits import remember
 from node.outputs import Blob
 from node.requests import Misbehaved, Refused, asking, read_answer
 from node.transport.base import Transport
@@ -61,11 +61,11 @@ class Fetcher:
                     await self._from_peer(peer, progress, min(scale, most))
                 except TimeoutError:
                     slow.append(peer)
-                    self._note(peer)
+                    remember(self._failed, peer, None)
                     progress.failed(peer, "too slow")
                 except Misbehaved as error:
                     progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
-                    self._note(peer)
+                    remember(self._failed, peer, None)
                 except (Refused, ConnectionError) as error:
                     progress.failed(peer, str(error))
                 else:
@@ -107,12 +107,6 @@ class Fetcher:
                     more = min(CHUNK, size - progress.done)
                     limit.reschedule(due(progress.done - before + more))
                     progress.add(await stream.read_exactly(more))
-
-    def _note(self, peer: str) -> None:
-        self._failed.pop(peer, None)
-        self._failed[peer] = None
-        if len(self._failed) > REMEMBERED:
-            del self._failed[next(iter(self._failed))]
 
 
 class _Progress:

@@ -84,9 +84,7 @@ class Inputs:
             Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
         )
         try:
-            draft = await self._blobs.receive(chunks, size=size, limit=size, sha256=sha256)
-            with self._blobs.keeping([draft]):
-                pass
+            await self._blobs.keep(chunks, size=size, limit=size, sha256=sha256)
         except Unavailable as unavailable:
             log.info("input not to be had", sha256=sha256, detail=str(unavailable))
             return False

@@ -7,6 +7,10 @@ time is counted, under a name of its own, for the operator to see.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
 
@@ -48,6 +52,14 @@ class Limits:
         return max(1, self.max_connections // 2)
 
 
+def remember(kept: dict[K, V], key: K, value: V) -> None:
+    """Keep a value as the newest; of more than `REMEMBERED`, the oldest is forgotten."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > REMEMBERED:
+        del kept[next(iter(kept))]
+
+
 class Buckets:
     """A token bucket for each key; keys that were not seen for long have a full one.
 
@@ -75,11 +87,9 @@ class Buckets:
 
     def _level(self, key: str) -> float:
         now = self._now()
-        level, since = self._kept.pop(key, (self._most, now))
+        level, since = self._kept.get(key, (self._most, now))
         level = min(self._most, level + (now - since) * self._rate)
-        self._kept[key] = (level, now)
-        if len(self._kept) > REMEMBERED:
-            del self._kept[next(iter(self._kept))]  # the one used longest ago
+        remember(self._kept, key, (level, now))
         return level
 
     def _keep(self, key: str, level: float) -> None:

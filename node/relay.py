@@ -10,7 +10,7 @@ import structlog
 
 from node.blobs import Blobs
 from node.fetching import Fetcher, Unavailable, drawn
-from node.limits import REMEMBERED
+from node.limits import remember
 from node.outputs import Blob
 from node.store import Store
 from node.transport.base import Transport
@@ -64,17 +64,10 @@ class Relay:
         chunks = self._fetcher.chunks(blob, drawn(peers, self._me, blob.sha256))
         try:
             async with asyncio.timeout(SECONDS):
-                draft = await self._blobs.receive(
-                    chunks, size=size, limit=self._most, sha256=blob.sha256
-                )
-            with self._blobs.keeping([draft]):
-                pass
+                await self._blobs.keep(chunks, size=size, limit=self._most, sha256=blob.sha256)
         except (Unavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
-            self._failed.pop(blob.sha256, None)
             until = asyncio.get_running_loop().time() + HOPELESS_SECONDS
-            self._failed[blob.sha256] = (until, peers)
-            if len(self._failed) > REMEMBERED:
-                del self._failed[next(iter(self._failed))]
+            remember(self._failed, blob.sha256, (until, peers))
             return False
         return True

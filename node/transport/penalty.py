@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from node.limits import REMEMBERED, Limits
+from node.limits import Limits, remember
 
 FORGIVEN_PER_SECOND = 0.1  # points; a peer of another version gets some patience
 
@@ -31,16 +31,14 @@ class Penalties:
     def punish(self, peer: str, points: float = 1.0) -> bool:
         """Add points; return whether the peer is banned now."""
         now = self.now()
-        old = self._records.pop(peer, _Record(0.0, now))
+        old = self._records.get(peer, _Record(0.0, now))
         points += max(0.0, old.points - (now - old.since) * FORGIVEN_PER_SECOND)
         banned = points + self.burdens.get(peer, 0.0) >= self.limits.ban_points
         until = now + self.limits.ban_seconds if banned else old.banned_until
-        self._records[peer] = _Record(0.0 if banned else points, now, until)
-        if len(self._records) > REMEMBERED:
-            del self._records[next(iter(self._records))]  # the one punished longest ago
+        remember(self._records, peer, _Record(0.0 if banned else points, now, until))
         return until > now
 
     def banned(self, peer: str) -> bool:
         """Return whether nothing is to be had with `peer` for now."""
-        standing = self._records.get(peer)
-        return standing is not None and standing.banned_until > self.now()
+        record = self._records.get(peer)
+        return record is not None and record.banned_until > self.now()

@@ -18,12 +18,12 @@ import soundfile
 import torch
 from transformers import EncodecModel
 
-from executor.models import DEFAULTS, SHIPPED
+from executor.models import SHIPPED
 from scripts.embedded_model import calibrating, codec, covering, measuring, rendering, worker
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import SAMPLING_RATE
+from scripts.embedded_model.shipping import MODELS
 
-MODELS = dict(zip(("music", "piano"), DEFAULTS, strict=True))
 COUNT = {"music": 100, "piano": 60}  # those of the cards
 
 

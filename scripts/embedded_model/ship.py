@@ -10,17 +10,16 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from executor.models import DEFAULTS, SHIPPED
+from executor.models import SHIPPED
 from scripts.embedded_model import shipping
-
-FOLDERS = {model: SHIPPED / name for model, name in zip(("music", "piano"), DEFAULTS, strict=True)}
+from scripts.embedded_model.shipping import MODELS
 
 
 def main() -> None:
-    if len(sys.argv) not in (3, 4) or sys.argv[1] not in FOLDERS:
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in MODELS:
         sys.exit(__doc__)
     model, checkpoint = sys.argv[1], Path(sys.argv[2])
-    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else FOLDERS[model]
+    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else SHIPPED / MODELS[model]
     {"music": shipping.music, "piano": shipping.piano}[model](checkpoint, folder)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>9}  {path.name}")

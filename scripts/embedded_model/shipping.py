@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EncodecFeatureExtractor
 
+from executor.models import DEFAULTS
 from scripts.embedded_model import codec, cover, language
 from scripts.embedded_model.percussion import SAMPLING_RATE
 from scripts.embedded_model.tokenizer import tokenizer
@@ -17,6 +18,7 @@ from scripts.embedded_model.words import HEAD
 # the LSTM's biases, which cancel against the codec's own.
 EXACT: Final = ("original0", "bias")
 WEIGHTS: Final = "model.safetensors"
+MODELS: Final = dict(zip(("music", "piano"), DEFAULTS, strict=True))
 
 
 def music(checkpoint: Path, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node import admission
+from node import limits
 from node.admission import Admission, Unserved
 from protocol.messages import Task
 from tests import cast
@@ -55,7 +55,7 @@ def test_a_task_counts_once_however_often_it_comes() -> None:
 
 
 def test_only_so_many_decisions_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "REMEMBERED", 2)
+    monkeypatch.setattr(limits, "REMEMBERED", 2)
     decided = Admission(frozenset(), 0, Clock())
     for number in range(5):
         decided.decide(task(number))

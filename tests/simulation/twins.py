@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from executor.errors import Abstained
 from executor.jobs import Execution, Job
-from node.blobs import BlobRefusedError, NoRoomError
+from node.blobs import BlobRefusedError, Blobs, NoRoomError
 from node.execution import Readiness
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
@@ -110,6 +110,8 @@ class TwinBlobs:
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise BlobRefusedError("the hash is another")
         return TwinDraft(payload)
+
+    keep = Blobs.keep  # what it calls is here
 
     @contextmanager
     def keeping(self, drafts: Sequence[TwinDraft]) -> Iterator[None]:
