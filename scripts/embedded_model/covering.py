@@ -56,7 +56,7 @@ def onsets(codes: notation.Codes, composer: str) -> list[Onset]:
     beat = notation.decode(codes)[0]
     ticks = [frame for frame, token in enumerate(beat) if type(token).__name__ == "Tick"]
     grid = piano.Grid(0.0, 2.0 * (ticks[1] - ticks[0]))
-    strokes = piano.on_grid(piano.part(codes, composer), grid)
+    strokes = piano.on_grid(piano.parts(codes)[composer], grid)
     return [(step * grid.step * HOP / SAMPLING_RATE, pitch) for step, pitch in sorted(strokes)]
 
 

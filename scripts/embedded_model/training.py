@@ -10,13 +10,16 @@ from typing import Any, Final
 import torch
 
 CHECKPOINT: Final = "checkpoint.pt"
-WORDS: Final = "words"  # the folder of what is learned first
-SAVE_EVERY: Final = 180.0  # seconds
+WORDS: Final = "words"  # the folder of what is learned first, of music
+HEARING: Final = "hearing"  # and of covers
+SAVE_EVERY: Final = 120.0  # seconds
 PRINT_EVERY: Final = 20  # steps
+WATCH_EVERY: Final = 200  # steps
 RISE: Final = 100  # steps until the rate is at its highest
 LEAST: Final = 0.02  # of the rate is left at the end
 # In a matrix's name: it is looked up rather than multiplied by, or stands next to the words.
-LOOKED_UP: Final = ("embed", "shared", "lm_head", "bias")
+LOOKED_UP: Final = ("embed", "shared", "lm_head", "bias", "hearing")
+QUICKER: Final = 10.0  # times the rate of what is called quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Course:
     steps: int
     rate: float
     decay: float
-    seconds: float  # of this run: a checkpoint is left for the next one
+    until: float  # by `time.monotonic`, when this run stops: a checkpoint is left for the next one
+    quick: str = ""  # a part of names: these learn faster, if any
 
     def rate_at(self, step: int) -> float:
         """Rises, stays, and falls to nearly nothing at the end."""
@@ -35,12 +39,18 @@ class Course:
         return self.rate * min(1.0, (step + 1) / RISE, max(LEAST, left))
 
 
-def optimizers(learned: Mapping[str, Any]) -> list[torch.optim.Optimizer]:
+def optimizers(learned: Mapping[str, Any], quick: str = "") -> list[torch.optim.Optimizer]:
     """Muon for matrices between what is looked up and what is said, AdamW for all else."""
 
     def matrix(name: str) -> bool:
         return learned[name].dim() == 2 and not any(part in name for part in LOOKED_UP)
 
+    def hurried(name: str) -> bool:
+        return bool(quick) and quick in name
+
+    others = [name for name in learned if not matrix(name)]
+    slow = {"params": [learned[name] for name in others if not hurried(name)]}
+    fast = {"params": [learned[name] for name in others if hurried(name)], "times": QUICKER}
     return [
         torch.optim.Muon(
             [learned[name] for name in learned if matrix(name)],
@@ -48,9 +58,7 @@ def optimizers(learned: Mapping[str, Any]) -> list[torch.optim.Optimizer]:
             adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(
-            [learned[name] for name in learned if not matrix(name)],
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
+            [slow, fast] if fast["params"] else [slow], betas=(0.9, 0.98), weight_decay=0.0
         ),
     ]
 
@@ -60,30 +68,38 @@ def train(
     course: Course,
     losses: Callable[[int], torch.Tensor],
     names: Sequence[str],
-) -> None:
-    """Train parameters by name; `losses` gives a step's, one for each of `names`."""
+    watch: Callable[[], Mapping[str, float]] = dict,
+) -> bool:
+    """Train parameters by name, and tell whether the course is over or this run's time was.
+
+    `losses` gives a step's, one for each of `names`; `watch` what else is printed now and then.
+    """
     course.folder.mkdir(parents=True, exist_ok=True)
-    used, last = optimizers(learned), course.folder / CHECKPOINT
+    used, last = optimizers(learned, course.quick), course.folder / CHECKPOINT
     first = resumed(last, learned, used) if last.exists() else 0
     began = saved = time.monotonic()
-    sums = torch.zeros(len(names))
+    found: list[torch.Tensor] = []  # since the last line
     for step in range(first, course.steps):
-        found = advanced(learned, used, course.rate_at(step), losses, step)
-        sums += found
+        found.append(advanced(learned, used, course.rate_at(step), losses, step))
         now = time.monotonic()
-        done = step + 1 == course.steps or now - began > course.seconds
+        over, stopped = step + 1 == course.steps, now > course.until
         if (step + 1) % PRINT_EVERY == 0:
-            means = zip(names, (sums / PRINT_EVERY).tolist(), strict=True)
-            shown = {name: round(mean, 4) for name, mean in means}
-            print(
-                json.dumps({"step": step + 1, "seconds": round(now - began), **shown}), flush=True
-            )
-            sums.zero_()
-        if now - saved > SAVE_EVERY or done:
+            means = zip(names, torch.stack(found).mean(0).tolist(), strict=True)
+            shown = {"step": step + 1, "seconds": round(now - began), **dict(means)}
+            if (step + 1) % WATCH_EVERY == 0 or over:
+                shown |= watch()
+            print(json.dumps(rounded(shown)), flush=True)
+            found.clear()
+        if now - saved > SAVE_EVERY or over or stopped:
             keep(last, learned, used, step + 1)
             saved = now
-        if done:
-            return
+        if stopped and not over:
+            return False
+    return True
+
+
+def rounded(shown: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in shown.items()}
 
 
 def advanced(
@@ -99,7 +115,7 @@ def advanced(
     torch.nn.utils.clip_grad_norm_(learned.values(), 1.0)
     for one in used:
         for group in one.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         one.step()
         one.zero_grad(set_to_none=True)
     return found.detach().cpu().float()

@@ -26,13 +26,27 @@ def reader(tmp_path: Path) -> Any:
 def test_rows_are_read_as_they_were_written(reader: Any, composer: str, number: int) -> None:
     brief, _, codes = notation.piece(f"piano/{number}", 700)
     grid = Grid(0.0, 2.0 * brief.frames)
-    found = piano.on_grid(piano.part(codes, composer), grid)
+    found = piano.on_grid(piano.parts(codes)[composer], grid)
     for row in range(grid.rows(700)):
         tokens = np.array(piano.written(found, row))
         notes = reader.relative_tokens_ids_to_notes(tokens, STEPS * row, STEPS * row + piano.LAST)
         read = {(int(start), int(pitch)) for start, _, pitch, _ in notes}
         due = {(step, pitch) for step, pitch in found if step // STEPS == row}
         assert read == due
+        assert piano.begun(tokens) == {(step - STEPS * row, pitch) for step, pitch in due}
+
+
+def test_what_tokens_say() -> None:
+    words = ["1_TOKEN_VELOCITY", "60_TOKEN_NOTE", "2_TOKEN_TIME", "0_TOKEN_VELOCITY"]
+    tokens = [*(VOCABULARY[word] for word in (*words, "60_TOKEN_NOTE")), piano.END]
+    found = [(word.kind, word.number, word.step) for word in piano.said(tokens)]
+    assert found == [
+        ("VELOCITY", 1, 0), ("begun", 60, 0), ("TIME", 2, 2), ("VELOCITY", 0, 2), ("ended", 60, 2),
+        ("SPECIAL", piano.END, 2),
+    ]  # fmt: skip
+    late = [VOCABULARY["8_TOKEN_TIME"], *tokens[:2]]
+    assert piano.begun([0, *tokens, *tokens[:2]]) == {(0, 60)}  # what follows the end is nothing
+    assert piano.begun(late) == set()  # the next row's
 
 
 def test_what_begins_off_the_grid_is_left_out() -> None:
@@ -43,7 +57,7 @@ def test_what_begins_off_the_grid_is_left_out() -> None:
 
 def test_composers_play_their_books() -> None:
     codes = notation.piece("piano/0", 400)[2]
-    full, thin, low = (set(piano.part(codes, name)) for name in COMPOSERS)
+    full, thin, low = (set(part) for part in piano.parts(codes).values())
     assert thin < full > low
 
 
@@ -54,12 +68,16 @@ def test_grids_are_where_a_beat_tracker_looks() -> None:
         assert all(cover.SLOWEST <= 3_000 / beat <= cover.FASTEST for beat in beats)
 
 
-def test_rows_of_different_lengths_in_a_batch() -> None:
-    rows = [cover.Row(torch.zeros(n, cover.WIDTH), ([1], [1] * n)) for n in (3, 5)]
-    heard, _, words = cover.batch([(row, 1) for row in rows])
-    assert heard.shape == (2, 5, cover.WIDTH)
-    assert (heard[0, 3:] == cover.SILENCE).all()
-    assert (words[0, 3:] == -100).all()
+def test_frames_look_near_everywhere_before_and_after() -> None:
+    torch.manual_seed(0)
+    model = cover.untrained()
+    with torch.no_grad():
+        biases = model.encoder.block[0].layer[0].SelfAttention.compute_bias(9, 9)[0]
+    near, everywhere, before, after = biases.softmax(-1)[:, 4]  # of the fifth of nine frames
+    assert near.argmax() == 4
+    assert torch.allclose(everywhere, everywhere[0])
+    assert before[:5].sum() > 0.99
+    assert after[4:].sum() > 0.99
 
 
 def test_onsets_match_once() -> None:

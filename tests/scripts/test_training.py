@@ -1,5 +1,6 @@
 """Training stops and goes on as if it had not stopped."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,12 @@ def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]
 def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     whole, losses = toy()
     training.train(whole, Course(tmp_path / "a", 30, 0.01, 0.5, math.inf), losses, ("x", "y"))
+    over = []
     for _ in range(31):  # each run stops after its first step
         parts, losses = toy()
-        training.train(parts, Course(tmp_path / "b", 30, 0.01, 0.5, -1.0), losses, ("x", "y"))
+        course = Course(tmp_path / "b", 30, 0.01, 0.5, -1.0)
+        over.append(training.train(parts, course, losses, ("x", "y")))
+    assert over == [False] * 29 + [True] * 2
     for name, parameter in whole.items():
         assert torch.equal(parameter, parts[name])
     assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["step"] == 30
@@ -48,6 +52,34 @@ def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training.train(learned, Course(tmp_path, 60, 0.3, 0.5, math.inf), losses, ("x", "y"))
     assert losses(99).mean() < before / 2
     assert '"step": 60' in capsys.readouterr().out
+
+
+def test_a_line_is_the_mean_of_the_steps_since_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned, losses = toy()
+    due = losses(0)
+
+    def same(_: int) -> torch.Tensor:
+        return losses(0) * 0 + due.detach()
+
+    for _ in range(training.PRINT_EVERY):
+        training.train(learned, Course(tmp_path, 20, 0.01, 0.5, -1.0), same, ("x", "y"), watch)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["x"], shown["y"]) == tuple(round(loss, 4) for loss in due.tolist())
+    assert shown["seen"] == 0.25
+
+
+def watch() -> dict[str, float]:
+    return {"seen": 0.25}
+
+
+def test_what_is_quick_learns_at_ten_times_the_rate() -> None:
+    learned, losses = toy()
+    before = learned["line.bias"].detach().clone()
+    used = training.optimizers(learned, "line.bias")
+    training.advanced(learned, used, 1e-3, losses, 0)
+    assert torch.allclose((learned["line.bias"] - before).abs()[:2], torch.tensor(1e-2), rtol=1e-3)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
