@@ -3,7 +3,9 @@
 Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number: the same seed and number of steps give the same
-weights on the same hardware, however often it was stopped in between.
+weights on the same hardware, however often --seconds stopped it in between. What comes first, words
+or hearing, is learned to its end before the rest begins. Other --steps are another course: its rate
+falls elsewhere.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from transformers import Pop2PianoTokenizer
 
 from scripts.embedded_model import cover, covering, notation, piano
 from scripts.embedded_model.piano import COMPOSERS, STEPS, VOCABULARY, Grid, Stroke
+from scripts.embedded_model.worker import Worker
 
 
 @pytest.fixture
@@ -85,3 +86,33 @@ def test_onsets_match_once() -> None:
     assert covering.matched(due, due).f1 == 1.0
     assert covering.matched([(0.05, 60)], due).right == 1
     assert covering.matched([(0.5, 60), (2.0, 65)], due).right == 0
+
+
+def test_the_table_counts_notes_and_songs() -> None:
+    covers = [covering.Heard(1, 1, 1), covering.Heard(0, 3, 1)]  # a short one right, one wrong
+    row = covering.table({"composer1": covers, "composer2": []}).splitlines()[-1]
+    assert row == "| composer1 | 2 | 0.33 | 0.25 | 0.50 | 0.50 |"
+
+
+def test_chance_is_the_same_composers_cover_of_another_song(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With covers that are right, chance is what two songs of a composer have in common."""
+    monkeypatch.setattr(covering, "FRAMES", 200)
+    count = 2 * len(COMPOSERS)
+    due = iter([covering.onsets(covering.song(n), name) for n, name in asked(count)])
+
+    class Right:
+        def cover(self, _: Any, __: str) -> list[covering.Onset]:
+            return next(due)
+
+    found = covering.judged(written, cast(Worker, Right()), count)
+    assert all(one.f1 == 1.0 for name in COMPOSERS for one in found[name])
+    assert len(found["chance"]) == len(COMPOSERS)
+    songs = [covering.onsets(covering.song(n), name) for n, name in asked(count)]
+    one, other = songs[0], songs[len(COMPOSERS)]
+    assert found["chance"][0] == covering.matched(one, other)
+
+
+def asked(count: int) -> list[tuple[int, str]]:
+    return [(n, list(COMPOSERS)[n % len(COMPOSERS)]) for n in range(count)]
