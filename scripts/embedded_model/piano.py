@@ -101,15 +101,16 @@ def on_grid(strokes: Iterable[Stroke], grid: Grid) -> dict[tuple[int, int], int]
 
 
 def written(found: dict[tuple[int, int], int], row: int) -> list[int]:
-    """A row's tokens, the end included."""
-    begin = row * STEPS
+    """A row's tokens, the end included. A note ends with its row at the latest, as it is heard."""
+    first = row * STEPS
     times: dict[int, tuple[list[int], list[int]]] = {}
-    for (step, pitch), end in sorted(found.items()):
-        if begin <= step < begin + STEPS:
-            times.setdefault(step - begin, ([], []))[1].append(pitch)
-            again = any((later, pitch) in found for later in range(step + 1, end + 1))
-            if not again and end - begin < LAST:
-                times.setdefault(end - begin, ([], []))[0].append(pitch)
+    for (step, pitch), last in sorted(found.items()):
+        if first <= step < first + STEPS:
+            end = min(last, first + STEPS)
+            times.setdefault(step - first, ([], []))[1].append(pitch)
+            here = range(step + 1, min(end + 1, first + STEPS))
+            if not any((later, pitch) in found for later in here):
+                times.setdefault(end - first, ([], []))[0].append(pitch)
     return [*tokens(times), END]
 
 

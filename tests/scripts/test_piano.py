@@ -34,7 +34,16 @@ def test_rows_are_read_as_they_were_written(reader: Any, composer: str, number: 
         read = {(int(start), int(pitch)) for start, _, pitch, _ in notes}
         due = {(step, pitch) for step, pitch in found if step // STEPS == row}
         assert read == due
+        ends = {(int(start), int(pitch)): int(end) for start, end, pitch, _ in notes}
+        assert ends == {one: until(found, one) for one in due}
         assert piano.begun(tokens) == {(step - STEPS * row, pitch) for step, pitch in due}
+
+
+def until(found: dict[tuple[int, int], int], one: tuple[int, int]) -> int:
+    """A note's end: at the latest where its pitch begins anew, or its row is over."""
+    step, pitch = one
+    over = (step // STEPS + 1) * STEPS
+    return min([found[one], over, *(at for at, other in found if other == pitch and at > step)])
 
 
 def test_what_tokens_say() -> None:
