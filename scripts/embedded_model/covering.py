@@ -31,18 +31,18 @@ class Heard:
 
 
 def judged(codec: Any, node: Worker, count: int) -> dict[str, list[Heard]]:
-    """Each composer's covers of held-back songs; `chance` is the cover of another song."""
+    """Each composer's covers of held-back songs; `chance` is its cover of the song before."""
     found: dict[str, list[Heard]] = {name: [] for name in (*piano.COMPOSERS, "chance")}
-    before: list[Onset] = []
+    before: dict[str, list[Onset]] = {}
     for number in range(count):
         composer = list(piano.COMPOSERS)[number % len(piano.COMPOSERS)]
         codes = song(number)
         due = onsets(codes, composer)
         made = node.cover(decoded(codec, codes), composer)
         found[composer].append(matched(made, due))
-        if before:
-            found["chance"].append(matched(before, due))
-        before = made
+        if composer in before:
+            found["chance"].append(matched(before[composer], due))
+        before[composer] = made
     return found
 
 
@@ -56,7 +56,7 @@ def onsets(codes: notation.Codes, composer: str) -> list[Onset]:
     beat = notation.decode(codes)[0]
     ticks = [frame for frame, token in enumerate(beat) if type(token).__name__ == "Tick"]
     grid = piano.Grid(0.0, 2.0 * (ticks[1] - ticks[0]))
-    strokes = piano.on_grid(piano.part(codes, composer), grid)
+    strokes = piano.on_grid(piano.parts(codes)[composer], grid)
     return [(step * grid.step * HOP / SAMPLING_RATE, pitch) for step, pitch in sorted(strokes)]
 
 
@@ -72,18 +72,24 @@ def matched(made: Sequence[Onset], due: Sequence[Onset]) -> Heard:
 
 
 def table(found: Mapping[str, Sequence[Heard]]) -> str:
-    """The figures in Markdown."""
+    """The figures in Markdown: of all notes together, and the mean of the songs' F1."""
     lines = [
-        "| composer | songs | note onset F1 (mean) | precision | recall |",
-        "|---|---|---|---|---|",
+        "| composer | songs | note onset F1 | precision | recall | F1, mean of songs |",
+        "|---|---|---|---|---|---|",
     ]
     for name, covers in found.items():
         if covers:
-            right = sum(cover.right for cover in covers)
-            precision = right / max(1, sum(cover.written for cover in covers))
-            recall = right / max(1, sum(cover.due for cover in covers))
-            mean = float(np.mean([cover.f1 for cover in covers]))
-            lines.append(
-                f"| {name} | {len(covers)} | {mean:.2f} | {precision:.2f} | {recall:.2f} |"
+            total = Heard(
+                sum(cover.right for cover in covers),
+                sum(cover.written for cover in covers),
+                sum(cover.due for cover in covers),
             )
+            figures = (
+                total.f1,
+                total.right / max(1, total.written),
+                total.right / max(1, total.due),
+                float(np.mean([cover.f1 for cover in covers])),
+            )
+            shown = " | ".join(f"{figure:.2f}" for figure in figures)
+            lines.append(f"| {name} | {len(covers)} | {shown} |")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ Pop2Piano hears a song in rows of eight steps, half a beat each, and writes each
 time since the last event in steps, velocity 1 or 0 for what follows, and notes that begin or end.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -26,11 +27,9 @@ COMPOSERS: Final = {
     "composer3": ("chords", "bass"),
 }
 KINDS: Final = (("SPECIAL", 3), ("NOTE", 128), ("VELOCITY", 2), ("TIME", LAST + 1))
+MEANINGS: Final = tuple((number, kind) for kind, count in KINDS for number in range(count))
 VOCABULARY: Final = {
-    name: place
-    for place, name in enumerate(
-        f"{number}_TOKEN_{kind}" for kind, count in KINDS for number in range(count)
-    )
+    f"{number}_TOKEN_{kind}": place for place, (number, kind) in enumerate(MEANINGS)
 }
 
 
@@ -43,16 +42,30 @@ class Stroke:
     end: float
 
 
-def part(codes: NDArray[np.int64], composer: str) -> list[Stroke]:
-    """What a composer's pianist plays of a piece, in order."""
+def parts(codes: NDArray[np.int64]) -> dict[str, list[Stroke]]:
+    """What each composer's pianist plays of a piece, in order."""
     rows = decode(codes)
-    strokes = [
-        Stroke(sounding.start, pitch, sounding.end)
-        for book, bank in NAMES.items() if bank in COMPOSERS[composer]
-        for sounding in events(rows[book])
-        for pitch in notes(sounding.event)
-    ]  # fmt: skip
-    return sorted(strokes)
+    banks = {
+        bank: [
+            Stroke(sounding.start, pitch, sounding.end)
+            for sounding in events(rows[book])
+            for pitch in notes(sounding.event)
+        ]
+        for book, bank in NAMES.items()
+    }
+    return {
+        composer: sorted(stroke for bank in played for stroke in banks[bank])
+        for composer, played in COMPOSERS.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a token of a row says: its number, what that is, and the step it is said at."""
+
+    kind: str  # "begun" or "ended" for a note, else one of `KINDS`
+    number: int
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +101,16 @@ def on_grid(strokes: Iterable[Stroke], grid: Grid) -> dict[tuple[int, int], int]
 
 
 def written(found: dict[tuple[int, int], int], row: int) -> list[int]:
-    """A row's tokens, the end included."""
-    begin = row * STEPS
+    """A row's tokens, the end included. A note ends with its row at the latest, as it is heard."""
+    first = row * STEPS
     times: dict[int, tuple[list[int], list[int]]] = {}
-    for (step, pitch), end in sorted(found.items()):
-        if begin <= step < begin + STEPS:
-            times.setdefault(step - begin, ([], []))[1].append(pitch)
-            again = any((later, pitch) in found for later in range(step + 1, end + 1))
-            if not again and end - begin < LAST:
-                times.setdefault(end - begin, ([], []))[0].append(pitch)
+    for (step, pitch), last in sorted(found.items()):
+        if first <= step < first + STEPS:
+            end = min(last, first + STEPS)
+            times.setdefault(step - first, ([], []))[1].append(pitch)
+            here = range(step + 1, min(end + 1, first + STEPS))
+            if not any((later, pitch) in found for later in here):
+                times.setdefault(end - first, ([], []))[0].append(pitch)
     return [*tokens(times), END]
 
 
@@ -112,3 +126,26 @@ def tokens(times: dict[int, tuple[list[int], list[int]]]) -> Iterator[int]:
                 yield VOCABULARY[f"{level}_TOKEN_VELOCITY"]
                 velocity = level
             yield from (VOCABULARY[f"{pitch}_TOKEN_NOTE"] for pitch in sorted(pitches))
+
+
+def said(tokens: Iterable[int]) -> Iterator[Said]:
+    """What a row's tokens say, one by one."""
+    step = velocity = 0
+    for token in tokens:
+        number, kind = MEANINGS[token]
+        if kind == "TIME":
+            step += number
+        elif kind == "VELOCITY":
+            velocity = number
+        elif kind == "NOTE":
+            kind = "begun" if velocity else "ended"
+        yield Said(kind, number, step)
+
+
+def begun(tokens: Iterable[int]) -> set[tuple[int, int]]:
+    """The notes that begin in a row, as (step, pitch)."""
+    own = itertools.takewhile(lambda token: token != END, tokens)
+    return {
+        (word.step, word.number) for word in said(own)
+        if word.kind == "begun" and word.step < STEPS
+    }  # fmt: skip

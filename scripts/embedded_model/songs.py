@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ from scripts.embedded_model.piano import COMPOSERS
 GROUP: Final = 25  # songs of a file
 ROWS: Final = 32  # of a step
 CHOICE: Final = 4 * ROWS  # of which a step takes those of like lengths, for little padding
-PACE: Final = 15  # steps until another group of songs is added
+PACE: Final = 8  # steps until another group of songs is added
+HELD: Final = 30  # songs that are only looked at during training
 
 
 class Songs:
@@ -40,6 +42,16 @@ class Songs:
         first = chance.randrange(0, CHOICE, ROWS)
         return [(row, chance.randrange(len(COMPOSERS))) for row in found[first : first + ROWS]]
 
+    def held(self) -> list[list[tuple[cover.Row, int]]]:
+        """Rows of songs that nothing is learned from, those of like lengths together."""
+        rows = [row for number in range(HELD) for row in self._song(f"cover/held back/{number}")]
+        chosen = [(row, place % len(COMPOSERS)) for place, row in enumerate(rows)]
+        chosen.sort(key=lambda one: len(one[0].heard))
+        return [chosen[first : first + ROWS] for first in range(0, len(chosen), ROWS)]
+
+    def _song(self, name: str) -> Iterator[cover.Row]:
+        return cover.rows(self._codec, self._listener, name)
+
     def _group(self, number: int) -> list[cover.Row]:
         if number not in self._kept:
             path = self._folder / f"{self._seed}-{number}.pt"
@@ -54,5 +66,5 @@ class Songs:
     def _rendered(self, number: int) -> list[cover.Row]:
         return [
             row for song in range(number * GROUP, (number + 1) * GROUP)
-            for row in cover.rows(self._codec, self._listener, f"cover/{self._seed}/{song}")
+            for row in self._song(f"cover/{self._seed}/{song}")
         ]  # fmt: skip

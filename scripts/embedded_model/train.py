@@ -3,8 +3,8 @@
 Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number: the same seed and number of steps give the same
-weights on the same hardware, however often --seconds stopped it in between. What comes first, the
-words, is learned to its end before the rest begins. Other --steps are another course: its rate
+weights on the same hardware, however often --seconds stopped it in between. What comes first, words
+or hearing, is learned to its end before the rest begins. Other --steps are another course: its rate
 falls elsewhere.
 """
 
@@ -21,15 +21,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from scripts.embedded_model import codec, cover, language, lessons, words
+from scripts.embedded_model import codec, cover, hearing, language, lessons, practice, words
 from scripts.embedded_model.songs import Songs
 from scripts.embedded_model.tokenizer import tokenizer
-from scripts.embedded_model.training import WORDS, Course, train
+from scripts.embedded_model.training import HEARING, WORDS, Course, train
 from scripts.embedded_model.vocabulary import BOOKS
 
-STEPS = {"music": 2_000, "piano": 1_800}
-DECAY = {"music": 0.3, "piano": 0.18}
+STEPS = {"music": 2_000, "piano": 4_500}
+DECAY = {"music": 0.3, "piano": 0.35}
 WORD_STEPS = 1_000
+HEARING_STEPS = 1_200
 SHORT = 0.7  # of the music's steps are over before its longest crops begin
 
 
@@ -40,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--songs", type=int, default=2_550, help="that the piano learns from")
+    parser.add_argument("--songs", type=int, default=6_000, help="that the piano learns from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="of the music's training: cpu or cuda")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
@@ -93,14 +94,32 @@ def read(model: Any, said: Any, course: Course, options: argparse.Namespace) -> 
 
 def piano(course: Course, options: argparse.Namespace) -> bool:
     model = cover.untrained()
+    model.set_attn_implementation("eager")  # the only one that shows where it looks
+    head = hearing.head(cover.WIDTH)
     songs = Songs(course.folder / "songs", options.seed, options.songs)
+    held = [practice.batch(chosen) for chosen in songs.held()]
+    learned = dict(model.named_parameters())
+    learned |= {hearing.HEAD + n: p for n, p in head.named_parameters()}
+    course = replace(course, quick=cover.PLACES)
+    first = replace(course, folder=course.folder / HEARING, steps=HEARING_STEPS)
+
+    def heard(step: int) -> torch.Tensor:
+        given = practice.batch(songs.drawn(step))  # rendered in full precision
+        with torch.autocast("cpu", torch.bfloat16):
+            return practice.hearing_losses(model, head, given)
 
     def losses(step: int) -> torch.Tensor:
-        drawn = cover.batch(songs.drawn(step))  # rendered in full precision
+        given = practice.batch(songs.drawn(first.steps + step))
         with torch.autocast("cpu", torch.bfloat16):
-            return cover.loss(model, *drawn)[None]
+            return practice.losses(model, head, given)
 
-    return train(dict(model.named_parameters()), course, losses, ("notes",))
+    listening = {name: learned[name] for name in learned if name.startswith(hearing.LEARNED)}
+    return train(
+        listening, first, heard, practice.HEARING, lambda: practice.hears(model, head, held)
+    ) and train(
+        learned, course, losses, practice.LOSSES,
+        lambda: practice.hears(model, head, held) | practice.covers(model, held),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
