@@ -10,6 +10,7 @@ import pytest
 
 from node.actions import Action, Notify, Publish, Run, Stop
 from node.coordinator import Busy, Coordinator
+from node.standing import Conduct
 from node.store import Store
 from node.transport.base import Verdict
 from protocol import certificate, evidence, messages
@@ -502,6 +503,19 @@ def test_an_attempt_that_ended_while_the_node_was_down_has_ended(net: Network) -
     life.disk.close()
 
 
+def test_a_restart_does_not_prolong_an_attempt(life: Life) -> None:
+    """It lasts from its start, not from what was journalled last."""
+    task = cast.task(life.net)
+    life.hear(task)
+    life.until(2)
+    assert life.own(Commit)
+    life.restart()
+    life.until(119.9)
+    assert life.state(task) is State.COMMITTED
+    life.until(120)
+    assert life.state(task) is State.INCONCLUSIVE
+
+
 def test_an_expired_task_is_not_taken_up_again(life: Life) -> None:
     task = cast.task(life.net, deadline=60)
     life.hear(task)
@@ -686,6 +700,26 @@ def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -
     assert life.state(task) is State.AGREED
     assert len(life.store.entries(task.id)) == kept + 1
     assert not life.own(Commit)
+
+
+def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
+    """Else the task would be open again, and end as if nobody had agreed."""
+    task = cast.task(life.net)
+    life.hear(task)
+    life.until(2)
+    for peer in others(life.net, task):
+        life.hear(cast.commit(life.net, task, peer))
+    life.until(3)
+    contradictory(life, task, "a", "b")
+    life.step(lambda: life.coordinator.certified(certified(life, task, "c")), insist=True)
+    before = life.store.standings()
+    assert before[ME].times(Conduct.DISSENTED) == 1
+    life.restart()
+    late = cast.commit(life.net, task, others(life.net, task)[0], cast.outcome("a"))
+    life.hear(late)  # brings the task back
+    life.until(121)
+    assert life.state(task) is State.AGREED
+    assert life.store.standings() == before
 
 
 def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:
