@@ -16,6 +16,7 @@ from tests.fuzz.target import Target, fire
 from tests.fuzz.targets import TARGETS
 
 MOST = 20  # findings of one target before it is left
+SHOWN = 12  # verdicts: those told by a peer, spoilt, are countless
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def _run(target: Target, seconds: float, start: int, keep: Path | None) -> int:
                 (keep / f"{target.name}-{seed}").write_bytes(content)
         seed += 1
     took = time.monotonic() - begun
-    share = ", ".join(f"{reason} {count}" for reason, count in verdicts.most_common())
+    share = ", ".join(f"{reason} {count}" for reason, count in verdicts.most_common(SHOWN))
     print(f"{target.name}: {seed - start} inputs in {took:.0f} s, {found} findings: {share}")
     sys.stdout.flush()
     return found
