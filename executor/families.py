@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from schemas.errors import shown
+
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 LENGTH = "max_new_tokens"
 SEQUENCES = "num_return_sequences"
@@ -116,12 +118,13 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 
 def refusal(model_type: object) -> str:
     """Why no model of this type is loaded; "" if it is one of `FAMILIES`."""
-    name = str(model_type)
-    if name in FAMILIES:
+    if not isinstance(model_type, str):
+        return f"model_type: must be a name, not {shown(model_type)}"
+    if model_type in FAMILIES:
         return ""
-    if name in REFUSED:
-        return f"{name} models are not supported: {REFUSED[name]}"
-    return f"{name} is no model of transformers' TextToAudioPipeline"
+    if model_type in REFUSED:
+        return f"{model_type} models are not supported: {REFUSED[model_type]}"
+    return f"{shown(model_type)} is no model of transformers' TextToAudioPipeline"
 
 
 def objection(family: Family, args: Mapping[str, object]) -> str:

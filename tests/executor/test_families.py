@@ -193,6 +193,11 @@ def test_what_the_pipeline_lists_besides_is_refused_with_its_reason(
     assert str(caught.value) == refusal(name) == f"{name} models are not supported: {REFUSED[name]}"
 
 
+@pytest.mark.parametrize("name", [None, ["vits"] * 400, {"vits": None}, "v" * 4_000, "bert"])
+def test_whatever_stands_for_a_type_is_refused_in_a_line(name: object) -> None:
+    assert 0 < len(refusal(name)) < 200
+
+
 @pytest.mark.parametrize("name", ["qwen2_5_omni", "bert"])
 def test_a_model_that_no_task_can_use_is_not_described(
     tiny: dict[str, ModelRef], folders: Path, tmp_path: Path, name: str

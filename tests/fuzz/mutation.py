@@ -145,4 +145,4 @@ def _near(value: Any, dice: Random) -> Any:
             return dice.choice((value + value, value[::-1], value[1:], value[:50] * 30))
         case dict():
             return dict(reversed(value.items())) | {dice.choice(("x", "seed", "network")): None}
-    return dice.choice(ODD)
+    return copy.deepcopy(dice.choice(ODD))
