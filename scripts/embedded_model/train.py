@@ -27,7 +27,7 @@ from scripts.embedded_model.tokenizer import tokenizer
 from scripts.embedded_model.training import HEARING, WORDS, Course, train
 from scripts.embedded_model.vocabulary import BOOKS
 
-STEPS = {"music": 2_000, "piano": 4_500}
+STEPS = {"music": 3_500, "piano": 4_500}
 DECAY = {"music": 0.3, "piano": 0.35}
 WORD_STEPS = 1_000
 HEARING_STEPS = 1_200
