@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
+from node.clock import Clock
 from node.coordinator import Coordinator
 from node.store import Store
 from protocol import certificate
@@ -27,6 +28,7 @@ from tests.simulation.report import Report, Violation
 from tests.simulation.scenario import Scenario
 
 COPIERS = ("copycat", "late joiner")
+LATE = 2.0  # seconds: what could not be written is tried again after one (`node.coordinator`)
 Slot: TypeAlias = tuple[str, str, str, int]
 Kept: TypeAlias = dict[str, tuple[State, list[str]]]
 """State and certificates by task."""
@@ -38,7 +40,10 @@ class Node(Protocol):
     index: int
     peer: str
     store: Store
+    clock: Clock
     kept: Kept
+    disk: str | None
+    unwell_at: float
 
     @property
     def up(self) -> bool: ...
@@ -101,30 +106,45 @@ class Signatures:
 def check_kept(scene: Scene, node: Node) -> None:
     """I4: what was settled once stays, through every crash."""
     with scene.looking():
-        for task, (state, certificates) in node.kept.items():
-            now = node.state(task)
-            after = node.certificates(task)
-            if now is not state and not (now is not None and now.certified and not state.certified):
-                raise Violation("I4", f"{node.index} went from {state} to {now}")
-            if after[: len(certificates)] != certificates:
-                raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
+        settle(node)
+
+
+def settle(node: Node) -> None:
+    """I4 and I6, at every COMMIT of a node: keep what it settled; nothing is lost, nor late."""
+    for task, (state, certificates) in node.kept.items():
+        now = node.state(task)
+        after = node.certificates(task)
+        if now is not state and not (now is not None and now.certified and not state.certified):
+            raise Violation("I4", f"{node.index} went from {state} to {now}")
+        if after[: len(certificates)] != certificates:
+            raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
+    for task in node.tasks():
+        state = node.state(task)
+        if state is not None and state.terminal:
+            if task not in node.kept:
+                _check_in_time(node, task)
+            node.kept[task] = (state, node.certificates(task))
 
 
 def check_now(scene: Scene) -> None:
     """Check what must hold at any moment."""
     for node in scene.honest:
         check_kept(scene, node)
-        with scene.looking():
-            _keep(node)
         if node.up and node.coordinator is not None:
             check_bounded(node.coordinator, scene.scenario.max_open)
+            with scene.looking():
+                open_tasks = node.store.open_tasks()
+            if node.disk is None:
+                for task in open_tasks:
+                    _check_in_time(node, task)
 
 
-def _keep(node: Node) -> None:
-    for task in node.tasks():
-        state = node.state(task)
-        if state is not None and state.terminal:
-            node.kept[task] = (state, node.certificates(task))
+def _check_in_time(node: Node, task: str) -> None:
+    """I6: a node that is up and well leaves no task open past its deadline."""
+    body = json.loads(node.store.entries(task)[0].envelope)["body"]
+    late = node.clock.now() - (body["created"] / 1000 + body["deadline"])
+    if late > LATE and node.up and node.clock.now() - node.unwell_at > LATE:
+        raise Violation("I6", f"{node.index} has {task[:8]} open {late:.1f} s past its deadline")
 
 
 def check_bounded(coordinator: Coordinator, max_open: int) -> None:
