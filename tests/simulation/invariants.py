@@ -15,19 +15,22 @@ from node.clock import Clock
 from node.coordinator import Coordinator
 from node.store import Store
 from protocol import certificate
-from protocol.canonical import canonical
+from protocol.canonical import Document, canonical
+from protocol.certificate import Certificate
 from protocol.committee import committees
 from protocol.effects import State
+from protocol.errors import Rejected
 from protocol.evidence import verify as verify_evidence
 from protocol.messages import Abstain, Commit, Reveal, Task, Vote
 from protocol.network import Network
 from protocol.wire import read
 from tests import cast
-from tests.simulation import executing
+from tests.simulation import executing, rules
 from tests.simulation.report import Report, Violation
 from tests.simulation.scenario import Scenario
 
 COPIERS = ("copycat", "late joiner")
+THIEVES = ("commitment thief", "replayer")
 LATE = 2.0  # seconds: what could not be written is tried again after one (`node.coordinator`)
 Slot: TypeAlias = tuple[str, str, str, int]
 Kept: TypeAlias = dict[str, tuple[State, list[str]]]
@@ -174,6 +177,8 @@ def check_end(scene: Scene) -> None:
     ids = sorted({task for m in scene.honest for task in m.tasks()})
     for task in ids:
         _check_task(scene, task)
+    for node in scene.honest:
+        _check_taken(scene, node)
     for submitted in scene.submitted:
         _check_submitted(scene, submitted)
     votes = list(_votes(scene))
@@ -202,6 +207,14 @@ def _check_task(scene: Scene, task: str) -> None:
         )
 
 
+def _check_taken(scene: Scene, node: Node) -> None:
+    """6.1: whatever a node accepted was timely by its clock when it came."""
+    for task in node.tasks():
+        first = node.store.entries(task)[0]
+        if fault := rules.untimely(json.loads(first.envelope)["body"], first.at, scene.network):
+            raise Violation("6.1", f"{node.index} took {task[:8]}, {fault}")
+
+
 def digest_of(scene: Scene, text: str) -> str:
     """I2 and I3; return the outcome digest."""
     if text not in scene.proven:
@@ -209,14 +222,29 @@ def digest_of(scene: Scene, text: str) -> str:
     return str(scene.proven[text])
 
 
+def believed(scene: Scene, shown: Sequence[Document]) -> tuple[Certificate, ...]:
+    """I2 and I3 of what a peer shows: return what is taken for valid, which must be right."""
+    taken = []
+    for document in shown:
+        try:
+            taken.append(certificate.verify(document, scene.network))
+        except Rejected:
+            continue
+        digest_of(scene, canonical(document).decode())
+    return tuple(taken)
+
+
 def _verified(scene: Scene, text: str) -> str:
     try:
         valid = certificate.verify(json.loads(text), scene.network)
     except Exception as error:
         raise Violation("I2", repr(error)) from error
+    if fault := rules.broken(json.loads(text), scene.network):
+        raise Violation("I2", f"a certificate is taken for valid: {fault}")
+    thieves = [p for p in valid.signers if _role(scene, p) in THIEVES]
+    if thieves:
+        raise Violation("4", f"{cast.index_of(thieves[0])} signed with what another one had made")
     committee = committees(scene.network, valid.task)[valid.attempt]
-    if 2 * len(set(valid.signers) & set(committee)) <= len(committee):
-        raise Violation("I2", f"{len(valid.signers)} signers of a committee of {len(committee)}")
     faulty = [p for p in committee if not _is_honest(scene, p)]
     right = executing.outcome(valid.task.args)
     if valid.outcome != right and 2 * len(faulty) <= len(committee):
@@ -239,7 +267,7 @@ def _check_submitted(scene: Scene, task: Task) -> None:
         state = node.state(task.id)
         if state is None:
             raise Violation("I6", f"{node.index} never heard of {task.id[:8]}")
-    _check_operators(scene, task)
+    _check_committees(scene, task)
     if not sure(scene, task):
         return
     for node in scene.honest:
@@ -250,8 +278,12 @@ def _check_submitted(scene: Scene, task: Task) -> None:
             raise Violation("liveness", f"{node.index}: {state}, though the honest are a quorum")
 
 
-def _check_operators(scene: Scene, task: Task) -> None:
-    """5: no operator has two places in a committee while another one has none."""
+def _check_committees(scene: Scene, task: Task) -> None:
+    """5: they are the task's, and no operator has two places in one while another has none."""
+    if rules.committees(scene.network, task.id, task.compute_class) != [
+        *committees(scene.network, task)
+    ]:
+        raise Violation("5", f"the committees of {task.id[:8]} are others'")
     members = scene.network.members(task.compute_class)
     operators = {member.peer: member.operator for member in members}
     for committee in committees(scene.network, task):
