@@ -33,7 +33,7 @@ class Citizen(Inhabitant):
         self._history, scenario = history, history.scenario
         self.boundaries = Boundaries(self._die)
         self.disk: str | None = None
-        self.unwell_at = 0.0  # by its clock: when it started, or its disk failed, last
+        self.unwell_at = 0.0
         self.dead = False
         self.kept: dict[str, tuple[State, list[str]]] = {}
         self.max_open = scenario.max_open

@@ -7,7 +7,9 @@ accepted task ends; I7 memory is bounded.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -31,6 +33,9 @@ from tests.simulation.scenario import Scenario
 
 COPIERS = ("copycat", "late joiner")
 THIEVES = ("commitment thief", "replayer")
+MOST_VOTES = 3 + 2 + 3 + 1
+"""Held of a member in a round: one of each type; a contradiction of each, or of reveals as many as
+complete certificates (`protocol.round`), and one more that a certificate shown rests on."""
 LATE = 2.0  # seconds: what could not be written is tried again after one (`node.coordinator`)
 Slot: TypeAlias = tuple[str, str, str, int]
 Kept: TypeAlias = dict[str, tuple[State, list[str]]]
@@ -43,10 +48,12 @@ class Node(Protocol):
     index: int
     peer: str
     store: Store
-    clock: Clock
     kept: Kept
     disk: str | None
-    unwell_at: float
+    unwell_at: float  # by its clock: when it started, or its disk failed, last
+
+    @property
+    def clock(self) -> Clock: ...
 
     @property
     def up(self) -> bool: ...
@@ -114,11 +121,11 @@ def check_kept(scene: Scene, node: Node) -> None:
 
 def settle(node: Node) -> None:
     """I4 and I6, at every COMMIT of a node: keep what it settled; nothing is lost, nor late."""
-    for task, (state, certificates) in node.kept.items():
+    for task, (before, certificates) in node.kept.items():
         now = node.state(task)
         after = node.certificates(task)
-        if now is not state and not (now is not None and now.certified and not state.certified):
-            raise Violation("I4", f"{node.index} went from {state} to {now}")
+        if now is not before and not (now and now.certified and not before.certified):
+            raise Violation("I4", f"{node.index} went from {before} to {now}")
         if after[: len(certificates)] != certificates:
             raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
     for task in node.tasks():
@@ -134,12 +141,11 @@ def check_now(scene: Scene) -> None:
     for node in scene.honest:
         check_kept(scene, node)
         if node.up and node.coordinator is not None:
-            check_bounded(node.coordinator, scene.scenario.max_open)
             with scene.looking():
-                open_tasks = node.store.open_tasks()
-            if node.disk is None:
-                for task in open_tasks:
-                    _check_in_time(node, task)
+                known, not_ended = set(node.tasks()), node.store.open_tasks()
+            check_bounded(node.coordinator, scene.scenario.max_open, known)
+            for task in not_ended if node.disk is None else ():
+                _check_in_time(node, task)
 
 
 def _check_in_time(node: Node, task: str) -> None:
@@ -150,8 +156,11 @@ def _check_in_time(node: Node, task: str) -> None:
         raise Violation("I6", f"{node.index} has {task[:8]} open {late:.1f} s past its deadline")
 
 
-def check_bounded(coordinator: Coordinator, max_open: int) -> None:
-    """I7: memory held for a task or a peer is bounded, whatever was sent."""
+def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[str]) -> None:
+    """I7: memory held for a task or a peer is bounded, whatever was sent.
+
+    `known` are the tasks of its journal: of others nothing is held, but for a failed write's sake.
+    """
     held = coordinator._agreements
     ended = sum(a.state.terminal for a in held.values())
     revealing = sum(a.state.terminal and a.wake_at() is not None for a in held.values())
@@ -159,12 +168,14 @@ def check_bounded(coordinator: Coordinator, max_open: int) -> None:
         raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them over")
     if len(coordinator._lost) > 2 * max_open + 64:
         raise Violation("I7", f"{len(coordinator._lost)} tasks to be rebuilt")
-    for agreement in held.values():
-        for votes in agreement.rounds:
-            most = 3 * len(votes.committee)
-            opposed = sum(map(len, votes._opposed.values()))
-            if len(votes._standing) > most or opposed > 2 * most:
-                raise Violation("I7", f"{len(votes._standing)} + {opposed} votes of a round")
+    if unknown := coordinator._expiries.keys() - known - coordinator._lost.keys():
+        raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
+    for votes in (r for agreement in held.values() for r in agreement.rounds):
+        of = Counter(signer for signer, _ in votes._standing)
+        of.update(vote.signer for more in votes._opposed.values() for vote in more)
+        for peer, count in of.items():
+            if peer not in votes.committee or count > MOST_VOTES:
+                raise Violation("I7", f"{count} votes of {cast.index_of(peer)} in a round")
 
 
 def check_end(scene: Scene) -> None:
@@ -208,11 +219,11 @@ def _check_task(scene: Scene, task: str) -> None:
 
 
 def _check_taken(scene: Scene, node: Node) -> None:
-    """6.1: whatever a node accepted was timely by its clock when it came."""
+    """3 and 6.1: whatever a node accepted was admissible, by its clock when it came."""
     for task in node.tasks():
         first = node.store.entries(task)[0]
-        if fault := rules.untimely(json.loads(first.envelope)["body"], first.at, scene.network):
-            raise Violation("6.1", f"{node.index} took {task[:8]}, {fault}")
+        if fault := rules.untaken(json.loads(first.envelope)["body"], first.at, scene.network):
+            raise Violation("3, 6.1", f"{node.index} took {task[:8]}, {fault}")
 
 
 def digest_of(scene: Scene, text: str) -> str:

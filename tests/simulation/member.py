@@ -59,7 +59,7 @@ class Member:
         self.clock = TimelineClock(arena.timeline, cast.START, skew)
         self.boundaries = Boundaries()
         self.disk: str | None = None
-        self.unwell_at = 0.0  # by its clock: when it started, or its disk failed, last
+        self.unwell_at = 0.0
         self.kept: dict[str, tuple[State, list[str]]] = {}  # what was settled, for invariant 4
         self._arena = arena
         self._connection = arena.blank.copy(f"{index:032x}")

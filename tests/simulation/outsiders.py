@@ -136,7 +136,7 @@ class Requester(Agent):
 class BadRequester(Requester):
     """Submits what is expired, ahead of time, unknown or over a limit, and conflicting tasks.
 
-    What is untimely also stands in its feed: gossip alone would not carry it.
+    What is untimely or unfit may stand in its feed too, which carries what gossip would not.
     """
 
     def __init__(self, ground: Ground, index: int) -> None:
@@ -151,18 +151,21 @@ class BadRequester(Requester):
         self.ask(body)
         self.ask(body, self.index + 50)  # the same id, signed by another
         self.ask({**body, "args": cast.args(seed=77)})  # the same nonce, another task
-        for number, age in enumerate((1000.0, -1000.0, self.dice.uniform(121.0, 180.0))):
-            self.untimely(self.body(11 + number, age=age))
-        self.untimely(self.body(14, age=-self.dice.uniform(61.0, 119.0)))
-        self.ask(self.body(3, deadline=99_999))
-        self.ask(self.body(4, model="nobody/knows"))
-        self.ask({**self.body(5), "class": "abacus"})
-        self.ask({**self.body(6), "network": FOREIGN})
         self.ask(self.body(7, deadline=self.dice.randint(2, 30)))  # hardly time to do it
-
-    def untimely(self, body: dict[str, Any]) -> None:
-        self.ask(body)
-        self.feed.append(sign(body, _key(self)).encode())
+        ahead = self.dice.uniform(61.0, 119.0)
+        ages = (1000.0, self.dice.uniform(121.0, 180.0), -ahead, -1000.0)
+        untimely = [self.body(10 + number, age) for number, age in enumerate(ages)]
+        unfit = [
+            self.body(3, deadline=99_999),
+            self.body(4, model="nobody/knows"),
+            {**self.body(5), "class": "abacus"},
+            {**self.body(6), "network": FOREIGN},
+        ]
+        for body in (*untimely, *unfit):
+            self.ask(body)
+        self.dice.shuffle(unfit)
+        chosen = self.dice.choice((untimely, unfit))
+        self.feed = [sign(body, _key(self)).encode() for body in chosen]
 
     def page(self, feed: str, cursor: int) -> Batch:
         start = cursor if feed == FEED else 0

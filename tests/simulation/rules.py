@@ -81,9 +81,16 @@ def _unlisted(votes: Sequence[Fields]) -> Iterator[str]:
             yield "a signer's commitment is not on every signer's list"
 
 
-def untimely(task: Fields, at: float, network: Network) -> str:
-    """6.1: why nobody may accept a task's body at a time of its own clock, "" if it may."""
+def untaken(task: Fields, at: float, network: Network) -> str:
+    """3 and 6.1: why nobody may accept a task's body at a time of its own clock, "" if it may."""
     created, parameters = task["created"] / 1000, network.parameters
+    classes = {member.compute_class for member in network.roster.values()}
+    if task["network"] != network.id or task["class"] not in classes:
+        return "of another network or class"
+    if task["args"]["model"] not in network.models:
+        return "of a model that is not listed"
+    if task["deadline"] > parameters.max_deadline_seconds:
+        return f"with {task['deadline']} s to its deadline"
     if created > at + parameters.clock_skew_seconds:
         return f"created {created - at:.1f} s ahead"
     if created + task["deadline"] <= at:
