@@ -18,14 +18,15 @@ PUPPETS = range(1060, 1100)  # keys of its own making
 class CertificateForger(Agent):
     """Makes certificates that each break one rule of specification 4 and keep the others.
 
-    Half of the time it commits early, to what it will not open; its feed is an honest one, so that
-    whoever reads it comes to ask about tasks.
+    Some of the time it commits early, to what it will not open or to what is right; its feed is an
+    honest one, so that whoever reads it comes to ask about tasks.
     """
 
     def __init__(self, ground: Ground, index: int) -> None:
         super().__init__(ground, index)
         self.reveals: dict[Round, dict[str, Reveal]] = {}
         self.heard: list[bytes] = []
+        self.promised: dict[Round, str] = {}
 
     def on_vote(self, vote: Vote) -> None:
         if vote.signer not in self.ground.obedient:
@@ -35,9 +36,11 @@ class CertificateForger(Agent):
             self.reveals.setdefault((vote.task, vote.attempt), {})[vote.signer] = vote
 
     def on_round(self, task: str, attempt: int) -> None:
-        if self.votes_in(task, attempt) and self.dice.random() < 0.5:
+        if self.votes_in(task, attempt):
             here = (task, attempt)
-            self.commit_to(here, self.outcome(task, "other"), self.salt(here))
+            label = self.promised[here] = self.dice.choice(("", "other", "honest"))
+            if label:
+                self.commit_to(here, self.outcome(task, label), self.salt(here))
 
     def page(self, feed: str, cursor: int) -> Batch:
         start = cursor if feed == FEED else 0
@@ -58,8 +61,9 @@ class CertificateForger(Agent):
         if needed > 1:
             yield honest[: needed - 1]  # one signer short
             yield honest[:1] * needed  # the same signer again
-            own = self._votes(here, heard[0].outcome, [self.index], listed)
-            yield _sorted([*honest[: needed - 1], *own])  # a signer that nobody lists
+            right, lists_itself = heard[0].outcome, self.promised.get(here) != "honest"
+            own = self._votes(here, right, [self.index], listed, lists_itself=lists_itself)
+            yield _sorted([*honest[: needed - 1], *own])  # a signer that nobody lists, or not it
             wrong = self._votes(here, self.outcome(here[0], "wrong"), [self.index], listed)
             yield _sorted([*honest[: needed - 1], *wrong])  # outcomes that differ
         above = [i for i in PUPPETS if cast.peer(i) > self.peer][: max(1, needed - 1)]
@@ -70,14 +74,21 @@ class CertificateForger(Agent):
                 yield _sorted([vote.envelope.document() for vote in votes.values()])
 
     def _votes(
-        self, here: Round, outcome: Document, signers: Sequence[int], listed: dict[str, str]
+        self,
+        here: Round,
+        outcome: Document,
+        signers: Sequence[int],
+        listed: dict[str, str],
+        *,
+        lists_itself: bool = True,
     ) -> list[Document]:
-        """Reveals of one outcome that list each other, and what is `listed`."""
+        """Reveals of one outcome that list what is `listed`, and each other."""
         digest, salt, net = messages.outcome_digest(outcome), self.salt(here), self.ground.network
         bound = {
             cast.peer(i): messages.commitment(*here, cast.peer(i), digest, salt) for i in signers
         }
-        body = messages.reveal_body(net.id, *here, outcome, salt, {**listed, **bound}, {})
+        commits = {**listed, **bound} if lists_itself else listed
+        body = messages.reveal_body(net.id, *here, outcome, salt, commits, {})
         return _sorted([sign(body, cast.key(i)).document() for i in signers])
 
     def _certificate(self, here: Round, votes: Sequence[Document]) -> Document:
