@@ -156,7 +156,7 @@ class BadRequester(Requester):
         ages = (1000.0, self.dice.uniform(121.0, 180.0), -ahead, -1000.0)
         untimely = [self.body(10 + number, age) for number, age in enumerate(ages)]
         unfit = [
-            self.body(3, deadline=99_999),
+            self.body(3, deadline=7_200),
             self.body(4, model="nobody/knows"),
             {**self.body(5), "class": "abacus"},
             {**self.body(6), "network": FOREIGN},
