@@ -15,14 +15,17 @@ from node.transport.base import Stream, StreamClosed, Verdict
 from node.transport.memory import MemoryNetwork, MemoryTransport
 from node.version import AGENT
 from protocol.canonical import Document
+from protocol.effects import State
 from protocol.errors import Rejected
 from protocol.ijson import parse
 from protocol.network import Network
 from protocol.parameters import DOCUMENT_LIMIT
 from tests import cast
 from tests.simulation.agents import Agent
-from tests.simulation.outsiders import FOREIGN, Garbler, LyingFeed
+from tests.simulation.certifying import CertificateForger
+from tests.simulation.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed
 
+STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
 PROTOCOLS = tuple(requests.protocol_id(name) for name in requests.NAMES)
 
 
@@ -77,7 +80,7 @@ class Actor:
 
     async def start(self, addresses: Sequence[str]) -> None:
         """Enter the network and connect with whom it can."""
-        answers = PROTOCOLS if isinstance(self.agent, LyingFeed | Garbler) else ()
+        answers = PROTOCOLS if isinstance(self.agent, STREAMING) else ()
         await self.transport.start(self, self.agent.ground.topics, answers)
         for address in addresses:
             await self.transport.dial(address)
@@ -93,10 +96,10 @@ class Actor:
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         try:
-            if isinstance(self.agent, LyingFeed):
-                await self._lie(protocol.rpartition("/")[2], stream)
-            else:
+            if isinstance(self.agent, Garbler):
                 await self._garble(stream)
+            else:
+                await self._lie(protocol.rpartition("/")[2], stream)
         except StreamClosed:
             await stream.reset()
 
@@ -111,7 +114,8 @@ class Actor:
         request: Any = await requests.read_document(stream, f"{name}-request")
         net = self.agent.ground.network.id
         if name == "hello":
-            said = FOREIGN if self.agent.dice.random() < 0.3 else net
+            foreign = isinstance(self.agent, LyingFeed) and self.agent.dice.random() < 0.3
+            said = FOREIGN if foreign else net
             greeting: Document = {
                 "network": said,
                 "agent": AGENT,
@@ -125,6 +129,14 @@ class Actor:
             await requests.answer(
                 stream, _told(self.agent.page(request["feed"], request["cursor"]))
             )
+        elif name == "task" and (shown := self.agent.shows(request["task"])):
+            answer: Document = {
+                "state": State.AGREED,
+                "attempt": 0,
+                "envelopes": [],
+                "certificate": self.agent.dice.choice(shown),
+            }
+            await requests.answer(stream, answer)
         else:
             await requests.refuse(stream, requests.Status.BUSY, "busy", "never free")
 

@@ -4,6 +4,7 @@ Wrong results, silence and lateness need no code here: they are executors (see `
 """
 
 from protocol import messages
+from protocol.canonical import Document
 from protocol.messages import Commit, Reveal, Task, Vote
 from tests.simulation.agents import Agent, Ground, Round, opened
 
@@ -29,16 +30,50 @@ class Copycat(Agent):
 
 
 class CommitmentThief(Agent):
-    """Sends another member's commitment as its own, and its opening when that is revealed."""
+    """Sends another member's commitment as its own, and its opening when that is revealed.
+
+    The first that it hears in a round: at once, so that all honest lists have it.
+    """
+
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
+        self.robbed: dict[Round, str] = {}
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
         if not self.votes_in(*here):
             return
-        if isinstance(vote, Commit):
+        if isinstance(vote, Commit) and here not in self.robbed:
+            self.robbed[here] = vote.signer
             self.send(messages.commit_body(self.ground.network.id, *here, vote.commitment))
-        elif isinstance(vote, Reveal):
+        elif isinstance(vote, Reveal) and vote.signer == self.robbed.get(here):
             self.reveal(here, vote.outcome, opened(vote))
+
+
+class CommitmentReplayer(Agent):
+    """Executes rightly once; in every other round it opens the commitment of that one again."""
+
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
+        self.first: Round | None = None
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if not self.votes_in(task, attempt):
+            return
+        here = (task, attempt)
+        first = self.first = self.first or here
+        outcome, salt = self.outcome(first[0]), self.salt(first)
+        bound = self.bound(first, outcome, salt)
+        net = self.ground.network.id
+        self.send(messages.commit_body(net, *here, bound))
+        self.ground.later(self.dice.uniform(1.0, 8.0), self._open, here, outcome, salt, bound)
+
+    def _open(self, here: Round, outcome: Document, salt: str, bound: str) -> None:
+        if self.dice.random() < 0.3:
+            return  # so that there is another attempt
+        commits = {**self.commits.get(here, {}), self.peer: bound}
+        net = self.ground.network.id
+        self.send(messages.reveal_body(net, *here, outcome, salt, commits, {}))
 
 
 class Equivocator(Agent):

@@ -97,6 +97,10 @@ class Agent:
         """Answer a feed request. Raises ConnectionError where there is no answer."""
         raise ConnectionError(f"{self.peer} has no feed")
 
+    def shows(self, task: str) -> list[Document]:
+        """Answer a request for a task: the certificates shown, valid or not."""
+        return []
+
     # What a subclass does
 
     def on_payload(self, topic: str, payload: bytes) -> None:

@@ -70,6 +70,9 @@ class Arena:
         for trouble in self.scenario.troubles:
             self.timeline.at(trouble.at, self._trouble, trouble)
         self._live()
+        for agent in self.agents.values():  # what a requester would see that asks them
+            for task in self.submitted:
+                invariants.believed(self, agent.shows(task.id))
         invariants.check_end(self)
 
     def _live(self) -> None:
@@ -225,11 +228,12 @@ class Arena:
         return member.page(feed, cursor, BATCH)
 
     def shown(self, asker: str, peer: str, task: str) -> tuple[Certificate, ...]:
-        """Carry a request for a task. Raises ConnectionError; adversaries show nothing."""
+        """Carry a request for a task. Raises ConnectionError."""
         if not self.ether.connected(asker, peer):
             raise ConnectionError(f"{peer} cannot be reached")
-        if peer in self.agents:
-            return ()
+        agent = self.agents.get(peer)
+        if agent is not None:
+            return invariants.believed(self, agent.shows(task))
         member = self.ether.places[peer].peer
         assert isinstance(member, Member)
         if member.disk == "broken":

@@ -4,6 +4,7 @@ import io
 import random
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from executor.errors import Abstained
@@ -11,6 +12,7 @@ from executor.jobs import Execution, Job
 from node.daemon import Options
 from node.transport.memory import MemoryTransport
 from protocol.effects import State
+from tests.simulation import invariants
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.scenario import LABELS
 from tests.simulation.trickling import Trickler
@@ -31,6 +33,7 @@ class Citizen(Inhabitant):
         self._history, scenario = history, history.scenario
         self.boundaries = Boundaries(self._die)
         self.disk: str | None = None
+        self.unwell_at = 0.0
         self.dead = False
         self.kept: dict[str, tuple[State, list[str]]] = {}
         self.max_open = scenario.max_open
@@ -41,7 +44,7 @@ class Citizen(Inhabitant):
 
     def database(self) -> sqlite3.Connection:
         connection = self._history.blank.copy(f"{self.index:032x}")
-        connection.prepare(self.boundaries, lambda: "dead" if self.dead else self.disk)
+        connection.prepare(self.boundaries, self._fails, partial(invariants.settle, self))
         return connection
 
     def skew(self) -> float:
@@ -75,6 +78,7 @@ class Citizen(Inhabitant):
     async def start(self) -> None:
         """Come up. Raises sqlite3.Error where the disk prevents it, Crashed where it dies again."""
         self.dead = False
+        self.unwell_at = self.clock.now()
         await super().start()
 
     async def crash(self) -> None:
@@ -87,6 +91,11 @@ class Citizen(Inhabitant):
             rest = group.split(Crashed)[1]
             if rest is not None:
                 raise rest from None
+
+    def _fails(self) -> str | None:
+        if self.disk is not None:
+            self.unwell_at = self.clock.now()
+        return "dead" if self.dead else self.disk
 
     def _die(self, where: str) -> None:
         """Be gone from within: nothing that still runs has any effect."""

@@ -51,9 +51,16 @@ class FaultyConnection(sqlite3.Connection):
 
     boundaries: Boundaries
     fails: Callable[[], str | None]  # "full": nothing can be written; "broken": nor read; "dead"
+    settled: Callable[[], None]  # told of each COMMIT that may have settled a task
+    _settles = False
 
-    def prepare(self, boundaries: Boundaries, fails: Callable[[], str | None]) -> None:
-        self.boundaries, self.fails = boundaries, fails
+    def prepare(
+        self,
+        boundaries: Boundaries,
+        fails: Callable[[], str | None],
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.boundaries, self.fails, self.settled = boundaries, fails, settled
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         kind = _KINDS.get(sql[:3])
@@ -64,9 +71,13 @@ class FaultyConnection(sqlite3.Connection):
             _refuse(kind, fault)
         if kind == "write":
             self.boundaries.cross("before a write")
+            self._settles = self._settles or "tasks" in sql or "certificates" in sql
         elif kind == "commit":
             self.boundaries.cross("before COMMIT")
             cursor = super().execute(sql)
+            if self._settles:
+                self._settles = False
+                self.settled()
             self.boundaries.cross("after COMMIT")
             return cursor
         return super().execute(sql, *parameters)

@@ -18,6 +18,7 @@ from protocol.messages import Task
 from tests import cast
 from tests.simulation import executing, invariants
 from tests.simulation.actors import Actor, Stage
+from tests.simulation.certifying import CertificateForger
 from tests.simulation.citizens import Citizen
 from tests.simulation.faults import Blank, Crashed
 from tests.simulation.report import Report, Violation, told
@@ -157,7 +158,9 @@ class History:
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
         nodes = [c.index for c in self.citizens]
-        async with self.world.client(self.random.sample(nodes, min(len(nodes), 5))) as client:
+        chosen = self.random.sample(nodes, min(len(nodes), 5))
+        forgers = [a.agent.index for a in self.actors if isinstance(a.agent, CertificateForger)]
+        async with self.world.client([*chosen, *forgers]) as client:
             yield client
 
     async def _follow(self, client: Client, number: int) -> None:
@@ -180,6 +183,8 @@ class History:
                 raise Violation("liveness", f"the requester got {ended!r}") from ended
         else:
             self._check_result(args, result.certificate, result.audio.tobytes())
+        for found in submission.tracking.certificates:  # whether or not it could be fetched
+            invariants.digest_of(self, found.encode().decode())
 
     async def _submit(self, client: Client, args: dict[str, Any]) -> Submission:
         while True:

@@ -7,26 +7,36 @@ accepted task ends; I7 memory is bounded.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
+from node.clock import Clock
 from node.coordinator import Coordinator
 from node.store import Store
 from protocol import certificate
-from protocol.canonical import canonical
+from protocol.canonical import Document, canonical
+from protocol.certificate import Certificate
 from protocol.committee import committees
 from protocol.effects import State
+from protocol.errors import Rejected
 from protocol.evidence import verify as verify_evidence
 from protocol.messages import Abstain, Commit, Reveal, Task, Vote
 from protocol.network import Network
 from protocol.wire import read
 from tests import cast
-from tests.simulation import executing
+from tests.simulation import executing, rules
 from tests.simulation.report import Report, Violation
 from tests.simulation.scenario import Scenario
 
 COPIERS = ("copycat", "late joiner")
+THIEVES = ("commitment thief", "replayer")
+MOST_VOTES = 3 + 2 + 3 + 1
+"""Held of a member in a round: one of each type; a contradiction of each, or of reveals as many as
+complete certificates (`protocol.round`), and one more that a certificate shown rests on."""
+LATE = 2.0  # seconds: what could not be written is tried again after one (`node.coordinator`)
 Slot: TypeAlias = tuple[str, str, str, int]
 Kept: TypeAlias = dict[str, tuple[State, list[str]]]
 """State and certificates by task."""
@@ -39,6 +49,11 @@ class Node(Protocol):
     peer: str
     store: Store
     kept: Kept
+    disk: str | None
+    unwell_at: float  # by its clock: when it started, or its disk failed, last
+
+    @property
+    def clock(self) -> Clock: ...
 
     @property
     def up(self) -> bool: ...
@@ -101,34 +116,51 @@ class Signatures:
 def check_kept(scene: Scene, node: Node) -> None:
     """I4: what was settled once stays, through every crash."""
     with scene.looking():
-        for task, (state, certificates) in node.kept.items():
-            now = node.state(task)
-            after = node.certificates(task)
-            if now is not state and not (now is not None and now.certified and not state.certified):
-                raise Violation("I4", f"{node.index} went from {state} to {now}")
-            if after[: len(certificates)] != certificates:
-                raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
+        settle(node)
+
+
+def settle(node: Node) -> None:
+    """I4 and I6, at every COMMIT of a node: keep what it settled; nothing is lost, nor late."""
+    for task, (before, certificates) in node.kept.items():
+        now = node.state(task)
+        after = node.certificates(task)
+        if now is not before and not (now and now.certified and not before.certified):
+            raise Violation("I4", f"{node.index} went from {before} to {now}")
+        if after[: len(certificates)] != certificates:
+            raise Violation("I4", f"{node.index} lost a certificate of {task[:8]}")
+    for task in node.tasks():
+        state = node.state(task)
+        if state is not None and state.terminal:
+            if task not in node.kept:
+                _check_in_time(node, task)
+            node.kept[task] = (state, node.certificates(task))
 
 
 def check_now(scene: Scene) -> None:
     """Check what must hold at any moment."""
     for node in scene.honest:
         check_kept(scene, node)
-        with scene.looking():
-            _keep(node)
         if node.up and node.coordinator is not None:
-            check_bounded(node.coordinator, scene.scenario.max_open)
+            with scene.looking():
+                known, not_ended = set(node.tasks()), node.store.open_tasks()
+            check_bounded(node.coordinator, scene.scenario.max_open, known)
+            for task in not_ended if node.disk is None else ():
+                _check_in_time(node, task)
 
 
-def _keep(node: Node) -> None:
-    for task in node.tasks():
-        state = node.state(task)
-        if state is not None and state.terminal:
-            node.kept[task] = (state, node.certificates(task))
+def _check_in_time(node: Node, task: str) -> None:
+    """I6: a node that is up and well leaves no task open past its deadline."""
+    body = json.loads(node.store.entries(task)[0].envelope)["body"]
+    late = node.clock.now() - (body["created"] / 1000 + body["deadline"])
+    if late > LATE and node.up and node.clock.now() - node.unwell_at > LATE:
+        raise Violation("I6", f"{node.index} has {task[:8]} open {late:.1f} s past its deadline")
 
 
-def check_bounded(coordinator: Coordinator, max_open: int) -> None:
-    """I7: memory held for a task or a peer is bounded, whatever was sent."""
+def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[str]) -> None:
+    """I7: memory held for a task or a peer is bounded, whatever was sent.
+
+    `known` are the tasks of its journal: of others nothing is held, but for a failed write's sake.
+    """
     held = coordinator._agreements
     ended = sum(a.state.terminal for a in held.values())
     revealing = sum(a.state.terminal and a.wake_at() is not None for a in held.values())
@@ -136,12 +168,14 @@ def check_bounded(coordinator: Coordinator, max_open: int) -> None:
         raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them over")
     if len(coordinator._lost) > 2 * max_open + 64:
         raise Violation("I7", f"{len(coordinator._lost)} tasks to be rebuilt")
-    for agreement in held.values():
-        for votes in agreement.rounds:
-            most = 3 * len(votes.committee)
-            opposed = sum(map(len, votes._opposed.values()))
-            if len(votes._standing) > most or opposed > 2 * most:
-                raise Violation("I7", f"{len(votes._standing)} + {opposed} votes of a round")
+    if unknown := coordinator._expiries.keys() - known - coordinator._lost.keys():
+        raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
+    for votes in (r for agreement in held.values() for r in agreement.rounds):
+        of = Counter(signer for signer, _ in votes._standing)
+        of.update(vote.signer for more in votes._opposed.values() for vote in more)
+        for peer, count in of.items():
+            if peer not in votes.committee or count > MOST_VOTES:
+                raise Violation("I7", f"{count} votes of {cast.index_of(peer)} in a round")
 
 
 def check_end(scene: Scene) -> None:
@@ -154,6 +188,8 @@ def check_end(scene: Scene) -> None:
     ids = sorted({task for m in scene.honest for task in m.tasks()})
     for task in ids:
         _check_task(scene, task)
+    for node in scene.honest:
+        _check_taken(scene, node)
     for submitted in scene.submitted:
         _check_submitted(scene, submitted)
     votes = list(_votes(scene))
@@ -182,6 +218,14 @@ def _check_task(scene: Scene, task: str) -> None:
         )
 
 
+def _check_taken(scene: Scene, node: Node) -> None:
+    """3 and 6.1: whatever a node accepted was admissible, by its clock when it came."""
+    for task in node.tasks():
+        first = node.store.entries(task)[0]
+        if fault := rules.untaken(json.loads(first.envelope)["body"], first.at, scene.network):
+            raise Violation("3, 6.1", f"{node.index} took {task[:8]}, {fault}")
+
+
 def digest_of(scene: Scene, text: str) -> str:
     """I2 and I3; return the outcome digest."""
     if text not in scene.proven:
@@ -189,14 +233,29 @@ def digest_of(scene: Scene, text: str) -> str:
     return str(scene.proven[text])
 
 
+def believed(scene: Scene, shown: Sequence[Document]) -> tuple[Certificate, ...]:
+    """I2 and I3 of what a peer shows: return what is taken for valid, which must be right."""
+    taken = []
+    for document in shown:
+        try:
+            taken.append(certificate.verify(document, scene.network))
+        except Rejected:
+            continue
+        digest_of(scene, canonical(document).decode())
+    return tuple(taken)
+
+
 def _verified(scene: Scene, text: str) -> str:
     try:
         valid = certificate.verify(json.loads(text), scene.network)
     except Exception as error:
         raise Violation("I2", repr(error)) from error
+    if fault := rules.broken(json.loads(text), scene.network):
+        raise Violation("I2", f"a certificate is taken for valid: {fault}")
+    thieves = [p for p in valid.signers if _role(scene, p) in THIEVES]
+    if thieves:
+        raise Violation("4", f"{cast.index_of(thieves[0])} signed with what another one had made")
     committee = committees(scene.network, valid.task)[valid.attempt]
-    if 2 * len(set(valid.signers) & set(committee)) <= len(committee):
-        raise Violation("I2", f"{len(valid.signers)} signers of a committee of {len(committee)}")
     faulty = [p for p in committee if not _is_honest(scene, p)]
     right = executing.outcome(valid.task.args)
     if valid.outcome != right and 2 * len(faulty) <= len(committee):
@@ -219,7 +278,7 @@ def _check_submitted(scene: Scene, task: Task) -> None:
         state = node.state(task.id)
         if state is None:
             raise Violation("I6", f"{node.index} never heard of {task.id[:8]}")
-    _check_operators(scene, task)
+    _check_committees(scene, task)
     if not sure(scene, task):
         return
     for node in scene.honest:
@@ -230,8 +289,12 @@ def _check_submitted(scene: Scene, task: Task) -> None:
             raise Violation("liveness", f"{node.index}: {state}, though the honest are a quorum")
 
 
-def _check_operators(scene: Scene, task: Task) -> None:
-    """5: no operator has two places in a committee while another one has none."""
+def _check_committees(scene: Scene, task: Task) -> None:
+    """5: they are the task's, and no operator has two places in one while another has none."""
+    if rules.committees(scene.network, task.id, task.compute_class) != [
+        *committees(scene.network, task)
+    ]:
+        raise Violation("5", f"the committees of {task.id[:8]} are others'")
     members = scene.network.members(task.compute_class)
     operators = {member.peer: member.operator for member in members}
     for committee in committees(scene.network, task):

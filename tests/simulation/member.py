@@ -7,6 +7,7 @@ step, as in `node.daemon`.
 
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.actions import Action, Notify, Publish, Run, Stop
@@ -22,6 +23,7 @@ from protocol.effects import State
 from protocol.errors import Rejected
 from protocol.messages import Abstention, Task
 from tests import cast
+from tests.simulation import invariants
 from tests.simulation.executing import Bench
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.timeline import TimelineClock
@@ -57,10 +59,11 @@ class Member:
         self.clock = TimelineClock(arena.timeline, cast.START, skew)
         self.boundaries = Boundaries()
         self.disk: str | None = None
+        self.unwell_at = 0.0
         self.kept: dict[str, tuple[State, list[str]]] = {}  # what was settled, for invariant 4
         self._arena = arena
         self._connection = arena.blank.copy(f"{index:032x}")
-        self._connection.prepare(self.boundaries, lambda: self.disk)
+        self._connection.prepare(self.boundaries, self._fails, partial(invariants.settle, self))
         self._tasks, self._votes = arena.topics
         self._bench = Bench(arena.scenario, arena.random, label)
         self._wakes_at: float | None = None
@@ -74,6 +77,7 @@ class Member:
         """Come up with what the database holds; a broken disk prevents it for a while."""
         arena = self._arena
         self.life += 1
+        self.unwell_at = self.clock.now()
         try:
             self.store = Store(self._connection, arena.network.id)
             self.coordinator = Coordinator(
@@ -109,6 +113,11 @@ class Member:
         self._arena.ether.forget(self.peer)
         if self._connection.in_transaction:
             self._connection.rollback()
+
+    def _fails(self) -> str | None:
+        if self.disk is not None:
+            self.unwell_at = self.clock.now()
+        return self.disk
 
     def enter(self, life: int, call: Callable[..., object], *args: Any) -> None:
         """Let something happen in this life of the node, if it still lives."""

@@ -14,6 +14,7 @@ from tests import cast
 from tests.simulation.agents import Agent, Ground
 
 FOREIGN = "0123456789abcdef"  # another network's id
+FEED = "e" * 32  # a feed's id
 
 
 class Forger(Agent):
@@ -133,7 +134,14 @@ class Requester(Agent):
 
 
 class BadRequester(Requester):
-    """Submits what is expired, ahead of time, unknown or over a limit, and conflicting tasks."""
+    """Submits what is expired, ahead of time, unknown or over a limit, and conflicting tasks.
+
+    What is untimely or unfit may stand in its feed too, which carries what gossip would not.
+    """
+
+    def __init__(self, ground: Ground, index: int) -> None:
+        super().__init__(ground, index)
+        self.feed: list[bytes] = []
 
     def begin(self) -> None:
         self.ground.later(self.dice.uniform(0.5, 8.0), self._submit)
@@ -143,31 +151,48 @@ class BadRequester(Requester):
         self.ask(body)
         self.ask(body, self.index + 50)  # the same id, signed by another
         self.ask({**body, "args": cast.args(seed=77)})  # the same nonce, another task
-        self.ask(self.body(1, age=1000.0))
-        self.ask(self.body(2, age=-1000.0))
-        self.ask(self.body(3, deadline=99_999))
-        self.ask(self.body(4, model="nobody/knows"))
-        self.ask({**self.body(5), "class": "abacus"})
-        self.ask({**self.body(6), "network": FOREIGN})
         self.ask(self.body(7, deadline=self.dice.randint(2, 30)))  # hardly time to do it
+        ahead = self.dice.uniform(61.0, 119.0)
+        ages = (1000.0, self.dice.uniform(121.0, 180.0), -ahead, -1000.0)
+        untimely = [self.body(10 + number, age) for number, age in enumerate(ages)]
+        unfit = [
+            self.body(3, deadline=7_200),
+            self.body(4, model="nobody/knows"),
+            {**self.body(5), "class": "abacus"},
+            {**self.body(6), "network": FOREIGN},
+        ]
+        for body in (*untimely, *unfit):
+            self.ask(body)
+        self.dice.shuffle(unfit)
+        chosen = self.dice.choice((untimely, unfit))
+        self.feed = [sign(body, _key(self)).encode() for body in chosen]
+
+    def page(self, feed: str, cursor: int) -> Batch:
+        start = cursor if feed == FEED else 0
+        return Batch(FEED, len(self.feed), tuple(self.feed[start:]))
 
 
 class NonceGrinder(Requester):
-    """Tries nonces until the committee has as many of its friends as can be."""
+    """Tries nonces until the committee has as many of its friends as can be: all the faulty.
+
+    What it found for one task it tries on others.
+    """
 
     def begin(self) -> None:
         self.ground.later(self.dice.uniform(0.5, 8.0), self._submit)
 
     def _submit(self) -> None:
-        friends = {cast.peer(i) for i in range(0, len(self.ground.network.roster), 2)}
+        friends = self.ground.network.roster.keys() - self.ground.obedient
         tasks = [self._task(self.dice.randrange(1 << 60)) for _ in range(8)]
         first = [(committees(self.ground.network, t)[0], t) for t in tasks]
         best = max(first, key=lambda pair: len(friends.intersection(pair[0])))[1]
-        self.ground.say(self.peer, self.ground.topics[0], best.envelope.encode())
+        nonce = int(str(best.envelope.body["nonce"]), 16)
+        for task in (best, self._task(nonce, "another song")):
+            self.ground.say(self.peer, self.ground.topics[0], task.envelope.encode())
 
-    def _task(self, nonce: int) -> Task:
-        envelope = sign(self.body(nonce, prompt=self.dice.choice(("song", "fail"))), _key(self))
-        return cast.task_of(self.ground.network, envelope.document())
+    def _task(self, nonce: int, prompt: str | None = None) -> Task:
+        body = self.body(nonce, prompt=prompt or self.dice.choice(("song", "fail")))
+        return cast.task_of(self.ground.network, sign(body, _key(self)).document())
 
 
 class Flooder(Requester):

@@ -21,7 +21,7 @@ class Wish:
     members: tuple[int, int]  # at least, at most
     faulty: int | None = None
     level: str = LEVELS[0]
-    among: tuple[str, ...] = scenario.MEMBERS
+    among: tuple[str, ...] = ()  # what faulty members may be; whatever the level has if empty
     outside: tuple[str, ...] = scenario.OUTSIDERS
 
 
@@ -39,7 +39,9 @@ def play(wish: Wish, seed: int, note: Callable[[str], None] | None = None) -> Pl
     """Live through a seed's history. `note` takes the lines of its trace."""
     silence()
     members, faulty = scenario.size(seed, wish.members, wish.faulty)
-    drawn = scenario.draw(seed, members, faulty, wish.among, wish.outside)
+    serving = scenario.SERVING if wish.level == LEVELS[1] else ()
+    among = wish.among or (*scenario.MEMBERS, *serving)
+    drawn = scenario.draw(seed, members, faulty, among, wish.outside)
     told = story(drawn)
     try:
         with memo.installed():

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from tests.simulation import adversaries, outsiders
+from tests.simulation import adversaries, certifying, outsiders
 from tests.simulation.agents import Agent, Ground
 
 AGENTS: Mapping[str, Callable[[Ground, int], Agent]] = MappingProxyType(
     {
         "copycat": adversaries.Copycat,
         "commitment thief": adversaries.CommitmentThief,
+        "commitment replayer": adversaries.CommitmentReplayer,
+        "certificate forger": certifying.CertificateForger,
         "equivocator": adversaries.Equivocator,
         "split equivocator": adversaries.SplitEquivocator,
         "manifold equivocator": adversaries.ManifoldEquivocator,

@@ -42,9 +42,13 @@ AGENTS = (
     "wrong class",
     "intruder",
     "replayer",
+    "commitment replayer",
+    "certificate forger",
 )
-MEMBERS = (*(label for label in LABELS if label != "honest"), *AGENTS)
+MEMBERS = (*(label for label in LABELS if label not in ("honest", "lying blobs")), *AGENTS)
 """What a faulty roster member may be."""
+SERVING = ("lying blobs",)
+"""What it may be besides where there are streams to serve: among daemons."""
 OUTSIDERS = (
     "forger",
     "garbler",
@@ -53,9 +57,11 @@ OUTSIDERS = (
     "bad requester",
     "flooder",
     "nonce grinder",
+    "certificate forger",
 )
 """What a peer outside the roster may be; there is no bound on their number."""
 OTHER_CLASS = "gpu"
+MANY = "operator-of-many"  # operates several members
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,10 @@ def _network(dice: random.Random, roles: Sequence[str]) -> Network:
         if role == "wrong class":
             line["class"] = OTHER_CLASS
         if role == "intruder" or (shared and dice.random() < 0.3):
-            line["operator"] = "operator-of-many"
+            line["operator"] = MANY
+    if "intruder" in roles and sum(m["operator"] == MANY for m in document["roster"]) == 1:
+        twin = next(i for i, role in enumerate(roles) if role not in ("intruder", "wrong class"))
+        document["roster"][twin]["operator"] = MANY  # or there would be no rule for it to break
     return Network.parse(canonical(document))
 
 

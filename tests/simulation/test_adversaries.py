@@ -26,13 +26,16 @@ def test_an_outsider_that_breaks_one_rule(role: str) -> None:
     _hold(Wish((4, 6), 0, outside=(role,)))
 
 
-@pytest.mark.parametrize("role", ["lying feed", "garbler", "flooder"])
+@pytest.mark.parametrize(
+    "role", ["lying feed", "garbler", "flooder", "bad requester", "certificate forger"]
+)
 def test_an_outsider_that_lies_in_streams(role: str) -> None:
     _hold(Wish((4, 5), 0, "daemons", outside=(role,)), 5)
 
 
-def test_members_that_serve_other_bytes() -> None:
-    _hold(Wish((4, 5), 1, "daemons", among=("lying blobs",), outside=()), 6)
+@pytest.mark.parametrize("role", [*scenario.SERVING, "certificate forger"])
+def test_members_that_lie_in_streams(role: str) -> None:
+    _hold(Wish((4, 5), 1, "daemons", among=(role,), outside=()), 6)
 
 
 def test_a_copycat_is_on_no_list_however_slow_the_links() -> None:

@@ -1,0 +1,98 @@
+"""Rules of the specification, told once more and not by the product: it is what is checked.
+
+All of them read documents as they travel. A certificate that `protocol.certificate` takes for valid
+and these do not is a violation, whoever assembled it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from protocol.network import Network
+from tests.simulation.memo import dumps
+
+Fields = Mapping[str, Any]
+
+
+def tagged(tag: str, payload: bytes) -> bytes:
+    """2: `H(tag, bytes)`."""
+    return hashlib.sha256(b"helium/1/" + tag.encode() + b"\0" + payload).digest()
+
+
+def task_id(body: Fields) -> str:
+    """4: the id of a task, in hex."""
+    return tagged("task", dumps(body)).hex()
+
+
+def commitment(vote: Fields) -> str:
+    """4: the commitment that a reveal's envelope opens, in hex."""
+    body = vote["body"]
+    opened = bytes.fromhex(body["task"]) + body["attempt"].to_bytes(4, "big")
+    opened += vote["signer"].encode() + tagged("outcome", dumps(body["outcome"]))
+    return tagged("commitment", opened + bytes.fromhex(body["salt"])).hex()
+
+
+def committees(network: Network, task: str, compute_class: str) -> list[tuple[str, ...]]:
+    """5: the committee of each attempt at a task, in the order of choice."""
+    members = [m for m in network.roster.values() if m.compute_class == compute_class]
+    members.sort(key=lambda m: tagged("committee", bytes.fromhex(task) + m.peer.encode()))
+    first = [
+        m for i, m in enumerate(members) if m.operator not in {n.operator for n in members[:i]}
+    ]
+    chosen = [m.peer for m in (*first, *(m for m in members if m not in first))]
+    parameters, sizes = network.parameters, list[int]()
+    size = min(parameters.committee_size, parameters.committee_max, len(chosen))
+    while not sizes or size > sizes[-1]:
+        sizes.append(size)
+        size = min(size + 2, parameters.committee_max, len(chosen))
+    return [tuple(chosen[:size]) for size in sizes]
+
+
+def broken(found: Fields, network: Network) -> str:
+    """4: what is wrong with a certificate, "" for nothing. Signatures are not looked at."""
+    return next(_faults(found, network), "")
+
+
+def _faults(found: Fields, network: Network) -> Iterator[str]:
+    task, attempt, votes = found["task"]["body"], found["attempt"], found["votes"]
+    name, bodies = task_id(task), [vote["body"] for vote in votes]
+    signers = [vote["signer"] for vote in votes]
+    attempts = committees(network, name, task["class"])
+    if {network.id} != {found["network"], *(body["network"] for body in (task, *bodies))}:
+        yield "of another network"
+    if any((b["type"], b["task"], b["attempt"]) != ("reveal", name, attempt) for b in bodies):
+        yield "a vote of another round"
+    if attempt >= len(attempts):
+        yield f"no attempt {attempt}"
+        return
+    if len(set(signers)) < len(signers) or not set(signers) <= set(attempts[attempt]):
+        yield "a signer that is no member of the committee, or twice there"
+    if 2 * len(signers) <= len(attempts[attempt]):
+        yield f"{len(signers)} signers of a committee of {len(attempts[attempt])}"
+    if len({dumps(body["outcome"]) for body in bodies}) != 1:
+        yield "several outcomes"
+    yield from _unlisted(votes)
+
+
+def _unlisted(votes: Sequence[Fields]) -> Iterator[str]:
+    opened = {vote["signer"]: commitment(vote) for vote in votes}
+    for vote in votes:
+        if not opened.items() <= vote["body"]["commits"].items():
+            yield "a signer's commitment is not on every signer's list"
+
+
+def untaken(task: Fields, at: float, network: Network) -> str:
+    """3 and 6.1: why nobody may accept a task's body at a time of its own clock, "" if it may."""
+    created, parameters = task["created"] / 1000, network.parameters
+    classes = {member.compute_class for member in network.roster.values()}
+    if task["network"] != network.id or task["class"] not in classes:
+        return "of another network or class"
+    if task["args"]["model"] not in network.models:
+        return "of a model that is not listed"
+    if task["deadline"] > parameters.max_deadline_seconds:
+        return f"with {task['deadline']} s to its deadline"
+    if created > at + parameters.clock_skew_seconds:
+        return f"created {created - at:.1f} s ahead"
+    if created + task["deadline"] <= at:
+        return f"expired {at - created - task['deadline']:.1f} s ago"
+    return ""
