@@ -44,8 +44,14 @@ class Settings:
     peer_streams: float
     peer_open_streams: int
     peer_submissions: float
+    max_open: int
+    peer_queue: int
+    peer_queue_bytes: int
+    address_upgrades: int
+    upgrade_seconds: float
     ban_points: float
     ban_seconds: float
+    forgiven_points: float
     idle_seconds: float
     reader_bytes: int
     peer_watches: int
@@ -240,9 +246,18 @@ def _limits() -> tuple[Setting, ...]:
             values.number(1, 1e6),
         ),
         Setting(
+            "max_open",
+            "Tasks that have not ended, of up to 30 kB each with their votes; more is hours of one "
+            "worker's time. Half of them may be brought by one address (of roster members and on "
+            "loopback: peer).",
+            "1000",
+            values.whole(2, 1_000_000),
+        ),
+        *_wire(),
+        Setting(
             "ban_points",
-            "Messages that no honest peer sends, after which a peer is banned; one is forgiven "
-            "every ten seconds.",
+            "Messages, requests and answers that no honest peer sends, after which a peer is "
+            "banned; forgiven_points says how soon they are forgotten.",
             "20",
             values.number(1, 1e6),
         ),
@@ -251,6 +266,12 @@ def _limits() -> tuple[Setting, ...]:
             "How long a peer is banned: an attacker waits, a repaired peer is let in again.",
             "300",
             values.number(1, 1e6),
+        ),
+        Setting(
+            "forgiven_points",
+            "Of these, points forgiven a second: a peer of another version gets some patience.",
+            "0.1",
+            values.number(0, 1e6),
         ),
         Setting(
             "idle_seconds",
@@ -267,6 +288,40 @@ def _limits() -> tuple[Setting, ...]:
             values.whole(1, 999_999_999),
         ),
         *_places(),
+    )
+
+
+def _wire() -> tuple[Setting, ...]:
+    """What may wait for a peer, and how long for what it is to become one."""
+    return (
+        Setting(
+            "peer_queue",
+            "Gossip that may wait to be sent to one peer, in messages; libp2p's 32 drop most of a "
+            "burst.",
+            "4096",
+            values.whole(32, 1_000_000),
+        ),
+        Setting(
+            "peer_queue_bytes",
+            "Gossip that may wait to be sent to one peer, in bytes, each peer having copies of its "
+            "own: 32 of the largest messages.",
+            str(2 * 1024 * 1024),
+            values.whole(131_072, 999_999_999),
+        ),
+        Setting(
+            "address_upgrades",
+            "Connections of one address that may be on the way to being encrypted at a time: "
+            "whoever stalls them holds few places, and briefly.",
+            "16",
+            values.whole(1, 100_000),
+        ),
+        Setting(
+            "upgrade_seconds",
+            "Seconds in which a connection must be encrypted: 0.25 s of work and far round trips; "
+            "an idle socket may stay so long.",
+            "4",
+            values.number(0.1, 3600),
+        ),
     )
 
 
