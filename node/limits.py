@@ -17,7 +17,7 @@ REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The settings of a node that bound what peers cost it; `node.config` gives the reasons."""
+    """The settings of a node that bound what peers cost it; `node.bounds` gives the reasons."""
 
     max_connections: int = 300
     address_connections: int = 32

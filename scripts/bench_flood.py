@@ -37,6 +37,7 @@ KINDS = (
     "unread_answers",
     "bad_messages",
 )
+BACKLOG = 64  # tasks that a flood leaves waiting at a node, by its settings
 TASK = {
     "model": "helium/embedded-music",
     "prompt": "bells in the rain",
@@ -107,6 +108,7 @@ async def measure(network: Path, nodes: LightNodes, options: argparse.Namespace)
                 first += 1000
                 with flooding(kind, network, nodes.addresses[0]):
                     flooded.append(await use(client, options.turn, first))
+                await use(client, BACKLOG * options.seconds, 2_000_000 + first)  # until it is over
                 first += 1000
             print(json.dumps(summary(kind, calm, flooded)), flush=True)
 
