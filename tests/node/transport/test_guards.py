@@ -558,6 +558,8 @@ async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene
 
 async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene) -> None:
     victim, attacker = scene.victim, scene.attacker
+    await attacker.dial(victim.addresses[0])
+    await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
     assert victim.payer(attacker.peer) == attacker.peer, "on loopback each peer pays for itself"
     for _ in range(int(Limits().ban_points)):
         victim.punish(attacker.peer)
