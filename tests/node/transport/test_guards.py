@@ -561,10 +561,10 @@ async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene
     await attacker.dial(victim.addresses[0])
     await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
     assert victim.payer(attacker.peer) == attacker.peer, "on loopback each peer pays for itself"
-    for _ in range(int(Limits().ban_points)):
+    for _ in range(int(Limits().ban_points) + 1):
         victim.punish(attacker.peer)
     await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
-    assert victim._counts["misbehaviours"] == Limits().ban_points
+    assert victim._counts["misbehaviours"] == Limits().ban_points + 1
     with pytest.raises(ConnectionError):
         await victim.dial(attacker.addresses[0])
     await scene.assert_unharmed()
