@@ -73,8 +73,8 @@ def limits() -> tuple[Setting, ...]:
         Setting(
             "max_open",
             "Tasks that have not ended, of up to 30 kB each with their votes; more is hours of one "
-            "worker's time. Half of them may be brought by one address (of roster members and on "
-            "loopback: peer).",
+            "worker's time. Half of them may be brought by one address (on loopback: peer); roster "
+            "members may bring all.",
             "1000",
             values.whole(2, 1_000_000),
         ),

@@ -106,7 +106,7 @@ class Coordinator:
     def submit(self, payload: bytes, bringer: str = "") -> tuple[Task, list[Action]]:
         """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy.
 
-        `bringer` is who is charged for it; half of the places for open tasks are one bringer's at
+        `bringer` is who is charged for it; half of the places for open tasks are one stranger's at
         most. "" is for what nobody is charged for.
         """
         message = self.examine(payload, bringer)
@@ -285,8 +285,13 @@ class Coordinator:
         return Busy(why)
 
     def _overdone(self, bringer: str) -> bool:
-        """Return whether a bringer has its half of the places, so that one cannot take them all."""
-        brought = [task for task, who in self._bringers.items() if bringer and who == bringer]
+        """Return whether a stranger has its half of the places, so that one cannot take them all.
+
+        Members pass on what many have asked for, and a network may have no other way to hear of it.
+        """
+        if not bringer or bringer in self.network.roster:
+            return False
+        brought = [task for task, who in self._bringers.items() if who == bringer]
         return sum(self._open(task) for task in brought) >= max(1, self._max_open // 2)
 
     def _open(self, task: str) -> bool:

@@ -774,6 +774,15 @@ def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
     life.disk.close()
 
 
+def test_a_member_that_passes_tasks_on_may_take_all_the_room(net: Network) -> None:
+    life = Life(net, max_open=2)
+    for number in range(2):
+        task = cast.task(net, nonce=number)
+        life.take(life.coordinator.receive(task.envelope.encode(), cast.peer(1)))
+    assert life.counts == {}
+    life.disk.close()
+
+
 def test_what_a_bringer_brought_is_forgotten_with_the_tasks_that_ended(net: Network) -> None:
     life = Life(net, max_open=2)
     for number in range(10):
