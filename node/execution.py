@@ -1,4 +1,4 @@
-"""The tasks that this node executes: one at a time, bringers in turn, and requesters within.
+"""The tasks that this node executes: one at a time, bringers in turn, and requesters.
 
 A requester's key is free to make, so turns by requesters alone would all be a flooder's: who
 brought a task here (`node.actions.Run`) counts before who signed it.
@@ -110,13 +110,20 @@ class Executions:
         return max(runs, key=lambda run: [waiting[party] for party in _parties(run)])
 
     def _next(self) -> Run:
-        """Take the first task of the bringer, and its requester, whose turn is longest ago."""
-        runs = self._waiting.values()
-        run = min(runs, key=lambda run: [self._turns.get(party, 0) for party in _parties(run)])
+        """Take the first task whose bringer and requester both had their last turn longest ago."""
+        run = min(self._waiting.values(), key=self._last_turn)
         del self._waiting[run.task.id]
         for party in _parties(run):
             self._take_turn(party)
         return run
+
+    def _last_turn(self, run: Run) -> tuple[int, int]:
+        """Return the later of a task's bringer's and requester's turns, then the requester's.
+
+        A new key for each task does not help, nor do many nodes that pass on one requester's.
+        """
+        bringer, requester = (self._turns.get(party, 0) for party in _parties(run))
+        return max(bringer, requester), requester
 
     def _take_turn(self, party: tuple[str, ...]) -> None:
         self._turn += 1
@@ -179,5 +186,5 @@ class Executions:
 
 
 def _parties(run: Run) -> tuple[tuple[str, ...], ...]:
-    """Return whose turns a task takes: its bringer's, and there its requester's."""
-    return (run.bringer,), (run.bringer, run.task.envelope.signer)
+    """Return whose turns a task takes: its bringer's and its requester's, told apart by length."""
+    return (run.bringer,), ("requester", run.task.envelope.signer)

@@ -377,6 +377,17 @@ def test_within_what_one_has_brought_requesters_have_turns() -> None:
     play(test, max_queue=20)
 
 
+def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(8):
+            executions.add(brought(number, f"member {number % 3}"))
+        for number in (50, 51):
+            executions.add(brought(number, "honest", requester=1001))
+        assert {task(50, 1001).id, task(51, 1001).id} <= {*await served(script, 4)}
+
+    play(test, max_queue=20)
+
+
 def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
     async def test(executions: Executions, script: Script) -> None:
         executions.add(brought(1, "known"))
