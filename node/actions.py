@@ -15,10 +15,14 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Execute a task until `until` (Unix seconds) at the latest."""
+    """Execute a task until `until` (Unix seconds) at the latest.
+
+    `bringer` is who is charged for the task's being here; "" where that is not known any more.
+    """
 
     task: Task
     until: float
+    bringer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

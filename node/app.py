@@ -58,7 +58,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     limits = Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
     folders = [*settings.models_dir, SHIPPED]
     parts = Parts(
-        Coordinator(network, key, store, clock, secrets.token_bytes),
+        Coordinator(network, key, store, clock, secrets.token_bytes, limits.max_open, counts),
         store,
         Blobs(
             settings.data_dir / "blobs",

@@ -5,11 +5,12 @@ default. What all peers must have in common is not here: it is in the network do
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from node import values
+from node import bounds, values
+from node.setting import Setting
 
 _DATA_DIR = "<data_dir>"
 
@@ -44,8 +45,14 @@ class Settings:
     peer_streams: float
     peer_open_streams: int
     peer_submissions: float
+    max_open: int
+    peer_queue: int
+    peer_queue_bytes: int
+    address_upgrades: int
+    upgrade_seconds: float
     ban_points: float
     ban_seconds: float
+    forgiven_points: float
     idle_seconds: float
     reader_bytes: int
     peer_watches: int
@@ -58,26 +65,6 @@ class Settings:
     max_feeds: int
     log_level: str
     log_format: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting, for `--help` and the documentation; its default in the words of a TOML file."""
-
-    name: str
-    reason: str
-    default: str | tuple[str, ...]
-    parse: Callable[[object, Path], object]  # the value as given, the folder paths start from
-
-    @property
-    def flag(self) -> str:
-        """On the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """In the environment."""
-        return "HELIUM_" + self.name.upper()
 
 
 def describe() -> tuple[Setting, ...]:
@@ -162,173 +149,13 @@ def describe() -> tuple[Setting, ...]:
             "0",
             values.whole(0, 1_000_000),
         ),
-        *_limits(),
+        *bounds.limits(),
         Setting("log_level", "The least weighty messages to log.", "info", values.choice(levels)),
         Setting(
             "log_format",
             "How to log: auto is pretty on a terminal and json elsewhere.",
             "auto",
             values.choice(("auto", "pretty", "json")),
-        ),
-    )
-
-
-def _limits() -> tuple[Setting, ...]:
-    """What peers may cost this node; the defaults are those of `node.limits.Limits`."""
-    return (
-        Setting(
-            "max_connections",
-            "Connections at a time; with other files they must stay below the process's limit "
-            "of descriptors, usually 1,024.",
-            "300",
-            values.whole(4, 100_000),
-        ),
-        Setting(
-            "address_connections",
-            "Of these from one address, or IPv6 /64, for keys are free: a laboratory behind one "
-            "router. Loopback may have half of all.",
-            "32",
-            values.whole(1, 100_000),
-        ),
-        Setting(
-            "address_handshakes",
-            "Connections a minute begun from one address other than loopback, of which each costs "
-            "5 ms before it is known who it is; a minute's worth may come at once, as after a "
-            "power cut.",
-            "60",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "peer_connections",
-            "Of these from one peer: it needs one, for a moment a second when both sides dial.",
-            "4",
-            values.whole(1, 100),
-        ),
-        Setting(
-            "peer_messages",
-            "Gossip messages a second read from one address (on loopback: peer), of which each "
-            "costs about 1 ms; ten seconds' worth may come at once.",
-            "100",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "peer_bytes",
-            "Bytes a second read from one address (on loopback: peer), where a frame counts as "
-            "32 KiB besides, and as many written to it: a sixth of a processor each.",
-            str(32 * 1024 * 1024),
-            values.whole(65_536, 999_999_999),
-        ),
-        Setting(
-            "peer_streams",
-            "Streams a second opened from one address (on loopback: peer), of which each costs "
-            "about 2 ms; ten seconds' worth may come at once.",
-            "100",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "peer_open_streams",
-            "Streams of one peer at a time, for each may keep up to 2 MiB unread; an honest peer "
-            "has a few requests, watches and blobs.",
-            "64",
-            values.whole(1, 100_000),
-        ),
-        Setting(
-            "peer_submissions",
-            "Tasks a minute submitted or gossiped from one address (on loopback: peer), of which "
-            "each costs about 20 ms; ten seconds' worth may come at once.",
-            "600",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "ban_points",
-            "Messages that no honest peer sends, after which a peer is banned; one is forgiven "
-            "every ten seconds.",
-            "20",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "ban_seconds",
-            "How long a peer is banned: an attacker waits, a repaired peer is let in again.",
-            "300",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "idle_seconds",
-            "After so long without a request, a peer that dialled this node is cut off; nodes ask "
-            "for feeds every few seconds.",
-            "600",
-            values.number(1, 1e6),
-        ),
-        Setting(
-            "reader_bytes",
-            "Bytes a second that a reader must take, or it is cut off: 128 MiB in under five "
-            "hours.",
-            "8192",
-            values.whole(1, 999_999_999),
-        ),
-        *_places(),
-    )
-
-
-def _places() -> tuple[Setting, ...]:
-    """What may go on at a time, for one peer or address and for all of them together."""
-    return (
-        Setting(
-            "peer_watches",
-            "Tasks that one address (of roster members and on loopback: peer) may watch at a time: "
-            "three quarters of a peer's streams.",
-            "48",
-            values.whole(1, 100_000),
-        ),
-        Setting(
-            "max_watches",
-            "Tasks that all but roster members may watch at a time: 10 KB of memory each; members "
-            "have places of their own.",
-            "1024",
-            values.whole(1, 100_000),
-        ),
-        Setting(
-            "peer_reads",
-            "Blobs, and as many answers on tasks, that one address (of roster members and on "
-            "loopback: peer) may read at a time; each blob holds a file open, each answer up to 1 "
-            "MiB; a client with more tasks asks again.",
-            "8",
-            values.whole(1, 10_000),
-        ),
-        Setting(
-            "max_reads",
-            "Blobs, and as many answers on tasks, that all but roster members may read at a time; "
-            "with connections, and what members read, blobs must stay below the process's limit "
-            "of descriptors.",
-            "64",
-            values.whole(1, 10_000),
-        ),
-        Setting(
-            "peer_uploads",
-            "Submissions with input files that one address (on loopback: peer) may make at a time; "
-            "each holds a file open.",
-            "4",
-            values.whole(1, 10_000),
-        ),
-        Setting(
-            "max_uploads",
-            "Submissions with input files that all together may make at a time, as with reads.",
-            "32",
-            values.whole(1, 10_000),
-        ),
-        Setting(
-            "peer_feeds",
-            "Pages of the feed under way to one address (of roster members and on loopback: peer), "
-            "of up to 1 MiB each; an honest reader has one at a time.",
-            "2",
-            values.whole(1, 10_000),
-        ),
-        Setting(
-            "max_feeds",
-            "Pages of the feed under way to all but roster members: as many MiB of memory; each "
-            "member has places of its own, so that no stranger takes the feed from it.",
-            "64",
-            values.whole(1, 10_000),
         ),
     )
 

@@ -6,6 +6,7 @@ does not keep either (the task is rebuilt from the journal when it is next neede
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.actions import Action, Notify, Publish, Run, Stop
 from node.clock import Clock
+from node.limits import Limits
 from node.replay import own, replay
 from node.standing import conducts
 from node.store import Store
@@ -35,7 +37,6 @@ from protocol.round import Reception
 
 log = structlog.get_logger("coordinator")
 
-MAX_OPEN = 1000  # tasks of up to 30 kB each with their votes; more is hours of one worker's time
 RETRY_SECONDS = 1.0  # after a write that failed: long enough for a full disk to be noticed
 _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
@@ -64,13 +65,19 @@ class Coordinator:
         store: Store,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        max_open: int = MAX_OPEN,
+        max_open: int = Limits().max_open,
+        counts: Counter[str] | None = None,
     ) -> None:
-        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet."""
+        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet.
+
+        `counts` is told how many tasks were refused for that.
+        """
         self.network, self.me = network, peer_of(key)
         self._key, self._store, self.clock, self._entropy = key, store, clock, entropy
         self._max_open = max_open
+        self._counts: Counter[str] = Counter() if counts is None else counts
         self._agreements: dict[str, Agreement] = {}
+        self._bringers: dict[str, str] = {}  # of tasks held in memory, where they are known
         self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
 
@@ -84,7 +91,7 @@ class Coordinator:
             actions += self._reload(task)[1]
         return actions
 
-    def examine(self, payload: bytes) -> Task:
+    def examine(self, payload: bytes, bringer: str = "") -> Task:
         """Return the task that a requester wants to submit, if it would be taken.
 
         Before its inputs are. Raises Rejected or Busy.
@@ -93,20 +100,24 @@ class Coordinator:
         if not isinstance(message, Task):
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
         if self._store.state(message.id) is None:
-            self._admit(message)
+            self._admit(message, bringer)
         return message
 
-    def submit(self, payload: bytes) -> tuple[Task, list[Action]]:
-        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy."""
-        message = self.examine(payload)
-        taken = self._accept(message)
+    def submit(self, payload: bytes, bringer: str = "") -> tuple[Task, list[Action]]:
+        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy.
+
+        `bringer` is who is charged for it; half of the places for open tasks are one stranger's at
+        most. "" is for what nobody is charged for.
+        """
+        message = self.examine(payload, bringer)
+        taken = self._accept(message, bringer)
         return message, [Publish(message), *taken] if taken else []
 
-    def receive(self, payload: bytes) -> list[Action]:
+    def receive(self, payload: bytes, bringer: str = "") -> list[Action]:
         """Take an envelope from a peer, by gossip or feed. Raises Rejected or Busy."""
         message = wire.read(payload, self.network.id)
         if isinstance(message, Task):
-            return self._accept(message)
+            return self._accept(message, bringer)
         return self._take(message)
 
     def certified(self, found: Certificate) -> list[Action]:
@@ -191,6 +202,7 @@ class Coordinator:
         actions = self._reload(task)[1] if written and task not in self._agreements else []
         if not written:  # it may come again, and is to be judged as if it never had
             self._expiries.pop(task, None)
+            self._bringers.pop(task, None)
         del self._lost[task]
         return actions
 
@@ -226,7 +238,10 @@ class Coordinator:
             return Verdict.IGNORE
         self.network.admit(task)
         self.network.check_timely(task, self._now())
-        return Verdict.IGNORE if self._full() else Verdict.ACCEPT
+        if self._full():
+            self._counts["tasks-refused"] += 1
+            return Verdict.IGNORE
+        return Verdict.ACCEPT
 
     def _judge(self, vote: Vote) -> Verdict:
         agreement = self._agreements.get(vote.task)
@@ -242,24 +257,46 @@ class Coordinator:
 
     # Taking
 
-    def _accept(self, task: Task) -> list[Action]:
+    def _accept(self, task: Task, bringer: str) -> list[Action]:
         if self._store.state(task.id) is not None:
             return []
-        self._admit(task)
+        self._admit(task, bringer)
         now = self._now()
         agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
         self._remember(agreement)
+        if bringer:
+            self._bringers[task.id] = bringer
         with self._changing(agreement):
             self._store.append(task, now)
             actions = self._apply(agreement, agreement.start(now))
         log.info("task accepted", task=task.id, model=task.model)
         return actions
 
-    def _admit(self, task: Task) -> None:
+    def _admit(self, task: Task, bringer: str) -> None:
         self.network.admit(task)
         self.network.check_timely(task, self._now())
         if self._full():
-            raise Busy(f"{self._max_open} tasks are open here")
+            raise self._refused(f"{self._max_open} tasks are open here")
+        if self._overdone(bringer):
+            raise self._refused(f"half of {self._max_open} places for open tasks are taken by one")
+
+    def _refused(self, why: str) -> Busy:
+        self._counts["tasks-refused"] += 1
+        return Busy(why)
+
+    def _overdone(self, bringer: str) -> bool:
+        """Return whether a stranger has its half of the places, so that one cannot take them all.
+
+        Members pass on what many have asked for, and a network may have no other way to hear of it.
+        """
+        if not bringer or bringer in self.network.roster:
+            return False
+        brought = [task for task, who in self._bringers.items() if who == bringer]
+        return sum(self._open(task) for task in brought) >= max(1, self._max_open // 2)
+
+    def _open(self, task: str) -> bool:
+        agreement = self._agreements.get(task)
+        return task in self._lost or (agreement is not None and not agreement.state.terminal)
 
     def _take(self, vote: Vote) -> list[Action]:
         if vote.task not in self._agreements and self._store.holds(vote):
@@ -286,7 +323,8 @@ class Coordinator:
                 case Send(body):
                     actions += self._sign(agreement, body)
                 case Execute():
-                    actions.append(Run(agreement.task, agreement.ends_at))
+                    bringer = self._bringers.get(agreement.task.id, "")
+                    actions.append(Run(agreement.task, agreement.ends_at, bringer))
                 case Halt():
                     actions.append(Stop(agreement.task.id))
                 case _:
@@ -375,6 +413,7 @@ class Coordinator:
         for old in passed or over[: max(0, len(over) - self._max_open)]:
             if old is not agreement:
                 del self._agreements[old.task.id]
+                self._bringers.pop(old.task.id, None)
 
     def _now(self) -> float:
         return self.clock.now()

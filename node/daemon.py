@@ -89,14 +89,21 @@ class Node:
             parts.clock,
             options.max_queue,
             inputs.obtain,
+            parts.counts,
         )
         now = parts.clock.now
         self._admission = Admission(options.submitters, options.requester_tasks, now)
         roster = parts.coordinator.network.roster
         gate = Gate(self._admission, options.limits, roster, now, parts.counts)
+        self._gate = gate
         self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs, gate)
         self._feeds = Feeds(
-            parts.transport, parts.coordinator, parts.store, options.feed_seconds, self.act
+            parts.transport,
+            parts.coordinator,
+            parts.store,
+            options.feed_seconds,
+            self.act,
+            self._bringer,
         )
         most = parts.coordinator.network.parameters.max_output_bytes
         self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs, most)
@@ -228,9 +235,13 @@ class Node:
     def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
         """Take a gossip message that was judged acceptable."""
         try:
-            self._guarded(lambda: self._coordinator.receive(payload))
+            self._guarded(lambda: self._coordinator.receive(payload, self._bringer(peer)))
         except (Rejected, Busy) as refused:  # acceptable when judged, overtaken since
             log.debug("gossip not taken", peer=peer, reason=str(refused))
+
+    def _bringer(self, peer: str) -> str:
+        """Return who is charged for the tasks that a connected peer passes on."""
+        return self._gate.holder(peer, self._transport.payer(peer))
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         """Answer a request."""
@@ -262,9 +273,9 @@ class Node:
             "models": list(self._options.models),
         }
 
-    def submitted(self, payload: bytes) -> Task:
+    def submitted(self, payload: bytes, bringer: str = "") -> Task:
         """Take a task from a requester. Raises Rejected or Busy."""
-        task, actions = self._coordinator.submit(payload)
+        task, actions = self._coordinator.submit(payload, bringer)
         self.act(actions)
         return task
 

@@ -1,4 +1,7 @@
-"""The tasks that this node executes: one at a time, requesters in turn, each in its own order.
+"""The tasks that this node executes: one at a time, bringers in turn, and requesters.
+
+A requester's key is free to make, so turns by requesters alone would all be a flooder's: who
+brought a task here (`node.actions.Run`) counts before who signed it.
 
 Between the coordinator, which says what to run, and an executor, which runs one job. What comes of
 it goes back as an outcome or an abstention, whatever happened to the job.
@@ -18,6 +21,7 @@ from executor.errors import Abstained
 from executor.jobs import Execution, Job, ModelRef
 from node.actions import Run
 from node.clock import Clock
+from node.limits import remember
 from protocol.messages import Abstention, Task
 from protocol.network import Network
 
@@ -69,12 +73,14 @@ class Executions:
         clock: Clock,
         max_queue: int,
         inputs: Callable[[Task], Awaitable[tuple[Path, ...]]],
+        counts: Counter[str],
     ) -> None:
         """`inputs` fetches the files that a task's args name; it raises `Abstained`."""
         self._network, self._executor, self._sink, self._clock = network, executor, sink, clock
-        self._inputs, self._max_queue = inputs, max_queue
+        self._inputs, self._max_queue, self._counts = inputs, max_queue, counts
         self._waiting: dict[str, Run] = {}
-        self._turns: dict[str, int] = {}  # requesters' last turns, while any task waits
+        self._turn = 0
+        self._turns: dict[tuple[str, ...], int] = {}  # last ones, while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
@@ -84,24 +90,44 @@ class Executions:
         if run.task.id in self._waiting or (self._running and self._running[0] == run.task.id):
             return
         self._waiting[run.task.id] = run
+        for party in _parties(run):
+            if party not in self._turns:  # or newcomers would always come before who is known
+                self._take_turn(party)
         self._arrived.set()
         if len(self._waiting) > self._max_queue:
             excess = self._last_of_most()
             del self._waiting[excess.task.id]
+            self._counts["tasks-evicted"] += 1
             self._sink.failed(excess.task, Abstention.BUSY)
 
     def _last_of_most(self) -> Run:
-        """Return what came last from the requester who has most waiting: a flood hurts itself."""
-        waiting = Counter(_requester(run) for run in self._waiting.values())
+        """Return what came last of whoever has most waiting: a flood hurts itself.
+
+        Of the bringer with most, and of its requesters the one with most.
+        """
+        waiting = Counter(party for run in self._waiting.values() for party in _parties(run))
         runs = reversed(self._waiting.values())
-        return max(runs, key=lambda run: waiting[_requester(run)])
+        return max(runs, key=lambda run: [waiting[party] for party in _parties(run)])
 
     def _next(self) -> Run:
-        """Take the first task of the requester whose last turn is longest ago."""
-        run = min(self._waiting.values(), key=lambda run: self._turns.get(_requester(run), 0))
+        """Take the first task whose bringer and requester both had their last turn longest ago."""
+        run = min(self._waiting.values(), key=self._last_turn)
         del self._waiting[run.task.id]
-        self._turns[_requester(run)] = max(self._turns.values(), default=0) + 1
+        for party in _parties(run):
+            self._take_turn(party)
         return run
+
+    def _last_turn(self, run: Run) -> tuple[int, int]:
+        """Return the later of a task's bringer's and requester's turns, then the requester's.
+
+        A new key for each task does not help, nor do many nodes that pass on one requester's.
+        """
+        bringer, requester = (self._turns.get(party, 0) for party in _parties(run))
+        return max(bringer, requester), requester
+
+    def _take_turn(self, party: tuple[str, ...]) -> None:
+        self._turn += 1
+        remember(self._turns, party, self._turn)
 
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
@@ -159,5 +185,6 @@ class Executions:
         )
 
 
-def _requester(run: Run) -> str:
-    return run.task.envelope.signer
+def _parties(run: Run) -> tuple[tuple[str, ...], ...]:
+    """Return whose turns a task takes: its bringer's and its requester's, told apart by length."""
+    return (run.bringer,), ("requester", run.task.envelope.signer)

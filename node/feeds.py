@@ -28,6 +28,8 @@ PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times l
 
 # What an honest node may have accepted though we do not, now or any more.
 _HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
+# What a node of a later version may accept.
+_NEWER = (Rejection.INVALID_FIELD, Rejection.UNSUPPORTED_KIND, Rejection.OVER_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,14 @@ class Feeds:
         store: Store,
         seconds: float,
         act: Callable[[list[Action]], None],
+        bringer: Callable[[str], str],
     ) -> None:
-        """Each feed is read on connecting and every `seconds`; `act` takes what follows from it."""
+        """Each feed is read on connecting and every `seconds`; `act` takes what follows from it.
+
+        `bringer` says who is charged for the tasks in a peer's feed.
+        """
         self._transport, self._coordinator, self._store = transport, coordinator, store
-        self._seconds, self._act = seconds, act
+        self._seconds, self._act, self._bringer = seconds, act, bringer
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
@@ -114,13 +120,13 @@ class Feeds:
         feed, cursor = self._store.cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
-            raise Misbehaved("the feed went backwards")
+            raise self._lie(peer, "the feed went backwards")
         if not batch.envelopes:
             return False
         if batch.feed == feed and batch.cursor == cursor:
-            raise Misbehaved("the feed gives envelopes without moving on")
+            raise self._lie(peer, "the feed gives envelopes without moving on")
         if len(batch.envelopes) > BATCH:
-            raise Misbehaved("the feed gives more than was asked for")
+            raise self._lie(peer, "the feed gives more than was asked for")
         for envelope in batch.envelopes:
             if not self._take(peer, envelope):
                 return False
@@ -130,6 +136,12 @@ class Feeds:
                 await self._ask_about(peer, task)
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
+
+    def _lie(self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED) -> Misbehaved:
+        """Take a point from a peer whose feed no honest node could have; return what to raise."""
+        if reason not in _NEWER:
+            self._transport.punish(peer)
+        return Misbehaved(detail, reason)
 
     async def _ask_about(self, peer: str, task: str) -> None:
         """Take what certificates a peer shows of a task of which votes may be missing here.
@@ -162,14 +174,15 @@ class Feeds:
     def _take(self, peer: str, envelope: bytes) -> bool:
         """Take one envelope; return False if it must be asked for again later."""
         try:
-            self._act(self._coordinator.receive(envelope))
+            self._act(self._coordinator.receive(envelope, self._bringer(peer)))
         except Busy:
             return False
         except Rejected as rejected:
             if rejected.reason is Rejection.CREATED_AHEAD:  # our clocks differ: later it will do
                 return False
             if rejected.reason not in _HARMLESS:
-                raise Misbehaved(f"the feed holds what is not acceptable: {rejected}") from None
+                detail = f"the feed holds what is not acceptable: {rejected}"
+                raise self._lie(peer, detail, rejected.reason) from None
             log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
         return True
 

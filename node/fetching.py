@@ -29,8 +29,18 @@ def drawn(peers: Iterable[str], me: str, sha256: str) -> list[str]:
     return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
 
 
+class _Wrong(Misbehaved):
+    """What came is not the blob that was asked for, or whoever described the blob lied."""
+
+    proven = False
+
+
 class Fetcher:
-    """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on."""
+    """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on.
+
+    That somebody lied is certain once another's bytes have the hash, and costs points only then:
+    a requester may name a wrong size, and a certificate may hold chunk hashes that are none.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -54,6 +64,7 @@ class Fetcher:
         """
         progress, (scale, most) = _Progress(blob), patience
         asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
+        lied = list[str]()
         while asked and (scale <= most or progress.done > before):
             before, slow = progress.done, list[str]()
             for peer in asked:
@@ -66,10 +77,13 @@ class Fetcher:
                 except Misbehaved as error:
                     progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
                     remember(self._failed, peer, None)
+                    lied += [peer] if isinstance(error, _Wrong) else []
                 except (Refused, ConnectionError) as error:
                     progress.failed(peer, str(error))
                 else:
                     self._failed.pop(peer, None)
+                    for liar in lied:
+                        self._transport.punish(liar)
                     return bytes(progress.payload)
             asked, scale = slow, 2 * scale
         raise Unavailable(progress.told() or "no peer is connected")
@@ -102,7 +116,7 @@ class Fetcher:
             async with asking(self._transport, peer, "blob", request) as stream:
                 said = (await read_answer(stream, "blob"))["size"]
                 if said != size:
-                    raise Misbehaved(f"the blob has {size} bytes, not {said}")
+                    raise _Wrong(f"the blob has {size} bytes, not {said}")
                 while progress.done < size:
                     more = min(CHUNK, size - progress.done)
                     limit.reschedule(due(progress.done - before + more))
@@ -125,11 +139,11 @@ class _Progress:
         """Take a chunk, or raise Misbehaved if it is not the blob's."""
         chunks, place = self.blob.chunks, self.done // CHUNK
         if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
-            raise Misbehaved(f"the chunk at {self.done} does not have its hash")
+            raise _Wrong(f"the chunk at {self.done} does not have its hash")
         self._whole.update(chunk)
         self.payload += chunk
         if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
-            raise Misbehaved("the bytes do not have the hash")
+            raise _Wrong("the bytes do not have the hash")
 
     def failed(self, peer: str, why: str) -> None:
         """Note that a peer was left. Raises Unavailable where the hashes contradict each other."""

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from node.admission import Admission
 from node.coordinator import Busy
 from node.limits import Buckets, Limits, Places
-from node.transport.base import Stream
 from protocol.messages import Task
 
 MINUTE = 60.0  # seconds
@@ -40,9 +39,9 @@ class Gate:
         # As many as blobs, not as feeds: a client asks about all its tasks at once.
         self._looks = Places(limits.peer_reads, limits.max_reads)
 
-    def holder(self, stream: Stream) -> str:
-        """Return whose places a request takes: a member's own, or its payer's."""
-        return stream.peer if stream.peer in self._members else stream.payer
+    def holder(self, peer: str, payer: str) -> str:
+        """Return whose places a peer takes: a member's own, or its payer's."""
+        return peer if peer in self._members else payer
 
     def submitting(self, payer: str) -> None:
         """Count a submission. Raises Busy."""

@@ -17,7 +17,7 @@ REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The settings of a node that bound what peers cost it; `node.config` gives the reasons."""
+    """The settings of a node that bound what peers cost it; `node.bounds` gives the reasons."""
 
     max_connections: int = 300
     address_connections: int = 32
@@ -28,8 +28,14 @@ class Limits:
     peer_streams: float = 100  # a second
     peer_open_streams: int = 64
     peer_submissions: float = 600  # a minute
+    max_open: int = 1000
+    peer_queue: int = 4096
+    peer_queue_bytes: int = 2 * 1024 * 1024
+    address_upgrades: int = 16
+    upgrade_seconds: float = 4
     ban_points: float = 20
     ban_seconds: float = 300
+    forgiven_points: float = 0.1  # a second
     idle_seconds: float = 600
     reader_bytes: float = 8192  # a second
     peer_watches: int = 48

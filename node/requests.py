@@ -45,12 +45,23 @@ class Refused(Exception):
         self.status, self.reason, self.detail = status, reason, detail
 
 
+FAULTS = frozenset(
+    (Rejection.MALFORMED, Rejection.TOO_LARGE, Rejection.TOO_DEEP, Rejection.BAD_SIGNATURE)
+)
+"""Reasons that no honest peer gives, of whatever version or settings: they cost it points."""
+
+
 class Misbehaved(Exception):
     """The other side broke the request/response protocol; `reason` is from the protocol's list."""
 
     def __init__(self, detail: str, reason: str = "malformed") -> None:
         super().__init__(detail)
         self.reason = reason
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is the peer's own fault for certain; what fits no schema may be newer."""
+        return self.reason in FAULTS
 
 
 def protocol_id(name: str) -> str:
@@ -64,13 +75,16 @@ async def asking(
 ) -> AsyncIterator[Stream]:
     """Open a stream, send one request, give the stream for what follows, and end it.
 
-    Raises ConnectionError (StreamClosed included) when the peer is gone.
+    Raises ConnectionError (StreamClosed included) when the peer is gone. A proven Misbehaved that
+    is raised meanwhile costs the peer a point.
     """
     stream = await transport.open(peer, protocol_id(name))
     try:
         await write_frame(stream, canonical(request))
         yield stream
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Misbehaved) and error.proven:
+            transport.punish(peer)
         await stream.reset()
         raise
     await stream.close()

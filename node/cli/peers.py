@@ -10,7 +10,7 @@ from node.archive import DATABASE, read_archive
 from node.cli import options
 from node.cli.exits import Exit, Failure, usage
 from node.cli.names import name_of
-from node.cli.talking import place, talk
+from node.cli.talking import Place, nobody_named, place, talk
 from node.client import Client, Greeting
 from node.migration import StoreError
 from node.standing import Standing
@@ -41,29 +41,46 @@ def peers(
 ) -> None:
     """Show the nodes that can be reached; exit code 3 if none of them is ready.
 
-    With a node's data folder, show also how every peer has voted, as that node saw it.
+    With a node's data folder, show also how every peer has voted, as that node saw it. That alone
+    is shown where no node is named, with exit code 0, and where none answers.
     """
-    where = place(network, peers)
+    where = place(network, peers, needed=False)
     standings = _standings(data_dir, where.network.id)
+    if not (where.peers or standings):
+        raise nobody_named()
+    reached, unreached = _greetings(where) if where.peers else ({}, None)
+    known = sorted({*reached, *standings})
+    document = {
+        "network": where.network.id,
+        "peers": [_entry(peer, reached.get(peer), standings.get(peer)) for peer in known],
+    }
+    lines = [
+        f"{name_of(peer, where.network)}  {_line(peer, reached.get(peer))}"
+        + _record(standings.get(peer))
+        for peer in known
+    ]
+    if reached or standings:
+        options.say(document, lines, as_json)
+    if unreached is not None:
+        raise unreached
+    if not where.peers:
+        options.note("no node is named, so none was asked: this is what the data folder holds")
+    elif not any(greeting.ready for greeting in reached.values()):
+        raise Failure(Exit.NO_NODE, "no node is ready")
+
+
+def _greetings(where: Place) -> tuple[Mapping[str, Greeting], Failure | None]:
+    """Return who answered, by peer id, or why nobody did."""
 
     async def conversation(client: Client) -> Sequence[Greeting]:
-        found = await client.greetings()
-        reached = {greeting.peer: greeting for greeting in found}
-        known = sorted({*reached, *standings})
-        document = {
-            "network": client.network.id,
-            "peers": [_entry(peer, reached.get(peer), standings.get(peer)) for peer in known],
-        }
-        lines = [
-            f"{name_of(peer, client.network)}  {_line(peer, reached.get(peer))}"
-            + _record(standings.get(peer))
-            for peer in known
-        ]
-        options.say(document, lines, as_json)
-        return found
+        return await client.greetings()
 
-    if not any(greeting.ready for greeting in talk(where, conversation)):
-        raise Failure(Exit.NO_NODE, "no node is ready")
+    try:
+        return {greeting.peer: greeting for greeting in talk(where, conversation)}, None
+    except Failure as failure:
+        if failure.exit_code != Exit.NO_NODE:
+            raise
+        return {}, failure
 
 
 def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:

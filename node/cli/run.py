@@ -16,7 +16,8 @@ from node import logs
 from node.cli import options
 from node.cli.exits import Exit, Failure, usage
 from node.cli.files import FILE
-from node.config import Setting, Settings, describe
+from node.config import Settings, describe
+from node.setting import Setting
 
 if TYPE_CHECKING:
     from node.app import Alter

@@ -31,13 +31,27 @@ class Place:
     key: Path | None = None
 
 
-def place(network: Path | None, peers: tuple[str, ...], key: Path | None = None) -> Place:
-    """Return the place that flags and environment name; sets the logs up."""
+def place(
+    network: Path | None,
+    peers: tuple[str, ...],
+    key: Path | None = None,
+    *,
+    needed: bool = True,
+) -> Place:
+    """Return the place that flags and environment name; sets the logs up.
+
+    Without a node to ask it is a usage failure, unless none is `needed`.
+    """
     settings = options.settings({"network": network, "peers": peers})
     logs.configure("error" if settings.log_level == "info" else settings.log_level, "auto")
-    if not settings.peers:
-        raise usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
+    if needed and not settings.peers:
+        raise nobody_named()
     return Place(options.chosen_network(settings.network), settings.peers, key)
+
+
+def nobody_named() -> Failure:
+    """Return the failure for a command that needs a node to ask."""
+    return usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
 
 
 def hush() -> None:

@@ -115,6 +115,15 @@ class Transport(Protocol):
     def peers(self) -> frozenset[str]:
         """Return who is connected now."""
 
+    def payer(self, peer: str) -> str:
+        """Return who is charged for what a connected peer brings, as for its streams."""
+
+    def punish(self, peer: str) -> None:
+        """Take a point from a peer for what no honest one does, as for a rejected message.
+
+        One too many bans it for a while, and ends its connections.
+        """
+
     async def publish(self, topic: str, payload: bytes) -> None:
         """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
 

@@ -23,14 +23,13 @@ from libp2p.pubsub.rpc_queue import PriorityQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from node.limits import Limits
 from node.transport.base import Verdict, brings_work
 from node.transport.budget import Budget, payer
 from node.transport.seen import ContentCache, Seen, rpc_message_id
 from node.transport.slots import Tally
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
-QUEUED_RPCS = 4096  # per peer; libp2p's 32 drop most of a burst, silently
-QUEUED_BYTES = 2 * 1024 * 1024  # per peer, whose RPCs are its own copies; 32 of the largest
 RPC_SUBSCRIPTIONS = 100  # in one RPC; there are two topics
 RPC_MESSAGES = 1000  # in one RPC; ten seconds' worth
 RPC_IDS = 5000  # in one RPC's control messages; the limit of other implementations too
@@ -235,7 +234,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:
-            queue._queue = BoundedQueue(self._budget.counts)
+            queue._queue = BoundedQueue(self._budget.limits, self._budget.counts)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Send an RPC; whoever leaves the window shut for 5 s is cut off, and may come again."""
@@ -253,14 +252,14 @@ class Banned(Exception):
 class BoundedQueue(PriorityQueue):  # type: ignore[misc]
     """RPCs that wait for one peer, bounded in number and bytes; what is too much is dropped."""
 
-    def __init__(self, counts: Counter[str]) -> None:
-        super().__init__(QUEUED_RPCS)
-        self._counts, self._bytes = counts, 0
+    def __init__(self, limits: Limits, counts: Counter[str]) -> None:
+        super().__init__(limits.peer_queue)
+        self._most, self._counts, self._bytes = limits.peer_queue_bytes, counts, 0
 
     def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
         """Queue an RPC, or count it as dropped and return False."""
         size = rpc.ByteSize()
-        if self._bytes + size > QUEUED_BYTES or not super().push(rpc, priority):
+        if self._bytes + size > self._most or not super().push(rpc, priority):
             self._counts["gossip-unsent"] += 1
             return False
         self._bytes += size

@@ -30,9 +30,7 @@ from node.transport.budget import Budget, MeteredSession, payer
 from node.transport.slots import Tally, local, origin
 
 YAMUX = TProtocol(PROTOCOL_ID)
-PENDING_PER_ORIGIN = 16  # upgrades at a time; whoever stalls them holds few slots, and briefly
 MINUTE = 60.0  # seconds
-UPGRADE_SECONDS = 4.0  # for 0.25 s of work and far round trips; so long an idle socket may stay
 NEGOTIATION_SECONDS = 10.0  # two round trips on a loaded peer; less than the 15 s of an `open`
 STALLED_SECONDS = 10.0  # a frame that takes longer to write means a dead or hostile reader
 WINDOW_BYTES = 1024 * 1024  # per stream, the most that Yamux grants: 20 MB/s at 50 ms round trip
@@ -54,7 +52,7 @@ def connection_config(limits: Limits) -> ConnectionConfig:
         min_connections=0,
         low_watermark=0,
         high_watermark=limits.max_connections,
-        inbound_upgrade_timeout=UPGRADE_SECONDS,
+        inbound_upgrade_timeout=limits.upgrade_seconds,
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         enable_health_monitoring=True,
@@ -236,7 +234,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         self, connection: ReadWriteCloser, maddr: Multiaddr, source: str
     ) -> None:
         with self._pending.one_more(source) as pending:
-            if pending > PENDING_PER_ORIGIN:
+            if pending > self._limits.address_upgrades:
                 self._counts["connections-refused"] += 1
                 return
             raw = RawConnection(connection, False)

@@ -24,7 +24,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from node.transport.base import Verdict
-from node.transport.budget import Budget
+from node.transport.budget import Budget, payer
 from node.transport.gossip import Gossip
 from node.transport.guards import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
 
@@ -46,7 +46,7 @@ class Reports(Protocol):
     def banned(self, peer: str) -> bool:
         """Say whether a peer is to be kept out."""
 
-    def connected(self, peer: str) -> None:
+    def connected(self, peer: str, payer: str) -> None:
         """Learn of a connection; there may be others with the same peer."""
 
     def disconnected(self, peer: str) -> None:
@@ -160,7 +160,7 @@ class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
         if self._reports.banned(peer):
             await conn.close()
         else:
-            self._reports.connected(peer)
+            self._reports.connected(peer, payer(conn.muxed_conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         left = self._host.get_network().get_connections(conn.muxed_conn.peer_id)

@@ -62,6 +62,7 @@ class Libp2pTransport:
         self._host: Host | None = None
         self._addresses: tuple[str, ...] = ()
         self._peers: frozenset[str] = frozenset()
+        self._payers: dict[str, str] = {}  # of those
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._budget = Budget(limits or Limits(), self._counts)
         limits = self._budget.limits
@@ -99,6 +100,7 @@ class Libp2pTransport:
         self._listener = None
         await self._bridge.stop()
         self._peers = frozenset()
+        self._payers.clear()
 
     async def dial(self, address: str) -> str:
         """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
@@ -107,6 +109,14 @@ class Libp2pTransport:
     def peers(self) -> frozenset[str]:
         """Return who is connected now."""
         return self._peers
+
+    def payer(self, peer: str) -> str:
+        """Return who is charged for what a connected peer brings, as for its streams."""
+        return self._payers.get(peer, peer)
+
+    def punish(self, peer: str) -> None:
+        """Take a point from a peer for what no honest one does, as for a rejected message."""
+        self._bridge.spawn(self._punish, peer)
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
@@ -195,6 +205,10 @@ class Libp2pTransport:
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._running().gossip.publish(topic, payload)
 
+    async def _punish(self, peer: str) -> None:
+        self._counts["misbehaviours"] += 1
+        self.offended(peer)
+
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open shielded: half an opening would leak a stream, a whole one can be reset."""
         with trio.CancelScope(shield=True):
@@ -254,11 +268,11 @@ class Libp2pTransport:
         """Return whether nothing is to be had with `peer` for now."""
         return self._penalties.banned(peer)
 
-    def connected(self, peer: str) -> None:
+    def connected(self, peer: str, payer: str) -> None:
         """Report a first connection."""
         if peer not in self._dialled:
             self._callers.came(peer)
-        self._bridge.post(self._add_peer, peer)
+        self._bridge.post(self._add_peer, peer, payer)
 
     def disconnected(self, peer: str) -> None:
         """Report that the last connection is gone."""
@@ -277,14 +291,16 @@ class Libp2pTransport:
         if self._listener is not None:
             self._listener.gossiped(peer, topic, payload)
 
-    def _add_peer(self, peer: str) -> None:
+    def _add_peer(self, peer: str, payer: str) -> None:
         if peer not in self._peers and self._listener is not None:
             self._peers |= {peer}
+            self._payers[peer] = payer
             self._listener.connected(peer)
 
     def _remove_peer(self, peer: str) -> None:
         if peer in self._peers and self._listener is not None:
             self._peers -= {peer}
+            self._payers.pop(peer, None)
             self._listener.disconnected(peer)
 
     def _forget_peers(self) -> None:

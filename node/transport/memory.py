@@ -174,6 +174,15 @@ class MemoryTransport:
         """Return who is connected now."""
         return frozenset(self._streams)
 
+    def payer(self, peer: str) -> str:
+        """Return the peer itself: there are no addresses here."""
+        return peer
+
+    def punish(self, peer: str) -> None:
+        """Take a point from a peer, and the connection when it was one too many."""
+        if self._penalties.punish(peer):
+            self._network.disconnect(self.peer, peer)
+
     async def publish(self, topic: str, payload: bytes) -> None:
         """Gossip to all connected peers; a repeat within two minutes is dropped."""
         self.gossip(topic, payload)
@@ -245,9 +254,9 @@ class MemoryTransport:
             case Verdict.ACCEPT:
                 self._forward(topic, payload, source)
                 listener.gossiped(source, topic, payload)
-            case Verdict.REJECT if self._penalties.punish(source):
-                self._network.disconnect(self.peer, source)
-            case _:
+            case Verdict.REJECT:
+                self.punish(source)
+            case Verdict.IGNORE:
                 pass
 
     def vanish(self) -> None:

@@ -1,11 +1,9 @@
-"""What a rejected message costs the peer that forwarded it (specification section 7)."""
+"""What a peer is charged for what no honest one sends (specification section 7)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from node.limits import Limits, remember
-
-FORGIVEN_PER_SECOND = 0.1  # points; a peer of another version gets some patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Penalties:
         """Add points; return whether the peer is banned now."""
         now = self.now()
         old = self._records.get(peer, _Record(0.0, now))
-        points += max(0.0, old.points - (now - old.since) * FORGIVEN_PER_SECOND)
+        points += max(0.0, old.points - (now - old.since) * self.limits.forgiven_points)
         banned = points + self.burdens.get(peer, 0.0) >= self.limits.ban_points
         until = now + self.limits.ban_seconds if banned else old.banned_until
         remember(self._records, peer, _Record(0.0 if banned else points, now, until))

@@ -81,6 +81,9 @@ class Line:
     async def open(self, peer: str, protocol: str) -> Wire:
         return Wire(self._inbound)
 
+    def punish(self, peer: str) -> None:
+        return
+
 
 class Still:
     """A clock that stands."""
@@ -106,8 +109,8 @@ class Host:
     def greeting(self) -> Document:
         return VALID["hello-answer"]
 
-    def submitted(self, payload: bytes) -> Task:
-        return self.coordinator.submit(payload)[0]
+    def submitted(self, payload: bytes, bringer: str) -> Task:
+        return self.coordinator.submit(payload, bringer)[0]
 
     async def obtain(self, sha256: str) -> bool:
         return self.blobs.has(sha256)
@@ -272,7 +275,7 @@ def check_feed(content: bytes) -> None:
     peer = cast.peer(2)
     with node() as (coordinator, store):
         before = store.cursor(peer)
-        feeds = Feeds(Line(content), coordinator, store, 1.0, lambda actions: None)  # type: ignore[arg-type]
+        feeds = Feeds(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
         try:
             moved = asyncio.run(feeds.read(peer))
         except (Misbehaved, Refused, ConnectionError):

@@ -413,8 +413,8 @@ async def bad_messages(target: Target) -> int:
     return await _rpcs(target, tuple(of(number) for number in range(TIMES)))
 
 
-async def submissions(target: Target) -> int:
-    """Submit valid tasks of one requester, one after another."""
+async def submissions(target: Target, many: bool = False) -> int:
+    """Submit valid tasks of one requester, or each of another, one after another."""
     network = target.network
     key = Ed25519PrivateKey.generate()
     [compute_class] = network.classes
@@ -422,7 +422,8 @@ async def submissions(target: Target) -> int:
     def signed() -> bytes:
         now, nonce = int(time.time() * 1000), secrets.token_hex(16)
         body = task_body(network.id, "text-to-music", ARGS, compute_class, now, 600, nonce)
-        request: Document = {"task": sign(body, key).document(), "blobs": []}
+        signer = Ed25519PrivateKey.generate() if many else key
+        request: Document = {"task": sign(body, signer).document(), "blobs": []}
         return canonical(request)
 
     async def body(host: Host, peer: str, number: int) -> None:
@@ -457,6 +458,11 @@ async def control_floods(target: Target) -> int:
     return await _rpcs(target, (rpc(control=control), rpc(control=later)))
 
 
+async def submissions_of_many(target: Target) -> int:
+    """Submit valid tasks over one connection, each with a requester's key of its own."""
+    return await submissions(target, many=True)
+
+
 PARSERS: tuple[Attack, ...] = (
     idle_sockets,
     garbage,
@@ -478,4 +484,5 @@ FLOODS: tuple[Attack, ...] = (
     unread_answers,
     messages,
     submissions,
+    submissions_of_many,
 )

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,8 +53,14 @@ def settings(tmp_path: Path) -> Settings:
         peer_streams=100.0,
         peer_open_streams=64,
         peer_submissions=600.0,
+        max_open=4,
+        peer_queue=4096,
+        peer_queue_bytes=2_097_152,
+        address_upgrades=16,
+        upgrade_seconds=4.0,
         ban_points=20.0,
         ban_seconds=300.0,
+        forgiven_points=0.1,
         idle_seconds=600.0,
         reader_bytes=8192,
         peer_watches=48,
@@ -97,11 +102,13 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
 
 
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
-    member, stranger = (SimpleNamespace(peer=cast.peer(i), payer="payer") for i in (1, 40))
+    member, stranger = cast.peer(1), cast.peer(40)
     with built(replace(settings, peer_feeds=1)) as (node, *_):
         gate = node._serving._gate
-        assert gate.holder(member) == member.peer
-        assert gate.holder(stranger) == stranger.payer
+        assert gate.holder(member, "payer") == member
+        assert gate.holder(stranger, "payer") == "payer"
+        assert node._coordinator._max_open == 4
+        assert node._coordinator._counts is node._parts.counts
         with gate.asking("a"), pytest.raises(Busy), gate.asking("a"):
             pass
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -88,6 +89,7 @@ class Life:
         self.net, self.clock, self.entropy = net, Clock(), Entropy()
         self.disk = sqlite3.connect(":memory:", isolation_level=None, factory=Disk)
         self.max_open = max_open
+        self.counts: Counter[str] = Counter()
         self.said: list[Message] = []
         self.actions: list[Action] = []
         self.running: dict[str, float] = {}
@@ -97,7 +99,7 @@ class Life:
     def born(self) -> None:
         self.store = Store(self.disk, self.net.id)
         self.coordinator = Coordinator(
-            self.net, cast.key(0), self.store, self.clock, self.entropy, self.max_open
+            self.net, cast.key(0), self.store, self.clock, self.entropy, self.max_open, self.counts
         )
         self.running.clear()
         self.take(self.coordinator.open())
@@ -783,6 +785,56 @@ def test_more_open_tasks_than_there_is_room_for_are_busy(net: Network) -> None:
     assert life.coordinator.view(tasks[2].id) is None
     assert life.coordinator.judge(tasks[2].envelope.encode(), tasks=True) is Verdict.IGNORE
     life.hear(tasks[0])  # a known one is not refused
+    life.disk.close()
+
+
+def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
+    life = Life(net, max_open=4)
+    tasks = [cast.task(net, nonce=n, requester=2000 + n) for n in range(6)]
+    payloads = [task.envelope.encode() for task in tasks]
+    life.take(life.coordinator.submit(payloads[0], "flooder")[1])
+    life.take(life.coordinator.receive(payloads[1], "flooder"))
+    for refused in (life.coordinator.submit, life.coordinator.receive, life.coordinator.examine):
+        with pytest.raises(Busy, match="half of 4"):
+            refused(payloads[2], "flooder")
+    assert life.counts == {"tasks-refused": 3}
+    assert life.coordinator.receive(payloads[0], "flooder") == [], "a known one is not refused"
+    life.take(life.coordinator.receive(payloads[3], "honest"))
+    life.take(life.coordinator.receive(payloads[2]))  # nobody is charged
+    with pytest.raises(Busy, match="4 tasks are open"):
+        life.coordinator.receive(payloads[4], "honest")
+    assert life.coordinator.judge(payloads[4], tasks=True) is Verdict.IGNORE
+    assert life.counts == {"tasks-refused": 5}
+    life.disk.close()
+
+
+def test_a_member_that_passes_tasks_on_may_take_all_the_room(net: Network) -> None:
+    life = Life(net, max_open=2)
+    for number in range(2):
+        task = cast.task(net, nonce=number)
+        life.take(life.coordinator.receive(task.envelope.encode(), cast.peer(1)))
+    assert life.counts == {}
+    life.disk.close()
+
+
+def test_what_a_bringer_brought_is_forgotten_with_the_tasks_that_ended(net: Network) -> None:
+    life = Life(net, max_open=2)
+    for number in range(10):
+        task = cast.task(net, nonce=number, deadline=60, now=life.clock.time)
+        life.take(life.coordinator.receive(task.envelope.encode(), "one"))
+        life.until(life.clock.time - cast.START + 100)
+        assert len(life.coordinator._bringers) <= 3
+    life.disk.close()
+
+
+def test_an_execution_says_who_brought_the_task(net: Network) -> None:
+    life = Life(net)
+    task = cast.task(net)
+    actions = life.coordinator.receive(task.envelope.encode(), "one")
+    assert [action.bringer for action in actions if isinstance(action, Run)] == ["one"]
+    life.restart()  # which forgets it
+    [*_, last] = [action for action in life.actions if isinstance(action, Run)]
+    assert (last.task.id, last.bringer) == (task.id, "")
     life.disk.close()
 
 

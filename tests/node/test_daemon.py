@@ -18,10 +18,13 @@ import pytest
 
 import schemas
 from executor.jobs import Execution, Job
+from node import requests
 from node.blobs import Blobs, NoRoomError
 from node.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
 from node.execution import Readiness
+from node.framing import write_frame
+from node.limits import Limits
 from node.standing import EQUIVOCATION, Conduct
 from node.store import Store
 from node.transport.base import Verdict
@@ -514,3 +517,32 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
             assert scene.node.counts == {"tasks-unserved": 1}
 
     virtual.run(main)
+
+
+def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        await scene.listen()
+        peer = cast.peer(1000)
+        gossiped = cast.task(scene.net, nonce=1)
+        scene.node.gossiped(peer, topics(scene.net.id)[0], gossiped.envelope.encode())
+        submitted = scene.node.submitted(
+            cast.task(scene.net, nonce=2).envelope.encode(), "203.0.113.7"
+        )
+        charged = scene.coordinator._bringers
+        assert charged == {gossiped.id: peer, submitted.id: "203.0.113.7"}
+
+    play(tmp_path, test)
+
+
+def test_a_peer_that_asks_nonsense_is_answered_each_time(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        other = MemoryTransport(scene.medium, cast.peer(1000))
+        await other.start(Recorder(), (), ())
+        await other.dial(f"/memory/0/p2p/{scene.coordinator.me}")
+        for _ in range(int(Limits().ban_points) + 1):  # an answer costs little; a ban, a requester
+            stream = await other.open(scene.coordinator.me, requests.protocol_id("hello"))
+            await write_frame(stream, b"{")
+            assert await stream.read_exactly(1) == bytes((requests.Status.INVALID,))
+        assert other.peers() == {scene.coordinator.me}
+
+    play(tmp_path, test)

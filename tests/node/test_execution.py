@@ -2,8 +2,10 @@
 
 import asyncio
 import typing
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +15,7 @@ from executor.errors import Abstained, Reason
 from executor.jobs import Execution, Job, ModelRef
 from node.actions import Run
 from node.execution import Executions, Readiness
+from node.limits import REMEMBERED
 from protocol.messages import Abstention, Task
 from tests import cast
 from tests.simulation import virtual
@@ -30,6 +33,7 @@ class Script:
         self.raises: BaseException | None = None
         self.jobs: list[tuple[Job, float]] = []
         self.events: list[tuple[str, object]] = []
+        self.counts: Counter[str] = Counter()
 
     async def start(self) -> Readiness:
         await asyncio.sleep(1)
@@ -95,7 +99,7 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
 
 def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> Executions:
     clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
-    return Executions(NET, script, script, clock, max_queue, inputs)
+    return Executions(NET, script, script, clock, max_queue, inputs, script.counts)
 
 
 def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
@@ -329,3 +333,94 @@ def test_stopping_the_work_stops_the_running_job() -> None:
         assert script.told("cancelled") == [("cancelled", task(1).id)]
 
     virtual.run(main)
+
+
+# Who brought a task counts before who signed it
+
+
+def brought(number: int, bringer: str, requester: int = 1000) -> Run:
+    return replace(run_of(number, requester=requester), bringer=bringer)
+
+
+async def served(script: Script, count: int) -> list[str]:
+    """Let so many jobs run, in virtual time; return their tasks in order."""
+    await asyncio.sleep(count * (SECONDS + 1))
+    return [job.task for job, _ in script.jobs[:count]]
+
+
+def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(8):
+            executions.add(brought(number, "flooder", requester=2000 + number))
+        for number in (50, 51):
+            executions.add(brought(number, "honest"))
+        found = await served(script, 6)
+        assert found == [
+            task(0, 2000).id,
+            task(50).id,
+            task(1, 2001).id,
+            task(51).id,
+            task(2, 2002).id,
+            task(3, 2003).id,
+        ]
+
+    play(test, max_queue=20)
+
+
+def test_within_what_one_has_brought_requesters_have_turns() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(4):
+            executions.add(brought(number, "member"))
+        executions.add(brought(9, "member", requester=1001))
+        assert (await served(script, 3))[1] == task(9, 1001).id
+
+    play(test, max_queue=20)
+
+
+def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(8):
+            executions.add(brought(number, f"member {number % 3}"))
+        for number in (50, 51):
+            executions.add(brought(number, "honest", requester=1001))
+        assert {task(50, 1001).id, task(51, 1001).id} <= {*await served(script, 4)}
+
+    play(test, max_queue=20)
+
+
+def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(brought(1, "known"))
+        executions.add(brought(2, "known"))
+        await asyncio.sleep(1)  # the first is running
+        for number in range(10, 15):
+            executions.add(brought(number, f"new {number}"))
+        assert (await served(script, 2))[1] == task(2).id
+
+    play(test, max_queue=20)
+
+
+def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(4):
+            executions.add(brought(number, "flooder", requester=2000 + number))
+        for number in (50, 51):
+            executions.add(brought(number, "honest"))  # of one requester, who has most
+        assert script.told("busy") == [
+            ("busy", task(3, 2003).id),
+            ("busy", task(2, 2002).id),
+        ]
+        assert script.counts == {"tasks-evicted": 2}
+
+    play(test, max_queue=4)
+
+
+def test_turns_are_remembered_of_so_many_and_no_more() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        run = run_of(1)
+        for number in range(REMEMBERED + 10):
+            executions.add(replace(run, bringer=str(number)))
+            executions.remove(run.task.id)
+        assert len(executions._turns) == REMEMBERED
+
+    play(test)

@@ -23,6 +23,7 @@ from protocol.canonical import Document
 from protocol.certificate import Certificate
 from protocol.committee import committees
 from protocol.effects import State
+from protocol.envelope import sign
 from protocol.messages import Task
 from tests import cast
 from tests.node.transport.recorder import Recorder
@@ -51,9 +52,11 @@ class Bench:
     sought: list[str] = field(default_factory=list)  # tasks it was asked for
     busy: bool = False
     feeds: Feeds = field(init=False)
+    punished: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.feeds = Feeds(self.mine, self.coordinator, self.store, SECONDS, self.act)
+        self.mine.punish = self.punished.append  # type: ignore[assignment,method-assign]
+        self.feeds = Feeds(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
 
     async def read(self) -> bool:
         return await self.feeds.read(LIAR)
@@ -276,6 +279,8 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
             await bench.read()
         assert bench.store.cursor(LIAR) == ("", 0)
         assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
+        newer = name in ("empty", "no envelope", "nameless", "deep")  # invalid fields
+        assert bench.punished == ([] if newer else [LIAR])
 
     on_bench(test)
 
@@ -289,6 +294,7 @@ def test_a_feed_that_goes_backwards() -> None:
                 await bench.read()
         assert bench.store.cursor(LIAR) == ("f", 9)
         assert bench.store.feed(0, 10) == []
+        assert bench.punished == [LIAR] * 2
 
     on_bench(test)
 
@@ -299,6 +305,7 @@ def test_envelopes_without_moving_on() -> None:
         bench.feed = lambda request: batch("f", 9, cast.task(NET))
         with pytest.raises(Misbehaved, match="without moving on"):
             await bench.read()
+        assert bench.punished == [LIAR]
         assert bench.store.feed(0, 10) == []
 
     on_bench(test)
@@ -520,5 +527,38 @@ def test_questions_are_paced() -> None:
         await bench.feeds.read_on(LIAR)
         assert len(bench.sought) == 20
         assert asyncio.get_running_loop().time() - began >= 20 * PACE
+
+    on_bench(test)
+
+
+def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
+    async def test(bench: Bench) -> None:
+        body: Any = cast.task(NET).envelope.document()["body"]
+        for changes in ({"kind": "text-to-film"}, {"colour": "blue"}):
+            newer = sign({**body, **changes}, cast.key(1000)).document()
+            bench.feed = lambda request, newer=newer: batch("f", 1, newer)  # type: ignore[misc]
+            with pytest.raises(Misbehaved):
+                await bench.read()
+        assert bench.punished == []
+
+    on_bench(test)
+
+
+def test_a_feed_that_is_late_or_ahead_or_refused_costs_no_points() -> None:
+    async def test(bench: Bench) -> None:
+        late, ahead = (cast.task(NET, now=cast.START + by) for by in (-7200, 7200))
+        bench.feed = lambda request: batch("f", 2, late, ahead)
+        assert not await bench.read()
+        assert bench.punished == []
+
+    on_bench(test)
+
+
+def test_the_tasks_in_a_feed_are_charged_to_its_peer() -> None:
+    async def test(bench: Bench) -> None:
+        task = cast.task(NET)
+        bench.feed = lambda request: batch("f", 1, task)
+        await bench.read()
+        assert bench.coordinator._bringers == {task.id: LIAR}
 
     on_bench(test)

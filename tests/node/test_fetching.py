@@ -124,6 +124,8 @@ class Servers:
         self._behaviours = behaviours
         self._medium = MemoryNetwork(random.Random(1))
         self.asker = MemoryTransport(self._medium, ASKER)
+        self.punished: list[str] = []
+        self.asker.punish = self.punished.append  # type: ignore[assignment,method-assign]
         self.fetcher = Fetcher(self.asker)
         self.peers = [cast.peer(index) for index in range(len(behaviours))]
 
@@ -395,6 +397,55 @@ def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
             return asyncio.get_running_loop().time() - began
 
     assert 2 * ANSWER_SECONDS <= virtual.run(main) < 2 * ANSWER_SECONDS + 1
+
+
+PROVEN = (
+    wrong_from_the_start,
+    wrong_in_the_second_chunk,
+    wrong_in_the_last_byte,
+    shorter_by_its_word,
+    longer_by_its_word,
+)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
+def test_a_lie_costs_points_once_other_bytes_have_the_hash(liar: Behaviour, chunked: bool) -> None:
+    servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=chunked))
+    assert servers.punished == servers.peers[:1]
+
+
+@pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
+def test_where_nobody_has_the_bytes_nobody_is_known_to_have_lied(liar: Behaviour) -> None:
+    """Whoever named the blob may have lied about its size or its chunks."""
+    servers, _ = refused(liar, liar)
+    assert servers.punished == []
+
+
+def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
+    for blob in (
+        Blob("0" * 64, BLOB.size, BLOB.chunks),
+        Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]),
+        Blob(BLOB.sha256, BLOB.size + 1, ()),
+    ):
+        servers, _ = refused(honest, honest, blob=blob)
+        assert servers.punished == []
+
+
+@pytest.mark.parametrize(
+    "slow", [truncated, gone_after_a_chunk, stalling_at_once, unavailable], ids=lambda b: b.__name__
+)
+def test_who_is_busy_slow_or_gone_is_not_punished(slow: Behaviour) -> None:
+    assert fetched(slow, honest).punished == []
+
+
+def test_an_answer_that_is_none_is_punished_at_once() -> None:
+    async def garbage(stream: Stream, offset: int) -> None:
+        await stream.write(b"\x00\x02{{")
+
+    servers, _ = refused(garbage)
+    assert servers.punished == servers.peers
+    assert refused(nonsense)[0].punished == [], "it may be a newer peer's"
 
 
 def test_no_peer_at_all() -> None:

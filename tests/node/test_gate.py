@@ -1,7 +1,6 @@
 from collections import Counter
 from collections.abc import Container
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -102,15 +101,8 @@ def test_looks_at_tasks_and_reads_of_blobs_take_no_places_of_each_other() -> Non
         pass
 
 
-class Caller:
-    payer = "203.0.113.7"
-
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
-
-
 def test_members_behind_one_address_have_places_of_their_own_and_others_share() -> None:
     found = gate(Counter(), members=("one", "other"))
-    callers: list[Any] = [Caller(peer) for peer in ("one", "other", "stranger", "passer-by")]
-    held = [found.holder(caller) for caller in callers]
-    assert held == ["one", "other", Caller.payer, Caller.payer]
+    payer = "203.0.113.7"
+    held = [found.holder(peer, payer) for peer in ("one", "other", "stranger", "passer-by")]
+    assert held == ["one", "other", payer, payer]

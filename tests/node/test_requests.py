@@ -246,3 +246,28 @@ def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
                 await read_document(stream, "task-request", 11)
 
     virtual.run(main)
+
+
+@pytest.mark.parametrize(
+    ("sent", "offence"),
+    [
+        (b"\x00\xff\xff\xff\xff\x7f", True),
+        (framed(0, b"{"), True),
+        (framed(0, b"[" * 40), True),
+        (framed(9, canonical({"reason": "x", "detail": ""})), True),
+        (framed(0, canonical({**GREETING, "newer": 1})), False),
+        (framed(4, canonical({"reason": "busy", "detail": ""})), False),
+        (b"\x00\x05", False),
+        (b"", False),
+    ],
+)
+def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence: bool) -> None:
+    async def main() -> list[str]:
+        async with connected(saying(sent)) as asker:
+            punished: list[str] = []
+            asker.punish = punished.append  # type: ignore[assignment,method-assign]
+            with pytest.raises((Misbehaved, Refused, StreamClosed)):
+                await ask(asker, SERVER, "hello", HELLO)
+            return punished
+
+    assert virtual.run(main) == [SERVER] * offence

@@ -71,8 +71,8 @@ class Bench:
     def greeting(self) -> Document:
         return GREETING
 
-    def submitted(self, payload: bytes) -> Task:
-        return self.coordinator.submit(payload)[0]
+    def submitted(self, payload: bytes, bringer: str) -> Task:
+        return self.coordinator.submit(payload, bringer)[0]
 
     async def obtain(self, sha256: str) -> bool:
         self.obtained.append(sha256)
@@ -580,7 +580,7 @@ def test_a_full_node_is_busy() -> None:
 )
 def test_a_long_detail_is_cut_to_what_the_schema_allows(raised: Exception, status: Status) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes) -> Task:
+        def submitted(payload: bytes, bringer: str) -> Task:
             raise raised
 
         bench.submitted = submitted  # type: ignore[method-assign]
@@ -623,9 +623,9 @@ async def overtaken(bench: Bench, task: Task, *songs: bytes) -> Refused:
     """Hand a task over, which is refused only when all its songs have come."""
     submitted = bench.submitted
 
-    def late(payload: bytes) -> Task:
+    def late(payload: bytes, bringer: str) -> Task:
         fill(bench)
-        return submitted(payload)
+        return submitted(payload, bringer)
 
     bench.submitted = late  # type: ignore[method-assign]
     with pytest.raises(Refused) as refused:
@@ -643,9 +643,9 @@ def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
         here: list[bool] = []
         submitted = bench.submitted
 
-        def taken(payload: bytes) -> Task:
+        def taken(payload: bytes, bringer: str) -> Task:
             here.extend(map(bench.blobs.has, NAMES))
-            return submitted(payload)
+            return submitted(payload, bringer)
 
         bench.submitted = taken  # type: ignore[method-assign]
         task = arranged(*SONGS)
@@ -693,7 +693,7 @@ def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
 
 def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes) -> Task:
+        def submitted(payload: bytes, bringer: str) -> Task:
             raise sqlite3.OperationalError("disk I/O error")
 
         bench.submitted = submitted  # type: ignore[method-assign]
@@ -792,7 +792,7 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
         held.append(holder)
         return place(gate, places, holder)
 
-    monkeypatch.setattr(Gate, "holder", lambda gate, stream: "the holder")
+    monkeypatch.setattr(Gate, "holder", lambda gate, peer, payer: "the holder")
     monkeypatch.setattr(Gate, "_place", recording)
 
     async def test(bench: Bench) -> None:

@@ -44,7 +44,7 @@ class Ether:
         self._timeline, self._random, self._link = timeline, random, link
         self.places: dict[str, Place] = {}
         self.bans: list[tuple[str, str]] = []
-        """Who found whom to forward too much that is rejected."""
+        """Who found whom to do too much that no honest peer does."""
         self.carried = self.lost = 0
         self._apart: frozenset[str] = frozenset()
         self._last_arrival: dict[tuple[str, str], float] = {}
@@ -121,10 +121,16 @@ class Ether:
             case Verdict.ACCEPT:
                 self._forward(target, source, topic, payload, name)
                 place.peer.gossiped(source, topic, payload)
-            case Verdict.REJECT if place.penalties and place.penalties.punish(source):
-                self.bans.append((target, source))
-            case _:
+            case Verdict.REJECT:
+                self.punish(target, source)
+            case Verdict.IGNORE:
                 pass
+
+    def punish(self, name: str, peer: str) -> None:
+        """Let one peer take a point from another."""
+        penalties = self.places[name].penalties
+        if penalties and penalties.punish(peer):
+            self.bans.append((name, peer))
 
     def _first_heard(self, place: Place, identity: bytes) -> bool:
         until = place.seen.get(identity)

@@ -7,6 +7,7 @@ step, as in `node.daemon`.
 
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from protocol.errors import Rejected
 from protocol.messages import Abstention, Task
 from tests import cast
 from tests.simulation import invariants
+from tests.simulation.ether import Ether
 from tests.simulation.executing import Bench
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.timeline import TimelineClock
@@ -48,6 +50,17 @@ class DirectFeeds(Feeds):
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         return self.fetch(peer, feed, cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is left of a transport for feeds that come straight from the other node."""
+
+    me: str
+    ether: Ether
+
+    def punish(self, peer: str) -> None:
+        self.ether.punish(self.me, peer)
 
 
 class Member:
@@ -88,7 +101,8 @@ class Member:
                 arena.random.randbytes,
                 arena.scenario.max_open,
             )
-            self._feeds = DirectFeeds(None, self.coordinator, self.store, 0.0, self.act)  # type: ignore[arg-type]
+            line = Line(self.peer, arena.ether)
+            self._feeds = DirectFeeds(line, self.coordinator, self.store, 0.0, self.act, str)  # type: ignore[arg-type]
             self._feeds.fetch = self._page_of
             self._feeds.show = self._shown_by
             self._bench.clear()
@@ -170,11 +184,11 @@ class Member:
         return self.coordinator.judge(payload, tasks=topic == self._tasks)
 
     def gossiped(self, source: str, topic: str, payload: bytes) -> None:
-        self.enter(self.life, self._receive, payload)
+        self.enter(self.life, self._receive, source, payload)
 
-    def _receive(self, payload: bytes) -> None:
+    def _receive(self, source: str, payload: bytes) -> None:
         try:
-            self.act(self.coordinator.receive(payload))
+            self.act(self.coordinator.receive(payload, source))
         except (Rejected, Busy):
             return
 

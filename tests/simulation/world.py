@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from node.client import Client
-from node.coordinator import MAX_OPEN, Coordinator
+from node.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
+from node.limits import Limits
 from node.store import Store
 from node.transport.memory import Link, MemoryNetwork, MemoryTransport
 from protocol.canonical import Document
@@ -67,7 +68,7 @@ class Inhabitant:
         addresses = tuple(self._world.address(i) for i in range(len(self._world.network.roster)))
         return Options(addresses, feed_seconds=5.0)
 
-    max_open = MAX_OPEN
+    max_open = Limits().max_open
 
     # Life
 

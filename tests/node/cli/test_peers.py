@@ -11,6 +11,7 @@ import pytest
 
 from node.archive import DATABASE
 from node.cli import peers
+from node.cli.exits import Exit, Failure
 from node.client import Greeting
 from node.standing import Conduct
 from node.store import open_store
@@ -114,3 +115,49 @@ def test_none_ready_has_a_code_of_its_own(
 ) -> None:
     monkeypatch.setattr("tests.node.cli.test_peers.GREETINGS", GREETINGS[1:])
     assert helium("peers", *flags).exit_code == 3
+
+
+def test_where_no_node_is_named_the_standing_is_shown(
+    helium: Helium, tmp_path: Path, folder: Path
+) -> None:
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    done = helium("peers", "--network", tmp_path / "network.json", "--data-dir", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = {entry["peer"]: entry for entry in json.loads(done.stdout)["peers"]}
+    assert entries[AWAY]["standing"]["dissented"] == 2
+    assert not any(entry["reached"] for entry in entries.values())
+    assert "none was asked" in done.stderr
+
+
+def test_where_no_node_answers_the_standing_is_shown_all_the_same(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk(where: Any, conversation: Any) -> Any:
+        raise Failure(Exit.NO_NODE, "no node answered")
+
+    monkeypatch.setattr(peers, "talk", talk)
+    done = helium("peers", *flags, "--data-dir", folder)
+    assert done.exit_code == 3
+    assert "no node answered" in done.stderr
+    assert any(AWAY in line and "(dissented 2)" in line for line in done.stdout.splitlines())
+
+
+def test_another_failure_is_not_covered_up(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk(where: Any, conversation: Any) -> Any:
+        raise Failure(Exit.UNVERIFIED, "a lie")
+
+    monkeypatch.setattr(peers, "talk", talk)
+    done = helium("peers", *flags, "--data-dir", folder)
+    assert (done.exit_code, done.stdout) == (6, "")
+
+
+def test_with_neither_a_node_nor_a_standing_nothing_can_be_shown(
+    helium: Helium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path / "none"))
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    done = helium("peers", "--network", tmp_path / "network.json")
+    assert done.exit_code == 2
+    assert "no node is named" in done.stderr

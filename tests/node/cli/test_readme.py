@@ -6,7 +6,8 @@ import pytest
 
 from node.cli.exits import MEANINGS
 from node.cli.main import COMMANDS
-from node.config import Setting, describe
+from node.config import describe
+from node.setting import Setting
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 

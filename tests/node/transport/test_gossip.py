@@ -7,8 +7,8 @@ import pytest
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
+from node.limits import Limits
 from node.transport.gossip import (
-    QUEUED_BYTES,
     RPC_IDS,
     RPC_MESSAGES,
     RPC_SUBSCRIPTIONS,
@@ -76,13 +76,20 @@ async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start
 
 def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
     counts: Counter[str] = Counter()
-    queue = BoundedQueue(counts)
-    large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(QUEUED_BYTES // 3))])
+    queue = BoundedQueue(Limits(), counts)
+    large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(Limits().peer_queue_bytes // 3))])
     assert [queue.push(large) for _ in range(3)] == [True, True, False]
     assert counts == {"gossip-unsent": 1}
     assert queue.pop() is large
     assert queue.push(large)
     assert [queue.pop() is None for _ in range(3)] == [False, False, True]
+
+
+def test_what_waits_for_a_peer_is_bounded_in_number() -> None:
+    counts: Counter[str] = Counter()
+    queue = BoundedQueue(Limits(peer_queue=2), counts)
+    assert [queue.push(rpc_pb2.RPC()) for _ in range(3)] == [True, True, False]
+    assert counts == {"gossip-unsent": 1}
 
 
 @pytest.mark.parametrize(

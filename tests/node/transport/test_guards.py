@@ -324,7 +324,7 @@ async def test_idle_sockets_of_one_address_keep_no_other_address_out(
 ) -> None:
     async def patient_with_few_slots(host: Host) -> None:
         host.swarm.connection_config.inbound_upgrade_timeout = 60.0  # nobody waits it out
-        host.swarm._inbound_limiter.total_tokens = guards.PENDING_PER_ORIGIN + 3
+        host.swarm._inbound_limiter.total_tokens = Limits().address_upgrades + 3
 
     await scene.in_victim(patient_with_few_slots)
     port = int(scene.victim.addresses[0].split("/")[4])
@@ -553,4 +553,18 @@ async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene
 
     await scene.attack(attack)
     assert await scene.in_victim(topics) <= set(TOPICS)
+    await scene.assert_unharmed()
+
+
+async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene) -> None:
+    victim, attacker = scene.victim, scene.attacker
+    await attacker.dial(victim.addresses[0])
+    await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
+    assert victim.payer(attacker.peer) == attacker.peer, "on loopback each peer pays for itself"
+    for _ in range(int(Limits().ban_points) + 1):
+        victim.punish(attacker.peer)
+    await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
+    assert victim._counts["misbehaviours"] == Limits().ban_points + 1
+    with pytest.raises(ConnectionError):
+        await victim.dial(attacker.addresses[0])
     await scene.assert_unharmed()

@@ -319,3 +319,20 @@ def test_nobody_there() -> None:
         await alone.publish(TOPIC, b"to nobody")
 
     run(main)
+
+
+def test_a_peer_that_is_punished_too_often_is_cut_off_and_kept_out() -> None:
+    async def main() -> None:
+        line = await Line("ab").up()
+        near = line.transports["a"]
+        most = int(Limits().ban_points)
+        for _ in range(most - 1):
+            near.punish("b")
+        assert near.peers() == {"b"}
+        near.punish("b")
+        assert near.peers() == frozenset()
+        with pytest.raises(ConnectionError):
+            await line.transports["b"].dial("/memory/0/p2p/a")
+        assert near.payer("b") == "b"
+
+    run(main)

@@ -1,5 +1,5 @@
 from node.limits import REMEMBERED, Limits
-from node.transport.penalty import FORGIVEN_PER_SECOND, Penalties
+from node.transport.penalty import Penalties
 
 
 class Clock:
@@ -25,8 +25,17 @@ def test_a_point_is_forgiven_with_time() -> None:
     penalties = Penalties(clock)
     for _ in range(1000):
         assert not penalties.punish("slow")
-        clock.now += 1 / FORGIVEN_PER_SECOND
+        clock.now += 1 / Limits().forgiven_points
     assert not penalties.banned("slow")
+
+
+def test_how_soon_points_are_forgiven_is_a_setting() -> None:
+    clock = Clock()
+    strict = Penalties(clock, Limits(forgiven_points=0))
+    for _ in range(int(Limits().ban_points) - 1):
+        assert not strict.punish("p")
+        clock.now += 1e6
+    assert strict.punish("p")
 
 
 def test_only_so_many_peers_are_remembered() -> None:

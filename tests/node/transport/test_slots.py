@@ -1,7 +1,6 @@
 import pytest
 
 from node.limits import Limits
-from node.transport import guards
 from node.transport.slots import Tally, local, origin
 
 
@@ -52,5 +51,5 @@ def test_nothing_else_is_local(host: str) -> None:
 
 def test_the_limits_leave_slots_for_other_addresses_and_for_dials() -> None:
     limits = Limits()
-    assert guards.PENDING_PER_ORIGIN < limits.address_connections < limits.local_connections
+    assert limits.address_upgrades < limits.address_connections < limits.local_connections
     assert limits.local_connections < limits.inbound_connections < limits.max_connections
