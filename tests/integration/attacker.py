@@ -130,9 +130,12 @@ async def heard(host: Host, peer: str) -> None:
 
 
 async def frames(
-    target: Target, make: Callable[[int], bytes], pieces: int, batch: int = 50
+    target: Target, make: Callable[[int], bytes], pieces: int, batch: int = 50, wait: bool = False
 ) -> Counts:
-    """Send `pieces` of frames, a batch in each write, on a new connection when one has ended."""
+    """Send `pieces` of frames, a batch in each write, on a new connection when one has ended.
+
+    With `wait`, a batch follows when the last was taken: of frames that may end the connection.
+    """
     sent = 0
 
     async def body(host: Host, peer: str) -> None:
@@ -142,6 +145,8 @@ async def frames(
             until = min(sent + batch, pieces)
             await muxed.secured_conn.write(b"".join(make(number) for number in range(sent, until)))
             sent = until
+            if wait:
+                await heard(host, peer)
         await heard(host, peer)
 
     async with Attacker(target) as attacker:

@@ -28,6 +28,7 @@ from tests.integration.light import RUNTIME, LightNodes
 
 GROWTH = 50 * 1024  # KiB of resident memory, at any moment of an attack and after it
 SAMPLE_SECONDS = 0.05  # between two looks at it
+BETWEEN_SECONDS = 0.5  # two new peers: each costs as much as many attacks
 SERVED_SECONDS = 5.0  # an honest task of 0.05 s takes 0.2 s with nobody else there
 LET_IN_SECONDS = 3.0  # a new peer is answered after 0.3 s with nobody else there; attacks hold 4 s
 OPENED_SECONDS = 8.0  # for streams that are to be given up after 2 s; their negotiation after 10
@@ -114,6 +115,7 @@ async def let_in(target: Target, attack: "asyncio.Future[Counts]") -> list[float
         finally:
             await newcomer.stop()
         took.append(time.monotonic() - began)
+        await asyncio.wait((attack,), timeout=BETWEEN_SECONDS)
     return took
 
 
