@@ -50,9 +50,10 @@ HELD = 150  # idle sockets of one address, the most that a node allows; of two a
 HELD_SECONDS = 10.0  # libp2p's own patience
 SPEAKERS = 4  # sockets of one address at a time; whoever has more is not listened to
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 6)]  # an origin each; not the honest ones'
-PUSHED = 300_000  # bytes of a frame that nobody reads; `TIMES` of them are what the attack once did
+PUSHED = 100_000  # bytes of a frame that nobody reads
+LEFT = 300_000  # and of one whose stream has failed; `TIMES` of them are what libp2p once took
 PUSHERS = 6  # peers; a new connection takes each of them half a second
-PUSHES = 27  # into one stream: 8 MB
+PUSHES = 80  # into one stream: 8 MB
 STALLED_SECONDS = 6.0  # libp2p gives up a writer after 5
 STALLERS, STALLS = 18, 60  # peers, and requests of each at a time: below its 64 open streams
 WINDOW_BYTES = 256 * 1024  # what is sent before a reader has to read
@@ -192,9 +193,10 @@ async def idle_streams(target: Target) -> Counts:
 
 
 async def overruns(target: Target) -> Counts:
-    """Push 300 MB into streams that the node does not read, for it waits there for its reader.
+    """Push into streams that the node does not read, for it waits there for its own reader.
 
-    What was pushed counts if the node has ended the connection before the 8 MB are over.
+    What was pushed counts if the node has ended the connection by the time that 8 MB were; libp2p
+    took 300 MB in one.
     """
     asked, piece, done = _reads(target)["blob"], bytes(PUSHED), Counter(pushed=0)
 
@@ -226,7 +228,7 @@ async def leftovers(target: Target) -> Counts:
     def make(number: int) -> bytes:
         stream = 2 * (number // 4) + 1_000_001
         opening = frame(WINDOW, SYN, stream) if number % 4 == 0 else b""
-        return opening + frame(DATA, 0, stream, bytes(PUSHED))
+        return opening + frame(DATA, 0, stream, bytes(LEFT))
 
     return await frames(target, make, TIMES, batch=1)
 
