@@ -52,10 +52,11 @@ SPEAKERS = 4  # sockets of one address at a time; whoever has more is not listen
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 6)]  # an origin each; not the honest ones'
 PUSHED = 100_000  # bytes of a frame that nobody reads
 LEFT = 300_000  # and of one whose stream has failed; `TIMES` of them are what libp2p once took
-PUSHERS = 6  # peers; a new connection takes each of them half a second
-PUSHES = 80  # into one stream: 8 MB
+PUSHERS = 6  # peers, for a new connection takes each of them half a second
+PUSHES = 50  # into one stream; of all of them less than the node keeps unread in all
 STALLED_SECONDS = 6.0  # libp2p gives up a writer after 5
-STALLERS, STALLS = 18, 60  # peers, and requests of each at a time: below its 64 open streams
+STALLERS, STALLS = 17, 60  # peers, and requests of each at a time: below its 64 open streams
+PAGE = 350  # envelopes; over `WINDOW_BYTES`, but 64 MB for all that may read would be allowed
 WINDOW_BYTES = 256 * 1024  # what is sent before a reader has to read
 Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 MULTISTREAM = b"\x13/multistream/1.0.0\n"
@@ -102,8 +103,9 @@ async def idle_sockets(target: Target) -> Counts:
                 await _end(reader)
                 cut += 1
 
-    for _ in range(-(-TIMES // (2 * HELD))):
+    for number in range(1, -(-TIMES // (2 * HELD)) + 1):
         await asyncio.gather(*(one(a) for a in ADDRESSES[:2] for _ in range(HELD)))
+        assert cut == number * 2 * HELD, "the node lets them idle"
     return Counter(cut=cut)
 
 
@@ -195,25 +197,29 @@ async def idle_streams(target: Target) -> Counts:
 async def overruns(target: Target) -> Counts:
     """Push into streams that the node does not read, for it waits there for its own reader.
 
-    What was pushed counts if the node has ended the connection by the time that 8 MB were; libp2p
-    took 300 MB in one.
+    What was pushed counts if the node has ended the connection by the time that 5 MB were, and the
+    first that takes them ends the attack; libp2p took 300 MB.
     """
     asked, piece, done = _reads(target)["blob"], bytes(PUSHED), Counter(pushed=0)
+    taken = False
 
     async def body(host: Host, peer: str) -> None:
-        stream, pushed = await _begun(host, peer, "blob", asked), 0
+        nonlocal taken
+        stream, pushed = await host.open(peer, requests.protocol_id("blob")), 0
+        await stream.write(asked)
         muxed, number = stream.muxed_conn, stream.muxed_stream.stream_id
         try:
             while pushed < PUSHES:
                 await muxed.secured_conn.write(frame(DATA, 0, number, piece))
                 pushed += 1
             await (await host.open(peer, requests.protocol_id("hello"))).reset()
+            taken = True
         except Exception:  # cut off, as it should be
             done["pushed"] += pushed
             raise
 
     async def again_and_again(attacker: Attacker) -> None:
-        while done["pushed"] < TIMES and attacker.tries < CONNECTIONS:
+        while not taken and done["pushed"] < TIMES and attacker.tries < CONNECTIONS:
             await attacker.run(body)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -311,8 +317,8 @@ def _request(document: Document) -> bytes:
     return bytes(encode_uvarint(len(content))) + content
 
 
-def _reads(target: Target) -> dict[str, bytes]:
-    feed: Document = {"cursor": 0, "feed": "", "limit": 1000}
+def _reads(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
+    feed: Document = {"cursor": 0, "feed": "", "limit": envelopes}
     return {
         "feed": _request(feed),
         "blob": _request({"sha256": target.blob, "offset": 0}),
@@ -410,8 +416,8 @@ async def stalled_readers(target: Target) -> Counts:
 
     The node turns most away; whom it answers it must wait for, and give the whole page.
     """
-    asked, done, stalled = _reads(target)["feed"], Counter(asked=0), 0
-    while await _feed_page(target, asked) < 2 * WINDOW_BYTES:
+    asked, done, stalled = _reads(target, PAGE)["feed"], Counter(asked=0), 0
+    while await _feed_page(target, asked) <= WINDOW_BYTES:
         await submissions(target)
 
     async def one(host: Host, peer: str) -> None:
@@ -432,6 +438,8 @@ async def stalled_readers(target: Target) -> Counts:
 
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(STALLERS)]
+        for attacker in attackers:  # all at once, some would be turned away
+            await attacker.run(heard)
         await asyncio.gather(*(attacker.run(body) for attacker in attackers))
     assert stalled >= STALLERS
     return done
@@ -498,8 +506,8 @@ FLOODS: tuple[Attack, ...] = (
     idle_streams,
     overruns,
     leftovers,
-    submissions,
     unread_answers,
-    stalled_readers,
     messages,
+    submissions,
+    stalled_readers,  # of what was submitted
 )

@@ -68,10 +68,14 @@ class LightExecutor:
 
 
 def waveform(job: Job, label: str = "", frames: int = FRAMES) -> bytes:
-    """Return `frames` mono samples, binary32, that follow from the task's args and the label."""
+    """Return mono samples, binary32, that follow from the task's args and the label.
+
+    `FRAMES` are drawn, and repeated until there are `frames`.
+    """
     seed = f"{label}|{sorted(job.args.items())}".encode()
-    noise = hashlib.shake_128(seed).digest(frames)
-    return array("f", (byte / 256 for byte in noise)).tobytes()
+    noise = hashlib.shake_128(seed).digest(FRAMES)
+    drawn = array("f", (byte / 256 for byte in noise))
+    return (drawn * -(-frames // FRAMES))[:frames].tobytes()
 
 
 def _described(payload: bytes) -> dict[str, Any]:

@@ -44,7 +44,8 @@ UNLIMITED = [
     "--peer-submissions=1e6",
     "--peer-bytes=999999999",
 ]
-LONG = ["--frames=80000"]  # an answer of more bytes than are sent to one who does not read
+# Answers of 1.2 MB, more than is ever sent to one who does not read.
+LONG = ["--frames=300000"]
 
 
 @pytest.fixture(scope="module")
