@@ -41,6 +41,7 @@ from tests.integration.attacker import (
     end_of,
     frame,
     frames,
+    heard,
     rpcs,
     streams,
 )
