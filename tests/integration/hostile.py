@@ -56,7 +56,7 @@ LEFT = 300_000  # and of one whose stream has failed; `TIMES` of them are what l
 PUSHERS = 6  # peers, for a new connection takes each of them half a second
 PUSHES = 50  # into one stream; of all of them less than the node keeps unread in all
 STALLED_SECONDS = 6.0  # libp2p gives up a writer after 5
-STALLERS, STALLS = 17, 60  # peers, and requests of each at a time: below its 64 open streams
+STALLERS, AT_ONCE = 12, 8  # peers, and requests of each at a time; two are answered
 PAGE = 600  # envelopes; over `WINDOW_BYTES`, but 64 MB for all that may read would be allowed
 WINDOW_BYTES = 256 * 1024  # what is sent before a reader has to read
 Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -413,7 +413,7 @@ async def submissions(target: Target) -> Counts:
 
 
 async def stalled_readers(target: Target) -> Counts:
-    """Ask for the feed 1,000 times at once, and read on only after libp2p's 5 s for a writer.
+    """Ask for the feed 1,000 times, and read on only after libp2p's 5 s for a writer.
 
     The node turns most away; whom it answers it must wait for, and give the whole page.
     """
@@ -432,10 +432,14 @@ async def stalled_readers(target: Target) -> Counts:
             await stream.reset()
         done["asked"] += 1
 
+    async def some(host: Host, peer: str) -> None:
+        while done["asked"] < TIMES:
+            await one(host, peer)
+
     async def body(host: Host, peer: str) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(STALLS):
-                nursery.start_soon(one, host, peer)
+            for _ in range(AT_ONCE):
+                nursery.start_soon(some, host, peer)
 
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(STALLERS)]
