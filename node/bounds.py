@@ -207,7 +207,7 @@ def _places() -> tuple[Setting, ...]:
             "max_feeds",
             "Pages of the feed under way to all but roster members: as many MiB of memory; each "
             "member has places of its own, so that no stranger takes the feed from it.",
-            "64",
+            "32",
             values.whole(1, 10_000),
         ),
     )

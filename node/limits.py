@@ -45,7 +45,7 @@ class Limits:
     peer_uploads: int = 4
     max_uploads: int = 32
     peer_feeds: int = 2
-    max_feeds: int = 64
+    max_feeds: int = 32
 
     @property
     def inbound_connections(self) -> int:

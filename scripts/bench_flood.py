@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.client import Client, NoAgreement
+from node.outputs import blobs_of
 from protocol.network import Network
 from protocol.parameters import Parameters
 from scripts.testnet_nodes import events, lay_out
 from tests.integration import hostile
 from tests.integration.light import RUNTIME, LightNodes
 
+FRAMES = 300_000  # of a sound, so that its readers can be stalled
 KINDS = (
     "submissions",
     "submissions_of_many",
@@ -76,10 +78,11 @@ async def use(client: Client, seconds: float, first: int) -> Turn:
 
 
 @contextmanager
-def flooding(kind: str, network: Path, address: str) -> Iterator[None]:
+def flooding(kind: str, network: Path, address: str, blob: str) -> Iterator[None]:
     """Flood a node from another process while the block runs."""
+    asked = ["--flood", kind, str(network), address, blob]
     flooder = subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.bench_flood", "--flood", kind, str(network), address],
+        [sys.executable, "-P", "-m", "scripts.bench_flood", *asked],
         stderr=subprocess.DEVNULL,  # it is told all the time that it is cut off
     )
     try:
@@ -89,9 +92,9 @@ def flooding(kind: str, network: Path, address: str) -> Iterator[None]:
         flooder.wait()
 
 
-async def flood(kind: str, network: Network, address: str) -> None:
+async def flood(kind: str, network: Network, address: str, blob: str) -> None:
     """Attack for ever."""
-    target = hostile.Target(address, network)
+    target = hostile.Target(address, network, blob)
     while True:
         await getattr(hostile, kind)(target)
 
@@ -101,12 +104,14 @@ async def measure(network: Path, nodes: LightNodes, options: argparse.Namespace)
     document, first = network.read_bytes(), 0  # noqa: ASYNC240 - nothing else runs yet
     async with Client.connect(document, nodes.addresses) as client:
         await use(client, options.turn / 2, 1_000_000)
+        submission = await client.submit("text-to-music", {**TASK, "seed": 0})
+        [blob] = blobs_of((await submission.certificate()).outcome)
         for kind in options.kind or KINDS:
             calm, flooded = list[Turn](), list[Turn]()
             for _ in range(options.turns):
                 calm.append(await use(client, options.turn, first))
                 first += 1000
-                with flooding(kind, network, nodes.addresses[0]):
+                with flooding(kind, network, nodes.addresses[0], blob.sha256):
                     flooded.append(await use(client, options.turn, first))
                 await use(client, BACKLOG * options.seconds, 2_000_000 + first)  # until it is over
                 first += 1000
@@ -136,16 +141,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="what a task takes")
     parser.add_argument("--turn", type=float, default=10.0, help="seconds of a turn (default 10)")
     parser.add_argument("--turns", type=int, default=2, help="turns of each (default 2)")
-    parser.add_argument("--flood", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--flood", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:
-        kind, network, address = options.flood
-        asyncio.run(flood(kind, Network.parse(Path(network).read_bytes()), address))
+        kind, network, address, blob = options.flood
+        asyncio.run(flood(kind, Network.parse(Path(network).read_bytes()), address, blob))
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "net"
         _, places = lay_out(root, options.nodes, RUNTIME, Parameters(commit_grace_seconds=0.5))
-        light = [f"--seconds={options.seconds}"]
+        light = [f"--seconds={options.seconds}", f"--frames={FRAMES}"]
         with LightNodes(root / "network.json", places, light) as nodes:
             nodes.wait_ready()
             asyncio.run(measure(root / "network.json", nodes, options))

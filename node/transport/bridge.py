@@ -76,6 +76,8 @@ class Bridge:
             if _succeeded(answer) and unclaimed is not None:  # in this very turn of the loop
                 self.spawn(unclaimed, answer.result())
             raise
+        finally:
+            del answer  # it holds the exception, whose traceback holds this frame
 
     def spawn(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """From asyncio: run a trio function until the bridge stops; it must not raise."""
@@ -150,6 +152,11 @@ class Bridge:
             failure = raised
         finally:
             self.post(_fail, answer, failure)
+            del (
+                failure,
+                answer,
+                args,
+            )  # a failure's traceback holds this frame, and so whole answers
 
     def _settle(
         self,

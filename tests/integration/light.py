@@ -3,8 +3,9 @@
     python -m tests.integration.light --seconds 0.2 --network network.json --key key.pem ...
 
 No torch and no worker process, so that many nodes fit a small machine; all else is the real daemon.
-`--lie LABEL` gives another sound than the honest nodes', the same at all liars of one label; the
-other flags are those of `helium run`.
+`--lie LABEL` gives another sound than the honest nodes', the same at all liars of one label;
+`--frames N` makes it longer. Who asks for the task `BUG` meets a handler that raises. The other
+flags are those of `helium run`.
 """
 
 import asyncio
@@ -19,10 +20,12 @@ from typing import Any
 import click
 
 from executor.errors import Abstained
+from executor.fingerprint import CHUNK
 from executor.jobs import Execution, Job
 from node.cli import options
 from node.cli.run import run, serve
 from node.config import Settings
+from node.coordinator import Coordinator, View
 from node.execution import Readiness
 from protocol.canonical import Document
 from scripts.testnet_nodes import Nodes, Place
@@ -31,6 +34,7 @@ RUNTIME: Document = {"device": "light"}  # the class in a network document of li
 RATE = 16_000
 FRAMES = 1_600
 STEPS = 4
+BUG = "b" * 64  # a task's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class LightExecutor:
     scratch: Path
     seconds: float = 0.2
     label: str = ""
+    frames: int = FRAMES
 
     async def start(self) -> Readiness:
         """Be ready at once."""
@@ -53,7 +58,7 @@ class LightExecutor:
         for step in range(STEPS):
             progress(step / STEPS)
             await asyncio.sleep(self.seconds / STEPS)
-        payload = waveform(job, self.label)
+        payload = waveform(job, self.label, self.frames)
         file = self.scratch / uuid.uuid4().hex
         file.write_bytes(payload)
         return Execution({"result": {"outputs": [_described(payload)]}}, (file,), {"light": True})
@@ -62,23 +67,27 @@ class LightExecutor:
         """There is nothing to close."""
 
 
-def waveform(job: Job, label: str = "") -> bytes:
-    """Return `FRAMES` mono samples, binary32, that follow from the task's args and the label."""
+def waveform(job: Job, label: str = "", frames: int = FRAMES) -> bytes:
+    """Return mono samples, binary32, that follow from the task's args and the label.
+
+    `FRAMES` are drawn, and repeated until there are `frames`.
+    """
     seed = f"{label}|{sorted(job.args.items())}".encode()
     noise = hashlib.shake_128(seed).digest(FRAMES)
-    return array("f", (byte / 256 for byte in noise)).tobytes()
+    drawn = array("f", (byte / 256 for byte in noise))
+    return (drawn * -(-frames // FRAMES))[:frames].tobytes()
 
 
 def _described(payload: bytes) -> dict[str, Any]:
-    sha256 = hashlib.sha256(payload).hexdigest()
+    pieces = [payload[start : start + CHUNK] for start in range(0, len(payload), CHUNK)]
     return {
         "media": "audio/f32",
         "sampling_rate": RATE,
         "frames": len(payload) // 4,
         "channels": 1,
-        "sha256": sha256,
+        "sha256": hashlib.sha256(payload).hexdigest(),
         "size": len(payload),
-        "chunks": [sha256],
+        "chunks": [hashlib.sha256(piece).hexdigest() for piece in pieces],
     }
 
 
@@ -97,16 +106,30 @@ class LightNodes(Nodes):
         return ["-m", "tests.integration.light", *lie, *self._arguments]
 
 
+def plant_bug() -> None:
+    """Let the handler of a request raise what no handler should."""
+    view = Coordinator.view
+
+    def failing(coordinator: Coordinator, task: str) -> View | None:
+        if task == BUG:
+            raise LookupError("a bug in a handler")
+        return view(coordinator, task)
+
+    setattr(Coordinator, "view", failing)  # noqa: B010 - mypy knows no other way
+
+
 def main() -> None:
     """Run a light node until SIGTERM or SIGINT."""
     extra: list[click.Parameter] = [
         click.Option(["--seconds"], type=float, default=0.2, help="What a task takes."),
         click.Option(["--lie"], default="", help="What makes the sound another; empty is honest."),
+        click.Option(["--frames"], type=int, default=FRAMES, help="Samples of a sound."),
     ]
 
-    def light(config: Path | None, seconds: float, lie: str, **flags: object) -> None:
+    def light(config: Path | None, seconds: float, lie: str, frames: int, **flags: object) -> None:
         settings: Settings = options.settings(flags, config)
-        executor = LightExecutor(settings.data_dir / "scratch", seconds, lie)
+        executor = LightExecutor(settings.data_dir / "scratch", seconds, lie, frames)
+        plant_bug()
         serve(settings, lambda _: executor)
 
     click.Command("light", params=[*extra, *run.params], callback=light).main()

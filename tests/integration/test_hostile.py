@@ -3,21 +3,36 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from node.client import Client
+from node.outputs import blobs_of
+from node.requests import ask
+from node.transport import libp2p
+from node.transport.base import Stream
+from node.transport.host import Host
+from node.transport.libp2p import Libp2pTransport
+from node.version import AGENT
+from protocol.canonical import Document
 from protocol.parameters import Parameters
 from scripts.testnet_nodes import events, lay_out
+from tests.integration.attacker import TIMES, Attack, Counts, Mute, Target, fresh_peer
 from tests.integration.conftest import Running, task
-from tests.integration.hostile import FLOODS, PARSERS, TIMES, Attack, Target
+from tests.integration.hostile import FLOODS, PARSERS
 from tests.integration.light import RUNTIME, LightNodes
 
-GROWTH = 50 * 1024  # KiB of resident memory that an attack may leave behind
-SERVED_SECONDS = 20.0  # an honest task of 0.05 s takes 0.2 s with nobody else there
+GROWTH = 50 * 1024  # KiB of resident memory, at any moment of an attack and after it
+SAMPLE_SECONDS = 0.05  # between two looks at it
+BETWEEN_SECONDS = 0.5  # two new peers: each costs as much as many attacks
+SERVED_SECONDS = 5.0  # an honest task of 0.05 s takes 0.2 s with nobody else there
+LET_IN_SECONDS = 3.0  # a new peer is answered after 0.3 s with nobody else there; attacks hold 4 s
+OPENED_SECONDS = 8.0  # for streams that are to be given up after 2 s; their negotiation after 10
+ATTACK_SECONDS = 120.0  # ten times what the longest takes
 SETTLE_SECONDS = 30.0  # until what an attack held is given back
 
 # What is met by a limit never reaches the code behind it: for that, there is a node with none.
@@ -25,9 +40,12 @@ UNLIMITED = [
     "--ban-points=1e6",
     "--peer-streams=1e6",
     "--peer-messages=1e6",
+    "--peer-open-streams=100000",
     "--peer-submissions=1e6",
     "--peer-bytes=999999999",
 ]
+# Answers of 1.2 MB, more than is ever sent to one who does not read.
+LONG = ["--frames=300000"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +53,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runnin
     """A network of one light node with the default limits, and one without limits."""
     found = {}
     with ExitStack() as stack:
-        for name, more in {"limited": [], "unlimited": UNLIMITED}.items():
+        for name, more in {"limited": LONG, "unlimited": UNLIMITED}.items():
             root = tmp_path_factory.mktemp(name)
             network, places = lay_out(root, 1, RUNTIME, Parameters(commit_grace_seconds=0.2))
             light = LightNodes(root / "network.json", places, ["--seconds=0.05", *more])
@@ -73,7 +91,7 @@ class Process:
                 await asyncio.sleep(0.1)
 
 
-async def serve_honestly(client: Client, attack: "asyncio.Future[int]") -> list[float]:
+async def serve_honestly(client: Client, attack: "asyncio.Future[Counts]") -> list[float]:
     """Submit tasks for as long as the attack lasts; return how long each took, in seconds."""
     took: list[float] = []
     while not took or not attack.done():
@@ -85,27 +103,69 @@ async def serve_honestly(client: Client, attack: "asyncio.Future[int]") -> list[
     return took
 
 
-async def withstand(found: Running, attack: Attack) -> None:
-    """Attack a node while an honest client uses it, and compare it with what it was before."""
-    target, process = Target(found.places[0].address, found.network), Process(found)
-    async with Client.connect(found.network, found.nodes.addresses) as client:
-        await (await client.submit("text-to-music", task())).result()  # type: ignore[arg-type]
-        memory, descriptors = process.memory(), process.descriptors()
-        attacking = asyncio.ensure_future(attack(target))
+async def let_in(target: Target, attack: "asyncio.Future[Counts]") -> list[float]:
+    """Come as one new peer after another, and be answered; return how long each took, seconds."""
+    took: list[float] = []
+    while not took or not attack.done():
+        newcomer = fresh_peer()
+        await newcomer.start(Mute(), (), ())
         began = time.monotonic()
-        took = await serve_honestly(client, attacking)
-        times = await attacking
+        try:
+            async with asyncio.timeout(LET_IN_SECONDS):
+                await _greeted(newcomer, target)
+        finally:
+            await newcomer.stop()
+        took.append(time.monotonic() - began)
+        await asyncio.wait((attack,), timeout=BETWEEN_SECONDS)
+    return took
+
+
+async def _greeted(newcomer: Libp2pTransport, target: Target) -> None:
+    greeting: Document = {"network": target.network.id, "agent": AGENT}
+    while True:  # one turned away comes again
+        with suppress(ConnectionError):
+            peer = await newcomer.dial(target.address)
+            await ask(newcomer, peer, "hello", greeting)
+            return
+
+
+async def highest(process: Process, attack: "asyncio.Future[Counts]") -> int:
+    """Return the most resident memory there was during the attack, KiB."""
+    most = process.memory()
+    while not attack.done():
+        await asyncio.wait((attack,), timeout=SAMPLE_SECONDS)
+        most = max(most, process.memory())
+    return most
+
+
+async def withstand(found: Running, attack: Attack) -> None:
+    """Attack a node while honest peers use it, and compare it with what it was before."""
+    process = Process(found)
+    async with Client.connect(found.network, found.nodes.addresses) as client:
+        submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
+        [blob] = blobs_of((await submission.certificate()).outcome)
+        await submission.result()
+        target = Target(found.places[0].address, found.network, blob.sha256)
+        memory, descriptors = process.memory(), process.descriptors()
+        began = time.monotonic()
+        async with asyncio.timeout(ATTACK_SECONDS), asyncio.TaskGroup() as group:
+            attacking = group.create_task(attack(target))
+            serving = group.create_task(serve_honestly(client, attacking))
+            letting_in = group.create_task(let_in(target, attacking))
+            measuring = group.create_task(highest(process, attacking))
         ended = time.monotonic()
         assert process.alive
         await process.settle(descriptors)
-        grown = process.memory() - memory
+        grown, left = measuring.result() - memory, process.memory() - memory
+        took, came = serving.result(), letting_in.result()
         print(
-            f"{attack.__name__}: {times} times in {ended - began:.1f} s, {len(took)} tasks "
-            f"meanwhile, the slowest {max(took):.2f} s; {grown} KiB more, "
+            f"{attack.__name__}: {dict(attacking.result())} in {ended - began:.1f} s; meanwhile "
+            f"{len(took)} tasks, the slowest {max(took):.2f} s, {len(came)} new peers, the slowest "
+            f"{max(came):.2f} s; at most {grown} KiB more, {left} KiB in the end, "
             f"settled after {time.monotonic() - ended:.1f} s"
         )
-        assert times >= TIMES
-        assert grown < GROWTH
+        assert min(attacking.result().values()) >= TIMES
+        assert max(grown, left) < GROWTH
         assert not any(
             event.get("event") == "the libp2p host failed and is rebuilt"
             for event in events(found.places[0])
@@ -122,6 +182,65 @@ async def test_too_much_of_anything(nodes: dict[str, Running], attack: Attack) -
     await withstand(nodes["limited"], attack)
 
 
+def own_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Answering(Mute):
+    """A peer that answers each stream with one byte."""
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        await stream.write(b"!")
+
+
+async def test_a_peer_that_takes_all_the_streams_there_are_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over 256 streams that it leaves unanswered, libp2p would wait for the next for ever."""
+    monkeypatch.setattr(libp2p, "OPEN_SECONDS", 2.0)
+    protocol = "/helium/1/hello"
+    node, silent, honest = fresh_peer(), fresh_peer(), fresh_peer()
+    async with AsyncExitStack() as stack:
+        for peer, listener in ((node, Mute()), (silent, Mute()), (honest, Answering())):
+            await peer.start(listener, (), (protocol,))
+            stack.push_async_callback(peer.stop)
+        await silent._bridge.call(_answer_nothing, silent._host)
+        for peer in (silent, honest):
+            await node.dial(peer.addresses[0])
+
+        async def answered() -> bool:
+            stream = await node.open(honest.peer, protocol)
+            said = await stream.read_exactly(1)
+            await stream.close()
+            return said == b"!"
+
+        descriptors, ended = own_descriptors(), 0
+
+        async def opened() -> None:
+            nonlocal ended
+            with pytest.raises(ConnectionError):
+                await node.open(silent.peer, protocol)
+            ended += 1
+
+        began = time.monotonic()
+        async with asyncio.timeout(OPENED_SECONDS), asyncio.TaskGroup() as group:
+            for _ in range(TIMES):
+                group.create_task(opened())
+            while ended < TIMES:
+                assert await answered()
+        print(f"{ended} streams were given up within {time.monotonic() - began:.1f} s")
+        assert node.rebuilds == 0
+        assert own_descriptors() <= descriptors
+
+
+async def _answer_nothing(host: Host | None) -> None:
+    async def ignore(stream: object) -> None:
+        await trio.sleep_forever()
+
+    assert host is not None
+    host.swarm.set_stream_handler(ignore)
+
+
 def test_what_was_met_is_told_to_the_operator(nodes: dict[str, Running]) -> None:
     """The last test here: it stops the nodes, which tell all their counts on stopping."""
     met: dict[str, Any] = {}
@@ -130,6 +249,6 @@ def test_what_was_met_is_told_to_the_operator(nodes: dict[str, Running]) -> None
         [*_, last] = [event for event in events(found.places[0]) if event["event"] == "limits"]
         met[name] = last
         print(name, last)
-    assert met["unlimited"]["messages-rejected"] >= TIMES
+    assert met["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`
     refused = {"streams-refused", "requests-refused", "submissions-refused", "unread-cut"}
     assert {*refused, "gossip-slowed"} <= met["limited"].keys()

@@ -60,7 +60,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         peer_uploads=4,
         max_uploads=32,
         peer_feeds=2,
-        max_feeds=64,
+        max_feeds=32,
         log_level="info",
         log_format="auto",
     )
