@@ -135,7 +135,8 @@ async def read_status(stream: Stream) -> None:
         return
     failure = await read_document(stream, "failure")
     if status not in list(Status):
-        raise Misbehaved(f"status {status} is none of the protocol's")
+        detail = f"status {status} is none of the protocol's"  # but may be a newer version's
+        raise Misbehaved(detail, Rejection.INVALID_FIELD)
     raise Refused(Status(status), failure["reason"], failure["detail"])
 
 

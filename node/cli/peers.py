@@ -46,7 +46,7 @@ def peers(
     """
     where = place(network, peers, needed=False)
     standings = _standings(data_dir, where.network.id)
-    if not (where.peers or standings):
+    if not (where.peers or standings or data_dir):
         raise nobody_named()
     reached, unreached = _greetings(where) if where.peers else ({}, None)
     known = sorted({*reached, *standings})
@@ -59,7 +59,7 @@ def peers(
         + _record(standings.get(peer))
         for peer in known
     ]
-    if reached or standings:
+    if reached or standings or not where.peers:
         options.say(document, lines, as_json)
     if unreached is not None:
         raise unreached

@@ -129,6 +129,19 @@ def test_where_no_node_is_named_the_standing_is_shown(
     assert "none was asked" in done.stderr
 
 
+def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
+    helium: Helium, tmp_path: Path
+) -> None:
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    (tmp_path / "fresh").mkdir()
+    open_store(tmp_path / "fresh" / DATABASE, NET.id).close()
+    flags = ("--network", tmp_path / "network.json", "--data-dir", tmp_path / "fresh", "--json")
+    done = helium("peers", *flags)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["peers"] == []
+    assert "none was asked" in done.stderr
+
+
 def test_where_no_node_answers_the_standing_is_shown_all_the_same(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
