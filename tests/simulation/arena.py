@@ -76,7 +76,7 @@ class Arena:
         invariants.check_end(self)
 
     def _live(self) -> None:
-        """Run until all has ended and no feed has anything new for anyone."""
+        """Run until all has ended and since then no feed had anything new for anyone."""
         tips: list[int] | None = None
         least = max((*self.scenario.submissions, self.scenario.troubled_until, 20.0))
         period = max(CHECK, self.scenario.feed_seconds + 5.0)
@@ -84,10 +84,14 @@ class Arena:
             self.timeline.run(self.timeline.now + period)
             invariants.check_now(self)
             with self.looking():
-                before, tips = tips, [m.store.tip() for m in self.honest]
+                # Who had no place left may only now read on: it has from one look to the next.
+                before, tips = tips, self._tips() if self._over() else None
                 quiet = max(least, self._disturbed + period)
-                if self.timeline.now > quiet and before == tips and self._over():
+                if self.timeline.now > quiet and tips is not None and before == tips:
                     return
+
+    def _tips(self) -> list[int]:
+        return [m.store.tip() for m in self.honest]
 
     def _over(self) -> bool:
         return all(m.up and not m.store.open_tasks() for m in self.honest)
