@@ -142,13 +142,17 @@ def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
     assert "none was asked" in done.stderr
 
 
+def talk_fails(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> None:
+    def talk(where: Any, conversation: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr(peers, "talk", talk)
+
+
 def test_where_no_node_answers_the_standing_is_shown_all_the_same(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def talk(where: Any, conversation: Any) -> Any:
-        raise Failure(Exit.NO_NODE, "no node answered")
-
-    monkeypatch.setattr(peers, "talk", talk)
+    talk_fails(monkeypatch, Failure(Exit.NO_NODE, "no node answered"))
     done = helium("peers", *flags, "--data-dir", folder)
     assert done.exit_code == 3
     assert "no node answered" in done.stderr
@@ -158,10 +162,7 @@ def test_where_no_node_answers_the_standing_is_shown_all_the_same(
 def test_another_failure_is_not_covered_up(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def talk(where: Any, conversation: Any) -> Any:
-        raise Failure(Exit.UNVERIFIED, "a lie")
-
-    monkeypatch.setattr(peers, "talk", talk)
+    talk_fails(monkeypatch, Failure(Exit.UNVERIFIED, "a lie"))
     done = helium("peers", *flags, "--data-dir", folder)
     assert (done.exit_code, done.stdout) == (6, "")
 
