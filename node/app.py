@@ -10,22 +10,22 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from executor.errors import Abstained
-from executor.models import SHIPPED, ModelFolders
-from executor.pool import Pool
-from node.archive import DATABASE
-from node.blobs import Blobs
+from executor.models.folders import SHIPPED, ModelFolders
+from executor.worker.supervisor import Pool
+from node.admission.rate_limits import Limits
 from node.clock import SystemClock
-from node.config import Settings
-from node.coordinator import Coordinator
+from node.config.settings import Settings
+from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
-from node.execution import Executor
-from node.limits import Limits
-from node.store import open_store
-from node.transport.libp2p import Libp2pTransport
-from node.worker import NoWorker, Worker
+from node.execution.queue import Executor
+from node.execution.worker import NoWorker, Worker
+from node.storage.blobs import Blobs
+from node.storage.journal import open_store
+from node.storage.reader import DATABASE
+from node.transport.libp2p.transport import Libp2pTransport
 from protocol.errors import Rejected
-from protocol.identity import peer_of
 from protocol.network import Network
+from protocol.wire.signing import peer_of
 
 Alter = Callable[[Executor], Executor]
 

@@ -14,29 +14,29 @@ from typing import cast
 
 import structlog
 
-from executor.jobs import Execution
-from node import requests
-from node.actions import Action, Notify, Publish, Run, Stop
-from node.admission import Admission
-from node.blobs import Blobs
+from executor.job import Execution
+from node.admission.rate_limits import Limits
+from node.admission.request_limits import Gate
+from node.admission.task_policy import Admission
 from node.clock import Clock
-from node.coordinator import Busy, Coordinator
-from node.execution import Executions, Executor
-from node.feeds import Feeds
-from node.gate import Gate
-from node.inputs import Inputs
-from node.limits import Limits
-from node.links import keep_connected
-from node.outputs import blobs_of
-from node.relay import Relay
-from node.serving import Serving
-from node.standing import burden
-from node.store import Store
-from node.transport.base import Stream, Transport, Verdict
+from node.consensus.commands import Action, Notify, Publish, Run, Stop
+from node.consensus.coordinator import Busy, Coordinator
+from node.execution.inputs import Inputs
+from node.execution.queue import Executions, Executor
+from node.rpc import client as rpc_client
+from node.rpc.server import Serving
+from node.storage.blobs import Blobs
+from node.storage.journal import Store
+from node.sync.blob_relay import Relay
+from node.sync.dialer import keep_connected
+from node.sync.feed_sync import Feeds
+from node.transport.interface import Stream, Transport, Verdict
 from node.version import AGENT
-from protocol.canonical import Document
+from protocol.consensus.conduct import burden
 from protocol.errors import Rejected
-from protocol.messages import Abstention, Message, Task
+from protocol.manifest import blobs_of
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention, Message, Task
 
 log = structlog.get_logger("node")
 
@@ -117,7 +117,7 @@ class Node:
 
     async def run(self) -> None:
         """Run until cancelled; whatever ends it otherwise is a fault and is raised."""
-        protocols = [requests.protocol_id(name) for name in requests.NAMES]
+        protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
         self.act(self._coordinator.open())
         await self._transport.start(self, self._topics, protocols)
         log.info("listening", peer=self._transport.peer, addresses=list(self._transport.addresses))

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import limits
-from protocol.canonical import Document, Json, document_hash
+from protocol import model_limits as limits
+from protocol.constants import DOCUMENT_LIMIT, Parameters
 from protocol.errors import Rejected, Rejection
-from protocol.identity import public_key_of
-from protocol.ijson import parse
-from protocol.messages import Task
-from protocol.parameters import DOCUMENT_LIMIT, Parameters
-from protocol.wire import check_schema
+from protocol.wire.codec import check_schema
+from protocol.wire.encoding import Document, Json, document_hash
+from protocol.wire.ijson import parse
+from protocol.wire.messages import Task
+from protocol.wire.signing import public_key_of
 
 _ID_CHARACTERS = 16
 

@@ -20,9 +20,10 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from executor import pool, profile
-from executor.jobs import Job, ModelRef
-from executor.models import EMBEDDED, ModelFolders
+from executor.determinism import profile
+from executor.job import Job, ModelRef
+from executor.models.folders import EMBEDDED, ModelFolders
+from executor.worker import supervisor
 
 NATIVE = "native"
 MANY_THREADS = "native, 2 threads"  # as the user's environment asks for
@@ -81,7 +82,7 @@ def executed(told: Mapping[str, Any]) -> dict[str, object]:
     """Run one task in this process, under the profile; what it came to and the hashes of it."""
     import torch
 
-    from executor.worker import Worker
+    from executor.worker.main import Worker
 
     began = time.monotonic()
     profile.fix()
@@ -96,7 +97,7 @@ def executed(told: Mapping[str, Any]) -> dict[str, object]:
     ours, theirs = Pipe()
     with tempfile.TemporaryDirectory() as scratch, ours, theirs:
         worker = Worker(ours, folders)
-        said = worker.run(pool.order(job(told, folders), Path(scratch) / "out"))
+        said = worker.run(supervisor.order(job(told, folders), Path(scratch) / "out"))
     outcome = said.get("outcome") or {"abstained": said.get("detail")}
     outputs = outcome.get("result", {}).get("outputs", [])
     hashes = [output["sha256"] for output in outputs]

@@ -22,23 +22,23 @@ from transformers import (
     set_seed,
 )
 
-from executor import listening, midi
-from executor.described import POP2PIANO as FAMILY
-from executor.described import own_dtype
+from executor.audio import decode, midi
 from executor.errors import Failed, ModelRefused, exhausted
-from executor.models import configuration
-from executor.tasks.loading import LOCAL, complete, quantization
+from executor.models.config import POP2PIANO as FAMILY
+from executor.models.config import own_dtype
+from executor.models.folders import configuration
+from executor.tasks.load_model import LOCAL, complete, quantization
 from executor.tasks.text_to_music import given, rejected
-from executor.tasks.watching import Step, Told, Watch
+from executor.tasks.token_trace import Step, Told, Watch
 
 if TYPE_CHECKING:
-    from executor.listening import Mono
+    from executor.audio.decode import Mono
 
 MEMBERS = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "num_beams")
 COMPOSER = "composer1"  # as transformers' own default
 ATTENTION = "eager"  # the only one that the model has
 # The beats are continued by three bars beyond the longest input: 18 s at 40 beats a minute.
-LATEST = (listening.SECONDS + 60) * midi.TICKS
+LATEST = (decode.SECONDS + 60) * midi.TICKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def covers(
         raise Failed("generation-rejected", f"{composer!r} is none of {known}")
     arguments = generate_arguments(given(args), loaded.settings) | {"composer": composer}
     length = arguments.get("max_new_tokens") or loaded.settings.max_length or 1
-    songs = listening.hear(inputs)
+    songs = decode.hear(inputs)
     made = []
     for place, song in enumerate(songs):
 
@@ -150,7 +150,7 @@ def cover(
 def beats(loaded: Loaded, song: "Mono") -> Any:
     """What the model hears of a song: a row for each two bars."""
     try:
-        return loaded.extractor(audio=song, sampling_rate=listening.RATE, return_tensors="pt")
+        return loaded.extractor(audio=song, sampling_rate=decode.RATE, return_tensors="pt")
     except (ValueError, IndexError, RuntimeError) as error:
         if exhausted(error):
             raise

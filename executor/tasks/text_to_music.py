@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from transformers import set_seed
 
+from executor.audio.fingerprint import tagged
 from executor.errors import Failed
-from executor.families import SAMPLING, SEQUENCES, Family, objection
-from executor.fingerprint import tagged
-from executor.tasks import speakers
-from executor.tasks.loading import Loaded, load
-from executor.tasks.watching import Step, Streamer, Told, Watch
+from executor.models.families import SAMPLING, SEQUENCES, Family, objection
+from executor.tasks import speaker_embedding
+from executor.tasks.load_model import Loaded, load
+from executor.tasks.token_trace import Step, Streamer, Told, Watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,7 +182,7 @@ def heard(loaded: Loaded, prompt: str, generate: dict[str, Any], seed: int) -> d
     match loaded.family.name:
         case "speecht5":
             size = pipeline.model.config.speaker_embedding_dim
-            numbers = speakers.embedding(seed, size)
+            numbers = speaker_embedding.embedding(seed, size)
             speaker = torch.tensor([numbers], dtype=pipeline.model.dtype)
             wanted: dict[str, Any] = {"speaker_embeddings": speaker}
         case "seamless_m4t" | "seamless_m4t_v2":

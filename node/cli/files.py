@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from node.cli.exits import Exit, Failure, usage
-from protocol.canonical import Json
+from node.cli.exit_codes import Exit, Failure, usage
+from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.ijson import parse
-from protocol.parameters import DOCUMENT_LIMIT
+from protocol.wire.encoding import Json
+from protocol.wire.ijson import parse
 
 
 def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:

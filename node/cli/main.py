@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from node.cli.exits import MEANINGS, Exit, Failure, usage
+from node.cli.exit_codes import MEANINGS, Exit, Failure, usage
 
 # name: (module in this package, what it is for). The order is that of `--help`.
 COMMANDS = {

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node import keystore
-from node.cli.exits import Failure, usage
+from node.cli.exit_codes import Failure, usage
 from node.cli.files import FILE, read
-from node.config import ConfigError, Settings, load
+from node.config import keystore
+from node.config.settings import ConfigError, Settings, load
 from protocol.errors import Rejected
 from protocol.network import Network
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from node.cli.names import name_of
-from node.client import Client, Submission
-from node.seconds import length_of
-from node.tracking import Sighting
-from protocol.committee import committees
-from protocol.effects import State
+from node.client.client import Client, Submission
+from node.client.duration import length_of
+from node.sync.task_tracker import Sighting
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
 from protocol.network import Network
 
 Show = Callable[[Sighting], None]

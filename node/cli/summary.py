@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from node.audio import Result, numbered
-from node.cli.exits import one_line
+from node.cli.exit_codes import one_line
 from node.cli.files import write
 from node.cli.names import name_of
-from node.tracking import Ballot, Tracking
-from protocol.certificate import Certificate
+from node.client.result import Result, numbered
+from node.sync.task_tracker import Ballot, Tracking
+from protocol.consensus.certificate import Certificate
 from protocol.network import Network
 
 

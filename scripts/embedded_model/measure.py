@@ -18,7 +18,7 @@ import soundfile
 import torch
 from transformers import EncodecModel
 
-from executor.models import SHIPPED
+from executor.models.folders import SHIPPED
 from scripts.embedded_model import calibrating, codec, covering, measuring, rendering, worker
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import SAMPLING_RATE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from executor.models import SHIPPED
+from executor.models.folders import SHIPPED
 from scripts.embedded_model import shipping
 from scripts.embedded_model.shipping import MODELS
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EncodecFeatureExtractor
 
-from executor.models import DEFAULTS
+from executor.models.folders import DEFAULTS
 from scripts.embedded_model import codec, cover, hearing, language, words
 from scripts.embedded_model.percussion import SAMPLING_RATE
 from scripts.embedded_model.tokenizer import tokenizer

@@ -11,10 +11,10 @@ import mido
 import numpy as np
 import soundfile
 
-from executor import midi
-from executor.jobs import Job, ModelRef
-from executor.models import weights_digest
-from executor.pool import Pool
+from executor.audio import midi
+from executor.job import Job, ModelRef
+from executor.models.folders import weights_digest
+from executor.worker.supervisor import Pool
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import SAMPLING_RATE
 
@@ -67,7 +67,7 @@ def started(models: Path, model: str) -> Iterator[Worker]:
 
 
 def begun(content: bytes) -> list[tuple[int, int]]:
-    """The note-ons of a MIDI file of `executor.midi`: tick and pitch."""
+    """The note-ons of a MIDI file of `executor.audio.midi`: tick and pitch."""
     now, found = 0, []
     for message in mido.MidiFile(file=io.BytesIO(content)).tracks[1]:
         now += message.time

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from executor.jobs import Execution, Job, ModelRef
-from executor.models import EMBEDDED, SHIPPED, weights_digest
-from executor.pool import Pool, Ready
+from executor.job import Execution, Job, ModelRef
+from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
+from executor.worker.supervisor import Pool, Ready
 
 PROMPT = "a slow sad piano"
 TIMEOUT = 60.0

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from executor.jobs import Execution, Job, ModelRef
-from executor.models import weights_digest
-from executor.pool import Pool
+from executor.job import Execution, Job, ModelRef
+from executor.models.folders import weights_digest
+from executor.worker.supervisor import Pool
 from tests.executor.conftest import TIMEOUT, rewritten
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from executor.jobs import Execution, ModelRef
-from executor.models import weights_digest
-from executor.pool import Pool
+from executor.job import Execution, ModelRef
+from executor.models.folders import weights_digest
+from executor.worker.supervisor import Pool
 from tests.executor.conftest import TIMEOUT, job
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from node import traces
-from node.explaining import findings, reference_of
-from protocol import certificate, evidence, ijson, wire
-from protocol.canonical import Json, canonical
-from protocol.certificate import Certificate
-from protocol.committee import committees, quorum
+from node.explain import trace
+from node.explain.findings import findings, reference_of
+from protocol.consensus import certificate, evidence
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.committee import committees, quorum
+from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_INTEGER, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
-from protocol.limits import MOST
-from protocol.messages import Reveal, Task, outcome_digest, task_id
+from protocol.model_limits import MOST
 from protocol.network import Network
-from protocol.parameters import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_INTEGER, TRACE_LIMIT
+from protocol.wire import codec, ijson
+from protocol.wire.encoding import Json, canonical
+from protocol.wire.messages import Reveal, Task, outcome_digest, task_id
 from tests.fuzz import mutation, papers
 from tests.fuzz.papers import NET
 from tests.fuzz.target import Target
@@ -75,9 +76,9 @@ def make_json(dice: Random) -> bytes:
 
 
 def check_message(content: bytes) -> None:
-    message = wire.read(content, NET.id)
+    message = codec.read(content, NET.id)
     encoded = message.envelope.encode()
-    assert wire.read(encoded, NET.id) == message
+    assert codec.read(encoded, NET.id) == message
     assert canonical(ijson.parse(encoded, ENVELOPE_LIMIT)) == encoded
     assert len(encoded) <= ENVELOPE_LIMIT
     assert message.envelope.body["network"] == NET.id
@@ -90,7 +91,7 @@ def check_message(content: bytes) -> None:
 
 
 def check_task(content: bytes) -> None:
-    task = wire.read(content, NET.id)
+    task = codec.read(content, NET.id)
     assert isinstance(task, Task)
     NET.admit(task)
     model = NET.models[task.model]
@@ -148,11 +149,11 @@ def make_explained(dice: Random) -> bytes:
 
 def check_explained(content: bytes) -> None:
     """Whatever a dissenter says of itself, the sentences about it can be shown on a terminal."""
-    vote = wire.read(content, NET.id)
+    vote = codec.read(content, NET.id)
     assert isinstance(vote, Reveal)
     ours = reference_of([], papers.ASSEMBLED)
     assert ours is not None
-    theirs = replace(ours, tokens=traces.read(EXPLAINED.trace).tokens)
+    theirs = replace(ours, tokens=trace.read(EXPLAINED.trace).tokens)
     for finding in findings(papers.TASK, NET, theirs, vote):
         assert finding.detail.isprintable()
         assert len(finding.detail) < 4096

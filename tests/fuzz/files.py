@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from executor import models, weights
+from executor.audio.decode import FRAMES, LOUDEST, RATES, decoded
 from executor.errors import Failed, ModelRefused
-from executor.listening import FRAMES, LOUDEST, RATES, decoded
-from executor.models import EMBEDDED, SHIPPED
-from node import config, keystore
-from node.config import ConfigError
-from node.keystore import KeyFileError
-from tests import cast
+from executor.models import folders, safetensors
+from executor.models.folders import EMBEDDED, SHIPPED
+from node.config import keystore, settings
+from node.config.keystore import KeyFileError
+from node.config.settings import ConfigError
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
+from tests.support import fixtures
 
 FORMS = (
     *(("WAV", form) for form in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE")),
@@ -107,7 +107,7 @@ def check_configuration(content: bytes) -> None:
         other = mutation.bytes_of(CONFIGURATIONS[beside % len(CONFIGURATIONS)], Random(0))
         (folder / "config.json").write_bytes(other)
         (folder / NAMES[place % len(NAMES)]).write_bytes(content[2:])
-        told = models.describe(folder)
+        told = folders.describe(folder)
     assert told["tasks"] in (["text-to-music"], ["pop2piano"])
     assert told["dtype"] in ("float32", "float16", "bfloat16")
     assert type(told.get("sampling_rate", 1)) is int
@@ -144,8 +144,8 @@ def check_weights(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.safetensors"
         path.write_bytes(content)
-        found = weights.spans(path)
-        weights.not_a_number(path)
+        found = safetensors.spans(path)
+        safetensors.not_a_number(path)
     assert all(0 <= first <= end <= len(content) for _, first, end in found.values())
     places = sorted((first, end) for _, first, end in found.values())
     assert sum(end - first for first, end in places) <= len(content) - 8
@@ -157,7 +157,7 @@ PASSPHRASE = "correct horse"
 @functools.cache
 def pems() -> tuple[bytes, ...]:
     """A key as it is kept, plain and encrypted."""
-    key = cast.key(0)
+    key = fixtures.key(0)
     ways = (NoEncryption(), BestAvailableEncryption(PASSPHRASE.encode()))
     return tuple(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, way) for way in ways)
 
@@ -209,7 +209,7 @@ def check_settings(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "helium.toml"
         path.write_bytes(content)
-        found = config.load({}, {}, path)
+        found = settings.load({}, {}, path)
     assert found.data_dir.is_absolute()
     assert found.key.is_absolute()
     assert all(folder.is_absolute() for folder in found.models_dir)

@@ -3,46 +3,47 @@
 from random import Random
 from typing import Any
 
-from protocol import evidence
-from protocol.canonical import Document
-from protocol.certificate import assemble
-from protocol.committee import committees
-from protocol.envelope import sign
-from protocol.messages import Message, Reveal
-from tests import cast
+from protocol.consensus import evidence
+from protocol.consensus.certificate import assemble
+from protocol.consensus.committee import committees
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Message, Reveal
 from tests.fuzz import mutation
 from tests.protocol.papers import reveals
+from tests.support import fixtures
 
-NET = cast.piano_network()
-TASK = cast.task(
+NET = fixtures.piano_network()
+TASK = fixtures.task(
     NET,
     generation_config={"max_new_tokens": 500, "temperature": 0.7, "num_return_sequences": 2},
     dtype="auto",
     quantize_bits=8,
 )
-PIANO = cast.signed(
+PIANO = fixtures.signed(
     NET,
-    dict(TASK.envelope.body) | {"kind": "pop2piano", "args": cast.piano_args(b"song", b"song two")},
+    dict(TASK.envelope.body)
+    | {"kind": "pop2piano", "args": fixtures.piano_args(b"song", b"song two")},
     1001,
 )
 COMMITTEE = committees(NET, TASK)[0]
 REVEALS = reveals(NET, TASK)
-COMMITS = [cast.commit(NET, TASK, member) for member in COMMITTEE]
+COMMITS = [fixtures.commit(NET, TASK, member) for member in COMMITTEE]
 MESSAGES: tuple[Message, ...] = (
     TASK,
     PIANO,
     *COMMITS,
     *REVEALS,
-    cast.abstain(NET, TASK, COMMITTEE[0]),
+    fixtures.abstain(NET, TASK, COMMITTEE[0]),
 )
 ENVELOPES: list[Document] = [message.envelope.document() for message in MESSAGES]
 ASSEMBLED = assemble(TASK, 0, REVEALS, NET)
 CERTIFICATE = ASSEMBLED.document
 EVIDENCE = evidence.of(
-    COMMITS[0], cast.commit(NET, TASK, COMMITTEE[0], cast.outcome("other"))
+    COMMITS[0], fixtures.commit(NET, TASK, COMMITTEE[0], fixtures.outcome("other"))
 ).document
 
-KEYS = {cast.peer(i): cast.key(i) for i in (*range(4), 1000, 1001)}
+KEYS = {fixtures.peer(i): fixtures.key(i) for i in (*range(4), 1000, 1001)}
 
 
 def resigned(envelope: Any, dice: Random, most: int = 3) -> Any:
@@ -100,7 +101,7 @@ def proof(dice: Random) -> bytes:
 
 def revealed(trace: Document) -> Reveal:
     """The reveal of a dissenter, with a trace."""
-    body = dict(REVEALS[0].envelope.body) | {"trace": trace, "outcome": cast.outcome("other")}
-    vote = cast.signed_by(NET, body, REVEALS[0].signer)
+    body = dict(REVEALS[0].envelope.body) | {"trace": trace, "outcome": fixtures.outcome("other")}
+    vote = fixtures.signed_by(NET, body, REVEALS[0].signer)
     assert isinstance(vote, Reveal)
     return vote

@@ -12,41 +12,41 @@ from pathlib import Path
 from random import Random
 
 import schemas
-from node import requests
-from node.admission import Admission
-from node.blobs import Blobs
-from node.coordinator import Busy, Coordinator
-from node.feeds import Feeds
-from node.fetching import CHUNK, Fetcher, Unavailable
-from node.framing import FrameError, encode_length, read_frame, write_frame
-from node.gate import Gate
-from node.limits import Limits
-from node.outputs import Blob
-from node.requests import Misbehaved, Refused
-from node.serving import Serving
-from node.store import Store
-from node.transport.base import StreamClosed, Verdict
-from protocol import wire
-from protocol.canonical import Document, canonical
+from node.admission.rate_limits import Limits
+from node.admission.request_limits import Gate
+from node.admission.task_policy import Admission
+from node.consensus.coordinator import Busy, Coordinator
+from node.rpc import client as rpc_client
+from node.rpc.client import Misbehaved, Refused
+from node.rpc.framing import FrameError, encode_length, read_frame, write_frame
+from node.rpc.server import Serving
+from node.storage.blobs import Blobs
+from node.storage.journal import Store
+from node.sync.blob_download import CHUNK, Fetcher, Unavailable
+from node.sync.feed_sync import Feeds
+from node.transport.interface import StreamClosed, Verdict
+from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.messages import Task
-from protocol.parameters import DOCUMENT_LIMIT
-from tests import cast
+from protocol.manifest import Blob
+from protocol.wire import codec
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.messages import Task
 from tests.fuzz import mutation, papers
 from tests.fuzz.papers import NET, TASK
 from tests.fuzz.target import Target
 from tests.schemas.examples import documents
+from tests.support import fixtures
 
 LIMIT = 4096  # of a frame, in the target that has nothing else
-REQUESTS = [f"{name}-request" for name in requests.NAMES]
-ANSWERS = [f"{name}-answer" for name in requests.NAMES if name != "watch"]
+REQUESTS = [f"{name}-request" for name in rpc_client.NAMES]
+ANSWERS = [f"{name}-answer" for name in rpc_client.NAMES if name != "watch"]
 READ = (*REQUESTS, *ANSWERS, "watch-frame", "failure")
 
 
 class Wire:
     """A stream on which `inbound` comes, and then its end; what is written is kept."""
 
-    peer = payer = cast.peer(1001)
+    peer = payer = fixtures.peer(1001)
 
     def __init__(self, inbound: bytes) -> None:
         self.inbound, self.position, self.outbound, self.resets = inbound, 0, b"", 0
@@ -89,7 +89,7 @@ class Still:
     """A clock that stands."""
 
     def now(self) -> float:
-        return cast.START + 1
+        return fixtures.START + 1
 
 
 class Over(asyncio.Event):
@@ -145,7 +145,7 @@ def node() -> Iterator[tuple[Coordinator, Store]]:
     """A member that has accepted one task."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     store = Store(connection, NET.id)
-    coordinator = Coordinator(NET, cast.key(0), store, Still(), Random(1).randbytes)
+    coordinator = Coordinator(NET, fixtures.key(0), store, Still(), Random(1).randbytes)
     coordinator.receive(TASK.envelope.encode())
     try:
         yield coordinator, store
@@ -197,13 +197,13 @@ def make_document(dice: Random) -> bytes:
 
 def check_document(content: bytes) -> None:
     name, stream = READ[_number(content) % len(READ)], Wire(content[1:])
-    document = asyncio.run(requests.read_document(stream, name))
+    document = asyncio.run(rpc_client.read_document(stream, name))
     schemas.check(name, document)
     again = canonical(document)
     assert len(again) <= 6 * DOCUMENT_LIMIT
     stream = Wire(encode_length(len(again)) + again)
     if len(again) <= DOCUMENT_LIMIT:
-        assert asyncio.run(requests.read_document(stream, name)) == document
+        assert asyncio.run(rpc_client.read_document(stream, name)) == document
 
 
 def make_answer(dice: Random) -> bytes:
@@ -215,7 +215,7 @@ def make_answer(dice: Random) -> bytes:
 
 def check_answer(content: bytes) -> None:
     name = ANSWERS[_number(content) % len(ANSWERS)]
-    found = asyncio.run(requests.read_answer(Wire(content[1:]), name.removesuffix("-answer")))
+    found = asyncio.run(rpc_client.read_answer(Wire(content[1:]), name.removesuffix("-answer")))
     schemas.check(name, found)
 
 
@@ -233,22 +233,22 @@ def make_request(dice: Random) -> bytes:
 
 def check_request(content: bytes) -> None:
     """Every request gets one well-formed answer, or its stream is reset."""
-    name, stream = requests.NAMES[_number(content) % len(requests.NAMES)], Wire(content[1:])
+    name, stream = rpc_client.NAMES[_number(content) % len(rpc_client.NAMES)], Wire(content[1:])
     with node() as (coordinator, store), tempfile.TemporaryDirectory() as folder:
         blobs = Blobs(Path(folder) / "blobs")
         blobs.write([SONG], size=len(SONG), limit=len(SONG), sha256=SONG_HASH)
         gate = Gate(Admission(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter())
         serving = Serving(Host(coordinator, blobs), coordinator, store, blobs, gate)
-        asyncio.run(serving.serve(requests.protocol_id(name), stream))
+        asyncio.run(serving.serve(rpc_client.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
     if stream.resets:
         raise StreamClosed("reset")
     heard = Wire(stream.outbound)
     if name == "watch" and stream.outbound[:1] == b"\x00":
         asyncio.run(heard.read_exactly(1))
-        asyncio.run(requests.read_document(heard, "watch-frame"))
+        asyncio.run(rpc_client.read_document(heard, "watch-frame"))
     else:
-        said = asyncio.run(requests.read_answer(heard, name))
+        said = asyncio.run(rpc_client.read_answer(heard, name))
         if name == "blob":
             served = asyncio.run(heard.read_exactly(len(stream.outbound) - heard.position))
             assert SONG.endswith(served)
@@ -272,7 +272,7 @@ def make_feed(dice: Random) -> bytes:
 
 
 def check_feed(content: bytes) -> None:
-    peer = cast.peer(2)
+    peer = fixtures.peer(2)
     with node() as (coordinator, store):
         before = store.cursor(peer)
         feeds = Feeds(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
@@ -288,7 +288,7 @@ def check_feed(content: bytes) -> None:
 
 def check_kept(envelope: bytes) -> None:
     """What a node has in its journal it gives to others, so it must be what it would take."""
-    assert wire.read(envelope, NET.id).envelope.encode() == envelope
+    assert codec.read(envelope, NET.id).envelope.encode() == envelope
 
 
 BLOB_BYTES = Random(3).randbytes(CHUNK + 100)
@@ -310,7 +310,7 @@ def make_blob(dice: Random) -> bytes:
 
 def check_blob(content: bytes) -> None:
     fetcher = Fetcher(Line(content))  # type: ignore[arg-type]
-    assert asyncio.run(fetcher.fetch(BLOB, [cast.peer(2)])) == BLOB_BYTES
+    assert asyncio.run(fetcher.fetch(BLOB, [fixtures.peer(2)])) == BLOB_BYTES
 
 
 # Gossip

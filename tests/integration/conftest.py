@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from node.cli.entries import Models, this_machine
-from protocol.canonical import Document
+from node.cli.commands.entries import Models, this_machine
+from protocol.constants import Parameters
 from protocol.network import Network
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import MODELS, Nodes, Place, lay_out
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import MODELS, Nodes, Place, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine

@@ -19,16 +19,16 @@ from typing import Any
 
 import click
 
+from executor.audio.fingerprint import CHUNK
 from executor.errors import Abstained
-from executor.fingerprint import CHUNK
-from executor.jobs import Execution, Job
+from executor.job import Execution, Job
 from node.cli import options
-from node.cli.run import run, serve
-from node.config import Settings
-from node.coordinator import Coordinator, View
-from node.execution import Readiness
-from protocol.canonical import Document
-from scripts.testnet_nodes import Nodes, Place
+from node.cli.commands.run import run, serve
+from node.config.settings import Settings
+from node.consensus.coordinator import Coordinator, View
+from node.execution.queue import Readiness
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import Nodes, Place
 
 RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
 RATE = 16_000

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from node.archive import DATABASE
-from node.store import Store, open_store
-from protocol import certificate, evidence
-from protocol.effects import State
-from protocol.messages import Vote
+from node.storage.journal import Store, open_store
+from node.storage.reader import DATABASE
+from protocol.consensus import certificate, evidence
+from protocol.consensus.effects import State
 from protocol.network import Network
-from scripts.chaos_faults.inspection import Inspected, inspect
-from scripts.chaos_faults.noted import Noted
-from scripts.testnet_nodes import Place
-from tests import cast
+from protocol.wire.messages import Vote
+from scripts.chaos_tool.checks import Inspected, inspect
+from scripts.chaos_tool.noted import Noted
+from scripts.testnet_tool.nodes import Place
 from tests.integration.conftest import ROOT, SECONDS
+from tests.support import fixtures
 
 FAULTS = (
     *("--nodes", "5", "--seed", "4"),
@@ -32,7 +32,7 @@ FAULTS = (
 
 
 def test_nothing_is_lost_by_kills_a_partition_and_a_liar(tmp_path: Path) -> None:
-    command = ["-m", "scripts.chaos_faults", *FAULTS, "--out", str(tmp_path / "out"), "--json"]
+    command = ["-m", "scripts.chaos_tool", *FAULTS, "--out", str(tmp_path / "out"), "--json"]
     done = subprocess.run(
         [sys.executable, "-P", *command],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -62,12 +62,12 @@ class Kept:
     """What three honest nodes kept of one task on which they agreed."""
 
     def __init__(self, root: Path) -> None:
-        self.network: Network = cast.network(3)
-        self.task = cast.task(self.network)
-        peers = [cast.peer(i) for i in range(3)]
-        commits = {peer: cast.bound(self.task, peer, cast.outcome()) for peer in peers}
-        self.votes: list[Vote] = [cast.commit(self.network, self.task, peer) for peer in peers]
-        reveals = [cast.reveal(self.network, self.task, peer, commits) for peer in peers]
+        self.network: Network = fixtures.network(3)
+        self.task = fixtures.task(self.network)
+        peers = [fixtures.peer(i) for i in range(3)]
+        commits = {peer: fixtures.bound(self.task, peer, fixtures.outcome()) for peer in peers}
+        self.votes: list[Vote] = [fixtures.commit(self.network, self.task, peer) for peer in peers]
+        reveals = [fixtures.reveal(self.network, self.task, peer, commits) for peer in peers]
         self.certificate = certificate.assemble(self.task, 0, reveals, self.network)
         self.votes += reveals
         self.places = [
@@ -84,8 +84,8 @@ class Kept:
 
     def _fill(self, store: Store) -> None:
         for message in (self.task, *self.votes):
-            store.append(message, cast.START)
-        store.put_outcome(self.task.id, cast.outcome(), {}, cast.START)
+            store.append(message, fixtures.START)
+        store.put_outcome(self.task.id, fixtures.outcome(), {}, fixtures.START)
         store.put_certificate(self.certificate)
         store.put_state(self.task.id, State.AGREED, 0)
 
@@ -124,7 +124,7 @@ def test_a_certificate_that_only_a_requester_saw_is_lost(kept: Kept) -> None:
 
 
 def test_a_second_vote_in_any_database_or_heard_is_double(kept: Kept) -> None:
-    second = cast.commit(kept.network, kept.task, cast.peer(2), cast.outcome("another"))
+    second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
     kept.noted.heard.add(second.envelope.encode())
     found = kept.inspect()
     assert (found.double, found.forgotten) == (1, 1)
@@ -133,7 +133,7 @@ def test_a_second_vote_in_any_database_or_heard_is_double(kept: Kept) -> None:
 def test_a_vote_that_its_signer_does_not_know_was_sent_before_it_was_journalled(
     kept: Kept,
 ) -> None:
-    kept.execute(0, "DELETE FROM envelopes WHERE signer = ? AND type = 'reveal'", cast.peer(0))
+    kept.execute(0, "DELETE FROM envelopes WHERE signer = ? AND type = 'reveal'", fixtures.peer(0))
     assert kept.inspect().forgotten == 1
 
 
@@ -144,7 +144,7 @@ def test_a_certificate_of_what_no_honest_node_got_is_wrong(kept: Kept) -> None:
 
 
 def test_evidence_against_an_honest_node_is_found(kept: Kept) -> None:
-    second = cast.commit(kept.network, kept.task, cast.peer(2), cast.outcome("another"))
+    second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
     store = kept.store(kept.places[0])
     with store.transaction():
         store.put_evidence(evidence.of(kept.votes[2], second))

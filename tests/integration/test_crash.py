@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.client import Client, Submission
-from protocol.canonical import Document
-from protocol.committee import committees
-from protocol.effects import State
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import Place
+from node.client.client import Client, Submission
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.constants import Parameters
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import Place
 from tests.integration.conftest import Running, running, task
 
 LONG = 800  # tokens: some seconds, in which there is time to kill a node

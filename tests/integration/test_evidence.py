@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from node import keystore
+from node.config import keystore
 from node.daemon import topics
-from node.requests import (
+from node.rpc.client import (
     NAMES,
     REQUEST_LIMIT,
     Status,
@@ -23,13 +23,13 @@ from node.requests import (
     read_document,
     refuse,
 )
-from node.transport.base import Stream
-from node.transport.libp2p import Libp2pTransport
-from protocol import messages
-from protocol.canonical import Document, Json
-from protocol.envelope import Envelope, sign
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import CLASS, Nodes, lay_out
+from node.transport.interface import Stream
+from node.transport.libp2p.transport import Libp2pTransport
+from protocol.constants import Parameters
+from protocol.wire import messages
+from protocol.wire.encoding import Document, Json
+from protocol.wire.envelope import Envelope, sign
+from scripts.testnet_tool.nodes import CLASS, Nodes, lay_out
 from tests.integration.conftest import ROOT, SECONDS, Running, task
 from tests.node.transport.recorder import Recorder
 

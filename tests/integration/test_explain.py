@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from protocol.canonical import Document
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import Nodes, lay_out
+from protocol.constants import Parameters
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import Nodes, lay_out
 from tests.integration.conftest import Running, task
 
 LIES = ("times 0.9 (-0.92 dB)", "played backwards")

@@ -19,15 +19,15 @@ import soundfile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save_file
 
-from executor.models import EMBEDDED
-from node.cli.entries import Models
-from node.client import Client
-from node.requests import Refused, Status, protocol_id, read_answer
-from node.transport.base import StreamClosed
-from protocol import messages
-from protocol.canonical import Document, canonical
-from protocol.envelope import sign
-from protocol.parameters import Parameters
+from executor.models.folders import EMBEDDED
+from node.cli.commands.entries import Models
+from node.client.client import Client
+from node.rpc.client import Refused, Status, protocol_id, read_answer
+from node.transport.interface import StreamClosed
+from protocol.constants import Parameters
+from protocol.wire import messages
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.envelope import sign
 from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import trio
 
-from node.client import Client
-from node.outputs import blobs_of
-from node.requests import ask
-from node.transport import libp2p
-from node.transport.base import Stream
-from node.transport.host import Host
-from node.transport.libp2p import Libp2pTransport
+from node.client.client import Client
+from node.rpc.client import ask
+from node.transport.interface import Stream
+from node.transport.libp2p import transport
+from node.transport.libp2p.host import Host
+from node.transport.libp2p.transport import Libp2pTransport
 from node.version import AGENT
-from protocol.canonical import Document
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import events, lay_out
+from protocol.constants import Parameters
+from protocol.manifest import blobs_of
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import events, lay_out
 from tests.integration.attacker import TIMES, Attack, Counts, Mute, Target, fresh_peer
 from tests.integration.conftest import Running, task
 from tests.integration.hostile import FLOODS, PARSERS
@@ -197,7 +197,7 @@ async def test_a_peer_that_takes_all_the_streams_there_are_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Over 256 streams that it leaves unanswered, libp2p would wait for the next for ever."""
-    monkeypatch.setattr(libp2p, "OPEN_SECONDS", 2.0)
+    monkeypatch.setattr(transport, "OPEN_SECONDS", 2.0)
     protocol = "/helium/1/hello"
     node, silent, honest = fresh_peer(), fresh_peer(), fresh_peer()
     async with AsyncExitStack() as stack:

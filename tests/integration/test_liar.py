@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executor.fingerprint import described
-from executor.jobs import Execution, Job, ModelRef
-from node.execution import Readiness
-from scripts.liar import Liar, lie_of
+from executor.audio.fingerprint import described
+from executor.job import Execution, Job, ModelRef
+from node.execution.queue import Readiness
+from scripts.testnet_tool.liar import Liar, lie_of
 
 JOB = Job("0" * 64, "text-to-music", {}, ModelRef("m", "main", "0" * 64))
 SAMPLES = np.random.default_rng(1).uniform(-1, 1, (70_000, 1)).astype("<f4")  # two chunks

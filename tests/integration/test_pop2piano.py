@@ -10,10 +10,10 @@ import pretty_midi
 import pytest
 import soundfile
 
-from node.cli.entries import Models
-from protocol.canonical import Document
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import Nodes, lay_out
+from node.cli.commands.entries import Models
+from protocol.constants import Parameters
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import Nodes, lay_out
 from tests.executor.pianos import NAME, build
 from tests.executor.songs import recorded
 from tests.integration.conftest import Running

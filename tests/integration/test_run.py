@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import Place, lay_out
+from protocol.constants import Parameters
+from scripts.testnet_tool.nodes import Place, lay_out
 from tests.integration.conftest import ROOT, SECONDS
 
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.client import Client
-from node.requests import ask
-from protocol.canonical import Document
-from protocol.committee import committees
-from protocol.effects import State
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import events
+from node.client.client import Client
+from node.rpc.client import ask
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.constants import Parameters
+from protocol.wire.encoding import Document
+from scripts.testnet_tool.nodes import events
 from tests.integration.conftest import Running, running, task
 
 

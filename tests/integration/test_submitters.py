@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client import Client, NoNode, TaskRejected
-from protocol.identity import peer_of
-from protocol.parameters import Parameters
-from scripts.testnet_nodes import lay_out
+from node.client.client import Client, NoNode, TaskRejected
+from protocol.constants import Parameters
+from protocol.wire.signing import peer_of
+from scripts.testnet_tool.nodes import lay_out
 from tests.integration.conftest import Running, task
 from tests.integration.light import RUNTIME, LightNodes
 

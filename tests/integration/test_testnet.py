@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.cli.exits import Exit
+from node.cli.exit_codes import Exit
 from tests.integration.conftest import ROOT, SECONDS, task
 
 
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def _command(out: Path, *arguments: object) -> list[str]:
     flags = ["--out", str(out), *map(str, arguments)]
-    return [sys.executable, "-P", "-m", "scripts.testnet", *flags]
+    return [sys.executable, "-P", "-m", "scripts.testnet_tool", *flags]
 
 
 def _environment() -> dict[str, str]:

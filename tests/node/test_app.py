@@ -8,28 +8,28 @@ from typing import Any
 
 import pytest
 
-from executor.models import EMBEDDED
+from executor.models.folders import EMBEDDED
 from node.app import UnusableNetwork, build, read_network
-from node.blobs import Blobs, NoRoomError
 from node.clock import SystemClock
-from node.config import Settings
-from node.coordinator import Busy
+from node.config.settings import Settings
+from node.consensus.coordinator import Busy
 from node.daemon import Node, Options, Parts
-from node.execution import Executor
-from node.outputs import blobs_of
-from node.store import StoreError, open_store
-from node.transport.libp2p import Libp2pTransport
-from node.worker import NoWorker, Worker
-from protocol.canonical import canonical
-from tests import cast
+from node.execution.queue import Executor
+from node.execution.worker import NoWorker, Worker
+from node.storage.blobs import Blobs, NoRoomError
+from node.storage.journal import StoreError, open_store
+from node.transport.libp2p.transport import Libp2pTransport
+from protocol.manifest import blobs_of
+from protocol.wire.encoding import canonical
+from tests.support import fixtures
 
-PEERS = (f"/ip4/127.0.0.1/tcp/4001/p2p/{cast.peer(1)}",)
+PEERS = (f"/ip4/127.0.0.1/tcp/4001/p2p/{fixtures.peer(1)}",)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     network = tmp_path / "network.json"
-    network.write_bytes(canonical(cast.network_document()))
+    network.write_bytes(canonical(fixtures.network_document()))
     return Settings(
         data_dir=tmp_path / "home" / "node",
         network=network,
@@ -79,7 +79,7 @@ def settings(tmp_path: Path) -> Settings:
 @contextmanager
 def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Node, Parts, Options]]:
     """A node with what it was built from; its store is closed at the end."""
-    node = build(settings, cast.key(index), **more)
+    node = build(settings, fixtures.key(index), **more)
     parts: Parts = node._parts
     try:
         yield node, parts, node._options
@@ -93,16 +93,16 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert isinstance(parts.transport, Libp2pTransport)
         assert isinstance(parts.blobs, Blobs)
         assert isinstance(parts.clock, SystemClock)
-        assert parts.coordinator.me == parts.transport.peer == cast.peer(0)
-        assert parts.coordinator.network.id == cast.network().id
+        assert parts.coordinator.me == parts.transport.peer == fixtures.peer(0)
+        assert parts.coordinator.network.id == fixtures.network().id
         assert options.peers == PEERS
         assert (options.max_queue, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
-        assert node._relay._most == cast.network().parameters.max_output_bytes
+        assert node._relay._most == fixtures.network().parameters.max_output_bytes
 
 
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
-    member, stranger = cast.peer(1), cast.peer(40)
+    member, stranger = fixtures.peer(1), fixtures.peer(40)
     with built(replace(settings, peer_feeds=1)) as (node, *_):
         gate = node._serving._gate
         assert gate.holder(member, "payer") == member
@@ -135,7 +135,7 @@ def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) 
 
 
 async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settings) -> None:
-    outcome = cast.outcome()
+    outcome = fixtures.outcome()
     name = blobs_of(outcome)[0].sha256
     with built(settings) as (_, parts, _):
         parts.store.put_outcome("a", outcome, {}, 1.0)
@@ -149,7 +149,7 @@ def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> Non
     with built(settings) as (node, _, _options):
         greeting = node.greeting()
         assert greeting["ready"] is False
-        assert greeting["class"] == cast.CLASS
+        assert greeting["class"] == fixtures.CLASS
         assert greeting["models"] == [EMBEDDED]
 
 
@@ -186,7 +186,7 @@ def test_what_a_killed_process_left_is_removed(settings: Settings) -> None:
 
 
 def test_only_models_that_are_on_disk_are_announced(settings: Settings) -> None:
-    document = cast.network_document()
+    document = fixtures.network_document()
     (listed,) = document["models"]
     document["models"] = [listed, {**listed, "id": "org/there"}, {**listed, "id": "org/absent"}]
     settings.network.write_bytes(canonical(document))
@@ -209,11 +209,11 @@ def _garbage(path: Path) -> None:
 
 
 def _wrong(path: Path) -> None:
-    path.write_bytes(canonical({**cast.network_document(), "version": 2}))
+    path.write_bytes(canonical({**fixtures.network_document(), "version": 2}))
 
 
 def _unlisted(path: Path) -> None:
-    document = cast.network_document()
+    document = fixtures.network_document()
     document["roster"][2]["class"] = "gpu"
     path.write_bytes(canonical(document))
 
@@ -233,30 +233,30 @@ def test_a_network_document_that_cannot_be_used_says_why(
 ) -> None:
     spoil(settings.network)
     with pytest.raises(UnusableNetwork, match=words) as unusable:
-        build(settings, cast.key(0))
+        build(settings, fixtures.key(0))
     assert str(settings.network) in str(unusable.value)
     assert not settings.data_dir.exists(), "nothing is made for a network that cannot be used"
 
 
 def test_a_good_network_document_is_read(settings: Settings) -> None:
-    assert read_network(settings.network).id == cast.network().id
+    assert read_network(settings.network).id == fixtures.network().id
 
 
 def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Path) -> None:
     with built(settings):
         pass
     other = tmp_path / "other.json"
-    other.write_bytes(canonical(cast.network_document(3)))
+    other.write_bytes(canonical(fixtures.network_document(3)))
     with pytest.raises(StoreError, match="belongs to network"):
-        build(replace(settings, network=other), cast.key(0))
+        build(replace(settings, network=other), fixtures.key(0))
 
 
 def test_a_data_folder_that_cannot_be_made_is_an_error_of_the_system(settings: Settings) -> None:
     with pytest.raises(OSError, match="Not a directory"):
-        build(replace(settings, data_dir=settings.network / "node"), cast.key(0))
+        build(replace(settings, data_dir=settings.network / "node"), fixtures.key(0))
 
 
 def test_the_store_of_a_node_is_that_of_its_network(settings: Settings) -> None:
     with built(settings):
         pass
-    open_store(settings.data_dir / "node.sqlite", cast.network().id).close()
+    open_store(settings.data_dir / "node.sqlite", fixtures.network().id).close()

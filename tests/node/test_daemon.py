@@ -17,27 +17,27 @@ from typing import Any
 import pytest
 
 import schemas
-from executor.jobs import Execution, Job
-from node import requests
-from node.blobs import Blobs, NoRoomError
-from node.coordinator import Coordinator
+from executor.job import Execution, Job
+from node.admission.rate_limits import Limits
+from node.consensus.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
-from node.execution import Readiness
-from node.framing import write_frame
-from node.limits import Limits
-from node.standing import EQUIVOCATION, Conduct
-from node.store import Store
-from node.transport.base import Verdict
-from node.transport.memory import MemoryNetwork, MemoryTransport
+from node.execution.queue import Readiness
+from node.rpc import client as rpc_client
+from node.rpc.framing import write_frame
+from node.storage.blobs import Blobs, NoRoomError
+from node.storage.journal import Store
+from node.transport.interface import Verdict
 from node.version import AGENT
-from protocol.canonical import canonical
-from protocol.effects import State
-from protocol.messages import Task
+from protocol.consensus.conduct import EQUIVOCATION, Conduct
+from protocol.consensus.effects import State
 from protocol.network import Network
-from tests import cast
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
 from tests.simulation.sound import manifest
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 PAYLOAD = bytes((0, 0, 0, 0x3F)) * 100
 SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
@@ -87,7 +87,7 @@ class Scene:
     running: asyncio.Task[None]
 
     def submit(self, **changes: Any) -> Task:
-        return self.node.submitted(cast.task(self.net, **changes).envelope.encode())
+        return self.node.submitted(fixtures.task(self.net, **changes).envelope.encode())
 
     def state(self, task: Task) -> State | None:
         standing = self.store.state(task.id)
@@ -96,14 +96,14 @@ class Scene:
     async def listen(self) -> Recorder:
         """Another peer, connected, that hears the node's gossip."""
         recorder = Recorder()
-        other = MemoryTransport(self.medium, cast.peer(1000))
+        other = MemoryTransport(self.medium, fixtures.peer(1000))
         await other.start(recorder, topics(self.net.id), ())
         await other.dial(f"/memory/0/p2p/{self.coordinator.me}")
         return recorder
 
 
 def solo(**parameters: Any) -> Network:
-    return cast.network(1, committee_size=1, **parameters)
+    return fixtures.network(1, committee_size=1, **parameters)
 
 
 @asynccontextmanager
@@ -116,16 +116,16 @@ async def running(
     most: int | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    clock = virtual.VirtualClock(asyncio.get_running_loop(), cast.START)
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     dice = random.Random(1)
     store, blobs = Store(connection, net.id), Blobs(folder / "blobs", most)
-    coordinator = Coordinator(net, cast.key(index), store, clock, dice.randbytes)
+    coordinator = Coordinator(net, fixtures.key(index), store, clock, dice.randbytes)
     medium, workshop = MemoryNetwork(dice), Workshop(folder)
     if prepare is not None:
         prepare(workshop)
-    transport = MemoryTransport(medium, cast.peer(index))
+    transport = MemoryTransport(medium, fixtures.peer(index))
     parts = Parts(coordinator, store, blobs, transport, workshop, clock, dice)
-    node = Node(parts, options or Options(models=(cast.MODEL,)))
+    node = Node(parts, options or Options(models=(fixtures.MODEL,)))
     task = asyncio.create_task(node.run())
     await node.started.wait()
     await asyncio.sleep(0.1)
@@ -271,10 +271,10 @@ def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
         assert greeting == {
             "network": scene.net.id,
             "agent": AGENT,
-            "class": cast.CLASS,
+            "class": fixtures.CLASS,
             "ready": True,
             "reasons": [],
-            "models": [cast.MODEL],
+            "models": [fixtures.MODEL],
         }
         schemas.check("hello-answer", greeting)
 
@@ -333,7 +333,7 @@ def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
 
 def test_a_step_of_less_than_a_percent_is_no_change(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        task = cast.task(scene.net)
+        task = fixtures.task(scene.net)
         seen = []
         for share in (0.101, 0.104, 0.11):
             event = scene.node.changes(task.id)
@@ -351,7 +351,7 @@ def test_a_step_of_less_than_a_percent_is_no_change(tmp_path: Path) -> None:
 def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         tasks, votes = topics(scene.net.id)
-        payload = cast.task(scene.net).envelope.encode()
+        payload = fixtures.task(scene.net).envelope.encode()
         assert scene.node.judge(tasks, payload) is Verdict.ACCEPT
         assert scene.node.judge(votes, payload) is Verdict.REJECT
 
@@ -360,9 +360,9 @@ def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
 
 def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        stale = cast.task(scene.net, now=cast.START - 1000, deadline=60)
+        stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
         for payload in (stale.envelope.encode(), b"garbage"):
-            scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+            scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
         assert scene.store.feed(0, 10) == []
         assert not scene.running.done()
 
@@ -376,19 +376,19 @@ def test_a_store_that_fails_costs_a_step_and_not_the_node(
         def broken(*args: Any, **kwargs: Any) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        payload = cast.task(scene.net).envelope.encode()
+        payload = fixtures.task(scene.net).envelope.encode()
         with monkeypatch.context() as patch:
             patch.setattr(scene.store, "append", broken)
-            scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+            scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
         assert scene.store.feed(0, 10) == []
-        scene.node.gossiped(cast.peer(1), topics(scene.net.id)[0], payload)
+        scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
         await asyncio.sleep(5)
         with monkeypatch.context() as patch:
             patch.setattr(scene.store, "append", broken)
             await asyncio.sleep(20)  # the execution ends in the meantime
         assert not scene.running.done()
         await asyncio.sleep(60)
-        assert scene.state(cast.task(scene.net)) is State.AGREED
+        assert scene.state(fixtures.task(scene.net)) is State.AGREED
 
     play(tmp_path, test)
 
@@ -404,7 +404,7 @@ def test_a_stopped_node_is_gone(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await scene.running
         assert scene.workshop.closed
-        assert scene.medium.transport(cast.peer(0)) is None
+        assert scene.medium.transport(fixtures.peer(0)) is None
 
     play(tmp_path, test)
 
@@ -416,7 +416,7 @@ def test_a_fault_of_the_executor_ends_the_node(tmp_path: Path) -> None:
             await asyncio.wait_for(asyncio.shield(scene.running), 60)
         assert ended.group_contains(RuntimeError, match="a bug")
         assert scene.workshop.closed
-        assert scene.medium.transport(cast.peer(0)) is None
+        assert scene.medium.transport(fixtures.peer(0)) is None
 
     def prepare(workshop: Workshop) -> None:
         workshop.raises = RuntimeError("a bug")
@@ -427,14 +427,14 @@ def test_a_fault_of_the_executor_ends_the_node(tmp_path: Path) -> None:
 def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo()) as scene:
-            taken = MemoryTransport(scene.medium, cast.peer(0))
+            taken = MemoryTransport(scene.medium, fixtures.peer(0))
             parts = Parts(
                 scene.coordinator,
                 scene.store,
                 scene.blobs,
                 taken,
                 scene.workshop,
-                virtual.VirtualClock(asyncio.get_running_loop(), cast.START),
+                virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START),
                 random.Random(1),
             )
             with pytest.raises(OSError, match="is running already"):
@@ -450,7 +450,7 @@ def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
     day, kept = 86_400.0, Blobs(tmp_path / "blobs")
     old, young = (kept.write([text], size=1, limit=1) for text in (b"a", b"b"))
     for sha256, age in ((old, 31), (young, 29)):
-        at = cast.START - age * day
+        at = fixtures.START - age * day
         os.utime(kept.path(sha256), (at, at))
 
     async def main() -> None:
@@ -484,7 +484,7 @@ def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
 
 
 def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
-    liar, slow = cast.peer(1), cast.peer(2)
+    liar, slow = fixtures.peer(1), fixtures.peer(2)
 
     async def test(scene: Scene) -> None:
         burdens = scene.node._parts.burdens
@@ -500,15 +500,15 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
 def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
     tmp_path: Path,
 ) -> None:
-    options = Options(submitters=frozenset({cast.peer(1001)}))
+    options = Options(submitters=frozenset({fixtures.peer(1001)}))
 
     async def main() -> None:
         async with running(tmp_path, solo(), options=options) as scene:
             recorder = await scene.listen()
-            task = cast.task(scene.net, requester=1000)
-            scene.node.gossiped(cast.peer(7), "", task.envelope.encode())
-            served = cast.task(scene.net, requester=1001, nonce=1)
-            scene.node.gossiped(cast.peer(7), "", served.envelope.encode())
+            task = fixtures.task(scene.net, requester=1000)
+            scene.node.gossiped(fixtures.peer(7), "", task.envelope.encode())
+            served = fixtures.task(scene.net, requester=1001, nonce=1)
+            scene.node.gossiped(fixtures.peer(7), "", served.envelope.encode())
             await asyncio.sleep(30)
             assert scene.state(task) is State.INCONCLUSIVE
             assert scene.state(served) is State.AGREED
@@ -522,11 +522,11 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
 def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         await scene.listen()
-        peer = cast.peer(1000)
-        gossiped = cast.task(scene.net, nonce=1)
+        peer = fixtures.peer(1000)
+        gossiped = fixtures.task(scene.net, nonce=1)
         scene.node.gossiped(peer, topics(scene.net.id)[0], gossiped.envelope.encode())
         submitted = scene.node.submitted(
-            cast.task(scene.net, nonce=2).envelope.encode(), "203.0.113.7"
+            fixtures.task(scene.net, nonce=2).envelope.encode(), "203.0.113.7"
         )
         charged = scene.coordinator._bringers
         assert charged == {gossiped.id: peer, submitted.id: "203.0.113.7"}
@@ -536,13 +536,13 @@ def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> No
 
 def test_a_peer_that_asks_nonsense_is_answered_each_time(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        other = MemoryTransport(scene.medium, cast.peer(1000))
+        other = MemoryTransport(scene.medium, fixtures.peer(1000))
         await other.start(Recorder(), (), ())
         await other.dial(f"/memory/0/p2p/{scene.coordinator.me}")
         for _ in range(int(Limits().ban_points) + 1):  # an answer costs little; a ban, a requester
-            stream = await other.open(scene.coordinator.me, requests.protocol_id("hello"))
+            stream = await other.open(scene.coordinator.me, rpc_client.protocol_id("hello"))
             await write_frame(stream, b"{")
-            assert await stream.read_exactly(1) == bytes((requests.Status.INVALID,))
+            assert await stream.read_exactly(1) == bytes((rpc_client.Status.INVALID,))
         assert other.peers() == {scene.coordinator.me}
 
     play(tmp_path, test)

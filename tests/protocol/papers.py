@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from protocol.committee import committees
-from protocol.messages import Message, Reveal, Task
+from protocol.consensus.committee import committees
 from protocol.network import Network
-from tests import cast
+from protocol.wire.messages import Message, Reveal, Task
+from tests.support import fixtures
 
 
 def listed(
     task: Task, members: Iterable[str], found: dict[str, Any] | None = None, attempt: int = 0
 ) -> dict[str, str]:
     """The commitments of members to one outcome."""
-    outcome = cast.outcome() if found is None else found
-    return {member: cast.bound(task, member, outcome, attempt) for member in members}
+    outcome = fixtures.outcome() if found is None else found
+    return {member: fixtures.bound(task, member, outcome, attempt) for member in members}
 
 
 def reveals(
@@ -23,7 +23,9 @@ def reveals(
     """The reveals of a whole committee that agrees, sorted by signer."""
     committee = committees(net, task)[attempt]
     commits = listed(task, committee, found, attempt)
-    return [cast.reveal(net, task, member, commits, found, attempt) for member in sorted(committee)]
+    return [
+        fixtures.reveal(net, task, member, commits, found, attempt) for member in sorted(committee)
+    ]
 
 
 def paper(

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from protocol.agreement import Agreement
-from protocol.canonical import Document
-from protocol.effects import Effect, Send, State
-from protocol.messages import Task, Vote
+from protocol.consensus.agreement import Agreement
+from protocol.consensus.effects import Effect, Send, State
 from protocol.network import Network
-from tests import cast
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Task, Vote
+from tests.support import fixtures
 
 _E = TypeVar("_E", bound=Effect)
 
@@ -16,7 +16,7 @@ _E = TypeVar("_E", bound=Effect)
 class Seat:
     """As the coordinator does it: carry out `Send` before anything else happens."""
 
-    def __init__(self, net: Network, task: Task, me: str, now: float = cast.START) -> None:
+    def __init__(self, net: Network, task: Task, me: str, now: float = fixtures.START) -> None:
         self.net, self.task, self.me = net, task, me
         self.salts: list[int] = []
         self.sent: list[Vote] = []
@@ -26,7 +26,7 @@ class Seat:
 
     def _salt(self, attempt: int) -> str:
         self.salts.append(attempt)
-        return cast.salt(self.me, attempt)
+        return fixtures.salt(self.me, attempt)
 
     @property
     def state(self) -> State:
@@ -42,7 +42,7 @@ class Seat:
         for effect in effects:
             found.append(effect)
             if isinstance(effect, Send):
-                vote = cast.signed_by(self.net, effect.body, self.me)
+                vote = fixtures.signed_by(self.net, effect.body, self.me)
                 self.sent.append(vote)
                 found += self.did(self.agreement.receive(vote, now), now)
         return found
@@ -53,7 +53,7 @@ class Seat:
 
     def executed(self, now: float, found: Document | None = None) -> list[Effect]:
         """The execution ends with an outcome."""
-        outcome: Any = cast.outcome() if found is None else found
+        outcome: Any = fixtures.outcome() if found is None else found
         return self.did(self.agreement.executed(outcome, {"seconds": 1}, now), now)
 
     def advance(self, now: float) -> list[Effect]:

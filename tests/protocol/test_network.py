@@ -4,29 +4,29 @@ from typing import Any
 
 import pytest
 
-from protocol import messages
-from protocol.canonical import canonical, document_hash
+from protocol.constants import Parameters
 from protocol.errors import Rejection
-from protocol.messages import Task
 from protocol.network import Member, Network
-from protocol.parameters import Parameters
-from tests import cast
+from protocol.wire import messages
+from protocol.wire.encoding import canonical, document_hash
+from protocol.wire.messages import Task
 from tests.protocol.expect import rejected
+from tests.support import fixtures
 
-NET = cast.network()
+NET = fixtures.network()
 Change = Callable[[dict[str, Any]], object]
 
 
 def changed(change: Change) -> Network:
-    document = copy.deepcopy(cast.network_document())
+    document = copy.deepcopy(fixtures.network_document())
     change(document)
     return Network.parse(canonical(document))
 
 
 def asked(net: Network = NET, /, **changes: Any) -> Task:
     """A task, signed and read, whose body has these changes."""
-    body = {**cast.task(net).envelope.body, **changes}
-    found = cast.signed(net, body, 1000)
+    body = {**fixtures.task(net).envelope.body, **changes}
+    found = fixtures.signed(net, body, 1000)
     assert isinstance(found, Task)
     return found
 
@@ -37,11 +37,11 @@ def asked(net: Network = NET, /, **changes: Any) -> Task:
 def test_everything_is_read() -> None:
     net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
     assert net.parameters == Parameters()
-    assert net.classes == {cast.CLASS: {"device": "cpu", "torch": "2.13.0"}}
-    assert list(net.roster) == [cast.peer(i) for i in range(4)]
-    assert net.roster[cast.peer(2)] == Member(cast.peer(2), "operator-2", cast.CLASS)
-    model = net.models[cast.MODEL]
-    assert (model.id, model.revision, model.digest) == (cast.MODEL, "main", "d" * 64)
+    assert net.classes == {fixtures.CLASS: {"device": "cpu", "torch": "2.13.0"}}
+    assert list(net.roster) == [fixtures.peer(i) for i in range(4)]
+    assert net.roster[fixtures.peer(2)] == Member(fixtures.peer(2), "operator-2", fixtures.CLASS)
+    model = net.models[fixtures.MODEL]
+    assert (model.id, model.revision, model.digest) == (fixtures.MODEL, "main", "d" * 64)
     assert model.tasks == ("text-to-music",)
     assert model.limits == {"max_new_tokens": 1503, "num_return_sequences": 4}
     assert model.attempt_seconds == 900
@@ -58,11 +58,11 @@ def test_the_parameters_are_the_documents() -> None:
         "max_input_bytes": 17,
         "max_output_bytes": 19,
     }
-    assert cast.network(**given).parameters == Parameters(**given)  # type: ignore[arg-type]
+    assert fixtures.network(**given).parameters == Parameters(**given)  # type: ignore[arg-type]
 
 
 def test_the_id_is_the_first_sixteen_characters_of_its_hash() -> None:
-    document = cast.network_document()
+    document = fixtures.network_document()
     assert NET.id == document_hash("network", document)[:16]
     assert len(NET.id) == 16
 
@@ -79,12 +79,12 @@ def test_any_change_is_another_network() -> None:
 
 
 def test_the_spelling_is_no_change() -> None:
-    text = canonical(cast.network_document())
+    text = canonical(fixtures.network_document())
     assert Network.parse(text.replace(b",", b" ,\n").replace(b":2,", b":2.0,")).id == NET.id
 
 
 def test_a_document_has_a_limit() -> None:
-    text = canonical(cast.network_document())
+    text = canonical(fixtures.network_document())
     assert Network.parse(text + b" " * (1_048_576 - len(text))).id == NET.id
     with rejected(Rejection.TOO_LARGE):
         Network.parse(text + b" " * (1_048_577 - len(text)))
@@ -121,9 +121,9 @@ def test_a_wrong_field_is_named(change: Change, field: str) -> None:
 
 
 def test_a_committee_may_not_be_larger_than_the_largest() -> None:
-    assert cast.network(committee_size=7, committee_max=7).parameters.committee_size == 7
+    assert fixtures.network(committee_size=7, committee_max=7).parameters.committee_size == 7
     with rejected(Rejection.INVALID_FIELD, "parameters.committee_max"):
-        cast.network(committee_size=7, committee_max=6)
+        fixtures.network(committee_size=7, committee_max=6)
 
 
 def test_a_members_class_must_be_one_of_the_classes() -> None:
@@ -132,12 +132,12 @@ def test_a_members_class_must_be_one_of_the_classes() -> None:
 
 
 def test_a_peer_stands_once_in_the_roster() -> None:
-    with rejected(Rejection.INVALID_FIELD, f"roster[3].peer: {cast.peer(0)} is listed twice"):
-        changed(lambda d: d["roster"][3].update(peer=cast.peer(0)))
+    with rejected(Rejection.INVALID_FIELD, f"roster[3].peer: {fixtures.peer(0)} is listed twice"):
+        changed(lambda d: d["roster"][3].update(peer=fixtures.peer(0)))
 
 
 def test_a_model_is_listed_once() -> None:
-    with rejected(Rejection.INVALID_FIELD, f"models[1].id: {cast.MODEL} is listed twice"):
+    with rejected(Rejection.INVALID_FIELD, f"models[1].id: {fixtures.MODEL} is listed twice"):
         changed(lambda d: d["models"].append({**d["models"][0], "revision": "other"}))
 
 
@@ -154,8 +154,8 @@ def two_classes(document: dict[str, Any]) -> None:
 
 def test_members_are_told_apart_by_class() -> None:
     net = changed(two_classes)
-    assert [m.peer for m in net.members("gpu")] == [cast.peer(1), cast.peer(3)]
-    assert [m.peer for m in net.members(cast.CLASS)] == [cast.peer(0), cast.peer(2)]
+    assert [m.peer for m in net.members("gpu")] == [fixtures.peer(1), fixtures.peer(3)]
+    assert [m.peer for m in net.members(fixtures.CLASS)] == [fixtures.peer(0), fixtures.peer(2)]
     assert net.members("empty") == net.members("unheard-of") == ()
 
 
@@ -163,17 +163,17 @@ def test_members_are_told_apart_by_class() -> None:
 
 
 def test_a_slow_model_has_its_own_attempt_seconds() -> None:
-    assert NET.attempt_seconds(cast.task(NET)) == 120
+    assert NET.attempt_seconds(fixtures.task(NET)) == 120
     net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
-    assert net.attempt_seconds(cast.task(net)) == 900
+    assert net.attempt_seconds(fixtures.task(net)) == 900
 
 
 def test_a_listed_model_within_its_limits_is_admitted() -> None:
-    NET.admit(cast.task(NET))
+    NET.admit(fixtures.task(NET))
     most = {"max_new_tokens": 1503, "num_return_sequences": 4}
-    NET.admit(cast.task(NET, generation_config=most))
+    NET.admit(fixtures.task(NET, generation_config=most))
     for config in (None, {}, {"max_new_tokens": None}, {"temperature": 0}):
-        NET.admit(cast.task(NET, generation_config=config))
+        NET.admit(fixtures.task(NET, generation_config=config))
 
 
 def test_an_unknown_class_is_refused() -> None:
@@ -188,15 +188,15 @@ def test_a_class_without_members_is_refused() -> None:
 
 
 def test_the_longest_deadline_is_the_networks() -> None:
-    net = cast.network(max_deadline_seconds=100)
-    net.admit(cast.task(net, deadline=100))
+    net = fixtures.network(max_deadline_seconds=100)
+    net.admit(fixtures.task(net, deadline=100))
     with rejected(Rejection.OVER_LIMIT, "deadline: 101 is over 100 seconds"):
-        net.admit(cast.task(net, deadline=101))
+        net.admit(fixtures.task(net, deadline=101))
 
 
 def test_an_unknown_model_is_refused() -> None:
     with rejected(Rejection.UNKNOWN_MODEL, "args.model: 'no/such' is not one of this network's"):
-        NET.admit(cast.task(NET, model="no/such"))
+        NET.admit(fixtures.task(NET, model="no/such"))
 
 
 def test_a_kind_that_no_model_does_is_refused() -> None:
@@ -211,8 +211,10 @@ def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
         document["models"].append(other)
 
     net = changed(two_models)
-    with rejected(Rejection.UNSUPPORTED_KIND, f"args.model: {cast.MODEL} is listed for pop2piano"):
-        net.admit(cast.task(net))
+    with rejected(
+        Rejection.UNSUPPORTED_KIND, f"args.model: {fixtures.MODEL} is listed for pop2piano"
+    ):
+        net.admit(fixtures.task(net))
 
 
 @pytest.mark.parametrize(
@@ -221,13 +223,13 @@ def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
 )
 def test_the_models_limits_hold(config: dict[str, int], field: str) -> None:
     with rejected(Rejection.OVER_LIMIT, f"args.generation_config.{field}"):
-        NET.admit(cast.task(NET, generation_config=config))
+        NET.admit(fixtures.task(NET, generation_config=config))
 
 
 def test_inputs_in_all_fit_the_networks_limit() -> None:
-    net = cast.piano_network(max_input_bytes=100)
+    net = fixtures.piano_network(max_input_bytes=100)
     for sizes, admitted in (((60, 40), True), ((60, 41), False), ((101,), False)):
-        args = cast.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
+        args = fixtures.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
         task = asked(net, kind="pop2piano", args=args)
         if admitted:
             net.admit(task)
@@ -254,41 +256,41 @@ def test_inputs_in_all_fit_the_networks_limit() -> None:
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, field):
-        NET.admit(cast.task(NET, **changes))
+        NET.admit(fixtures.task(NET, **changes))
 
 
 def test_a_missing_seed_is_named() -> None:
-    args = {name: value for name, value in cast.args().items() if name != "seed"}
+    args = {name: value for name, value in fixtures.args().items() if name != "seed"}
     with rejected(Rejection.INVALID_FIELD, "args.seed: is missing"):
         NET.admit(asked(args=args))
 
 
 def test_what_is_admitted_depends_on_no_time() -> None:
-    NET.admit(cast.task(NET, now=0))
-    NET.admit(cast.task(NET, now=10_000_000_000))
+    NET.admit(fixtures.task(NET, now=0))
+    NET.admit(fixtures.task(NET, now=10_000_000_000))
 
 
 # Time
 
 
 def test_the_clocks_may_differ_by_the_skew() -> None:
-    task = cast.task(NET, now=cast.START)
-    NET.check_timely(task, cast.START - 60)
+    task = fixtures.task(NET, now=fixtures.START)
+    NET.check_timely(task, fixtures.START - 60)
     with rejected(Rejection.CREATED_AHEAD, "created: 60 s ahead, at most 60"):
-        NET.check_timely(task, cast.START - 60.001)
+        NET.check_timely(task, fixtures.START - 60.001)
 
 
 def test_the_deadline_itself_is_past() -> None:
-    task = cast.task(NET, now=cast.START, deadline=600)
-    NET.check_timely(task, cast.START + 599.999)
+    task = fixtures.task(NET, now=fixtures.START, deadline=600)
+    NET.check_timely(task, fixtures.START + 599.999)
     for late in (600, 601):
         with rejected(Rejection.EXPIRED, f"deadline: passed {late - 600} s ago"):
-            NET.check_timely(task, cast.START + late)
+            NET.check_timely(task, fixtures.START + late)
 
 
 def test_created_is_in_milliseconds() -> None:
-    body = {**cast.task(NET).envelope.body, "created": 1_750_000_000_999, "deadline": 1}
-    task = cast.signed(NET, body, 1000)
+    body = {**fixtures.task(NET).envelope.body, "created": 1_750_000_000_999, "deadline": 1}
+    task = fixtures.signed(NET, body, 1000)
     assert isinstance(task, messages.Task)
     NET.check_timely(task, 1_750_000_001.998)
     with rejected(Rejection.EXPIRED):

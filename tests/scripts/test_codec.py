@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from executor.models import EMBEDDED, SHIPPED
+from executor.models.folders import EMBEDDED, SHIPPED
 from scripts.embedded_model import codec, notation, percussion
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import HOP, SAMPLING_RATE

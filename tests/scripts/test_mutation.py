@@ -125,7 +125,9 @@ def test_the_list_names_every_mutant_and_its_rule() -> None:
     said = CliRunner().invoke(mutants, ["--list"])
     assert said.exit_code == 0
     assert len(said.output.splitlines()) == len(planted())
-    assert "half-is-a-quorum: 5: quorum = ⌊k/2⌋ + 1 (protocol/committee.py)" in said.output
+    assert (
+        "half-is-a-quorum: 5: quorum = ⌊k/2⌋ + 1 (protocol/consensus/committee.py)" in said.output
+    )
 
 
 def test_a_name_that_no_mutant_has_is_refused() -> None:

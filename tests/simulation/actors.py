@@ -8,25 +8,25 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from node import requests
-from node.feeds import Batch
-from node.framing import write_frame
-from node.transport.base import Stream, StreamClosed, Verdict
-from node.transport.memory import MemoryNetwork, MemoryTransport
+from node.rpc import client as rpc_client
+from node.rpc.framing import write_frame
+from node.sync.feed_sync import Batch
+from node.transport.interface import Stream, StreamClosed, Verdict
 from node.version import AGENT
-from protocol.canonical import Document
-from protocol.effects import State
+from protocol.consensus.effects import State
+from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.ijson import parse
 from protocol.network import Network
-from protocol.parameters import DOCUMENT_LIMIT
-from tests import cast
+from protocol.wire.encoding import Document
+from protocol.wire.ijson import parse
 from tests.simulation.agents import Agent
 from tests.simulation.certifying import CertificateForger
 from tests.simulation.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
-PROTOCOLS = tuple(requests.protocol_id(name) for name in requests.NAMES)
+PROTOCOLS = tuple(rpc_client.protocol_id(name) for name in rpc_client.NAMES)
 
 
 class Stage:
@@ -48,7 +48,7 @@ class Stage:
         self._loop = asyncio.get_running_loop()
 
     def now(self) -> float:
-        return cast.START + self._loop.time()
+        return fixtures.START + self._loop.time()
 
     def later(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         self._loop.call_later(seconds, call, *args)
@@ -111,7 +111,7 @@ class Actor:
 
     async def _lie(self, name: str, stream: Stream) -> None:
         """Greet as another network's peer, or as one of this one, and then give a false feed."""
-        request: Any = await requests.read_document(stream, f"{name}-request")
+        request: Any = await rpc_client.read_document(stream, f"{name}-request")
         net = self.agent.ground.network.id
         if name == "hello":
             foreign = isinstance(self.agent, LyingFeed) and self.agent.dice.random() < 0.3
@@ -124,9 +124,9 @@ class Actor:
                 "reasons": [],
                 "models": [],
             }
-            await requests.answer(stream, greeting)
+            await rpc_client.answer(stream, greeting)
         elif name == "feed":
-            await requests.answer(
+            await rpc_client.answer(
                 stream, _told(self.agent.page(request["feed"], request["cursor"]))
             )
         elif name == "task" and (shown := self.agent.shows(request["task"])):
@@ -136,9 +136,9 @@ class Actor:
                 "envelopes": [],
                 "certificate": self.agent.dice.choice(shown),
             }
-            await requests.answer(stream, answer)
+            await rpc_client.answer(stream, answer)
         else:
-            await requests.refuse(stream, requests.Status.BUSY, "busy", "never free")
+            await rpc_client.refuse(stream, rpc_client.Status.BUSY, "busy", "never free")
 
     async def _garble(self, stream: Stream) -> None:
         """Answer with what is no answer: noise, a frame too large, one cut short, one for ever."""

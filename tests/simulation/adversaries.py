@@ -3,9 +3,9 @@
 Wrong results, silence and lateness need no code here: they are executors (see `executing`).
 """
 
-from protocol import messages
-from protocol.canonical import Document
-from protocol.messages import Commit, Reveal, Task, Vote
+from protocol.wire import messages
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Commit, Reveal, Task, Vote
 from tests.simulation.agents import Agent, Ground, Round, opened
 
 

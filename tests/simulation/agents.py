@@ -9,17 +9,17 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from node.feeds import Batch
-from node.transport.base import Verdict
-from protocol import messages, wire
-from protocol.canonical import Document
-from protocol.committee import committees
-from protocol.envelope import sign
+from node.sync.feed_sync import Batch
+from node.transport.interface import Verdict
+from protocol.consensus.committee import committees
 from protocol.errors import Rejected
-from protocol.messages import Commit, Reveal, Task, Vote
 from protocol.network import Network
-from tests import cast
+from protocol.wire import codec, messages
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Commit, Reveal, Task, Vote
 from tests.simulation import executing
+from tests.support import fixtures
 
 Round: TypeAlias = tuple[str, int]
 
@@ -51,7 +51,7 @@ class Agent:
     up = True
 
     def __init__(self, ground: Ground, index: int) -> None:
-        self.ground, self.index, self.peer = ground, index, cast.peer(index)
+        self.ground, self.index, self.peer = ground, index, fixtures.peer(index)
         self.dice = random.Random(ground.random.random())
         self.tasks: dict[str, Task] = {}
         self.commits: dict[Round, dict[str, str]] = {}
@@ -67,7 +67,7 @@ class Agent:
 
     def gossiped(self, source: str, topic: str, payload: bytes) -> None:
         try:
-            message = wire.read(payload, self.ground.network.id)
+            message = codec.read(payload, self.ground.network.id)
         except Rejected:
             return
         self.on_payload(topic, payload)
@@ -128,7 +128,7 @@ class Agent:
     def send(self, body: Document, to: Sequence[str] | None = None) -> None:
         """Sign a body and gossip it."""
         topic = self.ground.topics[body["type"] != "task"]
-        payload = sign(body, cast.key(self.index)).encode()
+        payload = sign(body, fixtures.key(self.index)).encode()
         self.ground.say(self.peer, topic, payload, to)
 
     def bound(self, here: Round, outcome: Document, salt: str) -> str:
@@ -157,7 +157,7 @@ class Agent:
         self.send(messages.reveal_body(net, *here, outcome, salt, commits, trace or {}), to)
 
     def salt(self, here: Round, label: str = "") -> str:
-        return cast.salt(f"{self.peer}{label}{here[0]}", here[1])
+        return fixtures.salt(f"{self.peer}{label}{here[0]}", here[1])
 
 
 def opened(vote: Reveal) -> str:

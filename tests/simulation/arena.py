@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from node.daemon import topics
-from node.feeds import BATCH, Batch
-from protocol import certificate, messages
-from protocol.certificate import Certificate
-from protocol.envelope import sign
-from protocol.messages import Task
-from tests import cast
+from node.sync.feed_sync import BATCH, Batch
+from protocol.consensus import certificate
+from protocol.consensus.certificate import Certificate
+from protocol.wire import messages
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Task
 from tests.simulation import invariants
 from tests.simulation.agents import Agent
 from tests.simulation.ether import Ether
@@ -22,6 +22,7 @@ from tests.simulation.report import Report, Violation, told
 from tests.simulation.roles import AGENTS
 from tests.simulation.scenario import DEADLINE, LABELS, Scenario, Trouble
 from tests.simulation.timeline import Timeline
+from tests.support import fixtures
 
 REQUESTER = 1000
 OUTSIDE = 1001  # the first peer outside the roster that is no requester of ours
@@ -144,7 +145,7 @@ class Arena:
     def _submit(self, number: int) -> None:
         prompt = self.random.choice(("song", "song", "song", "fail"))
         body = _body(self, number, prompt)
-        task = cast.task_of(self.network, sign(body, cast.key(REQUESTER)).document())
+        task = fixtures.task_of(self.network, sign(body, fixtures.key(REQUESTER)).document())
         self.submitted.append(task)
         self.note("requester", f"submits {task.id[:8]}")
         self._hand_over(task, 2)
@@ -162,7 +163,7 @@ class Arena:
         self.report.faults[trouble.kind] += 1
         if trouble.kind == "partition":
             self.note("weather", f"cuts off {list(trouble.who)} for {trouble.seconds:.1f} s")
-            self.ether.partition([cast.peer(i) for i in trouble.who])
+            self.ether.partition([fixtures.peer(i) for i in trouble.who])
             self.timeline.after(trouble.seconds, self._heal)
             return
         member = next((m for m in self.members if m.index == trouble.who[0]), None)
@@ -256,7 +257,7 @@ class Arena:
     # Ground of the agents
 
     def now(self) -> float:
-        return cast.START + self.timeline.now
+        return fixtures.START + self.timeline.now
 
     def later(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         self.timeline.after(seconds, call, *args)
@@ -288,7 +289,7 @@ def play(scenario: Scenario, note: Callable[[str], None] | None = None) -> Repor
 def _body(arena: Arena, number: int, prompt: str) -> dict[str, Any]:
     created = int(arena.now() * 1000)
     nonce = f"{arena.random.getrandbits(128):032x}"
-    args = cast.args(seed=number, prompt=prompt)
+    args = fixtures.args(seed=number, prompt=prompt)
     net = arena.network.id
     kind = "text-to-music"
-    return dict(messages.task_body(net, kind, args, cast.CLASS, created, DEADLINE, nonce))
+    return dict(messages.task_body(net, kind, args, fixtures.CLASS, created, DEADLINE, nonce))

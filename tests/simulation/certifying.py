@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.feeds import BATCH, Batch
-from protocol import messages
-from protocol.canonical import Document
-from protocol.committee import committees, quorum
-from protocol.envelope import sign
-from protocol.messages import Reveal, Vote
-from tests import cast
+from node.sync.feed_sync import BATCH, Batch
+from protocol.consensus.committee import committees, quorum
+from protocol.wire import messages
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Reveal, Vote
 from tests.simulation.agents import Agent, Ground, Round
 from tests.simulation.outsiders import FEED
+from tests.support import fixtures
 
 PUPPETS = range(1060, 1100)  # keys of its own making
 
@@ -66,7 +66,7 @@ class CertificateForger(Agent):
             yield _sorted([*honest[: needed - 1], *own])  # a signer that nobody lists, or not it
             wrong = self._votes(here, self.outcome(here[0], "wrong"), [self.index], listed)
             yield _sorted([*honest[: needed - 1], *wrong])  # outcomes that differ
-        above = [i for i in PUPPETS if cast.peer(i) > self.peer][: max(1, needed - 1)]
+        above = [i for i in PUPPETS if fixtures.peer(i) > self.peer][: max(1, needed - 1)]
         gang = [self.index, *above]
         yield self._votes(here, self.outcome(here[0], "wrong"), gang, {})  # signers from anywhere
         for other, votes in self.reveals.items():
@@ -85,11 +85,12 @@ class CertificateForger(Agent):
         """Reveals of one outcome that list what is `listed`, and each other."""
         digest, salt, net = messages.outcome_digest(outcome), self.salt(here), self.ground.network
         bound = {
-            cast.peer(i): messages.commitment(*here, cast.peer(i), digest, salt) for i in signers
+            fixtures.peer(i): messages.commitment(*here, fixtures.peer(i), digest, salt)
+            for i in signers
         }
         commits = {**listed, **bound} if lists_itself else listed
         body = messages.reveal_body(net.id, *here, outcome, salt, commits, {})
-        return _sorted([sign(body, cast.key(i)).document() for i in signers])
+        return _sorted([sign(body, fixtures.key(i)).document() for i in signers])
 
     def _certificate(self, here: Round, votes: Sequence[Document]) -> Document:
         return {

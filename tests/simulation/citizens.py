@@ -8,16 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from executor.errors import Abstained
-from executor.jobs import Execution, Job
+from executor.job import Execution, Job
 from node.daemon import Options
-from node.transport.memory import MemoryTransport
-from protocol.effects import State
+from protocol.consensus.effects import State
 from tests.simulation import invariants
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.scenario import LABELS
 from tests.simulation.trickling import Trickler
 from tests.simulation.twins import TwinBlobs, TwinExecutor
 from tests.simulation.world import Inhabitant
+from tests.support.memory_transport.network import MemoryTransport
 
 if TYPE_CHECKING:
     from tests.simulation.history import History

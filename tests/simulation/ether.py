@@ -1,6 +1,7 @@
 """Gossip between the peers of a history on a timeline: losing, doubling, late, cut in two.
 
-The twin of `node.transport.memory` without streams: each link is a neighbourhood in a sparse graph,
+The twin of `tests.support.memory_transport.network` without streams: each link is a neighbourhood
+in a sparse graph,
 and every peer forwards what it accepts to its neighbours.
 """
 
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from node.transport.base import SEEN_SECONDS, Verdict, message_id
-from node.transport.memory import Link
-from node.transport.penalty import Penalties
+from node.admission.peer_score import Penalties
+from node.transport.interface import SEEN_SECONDS, Verdict, message_id
 from tests.simulation.timeline import Timeline
+from tests.support.memory_transport.network import Link
 
 
 class Peer(Protocol):

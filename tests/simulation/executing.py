@@ -3,9 +3,9 @@
 import random
 from collections.abc import Mapping
 
-from node.actions import Run
-from protocol.canonical import Document
-from protocol.messages import Abstention, Task
+from node.consensus.commands import Run
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention, Task
 from tests.simulation.scenario import Scenario
 from tests.simulation.sound import manifest, waveform
 

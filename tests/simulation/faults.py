@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from node.store import Store
+from node.storage.journal import Store
 
 
 class Crashed(BaseException):

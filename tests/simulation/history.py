@@ -11,11 +11,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from node.client import Client, GenerationFailed, NoAgreement, NoNode, Submission, TaskRejected
-from node.fetching import Unavailable
-from node.tracking import UnknownTask
-from protocol.messages import Task
-from tests import cast
+from node.client.client import (
+    Client,
+    GenerationFailed,
+    NoAgreement,
+    NoNode,
+    Submission,
+    TaskRejected,
+)
+from node.sync.blob_download import Unavailable
+from node.sync.task_tracker import UnknownTask
+from protocol.wire.messages import Task
 from tests.simulation import executing, invariants
 from tests.simulation.actors import Actor, Stage
 from tests.simulation.certifying import CertificateForger
@@ -26,6 +32,7 @@ from tests.simulation.roles import AGENTS
 from tests.simulation.scenario import DEADLINE, Scenario, Trouble
 from tests.simulation.sound import waveform
 from tests.simulation.world import Weather, World
+from tests.support import fixtures
 
 OUTSIDE = 1001  # the first peer outside the roster that is not the client
 LONGEST = DEADLINE + 180.0
@@ -167,7 +174,7 @@ class History:
         """Submit a task, follow it to its end and fetch its sound, as a requester does."""
         await asyncio.sleep(self.scenario.submissions[number])
         prompt = self.random.choice(("song", "song", "song", "fail"))
-        args = cast.args(seed=number, prompt=prompt)
+        args = fixtures.args(seed=number, prompt=prompt)
         submission = await self._submit(client, args)
         task = submission.tracking.task
         assert task is not None
@@ -190,7 +197,7 @@ class History:
         while True:
             try:
                 return await client.submit(
-                    "text-to-music", args, compute_class=cast.CLASS, deadline=DEADLINE
+                    "text-to-music", args, compute_class=fixtures.CLASS, deadline=DEADLINE
                 )
             except (NoNode, TaskRejected) as error:  # cut off, or all of them busy
                 self.note("requester", f"tries again: {error}")
@@ -208,7 +215,7 @@ class History:
         self.report.faults[trouble.kind] += 1
         if trouble.kind == "partition":
             self.note("weather", f"cuts off {list(trouble.who)} for {trouble.seconds:.1f} s")
-            self.world.medium.partition([cast.peer(i) for i in trouble.who])
+            self.world.medium.partition([fixtures.peer(i) for i in trouble.who])
             await asyncio.sleep(trouble.seconds)
             self.world.medium.heal()
             return
@@ -254,7 +261,7 @@ class History:
 
     def _hear(self, peer: str, payload: bytes) -> None:
         if self._note is not None:
-            self.note(cast.index_of(peer), "says " + told(payload))
+            self.note(fixtures.index_of(peer), "says " + told(payload))
 
     def sent(self, citizen: Citizen, payload: bytes) -> None:
         self.signatures.see(payload)

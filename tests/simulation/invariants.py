@@ -14,29 +14,29 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 from node.clock import Clock
-from node.coordinator import Coordinator
-from node.store import Store
-from protocol import certificate
-from protocol.canonical import Document, canonical
-from protocol.certificate import Certificate
-from protocol.committee import committees
-from protocol.effects import State
+from node.consensus.coordinator import Coordinator
+from node.storage.journal import Store
+from protocol.consensus import certificate
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.consensus.evidence import verify as verify_evidence
 from protocol.errors import Rejected
-from protocol.evidence import verify as verify_evidence
-from protocol.messages import Abstain, Commit, Reveal, Task, Vote
 from protocol.network import Network
-from protocol.wire import read
-from tests import cast
+from protocol.wire.codec import read
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.messages import Abstain, Commit, Reveal, Task, Vote
 from tests.simulation import executing, rules
 from tests.simulation.report import Report, Violation
 from tests.simulation.scenario import Scenario
+from tests.support import fixtures
 
 COPIERS = ("copycat", "late joiner")
 THIEVES = ("commitment thief", "replayer")
 MOST_VOTES = 3 + 2 + 3 + 1
 """Held of a member in a round: one of each type; a contradiction of each, or of reveals as many as
-complete certificates (`protocol.round`), and one more that a certificate shown rests on."""
-LATE = 2.0  # seconds: what could not be written is tried again after one (`node.coordinator`)
+complete certificates (`protocol.consensus.round`), and one that a shown certificate rests on."""
+LATE = 2.0  # seconds: `node.consensus.coordinator` retries a failed write after one
 Slot: TypeAlias = tuple[str, str, str, int]
 Kept: TypeAlias = dict[str, tuple[State, list[str]]]
 """State and certificates by task."""
@@ -109,7 +109,7 @@ class Signatures:
         slot = (signer, body["type"], body["task"], body["attempt"])
         written = canonical(body)
         if self._bodies.setdefault(slot, written) != written:
-            index = cast.index_of(signer)
+            index = fixtures.index_of(signer)
             raise Violation("I5", f"honest {index} signed two: {slot[1]} of attempt {slot[3]}")
 
 
@@ -175,7 +175,7 @@ def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[st
         of.update(vote.signer for more in votes._opposed.values() for vote in more)
         for peer, count in of.items():
             if peer not in votes.committee or count > MOST_VOTES:
-                raise Violation("I7", f"{count} votes of {cast.index_of(peer)} in a round")
+                raise Violation("I7", f"{count} votes of {fixtures.index_of(peer)} in a round")
 
 
 def check_end(scene: Scene) -> None:
@@ -183,7 +183,7 @@ def check_end(scene: Scene) -> None:
     check_now(scene)
     for target, source in scene.bans:
         if {target, source} <= {m.peer for m in scene.honest}:
-            names = [cast.index_of(p) for p in (target, source)]
+            names = [fixtures.index_of(p) for p in (target, source)]
             raise Violation("bans", f"honest {names[0]} banned honest {names[1]}")
     ids = sorted({task for m in scene.honest for task in m.tasks()})
     for task in ids:
@@ -254,7 +254,9 @@ def _verified(scene: Scene, text: str) -> str:
         raise Violation("I2", f"a certificate is taken for valid: {fault}")
     thieves = [p for p in valid.signers if _role(scene, p) in THIEVES]
     if thieves:
-        raise Violation("4", f"{cast.index_of(thieves[0])} signed with what another one had made")
+        raise Violation(
+            "4", f"{fixtures.index_of(thieves[0])} signed with what another one had made"
+        )
     committee = committees(scene.network, valid.task)[valid.attempt]
     faulty = [p for p in committee if not _is_honest(scene, p)]
     right = executing.outcome(valid.task.args)
@@ -319,7 +321,7 @@ def _check_lists(scene: Scene, votes: Sequence[Vote]) -> None:
         if not _is_honest(scene, vote.signer):
             continue
         if any(_role(scene, peer) in COPIERS for peer in vote.commits):
-            raise Violation("6.3", f"{cast.index_of(vote.signer)} listed a copycat's commit")
+            raise Violation("6.3", f"{fixtures.index_of(vote.signer)} listed a copycat's commit")
 
 
 def _check_evidence(scene: Scene, votes: Sequence[Vote]) -> None:
@@ -337,13 +339,13 @@ def _check_evidence(scene: Scene, votes: Sequence[Vote]) -> None:
                 scene.proven[text] = verify_evidence(json.loads(text), scene.network.id)
             found = scene.proven[text]
             if _is_honest(scene, found.signer):
-                raise Violation("I5", f"evidence against honest {cast.index_of(found.signer)}")
+                raise Violation("I5", f"evidence against honest {fixtures.index_of(found.signer)}")
             proven.add((found.signer, found.task, found.attempt))
             scene.report.evidence += 1
         for signer, task, attempt in sorted(guilty - proven):
             raise Violation(
                 "I5",
-                f"{node.index} has no evidence against {cast.index_of(signer)} "
+                f"{node.index} has no evidence against {fixtures.index_of(signer)} "
                 f"in {task[:8]} attempt {attempt}",
             )
 
@@ -383,8 +385,8 @@ def _contradicting(votes: list[Vote]) -> bool:
 
 
 def _role(scene: Scene, peer: str) -> str:
-    return scene.scenario.roles[cast.index_of(peer)]
+    return scene.scenario.roles[fixtures.index_of(peer)]
 
 
 def _is_honest(scene: Scene, peer: str) -> bool:
-    return scene.scenario.honest(cast.index_of(peer))
+    return scene.scenario.honest(fixtures.index_of(peer))

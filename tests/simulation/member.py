@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from node.actions import Action, Notify, Publish, Run, Stop
-from node.coordinator import Busy, Coordinator
-from node.feeds import PATIENCE, Batch, Feeds
-from node.requests import Misbehaved
-from node.serving import feed_page
-from node.store import Store
-from node.transport.base import Verdict
-from protocol.canonical import Document
-from protocol.certificate import Certificate
-from protocol.effects import State
+from node.consensus.commands import Action, Notify, Publish, Run, Stop
+from node.consensus.coordinator import Busy, Coordinator
+from node.rpc.client import Misbehaved
+from node.rpc.server import feed_page
+from node.storage.journal import Store
+from node.sync.feed_sync import PATIENCE, Batch, Feeds
+from node.transport.interface import Verdict
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.effects import State
 from protocol.errors import Rejected
-from protocol.messages import Abstention, Task
-from tests import cast
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention, Task
 from tests.simulation import invariants
 from tests.simulation.ether import Ether
 from tests.simulation.executing import Bench
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.timeline import TimelineClock
+from tests.support import fixtures
 
 if TYPE_CHECKING:
     from tests.simulation.arena import Arena
@@ -67,9 +67,9 @@ class Member:
     """One node of the arena; its database outlives it."""
 
     def __init__(self, arena: "Arena", index: int, label: str, skew: float) -> None:
-        self.index, self.peer = index, cast.peer(index)
+        self.index, self.peer = index, fixtures.peer(index)
         self.up, self.life = False, 0
-        self.clock = TimelineClock(arena.timeline, cast.START, skew)
+        self.clock = TimelineClock(arena.timeline, fixtures.START, skew)
         self.boundaries = Boundaries()
         self.disk: str | None = None
         self.unwell_at = 0.0
@@ -95,7 +95,7 @@ class Member:
             self.store = Store(self._connection, arena.network.id)
             self.coordinator = Coordinator(
                 arena.network,
-                cast.key(self.index),
+                fixtures.key(self.index),
                 self.store,
                 self.clock,
                 arena.random.randbytes,
@@ -241,7 +241,7 @@ class Member:
     # Feeds
 
     def page(self, feed: str, cursor: int, limit: int) -> Batch:
-        """Answer a feed request as `node.serving` does, but for the JSON."""
+        """Answer a feed request as `node.rpc.server` does, but for the JSON."""
         return Batch(*feed_page(self.store, feed, cursor, limit))
 
     def _page_of(self, peer: str, feed: str, cursor: int) -> Batch:

@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 import rfc8785
 
-from protocol import agreement, canonical, certificate, committee, envelope, identity, wire
+from protocol.consensus import agreement, certificate, committee
 from protocol.errors import Rejected
+from protocol.wire import codec, encoding, envelope, signing
 
 _dumps = rfc8785.dumps
 _write = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -56,11 +57,11 @@ def installed() -> Iterator[None]:
     """Remember, for all nodes of this process, until the end of the block."""
     with ExitStack() as stack:
         for module, name, replacement in (
-            (canonical, "rfc8785", _Canonical()),
-            (wire, "read", _by_value(wire.read)),
-            (envelope, "peer_of", _by_identity(identity.peer_of)),
+            (encoding, "rfc8785", _Canonical()),
+            (codec, "read", _by_value(codec.read)),
+            (envelope, "peer_of", _by_identity(signing.peer_of)),
             (envelope.Envelope, "encode", _by_identity(envelope.Envelope.encode)),
-            (certificate, "read_document", _reading(wire.read_document)),
+            (certificate, "read_document", _reading(codec.read_document)),
             (certificate, "assemble", _assembling(certificate.assemble)),
             (agreement, "committees", _by_identity(committee.committees)),
         ):
@@ -69,7 +70,7 @@ def installed() -> Iterator[None]:
 
 
 class _Canonical:
-    """What `protocol.canonical` uses of the package rfc8785."""
+    """What `protocol.wire.encoding` uses of the package rfc8785."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[object, bytes]] = {}

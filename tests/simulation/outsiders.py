@@ -4,14 +4,14 @@ import json
 from base64 import urlsafe_b64encode
 from typing import Any
 
-from node.feeds import Batch
-from protocol import messages
-from protocol.canonical import Document, canonical
-from protocol.committee import committees
-from protocol.envelope import sign
-from protocol.messages import Task
-from tests import cast
+from node.sync.feed_sync import Batch
+from protocol.consensus.committee import committees
+from protocol.wire import messages
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Task
 from tests.simulation.agents import Agent, Ground
+from tests.support import fixtures
 
 FOREIGN = "0123456789abcdef"  # another network's id
 FEED = "e" * 32  # a feed's id
@@ -28,7 +28,7 @@ class Forger(Agent):
         member = attempts[min(attempt, len(attempts) - 1)][0]
         bound = self.bound(here, self.outcome(task, "wrong"), self.salt(here))
         body = messages.commit_body(self.ground.network.id, *here, bound)
-        document = {**sign(body, cast.key(self.index)).document(), "signer": member}
+        document = {**sign(body, fixtures.key(self.index)).document(), "signer": member}
         self.ground.say(self.peer, self.ground.topics[1], canonical(document))
 
 
@@ -110,7 +110,7 @@ class LyingFeed(Agent):
                 return Batch("f" * 32, cursor, some)
             case "foreign":
                 body = messages.commit_body(FOREIGN, "a" * 64, 0, "b" * 64)
-                return Batch("f" * 32, cursor + 1, (sign(body, cast.key(self.index)).encode(),))
+                return Batch("f" * 32, cursor + 1, (sign(body, fixtures.key(self.index)).encode(),))
             case _:
                 return Batch("f" * 32, cursor + 1, (self.dice.randbytes(64),))
 
@@ -119,17 +119,17 @@ class Requester(Agent):
     """Submits tasks by gossip; subclasses say which."""
 
     def ask(self, body: dict[str, Any], index: int | None = None) -> None:
-        payload = sign(body, cast.key(self.index if index is None else index)).encode()
+        payload = sign(body, fixtures.key(self.index if index is None else index)).encode()
         self.ground.say(self.peer, self.ground.topics[0], payload)
 
     def body(
         self, nonce: int, age: float = 0.0, deadline: int = 120, **changes: Any
     ) -> dict[str, Any]:
         net, created = self.ground.network.id, int((self.ground.now() - age) * 1000)
-        args = cast.args(seed=nonce % 1000, **changes)
+        args = fixtures.args(seed=nonce % 1000, **changes)
         kind = "text-to-music"
         return dict(
-            messages.task_body(net, kind, args, cast.CLASS, created, deadline, f"{nonce:032x}")
+            messages.task_body(net, kind, args, fixtures.CLASS, created, deadline, f"{nonce:032x}")
         )
 
 
@@ -150,7 +150,7 @@ class BadRequester(Requester):
         body = self.body(self.dice.randrange(1 << 60))
         self.ask(body)
         self.ask(body, self.index + 50)  # the same id, signed by another
-        self.ask({**body, "args": cast.args(seed=77)})  # the same nonce, another task
+        self.ask({**body, "args": fixtures.args(seed=77)})  # the same nonce, another task
         self.ask(self.body(7, deadline=self.dice.randint(2, 30)))  # hardly time to do it
         ahead = self.dice.uniform(61.0, 119.0)
         ages = (1000.0, self.dice.uniform(121.0, 180.0), -ahead, -1000.0)
@@ -192,7 +192,7 @@ class NonceGrinder(Requester):
 
     def _task(self, nonce: int, prompt: str | None = None) -> Task:
         body = self.body(nonce, prompt=prompt or self.dice.choice(("song", "fail")))
-        return cast.task_of(self.ground.network, sign(body, _key(self)).document())
+        return fixtures.task_of(self.ground.network, sign(body, _key(self)).document())
 
 
 class Flooder(Requester):
@@ -214,4 +214,4 @@ class Flooder(Requester):
 
 
 def _key(agent: Agent) -> Any:
-    return cast.key(agent.index)
+    return fixtures.key(agent.index)

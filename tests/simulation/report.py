@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests import cast
+from tests.support import fixtures
 
 
 class Violation(AssertionError):
@@ -46,7 +46,7 @@ def told(payload: bytes) -> str:
         document = json.loads(payload)
         body = document["body"]
         about = body.get("task", "")[:8]
-        signer = cast.index_of(document["signer"])
+        signer = fixtures.index_of(document["signer"])
         return f"{body['type']} {about} attempt {body.get('attempt', '-')} signed {signer}"
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         return f"{len(payload)} bytes that are no envelope"

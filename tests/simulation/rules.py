@@ -1,7 +1,7 @@
 """Rules of the specification, told once more and not by the product: it is what is checked.
 
-All of them read documents as they travel. A certificate that `protocol.certificate` takes for valid
-and these do not is a violation, whoever assembled it.
+All of them read documents as they travel. A certificate that `protocol.consensus.certificate` takes
+for valid and these do not is a violation, whoever assembled it.
 """
 
 import hashlib

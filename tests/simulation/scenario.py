@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.transport.memory import Link
-from protocol.canonical import canonical
 from protocol.network import Network
-from tests import cast
+from protocol.wire.encoding import canonical
 from tests.simulation.faults import BOUNDARIES
+from tests.support import fixtures
+from tests.support.memory_transport.network import Link
 
 DEADLINE = 300  # seconds
 GRACE = 2.0
@@ -115,7 +115,7 @@ class Scenario:
 
     @property
     def obedient(self) -> frozenset[str]:
-        return frozenset(cast.peer(i) for i in range(len(self.roles)) if self.honest(i))
+        return frozenset(fixtures.peer(i) for i in range(len(self.roles)) if self.honest(i))
 
 
 _MAKE_WORK = {"flooder", "bad requester", "nonce grinder", "garbler"}
@@ -159,7 +159,7 @@ def draw(
 
 
 def _network(dice: random.Random, roles: Sequence[str]) -> Network:
-    document: dict[str, Any] = cast.network_document(
+    document: dict[str, Any] = fixtures.network_document(
         len(roles),
         committee_size=dice.choice((1, 2, 3, 3, 4, 5)),
         committee_max=dice.choice((5, 7, 7, 9)),

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from node.transport.memory import Link
 from tests.simulation import arena, memo, play, scenario
 from tests.simulation.play import Wish
+from tests.support.memory_transport.network import Link
 
 SEEDS = 12
 

@@ -4,25 +4,25 @@ import asyncio
 
 import pytest
 
-from node.client import NoAgreement, NoNode, Submission, TaskRejected
-from protocol.certificate import verify
-from protocol.effects import State
+from node.client.client import NoAgreement, NoNode, Submission, TaskRejected
+from protocol.consensus.certificate import verify
+from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
-from tests import cast
 from tests.simulation import virtual
 from tests.simulation.sound import waveform
 from tests.simulation.world import World, inhabited
+from tests.support import fixtures
 
 
 async def submit(world: World) -> Submission:
     async with world.client() as client:
-        return await client.submit("text-to-music", cast.args())
+        return await client.submit("text-to-music", fixtures.args())
 
 
 def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
     async def main() -> None:
-        async with inhabited(1, cast.network()) as world, world.client() as client:
-            task = await client.submit("text-to-music", cast.args())
+        async with inhabited(1, fixtures.network()) as world, world.client() as client:
+            task = await client.submit("text-to-music", fixtures.args())
             result = await task.result()
             assert result.audio.shape == (64, 1)
             assert result.sampling_rate == 16_000
@@ -36,28 +36,30 @@ def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
 
 def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
     async def main() -> None:
-        net = cast.network(4, committee_size=4)
+        net = fixtures.network(4, committee_size=4)
         labels = ["liar", "honest", "honest", "honest"]
         async with inhabited(2, net, labels=labels) as world, world.client() as client:
-            task = await client.submit("text-to-music", cast.args())
+            task = await client.submit("text-to-music", fixtures.args())
             result = await task.result()
-            assert cast.peer(0) not in result.certificate.signers
+            assert fixtures.peer(0) not in result.certificate.signers
             assert len(result.certificate.signers) == 3
             await asyncio.sleep(30)
             await task.tracking.refresh()
             digests = {b.peer: b.outcome for b in task.tracking.ballots}
             honest = result.certificate.votes[0].digest
-            assert {peer for peer, digest in digests.items() if digest != honest} == {cast.peer(0)}
+            assert {peer for peer, digest in digests.items() if digest != honest} == {
+                fixtures.peer(0)
+            }
 
     virtual.run(main)
 
 
 def test_two_different_liars_of_four_leave_no_certificate() -> None:
     async def main() -> None:
-        net = cast.network(4, committee_size=4)
+        net = fixtures.network(4, committee_size=4)
         labels = ["liar a", "liar b", "honest", "honest"]
         async with inhabited(3, net, labels=labels) as world, world.client() as client:
-            task = await client.submit("text-to-music", cast.args())
+            task = await client.submit("text-to-music", fixtures.args())
             with pytest.raises(NoAgreement) as ended:
                 await task.result()
             assert ended.value.state is State.INCONCLUSIVE
@@ -71,9 +73,9 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
     """With a committee of two, one silent member forces the next attempt (specification 6.6)."""
 
     async def main() -> None:
-        net = cast.network(4, committee_size=2, attempt_seconds=30)
+        net = fixtures.network(4, committee_size=2, attempt_seconds=30)
         async with inhabited(4, net) as world, world.client() as client:
-            task = client.task("text-to-music", cast.args())
+            task = client.task("text-to-music", fixtures.args())
             silent = world.inhabitants[0].coordinator
             assert silent is not None
             gone = silent.committee(task)[0]
@@ -89,9 +91,9 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
 
 def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
     async def main() -> None:
-        net = cast.network(4, committee_size=2, attempt_seconds=600)
+        net = fixtures.network(4, committee_size=2, attempt_seconds=600)
         async with inhabited(5, net) as world, world.client() as client:
-            task = client.task("text-to-music", cast.args())
+            task = client.task("text-to-music", fixtures.args())
             first = world.inhabitants[0].coordinator
             assert first is not None
             member = next(i for i in world.inhabitants if i.peer == first.committee(task)[0])
@@ -110,21 +112,21 @@ def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
     """It closes the lists of attempt 0 early; in attempt 1 its commit starts no wait (6f)."""
 
     async def main() -> None:
-        net = cast.network(4, commit_grace_seconds=1, attempt_seconds=60)
+        net = fixtures.network(4, commit_grace_seconds=1, attempt_seconds=60)
         # Whichever three are chosen first, the liar and a quick one of them are done at once.
         labels = ["liar@0.3", "honest@0.3", "honest@4", "honest@4"]
         for seed in range(20, 26):
             async with inhabited(seed, net, labels=labels) as world, world.client() as client:
-                result = await (await client.submit("text-to-music", cast.args())).result()
-                assert result.audio.tobytes() == waveform(cast.args())
-                assert cast.peer(0) not in result.certificate.signers
+                result = await (await client.submit("text-to-music", fixtures.args())).result()
+                assert result.audio.tobytes() == waveform(fixtures.args())
+                assert fixtures.peer(0) not in result.certificate.signers
 
     virtual.run(main)
 
 
 def test_a_crashed_member_catches_up_through_the_feeds() -> None:
     async def main() -> None:
-        async with inhabited(6, cast.network()) as world:
+        async with inhabited(6, fixtures.network()) as world:
             task = await submit(world)
             await asyncio.sleep(0.5)
             crashed = next(i for i in world.inhabitants if i.state(task.id) is State.EXECUTING)
@@ -141,7 +143,7 @@ def test_a_crashed_member_catches_up_through_the_feeds() -> None:
 
 def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
     async def main() -> None:
-        async with inhabited(7, cast.network()) as world:
+        async with inhabited(7, fixtures.network()) as world:
             task = await submit(world)
             for pause in (1.0, 3.5, 1.5, 2.5):
                 await asyncio.sleep(pause)
@@ -157,8 +159,8 @@ def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
 
 def test_a_task_that_nobody_finishes_expires() -> None:
     async def main() -> None:
-        async with inhabited(8, cast.network()) as world, world.client() as client:
-            task = await client.submit("text-to-music", cast.args(), deadline=2)
+        async with inhabited(8, fixtures.network()) as world, world.client() as client:
+            task = await client.submit("text-to-music", fixtures.args(), deadline=2)
             with pytest.raises(NoAgreement) as ended:
                 await task.result()
             assert ended.value.state is State.EXPIRED
@@ -170,22 +172,22 @@ def test_a_task_that_nobody_finishes_expires() -> None:
 
 def test_any_node_serves_the_sound_it_did_not_make() -> None:
     async def main() -> None:
-        async with inhabited(9, cast.network()) as world:
+        async with inhabited(9, fixtures.network()) as world:
             task = await submit(world)
             await asyncio.sleep(30)
             idle = next(i for i in world.inhabitants if i.executor and not i.executor.runs)
             async with world.client([idle.index]) as client:
                 result = await client.follow(task.id).result()
-            assert result.audio.tobytes() == waveform(cast.args())
+            assert result.audio.tobytes() == waveform(fixtures.args())
 
     virtual.run(main)
 
 
 def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
     async def main() -> None:
-        async with inhabited(10, cast.network()) as world, world.client() as client:
+        async with inhabited(10, fixtures.network()) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
-                await client.submit("text-to-music", cast.args(model="nobody/knows"))
+                await client.submit("text-to-music", fixtures.args(model="nobody/knows"))
             assert refused.value.reason is Rejection.UNKNOWN_MODEL
             assert not any(i.store.feed(0, 10) for i in world.inhabitants)
 
@@ -194,8 +196,8 @@ def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
 
 def test_nodes_refuse_a_task_created_in_the_future() -> None:
     async def main() -> None:
-        async with inhabited(11, cast.network()) as world, world.client() as client:
-            ahead = cast.task(world.network, now=cast.START + 1000)
+        async with inhabited(11, fixtures.network()) as world, world.client() as client:
+            ahead = fixtures.task(world.network, now=fixtures.START + 1000)
             with pytest.raises(TaskRejected) as refused:
                 await client._hand_over(ahead)
             assert refused.value.reason == "created-ahead"
@@ -205,7 +207,7 @@ def test_nodes_refuse_a_task_created_in_the_future() -> None:
 
 def test_a_client_that_reaches_nobody_says_so() -> None:
     async def main() -> None:
-        async with inhabited(12, cast.network()) as world:
+        async with inhabited(12, fixtures.network()) as world:
             for inhabitant in world.inhabitants:
                 await inhabitant.crash()
             with pytest.raises(NoNode):

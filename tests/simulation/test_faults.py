@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from node.store import Store
-from protocol.effects import State
+from node.storage.journal import Store
+from protocol.consensus.effects import State
 from tests.simulation.faults import BOUNDARIES, Blank, Boundaries, Crashed, FaultyConnection
 from tests.simulation.timeline import Timeline
 

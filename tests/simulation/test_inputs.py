@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from node.client import NoAgreement
-from node.fetching import drawn
-from node.requests import Refused, ask, protocol_id
-from node.transport.base import Stream
-from node.transport.memory import MemoryTransport
+from node.client.client import NoAgreement
+from node.rpc.client import Refused, ask, protocol_id
+from node.sync.blob_download import drawn
+from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
-from protocol.messages import Abstention
-from tests import cast
+from protocol.wire.messages import Abstention
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
 from tests.simulation.actors import Actor, Stage
@@ -22,16 +20,18 @@ from tests.simulation.agents import Agent
 from tests.simulation.sound import waveform
 from tests.simulation.trickling import Trickler
 from tests.simulation.world import Inhabitant, inhabited
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryTransport
 
 SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
-ARGS: dict[str, Any] = {"model": cast.PIANO, "composer": "composer1", "seed": 7}
+ARGS: dict[str, Any] = {"model": fixtures.PIANO, "composer": "composer1", "seed": 7}
 
 
 def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
     async def main() -> None:
         file = tmp_path / "song.wav"
         file.write_bytes(SONGS[0])
-        async with inhabited(1, cast.piano_network()) as world, world.client() as client:
+        async with inhabited(1, fixtures.piano_network()) as world, world.client() as client:
             task = await client.submit("pop2piano", ARGS, audio=[file, SONGS[1]])
             result = await task.result()
             digest = hashlib.sha256(b"".join(SONGS)).digest()
@@ -46,8 +46,8 @@ def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
 
 def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -> None:
     async def main() -> None:
-        async with inhabited(2, cast.piano_network()) as world, world.client() as client:
-            task = client.task("pop2piano", cast.piano_args(*SONGS))
+        async with inhabited(2, fixtures.piano_network()) as world, world.client() as client:
+            task = client.task("pop2piano", fixtures.piano_args(*SONGS))
             first = world.inhabitants[0].coordinator
             assert first is not None
             outside = next(i for i in world.inhabitants if i.peer not in first.committee(task))
@@ -67,10 +67,10 @@ class Trickling(Inhabitant):
 
 def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_trickle() -> None:
     async def main() -> None:
-        net, song = cast.piano_network(7, committee_size=7), SONGS[1] * 5
+        net, song = fixtures.piano_network(7, committee_size=7), SONGS[1] * 5
         name = hashlib.sha256(song).hexdigest()
-        numbers = {cast.peer(index): index for index in range(7)}
-        asker = cast.peer(0)  # and others may ask in another order
+        numbers = {fixtures.peer(index): index for index in range(7)}
+        asker = fixtures.peer(0)  # and others may ask in another order
         order = [numbers[peer] for peer in drawn({*numbers} - {asker}, asker, name)]
         labels = ["absent" if index in order[:3] else "honest" for index in range(7)]
         async with inhabited(6, net, labels=labels) as world:
@@ -80,9 +80,9 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
             await asyncio.sleep(1)
             indices = [*order[:3], order[5]]
             async with world.client(indices) as client:
-                task = client.task("pop2piano", cast.piano_args(song))
+                task = client.task("pop2piano", fixtures.piano_args(song))
                 for index in indices:
-                    await client._submit_to(cast.peer(index), task, [song])
+                    await client._submit_to(fixtures.peer(index), task, [song])
                 certificate = await client.follow(task.id).certificate()
                 assert asyncio.get_running_loop().time() < 60
                 assert certificate.outcome["result"]
@@ -98,8 +98,8 @@ def test_members_ask_members_before_strangers() -> None:
             asked.append(protocol)
 
         asked: list[str] = []
-        async with inhabited(7, cast.piano_network()) as world, world.client([0]) as client:
-            first = min(cast.peer(index) for index in range(20, 60))
+        async with inhabited(7, fixtures.piano_network()) as world, world.client([0]) as client:
+            first = min(fixtures.peer(index) for index in range(20, 60))
             assert first < min(world.network.roster)
             stranger = MemoryTransport(world.medium, first)
             await stranger.start(Recorder(serve), (), [protocol_id("blob")])
@@ -115,12 +115,12 @@ def test_members_ask_members_before_strangers() -> None:
 
 def test_songs_that_nobody_has_are_an_abstention() -> None:
     async def main() -> None:
-        net = cast.piano_network(5)
+        net = fixtures.piano_network(5)
         async with inhabited(3, net, labels=["honest"] * 4 + ["absent"]) as world:
             stranger = Agent(Stage(net, world.medium, world.random), 4)
             await Actor(world.medium, stranger).start([world.address(i) for i in range(4)])
-            body = cast.task(net, kind="pop2piano", requester=4).envelope.body
-            stranger.send({**body, "args": cast.piano_args(*SONGS)})
+            body = fixtures.task(net, kind="pop2piano", requester=4).envelope.body
+            stranger.send({**body, "args": fixtures.piano_args(*SONGS)})
             await asyncio.sleep(2)
             (task,) = {t for i in world.inhabitants for t in i.store.open_tasks()}
             async with world.client([0, 1, 2, 3]) as client:
@@ -144,8 +144,8 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
     sizes: list[int], payloads: tuple[bytes, ...], detail: str
 ) -> None:
     async def main() -> None:
-        async with inhabited(4, cast.piano_network()) as world, world.client() as client:
-            task = client.task("pop2piano", cast.piano_args(SONGS[0]))
+        async with inhabited(4, fixtures.piano_network()) as world, world.client() as client:
+            task = client.task("pop2piano", fixtures.piano_args(SONGS[0]))
             request: Any = {"task": task.envelope.document(), "blobs": list(sizes)}
             with pytest.raises(Refused, match=detail):
                 await ask(
@@ -158,7 +158,7 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
 
 def test_too_many_bytes_are_refused_before_they_are_sent() -> None:
     async def main() -> None:
-        net = cast.piano_network(max_input_bytes=1_000_000)
+        net = fixtures.piano_network(max_input_bytes=1_000_000)
         async with inhabited(5, net) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
                 await client.submit("pop2piano", ARGS, audio=[SONGS[1], SONGS[1] + b"."])

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from node.coordinator import Coordinator
-from protocol import certificate, committee, messages
-from protocol.agreement import Agreement
+from node.consensus.coordinator import Coordinator
+from protocol.consensus import certificate, committee
+from protocol.consensus.agreement import Agreement
 from protocol.network import Network
-from tests import cast
+from protocol.wire import messages
 from tests.simulation import invariants, play, rules
 from tests.simulation.member import Member
 from tests.simulation.play import Wish
+from tests.support import fixtures
 
 PATCH = pytest.MonkeyPatch
 CRASHES = Wish((4, 5), 0, outside=())
@@ -67,7 +68,7 @@ def test_a_commitment_that_covers_no_peer_lets_its_thief_sign(monkeypatch: PATCH
     right = messages.commitment
 
     def anybody(task: str, attempt: int, peer: str, digest: str, salt: str) -> str:
-        return right(task, attempt, cast.peer(0), digest, salt)
+        return right(task, attempt, fixtures.peer(0), digest, salt)
 
     monkeypatch.setattr(messages, "commitment", anybody)
     wish = Wish((4, 6), 1, among=("commitment thief",), outside=())
@@ -93,8 +94,8 @@ def test_a_task_taken_out_of_its_time_is_noticed(monkeypatch: PATCH) -> None:
     ],
 )
 def test_what_may_be_taken_is_told_once_more(changes: dict[str, Any], said: str) -> None:
-    net = cast.network()
-    right = {**cast.task(net).envelope.body, "created": 1_000_000, "deadline": 120}
+    net = fixtures.network()
+    right = {**fixtures.task(net).envelope.body, "created": 1_000_000, "deadline": 120}
     assert rules.untaken({**right, **changes}, 1000.0, net) == said
 
 

@@ -7,10 +7,10 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import wire
 from protocol.errors import Rejected, Rejection
-from tests import cast
+from protocol.wire import codec
 from tests.simulation import memo
+from tests.support import fixtures
 
 _LEAVES = (
     st.none()
@@ -38,12 +38,12 @@ def test_what_python_writes_otherwise_is_not_plain(document: Any) -> None:
 
 
 def test_a_message_is_read_once_and_a_rejection_stays_one() -> None:
-    net = cast.network()
-    payload = cast.task(net).envelope.encode()
+    net = fixtures.network()
+    payload = fixtures.task(net).envelope.encode()
     with memo.installed():
-        assert wire.read(payload, net.id) is wire.read(payload, net.id)
+        assert codec.read(payload, net.id) is codec.read(payload, net.id)
         for _ in range(2):
             with pytest.raises(Rejected) as refused:
-                wire.read(payload, "0" * 16)
+                codec.read(payload, "0" * 16)
             assert refused.value.reason is Rejection.WRONG_NETWORK
-    assert wire.read(payload, net.id) is not wire.read(payload, net.id)
+    assert codec.read(payload, net.id) is not codec.read(payload, net.id)

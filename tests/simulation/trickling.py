@@ -2,10 +2,10 @@
 
 import asyncio
 
-from node import requests
-from node.transport.base import Listener
-from node.transport.memory import MemoryTransport
-from node.transport.pipes import MemoryStream
+from node.rpc import client as rpc_client
+from node.transport.interface import Listener
+from tests.support.memory_transport.network import MemoryTransport
+from tests.support.memory_transport.pipes import MemoryStream
 
 SECONDS = 29.0  # before each write, which is a piece of 256 KiB at most
 
@@ -28,6 +28,6 @@ class Trickler(MemoryTransport):
         return True
 
     async def _serve(self, listener: Listener, protocol: str, stream: MemoryStream) -> None:
-        if protocol == requests.protocol_id("blob") and self.trickles():
+        if protocol == rpc_client.protocol_id("blob") and self.trickles():
             stream = TrickleStream(stream)
         await super()._serve(listener, protocol, stream)

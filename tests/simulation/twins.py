@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from executor.errors import Abstained
-from executor.jobs import Execution, Job
-from node.blobs import BlobRefusedError, Blobs, NoRoomError
-from node.execution import Readiness
+from executor.job import Execution, Job
+from node.execution.queue import Readiness
+from node.storage.blobs import BlobRefusedError, Blobs, NoRoomError
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
 

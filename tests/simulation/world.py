@@ -12,18 +12,18 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from node.client import Client
-from node.coordinator import Coordinator
+from node.admission.rate_limits import Limits
+from node.client.client import Client
+from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
-from node.limits import Limits
-from node.store import Store
-from node.transport.memory import Link, MemoryNetwork, MemoryTransport
-from protocol.canonical import Document
-from protocol.effects import State
+from node.storage.journal import Store
+from protocol.consensus.effects import State
 from protocol.network import Network
-from tests import cast
+from protocol.wire.encoding import Document
 from tests.simulation.twins import TwinBlobs, TwinExecutor
 from tests.simulation.virtual import VirtualClock
+from tests.support import fixtures
+from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Inhabitant:
     """One node of the world, through crashes and restarts; what it stored stays."""
 
     def __init__(self, world: "World", index: int, label: str) -> None:
-        self.index, self.peer = index, cast.peer(index)
+        self.index, self.peer = index, fixtures.peer(index)
         self._world, self._label = world, label
         self._connection = self.database()
         self.store = Store(self._connection, world.network.id)
@@ -48,7 +48,7 @@ class Inhabitant:
         self.node: Node | None = None
         self.coordinator: Coordinator | None = None
         self._running: asyncio.Task[None] | None = None
-        self.clock = VirtualClock(asyncio.get_running_loop(), cast.START, self.skew())
+        self.clock = VirtualClock(asyncio.get_running_loop(), fixtures.START, self.skew())
 
     # What a kind of inhabitant may have otherwise
 
@@ -81,7 +81,7 @@ class Inhabitant:
         self.store = Store(self._connection, world.network.id)
         self.coordinator = Coordinator(
             world.network,
-            cast.key(self.index),
+            fixtures.key(self.index),
             self.store,
             self.clock,
             world.random.randbytes,
@@ -148,7 +148,7 @@ class World:
         return self.random.uniform(*self.weather.execution)
 
     def address(self, index: int) -> str:
-        return f"/memory/0/p2p/{cast.peer(index)}"
+        return f"/memory/0/p2p/{fixtures.peer(index)}"
 
     async def populate(self, labels: list[str] | None = None) -> None:
         """Start a node for each roster member.
@@ -175,9 +175,9 @@ class World:
         async with Client.connect(
             self.network,
             [self.address(i) for i in chosen],
-            key=cast.key(1000),
-            transport=MemoryTransport(self.medium, cast.peer(1000)),
-            clock=VirtualClock(asyncio.get_running_loop(), cast.START),
+            key=fixtures.key(1000),
+            transport=MemoryTransport(self.medium, fixtures.peer(1000)),
+            clock=VirtualClock(asyncio.get_running_loop(), fixtures.START),
             entropy=self.random.randbytes,
         ) as client:
             yield client

@@ -4,12 +4,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import base58
 
-from protocol import canonical as canon
-from protocol.canonical import Json, canonical, document_hash, tagged_hash
 from protocol.errors import Rejection
-from protocol.identity import check_signature, peer_of, public_key_of, signature_of
-from protocol.ijson import parse
-from tests import cast
+from protocol.wire import encoding as canon
+from protocol.wire.encoding import Json, canonical, document_hash, tagged_hash
+from protocol.wire.ijson import parse
+from protocol.wire.signing import check_signature, peer_of, public_key_of, signature_of
+from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
 LIMIT = 65_536
@@ -128,7 +128,7 @@ def identities() -> Vectors:
             for name, text in _no_peers().items()
         ],
         "refused_signatures": [
-            {"peer": cast.peer(0), "message": b"helium".hex()}
+            {"peer": fixtures.peer(0), "message": b"helium".hex()}
             | refused(name, Rejection.BAD_SIGNATURE, text.encode(), _check)
             for name, text in _no_signatures().items()
         ],
@@ -136,7 +136,7 @@ def identities() -> Vectors:
 
 
 def _identity(index: int) -> Entry:
-    key, message = cast.key(index), b"helium"[:index]
+    key, message = fixtures.key(index), b"helium"[:index]
     return {
         "secret": key.private_bytes_raw().hex(),
         "public": key.public_key().public_bytes_raw().hex(),
@@ -147,7 +147,7 @@ def _identity(index: int) -> Entry:
 
 
 def _no_peers() -> dict[str, str]:
-    peer = cast.peer(0)
+    peer = fixtures.peer(0)
     raw = base58.b58decode(peer)
 
     def encoded(changed: bytes) -> str:
@@ -166,11 +166,11 @@ def _no_peers() -> dict[str, str]:
 
 
 def _check(text: bytes) -> None:
-    check_signature(cast.peer(0), b"helium", text.decode())
+    check_signature(fixtures.peer(0), b"helium", text.decode())
 
 
 def _no_signatures() -> dict[str, str]:
-    signature = signature_of(cast.key(0), b"helium")
+    signature = signature_of(fixtures.key(0), b"helium")
     raw = urlsafe_b64decode(signature + "==")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     others = [c for c in alphabet if urlsafe_b64decode(signature[:-1] + c + "==") == raw]
@@ -179,8 +179,8 @@ def _no_signatures() -> dict[str, str]:
     beyond = urlsafe_b64encode(raw[:32] + s.to_bytes(32, "little")).rstrip(b"=").decode()
     return {
         "padded": signature + "==",
-        "another signer's": signature_of(cast.key(1), b"helium"),
-        "over another message": signature_of(cast.key(0), b"heliun"),
+        "another signer's": signature_of(fixtures.key(1), b"helium"),
+        "over another message": signature_of(fixtures.key(0), b"heliun"),
         "S plus the group order": beyond,
         "cut off": signature[:-1],
     } | {

@@ -4,11 +4,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from protocol.canonical import canonical, tagged_hash
-from protocol.committee import committees, quorum, ranking
+from protocol.consensus.committee import committees, quorum, ranking
 from protocol.errors import Rejection
 from protocol.network import Network
-from tests import cast
+from protocol.wire.encoding import canonical, tagged_hash
+from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
 Change = Callable[[Any], object]
@@ -31,12 +31,14 @@ REFUSED: dict[str, Change] = {
 
 def networks() -> Vectors:
     """Network documents and their ids."""
-    slow = cast.network_document(3)
+    slow = fixtures.network_document(3)
     slow["models"][0]["attempt_seconds"] = 900
     accepted = {
-        "four members": cast.network_document(),
-        "nobody yet": cast.network_document(0),
-        "other parameters": cast.network_document(7, committee_size=5, commit_grace_seconds=0.25),
+        "four members": fixtures.network_document(),
+        "nobody yet": fixtures.network_document(0),
+        "other parameters": fixtures.network_document(
+            7, committee_size=5, commit_grace_seconds=0.25
+        ),
         "a slow model": slow,
     }
     return {
@@ -57,7 +59,7 @@ def _network(name: str, document: Entry) -> Entry:
 
 
 def _changed(change: Change) -> bytes:
-    document = copy.deepcopy(cast.network_document())
+    document = copy.deepcopy(fixtures.network_document())
     change(document)
     return canonical(document)
 
@@ -85,12 +87,12 @@ def committee_vectors() -> Vectors:
 
 
 def _committee(name: str, operators: list[str], size: int, most: int, nonce: int) -> Entry:
-    document = cast.network_document(len(operators), committee_size=size, committee_max=most)
+    document = fixtures.network_document(len(operators), committee_size=size, committee_max=most)
     for member, operator in zip(document["roster"], operators, strict=True):
         member["operator"] = operator
     network = Network.of(document)
-    task = cast.task(network, nonce=nonce)
-    ranked = [m.peer for m in ranking(task.id, network.members(cast.CLASS))]
+    task = fixtures.task(network, nonce=nonce)
+    ranked = [m.peer for m in ranking(task.id, network.members(fixtures.CLASS))]
     return {
         "name": name,
         "parameters": {"committee_size": size, "committee_max": most},

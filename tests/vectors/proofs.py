@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from protocol import certificate, evidence
-from protocol.canonical import canonical
-from protocol.committee import committees
+from protocol.consensus import certificate, evidence
+from protocol.consensus.committee import committees
 from protocol.errors import Rejection
-from protocol.messages import Message, Reveal, Vote
-from tests import cast
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Message, Reveal, Vote
 from tests.protocol.papers import listed, paper, reveals
+from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
-DOCUMENT = cast.network_document(5, committee_max=5)
-NET = cast.network(5, committee_max=5)
-TASK, OTHER = cast.task(NET), cast.task(NET, nonce=1)
+DOCUMENT = fixtures.network_document(5, committee_max=5)
+NET = fixtures.network(5, committee_max=5)
+TASK, OTHER = fixtures.task(NET), fixtures.task(NET, nonce=1)
 COMMITTEE, LARGER = committees(NET, TASK)
 A, B, C = sorted(COMMITTEE)
 D = min(set(LARGER) - set(COMMITTEE))
-LIE = cast.outcome("lie")
+LIE = fixtures.outcome("lie")
 ERROR = {"error": "non-finite-output"}
 VOTES = reveals(NET, TASK)
 
@@ -53,8 +53,8 @@ def certificates() -> Vectors:
 
 
 def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:
-    body = cast.reveal(NET, TASK, member, listed(TASK, listing)).envelope.body
-    vote = cast.signed_by(NET, {**body, **changes}, member)
+    body = fixtures.reveal(NET, TASK, member, listed(TASK, listing)).envelope.body
+    vote = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(vote, Reveal)
     return vote
 
@@ -73,18 +73,18 @@ def _certificate(name: str, document: Entry) -> Entry:
 
 def _invalid() -> dict[str, tuple[Rejection, Entry]]:
     mixed = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
-    differing = [cast.reveal(NET, TASK, m, mixed, LIE if m == C else None) for m in (A, B, C)]
+    differing = [fixtures.reveal(NET, TASK, m, mixed, LIE if m == C else None) for m in (A, B, C)]
     forged = [v.envelope.document() for v in VOTES]
     strangers = sorted([A, B, D])
-    unlisted = cast.task(NET, model="no/such")
-    never = [cast.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
-    other = {**listed(TASK, [A]), B: cast.bound(TASK, B, cast.outcome(), 1)}
+    unlisted = fixtures.task(NET, model="no/such")
+    never = [fixtures.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
+    other = {**listed(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
     good = paper(NET, TASK, VOTES)
     return {
         "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),
         "an unknown member": (Rejection.INVALID_FIELD, {**good, "extra": 1}),
         "no votes": (Rejection.INVALID_FIELD, {**good, "votes": []}),
-        "another network": (Rejection.WRONG_NETWORK, {**good, "network": cast.network().id}),
+        "another network": (Rejection.WRONG_NETWORK, {**good, "network": fixtures.network().id}),
         "a task that nobody signed": (
             Rejection.BAD_SIGNATURE,
             {**good, "task": {**TASK.envelope.document(), "signature": "A" * 86}},
@@ -95,7 +95,7 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         ),
         "a commit for a task": (
             Rejection.INVALID_FIELD,
-            paper(NET, cast.commit(NET, TASK, A), VOTES),
+            paper(NET, fixtures.commit(NET, TASK, A), VOTES),
         ),
         "votes for another task": (Rejection.WRONG_TASK, paper(NET, OTHER, VOTES)),
         "votes for another attempt": (Rejection.WRONG_TASK, {**good, "attempt": 1}),
@@ -106,7 +106,7 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         ),
         "a commit among the votes": (
             Rejection.INVALID_FIELD,
-            paper(NET, TASK, [*VOTES[:2], cast.commit(NET, TASK, C)]),
+            paper(NET, TASK, [*VOTES[:2], fixtures.commit(NET, TASK, C)]),
         ),
         "votes out of order": (Rejection.UNSORTED_VOTES, paper(NET, TASK, VOTES[::-1])),
         "a vote twice": (Rejection.UNSORTED_VOTES, paper(NET, TASK, [VOTES[0], *VOTES])),
@@ -137,26 +137,29 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
 
 def evidence_vectors() -> Vectors:
     """Contradictions, and what is none."""
-    commit = cast.commit(NET, TASK, A)
+    commit = fixtures.commit(NET, TASK, A)
     proven: dict[str, tuple[Vote, Vote]] = {
-        "two commits": (commit, cast.commit(NET, TASK, A, LIE)),
+        "two commits": (commit, fixtures.commit(NET, TASK, A, LIE)),
         "two reveals": (_vote(A, [A]), _vote(A, [A, B])),
         "two reveals that differ in their traces": (_vote(A, [A]), _vote(A, [A], trace={})),
-        "two abstentions": (cast.abstain(NET, TASK, A), cast.abstain(NET, TASK, A, "timeout")),
+        "two abstentions": (
+            fixtures.abstain(NET, TASK, A),
+            fixtures.abstain(NET, TASK, A, "timeout"),
+        ),
         "a commit and a reveal that does not open it": (commit, _vote(A, [], salt="00" * 32)),
     }
     nothing: dict[str, tuple[Message, Message]] = {
         "one commit twice": (commit, commit),
         "a commit and the reveal that opens it": (commit, _vote(A, [A])),
-        "a commit and an abstention": (commit, cast.abstain(NET, TASK, A)),
-        "two signers": (commit, cast.commit(NET, TASK, B, LIE)),
-        "two tasks": (commit, cast.commit(NET, OTHER, A, LIE)),
-        "two attempts": (commit, cast.commit(NET, TASK, A, LIE, 1)),
+        "a commit and an abstention": (commit, fixtures.abstain(NET, TASK, A)),
+        "two signers": (commit, fixtures.commit(NET, TASK, B, LIE)),
+        "two tasks": (commit, fixtures.commit(NET, OTHER, A, LIE)),
+        "two attempts": (commit, fixtures.commit(NET, TASK, A, LIE, 1)),
         "a task": (TASK, OTHER),
     }
     forged = _evidence(*proven["two commits"])
     forged["envelopes"][0]["signature"] = "A" * 86
-    strange = [cast.signed(NET, vote.envelope.body, 1000) for vote in proven["two commits"]]
+    strange = [fixtures.signed(NET, vote.envelope.body, 1000) for vote in proven["two commits"]]
     spaced = canonical(_evidence(*proven["two commits"])) + b" "
     other_kind = _evidence(*proven["two commits"]) | {"kind": "dissent"}
     return {

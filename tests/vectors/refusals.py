@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from protocol import wire
-from protocol.canonical import canonical
-from protocol.envelope import Envelope, sign
 from protocol.errors import Rejected, Rejection
-from protocol.messages import Message, Task
 from protocol.network import Network
-from tests import cast
+from protocol.wire import codec
+from protocol.wire.encoding import canonical
+from protocol.wire.envelope import Envelope, sign
+from protocol.wire.messages import Message, Task
+from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
-DOCUMENT = cast.network_document()
+DOCUMENT = fixtures.network_document()
 NET = Network.of(DOCUMENT)
-TASK = cast.task(NET)
-PEER = cast.peer(0)
-COMMIT = cast.commit(NET, TASK, PEER)
-REVEAL = cast.reveal(NET, TASK, PEER, {cast.peer(1): "ab" * 32})
-ABSTAIN = cast.abstain(NET, TASK, PEER)
+TASK = fixtures.task(NET)
+PEER = fixtures.peer(0)
+COMMIT = fixtures.commit(NET, TASK, PEER)
+REVEAL = fixtures.reveal(NET, TASK, PEER, {fixtures.peer(1): "ab" * 32})
+ABSTAIN = fixtures.abstain(NET, TASK, PEER)
 
 
 def rejections() -> Vectors:
@@ -42,19 +42,19 @@ def rejections() -> Vectors:
 
 
 def _read(text: bytes) -> Message:
-    return wire.read(text, NET.id)
+    return codec.read(text, NET.id)
 
 
 def _changed(message: Message, **changes: Any) -> bytes:
     """The envelope of a changed body, rightly signed; a value of None takes the member out."""
     body = {k: v for k, v in {**message.envelope.body, **changes}.items() if v is not None}
-    return sign(body, cast.key(0)).encode()
+    return sign(body, fixtures.key(0)).encode()
 
 
 def _envelopes() -> dict[str, tuple[Rejection, bytes]]:
     text = COMMIT.envelope.encode()
     document = COMMIT.envelope.document()
-    forged = Envelope(COMMIT.envelope.body, cast.peer(1), COMMIT.envelope.signature)
+    forged = Envelope(COMMIT.envelope.body, fixtures.peer(1), COMMIT.envelope.signature)
     invalid = {
         "no object": b"[]",
         "a member of the envelope is missing": canonical({**document, "signer": "x"}),
@@ -69,7 +69,7 @@ def _envelopes() -> dict[str, tuple[Rejection, bytes]]:
         "a commit without a commitment": _changed(COMMIT, commitment=None),
         "a reveal without a salt": _changed(REVEAL, salt=None),
         "an outcome of two kinds": _changed(
-            REVEAL, outcome={**cast.outcome(), "error": "no-notes"}
+            REVEAL, outcome={**fixtures.outcome(), "error": "no-notes"}
         ),
         "an error that is an abstention": _changed(REVEAL, outcome={"error": "busy"}),
         "a commit of no peer": _changed(REVEAL, commits={"someone": "ab" * 32}),
@@ -115,7 +115,7 @@ TASKS: dict[str, tuple[Rejection, Entry, Entry]] = {
         {"generation_config": {"num_return_sequences": 5}},
         {},
     ),
-    "no seed": (Rejection.INVALID_FIELD, {}, {"args": {"model": cast.MODEL, "prompt": "x"}}),
+    "no seed": (Rejection.INVALID_FIELD, {}, {"args": {"model": fixtures.MODEL, "prompt": "x"}}),
     "a seed below 0": (Rejection.INVALID_FIELD, {"seed": -1}, {}),
     "a seed of 2^32": (Rejection.INVALID_FIELD, {"seed": 2**32}, {}),
     "no prompt": (Rejection.INVALID_FIELD, {"prompt": ""}, {}),
@@ -136,7 +136,7 @@ TASKS: dict[str, tuple[Rejection, Entry, Entry]] = {
 
 
 def _task(changes: Entry, body: Entry) -> Task:
-    message = cast.signed(NET, {**cast.task(NET, **changes).envelope.body, **body}, 1000)
+    message = fixtures.signed(NET, {**fixtures.task(NET, **changes).envelope.body, **body}, 1000)
     assert isinstance(message, Task)
     return message
 
@@ -148,7 +148,7 @@ def _admit(text: bytes) -> None:
 
 
 def _time(seconds: float) -> Entry:
-    now = cast.START + seconds
+    now = fixtures.START + seconds
     entry: Entry = {"text": TASK.envelope.encode().decode(), "now": now, "reason": None}
     try:
         NET.check_timely(TASK, now)

@@ -3,8 +3,8 @@
 import hashlib
 import struct
 
-from executor import midi, rendering
-from executor.tasks.speakers import embedding
+from executor.audio import midi, piano_synth
+from executor.tasks.speaker_embedding import embedding
 from tests.vectors.entries import Entry, Vectors
 
 SCORES: dict[str, list[midi.Timed]] = {
@@ -38,7 +38,7 @@ def scores() -> Vectors:
 
 def _score(name: str, timed: list[midi.Timed]) -> Entry:
     notes = midi.canonical(timed)
-    sound = rendering.render(notes)
+    sound = piano_synth.render(notes)
     return {
         "name": name,
         "notes": [list(note) for note in timed],

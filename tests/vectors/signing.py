@@ -2,16 +2,16 @@
 
 from base64 import urlsafe_b64decode
 
-from protocol import messages
-from protocol.canonical import canonical, domain
-from protocol.committee import committees
-from protocol.messages import Message, Task
-from tests import cast
+from protocol.consensus.committee import committees
+from protocol.wire import messages
+from protocol.wire.encoding import canonical, domain
+from protocol.wire.messages import Message, Task
 from tests.protocol.papers import listed
+from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
 
-NET = cast.network()
-TASK = cast.task(NET, generation_config={"max_new_tokens": 256, "temperature": 0.7})
+NET = fixtures.network()
+TASK = fixtures.task(NET, generation_config={"max_new_tokens": 256, "temperature": 0.7})
 A, B, C = committees(NET, TASK)[0]
 ERROR = {"error": "generation-rejected"}
 
@@ -21,12 +21,14 @@ def envelopes() -> Vectors:
     seen = listed(TASK, [A, B, C])
     sent: dict[str, Message] = {
         "a task": TASK,
-        "a task in other characters": cast.task(NET, prompt='é "quoted"\n€ 😀', seed=4294967295),
-        "a commit": cast.commit(NET, TASK, A),
-        "a commit in a later attempt": cast.commit(NET, TASK, B, attempt=1),
-        "a reveal of a result": cast.reveal(NET, TASK, A, seen),
-        "a reveal of an error": cast.reveal(NET, TASK, B, listed(TASK, [B], ERROR), ERROR),
-        "an abstention": cast.abstain(NET, TASK, C, "out-of-memory"),
+        "a task in other characters": fixtures.task(
+            NET, prompt='é "quoted"\n€ 😀', seed=4294967295
+        ),
+        "a commit": fixtures.commit(NET, TASK, A),
+        "a commit in a later attempt": fixtures.commit(NET, TASK, B, attempt=1),
+        "a reveal of a result": fixtures.reveal(NET, TASK, A, seen),
+        "a reveal of an error": fixtures.reveal(NET, TASK, B, listed(TASK, [B], ERROR), ERROR),
+        "an abstention": fixtures.abstain(NET, TASK, C, "out-of-memory"),
     }
     return {
         "description": "Section 2 and 4. The signer has the secret key `secret` (hex). `signed` is"
@@ -41,7 +43,7 @@ def envelopes() -> Vectors:
 def _envelope(name: str, message: Message) -> Entry:
     envelope = message.envelope
     requester = isinstance(message, Task)
-    key = cast.key(1000) if requester else cast.key_of(envelope.signer)
+    key = fixtures.key(1000) if requester else fixtures.key_of(envelope.signer)
     entry = {
         "name": name,
         "secret": key.private_bytes_raw().hex(),
@@ -56,10 +58,10 @@ def _envelope(name: str, message: Message) -> Entry:
 def commitments() -> Vectors:
     """Outcome digests, and what binds a member to them."""
     cases = [
-        (A, 0, cast.outcome()),
-        (A, 1, cast.outcome()),
-        (B, 0, cast.outcome()),
-        (B, 258, cast.outcome("another")),
+        (A, 0, fixtures.outcome()),
+        (A, 1, fixtures.outcome()),
+        (B, 0, fixtures.outcome()),
+        (B, 258, fixtures.outcome("another")),
         (C, 0, ERROR),
         (C, 63, {"error": "non-finite-output"}),
     ]
@@ -72,7 +74,7 @@ def commitments() -> Vectors:
 
 
 def _commitment(peer: str, attempt: int, outcome: Entry) -> Entry:
-    digest, salt = messages.outcome_digest(outcome), cast.salt(peer, attempt)
+    digest, salt = messages.outcome_digest(outcome), fixtures.salt(peer, attempt)
     preimage = TASK.id + attempt.to_bytes(4, "big").hex() + peer.encode().hex() + digest + salt
     return {
         "task": TASK.id,

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from executor import fingerprint
+from executor.audio import fingerprint
 from executor.errors import Failed
 from tests.vectors.entries import Entry, Vectors
 

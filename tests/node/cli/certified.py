@@ -9,16 +9,16 @@ import numpy as np
 import soundfile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol import messages
-from protocol.canonical import Document
-from protocol.certificate import Certificate, assemble
-from protocol.committee import committees
-from protocol.envelope import sign
-from protocol.identity import peer_of
-from protocol.messages import Reveal, Task
+from protocol.consensus.certificate import Certificate, assemble
+from protocol.consensus.committee import committees
+from protocol.constants import Parameters
 from protocol.network import Network
-from protocol.parameters import Parameters
-from protocol.wire import read
+from protocol.wire import messages
+from protocol.wire.codec import read
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Reveal, Task
+from protocol.wire.signing import peer_of
 
 AWKWARD = 0.30000000000000004  # its last digit can change without changing the number
 RATE = 16_000

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from node.cli.main import cli
-from protocol.canonical import canonical
+from protocol.wire.encoding import canonical
 from tests.node.cli.certified import Made, make
 
 Helium = Callable[..., Result]

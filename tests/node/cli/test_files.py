@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from node.cli import files
-from node.cli.exits import Exit, Failure
+from node.cli.exit_codes import Exit, Failure
 
 
 def test_a_file_is_written_whole_and_nothing_else(tmp_path: Path) -> None:

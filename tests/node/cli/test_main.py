@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from node.cli import main
-from node.cli.exits import MEANINGS, Exit, Failure
+from node.cli.exit_codes import MEANINGS, Exit, Failure
 from tests.node.cli.conftest import Helium
 
 
@@ -56,7 +56,7 @@ def test_a_group_alone_shows_its_help(arguments: list[str], helium: Helium) -> N
 def test_an_interruption_is_one_line_with_its_code(
     helium: Helium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.cli.key._path", _interrupted)
+    monkeypatch.setattr("node.cli.commands.key._path", _interrupted)
     done = helium("key", "show")
     assert done.exit_code == Exit.INTERRUPTED
     assert done.stderr == "helium: interrupted\n"

@@ -5,17 +5,17 @@ from typing import Any, cast
 
 import pytest
 
-import tests.cast
 from node.cli.progress import follow, view, watch_links
-from node.client import Client, Submission
-from node.tracking import Sighting
-from protocol.committee import committees
-from protocol.effects import State
-from protocol.messages import Task
+from node.client.client import Client, Submission
+from node.sync.task_tracker import Sighting
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
 from protocol.network import Network
+from protocol.wire.messages import Task
 from tests.node.cli.certified import Made
-from tests.node.test_client import TASK, Fake, truth_of, with_client
+from tests.node.client.test_client import TASK, Fake, truth_of, with_client
 from tests.simulation import virtual
+from tests.support import fixtures
 
 
 class _Submission:
@@ -92,10 +92,10 @@ def test_a_terminal_gets_one_table(made: Made) -> None:
 def test_progress_is_in_seconds_where_the_network_tells_them(
     config: Any, plain: str, table: str
 ) -> None:
-    document = tests.cast.network_document()
+    document = fixtures.network_document()
     document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
     network = Network.of(document)
-    task = tests.cast.task(network, generation_config=config)
+    task = fixtures.task(network, generation_config=config)
     sightings = [Sighting(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
     line, _ = _seen(network, task, io.StringIO(), sightings).splitlines()
     assert line.endswith(f"attempt 0  executing {plain}")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.exits import MEANINGS
+from node.cli.exit_codes import MEANINGS
 from node.cli.main import COMMANDS
-from node.config import describe
-from node.setting import Setting
+from node.config.setting import Setting
+from node.config.settings import describe
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 

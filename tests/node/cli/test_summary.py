@@ -1,6 +1,6 @@
 from node.cli.names import name_of
 from node.cli.summary import said, vote_lines, votes
-from node.tracking import Ballot
+from node.sync.task_tracker import Ballot
 from tests.node.cli.certified import Made
 
 

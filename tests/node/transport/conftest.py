@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from node.limits import Limits
-from node.transport.libp2p import Libp2pTransport
+from node.admission.rate_limits import Limits
+from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.recorder import Recorder
 
 TOPICS = ("/helium/1/test/tasks", "/helium/1/test/votes")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from node.transport.base import Stream, Verdict
+from node.transport.interface import Stream, Verdict
 
 SECONDS = 10.0
 

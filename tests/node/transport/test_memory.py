@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
-from node.limits import Limits
-from node.transport.base import Stream, StreamClosed, Verdict
-from node.transport.memory import Link, MemoryNetwork, MemoryTransport
-from node.transport.pipes import CAPACITY
+from node.admission.rate_limits import Limits
+from node.transport.interface import Stream, StreamClosed, Verdict
 from tests.node.transport.recorder import Recorder, request
 from tests.simulation.virtual import run
+from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
+from tests.support.memory_transport.pipes import CAPACITY
 
 ECHO = "/echo"
 TOPIC = "tasks"

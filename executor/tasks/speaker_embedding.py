@@ -1,0 +1,26 @@
+"""A speaker from a seed, for models that want to know whose voice they speak in.
+
+Integers from a hash, then one square root and one division each, which IEEE 754 rounds alike on
+every machine; torch's normal numbers differ between instruction sets.
+"""
+
+import math
+import struct
+
+from executor.audio.fingerprint import tagged
+
+
+def embedding(seed: int, size: int) -> list[float]:
+    """`size` numbers of Euclidean length 1, as x-vectors have, drawn from `seed`.
+
+    Draw i is 32 bits of H("speaker", seed as 8 bytes ‖ block as 4 bytes), big-endian, as a signed
+    integer; eight draws to a block, in order.
+    """
+    draws = [draw for block in range(math.ceil(size / 8)) for draw in _block(seed, block)][:size]
+    length = math.sqrt(sum(draw * draw for draw in draws))
+    return [draw / length for draw in draws]
+
+
+def _block(seed: int, block: int) -> tuple[int, ...]:
+    digest = bytes.fromhex(tagged("speaker", struct.pack(">QI", seed, block)))
+    return struct.unpack(">8i", digest)

@@ -1,0 +1,129 @@
+"""What one peer may cost this node: rates, sizes and counts, and the buckets that keep the rates.
+
+A peer over a rate is slowed down by not being read from, refused with a reason, or cut off; each
+time is counted, under a name of its own, for the operator to see.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that bound what peers cost a node; reasons in `node.config.bounds`."""
+
+    max_connections: int = 300
+    address_connections: int = 32
+    address_handshakes: float = 60  # a minute
+    peer_connections: int = 4
+    peer_messages: float = 100  # a second
+    peer_bytes: float = 32 * 1024 * 1024  # a second
+    peer_streams: float = 100  # a second
+    peer_open_streams: int = 64
+    peer_submissions: float = 600  # a minute
+    max_open: int = 1000
+    peer_queue: int = 4096
+    peer_queue_bytes: int = 2 * 1024 * 1024
+    address_upgrades: int = 16
+    upgrade_seconds: float = 4
+    ban_points: float = 20
+    ban_seconds: float = 300
+    forgiven_points: float = 0.1  # a second
+    idle_seconds: float = 600
+    reader_bytes: float = 8192  # a second
+    peer_watches: int = 48
+    max_watches: int = 1024
+    peer_reads: int = 8
+    max_reads: int = 64
+    peer_uploads: int = 4
+    max_uploads: int = 32
+    peer_feeds: int = 2
+    max_feeds: int = 32
+
+    @property
+    def inbound_connections(self) -> int:
+        """Three quarters of all, so that strangers never take what dialling needs."""
+        return max(1, self.max_connections * 3 // 4)
+
+    @property
+    def local_connections(self) -> int:
+        """Half of all from loopback, which all peers and clients of a testnet share."""
+        return max(1, self.max_connections // 2)
+
+
+def remember(kept: dict[K, V], key: K, value: V) -> None:
+    """Keep a value as the newest; of more than `REMEMBERED`, the oldest is forgotten."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > REMEMBERED:
+        del kept[next(iter(kept))]
+
+
+class Buckets:
+    """A token bucket for each key; keys that were not seen for long have a full one.
+
+    `per_second` tokens come back, up to the `seconds`' worth that may be spent at once, at least
+    one; `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, per_second: float, seconds: float, now: Callable[[], float]) -> None:
+        self._rate, self._most, self._now = per_second, max(1.0, per_second * seconds), now
+        self._kept: dict[str, tuple[float, float]] = {}  # tokens, and when there were so many
+
+    def take(self, key: str, tokens: float = 1.0) -> float:
+        """Take tokens and return 0; or take none, and return the seconds until they are there."""
+        level = self._level(key)
+        if level < tokens:
+            return (tokens - level) / self._rate
+        self._keep(key, level - tokens)
+        return 0.0
+
+    def owe(self, key: str, tokens: float = 1.0) -> float:
+        """Take tokens that may not be there yet; return the seconds until the debt is paid."""
+        level = self._level(key) - tokens
+        self._keep(key, level)
+        return max(0.0, -level / self._rate)
+
+    def _level(self, key: str) -> float:
+        now = self._now()
+        level, since = self._kept.get(key, (self._most, now))
+        level = min(self._most, level + (now - since) * self._rate)
+        remember(self._kept, key, (level, now))
+        return level
+
+    def _keep(self, key: str, level: float) -> None:
+        self._kept[key] = (level, self._kept[key][1])
+
+
+class Places:
+    """So many of something at a time: for each key, and in all."""
+
+    def __init__(self, each: int, total: int) -> None:
+        self._each, self._left = each, total
+        self._held: dict[str, int] = {}
+
+    @contextmanager
+    def one(self, key: str, *, counted: bool = True) -> Iterator[bool]:
+        """Hold one while the block runs, if there is one; gives whether there is.
+
+        One that is not `counted` comes on top of those in all: of keys that are few anyway.
+        """
+        held, taken = self._held.get(key, 0), int(counted)
+        if held >= self._each or self._left < taken:
+            yield False
+            return
+        self._held[key], self._left = held + 1, self._left - taken
+        try:
+            yield True
+        finally:
+            self._left += taken
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]

@@ -1,0 +1,86 @@
+"""Where requests are let in or turned away, and what was turned away is counted."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from node.admission.rate_limits import Buckets, Limits, Places
+from node.admission.task_policy import Admission
+from node.consensus.coordinator import Busy
+from protocol.wire.messages import Task
+
+MINUTE = 60.0  # seconds
+SUBMISSION_SECONDS = 10.0  # so much may come at once
+
+
+class Gate:
+    """What requests cost beyond their stream: places, and the tasks that they bring.
+
+    A payer is a peer, or all of an address, as keys are free to make. Those of `members`, the
+    roster, are not: each of them has places of its own, however many share an address and however
+    many strangers there are. `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        limits: Limits,
+        members: Container[str],
+        now: Callable[[], float],
+        counts: Counter[str],
+    ) -> None:
+        self._admission, self._members, self._counts = admission, members, counts
+        self._submissions = Buckets(limits.peer_submissions / MINUTE, SUBMISSION_SECONDS, now)
+        self._watches = Places(limits.peer_watches, limits.max_watches)
+        self._reads = Places(limits.peer_reads, limits.max_reads)
+        self._uploads = Places(limits.peer_uploads, limits.max_uploads)
+        self._feeds = Places(limits.peer_feeds, limits.max_feeds)
+        # As many as blobs, not as feeds: a client asks about all its tasks at once.
+        self._looks = Places(limits.peer_reads, limits.max_reads)
+
+    def holder(self, peer: str, payer: str) -> str:
+        """Return whose places a peer takes: a member's own, or its payer's."""
+        return peer if peer in self._members else payer
+
+    def submitting(self, payer: str) -> None:
+        """Count a submission. Raises Busy."""
+        seconds = self._submissions.take(payer)
+        if seconds:
+            self._counts["submissions-refused"] += 1
+            raise Busy(f"too many submissions; try again in {math.ceil(seconds)} s")
+
+    def admit(self, task: Task) -> None:
+        """Raise Unserved if the task is not one to be served here."""
+        unserved = self._admission.decide(task)
+        if unserved is not None:
+            self._counts["tasks-unserved"] += 1
+            raise unserved
+
+    def watching(self, holder: str) -> AbstractContextManager[None]:
+        """Hold a place among those who watch tasks. Raises Busy."""
+        return self._place(self._watches, holder)
+
+    def reading(self, holder: str) -> AbstractContextManager[None]:
+        """Hold a place among those who read blobs. Raises Busy."""
+        return self._place(self._reads, holder)
+
+    def asking(self, holder: str) -> AbstractContextManager[None]:
+        """Hold a place among those who read the feed. Raises Busy."""
+        return self._place(self._feeds, holder)
+
+    def looking(self, holder: str) -> AbstractContextManager[None]:
+        """Hold a place among those who read what there is of a task. Raises Busy."""
+        return self._place(self._looks, holder)
+
+    def uploading(self, payer: str) -> AbstractContextManager[None]:
+        """Hold a place among those who hand inputs over. Raises Busy."""
+        return self._place(self._uploads, payer)
+
+    @contextmanager
+    def _place(self, places: Places, holder: str) -> Iterator[None]:
+        with places.one(holder, counted=holder not in self._members) as held:
+            if not held:
+                self._counts["requests-refused"] += 1
+                raise Busy("too many requests at a time; try again when one has ended")
+            yield

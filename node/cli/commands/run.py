@@ -1,0 +1,109 @@
+"""`helium run`: the daemon, from its settings to a clean stop."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import structlog
+
+from node.cli import options
+from node.cli.exit_codes import Exit, Failure, usage
+from node.cli.files import FILE
+from node.config import log_setup
+from node.config.setting import Setting
+from node.config.settings import Settings, describe
+
+if TYPE_CHECKING:
+    from node.app import Alter
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add a flag for each setting."""
+    for setting in reversed(describe()):
+        names = [setting.flag, setting.name]
+        if setting.name == "peers":
+            names.insert(0, "--peer")
+        many = isinstance(setting.default, tuple)
+        command = click.option(*names, multiple=many, help=_help(setting))(command)
+    return command
+
+
+def _help(setting: Setting) -> str:
+    default = setting.default if isinstance(setting.default, str) else ", ".join(setting.default)
+    return f"{setting.reason} [env: {setting.variable}; default: {default or 'none'}]"
+
+
+@click.command()
+@click.option("--config", type=FILE, metavar="FILE", help="A TOML file with any of the settings.")
+@_flags
+def run(config: Path | None, **flags: object) -> None:
+    """Run a node until SIGTERM or SIGINT, on which it stops cleanly with exit code 0.
+
+    A setting is taken from its flag, else from the environment, else from the TOML file, else it
+    has its default. HELIUM_KEY_PASSPHRASE unlocks an encrypted key.
+    """
+    serve(options.settings(flags, config))
+
+
+def serve(settings: Settings, alter: "Alter | None" = None) -> None:
+    """Run a node with these settings until it is told to stop.
+
+    `alter` may wrap its executor, which only tests and demonstrations do.
+    """
+    _stop_at_once()
+    key = options.key_of(settings.key)
+    log_setup.configure(settings.log_level, cast("log_setup.Format", settings.log_format))
+    from node import app  # takes seconds, and libp2p wants the logs set up before
+    from node.storage.journal import StoreError
+
+    # A peer that goes away or does not speak a protocol is no error of ours.
+    log_setup.rejoin("libp2p", "debug" if settings.log_level == "debug" else "critical")
+    try:
+        built = app.build(settings, key, alter) if alter else app.build(settings, key)
+    except app.UnusableNetwork as error:
+        raise usage(str(error)) from None
+    except StoreError as error:
+        raise Failure(Exit.FAULT, str(error)) from None
+    try:
+        asyncio.run(_until_stopped(built.run()))
+    except Exception as error:
+        raise _failure(error) from None
+
+
+def _failure(error: Exception) -> Failure:
+    """Return the first fault as one line; one that is not the system's is logged whole."""
+    fault = error
+    while isinstance(fault, ExceptionGroup):
+        fault = fault.exceptions[0]
+    if isinstance(fault, OSError):
+        return Failure(Exit.FAULT, str(fault))
+    structlog.get_logger("run").critical("the node failed", exc_info=fault)
+    return Failure(Exit.FAULT, f"the node failed: {type(fault).__name__}: {fault}")
+
+
+async def _until_stopped(running: Any) -> None:
+    """Run until it ends by itself or a signal cancels it; signals while stopping change nothing."""
+    node = asyncio.ensure_future(running)
+    loop = asyncio.get_running_loop()
+    for number in STOPPING:
+        loop.add_signal_handler(number, node.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await node
+
+
+def _stop_at_once() -> None:
+    """Until the node runs, there is nothing to stop cleanly: a signal just ends the process."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    for number in STOPPING:
+        signal.signal(number, stop)

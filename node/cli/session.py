@@ -1,0 +1,94 @@
+"""Commands that speak with nodes: connected as a client, its failures as exit codes."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from node.cli import options
+from node.cli.exit_codes import Exit, Failure, usage
+from node.client.client import Client, GenerationFailed, NoAgreement, NoNode, TaskRejected
+from node.client.result import AudioMismatch
+from node.config import log_setup
+from node.rpc.client import Misbehaved
+from node.sync.blob_download import Unavailable
+from node.sync.task_tracker import UnknownTask
+from protocol.errors import Rejected
+from protocol.network import Network
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command's network is: its document and the nodes to ask."""
+
+    network: Network
+    peers: Sequence[str]
+    key: Path | None = None
+
+
+def place(
+    network: Path | None,
+    peers: tuple[str, ...],
+    key: Path | None = None,
+    *,
+    needed: bool = True,
+) -> Place:
+    """Return the place that flags and environment name; sets the logs up.
+
+    Without a node to ask it is a usage failure, unless none is `needed`.
+    """
+    settings = options.settings({"network": network, "peers": peers})
+    log_setup.configure("error" if settings.log_level == "info" else settings.log_level, "auto")
+    if needed and not settings.peers:
+        raise nobody_named()
+    return Place(options.chosen_network(settings.network), settings.peers, key)
+
+
+def nobody_named() -> Failure:
+    """Return the failure for a command that needs a node to ask."""
+    return usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
+
+
+def hush() -> None:
+    """Keep libp2p's own log lines from among ours: a peer that is away is no error of libp2p's."""
+    import node.transport.libp2p.transport  # noqa: F401  # sets its loggers up, which has to come first
+
+    if not os.environ.get("HELIUM_DEBUG"):
+        log_setup.rejoin("libp2p", "critical")
+
+
+def talk(where: Place, conversation: Callable[[Client], Awaitable[_T]]) -> _T:
+    """Connect, hold a conversation, and return what came of it; failures get their exit codes."""
+    key = options.key_of(where.key) if where.key else None
+    hush()
+
+    async def connected() -> _T:
+        async with Client.connect(where.network, where.peers, key=key) as client:
+            return await conversation(client)
+
+    with exit_codes():
+        return asyncio.run(connected())
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what a client raises into the documented exit codes."""
+    try:
+        yield
+    except (NoNode, Unavailable, ConnectionError) as error:
+        raise Failure(Exit.NO_NODE, str(error)) from None
+    except Rejected as error:
+        raise Failure(Exit.REJECTED, f"task rejected: {error.detail}") from None
+    except TaskRejected as error:
+        raise Failure(Exit.REJECTED, f"task rejected by the nodes: {error.detail}") from None
+    except (UnknownTask, GenerationFailed) as error:
+        raise Failure(Exit.REJECTED, str(error)) from None
+    except NoAgreement as error:
+        raise Failure(Exit.NO_AGREEMENT, str(error)) from None
+    except (AudioMismatch, Misbehaved) as error:
+        raise Failure(Exit.UNVERIFIED, str(error)) from None

@@ -1,0 +1,428 @@
+"""Messages and ticks in, journal writes and actions out: one node's part in every task.
+
+Synchronous and free of IO but for the store. Two rules: whatever this node signs stands in the
+store before the action that sends it is returned; and whatever the store could not take, memory
+does not keep either (the task is rebuilt from the journal when it is next needed).
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from node.admission.rate_limits import Limits
+from node.clock import Clock
+from node.consensus.commands import Action, Notify, Publish, Run, Stop
+from node.consensus.replay import own, replay
+from node.storage.journal import Store
+from node.transport.interface import Verdict
+from protocol.consensus.agreement import Agreement
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.committee import committees
+from protocol.consensus.conduct import conducts
+from protocol.consensus.effects import (
+    Certified,
+    Changed,
+    Effect,
+    Execute,
+    Halt,
+    Proven,
+    Send,
+    State,
+)
+from protocol.consensus.round import Reception
+from protocol.constants import SALT_BYTES
+from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire import codec, messages
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Abstention, Task, Vote
+from protocol.wire.signing import peer_of
+
+log = structlog.get_logger("coordinator")
+
+RETRY_SECONDS = 1.0  # after a write that failed: long enough for a full disk to be noticed
+_UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
+
+
+class Busy(Exception):
+    """This node has as many open tasks as it takes; nothing is wrong with the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a task stands at this node, as `/helium/1/task` answers it."""
+
+    state: State
+    attempt: int
+    envelopes: list[str]
+    certificates: list[Document]
+
+
+class Coordinator:
+    """All tasks of one node. Used from one thread, but for `judge`."""
+
+    def __init__(
+        self,
+        network: Network,
+        key: Ed25519PrivateKey,
+        store: Store,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        max_open: int = Limits().max_open,
+        counts: Counter[str] | None = None,
+    ) -> None:
+        """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet.
+
+        `counts` is told how many tasks were refused for that.
+        """
+        self.network, self.me = network, peer_of(key)
+        self._key, self._store, self.clock, self._entropy = key, store, clock, entropy
+        self._max_open = max_open
+        self._counts: Counter[str] = Counter() if counts is None else counts
+        self._agreements: dict[str, Agreement] = {}
+        self._bringers: dict[str, str] = {}  # of tasks held in memory, where they are known
+        self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
+        self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
+
+    # What the daemon calls
+
+    def open(self) -> list[Action]:
+        """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
+        actions: list[Action] = []
+        for task in self._store.open_tasks():
+            actions += [Publish(m) for m in own(self.network, self.me, self._store, task)]
+            actions += self._reload(task)[1]
+        return actions
+
+    def examine(self, payload: bytes, bringer: str = "") -> Task:
+        """Return the task that a requester wants to submit, if it would be taken.
+
+        Before its inputs are. Raises Rejected or Busy.
+        """
+        message = codec.read(payload, self.network.id)
+        if not isinstance(message, Task):
+            raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
+        if self._store.state(message.id) is None:
+            self._admit(message, bringer)
+        return message
+
+    def submit(self, payload: bytes, bringer: str = "") -> tuple[Task, list[Action]]:
+        """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy.
+
+        `bringer` is who is charged for it; half of the places for open tasks are one stranger's at
+        most. "" is for what nobody is charged for.
+        """
+        message = self.examine(payload, bringer)
+        taken = self._accept(message, bringer)
+        return message, [Publish(message), *taken] if taken else []
+
+    def receive(self, payload: bytes, bringer: str = "") -> list[Action]:
+        """Take an envelope from a peer, by gossip or feed. Raises Rejected or Busy."""
+        message = codec.read(payload, self.network.id)
+        if isinstance(message, Task):
+            return self._accept(message, bringer)
+        return self._take(message)
+
+    def certified(self, found: Certificate) -> list[Action]:
+        """Take the votes of a certificate of an accepted task that a peer showed.
+
+        Of a member that contradicts itself, only some votes are kept; a certificate may rest on one
+        that was not (correction 6h). Where two outcomes are certified already, more say nothing.
+        """
+        outcomes = self._store.certified_outcomes(found.task.id)
+        if len(outcomes) > 1 or found.votes[0].digest in outcomes:
+            return []
+        agreement, actions = self._known(found.task.id)
+        now = self._now()
+        with self._changing(agreement):
+            actions += self._apply(agreement, agreement.advance(now))
+            for vote in found.votes:
+                if agreement.judge(vote, wanted=True) is not Reception.KNOWN:
+                    actions += self._keep(agreement, vote, now, wanted=True)
+        return actions
+
+    def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
+        """This node's execution of a task gave an outcome; one that no reveal can hold is none."""
+        agreement, actions = self._known(task)
+        if unfit := self._unfit(agreement.task, outcome, trace):
+            log.error("outcome fits no reveal", task=task, reason=unfit)
+            return actions + self.failed(task, Abstention.WORKER_DIED)
+        with self._changing(agreement):
+            self._store.put_outcome(task, outcome, trace, self._now())
+            effects = agreement.executed(outcome, trace, self._now())
+            return actions + self._apply(agreement, effects)
+
+    def _unfit(self, task: Task, outcome: Document, trace: Document) -> str:
+        """Return why no reveal could hold an outcome, "" if one can.
+
+        Asked before it is journalled: later, neither this node nor its next life could go on.
+        """
+        commits = dict.fromkeys(committees(self.network, task)[-1], "0" * 64)
+        body = messages.reveal_body(self.network.id, task.id, 0, outcome, "0" * 64, commits, trace)
+        try:
+            codec.read(sign(body, self._key).encode(), self.network.id)
+        except Rejected as rejected:
+            return str(rejected)
+        return ""
+
+    def failed(self, task: str, reason: Abstention) -> list[Action]:
+        """This node's execution of a task gave no outcome."""
+        agreement, actions = self._known(task)
+        with self._changing(agreement):
+            return actions + self._apply(agreement, agreement.failed(reason, self._now()))
+
+    def tick(self) -> list[Action]:
+        """Do what has become due."""
+        actions: list[Action] = []
+        for task in self._due(self._now()):
+            try:
+                actions += self._advance(task)
+            except sqlite3.Error as error:  # the other tasks go on; this one is tried again soon
+                self._lost[task] = self._now() + RETRY_SECONDS
+                log.error("the store failed", task=task, error=str(error))
+        return actions
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is to be called next, in Unix seconds."""
+        due = (at for a in self._agreements.values() if (at := a.wake_at()) is not None)
+        return min([*due, *self._lost.values()], default=None)
+
+    def _due(self, now: float) -> list[str]:
+        lost = [task for task, at in self._lost.items() if at <= now]
+        times = [(task, a.wake_at()) for task, a in self._agreements.items()]
+        return lost + [task for task, at in times if at is not None and at <= now]
+
+    def _advance(self, task: str) -> list[Action]:
+        if task in self._lost:
+            return self._recover(task)
+        agreement = self._agreements[task]
+        with self._changing(agreement):
+            return self._apply(agreement, agreement.advance(self._now()))
+
+    def _recover(self, task: str) -> list[Action]:
+        """Rebuild a task whose last step could not be written, unless the step was its first."""
+        written = self._store.state(task) is not None
+        actions = self._reload(task)[1] if written and task not in self._agreements else []
+        if not written:  # it may come again, and is to be judged as if it never had
+            self._expiries.pop(task, None)
+            self._bringers.pop(task, None)
+        del self._lost[task]
+        return actions
+
+    def view(self, task: str) -> View | None:
+        """Return how a task stands here; None for one never accepted."""
+        standing = self._store.state(task)
+        if standing is None:
+            return None
+        envelopes = [entry.envelope for entry in self._store.entries(task)]
+        return View(*standing, envelopes, self._store.certificates(task))
+
+    def committee(self, task: Task) -> tuple[str, ...]:
+        """Return the first attempt's committee."""
+        return committees(self.network, task)[0]
+
+    def judge(self, payload: bytes, *, tasks: bool) -> Verdict:
+        """Say whether a gossip message is worth forwarding (specification 7).
+
+        `tasks`: it came on the topic for tasks. Callable from any thread: reads, never writes.
+        """
+        try:
+            message = codec.read(payload, self.network.id)
+            if isinstance(message, Task) is not tasks:
+                return Verdict.REJECT
+            return self._judge_task(message) if isinstance(message, Task) else self._judge(message)
+        except Rejected as rejected:
+            return Verdict.IGNORE if rejected.reason in _UNTIMELY else Verdict.REJECT
+
+    # Judging
+
+    def _judge_task(self, task: Task) -> Verdict:
+        if task.id in self._expiries:
+            return Verdict.IGNORE
+        self.network.admit(task)
+        self.network.check_timely(task, self._now())
+        if self._full():
+            self._counts["tasks-refused"] += 1
+            return Verdict.IGNORE
+        return Verdict.ACCEPT
+
+    def _judge(self, vote: Vote) -> Verdict:
+        agreement = self._agreements.get(vote.task)
+        if agreement is None:  # early, or long past: the feed will bring it if it matters
+            return Verdict.IGNORE
+        known = agreement.judge(vote) is Reception.KNOWN
+        return Verdict.IGNORE if known else Verdict.ACCEPT
+
+    def _full(self) -> bool:
+        held = list(self._agreements.values())  # a copy: `judge` counts on another thread
+        running = sum(not agreement.state.terminal for agreement in held)
+        return running + len(self._lost) >= self._max_open  # what is lost comes back
+
+    # Taking
+
+    def _accept(self, task: Task, bringer: str) -> list[Action]:
+        if self._store.state(task.id) is not None:
+            return []
+        self._admit(task, bringer)
+        now = self._now()
+        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
+        self._remember(agreement)
+        if bringer:
+            self._bringers[task.id] = bringer
+        with self._changing(agreement):
+            self._store.append(task, now)
+            actions = self._apply(agreement, agreement.start(now))
+        log.info("task accepted", task=task.id, model=task.model)
+        return actions
+
+    def _admit(self, task: Task, bringer: str) -> None:
+        self.network.admit(task)
+        self.network.check_timely(task, self._now())
+        if self._full():
+            raise self._refused(f"{self._max_open} tasks are open here")
+        if self._overdone(bringer):
+            raise self._refused(f"half of {self._max_open} places for open tasks are taken by one")
+
+    def _refused(self, why: str) -> Busy:
+        self._counts["tasks-refused"] += 1
+        return Busy(why)
+
+    def _overdone(self, bringer: str) -> bool:
+        """Return whether a stranger has its half of the places, so that one cannot take them all.
+
+        Members pass on what many have asked for, and a network may have no other way to hear of it.
+        """
+        if not bringer or bringer in self.network.roster:
+            return False
+        brought = [task for task, who in self._bringers.items() if who == bringer]
+        return sum(self._open(task) for task in brought) >= max(1, self._max_open // 2)
+
+    def _open(self, task: str) -> bool:
+        agreement = self._agreements.get(task)
+        return task in self._lost or (agreement is not None and not agreement.state.terminal)
+
+    def _take(self, vote: Vote) -> list[Action]:
+        if vote.task not in self._agreements and self._store.holds(vote):
+            return []  # nothing new, of a task that need not be rebuilt for it
+        agreement, actions = self._known(vote.task)
+        if agreement.judge(vote) is Reception.KNOWN:
+            return actions
+        now = self._now()
+        with self._changing(agreement):
+            actions += self._apply(agreement, agreement.advance(now))
+            return actions + self._keep(agreement, vote, now)
+
+    def _keep(  # in a step of the journal
+        self, agreement: Agreement, vote: Vote, now: float, *, wanted: bool = False
+    ) -> list[Action]:
+        self._store.append(vote, now)
+        return self._apply(agreement, agreement.receive(vote, now, wanted=wanted))
+
+    def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
+        """Write down what a machine asked for, inside the running transaction."""
+        actions: list[Action] = []
+        for effect in effects:
+            match effect:
+                case Send(body):
+                    actions += self._sign(agreement, body)
+                case Execute():
+                    bringer = self._bringers.get(agreement.task.id, "")
+                    actions.append(Run(agreement.task, agreement.ends_at, bringer))
+                case Halt():
+                    actions.append(Stop(agreement.task.id))
+                case _:
+                    actions += self._record(agreement, effect)
+        return actions
+
+    def _record(self, agreement: Agreement, effect: Effect) -> list[Action]:
+        task = agreement.task.id
+        match effect:
+            case Changed():
+                self._store.put_state(task, agreement.state, agreement.attempt)
+                log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
+            case Certified(found):
+                self._store.put_certificate(found)
+                conflict = len(agreement.certificates) > 1
+                say = log.warning if conflict else log.info
+                event = "conflict" if conflict else "certificate"
+                say(event, task=task, signers=found.signers)
+            case Proven(evidence):
+                self._store.put_evidence(evidence)
+                log.warning("equivocation", task=task, peer=evidence.signer)
+        return [Notify(task)]
+
+    def _sign(self, agreement: Agreement, body: Document) -> list[Action]:
+        now = self._now()
+        message = codec.read(sign(body, self._key).encode(), self.network.id)
+        assert not isinstance(message, Task)  # noqa: S101  # no machine sends tasks
+        self._store.append(message, now)
+        return [Publish(message), *self._apply(agreement, agreement.receive(message, now))]
+
+    # Remembering
+
+    def _known(self, task: str) -> tuple[Agreement, list[Action]]:
+        """Return a task's machine, and what was left to do if it had to be rebuilt for that."""
+        found = self._agreements.get(task)
+        if found is not None:
+            return found, []
+        if self._store.state(task) is None:
+            raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
+        return self._reload(task)
+
+    def _reload(self, task: str) -> tuple[Agreement, list[Action]]:
+        agreement, unsent = replay(self.network, self.me, self._store, task, self._salts(task))
+        with self._changing(agreement):
+            actions = self._apply(agreement, unsent)
+            actions += self._apply(agreement, agreement.resume(self._now()))
+        self._remember(agreement)
+        return agreement, actions
+
+    @contextmanager
+    def _changing(self, agreement: Agreement) -> Iterator[None]:
+        """One journal step. If it fails, memory forgets the task: the journal is the truth."""
+        try:
+            with self._store.transaction():
+                yield
+                if agreement.state.terminal:
+                    self._store.put_conduct(agreement.task.id, conducts(agreement))
+        except BaseException:
+            self._agreements.pop(agreement.task.id, None)
+            self._lost[agreement.task.id] = self._now() + RETRY_SECONDS
+            raise
+
+    def _salts(self, task: str) -> Callable[[int], str]:
+        """Give an attempt's salt: drawn and journalled at first, read from then on."""
+
+        def salt(attempt: int) -> str:
+            kept = self._store.salt(task, attempt)
+            if kept is not None:
+                return kept
+            fresh = self._entropy(SALT_BYTES).hex()
+            self._store.put_salt(task, attempt, fresh)
+            return fresh
+
+        return salt
+
+    def _remember(self, agreement: Agreement) -> None:
+        """Hold a task in memory, and drop the oldest that are over: the store still has them."""
+        self._agreements[agreement.task.id] = agreement
+        self._expiries[agreement.task.id] = agreement.task.expires_at
+        now = self._now()
+        for task, expiry in list(self._expiries.items()):
+            if expiry < now and task not in self._agreements:
+                del self._expiries[task]
+        over = [a for a in self._agreements.values() if a.state.terminal and a.wake_at() is None]
+        passed = [a for a in over if a.task.expires_at < now]
+        for old in passed or over[: max(0, len(over) - self._max_open)]:
+            if old is not agreement:
+                del self._agreements[old.task.id]
+                self._bringers.pop(old.task.id, None)
+
+    def _now(self) -> float:
+        return self.clock.now()

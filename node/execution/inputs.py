@@ -1,0 +1,101 @@
+"""The files that a task's args name: taken from its requester, or fetched from any peer by hash."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+
+from executor.errors import Abstained
+from node.rpc.client import PIECE
+from node.storage.blob_writer import Draft
+from node.storage.blobs import Blobs
+from node.sync.blob_download import PATIENCE, Fetcher, Unavailable, drawn
+from node.transport.interface import Stream, Transport
+from protocol.manifest import Blob
+from protocol.network import Network
+from protocol.wire.messages import Input, Task
+
+log = structlog.get_logger("inputs")
+
+TRIES = 10  # of asking every connected peer, for an input that is still on its way to them
+PAUSE = 2.0  # seconds between them
+SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, and has the rest
+
+
+async def receive(task: Task, stream: Stream, blobs: Blobs) -> list[Draft]:
+    """Take a task's inputs, in their order, from the stream of its submission.
+
+    Nothing is kept of them until `Blobs.keeping` does. Raises BlobRefusedError if they are not
+    what the task names, NoRoomError, and StreamClosed.
+    """
+    drafts: list[Draft] = []
+    try:
+        for named in task.inputs:
+            pieces, size = _pieces(stream, named.size), named.size
+            drafts.append(await blobs.receive(pieces, size=size, limit=size, sha256=named.sha256))
+    except BaseException:
+        for draft in drafts:
+            draft.drop()
+        raise
+    return drafts
+
+
+class Inputs:
+    """One input is fetched at a time, which bounds the memory that this takes."""
+
+    def __init__(self, transport: Transport, blobs: Blobs, network: Network) -> None:
+        """`network`: its members are asked first; anybody else may be anybody."""
+        self._transport, self._blobs, self._network = transport, blobs, network
+        self._fetcher = Fetcher(transport)
+        self._turn = asyncio.Lock()
+
+    async def obtain(self, task: Task) -> tuple[Path, ...]:
+        """Return the files of a task's inputs, fetching what is missing.
+
+        Raises Abstained("input-missing") when no peer has them, when they do not come within
+        `SHARE` of an attempt, and when they cannot be kept.
+        """
+        seconds = SHARE * self._network.attempt_seconds(task)
+        try:
+            async with asyncio.timeout(seconds):
+                return tuple([await self._obtain(named) for named in task.inputs])
+        except TimeoutError:
+            detail = f"its inputs were not to be had within {seconds:g} s"
+            raise Abstained("input-missing", detail) from None
+
+    async def _obtain(self, named: Input) -> Path:
+        for attempt in range(TRIES):
+            if self._blobs.renew(named.sha256):
+                return self._blobs.path(named.sha256)
+            if attempt:
+                await asyncio.sleep(PAUSE)
+            async with self._turn:
+                if await self._fetch(named, min(2**attempt, PATIENCE)):
+                    return self._blobs.path(named.sha256)
+        raise Abstained("input-missing", f"no peer has the input {named.sha256}")
+
+    async def _fetch(self, named: Input, patience: int) -> bool:
+        """Ask the connected peers, each once, until one has served it; return whether one has."""
+        sha256, size = named.sha256, named.size
+        peers = drawn(self._transport.peers(), self._transport.peer, sha256)
+        chunks = self._fetcher.chunks(
+            Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
+        )
+        try:
+            await self._blobs.keep(chunks, size=size, limit=size, sha256=sha256)
+        except Unavailable as unavailable:
+            log.info("input not to be had", sha256=sha256, detail=str(unavailable))
+            return False
+        except (OSError, sqlite3.Error) as error:  # a full disk or folder: as full for another copy
+            log.error("input not kept", sha256=sha256, error=str(error))
+            raise Abstained("input-missing", f"the input {sha256} cannot be kept") from None
+        return True
+
+
+async def _pieces(stream: Stream, size: int) -> AsyncIterator[bytes]:
+    while size:
+        piece = await stream.read_exactly(min(PIECE, size))
+        size -= len(piece)
+        yield piece

@@ -1,0 +1,72 @@
+"""The real executor, spoken to from asyncio: a worker process behind one thread."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from executor.determinism.compute_class import mismatch
+from executor.job import Execution, Job
+from executor.worker.supervisor import START_SECONDS, Pool
+from node.execution.queue import Readiness
+from protocol.wire.encoding import Document
+
+_T = TypeVar("_T")
+
+
+class Worker:
+    """Executes for one compute class, if this machine's runtime is that class's."""
+
+    def __init__(self, pool: Pool, runtime: Document) -> None:
+        """`runtime` is the class's content in the network document (specification 3)."""
+        self._pool, self._runtime = pool, runtime
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="executor")
+
+    async def start(self) -> Readiness:
+        """Start the worker process and test it; not ready if its bits are not the class's."""
+        ready = await self._in_thread(lambda: self._pool.start(START_SECONDS))
+        if not ready.ok:
+            return Readiness(False, (f"self-test: {ready.reason}",))
+        differences = mismatch(ready.runtime, self._runtime)
+        return Readiness(not differences, tuple(f"runtime: {line}" for line in differences))
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        """Run a job in the worker; cancelling kills the worker. Raises Abstained."""
+        loop = asyncio.get_running_loop()
+
+        def report(fraction: float) -> None:
+            loop.call_soon_threadsafe(progress, fraction)
+
+        running = asyncio.ensure_future(
+            self._in_thread(lambda: self._pool.run(job, timeout=seconds, progress=report))
+        )
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._pool.cancel(job.task)
+            await asyncio.wait([running])
+            running.exception()
+            raise
+
+    async def close(self) -> None:
+        """Kill the worker process."""
+        await asyncio.to_thread(self._pool.close)
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+class NoWorker:
+    """The executor of a node in no roster: it relays, verifies and serves, and never votes."""
+
+    async def start(self) -> Readiness:
+        """Be ready: there is nothing that could not be done."""
+        return Readiness(True)
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        """Never called: a node in no roster is in no committee."""
+        raise AssertionError(f"a node that does not vote was asked to execute {job.task}")
+
+    async def close(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,5 @@
+"""Requests between peers: framing, the client side, the server side and uploads.
+
+It may import `node.consensus`, `node.transport.interface`, `node.storage` and below.
+Public names: `framing`, `client`, `server`.
+"""

@@ -1,0 +1,50 @@
+"""Frames over a stream: uvarint length ‖ bytes (specification section 7)."""
+
+from node.transport.interface import Stream
+
+LENGTH_BYTES = 5  # 7 bits each: enough for every length below 32 GiB, and no more is ever read
+
+
+class FrameError(ValueError):
+    """The other side broke the framing: an over-long, non-minimal or too large length."""
+
+
+async def read_frame(stream: Stream, limit: int) -> bytes:
+    """Return one frame's payload of at most `limit` bytes.
+
+    No byte of the payload is read before its length has been checked. Raises `FrameError` for a bad
+    length and `StreamClosed` when the stream ends within the frame.
+    """
+    size = await _read_length(stream)
+    if size > limit:
+        raise FrameError(f"a frame of {size} bytes is over the limit of {limit}")
+    return await stream.read_exactly(size) if size else b""
+
+
+async def write_frame(stream: Stream, payload: bytes) -> None:
+    """Write one frame; raises `StreamClosed`."""
+    await stream.write(encode_length(len(payload)) + payload)
+
+
+def encode_length(size: int) -> bytes:
+    """Return `size` as an unsigned varint in its shortest form: 7 bits a byte, the lowest first."""
+    encoded = bytearray()
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    encoded.append(size)
+    if len(encoded) > LENGTH_BYTES:
+        raise ValueError("a frame's length must fit five bytes")
+    return bytes(encoded)
+
+
+async def _read_length(stream: Stream) -> int:
+    size = 0
+    for position in range(LENGTH_BYTES):
+        byte = (await stream.read_exactly(1))[0]
+        size |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            if byte == 0 and position > 0:
+                raise FrameError("a frame's length is not in its shortest form")
+            return size
+    raise FrameError("a frame's length is over five bytes")

@@ -1,0 +1,60 @@
+"""What a node's database tells its owner: evidence, and how every peer has voted.
+
+The node's own `Store` tells it too; `read_archive` opens the database to read it alone, whether or
+not the node runs.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from node.storage.database import told
+from node.storage.migration import SCHEMA_VERSION, StoreError, version_of
+from protocol.consensus.conduct import Conduct, Standing
+from protocol.wire.encoding import Document
+
+DATABASE = "node.sqlite"  # in a node's data folder
+WAIT = 5.0  # seconds for the node to end a step
+
+
+class Archive:
+    """A database of today's schema, open at least for reading."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def evidence(self) -> list[Document]:
+        """Return all evidence."""
+        rows = self._db.execute("SELECT document FROM evidence ORDER BY id")
+        return [json.loads(text) for (text,) in rows]
+
+    def standings(self) -> dict[str, Standing]:
+        """Return the standing of every peer that was in the committee of a task that ended."""
+        counted: dict[str, dict[Conduct, int]] = {}
+        rows = self._db.execute("SELECT peer, conduct, count(*) FROM conduct GROUP BY 1, 2")
+        for peer, conduct, count in rows:
+            counted.setdefault(peer, {})[Conduct(conduct)] = count
+        return {peer: Standing(counts) for peer, counts in counted.items()}
+
+
+@contextmanager
+def read_archive(path: Path, network: str) -> Iterator[Archive]:
+    """Open the database at `path` for reading. Raises StoreError, saying what to do."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=WAIT)) as connection:
+            _check(connection, network)
+            yield Archive(connection)
+    except (sqlite3.Error, StoreError) as error:
+        raise StoreError(f"the database {path} cannot be read: {told(error)}") from None
+
+
+def _check(db: sqlite3.Connection, network: str) -> None:
+    if version_of(db) < SCHEMA_VERSION:
+        raise StoreError("an older version wrote it; start the node once to bring it up to date")
+    (kept,) = db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()
+    if kept != network:
+        raise StoreError(f"it belongs to network {kept}, not {network}: name another data folder")

@@ -1,0 +1,159 @@
+"""Blobs from peers that nobody trusts: every chunk is checked before the next is asked for."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
+
+import structlog
+
+from node.admission.rate_limits import remember
+from node.rpc.client import Misbehaved, Refused, asking, read_answer
+from node.transport.interface import Transport
+from protocol.manifest import Blob
+from protocol.wire.encoding import Document
+
+log = structlog.get_logger("fetching")
+
+CHUNK = 262_144  # bytes; specification 8
+ANSWER_SECONDS = 5.0  # that a peer has to open a stream, answer and send, before it must keep pace
+PACE = 1_000_000  # bytes a second: the longest input, 32 MiB, in a third of an attempt's 120 s
+PATIENCE = 8  # times slower may be who was too slow, at last: 1 Mbit/s, an upload's slowest line
+
+
+class Unavailable(Exception):
+    """No connected peer served the right bytes; the text says what each did."""
+
+
+def drawn(peers: Iterable[str], me: str, sha256: str) -> list[str]:
+    """Return peers in an order of this asker and this blob, so that nobody always comes first."""
+    return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
+
+
+class _Wrong(Misbehaved):
+    """What came is not the blob that was asked for, or whoever described the blob lied."""
+
+    proven = False
+
+
+class Fetcher:
+    """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on.
+
+    That somebody lied is certain once another's bytes have the hash, and costs points only then:
+    a requester may name a wrong size, and a certificate may hold chunk hashes that are none.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._failed: dict[str, None] = {}  # peers, the one that failed longest ago first
+
+    async def fetch(
+        self,
+        blob: Blob,
+        peers: Sequence[str],
+        first: Container[str] = (),
+        patience: tuple[int, int] = (1, PATIENCE),
+    ) -> bytes:
+        """Return the blob's bytes, checked, from `peers`, those in `first` before the others.
+
+        A peer that serves wrong bytes, falls behind `PACE` or goes away is left. The next goes on
+        where the last good chunk ended, or starts anew where there are no chunk hashes to tell.
+        Those who were too slow are asked again, with twice the time: `patience` says how many
+        times `ANSWER_SECONDS` and how many times slower than `PACE`, at first and at most. At most
+        goes on for as long as it brings chunks: who cannot wait for ever sets a limit of its own.
+        Raises Unavailable.
+        """
+        progress, (scale, most) = _Progress(blob), patience
+        asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
+        lied = list[str]()
+        while asked and (scale <= most or progress.done > before):
+            before, slow = progress.done, list[str]()
+            for peer in asked:
+                try:
+                    await self._from_peer(peer, progress, min(scale, most))
+                except TimeoutError:
+                    slow.append(peer)
+                    remember(self._failed, peer, None)
+                    progress.failed(peer, "too slow")
+                except Misbehaved as error:
+                    progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
+                    remember(self._failed, peer, None)
+                    lied += [peer] if isinstance(error, _Wrong) else []
+                except (Refused, ConnectionError) as error:
+                    progress.failed(peer, str(error))
+                else:
+                    self._failed.pop(peer, None)
+                    for liar in lied:
+                        self._transport.punish(liar)
+                    return bytes(progress.payload)
+            asked, scale = slow, 2 * scale
+        raise Unavailable(progress.told() or "no peer is connected")
+
+    async def chunks(
+        self,
+        blob: Blob,
+        peers: Sequence[str],
+        first: Container[str] = (),
+        patience: tuple[int, int] = (1, PATIENCE),
+    ) -> AsyncIterator[bytes]:
+        """Give what `fetch` returns in chunks, so that its taker holds up the event loop briefly.
+
+        Nobody is asked before the first is asked for. Raises Unavailable.
+        """
+        payload = await self.fetch(blob, peers, first, patience)
+        for start in range(0, len(payload), CHUNK):
+            yield payload[start : start + CHUNK]
+            await asyncio.sleep(0)
+
+    async def _from_peer(self, peer: str, progress: "_Progress", patience: int) -> None:
+        """Go on with one peer, to the end. Raises TimeoutError as soon as it has fallen behind."""
+        size, before, began = progress.blob.size, progress.done, asyncio.get_running_loop().time()
+        request: Document = {"sha256": progress.blob.sha256, "offset": before}
+
+        def due(given: int) -> float:
+            return began + patience * (ANSWER_SECONDS + given / PACE)
+
+        async with asyncio.timeout_at(due(0)) as limit:
+            async with asking(self._transport, peer, "blob", request) as stream:
+                said = (await read_answer(stream, "blob"))["size"]
+                if said != size:
+                    raise _Wrong(f"the blob has {size} bytes, not {said}")
+                while progress.done < size:
+                    more = min(CHUNK, size - progress.done)
+                    limit.reschedule(due(progress.done - before + more))
+                    progress.add(await stream.read_exactly(more))
+
+
+class _Progress:
+    """How much of a blob is there, all of it right as far as can be told, and who failed how."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob, self.payload, self._whole = blob, bytearray(), hashlib.sha256()
+        self._failures: dict[str, str] = {}
+
+    @property
+    def done(self) -> int:
+        """How many bytes are there."""
+        return len(self.payload)
+
+    def add(self, chunk: bytes) -> None:
+        """Take a chunk, or raise Misbehaved if it is not the blob's."""
+        chunks, place = self.blob.chunks, self.done // CHUNK
+        if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
+            raise _Wrong(f"the chunk at {self.done} does not have its hash")
+        self._whole.update(chunk)
+        self.payload += chunk
+        if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
+            raise _Wrong("the bytes do not have the hash")
+
+    def failed(self, peer: str, why: str) -> None:
+        """Note that a peer was left. Raises Unavailable where the hashes contradict each other."""
+        log.warning("blob not served", peer=peer, sha256=self.blob.sha256, error=why)
+        self._failures[peer] = why
+        if not self.blob.chunks:  # nothing says which of the bytes are right
+            self.payload, self._whole = bytearray(), hashlib.sha256()
+        elif self.done == self.blob.size:
+            raise Unavailable(self.told())
+
+    def told(self) -> str:
+        """Return what each peer did that failed."""
+        return "; ".join(f"{peer}: {why}" for peer, why in self._failures.items())

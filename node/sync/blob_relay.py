@@ -1,0 +1,73 @@
+"""Certified outputs that this node did not generate itself, fetched when they are asked for.
+
+So that any node can serve any agreed sound. Only the certificate's signers are asked, who have the
+bytes of their own making: nodes never ask each other in a circle.
+"""
+
+import asyncio
+
+import structlog
+
+from node.admission.rate_limits import remember
+from node.storage.blobs import Blobs
+from node.storage.journal import Store
+from node.sync.blob_download import Fetcher, Unavailable, drawn
+from node.transport.interface import Transport
+from protocol.manifest import Blob
+
+log = structlog.get_logger("relay")
+
+SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s: so long may slow signers hold up other outputs
+HOPELESS_SECONDS = 60.0  # that what its signers did not give is not asked of them again
+
+
+class Relay:
+    """Fetches one output at a time, which bounds the memory that this takes."""
+
+    def __init__(
+        self, me: str, transport: Transport, store: Store, blobs: Blobs, most: int
+    ) -> None:
+        """`most`: bytes of an output that is fetched; the network allows no more."""
+        self._me, self._transport, self._store, self._blobs = me, transport, store, blobs
+        self._most = most
+        self._fetcher = Fetcher(transport)
+        self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
+        self._turn = asyncio.Lock()
+
+    async def ensure(self, sha256: str) -> bool:
+        """Return whether the blob is here, after fetching it if a certificate names it.
+
+        What could not be had is looked for again after a minute, or once another of its signers
+        is connected.
+        """
+        if self._blobs.has(sha256):
+            return True
+        known = self._store.output(sha256)
+        if known is None or self._me in known.signers or known.blob.size > self._most:
+            return False
+        signers = frozenset(known.signers)
+        if self._hopeless(sha256, signers):
+            return False
+        async with self._turn:
+            if self._blobs.has(sha256):
+                return True
+            return not self._hopeless(sha256, signers) and await self._fetch(known.blob, signers)
+
+    def _hopeless(self, sha256: str, signers: frozenset[str]) -> bool:
+        until, asked = self._failed.get(sha256, (0.0, frozenset[str]()))
+        connected = signers & self._transport.peers()
+        lately = asyncio.get_running_loop().time() < until
+        return not connected or (lately and connected <= asked)
+
+    async def _fetch(self, blob: Blob, signers: frozenset[str]) -> bool:
+        peers, size = signers & self._transport.peers(), blob.size
+        chunks = self._fetcher.chunks(blob, drawn(peers, self._me, blob.sha256))
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._blobs.keep(chunks, size=size, limit=self._most, sha256=blob.sha256)
+        except (Unavailable, OSError) as error:  # TimeoutError, a full disk or folder
+            log.info("output not to be had", sha256=blob.sha256, detail=str(error))
+            until = asyncio.get_running_loop().time() + HOPELESS_SECONDS
+            remember(self._failed, blob.sha256, (until, peers))
+            return False
+        return True

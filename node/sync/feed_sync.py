@@ -1,0 +1,193 @@
+"""Reading other nodes' feeds, so that what gossip lost arrives all the same (specification 7)."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from node.consensus.commands import Action
+from node.consensus.coordinator import Busy, Coordinator
+from node.rpc.client import Misbehaved, Refused, ask
+from node.storage.journal import Store
+from node.sync.task_tracker import Tracking
+from node.transport.interface import Transport
+from node.version import AGENT
+from protocol.consensus.certificate import Certificate
+from protocol.errors import Rejected, Rejection
+from protocol.wire.encoding import Document, canonical
+
+log = structlog.get_logger("feeds")
+
+BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
+BARREN = 8  # batches in a row with nothing new, after which a feed, endless perhaps, has to wait
+PACE = 0.1  # seconds after each question about a task: its answer may be 1 MiB of signatures
+PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
+
+# What an honest node may have accepted though we do not, now or any more.
+_HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
+# What a node of a later version may accept.
+_NEWER = (Rejection.INVALID_FIELD, Rejection.UNSUPPORTED_KIND, Rejection.OVER_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One answer to a feed request: what stands in a feed up to a cursor."""
+
+    feed: str
+    cursor: int
+    envelopes: tuple[bytes, ...]
+
+
+class Feeds:
+    """Follows the feeds of all connected peers of this network."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        coordinator: Coordinator,
+        store: Store,
+        seconds: float,
+        act: Callable[[list[Action]], None],
+        bringer: Callable[[str], str],
+    ) -> None:
+        """Each feed is read on connecting and every `seconds`; `act` takes what follows from it.
+
+        `bringer` says who is charged for the tasks in a peer's feed.
+        """
+        self._transport, self._coordinator, self._store = transport, coordinator, store
+        self._seconds, self._act, self._bringer = seconds, act, bringer
+        self._followers: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, peer: str) -> None:
+        """Read a peer's feed from now on; called when it connects."""
+        if peer not in self._followers:
+            self._followers[peer] = asyncio.create_task(self._follow(peer))
+
+    def leave(self, peer: str) -> None:
+        """Stop reading; called when the peer disconnects."""
+        follower = self._followers.pop(peer, None)
+        if follower is not None:
+            follower.cancel()
+
+    def close(self) -> None:
+        """Stop reading all feeds."""
+        for peer in list(self._followers):
+            self.leave(peer)
+
+    async def _follow(self, peer: str) -> None:
+        greeted = False
+        while True:
+            pause = self._seconds
+            try:
+                greeted = greeted or await self._same_network(peer)
+                if not greeted:
+                    return
+                await self.read_on(peer)
+            except (Refused, Misbehaved, ConnectionError) as error:
+                log.debug("feed not read", peer=peer, error=str(error))
+                pause *= PATIENCE
+            except sqlite3.Error as error:
+                log.error("the store failed", error=str(error))
+            except Exception:
+                log.exception("a fault of ours in reading a feed", peer=peer)
+            await asyncio.sleep(pause)
+
+    async def read_on(self, peer: str) -> None:
+        """Read until the end, or until it has brought nothing new for a while."""
+        barren = 0
+        while barren < BARREN:
+            tip = self._store.tip()
+            if not await self.read(peer):
+                return
+            barren = 0 if self._store.tip() > tip else barren + 1
+
+    async def _same_network(self, peer: str) -> bool:
+        network = self._coordinator.network.id
+        greeting = await ask(self._transport, peer, "hello", {"network": network, "agent": AGENT})
+        if greeting["network"] == network:
+            return True
+        log.warning("peer of another network", peer=peer, network=greeting["network"])
+        return False
+
+    async def read(self, peer: str) -> bool:
+        """Read one batch of a peer's feed; return whether there may be more.
+
+        Raises Misbehaved for a feed with what no honest node accepts, or that does not move on.
+        """
+        feed, cursor = self._store.cursor(peer)
+        batch = await self._fetch(peer, feed, cursor)
+        if batch.feed == feed and batch.cursor < cursor:
+            raise self._lie(peer, "the feed went backwards")
+        if not batch.envelopes:
+            return False
+        if batch.feed == feed and batch.cursor == cursor:
+            raise self._lie(peer, "the feed gives envelopes without moving on")
+        if len(batch.envelopes) > BATCH:
+            raise self._lie(peer, "the feed gives more than was asked for")
+        for envelope in batch.envelopes:
+            if not self._take(peer, envelope):
+                return False
+            await self._breathe()
+        for task in dict.fromkeys(_revealed(envelope) for envelope in batch.envelopes):
+            if self._store.doubtful(task):
+                await self._ask_about(peer, task)
+        self._store.put_cursor(peer, batch.feed, batch.cursor)
+        return True
+
+    def _lie(self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED) -> Misbehaved:
+        """Take a point from a peer whose feed no honest node could have; return what to raise."""
+        if reason not in _NEWER:
+            self._transport.punish(peer)
+        return Misbehaved(detail, reason)
+
+    async def _ask_about(self, peer: str, task: str) -> None:
+        """Take what certificates a peer shows of a task of which votes may be missing here.
+
+        A member contradicted itself in it, so not all its votes are kept, and what the peer has
+        accepted just now may have completed a certificate with one of them (correction 6h).
+        """
+        for found in await self._shown(peer, task):
+            self._act(self._coordinator.certified(found))
+        await self._breathe(PACE)
+
+    async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
+        """Raises ConnectionError if the peer does not answer."""
+        coordinator = self._coordinator
+        tracking = Tracking(coordinator.network, self._transport, coordinator.clock, task, None)
+        if await tracking.look(peer) is None:
+            raise ConnectionError(f"no answer about the task {task}, which its feed has votes for")
+        return tracking.certificates
+
+    async def _breathe(self, seconds: float = 0.0) -> None:
+        """Let others go on: taking an envelope is a signature check and a write to disk."""
+        await asyncio.sleep(seconds)
+
+    async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
+        request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
+        found = await ask(self._transport, peer, "feed", request)
+        envelopes = tuple(canonical(e) for e in found["envelopes"])
+        return Batch(found["feed"], found["cursor"], envelopes)
+
+    def _take(self, peer: str, envelope: bytes) -> bool:
+        """Take one envelope; return False if it must be asked for again later."""
+        try:
+            self._act(self._coordinator.receive(envelope, self._bringer(peer)))
+        except Busy:
+            return False
+        except Rejected as rejected:
+            if rejected.reason is Rejection.CREATED_AHEAD:  # our clocks differ: later it will do
+                return False
+            if rejected.reason not in _HARMLESS:
+                detail = f"the feed holds what is not acceptable: {rejected}"
+                raise self._lie(peer, detail, rejected.reason) from None
+            log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
+        return True
+
+
+def _revealed(envelope: bytes) -> str:
+    """Return the task of a reveal; "" for anything else."""
+    body = json.loads(envelope)["body"]
+    return str(body["task"]) if body["type"] == "reveal" else ""

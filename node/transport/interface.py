@@ -1,0 +1,132 @@
+"""The port between a node and its network: gossip, streams and who is connected.
+
+Two implementations: `node.transport.libp2p.transport` (specification section 7) and its twin for
+tests, `tests.support.memory_transport.network`. Everything is used from one asyncio loop unless it
+says otherwise. A peer is its libp2p peer id in base58 ("12D3KooW…"), an address a multiaddr that
+ends in "/p2p/<peer>".
+"""
+
+import hashlib
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
+
+
+def message_id(topic: str, payload: bytes) -> bytes:
+    """Return a gossiped message's id, 20 bytes (specification section 7)."""
+    return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
+
+
+def brings_work(topic: str) -> bool:
+    """Return whether messages on a topic are tasks, which cost more than reading them."""
+    return topic.endswith("/tasks")
+
+
+class Verdict(Enum):
+    """What becomes of a gossiped message.
+
+    Only `ACCEPT` delivers and forwards; `REJECT` also costs the peer that forwarded it.
+    """
+
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    REJECT = "reject"
+
+
+class StreamClosed(ConnectionError):
+    """The stream gave nothing more: end of data, a reset from either side, or a timeout."""
+
+
+class Stream(Protocol):
+    """One ordered two-way pipe of bytes to a peer, used by one reader and one writer at a time."""
+
+    @property
+    def peer(self) -> str:
+        """The other side's peer id."""
+
+    @property
+    def payer(self) -> str:
+        """Who is charged for the stream: the peer, or its address, as keys are free to make."""
+
+    async def read_exactly(self, n: int) -> bytes:
+        """Return exactly `n` bytes, or raise `StreamClosed`; what came of a short read is lost."""
+
+    async def write(self, payload: bytes) -> None:
+        """Hand over all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
+
+    async def close_write(self) -> None:
+        """Say that nothing more will be written; reading goes on. Raise `StreamClosed`."""
+
+    async def close(self) -> None:
+        """Close both directions; what was written is still delivered. Never raises."""
+
+    async def reset(self) -> None:
+        """Abort both directions; the other side gets `StreamClosed`. Never raises."""
+
+    async def gone(self) -> None:
+        """Wait until the other side has reset the stream, or is away. Never raises.
+
+        A side that only writes no more is there: it may be reading.
+        """
+
+
+class Listener(Protocol):
+    """What a node gives its transport; all but `judge` is called on the asyncio loop."""
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        """Judge what a peer forwarded. Synchronous, thread-safe, quick, and never raises."""
+
+    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+        """Take an accepted message, forwarded by `peer`; never called for own publications."""
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        """Serve one inbound stream. On return it is closed, on an exception it is reset."""
+
+    def connected(self, peer: str) -> None:
+        """Learn that the first connection with `peer` is up."""
+
+    def disconnected(self, peer: str) -> None:
+        """Learn that the last connection with `peer` is gone."""
+
+
+class Transport(Protocol):
+    """A peer's presence in the network, from `start` to `stop`."""
+
+    @property
+    def peer(self) -> str:
+        """The own peer id."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Own multiaddrs, each with "/p2p/<peer>"; known after `start`."""
+
+    async def start(
+        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+    ) -> None:
+        """Listen, join `topics`, serve `protocols`; raise `OSError` if the address is taken."""
+
+    async def stop(self) -> None:
+        """Leave: cancel what is being served, reset all streams, free the port."""
+
+    async def dial(self, address: str) -> str:
+        """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
+
+    def peers(self) -> frozenset[str]:
+        """Return who is connected now."""
+
+    def payer(self, peer: str) -> str:
+        """Return who is charged for what a connected peer brings, as for its streams."""
+
+    def punish(self, peer: str) -> None:
+        """Take a point from a peer for what no honest one does, as for a rejected message.
+
+        One too many bans it for a while, and ends its connections.
+        """
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
+
+    async def open(self, peer: str, protocol: str) -> Stream:
+        """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""

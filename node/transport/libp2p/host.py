@@ -1,0 +1,219 @@
+"""One libp2p host, from listening to its last socket closed; used in the trio thread only."""
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import StreamHandlerFn, TProtocol
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
+
+from node.transport.interface import Verdict
+from node.transport.libp2p.gossipsub import Gossip
+from node.transport.libp2p.quotas import Budget, payer
+from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
+
+CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
+
+
+class Reports(Protocol):
+    """What a host tells and asks; called in the trio thread."""
+
+    def judge(self, topic: str, payload: bytes) -> Verdict:
+        """Judge a forwarded message; never raises."""
+
+    def accepted(self, peer: str, topic: str, payload: bytes) -> None:
+        """Take an accepted message."""
+
+    def offended(self, peer: str) -> bool:
+        """Learn that a peer sent what no honest peer sends; say whether it is banned now."""
+
+    def banned(self, peer: str) -> bool:
+        """Say whether a peer is to be kept out."""
+
+    def connected(self, peer: str, payer: str) -> None:
+        """Learn of a connection; there may be others with the same peer."""
+
+    def disconnected(self, peer: str) -> None:
+        """Learn that the last connection with a peer is gone."""
+
+
+class Host:
+    """A host with gossip; `running` is its life, and it has only one."""
+
+    def __init__(
+        self, key: KeyPair, announce: Sequence[str], reports: Reports, budget: Budget
+    ) -> None:
+        self._reports, self._budget = reports, budget
+        self._announce = announce
+        self._tcp = ClosingTCP()
+        self.swarm = _swarm(key, self._tcp, budget)
+        self._host = GuardedHost(
+            budget,
+            self.swarm,
+            announce_addrs=[Multiaddr(address) for address in announce] or None,
+            disable_identify_address_discovery=True,
+        )
+        self.swarm.register_notifee(_Connections(self._host, reports))
+        self.bound = Multiaddr("/ip4/127.0.0.1/tcp/0")
+        """Where it listens, with the real port; known once it runs."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What others can dial, each with "/p2p/<peer>"."""
+        suffix = f"/p2p/{self._host.get_id()}"
+        bases = self._announce or [str(address) for address in self._host.get_transport_addrs()]
+        return tuple(base.removesuffix(suffix) + suffix for base in bases)
+
+    @asynccontextmanager
+    async def running(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
+        """Listen, gossip and serve; raise `OSError` if the address cannot be had."""
+        try:
+            async with self._listening(listen, topics):
+                yield
+        finally:
+            self._tcp.close_sockets()
+
+    @asynccontextmanager
+    async def _listening(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
+        async with self._host.run(listen_addrs=[listen]):
+            try:
+                bound = self._host.get_transport_addrs()
+                if not bound:  # libp2p raises nothing
+                    raise OSError(f"cannot listen on {listen}")
+                self.bound = bound[0]
+                async with self._gossiping(topics):
+                    yield
+            finally:  # or sockets leak
+                with trio.move_on_after(CLOSE_SECONDS) as scope:
+                    scope.shield = True
+                    await self._host.close()
+
+    def serve(self, protocol: str, handler: StreamHandlerFn) -> None:
+        """Let `handler` have the inbound streams of `protocol`."""
+        self._host.set_stream_handler(TProtocol(protocol), handler)
+
+    async def dial(self, address: Multiaddr, peer: ID) -> None:
+        """Connect to a peer at this address alone; raises whatever libp2p raises."""
+        self.swarm.unblock_peer(peer)  # or a failed dial forbids the next for 60 s
+        with contextlib.suppress(Exception):  # a peer that is not known yet
+            self.swarm.peerstore.clear_addrs(peer)
+        base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
+        await self._host.connect(PeerInfo(peer, [base]))
+
+    async def open(self, peer: str, protocol: str) -> INetStream:
+        """Open a stream to a connected peer; raises whatever libp2p raises."""
+        identity = ID.from_base58(peer)
+        if not self.connections(peer):  # libp2p would dial
+            raise ConnectionError(f"{peer} is not connected")
+        return await self._host.new_stream(identity, [TProtocol(protocol)])
+
+    def connections(self, peer: str) -> list[INetConn]:
+        """Return the connections with a peer."""
+        return list(self.swarm.get_connections(ID.from_base58(peer)))
+
+    async def disconnect(self, peer: str) -> None:
+        """Close all connections with a peer; never raises."""
+        with contextlib.suppress(Exception):
+            await self.swarm.close_peer(ID.from_base58(peer))
+
+    @asynccontextmanager
+    async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
+        reports = self._reports
+        self.gossip = Gossip(
+            self._host, topics, self._budget, reports.judge, reports.accepted, reports.offended
+        )
+        async with (
+            background_trio_service(self.gossip),
+            background_trio_service(self.gossip.router),
+        ):
+            await self.gossip.wait_until_ready()
+            for topic in topics:
+                await self.gossip.subscribe(topic)
+            yield
+
+
+class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
+    """Reports peers that come and go, and turns banned ones away."""
+
+    def __init__(self, host: GuardedHost, reports: Reports) -> None:
+        self._host = host
+        self._reports = reports
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        peer = str(conn.muxed_conn.peer_id)
+        if self._reports.banned(peer):
+            await conn.close()
+        else:
+            self._reports.connected(peer, payer(conn.muxed_conn))
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        left = self._host.get_network().get_connections(conn.muxed_conn.peer_id)
+        if all(other.is_closed for other in left):
+            self._reports.disconnected(str(conn.muxed_conn.peer_id))
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+
+def key_pair(seed: bytes) -> tuple[KeyPair, str]:
+    """Return libp2p's key pair for an Ed25519 private key of 32 bytes, and its peer id."""
+    if len(seed) != 32:
+        raise ValueError("an Ed25519 private key has 32 bytes")
+    key = create_new_key_pair(seed=seed)
+    peer = str(ID.from_pubkey(key.public_key))
+    if not peer.startswith("12D3KooW"):
+        raise ValueError(f"{peer} is not the identity multihash of an Ed25519 public key")
+    return key, peer
+
+
+def port_taken(listen: Multiaddr) -> bool:
+    """Return whether somebody listens there: libp2p would share the port with them, silently."""
+    port = int(listen.value_for_protocol("tcp") or 0)
+    family, name = (socket.AF_INET6, "ip6") if "/ip6/" in str(listen) else (socket.AF_INET, "ip4")
+    if not port or f"/{name}/" not in str(listen):
+        return False
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.value_for_protocol(name), port))
+        except OSError:
+            return True
+    return False
+
+
+def _swarm(key: KeyPair, tcp: TCP, budget: Budget) -> GuardedSwarm:
+    """Build a swarm for TCP, Noise and Yamux alone; libp2p's default accepts plaintext too."""
+    # Otherwise every read sends a window update of its own, a third of all CPU time.
+    os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
+    peer = ID.from_pubkey(key.public_key)
+    store = PeerStore()
+    store.add_key_pair(peer, key)
+    noise = NoiseTransport(key, noise_privkey=create_noise_key_pair().private_key)
+    upgrader = TransportUpgrader({NOISE: noise}, {})
+    upgrader.muxer_multistream = GuardedMuxers(budget)
+    return GuardedSwarm(budget, peer, store, upgrader, [tcp])

@@ -1,0 +1,89 @@
+"""Proof that a member contradicted itself (specification 4).
+
+A dissent is no evidence: a reveal that differs from a certificate may come of broken hardware.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.constants import DOCUMENT_LIMIT
+from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire.codec import check_canonical, check_schema, read_document
+from protocol.wire.encoding import Document, Json, canonical, document_hash
+from protocol.wire.ijson import parse
+from protocol.wire.messages import Commit, Reveal, Task, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Two envelopes of one signer that an honest member never both signs."""
+
+    document: Document
+    signer: str
+    task: str
+    attempt: int
+    types: tuple[str, str]  # of the two envelopes: commit, reveal or abstain
+
+    @property
+    def id(self) -> str:
+        """A name for the evidence: a hash of the document."""
+        return document_hash("evidence", self.document)
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        return canonical(self.document)
+
+
+def contradict(a: Vote, b: Vote) -> bool:
+    """Whether two votes of one signer in one round are an equivocation."""
+    if type(a) is type(b):
+        return canonical(a.envelope.body) != canonical(b.envelope.body)
+    match a, b:
+        case (Commit() as commit, Reveal() as reveal) | (Reveal() as reveal, Commit() as commit):
+            return commit.commitment != reveal.commitment
+    return False
+
+
+def of(a: Vote, b: Vote) -> Evidence:
+    """Return the evidence that two contradicting votes are. Raises Rejected(NO_CONTRADICTION)."""
+    document: Document = {
+        "type": "evidence",
+        "kind": "equivocation",
+        "envelopes": [a.envelope.document(), b.envelope.document()],
+    }
+    return _checked(document, a, b)
+
+
+def verify(document: Json, network: str) -> Evidence:
+    """Return the evidence if both envelopes are valid and contradict each other, else raise."""
+    check_schema("evidence", document)
+    assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
+    fields: Mapping[str, Any] = document
+    a, b = (read_document(envelope, network) for envelope in fields["envelopes"])
+    if isinstance(a, Task) or isinstance(b, Task):
+        raise Rejected(Rejection.NO_CONTRADICTION, "envelopes: a task is no vote")
+    return _checked(document, a, b)
+
+
+def verify_bytes(text: bytes, network: Network) -> Evidence:
+    """Return the evidence in the canonical bytes of a file if it is valid, else raise Rejected.
+
+    The signer must be in the roster: a key that may not vote contradicts nobody but itself.
+    """
+    found = verify(parse(text, DOCUMENT_LIMIT), network.id)
+    if found.signer not in network.roster:
+        raise Rejected(Rejection.NOT_A_MEMBER, f"{found.signer} is not in the roster")
+    check_canonical(text, found.encode(), "evidence")
+    return found
+
+
+def _checked(document: Document, a: Vote, b: Vote) -> Evidence:
+    rounds = {(v.envelope.signer, v.task, v.attempt) for v in (a, b)}
+    if len(rounds) != 1 or not contradict(a, b):
+        raise Rejected(
+            Rejection.NO_CONTRADICTION, "envelopes: the two do not contradict each other"
+        )
+    types = str(a.envelope.body["type"]), str(b.envelope.body["type"])
+    return Evidence(document, a.envelope.signer, a.task, a.attempt, types)

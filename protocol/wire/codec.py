@@ -1,0 +1,121 @@
+"""Bytes to messages: the only parser of what peers sign, bounded (specification 2 and 4).
+
+What leaves this module needs no further check of shape, network or signature. Whether a task
+suits the network document, and whether a voter is in the committee, depends on more than the
+bytes: `network.Network.admit` and `agreement.Agreement.receive` say.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import schemas
+from protocol.constants import ENVELOPE_LIMIT, TRACE_LIMIT
+from protocol.errors import Rejected, Rejection
+from protocol.wire import messages
+from protocol.wire.encoding import Document, Json, canonical
+from protocol.wire.envelope import Envelope
+from protocol.wire.ijson import parse
+from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task
+
+_TYPES = ("task", "commit", "reveal", "abstain")
+
+
+def read(payload: bytes, network: str) -> Message:
+    """Return the message that an envelope's bytes hold, for the network id given.
+
+    Raises Rejected, with the cheapest check that fails: size, depth, JSON, schema, network, limits
+    of single fields, and the signature last.
+    """
+    return read_document(parse(payload, ENVELOPE_LIMIT), network)
+
+
+def read_document(document: Json, network: str) -> Message:
+    """Return the message of an envelope that stood inside another, already parsed, document."""
+    envelope = _envelope(document)
+    kind = envelope.body.get("type")
+    if kind not in _TYPES:
+        raise Rejected(Rejection.INVALID_FIELD, f"body.type: must be one of {', '.join(_TYPES)}")
+    check_schema(str(kind), envelope.body, "body")
+    if envelope.body["network"] != network:
+        raise Rejected(
+            Rejection.WRONG_NETWORK,
+            f"body.network: {envelope.body['network']} is not this network, {network}",
+        )
+    message = _message(envelope)
+    envelope.verify()
+    return message
+
+
+def check_schema(name: str, document: Json, within: str = "") -> None:
+    """Raise Rejected(INVALID_FIELD), naming the field, unless the document fits the schema."""
+    try:
+        schemas.check(name, document, at=within)
+    except schemas.SchemaError as error:
+        raise Rejected(Rejection.INVALID_FIELD, str(error)) from None
+
+
+def check_canonical(text: bytes, exact: bytes, what: str) -> None:
+    """Raise Rejected unless a file's bytes are the canonical ones; a line feed may follow them.
+
+    So no byte can change unnoticed: `1E-7` and `1e-7`, or `0.1` and many other decimals, are one
+    value in JSON.
+    """
+    if text not in (exact, exact + b"\n"):
+        shared = enumerate(zip(text, exact, strict=False))
+        place = next((i for i, (a, b) in shared if a != b), len(exact))
+        raise Rejected(
+            Rejection.NOT_CANONICAL,
+            f"the {what} is valid but not written canonically, from byte {place} on",
+        )
+
+
+def _envelope(document: Json) -> Envelope:
+    check_schema("envelope", document)
+    assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
+    fields: Mapping[str, Any] = document
+    envelope = Envelope(fields["body"], fields["signer"], fields["signature"])
+    size = len(envelope.encode())
+    if size > ENVELOPE_LIMIT:
+        raise Rejected(Rejection.TOO_LARGE, f"an envelope of {size} bytes")
+    return envelope
+
+
+def _message(envelope: Envelope) -> Message:
+    body: Mapping[str, Any] = envelope.body
+    match body["type"]:
+        case "task":
+            return _task(envelope, body)
+        case "commit":
+            return Commit(envelope, body["task"], body["attempt"], body["commitment"])
+        case "reveal":
+            _check_trace(body["trace"])
+            return _reveal(envelope, body)
+        case _:
+            return Abstain(envelope, body["task"], body["attempt"], Abstention(body["reason"]))
+
+
+def _task(envelope: Envelope, body: Mapping[str, Any]) -> Task:
+    return Task(
+        envelope,
+        messages.task_id(envelope.body),
+        body["kind"],
+        body["args"],
+        body["class"],
+        body["created"],
+        body["deadline"],
+    )
+
+
+def _reveal(envelope: Envelope, body: Mapping[str, Any]) -> Reveal:
+    task, attempt = body["task"], body["attempt"]
+    digest = messages.outcome_digest(body["outcome"])
+    opened = messages.commitment(task, attempt, envelope.signer, digest, body["salt"])
+    return Reveal(
+        envelope, task, attempt, body["outcome"], digest, opened, body["commits"], body["trace"]
+    )
+
+
+def _check_trace(trace: Document) -> None:
+    size = len(canonical(trace))
+    if size > TRACE_LIMIT:
+        raise Rejected(Rejection.OVER_LIMIT, f"body.trace: {size} bytes, at most {TRACE_LIMIT}")

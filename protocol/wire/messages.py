@@ -1,0 +1,200 @@
+"""The four messages, as frozen values (specification 4).
+
+Each holds the envelope that it came in, so that it can be passed on as it was signed. `wire.read`
+makes them from bytes; the `*_body` functions make the bodies that a node signs itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from protocol.wire.encoding import Document, Json, document_hash, tagged_hash
+from protocol.wire.envelope import Envelope
+
+
+class Abstention(StrEnum):
+    """Why a member takes no part in an attempt (specification 4)."""
+
+    BUSY = "busy"
+    OUT_OF_MEMORY = "out-of-memory"
+    TIMEOUT = "timeout"
+    WORKER_DIED = "worker-died"
+    MODEL_MISSING = "model-missing"
+    INPUT_MISSING = "input-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A blob that a task's args name: plain SHA-256 (64 hex) and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a requester wants generated; `created` in Unix milliseconds, `deadline` in seconds."""
+
+    envelope: Envelope
+    id: str
+    kind: str
+    args: Document
+    compute_class: str
+    created: int
+    deadline: int
+
+    @property
+    def expires_at(self) -> float:
+        """The deadline as Unix seconds."""
+        return self.created / 1000 + self.deadline
+
+    @property
+    def model(self) -> str:
+        """The id of the model that the task names."""
+        return str(self.args["model"])
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The blobs that the args name, in their order; none for text-to-music.
+
+        To be asked of admitted tasks: the kind's schema says what `audio` looks like.
+        """
+        if self.kind != "pop2piano":
+            return ()
+        named: Any = self.args["audio"]
+        return tuple(Input(entry["sha256"], entry["size"]) for entry in named)
+
+
+class _Signed:
+    """What all votes have: the signer of the envelope they came in."""
+
+    __slots__ = ()
+    envelope: Envelope
+
+    @property
+    def signer(self) -> str:
+        """The member whose vote it is."""
+        return self.envelope.signer
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(_Signed):
+    """A member has an outcome and binds itself to it, still secret."""
+
+    envelope: Envelope
+    task: str
+    attempt: int
+    commitment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal(_Signed):
+    """A member opens its commitment and names the commitments that it had seen before.
+
+    `digest` is the outcome digest and `commitment` what this reveal opens: both recomputed from
+    its own salt and outcome when it was read, never taken from the signer.
+    """
+
+    envelope: Envelope
+    task: str
+    attempt: int
+    outcome: Document
+    digest: str
+    commitment: str
+    commits: Mapping[str, str]
+    trace: Document
+
+    @property
+    def failure(self) -> tuple[str | None, str | None]:
+        """The code of an outcome that is an error, and the member's own words for it, if any."""
+        if "error" not in self.outcome:
+            return None, None
+        detail = self.trace.get("detail")
+        return str(self.outcome["error"]), None if detail is None else str(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Abstain(_Signed):
+    """A member will not take part in this attempt."""
+
+    envelope: Envelope
+    task: str
+    attempt: int
+    reason: Abstention
+
+
+Vote: TypeAlias = Commit | Reveal | Abstain
+Message: TypeAlias = Task | Vote
+
+
+def task_id(body: Document) -> str:
+    """Return `H("task", canonical(body))`."""
+    return document_hash("task", body)
+
+
+def outcome_digest(outcome: Document) -> str:
+    """Return `H("outcome", canonical(outcome))`."""
+    return document_hash("outcome", outcome)
+
+
+def commitment(task: str, attempt: int, peer: str, outcome: str, salt: str) -> str:
+    """Return the commitment of `peer` to an outcome digest; `task`, `outcome`, `salt` in hex."""
+    return tagged_hash(
+        "commitment",
+        bytes.fromhex(task)
+        + attempt.to_bytes(4, "big")
+        + peer.encode("ascii")
+        + bytes.fromhex(outcome)
+        + bytes.fromhex(salt),
+    ).hex()
+
+
+def task_body(
+    network: str,
+    kind: str,
+    args: Document,
+    compute_class: str,
+    created: int,
+    deadline: int,
+    nonce: str,
+) -> Document:
+    """Return the body of a task; `created` in Unix ms, `deadline` in seconds, `nonce` 32 hex."""
+    return {
+        "type": "task",
+        "network": network,
+        "kind": kind,
+        "args": args,
+        "class": compute_class,
+        "created": created,
+        "deadline": deadline,
+        "nonce": nonce,
+    }
+
+
+def _vote_body(kind: str, network: str, task: str, attempt: int) -> dict[str, Json]:
+    return {"type": kind, "network": network, "task": task, "attempt": attempt}
+
+
+def commit_body(network: str, task: str, attempt: int, commitment: str) -> Document:
+    """Return the body of a commit."""
+    return {**_vote_body("commit", network, task, attempt), "commitment": commitment}
+
+
+def reveal_body(
+    network: str,
+    task: str,
+    attempt: int,
+    outcome: Document,
+    salt: str,
+    commits: Mapping[str, str],
+    trace: Document,
+) -> Document:
+    """Return the body of a reveal; `commits` is the closed list (specification 6.3)."""
+    opened: dict[str, Json] = {"outcome": outcome, "salt": salt, "commits": commits, "trace": trace}
+    return {**_vote_body("reveal", network, task, attempt), **opened}
+
+
+def abstain_body(network: str, task: str, attempt: int, reason: Abstention) -> Document:
+    """Return the body of an abstention."""
+    return {**_vote_body("abstain", network, task, attempt), "reason": str(reason)}

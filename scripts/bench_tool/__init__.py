@@ -1,0 +1,1 @@
+"""Benchmarks that `scripts/bench NAME` runs; each prints ratios of one run."""

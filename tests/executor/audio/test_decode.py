@@ -1,0 +1,242 @@
+"""Audio files of strangers: what is heard, what is refused, and at what cost."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from executor.audio import decode
+from executor.audio.decode import RATE, hear
+from executor.errors import Failed
+from tests.executor.songs import song, written
+
+ROOT = Path(__file__).resolve().parents[3]
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+WIDTHS = {
+    "PCM_U8": 8,
+    "PCM_S8": 8,
+    "PCM_16": 16,
+    "PCM_24": 24,
+    "PCM_32": 31,
+    "FLOAT": 31,
+    "DOUBLE": 31,
+}
+HEARD = [
+    *(("WAV", kind) for kind in WIDTHS if kind != "PCM_S8"),
+    *(("WAVEX", kind) for kind in ("PCM_16", "PCM_24", "FLOAT")),
+    *(("FLAC", kind) for kind in ("PCM_S8", "PCM_16", "PCM_24")),
+]
+OTHERS = [
+    *(("WAV", kind) for kind in ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")),
+    ("WAVEX", "ULAW"),
+    *((kind, "PCM_16") for kind in ("AIFF", "AU", "W64", "RF64", "CAF", "PAF", "VOC", "SVX")),
+    *(("OGG", kind) for kind in ("VORBIS", "OPUS")),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+def refused(*paths: Path) -> str:
+    with pytest.raises(Failed) as caught:
+        hear(paths)
+    assert caught.value.code == "input-undecodable"
+    return caught.value.detail
+
+
+@pytest.mark.parametrize(("form", "subtype"), HEARD)
+def test_what_is_heard_is_what_was_written(form: str, subtype: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "song", NOISE, RATE, format=form, subtype=subtype)
+    (heard,) = hear([path])
+    assert heard.dtype == np.float32
+    assert heard.shape == (RATE,)
+    assert np.abs(heard - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
+
+
+@pytest.mark.parametrize(("form", "subtype"), OTHERS)
+def test_nothing_else_is_heard(form: str, subtype: str, tmp_path: Path) -> None:
+    rate = {"OPUS": 48_000, "G721_32": 8_000}.get(subtype, RATE)
+    path = written(tmp_path / "song", NOISE, rate, format=form, subtype=subtype)
+    assert refused(path) == "neither WAV (PCM, float) nor FLAC"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what librosa.load imports
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_channels_are_averaged_as_librosa_does(channels: int, tmp_path: Path) -> None:
+    draws = np.random.default_rng(channels).uniform(-1, 1, (RATE // 10, channels))
+    path = written(tmp_path / "song", draws.astype(np.float32), RATE, format="WAV", subtype="FLOAT")
+    expected, rate = librosa.load(path, sr=None)
+    assert rate == RATE
+    if channels < 8:
+        assert (hear([path])[0] == expected).all()
+    else:  # numpy adds up eight of them in pairs
+        assert np.abs(hear([path])[0] - expected).max() < 2.0**-22
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("rate", [1, 7, 8_000, 22_050, 44_101, 48_000, 96_000, 384_000])
+def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "song", NOISE[: 2 * rate], rate, format="WAV", subtype="FLOAT")
+    (heard,) = hear([path])
+    expected, _ = librosa.load(path, sr=RATE)
+    assert heard.dtype == np.float32
+    assert heard.tobytes() == expected.tobytes()
+
+
+def test_blocks_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "song.flac", np.stack([NOISE, -NOISE / 3], 1), RATE)
+    (whole,) = hear([path])
+    monkeypatch.setattr(decode, "BLOCK", 1_000)
+    assert (hear([path])[0] == whole).all()
+
+
+def test_a_file_of_no_frames_or_too_many_channels_is_refused(tmp_path: Path) -> None:
+    empty = written(tmp_path / "empty.wav", np.zeros(0), RATE)
+    assert refused(empty) == f"0 frames at {RATE} Hz"
+    wide = written(tmp_path / "wide.wav", np.zeros((5, 9)), RATE, format="WAVEX")
+    assert refused(wide) == "9 channels, at most 8 are heard"
+    fast = written(tmp_path / "fast.wav", np.zeros(5), 384_001)
+    assert refused(fast) == "384001 Hz"
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -np.inf, 1e30, -65_537.0, 1e300])
+def test_samples_that_are_no_sound_are_refused(sample: float, tmp_path: Path) -> None:
+    sound = NOISE.copy()
+    sound[-1] = sample
+    path = written(tmp_path / "song.wav", sound, RATE, subtype="DOUBLE")
+    assert refused(path) == "samples that are no sound"
+    sound[-1] = -65_536.0
+    assert hear([written(path, sound, RATE, subtype="FLOAT")])[0][-1] == -65_536
+
+
+def test_all_inputs_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = written(tmp_path / "one.flac", NOISE, RATE)
+    two = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
+    monkeypatch.setattr(decode, "SECONDS", 4)
+    assert [len(heard) for heard in hear([one, two, one])] == [RATE, RATE * 2, RATE]
+    monkeypatch.setattr(decode, "SECONDS", 3.999)
+    assert refused(one, two, one) == f"{RATE} frames at {RATE} Hz"
+
+
+def declaring(flac: bytes, frames: int) -> bytes:
+    """A FLAC whose STREAMINFO says so many frames: 36 bits from bit 108 of the block."""
+    place = 4 + 4 + 13
+    word = int.from_bytes(flac[place : place + 5], "big") & 0xF0_0000_0000 | frames
+    return flac[:place] + word.to_bytes(5, "big") + flac[place + 5 :]
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A FLAC of a few hundred kilobytes that holds an hour."""
+    path = tmp_path_factory.mktemp("hour") / "hour.flac"
+    soundfile.write(path, np.zeros(3600 * RATE, np.int16), RATE)
+    content = path.read_bytes()
+    assert len(content) < 600_000
+    return content
+
+
+# What it takes in a process of its own, in seconds and kilobytes, once the libraries are there.
+# Not getrusage: its maximum is the parent's, where that was larger.
+MEASURED = """
+import json, sys, time
+from pathlib import Path
+import numpy, soundfile
+from executor import listening
+from executor.errors import Failed
+began = time.monotonic()
+try:
+    listening.hear([Path(sys.argv[1])])
+    code = ""
+except Failed as failed:
+    code = failed.code
+seconds = time.monotonic() - began
+status = dict(line.split(":") for line in open("/proc/self/status"))
+print(json.dumps([code, seconds, int(status["VmHWM"].split()[0])]))
+"""
+
+
+@pytest.mark.parametrize("frames", [3600 * RATE, 0, 2**36 - 1, 600 * RATE + 1])
+def test_an_hour_in_a_small_file_is_refused_cheaply(
+    hour: bytes, frames: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "hour.flac"
+    path.write_bytes(declaring(hour, frames))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(path)], cwd=ROOT, check=True, capture_output=True
+    )
+    code, seconds, kilobytes = json.loads(done.stdout)
+    assert code == "input-undecodable"
+    assert seconds < 2
+    assert kilobytes < 512 * 1024
+
+
+def test_no_more_than_declared_is_decoded(hour: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "hour.flac"
+    path.write_bytes(declaring(hour, 8 * RATE))
+    assert len(hear([path])[0]) == 8 * RATE
+
+
+def test_less_than_declared_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "song.flac", NOISE, RATE)
+    path.write_bytes(declaring(path.read_bytes(), RATE + 1))
+    assert refused(path)
+    content = written(path, NOISE, RATE).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert refused(path)
+
+
+class Talkative:
+    """What libsndfile is not known to do: give more than it declared."""
+
+    samplerate, channels, frames, subtype = RATE, 1, 10, "PCM_16"
+
+    def read(self, count: int, **_: object) -> Any:
+        return np.zeros((7, 1), np.float32)
+
+
+def test_more_than_declared_is_refused() -> None:
+    with pytest.raises(Failed, match="more frames than declared"):
+        decode.mixed(Talkative(), 600)
+
+
+BEGINNINGS = [
+    b"",
+    b"fLaC",
+    b"RIFF",
+    b"RIFF\0\0\0\0WAVE",
+    b"RIFF\0\0\0\0WAVEfmt ",
+    b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0",
+    b"RIFF\0\0\0\0WAVEfmt \0\0\0\0\x01\0",
+    b"RIFF\0\0\0\0AVI fmt \x10\0\0\0\x01\0",
+    b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\0\0\0\0" * 100_000,
+    b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\xff\xff\xff\xff" * 9,
+    b"ID3\x04\0\0\0\0\0\0fLaC",
+]
+
+
+@pytest.mark.parametrize("content", BEGINNINGS, ids=lambda content: repr(content[:24]))
+def test_a_beginning_alone_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "song"
+    path.write_bytes(content)
+    assert refused(path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_broken_files_are_heard_or_refused(form: str, seed: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "song", song(0.5, RATE), RATE, format=form, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    draws = np.random.default_rng(seed)
+    for place in draws.integers(0, min(200, len(content)), draws.integers(1, 6)):
+        content[place] = draws.integers(0, 256)
+    path.write_bytes(content)
+    try:
+        (heard,) = hear([path])
+    except Failed as failed:
+        assert failed.code == "input-undecodable"  # noqa: PT017 either is fine, another is not
+    else:
+        assert np.isfinite(heard).all()

@@ -1,0 +1,176 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from executor.determinism import profile
+
+FIX = "from executor import profile; profile.fix(); import torch, json, os;"
+
+
+def child(home: Path, code: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    environment = profile.child_environment(home) | changes
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: value for name, value in environment.items() if value != "absent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_nothing_of_ours_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_VERBOSE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    environment = profile.child_environment(tmp_path)
+    assert environment["OMP_NUM_THREADS"] == "1"
+    known = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED}
+    assert environment.keys() - known == {*profile.PLACES, "PYTHONPATH"}
+    assert all(environment[place].startswith(str(tmp_path)) for place in profile.PLACES)
+    assert str(Path.home()) not in environment["HOME"]
+
+
+def test_the_measured_profile() -> None:
+    """The settings under which waveforms were equal across CPUs: each is a class's content."""
+    assert dict(profile.NUMERIC) == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_CBWR": "COMPATIBLE",
+        "MKL_DYNAMIC": "FALSE",
+        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "TORCHDYNAMO_DISABLE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def test_fixed_and_then_watched(tmp_path: Path) -> None:
+    """The profile holds after `fix`, and each setting that is changed afterwards is told."""
+    code = (
+        FIX + "before = profile.violations();"
+        "torch.set_num_threads(2); torch.backends.mkldnn.enabled = True;"
+        "torch.use_deterministic_algorithms(True, warn_only=True);"
+        "torch.set_float32_matmul_precision('medium'); torch.set_default_dtype(torch.float64);"
+        "torch.set_grad_enabled(True); torch.set_flush_denormal(True);"
+        "torch.utils.deterministic.fill_uninitialized_memory = False;"
+        "os.environ['MKL_CBWR'] = 'AVX2';"
+        "print(json.dumps([before, profile.violations()]))"
+    )
+    ended = child(tmp_path, code)
+    assert ended.returncode == 0, ended.stderr
+    before, after = json.loads(ended.stdout)
+    assert before == []
+    assert after == [
+        "MKL_CBWR is 'AVX2', not 'COMPATIBLE'",
+        "threads: 2, not 1",
+        "oneDNN: True, not False",
+        "warn-only determinism: True, not False",
+        "filled memory: False, not True",
+        "matrix product precision: medium, not highest",
+        "default dtype: torch.float64, not torch.float32",
+        "gradients: True, not False",
+        "denormals flushed: True, not False",
+    ]
+
+
+def test_what_was_set_too_late_is_told(tmp_path: Path) -> None:
+    """ATen read its capability before: the variable set afterwards deceives nobody."""
+    code = (
+        "import torch, os; torch.backends.cpu.get_cpu_capability();"
+        "os.environ['ATEN_CPU_CAPABILITY'] = 'avx2';" + FIX
+    )
+    ended = child(tmp_path, code, ATEN_CPU_CAPABILITY="default")
+    assert ended.returncode == 1
+    assert "ProfileViolated: CPU capability: DEFAULT, not AVX2" in ended.stderr
+
+
+def test_a_missing_variable_is_refused(tmp_path: Path) -> None:
+    ended = child(tmp_path, FIX, MKL_CBWR="absent")
+    assert ended.returncode == 1
+    assert "ProfileViolated: MKL_CBWR is None, not 'COMPATIBLE'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("MKL_CBWR", "AVX2", "MKL branch: "),
+        ("OPENBLAS_CORETYPE", "Nehalem", "numpy's BLAS: b'Nehalem', not b'Haswell'"),
+        ("PYTHONHASHSEED", "random", "hash randomization: 1, not 0"),
+    ],
+)
+def test_what_a_library_really_took_is_asked_of_it(
+    tmp_path: Path, name: str, value: str, line: str
+) -> None:
+    """Set to something else at the start, and to the profile's value before anybody looks."""
+    library = "import torch, numpy; torch.ones(64, 64) @ torch.ones(64, 64);"
+    deceive = f"import os; os.environ[{name!r}] = {profile.NUMERIC[name]!r};"
+    ended = child(tmp_path, library + deceive + FIX, **{name: value})
+    assert ended.returncode == 1
+    assert line in ended.stderr
+    assert f"{name} is" not in ended.stderr
+
+
+def test_an_operation_without_a_deterministic_form_raises(tmp_path: Path) -> None:
+    """One that torch names in its documentation: it must not merely warn."""
+    code = (
+        FIX + "import warnings; warnings.simplefilter('ignore');"
+        "torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))"
+    )
+    ended = child(tmp_path, code)
+    assert ended.returncode == 1
+    assert "put_ does not have a deterministic implementation" in ended.stderr
+    ended = child(tmp_path, code.replace("profile.fix()", "profile"))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_four_bits_are_multiplied_alike_on_every_cpu(tmp_path: Path) -> None:
+    """Not by the kernel of AVX512-BF16: there and elsewhere as the weights, restored, by torch."""
+    code = (
+        FIX + "profile.fix_quantization(); import bitsandbytes.nn as nn;"
+        "import bitsandbytes.functional as functional;"
+        "linear = nn.Linear4bit(128, 32, False, torch.float32, quant_type='nf4');"
+        "torch.manual_seed(0); weight = torch.randn(32, 128);"
+        "linear.load_state_dict({'weight': weight}); linear = linear.to('cpu').eval();"
+        "x = torch.randn(1, 128); made = linear(x); state = linear.weight.quant_state;"
+        "restored = functional.dequantize_4bit(linear.weight.data, state);"
+        "assert torch.equal(made, torch.nn.functional.linear(x, restored));"
+        "print((made - x @ weight.T).abs().max().item())"
+    )
+    ended = child(tmp_path, code)
+    assert ended.returncode == 0, ended.stderr
+    assert 0 < float(ended.stdout) < 5
+
+
+def test_the_gpus_half_needs_a_gpu_and_is_otherwise_complete(tmp_path: Path) -> None:
+    """Here without one: everything else of the profile holds, and is watched."""
+    environment = profile.child_environment(tmp_path, "cuda")
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert environment["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert environment["MKL_CBWR"] == "COMPATIBLE"
+    code = (
+        "from executor import profile; import torch, json\n"
+        "torch.cuda.is_available = lambda: False\n"
+        "torch.backends.cuda.matmul.allow_tf32 = True\n"
+        "before = profile.cuda_settings()\n"
+        "try: profile.fix('cuda')\n"
+        "except profile.ProfileViolated as error: print(error)\n"
+        "print(sum(found != due for _, found, due in before))"
+    )
+    said = child(tmp_path, code, **environment)
+    assert said.stdout.splitlines()[0] == "GPU: False, not True", said.stderr
+    assert int(said.stdout.splitlines()[1]) >= 5
+
+
+def test_our_own_process_is_not_under_the_profile() -> None:
+    """So that the other tests of this module can fail."""
+    assert any(os.environ.get(name) != value for name, value in profile.NUMERIC.items())

@@ -1,0 +1,284 @@
+"""Every class of model that TextToAudioPipeline lists: through the whole executor, or refused."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
+)
+
+from executor.determinism import profile
+from executor.errors import Abstained, ModelRefused
+from executor.job import Execution, ModelRef
+from executor.models import families
+from executor.models.families import FAMILIES, REFUSED, objection, refusal
+from executor.models.folders import describe, weights_digest
+from executor.tasks import speaker_embedding
+from executor.tasks.load_model import load, whole
+from executor.worker.supervisor import Pool
+from tests.executor.conftest import TIMEOUT, digests, job
+from tests.executor.tiny import CLASSES, SPOKEN, execute, listed
+
+OTHER = "fast bright drums"
+# One pass, and no draw in it: the seed changes nothing.
+SEEDLESS = ("fastspeech2_conformer", "fastspeech2_conformer_with_hifigan")
+MEMBERS: Mapping[str, object] = {
+    "max_new_tokens": 12,
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_k": 5,
+    "top_p": 0.5,
+    "num_return_sequences": 1,
+    "guidance_scale": 1.0,
+}
+TINY = pytest.mark.parametrize("name", CLASSES)
+
+
+def output(execution: Execution) -> dict[str, Any]:
+    result = execution.outcome["result"]
+    assert isinstance(result, dict)
+    return dict(result["outputs"][0])
+
+
+def test_the_table_is_transformers_own() -> None:
+    known = {
+        *MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
+        *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES,
+    }
+    assert set(FAMILIES) | set(REFUSED) == known
+    assert not set(FAMILIES) & set(REFUSED)
+    assert set(CLASSES.values()) == set(FAMILIES)
+
+
+def test_the_documents_name_every_class() -> None:
+    written = (Path(__file__).parents[3] / "docs" / "reference-documents.md").read_text()
+    assert [name for name in (*FAMILIES, *REFUSED) if f"`{name}`" not in written] == []
+
+
+@TINY
+def test_it_sounds_and_hears_its_prompt_and_seed(
+    pool: Pool, tiny: dict[str, ModelRef], folders: Path, name: str
+) -> None:
+    first = output(execute(pool, tiny[name]))
+    assert output(execute(pool, tiny[name], prompt=OTHER))["sha256"] != first["sha256"]
+    seeded = output(execute(pool, tiny[name], seed=2))["sha256"]
+    assert (seeded == first["sha256"]) == (name in SEEDLESS)
+    assert output(execute(pool, tiny[name])) == first
+    assert first["sampling_rate"] == describe(folders / "tiny" / name)["sampling_rate"]
+    assert first["channels"] == (2 if name == "musicgen_stereo" else 1)
+    assert first["frames"] >= 1_000
+
+
+def test_the_same_bytes_in_any_order_in_a_fresh_process_and_as_transformers_gives_them(
+    pool: Pool, tiny: dict[str, ModelRef], folders: Path, tmp_path: Path
+) -> None:
+    warm = {name: digests(execute(pool, tiny[name])) for name in CLASSES}
+    fresh = Pool([folders], tmp_path / "scratch")
+    try:
+        for name in reversed(list(CLASSES)):
+            assert digests(execute(fresh, tiny[name])) == warm[name], name
+    finally:
+        fresh.close()
+    bare = subprocess.run(
+        [sys.executable, "-c", BARE, str(folders / "tiny"), SPOKEN, *CLASSES],
+        env=profile.child_environment(tmp_path),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert json.loads(bare.stdout.splitlines()[-1]) == {name: one for name, (one,) in warm.items()}
+
+
+BARE = """
+import hashlib, json, sys, torch
+from transformers import (AutoModelForTextToSpectrogram, AutoModelForTextToWaveform, AutoProcessor,
+    AutoTokenizer, FastSpeech2ConformerHifiGan, SpeechT5HifiGan, TextToAudioPipeline, set_seed)
+from executor import profile
+from executor.tasks.speaker_embedding import embedding
+profile.fix()
+made = {}
+for name in sys.argv[3:]:
+    folder = f"{sys.argv[1]}/{name}"
+    vocoder = None
+    kind = AutoModelForTextToWaveform
+    if name in ("speecht5", "fastspeech2_conformer"):
+        kind = AutoModelForTextToSpectrogram
+        hifigan = SpeechT5HifiGan if name == "speecht5" else FastSpeech2ConformerHifiGan
+        vocoder = hifigan.from_pretrained(folder + "/vocoder")
+        vocoder.config.sampling_rate = 16000
+    wanted = {"speecht5": {"speaker_embeddings": torch.tensor([embedding(1, 16)])},
+              "seamless_m4t": {"tgt_lang": "eng"}, "seamless_m4t_v2": {"tgt_lang": "eng"}}
+    processor = AutoProcessor.from_pretrained(folder) if name == "bark" else None
+    model = kind.from_pretrained(folder, attn_implementation=dict(profile.ATTENTION))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    pipeline = TextToAudioPipeline(model=model, tokenizer=tokenizer, processor=processor,
+                                   vocoder=vocoder)
+    set_seed(1)
+    if name == "fastspeech2_conformer_with_hifigan":
+        audio = model(**tokenizer(sys.argv[2], return_tensors="pt")).waveform[0].numpy()
+    else:
+        audio = pipeline(sys.argv[2], forward_params=wanted.get(name, {}))["audio"]
+    frames = audio.T.astype("<f4", order="C") + 0.0
+    made[name] = hashlib.sha256(frames.tobytes()).hexdigest()
+print(json.dumps(made))
+"""
+
+
+@TINY
+def test_it_computes_in_each_of_its_precisions_and_in_no_other(
+    pool: Pool, tiny: dict[str, ModelRef], name: str
+) -> None:
+    family = FAMILIES[CLASSES[name]]
+    full = digests(execute(pool, tiny[name]))
+    for dtype in families.DTYPES[1:]:
+        made = execute(pool, tiny[name], dtype=dtype)
+        if dtype in family.dtypes:
+            assert digests(made) != full, dtype
+        else:
+            assert made.outcome == {"error": "generation-rejected"}, dtype
+    for bits in (8, 4):
+        made = execute(pool, tiny[name], quantize_bits=bits)
+        rejected = made.outcome == {"error": "generation-rejected"}
+        assert rejected == (bits not in family.bits), bits
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_member_that_a_family_does_not_do_is_refused_by_name(family: families.Family) -> None:
+    for member, value in MEMBERS.items():
+        why = objection(family, {"generation_config": {member: value}})
+        if member in family.honours:
+            assert why == ""
+        else:
+            assert why.startswith(f"args.generation_config.{member}: {family.name} ")
+            assert len(why) > len(f"args.generation_config.{member}: {family.name} ")
+    assert objection(family, {}) == objection(family, {"generation_config": None}) == ""
+
+
+@pytest.mark.parametrize("name", ["vits", *SEEDLESS])
+def test_what_cannot_generate_takes_no_generation_config(
+    pool: Pool, tiny: dict[str, ModelRef], name: str
+) -> None:
+    """Left out and null are all the same; anything else is refused, and named."""
+    absent = digests(execute(pool, tiny[name]))
+    assert digests(execute(pool, tiny[name], generation_config=None)) == absent
+    for config in ({}, {"top_k": None}, {"max_new_tokens": 9}, {"temperature": 0}):
+        made = execute(pool, tiny[name], generation_config=config)
+        assert made.outcome == {"error": "generation-rejected"}
+    family = FAMILIES[name]
+    assert objection(family, {"generation_config": {}}).startswith("args.generation_config: ")
+    named = objection(family, {"generation_config": {"top_k": None, "temperature": 0}})
+    assert named.startswith("args.generation_config.temperature: ")
+
+
+@pytest.mark.parametrize("name", ["speecht5", "seamless_m4t"])
+def test_a_member_refused_is_an_outcome(pool: Pool, tiny: dict[str, ModelRef], name: str) -> None:
+    made = execute(pool, tiny[name], generation_config={"guidance_scale": 2.0})
+    assert made.outcome == {"error": "generation-rejected"}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_pipeline_lists_besides_is_refused_with_its_reason(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
+    with pytest.raises(ModelRefused) as caught:
+        load(tmp_path, "auto", None)
+    assert str(caught.value) == refusal(name) == f"{name} models are not supported: {REFUSED[name]}"
+
+
+@pytest.mark.parametrize("name", [None, ["vits"] * 400, {"vits": None}, "v" * 4_000, "bert"])
+def test_whatever_stands_for_a_type_is_refused_in_a_line(name: object) -> None:
+    assert 0 < len(refusal(name)) < 200
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_omni", "bert"])
+def test_a_model_that_no_task_can_use_is_not_described(
+    tiny: dict[str, ModelRef], folders: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(folders / "tiny" / "vits", tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"model_type": name}))
+    with pytest.raises(ModelRefused, match=name):
+        describe(folder)
+
+
+def test_a_spectrogram_needs_its_vocoder(
+    pool: Pool, tiny: dict[str, ModelRef], folders: Path
+) -> None:
+    folder = folders / "tiny" / "mute"
+    shutil.copytree(folders / "tiny" / "speecht5", folder)
+    shutil.rmtree(folder / "vocoder")
+    with pytest.raises(Abstained, match=r"vocoder/config\.json") as caught:
+        execute(pool, listed(folders, "mute"))
+    assert caught.value.reason == "model-missing"
+
+
+def test_the_vocoder_is_in_the_digest(
+    tiny: dict[str, ModelRef], folders: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders / "tiny" / "speecht5", tmp_path / "model")
+    before = weights_digest(folder)
+    config = folder / "vocoder" / "config.json"
+    config.write_text(config.read_text() + " ")
+    after = weights_digest(folder)
+    assert after != before
+    shutil.copytree(folder / "vocoder", folder / "vocoder" / "vocoder")
+    assert weights_digest(folder) == after  # a vocoder has none of its own
+
+
+def test_csm_tells_its_progress_and_its_tokens(pool: Pool, tiny: dict[str, ModelRef]) -> None:
+    told: list[float] = []
+    args = {"prompt": SPOKEN, "seed": 1, "generation_config": {"max_new_tokens": 70}}
+    made = pool.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=told.append)
+    assert 0 < told[0] < 0.1
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    (blocks,) = cast(list[list[str]], made.trace["tokens"])
+    assert len(blocks) == 2
+
+
+@pytest.mark.parametrize("setting", ["phonemize", "is_uroman"])
+def test_a_tokenizer_that_wants_programs_of_its_own_is_refused(
+    pool: Pool, tiny: dict[str, ModelRef], folders: Path, setting: str
+) -> None:
+    folder = shutil.copytree(folders / "tiny" / "vits", folders / "tiny" / setting)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {setting: True}))
+    with pytest.raises(Abstained, match=setting):
+        execute(pool, listed(folders, setting))
+
+
+def test_a_prompt_of_no_known_character_is_an_outcome(
+    pool: Pool, tiny: dict[str, ModelRef]
+) -> None:
+    """The MMS models read letters alone; of others nothing is left to speak."""
+    made = execute(pool, tiny["vits"], prompt="1234 🎵")
+    assert made.outcome == {"error": "generation-rejected"}
+
+
+def test_a_speaker_is_the_seeds() -> None:
+    """Golden: another implementation must draw the same numbers."""
+    voice = speaker_embedding.embedding(7, 11)
+    assert len(voice) == 11
+    assert [number.hex() for number in voice[:2]] == GOLDEN
+    assert math.isclose(sum(number * number for number in voice), 1.0)
+    assert speaker_embedding.embedding(7, 16)[:8] != speaker_embedding.embedding(8, 16)[:8]
+    assert len({*speaker_embedding.embedding(7, 512)}) == 512
+
+
+GOLDEN = ["0x1.c3f15feddef9dp-2", "-0x1.3078c9f416af6p-2"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [((64, 64), True), ((32, 128), True), ((33, 64), False), ((32, 63), False), ((64, 80), False)],
+)
+def test_four_bits_want_whole_blocks(shape: tuple[int, int], fits: bool) -> None:
+    assert whole(*shape) == fits

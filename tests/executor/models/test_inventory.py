@@ -1,0 +1,46 @@
+"""What is found in model folders, by the names that `locate` understands."""
+
+import shutil
+from pathlib import Path
+
+from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, ModelFolders, weights_digest
+from executor.models.inventory import inventory
+
+
+def placed(folder: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED / EMBEDDED, folder))
+
+
+def test_every_kind_of_place_is_found_and_can_be_located(tmp_path: Path) -> None:
+    placed(tmp_path / "alone")
+    placed(tmp_path / "org" / "name")
+    placed(tmp_path / "org" / "name@v2")
+    placed(tmp_path / "models--hub--music-small" / "snapshots" / "abc")
+    found = inventory([tmp_path])
+    assert [(model.id, model.revision) for model in found] == [
+        ("alone", ""),
+        ("hub/music-small", "abc"),
+        ("org/name", ""),
+        ("org/name", "v2"),
+        *((id_, "") for id_ in DEFAULTS),
+    ]
+    folders = ModelFolders([tmp_path])
+    for model in found:
+        assert folders.locate(model.id, model.revision or "main") == model.folder
+        assert (model.digest, model.refused) == (weights_digest(model.folder), "")
+
+
+def test_what_is_no_model_is_told_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "org" / "empty").mkdir(parents=True)
+    (tmp_path / "org" / "..odd").mkdir()
+    (tmp_path / "org" / "file").touch()
+    refused = {model.id: model.refused for model in inventory([tmp_path])}
+    assert refused == {
+        "org/empty": "no safetensors weights (pickled weights are never loaded)",
+        "org/..odd": "its folder's name is no model id",
+        **dict.fromkeys(DEFAULTS, ""),
+    }
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert [model.id for model in inventory([tmp_path / "absent"])] == [*DEFAULTS]

@@ -1,0 +1,376 @@
+"""What runs in a worker, tried from inside: what it must not reach, and what it needs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor.determinism import profile
+from executor.errors import Abstained
+from executor.job import Job, ModelRef
+from executor.models.folders import SHIPPED
+from executor.sandbox import confine, landlock, seccomp
+from executor.worker import process
+from executor.worker.supervisor import Pool, Ready
+from tests.executor.conftest import TIMEOUT
+
+whole = pytest.mark.skipif(
+    landlock.abi() < 6 or bool(seccomp.unavailable()),
+    reason="this kernel has no landlock of version 6, or no filter is written for it",
+)
+
+# Runs in an interpreter of its own: enter, then one attempt per name, told by how it ends.
+INSIDE = """
+import ctypes, json, os, resource, socket, subprocess, sys, threading
+from pathlib import Path
+from executor import sandbox
+scratch, models, key, parent = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), os.getppid()
+libc = ctypes.CDLL(None, use_errno=True)
+state = sandbox.enter([models], scratch, 2**30)
+
+def call(number, *arguments):
+    if libc.syscall(number, *arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+def thread():
+    started = threading.Thread(target=(scratch / "by-thread").write_text, args=("x",))
+    started.start()
+    started.join()
+    (scratch / "by-thread").read_text()
+
+def overwrite():
+    with (models / "model").open("r+") as file:
+        file.write("x")
+
+def grow():
+    with (scratch / "large").open("wb") as file:
+        file.truncate(sandbox.FILE_BYTES + 1)
+
+def link_in():
+    os.link(key, scratch / "link")
+
+def exhaust():
+    files = [open(scratch / "kept") for _ in range(sandbox.OPEN_FILES)]
+
+def unlimit():
+    resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))
+
+attempts = {
+%s
+}
+ended = {}
+(scratch / "kept").write_text("x")
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        ended[name] = "done"
+    except BaseException as error:
+        ended[name] = type(error).__name__
+print(json.dumps({"state": state, "ended": ended}))
+"""
+
+REFUSED = {
+    # the node's key, and whatever else is its own or the user's
+    "read key": "lambda: key.read_bytes()",
+    "write key": "lambda: key.write_bytes(b'')",
+    "replace key": "lambda: (scratch / 'kept').rename(key)",
+    "list the key's folder": "lambda: os.listdir(key.parent)",
+    "link key": "link_in",
+    "read /etc": "lambda: Path('/etc/passwd').read_bytes()",
+    "read home": "lambda: os.listdir('/root')",
+    "read parent's memory": "lambda: open(f'/proc/{parent}/mem', 'rb')",
+    "read parent's environment": "lambda: open(f'/proc/{parent}/environ', 'rb')",
+    "list parent's files": "lambda: os.listdir(f'/proc/{parent}/fd')",
+    "leave by /proc/self/root": "lambda: Path(f'/proc/self/root{key}').read_bytes()",
+    # what others would read, or follow
+    "write model": "overwrite",
+    "add to models": "lambda: (models / 'new').write_text('x')",
+    "plant a link": "lambda: (scratch / 'link').symlink_to(key)",
+    "plant a pipe": "lambda: os.mkfifo(scratch / 'pipe')",
+    "write library": "lambda: (Path(sandbox.__file__).parent / 'new.py').write_text('x')",
+    # the network
+    "tcp": "lambda: socket.socket()",
+    "udp": "lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+    "ipv6": "lambda: socket.socket(socket.AF_INET6)",
+    "unix": "lambda: socket.socket(socket.AF_UNIX)",
+    "netlink": "lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "connect": "lambda: socket.create_connection(('127.0.0.1', 1))",
+    "uring": "lambda: call(425, 1, None)",
+    "32-bit calls": "lambda: call(0x40000000 + 41, 2, 1, 0)",
+    # other processes
+    "start": "lambda: subprocess.run(['true'])",
+    "exec": "lambda: os.execv('/bin/true', ['true'])",
+    "fork": "lambda: os.fork()",
+    "vfork": "lambda: call(58)",
+    "kill parent": "lambda: os.kill(parent, 0)",
+    "trace parent": "lambda: call(101, 16, parent, 0, 0)",
+    "read parent": "lambda: call(310, parent, None, 0, None, 0, 0)",
+    "open parent": "lambda: os.pidfd_open(parent)",
+    "limit parent": "lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE)",
+    # the kernel
+    "unshare": "lambda: call(272, 0x10000000)",
+    "chroot": "lambda: os.chroot(scratch)",
+    "mount": "lambda: call(165, None, None, None, 0, None)",
+    "bpf": "lambda: call(321, 0, None, 0)",
+    "chown": "lambda: os.chown(scratch / 'kept', 12345, 12345)",
+    # its own bounds
+    "more memory": "lambda: bytearray(2**30)",
+    "larger file": "grow",
+    "more files": "exhaust",
+    "raise a limit": "unlimit",
+}
+ALLOWED = {
+    "read model": "lambda: (models / 'model').read_text()",
+    "write scratch": "lambda: (scratch / 'x').write_text('x')",
+    "make a folder in scratch": "lambda: (scratch / 'folder').mkdir()",
+    "replace in scratch": "lambda: (scratch / 'x').replace(scratch / 'y')",
+    "remove in scratch": "lambda: (scratch / 'y').unlink() or (scratch / 'folder').rmdir()",
+    "import": "lambda: __import__('wave') and __import__('numpy')",
+    "thread": "thread",
+    "discard": "lambda: Path('/dev/null').write_text('x')",
+    "memory": "lambda: bytearray(2**24)",
+}
+
+
+def tried(tmp_path: Path, attempts: dict[str, str], prelude: str = "") -> dict[str, Any]:
+    for name in ("scratch", "models", "node"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "models" / "model").write_text("weights")
+    (tmp_path / "node" / "node.pem").write_text("secret")
+    lines = "\n".join(f"    {name!r}: {attempt}," for name, attempt in attempts.items())
+    places = [tmp_path / "scratch", tmp_path / "models", tmp_path / "node" / "node.pem"]
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", prelude + INSIDE % lines, *map(str, places)],
+        env=profile.child_environment(tmp_path / "scratch"),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+@whole
+def test_out_of_reach(tmp_path: Path) -> None:
+    found = tried(tmp_path, REFUSED)
+    kinds = {"more memory": {"MemoryError"}, "raise a limit": {"ValueError", "PermissionError"}}
+    kinds |= {name: {"OSError"} for name in ("larger file", "more files", "link key")}
+    wrong = {
+        name: how
+        for name, how in found["ended"].items()
+        if how not in kinds.get(name, {"PermissionError"})
+    }
+    assert wrong == {}
+    assert found["ended"].keys() == REFUSED.keys()
+    assert (tmp_path / "node" / "node.pem").read_text() == "secret"
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["model"]
+
+
+@whole
+def test_within_reach(tmp_path: Path) -> None:
+    assert set(tried(tmp_path, ALLOWED)["ended"].values()) == {"done"}
+
+
+@whole
+def test_everything_is_in_force_and_said_so(ready: Ready) -> None:
+    assert dict(ready.sandbox) == {
+        "memory": ready.sandbox["memory"],
+        "privileges": "none, and no new ones",
+        "files": f"landlock {landlock.abi()}",
+        "network": "seccomp",
+        "processes": "seccomp",
+    }
+    assert "MiB" in ready.sandbox["memory"]
+
+
+# What an attempt that the kernel does not know ends with: as on an older one, or under emulation.
+OLD = """
+from executor import landlock, seccomp
+landlock.abi = lambda: %d
+def none(): raise OSError(22, "Invalid argument")
+seccomp.deny = none
+"""
+
+
+def test_what_the_kernel_has_not_is_said_and_the_rest_holds(tmp_path: Path) -> None:
+    attempts = {"tcp": REFUSED["tcp"], "more memory": REFUSED["more memory"]}
+    found = tried(tmp_path, attempts, OLD % 0)
+    assert found["ended"] == {"tcp": "done", "more memory": "MemoryError"}
+    assert found["state"]["files"] == "not in force: this kernel has no landlock"
+    assert found["state"]["network"] == "not in force: Invalid argument"
+    assert found["state"]["processes"] == "not in force: Invalid argument"
+
+
+@whole
+def test_without_a_filter_landlock_keeps_tcp_away(tmp_path: Path) -> None:
+    attempts = {"connect": REFUSED["connect"], "read key": REFUSED["read key"]}
+    found = tried(tmp_path, attempts, OLD % 4)
+    assert found["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
+    assert found["state"]["network"] == "landlock: no TCP, all else is open"
+
+
+def test_a_gpus_driver_gets_addresses_and_nothing_else(tmp_path: Path) -> None:
+    """It reserves more than there is memory; what cannot be bounded is said."""
+    reserve = "lambda: __import__('mmap').mmap(-1, 2**36, prot=0, flags=0x4022)"  # no memory
+    attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
+    gpu = "from executor import sandbox; enter = sandbox.enter;"
+    gpu += "sandbox.enter = lambda *places: enter(*places, 'cuda')"
+    found = tried(tmp_path, attempts, gpu)
+    assert found["ended"] == {"addresses": "done", "tcp": "PermissionError"}
+    assert found["state"]["memory"].startswith("not in force: a GPU's driver reserves")
+    assert tried(tmp_path / "cpu", attempts)["ended"]["addresses"] == "OSError"
+
+
+@pytest.mark.parametrize("version", range(1, 10))
+def test_each_version_of_landlock_is_asked_for_what_it_knows(version: int) -> None:
+    files, tcp, beyond = landlock.handled(version)
+    assert files.bit_length() == {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
+    assert bool(tcp) == (version >= 4)
+    assert bool(beyond) == (version >= 6)
+
+
+def test_no_filter_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seccomp.unavailable() == ""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "aarch64" in seccomp.unavailable()
+
+
+def test_where_a_file_can_be_reached_from(tmp_path: Path) -> None:
+    key = tmp_path / "models" / "node.pem"
+    assert confine.within(key, [tmp_path / "other", tmp_path]) == tmp_path
+    assert confine.within(key, [tmp_path / "mod"]) is None
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert confine.within(tmp_path / "link" / "x", [tmp_path / "models"]) is None
+    assert confine.within(tmp_path / "link" / "models", [tmp_path / "models"]) is not None
+
+
+# The worker itself, doing what a job tells it to, as if a model had taken it over. It skips its
+# self-test, and so the seconds that imports take: the sandbox is entered before them.
+TAKEN_OVER = """
+import executor.worker.main as worker
+def outcome(self, order):
+    said = ""
+    try:
+        exec(order["args"]["code"])
+    except BaseException as error:
+        said = repr(error)
+    return {"kind": "done", "outcome": {"result": {"outputs": []}}, "trace": {"said": said}}
+def ready(self):
+    return {"kind": "ready", "runtime": {}, "ok": True, "reason": ""}
+worker.Worker._outcome, worker.Worker.ready = outcome, ready
+worker.main()
+"""
+
+
+def told(pool: Pool, code: str, *inputs: Path, timeout: float = TIMEOUT) -> str:
+    order = Job("task", "text-to-music", {"code": code}, ModelRef("x", "1", "0" * 64), inputs)
+    execution = pool.run(order, timeout=timeout, progress=lambda _: None)
+    return str(execution.trace["said"])
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A pool whose worker runs code from its jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "ARGUMENTS", ("-P", "-c", TAKEN_OVER))
+        pool = Pool([], tmp_path_factory.mktemp("taken"), memory_limit=4 * 2**30)
+        assert pool.start(TIMEOUT).ok
+        yield pool
+        pool.close()
+
+
+@whole
+def test_a_worker_taken_over_finds_no_key_and_no_network(taken: Pool, tmp_path: Path) -> None:
+    key = tmp_path / "node.pem"
+    key.write_text("secret")
+    assert told(taken, f"open({str(key)!r})").startswith("PermissionError")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        assert "PermissionError" in told(
+            taken, f"import socket; socket.create_connection({address})"
+        )
+    assert "PermissionError" in told(taken, "import subprocess; subprocess.run(['id'])")
+    assert "PermissionError" in told(taken, f"import os; os.kill({os.getpid()}, 9)")
+
+
+def test_its_environment_is_the_profile_and_nothing_else(
+    taken: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_KEY_PASSPHRASE", "secret")
+    with pytest.raises(Abstained):
+        told(taken, "import os; os.abort()")  # the next is started with this environment
+    names = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED, *profile.PLACES, "PYTHONPATH"}
+    own = "{line.split('=')[0] for line in open('/proc/self/environ').read().split('\\0') if line}"
+    assert told(taken, f"assert {own} <= {names!r}, {own}") == ""
+
+
+def test_it_reads_its_inputs_and_cannot_change_them(taken: Pool, tmp_path: Path) -> None:
+    """Inputs are blobs of the node's store, named by their content."""
+    blob = tmp_path / "blob"
+    blob.write_text("sound")
+    change = "open(order['inputs'][0], 'a').write('more')"
+    said = told(taken, f"assert open(order['inputs'][0]).read() == 'sound'; {change}", blob)
+    assert said == ""
+    assert blob.read_text() == "sound"
+    assert not list(Path(taken._scratch).glob("*-input-*"))
+
+
+def test_an_input_that_is_not_there_is_an_abstention(taken: Pool, tmp_path: Path) -> None:
+    with pytest.raises(Abstained) as caught:
+        told(taken, "", tmp_path / "absent")
+    assert caught.value.reason == "input-missing"
+    assert told(taken, "") == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "detail"),
+    [
+        ("import os; os.abort()", "worker-died", "exit code -6"),
+        ("import ctypes; ctypes.string_at(0)", "worker-died", "exit code -11"),
+        ("import sys, os; os._exit(0)", "worker-died", "exit code 0"),
+        ("sandbox.allow_cpu(1)\nwhile True: pass", "worker-died", "exit code -24"),
+        ("import threading; threading.Event().wait()", "timeout", "deadline"),
+    ],
+)
+def test_whatever_it_does_costs_one_abstention(
+    taken: Pool, code: str, reason: str, detail: str
+) -> None:
+    timeout = 0.5 if reason == "timeout" else TIMEOUT
+    told(taken, "")  # its start is not part of the job's time
+    with pytest.raises(Abstained, match=detail) as caught:
+        told(taken, f"from executor import sandbox\n{code}", timeout=timeout)
+    assert caught.value.reason == reason
+    assert told(taken, "") == ""
+
+
+def test_growing_past_the_limit_is_an_abstention(taken: Pool) -> None:
+    """What a library raises for want of memory, as the worker itself meets it."""
+    grow = "import numpy; numpy.ones(2**30)"
+    assert "MemoryError" in told(taken, grow)
+    grown = f"try: {grow}\nexcept MemoryError as error: self._outcome = lambda _: 1 / 0"
+    assert told(taken, grown) == ""
+    with pytest.raises(Abstained, match="ZeroDivisionError") as caught:
+        told(taken, "")
+    assert caught.value.reason == "worker-died"
+    assert told(taken, "") == ""
+
+
+def test_time_is_given_for_each_job_anew() -> None:
+    """The limit counts from what was used before, so that a long life is no fault."""
+    code = (
+        "import resource, time; from executor import sandbox;"
+        "sandbox.allow_cpu(5); first = resource.getrlimit(resource.RLIMIT_CPU)[0];"
+        "begin = time.process_time();\n"
+        "while time.process_time() < begin + 1.1: pass\n"
+        "sandbox.allow_cpu(5); print(resource.getrlimit(resource.RLIMIT_CPU)[0] - first)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=SHIPPED.parent.parent, capture_output=True, check=True
+    )
+    assert int(ended.stdout) in (1, 2)

@@ -1,0 +1,182 @@
+import hashlib
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from executor.errors import Failed
+from executor.models.families import FAMILIES
+from executor.tasks import text_to_music
+from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
+
+OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
+MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
+
+
+def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.Loaded:
+    """A made-up pipeline, as a model of a family that takes no stopping criteria."""
+    return text_to_music.Loaded(pipeline, CSM, own, () if own is None else ((model, own),))
+
+
+def test_seeds_are_the_specifications() -> None:
+    first = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (1).to_bytes(4)).digest()
+    second = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (2).to_bytes(4)).digest()
+    assert sequence_seeds(7, 1) == [7]
+    assert sequence_seeds(7, 3) == [7, int.from_bytes(first[:4]), int.from_bytes(second[:4])]
+
+
+@pytest.mark.parametrize("args", [{}, {"generation_config": None}, {"generation_config": {}}])
+def test_nothing_given(args: dict[str, object]) -> None:
+    assert given(args) == {}
+
+
+def test_null_is_not_given_and_nought_is() -> None:
+    config = {"top_k": None, "temperature": 0, "do_sample": False}
+    assert given({"generation_config": config}) == {"temperature": 0, "do_sample": False}
+
+
+def test_only_what_the_task_sets_is_passed_on() -> None:
+    members = {"top_k": 3, "num_return_sequences": 2}
+    assert generate_arguments(MUSICGEN, members, OWN) == {"top_k": 3}
+    assert generate_arguments(MUSICGEN, {}, OWN) == {}
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0])
+def test_temperature_zero_turns_sampling_off(zero: float) -> None:
+    arguments = generate_arguments(MUSICGEN, {"temperature": zero, "do_sample": True}, OWN)
+    assert arguments == {"temperature": 1.0, "do_sample": False}
+
+
+def test_a_length_is_of_barks_first_part_alone() -> None:
+    members = {"max_new_tokens": 9, "top_k": 5}
+    arguments = generate_arguments(BARK, members, OWN)
+    assert arguments == {"semantic_max_new_tokens": 9, "top_k": 5}
+
+
+def test_greedy_is_greedy_in_barks_last_part() -> None:
+    """It draws wherever the temperature is not 1, whatever do_sample says."""
+    arguments = generate_arguments(BARK, {"do_sample": False, "temperature": 0.7}, OWN)
+    assert arguments == {"do_sample": False, "temperature": 1.0}
+
+
+def test_csm_samples_alike_in_both_its_models() -> None:
+    arguments = generate_arguments(CSM, {"top_k": 5, "max_new_tokens": 9}, OWN)
+    assert arguments == {"top_k": 5, "depth_decoder_top_k": 5, "max_new_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        TypeError("no"),
+        IndexError("no"),
+        RuntimeError("probability tensor contains either `inf`, `nan` or element < 0"),
+        RuntimeError("narrow(): length must be non-negative."),
+        RuntimeError(
+            "Calculated padded input size per channel: (6). Kernel size: (7). "
+            "Kernel size can't be greater than actual input size"
+        ),
+    ],
+    ids=str,
+)
+def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(Failed) as caught:
+        text_to_music.rejected(fail)
+    assert caught.value.code == "generation-rejected"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), MemoryError(), OSError("gone")], ids=str
+)
+def test_this_machines_own_trouble_is_not(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        text_to_music.rejected(fail)
+    assert caught.value is error
+
+
+def test_nothing_of_a_task_stays_in_the_model() -> None:
+    """Some models' generate writes into the generation settings; each generation starts anew."""
+    model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
+    found: list[int] = []
+
+    class Writing:
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
+            found.append(model.generation_config.top_k)
+            model.generation_config.top_k = 99
+            return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
+
+    loaded = loaded_as(model, Writing(), SimpleNamespace(top_k=50, max_length=10))
+    args = {"prompt": "x", "seed": 1, "generation_config": {"num_return_sequences": 3}}
+    made = text_to_music.sounds(loaded, args, lambda _: None)
+    assert len(made) == 3
+    assert found == [50, 50, 50]
+
+
+def test_each_sequence_is_seeded_after_loading() -> None:
+    drawn: list[tuple[float, float, float]] = []
+    model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
+
+    class Drawing:
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
+            drawn.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
+            return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
+
+    loaded = loaded_as(model, Drawing())
+    for seed in (1, 2, 1):
+        text_to_music.sounds(loaded, {"prompt": "x", "seed": seed}, lambda _: None)
+    assert drawn[0] == drawn[2]
+    assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))
+
+
+def test_a_model_that_translates_speaks_what_it_says_or_english_or_its_first() -> None:
+    def speaking(*languages: str, **own: str) -> SimpleNamespace:
+        tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.SPOKEN}
+        return SimpleNamespace(**tables, **own)
+
+    assert text_to_music.language(speaking("deu", "eng", "fra", tgt_lang="fra")) == "fra"
+    assert text_to_music.language(speaking("deu", "eng", tgt_lang="fra")) == "eng"
+    assert text_to_music.language(speaking("fra", "deu")) == "deu"
+    partly = speaking("eng", "fra")
+    partly.vocoder_lang_code_to_id = {"fra": 0}
+    assert text_to_music.language(partly) == "fra"
+    with pytest.raises(ValueError, match="no language"):
+        text_to_music.language(SimpleNamespace())
+
+
+def test_silence_of_no_length_is_an_outcome() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
+
+    class Mute:
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
+            return {"audio": np.zeros(0, dtype=np.float32), "sampling_rate": 16_000}
+
+    with pytest.raises(Failed) as caught:
+        text_to_music.sounds(loaded_as(model, Mute()), {"prompt": "x", "seed": 1}, lambda _: None)
+    assert caught.value.code == "generation-rejected"
+
+
+def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
+    """A model's own settings may ask for any number where the task says none."""
+    own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, own=own)
+    with pytest.raises(Failed, match="num_return_sequences is 17") as caught:
+        text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
+    assert caught.value.code == "generation-rejected"

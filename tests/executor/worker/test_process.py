@@ -1,0 +1,100 @@
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from executor.models.folders import SHIPPED
+from executor.worker import process
+from executor.worker.process import Child, Died
+from tests.executor.conftest import TIMEOUT
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Child]:
+    started = Child([], tmp_path, None)
+    yield started
+    started.dispose()
+
+
+def ended(descriptor: int) -> bool:
+    """Wait until the process of a pidfd has ended."""
+    return bool(select.select([descriptor], [], [], TIMEOUT)[0])
+
+
+def test_a_killed_child_has_died(worker: Child) -> None:
+    worker.kill()
+    with pytest.raises(Died, match="exit code -9"):
+        worker.receive(time.monotonic() + TIMEOUT)
+    assert not worker.alive()
+
+
+def test_silence_is_a_timeout(worker: Child) -> None:
+    with pytest.raises(TimeoutError):
+        worker.receive(time.monotonic())
+    assert worker.alive()
+
+
+def test_it_has_a_session_of_its_own(worker: Child) -> None:
+    """A terminal's Ctrl-C goes to the foreground's session: the worker is in another."""
+    assert os.getsid(worker.pid) == worker.pid != os.getsid(0)
+
+
+def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = "print('x' * 100_000 + 'the end', flush=True)"
+    monkeypatch.setattr(process, "ARGUMENTS", ("-c", noisy))
+    started = Child([], tmp_path, None)
+    with pytest.raises(Died) as caught:
+        started.receive(time.monotonic() + TIMEOUT)
+    started.dispose()
+    assert str(caught.value).endswith("xthe end")
+    assert len(str(caught.value)) < process.TAIL + 100
+
+
+@pytest.mark.parametrize("state", ["idle", "computing"])
+def test_it_ends_with_its_parent(tmp_path: Path, state: str) -> None:
+    """A parent killed without a chance to clean up leaves no worker."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path), state],
+        stdout=subprocess.PIPE,
+        cwd=SHIPPED.parent.parent,
+        text=True,
+    )
+    assert parent.stdout is not None
+    with parent, os.fdopen(os.pidfd_open(int(parent.stdout.readline()))) as worker:
+        assert parent.stdout.readline() == f"{state}\n"
+        assert not select.select([worker], [], [], 0)[0]
+        parent.send_signal(signal.SIGKILL)
+        assert ended(worker.fileno())
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+from executor.job import Job, ModelRef
+from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
+from executor.worker.supervisor import Pool
+
+pool = Pool([], Path(sys.argv[1]))
+assert pool.start(60).ok
+print(pool.pid, flush=True)
+if sys.argv[2] == "idle":
+    print("idle", flush=True)
+    threading.Event().wait()
+model = ModelRef(EMBEDDED, "1", weights_digest(SHIPPED / EMBEDDED))
+long = {"max_new_tokens": 2000, "num_return_sequences": 16}
+args = {"model": EMBEDDED, "prompt": "x", "seed": 1, "generation_config": long}
+said = []
+
+def progress(share):
+    if not said:
+        said.append(share)
+        print("computing", flush=True)
+
+pool.run(Job("t", "text-to-music", args, model), timeout=600, progress=progress)
+"""

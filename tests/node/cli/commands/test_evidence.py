@@ -1,0 +1,215 @@
+"""Evidence leaves a node as a file, and convinces a machine that never saw the network."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from node.storage.journal import Store, open_store
+from node.storage.reader import DATABASE
+from protocol.consensus import evidence
+from protocol.consensus.committee import committees
+from protocol.consensus.evidence import Evidence
+from protocol.wire.encoding import canonical
+from tests.node.cli.conftest import Helium
+from tests.support import fixtures
+
+NET = fixtures.network()
+TASK = fixtures.task(NET)
+LIAR, OTHER = committees(NET, TASK)[0][:2]
+LIE = fixtures.outcome("lie")
+
+
+def commits(member: str) -> Evidence:
+    return evidence.of(fixtures.commit(NET, TASK, member), fixtures.commit(NET, TASK, member, LIE))
+
+
+TWICE = commits(LIAR)
+UNOPENED = evidence.of(
+    fixtures.commit(NET, TASK, OTHER), fixtures.reveal(NET, TASK, OTHER, {}, LIE)
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    folder: Path
+    network: Path
+    store: Store
+
+    @property
+    def flags(self) -> tuple[object, ...]:
+        return "--data-dir", self.folder, "--network", self.network
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node's data folder, with the node still running on it."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    store = open_store(folder / DATABASE, NET.id)
+    for proof in (TWICE, UNOPENED):
+        store.put_evidence(proof)
+    yield Node(folder, tmp_path / "network.json", store)
+    store.close()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_a_node_holds_is_listed(helium: Helium, node: Node, runs: bool) -> None:
+    if not runs:
+        node.store.close()
+    done = helium("evidence", "list", *node.flags, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["network"] == NET.id
+    assert {entry["id"]: entry["messages"] for entry in found["evidence"]} == {
+        TWICE.id: ["commit", "commit"],
+        UNOPENED.id: ["commit", "reveal"],
+    }
+    assert all(entry["task"] == TASK.id and entry["attempt"] == 0 for entry in found["evidence"])
+    lines = helium("evidence", "list", *node.flags).stdout.splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(e.id[:16] for e in (TWICE, UNOPENED))
+
+
+def test_none_is_said_so(helium: Helium, node: Node) -> None:
+    node.store._db.execute("DELETE FROM evidence")
+    assert helium("evidence", "list", *node.flags).stdout == "no evidence\n"
+
+
+@pytest.mark.parametrize("length", [8, 64])
+def test_one_is_exported_by_the_beginning_of_its_id(
+    helium: Helium, node: Node, length: int, tmp_path: Path
+) -> None:
+    target = tmp_path / "proof.json"
+    done = helium("evidence", "export", TWICE.id[:length], "-o", target, *node.flags)
+    assert done.exit_code == 0, done.stderr
+    assert target.read_bytes() == TWICE.encode()
+    assert "two different commits" in done.stdout
+
+
+def test_all_are_exported_into_a_folder_and_each_verifies(
+    helium: Helium, node: Node, tmp_path: Path
+) -> None:
+    done = helium("evidence", "export", "--all", "-o", tmp_path / "new", *node.flags, "--json")
+    assert done.exit_code == 0, done.stderr
+    files = [Path(entry["file"]) for entry in json.loads(done.stdout)["evidence"]]
+    assert sorted(files) == sorted((tmp_path / "new").iterdir())
+    assert {file.read_bytes() for file in files} == {TWICE.encode(), UNOPENED.encode()}
+    for file in files:
+        assert helium("evidence", "verify", file, "--network", node.network).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "give an ID"),
+        (("abcd", "--all"), "give an ID"),
+        (("xyz!",), "must be 4 to 64 hex"),
+        (("abc",), "must be 4 to 64 hex"),
+        (("0" * 64,), "none of the 2"),
+    ],
+)
+def test_what_names_none_is_wrong_usage(
+    helium: Helium, node: Node, arguments: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    done = helium("evidence", "export", *arguments, "-o", tmp_path / "x", *node.flags)
+    assert done.exit_code == 2
+    assert reason in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_without_a_node_is_wrong_usage(helium: Helium, node: Node) -> None:
+    done = helium("evidence", "list", "--data-dir", "none", "--network", node.network)
+    assert done.exit_code == 2
+    assert "HELIUM_DATA_DIR" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_folder_may_come_from_the_environment(
+    helium: Helium, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(node.folder))
+    monkeypatch.setenv("HELIUM_NETWORK", str(node.network))
+    assert len(helium("evidence", "list").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("proof", "what"),
+    [(TWICE, "two different commits"), (UNOPENED, "a commit, and a reveal that does not open it")],
+)
+def test_it_is_said_in_a_sentence_what_it_proves(
+    helium: Helium, node: Node, proof: Evidence, what: str
+) -> None:
+    text = proof.encode().decode()
+    done = helium("evidence", "verify", "-", "--network", node.network, stdin=text)
+    assert done.exit_code == 0, done.stderr
+    assert proof.signer in done.stdout
+    assert what in done.stdout
+    assert "does not show which" in done.stdout
+
+
+def test_it_is_said_in_json_too(helium: Helium, node: Node) -> None:
+    text = TWICE.encode().decode()
+    done = helium("evidence", "verify", "-", "--network", node.network, "--json", stdin=text)
+    assert json.loads(done.stdout) == {
+        "valid": True,
+        "network": NET.id,
+        "id": TWICE.id,
+        "kind": "equivocation",
+        "signer": LIAR,
+        "task": TASK.id,
+        "attempt": 0,
+        "messages": ["commit", "commit"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("altered", "reason"),
+    [
+        (TWICE.encode().replace(b'"attempt":0', b'"attempt":1', 1), "bad-signature"),
+        (TWICE.encode() + b" ", "not-canonical"),
+        (TWICE.encode()[:-1], "malformed"),
+        (b"", "malformed"),
+        (b"[" * 100, "too-deep"),
+    ],
+)
+def test_what_is_wrong_has_code_6(
+    helium: Helium, node: Node, altered: bytes, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "altered.json"
+    file.write_bytes(altered)
+    done = helium("evidence", "verify", file, "--network", node.network)
+    assert done.exit_code == 6
+    assert reason in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_file_is_wrong_usage(helium: Helium, node: Node) -> None:
+    assert helium("evidence", "verify", "none", "--network", node.network).exit_code == 2
+
+
+def test_verifying_needs_neither_torch_nor_libp2p_nor_a_data_folder(
+    node: Node, tmp_path: Path
+) -> None:
+    proof = tmp_path / "proof.json"
+    proof.write_bytes(TWICE.encode())
+    code = (
+        "import sys; from node.cli.main import cli; cli(sys.argv[1:], standalone_mode=False);"
+        "sys.exit(sum(m in sys.modules for m in ('torch', 'libp2p', 'transformers', 'numpy')))"
+    )
+    arguments = ["evidence", "verify", str(proof), "--network", str(node.network)]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("HELIUM_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        check=False,
+        env={**kept, "HOME": str(tmp_path / "nobody")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"valid" in done.stdout

@@ -1,0 +1,177 @@
+"""Who can be reached, beside what a node holds them to have voted."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from node.cli.commands import peers
+from node.cli.exit_codes import Exit, Failure
+from node.client.client import Greeting
+from node.storage.journal import open_store
+from node.storage.reader import DATABASE
+from protocol.consensus.conduct import Conduct
+from protocol.wire.encoding import canonical
+from tests.node.cli.conftest import Helium
+from tests.support import fixtures
+
+NET = fixtures.network()
+READY, ASLEEP, AWAY = (fixtures.peer(index) for index in range(3))
+ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
+GREETINGS = [
+    Greeting(READY, "helium/1", fixtures.CLASS, True, (), (fixtures.MODEL,)),
+    Greeting(ASLEEP, "helium/1", fixtures.CLASS, False, ("starting",), ()),
+]
+TASKS = ("0" * 64, "1" * 64)
+
+
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """The command's flags, for nodes that greet without being there."""
+
+    async def greetings() -> list[Greeting]:
+        return GREETINGS
+
+    def talk(where: Any, conversation: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
+            return await conversation(SimpleNamespace(network=NET, greetings=greetings))
+
+        return asyncio.run(main())
+
+    monkeypatch.setattr(peers, "talk", talk)
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    return "--network", tmp_path / "network.json", "--peer", ADDRESS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A running node's data folder."""
+    (tmp_path / "node").mkdir()
+    store = open_store(tmp_path / "node" / DATABASE, NET.id)
+    for task in TASKS:
+        with store.transaction():
+            store.put_conduct(task, [(0, READY, Conduct.AGREED), (0, AWAY, Conduct.DISSENTED)])
+    yield tmp_path / "node"
+    store.close()
+
+
+def test_without_a_data_folder_no_standing_is_shown(
+    helium: Helium, flags: tuple[object, ...]
+) -> None:
+    done = helium("peers", *flags, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = json.loads(done.stdout)["peers"]
+    assert {entry["peer"]: entry["ready"] for entry in entries} == {READY: True, ASLEEP: False}
+    assert all(entry["standing"] is None and entry["reached"] for entry in entries)
+    assert done.stderr == ""
+
+
+def test_standings_are_shown_of_who_is_away_too(
+    helium: Helium, flags: tuple[object, ...], folder: Path
+) -> None:
+    done = helium("peers", *flags, "--data-dir", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = {entry["peer"]: entry for entry in json.loads(done.stdout)["peers"]}
+    assert entries[READY]["standing"] == {c: 2 * (c == "agreed") for c in Conduct}
+    assert entries[AWAY]["standing"]["dissented"] == 2
+    assert (entries[AWAY]["reached"], entries[AWAY]["ready"]) == (False, False)
+    assert entries[ASLEEP]["standing"] is None
+
+
+def test_they_are_shown_to_people(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(folder))
+    lines = helium("peers", *flags).stdout.splitlines()
+    assert any(READY in line and line.endswith("(agreed 2)") for line in lines)
+    assert any(AWAY in line and "not reached  (dissented 2)" in line for line in lines)
+    assert any(ASLEEP in line and line.endswith("not ready: starting") for line in lines)
+
+
+def test_a_folder_that_was_named_must_be_a_nodes(
+    helium: Helium, flags: tuple[object, ...], tmp_path: Path
+) -> None:
+    done = helium("peers", *flags, "--data-dir", tmp_path / "none")
+    assert done.exit_code == 2
+    assert "HELIUM_DATA_DIR" in done.stderr
+
+
+def test_a_default_folder_of_another_network_is_no_hindrance(
+    helium: Helium, flags: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(tmp_path / DATABASE, "f" * 16).close()
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path))
+    done = helium("peers", *flags, "--json")
+    assert done.exit_code == 0
+    assert "standings are not shown" in done.stderr
+
+
+def test_none_ready_has_a_code_of_its_own(
+    helium: Helium, flags: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.node.cli.commands.test_peers.GREETINGS", GREETINGS[1:])
+    assert helium("peers", *flags).exit_code == 3
+
+
+def test_where_no_node_is_named_the_standing_is_shown(
+    helium: Helium, tmp_path: Path, folder: Path
+) -> None:
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    done = helium("peers", "--network", tmp_path / "network.json", "--data-dir", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    entries = {entry["peer"]: entry for entry in json.loads(done.stdout)["peers"]}
+    assert entries[AWAY]["standing"]["dissented"] == 2
+    assert not any(entry["reached"] for entry in entries.values())
+    assert "none was asked" in done.stderr
+
+
+def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
+    helium: Helium, tmp_path: Path
+) -> None:
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    (tmp_path / "fresh").mkdir()
+    open_store(tmp_path / "fresh" / DATABASE, NET.id).close()
+    flags = ("--network", tmp_path / "network.json", "--data-dir", tmp_path / "fresh", "--json")
+    done = helium("peers", *flags)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["peers"] == []
+    assert "none was asked" in done.stderr
+
+
+def talk_fails(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> None:
+    def talk(where: Any, conversation: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr(peers, "talk", talk)
+
+
+def test_where_no_node_answers_the_standing_is_shown_all_the_same(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk_fails(monkeypatch, Failure(Exit.NO_NODE, "no node answered"))
+    done = helium("peers", *flags, "--data-dir", folder)
+    assert done.exit_code == 3
+    assert "no node answered" in done.stderr
+    assert any(AWAY in line and "(dissented 2)" in line for line in done.stdout.splitlines())
+
+
+def test_another_failure_is_not_covered_up(
+    helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk_fails(monkeypatch, Failure(Exit.UNVERIFIED, "a lie"))
+    done = helium("peers", *flags, "--data-dir", folder)
+    assert (done.exit_code, done.stdout) == (6, "")
+
+
+def test_with_neither_a_node_nor_a_standing_nothing_can_be_shown(
+    helium: Helium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path / "none"))
+    (tmp_path / "network.json").write_bytes(canonical(NET.document))
+    done = helium("peers", "--network", tmp_path / "network.json")
+    assert done.exit_code == 2
+    assert "no node is named" in done.stderr

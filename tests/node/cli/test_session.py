@@ -1,0 +1,137 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node.cli.exit_codes import Exit, Failure
+from node.cli.session import exit_codes
+from node.client.client import GenerationFailed, NoAgreement, NoNode, TaskRejected
+from node.client.result import AudioMismatch
+from node.rpc.client import Misbehaved
+from node.sync.blob_download import Unavailable
+from node.sync.task_tracker import UnknownTask
+from protocol.consensus.effects import State
+from protocol.errors import Rejected, Rejection
+from tests.node.cli.certified import Made
+from tests.node.cli.conftest import Files, Helium
+
+PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NoNode("away"), Exit.NO_NODE),
+        (Unavailable("away"), Exit.NO_NODE),
+        (ConnectionError("away"), Exit.NO_NODE),
+        (Rejected(Rejection.OVER_LIMIT, "args.seed: away"), Exit.REJECTED),
+        (TaskRejected("over-limit", "away"), Exit.REJECTED),
+        (UnknownTask("away"), Exit.REJECTED),
+        (NoAgreement(State.INCONCLUSIVE, ()), Exit.NO_AGREEMENT),
+        (AudioMismatch("away"), Exit.UNVERIFIED),
+        (Misbehaved("away"), Exit.UNVERIFIED),
+    ],
+)
+def test_every_failure_has_its_code(error: Exception, code: Exit) -> None:
+    with pytest.raises(Failure) as raised, exit_codes():
+        raise error
+    assert raised.value.exit_code == code
+    assert ("inconclusive" if code is Exit.NO_AGREEMENT else "away") in raised.value.message
+
+
+def test_an_agreed_error_is_a_rejection(made: Made) -> None:
+    with pytest.raises(Failure, match="generation-rejected") as raised, exit_codes():
+        raise GenerationFailed("generation-rejected", made.certificate)
+    assert raised.value.exit_code == Exit.REJECTED
+
+
+@pytest.mark.parametrize("command", [("peers",), ("submit", "--seed", "1"), ("status", "0" * 64)])
+def test_a_command_without_a_node_to_ask_is_wrong_usage(
+    command: tuple[str, ...], helium: Helium, files: Files
+) -> None:
+    done = helium(*command, "--network", files.network)
+    assert done.exit_code == 2
+    assert "HELIUM_PEERS" in done.stderr
+
+
+def test_a_bad_address_is_named(helium: Helium, files: Files) -> None:
+    done = helium("peers", "--network", files.network, "--peer", "localhost:4001")
+    assert done.exit_code == 2
+    assert "peers (from --peers): ('localhost:4001',) is not of the form" in done.stderr
+
+
+def test_a_missing_network_document_is_named(helium: Helium) -> None:
+    done = helium("peers", "--peer", PEER)
+    assert done.exit_code == 2
+    assert "network.json: cannot be read" in done.stderr
+    assert "--network or HELIUM_NETWORK" in done.stderr
+
+
+def test_no_task_at_all_is_said_first(helium: Helium) -> None:
+    done = helium("submit")
+    assert done.exit_code == 2
+    assert "name a FILE or give --model, --prompt and --seed" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("submit", "--seed", "1"), ("fetch", "0" * 64)])
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("none/song.wav", "none/song.wav: cannot be written: No such file or directory"),
+        ("c.json/song.wav", "c.json/song.wav: cannot be written: Not a directory"),
+        ("/proc/song.wav", "/proc/song.wav: cannot be written: "),
+        ("x" * 250, "cannot be written: File name too long"),
+        (".", "is a directory"),
+        ("", "-o: must name a file"),
+    ],
+)
+def test_where_the_song_goes_is_looked_at_first(
+    command: tuple[str, ...], output: str, reason: str, helium: Helium, files: Files
+) -> None:
+    done = helium(*command, "--network", files.network, "--peer", PEER, "-o", output)
+    assert done.exit_code == 2
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_output_that_is_not_written_may_be_anywhere(helium: Helium, files: Files) -> None:
+    done = helium("submit", "--seed", "1", "--no-wait", "-o", "none/song.wav")
+    assert "HELIUM_PEERS" in done.stderr
+
+
+IN_A_HURRY = (
+    "import sys, node.client.client; node.client.client.CONNECT_SECONDS = 1.5;"
+    "from node.cli.main import main; sys.argv[0] = 'helium'; main()"
+)
+
+
+def test_an_unreachable_peer_is_one_line(files: Files, made: Made) -> None:
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{made.certificate.signers[0]}"
+    command = [sys.executable, "-c", IN_A_HURRY, "peers", "--network", str(files.network)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
+    done = subprocess.run(
+        [*command, "--peer", address],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[3],
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr == f"helium: none of {address} can be reached\n"
+
+
+@pytest.mark.parametrize("task", ["x", "0" * 63, "G" * 64])
+def test_a_task_id_is_checked_first(task: str, helium: Helium, files: Files) -> None:
+    done = helium("status", task, "--network", files.network, "--peer", PEER)
+    assert done.exit_code == 2
+    assert "64 lowercase hex" in done.stderr
+
+
+def test_a_bad_task_file_is_named_before_anyone_is_asked(helium: Helium, files: Files) -> None:
+    Path("task.json").write_text('{"seed": 1, "seed": 1}')
+    done = helium("submit", "task.json", "--network", files.network, "--peer", PEER)
+    assert done.exit_code == 2
+    assert "task.json: duplicate member 'seed'" in done.stderr

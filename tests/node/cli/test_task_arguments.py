@@ -1,0 +1,128 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cli import task_arguments
+from node.cli.exit_codes import Failure
+from protocol.network import Network
+from protocol.wire.encoding import canonical
+from tests.node.cli.conftest import Helium
+from tests.support import fixtures
+
+NOTHING = dict.fromkeys(
+    (
+        *("model", "prompt", "seed", "dtype", "quantize_bits", "max_new_tokens", "do_sample"),
+        *("temperature", "top_k", "top_p", "num_return_sequences", "guidance_scale"),
+    )
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "task.json"
+
+
+def test_a_file_is_taken_as_it_stands(file: Path) -> None:
+    file.write_text('{"model": "m", "generation_config": null, "dtype": null, "odd": [1.0]}')
+    found = task_arguments.merged(file, NOTHING)
+    assert found == {"model": "m", "generation_config": None, "dtype": None, "odd": [1]}
+
+
+def test_flags_count_before_the_file(file: Path) -> None:
+    file.write_text('{"seed": 1, "prompt": "x", "generation_config": {"top_k": 5, "top_p": 0.5}}')
+    given = {**NOTHING, "seed": 2, "top_k": 0, "do_sample": False}
+    assert task_arguments.merged(file, given) == {
+        "seed": 2,
+        "prompt": "x",
+        "generation_config": {"top_k": 0, "top_p": 0.5, "do_sample": False},
+    }
+
+
+def test_flags_alone_are_a_task() -> None:
+    given = {**NOTHING, "model": "m", "prompt": "p", "seed": 0}
+    assert task_arguments.merged(None, given) == {"model": "m", "prompt": "p", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"seed": 1, "seed": 2}', "duplicate member 'seed'"),
+        ('{"seed": 1', "not JSON"),
+        ('{"seed": Infinity}', "Infinity is no JSON number"),
+        ("[" * 17 + "]" * 17, "nested deeper than 16"),
+        ('"text"', "must be a JSON object"),
+        ('{"prompt": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_a_bad_file_is_named(file: Path, text: str, reason: str) -> None:
+    file.write_text(text)
+    with pytest.raises(Failure, match=reason) as raised:
+        task_arguments.merged(file, NOTHING)
+    assert raised.value.exit_code == 2
+    assert str(file) in raised.value.message
+
+
+@pytest.mark.parametrize("flag", ["--temperature", "--top-p", "--guidance-scale"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-Infinity", "1e999"])
+def test_what_json_cannot_hold_is_wrong_usage(flag: str, number: str, helium: Helium) -> None:
+    done = helium("submit", flag, number)
+    assert done.exit_code == 2
+    assert f"'{flag}': '{number}' is no finite number" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+MUSIC = {"max_new_tokens": 1503, "frame_rate": 50, "delay": 3}
+PEER = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGgG9mmYggTBgjN6kdVkg7Fn9hLjnGLSMtxPFC8wJwwKz"
+FLAGS = ("--model", fixtures.MODEL, "--prompt", "rain", "--seed", "1")
+
+
+def listed(limits: dict[str, Any]) -> Network:
+    document = copy.deepcopy(fixtures.network_document())
+    document["models"][0]["limits"] = limits
+    return Network.parse(canonical(document))
+
+
+def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
+    file.write_text('{"generation_config": {"top_p": 0.0}}')
+    given = {**NOTHING, "audio": (), "model": fixtures.MODEL, "seed": 1, "seconds": 8.0}
+    asked = task_arguments.request(file, given)
+    assert asked.within(listed(MUSIC)) == {
+        "model": fixtures.MODEL,
+        "seed": 1,
+        "generation_config": {"top_p": 0.0, "max_new_tokens": 403},
+    }
+
+
+def test_without_seconds_a_task_is_left_as_it_is(file: Path) -> None:
+    file.write_text('{"model": "m", "generation_config": null}')
+    asked = task_arguments.request(file, {**NOTHING, "audio": (), "seconds": None})
+    assert asked.within(listed(MUSIC)) == {"model": "m", "generation_config": None}
+
+
+@pytest.mark.parametrize(
+    ("limits", "flags", "reason"),
+    [
+        (MUSIC, ["--seconds", 8, "--max-new-tokens", 403], "max_new_tokens is given too"),
+        (MUSIC, ["--seconds", 31], "--seconds 31: helium/embedded-music gives at most 30 s"),
+        (MUSIC, ["--seconds", 0], "--seconds 0: 0.0 is no length in seconds"),
+        (MUSIC, ["--seconds", "long"], "'--seconds': 'long' is not a valid float"),
+        ({}, ["--seconds", 8], "--seconds 8: how long this model sounds is not decided by max_"),
+    ],
+)
+def test_seconds_that_cannot_be_are_wrong_usage(
+    limits: dict[str, Any], flags: list[object], reason: str, helium: Helium
+) -> None:
+    """Before any node is asked: there is none."""
+    Path("n.json").write_bytes(canonical(listed(limits).document))
+    done = helium("submit", *FLAGS, *flags, "--network", "n.json", "--peer", PEER)
+    assert done.exit_code == 2, done.stderr
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_huge_file_is_not_read_whole(file: Path) -> None:
+    file.write_text(" " * 2_000_000)
+    with pytest.raises(Failure, match="longer than 1048576 bytes"):
+        task_arguments.merged(file, NOTHING)

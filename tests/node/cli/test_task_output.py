@@ -1,0 +1,220 @@
+"""What comes of a waited-for task: files, document, lines and exit code; in virtual time."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from soundfile import LibsndfileError
+
+from node.cli.commands.tasks import _standing
+from node.cli.exit_codes import Exit, Failure
+from node.cli.summary import conflict_path
+from node.cli.task_output import Delivery, deliver, interruptible
+from node.client.client import Client, Submission
+from node.client.result import check_file
+from protocol.consensus.certificate import verify_bytes
+from tests.node.client.test_client import (
+    COMMITTEE,
+    MONO,
+    NET,
+    STEREO,
+    TASK,
+    Fake,
+    kept,
+    outcome_of,
+    truth_of,
+    with_client,
+)
+from tests.node.sync.test_task_tracker import certify
+
+SONGS = outcome_of(STEREO, MONO)
+SILENCE = outcome_of(np.zeros((10, 1), "<f4"))
+OTHER = certify(NET, TASK, SILENCE, COMMITTEE[1:])
+
+
+def honest(**more: Any) -> Fake:
+    return Fake(**truth_of(SONGS), blobs=kept(STEREO, MONO), **more)
+
+
+def delivered(output: Path, *fakes: Fake) -> Delivery:
+    found: list[Delivery] = []
+
+    async def test(client: Client) -> None:
+        found.append(await deliver(client, client.follow(TASK.id), output))
+
+    with_client(*fakes, test=test)
+    return found[0]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_all_of_a_song_is_written(tmp_path: Path) -> None:
+    output = tmp_path / "song.wav"
+    output.write_bytes(b"an older one")
+    found = delivered(output, honest())
+    assert found.failure is None
+    assert names(tmp_path) == {"song.wav", "song-2.wav", "song.wav.certificate.json"}
+    assert verify_bytes(Path(str(found.document["certificate"])).read_bytes(), NET).task == TASK
+    assert [check_file(tmp_path / name, SONGS) for name in ("song.wav", "song-2.wav")] == [0, 1]
+    assert found.document["conflict"] == []
+    assert found.lines[0] == f"agreed       task {TASK.id}"
+
+
+def _fails_at_the_second(error: BaseException) -> Callable[..., None]:
+    write, written = soundfile.write, list[str]()
+
+    def failing(name: str, *arguments: Any, **options: Any) -> None:
+        written.append(name)
+        if len(written) == 2:
+            raise error
+        write(name, *arguments, **options)
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LibsndfileError(2, "Error opening: "), "cannot be written: Error opening: System error"),
+        (OSError(28, "No space left on device"), "cannot be written: No space left on device"),
+        (AssertionError(), "cannot be written whole: disk full?"),
+    ],
+)
+def test_a_song_that_cannot_be_written_whole_is_not_written(
+    error: BaseException, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soundfile.write", _fails_at_the_second(error))
+    with pytest.raises(Failure) as raised:
+        delivered(tmp_path / "song.wav", honest())
+    assert raised.value.exit_code == Exit.FAULT
+    assert f"{tmp_path / 'song.wav'}: {reason}" in raised.value.message
+    assert names(tmp_path) == set()
+
+
+def test_an_agreed_error_leaves_its_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = Fake(**truth_of({"error": "non-finite-output"}) | {"state": "agreed-error"})
+    found = delivered(tmp_path / "song.wav", fake)
+    capsys.readouterr()
+    with pytest.raises(Failure, match="non-finite-output") as raised:
+        found.report(as_json=True)
+    assert raised.value.exit_code == Exit.REJECTED
+    document = json.loads(capsys.readouterr().out)
+    assert (document["state"], document["code"]) == ("agreed-error", "non-finite-output")
+    assert document["signers"] == sorted(COMMITTEE)
+    assert names(tmp_path) == {"song.wav.certificate.json"}
+    content = (tmp_path / "song.wav.certificate.json").read_bytes()
+    assert verify_bytes(content, NET).outcome == {"error": "non-finite-output"}
+    assert found.lines[0] == f"agreed-error task {TASK.id}: non-finite-output"
+
+
+def failing(detail: str | None) -> Fake:
+    """A node that shows an agreed error and all its votes."""
+    trace = {} if detail is None else {"detail": detail}
+    found = certify(NET, TASK, {"error": "no-notes"}, trace=trace)
+    envelopes = [TASK.envelope.document(), *(vote.envelope.document() for vote in found.votes)]
+    return Fake(state="agreed-error", certificate=found.document, envelopes=envelopes)
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("no beat: too short", "no beat: too short"),
+        ("\u202egood\u2028news \u0301", " good news \u0301"),
+        (None, "no detail given"),
+    ],
+)
+def test_an_agreed_error_is_told_in_its_members_words(
+    detail: str | None, shown: str, tmp_path: Path
+) -> None:
+    """A line for each, printable whatever a member wrote; the document has it as it was."""
+    found = delivered(tmp_path / "song.wav", failing(detail))
+    lines = [line for line in found.lines if line.startswith("attempt")]
+    assert len(lines) == len(COMMITTEE)
+    assert all(line.endswith(f"  voted error no-notes: {shown}") for line in lines), lines
+    votes: Any = found.document["votes"]
+    assert {(vote["error"], vote["detail"]) for vote in votes} == {("no-notes", detail)}
+
+
+def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
+    async def test(client: Client) -> None:
+        tracking = client.follow(TASK.id).tracking
+        document, lines = _standing(TASK.id, tracking, await tracking.refresh(), client)
+        assert lines[0] == f"task {TASK.id}: certified: error no-notes"
+        assert sum(line.endswith("  voted error no-notes: too short") for line in lines) == 3
+        votes: Any = document["votes"]
+        assert {vote["detail"] for vote in votes} == {"too short"}
+
+    with_client(failing("too short"), test=test)
+
+
+def test_no_agreement_leaves_nothing(tmp_path: Path) -> None:
+    found = delivered(tmp_path / "song.wav", Fake(state="inconclusive"))
+    assert found.failure is not None
+    assert found.failure.exit_code == Exit.NO_AGREEMENT
+    assert found.document["conflict"] == []
+    assert names(tmp_path) == set()
+
+
+def in_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None:
+    """Let a second valid certificate appear when the first has settled the task."""
+    second = Fake(state="agreed", certificate=OTHER.document, answers=False)
+
+    async def settled(client: Client) -> None:
+        submission = client.follow(TASK.id)
+        await submission.certificate()
+        second.answers = True
+        await test(client, submission)
+
+    with_client(honest(), second, test=settled)
+
+
+def is_shown(document: Mapping[str, Any], lines: Sequence[str]) -> None:
+    [entry] = document["conflict"]
+    assert entry["outcome"] == OTHER.votes[0].digest
+    assert entry["signers"] == list(OTHER.signers)
+    assert entry["certificate"] == OTHER.document
+    [line] = [line for line in lines if line.startswith("CONFLICT")]
+    shown = f"CONFLICT  another valid certificate: outcome {OTHER.votes[0].digest[:16]}.. signed by"
+    assert line.startswith(shown)
+    assert all(signer[-6:] in line for signer in OTHER.signers)
+
+
+def test_a_conflicting_certificate_is_shown_and_kept(tmp_path: Path) -> None:
+    async def test(client: Client, submission: Submission) -> None:
+        found = await deliver(client, submission, tmp_path / "song.wav")
+        is_shown(found.document, found.lines)
+
+    in_conflict(test)
+    assert (tmp_path / "song.wav.conflict.json").read_bytes() == OTHER.encode()
+    content = (tmp_path / "song.wav.certificate.json").read_bytes()
+    assert verify_bytes(content, NET).outcome == SONGS
+
+
+def test_the_status_shows_a_conflict() -> None:
+    async def test(client: Client, submission: Submission) -> None:
+        sightings = await submission.tracking.refresh()
+        is_shown(*_standing(TASK.id, submission.tracking, sightings, client))
+
+    in_conflict(test)
+
+
+def test_several_conflicts_have_several_files() -> None:
+    found = [conflict_path(Path("a/song.wav"), index).name for index in range(2)]
+    assert found == ["song.wav.conflict.json", "song.wav.conflict-2.json"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
+def test_whoever_leaves_is_told_how_to_return(error: BaseException) -> None:
+    with pytest.raises(Failure) as raised, interruptible(TASK.id):
+        raise error
+    assert raised.value.exit_code == 130
+    assert raised.value.message == f"interrupted; the task goes on: helium fetch {TASK.id}"

@@ -1,0 +1,589 @@
+"""What a requester gets through the client, from nodes of which some refuse, lie or vanish."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from node.client.client import (
+    CONNECT_SECONDS,
+    ENOUGH,
+    Client,
+    GenerationFailed,
+    NoAgreement,
+    NoNode,
+    TaskRejected,
+)
+from node.client.result import AudioMismatch, check_file
+from node.rpc import client as rpc_client
+from node.rpc.client import Misbehaved, Status, answer, refuse
+from node.sync.blob_download import Unavailable
+from node.transport.interface import Stream
+from protocol.consensus.committee import committees
+from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire import codec
+from protocol.wire.encoding import Document, Json, canonical
+from protocol.wire.messages import Task
+from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.world import inhabited
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+TASK = fixtures.task(NET, deadline=60)
+COMMITTEE = committees(NET, TASK)[0]
+STEREO = np.random.default_rng(1).uniform(-1, 1, (300, 2)).astype("<f4")
+MONO = np.random.default_rng(2).uniform(-1, 1, (200, 1)).astype("<f4")
+
+
+def outcome_of(*audios: Any, **changes: Any) -> dict[str, Any]:
+    outputs = []
+    for audio in audios:
+        sha256 = hashlib.sha256(audio.tobytes()).hexdigest()
+        entry = {
+            "media": "audio/f32",
+            "sampling_rate": 32_000,
+            "frames": audio.shape[0],
+            "channels": audio.shape[1],
+            "sha256": sha256,
+            "size": audio.nbytes,
+            "chunks": [sha256],
+        }
+        outputs.append(entry | changes)
+    return {"result": {"outputs": outputs}}
+
+
+@dataclass
+class Fake(Scripted):
+    """A node that greets, takes tasks and serves blobs as it was told to."""
+
+    network: str = NET.id
+    ready: bool = True
+    reasons: list[str] = field(default_factory=list)
+    refusal: tuple[Status, str, str] | None = None
+    vanishes: bool = False  # in the middle of a submission
+    task_id: str = ""  # that it answers with instead of the right one
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+    interruptions: int = 0  # how often it goes away instead of serving a blob
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        name = protocol.rpartition("/")[2]
+        if name in ("task", "watch") or not self.answers:
+            await super().serve(protocol, stream)
+            return
+        request = await rpc_client.read_document(
+            stream, f"{name}-request", rpc_client.REQUEST_LIMIT
+        )
+        self.asked.append(name)
+        await {"hello": self.hello, "submit": self.submit, "blob": self.blob}[name](request, stream)
+
+    async def hello(self, request: Any, stream: Stream) -> None:
+        said: Document = {
+            "network": self.network,
+            "agent": "fake",
+            "class": fixtures.CLASS,
+            "models": [],
+        }
+        await answer(stream, {**said, "ready": self.ready, "reasons": list(self.reasons)})
+
+    async def submit(self, request: Any, stream: Stream) -> None:
+        if self.vanishes:
+            await stream.reset()
+        elif self.refusal is not None:
+            await refuse(stream, *self.refusal)
+        else:
+            task = codec.read(canonical(request["task"]), self.network)
+            assert isinstance(task, Task)
+            self.taken.append(task.id)
+            committee: list[Json] = [*committees(NET, task)[0]]
+            await answer(stream, {"task": self.task_id or task.id, "committee": committee})
+
+    async def blob(self, request: Any, stream: Stream) -> None:
+        payload = self.blobs.get(request["sha256"])
+        if self.interruptions:
+            self.interruptions -= 1
+            await stream.reset()
+            return
+        if payload is None:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
+            return
+        await answer(stream, {"size": len(payload)})
+        await stream.write(payload[request["offset"] :])
+
+
+@asynccontextmanager
+async def connected(fakes: Sequence[Fake], net: Network = NET) -> AsyncIterator[Client]:
+    medium = MemoryNetwork(random.Random(1))
+    servers = [MemoryTransport(medium, fixtures.peer(index)) for index in range(len(fakes))]
+    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    for server, fake in zip(servers, fakes, strict=True):
+        await server.start(Recorder(fake.serve), (), protocols)
+    try:
+        async with Client.connect(
+            net,
+            [server.addresses[0] for server in servers],
+            key=fixtures.key(1000),
+            transport=MemoryTransport(medium, fixtures.peer(1000)),
+            clock=virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START),
+            entropy=random.Random(2).randbytes,
+        ) as client:
+            yield client
+    finally:
+        for server in servers:
+            await server.stop()
+
+
+def with_client(
+    *fakes: Fake, test: Callable[[Client], Awaitable[None]], net: Network = NET
+) -> None:
+    async def main() -> None:
+        async with connected(fakes, net) as client:
+            await test(client)
+
+    virtual.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def submit(client: Client) -> str:
+    return (await client.submit("text-to-music", fixtures.args())).id
+
+
+# Connecting
+
+
+def unreachable(addresses: Sequence[str]) -> tuple[BaseException | None, float]:
+    async def main() -> tuple[BaseException | None, float]:
+        medium = MemoryNetwork(random.Random(1))
+        transport = MemoryTransport(medium, fixtures.peer(1000))
+        try:
+            async with Client.connect(NET, addresses, transport=transport):
+                return None, now()
+        except Exception as error:
+            return error, now()
+        finally:
+            assert medium.transport(fixtures.peer(1000)) is None, "the transport was stopped"
+
+    error, seconds = virtual.run(main)
+    assert error is None or isinstance(error, BaseException)
+    return error, float(seconds)
+
+
+def test_whoever_reaches_nobody_is_told() -> None:
+    address = f"/memory/0/p2p/{fixtures.peer(0)}"
+    error, seconds = unreachable([address])
+    assert isinstance(error, NoNode)
+    assert address in str(error)
+    assert seconds == pytest.approx(CONNECT_SECONDS, abs=0.5)
+
+
+def test_no_addresses_reach_nobody() -> None:
+    error, _ = unreachable([])
+    assert isinstance(error, NoNode)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/4001"])
+def test_an_address_without_a_peer_is_named(address: str) -> None:
+    error, _ = unreachable([address])
+    assert isinstance(error, ValueError | NoNode)
+    assert address in str(error)
+
+
+def test_the_slower_nodes_are_not_waited_for_long() -> None:
+    async def main() -> None:
+        medium = MemoryNetwork(random.Random(1))
+        server = MemoryTransport(medium, fixtures.peer(0))
+        await server.start(Recorder(Fake().serve), (), [rpc_client.protocol_id("hello")])
+        addresses = [f"/memory/0/p2p/{fixtures.peer(index)}" for index in range(3)]
+        transport = MemoryTransport(medium, fixtures.peer(1000))
+        async with Client.connect(NET, addresses, transport=transport) as client:
+            assert now() < 5
+            assert [g.peer for g in await client.greetings()] == [fixtures.peer(0)]
+        await server.stop()
+
+    virtual.run(main)
+
+
+def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
+    async def main() -> None:
+        transport = MemoryTransport(MemoryNetwork(random.Random(1)), fixtures.peer(1000))
+        with pytest.raises(Rejected):
+            async with Client.connect(b"{}", [], transport=transport):
+                pass
+        with pytest.raises(NoNode):
+            async with Client.connect(canonical(NET.document), [], transport=transport):
+                pass
+
+    virtual.run(main)
+
+
+def test_a_client_serves_nothing_and_hears_nothing() -> None:
+    async def main() -> None:
+        async with inhabited(1, NET) as world, world.client() as client:
+            await client.submit("text-to-music", fixtures.args())
+            await asyncio.sleep(60)  # the nodes gossip, and ask for its feed
+            assert not world.medium.failures
+
+    virtual.run(main)
+
+
+# Greetings
+
+
+def test_only_nodes_of_this_network_count() -> None:
+    async def test(client: Client) -> None:
+        found = await client.greetings()
+        assert [(g.peer, g.ready, g.reasons) for g in found] == sorted(
+            [(fixtures.peer(0), True, ()), (fixtures.peer(3), False, ("self-test: x",))]
+        )
+        assert found[0].compute_class == fixtures.CLASS
+
+    fakes = [
+        Fake(),
+        Fake(network="f" * 16),
+        Fake(answers=False),
+        Fake(ready=False, reasons=["self-test: x"]),
+    ]
+    with_client(*fakes, test=test)
+
+
+# Making a task
+
+
+def test_the_deadline_is_within_what_the_network_allows() -> None:
+    async def test(client: Client) -> None:
+        assert client.task("text-to-music", fixtures.args()).deadline == 100
+        assert client.task("text-to-music", fixtures.args(), deadline=7).deadline == 7
+        with pytest.raises(Rejected) as refused:
+            client.task("text-to-music", fixtures.args(), deadline=101)
+        assert refused.value.reason is Rejection.OVER_LIMIT
+
+    net = fixtures.network(max_deadline_seconds=100)
+    with_client(Fake(network=net.id), test=test, net=net)
+
+
+def test_the_class_may_be_left_out_where_there_is_one() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(Rejected, match="choose one of cpu, gpu") as refused:
+            client.task("text-to-music", fixtures.args())
+        assert refused.value.reason is Rejection.UNKNOWN_CLASS
+        assert (
+            client.task("text-to-music", fixtures.args(), compute_class="cpu").compute_class
+            == "cpu"
+        )
+
+    document = fixtures.network_document()
+    document["classes"]["gpu"] = {"device": "cuda"}
+    net = Network.of(document)
+    with_client(Fake(network=net.id), test=test, net=net)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "field"),
+    [
+        ("text-to-music", fixtures.args(seed=-1), "args.seed"),
+        ("text-to-music", fixtures.args(prompt=""), "args.prompt"),
+        ("text-to-music", fixtures.args(model="nobody/knows"), "args.model"),
+        (
+            "text-to-music",
+            fixtures.args(generation_config={"max_new_tokens": 9999}),
+            "max_new_tokens",
+        ),
+        ("juggling", fixtures.args(), "kind"),
+    ],
+)
+def test_an_invalid_task_is_refused_here_naming_the_field(
+    kind: str, args: dict[str, Any], field: str
+) -> None:
+    fake = Fake()
+
+    async def test(client: Client) -> None:
+        with pytest.raises(Rejected, match=field):
+            await client.submit(kind, args)
+        assert fake.asked == []
+
+    with_client(fake, test=test)
+
+
+def test_a_length_may_be_given_in_seconds() -> None:
+    async def test(client: Client) -> None:
+        submission = await client.submit("text-to-music", fixtures.args(), seconds=8)
+        task = submission.tracking.task
+        assert task is not None
+        assert task.args["generation_config"] == {"max_new_tokens": 403}
+        with pytest.raises(ValueError, match="at most 30 s"):
+            await client.submit("text-to-music", fixtures.args(), seconds=30.5)
+
+    document = fixtures.network_document()
+    document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
+    net = Network.of(document)
+    with_client(Fake(network=net.id), test=test, net=net)
+
+
+def test_two_tasks_alike_are_two_tasks() -> None:
+    async def test(client: Client) -> None:
+        ids = {client.task("text-to-music", fixtures.args()).id for _ in range(10)}
+        assert len(ids) == 10
+
+    with_client(Fake(), test=test)
+
+
+# Handing it over
+
+BUSY = (Status.BUSY, "busy", "1000 tasks are open here")
+INVALID = (Status.INVALID, "created-ahead", "created: 100 s ahead")
+OTHERS: dict[str, dict[str, Any]] = {
+    "busy": {"refusal": BUSY},
+    "refusing": {"refusal": INVALID},
+    "vanishing": {"vanishes": True},
+    "lying about the id": {"task_id": "0" * 64},
+    "not ready": {"ready": False},
+    "of another network": {"network": "f" * 16},
+    "mute": {"answers": False},
+}
+
+
+def test_a_task_is_handed_to_enough_nodes_and_no_more() -> None:
+    fakes = [Fake() for _ in range(4)]
+
+    async def test(client: Client) -> None:
+        task = await submit(client)
+        assert sorted(fake.taken for fake in fakes) == [[], [], [task], [task]]
+        assert ENOUGH == 2
+
+    with_client(*fakes, test=test)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
+def test_where_some_do_not_take_it_another_does(other: dict[str, Any]) -> None:
+    for place in range(3):  # wherever in the order the willing one stands
+        fakes = [Fake(**other) for _ in range(3)]
+        fakes[place] = Fake()
+
+        async def test(client: Client, willing: Fake = fakes[place]) -> None:
+            assert willing.taken == [await submit(client)]
+
+        with_client(*fakes, test=test)
+
+
+def test_a_refusal_of_all_is_told_with_its_reason() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(TaskRejected, match="created-ahead: created: 100 s") as refused:
+            await submit(client)
+        assert refused.value.reason == "created-ahead"
+
+    with_client(Fake(refusal=BUSY), Fake(refusal=INVALID), Fake(vanishes=True), test=test)
+
+
+def test_all_busy_is_no_node() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(NoNode, match="busy: 1000 tasks are open here"):
+            await submit(client)
+
+    with_client(Fake(refusal=BUSY), Fake(refusal=BUSY), test=test)
+
+
+def test_nobody_ready_says_why() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(NoNode, match=r"runtime: torch: ours 1, theirs 2") as refused:
+            await submit(client)
+        assert "no reason given" in str(refused.value)
+
+    reasons = ["runtime: torch: ours 1, theirs 2"]
+    with_client(Fake(ready=False, reasons=reasons), Fake(ready=False), test=test)
+
+
+@pytest.mark.parametrize("other", ["vanishing", "mute", "of another network", "lying about the id"])
+def test_nobody_left_is_no_node(other: str) -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(NoNode):
+            await submit(client)
+
+    with_client(Fake(**OTHERS[other]), Fake(**OTHERS[other]), test=test)
+
+
+def test_a_lost_connection_is_waited_for() -> None:
+    fake = Fake()
+
+    async def test(client: Client) -> None:
+        transport = client.transport
+        assert isinstance(transport, MemoryTransport)
+        transport.disconnect(fixtures.peer(0))
+        assert not transport.peers()
+        assert fake.taken == [await submit(client)]
+
+    with_client(fake, test=test)
+
+
+# Results
+
+
+def truth_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {"state": "agreed", "certificate": certify(NET, TASK, outcome).document}
+
+
+def kept(*audios: Any) -> dict[str, bytes]:
+    return {hashlib.sha256(audio.tobytes()).hexdigest(): audio.tobytes() for audio in audios}
+
+
+def test_a_result_is_the_certified_samples(tmp_path: Path) -> None:
+    outcome = outcome_of(STEREO, MONO)
+
+    async def test(client: Client) -> None:
+        result = await client.follow(TASK.id).result()
+        assert result.audio.shape == (300, 2)
+        assert result.sampling_rate == 32_000
+        assert [w.audio.shape for w in result.waveforms] == [(300, 2), (200, 1)]
+        for waveform, audio in zip(result.waveforms, (STEREO, MONO), strict=True):
+            assert waveform.audio.tobytes() == audio.tobytes()
+        for index, path in enumerate(result.write(tmp_path / "song.wav")):
+            assert check_file(path, outcome) == index
+
+    with_client(Fake(**truth_of(outcome), blobs=kept(STEREO, MONO)), test=test)
+
+
+def wrong(blobs: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: bytes(len(payload)) for name, payload in blobs.items()}
+
+
+def test_bytes_that_are_not_the_certified_ones_are_taken_from_another_node() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+
+    async def test(client: Client) -> None:
+        result = await client.follow(TASK.id).result()
+        assert result.audio.tobytes() == STEREO.tobytes()
+
+    for place in range(4):
+        fakes = [Fake(**truth, blobs=wrong(blobs)) for _ in range(4)]
+        fakes[place] = Fake(**truth, blobs=blobs)
+        with_client(*fakes, test=test)
+
+
+def test_where_all_serve_wrong_bytes_there_is_no_result() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+
+    async def test(client: Client) -> None:
+        with pytest.raises(Unavailable, match="does not have its hash"):
+            await client.follow(TASK.id).result()
+
+    with_client(*(Fake(**truth, blobs=wrong(blobs)) for _ in range(2)), Fake(**truth), test=test)
+
+
+def test_who_is_alone_in_having_the_bytes_is_asked_again() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+
+    async def test(client: Client) -> None:
+        result = await client.follow(TASK.id).result()
+        assert result.audio.tobytes() == STEREO.tobytes()
+
+    with_client(Fake(**truth, blobs=blobs, interruptions=2), Fake(**truth), test=test)
+
+
+def test_signers_are_asked_for_the_bytes_first() -> None:
+    signers = list(COMMITTEE[:2])
+    certificate = certify(NET, TASK, outcome_of(STEREO), signers)
+    fakes = [Fake(blobs=kept(STEREO)) for _ in range(4)]
+
+    async def test(client: Client) -> None:
+        await client.fetch(certificate)
+        asked = [fixtures.peer(i) for i, fake in enumerate(fakes) if "blob" in fake.asked]
+        assert len(asked) == 1
+        assert asked[0] in signers
+
+    with_client(*fakes, test=test)
+
+
+def test_a_certified_error_is_told_with_its_certificate() -> None:
+    outcome = {"error": "non-finite-output"}
+    truth = truth_of(outcome) | {"state": "agreed-error"}
+
+    async def test(client: Client) -> None:
+        with pytest.raises(GenerationFailed, match="non-finite-output") as failed:
+            await client.follow(TASK.id).result()
+        assert failed.value.code == "non-finite-output"
+        assert failed.value.certificate.outcome == outcome
+        assert failed.value.details == ()
+
+    with_client(Fake(**truth), test=test)
+
+
+def test_the_members_words_for_a_certified_error_are_told_once() -> None:
+    outcome = {"error": "no-notes"}
+    found = certify(NET, TASK, outcome, trace={"detail": "no beat"})
+    fake = Fake(state="agreed-error", certificate=found.document)
+
+    async def test(client: Client) -> None:
+        with pytest.raises(GenerationFailed) as failed:
+            await client.follow(TASK.id).result()
+        assert failed.value.details == ("no beat",)
+
+    with_client(fake, test=test)
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
+def test_forged_certificates_give_no_result(forge: Callable[[], Any]) -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(NoAgreement):
+            await client.follow(TASK.id).result()
+
+    with_client(Fake(state="agreed", certificate=forge()), test=test)
+
+
+def test_more_bytes_than_the_network_allows_are_not_fetched() -> None:
+    net = fixtures.network(max_output_bytes=STEREO.nbytes)
+    task = fixtures.task(net)
+    fake = Fake(network=net.id, blobs=kept(STEREO, MONO))
+
+    async def test(client: Client) -> None:
+        assert len((await client.fetch(certify(net, task, outcome_of(STEREO)))).waveforms) == 1
+        fake.asked.clear()
+        with pytest.raises(Misbehaved, match="the network allows 2400"):
+            await client.fetch(certify(net, task, outcome_of(STEREO, MONO)))
+        assert fake.asked == []
+
+    with_client(fake, test=test, net=net)
+
+
+def test_a_manifest_whose_shape_is_not_its_bytes_is_refused() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(AudioMismatch, match="are not 301 frames"):
+            await client.fetch(certify(NET, TASK, outcome_of(STEREO, frames=301)))
+
+    with_client(Fake(blobs=kept(STEREO)), test=test)
+
+
+def test_progress_and_certificate_of_a_submission() -> None:
+    truth = truth_of(outcome_of(STEREO))
+
+    async def test(client: Client) -> None:
+        submission = client.follow(TASK.id)
+        states = [str(sighting.state) async for sighting in submission.watch()]
+        assert states == ["agreed"]
+        assert (await submission.certificate()).document == truth["certificate"]
+        assert submission.tracking.settled is not None
+
+    with_client(Fake(**truth), test=test)
+
+
+def test_a_submitted_task_is_followed_without_any_node_showing_it() -> None:
+    """The requester knows its own task: nodes that keep it to themselves cannot hide it."""
+
+    async def test(client: Client) -> None:
+        submission = await client.submit("text-to-music", fixtures.args())
+        assert isinstance(submission.tracking.task, Task)
+        assert set(submission.tracking.committee) == set(NET.roster)
+
+    with_client(Fake(), test=test)

@@ -1,0 +1,167 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InternalError
+from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from node.config import keystore
+from node.config.keystore import KeyFileError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "key.pem"
+
+
+@pytest.mark.parametrize("passphrase", [None, "correct horse", "fünf Wörter"])
+def test_a_created_key_is_loaded(path: Path, passphrase: str | None) -> None:
+    created = keystore.create(path, passphrase)
+    loaded = keystore.load(path, passphrase)
+    assert loaded.private_bytes_raw() == created.private_bytes_raw()
+    assert len(loaded.private_bytes_raw()) == 32
+
+
+def test_two_keys_differ(tmp_path: Path) -> None:
+    one, two = (keystore.create(tmp_path / name) for name in ("one", "two"))
+    assert one.private_bytes_raw() != two.private_bytes_raw()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_only_the_owner_can_read_the_file(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        keystore.create(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_file_is_never_open_to_others_not_even_while_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda _: modes.append(stat.S_IMODE(path.stat().st_mode)))
+    monkeypatch.setattr(os, "chmod", lambda *_: pytest.fail("the mode is set on opening"))
+    keystore.create(path)
+    assert modes == [0o600]
+
+
+def test_the_file_is_pkcs8(path: Path) -> None:
+    keystore.create(path)
+    assert path.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----\n")
+
+
+def test_with_a_passphrase_the_seed_is_not_in_the_file(path: Path) -> None:
+    keystore.create(path, "correct horse")
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+
+
+def test_a_key_is_never_overwritten(path: Path) -> None:
+    keystore.create(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyFileError, match="is there already"):
+        keystore.create(path)
+    assert path.read_bytes() == before
+
+
+def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KeyFileError, match="is there already"):
+        keystore.create(link)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_failing_disk_leaves_no_half_a_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError):  # noqa: PT011 that very one
+        keystore.create(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_file_open_to_others_is_refused(path: Path, mode: int) -> None:
+    keystore.create(path)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match=rf"mode {mode:04o}\): run chmod 600"):
+        keystore.load(path)
+    path.chmod(0o400)
+    keystore.load(path)
+
+
+def test_a_passphrase_that_is_missing_or_wrong(path: Path) -> None:
+    keystore.create(path, "correct horse")
+    for missing in (None, ""):
+        with pytest.raises(KeyFileError, match="a passphrase is needed"):
+            keystore.load(path, missing)
+    with pytest.raises(KeyFileError, match="the passphrase is wrong, or the file damaged"):
+        keystore.load(path, "battery staple")
+
+
+def test_a_passphrase_for_an_open_key_is_not_needed(path: Path) -> None:
+    created = keystore.create(path)
+    assert keystore.load(path, "any").private_bytes_raw() == created.private_bytes_raw()
+
+
+def test_an_empty_passphrase_makes_no_key(path: Path) -> None:
+    with pytest.raises(KeyFileError, match="an empty passphrase"):
+        keystore.create(path, "")
+    assert not path.exists()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00" * 32, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
+)
+def test_what_is_no_key(path: Path, content: bytes) -> None:
+    with pytest.raises(KeyFileError, match="it is no PEM key"):
+        keystore.load(_write(path, content))
+
+
+def test_another_kind_of_key(path: Path) -> None:
+    key = x25519.X25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(KeyFileError, match="only Ed25519 is used"):
+        keystore.load(_write(path, pem))
+
+
+def test_a_key_made_elsewhere(path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    assert keystore.load(_write(path, pem)).private_bytes_raw() == bytes(range(32))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="helium key new"):
+        keystore.load(tmp_path / "key.pem")
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        keystore.load(tmp_path)
+    with pytest.raises(KeyFileError, match="is no regular file"):
+        keystore.load(Path(os.devnull))
+
+
+def test_what_openssl_itself_cannot_explain_is_refused_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by fuzzing: some damaged keys are an `InternalError` of the library's."""
+    keystore.create(path)
+
+    def load(*_: object) -> None:
+        raise InternalError("Unknown OpenSSL error", [])
+
+    monkeypatch.setattr(keystore, "load_pem_private_key", load)
+    with pytest.raises(KeyFileError, match="it is no PEM key"):
+        keystore.load(path)

@@ -1,0 +1,1054 @@
+"""One node's part in a round: journalled before it is said, the same after every crash."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pytest
+
+from node.consensus.commands import Action, Notify, Publish, Run, Stop
+from node.consensus.coordinator import Busy, Coordinator
+from node.storage.journal import Store
+from node.transport.interface import Verdict
+from protocol.consensus import certificate, evidence
+from protocol.consensus.committee import committees
+from protocol.consensus.conduct import Conduct
+from protocol.consensus.effects import State
+from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire import messages
+from protocol.wire.encoding import canonical
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Abstention, Commit, Message, Reveal, Task, Vote
+from tests.support import fixtures
+
+ME = fixtures.peer(0)
+EXECUTION = 1.0  # seconds
+TRACE = {"seconds": 1}
+Slots: TypeAlias = tuple[tuple[str, int], ...]
+ONCE: Slots = (("commit", 0), ("reveal", 0))
+
+
+class Killed(BaseException):
+    """The process ends here: nothing after this statement happens."""
+
+
+class Disk(sqlite3.Connection):
+    """A database in memory that outlives its process and may fail at one write, or kill there."""
+
+    writes = 0
+    fail_at: int | None = None
+    error: type[BaseException] = Killed
+    after = False  # whether the statement still took effect
+    dead = False
+    fired = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if not sql.startswith(("BEGIN", "INSERT", "COMMIT")):
+            return super().execute(sql, parameters)
+        if self.dead:
+            raise Killed
+        self.writes += 1
+        if self.writes - 1 != self.fail_at:
+            return super().execute(sql, parameters)
+        self.dead, self.fired = self.error is Killed, True
+        if self.after:
+            super().execute(sql, parameters)
+        raise self.error(sql)
+
+    def recover(self) -> None:
+        self.rollback()
+        self.dead = False
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = fixtures.START
+
+    def now(self) -> float:
+        return self.time
+
+
+class Entropy:
+    """Never the same bytes twice, so that a salt drawn anew shows."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def __call__(self, n: int) -> bytes:
+        self.drawn += 1
+        return self.drawn.to_bytes(n, "big")
+
+
+class Life:
+    """A node through crashes: what it has said, and what the world does to it."""
+
+    def __init__(self, net: Network, max_open: int = 1000) -> None:
+        self.net, self.clock, self.entropy = net, Clock(), Entropy()
+        self.disk = sqlite3.connect(":memory:", isolation_level=None, factory=Disk)
+        self.max_open = max_open
+        self.counts: Counter[str] = Counter()
+        self.said: list[Message] = []
+        self.actions: list[Action] = []
+        self.running: dict[str, float] = {}
+        self.born()
+        self.disk.writes = 0
+
+    def born(self) -> None:
+        self.store = Store(self.disk, self.net.id)
+        self.coordinator = Coordinator(
+            self.net,
+            fixtures.key(0),
+            self.store,
+            self.clock,
+            self.entropy,
+            self.max_open,
+            self.counts,
+        )
+        self.running.clear()
+        self.take(self.coordinator.open())
+
+    def restart(self) -> None:
+        self.disk.recover()
+        self.born()
+
+    def take(self, actions: list[Action]) -> None:
+        self.actions += actions
+        for action in actions:
+            match action:
+                case Publish(message):
+                    stored = [text.encode() for _, text in self.store.feed(0, 1000)]
+                    assert message.envelope.encode() in stored, "sent before it was journalled"
+                    self.said.append(message)
+                case Run(task):
+                    self.running[task.id] = self.clock.time + EXECUTION
+                case Stop(stopped):
+                    self.running.pop(stopped, None)
+
+    def step(self, call: Callable[[], list[Action]], *, insist: bool) -> None:
+        """Take one step; a failed one is taken again if the world insists, as feeds do."""
+        for _ in range(2):
+            try:
+                self.take(call())
+                return
+            except Killed:
+                self.restart()
+            except sqlite3.OperationalError:
+                assert not self.disk.in_transaction
+            if not insist:
+                return
+        raise AssertionError("a store that fails once fails one step only")
+
+    def hear(self, message: Message) -> None:
+        payload = message.envelope.encode()
+        self.step(lambda: self.coordinator.receive(payload), insist=True)
+
+    def until(self, seconds: float) -> None:
+        """Let time pass up to START + `seconds`: due ticks and finished executions."""
+        end = fixtures.START + seconds
+        while True:
+            due = self.coordinator.wake_at()
+            finished, task = min(((at, t) for t, at in self.running.items()), default=(None, ""))
+            at = min((t for t in (due, finished) if t is not None and t <= end), default=None)
+            if at is None:
+                break
+            self.clock.time = max(self.clock.time, at)
+            if at == finished:
+                del self.running[task]
+                self.step(lambda t=task: self.executed(t), insist=False)  # type: ignore[misc]
+            else:
+                self.step(self.tick, insist=False)
+        self.clock.time = end
+
+    def tick(self) -> list[Action]:
+        return self.coordinator.tick()
+
+    def executed(self, task: str) -> list[Action]:
+        return self.coordinator.executed(task, fixtures.outcome(), TRACE)
+
+    def own(self, kind: type[Vote]) -> list[Vote]:
+        return [m for m in self.said if isinstance(m, kind) and m.signer == ME]
+
+    def state(self, task: Task) -> State:
+        view = self.coordinator.view(task.id)
+        assert view is not None
+        return view.state
+
+
+@pytest.fixture
+def net() -> Network:
+    return fixtures.network(3)
+
+
+@pytest.fixture
+def life(net: Network) -> Iterator[Life]:
+    life = Life(net)
+    yield life
+    life.disk.close()
+
+
+def others(net: Network, task: Task) -> list[str]:
+    return [member for member in committees(net, task)[-1] if member != ME]
+
+
+def commits_of(life: Life, task: Task, *peers: str, attempt: int = 0) -> dict[str, str]:
+    own = [v for v in life.own(Commit) if isinstance(v, Commit) and v.attempt == attempt]
+    (mine,) = {v.commitment for v in own}
+    return {ME: mine} | {p: fixtures.bound(task, p, fixtures.outcome(), attempt) for p in peers}
+
+
+def vote_in_full(life: Life, task: Task) -> None:
+    """All three commit, this node reveals at once, a second reveals: agreed."""
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))
+    life.hear(fixtures.commit(life.net, task, two))
+    life.until(3)
+    commits = commits_of(life, task, one, two)
+    life.hear(fixtures.reveal(life.net, task, one, commits))
+    life.hear(fixtures.reveal(life.net, task, two, commits))
+    life.until(4)
+
+
+def vote_late(life: Life, task: Task) -> None:
+    """One commit of two in time, the list closes, the other commit comes late."""
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))
+    life.until(5)
+    life.hear(fixtures.commit(life.net, task, two))
+    life.until(7)
+    life.hear(fixtures.reveal(life.net, task, one, commits_of(life, task, one)))
+    life.until(8)
+
+
+def vote_twice(life: Life, task: Task) -> None:
+    """The other of a committee of two abstains; all three agree in the next attempt."""
+    one, two = others(life.net, task)
+    other = next(member for member in committees(life.net, task)[0] if member != ME)
+    life.hear(task)
+    life.until(5)
+    life.hear(fixtures.abstain(life.net, task, other))
+    life.until(7)
+    for member in (one, two):
+        life.hear(fixtures.commit(life.net, task, member, attempt=1))
+    life.until(8)
+    commits = commits_of(life, task, one, two, attempt=1)
+    for member in (one, two):
+        life.hear(fixtures.reveal(life.net, task, member, commits, attempt=1))
+    life.until(9)
+
+
+def check_round(life: Life, task: Task, slots: Slots = ONCE) -> None:
+    """Agreed, and nothing was ever signed twice with two contents."""
+    assert life.state(task) is State.AGREED
+    view = life.coordinator.view(task.id)
+    assert view is not None
+    found = certificate.verify(view.certificates[0], life.net)
+    assert ME in found.signers
+    assert life.store.evidence() == []
+    journal = [json.loads(e.envelope) for e in life.store.entries(task.id)]
+    bodies = {
+        canonical(envelope["body"])
+        for envelope in [*journal, *(m.envelope.document() for m in life.said)]
+        if envelope["signer"] == ME
+    }
+    found_slots = [(body["type"], body["attempt"]) for body in map(json.loads, bodies)]
+    assert sorted(found_slots) == sorted(slots)
+
+
+def listed(life: Life) -> set[str]:
+    reveals = [v for v in life.own(Reveal) if isinstance(v, Reveal)]
+    assert len({canonical(r.envelope.body) for r in reveals}) == 1
+    return set(reveals[0].commits)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way in which a task goes, in a network of three, and what this node signs in it."""
+
+    play: Callable[[Life, Task], None]
+    size: int  # of the first committee
+    slots: Slots
+    listed: int  # commitments in the last reveal
+
+    @property
+    def net(self) -> Network:
+        return fixtures.network(3, committee_size=self.size)
+
+    @property
+    def task(self) -> Task:
+        tasks = (fixtures.task(self.net, nonce=nonce) for nonce in range(64))
+        return next(task for task in tasks if ME in committees(self.net, task)[0])
+
+
+CASES = {
+    "in full": Case(vote_in_full, 3, ONCE, 3),
+    "late": Case(vote_late, 3, ONCE, 2),
+    "twice": Case(vote_twice, 2, (("commit", 0), ("commit", 1), ("reveal", 1)), 3),
+}
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+
+
+# A round, undisturbed
+
+
+def test_a_full_round_reveals_at_once_and_agrees(life: Life) -> None:
+    task = fixtures.task(life.net)
+    vote_in_full(life, task)
+    check_round(life, task)
+    assert listed(life) == set(committees(life.net, task)[0])
+    assert [type(a) for a in life.actions if not isinstance(a, Notify)] == [Run, Publish, Publish]
+
+
+def test_a_late_commit_is_not_listed(life: Life) -> None:
+    task = fixtures.task(life.net)
+    vote_late(life, task)
+    check_round(life, task)
+    assert listed(life) == {ME, others(life.net, task)[0]}
+
+
+def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> None:
+    """The salt and the outcome too: without them the commit could never be opened again."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(1)
+    (commit,) = life.own(Commit)
+    salt = life.store.salt(task.id, 0)
+    produced = life.store.outcome(task.id)
+    assert isinstance(commit, Commit)
+    assert salt is not None
+    assert produced is not None
+    digest = messages.outcome_digest(produced.outcome)
+    assert commit.commitment == messages.commitment(task.id, 0, ME, digest, salt)
+
+
+def test_every_attempt_has_a_salt_of_its_own() -> None:
+    """One that was revealed hides nothing any more."""
+    case = CASES["twice"]
+    life = Life(case.net)
+    case.play(life, case.task)
+    first, second = (life.store.salt(case.task.id, attempt) for attempt in (0, 1))
+    assert None not in (first, second)
+    assert first != second
+    (reveal,) = life.own(Reveal)
+    assert reveal.envelope.body["salt"] == second
+    life.disk.close()
+
+
+# A round, cut off at every write
+
+
+def writes_of(case: Case) -> int:
+    life = Life(case.net)
+    case.play(life, case.task)
+    check_round(life, case.task, case.slots)
+    life.disk.close()
+    return life.disk.writes
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@every_case
+def test_a_kill_at_any_write_changes_nothing(case: Case, after: bool) -> None:
+    task, total = case.task, writes_of(case)
+    assert total > 20
+    for index in range(total):
+        life = Life(case.net)
+        life.disk.fail_at, life.disk.after = index, after
+        case.play(life, task)
+        assert life.disk.fired, "the kill never came"
+        check_round(life, task, case.slots)
+        assert len(listed(life)) == case.listed
+        life.disk.close()
+
+
+@every_case
+def test_a_failing_write_costs_a_step_and_signs_nothing_twice(case: Case) -> None:
+    """The same coordinator goes on; what it had in memory of the failed step is gone."""
+    task = case.task
+    for index in range(writes_of(case)):
+        life = Life(case.net)
+        life.disk.fail_at, life.disk.error = index, sqlite3.OperationalError
+        case.play(life, task)
+        assert life.disk.fired, "the failure never came"
+        check_round(life, task, case.slots)
+        life.disk.close()
+
+
+def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Life) -> None:
+    task = fixtures.task(life.net)
+    payload = task.envelope.encode()
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.receive(payload)
+    life.until(2)
+    assert life.coordinator.judge(payload, tasks=True) is Verdict.ACCEPT
+    life.hear(task)
+    assert life.state(task) is State.EXECUTING
+
+
+def test_a_task_lost_to_a_failing_write_keeps_its_place(life: Life) -> None:
+    life.coordinator._max_open = 1
+    task, other = (fixtures.task(life.net, nonce=n) for n in (1, 2))
+    life.hear(task)
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    with pytest.raises(sqlite3.OperationalError):
+        life.coordinator.failed(task.id, Abstention.BUSY)
+    with pytest.raises(Busy):
+        life.coordinator.submit(other.envelope.encode())
+
+
+def test_a_failing_tick_is_due_again(life: Life) -> None:
+    """Nothing else may come for this task: time alone has to bring it back."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, others(life.net, task)[0]))
+    life.until(5.9)
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    life.until(30)
+    assert life.disk.fired, "the failure never came"
+    assert len(life.own(Reveal)) == 1
+
+
+def test_a_failing_write_of_an_outcome_is_made_up_for(life: Life) -> None:
+    """The only copy of the outcome is gone, so the task has to be executed again."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+    life.until(30)
+    assert life.disk.fired, "the failure never came"
+    assert len(life.own(Commit)) == 1
+
+
+def test_a_failing_tick_of_one_task_loses_no_actions_of_another(life: Life) -> None:
+    tasks = [fixtures.task(life.net, nonce=n) for n in (1, 2)]
+    for task in tasks:
+        life.hear(task)
+    life.until(2)
+    for task in tasks:
+        life.hear(fixtures.commit(life.net, task, others(life.net, task)[0]))
+    life.until(5.9)
+    writes = life.disk.writes
+    life.disk.fail_at, life.disk.error = writes + 4, sqlite3.OperationalError
+    life.until(6)
+    assert life.disk.fired, "the failure never came"
+    journalled = [e for task in tasks for e in life.store.entries(task.id) if e.type == "reveal"]
+    assert len(journalled) == len(life.own(Reveal)), "signed, journalled and never said"
+
+
+# Restarts
+
+
+def test_a_restart_sends_again_what_was_signed_and_nothing_else(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(3)
+    (first,) = life.own(Commit)
+    life.said.clear()
+    life.restart()
+    assert [m.envelope for m in life.said] == [task.envelope, first.envelope]
+    assert not life.running
+
+
+def test_a_restart_executes_again_what_was_cut_off(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(0.5)
+    assert life.state(task) is State.EXECUTING
+    life.restart()
+    assert set(life.running) == {task.id}
+    life.until(2)
+    assert life.state(task) is State.COMMITTED
+
+
+def test_a_list_closed_before_a_restart_stays_closed(life: Life) -> None:
+    """A commit that came after the closing is in the journal, and still not in the list."""
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))  # the quorum: closed 2 s later
+    life.until(5)
+    life.hear(fixtures.commit(life.net, task, two))
+    life.restart()
+    life.until(7)
+    assert listed(life) == {ME, one}
+
+
+def test_a_reveal_that_fell_due_while_the_node_was_down_lists_what_came_in_time(
+    life: Life,
+) -> None:
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))
+    life.clock.time = fixtures.START + 50
+    life.restart()
+    life.hear(fixtures.commit(life.net, task, two))
+    life.until(51)
+    assert listed(life) == {ME, one}
+
+
+def test_an_attempt_that_ended_while_the_node_was_down_has_ended(net: Network) -> None:
+    life = Life(fixtures.network(3, committee_size=1))
+    task = next(
+        t
+        for t in (fixtures.task(life.net, nonce=n) for n in range(64))
+        if committees(life.net, t)[0] == (ME,)
+    )
+    life.hear(task)
+    life.clock.time = fixtures.START + 121
+    life.restart()
+    view = life.coordinator.view(task.id)
+    assert view is not None
+    assert (view.state, view.attempt) == (State.EXECUTING, 1)
+    life.disk.close()
+
+
+def test_a_restart_does_not_prolong_an_attempt(life: Life) -> None:
+    """It lasts from its start, not from what was journalled last."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(2)
+    assert life.own(Commit)
+    life.restart()
+    life.until(119.9)
+    assert life.state(task) is State.COMMITTED
+    life.until(120)
+    assert life.state(task) is State.INCONCLUSIVE
+
+
+def test_an_expired_task_is_not_taken_up_again(life: Life) -> None:
+    task = fixtures.task(life.net, deadline=60)
+    life.hear(task)
+    life.clock.time = fixtures.START + 61
+    life.restart()
+    assert life.state(task) is State.EXPIRED
+    assert not life.running
+    assert life.coordinator.wake_at() is None
+
+
+# What a task does at one node
+
+
+def test_a_known_task_is_answered_alike(life: Life) -> None:
+    task = fixtures.task(life.net)
+    payload = task.envelope.encode()
+    first, actions = life.coordinator.submit(payload)
+    assert isinstance(actions[0], Publish)
+    assert any(isinstance(action, Run) for action in actions)
+    assert life.coordinator.submit(payload) == (first, [])
+    assert life.coordinator.receive(payload) == []
+    life.take(actions)
+    vote_in_full(life, task)
+    assert life.state(task) is State.AGREED
+    assert life.coordinator.submit(payload) == (first, [])
+    assert life.coordinator.committee(first) == committees(life.net, task)[0]
+
+
+def test_a_known_task_is_answered_alike_past_its_deadline(life: Life) -> None:
+    """A requester that was cut off asks again, and is not told that it comes too late."""
+    task = fixtures.task(life.net, deadline=60)
+    payload = task.envelope.encode()
+    life.hear(task)
+    life.until(61)
+    assert life.state(task) is State.EXPIRED
+    assert life.coordinator.submit(payload)[1] == []
+    unknown = fixtures.task(life.net, deadline=60, nonce=1).envelope.encode()
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.submit(unknown)
+    assert refused.value.reason is Rejection.EXPIRED
+
+
+def test_a_vote_cannot_be_submitted(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    with pytest.raises(Rejected, match="is not a task") as refused:
+        life.coordinator.submit(fixtures.commit(life.net, task, ME).envelope.encode())
+    assert refused.value.reason is Rejection.INVALID_FIELD
+
+
+@pytest.mark.parametrize("reason", list(Abstention))
+def test_a_failed_execution_is_an_abstention(life: Life, reason: Abstention) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.running.clear()
+    life.take(life.coordinator.failed(task.id, reason))
+    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+    assert vote.envelope.body["reason"] == reason
+    assert life.state(task) is State.ABSTAINED
+    life.restart()
+    assert not life.running, "an abstention is not taken back"
+
+
+MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "trace"),
+    [
+        (MANY, TRACE),
+        (fixtures.outcome(), {"detail": ""}),
+        (fixtures.outcome(), {"detail": "x" * 9000}),
+        ({"error": "no-such-error"}, TRACE),
+    ],
+    ids=["too many outputs", "an empty detail", "a long trace", "another error"],
+)
+def test_what_no_reveal_can_hold_is_abstained_from(life: Life, outcome: Any, trace: Any) -> None:
+    """And is not journalled: neither this node nor its next life could go on with it."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.running.clear()
+    life.take(life.coordinator.executed(task.id, outcome, trace))
+    assert life.state(task) is State.ABSTAINED
+    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+    assert vote.envelope.body["reason"] == Abstention.WORKER_DIED
+    life.restart()
+    life.until(500)
+    assert not life.own(Commit)
+
+
+def test_a_certificate_stops_the_execution(life: Life) -> None:
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
+    for peer in (one, two):
+        life.hear(fixtures.commit(life.net, task, peer))
+        life.hear(fixtures.reveal(life.net, task, peer, commits))
+    assert life.state(task) is State.AGREED
+    assert Stop(task.id) in life.actions
+    assert not life.running
+    life.take(life.executed(task.id))  # it was too late to stop it
+    assert not life.own(Commit)
+
+
+def test_an_outcome_that_came_too_late_is_never_signed(life: Life) -> None:
+    """Not even when a late vote brings the ended task back from the journal."""
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
+    for peer in (one, two):
+        life.hear(fixtures.reveal(life.net, task, peer, commits))
+    life.take(life.executed(task.id))
+    life.restart()
+    life.hear(fixtures.commit(life.net, task, one))
+    assert life.state(task) is State.AGREED
+    assert not life.own(Commit)
+    assert not life.running
+
+
+def test_equivocation_is_recorded(life: Life) -> None:
+    task = fixtures.task(life.net)
+    one = others(life.net, task)[0]
+    life.hear(task)
+    for label in ("one", "two"):
+        life.hear(fixtures.commit(life.net, task, one, fixtures.outcome(label)))
+    (document,) = life.store.evidence()
+    proof = evidence.verify(document, life.net.id)
+    assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
+    assert len(life.store.entries(task.id)) == 3
+
+
+def test_what_is_known_is_journalled_once(life: Life) -> None:
+    """A third contradiction too: whoever contradicts itself without end fills no disk."""
+    task = fixtures.task(life.net)
+    one = others(life.net, task)[0]
+    contradictions = [
+        fixtures.commit(life.net, task, one, fixtures.outcome(f"lie {n}")) for n in range(9)
+    ]
+    life.hear(task)
+    for vote in (*contradictions, *contradictions):
+        life.hear(vote)
+    kept = [e.envelope.encode() for e in life.store.entries(task.id)]
+    expected: list[Message] = [task, *contradictions[:2]]
+    assert kept == [message.envelope.encode() for message in expected]
+    assert life.coordinator.receive(contradictions[0].envelope.encode()) == []
+
+
+def certified(life: Life, task: Task, label: str) -> certificate.Certificate:
+    """What the two other members certified between them."""
+    found = fixtures.outcome(label)
+    commits = {peer: fixtures.bound(task, peer, found) for peer in others(life.net, task)}
+    votes = [fixtures.reveal(life.net, task, peer, commits, found) for peer in commits]
+    return certificate.assemble(task, 0, votes, life.net)
+
+
+def contradictory(life: Life, task: Task, *labels: str) -> None:
+    """Both other members reveal everything, none of it together with anything of the other."""
+    for label in labels:
+        for peer in others(life.net, task):
+            found = fixtures.outcome(label)
+            alone = {peer: fixtures.bound(task, peer, found)}
+            life.hear(fixtures.reveal(life.net, task, peer, alone, found))
+
+
+def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -> None:
+    """Two equivocators: one by one, neither's reveal would complete anything (correction 6h)."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    contradictory(life, task, "a", "b")
+    found = certified(life, task, "c")
+    for vote in found.votes:
+        life.hear(vote)
+    assert not life.store.certificates(task.id)
+    for _ in range(2):
+        life.step(lambda: life.coordinator.certified(found), insist=True)
+        assert life.state(task) is State.AGREED
+        assert life.store.certificates(task.id) == [found.document]
+    kept = len(life.store.entries(task.id))
+    life.restart()
+    life.hear(fixtures.commit(life.net, task, found.signers[0]))  # brings the task back
+    life.step(lambda: life.coordinator.certified(found), insist=True)
+    assert life.state(task) is State.AGREED
+    assert len(life.store.entries(task.id)) == kept + 1
+    assert not life.own(Commit)
+
+
+def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
+    """Else the task would be open again, and end as if nobody had agreed."""
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.until(2)
+    for peer in others(life.net, task):
+        life.hear(fixtures.commit(life.net, task, peer))
+    life.until(3)
+    contradictory(life, task, "a", "b")
+    life.step(lambda: life.coordinator.certified(certified(life, task, "c")), insist=True)
+    before = life.store.standings()
+    assert before[ME].times(Conduct.DISSENTED) == 1
+    life.restart()
+    late = fixtures.commit(life.net, task, others(life.net, task)[0], fixtures.outcome("a"))
+    life.hear(late)  # brings the task back
+    life.until(121)
+    assert life.state(task) is State.AGREED
+    assert life.store.standings() == before
+
+
+def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    life.hear(certified(life, task, "a").votes[0])
+    for label in ("a", "b", "c"):
+        found = certified(life, task, label)
+        life.step(lambda f=found: life.coordinator.certified(f), insist=True)  # type: ignore[misc]
+    shown = [certified(life, task, label).document for label in ("a", "b")]
+    assert life.store.certificates(task.id) == shown
+    kept = [entry.envelope.encode() for entry in life.store.entries(task.id)]
+    assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
+
+
+def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))
+    life.hear(fixtures.commit(life.net, task, two, fixtures.outcome("other")))
+    commits = {
+        **commits_of(life, task, one),
+        two: fixtures.bound(task, two, fixtures.outcome("other")),
+    }
+    life.hear(fixtures.reveal(life.net, task, one, commits))
+    assert life.state(task) is State.AGREED
+    dissent = fixtures.reveal(life.net, task, two, commits, fixtures.outcome("other"))
+    life.hear(dissent)
+    assert life.store.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
+    assert life.state(task) is State.AGREED
+    assert len(life.store.certificates(task.id)) == 1
+    assert life.store.evidence() == []
+
+
+def test_an_unknown_task_has_no_view(life: Life) -> None:
+    assert life.coordinator.view("0" * 64) is None
+    vote = fixtures.commit(life.net, fixtures.task(life.net), ME).envelope.encode()
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: life.coordinator.failed("0" * 64, Abstention.BUSY),
+        lambda: life.executed("0" * 64),
+        lambda: life.coordinator.receive(vote),
+    )
+    for call in calls:
+        with pytest.raises(Rejected) as refused:
+            call()
+        assert refused.value.reason is Rejection.UNKNOWN_TASK
+
+
+# Room
+
+
+def test_more_open_tasks_than_there_is_room_for_are_busy(net: Network) -> None:
+    life = Life(net, max_open=2)
+    tasks = [fixtures.task(net, nonce=n) for n in range(3)]
+    for task in tasks[:2]:
+        life.hear(task)
+    with pytest.raises(Busy, match="2 tasks are open"):
+        life.coordinator.receive(tasks[2].envelope.encode())
+    assert life.coordinator.view(tasks[2].id) is None
+    assert life.coordinator.judge(tasks[2].envelope.encode(), tasks=True) is Verdict.IGNORE
+    life.hear(tasks[0])  # a known one is not refused
+    life.disk.close()
+
+
+def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
+    life = Life(net, max_open=4)
+    tasks = [fixtures.task(net, nonce=n, requester=2000 + n) for n in range(6)]
+    payloads = [task.envelope.encode() for task in tasks]
+    life.take(life.coordinator.submit(payloads[0], "flooder")[1])
+    life.take(life.coordinator.receive(payloads[1], "flooder"))
+    for refused in (life.coordinator.submit, life.coordinator.receive, life.coordinator.examine):
+        with pytest.raises(Busy, match="half of 4"):
+            refused(payloads[2], "flooder")
+    assert life.counts == {"tasks-refused": 3}
+    assert life.coordinator.receive(payloads[0], "flooder") == [], "a known one is not refused"
+    life.take(life.coordinator.receive(payloads[3], "honest"))
+    life.take(life.coordinator.receive(payloads[2]))  # nobody is charged
+    with pytest.raises(Busy, match="4 tasks are open"):
+        life.coordinator.receive(payloads[4], "honest")
+    assert life.coordinator.judge(payloads[4], tasks=True) is Verdict.IGNORE
+    assert life.counts == {"tasks-refused": 5}
+    life.disk.close()
+
+
+def test_a_member_that_passes_tasks_on_may_take_all_the_room(net: Network) -> None:
+    life = Life(net, max_open=2)
+    for number in range(2):
+        task = fixtures.task(net, nonce=number)
+        life.take(life.coordinator.receive(task.envelope.encode(), fixtures.peer(1)))
+    assert life.counts == {}
+    life.disk.close()
+
+
+def test_what_a_bringer_brought_is_forgotten_with_the_tasks_that_ended(net: Network) -> None:
+    life = Life(net, max_open=2)
+    for number in range(10):
+        task = fixtures.task(net, nonce=number, deadline=60, now=life.clock.time)
+        life.take(life.coordinator.receive(task.envelope.encode(), "one"))
+        life.until(life.clock.time - fixtures.START + 100)
+        assert len(life.coordinator._bringers) <= 3
+    life.disk.close()
+
+
+def test_an_execution_says_who_brought_the_task(net: Network) -> None:
+    life = Life(net)
+    task = fixtures.task(net)
+    actions = life.coordinator.receive(task.envelope.encode(), "one")
+    assert [action.bringer for action in actions if isinstance(action, Run)] == ["one"]
+    life.restart()  # which forgets it
+    [*_, last] = [action for action in life.actions if isinstance(action, Run)]
+    assert (last.task.id, last.bringer) == (task.id, "")
+    life.disk.close()
+
+
+def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> None:
+    life = Life(net, max_open=1)
+    first = fixtures.task(net, deadline=60)
+    one, two = others(net, first)
+    life.hear(first)
+    with pytest.raises(Busy):
+        life.coordinator.receive(fixtures.task(net, nonce=2).envelope.encode())
+    life.until(2)
+    life.hear(fixtures.commit(net, first, one))
+    life.hear(fixtures.commit(net, first, two))
+    commits = commits_of(life, first, one, two)
+    life.hear(fixtures.reveal(net, first, one, commits))
+    life.until(30)
+    second = fixtures.task(net, nonce=1, now=fixtures.START + 61)
+    life.until(61)
+    life.hear(second)
+    late = fixtures.reveal(net, first, two, commits)
+    assert life.coordinator.judge(late.envelope.encode(), tasks=False) is Verdict.IGNORE
+    said = len(life.said)
+    life.hear(late)
+    assert life.store.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
+    assert life.state(first) is State.AGREED
+    assert len(life.said) == said, "nothing is signed for a task that has ended"
+    life.disk.close()
+
+
+def test_votes_that_are_known_rebuild_no_ended_task(
+    net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's feed begins with all that was ever said: none of it may cost more than a look."""
+    life = Life(net)
+    task = fixtures.task(net, deadline=60)
+    one, two = others(net, task)
+    life.hear(task)
+    life.until(2)
+    for peer in (one, two):
+        life.hear(fixtures.commit(net, task, peer))
+    commits = commits_of(life, task, one, two)
+    life.hear(fixtures.reveal(net, task, one, commits))
+    life.until(30)
+    assert life.state(task) is State.AGREED
+    life.restart()
+    read: list[str] = []
+    entries = Store.entries
+
+    def counted(store: Store, of: str) -> Any:
+        read.append(of)
+        return entries(store, of)
+
+    monkeypatch.setattr(Store, "entries", counted)
+    journal = len(life.store.feed(0, 1000))
+    life.hear(fixtures.commit(net, task, one))
+    life.hear(fixtures.reveal(net, task, one, commits))
+    assert not read
+    assert len(life.store.feed(0, 1000)) == journal
+    life.hear(fixtures.reveal(net, task, two, commits))
+    assert read == [task.id]
+
+
+def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None:
+    """Long before their deadlines: a thousand quick tasks must not close a node for an hour."""
+    life = Life(net, max_open=2)
+    done = []
+    for nonce in range(7):
+        task = fixtures.task(net, nonce=nonce, deadline=3600)
+        life.hear(task)
+        for member in others(net, task):
+            life.hear(fixtures.abstain(net, task, member))
+        assert life.state(task) is State.INCONCLUSIVE
+        done.append(task)
+    assert len(life.coordinator._agreements) <= 4
+    assert judged(life, done[0]) is Verdict.IGNORE, "a task that is over is not spread again"
+    life.hear(fixtures.task(net, nonce=100))
+    life.disk.close()
+
+
+# Judging
+
+
+def judged(life: Life, message: Message, *, tasks: bool | None = None) -> Verdict:
+    topic = isinstance(message, Task) if tasks is None else tasks
+    return life.coordinator.judge(message.envelope.encode(), tasks=topic)
+
+
+def test_what_is_new_and_right_is_accepted(life: Life) -> None:
+    task = fixtures.task(life.net)
+    assert judged(life, task) is Verdict.ACCEPT
+    life.hear(task)
+    assert judged(life, fixtures.commit(life.net, task, ME)) is Verdict.ACCEPT
+    assert judged(life, fixtures.abstain(life.net, task, ME)) is Verdict.ACCEPT
+
+
+def test_judging_changes_nothing(life: Life) -> None:
+    task = fixtures.task(life.net)
+    judged(life, task)
+    assert life.coordinator.view(task.id) is None
+    life.hear(task)
+    vote = fixtures.commit(life.net, task, others(life.net, task)[0])
+    judged(life, vote)
+    assert judged(life, vote) is Verdict.ACCEPT
+    assert len(life.store.entries(task.id)) == 1
+
+
+def test_what_is_known_is_ignored(life: Life) -> None:
+    task = fixtures.task(life.net)
+    vote = fixtures.commit(life.net, task, others(life.net, task)[0])
+    life.hear(task)
+    life.hear(vote)
+    assert judged(life, task) is Verdict.IGNORE
+    assert judged(life, vote) is Verdict.IGNORE
+
+
+def test_what_is_early_or_late_is_ignored(life: Life) -> None:
+    unknown = fixtures.task(life.net)
+    assert judged(life, fixtures.commit(life.net, unknown, ME)) is Verdict.IGNORE
+    assert judged(life, fixtures.task(life.net, now=fixtures.START + 61)) is Verdict.IGNORE
+    assert judged(life, fixtures.task(life.net, now=fixtures.START - 600)) is Verdict.IGNORE
+    for untimely, reason in ((61, Rejection.CREATED_AHEAD), (-600, Rejection.EXPIRED)):
+        task = fixtures.task(life.net, now=fixtures.START + untimely)
+        with pytest.raises(Rejected) as refused:
+            life.coordinator.receive(task.envelope.encode())
+        assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"\xff", b"[]", b"{}", b"[" * 50_000, b" " * 65_537],
+    ids=lambda payload: repr(payload[:4]),
+)
+def test_what_is_malformed_is_rejected(life: Life, payload: bytes) -> None:
+    for tasks in (False, True):
+        assert life.coordinator.judge(payload, tasks=tasks) is Verdict.REJECT
+    with pytest.raises(Rejected):
+        life.coordinator.receive(payload)
+
+
+def test_a_bad_signature_is_rejected(life: Life) -> None:
+    task = fixtures.task(life.net)
+    vote = fixtures.commit(life.net, task, ME)
+    life.hear(task)
+    for message, topic in ((fixtures.task(life.net, nonce=9), True), (vote, False)):
+        forged = sign(message.envelope.body, fixtures.key(2)).document()
+        payload = canonical({**forged, "signer": fixtures.peer(1)})
+        assert life.coordinator.judge(payload, tasks=topic) is Verdict.REJECT
+        with pytest.raises(Rejected) as refused:
+            life.coordinator.receive(payload)
+        assert refused.value.reason is Rejection.BAD_SIGNATURE
+
+
+def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    bound = fixtures.bound(task, ME, fixtures.outcome())
+    body = messages.commit_body(life.net.id, task.id, 0, bound)
+    stranger = fixtures.signed(life.net, body, 1001)
+    assert judged(life, stranger) is Verdict.REJECT
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.receive(stranger.envelope.encode())
+    assert refused.value.reason is Rejection.NOT_A_MEMBER
+    assert len(life.store.entries(task.id)) == 1
+
+
+def test_a_vote_of_an_attempt_that_will_not_be_is_rejected(life: Life) -> None:
+    task = fixtures.task(life.net)
+    life.hear(task)
+    assert judged(life, fixtures.commit(life.net, task, ME, attempt=1)) is Verdict.REJECT
+
+
+def test_the_wrong_topic_is_rejected(life: Life) -> None:
+    task = fixtures.task(life.net)
+    assert judged(life, task, tasks=False) is Verdict.REJECT
+    life.hear(task)
+    assert judged(life, fixtures.commit(life.net, task, ME), tasks=True) is Verdict.REJECT
+
+
+def test_another_network_is_rejected(life: Life) -> None:
+    other = fixtures.network(4)
+    task = fixtures.task(other)
+    assert judged(life, task) is Verdict.REJECT
+    assert judged(life, fixtures.abstain(other, task, ME)) is Verdict.REJECT
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.receive(task.envelope.encode())
+    assert refused.value.reason is Rejection.WRONG_NETWORK
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"generation_config": {"max_new_tokens": 1504}}, Rejection.OVER_LIMIT),
+        ({"deadline": 3601}, Rejection.OVER_LIMIT),
+        ({"model": "nobody/knows"}, Rejection.UNKNOWN_MODEL),
+        ({"seed": 2**32}, Rejection.INVALID_FIELD),
+        ({"kind": "pop2piano"}, Rejection.UNSUPPORTED_KIND),
+    ],
+    ids=["over the model's limit", "deadline", "model", "seed", "kind"],
+)
+def test_a_task_over_the_networks_limits_is_rejected(
+    life: Life, changes: dict[str, Any], reason: Rejection
+) -> None:
+    task = fixtures.task(life.net, **changes)
+    assert judged(life, task) is Verdict.REJECT
+    with pytest.raises(Rejected) as refused:
+        life.coordinator.receive(task.envelope.encode())
+    assert refused.value.reason is reason
+    assert life.coordinator.view(task.id) is None

@@ -1,0 +1,267 @@
+"""Inputs from peers that have them, do not have them yet, or trickle: in time, or an abstention."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor.errors import Abstained
+from node.execution import inputs
+from node.execution.inputs import Inputs
+from node.rpc import client as rpc_client
+from node.rpc.client import Status, answer, read_document, refuse
+from node.storage.blobs import Blobs
+from node.sync.blob_download import PACE, PATIENCE, drawn
+from node.transport.interface import Stream
+from protocol.wire.messages import Task
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.piano_network(3)
+SONG = random.Random(5).randbytes(3_000_000)
+NAME = hashlib.sha256(SONG).hexdigest()
+ME = fixtures.peer(1000)
+MEMBERS = tuple(drawn([fixtures.peer(index) for index in range(3)], ME, NAME))
+STRANGERS = tuple(drawn([fixtures.peer(index) for index in range(10, 14)], ME, NAME))
+SECONDS = 60  # half of the network's attempt
+
+
+@dataclass
+class Bench:
+    """A member that is no other's neighbour, and peers that have the song or do something else."""
+
+    inputs: Inputs
+    blobs: Blobs
+    asked: list[str] = field(default_factory=list)
+    has: set[str] = field(default_factory=set)
+
+    trickles: set[str] = field(default_factory=set)
+    lies: set[str] = field(default_factory=set)
+    pace: float = 1e9  # bytes a second from those who have it
+
+    async def obtain(self, *songs: bytes) -> tuple[Path, ...]:
+        return await self.inputs.obtain(task(*songs))
+
+    async def serve(self, peer: str, stream: Stream) -> None:
+        await read_document(stream, "blob-request")
+        self.asked.append(peer)
+        if peer in self.trickles:
+            await answer(stream, {"size": len(SONG)})
+            for start in range(0, len(SONG), rpc_client.PIECE):
+                await asyncio.sleep(29)  # never silent for half a minute
+                await stream.write(SONG[start : start + rpc_client.PIECE])
+        elif peer in self.lies:
+            await answer(stream, {"size": len(SONG)})
+            await stream.write(bytes(len(SONG)))
+        elif peer in self.has:
+            await answer(stream, {"size": len(SONG)})
+            for start in range(0, len(SONG), rpc_client.PIECE):
+                await asyncio.sleep(rpc_client.PIECE / self.pace)
+                await stream.write(SONG[start : start + rpc_client.PIECE])
+        else:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
+
+
+def task(*songs: bytes) -> Task:
+    body = fixtures.task(NET, kind="pop2piano").envelope.body
+    found: Any = fixtures.signed(NET, {**body, "args": fixtures.piano_args(*songs)}, 1000)
+    return found  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
+    medium = MemoryNetwork(random.Random(1))
+    transport, blobs = MemoryTransport(medium, ME), Blobs(folder, most)
+    found = Bench(Inputs(transport, blobs, NET), blobs)
+    await transport.start(Recorder(), (), ())
+    others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
+    for other in others:
+        await other.start(
+            Recorder(serving(found, other.peer)), (), [rpc_client.protocol_id("blob")]
+        )
+        await transport.dial(other.addresses[0])
+    try:
+        yield found
+    finally:
+        for started in (transport, *others):
+            await started.stop()
+
+
+def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await found.serve(peer, stream)
+
+    return serve
+
+
+def on_bench(
+    folder: Path, test: Callable[[Bench], Awaitable[None]], most: int | None = None
+) -> float:
+    """The virtual seconds that a test takes."""
+
+    async def main() -> float:
+        async with bench(folder, most) as found:
+            began = asyncio.get_running_loop().time()
+            await test(found)
+            return asyncio.get_running_loop().time() - began
+
+    taken: float = virtual.run(main)
+    return taken
+
+
+async def missing(bench: Bench) -> None:
+    with pytest.raises(Abstained) as caught:
+        await bench.obtain(SONG)
+    assert caught.value.reason == "input-missing"
+
+
+def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has = {STRANGERS[-1]}
+        (path,) = await bench.obtain(SONG)
+        assert path.read_bytes() == SONG
+        assert bench.asked == [*MEMBERS, *STRANGERS]
+
+    on_bench(tmp_path, test)
+
+
+def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles, bench.has = {*MEMBERS[:2], *STRANGERS}, {MEMBERS[2]}
+        assert await bench.obtain(SONG)
+
+    assert on_bench(tmp_path, test) < 15
+
+
+def test_peers_that_trickled_are_not_waited_for_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles, bench.has = set(MEMBERS[:2]), {MEMBERS[2]}
+        await bench.obtain(SONG)
+        bench.blobs.delete(NAME)
+        bench.asked.clear()
+        await bench.obtain(SONG)
+        assert bench.asked == [MEMBERS[2]]
+
+    on_bench(tmp_path, test)
+
+
+def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles = {*MEMBERS, *STRANGERS}
+        await missing(bench)
+
+    assert on_bench(tmp_path, test) == pytest.approx(SECONDS, abs=1)
+
+
+def test_what_nobody_has_is_asked_for_again_while_it_may_be_on_its_way(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await missing(bench)
+        assert len(bench.asked) == inputs.TRIES * 7
+
+    assert on_bench(tmp_path, test) < inputs.TRIES * inputs.PAUSE + 1
+
+
+async def comes(bench: Bench, peer: str, seconds: float) -> None:
+    """Let the song come to a peer after some time; it is obtained all the same."""
+
+    async def come() -> None:
+        await asyncio.sleep(seconds)
+        bench.has = {peer}
+
+    coming = asyncio.create_task(come())
+    assert await bench.obtain(SONG)
+    await coming
+
+
+def test_what_comes_at_the_last_try_is_taken(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await comes(bench, MEMBERS[0], (inputs.TRIES - 1.5) * inputs.PAUSE)
+
+    on_bench(tmp_path, test)
+
+
+def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles = {MEMBERS[2]}
+        await comes(bench, MEMBERS[0], 3.0)
+
+    assert on_bench(tmp_path, test) < 10
+
+
+def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has, bench.pace = {MEMBERS[0]}, PACE / PATIENCE
+        assert await bench.obtain(SONG)
+
+    assert on_bench(tmp_path, test) < SECONDS
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_or_broken_disk_is_an_abstention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """And no reason to fetch the same again and again."""
+
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async def test(bench: Bench) -> None:
+        bench.has = set(MEMBERS)
+        await missing(bench)
+        assert bench.asked == [MEMBERS[0]]
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    on_bench(tmp_path, test)
+
+
+def test_nobody_is_asked_for_what_has_no_room(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.has = set(MEMBERS)
+        await missing(bench)
+        assert bench.asked == []
+
+    on_bench(tmp_path, test, most=len(SONG) - 1)
+
+
+def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
+    def wanted() -> frozenset[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def test(bench: Bench) -> None:
+        bench.inputs._blobs = Blobs(tmp_path, len(SONG), wanted=wanted)
+        bench.inputs._blobs.write([b"other"], size=5, limit=5)
+        await missing(bench)
+
+    on_bench(tmp_path, test)
+
+
+def test_a_member_that_lied_is_not_asked_first_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.lies, bench.has = {MEMBERS[0]}, {MEMBERS[2]}
+        await bench.obtain(SONG)
+        bench.blobs.delete(NAME)
+        await bench.obtain(SONG)
+        assert bench.asked == [*MEMBERS, *MEMBERS[1:]]
+
+    on_bench(tmp_path, test)
+
+
+def test_inputs_have_half_of_their_own_models_attempt(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        models = {fixtures.PIANO: replace(NET.models[fixtures.PIANO], attempt_seconds=40.0)}
+        bench.inputs._network = replace(NET, models=models)
+        bench.trickles = {*MEMBERS, *STRANGERS}
+        await missing(bench)
+
+    assert on_bench(tmp_path, test) == pytest.approx(20, abs=1)

@@ -1,0 +1,426 @@
+"""The queue in front of an executor: order, room, removal, and what becomes of every end."""
+
+import asyncio
+import typing
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from executor.errors import Abstained, Reason
+from executor.job import Execution, Job, ModelRef
+from node.admission.rate_limits import REMEMBERED
+from node.consensus.commands import Run
+from node.execution.queue import Executions, Readiness
+from protocol.wire.messages import Abstention, Task
+from tests.simulation import virtual
+from tests.support import fixtures
+
+NET = fixtures.network()
+RESULT = Execution({"error": "generation-rejected"}, (), {"seconds": 1})
+SECONDS = 10.0  # that a job takes, in virtual time
+
+
+class Script:
+    """An executor and a sink that write down what happens to them."""
+
+    def __init__(self) -> None:
+        self.readiness = Readiness(True)
+        self.raises: BaseException | None = None
+        self.jobs: list[tuple[Job, float]] = []
+        self.events: list[tuple[str, object]] = []
+        self.counts: Counter[str] = Counter()
+
+    async def start(self) -> Readiness:
+        await asyncio.sleep(1)
+        return self.readiness
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        self.jobs.append((job, seconds))
+        self.events.append(("run", job.task))
+        try:
+            progress(0.5)
+            await asyncio.sleep(SECONDS)
+        except asyncio.CancelledError:
+            self.events.append(("cancelled", job.task))
+            raise
+        if self.raises is not None:
+            raise self.raises
+        return RESULT
+
+    async def close(self) -> None:
+        return
+
+    async def executed(self, task: Task, execution: Execution) -> None:
+        assert execution is RESULT
+        await asyncio.sleep(1)  # files are moved
+        self.events.append(("executed", task.id))
+
+    def failed(self, task: Task, reason: Abstention) -> None:
+        self.events.append((str(reason), task.id))
+
+    def progressed(self, task: Task, fraction: float) -> None:
+        self.events.append(("progressed", (task.id, fraction)))
+
+    def told(self, *kinds: str) -> list[tuple[str, object]]:
+        return [(kind, what) for kind, what in self.events if kind in kinds]
+
+
+Test = Callable[[Executions, Script], Awaitable[None]]
+Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
+
+
+def task(number: int, requester: int = 1000) -> Task:
+    return fixtures.task(NET, nonce=number, requester=requester)
+
+
+def run_of(number: int, seconds: float = 600, requester: int = 1000) -> Run:
+    return Run(task(number, requester), fixtures.START + seconds)
+
+
+@asynccontextmanager
+async def working(executions: Executions) -> AsyncIterator[asyncio.Task[None]]:
+    worker = asyncio.create_task(executions.work())
+    try:
+        yield worker
+    finally:
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+
+
+async def no_inputs(task: Task) -> tuple[Path, ...]:
+    return ()
+
+
+def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> Executions:
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    return Executions(NET, script, script, clock, max_queue, inputs, script.counts)
+
+
+def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
+    async def main() -> None:
+        acting = script or Script()
+        executions = executions_of(acting, max_queue)
+        async with working(executions):
+            await asyncio.sleep(1.5)
+            await test(executions, acting)
+
+    virtual.run(main)
+
+
+def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        numbers = [3, 1, 2]
+        for number in numbers:
+            executions.add(run_of(number))
+        await asyncio.sleep(60)
+        ids = [task(number).id for number in numbers]
+        expected = [event for id_ in ids for event in (("run", id_), ("executed", id_))]
+        assert script.told("run", "executed") == expected
+
+    play(test, max_queue=3)
+
+
+def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
+        for number, requester in wanted:
+            executions.add(run_of(number, requester=requester))
+        await asyncio.sleep(100)
+        turns = [(1, 1000), (5, 1001), (6, 1002), (2, 1000), (7, 1001), (3, 1000), (4, 1000)]
+        expected = [("run", task(number, requester).id) for number, requester in turns]
+        assert script.told("run") == expected
+
+    play(test, max_queue=9)
+
+
+def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(1, 5):  # one runs, two wait
+            executions.add(run_of(number))
+            await asyncio.sleep(0.1)
+        executions.add(run_of(5, requester=1001))
+        executions.add(run_of(6, requester=1001))
+        assert script.told("busy") == [
+            ("busy", task(4).id),
+            ("busy", task(3).id),
+            ("busy", task(6, 1001).id),
+        ]
+
+    play(test)
+
+
+def test_the_job_is_what_the_task_and_the_network_say() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(1, seconds=101.5))
+        await asyncio.sleep(1)
+        ((job, seconds),) = script.jobs
+        limits = MappingProxyType({"max_new_tokens": 1503, "num_return_sequences": 4})
+        model = ModelRef(fixtures.MODEL, "main", "d" * 64, limits)
+        assert job == Job(task(1).id, "text-to-music", fixtures.args(), model, ())
+        assert seconds == pytest.approx(100)
+        assert script.told("progressed") == [("progressed", (task(1).id, 0.5))]
+
+    play(test)
+
+
+def test_a_task_is_queued_and_run_once() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        for number in (1, 2):  # the one runs, the other waits
+            executions.add(run_of(number))
+        await asyncio.sleep(60)
+        assert len(script.jobs) == 2
+        executions.add(run_of(1))  # a third attempt at it is a new run
+        await asyncio.sleep(60)
+        assert len(script.jobs) == 3
+
+    play(test)
+
+
+def test_a_full_queue_is_busy() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(0))
+        await asyncio.sleep(1)  # it runs; two may wait
+        for number in (1, 2, 3):
+            executions.add(run_of(number))
+        assert script.told("busy") == [("busy", task(3).id)]
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(n).id for n in (0, 1, 2)]
+
+    play(test)
+
+
+def test_a_removed_task_is_not_run() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        executions.remove(task(2).id)
+        executions.remove(task(9).id)  # never heard of
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(1).id]
+        assert script.told("executed", "cancelled") == [("executed", task(1).id)]
+
+    play(test)
+
+
+def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in (1, 2):
+            executions.add(run_of(number))
+        await asyncio.sleep(1)
+        executions.remove(task(1).id)
+        await asyncio.sleep(60)
+        first, second = task(1).id, task(2).id
+        assert script.told("run", "cancelled", "executed", *Abstention) == [
+            ("run", first),
+            ("cancelled", first),
+            ("run", second),
+            ("executed", second),
+        ]
+
+    play(test)
+
+
+@pytest.mark.parametrize("reason", typing.get_args(Reason))
+def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Reason) -> None:
+    assert reason in list(Abstention)
+
+    async def test(executions: Executions, script: Script) -> None:
+        script.raises = Abstained(reason, "in detail")
+        executions.add(run_of(1))
+        await asyncio.sleep(SECONDS + 1)
+        script.raises = None
+        executions.add(run_of(2))
+        await asyncio.sleep(SECONDS + 2)
+        assert script.told("executed", *Abstention) == [
+            (reason, task(1).id),
+            ("executed", task(2).id),
+        ]
+
+    play(test)
+
+
+def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(run_of(1))
+        executions.add(run_of(2, seconds=5))
+        await asyncio.sleep(60)
+        assert [job.task for job, _ in script.jobs] == [task(1).id]
+        assert script.told("timeout") == [("timeout", task(2).id)]
+
+    play(test)
+
+
+def test_an_executor_that_is_not_ready_runs_nothing() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        assert executions.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+        executions.add(run_of(1))
+        await asyncio.sleep(1)
+        assert script.told("busy") == [("busy", task(1).id)]
+        assert not script.jobs
+
+    script = Script()
+    script.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+    play(test, script)
+
+
+def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script)
+        assert not executions.readiness.ok
+        assert "starting" in executions.readiness.reasons[0]
+        async with working(executions):
+            executions.add(run_of(1))
+            await asyncio.sleep(0.5)
+            assert not script.events
+            await asyncio.sleep(1)
+            assert script.told("run")
+            assert executions.readiness.ok
+
+    virtual.run(main)
+
+
+def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None:
+    async def inputs(task: Task) -> tuple[Path, ...]:
+        if task.id == fixtures.task(NET, nonce=1).id:
+            raise Abstained("input-missing")
+        return (Path("song.wav"),)
+
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script, inputs=inputs)
+        async with working(executions):
+            executions.add(run_of(1))
+            executions.add(run_of(2))
+            await asyncio.sleep(5)
+            assert script.told("input-missing") == [("input-missing", task(1).id)]
+            assert [job.inputs for job, _ in script.jobs] == [(Path("song.wav"),)]
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no space left")])
+def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
+    async def main() -> None:
+        script = Script()
+        script.raises = fault
+        executions = executions_of(script)
+        executions.add(run_of(1))
+        with pytest.raises(type(fault), match=str(fault)):
+            await executions.work()
+        assert script.told("executed", *Abstention) == []
+
+    virtual.run(main)
+
+
+def test_stopping_the_work_stops_the_running_job() -> None:
+    async def main() -> None:
+        script = Script()
+        executions = executions_of(script)
+        async with working(executions):
+            executions.add(run_of(1))
+            await asyncio.sleep(3)
+        assert script.told("cancelled") == [("cancelled", task(1).id)]
+
+    virtual.run(main)
+
+
+# Who brought a task counts before who signed it
+
+
+def brought(number: int, bringer: str, requester: int = 1000) -> Run:
+    return replace(run_of(number, requester=requester), bringer=bringer)
+
+
+async def served(script: Script, count: int) -> list[str]:
+    """Let so many jobs run, in virtual time; return their tasks in order."""
+    await asyncio.sleep(count * (SECONDS + 1))
+    return [job.task for job, _ in script.jobs[:count]]
+
+
+def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(8):
+            executions.add(brought(number, "flooder", requester=2000 + number))
+        for number in (50, 51):
+            executions.add(brought(number, "honest"))
+        found = await served(script, 6)
+        assert found == [
+            task(0, 2000).id,
+            task(50).id,
+            task(1, 2001).id,
+            task(51).id,
+            task(2, 2002).id,
+            task(3, 2003).id,
+        ]
+
+    play(test, max_queue=20)
+
+
+def test_within_what_one_has_brought_requesters_have_turns() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(4):
+            executions.add(brought(number, "member"))
+        executions.add(brought(9, "member", requester=1001))
+        assert (await served(script, 3))[1] == task(9, 1001).id
+
+    play(test, max_queue=20)
+
+
+def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(8):
+            executions.add(brought(number, f"member {number % 3}"))
+        for number in (50, 51):
+            executions.add(brought(number, "honest", requester=1001))
+        assert {task(50, 1001).id, task(51, 1001).id} <= {*await served(script, 4)}
+
+    play(test, max_queue=20)
+
+
+def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        executions.add(brought(1, "known"))
+        executions.add(brought(2, "known"))
+        await asyncio.sleep(1)  # the first is running
+        for number in range(10, 15):
+            executions.add(brought(number, f"new {number}"))
+        assert (await served(script, 2))[1] == task(2).id
+
+    play(test, max_queue=20)
+
+
+def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        for number in range(4):
+            executions.add(brought(number, "flooder", requester=2000 + number))
+        for number in (50, 51):
+            executions.add(brought(number, "honest"))  # of one requester, who has most
+        assert script.told("busy") == [
+            ("busy", task(3, 2003).id),
+            ("busy", task(2, 2002).id),
+        ]
+        assert script.counts == {"tasks-evicted": 2}
+
+    play(test, max_queue=4)
+
+
+def test_turns_are_remembered_of_so_many_and_no_more() -> None:
+    async def test(executions: Executions, script: Script) -> None:
+        run = run_of(1)
+        for number in range(REMEMBERED + 10):
+            executions.add(replace(run, bringer=str(number)))
+            executions.remove(run.task.id)
+        assert len(executions._turns) == REMEMBERED
+
+    play(test)

@@ -1,0 +1,192 @@
+"""The real executor behind its thread: one worker process for all of these tests."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from executor.errors import Abstained
+from executor.job import Execution, Job, ModelRef
+from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
+from executor.worker.supervisor import Pool, Ready
+from node.execution.worker import NoWorker, Worker
+from protocol.wire.encoding import Document
+
+TIMEOUT = 60.0
+
+
+def job(task: str, tokens: int = 40, **config: int) -> Job:
+    model = ModelRef(EMBEDDED, "1", weights_digest(SHIPPED / EMBEDDED))
+    generation = {"max_new_tokens": tokens, **config}
+    args = {"model": EMBEDDED, "prompt": "bells", "seed": 1, "generation_config": generation}
+    return Job(task, "text-to-music", args, model)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+# With the real process
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def pool(scratch: Path) -> Iterator[Pool]:
+    pool = Pool([SHIPPED], scratch)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def runtime(pool: Pool) -> Document:
+    ready = pool.start(TIMEOUT)
+    assert ready.ok, ready.reason
+    return cast("Document", ready.runtime)
+
+
+async def test_a_worker_of_its_own_class_is_ready_and_runs(pool: Pool, runtime: Document) -> None:
+    worker, shares = Worker(pool, runtime), list[float]()
+    readiness = await worker.start()
+    assert readiness.ok, readiness.reasons
+    assert readiness.reasons == ()
+    on_loop: list[bool] = []
+
+    def progress(share: float) -> None:
+        shares.append(share)
+        on_loop.append(threading.current_thread() is threading.main_thread())
+
+    execution = await worker.run(job("one"), TIMEOUT, progress)
+    (path,) = execution.files
+    outputs: Any = execution.outcome["result"]
+    assert outputs["outputs"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    await asyncio.sleep(0)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert all(on_loop), "progress is told on the loop's thread"
+
+
+async def test_a_worker_of_another_class_says_in_what(pool: Pool, runtime: Document) -> None:
+    theirs: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
+    readiness = await Worker(pool, theirs).start()
+    assert not readiness.ok
+    assert [reason.split(":")[:2] for reason in readiness.reasons] == [
+        ["runtime", " threads"],
+        ["runtime", " torch"],
+    ]
+    assert "theirs '0.0.1'" in readiness.reasons[1]
+
+
+async def test_cancelling_kills_the_worker(pool: Pool, runtime: Document, scratch: Path) -> None:
+    worker, begun = Worker(pool, runtime), asyncio.Event()
+    running = asyncio.create_task(
+        worker.run(job("endless", 2000, num_return_sequences=16), TIMEOUT, lambda _: begun.set())
+    )
+    async with asyncio.timeout(TIMEOUT):
+        await begun.wait()
+        before = pool.pid
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert before is not None
+    assert pool.pid is None
+    assert files_in(scratch) == [], "nothing is left behind"
+
+
+# With a pool of the test's own
+
+
+@dataclass
+class Script:
+    """A pool that starts and runs as it is told."""
+
+    ready: Ready = field(default_factory=lambda: Ready({"device": "cpu"}, True, "", 1.0))
+    ends: Future[Execution] = field(default_factory=Future)
+    begun: threading.Event = field(default_factory=threading.Event)
+    cancelled: list[str] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)
+    closed: bool = False
+
+    def start(self, timeout: float) -> Ready:
+        self.timeouts.append(timeout)
+        return self.ready
+
+    def run(self, job: Job, *, timeout: float, progress: Callable[[float], None]) -> Execution:
+        self.timeouts.append(timeout)
+        progress(0.5)
+        self.begun.set()
+        return self.ends.result(TIMEOUT)
+
+    def cancel(self, task: str) -> None:
+        self.cancelled.append(task)
+        self.ends.set_exception(Abstained("timeout", "it was cancelled"))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def worker_of(script: Script, runtime: Document | None = None) -> Worker:
+    return Worker(cast("Pool", script), runtime or {"device": "cpu"})
+
+
+async def test_a_failed_self_test_is_a_reason() -> None:
+    script = Script(Ready({}, False, "the worker died, exit code -9", 1.0))
+    readiness = await worker_of(script).start()
+    assert not readiness.ok
+    assert readiness.reasons == ("self-test: the worker died, exit code -9",)
+
+
+async def test_the_time_left_reaches_the_pool_and_its_result_comes_back() -> None:
+    script, shares = Script(), list[float]()
+    done = Execution({"error": "no-notes"}, (), {})
+    script.ends.set_result(done)
+    assert await worker_of(script).run(job("t"), 12.5, shares.append) is done
+    await asyncio.sleep(0)
+    assert (script.timeouts, shares) == ([12.5], [0.5])
+
+
+@pytest.mark.parametrize("error", [Abstained("out-of-memory"), RuntimeError("a bug")])
+async def test_what_the_pool_raises_comes_back(error: Exception) -> None:
+    script = Script()
+    script.ends.set_exception(error)
+    with pytest.raises(type(error)) as raised:
+        await worker_of(script).run(job("t"), 1.0, lambda _: None)
+    assert raised.value is error
+
+
+async def test_cancelling_waits_for_the_end_of_the_job() -> None:
+    script = Script()
+    worker = worker_of(script)
+    running = asyncio.create_task(worker.run(job("t"), 1.0, lambda _: None))
+    await asyncio.to_thread(script.begun.wait, TIMEOUT)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert script.cancelled == ["t"]
+    assert script.ends.done()
+
+
+async def test_closing_closes_the_pool() -> None:
+    script = Script()
+    worker = worker_of(script)
+    await worker.start()
+    await worker.close()
+    assert script.closed
+
+
+async def test_a_node_in_no_roster_is_ready_and_never_executes() -> None:
+    worker = NoWorker()
+    assert (await worker.start()).ok
+    with pytest.raises(AssertionError, match="does not vote"):
+        await worker.run(job("t"), 1.0, lambda _: None)
+    await worker.close()

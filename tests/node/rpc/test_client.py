@@ -1,0 +1,273 @@
+"""Asking: what an answer may be, and what is made of every other one (specification 7)."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from node.rpc.client import (
+    ANSWER_SECONDS,
+    NAMES,
+    REQUEST_LIMIT,
+    Misbehaved,
+    Refused,
+    Status,
+    answer,
+    ask,
+    asking,
+    protocol_id,
+    read_document,
+    refuse,
+)
+from node.rpc.framing import encode_length, write_frame
+from node.transport.interface import Stream, StreamClosed
+from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
+from protocol.wire.encoding import Document, canonical
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NETWORK = "0123456789abcdef"
+HELLO: Document = {"network": NETWORK, "agent": "test"}
+GREETING: Document = {
+    "network": NETWORK,
+    "agent": "helium/0",
+    "class": None,
+    "ready": True,
+    "reasons": [],
+    "models": [],
+}
+SERVER, ASKER = fixtures.peer(0), fixtures.peer(1)
+Serve = Callable[[str, Stream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def connected(serve: Serve) -> AsyncIterator[MemoryTransport]:
+    medium = MemoryNetwork(random.Random(1))
+    server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
+    await server.start(Recorder(serve), (), [protocol_id(name) for name in NAMES])
+    await asker.start(Recorder(), (), ())
+    await asker.dial(server.addresses[0])
+    try:
+        yield asker
+    finally:
+        await asker.stop()
+        await server.stop()
+
+
+def asked(serve: Serve, name: str = "hello", request: Document = HELLO) -> Any:
+    async def main() -> Any:
+        async with connected(serve) as asker:
+            return await ask(asker, SERVER, name, request)
+
+    return virtual.run(main)
+
+
+def saying(payload: bytes) -> Serve:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await read_document(stream, "hello-request")
+        await stream.write(payload)
+
+    return serve
+
+
+def framed(status: int, payload: bytes) -> bytes:
+    return bytes((status,)) + encode_length(len(payload)) + payload
+
+
+def test_the_protocols_are_those_of_the_specification() -> None:
+    assert [protocol_id(name) for name in NAMES] == [
+        f"/helium/1/{name}" for name in ("hello", "submit", "task", "watch", "blob", "feed")
+    ]
+    assert REQUEST_LIMIT > ENVELOPE_LIMIT
+
+
+def test_an_answer_is_what_was_sent() -> None:
+    assert asked(saying(framed(0, canonical(GREETING)))) == GREETING
+
+
+def test_a_request_arrives_whole_and_ended() -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        assert protocol == "/helium/1/hello"
+        assert await read_document(stream, "hello-request") == HELLO
+        with pytest.raises(StreamClosed):
+            await stream.read_exactly(1)
+        await answer(stream, GREETING)
+
+    assert asked(serve) == GREETING
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
+def test_a_refusal_is_raised_with_its_words(status: Status) -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await refuse(stream, status, "over-limit", "args.seed: is too large")
+
+    with pytest.raises(Refused, match=r"over-limit: args.seed: is too large") as refused:
+        asked(serve)
+    assert refused.value.status is status
+    assert refused.value.reason == "over-limit"
+
+
+def test_a_refusal_may_have_no_detail() -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await refuse(stream, Status.BUSY, "busy", "")
+
+    with pytest.raises(Refused, match=r"\Abusy\Z"):
+        asked(serve)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        framed(0, b""),
+        framed(0, b"{"),
+        framed(0, b"\xff"),
+        framed(0, b"[]"),
+        framed(0, b"{}"),
+        framed(0, canonical({**GREETING, "more": 1})),
+        framed(0, canonical({**GREETING, "reasons": ["x"] * 65})),
+        b"\x00" + encode_length(DOCUMENT_LIMIT + 1),
+        b"\x00" + b"\xff" * 5,
+        framed(1, b"{}"),
+        framed(1, canonical(GREETING)),
+        framed(1, canonical({"reason": "r", "detail": "d" * 257})),
+        framed(5, canonical({"reason": "r", "detail": "d"})),
+        framed(255, canonical({"reason": "r", "detail": "d"})),
+    ],
+    ids=lambda payload: repr(payload[:24]),
+)
+def test_an_answer_that_breaks_the_protocol_is_misbehaviour(payload: bytes) -> None:
+    with pytest.raises(Misbehaved):
+        asked(saying(payload))
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x00", b"\x00\x85", framed(0, canonical(GREETING))[:-1]], ids=len
+)
+def test_an_answer_cut_short_is_a_closed_stream(payload: bytes) -> None:
+    with pytest.raises(StreamClosed):
+        asked(saying(payload))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x0a{"])
+def test_a_peer_that_stalls_is_left(sent: bytes) -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await stream.write(sent)
+        await asyncio.sleep(10_000)
+
+    async def main() -> float:
+        async with connected(serve) as asker:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(StreamClosed, match="no answer to hello within 30 s"):
+                await ask(asker, SERVER, "hello", HELLO)
+            return asyncio.get_running_loop().time() - began
+
+    assert virtual.run(main) == pytest.approx(ANSWER_SECONDS, abs=0.1)
+
+
+def test_a_peer_that_is_not_there() -> None:
+    async def main() -> None:
+        async with connected(saying(b"")) as asker:
+            with pytest.raises(ConnectionError):
+                await ask(asker, fixtures.peer(7), "hello", HELLO)
+
+    virtual.run(main)
+
+
+def test_whoever_gives_up_resets_the_stream() -> None:
+    seen: list[str] = []
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        await read_document(stream, "hello-request")
+        try:
+            await stream.read_exactly(1)
+        except StreamClosed as closed:
+            seen.append(str(closed))
+
+    async def main() -> None:
+        async with connected(serve) as asker:
+            with suppress(KeyError):
+                async with asking(asker, SERVER, "hello", HELLO):
+                    await asyncio.sleep(1)
+                    raise KeyError
+            await asyncio.sleep(1)
+
+    virtual.run(main)
+    assert seen == ["the stream was reset"]
+
+
+def test_no_answer_is_ever_longer_than_the_limit() -> None:
+    """That is a mistake of our own, not of the peer's."""
+    seen: list[str] = []
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        try:
+            await answer(stream, {"reasons": ["x" * DOCUMENT_LIMIT]})
+        except ValueError as error:
+            seen.append(str(error))
+
+    with pytest.raises(StreamClosed):
+        asked(serve)
+    assert seen == [f"an answer of {DOCUMENT_LIMIT + 16} bytes"]
+
+
+@pytest.mark.parametrize(
+    ("detail", "expected"),
+    [
+        ("x" * 300, "x" * 256),
+        ("ä" * 200, "ä" * 128),
+        ("x" + "ä" * 200, "x" + "ä" * 127),
+        ("one\ntwo\x00three\x7f", "one two three "),
+    ],
+)
+def test_a_detail_is_cut_at_a_character_and_printable(detail: str, expected: str) -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await refuse(stream, Status.INVALID, "malformed", detail)
+
+    with pytest.raises(Refused) as refused:
+        asked(serve)
+    assert refused.value.detail == expected
+
+
+@pytest.mark.parametrize("size", [11, 12])
+def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await write_frame(stream, b'{"task":1}'.ljust(size))
+
+    async def main() -> None:
+        async with connected(serve) as asker:
+            stream = await asker.open(SERVER, protocol_id("task"))
+            expected = "task" if size == 11 else "over the limit of 11"
+            with pytest.raises(Misbehaved, match=expected):
+                await read_document(stream, "task-request", 11)
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize(
+    ("sent", "offence"),
+    [
+        (b"\x00\xff\xff\xff\xff\x7f", True),
+        (framed(0, b"{"), True),
+        (framed(0, b"[" * 40), True),
+        (framed(9, canonical({"reason": "x", "detail": ""})), False),
+        (framed(0, canonical({**GREETING, "newer": 1})), False),
+        (framed(4, canonical({"reason": "busy", "detail": ""})), False),
+        (b"\x00\x05", False),
+        (b"", False),
+    ],
+)
+def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence: bool) -> None:
+    async def main() -> list[str]:
+        async with connected(saying(sent)) as asker:
+            punished: list[str] = []
+            asker.punish = punished.append  # type: ignore[assignment,method-assign]
+            with pytest.raises((Misbehaved, Refused, StreamClosed)):
+                await ask(asker, SERVER, "hello", HELLO)
+            return punished
+
+    assert virtual.run(main) == [SERVER] * offence

@@ -1,0 +1,886 @@
+"""The six protocols over raw streams, asked well and badly (specification 7)."""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import schemas
+from node.admission.rate_limits import Limits, Places
+from node.admission.request_limits import Gate
+from node.admission.task_policy import Admission
+from node.consensus.coordinator import Busy, Coordinator
+from node.rpc import client as rpc_client
+from node.rpc.client import (
+    REQUEST_LIMIT,
+    Refused,
+    Status,
+    ask,
+    asking,
+    read_answer,
+    read_document,
+)
+from node.rpc.framing import encode_length, write_frame
+from node.rpc.server import REQUEST_SECONDS, Serving
+from node.storage.blobs import Blobs
+from node.storage.journal import Store
+from node.transport.interface import Stream, StreamClosed
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.constants import DOCUMENT_LIMIT
+from protocol.errors import Rejected, Rejection
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.messages import Task
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.twins import TwinBlobs
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+PIANO = fixtures.piano_network()
+SERVER, ASKER = fixtures.peer(0), fixtures.peer(1000)
+GREETING: Document = {
+    "network": NET.id,
+    "agent": "helium/0",
+    "class": fixtures.CLASS,
+    "ready": False,
+    "reasons": ["starting"],
+    "models": [fixtures.MODEL],
+}
+
+
+@dataclass
+class Bench:
+    """A serving node and one that asks; also the host that serving speaks for."""
+
+    store: Store
+    coordinator: Coordinator
+    blobs: TwinBlobs | Blobs
+    medium: MemoryNetwork
+    asker: MemoryTransport
+    fetchable: bool = True
+    obtained: list[str] = field(default_factory=list)
+    takes: float = 0.0  # seconds to fetch a blob from elsewhere
+    done: float = 0.25
+    events: dict[str, asyncio.Event] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    submitters: frozenset[str] = frozenset()
+
+    def greeting(self) -> Document:
+        return GREETING
+
+    def submitted(self, payload: bytes, bringer: str) -> Task:
+        return self.coordinator.submit(payload, bringer)[0]
+
+    async def obtain(self, sha256: str) -> bool:
+        self.obtained.append(sha256)
+        await asyncio.sleep(self.takes)
+        return self.fetchable and self.blobs.has(sha256)
+
+    def progress(self, task: str) -> float:
+        return self.done
+
+    def changes(self, task: str) -> asyncio.Event:
+        return self.events.setdefault(task, asyncio.Event())
+
+    def change(self, task: str) -> None:
+        self.events.pop(task, asyncio.Event()).set()
+
+    def accept(self, **changes: Any) -> Task:
+        task = fixtures.task(NET, **changes)
+        self.coordinator.receive(task.envelope.encode())
+        return task
+
+    async def open(self, name: str) -> Stream:
+        return await self.asker.open(SERVER, rpc_client.protocol_id(name))
+
+    async def ask(self, name: str, request: Document) -> Any:
+        return await ask(self.asker, SERVER, name, request)
+
+    async def refused(self, name: str, request: Document) -> Refused:
+        with pytest.raises(Refused) as refusal:
+            await self.ask(name, request)
+        return refusal.value
+
+
+@asynccontextmanager
+async def serving(
+    submitters: frozenset[str] = frozenset(), folder: Blobs | None = None
+) -> AsyncIterator[Bench]:
+    """With a real `folder`, of a network with a model that takes songs."""
+    net = NET if folder is None else PIANO
+    loop = asyncio.get_running_loop()
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    store, dice = Store(connection, net.id), random.Random(1)
+    clock = virtual.VirtualClock(loop, fixtures.START)
+    coordinator = Coordinator(net, fixtures.key(0), store, clock, dice.randbytes, max_open=3)
+    medium, blobs = MemoryNetwork(dice), folder or TwinBlobs()
+    server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
+    bench = Bench(store, coordinator, blobs, medium, asker, submitters=submitters)
+    admission = Admission(bench.submitters, 0, clock.now)
+    gate = Gate(admission, Limits(), net.roster, clock.now, bench.counts)
+    answering = Serving(bench, coordinator, store, blobs, gate)  # type: ignore[arg-type]  # a twin
+    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    await server.start(Recorder(answering.serve), (), protocols)
+    await asker.start(Recorder(), (), ())
+    await asker.dial(server.addresses[0])
+    try:
+        yield bench
+        assert medium.failures == []
+    finally:
+        await asker.stop()
+        await server.stop()
+        connection.close()
+
+
+def on_bench(
+    test: Callable[[Bench], Awaitable[None]],
+    submitters: frozenset[str] = frozenset(),
+    folder: Blobs | None = None,
+) -> None:
+    async def main() -> None:
+        async with serving(submitters, folder) as bench:
+            await test(bench)
+
+    virtual.run(main)
+
+
+async def rest(stream: Stream) -> bytes:
+    """All that still comes until the other side closes."""
+    found = b""
+    with contextlib.suppress(StreamClosed):
+        while True:
+            found += await stream.read_exactly(1)
+    return found
+
+
+async def refusal(stream: Stream) -> tuple[Status, Any]:
+    """The whole of a non-zero answer, after which nothing follows."""
+    status = (await stream.read_exactly(1))[0]
+    failure = await read_document(stream, "failure")
+    assert await rest(stream) == b""
+    return Status(status), failure
+
+
+def fat(task: Task, count: int) -> list[Any]:
+    """Valid reveals of one task with 8 kB of trace each."""
+    member = committees(NET, task)[0][0]
+    votes = []
+    for number in range(count):
+        body = fixtures.reveal(NET, task, member, {}).envelope.body
+        trace = {f"note-{line}": f"{number:x>1000}" for line in range(8)}
+        votes.append(fixtures.signed_by(NET, {**body, "trace": trace}, member))
+    return votes
+
+
+# Good answers
+
+
+def test_hello() -> None:
+    async def test(bench: Bench) -> None:
+        assert await bench.ask("hello", {"network": "f" * 16, "agent": "a"}) == GREETING
+
+    on_bench(test)
+
+
+def test_submit_and_a_repeat_of_it() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        request: Document = {"task": task.envelope.document(), "blobs": []}
+        expected = {"task": task.id, "committee": list(committees(NET, task)[0])}
+        assert await bench.ask("submit", request) == expected
+        assert await bench.ask("submit", request) == expected
+        assert len(bench.store.feed(0, 10)) == 1
+
+    on_bench(test)
+
+
+def test_task() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        vote = fixtures.abstain(NET, task, committees(NET, task)[0][0])
+        bench.coordinator.receive(vote.envelope.encode())
+        view = bench.coordinator.view(task.id)
+        assert view is not None
+        assert await bench.ask("task", {"task": task.id}) == {
+            "state": str(view.state),
+            "attempt": 0,
+            "envelopes": [task.envelope.document(), vote.envelope.document()],
+            "certificate": None,
+        }
+
+    on_bench(test)
+
+
+def test_task_with_its_certificate() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        committee = [p for p in committees(NET, task)[0] if p != SERVER][:2]
+        commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in committee}
+        for peer in committee:
+            vote = fixtures.reveal(NET, task, peer, commits)
+            bench.coordinator.receive(vote.envelope.encode())
+        found = await bench.ask("task", {"task": task.id})
+        assert (found["state"], found["attempt"]) == ("agreed", 0)
+        assert found["certificate"] == bench.store.certificates(task.id)[0]
+
+    on_bench(test)
+
+
+def test_watch_tells_each_change_until_the_end() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept().id
+        bench.store.put_state(task, State.WAITING, 0)
+        stream = await bench.open("watch")
+        await write_frame(stream, canonical({"task": task}))
+        assert await stream.read_exactly(1) == b"\x00"
+        seen = [await read_document(stream, "watch-frame")]
+        bench.change(task)  # nothing is different: no frame
+        await asyncio.sleep(1)
+        bench.done = 0.5
+        bench.change(task)
+        seen.append(await read_document(stream, "watch-frame"))
+        bench.store.put_state(task, State.INCONCLUSIVE, 1)
+        bench.change(task)
+        seen.append(await read_document(stream, "watch-frame"))
+        assert seen == [
+            {"state": "waiting", "attempt": 0, "progress": 0.25},
+            {"state": "waiting", "attempt": 0, "progress": 0.5},
+            {"state": "inconclusive", "attempt": 1, "progress": 0.5},
+        ]
+        assert await rest(stream) == b""
+
+    on_bench(test)
+
+
+def test_watching_what_has_ended_gives_one_frame() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept().id
+        bench.store.put_state(task, State.EXPIRED, 0)
+        stream = await bench.open("watch")
+        await write_frame(stream, canonical({"task": task}))
+        frame = canonical({"state": "expired", "attempt": 0, "progress": 0.25})
+        assert await rest(stream) == b"\x00" + encode_length(len(frame)) + frame
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 262_144, 599_999, 600_000])
+def test_blob_from_any_offset(offset: int) -> None:
+    async def test(bench: Bench) -> None:
+        payload = random.Random(7).randbytes(600_000)
+        name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
+        request: Document = {"sha256": name, "offset": offset}
+        async with asking(bench.asker, SERVER, "blob", request) as stream:
+            assert await read_answer(stream, "blob") == {"size": len(payload)}
+            found = await stream.read_exactly(len(payload) - offset)
+            assert found == payload[offset:]
+            assert await rest(stream) == b""
+
+    on_bench(test)
+
+
+def test_feed_in_parts() -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [bench.accept(nonce=n) for n in range(3)]
+        texts = [task.envelope.document() for task in tasks]
+        feed = bench.store.feed_id
+
+        def ask_for(cursor: int) -> Document:
+            return {"feed": feed, "cursor": cursor, "limit": 2}
+
+        assert await bench.ask("feed", ask_for(0)) == {
+            "feed": feed,
+            "cursor": 2,
+            "envelopes": texts[:2],
+        }
+        assert await bench.ask("feed", ask_for(2)) == {
+            "feed": feed,
+            "cursor": 3,
+            "envelopes": texts[2:],
+        }
+        assert await bench.ask("feed", ask_for(3)) == {"feed": feed, "cursor": 3, "envelopes": []}
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("feed", ["", "another"])
+def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        found = await bench.ask("feed", {"feed": feed, "cursor": 1, "limit": 9})
+        assert found["feed"] == bench.store.feed_id
+        assert found["envelopes"] == [task.envelope.document()]
+        assert found["cursor"] == 1
+
+    on_bench(test)
+
+
+def test_an_empty_feed_of_another_id_starts_at_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        found = await bench.ask("feed", {"feed": "another", "cursor": 77, "limit": 9})
+        assert found == {"feed": bench.store.feed_id, "cursor": 0, "envelopes": []}
+
+    on_bench(test)
+
+
+# Answers stay under 1 MiB: `ask` reads none that is longer
+
+
+def test_a_feed_of_large_envelopes_comes_in_several_answers() -> None:
+    async def test(bench: Bench) -> None:
+        votes = fat(bench.accept(), 250)
+        for vote in votes:
+            bench.store.append(vote, 0.0)
+        cursor, found, answers = 0, list[Any](), 0
+        while True:
+            request: Document = {"feed": bench.store.feed_id, "cursor": cursor, "limit": 1000}
+            answer = await bench.ask("feed", request)
+            assert len(canonical(answer)) <= DOCUMENT_LIMIT
+            if not answer["envelopes"]:
+                break
+            assert len(canonical(answer)) > DOCUMENT_LIMIT // 2 or answers == 2
+            found += answer["envelopes"]
+            cursor, answers = answer["cursor"], answers + 1
+        assert found[1:] == [vote.envelope.document() for vote in votes]
+        assert answers == 3
+
+    on_bench(test)
+
+
+def test_a_task_with_more_votes_than_fit_shows_the_first() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        votes = fat(task, 250)
+        for vote in votes:
+            bench.store.append(vote, 0.0)
+        answer = await bench.ask("task", {"task": task.id})
+        assert DOCUMENT_LIMIT // 2 < len(canonical(answer)) <= DOCUMENT_LIMIT
+        shown = [m.envelope.document() for m in (task, *votes)]
+        assert answer["envelopes"] == shown[: len(answer["envelopes"])]
+
+    on_bench(test)
+
+
+def test_many_small_envelopes_fit_the_schema() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        vote = fixtures.abstain(NET, task, SERVER)
+        for _ in range(1200):
+            bench.store.append(vote, 0.0)
+        request: Document = {"feed": "", "cursor": 0, "limit": 1000}
+        assert len((await bench.ask("feed", request))["envelopes"]) == 1000
+        assert len((await bench.ask("task", {"task": task.id}))["envelopes"]) == 1201
+
+    on_bench(test)
+
+
+# Bad requests
+
+FRAMED = [
+    (b"", "malformed"),
+    (b"{", "malformed"),
+    (b"\xff\xfe", "malformed"),
+    (b'{"a":NaN}', "malformed"),
+    (b"[" * 40, "too-deep"),
+    (b"[]", "invalid-field"),
+    (b"null", "invalid-field"),
+    (b"{}", "invalid-field"),
+    (b'{"nonsense":1}', "invalid-field"),
+]
+
+
+@pytest.mark.parametrize("name", rpc_client.NAMES)
+def test_nonsense_is_answered_as_invalid(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        for payload, reason in FRAMED:
+            stream = await bench.open(name)
+            await write_frame(stream, payload)
+            status, failure = await refusal(stream)
+            assert status is Status.INVALID
+            assert failure["reason"] == reason
+            assert failure["detail"]
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize(
+    "length",
+    [encode_length(REQUEST_LIMIT + 1), b"\xff" * 5, b"\xff\xff\xff\xff\x7f", b"\x80\x00"],
+    ids=["over the limit", "endless", "32 GiB", "not the shortest"],
+)
+def test_a_bad_length_is_refused_before_any_payload(name: str, length: bytes) -> None:
+    async def test(bench: Bench) -> None:
+        stream = await bench.open(name)
+        await stream.write(length)
+        status, failure = await refusal(stream)
+        assert (status, failure["reason"]) == (Status.INVALID, "malformed")
+        assert asyncio.get_running_loop().time() < 1
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize("sent", [b"", b"\x85", b"\x0a{", encode_length(1000) + b"x" * 999])
+def test_a_request_cut_short_gets_no_answer(name: str, sent: bytes) -> None:
+    async def test(bench: Bench) -> None:
+        stream = await bench.open(name)
+        await stream.write(sent)
+        await stream.close_write()
+        assert await rest(stream) == b""
+        assert asyncio.get_running_loop().time() < 1
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("name", rpc_client.NAMES)
+def test_a_silent_requester_is_cut_off(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        stream = await bench.open(name)
+        began = asyncio.get_running_loop().time()
+        assert await rest(stream) == b""
+        waited = asyncio.get_running_loop().time() - began
+        assert waited == pytest.approx(REQUEST_SECONDS, abs=0.1)
+
+    on_bench(test)
+
+
+def test_a_trickling_requester_is_cut_off() -> None:
+    async def test(bench: Bench) -> None:
+        stream = await bench.open("hello")
+        began = asyncio.get_running_loop().time()
+
+        async def trickle() -> None:
+            for byte in encode_length(60) + b" " * 60:
+                await stream.write(bytes((byte,)))
+                await asyncio.sleep(1)
+
+        with pytest.raises(StreamClosed):
+            await trickle()
+        assert asyncio.get_running_loop().time() - began < REQUEST_SECONDS + 2
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("name", ["task", "watch"])
+def test_an_unknown_task(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        refused = await bench.refused(name, {"task": "0" * 64})
+        assert (refused.status, refused.reason) == (Status.INVALID, Rejection.UNKNOWN_TASK)
+        assert "0" * 64 in refused.detail
+
+    on_bench(test)
+
+
+def test_a_blob_that_is_not_to_be_had() -> None:
+    async def test(bench: Bench) -> None:
+        kept = bench.blobs.write([b"kept"], size=4, limit=4)
+        for fetchable, name in ((True, "0" * 64), (False, kept)):
+            bench.fetchable = fetchable
+            refused = await bench.refused("blob", {"sha256": name, "offset": 0})
+            assert (refused.status, refused.reason) == (Status.UNAVAILABLE, "unknown-blob")
+
+    on_bench(test)
+
+
+def test_an_offset_past_the_end() -> None:
+    async def test(bench: Bench) -> None:
+        name = bench.blobs.write([b"kept"], size=4, limit=4)
+        refused = await bench.refused("blob", {"sha256": name, "offset": 5})
+        assert refused.status is Status.INVALID
+        assert "past the end, 4" in refused.detail
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "0" * 63])
+def test_a_name_that_is_no_hash_never_reaches_the_blobs(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        refused = await bench.refused("blob", {"sha256": name, "offset": 0})
+        assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
+
+    on_bench(test)
+
+
+def test_a_task_that_is_not_acceptable_is_refused_with_its_reason() -> None:
+    async def test(bench: Bench) -> None:
+        for task, reason in (
+            (fixtures.task(NET, model="nobody/knows"), Rejection.UNKNOWN_MODEL),
+            (fixtures.task(NET, now=fixtures.START + 100), Rejection.CREATED_AHEAD),
+            (fixtures.task(fixtures.network(3)), Rejection.WRONG_NETWORK),
+        ):
+            request: Document = {"task": task.envelope.document(), "blobs": []}
+            refused = await bench.refused("submit", request)
+            assert (refused.status, refused.reason) == (Status.INVALID, reason)
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_a_task_with_blobs_is_refused() -> None:
+    async def test(bench: Bench) -> None:
+        request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": [5]}
+        refused = await bench.refused("submit", request)
+        assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        request: Document = {"task": task.envelope.document(), "blobs": []}
+        refused = await bench.refused("submit", request)
+        assert (refused.status, refused.reason) == (Status.INVALID, "requester-not-served")
+        assert fixtures.peer(1000) in refused.detail
+        assert bench.coordinator.view(task.id) is None
+        bench.accept()
+        assert (await bench.ask("submit", request))["task"] == task.id
+        assert bench.counts == {"tasks-unserved": 1}
+
+    on_bench(test, frozenset({fixtures.peer(1001)}))
+
+
+def test_a_peer_that_submits_too_fast_is_told_to_wait() -> None:
+    async def test(bench: Bench) -> None:
+        request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
+        asking = [bench.ask("submit", request) for _ in range(130)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Refused)]
+        assert 0 < len(refused) <= 30
+        assert (refused[0].status, refused[0].reason) == (Status.BUSY, "busy")
+        assert "try again in 1 s" in refused[0].detail
+        assert bench.counts == {"submissions-refused": len(refused)}
+
+    on_bench(test)
+
+
+def test_a_full_node_is_busy() -> None:
+    async def test(bench: Bench) -> None:
+        for nonce in range(3):
+            bench.accept(nonce=nonce)
+        request: Document = {"task": fixtures.task(NET, nonce=3).envelope.document(), "blobs": []}
+        refused = await bench.refused("submit", request)
+        assert (refused.status, refused.reason) == (Status.BUSY, "busy")
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (Rejected(Rejection.INVALID_FIELD, "ä" * 300), Status.INVALID),
+        (Rejected(Rejection.INVALID_FIELD, "x" + "ä" * 300), Status.INVALID),
+        (Busy("line\nbreak \x00 and \u202e" + "€" * 300), Status.BUSY),
+    ],
+)
+def test_a_long_detail_is_cut_to_what_the_schema_allows(raised: Exception, status: Status) -> None:
+    async def test(bench: Bench) -> None:
+        def submitted(payload: bytes, bringer: str) -> Task:
+            raise raised
+
+        bench.submitted = submitted  # type: ignore[method-assign]
+        request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
+        refused = await bench.refused("submit", request)  # it fits the schema, or `ask` says so
+        assert refused.status is status
+        assert 250 <= len(refused.detail.encode()) <= 256
+        assert refused.detail.isprintable()
+        schemas.check("failure", {"reason": refused.reason, "detail": refused.detail})
+
+    on_bench(test)
+
+
+# Songs that come with a task
+
+SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(100_000))
+NAMES = [hashlib.sha256(song).hexdigest() for song in SONGS]
+
+
+def arranged(*songs: bytes, nonce: int = 0) -> Task:
+    body = fixtures.task(PIANO, kind="pop2piano", nonce=nonce).envelope.body
+    found: Any = fixtures.signed(PIANO, {**body, "args": fixtures.piano_args(*songs)}, 1000)
+    return found  # type: ignore[no-any-return]
+
+
+async def hand_over(bench: Bench, task: Task, *songs: bytes) -> Any:
+    sizes = [named.size for named in task.inputs]
+    request: Document = {"task": task.envelope.document(), "blobs": list(sizes)}
+    return await ask(bench.asker, SERVER, "submit", request, payloads=songs)
+
+
+def fill(bench: Bench) -> None:
+    """Let no more tasks be taken."""
+    for nonce in range(3):
+        task = fixtures.task(PIANO, nonce=100 + nonce)
+        bench.coordinator.receive(task.envelope.encode())
+
+
+async def overtaken(bench: Bench, task: Task, *songs: bytes) -> Refused:
+    """Hand a task over, which is refused only when all its songs have come."""
+    submitted = bench.submitted
+
+    def late(payload: bytes, bringer: str) -> Task:
+        fill(bench)
+        return submitted(payload, bringer)
+
+    bench.submitted = late  # type: ignore[method-assign]
+    with pytest.raises(Refused) as refused:
+        await hand_over(bench, task, *songs)
+    assert bench.coordinator.view(task.id) is None
+    return refused.value
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        here: list[bool] = []
+        submitted = bench.submitted
+
+        def taken(payload: bytes, bringer: str) -> Task:
+            here.extend(map(bench.blobs.has, NAMES))
+            return submitted(payload, bringer)
+
+        bench.submitted = taken  # type: ignore[method-assign]
+        task = arranged(*SONGS)
+        assert (await hand_over(bench, task, *SONGS))["task"] == task.id
+        assert here == [True, True], "they are there before anybody hears of the task"
+        assert kept(tmp_path) == sorted(NAMES)
+        assert (await hand_over(bench, task, *SONGS))["task"] == task.id
+        assert kept(tmp_path) == sorted(NAMES)
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        refused = await overtaken(bench, arranged(*SONGS), *SONGS)
+        assert (refused.status, refused.reason) == (Status.BUSY, "busy")
+        assert kept(tmp_path) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await hand_over(bench, arranged(SONGS[0]), SONGS[0])
+        await overtaken(bench, arranged(*SONGS, nonce=1), *SONGS)
+        assert kept(tmp_path) == [NAMES[0]]
+        with bench.blobs.open(NAMES[0]) as song:
+            assert song.read() == SONGS[0]
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+@pytest.mark.parametrize("second", [SONGS[1][:-1], SONGS[1][:-1] + b"x", b""])
+def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
+    tmp_path: Path, second: bytes
+) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises((Refused, StreamClosed)):
+            await hand_over(bench, arranged(*SONGS), SONGS[0], second)
+        assert kept(tmp_path) == []
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        def submitted(payload: bytes, bringer: str) -> Task:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        bench.submitted = submitted  # type: ignore[method-assign]
+        with pytest.raises(Refused, match="store"):
+            await hand_over(bench, arranged(*SONGS), *SONGS)
+        assert kept(tmp_path) == []
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(Refused, match="keeps as much audio as it may") as refused:
+            await hand_over(bench, arranged(*SONGS), *SONGS)
+        assert (refused.value.status, refused.value.reason) == (Status.BUSY, "busy")
+        assert kept(tmp_path) == []
+        assert bench.store.feed(0, 10) == []
+        await hand_over(bench, arranged(SONGS[0], nonce=1), SONGS[0])
+        assert kept(tmp_path) == [NAMES[0]]
+
+    on_bench(test, folder=Blobs(tmp_path, sum(map(len, SONGS)) - 1))
+
+
+def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        task = arranged(SONGS[0])
+        request: Document = {"task": task.envelope.document(), "blobs": [len(SONGS[0])]}
+        for _ in range(Limits().peer_uploads):
+            stream = await bench.open("submit")
+            await write_frame(stream, canonical(request))
+        await asyncio.sleep(1)
+        with pytest.raises(Refused, match="too many requests"):
+            await hand_over(bench, task, SONGS[0])
+        plain = fixtures.task(PIANO)
+        assert (await hand_over(bench, plain))["task"] == plain.id
+
+    on_bench(test, folder=Blobs(tmp_path))
+
+
+def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
+    """So no peer makes this node look for more blobs at a time than it may read."""
+
+    async def test(bench: Bench) -> None:
+        bench.takes, most = 60.0, Limits().peer_reads
+        request: Document = {"sha256": "0" * 64, "offset": 0}
+        asking = [bench.ask("blob", request) for _ in range(most + 3)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        reasons = Counter(answer.reason for answer in answers if isinstance(answer, Refused))
+        assert reasons["busy"] == 3
+        assert len(bench.obtained) == most
+
+    on_bench(test)
+
+
+def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
+    async def test(bench: Bench) -> None:
+        task, most = bench.accept(), Limits().peer_reads
+        for vote in fat(task, 120):
+            bench.store.append(vote, 0.0)
+        for _ in range(most):
+            stream = await bench.open("task")
+            await write_frame(stream, canonical({"task": task.id}))
+            await stream.read_exactly(1)
+        refused = await bench.refused("task", {"task": task.id})
+        assert (refused.status, refused.reason) == (Status.BUSY, "busy")
+        await stream.reset()
+        await asyncio.sleep(1)
+        assert (await bench.ask("task", {"task": task.id}))["envelopes"]
+        assert bench.counts == {"requests-refused": 1}
+
+    on_bench(test)
+
+
+def test_what_is_stored_of_a_task_is_answered_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and writing a MiB of envelopes again takes thirty times as long."""
+
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        request = canonical({"task": task.id})
+        monkeypatch.setattr("node.rpc.server.canonical", None)
+        monkeypatch.setattr("node.rpc.client.canonical", None)
+        stream = await bench.open("task")
+        await write_frame(stream, request)
+        assert (await read_answer(stream, "task"))["envelopes"] == [task.envelope.document()]
+
+    on_bench(test)
+
+
+def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[str] = []
+    place = Gate._place
+
+    def recording(gate: Gate, places: Places, holder: str) -> AbstractContextManager[None]:
+        held.append(holder)
+        return place(gate, places, holder)
+
+    monkeypatch.setattr(Gate, "holder", lambda gate, peer, payer: "the holder")
+    monkeypatch.setattr(Gate, "_place", recording)
+
+    async def test(bench: Bench) -> None:
+        await bench.ask("feed", {"feed": "", "cursor": 0, "limit": 1})
+        await bench.refused("blob", {"sha256": "0" * 64, "offset": 0})
+        task: Document = {"task": bench.accept().id}
+        await bench.ask("task", task)
+        async with asking(bench.asker, SERVER, "watch", task) as stream:
+            await stream.read_exactly(1)
+        assert held == ["the holder"] * 4
+
+    on_bench(test)
+
+
+# Requesters that go away
+
+
+def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
+    async def test(bench: Bench) -> None:
+        payload = bytes(2_000_000)
+        name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
+        stream = await bench.open("blob")
+        await write_frame(stream, canonical({"sha256": name, "offset": 0}))
+        await stream.read_exactly(100_000)
+        await stream.reset()
+        await asyncio.sleep(1)
+        assert (await bench.ask("hello", {"network": NET.id, "agent": "a"})) == GREETING
+
+    on_bench(test)
+
+
+def test_watchers_that_left_hold_no_places() -> None:
+    async def test(bench: Bench) -> None:
+        request = canonical({"task": bench.accept().id})
+        for _ in range(Limits().peer_watches + 8):
+            stream = await bench.open("watch")
+            await write_frame(stream, request)
+            assert (await stream.read_exactly(1))[0] == Status.OK
+            await stream.reset()
+            await asyncio.sleep(1)
+        assert bench.counts == {}
+
+    on_bench(test)
+
+
+def test_a_watcher_that_only_writes_no_more_is_told_on() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept().id
+        stream = await bench.open("watch")
+        await write_frame(stream, canonical({"task": task}))
+        await stream.close_write()
+        await stream.read_exactly(1)
+        await read_document(stream, "watch-frame")
+        await asyncio.sleep(10)
+        bench.done = 0.5
+        bench.change(task)
+        assert (await read_document(stream, "watch-frame"))["progress"] == 0.5
+
+    on_bench(test)
+
+
+def test_a_watcher_that_left_is_told_nothing_more() -> None:
+    async def test(bench: Bench) -> None:
+        task = bench.accept().id
+        stream = await bench.open("watch")
+        await write_frame(stream, canonical({"task": task}))
+        await stream.read_exactly(1)
+        await read_document(stream, "watch-frame")
+        await stream.reset()
+        looked: list[str] = []
+
+        def progress(task: str) -> float:
+            looked.append(task)
+            return len(looked) / 10
+
+        bench.progress = progress  # type: ignore[method-assign]
+        for _ in range(3):
+            await asyncio.sleep(1)
+            bench.change(task)
+        await asyncio.sleep(1)
+        assert looked == []
+
+    on_bench(test)

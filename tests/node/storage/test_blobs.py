@@ -1,0 +1,746 @@
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from node.storage.blob_writer import FILE, Draft, Room
+from node.storage.blobs import BlobRefusedError, Blobs, NoRoomError
+
+BYTES = b"helium" * 100_000
+SHA256 = hashlib.sha256(BYTES).hexdigest()
+OTHER = "0" * 64
+
+
+def _chunks(payload: bytes = BYTES, step: int = 65536) -> Iterator[bytes]:
+    return (payload[start : start + step] for start in range(0, len(payload), step))
+
+
+async def _arriving(payload: bytes = BYTES) -> AsyncIterator[bytes]:
+    for chunk in _chunks(payload):
+        await asyncio.sleep(0)
+        yield chunk
+
+
+async def arrived(blobs: Blobs, payload: bytes) -> Draft:
+    return await blobs.receive(_arriving(payload), size=len(payload), limit=len(payload))
+
+
+def refused(
+    blobs: Blobs, drafts: Sequence[Draft], during: Callable[[], None] = lambda: None
+) -> None:
+    def keep() -> None:
+        with blobs.keeping(drafts):
+            during()
+            raise RuntimeError("refused")
+
+    with pytest.raises(RuntimeError, match="refused"):
+        keep()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path / "blobs")
+
+
+def _files(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "blobs").iterdir())
+
+
+def test_what_is_written_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> None:
+    assert not blobs.has(SHA256)
+    assert blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES), sha256=SHA256) == SHA256
+    assert blobs.has(SHA256)
+    assert blobs.size(SHA256) == len(BYTES)
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+async def test_what_arrives_is_found_by_its_hash_once_it_is_kept(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    draft = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
+    assert draft.sha256 == SHA256
+    assert not blobs.has(SHA256)
+    with blobs.keeping([draft]):
+        assert blobs.has(SHA256)
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+async def test_what_arrives_and_is_refused_is_gone(blobs: Blobs, tmp_path: Path) -> None:
+    seen: list[int] = []
+    drafts = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
+    refused(blobs, drafts, lambda: seen.append(len(_files(tmp_path))))
+    assert seen == [2]
+    assert _files(tmp_path) == []
+    assert blobs.taken == 0
+
+
+async def test_what_was_here_before_stays_whatever_is_refused(blobs: Blobs, tmp_path: Path) -> None:
+    kept = await arrived(blobs, b"song"), await arrived(blobs, b"song"), await arrived(blobs, b"x")
+    with blobs.keeping(kept[:1]):
+        pass
+    refused(blobs, kept[1:])
+    assert _files(tmp_path) == [kept[0].sha256]
+    assert blobs.taken == FILE
+
+
+async def test_one_blob_may_arrive_twice_at_once(blobs: Blobs, tmp_path: Path) -> None:
+    drafts = [await arrived(blobs, b"song") for _ in range(2)]
+    assert blobs.taken == 2 * FILE
+    with blobs.keeping(drafts):
+        pass
+    assert _files(tmp_path) == [drafts[0].sha256]
+    assert blobs.taken == FILE
+
+
+async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    """A task's song is fetched while a submission that names it too is refused."""
+    draft, fetching = await arrived(blobs, b"song"), threading.Event()
+
+    def fetch() -> None:
+        def chunks() -> Iterator[bytes]:
+            fetching.set()
+            yield b"song"
+
+        blobs.write(chunks(), size=4, limit=4)
+
+    def meanwhile() -> None:
+        other.start()
+        fetching.wait(5)
+        other.join(0.05)  # it is for the block to end first
+
+    other = threading.Thread(target=fetch)
+    refused(blobs, [draft], meanwhile)
+    other.join(5)
+    assert _files(tmp_path) == [draft.sha256]
+    assert blobs.taken == FILE
+
+
+def test_an_empty_blob_is_a_blob(blobs: Blobs) -> None:
+    empty = blobs.write([], size=0, limit=0)
+    assert empty == hashlib.sha256(b"").hexdigest()
+    assert blobs.size(empty) == 0
+
+
+def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    for _ in range(2):
+        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert _files(tmp_path) == [SHA256]
+    assert blobs.taken == len(BYTES)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "sha256", "reason"),
+    [
+        (len(BYTES) - 1, 10**6, None, "more bytes than declared"),
+        (len(BYTES) + 1, 10**6, None, "1 of the declared bytes are missing"),
+        (len(BYTES), len(BYTES) - 1, None, "at most 599999 are taken"),
+        (-1, 10**6, None, "-1 bytes were declared"),
+        (len(BYTES), 10**6, OTHER, f"the hash is {SHA256}, not {OTHER}"),
+    ],
+)
+async def test_what_was_not_declared_is_refused_and_leaves_nothing(
+    blobs: Blobs, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
+) -> None:
+    with pytest.raises(BlobRefusedError, match=reason):
+        blobs.write(_chunks(), size=size, limit=limit, sha256=sha256)
+    assert _files(tmp_path) == []
+    with pytest.raises(BlobRefusedError, match=reason):
+        await blobs.receive(_arriving(), size=size, limit=limit, sha256=sha256)
+    assert _files(tmp_path) == []
+
+
+def test_no_chunk_is_taken_when_too_much_is_declared(blobs: Blobs) -> None:
+    chunks = _chunks()
+    with pytest.raises(BlobRefusedError):
+        blobs.write(chunks, size=len(BYTES), limit=10)
+    assert next(chunks) == BYTES[:65536]
+
+
+async def test_a_sender_that_breaks_off_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield BYTES[:10]
+        raise ConnectionError
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for chunk in breaking():
+            yield chunk
+
+    with pytest.raises(ConnectionError):
+        blobs.write(breaking(), size=20, limit=20)
+    with pytest.raises(ConnectionError):
+        await blobs.receive(arriving(), size=20, limit=20)
+    assert _files(tmp_path) == []
+
+
+async def test_a_cancelled_arrival_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    started = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield BYTES[:10]
+        started.set()
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(blobs.receive(stalling(), size=20, limit=20))
+    await asyncio.wait_for(started.wait(), 5)
+    assert len(_files(tmp_path)) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert _files(tmp_path) == []
+
+
+def test_bytes_are_synced_before_the_rename_and_the_folder_after(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        folder = os.path.isdir(f"/proc/self/fd/{descriptor}")  # noqa: PTH112 no path of ours
+        synced.append((folder, blobs.has(SHA256)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert synced == [(False, False), (True, True)]
+    blobs.delete(SHA256)
+    synced.clear()
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    blobs.adopt(finished)
+    assert synced == [(False, False), (True, True)]
+
+
+async def test_what_arrives_is_durable_before_its_task_is_taken(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))  # noqa: PTH112 no path of ours
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    draft = await arrived(blobs, b"song")
+    assert synced == [False]
+    with blobs.keeping([draft]):
+        assert synced == [False, True]
+
+
+def test_a_failing_disk_leaves_nothing(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="input/output error"):
+        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert _files(tmp_path) == []
+
+
+def test_a_finished_file_is_adopted(blobs: Blobs, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    assert blobs.adopt(finished, SHA256) == SHA256
+    assert not finished.exists()
+    assert blobs.path(SHA256).read_bytes() == BYTES
+
+
+def test_a_finished_file_of_another_file_system_is_copied(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self == finished:
+            raise OSError(errno.EXDEV, "cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+    assert blobs.adopt(finished) == SHA256
+    assert not finished.exists()
+    assert blobs.path(SHA256).read_bytes() == BYTES
+    assert _files(tmp_path) == [SHA256]
+
+
+def test_a_file_with_another_hash_is_not_adopted(blobs: Blobs, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    finished.write_bytes(BYTES)
+    with pytest.raises(BlobRefusedError, match=f"the hash is {SHA256}, not {OTHER}"):
+        blobs.adopt(finished, OTHER)
+    assert finished.read_bytes() == BYTES
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize("offset", [0, 1, 262_144, len(BYTES)])
+def test_reading_starts_at_the_offset(blobs: Blobs, offset: int) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    with blobs.open(SHA256, offset) as file:
+        assert file.read() == BYTES[offset:]
+
+
+@pytest.mark.parametrize("offset", [-1, len(BYTES) + 1])
+def test_an_offset_outside_is_refused(blobs: Blobs, offset: int) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    with pytest.raises(ValueError, match="outside the blob"):
+        blobs.open(SHA256, offset)
+
+
+@pytest.mark.parametrize("name", ["", "../key.pem", "0" * 63, "0" * 64 + "\n", "A" * 64])
+def test_a_name_that_is_no_hash_reaches_no_file(blobs: Blobs, name: str) -> None:
+    for use in (blobs.path, blobs.has, blobs.size, blobs.open, blobs.delete):
+        with pytest.raises(ValueError, match="is no SHA-256"):
+            use(name)
+
+
+def test_what_is_not_there(blobs: Blobs) -> None:
+    with pytest.raises(FileNotFoundError):
+        blobs.size(OTHER)
+    with pytest.raises(FileNotFoundError):
+        blobs.open(OTHER)
+    blobs.delete(OTHER)
+
+
+def test_deleting_gives_the_room_back(blobs: Blobs) -> None:
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    small = blobs.write([b"abc"], size=3, limit=3)
+    assert blobs.taken == len(BYTES) + FILE
+    for _ in range(2):
+        blobs.delete(SHA256)
+    assert not blobs.has(SHA256)
+    assert blobs.has(small)
+    assert blobs.taken == FILE
+    assert blobs.expire(2**40) == 1
+    assert blobs.taken == 0
+
+
+def test_a_restart_removes_what_was_unfinished_and_nothing_else(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    blobs.write([b"abc"], size=3, limit=3)
+    unfinished = iter([b"abc", b"def"])
+
+    class KilledError(BaseException):
+        pass
+
+    def killed() -> Iterator[bytes]:
+        yield next(unfinished)
+        (left,) = (tmp_path / "blobs").glob("incoming-*")
+        left.with_name("incoming-left").write_bytes(b"abc")
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        blobs.write(killed(), size=6, limit=6)
+    assert "incoming-left" in _files(tmp_path)
+    assert blobs.taken == FILE
+    again = Blobs(tmp_path / "blobs")
+    assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
+    assert again.taken == FILE
+
+
+# Room
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path / "blobs", len(BYTES) + FILE, wanted=lambda: {SHA256})
+
+
+async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_path: Path) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    draft = await arrived(small, b"song")
+    for size in (0, 1, FILE):
+        chunks = _chunks()
+        with pytest.raises(NoRoomError, match=f"at most {len(BYTES) + FILE} bytes of others"):
+            small.write(chunks, size=size, limit=size)
+        assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
+        with pytest.raises(NoRoomError):
+            await small.receive(_arriving(), size=size, limit=size)
+    draft.drop()
+    draft.drop()
+    assert small.taken == len(BYTES)
+    small.write([b"song"], size=4, limit=4)
+    assert len(_files(tmp_path)) == 2
+
+
+def adopted(blobs: Blobs, tmp_path: Path, payload: bytes) -> str:
+    finished = tmp_path / "finished"
+    finished.write_bytes(payload)
+    return blobs.adopt(finished)
+
+
+def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
+    small: Blobs, tmp_path: Path
+) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    for _ in range(2):
+        own = adopted(small, tmp_path, b"own" * FILE)
+        assert small.taken == len(BYTES)
+    small.write([b"song"], size=4, limit=4)
+    small.delete(own)
+    assert small.taken == len(BYTES) + FILE
+
+
+def test_what_others_brought_and_this_node_makes_too_is_its_own(
+    small: Blobs, tmp_path: Path
+) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert adopted(small, tmp_path, BYTES) == SHA256
+    assert small.taken == 0
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert small.taken == 0
+    small.delete(SHA256)
+    assert small.taken == 0
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    assert small.taken == len(BYTES)
+    small.delete(SHA256)
+    assert small.taken == 0
+
+
+def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
+    small: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, rename = tmp_path / "finished", Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self == finished:
+            raise OSError(errno.EXDEV, "cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    finished.write_bytes(b"own" * FILE)
+    own = small.adopt(finished)
+    assert small.taken == len(BYTES)
+    small.delete(own)
+    assert small.taken == len(BYTES)
+
+
+def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
+    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    small.write([b"abc"], size=3, limit=3)
+    again = Blobs(tmp_path / "blobs", len(BYTES) + FILE)
+    assert again.taken == len(BYTES) + FILE
+    with pytest.raises(NoRoomError):
+        again.write([b"abcd"], size=4, limit=4)
+    assert Blobs(tmp_path / "blobs", FILE, {SHA256}).taken == FILE
+
+
+def test_what_is_refused_or_fails_gives_its_room_back(
+    small: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    for size, sha256 in ((3, OTHER), (2, None), (4, None)):
+        with pytest.raises(BlobRefusedError):
+            small.write([b"abc"], size=size, limit=4, sha256=sha256)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="input/output error"):
+        small.write([b"abc"], size=3, limit=3)
+    monkeypatch.setattr(Path, "open", lambda *_: fsync(0))
+    with pytest.raises(OSError, match="input/output error"):
+        small.write([b"abc"], size=3, limit=3)
+    assert small.taken == 0
+
+
+def brought(blobs: Blobs, count: int) -> list[str]:
+    """Names of blobs that others brought, the oldest first."""
+    names = [blobs.write([bytes((n,))], size=1, limit=1) for n in range(count)]
+    for age, name in enumerate(reversed(names)):
+        os.utime(blobs.path(name), (2000.0 - age, 2000.0 - age))
+    return names
+
+
+async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
+    tmp_path: Path,
+) -> None:
+    wanted: list[str] = []
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=lambda: wanted)
+    names = brought(blobs, 4)
+    own = adopted(blobs, tmp_path, b"own")
+    os.utime(blobs.path(own), (1.0, 1.0))
+    wanted.append(names[0])
+    song = await arrived(blobs, b"song")
+    wanted.append(song.sha256)
+    with blobs.keeping([song]):
+        pass
+    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
+    assert blobs.taken == 4 * FILE
+    for _ in range(2):
+        await arrived(blobs, b"more")
+    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
+    for _ in range(2):  # what is left is wanted or on its way
+        with pytest.raises(NoRoomError):
+            await arrived(blobs, b"more")
+    assert blobs.taken == 4 * FILE
+    assert blobs.has(names[0])
+
+
+async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that wants it may be on its way."""
+    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
+    monkeypatch.setattr("node.storage.blobs.time", clock)
+    blobs = Blobs(tmp_path / "blobs", 2 * FILE)
+    names = brought(blobs, 2)  # at 1999 and 2000
+    await arrived(blobs, b"song")
+    with pytest.raises(NoRoomError):
+        await arrived(blobs, b"more")
+    assert [blobs.has(name) for name in names] == [False, True]
+
+
+async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each refusal would cost a look at all files and open tasks."""
+    now, looks, names = [100.0], list[float](), list[str]()
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    monkeypatch.setattr("node.storage.blobs.time", clock)
+
+    def wanted() -> list[str]:
+        looks.append(now[0])
+        return names
+
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=wanted)
+    names += brought(blobs, 4)
+    for now[0] in (100.0, 109.9, 110.0):
+        with pytest.raises(NoRoomError):
+            await arrived(blobs, b"song")
+    assert looks == [100.0, 110.0]
+    names.clear()
+    now[0] = 120.0
+    for _ in range(4):
+        await arrived(blobs, b"song")
+    assert blobs.taken == 4 * FILE
+    assert len(looks) == 6
+
+
+async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    names = brought(blobs, 3)
+    with pytest.raises(NoRoomError):
+        await arrived(blobs, bytes(4 * FILE + 1))
+    await arrived(blobs, b"song")
+    assert all(map(blobs.has, names))
+
+
+async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
+    """For each time costs a look at all files."""
+    blobs = Blobs(tmp_path / "blobs", 48 * FILE)
+    names = brought(blobs, 48)
+    await arrived(blobs, b"song")
+    assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
+
+
+async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    def wanted() -> list[str]:
+        looks.append("at all tasks")
+        return []
+
+    blobs = Blobs(tmp_path / "blobs", 48 * FILE, wanted=wanted)
+    brought(blobs, 48)
+    await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
+    assert len(looks) == 1
+
+
+async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> None:
+    others: list[threading.Thread] = []
+    finished = tmp_path / "finished"
+    finished.write_bytes(b"\0")
+    os.utime(finished, (1.0, 1.0))
+
+    class Wanted(list[str]):
+        def __contains__(self, name: object) -> bool:
+            if not others:
+                others.append(meanwhile(lambda: kept.adopt(finished)))
+            return False
+
+    kept = Blobs(tmp_path / "blobs", 4 * FILE, wanted=Wanted)
+    names = brought(kept, 4)
+    await arrived(kept, b"song")
+    await asyncio.to_thread(others[0].join, 5)
+    assert [kept.has(name) for name in names] == [True] * 4
+    assert kept.taken == 4 * FILE
+
+
+async def test_what_comes_again_while_room_is_made_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    names = brought(blobs, 4)
+    after_looking(monkeypatch, lambda: blobs.renew(names[0]))
+    await arrived(blobs, b"song")
+    assert [blobs.has(name) for name in names] == [True, False, True, True]
+
+
+def held_open(folder: Path) -> list[Path]:
+    """The files and folders in a folder that this process has open."""
+    held = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [path for path in held if path.is_relative_to(folder)]
+
+
+async def test_what_arrived_holds_no_file_open(blobs: Blobs, tmp_path: Path) -> None:
+    await arrived(blobs, b"song")
+    assert held_open(tmp_path) == []
+
+
+def meanwhile(work: Callable[[], object]) -> threading.Thread:
+    """Let another thread work; what a lock holds up waits for its end."""
+    other = threading.Thread(target=work)
+    other.start()
+    other.join(0.05)
+    return other
+
+
+def test_two_threads_take_room_one_after_the_other() -> None:
+    others: list[threading.Thread] = []
+
+    class Most(int):
+        def __lt__(self, taken: int) -> bool:  # asked by `taken > most`
+            if not others:
+                others.append(threading.Thread())
+                others[0] = meanwhile(lambda: room.take(FILE))
+            return super().__lt__(taken)
+
+    room = Room(Most(8 * FILE))
+    room.take(FILE)
+    others[0].join(5)
+    assert room.taken == 2 * FILE
+
+
+def test_what_two_threads_delete_gives_its_room_back_once(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[threading.Thread] = []
+    unlink = Path.unlink
+
+    def slow(self: Path, *, missing_ok: bool = False) -> None:
+        if not others:
+            others.append(threading.Thread())
+            others[0] = meanwhile(lambda: blobs.delete(SHA256))
+        unlink(self, missing_ok=True)
+
+    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    monkeypatch.setattr(Path, "unlink", slow)
+    blobs.delete(SHA256)
+    others[0].join(5)
+    assert blobs.taken == 0
+
+
+# Expiry
+
+
+def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen as soon as a folder has been looked through."""
+    scandir = os.scandir
+
+    class Looked:
+        def __init__(self, path: Path) -> None:
+            self._entries = scandir(path)
+
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            return self._entries
+
+        def __exit__(self, *_: object) -> None:
+            self._entries.close()
+            act()
+
+    monkeypatch.setattr(os, "scandir", Looked)
+
+
+@pytest.mark.parametrize("again", ["renewed", "handed in"])
+def test_what_comes_again_while_others_expire_stays(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    names = brought(blobs, 20)
+
+    def come() -> None:
+        for n, name in enumerate(names[:10]):
+            if again == "renewed":
+                assert blobs.renew(name)
+            else:
+                blobs.write([bytes((n,))], size=1, limit=1)
+
+    after_looking(monkeypatch, come)
+    assert blobs.expire(3000.0) == 10
+    assert [blobs.has(name) for name in names] == [True] * 10 + [False] * 10
+
+
+def test_what_goes_while_others_expire_is_no_fault(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, scandir = brought(blobs, 2), os.scandir
+
+    @contextmanager
+    def looked(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        blobs.delete(names[0])
+        yield found
+
+    monkeypatch.setattr(os, "scandir", looked)
+    assert blobs.expire(3000.0) == 1
+
+
+def test_nothing_is_renewed_while_it_expires(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[threading.Thread] = []
+    renewed: list[bool] = []
+    delete = Blobs.delete
+
+    def slow(self: Blobs, sha256: str) -> None:
+        others.append(meanwhile(lambda: renewed.append(blobs.renew(sha256))))
+        delete(self, sha256)
+
+    (name,) = brought(blobs, 1)
+    monkeypatch.setattr(Blobs, "delete", slow)
+    assert blobs.expire(3000.0) == 1
+    others[0].join(5)
+    assert renewed == [blobs.has(name)] == [False]
+
+
+def test_what_was_kept_before_expires(blobs: Blobs) -> None:
+    old, new = (blobs.write([text], size=3, limit=3) for text in (b"old", b"new"))
+    os.utime(blobs.path(old), (1000.0, 1000.0))
+    os.utime(blobs.path(new), (2000.0, 2000.0))
+    assert blobs.expire(1000.0) == 0
+    assert blobs.expire(2000.0) == 1
+    assert (blobs.has(old), blobs.has(new)) == (False, True)
+
+
+def test_what_is_renewed_stays(blobs: Blobs) -> None:
+    kept = blobs.write([b"old"], size=3, limit=3)
+    os.utime(blobs.path(kept), (1000.0, 1000.0))
+    assert blobs.renew(kept)
+    assert blobs.expire(2000.0) == 0
+    assert not blobs.renew(OTHER)
+    with pytest.raises(ValueError, match="is no SHA-256"):
+        blobs.renew("../key.pem")
+
+
+def test_what_is_written_again_is_new(blobs: Blobs) -> None:
+    for _ in range(2):
+        kept = blobs.write([b"old"], size=3, limit=3)
+        assert blobs.expire(2000.0) == 0
+        os.utime(blobs.path(kept), (1000.0, 1000.0))
+
+
+def test_what_is_no_blob_never_expires(blobs: Blobs, tmp_path: Path) -> None:
+    stranger = tmp_path / "blobs" / "README"
+    stranger.touch()
+    os.utime(stranger, (1000.0, 1000.0))
+    assert blobs.expire(2000.0) == 0
+    assert stranger.exists()

@@ -1,0 +1,389 @@
+"""A store opened after its files were damaged: all that was durable is there, or it is refused."""
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.storage.journal import Store, StoreError, open_store
+from protocol.consensus.effects import State
+from tests.support import fixtures
+
+NET = fixtures.network()
+SECTOR = 512  # bytes: what a disk writes whole or not at all
+NAME = "node.sqlite"
+NOBODY = 65534
+TABLES = ("about", "envelopes", "tasks", "salts", "outcomes", "certificates", "cursors")
+
+Rows = dict[str, list[tuple[object, ...]]]
+
+
+def work(store: Store, nonces: range) -> None:
+    """Some steps, each durable when it returns."""
+    for nonce in nonces:
+        task = fixtures.task(NET, nonce=nonce)
+        with store.transaction():
+            store.append(task, float(nonce))
+            store.put_state(task.id, State.EXECUTING, 0)
+        with store.transaction():
+            store.put_salt(task.id, 0, f"{nonce:064x}")
+            store.put_outcome(task.id, fixtures.outcome(), {"seconds": nonce}, nonce + 0.5)
+
+
+def rows(path: Path) -> Rows:
+    """All that a database holds, by table."""
+    connection = sqlite3.connect(path)
+    found = {
+        name: connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608  # ours
+        for name in TABLES
+    }
+    connection.close()
+    return found
+
+
+def copy(source: Path, target: Path) -> None:
+    """The files as a killed process leaves them; the index of the log is not one of them."""
+    target.mkdir()
+    for name in (NAME, f"{NAME}-wal", f"{NAME}.mark"):
+        if (source / name).exists():
+            shutil.copy(source / name, target / name)
+
+
+def left_behind(folder: Path, *, checkpoint: str | None, closed: bool) -> Path:
+    """A folder with twenty tasks, the second half of them after a checkpoint or none."""
+    live = folder / "live"
+    live.mkdir()
+    store = open_store(live / NAME, NET.id)
+    work(store, range(10))
+    if checkpoint:
+        other = sqlite3.connect(live / NAME)
+        other.execute(f"PRAGMA wal_checkpoint({checkpoint})")
+        other.close()
+    work(store, range(10, 20))
+    if closed:
+        store.close()
+    left = folder / "left"
+    copy(live, left)
+    store.close()
+    return left
+
+
+@pytest.fixture(scope="module")
+def log_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return left_behind(tmp_path_factory.mktemp("log"), checkpoint=None, closed=False)
+
+
+@pytest.fixture(scope="module")
+def log_and_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return left_behind(tmp_path_factory.mktemp("both"), checkpoint="RESTART", closed=False)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return left_behind(tmp_path_factory.mktemp("closed"), checkpoint=None, closed=True)
+
+
+KINDS = ("cut", "zeros", "noise", "gone", "flip")
+Damage = tuple[str, float, int]  # what happens, where as a share of the file, a seed for noise
+damages = st.tuples(
+    st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.integers(0, 2**16)
+)
+many = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def garble(path: Path, damage: Damage) -> None:
+    """Damage a file as a disk does: bits, sectors, its end, or all of it."""
+    kind, share, seed = damage
+    content = bytearray(path.read_bytes())
+    at = int(share * len(content))
+    sector = slice(at - at % SECTOR, min(at - at % SECTOR + SECTOR, len(content)))
+    match kind:
+        case "cut":
+            del content[at:]
+        case "zeros":
+            content[sector] = bytes(len(content[sector]))
+        case "noise":
+            content[sector] = random.Random(seed).randbytes(len(content[sector]))
+        case "flip":
+            content[at] ^= 1 << seed % 8
+    path.write_bytes(content)
+    if kind == "gone":
+        path.unlink()
+
+
+def whole_or_refused(left: Path, suffix: str, damage: Damage) -> bool:
+    """Damage one file of a copy and open it; return whether it opened, with nothing missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy(left, Path(folder) / "before")
+        copy(left, Path(folder) / "after")
+        path = Path(folder) / "after" / NAME
+        garble(path.with_name(NAME + suffix), damage)
+        try:
+            open_store(path, NET.id).close()
+        except StoreError:
+            return False
+        assert rows(path) == rows(Path(folder) / "before" / NAME)
+        return True
+
+
+@many
+@given(damages)
+def test_a_damaged_log_is_noticed(log_only: Path, damage: Damage) -> None:
+    whole_or_refused(log_only, "-wal", damage)
+
+
+@many
+@given(damages)
+def test_a_damaged_log_over_a_full_file_is_noticed(log_and_file: Path, damage: Damage) -> None:
+    whole_or_refused(log_and_file, "-wal", damage)
+
+
+@many
+@given(damages)
+def test_the_log_makes_up_for_a_damaged_file(log_only: Path, damage: Damage) -> None:
+    kind, share, _ = damage
+    nothing_left = kind == "gone" or (
+        kind == "cut" and share * (log_only / NAME).stat().st_size < 1
+    )
+    assert whole_or_refused(log_only, "", damage) != nothing_left
+
+
+@many
+@given(damages)
+def test_a_damaged_watermark_loses_nothing(closed: Path, damage: Damage) -> None:
+    whole_or_refused(closed, ".mark", damage)
+
+
+@many
+@given(st.sampled_from(["cut", "gone"]), st.floats(0, 1, exclude_max=True))
+def test_a_file_without_its_end_is_refused(closed: Path, kind: str, share: float) -> None:
+    assert not whole_or_refused(closed, "", (kind, share, 0))
+
+
+def checkpointed(left: Path, target: Path) -> bytes:
+    """The file as a checkpoint of the whole log leaves it."""
+    copy(left, target)
+    connection = sqlite3.connect(target / NAME)
+    assert connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0
+    content = (target / NAME).read_bytes()
+    connection.close()
+    return content
+
+
+@many
+@given(dice=st.randoms(use_true_random=False))
+def test_a_checkpoint_that_was_torn_is_made_good(log_only: Path, dice: random.Random) -> None:
+    """Any mixture of the file's old, new and torn sectors, under a log that is still whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        old = (log_only / NAME).read_bytes()
+        new = checkpointed(log_only, Path(folder) / "new")
+        old += bytes(len(new) - len(old))
+        seed, mixed = random.Random(dice.getrandbits(32)), bytearray()
+        for at in range(0, len(new), SECTOR):
+            sector = slice(at, at + SECTOR)
+            mixed += seed.choice([old[sector], new[sector], seed.randbytes(SECTOR)])
+        copy(log_only, Path(folder) / "torn")
+        path = Path(folder) / "torn" / NAME
+        path.write_bytes(mixed)
+        open_store(path, NET.id).close()
+        assert rows(path) == rows(Path(folder) / "new" / NAME)
+
+
+@pytest.fixture(scope="module")
+def one_more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What a kill leaves before a step, and after it."""
+    folder = tmp_path_factory.mktemp("step")
+    (folder / "live").mkdir()
+    store = open_store(folder / "live" / NAME, NET.id)
+    work(store, range(3))
+    copy(folder / "live", folder / "before")
+    task = fixtures.task(NET, nonce=99)
+    with store.transaction():
+        store.append(task, 99.0)
+        store.put_salt(task.id, 0, "9" * 64)
+    copy(folder / "live", folder / "after")
+    store.close()
+    return folder / "before", folder / "after"
+
+
+@many
+@given(st.floats(0, 1), st.sampled_from(["cut", "zeros", "noise"]))
+def test_a_step_torn_while_it_was_written_is_there_or_not(
+    one_more: tuple[Path, Path], share: float, kind: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        copy(one_more[0], Path(folder) / "before")
+        copy(one_more[0], Path(folder) / "torn")  # with the mark as it was then
+        path = Path(folder) / "torn" / NAME
+        log = path.with_name(f"{NAME}-wal")
+        tail = (one_more[1] / log.name).read_bytes()[log.stat().st_size :]
+        kept = int(share * len(tail))
+        lost = {"cut": b"", "zeros": bytes(len(tail) - kept), "noise": b"\xa5" * SECTOR}[kind]
+        log.write_bytes(log.read_bytes() + tail[:kept] + lost)
+        open_store(path, NET.id).close()
+        before, after = rows(Path(folder) / "before" / NAME), rows(path)
+        added = [name for name in TABLES if after[name] != before[name]]
+        assert added == (["envelopes", "salts"] if kept == len(tail) else [])
+
+
+def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
+    """Nothing in it is wrong, but it does not know what this node has signed since."""
+    path = tmp_path / NAME
+    store = open_store(path, NET.id)
+    work(store, range(2))
+    store.close()
+    old = path.read_bytes()
+    store = open_store(path, NET.id)
+    work(store, range(2, 4))
+    store.close()
+    path.write_bytes(old)
+    with pytest.raises(StoreError, match=r"8 committed steps, 4 are here.*vote twice, and remove"):
+        open_store(path, NET.id)
+    (tmp_path / f"{NAME}.mark").unlink()  # as it says
+    open_store(path, NET.id).close()
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_vanished_database_is_not_begun_anew(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / NAME
+    open_store(path, NET.id).close()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"it is empty, and was not.*move the database"):
+        open_store(path, NET.id)
+    for file in tmp_path.iterdir():  # as it says
+        file.unlink()
+    open_store(path, NET.id).close()
+
+
+def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: Path) -> None:
+    """Before the first checkpoint all is in the log; without it the file holds nothing."""
+    copy(log_only, tmp_path / "found")
+    path = tmp_path / "found" / NAME
+    path.with_name(f"{NAME}-wal").unlink()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="it is empty"):
+        open_store(path, NET.id)
+    assert path.read_bytes() == before
+    assert not path.with_name(f"{NAME}-wal").exists()
+
+
+def test_the_log_of_a_vanished_database_is_left_for_a_rescue(
+    tmp_path: Path, log_only: Path
+) -> None:
+    """SQLite removes the log beside an empty file; here that is all there is."""
+    copy(log_only, tmp_path / "found")
+    path = tmp_path / "found" / NAME
+    header, log = path.read_bytes(), path.with_name(f"{NAME}-wal").read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="it is empty"):
+        open_store(path, NET.id)
+    assert path.with_name(f"{NAME}-wal").read_bytes() == log
+    path.write_bytes(header)
+    open_store(path, NET.id).close()
+    assert len(rows(path)["envelopes"]) == 20
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file grows past `size` bytes: what a full disk does, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@many
+@given(st.integers(0, 400_000))
+def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
+    """Whatever step it fails at: what returned is there, and it goes on when there is space."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, done = Path(folder) / NAME, 0
+        store = open_store(path, NET.id)
+        with disk_of(size), contextlib.suppress(sqlite3.Error):
+            for nonce in range(10):
+                work(store, range(nonce, nonce + 1))
+                done += 1
+        work(store, range(100, 101))
+        copy(Path(folder), Path(folder) / "killed")
+        store.close()
+        for found in (path, Path(folder) / "killed" / NAME):
+            open_store(found, NET.id).close()
+            nonces = [int(str(row[5])[:-2]) for row in rows(found)["envelopes"]]
+            assert nonces[:done] == list(range(done))
+            assert nonces[-1] == 100
+            assert len(nonces) - done in (1, 2)  # of the step that failed, its first half
+
+
+@pytest.mark.parametrize("size", [0, 53, 4096, 20_000])
+def test_a_store_that_cannot_be_created_is_refused_and_can_be_later(
+    tmp_path: Path, size: int
+) -> None:
+    with disk_of(size), pytest.raises(StoreError, match="disk"):
+        open_store(tmp_path / NAME, NET.id)
+    open_store(tmp_path / NAME, NET.id).close()
+
+
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """Nobody's rights, where the tests run as root, whom no file mode stops."""
+    user = os.geteuid()
+    if user == 0:
+        for file in (folder, *folder.iterdir()):
+            os.chown(file, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("what", [NAME, f"{NAME}.mark", f"{NAME}.lock", ""])
+def test_what_may_not_be_written_is_refused(what: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = open_store(folder / NAME, NET.id)
+        work(store, range(1))
+        store.close()
+        (folder / what).chmod(0o500 if what == "" else 0o400)
+        with unprivileged(folder), pytest.raises(StoreError, match=r"[Pp]ermission|writable"):
+            open_store(folder / NAME, NET.id)
+        (folder / what).chmod(0o700)
+        open_store(folder / NAME, NET.id).close()
+
+
+def test_a_database_that_another_program_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    open_store(path, NET.id).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreError, match=r"locked.*another program holds it: close that one"):
+        open_store(path, NET.id, patience=0.0)
+    other.close()
+    open_store(path, NET.id).close()
+
+
+def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
+    """A database of another program keeps its journal mode, its tables and its bytes."""
+    path = tmp_path / NAME
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not a database of this software"):
+        open_store(path, NET.id)
+    assert path.read_bytes() == before

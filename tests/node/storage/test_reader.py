@@ -1,0 +1,93 @@
+"""A node's database is read beside the node, after it, and never written."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from node.storage.journal import Store, open_store
+from node.storage.migration import StoreError
+from node.storage.reader import DATABASE, read_archive
+from protocol.consensus import evidence
+from protocol.consensus.committee import committees
+from protocol.consensus.conduct import Conduct, Standing
+from tests.support import fixtures
+
+NET = fixtures.network()
+TASK = fixtures.task(NET)
+LIAR = committees(NET, TASK)[0][0]
+PROOF = evidence.of(*(fixtures.commit(NET, TASK, LIAR, fixtures.outcome(label)) for label in "ab"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / DATABASE
+
+
+def fill(path: Path) -> Store:
+    store = open_store(path, NET.id)
+    with store.transaction():
+        store.put_evidence(PROOF)
+        store.put_conduct(TASK.id, [(0, LIAR, Conduct.EQUIVOCATED), (1, LIAR, Conduct.SILENT)])
+    return store
+
+
+def check(path: Path) -> None:
+    with read_archive(path, NET.id) as archive:
+        assert archive.evidence() == [PROOF.document]
+        expected = Standing({Conduct.EQUIVOCATED: 1, Conduct.SILENT: 1})
+        assert archive.standings() == {LIAR: expected}
+
+
+def test_it_is_read_while_the_node_writes(path: Path) -> None:
+    store = fill(path)
+    with store.transaction():
+        store.put_conduct("0" * 64, [(2, LIAR, Conduct.SILENT)])
+        check(path)
+    with read_archive(path, NET.id) as archive:
+        assert archive.standings()[LIAR].times(Conduct.SILENT) == 2
+    store.close()
+
+
+def test_it_is_read_after_the_node(path: Path) -> None:
+    fill(path).close()
+    check(path)
+    open_store(path, NET.id).close()
+
+
+def test_nothing_is_written(path: Path) -> None:
+    fill(path).close()
+    before = path.read_bytes()
+    with read_archive(path, NET.id) as archive, pytest.raises(sqlite3.Error, match="readonly"):
+        archive._db.execute("DELETE FROM evidence")
+    assert path.read_bytes() == before
+
+
+def test_another_networks_is_refused(path: Path) -> None:
+    fill(path).close()
+    with (
+        pytest.raises(StoreError, match=f"belongs to network {NET.id}"),
+        read_archive(path, "f" * 16),
+    ):
+        pass
+
+
+def test_an_older_one_is_left_to_the_node(path: Path) -> None:
+    fill(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(StoreError, match="start the node once"), read_archive(path, NET.id):
+        pass
+
+
+def test_what_is_not_there_is_not_made(path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"), read_archive(path, NET.id):
+        pass
+    assert not path.exists()
+
+
+def test_what_is_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match="cannot be read"), read_archive(path, NET.id):
+        pass

@@ -1,0 +1,493 @@
+"""Blobs from servers that lie, stall or vanish: the right bytes, or none."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from node.rpc import client as rpc_client
+from node.rpc.client import Status, answer, read_document, refuse
+from node.sync.blob_download import (
+    ANSWER_SECONDS,
+    CHUNK,
+    PACE,
+    PATIENCE,
+    Fetcher,
+    Unavailable,
+    drawn,
+)
+from node.transport.interface import Stream
+from protocol.manifest import Blob
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+PAYLOAD = random.Random(3).randbytes(2 * CHUNK + 1000)
+ASKER = fixtures.peer(1000)
+Behaviour = Callable[[Stream, int], Awaitable[None]]
+
+
+def hashed(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def blob_of(payload: bytes, *, chunked: bool = True) -> Blob:
+    pieces = [payload[at : at + CHUNK] for at in range(0, len(payload), CHUNK)]
+    chunks = tuple(hashed(piece) for piece in pieces) if chunked else ()
+    return Blob(hashed(payload), len(payload), chunks)
+
+
+BLOB = blob_of(PAYLOAD)
+
+
+async def say(stream: Stream, payload: bytes, offset: int, size: int = len(PAYLOAD)) -> None:
+    await answer(stream, {"size": size})
+    await stream.write(payload[offset:])
+
+
+async def honest(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset)
+
+
+async def wrong_from_the_start(stream: Stream, offset: int) -> None:
+    await say(stream, bytes(len(PAYLOAD)), offset)
+
+
+async def wrong_in_the_second_chunk(stream: Stream, offset: int) -> None:
+    forged = bytearray(PAYLOAD)
+    forged[CHUNK + 5] ^= 1
+    await say(stream, bytes(forged), offset)
+
+
+async def wrong_in_the_last_byte(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[:-1] + bytes((PAYLOAD[-1] ^ 1,)), offset)
+
+
+async def truncated(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[: CHUNK + 77], offset)
+
+
+async def gone_after_a_chunk(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[:CHUNK], offset)
+    await asyncio.sleep(1)
+    await stream.reset()
+
+
+async def shorter_by_its_word(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset, len(PAYLOAD) - 1)
+
+
+async def longer_by_its_word(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD + b"more", offset, len(PAYLOAD) + 4)
+
+
+async def endless(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD, offset)
+    while True:
+        await stream.write(bytes(CHUNK))
+
+
+async def stalling_at_once(stream: Stream, offset: int) -> None:
+    await asyncio.sleep(100_000)
+
+
+async def stalling_in_the_second_chunk(stream: Stream, offset: int) -> None:
+    await say(stream, PAYLOAD[: CHUNK + 100], offset)
+    await asyncio.sleep(100_000)
+
+
+async def trickling(stream: Stream, offset: int) -> None:
+    """A byte a second, and so a chunk in three days."""
+    await answer(stream, {"size": len(PAYLOAD)})
+    for byte in PAYLOAD[offset:]:
+        await stream.write(bytes((byte,)))
+        await asyncio.sleep(1)
+
+
+async def unavailable(stream: Stream, offset: int) -> None:
+    await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "not kept here")
+
+
+async def nonsense(stream: Stream, offset: int) -> None:
+    await stream.write(b"\x00\x02{}")
+
+
+async def seconds(work: Awaitable[object]) -> float:
+    """How long something takes."""
+    began = asyncio.get_running_loop().time()
+    await work
+    return asyncio.get_running_loop().time() - began
+
+
+class Servers:
+    """Peers that serve a blob, each in its own way; what each was asked for is kept."""
+
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        self.asked: list[tuple[int, int]] = []  # who, from which offset
+        self.got = b""
+        self._behaviours = behaviours
+        self._medium = MemoryNetwork(random.Random(1))
+        self.asker = MemoryTransport(self._medium, ASKER)
+        self.punished: list[str] = []
+        self.asker.punish = self.punished.append  # type: ignore[assignment,method-assign]
+        self.fetcher = Fetcher(self.asker)
+        self.peers = [fixtures.peer(index) for index in range(len(behaviours))]
+
+    def _serve(self, index: int) -> Callable[[str, Stream], Awaitable[None]]:
+        async def serve(protocol: str, stream: Stream) -> None:
+            request = await read_document(stream, "blob-request")
+            self.asked.append((index, request["offset"]))
+            await self._behaviours[index](stream, request["offset"])
+
+        return serve
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator["Servers"]:
+        servers = [MemoryTransport(self._medium, peer) for peer in self.peers]
+        await self.asker.start(Recorder(), (), ())
+        for index, server in enumerate(servers):
+            await server.start(Recorder(self._serve(index)), (), [rpc_client.protocol_id("blob")])
+            await self.asker.dial(server.addresses[0])
+        try:
+            yield self
+        finally:
+            for transport in (self.asker, *servers):
+                await transport.stop()
+
+    async def fetch(self, blob: Blob = BLOB) -> None:
+        self.got = await self.fetcher.fetch(blob, self.peers)
+
+
+def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
+    async def main() -> Servers:
+        async with Servers(behaviours).up() as servers:
+            await servers.fetch(blob)
+            return servers
+
+    servers = virtual.run(main)
+    assert isinstance(servers, Servers)
+    return servers
+
+
+def refused(*behaviours: Behaviour, blob: Blob = BLOB) -> tuple[Servers, str]:
+    async def main() -> tuple[Servers, str]:
+        async with Servers(behaviours).up() as servers:
+            with pytest.raises(Unavailable) as error:
+                await servers.fetch(blob)
+            return servers, str(error.value)
+
+    servers, text = virtual.run(main)
+    assert isinstance(servers, Servers)
+    return servers, str(text)
+
+
+def test_the_first_peer_is_enough() -> None:
+    servers = fetched(honest, honest)
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0)]
+
+
+LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
+    (wrong_from_the_start, 0),
+    (wrong_in_the_second_chunk, 1),
+    (wrong_in_the_last_byte, 2),
+    (truncated, 1),
+    (gone_after_a_chunk, 1),
+    (shorter_by_its_word, 0),
+    (longer_by_its_word, 0),
+    (stalling_at_once, 0),
+    (stalling_in_the_second_chunk, 1),
+    (trickling, 0),
+    (unavailable, 0),
+    (nonsense, 0),
+]
+
+
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_the_next_peer_goes_on_after_the_last_good_chunk(liar: Behaviour, good: int) -> None:
+    servers = fetched(liar, honest)
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0), (1, good * CHUNK)]
+
+
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_where_all_lie_there_are_no_bytes(liar: Behaviour, good: int) -> None:
+    servers, text = refused(liar, liar)
+    assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK]
+    assert all(peer in text for peer in servers.peers)
+
+
+def test_many_liars_one_after_the_other() -> None:
+    servers = fetched(
+        unavailable, truncated, wrong_from_the_start, wrong_in_the_last_byte, nonsense, honest
+    )
+    assert servers.got == PAYLOAD
+    assert [offset for _, offset in servers.asked] == [
+        0,
+        0,
+        CHUNK,
+        CHUNK,
+        2 * CHUNK,
+        2 * CHUNK,
+    ]
+
+
+def test_an_endless_server_is_read_no_further_than_the_blob() -> None:
+    servers = fetched(endless)
+    assert servers.got == PAYLOAD
+
+
+def test_a_stalling_server_costs_its_time_and_no_more() -> None:
+    async def main() -> float:
+        async with Servers([stalling_in_the_second_chunk, honest]).up() as servers:
+            return await seconds(servers.fetch())
+
+    assert ANSWER_SECONDS <= virtual.run(main) < ANSWER_SECONDS + 1
+
+
+def at(pace: float) -> Behaviour:
+    """A server that sends so many bytes a second."""
+
+    async def serve(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": len(PAYLOAD)})
+        for start in range(offset, len(PAYLOAD), 1000):
+            await stream.write(PAYLOAD[start : start + 1000])
+            await asyncio.sleep(1000 / pace)
+
+    return serve
+
+
+def test_a_server_that_keeps_pace_is_not_left() -> None:
+    assert fetched(at(PACE), honest).asked == [(0, 0)]
+
+
+def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> None:
+    async def main() -> float:
+        async with Servers([trickling, trickling, honest]).up() as servers:
+            spent = await seconds(servers.fetch(blob))
+            assert servers.got == payload
+            return spent
+
+    payload = random.Random(4).randbytes(40 * CHUNK)
+    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK / PACE) + 1
+
+    async def honest(stream: Stream, offset: int) -> None:
+        await say(stream, payload, offset, len(payload))
+
+    async def trickling(stream: Stream, offset: int) -> None:
+        """A chunk each 29 seconds: never silent for long."""
+        await answer(stream, {"size": len(payload)})
+        for start in range(offset, len(payload), CHUNK):
+            await asyncio.sleep(29)
+            await stream.write(payload[start : start + CHUNK])
+
+    assert virtual.run(main) < most
+
+
+def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
+    """Who goes on where others ended has no more time than they had."""
+
+    async def main() -> float:
+        async with Servers([gone, answering, honest]).up() as servers:
+            spent = await seconds(servers.fetch(blob_of(payload)))
+            assert servers.got == payload
+            return spent
+
+    payload = random.Random(4).randbytes(40 * CHUNK)
+
+    async def gone(stream: Stream, offset: int) -> None:
+        await say(stream, payload[: 39 * CHUNK], offset, len(payload))
+
+    async def answering(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": len(payload)})
+        await asyncio.sleep(100_000)
+
+    async def honest(stream: Stream, offset: int) -> None:
+        await say(stream, payload, offset, len(payload))
+
+    assert virtual.run(main) < ANSWER_SECONDS + CHUNK / PACE + 2
+
+
+def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
+    """It is asked again where it ended, with more time: 1 Mbit/s, and slower with chunk hashes."""
+    for chunked in (True, False):
+        servers = fetched(at(PACE / PATIENCE), blob=blob_of(PAYLOAD, chunked=chunked))
+        assert servers.got == PAYLOAD
+    servers = fetched(at(CHUNK / 29))
+    assert servers.got == PAYLOAD
+    assert [offset // CHUNK for _, offset in servers.asked] == [0, 0, 0, 0, 1]
+
+
+def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
+    async def main() -> list[int]:
+        behaviours = [trickling, honest, unavailable]
+        async with Servers(behaviours).up() as servers:
+            await servers.fetch()
+            await servers.fetch()
+            behaviours[:2] = [honest, unavailable]
+            await servers.fetch()
+            await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 1, 1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "liar", [wrong_from_the_start, wrong_in_the_second_chunk, longer_by_its_word, nonsense]
+)
+def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -> None:
+    async def main() -> list[int]:
+        behaviours = [liar, honest]
+        async with Servers(behaviours).up() as servers:
+            await servers.fetch()
+            await servers.fetch()
+            behaviours[:] = [honest, unavailable]
+            for _ in range(2):
+                await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 1, 1, 1, 0, 0]
+
+
+def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
+    async def main() -> list[int]:
+        async with Servers([honest, honest]).up() as servers:
+            with pytest.raises(Unavailable):
+                await servers.fetch(Blob("0" * 64, BLOB.size, BLOB.chunks))
+            await servers.fetch()
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [0, 0]
+
+
+def test_the_order_is_another_for_every_blob_and_asker() -> None:
+    peers = {fixtures.peer(index) for index in range(7)}
+    for drawn_by_one in (
+        [drawn(peers, ASKER, hashed(bytes((n,)))) for n in range(60)],
+        [drawn(peers, fixtures.peer(n), BLOB.sha256) for n in range(60)],
+    ):
+        assert {order[0] for order in drawn_by_one} == peers
+        assert all(set(order) == peers for order in drawn_by_one)
+    assert drawn(peers, ASKER, BLOB.sha256) == drawn(sorted(peers), ASKER, BLOB.sha256)
+
+
+def test_chunks_are_those_of_the_blob_and_asked_for_when_they_are_wanted() -> None:
+    async def main() -> None:
+        async with Servers([honest]).up() as servers:
+            chunks = servers.fetcher.chunks(BLOB, servers.peers)
+            assert servers.asked == []
+            assert [hashed(chunk) async for chunk in chunks] == list(BLOB.chunks)
+
+    virtual.run(main)
+
+
+def test_those_named_first_are_asked_before_others_though_they_were_slow() -> None:
+    async def main() -> list[int]:
+        async with Servers([honest, trickling, unavailable]).up() as servers:
+            for _ in range(2):
+                await servers.fetcher.fetch(BLOB, servers.peers, servers.peers[1:])
+            return [peer for peer, _ in servers.asked]
+
+    assert virtual.run(main) == [1, 2, 0, 2, 1, 0]
+
+
+def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
+    async def main() -> float:
+        async with Servers([trickling]).up() as servers:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Unavailable, match="too slow"):
+                await servers.fetcher.fetch(BLOB, servers.peers, (), (2, 2))
+            assert servers.asked == [(0, 0)]
+            return asyncio.get_running_loop().time() - began
+
+    assert 2 * ANSWER_SECONDS <= virtual.run(main) < 2 * ANSWER_SECONDS + 1
+
+
+PROVEN = (
+    wrong_from_the_start,
+    wrong_in_the_second_chunk,
+    wrong_in_the_last_byte,
+    shorter_by_its_word,
+    longer_by_its_word,
+)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
+def test_a_lie_costs_points_once_other_bytes_have_the_hash(liar: Behaviour, chunked: bool) -> None:
+    servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=chunked))
+    assert servers.punished == servers.peers[:1]
+
+
+@pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
+def test_where_nobody_has_the_bytes_nobody_is_known_to_have_lied(liar: Behaviour) -> None:
+    """Whoever named the blob may have lied about its size or its chunks."""
+    servers, _ = refused(liar, liar)
+    assert servers.punished == []
+
+
+def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
+    for blob in (
+        Blob("0" * 64, BLOB.size, BLOB.chunks),
+        Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]),
+        Blob(BLOB.sha256, BLOB.size + 1, ()),
+    ):
+        servers, _ = refused(honest, honest, blob=blob)
+        assert servers.punished == []
+
+
+@pytest.mark.parametrize(
+    "slow", [truncated, gone_after_a_chunk, stalling_at_once, unavailable], ids=lambda b: b.__name__
+)
+def test_who_is_busy_slow_or_gone_is_not_punished(slow: Behaviour) -> None:
+    assert fetched(slow, honest).punished == []
+
+
+def test_an_answer_that_is_none_is_punished_at_once() -> None:
+    async def garbage(stream: Stream, offset: int) -> None:
+        await stream.write(b"\x00\x02{{")
+
+    servers, _ = refused(garbage)
+    assert servers.punished == servers.peers
+    assert refused(nonsense)[0].punished == [], "it may be a newer peer's"
+
+
+def test_no_peer_at_all() -> None:
+    servers, text = refused()
+    assert text == "no peer is connected"
+    assert not servers.got
+
+
+def test_without_chunk_hashes_the_whole_is_checked() -> None:
+    blob = blob_of(PAYLOAD, chunked=False)
+    assert fetched(honest, blob=blob).got == PAYLOAD
+    assert fetched(unavailable, honest, blob=blob).got == PAYLOAD
+    refused(wrong_in_the_last_byte, blob=blob)
+
+
+@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+def test_without_chunk_hashes_the_next_peer_starts_anew(liar: Behaviour, good: int) -> None:
+    """Nothing tells good bytes from bad, so none of what a liar gave is used."""
+    servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=False))
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0), (1, 0)]
+
+
+def test_chunk_hashes_that_contradict_the_hash_are_never_satisfied() -> None:
+    """A certified manifest may be nonsense if its signers are: no bytes have both hashes."""
+    refused(honest, honest, blob=Blob("0" * 64, BLOB.size, BLOB.chunks))
+
+
+def test_too_few_chunk_hashes_are_never_satisfied() -> None:
+    refused(honest, blob=Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]))
+
+
+def test_an_empty_blob_is_empty() -> None:
+    async def nothing(stream: Stream, offset: int) -> None:
+        await answer(stream, {"size": 0})
+
+    assert fetched(nothing, blob=blob_of(b"")).got == b""

@@ -1,0 +1,253 @@
+"""Outputs fetched from those who vouch for them, and from nobody else."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from node.rpc import client as rpc_client
+from node.rpc.client import Status, answer, read_document, refuse
+from node.storage.journal import Store
+from node.sync.blob_download import drawn
+from node.sync.blob_relay import HOPELESS_SECONDS, SECONDS, Relay
+from node.transport.interface import Stream
+from protocol.consensus.certificate import assemble
+from protocol.consensus.committee import committees
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.sound import manifest, waveform
+from tests.simulation.twins import TwinBlobs
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+PAYLOAD = waveform(fixtures.args())
+OUTCOME = {"result": manifest(PAYLOAD)}
+SHA256 = str(OUTCOME["result"]["outputs"][0]["sha256"])
+
+
+@dataclass
+class Bench:
+    """One relaying node with an empty blob folder, connected with the whole roster."""
+
+    store: Store
+    blobs: TwinBlobs
+    transport: MemoryTransport
+    relay: Relay
+    medium: MemoryNetwork
+    trickling: set[str] = field(default_factory=set)
+    payload: bytes | None = PAYLOAD
+    asked: list[str] = field(default_factory=list)
+
+
+def certify(store: Store) -> tuple[str, ...]:
+    task = fixtures.task(NET)
+    signers = committees(NET, task)[0]
+    commits = {peer: fixtures.bound(task, peer, OUTCOME) for peer in signers}
+    reveals = [fixtures.reveal(NET, task, peer, commits, OUTCOME) for peer in signers]
+    certificate = assemble(task, 0, reveals, NET)
+    store.put_certificate(certificate)
+    return certificate.signers
+
+
+@asynccontextmanager
+async def bench(me: str, most: int) -> AsyncIterator[Bench]:
+    medium = MemoryNetwork(random.Random(1))
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    store, blobs = Store(connection, NET.id), TwinBlobs()
+    transport = MemoryTransport(medium, me)
+    relay = Relay(me, transport, store, blobs, most)  # type: ignore[arg-type]  # a twin
+    found = Bench(store, blobs, transport, relay, medium)
+    await transport.start(Recorder(), (), ())
+    servers = []
+    for peer in NET.roster:
+        if peer != me:
+            server = MemoryTransport(medium, peer)
+            serve = Recorder(serving(found, peer))
+            await server.start(serve, (), [rpc_client.protocol_id("blob")])
+            await transport.dial(server.addresses[0])
+            servers.append(server)
+    try:
+        yield found
+    finally:
+        for started in (transport, *servers):
+            await started.stop()
+        connection.close()
+
+
+def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await read_document(stream, "blob-request")
+        found.asked.append(peer)
+        if found.payload is None:
+            await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
+            return
+        await answer(stream, {"size": len(PAYLOAD)})
+        for byte in found.payload if peer in found.trickling else b"":
+            await stream.write(bytes((byte,)))
+            await asyncio.sleep(1)
+        await stream.write(found.payload)
+
+    return serve
+
+
+def on_bench(
+    test: Callable[[Bench], Awaitable[None]],
+    me: str = fixtures.peer(1000),
+    most: int = len(PAYLOAD),
+) -> None:
+    async def main() -> None:
+        async with bench(me, most) as found:
+            await test(found)
+
+    virtual.run(main)
+
+
+def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        assert await bench.relay.ensure(SHA256)
+        assert bench.blobs.open(SHA256).read() == PAYLOAD
+        assert await bench.relay.ensure(SHA256)
+        assert len(bench.asked) == 1
+        assert set(bench.asked) <= set(signers)
+
+    on_bench(test)
+
+
+def test_signers_are_asked_in_the_blobs_own_order() -> None:
+    async def test(bench: Bench) -> None:
+        signers, me = certify(bench.store), bench.transport.peer
+        bench.payload = None
+        assert not await bench.relay.ensure(SHA256)
+        assert bench.asked == drawn(signers, me, SHA256) != sorted(signers)
+
+    on_bench(test)
+
+
+def test_many_requests_for_one_output_fetch_it_once() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert all(await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5))))
+        assert len(bench.asked) == 1
+
+    on_bench(test)
+
+
+def test_what_no_certificate_names_is_not_asked_for() -> None:
+    async def test(bench: Bench) -> None:
+        assert not await bench.relay.ensure(SHA256)
+        assert not bench.asked
+
+    on_bench(test)
+
+
+def test_a_signer_asks_nobody_for_what_it_lost() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert not await bench.relay.ensure(SHA256)
+        assert not bench.asked
+
+    on_bench(test, me=committees(NET, fixtures.task(NET))[0][0])
+
+
+def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        for payload in (bytes(len(PAYLOAD)), None):
+            bench.asked.clear()
+            bench.payload = payload
+            assert not await bench.relay.ensure(SHA256)
+            assert sorted(bench.asked) == list(signers)
+            assert not bench.blobs.has(SHA256)
+            await asyncio.sleep(HOPELESS_SECONDS)
+        bench.payload = PAYLOAD  # and nothing is held against them
+        assert await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_without_a_signer_connected_there_is_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        await bench.transport.stop()
+        assert not await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        bench.payload = None
+        found = await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5)))
+        assert not any(found)
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == list(signers)
+        await asyncio.sleep(HOPELESS_SECONDS)
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == sorted(2 * signers)
+
+    on_bench(test)
+
+
+def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
+    async def test(bench: Bench) -> None:
+        signers = certify(bench.store)
+        bench.medium.disconnect(bench.transport.peer, signers[2])
+        bench.payload = None
+        assert not await bench.relay.ensure(SHA256)
+        assert sorted(bench.asked) == list(signers[:2])
+        bench.payload = PAYLOAD
+        assert not await bench.relay.ensure(SHA256)
+        await bench.transport.dial(f"/memory/0/p2p/{signers[2]}")
+        assert await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_a_signer_that_trickles_costs_a_moment() -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickling = {certify(bench.store)[0]}
+        began = asyncio.get_running_loop().time()
+        assert await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began < 10
+
+    on_bench(test)
+
+
+def test_signers_that_all_trickle_are_given_up() -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickling = set(certify(bench.store))
+        began = asyncio.get_running_loop().time()
+        assert not await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began <= SECONDS
+        assert not await bench.relay.ensure(SHA256)
+        assert asyncio.get_running_loop().time() - began <= SECONDS
+
+    on_bench(test)
+
+
+def test_a_full_folder_is_no_fault() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        bench.blobs.full = True
+        assert not await bench.relay.ensure(SHA256)
+        bench.blobs.full = False
+        assert not await bench.relay.ensure(SHA256)
+        assert bench.asked == []  # what has no room is not fetched, nor tried again at once
+        await asyncio.sleep(HOPELESS_SECONDS)
+        assert await bench.relay.ensure(SHA256)
+
+    on_bench(test)
+
+
+def test_nobody_is_asked_for_more_than_the_network_allows() -> None:
+    async def test(bench: Bench) -> None:
+        certify(bench.store)
+        assert not await bench.relay.ensure(SHA256)
+        assert bench.asked == []
+
+    on_bench(test, most=len(PAYLOAD) - 1)

@@ -1,0 +1,143 @@
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from node.sync.dialer import CHECK, FIRST_PAUSE, LONGEST_PAUSE, keep_connected, peer_in
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+ME, OTHER = fixtures.peer(0), fixtures.peer(1)
+
+
+def address(peer: str) -> str:
+    return f"/memory/0/p2p/{peer}"
+
+
+class Dialling(MemoryTransport):
+    """Keeps when it dialled whom."""
+
+    def __init__(self, network: MemoryNetwork, peer: str) -> None:
+        super().__init__(network, peer)
+        self.dialled: list[tuple[float, str]] = []
+
+    async def dial(self, address: str) -> str:
+        self.dialled.append((asyncio.get_running_loop().time(), address))
+        return await super().dial(address)
+
+
+class Scene:
+    """A node that keeps its links, and a medium in which others come and go."""
+
+    def __init__(self) -> None:
+        self.medium = MemoryNetwork(random.Random(1))
+        self.mine = Dialling(self.medium, ME)
+
+    async def appear(self, peer: str) -> None:
+        await MemoryTransport(self.medium, peer).start(Recorder(), (), ())
+
+    @asynccontextmanager
+    async def keeping(self, addresses: Sequence[str]) -> AsyncIterator[None]:
+        await self.mine.start(Recorder(), (), ())
+        task = asyncio.create_task(keep_connected(self.mine, addresses, random.Random(2)))
+        try:
+            yield
+            assert not task.done()
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def play(scene: Callable[[Scene], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await scene(Scene())
+
+    virtual.run(main)
+
+
+def test_every_address_is_dialled_and_dialled_again_when_lost() -> None:
+    async def scene(scene: Scene) -> None:
+        peers = [fixtures.peer(index) for index in (1, 2, 3)]
+        for peer in peers:
+            await scene.appear(peer)
+        async with scene.keeping([address(peer) for peer in peers]):
+            await asyncio.sleep(1)
+            assert scene.mine.peers() == set(peers)
+            scene.medium.disconnect(ME, OTHER)
+            assert OTHER not in scene.mine.peers()
+            await asyncio.sleep(CHECK + 0.1)
+            assert scene.mine.peers() == set(peers)
+            assert len(scene.mine.dialled) == 4, "those still there are left alone"
+
+    play(scene)
+
+
+def test_the_own_address_is_not_dialled() -> None:
+    async def scene(scene: Scene) -> None:
+        await scene.appear(OTHER)
+        async with scene.keeping([address(ME), address(OTHER)]):
+            await asyncio.sleep(10)
+            assert {to for _, to in scene.mine.dialled} == {address(OTHER)}
+
+    play(scene)
+
+
+def test_an_absent_peer_is_tried_ever_less_often_and_found_when_it_comes() -> None:
+    async def scene(scene: Scene) -> None:
+        async with scene.keeping([address(OTHER)]):
+            await asyncio.sleep(120)
+            times = [at for at, _ in scene.mine.dialled]
+            pauses = [late - early for early, late in itertools.pairwise(times)]
+            assert FIRST_PAUSE / 2 <= pauses[0] <= FIRST_PAUSE + 0.1
+            assert max(pauses) > LONGEST_PAUSE / 2
+            assert all(pause <= LONGEST_PAUSE + 0.1 for pause in pauses)
+            assert len(set(pauses)) == len(pauses), "drawn, so that two do not dial in step"
+            await scene.appear(OTHER)
+            await asyncio.sleep(LONGEST_PAUSE + 0.1)
+            assert scene.mine.peers() == {OTHER}
+
+    play(scene)
+
+
+def test_after_a_connection_the_pauses_are_short_again() -> None:
+    async def scene(scene: Scene) -> None:
+        async with scene.keeping([address(OTHER)]):
+            await asyncio.sleep(60)
+            await scene.appear(OTHER)
+            await asyncio.sleep(20)
+            scene.medium.crash(OTHER)
+            tried = len(scene.mine.dialled)
+            await asyncio.sleep(CHECK + 3 * FIRST_PAUSE)
+            assert len(scene.mine.dialled) >= tried + 2
+
+    play(scene)
+
+
+def test_one_absent_peer_does_not_hold_up_another() -> None:
+    async def scene(scene: Scene) -> None:
+        await scene.appear(fixtures.peer(2))
+        async with scene.keeping([address(OTHER), address(fixtures.peer(2))]):
+            await asyncio.sleep(1)
+            assert scene.mine.peers() == {fixtures.peer(2)}
+
+    play(scene)
+
+
+def test_the_peer_of_an_address() -> None:
+    assert peer_in(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}") == ME
+    assert peer_in(f"/dns4/node.example/tcp/1/p2p/{ME}/p2p/{OTHER}") == OTHER
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "/ip4/127.0.0.1/tcp/4001", "/p2p/x", "/tcp/1/p2p/", "/tcp/1/p2p/x/y"]
+)
+def test_an_address_without_a_peer_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a multiaddr that ends in /p2p/"):
+        peer_in(text)

@@ -1,0 +1,565 @@
+"""Feeds bring what gossip lost; a lying feed brings nothing, and costs nothing but a log line."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node.consensus.commands import Action, Notify
+from node.consensus.coordinator import Coordinator
+from node.rpc import client as rpc_client
+from node.rpc.client import Misbehaved, Status, answer, read_document, refuse
+from node.storage.journal import Store
+from node.sync.feed_sync import BARREN, BATCH, PACE, PATIENCE, Feeds
+from node.transport.interface import Stream
+from protocol.consensus import certificate
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.wire import messages
+from protocol.wire.encoding import Document
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Task
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.simulation.world import Weather, inhabited
+from tests.support import fixtures
+from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+ME, LIAR = fixtures.peer(0), fixtures.peer(1)
+SECONDS = 5.0  # between readings
+
+
+@dataclass
+class Bench:
+    """One node that reads one other's feed; `feed` says what that one answers."""
+
+    store: Store
+    coordinator: Coordinator
+    mine: MemoryTransport
+    asked: list[Any] = field(default_factory=list)
+    network: str = NET.id
+    acted: list[Action] = field(default_factory=list)
+    faults: int = 0  # store failures still to come
+    feed: Callable[[Any], Document] = lambda request: nothing("f")
+    shown: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
+    certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
+    sought: list[str] = field(default_factory=list)  # tasks it was asked for
+    busy: bool = False
+    feeds: Feeds = field(init=False)
+    punished: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.mine.punish = self.punished.append  # type: ignore[assignment,method-assign]
+        self.feeds = Feeds(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
+
+    async def read(self) -> bool:
+        return await self.feeds.read(LIAR)
+
+    def act(self, actions: list[Action]) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        self.acted += actions
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        name = protocol.rpartition("/")[2]
+        request = await read_document(stream, f"{name}-request")
+        if name == "feed":
+            self.asked.append(request)
+            await answer(stream, self.feed(request))
+            return
+        if name == "task":
+            self.sought.append(request["task"])
+            if self.busy:
+                await refuse(stream, Status.BUSY, "busy", "later")
+                return
+            await answer(stream, self.told(request["task"]))
+            return
+        greeting: Document = {
+            "agent": "a",
+            "class": None,
+            "ready": True,
+            "reasons": [],
+            "models": [],
+        }
+        await answer(stream, {**greeting, "network": self.network})
+
+    def told(self, task: str) -> Document:
+        """As `node.rpc.server`: the first certificate, and the envelopes of all."""
+        found = self.shown.get(task, [])
+        votes = [vote.envelope.document() for one in found for vote in one.votes]
+        tasks = [one.task.envelope.document() for one in found[:1]]
+        first = self.certificates.get(task) or (found[0].document if found else None)
+        envelopes: list[Any] = [*tasks, *votes]
+        return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
+
+
+def batch(feed: str, cursor: int, *found: Any) -> Document:
+    """An answer with messages, or with documents of any kind."""
+    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in found]
+    return {"feed": feed, "cursor": cursor, "envelopes": documents}
+
+
+def nothing(feed: str, cursor: int = 0) -> Document:
+    return batch(feed, cursor)
+
+
+@asynccontextmanager
+async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    dice = random.Random(1)
+    medium = MemoryNetwork(dice)
+    store = Store(connection, NET.id)
+    coordinator = Coordinator(NET, fixtures.key(0), store, clock, dice.randbytes, max_open)
+    mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
+    bench = Bench(store, coordinator, mine)
+    await mine.start(Recorder(), (), ())
+    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    await other.start(Recorder(bench.serve), (), protocols)
+    await mine.dial(other.addresses[0])
+    try:
+        yield bench
+    finally:
+        bench.feeds.close()
+        await mine.stop()
+        await other.stop()
+        connection.close()
+
+
+def on_bench(test: Callable[[Bench], Awaitable[None]], max_open: int = 1000) -> None:
+    async def main() -> None:
+        async with reading(max_open) as bench:
+            await test(bench)
+
+    virtual.run(main)
+
+
+def votes(task: Task, count: int = 2) -> list[Any]:
+    return [fixtures.abstain(NET, task, peer) for peer in committees(NET, task)[0][:count]]
+
+
+# What an honest feed gives
+
+
+def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
+    async def main() -> None:
+        weather = Weather(Link(loss=1.0))
+        async with inhabited(1, fixtures.network(), weather) as world, world.client() as client:
+            task = await client.submit("text-to-music", fixtures.args())
+            await asyncio.sleep(120)
+            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+            feeds = [{text for _, text in i.store.feed(0, 100)} for i in world.inhabitants]
+            assert all(feed == feeds[0] for feed in feeds), "they converge on all of it"
+
+    virtual.run(main)
+
+
+def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        found = [task, *votes(task)]
+
+        def feed(request: Any) -> Document:
+            at = request["cursor"] if request["feed"] == "f" else 0
+            return batch("f", min(at + 2, 3), *found[at : at + 2])
+
+        bench.feed = feed
+        assert await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 2)
+        assert await bench.read()
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 3)
+        assert [(r["feed"], r["cursor"]) for r in bench.asked] == [("", 0), ("f", 2), ("f", 3)]
+        assert {r["limit"] for r in bench.asked} == {BATCH}
+        kept = [text.encode() for _, text in bench.store.feed(0, 10)]
+        assert kept == [message.envelope.encode() for message in found]
+        assert bench.acted
+
+    on_bench(test)
+
+
+def test_another_feed_of_the_same_peer_starts_anew() -> None:
+    """The peer lost its store: what it gives now has cursors of its own."""
+
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "old", 500)
+        bench.feed = lambda request: batch("new", 1, fixtures.task(NET))
+        assert await bench.read()
+        assert bench.store.cursor(LIAR) == ("new", 1)
+        bench.feed = lambda request: nothing("newer")
+        assert not await bench.read()
+
+    on_bench(test)
+
+
+def test_what_is_known_already_is_passed_over() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        for cursor in (2, 4):
+            bench.feed = lambda request, cursor=cursor: batch(  # type: ignore[misc]
+                "f", cursor, task, *votes(task, 1)
+            )
+            assert await bench.read()
+        assert len(bench.store.feed(0, 10)) == 2
+        assert bench.store.cursor(LIAR) == ("f", 4)
+
+    on_bench(test)
+
+
+def test_what_an_honest_node_took_in_time_and_we_cannot_is_passed_over() -> None:
+    async def test(bench: Bench) -> None:
+        late = fixtures.task(NET, now=fixtures.START - 1000, deadline=60)
+        good = fixtures.task(NET)
+        bench.feed = lambda request: batch("f", 4, late, *votes(late), good)
+        assert await bench.read()
+        assert [text.encode() for _, text in bench.store.feed(0, 10)] == [good.envelope.encode()]
+
+    on_bench(test)
+
+
+def test_a_task_from_the_future_is_asked_for_again() -> None:
+    """Clocks differ: what comes too early for this one is not lost."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET, now=fixtures.START + 70)
+        bench.feed = lambda request: batch("f", 3, task, *votes(task))
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        await asyncio.sleep(15)
+        assert await bench.read()
+        assert len(bench.store.feed(0, 10)) == 3
+
+    on_bench(test)
+
+
+def test_a_full_node_asks_again_later() -> None:
+    async def test(bench: Bench) -> None:
+        first, second = (fixtures.task(NET, nonce=n, deadline=60 + n) for n in (0, 1))
+        bench.feed = lambda request: batch("f", 2, first, second)
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        assert len(bench.store.feed(0, 10)) == 1
+
+    on_bench(test, max_open=1)
+
+
+# What a lying feed gives
+
+
+def garbage() -> dict[str, Any]:
+    task = fixtures.task(NET)
+    good: dict[str, Any] = dict(task.envelope.document())
+    other = fixtures.network(3)
+    body = messages.commit_body(NET.id, task.id, 0, "0" * 64)
+    return {
+        "empty": {},
+        "no envelope": {"what": "ever"},
+        "bad signature": {**good, "signature": good["signature"][:-8] + "AAAAAAAA"},
+        "another network": fixtures.task(other),
+        "not a member": fixtures.signed(NET, body, 1001),
+        "unknown model": fixtures.task(NET, model="nobody/knows"),
+        "deep": {"body": {"a": [[[[[[[[[[[[]]]]]]]]]]]]}},
+        "nameless": {"body": {"type": "commit"}, "signer": LIAR, "signature": "AA"},
+    }
+
+
+@pytest.mark.parametrize("name", garbage())
+def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.feed = lambda request: batch("f", 2, task, garbage()[name])
+        with pytest.raises(Misbehaved):
+            await bench.read()
+        assert bench.store.cursor(LIAR) == ("", 0)
+        assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
+        newer = name in ("empty", "no envelope", "nameless", "deep")  # invalid fields
+        assert bench.punished == ([] if newer else [LIAR])
+
+    on_bench(test)
+
+
+def test_a_feed_that_goes_backwards() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        for found in ((), (fixtures.task(NET),)):
+            bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
+            with pytest.raises(Misbehaved, match="backwards"):
+                await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 9)
+        assert bench.store.feed(0, 10) == []
+        assert bench.punished == [LIAR] * 2
+
+    on_bench(test)
+
+
+def test_envelopes_without_moving_on() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        bench.feed = lambda request: batch("f", 9, fixtures.task(NET))
+        with pytest.raises(Misbehaved, match="without moving on"):
+            await bench.read()
+        assert bench.punished == [LIAR]
+        assert bench.store.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_a_cursor_that_jumps_without_envelopes_is_not_kept() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.put_cursor(LIAR, "f", 9)
+        bench.feed = lambda request: nothing("f", 2**53 - 1)
+        assert not await bench.read()
+        assert bench.store.cursor(LIAR) == ("f", 9)
+
+    on_bench(test)
+
+
+# Following
+
+
+def test_a_feed_is_read_every_few_seconds() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feeds.follow(LIAR)
+        bench.feeds.follow(LIAR)  # once is enough
+        await asyncio.sleep(3 * SECONDS + 1)
+        assert len(bench.asked) == 4
+        bench.feeds.leave(LIAR)
+        bench.feeds.leave(LIAR)
+        await asyncio.sleep(60)
+        assert len(bench.asked) == 4
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        assert len(bench.asked) == 5
+
+    on_bench(test)
+
+
+def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed = lambda request: batch("f", 1, {})
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(SECONDS * PATIENCE - 1)
+        assert len(bench.asked) == 1
+        bench.feed = lambda request: (
+            nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
+        )
+        await asyncio.sleep(2)
+        assert len(bench.store.feed(0, 10)) == 1
+
+    on_bench(test)
+
+
+def test_a_peer_of_another_network_is_not_read() -> None:
+    async def test(bench: Bench) -> None:
+        bench.network = "f" * 16
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1000)
+        assert not bench.asked
+
+    on_bench(test)
+
+
+def test_a_store_that_fails_costs_a_reading_and_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        bench.faults = 1
+        bench.feed = lambda request: (
+            nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
+        )
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        assert bench.store.cursor(LIAR) == ("", 0)
+        await asyncio.sleep(SECONDS)
+        assert bench.store.cursor(LIAR) == ("f", 1)
+
+    on_bench(test)
+
+
+def test_closing_stops_all_reading() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(1)
+        bench.feeds.close()
+        await asyncio.sleep(100)
+        assert len(bench.asked) == 1
+
+    on_bench(test)
+
+
+def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
+    """It costs its own answers, and the node goes on with everything else meanwhile."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.feed = lambda request: batch("f", request["cursor"] + 1, task)
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(2)
+        assert len(bench.store.feed(0, 10)) == 1
+        assert BARREN < len(bench.asked) <= 2 * (BARREN + 2), "then it has to wait its turn"
+
+    on_bench(test)
+
+
+# What a feed alone cannot show
+
+
+def contradiction(task: Task, *labels: str) -> list[Any]:
+    """A member that reveals several outcomes."""
+    member = committees(NET, task)[0][0]
+    return [revealed(task, member, label, (member,)) for label in labels]
+
+
+def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
+    found = fixtures.outcome(label)
+    commits = {peer: fixtures.bound(task, peer, found) for peer in seen}
+    return fixtures.reveal(NET, task, member, commits, found)
+
+
+def certified(task: Task, label: str) -> Certificate:
+    signers = committees(NET, task)[0][:2]
+    votes = [revealed(task, member, label, signers) for member in signers]
+    return certificate.assemble(task, 0, votes, NET)
+
+
+def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
+    """A feed that gives one page after the other."""
+
+    def feed(request: Any) -> Document:
+        cursor = request["cursor"]
+        return (
+            batch("f", cursor + 1, *pages[cursor]) if cursor < len(pages) else nothing("f", cursor)
+        )
+
+    return feed
+
+
+def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
+    async def test(bench: Bench) -> None:
+        task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
+        lies, found = contradiction(task, "a", "b", "c"), certified(task, "c")
+        bench.shown[task.id] = []
+        pages = [task, other, *contradiction(other, "a")], lies[:2], [abstention(task)], [lies[2]]
+        bench.feed = paged(*pages)
+        assert await bench.read()
+        assert bench.sought == [], "nobody contradicted itself yet"
+        for seen in ([task.id], [task.id], [task.id] * 2):
+            assert await bench.read()
+            assert bench.sought == seen, "once for a page with a reveal"
+        bench.shown[task.id] = [found]
+        bench.feed = paged(*pages, lies[:1])
+        assert await bench.read()
+        assert bench.store.certificates(task.id) == [found.document]
+        assert bench.acted[-1] == Notify(task.id)
+        assert bench.store.cursor(LIAR) == ("f", 5)
+
+    on_bench(test)
+
+
+def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task.envelope.encode())
+        lies = contradiction(task, "a", "b", "c", "d")
+        bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
+        bench.feed = paged(lies, lies)
+        await bench.feeds.read_on(LIAR)
+        assert len(bench.store.certificates(task.id)) == 2
+        assert bench.sought == [task.id]
+
+    on_bench(test)
+
+
+def abstention(task: Task) -> Any:
+    return fixtures.abstain(NET, task, committees(NET, task)[0][1])
+
+
+@pytest.mark.parametrize("lie", ["forged", "of another task"])
+def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
+    async def test(bench: Bench) -> None:
+        task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
+        for known in (task, other):
+            bench.coordinator.receive(known.envelope.encode())
+        bench.feed = paged(contradiction(task, "a", "b"))
+        good: Any = certified(task, "c").document
+        bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
+        bench.certificates[task.id] = bad[lie]
+        await bench.feeds.read_on(LIAR)
+        assert bench.sought == [task.id]
+        assert not bench.store.certificates(task.id)
+        assert not bench.store.certificates(other.id)
+        assert bench.store.cursor(LIAR) == ("f", 1), "what else it tells is of use"
+
+    on_bench(test)
+
+
+def test_a_busy_peer_is_asked_again_later() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task.envelope.encode())
+        bench.feed = paged(contradiction(task, "a", "b"))
+        bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
+        with pytest.raises(ConnectionError, match=task.id):
+            await bench.feeds.read_on(LIAR)
+        assert bench.store.cursor(LIAR) == ("", 0)
+        bench.busy = False
+        await bench.feeds.read_on(LIAR)
+        assert len(bench.store.certificates(task.id)) == 1
+
+    on_bench(test)
+
+
+def test_questions_are_paced() -> None:
+    """An answer may be long, and full of signatures: nobody is to keep a node busy with them."""
+
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=n) for n in range(20)]
+        for task in tasks:
+            bench.coordinator.receive(task.envelope.encode())
+            bench.shown[task.id] = []
+        bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
+        began = asyncio.get_running_loop().time()
+        await bench.feeds.read_on(LIAR)
+        assert len(bench.sought) == 20
+        assert asyncio.get_running_loop().time() - began >= 20 * PACE
+
+    on_bench(test)
+
+
+def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
+    async def test(bench: Bench) -> None:
+        body: Any = fixtures.task(NET).envelope.document()["body"]
+        for changes in ({"kind": "text-to-film"}, {"colour": "blue"}):
+            newer = sign({**body, **changes}, fixtures.key(1000)).document()
+            bench.feed = lambda request, newer=newer: batch("f", 1, newer)  # type: ignore[misc]
+            with pytest.raises(Misbehaved):
+                await bench.read()
+        assert bench.punished == []
+
+    on_bench(test)
+
+
+def test_a_feed_that_is_late_or_ahead_or_refused_costs_no_points() -> None:
+    async def test(bench: Bench) -> None:
+        late, ahead = (fixtures.task(NET, now=fixtures.START + by) for by in (-7200, 7200))
+        bench.feed = lambda request: batch("f", 2, late, ahead)
+        assert not await bench.read()
+        assert bench.punished == []
+
+    on_bench(test)
+
+
+def test_the_tasks_in_a_feed_are_charged_to_its_peer() -> None:
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.feed = lambda request: batch("f", 1, task)
+        await bench.read()
+        assert bench.coordinator._bringers == {task.id: LIAR}
+
+    on_bench(test)

@@ -1,0 +1,481 @@
+"""One task through the answers of many nodes, of which some lie: only signatures are believed."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node.rpc import client as rpc_client
+from node.rpc.client import Status, answer, read_document, refuse
+from node.rpc.framing import write_frame
+from node.sync.task_tracker import LATE, PATIENCE, Ballot, NoAgreement, Tracking, UnknownTask
+from node.transport.interface import Stream
+from protocol.consensus.certificate import Certificate, assemble
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import State
+from protocol.network import Network
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.messages import Task
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+TASK = fixtures.task(NET, deadline=60)
+COMMITTEE = committees(NET, TASK)[0]
+ASKER = fixtures.peer(1000)
+
+
+def certify(
+    net: Network = NET,
+    task: Task = TASK,
+    outcome: Document | None = None,
+    signers: Sequence[str] | None = None,
+    trace: Document | None = None,
+) -> Certificate:
+    found = dict(fixtures.outcome() if outcome is None else outcome)
+    chosen = committees(net, task)[0] if signers is None else signers
+    commits = {member: fixtures.bound(task, member, found) for member in chosen}
+    votes = [fixtures.reveal(net, task, member, commits, found, trace=trace) for member in chosen]
+    return assemble(task, 0, votes, net)
+
+
+@dataclass
+class Scripted:
+    """A node that says of the task what it was told to say."""
+
+    state: str = "executing"
+    attempt: int = 0
+    envelopes: list[Any] = field(default_factory=lambda: [TASK.envelope.document()])
+    certificate: Any = None
+    knows: bool = True
+    answers: bool = True
+    asked: list[str] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def say(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        name = protocol.rpartition("/")[2]
+        request = await read_document(stream, f"{name}-request")
+        self.asked.append(name)
+        if not self.answers:
+            await stream.reset()
+        elif not self.knows:
+            await refuse(stream, Status.INVALID, "unknown-task", "task: never heard of it")
+        else:
+            await {"task": self.task, "watch": self.watch}[name](request, stream)
+
+    async def task(self, request: Any, stream: Stream) -> None:
+        found: Document = {
+            "state": self.state,
+            "attempt": self.attempt,
+            "envelopes": self.envelopes,
+        }
+        await answer(stream, {**found, "certificate": self.certificate})
+
+    async def watch(self, request: Any, stream: Stream) -> None:
+        await stream.write(b"\x00")
+        while True:
+            changed = self.changed
+            frame: Document = {"state": self.state, "attempt": self.attempt, "progress": 0.5}
+            await write_frame(stream, canonical(frame))
+            if State(self.state).terminal:
+                return
+            await changed.wait()
+
+
+Serve = Callable[[str, Stream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def surrounded(nodes: Sequence[Serve]) -> AsyncIterator[MemoryTransport]:
+    """A transport that is connected with scripted nodes, whose peer ids are the roster's."""
+    medium = MemoryNetwork(random.Random(1))
+    asker = MemoryTransport(medium, ASKER)
+    await asker.start(Recorder(), (), ())
+    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    servers = [MemoryTransport(medium, fixtures.peer(index)) for index in range(len(nodes))]
+    for server, node in zip(servers, nodes, strict=True):
+        await server.start(Recorder(node), (), protocols)
+        await asker.dial(server.addresses[0])
+    try:
+        yield asker
+    finally:
+        for transport in (asker, *servers):
+            await transport.stop()
+
+
+Test = Callable[[Tracking, float], Awaitable[None]]
+
+
+def tracked(
+    *nodes: Scripted,
+    test: Callable[[Tracking], Awaitable[None]],
+    known: Task | None = TASK,
+) -> None:
+    async def main() -> None:
+        async with surrounded([node.serve for node in nodes]) as transport:
+            clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+            await test(Tracking(NET, transport, clock, TASK.id, known))
+
+    virtual.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def expect(tracking: Tracking, certificate: Certificate) -> None:
+    found = await tracking.certificate()
+    assert found.document == certificate.document
+    assert tracking.settled is found
+
+
+def agreed(certificate: Certificate) -> dict[str, Any]:
+    return {"state": "agreed", "certificate": certificate.document}
+
+
+# The truth
+
+
+@pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
+def test_a_valid_certificate_ends_it(known: Task | None) -> None:
+    truth = certify()
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, truth)
+        assert tracking.task is not None
+        assert tracking.task.id == TASK.id
+        assert now() < 2
+
+    tracked(Scripted(**agreed(truth)), Scripted(), test=test, known=known)
+
+
+def test_votes_are_enough_where_nobody_shows_a_certificate() -> None:
+    """Each node knows one vote: only the observer has them all."""
+    truth = certify(signers=COMMITTEE[:2])
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, truth)
+        assert tracking.ballots == tuple(
+            Ballot(vote.signer, 0, vote.digest, None)
+            for member in COMMITTEE
+            for vote in truth.votes
+            if vote.signer == member
+        )
+
+    nodes = [
+        Scripted(envelopes=[TASK.envelope.document(), vote.envelope.document()])
+        for vote in truth.votes
+    ]
+    tracked(*nodes, test=test)
+
+
+def test_it_is_waited_for() -> None:
+    truth = certify()
+    node = Scripted(state="waiting")
+
+    async def test(tracking: Tracking) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(40.0, lambda: node.say(state="committed"))
+        loop.call_at(50.0, lambda: node.say(**agreed(truth)))
+        seen = [(s.peer, str(s.state), s.progress) async for s in tracking.watch()]
+        assert seen == [(fixtures.peer(0), s, 0.5) for s in ("waiting", "committed", "agreed")]
+        assert 50 <= now() < 52
+        assert tracking.settled is not None
+
+    tracked(node, test=test)
+
+
+def test_a_node_that_breaks_off_is_asked_again() -> None:
+    truth = certify()
+    node = Scripted(answers=False)
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(5.0, lambda: node.say(answers=True, **agreed(truth)))
+        await expect(tracking, truth)
+        assert now() < 7
+
+    tracked(node, test=test)
+
+
+def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
+    node = Scripted()
+
+    async def watch(request: Any, stream: Stream) -> None:
+        await refuse(stream, Status.BUSY, "busy", "many watch already")
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(40.0, lambda: node.say(**agreed(certify())))
+        await expect(tracking, certify())
+        assert 40 <= now() < 46, "it learns of the end all the same"
+        assert 10 < node.asked.count("watch") < 16
+
+    node.watch = watch  # type: ignore[method-assign]
+    tracked(node, test=test)
+
+
+def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() -> None:
+    node = Scripted(**agreed(certify()))
+    show = node.task
+
+    async def task(request: Any, stream: Stream) -> None:
+        if now() < 40:
+            await refuse(stream, Status.BUSY, "busy", "many ask already")
+        else:
+            await show(request, stream)
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, certify())
+        assert 40 <= now() < 46, "it learns of the end all the same"
+        assert 20 < node.asked.count("task") < 32
+        assert 10 < node.asked.count("watch") < 16
+
+    node.task = task  # type: ignore[method-assign]
+    tracked(node, test=test)
+
+
+def test_an_abstention_is_a_ballot() -> None:
+    vote = fixtures.abstain(NET, TASK, COMMITTEE[1], "out-of-memory")
+
+    async def test(tracking: Tracking) -> None:
+        (sighting,) = await tracking.refresh()
+        assert (sighting.state, sighting.progress) == (State.EXECUTING, 0.0)
+        assert tracking.ballots == (Ballot(COMMITTEE[1], 0, None, "out-of-memory"),)
+        assert set(COMMITTEE) <= set(tracking.committee) == set(NET.roster)
+
+    tracked(Scripted(envelopes=[vote.envelope.document()]), test=test)
+
+
+def test_refreshing_leaves_out_who_does_not_answer() -> None:
+    async def test(tracking: Tracking) -> None:
+        assert [s.peer for s in await tracking.refresh()] == [fixtures.peer(1)]
+
+    tracked(Scripted(answers=False), Scripted(), Scripted(knows=False), test=test)
+
+
+def test_before_any_node_shows_it_nothing_is_known() -> None:
+    async def test(tracking: Tracking) -> None:
+        assert tracking.task is None
+        assert tracking.committee == ()
+        assert tracking.ballots == ()
+        await tracking.refresh()
+        assert tracking.task is not None
+
+    tracked(Scripted(), test=test, known=None)
+
+
+# Lies
+
+
+def tampered() -> Document:
+    """The other outcome, with signatures of the right one."""
+    document: Any = certify(outcome=fixtures.outcome("forged")).document
+    right: Any = certify().document
+    votes = [
+        {**vote, "signature": honest["signature"]}
+        for vote, honest in zip(document["votes"], right["votes"], strict=True)
+    ]
+    return {**document, "votes": votes}
+
+
+def too_few() -> Document:
+    document: Any = certify(outcome=fixtures.outcome("forged")).document
+    return {**document, "votes": document["votes"][:1]}
+
+
+def by_strangers() -> Document:
+    """Valid in a network of the forger's own making, and relabelled."""
+    document: Any = certify(fixtures.network(3), fixtures.task(fixtures.network(3))).document
+    return {**document, "network": NET.id}
+
+
+FORGERIES: dict[str, Callable[[], Document]] = {
+    "tampered": tampered,
+    "too few votes": too_few,
+    "another network": by_strangers,
+    "another task": lambda: certify(task=fixtures.task(NET, nonce=1)).document,
+    "another network's": lambda: (
+        certify(fixtures.network(3), fixtures.task(fixtures.network(3))).document
+    ),
+}
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
+@pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
+def test_a_forged_certificate_is_not_believed(
+    forge: Callable[[], Document], known: Task | None
+) -> None:
+    truth, honest = certify(), Scripted()
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(30.0, lambda: honest.say(**agreed(truth)))
+        await expect(tracking, truth)
+        assert 30 <= now() < 32
+
+    tracked(Scripted(state="agreed", certificate=forge()), honest, test=test, known=known)
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
+def test_where_all_forge_there_is_no_agreement(forge: Callable[[], Document]) -> None:
+    async def test(tracking: Tracking) -> None:
+        with pytest.raises(NoAgreement) as ended:
+            await tracking.certificate()
+        assert ended.value.state is State.EXPIRED
+        assert ended.value.ballots == ()
+        assert now() == pytest.approx(TASK.deadline + LATE, abs=1)
+
+    forged = [Scripted(state="agreed", certificate=forge()) for _ in range(3)]
+    tracked(*forged, test=test)
+
+
+@pytest.mark.parametrize("claim", ["inconclusive", "expired", "agreed", "agreed-error"])
+def test_a_claimed_end_is_not_believed_of_one(claim: str) -> None:
+    truth, honest = certify(), Scripted()
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(30.0, lambda: honest.say(**agreed(truth)))
+        await expect(tracking, truth)
+        assert 30 <= now() < 32
+
+    tracked(Scripted(state=claim), honest, test=test)
+
+
+def test_what_all_say_is_believed_with_the_ballots_seen() -> None:
+    votes = [
+        fixtures.reveal(NET, TASK, member, {}, fixtures.outcome(member)).envelope.document()
+        for member in COMMITTEE
+    ]
+
+    async def test(tracking: Tracking) -> None:
+        with pytest.raises(NoAgreement, match="no agreement: inconclusive") as ended:
+            await tracking.certificate()
+        assert ended.value.state is State.INCONCLUSIVE
+        assert {b.peer for b in ended.value.ballots} == set(COMMITTEE)
+        assert len({b.outcome for b in ended.value.ballots}) == 3
+        assert now() < 3
+
+    tracked(*(Scripted(state="inconclusive", envelopes=votes) for _ in range(3)), test=test)
+
+
+@pytest.mark.parametrize("other", ["executing", "agreed"])
+def test_a_claim_against_others_is_waited_out(other: str) -> None:
+    async def test(tracking: Tracking) -> None:
+        with pytest.raises(NoAgreement) as ended:
+            await tracking.certificate()
+        assert ended.value.state is State.EXPIRED
+        assert now() == pytest.approx(TASK.deadline + LATE, abs=1)
+
+    tracked(Scripted(state="inconclusive"), Scripted(state=other), test=test)
+
+
+def test_worthless_envelopes_do_not_spoil_the_others() -> None:
+    other = fixtures.task(NET, nonce=1)
+    truth = certify(signers=COMMITTEE[:2])
+    worthless: list[Any] = [
+        {},
+        {"body": {"type": "commit"}, "signer": ASKER, "signature": "AA"},
+        {**TASK.envelope.document(), "signature": "A" * 86},
+        other.envelope.document(),
+        fixtures.commit(NET, other, COMMITTEE[0]).envelope.document(),
+        fixtures.signed(NET, truth.votes[0].envelope.body, 1001).envelope.document(),
+    ]
+    found = [vote.envelope.document() for vote in truth.votes]
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, truth)
+        assert len(tracking.ballots) == 2
+
+    tracked(Scripted(envelopes=[*worthless, *found]), test=test)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\x00", b"\x00\x02{}", b"\x01\x02{}", b"\x07\x02{}", b"\x00\xff\xff\xff\xff\x7f"],
+    ids=repr,
+)
+def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
+    truth, honest = certify(), Scripted()
+
+    async def babble(protocol: str, stream: Stream) -> None:
+        await stream.write(said)
+
+    async def main() -> None:
+        async with surrounded([babble, honest.serve]) as transport:
+            clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+            asyncio.get_running_loop().call_at(5.0, lambda: honest.say(**agreed(truth)))
+            await expect(Tracking(NET, transport, clock, TASK.id, TASK), truth)
+            assert now() < 7
+
+    virtual.run(main)
+
+
+# Unknown
+
+
+def test_a_task_that_nobody_knows() -> None:
+    async def test(tracking: Tracking) -> None:
+        with pytest.raises(UnknownTask, match=TASK.id):
+            await tracking.certificate()
+        assert PATIENCE <= now() < PATIENCE + 2
+
+    tracked(Scripted(knows=False), Scripted(knows=False), test=test, known=None)
+
+
+def test_a_task_that_arrives_a_little_later() -> None:
+    truth = certify()
+    node = Scripted(knows=False)
+
+    async def test(tracking: Tracking) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(3.0, lambda: node.say(knows=True, **agreed(truth)))
+        await expect(tracking, truth)
+        assert now() < 5
+
+    tracked(node, Scripted(knows=False), test=test, known=None)
+
+
+def test_a_task_that_some_node_knows_is_not_unknown() -> None:
+    truth = certify()
+    node = Scripted()
+
+    async def test(tracking: Tracking) -> None:
+        asyncio.get_running_loop().call_at(20.0, lambda: node.say(**agreed(truth)))
+        await expect(tracking, truth)
+
+    tracked(node, Scripted(knows=False), test=test, known=None)
+
+
+def test_the_watchers_leave_when_it_has_ended() -> None:
+    truth = certify()
+    node = Scripted(**agreed(truth))
+
+    async def test(tracking: Tracking) -> None:
+        await expect(tracking, truth)
+        asked = len(node.asked)
+        await asyncio.sleep(60)
+        assert len(node.asked) == asked
+
+    tracked(node, Scripted(), test=test)
+
+
+def test_a_node_that_has_not_answered_may_still_know_it() -> None:
+    truth = certify()
+    node = Scripted(answers=False)
+
+    async def test(tracking: Tracking) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(3 * PATIENCE, lambda: node.say(answers=True, **agreed(truth)))
+        await expect(tracking, truth)
+
+    tracked(node, Scripted(knows=False), test=test, known=None)

@@ -1,0 +1,118 @@
+"""What the router does beyond libp2p's own, over real sockets."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+
+from node.admission.rate_limits import Limits
+from node.transport.libp2p.gossipsub import (
+    RPC_IDS,
+    RPC_MESSAGES,
+    RPC_SUBSCRIPTIONS,
+    BoundedQueue,
+    keep_to_1_1,
+)
+from node.transport.libp2p.host import Host
+from tests.node.transport.conftest import TOPICS, Start
+from tests.node.transport.recorder import Recorder
+
+TASKS = TOPICS[0]
+
+
+async def test_a_peer_in_prune_back_off_still_learns_of_messages_by_ihave(start: Start) -> None:
+    recorders = [Recorder() for _ in range(3)]
+    origin, middle, pruned = [await start(recorder) for recorder in recorders]
+    await origin.dial(middle.addresses[0])
+    await middle.dial(pruned.addresses[0])
+    # Once both have these, each knows what the next has joined, and nothing is replayed later.
+    await origin.publish(TASKS, b"first of the origin")
+    await recorders[1].until(lambda: b"first of the origin" in recorders[1].payloads)
+    await middle.publish(TASKS, b"first of the middle")
+    await recorders[2].until(lambda: b"first of the middle" in recorders[2].payloads)
+    host = middle._host
+    assert host is not None
+
+    async def prune(host: Host, peer: ID) -> None:
+        host.gossip.router.mesh[TASKS].discard(peer)
+        host.gossip.router._add_back_off(peer, TASKS, False)
+        await host.gossip.router.emit_prune(TASKS, peer, False, False)
+
+    async def pruned_now(host: Host, peer: ID) -> bool:
+        router = host.gossip.router
+        return peer not in router.mesh[TASKS] and router._check_back_off(peer, TASKS)
+
+    peer = ID.from_base58(pruned.peer)
+    await middle._bridge.call(prune, host, peer)
+    await origin.publish(TASKS, b"forwarded to the mesh alone")
+    await recorders[2].until(lambda: b"forwarded to the mesh alone" in recorders[2].payloads)
+    assert (middle.peer, TASKS, b"forwarded to the mesh alone") in recorders[2].gossip
+    assert await middle._bridge.call(pruned_now, host, peer)
+
+
+async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start) -> None:
+    recorder = Recorder()
+    near, far = await start(recorder), await start(Recorder())
+    await near.dial(far.addresses[0])
+    await far.publish(TASKS, b"the answer")
+    await recorder.until(lambda: b"the answer" in recorder.payloads)
+    host = far._host
+    assert host is not None
+    sent: list[Any] = []
+
+    async def ask(host: Host, peer: ID) -> None:
+        router = host.gossip.router
+        router.send_rpc = lambda peer, rpc: sent.append(rpc)
+        [identity] = router.mcache.window(TASKS)
+        repeated = rpc_pb2.ControlIWant(messageIDs=[identity] * 1000 + [b"unknown"])
+        await router.handle_iwant(repeated, peer)
+        await router.handle_iwant(rpc_pb2.ControlIWant(messageIDs=[b"unknown"]), peer)
+
+    await far._bridge.call(ask, host, ID.from_base58(near.peer))
+    assert [[message.data for message in rpc.publish] for rpc in sent] == [[b"the answer"]]
+
+
+def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
+    counts: Counter[str] = Counter()
+    queue = BoundedQueue(Limits(), counts)
+    large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(Limits().peer_queue_bytes // 3))])
+    assert [queue.push(large) for _ in range(3)] == [True, True, False]
+    assert counts == {"gossip-unsent": 1}
+    assert queue.pop() is large
+    assert queue.push(large)
+    assert [queue.pop() is None for _ in range(3)] == [False, False, True]
+
+
+def test_what_waits_for_a_peer_is_bounded_in_number() -> None:
+    counts: Counter[str] = Counter()
+    queue = BoundedQueue(Limits(peer_queue=2), counts)
+    assert [queue.push(rpc_pb2.RPC()) for _ in range(3)] == [True, True, False]
+    assert counts == {"gossip-unsent": 1}
+
+
+@pytest.mark.parametrize(
+    "rpc",
+    [
+        rpc_pb2.RPC(publish=[rpc_pb2.Message()] * (RPC_MESSAGES + 1)),
+        rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts()] * (RPC_SUBSCRIPTIONS + 1)),
+        rpc_pb2.RPC(
+            control=rpc_pb2.ControlMessage(
+                iwant=[rpc_pb2.ControlIWant(messageIDs=[b"id"] * RPC_IDS)]
+            )
+        ),
+    ],
+    ids=["messages", "subscriptions", "ids"],
+)
+def test_an_rpc_with_too_many_parts_is_no_rpc(rpc: Any) -> None:
+    with pytest.raises(ValueError, match="too many parts"):
+        keep_to_1_1(rpc)
+
+
+def test_what_later_versions_know_is_taken_out() -> None:
+    rpc: Any = rpc_pb2.RPC(senderRecord=b"x")
+    rpc.control.idontwant.append(rpc_pb2.ControlIDontWant(messageIDs=[b"a"] * 9000))
+    keep_to_1_1(rpc)
+    assert not rpc.senderRecord
+    assert not rpc.control.idontwant

@@ -1,0 +1,571 @@
+"""Every guard against one bad peer, over real sockets: a victim, an honest peer and an attacker."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import trio
+from libp2p.host.exceptions import StreamFailure
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_uvarint
+
+from node.admission.rate_limits import Limits
+from node.transport.interface import Stream
+from node.transport.libp2p import stream as streams
+from node.transport.libp2p import swarm
+from node.transport.libp2p.gossipsub import PROTOCOL, Gossip
+from node.transport.libp2p.host import Host
+from node.transport.libp2p.transport import Libp2pTransport
+from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
+from tests.node.transport.recorder import Recorder, echo_reversed, request
+
+ECHO, OTHER = PROTOCOLS
+TASKS, VOTES = TOPICS
+MULTISTREAM = b"\x13/multistream/1.0.0\n"
+TIMES = 4
+
+Attack = Callable[[Host, str], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Scene:
+    victim: Libp2pTransport
+    honest: Libp2pTransport
+    attacker: Libp2pTransport
+    seen: Recorder
+    heard: Recorder
+
+    async def attack(self, attack: Attack) -> None:
+        """Run a trio function with the attacker's host and the victim's peer id."""
+        async with asyncio.timeout(20):
+            await self.attacker.dial(self.victim.addresses[0])
+            host = self.attacker._host
+            assert host is not None
+            await self.attacker._bridge.call(attack, host, self.victim.peer)
+
+    async def in_victim(self, function: Callable[[Host], Awaitable[Any]]) -> Any:
+        host = self.victim._host
+        assert host is not None
+        return await self.victim._bridge.call(function, host)
+
+    async def assert_unharmed(self) -> None:
+        """The honest peer kept its connection, is answered, and gossip flows both ways."""
+        assert self.victim.rebuilds == 0
+        assert self.heard.events == [("connected", self.victim.peer)]
+        async with asyncio.timeout(10):
+            stream = await self.honest.open(self.victim.peer, ECHO)
+            assert await request(stream, b"still here") == b"ereh llits"
+        await self.honest.publish(TASKS, b"to the victim")
+        await self.victim.publish(TASKS, b"from the victim")
+        await self.seen.until(lambda: b"to the victim" in self.seen.payloads)
+        await self.heard.until(lambda: b"from the victim" in self.heard.payloads)
+
+
+@pytest.fixture
+async def scene(start: Start) -> Scene:
+    async def serve(protocol: str, stream: Stream) -> None:
+        if protocol == OTHER:
+            raise LookupError("a bug in a handler")
+        await echo_reversed(protocol, stream)
+
+    seen, heard = Recorder(serve), Recorder()
+    victim, honest, attacker = await start(seen), await start(heard), await start(Recorder())
+    await honest.dial(victim.addresses[0])
+    return Scene(victim, honest, attacker, seen, heard)
+
+
+async def end_of(stream: Any) -> None:
+    """Read until the victim has ended the stream."""
+    try:
+        while await stream.read(65_536):
+            pass
+    except Exception:
+        return
+
+
+async def raw_stream(host: Host, peer: str, content: bytes) -> None:
+    """Write bytes to a fresh muxed stream, with no protocol negotiated, and wait for its end."""
+    for connection in host.connections(peer)[:1]:
+        stream = await connection.new_stream()
+        await stream.write(content)
+        await end_of(stream)
+
+
+async def rpc_stream(host: Host, peer: str, content: bytes) -> None:
+    """Write RPCs to a gossip stream, the last undecodable, and wait until the victim ends it."""
+    stream = await host.open(peer, PROTOCOL)
+    for frame in (content, b"\xff" * 20):
+        with contextlib.suppress(Exception):  # the first may have ended it
+            await stream.write(encode_uvarint(len(frame)) + frame)
+    await end_of(stream)
+
+
+async def test_an_exception_in_a_handler(scene: Scene) -> None:
+    async def attack(host: Host, peer: str) -> None:
+        for _ in range(TIMES):
+            # The reset may overtake the answer that agrees on the protocol.
+            with contextlib.suppress(StreamFailure):
+                await end_of(await host.open(peer, OTHER))
+
+    await scene.attack(attack)
+    await scene.assert_unharmed()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        MULTISTREAM + b"\x04\xff\xfe\xfd\n",
+        MULTISTREAM + b"\x00",
+        MULTISTREAM + b"\x05/abc\xff",
+        MULTISTREAM + b"\xff" * 9 + b"\x7f",
+        b"\xff" * 200,
+    ],
+    ids=["not UTF-8", "empty", "no newline", "huge length", "garbage"],
+)
+async def test_a_bad_multistream_message(scene: Scene, content: bytes) -> None:
+    async def attack(host: Host, peer: str) -> None:
+        for _ in range(TIMES):
+            with trio.move_on_after(0.5):  # some are simply waited out
+                await raw_stream(host, peer, content)
+
+    await scene.attack(attack)
+    await scene.assert_unharmed()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff" * 300, b"\x12\x05abc", b"\x0a\x03\x12\x01\xff"],
+    ids=["garbage", "cut off", "topic not UTF-8"],
+)
+async def test_undecodable_protobuf_on_a_gossip_stream(scene: Scene, content: bytes) -> None:
+    async def attack(host: Host, peer: str) -> None:
+        for _ in range(TIMES):
+            await rpc_stream(host, peer, content)
+
+    await scene.attack(attack)
+    await scene.assert_unharmed()
+
+
+async def test_a_gossip_frame_over_the_limit(scene: Scene) -> None:
+    async def attack(host: Host, peer: str) -> None:
+        stream = await host.open(peer, PROTOCOL)
+        await stream.write(b"\xff\xff\xff\xff\x7f")
+        await end_of(stream)
+
+    await scene.attack(attack)
+    await scene.assert_unharmed()
+
+
+def publication(**fields: Any) -> bytes:
+    message = rpc_pb2.Message(data=b"signed", topicIDs=[TASKS], **fields)
+    return bytes(rpc_pb2.RPC(publish=[message]).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        publication(key=b"\xff\xff\xff", signature=b"s", seqno=b"1" * 8, from_id=b"\x12\x20" * 17),
+        publication(key=b"\xff\xff\xff"),
+        publication(signature=b"s"),
+        publication(seqno=b"1" * 8),
+        publication(from_id=b"\x00"),
+        bytes(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"signed")]).SerializeToString()),
+    ],
+    ids=["all four", "key", "signature", "seqno", "from", "no topic"],
+)
+async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connection(
+    scene: Scene, content: bytes
+) -> None:
+    async def attack(host: Host, peer: str) -> None:
+        stream = await host.open(peer, PROTOCOL)
+        frame = encode_uvarint(len(content)) + content
+        with contextlib.suppress(Exception):  # the connection may end before all is written
+            await stream.write(frame * (int(Limits().ban_points) + 1))
+        await end_of(stream)
+
+    await scene.attack(attack)
+    banned = ("disconnected", scene.attacker.peer)
+    await scene.seen.until(lambda: banned in scene.seen.events)
+    assert b"signed" not in scene.seen.judged
+    with pytest.raises(ConnectionError):
+        await scene.victim.dial(scene.attacker.addresses[0])
+    await scene.assert_unharmed()
+
+
+async def test_our_own_messages_carry_data_and_topic_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw: list[bytes] = []
+    handle = Gossip._handle
+
+    async def recording(gossip: Gossip, peer: Any, content: bytes, payer: str) -> None:
+        raw.append(content)
+        await handle(gossip, peer, content, payer)
+
+    monkeypatch.setattr(Gossip, "_handle", recording)
+    await scene.assert_unharmed()
+    messages = [message for content in raw for message in rpc_pb2.RPC.FromString(content).publish]
+    assert {message.data for message in messages} >= {b"to the victim", b"from the victim"}
+    for message in messages:
+        assert [field.name for field, _ in message.ListFields()] == ["data", "topicIDs"]
+
+
+async def test_inbound_slots_come_back(scene: Scene) -> None:
+    async def three_slots(host: Host) -> None:
+        host.swarm._inbound_limiter.total_tokens = 3  # one is the honest peer's
+
+    def came_and_went(times: int) -> bool:
+        # The victim may learn of a connection after the attacker does.
+        return [kind for kind, peer in scene.seen.events if peer == scene.attacker.peer] == [
+            "connected",
+            "disconnected",
+        ] * times
+
+    await scene.in_victim(three_slots)
+    for times in range(1, 7):
+        await scene.attacker.dial(scene.victim.addresses[0])
+        host = scene.attacker._host
+        assert host is not None
+        await scene.attacker._bridge.call(host.disconnect, scene.victim.peer)
+        await scene.seen.until(functools.partial(came_and_went, times))
+    await scene.assert_unharmed()
+
+
+@contextlib.contextmanager
+def dialling_from(address: str) -> Iterator[None]:
+    """Let what is dialled meanwhile come from another loopback address."""
+    dial = functools.partial(trio.open_tcp_stream, local_address=address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio, "open_tcp_stream", dial)
+        yield
+
+
+async def dial_all(attackers: list[Libp2pTransport], victim: Libp2pTransport) -> None:
+    for attacker in attackers:
+        with contextlib.suppress(ConnectionError):  # most are turned away
+            await attacker.dial(victim.addresses[0])
+
+
+async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(ConnectionError):
+                await peer.dial(other.addresses[0])
+                return
+
+
+@pytest.mark.parametrize("near", [False, True])
+async def test_keys_of_one_address_keep_no_other_address_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
+) -> None:
+    monkeypatch.setattr(swarm, "local", lambda origin: near)
+    limits = Limits(max_connections=5 if near else 6, address_connections=9 if near else 2)
+    assert limits.local_connections == (2 if near else 3)
+    seen = Recorder()
+    victim, newcomer = await start(seen, limits=limits), await start(Recorder())
+    attackers = [await start(Recorder()) for _ in range(5)]
+    with dialling_from("127.0.0.2"):
+        await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 2)
+    await newcomer.dial(victim.addresses[0])
+    assert await request(await newcomer.open(victim.peer, ECHO), b"let in") == b"ni tel"
+    assert len(seen.events) == 3
+    # What one of them gives back, another of them can have.
+    await attackers[0].stop()
+    await seen.until(lambda: attackers[0].peer not in victim.peers())
+    with dialling_from("127.0.0.2"):
+        await until_dialled(attackers[-1], victim)
+    await seen.until(lambda: attackers[-1].peer in victim.peers())
+
+
+async def test_one_address_begins_only_so_many_connections_a_minute(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "local", lambda origin: False)
+    seen = Recorder()
+    victim, newcomer = (
+        await start(seen, limits=Limits(address_handshakes=2)),
+        await start(Recorder()),
+    )
+    attackers = [await start(Recorder()) for _ in range(3)]
+    with dialling_from("127.0.0.2"):
+        await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 2)
+    assert victim._counts["connections-refused"] == 1
+    await newcomer.dial(victim.addresses[0])
+    assert await request(await newcomer.open(victim.peer, ECHO), b"let in") == b"ni tel"
+
+
+async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "local", lambda origin: False)
+    seen = Recorder()
+    victim, configured = (
+        await start(seen, limits=Limits(max_connections=4)),
+        await start(Recorder()),
+    )
+    attackers = [await start(Recorder()) for _ in range(5)]
+    await dial_all(attackers, victim)
+    await seen.until(lambda: len(victim.peers()) == 3)
+    with pytest.raises(ConnectionError):
+        await configured.dial(victim.addresses[0])
+    await victim.dial(configured.addresses[0])
+    assert await request(await victim.open(configured.peer, ECHO), b"dialled") == b"dellaid"
+    assert len(seen.events) == 4
+
+
+async def test_idle_sockets_of_one_address_keep_no_other_address_out(
+    scene: Scene, start: Start
+) -> None:
+    async def patient_with_few_slots(host: Host) -> None:
+        host.swarm.connection_config.inbound_upgrade_timeout = 60.0  # nobody waits it out
+        host.swarm._inbound_limiter.total_tokens = Limits().address_upgrades + 3
+
+    await scene.in_victim(patient_with_few_slots)
+    port = int(scene.victim.addresses[0].split("/")[4])
+    idle = []
+    for _ in range(100):
+        one = socket.socket()
+        one.bind(("127.0.0.2", 0))
+        one.connect(("127.0.0.1", port))
+        idle.append(one)
+    newcomer = await start(Recorder())
+    async with asyncio.timeout(10):
+        await newcomer.dial(scene.victim.addresses[0])
+    for one in idle:
+        one.close()
+    await scene.assert_unharmed()
+
+
+@pytest.mark.parametrize("protocol", [b"/plaintext/2.0.0", b"/secio/1.0.0", b"/tls/1.0.0"])
+async def test_nothing_but_noise_is_spoken(scene: Scene, protocol: bytes) -> None:
+    port = int(scene.victim.addresses[0].split("/")[4])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(MULTISTREAM + encode_uvarint(len(protocol) + 1) + protocol + b"\n")
+    async with asyncio.timeout(5):
+        assert await reader.readexactly(20 + 4) == MULTISTREAM + b"\x03na\n"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_hung_peer_is_noticed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm, "PING_EVERY", 0.4)
+    monkeypatch.setattr(swarm, "PING_SECONDS", 0.4)
+    recorder = Recorder()
+    watching, hung = await start(recorder), await start(Recorder())
+    await watching.dial(hung.addresses[0])
+    host = hung._host
+    assert host is not None
+
+    async def hang(stream: Any) -> None:
+        await trio.sleep_forever()
+
+    host.serve("/ipfs/ping/1.0.0", hang)
+    await recorder.until(lambda: ("disconnected", hung.peer) in recorder.events)
+
+
+async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
+    burst = {b"%d" % number for number in range(500)}
+    await scene.assert_unharmed()
+    for payload in burst:
+        await scene.honest.publish(VOTES, payload)
+    await scene.seen.until(lambda: burst <= set(scene.seen.payloads))
+    assert len(scene.seen.payloads) == len(set(scene.seen.payloads))
+
+
+async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Start) -> None:
+    seen, heard = Recorder(), Recorder()
+    victim = await start(seen, limits=Limits(peer_submissions=6))  # one at once
+    flooder = await start(heard)
+    await flooder.dial(victim.addresses[0])
+    await victim.publish(VOTES, b"greeting")
+    await heard.until(lambda: b"greeting" in heard.payloads)
+    for number in range(20):
+        await flooder.publish(TASKS, b"%d" % number)
+    await flooder.publish(VOTES, b"the end")
+    await seen.until(lambda: b"the end" in seen.payloads)
+    assert seen.payloads == [b"0", b"the end"]
+    assert victim._counts["tasks-dropped"] == 19
+
+
+async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(idle_seconds=0.4))
+    idle, asking = await start(Recorder()), await start(Recorder())
+    await asking.dial(victim.addresses[0])
+    stream = await asking.open(victim.peer, ECHO)  # and for as long as it is open
+    await idle.dial(victim.addresses[0])
+    await seen.until(lambda: ("disconnected", idle.peer) in seen.events)
+    assert asking.peer in victim.peers()
+    assert victim._counts["idle-cut"] >= 1
+    await stream.reset()
+    await seen.until(lambda: ("disconnected", asking.peer) in seen.events)
+
+
+async def test_one_peer_has_so_many_connections(start: Start) -> None:
+    seen = Recorder()
+    victim = await start(seen, limits=Limits(peer_connections=1))
+    await (await start(Recorder(), seed=b"t" * 32)).dial(victim.addresses[0])
+    twin = await start(Recorder(), seed=b"t" * 32)
+    with contextlib.suppress(ConnectionError):
+        await twin.dial(victim.addresses[0])
+    await seen.until(lambda: victim._counts["connections-refused"] == 1)
+    host = victim._host
+    assert host is not None
+    assert len(host.connections(twin.peer)) == 1
+
+
+async def test_a_stream_that_the_other_side_leaves_open_is_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
+    victim, lazy = await start(Recorder()), await start(Recorder())
+    await lazy.dial(victim.addresses[0])
+    stream = await lazy.open(victim.peer, ECHO)
+    assert await request(stream, b"and then no more") == b"erom on neht dna"
+    host = lazy._host
+    assert host is not None
+    async with asyncio.timeout(10):
+        while not stream._stream.muxed_stream.closed:  # noqa: ASYNC110 - libp2p tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_failed_dial_does_not_forbid_the_next(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder(), seed=b"f" * 32)
+    address = far.addresses[0]
+    await far.stop()
+    for _ in range(TIMES):
+        with pytest.raises(ConnectionError):
+            await near.dial(address)
+    again = await start(Recorder(), seed=b"f" * 32, listen=address.partition("/p2p/")[0])
+    assert await near.dial(again.addresses[0]) == again.peer
+
+
+async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> None:
+    async def crash(host: Host) -> None:
+        async def fail() -> None:
+            raise LookupError("something that no guard caught")
+
+        host.swarm.manager.run_task(fail)
+
+    await scene.in_victim(crash)
+    gone = ("disconnected", scene.victim.peer)
+    await scene.heard.until(lambda: gone in scene.heard.events)
+    await scene.seen.until(lambda: ("disconnected", scene.honest.peer) in scene.seen.events)
+    async with asyncio.timeout(10):
+        while scene.victim.peer not in scene.honest.peers():
+            try:
+                await scene.honest.dial(scene.victim.addresses[0])
+            except ConnectionError:
+                continue
+        stream = await scene.honest.open(scene.victim.peer, ECHO)
+        assert await request(stream, b"again") == b"niaga"
+    assert scene.victim.rebuilds == 1
+    await scene.victim.publish(TASKS, b"after the rebuild")
+    await scene.heard.until(lambda: b"after the rebuild" in scene.heard.payloads)
+
+
+async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "UNREAD_BYTES", 1_000_000)
+
+    async def attack(host: Host, peer: str) -> None:
+        stream = await host.open(peer, ECHO)
+        await stream.write((2**31).to_bytes(4, "big"))
+        stream.muxed_stream.send_window = 2**40
+        with trio.move_on_after(3), contextlib.suppress(Exception):  # it may be cut off
+            for _ in range(100):
+                await stream.write(bytes(100_000))
+
+    async def unread(host: Host) -> int:
+        connections = host.connections(scene.attacker.peer)
+        return sum(len(b) for c in connections for b in c.muxed_conn.stream_buffers.values())
+
+    blocked = asyncio.Event()
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        await blocked.wait()
+
+    scene.seen._serve = serve
+    await scene.attack(attack)
+    assert await scene.in_victim(unread) <= 1_000_000
+    blocked.set()
+    scene.seen._serve = echo_reversed
+    await scene.assert_unharmed()
+
+
+async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
+    served, most = 0, 9
+    scene.victim._budget.limits = Limits(peer_open_streams=most)
+    release = asyncio.Event()
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        nonlocal served
+        served += 1
+        await release.wait()
+
+    scene.seen._serve = serve
+
+    async def attack(host: Host, peer: str) -> None:
+        async def one() -> None:
+            try:
+                await host.open(peer, ECHO)
+            except Exception:
+                return
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(most + 40):
+                nursery.start_soon(one)
+
+    await scene.attack(attack)
+    assert 0 < served <= most
+    assert scene.victim._counts["streams-refused"] >= 40
+    release.set()
+    scene.seen._serve = echo_reversed
+    await scene.assert_unharmed()
+
+
+async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene: Scene) -> None:
+    control = rpc_pb2.ControlMessage()
+    for number in range(200):
+        control.graft.append(rpc_pb2.ControlGraft(topicID=f"unknown {number}"))
+        control.ihave.append(rpc_pb2.ControlIHave(topicID=f"unknown {number}"))
+        prune = rpc_pb2.ControlPrune(topicID=f"unknown {number}", backoff=2**62)
+        control.prune.append(prune)
+    px = rpc_pb2.ControlPrune(topicID=TASKS)
+    px.peers.append(rpc_pb2.PeerInfo(peerID=b"\xff\xff", signedPeerRecord=b"junk"))
+    control.prune.append(px)
+    content = bytes(rpc_pb2.RPC(control=control).SerializeToString())
+
+    async def attack(host: Host, peer: str) -> None:
+        await rpc_stream(host, peer, content)
+
+    async def topics(host: Host) -> set[str]:
+        router = host.gossip.router
+        told = {topic for limits in router.ihave_message_limits.values() for topic in limits}
+        return set(router.back_off) | set(host.gossip.peer_topics) | told
+
+    await scene.attack(attack)
+    assert await scene.in_victim(topics) <= set(TOPICS)
+    await scene.assert_unharmed()
+
+
+async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene) -> None:
+    victim, attacker = scene.victim, scene.attacker
+    await attacker.dial(victim.addresses[0])
+    await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
+    assert victim.payer(attacker.peer) == attacker.peer, "on loopback each peer pays for itself"
+    for _ in range(int(Limits().ban_points) + 1):
+        victim.punish(attacker.peer)
+    await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
+    assert victim._counts["misbehaviours"] == Limits().ban_points + 1
+    with pytest.raises(ConnectionError):
+        await victim.dial(attacker.addresses[0])
+    await scene.assert_unharmed()

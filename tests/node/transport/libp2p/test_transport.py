@@ -1,0 +1,421 @@
+"""Real libp2p over real sockets on loopback."""
+
+import asyncio
+import contextlib
+import hashlib
+import threading
+from itertools import pairwise
+
+import base58
+import pytest
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from node.admission.rate_limits import Limits
+from node.transport.interface import Stream, StreamClosed, Verdict
+from node.transport.libp2p import stream as streams
+from node.transport.libp2p import swarm
+from node.transport.libp2p.transport import Libp2pTransport
+from tests.node.transport.conftest import ANYWHERE, PROTOCOLS, TOPICS, Start
+from tests.node.transport.recorder import Recorder, request
+
+ECHO, OTHER = PROTOCOLS
+TASKS, VOTES = TOPICS
+PIECE = 262_144
+
+
+async def test_the_peer_id_is_the_identity_multihash_of_the_public_key(start: Start) -> None:
+    seed = bytes(range(32))
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    transport = await start(Recorder(), seed=seed)
+    wanted = base58.b58encode(b"\x00\x24\x08\x01\x12\x20" + public).decode()
+    assert transport.peer == wanted
+    assert transport.peer.startswith("12D3KooW")
+    assert transport.addresses[0].startswith("/ip4/127.0.0.1/tcp/")
+    assert transport.addresses[0].endswith(f"/p2p/{wanted}")
+    assert "/tcp/0/" not in transport.addresses[0]
+
+
+def test_a_key_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        Libp2pTransport(b"short", ANYWHERE)
+
+
+async def test_announced_addresses_stand_for_those_listened_on() -> None:
+    transport = Libp2pTransport(bytes(32), ANYWHERE, ["/ip4/203.0.113.7/tcp/4001"])
+    await transport.start(Recorder(), TOPICS, PROTOCOLS)
+    assert transport.addresses == (f"/ip4/203.0.113.7/tcp/4001/p2p/{transport.peer}",)
+    await transport.stop()
+
+
+async def test_connecting_tells_both_sides_and_requests_are_answered(start: Start) -> None:
+    here, there = Recorder(), Recorder()
+    near, far = await start(here), await start(there)
+    assert await near.dial(far.addresses[0]) == far.peer
+    await there.until(lambda: bool(there.events))
+    assert here.events == [("connected", far.peer)]
+    assert there.events == [("connected", near.peer)]
+    assert near.peers() == {far.peer}
+    assert far.peers() == {near.peer}
+    assert await request(await near.open(far.peer, ECHO), b"there") == b"ereht"
+    assert await request(await far.open(near.peer, OTHER), b"back") == b"kcab"
+
+
+async def test_both_sides_dialling_at_once_is_one_connection_to_the_listener(start: Start) -> None:
+    here, there = Recorder(), Recorder()
+    near, far = await start(here), await start(there)
+    await asyncio.gather(near.dial(far.addresses[0]), far.dial(near.addresses[0]))
+    assert await request(await near.open(far.peer, ECHO), b"x") == b"x"
+    assert here.events == [("connected", far.peer)]
+    assert there.events == [("connected", near.peer)]
+
+
+async def test_dialling_nobody_or_another_than_named(start: Start) -> None:
+    near, far, third = [await start(Recorder()) for _ in range(3)]
+    gone = far.addresses[0]
+    await far.stop()
+    port = third.addresses[0].split("/")[4]
+    for address in (
+        gone,
+        near.addresses[0],
+        "/ip4/127.0.0.1/tcp/1",
+        "nonsense",
+        f"/ip4/127.0.0.1/tcp/{port}/p2p/{far.peer}",
+    ):
+        with pytest.raises(ConnectionError):
+            await near.dial(address)
+    assert near.peers() == frozenset()
+
+
+async def line(start: Start, count: int) -> tuple[list[Libp2pTransport], list[Recorder]]:
+    recorders = [Recorder() for _ in range(count)]
+    transports = [await start(recorder) for recorder in recorders]
+    for near, far in pairwise(transports):
+        await near.dial(far.addresses[0])
+    await acquaint(transports, recorders)
+    return transports, recorders
+
+
+async def acquaint(transports: list[Libp2pTransport], recorders: list[Recorder]) -> None:
+    """Wait until all know who has joined what: before, messages are replayed in any order."""
+    for number, transport in enumerate(transports):
+        for topic in TOPICS:
+            await transport.publish(topic, b"greeting %d" % number)
+    greetings = len(TOPICS) * (len(transports) - 1)
+    for recorder in recorders:
+        await recorder.until(lambda: len(recorder.gossip) == greetings)  # noqa: B023 - used at once
+    for recorder in recorders:
+        recorder.gossip.clear()
+        recorder.judged.clear()
+
+
+async def test_gossip_passes_through_the_middle_and_what_is_rejected_stops_there(
+    start: Start,
+) -> None:
+    transports, recorders = await line(start, 3)
+    recorders[1].verdicts = {b"bad": Verdict.REJECT, b"known": Verdict.IGNORE}
+    for payload in (b"one", b"bad", b"known", b"two"):
+        await transports[0].publish(TASKS, payload)
+    await transports[0].publish(VOTES, b"vote")
+    await recorders[2].until(lambda: len(recorders[2].gossip) == 3)
+    assert (
+        sorted(recorders[1].payloads) == sorted(recorders[2].payloads) == [b"one", b"two", b"vote"]
+    )
+    assert set(recorders[1].judged) == {b"one", b"two", b"vote", b"bad", b"known"}
+    assert set(recorders[2].judged) == {b"one", b"two", b"vote"}
+    assert (transports[1].peer, VOTES, b"vote") in recorders[2].gossip
+    assert recorders[0].gossip == []
+
+
+async def test_the_same_bytes_are_gossiped_once_and_another_topic_is_another_message(
+    start: Start,
+) -> None:
+    transports, recorders = await line(start, 2)
+    for _ in range(3):
+        await transports[0].publish(TASKS, b"same")
+    await transports[0].publish(VOTES, b"same")
+    await transports[0].publish(TASKS, b"last")
+    await recorders[1].until(lambda: b"last" in recorders[1].payloads)
+    heard = [(topic, payload) for _, topic, payload in recorders[1].gossip]
+    assert sorted(heard) == [(TASKS, b"last"), (TASKS, b"same"), (VOTES, b"same")]
+
+
+async def test_publishing_to_nobody_is_no_error(start: Start) -> None:
+    transport = await start(Recorder())
+    await transport.publish(TASKS, b"hello?")
+
+
+async def swallow(protocol: str, stream: Stream) -> None:
+    """Answer a length and so many bytes with their SHA-256."""
+    left, digest = int.from_bytes(await stream.read_exactly(4), "big"), hashlib.sha256()
+    while left:
+        piece = await stream.read_exactly(min(left, PIECE))
+        left -= len(piece)
+        digest.update(piece)
+    await stream.write(digest.digest())
+
+
+async def test_twenty_megabytes_arrive_whole(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder(swallow))
+    await near.dial(far.addresses[0])
+    content = bytes(range(256)) * 1000 * 80
+    stream = await near.open(far.peer, ECHO)
+    await stream.write(len(content).to_bytes(4, "big"))
+    for position in range(0, len(content), PIECE):
+        await stream.write(content[position : position + PIECE])
+    assert await stream.read_exactly(32) == hashlib.sha256(content).digest()
+
+
+async def test_two_sides_that_both_write_megabytes_first_get_through(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    payload = bytes(3_000_000)
+    answer = asyncio.create_task(stream.read_exactly(len(payload)))
+    await stream.write(len(payload).to_bytes(4, "big") + payload)
+    assert await answer == payload
+
+
+async def test_many_streams_at_once(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+
+    async def one(number: int) -> None:
+        payload = b"%d" % number
+        assert await request(await near.open(far.peer, ECHO), payload) == payload[::-1]
+
+    async with asyncio.timeout(20):
+        for _ in range(6):  # more in all than the 256 that libp2p lets be open
+            await asyncio.gather(*(one(number) for number in range(50)))
+
+
+async def test_half_close(start: Start) -> None:
+    async def count(protocol: str, stream: Stream) -> None:
+        size = 0
+        try:
+            while True:
+                await stream.read_exactly(1)
+                size += 1
+        except StreamClosed:
+            await stream.write(b"%d" % size)
+
+    near, far = await start(Recorder()), await start(Recorder(count))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    await stream.write(b"seven..")
+    await stream.close_write()
+    assert await stream.read_exactly(1) == b"7"
+    with pytest.raises(StreamClosed):
+        await stream.read_exactly(1)
+    with pytest.raises(StreamClosed):
+        await stream.write(b"more")
+    await stream.close()
+    await stream.reset()
+
+
+async def test_a_protocol_that_nobody_serves_and_a_peer_that_is_not_there(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    with pytest.raises(ConnectionError, match="not connected"):
+        await near.open(far.peer, ECHO)
+    await near.dial(far.addresses[0])
+    with pytest.raises(ConnectionError):
+        await near.open(far.peer, "/unknown")
+    assert await request(await near.open(far.peer, ECHO), b"fine") == b"enif"
+
+
+async def write_without_end(stream: Stream) -> None:
+    while True:
+        await stream.write(bytes(PIECE))
+
+
+class Hanging:
+    """A handler that reads what never comes, and tells when it starts and ends."""
+
+    def __init__(self) -> None:
+        self.started, self.ended = asyncio.Event(), asyncio.Event()
+        self.failure: BaseException | None = None
+
+    async def __call__(self, protocol: str, stream: Stream) -> None:
+        self.started.set()
+        try:
+            await stream.read_exactly(1)
+        except BaseException as failure:
+            self.failure = failure
+            raise
+        finally:
+            self.ended.set()
+
+
+async def test_a_cancelled_reader_leaves_the_connection_whole(start: Start) -> None:
+    hanging = Hanging()
+    near, far = await start(Recorder()), await start(Recorder(hanging))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await stream.read_exactly(1)
+    await asyncio.wait_for(hanging.started.wait(), 5)
+    await stream.reset()
+    await asyncio.wait_for(hanging.ended.wait(), 5)
+    assert isinstance(hanging.failure, StreamClosed)
+    assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
+
+
+async def read_nothing(protocol: str, stream: Stream) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_cancelled_writer_leaves_the_connection_whole(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder(read_nothing))
+    await near.dial(far.addresses[0])
+    for _ in range(5):
+        stream = await near.open(far.peer, ECHO)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(write_without_end(stream), 0.02)
+        await stream.reset()
+    assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
+
+
+async def test_cancelled_openings_leave_no_streams_behind(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    for _ in range(3):
+        opening = [asyncio.create_task(near.open(far.peer, ECHO)) for _ in range(20)]
+        await asyncio.sleep(0)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+    assert await request(await near.open(far.peer, ECHO), b"fine") == b"enif"
+
+
+@pytest.mark.parametrize("leave", ["reset", "hang up"])
+async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
+    start: Start, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    monkeypatch.setattr(streams, "GONE_SECONDS", 0.01)
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(protocol: str, stream: Stream) -> None:
+        with pytest.raises(StreamClosed):
+            await stream.read_exactly(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.gone()
+        await stream.write(b"!")
+        await stream.gone()
+        assert left.is_set()
+        ended.set()
+
+    near, far = await start(Recorder()), await start(Recorder(wait))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    await stream.close_write()
+    assert await stream.read_exactly(1) == b"!"
+    left.set()
+    await (stream.reset() if leave == "reset" else near.stop())
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_cancelled_closings_leave_no_streams_open_on_the_other_side(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches a task is cancelled when it has ended, often while it closes its stream."""
+    monkeypatch.setattr(streams, "LINGER_SECONDS", 600)  # or it would only take a while
+    near = await start(Recorder())
+    far = await start(Recorder(), limits=Limits(peer_open_streams=8))
+    await near.dial(far.addresses[0])
+    for number in range(24):
+        stream = await near.open(far.peer, ECHO)
+        await stream.write((1).to_bytes(4, "big") + b"x")
+        assert await stream.read_exactly(1) == b"x"
+        closing = asyncio.create_task(stream.close())
+        for _ in range(1 + number % 3):
+            await asyncio.sleep(0)
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+    assert far._counts["streams-refused"] == 0
+
+
+async def test_stopping_waits_for_no_opening(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    reached = threading.Event()
+
+    async def say_nothing(stream: object) -> None:
+        reached.set()
+        await trio.sleep_forever()
+
+    assert far._host is not None
+    far._host.swarm.set_stream_handler(say_nothing)
+    opening = asyncio.create_task(near.open(far.peer, ECHO))
+    assert await asyncio.to_thread(reached.wait, 5)
+    async with asyncio.timeout(swarm.NEGOTIATION_SECONDS / 2):
+        await near.stop()
+    with pytest.raises(ConnectionError):
+        await opening
+
+
+async def test_stop_cancels_what_is_served_and_leaves_no_thread(start: Start) -> None:
+    before = set(threading.enumerate())
+    hanging = Hanging()
+    near, far = await start(Recorder()), await start(Recorder(hanging))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    await asyncio.wait_for(hanging.started.wait(), 5)
+    await far.stop()
+    assert hanging.ended.is_set()
+    with pytest.raises(StreamClosed):
+        await stream.read_exactly(1)
+    await near.stop()
+    left = set(threading.enumerate()) - before
+    assert [thread for thread in left if "asyncio" not in thread.name] == []
+    for call in (near.dial(far.addresses[0]), near.open(far.peer, ECHO)):
+        with pytest.raises(ConnectionError):
+            await call
+    await near.publish(TASKS, b"after the end")
+
+
+async def test_a_peer_that_goes_is_noticed_and_can_come_back(start: Start) -> None:
+    here, there = Recorder(), Recorder()
+    near, far = await start(here), await start(Recorder(), seed=b"f" * 32)
+    await near.dial(far.addresses[0])
+    await near.publish(TASKS, b"before")
+    await far.stop()
+    await here.until(lambda: ("disconnected", far.peer) in here.events)
+    assert near.peers() == frozenset()
+    with pytest.raises(ConnectionError):
+        await near.dial(far.addresses[0])
+    address = far.addresses[0].removesuffix(f"/p2p/{far.peer}")
+    again = await start(there, seed=b"f" * 32, listen=address)
+    assert again.addresses == far.addresses
+    await near.dial(again.addresses[0])
+    await again.publish(TASKS, b"from the restarted")
+    await near.publish(TASKS, b"to the restarted")
+    await here.until(lambda: b"from the restarted" in here.payloads)
+    await there.until(lambda: b"to the restarted" in there.payloads)
+
+
+async def test_a_taken_address_is_an_error(start: Start) -> None:
+    first = await start(Recorder())
+    address = first.addresses[0].partition("/p2p/")[0]
+    second = Libp2pTransport(b"2" * 32, address)
+    with pytest.raises(OSError, match="taken"):
+        await second.start(Recorder(), TOPICS, PROTOCOLS)
+    elsewhere = Libp2pTransport(b"3" * 32, "/ip4/203.0.113.7/tcp/0")
+    with pytest.raises(OSError, match="cannot listen"):
+        await elsewhere.start(Recorder(), TOPICS, PROTOCOLS)
+
+
+async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WRITE_SECONDS", 0.3)
+    near = await start(Recorder(), limits=Limits(reader_bytes=10**9))
+    far = await start(Recorder(read_nothing))
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    with pytest.raises(StreamClosed):
+        await asyncio.wait_for(write_without_end(stream), 10)
+    assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"

@@ -1,0 +1,187 @@
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+import trio
+
+from node.transport.libp2p.trio_bridge import Bridge
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[Bridge]:
+    bridge = Bridge()
+    await bridge.start()
+    yield bridge
+    await bridge.stop()
+
+
+async def test_values_and_exceptions_come_across(bridge: Bridge) -> None:
+    async def add(one: int, other: int) -> tuple[int, str]:
+        await trio.lowlevel.checkpoint()
+        return one + other, threading.current_thread().name
+
+    async def fail() -> None:
+        raise LookupError("over there")
+
+    assert await bridge.call(add, 1, 2) == (3, "trio")
+    with pytest.raises(LookupError, match="over there"):
+        await bridge.call(fail)
+
+
+async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    task = asyncio.create_task(bridge.call(wait))
+    assert await asyncio.to_thread(started.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(cancelled.wait, 5)
+
+
+async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: Bridge) -> None:
+    go_on, disposed = threading.Event(), threading.Event()
+    found: list[str] = []
+
+    async def finish() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(go_on.wait)
+        return "a stream"
+
+    async def dispose(result: str) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+        disposed.set()
+
+    task = asyncio.create_task(bridge.call(finish, unclaimed=dispose))
+    await bridge.call(trio.sleep, 0)  # by now it has begun
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(disposed.wait, 5)
+    assert found == ["a stream"]
+
+
+async def cancelled_at_the_answer(
+    bridge: Bridge, function: Callable[[], Awaitable[T]], unclaimed: Callable[[T], Awaitable[None]]
+) -> None:
+    """Call, and cancel when the answer is set, a turn of the loop before the caller hears of it."""
+    post = bridge.post
+
+    def post_and_cancel(then: Callable[..., object], *args: object) -> None:
+        def both() -> None:
+            then(*args)
+            task.cancel()
+
+        post(both)
+
+    bridge.post = post_and_cancel  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(bridge.call(function, unclaimed=unclaimed))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: Bridge) -> None:
+    found: list[str] = []
+    disposed = threading.Event()
+
+    async def finish() -> str:
+        await trio.lowlevel.checkpoint()
+        return "a stream"
+
+    async def dispose(result: str) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+        disposed.set()
+
+    await cancelled_at_the_answer(bridge, finish, dispose)
+    assert await asyncio.to_thread(disposed.wait, 5)
+    assert found == ["a stream"]
+
+
+async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: Bridge) -> None:
+    found: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise LookupError("over there")
+
+    async def dispose(result: None) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+
+    await cancelled_at_the_answer(bridge, fail, dispose)
+    await asyncio.to_thread(gc.collect)
+    assert found == []
+
+
+async def test_what_comes_in_time_is_the_callers(bridge: Bridge) -> None:
+    found: list[int] = []
+
+    async def finish() -> int:
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    async def dispose(result: int) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(result)
+
+    assert await bridge.call(finish, unclaimed=dispose) == 1
+    await bridge.call(trio.sleep, 0)
+    assert found == []
+
+
+async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: Bridge) -> None:
+    ended = asyncio.Event()
+
+    async def answer(value: int) -> int:
+        return value + 1
+
+    async def fail() -> None:
+        raise LookupError("over here")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def ask() -> int:
+        with trio.move_on_after(0.05):
+            await bridge.ask(wait)
+        with pytest.raises(LookupError, match="over here"):
+            await bridge.ask(fail)
+        return await bridge.ask(answer, 41)
+
+    assert await bridge.call(ask) == 42
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_stopping_fails_what_is_under_way_and_what_comes_later() -> None:
+    bridge = Bridge()
+    with pytest.raises(ConnectionError, match="not running"):
+        await bridge.call(trio.sleep, 0)
+    await bridge.start()
+    waiting = asyncio.create_task(bridge.call(trio.sleep_forever))
+    await bridge.call(trio.sleep, 0)
+    await bridge.stop()
+    with pytest.raises(ConnectionError, match="stopped"):
+        await waiting
+    with pytest.raises(ConnectionError, match="stopped"):
+        await bridge.call(trio.sleep, 0)
+    await bridge.stop()

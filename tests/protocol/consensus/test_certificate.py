@@ -1,0 +1,399 @@
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.consensus import certificate
+from protocol.consensus.certificate import assemble, compatible, verify, verify_bytes
+from protocol.consensus.committee import committees
+from protocol.errors import Rejected, Rejection
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Reveal, Task
+from tests.protocol.expect import PROPERTY, reason_of, rejected
+from tests.protocol.papers import listed, paper, reveals
+from tests.support import fixtures
+
+NET = fixtures.network(5, committee_size=3, committee_max=5)
+TASK = fixtures.task(NET)
+COMMITTEE, LARGER = committees(NET, TASK)
+A, B, C = sorted(COMMITTEE)
+D, E = sorted(set(LARGER) - set(COMMITTEE))
+VOTES = reveals(NET, TASK)
+VALID = paper(NET, TASK, VOTES)
+LIE = fixtures.outcome("lie")
+FORGED = urlsafe_b64encode(bytes(64)).rstrip(b"=").decode()
+
+
+def vote(member: str, listing: list[str], found: Any = None, **changes: Any) -> Reveal:
+    """A reveal that lists the honest commitments of some members, or has other changes."""
+    body = fixtures.reveal(NET, TASK, member, listed(TASK, listing), found).envelope.body
+    signed = fixtures.signed_by(NET, {**body, **changes}, member)
+    assert isinstance(signed, Reveal)
+    return signed
+
+
+# What is valid
+
+
+def test_all_of_a_committee() -> None:
+    found = verify(VALID, NET)
+    assert found.document == VALID
+    assert found.task == TASK
+    assert found.attempt == 0
+    assert found.votes == tuple(VOTES)
+    assert found.signers == (A, B, C)
+    assert found.outcome == fixtures.outcome()
+    assert found.encode() == canonical(VALID)
+    assert verify_bytes(found.encode(), NET) == found
+
+
+@pytest.mark.parametrize("pair", [(A, B), (A, C), (B, C)])
+def test_a_quorum_of_it(pair: tuple[str, str]) -> None:
+    votes = [vote(member, list(pair)) for member in pair]
+    assert verify(paper(NET, TASK, votes), NET).signers == pair
+
+
+def test_a_later_attempt() -> None:
+    votes = reveals(NET, TASK, attempt=1)
+    found = verify(paper(NET, TASK, votes, attempt=1), NET)
+    assert (found.attempt, found.signers) == (1, tuple(sorted(LARGER)))
+
+
+def test_an_error_is_an_outcome() -> None:
+    votes = reveals(NET, TASK, {"error": "non-finite-output"})
+    assert verify(paper(NET, TASK, votes), NET).outcome == {"error": "non-finite-output"}
+
+
+def test_what_is_not_compared_may_differ() -> None:
+    """Traces, and what a list says of those who did not sign."""
+    votes = [
+        vote(A, [A, B], trace={"seconds": 9, "tokens": ["ab"]}),
+        vote(
+            B, [A, B], commits=listed(TASK, [A, B]) | {C: "ab" * 32, fixtures.peer(60): "cd" * 32}
+        ),
+    ]
+    verify(paper(NET, TASK, votes), NET)
+
+
+def test_time_is_nothing_to_it() -> None:
+    old = fixtures.task(NET, now=1, deadline=1)
+    verify(paper(NET, old, reveals(NET, old)), NET)
+
+
+# Each clause of section 4, broken
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "evidence"}, "type"),
+        ({"version": 2}, "version"),
+        ({"version": True}, "version"),
+        ({"attempt": -1}, "attempt"),
+        ({"attempt": 64}, "attempt"),
+        ({"attempt": False}, "attempt"),
+        ({"votes": []}, "votes"),
+        ({"votes": VALID["votes"] * 11}, "votes"),
+        ({"extra": 1}, "extra"),
+        ({"network": "x"}, "network"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, field):
+        verify({**VALID, **changes}, NET)
+
+
+@pytest.mark.parametrize("field", sorted(VALID))
+def test_a_missing_field_is_named(field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, f"{field}: is missing"):
+        verify({name: value for name, value in VALID.items() if name != field}, NET)
+
+
+@pytest.mark.parametrize("document", [None, [], "certificate", 1])
+def test_what_is_no_object_is_no_certificate(document: Any) -> None:
+    with rejected(Rejection.INVALID_FIELD):
+        verify(document, NET)
+
+
+def test_another_networks_certificate() -> None:
+    other = fixtures.network(4)
+    with rejected(Rejection.WRONG_NETWORK, other.id):
+        verify(VALID, other)
+    with rejected(Rejection.WRONG_NETWORK, "network"):
+        verify({**VALID, "network": other.id}, NET)
+
+
+def test_a_task_or_a_vote_of_another_network() -> None:
+    other = fixtures.network(4)
+    with rejected(Rejection.WRONG_NETWORK, "body.network"):
+        verify(paper(NET, fixtures.task(other), VOTES), NET)
+    foreign = fixtures.reveal(other, TASK, A, listed(TASK, [A, B]))
+    with rejected(Rejection.WRONG_NETWORK, "body.network"):
+        verify(paper(NET, TASK, [foreign, *VOTES[1:]]), NET)
+
+
+def test_a_task_that_nobody_signed() -> None:
+    with rejected(Rejection.BAD_SIGNATURE, TASK.envelope.signer):
+        verify({**VALID, "task": {**VALID["task"], "signature": FORGED}}, NET)
+
+
+def test_a_task_that_is_none() -> None:
+    with rejected(Rejection.INVALID_FIELD, "task: is not the envelope of a task"):
+        verify(paper(NET, VOTES[0], VOTES), NET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "no/such"}, Rejection.UNKNOWN_MODEL),
+        ({"seed": -1}, Rejection.INVALID_FIELD),
+        ({"generation_config": {"max_new_tokens": 1504}}, Rejection.OVER_LIMIT),
+        ({"deadline": 3601}, Rejection.OVER_LIMIT),
+        ({"kind": "pop2piano"}, Rejection.UNSUPPORTED_KIND),
+    ],
+)
+def test_a_task_that_the_network_does_not_admit(changes: Any, reason: Rejection) -> None:
+    task = fixtures.task(NET, **changes)
+    with rejected(reason):
+        verify(paper(NET, task, reveals(NET, task)), NET)
+
+
+def test_another_task_than_the_votes() -> None:
+    other = fixtures.task(NET, nonce=1)
+    with rejected(Rejection.WRONG_TASK, A):
+        verify(paper(NET, other, VOTES), NET)
+
+
+def test_another_attempt_than_the_votes() -> None:
+    with rejected(Rejection.WRONG_TASK, A):
+        verify({**VALID, "attempt": 1}, NET)
+    stray = reveals(NET, TASK, attempt=1)[-1]
+    with rejected(Rejection.WRONG_TASK, stray.signer):
+        verify(paper(NET, TASK, [*VOTES, stray]), NET)
+
+
+def test_an_attempt_that_the_task_never_has() -> None:
+    votes = [fixtures.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
+    with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 2, this task has 2"):
+        verify(paper(NET, TASK, votes, attempt=2), NET)
+
+
+def test_a_vote_that_nobody_signed() -> None:
+    for at in range(3):
+        votes: list[Any] = [dict(v) for v in VALID["votes"]]
+        votes[at]["signature"] = FORGED
+        with rejected(Rejection.BAD_SIGNATURE, votes[at]["signer"]):
+            verify({**VALID, "votes": votes}, NET)
+
+
+def test_a_vote_under_anothers_name() -> None:
+    stolen = {**VALID["votes"][0], "signer": B}
+    with rejected(Rejection.BAD_SIGNATURE, B):
+        verify({**VALID, "votes": [stolen, *VALID["votes"][2:]]}, NET)
+
+
+def test_a_vote_that_is_no_reveal() -> None:
+    for stray in (fixtures.commit(NET, TASK, C), fixtures.abstain(NET, TASK, C), TASK):
+        with rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal"):
+            verify(paper(NET, TASK, [*VOTES[:2], stray]), NET)
+
+
+def test_signers_out_of_order() -> None:
+    with rejected(Rejection.UNSORTED_VOTES):
+        verify(paper(NET, TASK, VOTES[::-1]), NET)
+
+
+def test_a_signer_who_votes_twice() -> None:
+    with rejected(Rejection.UNSORTED_VOTES):
+        verify(paper(NET, TASK, [VOTES[0], *VOTES]), NET)
+    other = vote(A, [A, B, C], trace={"seconds": 2})
+    with rejected(Rejection.UNSORTED_VOTES):
+        verify(paper(NET, TASK, [VOTES[0], other]), NET)
+
+
+@pytest.mark.parametrize("stranger", [D, E, fixtures.peer(40)])
+def test_a_signer_outside_the_committee(stranger: str) -> None:
+    """A member of the next attempt's committee is none of this one's."""
+    trio = sorted([A, B, stranger])
+    with rejected(Rejection.NOT_A_MEMBER, stranger):
+        verify(paper(NET, TASK, [vote(m, trio) for m in trio]), NET)
+
+
+def test_too_few_signers() -> None:
+    with rejected(Rejection.TOO_FEW_VOTES, "1 of a committee of 3, 2 are needed"):
+        verify(paper(NET, TASK, [vote(A, [A])]), NET)
+
+
+def test_half_of_an_even_committee_is_too_few() -> None:
+    net = fixtures.network(4, committee_size=4)
+    task = fixtures.task(net)
+    pair = sorted(committees(net, task)[0])[:2]
+    votes = [fixtures.reveal(net, task, m, listed(task, pair)) for m in pair]
+    with rejected(Rejection.TOO_FEW_VOTES, "2 of a committee of 4, 3 are needed"):
+        verify(paper(net, task, votes), net)
+
+
+def test_outcomes_that_differ() -> None:
+    commits = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
+    votes = [
+        fixtures.reveal(NET, TASK, member, commits, LIE if member == C else None)
+        for member in (A, B, C)
+    ]
+    with rejected(Rejection.OUTCOMES_DIFFER, C):
+        verify(paper(NET, TASK, votes), NET)
+    verify(paper(NET, TASK, votes[:2]), NET)
+
+
+@pytest.mark.parametrize("blind", [A, B, C])
+@pytest.mark.parametrize("unseen", [A, B, C])
+def test_a_list_that_lacks_a_signer(blind: str, unseen: str) -> None:
+    """Its own commitment included: whoever signs must have committed before closing the list."""
+    everyone = [A, B, C]
+    votes = [vote(m, [p for p in everyone if m != blind or p != unseen]) for m in everyone]
+    with rejected(Rejection.COMMITMENT_MISSING, f"{blind} does not list"):
+        verify(paper(NET, TASK, votes), NET)
+
+
+def test_a_list_with_another_commitment_of_a_signer() -> None:
+    for wrong in (
+        fixtures.bound(TASK, B, LIE),
+        fixtures.bound(TASK, B, fixtures.outcome(), attempt=1),
+        fixtures.bound(fixtures.task(NET, nonce=1), B, fixtures.outcome()),
+        fixtures.bound(TASK, A, fixtures.outcome()),
+    ):
+        liar = vote(A, [], commits={**listed(TASK, [A]), B: wrong})
+        with rejected(Rejection.COMMITMENT_MISSING, f"{A} does not list the commitment that {B}"):
+            verify(paper(NET, TASK, [liar, vote(B, [A, B])]), NET)
+
+
+def test_a_salt_that_opens_nothing() -> None:
+    liar = vote(B, [A, B], salt="00" * 32)
+    with rejected(Rejection.COMMITMENT_MISSING, f"the commitment that {B} opens"):
+        verify(paper(NET, TASK, [vote(A, [A, B]), liar]), NET)
+
+
+# Bytes
+
+
+def test_a_certificate_has_a_limit() -> None:
+    text = canonical(VALID)
+    with rejected(Rejection.TOO_LARGE):
+        verify_bytes(text + b" " * (1_048_577 - len(text)), NET)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x20])
+def test_every_changed_byte_is_refused(flip: int) -> None:
+    text = canonical(VALID)
+    for at in range(len(text)):
+        with pytest.raises(Rejected):
+            verify_bytes(text[:at] + bytes((text[at] ^ flip,)) + text[at + 1 :], NET)
+
+
+# A prompt of every escape, and numbers in every canonical spelling.
+CROOKED = fixtures.task(
+    NET,
+    prompt='é "\\\t\n\r/€😀',
+    generation_config={"temperature": 1e-7, "top_p": 0.25, "guidance_scale": 3, "do_sample": True},
+)
+CROOKED_TEXT = canonical(paper(NET, CROOKED, reveals(NET, CROOKED)))
+
+
+@given(st.integers(0, len(CROOKED_TEXT) - 1), st.integers(0, 255))
+@PROPERTY
+def test_any_other_byte_anywhere_is_refused(at: int, byte: int) -> None:
+    text = CROOKED_TEXT
+    verify_bytes(text, NET)
+    if byte != text[at]:
+        with pytest.raises(Rejected):
+            verify_bytes(text[:at] + bytes((byte,)) + text[at + 1 :], NET)
+
+
+def test_every_byte_changed_in_case_is_refused() -> None:
+    """Where JSON has two spellings (1e-7 and 1E-7), only the canonical one is a certificate."""
+    for at, byte in enumerate(CROOKED_TEXT):
+        if chr(byte).isalpha():
+            changed = CROOKED_TEXT[:at] + bytes((byte ^ 0x20,)) + CROOKED_TEXT[at + 1 :]
+            with pytest.raises(Rejected):
+                verify_bytes(changed, NET)
+
+
+def test_every_prefix_is_malformed() -> None:
+    text = canonical(VALID)
+    for end in range(0, len(text), 7):
+        with rejected(Rejection.MALFORMED):
+            verify_bytes(text[:end], NET)
+
+
+# Assembling
+
+
+def test_votes_are_sorted_when_assembled() -> None:
+    found = assemble(TASK, 0, VOTES[::-1], NET)
+    assert found == verify(VALID, NET)
+
+
+def test_reveals_that_make_no_certificate_are_not_assembled() -> None:
+    with rejected(Rejection.TOO_FEW_VOTES):
+        assemble(TASK, 0, VOTES[:1], NET)
+    with rejected(Rejection.COMMITMENT_MISSING):
+        assemble(TASK, 0, [vote(A, [A]), vote(B, [A, B])], NET)
+
+
+def roomy(task: Task, member: str, commits: dict[str, str], net: Any) -> Reveal:
+    entry = dict(fixtures.outcome()["result"]["outputs"][0])
+    entry["chunks"] = ["ab" * 32] * 700
+    return fixtures.reveal(net, task, member, commits, {"result": {"outputs": [entry]}})
+
+
+def test_a_certificate_too_large_is_made_of_a_bare_quorum() -> None:
+    net = fixtures.network(25, committee_size=25, committee_max=25)
+    task = fixtures.task(net)
+    members = sorted(committees(net, task)[0])
+    outcome: Any = roomy(task, members[0], {}, net).outcome
+    commits = listed(task, members, outcome)
+    votes = [roomy(task, member, commits, net) for member in members]
+    assert len(canonical(paper(net, task, votes))) > 1_048_576
+    found = assemble(task, 0, votes, net)
+    assert found.signers == tuple(members[:13])
+    assert verify_bytes(found.encode(), net) == found
+
+
+# Compatible reveals
+
+
+def test_two_are_compatible_if_they_can_stand_in_one_certificate() -> None:
+    full = [A, B, C]
+    assert compatible(vote(A, full), vote(B, full))
+    assert compatible(vote(A, [A, B]), vote(B, [A, B]))
+    for a, b in (
+        (vote(A, full), vote(A, full)),
+        (vote(A, full), vote(A, full, trace={})),
+        (vote(A, [A, C]), vote(B, full)),
+        (vote(A, full), vote(B, full, salt="00" * 32)),
+        (
+            vote(A, [], commits=listed(TASK, [A]) | listed(TASK, [B], LIE)),
+            vote(B, [], LIE, commits=listed(TASK, [A]) | listed(TASK, [B], LIE)),
+        ),
+    ):
+        assert not compatible(a, b)
+        assert not compatible(b, a)
+
+
+@given(st.lists(st.sets(st.sampled_from([A, B, C])), min_size=3, max_size=3))
+@PROPERTY
+def test_pairwise_compatible_reveals_that_list_themselves_are_a_certificate(
+    lists: list[set[str]],
+) -> None:
+    votes = [vote(m, sorted(seen)) for m, seen in zip((A, B, C), lists, strict=True)]
+    pairwise = all(compatible(a, b) for a in votes for b in votes if a is not b)
+    pairwise = pairwise and all(certificate.lists(a, a) for a in votes)
+    reason = reason_of(lambda: verify(paper(NET, TASK, votes), NET))
+    assert reason is (None if pairwise else Rejection.COMMITMENT_MISSING)
+
+
+def test_listing_is_by_the_opened_commitment() -> None:
+    assert certificate.lists(vote(A, [B]), vote(B, []))
+    assert not certificate.lists(vote(A, [B]), vote(B, [], LIE))
+    assert not certificate.lists(vote(A, []), vote(B, [A]))

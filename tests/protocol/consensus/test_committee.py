@@ -1,0 +1,135 @@
+import hashlib
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.consensus.committee import committees, quorum, ranking
+from protocol.network import Network
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Task
+from tests.protocol.expect import PROPERTY
+from tests.support import fixtures
+
+
+def crowd(operators: list[str], size: int = 3, most: int = 7) -> Network:
+    """A network whose member `i` belongs to `operators[i]`."""
+    document = fixtures.network_document(len(operators), committee_size=size, committee_max=most)
+    for member, operator in zip(document["roster"], operators, strict=True):
+        member["operator"] = operator
+    return Network.parse(canonical(document))
+
+
+def by_rank(task: Task, peers: list[str]) -> list[str]:
+    """Section 5, written down once more."""
+
+    def rank(peer: str) -> bytes:
+        preimage = b"helium/1/committee\x00" + bytes.fromhex(task.id) + peer.encode()
+        return hashlib.sha256(preimage).digest()
+
+    return sorted(peers, key=rank)
+
+
+def expected(task: Task, operators: dict[str, str], k: int) -> list[str]:
+    """The walk of section 5: at most one per operator, and where those run out, rank order."""
+    ranked = by_rank(task, list(operators))
+    chosen: list[str] = []
+    for peer in ranked:
+        if len(chosen) < k and operators[peer] not in {operators[c] for c in chosen}:
+            chosen.append(peer)
+    return chosen + [peer for peer in ranked if peer not in chosen][: k - len(chosen)]
+
+
+def test_the_ranking_is_the_specifications() -> None:
+    net = fixtures.network(6)
+    for nonce in range(5):
+        task = fixtures.task(net, nonce=nonce)
+        ranked = [m.peer for m in ranking(task.id, net.members(fixtures.CLASS))]
+        assert ranked == by_rank(task, [fixtures.peer(i) for i in range(6)])
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=8),
+    st.integers(1, 7),
+    st.integers(0, 5),
+    st.integers(0, 999),
+)
+@PROPERTY
+def test_committees_are_those_of_section_5(
+    operators: list[str], size: int, more: int, nonce: int
+) -> None:
+    net = crowd(operators, size, size + more)
+    task = fixtures.task(net, nonce=nonce)
+    found = committees(net, task)
+    names = {fixtures.peer(i): operator for i, operator in enumerate(operators)}
+    for attempt, committee in enumerate(found):
+        k = min(size + 2 * attempt, size + more, len(operators))
+        assert list(committee) == expected(task, names, k)
+    sizes = [len(committee) for committee in found]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == min(size + more, len(operators))
+    for smaller, larger in itertools.pairwise(found):
+        assert larger[: len(smaller)] == smaller
+
+
+@pytest.mark.parametrize(
+    ("members", "size", "most", "sizes"),
+    [
+        (4, 3, 7, [3, 4]),
+        (3, 3, 7, [3]),
+        (2, 3, 7, [2]),
+        (1, 3, 7, [1]),
+        (10, 3, 7, [3, 5, 7]),
+        (10, 3, 6, [3, 5, 6]),
+        (6, 3, 7, [3, 5, 6]),
+        (10, 7, 7, [7]),
+        (10, 1, 7, [1, 3, 5, 7]),
+        (10, 2, 7, [2, 4, 6, 7]),
+        (10, 4, 31, [4, 6, 8, 10]),
+    ],
+)
+def test_committees_grow_until_nothing_is_left(
+    members: int, size: int, most: int, sizes: list[int]
+) -> None:
+    net = fixtures.network(members, committee_size=size, committee_max=most)
+    assert [len(c) for c in committees(net, fixtures.task(net))] == sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "needed"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4), (31, 16)]
+)
+def test_a_quorum_is_a_majority(size: int, needed: int) -> None:
+    assert quorum(size) == needed
+
+
+def test_one_operator_has_one_seat_while_others_last() -> None:
+    net = crowd(["one"] * 5 + ["two", "three"], size=3, most=3)
+    owned = {m.peer: m.operator for m in net.roster.values()}
+    for nonce in range(20):
+        (committee,) = committees(net, fixtures.task(net, nonce=nonce))
+        assert {owned[p] for p in committee} == {"one", "two", "three"}
+
+
+def test_other_classes_have_no_seat() -> None:
+    document = fixtures.network_document(6)
+    document["classes"]["gpu"] = {"device": "cuda"}
+    for member in document["roster"][:3]:
+        member["class"] = "gpu"
+    net = Network.parse(canonical(document))
+    for nonce in range(10):
+        found = committees(net, fixtures.task(net, nonce=nonce))
+        assert {p for c in found for p in c} == {fixtures.peer(i) for i in (3, 4, 5)}
+
+
+def test_the_order_of_the_roster_is_nothing() -> None:
+    """But for the network id, and so the task id: the ranking is asked with one task's id."""
+    net = fixtures.network(6)
+    members = net.members(fixtures.CLASS)
+    task = fixtures.task(net)
+    assert ranking(task.id, members) == ranking(task.id, members[::-1])
+
+
+def test_tasks_have_different_committees() -> None:
+    net = fixtures.network(6)
+    assert len({committees(net, fixtures.task(net, nonce=n))[0] for n in range(30)}) > 10

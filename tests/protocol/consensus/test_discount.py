@@ -1,0 +1,132 @@
+"""Correction 6f: who failed an earlier attempt cannot close the lists of a later one early."""
+
+import pytest
+
+from protocol.consensus.committee import committees
+from protocol.wire.messages import Commit, Reveal, Vote
+from tests.protocol.seat import Seat
+from tests.support import fixtures
+
+T = fixtures.START
+NET = fixtures.network(5)
+TASK = fixtures.task(NET)
+FIRST, SECOND = committees(NET, TASK)
+ME, OLD, LIAR = FIRST  # of the three, two honest
+NEW, LATE = (m for m in SECOND if m not in FIRST)
+LIE = fixtures.outcome("lie")
+
+
+def commit(member: str, attempt: int, lie: bool = False) -> Vote:
+    return fixtures.commit(NET, TASK, member, LIE if lie else None, attempt)
+
+
+def reveal(member: str, listed: tuple[str, ...], lie: bool = False) -> Vote:
+    """A reveal of attempt 0 that lists these members."""
+    commits = {m: fixtures.bound(TASK, m, LIE if m == LIAR else fixtures.outcome()) for m in listed}
+    return fixtures.reveal(NET, TASK, member, commits, LIE if lie else None)
+
+
+def after_a_failed_attempt(*votes: Vote) -> Seat:
+    """This node and a liar committed in attempt 0; `votes` came; then its time was over."""
+    seat = Seat(NET, TASK, ME)
+    seat.executed(T + 1)
+    seat.hear(commit(LIAR, 0, lie=True), now=T + 1)
+    seat.advance(T + 5)  # closed after 2 s with the liar on the list, revealed after 4
+    seat.hear(*votes, now=T + 6)
+    seat.advance(T + 120)
+    assert seat.attempt == 1
+    return seat
+
+
+def revealed_at(seat: Seat, begin: float) -> float | None:
+    """When this node reveals in attempt 1, in whole seconds after `begin`."""
+    for second in range(100):
+        seat.advance(begin + second)
+        if any(isinstance(v, Reveal) and v.attempt == 1 for v in seat.sent):
+            return float(second)
+    return None
+
+
+def test_a_liars_commit_starts_no_wait() -> None:
+    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    assert any(isinstance(v, Commit) and v.attempt == 1 for v in seat.sent)
+    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) is None  # two of the three that count
+    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    seat.hear(commit(NEW, 1), now=T + 140)
+    assert revealed_at(seat, T + 140) == 4.0  # both waits, from the third honest commit
+
+
+def test_the_liar_is_listed_all_the_same() -> None:
+    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) == 4.0
+    (own,) = (v for v in seat.sent if isinstance(v, Reveal) and v.attempt == 1)
+    assert set(own.commits) == {ME, LIAR, OLD, NEW}
+
+
+def test_all_commits_end_the_waits_whoever_made_them() -> None:
+    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    everyone = [commit(m, 1, lie=m == LIAR) for m in SECOND if m != ME]
+    seat.hear(*everyone, now=T + 121)
+    assert revealed_at(seat, T + 121) == 0.0
+
+
+@pytest.mark.parametrize("others_revealed", [True, False])
+def test_who_commits_and_does_not_reveal_counts_for_nothing_only_where_others_did(
+    others_revealed: bool,
+) -> None:
+    """This node's own reveal is one that shows that the time for it had come."""
+    if others_revealed:
+        seat = after_a_failed_attempt()
+    else:  # alone with its commit in attempt 0, it never had a quorum, and nobody revealed
+        seat = Seat(NET, TASK, ME)
+        seat.advance(T + 119)
+        seat.hear(commit(LIAR, 0, lie=True), now=T + 119)
+        seat.advance(T + 120)
+        seat.executed(T + 120)
+    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) == (None if others_revealed else 4.0)
+
+
+def test_a_late_reveal_counts_a_member_in_again() -> None:
+    seat = after_a_failed_attempt()
+    seat.hear(commit(OLD, 0), now=T + 121)  # late in attempt 0, and silent since
+    seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) is None
+    seat.hear(reveal(OLD, (ME, OLD, LIAR)), now=T + 230)
+    assert revealed_at(seat, T + 230) == 4.0
+
+
+def test_who_contradicted_itself_counts_for_nothing_whatever_it_says_later() -> None:
+    seat = after_a_failed_attempt(commit(LIAR, 0))  # its second commit of attempt 0
+    seat.hear(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
+    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) is None
+
+
+@pytest.mark.parametrize("contradicts", [True, False])
+def test_who_contradicted_itself_counts_for_nothing_though_it_reveals_what_is_right(
+    contradicts: bool,
+) -> None:
+    """Its list lacks this node's commit, so that attempt 0 cannot settle."""
+    seat = Seat(NET, TASK, ME)
+    seat.executed(T + 1)
+    seat.hear(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
+    seat.advance(T + 5)
+    right = {LIAR: fixtures.bound(TASK, LIAR, fixtures.outcome())}
+    seat.hear(fixtures.reveal(NET, TASK, LIAR, right), now=T + 6)
+    assert seat.attempt == 1
+    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 7)
+    assert revealed_at(seat, T + 7) == (None if contradicts else 4.0)
+
+
+def test_ones_own_commit_counts_though_its_reveal_is_still_to_come() -> None:
+    """Nobody else's commit arrived, so the list is open still; a reveal of another did."""
+    seat = Seat(NET, TASK, ME)
+    seat.executed(T + 1)
+    seat.hear(reveal(LIAR, (LIAR,), lie=True), now=T + 6)
+    seat.advance(T + 120)
+    seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(seat, T + 121) == 4.0

@@ -1,0 +1,182 @@
+from typing import Any
+
+import pytest
+
+from protocol.consensus import evidence
+from protocol.errors import Rejected, Rejection
+from protocol.wire import messages
+from protocol.wire.encoding import canonical, document_hash
+from protocol.wire.messages import Vote
+from tests.protocol.expect import rejected
+from tests.support import fixtures
+
+NET = fixtures.network()
+TASK, OTHER = fixtures.task(NET), fixtures.task(NET, nonce=1)
+A, B = fixtures.peer(0), fixtures.peer(1)
+
+HONEST = fixtures.commit(NET, TASK, A)
+LIE = fixtures.outcome("lie")
+
+
+def revealed(**changes: Any) -> Vote:
+    body = {**fixtures.reveal(NET, TASK, A, {}).envelope.body, **changes}
+    return fixtures.signed_by(NET, body, A)
+
+
+CONTRADICTIONS: list[tuple[Vote, Vote]] = [
+    (HONEST, fixtures.commit(NET, TASK, A, LIE)),
+    (fixtures.reveal(NET, TASK, A, {}), fixtures.reveal(NET, TASK, A, {}, LIE)),
+    (revealed(), revealed(trace={"seconds": 2})),
+    (revealed(), revealed(commits={B: "ab" * 32})),
+    (revealed(), revealed(trace={"seconds": True})),
+    (fixtures.abstain(NET, TASK, A, "busy"), fixtures.abstain(NET, TASK, A, "timeout")),
+    (HONEST, fixtures.reveal(NET, TASK, A, {}, LIE)),
+    (HONEST, revealed(salt="00" * 32)),
+]
+
+CONSISTENT: list[tuple[Vote, Vote]] = [
+    (HONEST, HONEST),
+    (HONEST, fixtures.reveal(NET, TASK, A, {})),
+    (revealed(), revealed()),
+    (HONEST, fixtures.abstain(NET, TASK, A)),
+    (revealed(), fixtures.abstain(NET, TASK, A)),
+]
+
+UNRELATED: list[tuple[Vote, Vote]] = [
+    (HONEST, fixtures.commit(NET, TASK, B, LIE)),
+    (HONEST, fixtures.commit(NET, OTHER, A, LIE)),
+    (HONEST, fixtures.commit(NET, TASK, A, LIE, attempt=1)),
+    (HONEST, fixtures.reveal(NET, TASK, A, {}, attempt=1)),
+    (revealed(), fixtures.reveal(NET, TASK, B, {}, LIE)),
+]
+
+
+def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
+    return {
+        "type": "evidence",
+        "kind": "equivocation",
+        "envelopes": [a.envelope.document(), b.envelope.document()],
+    }
+
+
+@pytest.mark.parametrize("pair", CONTRADICTIONS)
+def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        assert evidence.contradict(a, b)
+        found = evidence.of(a, b)
+        assert found.document == document(a, b)
+        assert (found.signer, found.task, found.attempt) == (A, TASK.id, 0)
+        assert evidence.verify(document(a, b), NET.id) == found
+
+
+@pytest.mark.parametrize("pair", CONSISTENT)
+def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        assert not evidence.contradict(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.of(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.verify(document(a, b), NET.id)
+
+
+@pytest.mark.parametrize("pair", UNRELATED)
+def test_different_signers_tasks_and_attempts_are_no_evidence(pair: tuple[Vote, Vote]) -> None:
+    for a, b in (pair, pair[::-1]):
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.of(a, b)
+        with rejected(Rejection.NO_CONTRADICTION):
+            evidence.verify(document(a, b), NET.id)
+
+
+def test_a_task_is_no_vote() -> None:
+    for a, b in ((TASK, HONEST), (HONEST, TASK), (TASK, OTHER)):
+        with rejected(Rejection.NO_CONTRADICTION, "a task is no vote"):
+            evidence.verify(document(a, b), NET.id)
+
+
+PROOF = document(*CONTRADICTIONS[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "certificate"}, "type"),
+        ({"kind": "dissent"}, "kind"),
+        ({"envelopes": PROOF["envelopes"][:1]}, "envelopes"),
+        ({"envelopes": PROOF["envelopes"] * 2}, "envelopes"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, field):
+        evidence.verify({**PROOF, **changes}, NET.id)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_both_signatures_count(index: int) -> None:
+    envelopes: list[Any] = [dict(e) for e in PROOF["envelopes"]]
+    envelopes[index]["signature"] = envelopes[1 - index]["signature"]
+    with rejected(Rejection.BAD_SIGNATURE):
+        evidence.verify({**PROOF, "envelopes": envelopes}, NET.id)
+
+
+def test_another_networks_evidence_is_refused() -> None:
+    with rejected(Rejection.WRONG_NETWORK):
+        evidence.verify(PROOF, fixtures.network(5).id)
+
+
+def test_it_is_named_by_its_document() -> None:
+    found = evidence.verify(PROOF, NET.id)
+    assert found.id == document_hash("evidence", PROOF)
+    assert found.encode() == canonical(PROOF)
+    assert evidence.of(*CONTRADICTIONS[1]).id != found.id
+
+
+# In a file
+
+
+KEPT = evidence.of(HONEST, fixtures.commit(NET, TASK, A, LIE))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_canonical_bytes_of_a_members_contradiction_pass(end: bytes) -> None:
+    found = evidence.verify_bytes(KEPT.encode() + end, NET)
+    assert found == KEPT
+    assert found.types == ("commit", "commit")
+
+
+@pytest.mark.parametrize("a", CONTRADICTIONS)
+def test_every_contradiction_passes_in_either_order(a: tuple[Vote, Vote]) -> None:
+    for pair in (a, a[::-1]):
+        proof = evidence.of(*pair)
+        assert evidence.verify_bytes(proof.encode(), NET) == proof
+        assert proof.types == tuple(vote.envelope.body["type"] for vote in pair)
+
+
+def test_no_byte_can_change_unnoticed() -> None:
+    exact = KEPT.encode()
+    for position, byte in enumerate(exact):
+        for other in (byte ^ 1, byte ^ 32):
+            altered = exact[:position] + bytes((other,)) + exact[position + 1 :]
+            with pytest.raises(Rejected):
+                evidence.verify_bytes(altered, NET)
+
+
+@pytest.mark.parametrize("end", [b" ", b"\n\n", b"\r"])
+def test_an_added_byte_is_noticed(end: bytes) -> None:
+    with rejected(Rejection.NOT_CANONICAL, "evidence"):
+        evidence.verify_bytes(KEPT.encode() + end, NET)
+
+
+def test_a_stranger_contradicts_nobody_but_itself() -> None:
+    pair = [
+        fixtures.signed(NET, fixtures.commit(NET, TASK, A, found).envelope.body, 1000)
+        for found in (fixtures.outcome(), LIE)
+    ]
+    with rejected(Rejection.NOT_A_MEMBER, fixtures.peer(1000)):
+        evidence.verify_bytes(canonical(document(*pair)), NET)
+
+
+def test_another_network_is_noticed() -> None:
+    with rejected(Rejection.WRONG_NETWORK, NET.id):
+        evidence.verify_bytes(KEPT.encode(), fixtures.network(5))

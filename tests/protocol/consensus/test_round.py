@@ -1,0 +1,452 @@
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.consensus.certificate import assemble, lists
+from protocol.consensus.committee import committees, quorum
+from protocol.consensus.round import Opening, Reception, Round
+from protocol.wire.messages import Abstain, Commit, Reveal, Vote, outcome_digest
+from tests.protocol.expect import PROPERTY
+from tests.protocol.papers import listed
+from tests.support import fixtures
+
+NET = fixtures.network(5, committee_size=3, committee_max=5)
+TASK = fixtures.task(NET)
+TRIO = committees(NET, TASK)[0]
+FIVE = committees(NET, TASK)[1]
+A, B, C = TRIO
+LIE = fixtures.outcome("lie")
+DIGEST, LIE_DIGEST = outcome_digest(fixtures.outcome()), outcome_digest(LIE)
+NEW, KNOWN, OPPOSED = Reception.NEW, Reception.KNOWN, Reception.OPPOSED
+
+
+def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:
+    return Round(NET.id, TASK.id, attempt, committee, 2.0)
+
+
+def commit(member: str, found: Any = None) -> Commit:
+    return fixtures.commit(NET, TASK, member, found)
+
+
+def reveal(member: str, seen: Any = TRIO, found: Any = None, **changes: Any) -> Reveal:
+    commits = seen if isinstance(seen, dict) else listed(TASK, seen)
+    body = fixtures.reveal(NET, TASK, member, commits, found).envelope.body
+    vote = fixtures.signed_by(NET, {**body, **changes}, member)
+    assert isinstance(vote, Reveal)
+    return vote
+
+
+def abstain(member: str, reason: str = "busy") -> Vote:
+    return fixtures.abstain(NET, TASK, member, reason)
+
+
+def committed(at: float, committee: tuple[str, ...] = TRIO) -> Round:
+    """A round in which the first member has committed at this time."""
+    found = fresh(committee)
+    found.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
+    found.receive(commit(A), at)
+    return found
+
+
+# Commit
+
+
+def test_the_commit_is_bound_to_the_outcome() -> None:
+    round_ = fresh()
+    body = round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {}))
+    assert body == commit(A).envelope.body
+    later = fresh(FIVE, attempt=1)
+    body = later.commit(A, Opening(fixtures.outcome(), fixtures.salt(A, 1), {}))
+    assert body == fixtures.commit(NET, TASK, A, attempt=1).envelope.body
+
+
+def test_a_member_commits_once() -> None:
+    round_ = committed(10)
+    with pytest.raises(ValueError, match="once"):
+        round_.commit(A, Opening(LIE, fixtures.salt(A), {}))
+
+
+# Time
+
+
+def test_the_list_closes_a_grace_after_the_quorum_and_the_reveal_a_grace_later() -> None:
+    round_ = committed(5)
+    assert round_.wake_at() is None
+    round_.receive(commit(B), 10)
+    assert round_.wake_at() == 12
+    assert round_.advance(11.999) is None
+    assert round_.wake_at() == 12
+    assert round_.advance(12) is None
+    assert round_.wake_at() == 14
+    assert round_.advance(13.999) is None
+    body = round_.advance(14)
+    assert body == reveal(A, [A, B]).envelope.body
+    assert round_.wake_at() is None
+    assert round_.advance(100) is None
+
+
+def test_the_grace_is_the_networks() -> None:
+    round_ = Round(NET.id, TASK.id, 0, TRIO, 0.25)
+    round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
+    round_.receive(commit(A), 10)
+    round_.receive(commit(B), 10)
+    assert round_.wake_at() == 10.25
+    round_.advance(10.25)
+    assert round_.wake_at() == 10.5
+
+
+def test_when_every_commit_is_in_the_reveal_is_due_at_once() -> None:
+    round_ = committed(5)
+    round_.receive(commit(B), 10)
+    round_.receive(commit(C), 11.5)
+    assert round_.wake_at() == 11.5
+    assert round_.advance(11.5) == reveal(A, TRIO).envelope.body
+
+
+def test_a_commit_after_the_list_closed_is_not_listed() -> None:
+    round_ = committed(5)
+    round_.receive(commit(B), 10)
+    round_.advance(12)
+    round_.receive(commit(C), 12)
+    assert round_.wake_at() == 14
+    assert round_.advance(14) == reveal(A, [A, B]).envelope.body
+
+
+def test_a_commit_just_before_the_list_closes_is_listed() -> None:
+    round_ = committed(5, FIVE)
+    for member in FIVE[1:3]:
+        round_.receive(commit(member), 10)
+    round_.receive(commit(FIVE[3]), 11.999)
+    assert round_.wake_at() == 12
+    round_.advance(12)
+    assert round_.advance(14) == reveal(A, FIVE[:4]).envelope.body
+
+
+def test_late_wake_ups_change_no_time() -> None:
+    """Asked long after, it closes and reveals as if it had been asked in time."""
+    round_ = committed(5)
+    round_.receive(commit(B), 10)
+    assert round_.advance(1000) is None
+    assert round_.wake_at() == 14
+    assert round_.advance(1000) == reveal(A, [A, B]).envelope.body
+
+
+def test_the_quorum_is_first_held_with_ones_own_commit() -> None:
+    round_ = fresh(FIVE)
+    for member in FIVE[1:4]:
+        round_.receive(commit(member), 10)
+    assert round_.wake_at() is None
+    round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {}))
+    round_.receive(commit(FIVE[4]), 15)
+    assert round_.wake_at() is None
+    round_.receive(commit(A), 20)
+    assert round_.wake_at() == 20
+
+
+def test_further_commits_do_not_prolong_the_wait() -> None:
+    round_ = committed(5, FIVE)
+    for at, member in enumerate(FIVE[1:4]):
+        round_.receive(commit(member), 10 + at)
+    assert round_.wake_at() == 13
+
+
+def test_who_has_not_committed_waits_for_nothing() -> None:
+    round_ = fresh()
+    for member in TRIO:
+        round_.receive(commit(member), 10)
+    assert round_.wake_at() is None
+    assert round_.advance(100) is None
+
+
+def test_one_alone_reveals_at_once() -> None:
+    round_ = committed(10, (A,))
+    assert round_.advance(10) == reveal(A, [A]).envelope.body
+
+
+def test_a_contradicting_commit_is_neither_counted_nor_listed() -> None:
+    round_ = committed(5)
+    round_.receive(reveal(C, [C], LIE), 6)
+    assert round_.receive(commit(C), 7) is OPPOSED
+    assert round_.wake_at() is None
+    assert round_.receive(commit(B), 10) is NEW
+    assert round_.receive(commit(B, LIE), 11) is OPPOSED
+    round_.advance(12)
+    assert round_.advance(14) == reveal(A, [A, B]).envelope.body
+
+
+# What a vote is
+
+
+def test_votes_are_new_once() -> None:
+    round_ = fresh()
+    for vote in (commit(A), reveal(A), abstain(A), commit(B), reveal(C)):
+        assert round_.judge(vote) is NEW
+        assert round_.judge(vote) is NEW
+        assert round_.receive(vote, 1) is NEW
+        assert round_.judge(vote) is KNOWN
+        assert round_.receive(vote, 2) is KNOWN
+        assert round_.has(vote.signer, type(vote))
+    assert not round_.has(C, Commit)
+    assert round_.votes_of(A) == (reveal(A), abstain(A))
+    assert round_.votes_of(B) == (None, None)
+
+
+def test_a_reveal_is_kept_before_its_commit() -> None:
+    round_ = fresh()
+    assert round_.receive(reveal(A), 1) is NEW
+    assert round_.receive(commit(A), 2) is NEW
+    assert round_.commits == listed(TASK, [A])
+    assert round_.reveals == [reveal(A)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (commit(A), commit(A, LIE)),
+        (reveal(A), reveal(A, TRIO, LIE)),
+        (reveal(A), reveal(A, [A, B])),
+        (reveal(A), reveal(A, trace={})),
+        (reveal(A), reveal(A, trace={"seconds": True})),
+        (abstain(A), abstain(A, "timeout")),
+        (commit(A), reveal(A, TRIO, LIE)),
+        (reveal(A), commit(A, LIE)),
+    ],
+)
+def test_of_two_that_contradict_the_first_stands(first: Vote, second: Vote) -> None:
+    for one, other in ((first, second), (second, first)):
+        round_ = fresh()
+        assert round_.opponent(other) is None
+        round_.receive(one, 1)
+        assert round_.opponent(other) == one
+        assert round_.judge(other) is OPPOSED
+        assert round_.receive(other, 2) is OPPOSED
+        assert round_.judge(other) is KNOWN
+        assert round_.judge(one) is KNOWN
+        assert round_.has(A, type(one))
+        assert round_.has(A, type(other)) is (type(one) is type(other))
+
+
+def test_to_abstain_contradicts_no_other_vote() -> None:
+    for votes in ([commit(A), abstain(A), reveal(A)], [abstain(A), commit(A), reveal(A)]):
+        round_ = fresh()
+        assert [round_.receive(vote, 1) for vote in votes] == [NEW] * 3
+
+
+def test_a_reveal_that_opens_the_standing_commit_stands_beside_the_opposed() -> None:
+    round_ = fresh()
+    round_.receive(commit(A), 1)
+    assert round_.receive(reveal(A, TRIO, LIE), 2) is OPPOSED
+    assert round_.receive(reveal(A), 3) is NEW
+    assert round_.reveals == [reveal(A)]
+
+
+def test_one_contradiction_of_a_kind_is_kept() -> None:
+    round_ = fresh()
+    round_.receive(commit(A), 1)
+    round_.receive(commit(A, LIE), 2)
+    assert round_.receive(commit(A, fixtures.outcome("another lie")), 3) is KNOWN
+    round_.receive(reveal(B), 1)
+    assert round_.receive(reveal(B, trace={"n": 1}), 2) is OPPOSED
+    assert round_.receive(reveal(B, trace={"n": 2}), 3) is KNOWN
+
+
+def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
+    """Nodes that met an equivocator's reveals in another order hold the certificate already."""
+    round_ = fresh()
+    round_.receive(reveal(A, TRIO, LIE), 1)
+    round_.receive(reveal(A, TRIO, fixtures.outcome("another lie")), 2)
+    third = reveal(A)
+    assert round_.judge(third) is KNOWN
+    round_.receive(reveal(B), 3)
+    assert round_.judge(third) is OPPOSED
+    assert round_.receive(third, 4) is OPPOSED
+    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+    assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
+
+
+def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
+    round_ = fresh()
+    lies = [fixtures.outcome(f"lie {n}") for n in range(6)]
+    kept = []
+    for lie in lies:
+        seen = {member: fixtures.bound(TASK, member, lie) for member in TRIO}
+        round_.receive(reveal(B, seen, lie), 1, wanted=True)
+        kept.append(round_.receive(reveal(A, seen, lie), 2))
+    assert kept == [NEW, OPPOSED, OPPOSED, OPPOSED, KNOWN, KNOWN]
+
+
+def test_what_is_wanted_is_kept_once() -> None:
+    round_ = fresh()
+    lies = [reveal(A, trace={"n": n}) for n in range(6)]
+    for lie in lies:
+        round_.receive(lie, 1, wanted=True)
+    assert {round_.judge(lie, wanted=True) for lie in lies} == {KNOWN}
+    round_.receive(reveal(B), 1)
+    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+
+
+# What follows
+
+
+def test_a_quorum_of_equal_reveals_that_list_each_other_agrees() -> None:
+    round_ = fresh()
+    round_.receive(reveal(A), 1)
+    assert round_.agreeing(DIGEST) == []
+    round_.receive(reveal(C, TRIO, LIE), 1)
+    assert round_.agreeing(DIGEST) == []
+    round_.receive(reveal(B), 1)
+    assert [r.signer for r in round_.agreeing(DIGEST)] == sorted([A, B])
+    assert round_.agreeing(LIE_DIGEST) == []
+
+
+def test_a_copycat_that_nobody_listed_is_left_out() -> None:
+    round_ = fresh()
+    for vote in (reveal(A, [A, B]), reveal(B, [A, B]), reveal(C)):
+        round_.receive(vote, 1)
+    assert [r.signer for r in round_.agreeing(DIGEST)] == sorted([A, B])
+
+
+def test_reveals_that_contradict_earlier_ones_count() -> None:
+    round_ = fresh()
+    round_.receive(commit(A, LIE), 1)
+    assert round_.receive(reveal(A), 1) is OPPOSED
+    round_.receive(reveal(B), 1)
+    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+
+
+@pytest.mark.parametrize("vain", TRIO)
+def test_who_does_not_list_itself_spoils_no_certificate(vain: str) -> None:
+    """Section 4: every vote's list holds every signer's commitment, the vote's own included."""
+    round_ = fresh()
+    for member in TRIO:
+        seen = [m for m in TRIO if m != vain] if member == vain else TRIO
+        round_.receive(reveal(member, seen), 1)
+    agreeing = round_.agreeing(DIGEST)
+    assert {r.signer for r in agreeing} == set(TRIO) - {vain}
+    assemble(TASK, 0, agreeing, NET)
+
+
+SEEN = st.lists(st.sets(st.sampled_from(FIVE)), min_size=5, max_size=5)
+
+
+@given(SEEN, st.lists(st.booleans(), min_size=5, max_size=5))
+@PROPERTY
+def test_what_agrees_is_the_largest_valid_certificate(
+    seen: list[set[str]], lying: list[bool]
+) -> None:
+    round_ = fresh(FIVE)
+    votes = []
+    for member, listing, lie in zip(FIVE, seen, lying, strict=True):
+        found = LIE if lie else None
+        commits = {m: fixtures.bound(TASK, m, LIE if lie else fixtures.outcome()) for m in listing}
+        votes.append(reveal(member, commits, found))
+        round_.receive(votes[-1], 1)
+    for digest in (DIGEST, LIE_DIGEST):
+        fit = [v for v in votes if v.digest == digest]
+        best = max(
+            n
+            for n in range(len(fit) + 1)
+            for chosen in combinations(fit, n)
+            if all(lists(a, b) for a in chosen for b in chosen)
+        )
+        agreeing = round_.agreeing(digest)
+        assert len(agreeing) == (best if best >= 3 else 0)
+        assert all(lists(a, b) for a in agreeing for b in agreeing)
+
+
+# Whether it can still settle
+
+
+def test_at_first_everything_is_possible() -> None:
+    assert fresh().can_settle()
+    assert fresh((A,)).can_settle()
+
+
+@pytest.mark.parametrize(
+    ("votes", "possible"),
+    [
+        ([abstain(A)], True),
+        ([abstain(A), abstain(B)], False),
+        ([reveal(A), reveal(B, TRIO, LIE)], True),
+        ([reveal(A), reveal(B, TRIO, LIE), abstain(C)], False),
+        ([reveal(A), reveal(B, TRIO, LIE), reveal(C, TRIO, fixtures.outcome("lie 2"))], False),
+        ([reveal(A), abstain(B)], True),
+        ([reveal(A), abstain(B), abstain(C)], False),
+        ([reveal(A), reveal(B), abstain(C)], True),
+        ([reveal(A, [A, B]), abstain(B)], False),
+        ([reveal(A, [A, B]), reveal(B, [B, C]), abstain(C)], False),
+        ([reveal(A, [A]), reveal(B, [B])], False),
+        ([reveal(A, [A, C]), reveal(B, [B])], True),
+        ([commit(C), reveal(A, [A, C]), abstain(B)], True),
+        ([commit(C, LIE), reveal(A, [A, C]), abstain(B)], False),
+        ([reveal(A, [A, C]), abstain(B), commit(C, LIE)], False),
+        ([reveal(A, [B, C]), abstain(B)], False),
+        ([abstain(A), abstain(B), reveal(A)], True),
+    ],
+)
+def test_it_cannot_settle_once_no_outcome_reaches_the_quorum(
+    votes: list[Vote], possible: bool
+) -> None:
+    round_ = fresh()
+    for vote in votes:
+        round_.receive(vote, 1)
+    assert round_.can_settle() is possible
+
+
+@given(
+    st.lists(st.sampled_from(["silent", "abstain", "honest", "lie"]), min_size=5, max_size=5),
+    SEEN,
+    st.sets(st.sampled_from(FIVE)),
+)
+@PROPERTY
+def test_it_can_settle_while_some_quorum_can_still_form(
+    roles: list[str], seen: list[set[str]], early: set[str]
+) -> None:
+    round_ = fresh(FIVE)
+    for member in early:
+        round_.receive(commit(member), 1)
+    reveals: dict[str, Reveal] = {}
+    silent = {m for m, role in zip(FIVE, roles, strict=True) if role == "silent"}
+    for member, role, listing in zip(FIVE, roles, seen, strict=True):
+        outcome = LIE if role == "lie" else fixtures.outcome()
+        commits = {m: fixtures.bound(TASK, m, outcome) for m in listing | {member}}
+        if role in ("honest", "lie"):
+            vote = reveal(member, commits, outcome)
+            if round_.receive(vote, 1) is NEW:
+                reveals[member] = vote
+            else:
+                silent.add(member)
+        elif role == "abstain":
+            round_.receive(abstain(member), 1)
+
+    def can_sign(group: tuple[str, ...], found: dict[str, Any]) -> bool:
+        """Whether all of a group may come to stand in one certificate of this outcome."""
+        told = [reveals[m] for m in group if m in reveals]
+        return all(
+            m in silent or (m in reveals and reveals[m].outcome == found) for m in group
+        ) and all(
+            vote.commits.get(m) is not None
+            and (
+                vote.commits[m] == reveals[m].commitment
+                if m in reveals
+                else round_.commits.get(m, vote.commits[m]) == vote.commits[m]
+            )
+            for vote in told
+            for m in group
+        )
+
+    possible = any(
+        can_sign(group, found)
+        for group in combinations(FIVE, quorum(5))
+        for found in (fixtures.outcome(), LIE)
+    )
+    assert round_.can_settle() is possible
+
+
+def test_kinds_are_told_apart() -> None:
+    round_ = fresh()
+    round_.receive(commit(A), 1)
+    assert [round_.has(A, kind) for kind in (Commit, Reveal, Abstain)] == [True, False, False]

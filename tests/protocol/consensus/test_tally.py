@@ -1,0 +1,64 @@
+from itertools import combinations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.consensus.tally import largest_clique
+from tests.protocol.expect import PROPERTY
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[int, frozenset[tuple[int, int]]]:
+    size = draw(st.integers(0, 9))
+    pairs = list(combinations(range(size), 2))
+    kept = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    dense = draw(st.booleans())
+    return size, frozenset(set(pairs) - set(kept) if dense else kept)
+
+
+def brute(size: int, edges: frozenset[tuple[int, int]]) -> int:
+    return max(
+        n
+        for n in range(size + 1)
+        for chosen in combinations(range(size), n)
+        if all(pair in edges for pair in combinations(chosen, 2))
+    )
+
+
+@given(graphs())
+@PROPERTY
+def test_it_is_a_clique_and_no_larger_one_exists(
+    graph: tuple[int, frozenset[tuple[int, int]]],
+) -> None:
+    size, edges = graph
+    found = largest_clique(range(size), lambda a, b: (min(a, b), max(a, b)) in edges)
+    assert found == sorted(set(found))
+    assert all(pair in edges for pair in combinations(found, 2))
+    assert len(found) == brute(size, edges)
+
+
+def test_nothing_has_no_clique() -> None:
+    assert largest_clique([], lambda a, b: True) == []
+
+
+def test_the_order_is_that_of_the_items() -> None:
+    assert largest_clique("cab", lambda a, b: True) == ["c", "a", "b"]
+    assert largest_clique("cab", lambda a, b: False) == ["c"]
+
+
+def test_the_same_items_give_the_same_choice() -> None:
+    """Of several largest the first found: items are told apart by place, not by value."""
+    assert largest_clique([1, 2, 3, 4], lambda a, b: (a + b) in (3, 7)) == [1, 2]
+
+
+def test_a_committee_of_31_is_no_burden() -> None:
+    """The Moon–Moser graph: ten triples and one, with 3^10 largest cliques."""
+    asked = 0
+
+    def together(a: int, b: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return a // 3 != b // 3
+
+    assert len(largest_clique(range(31), together)) == 11
+    assert asked == 31 * 30

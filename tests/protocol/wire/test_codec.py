@@ -1,0 +1,280 @@
+from typing import Any
+
+import pytest
+
+from protocol.errors import Rejected, Rejection
+from protocol.wire import codec, messages
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.envelope import Envelope, sign
+from protocol.wire.ijson import parse
+from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task
+from tests.protocol.expect import rejected
+from tests.support import fixtures
+
+NET = fixtures.network()
+TASK = fixtures.task(NET)
+PEER = fixtures.peer(0)
+SENT: dict[str, messages.Message] = {
+    "task": TASK,
+    "commit": fixtures.commit(NET, TASK, PEER),
+    "reveal": fixtures.reveal(NET, TASK, PEER, {fixtures.peer(1): "ab" * 32}),
+    "abstain": fixtures.abstain(NET, TASK, PEER, "timeout"),
+}
+KINDS = sorted(SENT)
+
+
+def read(body: Document) -> messages.Message:
+    return codec.read(sign(body, fixtures.key(0)).encode(), NET.id)
+
+
+def body_of(kind: str, /, **changes: Any) -> dict[str, Any]:
+    return {**SENT[kind].envelope.body, **changes}
+
+
+# What is read
+
+
+def test_a_task_is_read_whole() -> None:
+    task = codec.read(TASK.envelope.encode(), NET.id)
+    assert isinstance(task, Task)
+    assert task == TASK
+    assert (task.kind, task.compute_class) == ("text-to-music", fixtures.CLASS)
+    assert task.args == fixtures.args()
+
+
+def test_a_commit_is_read_whole() -> None:
+    commit = codec.read(SENT["commit"].envelope.encode(), NET.id)
+    assert isinstance(commit, Commit)
+    assert (commit.task, commit.attempt, commit.signer) == (TASK.id, 0, PEER)
+    assert commit.commitment == fixtures.bound(TASK, PEER, fixtures.outcome())
+
+
+def test_a_reveal_is_read_whole() -> None:
+    reveal = codec.read(SENT["reveal"].envelope.encode(), NET.id)
+    assert isinstance(reveal, Reveal)
+    assert (reveal.task, reveal.attempt, reveal.signer) == (TASK.id, 0, PEER)
+    assert reveal.outcome == fixtures.outcome()
+    assert reveal.commits == {fixtures.peer(1): "ab" * 32}
+    assert reveal.trace == {"seconds": 1}
+
+
+def test_an_abstention_is_read_whole() -> None:
+    abstain = codec.read(SENT["abstain"].envelope.encode(), NET.id)
+    assert isinstance(abstain, Abstain)
+    assert (abstain.task, abstain.attempt, abstain.reason) == (TASK.id, 0, Abstention.TIMEOUT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_spelling_of_an_envelope_is_the_same_message(kind: str) -> None:
+    text = SENT[kind].envelope.encode()
+    spaced = text.replace(b'":', b'" :\n').replace(b',"', b' , "')
+    assert codec.read(spaced.replace(b'"attempt" :\n0', b'"attempt":0.0'), NET.id) == SENT[kind]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
+def test_every_changed_byte_is_refused(kind: str, flip: int) -> None:
+    text = SENT[kind].envelope.encode()
+    for at in range(len(text)):
+        changed = text[:at] + bytes((text[at] ^ flip,)) + text[at + 1 :]
+        with pytest.raises(Rejected) as caught:
+            codec.read(changed, NET.id)
+        assert caught.value.reason in {
+            Rejection.MALFORMED,
+            Rejection.INVALID_FIELD,
+            Rejection.WRONG_NETWORK,
+            Rejection.BAD_SIGNATURE,
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_prefix_and_every_added_byte_is_malformed(kind: str) -> None:
+    text = SENT[kind].envelope.encode()
+    for end in range(len(text)):
+        with rejected(Rejection.MALFORMED):
+            codec.read(text[:end], NET.id)
+    with rejected(Rejection.MALFORMED):
+        codec.read(text + b"}", NET.id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_missing_or_unknown_field_is_named(kind: str) -> None:
+    body = body_of(kind)
+    for field in sorted(set(body) - {"type", "network"}):
+        with rejected(Rejection.INVALID_FIELD, f"body.{field}: is missing"):
+            read({name: body[name] for name in body if name != field})
+    for field in ("type", "network"):
+        with rejected(Rejection.INVALID_FIELD, field):
+            read({name: body[name] for name in body if name != field})
+    with rejected(Rejection.INVALID_FIELD, "body.extra: is unknown"):
+        read({**body, "extra": 1})
+
+
+HEX = "ab" * 32
+WRONG: list[tuple[str, str, Any]] = [
+    ("task", "kind", "text-to-speech"),
+    ("task", "kind", None),
+    ("task", "args", []),
+    ("task", "class", ""),
+    ("task", "class", "a b"),
+    ("task", "class", "c" * 65),
+    ("task", "created", -1),
+    ("task", "created", 1.5),
+    ("task", "created", "1"),
+    ("task", "created", True),
+    ("task", "deadline", 0),
+    ("task", "deadline", 86_401),
+    ("task", "deadline", 0.5),
+    ("task", "nonce", "f" * 31),
+    ("task", "nonce", "f" * 33),
+    ("task", "nonce", "F" * 32),
+    ("task", "nonce", "f" * 31 + "\n"),
+    ("commit", "task", HEX[:-1]),
+    ("commit", "task", HEX.upper()),
+    ("commit", "task", HEX + "\n"),
+    ("commit", "attempt", -1),
+    ("commit", "attempt", 64),
+    ("commit", "attempt", 0.5),
+    ("commit", "attempt", "0"),
+    ("commit", "attempt", False),
+    ("commit", "attempt", None),
+    ("commit", "commitment", HEX[1:]),
+    ("commit", "commitment", None),
+    ("reveal", "task", 1),
+    ("reveal", "attempt", 64),
+    ("reveal", "salt", HEX[2:]),
+    ("reveal", "salt", HEX.upper()),
+    ("reveal", "outcome", {}),
+    ("reveal", "outcome", {"error": "out-of-memory"}),
+    ("reveal", "outcome", {"error": "no-notes", "result": {"outputs": []}}),
+    ("reveal", "outcome", {"result": {"outputs": []}}),
+    ("reveal", "outcome", {"other": 1}),
+    ("reveal", "commits", []),
+    ("reveal", "commits", {"peer": HEX}),
+    ("reveal", "commits", {PEER: HEX[1:]}),
+    ("reveal", "commits", {fixtures.peer(i): HEX for i in range(32)}),
+    ("reveal", "trace", []),
+    ("reveal", "trace", {"a b": 1}),
+    ("reveal", "trace", {"a": {"b": {"c": {}}}}),
+    ("reveal", "trace", {"a": "x" * 1025}),
+    ("abstain", "task", ""),
+    ("abstain", "attempt", 64),
+    ("abstain", "reason", "tired"),
+    ("abstain", "reason", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), WRONG)
+def test_every_wrong_field_is_named(kind: str, field: str, value: Any) -> None:
+    with rejected(Rejection.INVALID_FIELD, f"body.{field}"):
+        read(body_of(kind, **{field: value}))
+
+
+@pytest.mark.parametrize("kind", ["certificate", "Task", "", None, 1, ["task"]])
+def test_other_types_are_refused(kind: Any) -> None:
+    with rejected(Rejection.INVALID_FIELD, "body.type"):
+        read(body_of("commit", type=kind))
+
+
+def test_a_signature_is_for_one_type() -> None:
+    """An abstention's body under a commit's type does not fit, whoever signed what."""
+    with rejected(Rejection.INVALID_FIELD):
+        read(body_of("abstain", type="commit"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_network_is_refused(kind: str) -> None:
+    other = fixtures.network(5).id
+    with rejected(Rejection.WRONG_NETWORK, NET.id):
+        codec.read(SENT[kind].envelope.encode(), other)
+    with rejected(Rejection.WRONG_NETWORK, other):
+        read(body_of(kind, network=other))
+
+
+def test_the_signature_is_looked_at_last() -> None:
+    envelope = Envelope(body_of("commit", network="0" * 16), PEER, "A" * 86)
+    with rejected(Rejection.WRONG_NETWORK):
+        codec.read(envelope.encode(), NET.id)
+    forged = Envelope(body_of("commit"), PEER, "A" * 86)
+    with rejected(Rejection.BAD_SIGNATURE):
+        codec.read(forged.encode(), NET.id)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", b"1", b"null", b'"a"', b"{}", b'{"body":{},"signer":"","signature":""}'],
+)
+def test_what_is_no_envelope_is_refused(text: bytes) -> None:
+    with rejected(Rejection.INVALID_FIELD):
+        codec.read(text, NET.id)
+
+
+def test_an_envelope_has_three_members() -> None:
+    document = SENT["commit"].envelope.document()
+    with rejected(Rejection.INVALID_FIELD, "extra: is unknown"):
+        codec.read(canonical({**document, "extra": 1}), NET.id)
+    for field in ("body", "signer", "signature"):
+        with rejected(Rejection.INVALID_FIELD, f"{field}: is missing"):
+            codec.read(canonical({k: v for k, v in document.items() if k != field}), NET.id)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("signer", "12D3"), ("signer", "Qm" + "a" * 50), ("signature", "A" * 85)]
+)
+def test_a_wrong_signer_or_signature_is_named(field: str, value: str) -> None:
+    document = {**SENT["commit"].envelope.document(), field: value}
+    with rejected(Rejection.INVALID_FIELD, f"{field}:"):
+        codec.read(canonical(document), NET.id)
+
+
+# Limits
+
+
+def roomy(size: int) -> bytes:
+    """A task's envelope of exactly `size` bytes."""
+    bare = len(sign(body_of("task", args={"x": ""}), fixtures.key(0)).encode())
+    return sign(body_of("task", args={"x": "a" * (size - bare)}), fixtures.key(0)).encode()
+
+
+def test_an_envelope_has_at_most_65536_bytes() -> None:
+    assert isinstance(codec.read(roomy(65_536), NET.id), Task)
+    with rejected(Rejection.TOO_LARGE, "65537"):
+        codec.read(roomy(65_537), NET.id)
+
+
+def test_an_envelope_within_a_document_has_the_same_limit() -> None:
+    with rejected(Rejection.TOO_LARGE, "65537"):
+        codec.read_document(parse(roomy(65_537), 100_000), NET.id)
+    codec.read_document(parse(roomy(65_536), 100_000), NET.id)
+
+
+def traced(size: int) -> Document:
+    """A reveal whose trace has exactly `size` canonical bytes."""
+    parts: list[Any] = ["x" * 1000] * (size // 1003)
+    bare = len(canonical({"a": [*parts, ""]}))
+    return body_of("reveal", trace={"a": [*parts, "x" * (size - bare)]})
+
+
+def test_a_trace_has_at_most_8192_bytes() -> None:
+    within = read(traced(8192))
+    assert isinstance(within, Reveal)
+    assert len(canonical(within.trace)) == 8192
+    with rejected(Rejection.OVER_LIMIT, "body.trace: 8193 bytes"):
+        read(traced(8193))
+
+
+def test_sixteen_levels_are_taken() -> None:
+    """The parser's limit holds for envelopes: two of the levels are the envelope and its body."""
+    for levels, reason in ((13, None), (14, Rejection.TOO_DEEP)):
+        nested: Any = 1
+        for _ in range(levels):
+            nested = {"x": nested}
+        body = body_of("task", args={"x": nested})
+        if reason is None:
+            read(body)
+        else:
+            with rejected(reason):
+                read(body)

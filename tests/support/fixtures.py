@@ -1,0 +1,192 @@
+"""The keys, networks and messages that tests share: the same ones in every run."""
+
+import hashlib
+from functools import cache
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol.network import Network
+from protocol.wire import codec, messages
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.envelope import sign
+from protocol.wire.messages import Abstention, Commit, Reveal, Task, Vote
+from protocol.wire.signing import peer_of
+
+MODEL = "helium/embedded-music"
+PIANO = "helium/tiny-piano"
+CLASS = "cpu"
+START = 1_750_000_000.0  # Unix seconds at which tests begin
+
+
+@cache
+def key(index: int) -> Ed25519PrivateKey:
+    """The key of member `index`; from 1000 on, of requesters and strangers."""
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"key %d" % index).digest())
+
+
+@cache
+def peer(index: int) -> str:
+    return peer_of(key(index))
+
+
+@cache
+def index_of(member: str) -> int:
+    """The number of a peer. Raises StopIteration for one that is not of this cast."""
+    found: int = next(i for i in (*range(64), *range(1000, 1100)) if peer(i) == member)
+    return found
+
+
+def key_of(member: str) -> Ed25519PrivateKey:
+    return key(index_of(member))
+
+
+def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
+    """A network of `members`, each its own operator, with the specification's parameters."""
+    defaults = {
+        "committee_size": 3,
+        "committee_max": 7,
+        "commit_grace_seconds": 2,
+        "attempt_seconds": 120,
+        "max_deadline_seconds": 3600,
+        "clock_skew_seconds": 60,
+        "max_input_bytes": 33_554_432,
+        "max_output_bytes": 134_217_728,
+    }
+    return {
+        "name": "test",
+        "version": 1,
+        "created": "2026-01-01T00:00:00Z",
+        "parameters": defaults | parameters,
+        "classes": {CLASS: {"device": "cpu", "torch": "2.13.0"}},
+        "models": [
+            {
+                "id": MODEL,
+                "revision": "main",
+                "digest": "d" * 64,
+                "tasks": ["text-to-music"],
+                "limits": {"max_new_tokens": 1503, "num_return_sequences": 4},
+            }
+        ],
+        "roster": [
+            {"peer": peer(i), "operator": f"operator-{i}", "class": CLASS} for i in range(members)
+        ],
+    }
+
+
+def network(members: int = 4, **parameters: Any) -> Network:
+    return Network.parse(canonical(network_document(members, **parameters)))
+
+
+def args(**changes: Any) -> dict[str, Any]:
+    return {"model": MODEL, "prompt": "80s pop track", "seed": 42} | changes
+
+
+def piano_args(*songs: bytes, **changes: Any) -> dict[str, Any]:
+    audio = [{"sha256": hashlib.sha256(s).hexdigest(), "size": len(s)} for s in songs]
+    return {"model": PIANO, "audio": audio, "composer": "composer1", "seed": 42} | changes
+
+
+def piano_network(members: int = 4, **parameters: Any) -> Network:
+    """A network whose second model arranges songs for piano."""
+    document = network_document(members, **parameters)
+    document["models"].append(
+        {**document["models"][0], "id": PIANO, "tasks": ["pop2piano"], "limits": {}}
+    )
+    return Network.parse(canonical(document))
+
+
+def task(
+    net: Network,
+    *,
+    now: float = START,
+    deadline: int = 600,
+    nonce: int = 0,
+    requester: int = 1000,
+    kind: str = "text-to-music",
+    **changes: Any,
+) -> Task:
+    body = messages.task_body(
+        net.id, kind, args(**changes), CLASS, int(now * 1000), deadline, f"{nonce:032x}"
+    )
+    found = signed(net, body, requester)
+    assert isinstance(found, Task)
+    return found
+
+
+def task_of(net: Network, envelope: Document) -> Task:
+    found = codec.read(canonical(envelope), net.id)
+    assert isinstance(found, Task)
+    return found
+
+
+def signed(net: Network, body: Document, index: int) -> messages.Message:
+    return codec.read(sign(body, key(index)).encode(), net.id)
+
+
+def signed_by(net: Network, body: Document, member: str) -> Vote:
+    found = codec.read(sign(body, key_of(member)).encode(), net.id)
+    assert not isinstance(found, Task)
+    return found
+
+
+def outcome(label: str = "honest") -> dict[str, Any]:
+    """A result whose one output's hash is the label's."""
+    sha256 = hashlib.sha256(label.encode()).hexdigest()
+    entry = {
+        "media": "audio/f32",
+        "sampling_rate": 32_000,
+        "frames": 16,
+        "channels": 1,
+        "sha256": sha256,
+        "size": 64,
+        "chunks": [sha256],
+    }
+    return {"result": {"outputs": [entry]}}
+
+
+def salt(member: str, attempt: int = 0) -> str:
+    return hashlib.sha256(f"salt {member} {attempt}".encode()).hexdigest()
+
+
+def bound(task: Task, member: str, found: Document, attempt: int = 0) -> str:
+    """The commitment of a member to an outcome."""
+    digest = messages.outcome_digest(found)
+    return messages.commitment(task.id, attempt, member, digest, salt(member, attempt))
+
+
+def commit(
+    net: Network, task: Task, member: str, found: Document | None = None, attempt: int = 0
+) -> Commit:
+    commitment = bound(task, member, outcome() if found is None else found, attempt)
+    vote = signed_by(net, messages.commit_body(net.id, task.id, attempt, commitment), member)
+    assert isinstance(vote, Commit)
+    return vote
+
+
+def reveal(
+    net: Network,
+    task: Task,
+    member: str,
+    commits: dict[str, str],
+    found: Document | None = None,
+    attempt: int = 0,
+    trace: Document | None = None,
+) -> Reveal:
+    body = messages.reveal_body(
+        net.id,
+        task.id,
+        attempt,
+        outcome() if found is None else found,
+        salt(member, attempt),
+        commits,
+        {"seconds": 1} if trace is None else trace,
+    )
+    vote = signed_by(net, body, member)
+    assert isinstance(vote, Reveal)
+    return vote
+
+
+def abstain(net: Network, task: Task, member: str, reason: str = "busy", attempt: int = 0) -> Vote:
+    body = messages.abstain_body(net.id, task.id, attempt, Abstention(reason))
+    return signed_by(net, body, member)

@@ -1,0 +1,299 @@
+"""The in-memory twin of the libp2p transport, for simulation: no threads, no wall clock.
+
+It uses nothing but `call_soon` and `call_at` of the running loop, so that it runs in virtual time
+when a simulation supplies such a loop; the same seed and the same calls then give the same trace.
+What a link does to what is sent is its `Link`; links and partitions can be changed at any time.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from node.admission.peer_score import Penalties
+from node.transport.interface import SEEN_SECONDS, Listener, Verdict, message_id
+from tests.support.memory_transport.pipes import MemoryStream, pair
+
+OPEN_SECONDS = 10.0  # virtual; libp2p's negotiation has as long, so that slow links fail alike
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What one direction between two peers does to what is sent: seconds and probabilities.
+
+    Loss, duplication and reordering are for gossip only; a stream loses nothing until it is reset.
+    `reordering` is the probability that a message does not wait for those sent before it.
+    """
+
+    delay: tuple[float, float] = (0.001, 0.005)
+    loss: float = 0.0
+    duplication: float = 0.0
+    reordering: float = 0.0
+
+
+class MemoryNetwork:
+    """The medium between all `MemoryTransport`s of one simulation."""
+
+    def __init__(self, random: Random, link: Link | None = None) -> None:
+        self.random = random
+        self.link = link or Link()
+        self.failures: list[BaseException] = []
+        """What listeners raised in `serve`: the transport survives it, a test may assert on it."""
+        self._links: dict[tuple[str, str], Link] = {}
+        self._groups: tuple[frozenset[str], ...] = ()
+        self._present: dict[str, MemoryTransport] = {}
+        self._last_arrival: dict[tuple[str, str], float] = {}
+
+    def set_link(self, source: str, target: str, link: Link) -> None:
+        """Give one direction its own policy."""
+        self._links[source, target] = link
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Cut all links between different groups; peers named in none form one more group."""
+        self._groups = tuple(frozenset(group) for group in groups)
+        for one in list(self._present.values()):
+            for other in sorted(one.peers()):
+                if not self.reachable(one.peer, other):
+                    self.disconnect(one.peer, other)
+
+    def heal(self) -> None:
+        """Undo all partitions; peers have to dial again."""
+        self._groups = ()
+
+    def crash(self, peer: str) -> None:
+        """Take a peer away at once: its streams break and its listener hears nothing more."""
+        transport = self._present.pop(peer, None)
+        if transport is not None:
+            for other in sorted(transport.peers()):
+                self.disconnect(peer, other)
+            transport.vanish()
+
+    def reachable(self, one: str, other: str) -> bool:
+        """Return whether no partition lies between two peers."""
+        return self._group(one) == self._group(other)
+
+    def transport(self, peer: str) -> "MemoryTransport | None":
+        """Return the running transport of `peer`."""
+        return self._present.get(peer)
+
+    def enter(self, transport: "MemoryTransport") -> None:
+        """Make a transport reachable; its address is taken while it runs."""
+        if transport.peer in self._present:
+            raise OSError(f"{transport.peer} is running already")
+        self._present[transport.peer] = transport
+
+    def connect(self, one: "MemoryTransport", other: "MemoryTransport") -> None:
+        """Bring up a connection on both sides."""
+        one.connect(other.peer)
+        other.connect(one.peer)
+
+    def disconnect(self, one: str, other: str) -> None:
+        """Take a connection down on both sides at once."""
+        for near, far in ((one, other), (other, one)):
+            transport = self._present.get(near)
+            if transport is not None:
+                transport.disconnect(far)
+
+    def delay(self, source: str, target: str) -> float:
+        """Draw the seconds that something takes from `source` to `target`."""
+        return self.random.uniform(*self._links.get((source, target), self.link).delay)
+
+    def send(self, source: str, target: str, topic: str, payload: bytes) -> None:
+        """Carry one gossiped message over one link, or lose it, or carry it twice."""
+        link = self._links.get((source, target), self.link)
+        receiver = self._present.get(target)
+        if receiver is None or self.random.random() < link.loss:
+            return
+        for _ in range(2 if self.random.random() < link.duplication else 1):
+            asyncio.get_running_loop().call_at(
+                self._arrival(source, target, link), receiver.receive, source, topic, payload
+            )
+
+    def _arrival(self, source: str, target: str, link: Link) -> float:
+        at = asyncio.get_running_loop().time() + self.random.uniform(*link.delay)
+        if self.random.random() >= link.reordering:
+            last = self._last_arrival.get((source, target), 0.0)
+            at = max(at, math.nextafter(last, math.inf))  # loops keep no order among equals
+            self._last_arrival[source, target] = at
+        return at
+
+    def _group(self, peer: str) -> int:
+        return next((n for n, group in enumerate(self._groups) if peer in group), -1)
+
+
+class MemoryTransport:
+    """One peer in a `MemoryNetwork`; a restart after `stop` or a crash is a new object."""
+
+    def __init__(self, network: MemoryNetwork, peer: str) -> None:
+        self.peer = peer
+        self._network = network
+        self._listener: Listener | None = None
+        self._topics: frozenset[str] = frozenset()
+        self._protocols: frozenset[str] = frozenset()
+        self._streams: dict[str, list[MemoryStream]] = {}  # by connected peer
+        self._seen: dict[bytes, float] = {}
+        self._serving: dict[asyncio.Task[None], None] = {}
+        self._penalties = Penalties(lambda: asyncio.get_running_loop().time())
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The one address, which only this network understands."""
+        return (f"/memory/0/p2p/{self.peer}",)
+
+    async def start(
+        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+    ) -> None:
+        """Enter the network; raise `OSError` if this peer is there already."""
+        self._network.enter(self)
+        self._listener = listener
+        self._topics, self._protocols = frozenset(topics), frozenset(protocols)
+
+    async def stop(self) -> None:
+        """Leave, and wait for what was being served."""
+        serving = list(self._serving)
+        self._network.crash(self.peer)
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    async def dial(self, address: str) -> str:
+        """Connect to the peer named at the end of `address`."""
+        peer = address.rpartition("/p2p/")[2]
+        await asyncio.sleep(self._network.delay(self.peer, peer))
+        other = self._network.transport(peer)
+        if other is None or peer == self.peer or not self._network.reachable(self.peer, peer):
+            raise ConnectionError(f"{peer} cannot be reached")
+        if self._listener is None or self.bans(peer) or other.bans(self.peer):
+            raise ConnectionError(f"no connection with {peer} is wanted")
+        self._network.connect(self, other)
+        return peer
+
+    def peers(self) -> frozenset[str]:
+        """Return who is connected now."""
+        return frozenset(self._streams)
+
+    def payer(self, peer: str) -> str:
+        """Return the peer itself: there are no addresses here."""
+        return peer
+
+    def punish(self, peer: str) -> None:
+        """Take a point from a peer, and the connection when it was one too many."""
+        if self._penalties.punish(peer):
+            self._network.disconnect(self.peer, peer)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip to all connected peers; a repeat within two minutes is dropped."""
+        self.gossip(topic, payload)
+
+    def gossip(self, topic: str, payload: bytes) -> None:
+        """Do what `publish` does, from where nothing can be awaited."""
+        if self._listener is not None and self._first_seen(topic, payload):
+            self._forward(topic, payload)
+
+    async def open(self, peer: str, protocol: str) -> MemoryStream:
+        """Open a stream to a connected peer that serves `protocol`."""
+        delay = self._network.delay(self.peer, peer) + self._network.delay(peer, self.peer)
+        await asyncio.sleep(min(delay, OPEN_SECONDS))
+        other = self._network.transport(peer)
+        if peer not in self._streams or other is None or delay > OPEN_SECONDS:
+            raise ConnectionError(f"{peer} is not connected")
+        if not other.serves(protocol):
+            raise ConnectionError(f"{peer} does not serve {protocol}")
+        near, far = pair(self.peer, peer, lambda: self._network.delay(self.peer, peer))
+        self._hold(near)
+        other.accept(protocol, far)
+        return near
+
+    # What follows is called by the network and by the other side's transport.
+
+    def bans(self, peer: str) -> bool:
+        """Return whether `peer` forwarded too much that was rejected."""
+        return self._penalties.banned(peer)
+
+    def serves(self, protocol: str) -> bool:
+        """Return whether a stream of `protocol` is answered here."""
+        return protocol in self._protocols
+
+    def connect(self, peer: str) -> None:
+        """Note a connection, and tell the listener if it is the first with this peer."""
+        if self._listener is not None and peer not in self._streams:
+            self._streams[peer] = []
+            asyncio.get_running_loop().call_soon(self._listener.connected, peer)
+
+    def disconnect(self, peer: str) -> None:
+        """Break all streams with `peer` and tell the listener."""
+        streams = self._streams.pop(peer, None)
+        if streams is None:
+            return
+        for stream in streams:
+            stream.break_off()
+        if self._listener is not None:
+            asyncio.get_running_loop().call_soon(self._listener.disconnected, peer)
+
+    def accept(self, protocol: str, stream: MemoryStream) -> None:
+        """Serve an inbound stream in a task of its own."""
+        if self._listener is None:
+            stream.break_off()
+            return
+        self._hold(stream)
+        serving = self._serve(self._listener, protocol, stream)
+        task = asyncio.get_running_loop().create_task(serving)
+        self._serving[task] = None
+        task.add_done_callback(lambda done: self._serving.pop(done, None))
+
+    def receive(self, source: str, topic: str, payload: bytes) -> None:
+        """Judge what `source` forwarded; deliver and forward it if it is accepted."""
+        listener = self._listener
+        if listener is None or source not in self._streams or topic not in self._topics:
+            return
+        if not self._first_seen(topic, payload):
+            return
+        match listener.judge(topic, payload):
+            case Verdict.ACCEPT:
+                self._forward(topic, payload, source)
+                listener.gossiped(source, topic, payload)
+            case Verdict.REJECT:
+                self.punish(source)
+            case Verdict.IGNORE:
+                pass
+
+    def vanish(self) -> None:
+        """Stop at once: no callback reaches the listener from now on."""
+        self._listener = None
+        self._streams.clear()
+        for task in list(self._serving):
+            task.cancel()
+
+    def _forward(self, topic: str, payload: bytes, source: str = "") -> None:
+        for peer in list(self._streams):
+            if peer != source:
+                self._network.send(self.peer, peer, topic, payload)
+
+    def _first_seen(self, topic: str, payload: bytes) -> bool:
+        now = asyncio.get_running_loop().time()
+        while self._seen and next(iter(self._seen.values())) <= now:
+            del self._seen[next(iter(self._seen))]
+        identity = message_id(topic, payload)
+        if identity in self._seen:
+            return False
+        self._seen[identity] = now + SEEN_SECONDS
+        return True
+
+    def _hold(self, stream: MemoryStream) -> None:
+        held = self._streams[stream.peer]
+        held[:] = [other for other in held if not other.finished]
+        held.append(stream)
+
+    async def _serve(self, listener: Listener, protocol: str, stream: MemoryStream) -> None:
+        try:
+            await listener.serve(protocol, stream)
+            await stream.close()
+        except asyncio.CancelledError:
+            stream.break_off()
+            raise
+        except Exception as failure:
+            self._network.failures.append(failure)
+            _log.warning("serving %s failed: %r", stream.peer, failure)
+            stream.break_off()
