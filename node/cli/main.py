@@ -17,8 +17,8 @@ COMMANDS = {
     "doctor": ("doctor", "Show what this machine computes with, and whether it is ready."),
     "run": ("run", "Run a node until it is told to stop."),
     "submit": ("submit", "Submit a task, wait, and write the audio and its certificate."),
-    "status": ("task", "Show how a task stands, and who has voted for what."),
-    "fetch": ("task", "Fetch a finished task's audio and certificate, verified."),
+    "status": ("tasks", "Show how a task stands, and who has voted for what."),
+    "fetch": ("tasks", "Fetch a finished task's audio and certificate, verified."),
     "verify": ("verify", "Verify a certificate, and audio against it, offline."),
     "evidence": ("evidence", "List, export or verify proof that a member contradicted itself."),
     "explain": ("explain", "Show why a member was outvoted: where its result parts from the rest."),
@@ -50,7 +50,7 @@ class Commands(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"node.cli.{COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"node.cli.commands.{COMMANDS[cmd_name][0]}")
         found = getattr(module, cmd_name)
         assert isinstance(found, click.Command)  # noqa: S101  # our own table says so
         return found

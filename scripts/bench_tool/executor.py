@@ -30,7 +30,7 @@ START_SECONDS = 120.0
 PLAIN = """
 import hashlib, json, sys, time
 if sys.argv[2] == "profile":
-    from executor import profile
+    from executor.determinism import profile
     profile.fix()
 import transformers
 pipeline = transformers.pipeline("text-to-audio", model=sys.argv[1])
@@ -50,7 +50,10 @@ STEPS = """
 import sys, time
 told = [("spawn", time.monotonic())]
 from pathlib import Path
-from executor import profile, sandbox, selftest, worker
+from executor.determinism import profile
+from executor.determinism import self_test as selftest
+from executor.sandbox import confine as sandbox
+from executor.worker import main as worker
 sandbox.enter([], Path(sys.argv[1]), None)
 told.append(("our own modules, sandbox", time.monotonic()))
 profile.fix()

@@ -145,7 +145,7 @@ MEASURED = """
 import json, sys, time
 from pathlib import Path
 import numpy, soundfile
-from executor import listening
+from executor.audio import decode as listening
 from executor.errors import Failed
 began = time.monotonic()
 try:

@@ -8,7 +8,7 @@ import pytest
 
 from executor.determinism import profile
 
-FIX = "from executor import profile; profile.fix(); import torch, json, os;"
+FIX = "from executor.determinism import profile; profile.fix(); import torch, json, os;"
 
 
 def child(home: Path, code: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -158,7 +158,7 @@ def test_the_gpus_half_needs_a_gpu_and_is_otherwise_complete(tmp_path: Path) -> 
     assert environment["NVIDIA_TF32_OVERRIDE"] == "0"
     assert environment["MKL_CBWR"] == "COMPATIBLE"
     code = (
-        "from executor import profile; import torch, json\n"
+        "from executor.determinism import profile; import torch, json\n"
         "torch.cuda.is_available = lambda: False\n"
         "torch.backends.cuda.matmul.allow_tf32 = True\n"
         "before = profile.cuda_settings()\n"

@@ -101,7 +101,7 @@ BARE = """
 import hashlib, json, sys, torch
 from transformers import (AutoModelForTextToSpectrogram, AutoModelForTextToWaveform, AutoProcessor,
     AutoTokenizer, FastSpeech2ConformerHifiGan, SpeechT5HifiGan, TextToAudioPipeline, set_seed)
-from executor import profile
+from executor.determinism import profile
 from executor.tasks.speaker_embedding import embedding
 profile.fix()
 made = {}

@@ -28,7 +28,7 @@ whole = pytest.mark.skipif(
 INSIDE = """
 import ctypes, json, os, resource, socket, subprocess, sys, threading
 from pathlib import Path
-from executor import sandbox
+from executor.sandbox import confine as sandbox
 scratch, models, key, parent = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), os.getppid()
 libc = ctypes.CDLL(None, use_errno=True)
 state = sandbox.enter([models], scratch, 2**30)
@@ -191,7 +191,7 @@ def test_everything_is_in_force_and_said_so(ready: Ready) -> None:
 
 # What an attempt that the kernel does not know ends with: as on an older one, or under emulation.
 OLD = """
-from executor import landlock, seccomp
+from executor.sandbox import landlock, seccomp
 landlock.abi = lambda: %d
 def none(): raise OSError(22, "Invalid argument")
 seccomp.deny = none
@@ -219,7 +219,7 @@ def test_a_gpus_driver_gets_addresses_and_nothing_else(tmp_path: Path) -> None:
     """It reserves more than there is memory; what cannot be bounded is said."""
     reserve = "lambda: __import__('mmap').mmap(-1, 2**36, prot=0, flags=0x4022)"  # no memory
     attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
-    gpu = "from executor import sandbox; enter = sandbox.enter;"
+    gpu = "from executor.sandbox import confine as sandbox; enter = sandbox.enter;"
     gpu += "sandbox.enter = lambda *places: enter(*places, 'cuda')"
     found = tried(tmp_path, attempts, gpu)
     assert found["ended"] == {"addresses": "done", "tcp": "PermissionError"}
@@ -344,7 +344,7 @@ def test_whatever_it_does_costs_one_abstention(
     timeout = 0.5 if reason == "timeout" else TIMEOUT
     told(taken, "")  # its start is not part of the job's time
     with pytest.raises(Abstained, match=detail) as caught:
-        told(taken, f"from executor import sandbox\n{code}", timeout=timeout)
+        told(taken, f"from executor.sandbox import confine as sandbox\n{code}", timeout=timeout)
     assert caught.value.reason == reason
     assert told(taken, "") == ""
 
@@ -364,7 +364,8 @@ def test_growing_past_the_limit_is_an_abstention(taken: Pool) -> None:
 def test_time_is_given_for_each_job_anew() -> None:
     """The limit counts from what was used before, so that a long life is no fault."""
     code = (
-        "import resource, time; from executor import sandbox;"
+        "import resource, time;"
+        "from executor.sandbox import confine as sandbox;"
         "sandbox.allow_cpu(5); first = resource.getrlimit(resource.RLIMIT_CPU)[0];"
         "begin = time.process_time();\n"
         "while time.process_time() < begin + 1.1: pass\n"

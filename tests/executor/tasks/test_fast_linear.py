@@ -14,7 +14,7 @@ from executor.tasks.fast_linear import Turned, turn
 # In a process under the profile: how many products differ in a bit, and of how many.
 COMPARED = """
 import json, torch
-from executor import profile
+from executor.determinism import profile
 from executor.tasks.fast_linear import Turned, fits
 profile.fix()
 torch.manual_seed(0)

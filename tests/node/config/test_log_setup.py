@@ -153,10 +153,10 @@ def test_a_logger_that_a_library_cut_off_rejoins() -> None:
 def test_with_libp2p_every_line_is_ours_and_on_standard_error() -> None:
     script = """
 import logging
-from node import logs
-logs.configure("info", "auto")
+from node.config import log_setup
+log_setup.configure("info", "auto")
 import libp2p
-logs.rejoin("libp2p")
+log_setup.rejoin("libp2p")
 logging.debug("sets the root up, if nobody has")
 logging.getLogger("libp2p.host").warning("from libp2p")
 logging.getLogger("node").info("from us")

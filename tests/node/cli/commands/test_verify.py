@@ -103,7 +103,7 @@ def test_a_fresh_process_says_yes(files: Files) -> None:
 def _verify_in_a_process(files: Files) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "node.cli", "verify"]
     arguments = [str(files.certificate), "--network", str(files.network)]
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, cwd=root, check=False
     )
