@@ -3,6 +3,8 @@
 import re
 from typing import Literal
 
+from schemas.errors import HeliumError
+
 Reason = Literal[
     "busy", "out-of-memory", "timeout", "worker-died", "model-missing", "input-missing"
 ]
@@ -14,7 +16,7 @@ FOLDERS = re.compile(r"(?<![\w/])/(?:[^\s/:'\"]+/)+")  # of an absolute path
 EXHAUSTED = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
 
 
-class Abstained(Exception):
+class Abstained(HeliumError):
     """This machine could not finish the job; another might (specification, section 4, `abstain`).
 
     `reason` goes on the wire; `detail` is for the log of this node only.
@@ -26,7 +28,7 @@ class Abstained(Exception):
         self.detail = detail
 
 
-class Failed(Exception):
+class TaskFailed(HeliumError):
     """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4).
 
     `detail` goes into the trace, as `told` makes it, and is not compared.
@@ -38,11 +40,11 @@ class Failed(Exception):
         self.detail = detail
 
 
-class ModelRefused(Exception):
+class ModelRefused(HeliumError):
     """A model folder that must not be loaded; the message says why."""
 
 
-class ProfileViolated(Exception):
+class ProfileViolated(HeliumError):
     """The process does not compute under the numeric profile; the message says where it differs."""
 
 

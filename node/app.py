@@ -26,11 +26,12 @@ from node.transport.libp2p.transport import Libp2pTransport
 from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire.signing import peer_of
+from schemas.errors import HeliumError
 
 Alter = Callable[[Executor], Executor]
 
 
-class UnusableNetwork(Exception):
+class UnusableNetwork(HeliumError):
     """The network document cannot be used; the text says why."""
 
 
@@ -47,7 +48,7 @@ def read_network(path: Path) -> Network:
 def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e) -> Node:
     """Return a node ready to run. `alter` may wrap its executor, as the testnet's liars do.
 
-    Raises UnusableNetwork, StoreError or OSError.
+    Raises UnusableNetwork, UnusableStore or OSError.
     """
     network = read_network(settings.network)
     settings.data_dir.mkdir(parents=True, exist_ok=True)

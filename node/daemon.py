@@ -20,7 +20,8 @@ from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission
 from node.clock import Clock
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
-from node.consensus.coordinator import Busy, Coordinator
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
 from node.execution.inputs import Inputs
 from node.execution.queue import Executions, Executor
 from node.rpc import client as rpc_client

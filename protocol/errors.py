@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from schemas.errors import HeliumError
+
 
 class Rejection(StrEnum):
     """The reasons for which foreign bytes are refused; the values travel in failure answers."""
@@ -30,7 +32,7 @@ class Rejection(StrEnum):
     NO_CONTRADICTION = "no-contradiction"
 
 
-class Rejected(Exception):
+class Rejected(HeliumError):
     """A document of another peer breaks a rule; `reason` says which, `detail` what was found.
 
     Raised for the remote side's faults only; our own misuse raises `ValueError` or `TypeError`.

@@ -9,13 +9,13 @@ import functools
 import jsonschema_rs
 
 from schemas.documents import load, names, registry
-from schemas.errors import SchemaError, explain
+from schemas.errors import SchemaViolation, explain
 
-__all__ = ["SchemaError", "check", "load", "names"]
+__all__ = ["SchemaViolation", "check", "load", "names"]
 
 
 def check(name: str, document: object, *, at: str = "") -> None:
-    """Raise `SchemaError` unless the parsed JSON `document` fits the schema `name`.
+    """Raise `SchemaViolation` unless the parsed JSON `document` fits the schema `name`.
 
     `at` is the path of `document` in what it was taken from ("args"): errors name it in front.
     Microseconds for a body of usual size. `KeyError` for a name not in `names()`. `document` must
@@ -27,7 +27,7 @@ def check(name: str, document: object, *, at: str = "") -> None:
     except jsonschema_rs.ValidationError as error:
         raise explain(error, document, at) from None
     except ValueError as error:  # what is not JSON at all, such as a lone surrogate
-        raise SchemaError(at, document, f"must be I-JSON ({error})") from None
+        raise SchemaViolation(at, document, f"must be I-JSON ({error})") from None
 
 
 @functools.cache

@@ -31,7 +31,11 @@ _BOUNDS = {
 }
 
 
-class SchemaError(ValueError):
+class HeliumError(Exception):
+    """Base of every exception that this project defines; `node.errors` draws the tree."""
+
+
+class SchemaViolation(HeliumError, ValueError):
     """A document does not fit its schema.
 
     `field` is a dotted path such as `votes[0].signer`, "" for the document itself; `value` what
@@ -47,8 +51,10 @@ class SchemaError(ValueError):
         self.allowed = allowed
 
 
-def explain(error: jsonschema_rs.ValidationError, document: object, at: str = "") -> SchemaError:
-    """The `SchemaError` for a validator's error on `document`, which stands at the path `at`."""
+def explain(
+    error: jsonschema_rs.ValidationError, document: object, at: str = ""
+) -> SchemaViolation:
+    """Return the SchemaViolation for a validator's error on `document`, found at path `at`."""
     keyword, limit = error.kind.name, error.kind.value
     location = str(error.absolute_keyword_location)
     schema = at_location(location)
@@ -57,21 +63,21 @@ def explain(error: jsonschema_rs.ValidationError, document: object, at: str = ""
     match keyword:
         case "required":
             allowed = f"required, must be {title(schema['properties'][limit], location)}"
-            return SchemaError(_field(field, [limit]), None, allowed, problem="is missing")
+            return SchemaViolation(_field(field, [limit]), None, allowed, problem="is missing")
         case "additionalProperties":
             unknown = limit[0]
             allowed = "known members are " + ", ".join(schema["properties"])
             found = value.get(unknown) if isinstance(value, dict) else None
-            return SchemaError(_field(field, [unknown]), found, allowed, problem="is unknown")
+            return SchemaViolation(_field(field, [unknown]), found, allowed, problem="is unknown")
         case "propertyNames":
             inner = explain(error.kind.error, document, at)  # type: ignore[attr-defined]
             name = error.kind.error.instance  # type: ignore[attr-defined]
-            return SchemaError(field, name, f"a member's name {inner.allowed}")
+            return SchemaViolation(field, name, f"a member's name {inner.allowed}")
         case "oneOf" | "anyOf":
             fitting = _fitting(error)
             if fitting is not None:
                 return explain(fitting, document, at)
-    return SchemaError(field, value, _allowed(keyword, limit, schema))
+    return SchemaViolation(field, value, _allowed(keyword, limit, schema))
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from executor.errors import Failed
+from executor.errors import TaskFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 def hear(paths: Sequence[Path]) -> "list[Mono]":
     """The audio of each file, `(samples,)` at `RATE`, channels averaged.
 
-    Raises `Failed("input-undecodable")` for a file that is no audio of the formats above, or is
+    Raises `TaskFailed("input-undecodable")` for a file that is no audio of the formats above, or is
     longer or wider than allowed.
     """
     heard: list[Mono] = []
@@ -73,7 +73,7 @@ def decoded(path: Path, seconds: float = SECONDS) -> "tuple[Mono, int]":
         except soundfile.SoundFileError as error:
             # All of the message would name the file, which here is a copy under a random name.
             named = isinstance(error, soundfile.LibsndfileError)
-            raise Failed(
+            raise TaskFailed(
                 "input-undecodable", error.error_string if named else str(error)
             ) from error
 
@@ -128,6 +128,6 @@ def plain(form: bytes) -> bool:
 
 
 def refuse(wrong: bool, why: str) -> None:
-    """Raise `Failed("input-undecodable")` if `wrong`."""
+    """Raise `TaskFailed("input-undecodable")` if `wrong`."""
     if wrong:
-        raise Failed("input-undecodable", why)
+        raise TaskFailed("input-undecodable", why)

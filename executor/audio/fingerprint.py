@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from executor.errors import Failed
+from executor.errors import TaskFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,8 @@ def tagged(tag: str, payload: bytes) -> str:
 def waveform(audio: "NDArray[Any]") -> "NDArray[np.float32]":
     """The pipeline's audio, `(n,)` or `(channels, n)`, as canonical `(audio_length, channels)`.
 
-    C-order, little-endian binary32, −0.0 as 0.0. Raises `Failed` for NaN and infinity, also where a
-    wider type overflows binary32.
+    C-order, little-endian binary32, −0.0 as 0.0. Raises `TaskFailed` for NaN and infinity, also
+    where a wider type overflows binary32.
     """
     import numpy as np
 
@@ -32,7 +32,7 @@ def waveform(audio: "NDArray[Any]") -> "NDArray[np.float32]":
     with np.errstate(over="ignore"):
         frames = np.atleast_2d(audio).T.astype("<f4", order="C")
     if not np.isfinite(frames).all():
-        raise Failed("non-finite-output", "the waveform holds NaN or infinity")
+        raise TaskFailed("non-finite-output", "the waveform holds NaN or infinity")
     frames[frames == 0] = 0.0
     return frames
 

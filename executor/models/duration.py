@@ -9,15 +9,17 @@ takes, and `delay`, the tokens that are no frames of their own.
 import math
 from collections.abc import Mapping
 
+from schemas.errors import HeliumError
 
-class Unknown(ValueError):
+
+class DurationUnknown(HeliumError, ValueError):
     """Nothing tells how the model's tokens relate to seconds."""
 
 
 def tokens(limits: Mapping[str, object], seconds: float) -> int:
     """The fewest `max_new_tokens` that give at least `seconds` of audio.
 
-    Raises `Unknown`, and `ValueError` for a length that is no positive number.
+    Raises `DurationUnknown`, and `ValueError` for a length that is no positive number.
     """
     rate, delay = _relation(limits)
     if not (math.isfinite(seconds) and seconds > 0):
@@ -29,7 +31,7 @@ def tokens(limits: Mapping[str, object], seconds: float) -> int:
 def seconds(limits: Mapping[str, object], max_new_tokens: int) -> float:
     """The seconds of audio that so many new tokens give, if the model does not end it earlier.
 
-    Raises `Unknown`.
+    Raises `DurationUnknown`.
     """
     rate, delay = _relation(limits)
     return max(0, max_new_tokens - delay) / rate
@@ -38,5 +40,5 @@ def seconds(limits: Mapping[str, object], max_new_tokens: int) -> float:
 def _relation(limits: Mapping[str, object]) -> tuple[float, int]:
     rate, delay = limits.get("frame_rate"), limits.get("delay", 0)
     if not isinstance(rate, int | float) or not isinstance(delay, int) or rate <= 0:
-        raise Unknown("how long this model sounds is not decided by max_new_tokens")
+        raise DurationUnknown("how long this model sounds is not decided by max_new_tokens")
     return rate, delay

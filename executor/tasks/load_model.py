@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from executor.determinism import profile
-from executor.errors import Failed, ModelRefused, exhausted
+from executor.errors import ModelRefused, TaskFailed, exhausted
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, objection, refusal
 from executor.models.folders import VOCODER, configuration
@@ -76,7 +76,7 @@ def load(folder: Path, dtype: str, bits: int | None, device: profile.Device = "c
     """Load a checked model folder. `dtype` is a name of torch's or "auto"; `bits` 4, 8 or None.
 
     Raises `ModelRefused` for what transformers cannot load, or not completely, and
-    `Failed("generation-rejected")` for a precision that models of its family do not compute in.
+    `TaskFailed("generation-rejected")` for a precision that models of its family do not compute in.
     """
     config = configuration(folder, "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
@@ -84,7 +84,7 @@ def load(folder: Path, dtype: str, bits: int | None, device: profile.Device = "c
         raise ModelRefused(refusal(config.get("model_type")))
     precision = own_dtype(config) if dtype == "auto" else dtype
     if why := objection(family, {"dtype": precision, "quantize_bits": bits}):
-        raise Failed("generation-rejected", why)
+        raise TaskFailed("generation-rejected", why)
     try:
         pipeline = assembled(folder, family, getattr(torch, precision), bits, device)
     except UNLOADABLE as error:
@@ -184,12 +184,12 @@ def quantization(precision: torch.dtype, bits: int | None) -> dict[str, object]:
 
 
 def demand_blocks(model: Any) -> None:
-    """Raise `Failed` for a model whose matrices 4 bits do not fit."""
+    """Raise `TaskFailed` for a model whose matrices 4 bits do not fit."""
     for name, part in model.named_modules():
         if type(part).__name__ == "Linear4bit" and not whole(part.out_features, part.in_features):
             shape = f"{part.out_features} × {part.in_features}"
             why = f"args.quantize_bits: {name} is {shape}, no multiple of {BLOCKS[0]} × {BLOCKS[1]}"
-            raise Failed("generation-rejected", why)
+            raise TaskFailed("generation-rejected", why)
 
 
 def whole(out_features: int, in_features: int) -> bool:

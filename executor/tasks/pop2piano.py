@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from executor.audio import decode, midi
-from executor.errors import Failed, ModelRefused, exhausted
+from executor.errors import ModelRefused, TaskFailed, exhausted
 from executor.models.config import POP2PIANO as FAMILY
 from executor.models.config import own_dtype
 from executor.models.folders import configuration
@@ -99,13 +99,13 @@ def covers(
 ) -> list[Cover]:
     """The cover of each input in order, telling `progress` shares in [0, 1].
 
-    Raises `Failed`: `input-undecodable`, `no-notes` if any input has no beat or gets no note,
+    Raises `TaskFailed`: `input-undecodable`, `no-notes` if any input has no beat or gets no note,
     `generation-rejected` where the composer is unknown or transformers refuses the arguments.
     """
     composer = str(args.get("composer") or COMPOSER)
     if composer not in loaded.settings.composer_to_feature_token:
         known = ", ".join(loaded.settings.composer_to_feature_token)
-        raise Failed("generation-rejected", f"{composer!r} is none of {known}")
+        raise TaskFailed("generation-rejected", f"{composer!r} is none of {known}")
     arguments = generate_arguments(given(args), loaded.settings) | {"composer": composer}
     length = arguments.get("max_new_tokens") or loaded.settings.max_length or 1
     songs = decode.hear(inputs)
@@ -143,7 +143,7 @@ def cover(
         tokens = rejected(lambda: generated(loaded, features, arguments, watch))
         notes = rejected(lambda: written(loaded, features, tokens))
     if not notes:
-        raise Failed("no-notes", "the model wrote no note")
+        raise TaskFailed("no-notes", "the model wrote no note")
     return Cover(notes, watch.told())
 
 
@@ -155,7 +155,7 @@ def beats(loaded: Loaded, song: "Mono") -> Any:
         if exhausted(error):
             raise
         # The beat tracker finds none in a second of sound, and nothing can be laid between none.
-        raise Failed("no-notes", f"no beat: {type(error).__name__}: {error}") from error
+        raise TaskFailed("no-notes", f"no beat: {type(error).__name__}: {error}") from error
 
 
 def generated(loaded: Loaded, features: Any, arguments: Mapping[str, Any], watch: Watch) -> Any:

@@ -17,7 +17,7 @@ import torch
 from transformers import set_seed
 
 from executor.audio.fingerprint import tagged
-from executor.errors import Failed
+from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family, objection
 from executor.tasks import speaker_embedding
 from executor.tasks.load_model import Loaded, load
@@ -110,15 +110,15 @@ def sounds(
 ) -> list[Sound]:
     """Generate a task's sequences in order, telling `progress` shares in [0, 1].
 
-    Raises `Failed("generation-rejected")` where the family does not take the arguments, or
+    Raises `TaskFailed("generation-rejected")` where the family does not take the arguments, or
     transformers refuses them.
     """
     if why := objection(loaded.family, args):
-        raise Failed("generation-rejected", why)
+        raise TaskFailed("generation-rejected", why)
     members = given(args)
     count = int(members.get(SEQUENCES, getattr(loaded.own, SEQUENCES, None)) or 1)
     if count > MOST_SEQUENCES:
-        raise Failed("generation-rejected", f"the model's own {SEQUENCES} is {count}")
+        raise TaskFailed("generation-rejected", f"the model's own {SEQUENCES} is {count}")
     seeds = sequence_seeds(int(str(args["seed"])), count)
     arguments = generate_arguments(loaded.family, members, loaded.own)
     length = steps(loaded, members.get("max_new_tokens"))
@@ -162,7 +162,7 @@ def sound(
         made = rejected(lambda: heard(loaded, prompt, generate, seed))
     audio = np.atleast_1d(made["audio"])
     if not audio.size:
-        raise Failed("generation-rejected", "the model said nothing")
+        raise TaskFailed("generation-rejected", "the model said nothing")
     return Sound(audio, int(made["sampling_rate"]), watch.told())
 
 
@@ -211,12 +211,12 @@ def language(own: Any) -> str:
 
 
 def rejected(generate: Callable[[], Any]) -> Any:
-    """Call `generate`; what every member of the class meets alike is a `Failed`."""
+    """Call `generate`; what every member of the class meets alike is a `TaskFailed`."""
     try:
         return generate()
     except (ValueError, TypeError, IndexError) as error:
-        raise Failed("generation-rejected", f"{type(error).__name__}: {error}") from error
+        raise TaskFailed("generation-rejected", f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
         if any(sign in str(error) for sign in (UNDRAWABLE, *NOTHING)):
-            raise Failed("generation-rejected", str(error)) from error
+            raise TaskFailed("generation-rejected", str(error)) from error
         raise

@@ -25,9 +25,9 @@ from executor.audio import fingerprint, manifest
 from executor.determinism import compute_class, profile, self_test
 from executor.errors import (
     Abstained,
-    Failed,
     ModelRefused,
     ProfileViolated,
+    TaskFailed,
     exhausted,
     told,
 )
@@ -96,7 +96,7 @@ class Worker:
             made, tokens = self._generated(self._load(order), order)
             entries = manifest.write(made, Path(order["stem"]))
             outcome: dict[str, object] = {"result": {"outputs": entries}}
-        except Failed as failure:
+        except TaskFailed as failure:
             outcome = {"error": failure.code}
             detail = told(failure.detail)
             why = {"detail": detail} if detail else {}
@@ -131,7 +131,7 @@ class Worker:
         model, args = order["model"], order["args"]
         folder = self._folders.find(model["id"], model["revision"], model["digest"])
         if where := self._folders.not_a_number(folder):
-            raise Failed("non-finite-output", f"NaN in {where}")
+            raise TaskFailed("non-finite-output", f"NaN in {where}")
         try:
             dtype = precision(folder, args.get("dtype"))
             bits = args.get("quantize_bits")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from executor.determinism import profile
+from schemas.errors import HeliumError
 
 HOME = "home"  # in the scratch folder: the worker's own, where libraries keep caches
 TAIL = 4_096  # bytes of what the worker printed that are kept, for error details
@@ -23,7 +24,7 @@ MESSAGE_LIMIT = 4_194_304  # bytes; the largest, an outcome, has 640 chunk hashe
 Message = dict[str, Any]
 
 
-class Died(Exception):
+class WorkerDied(HeliumError):
     """The worker is gone; the message is the end of what it printed."""
 
 
@@ -81,17 +82,17 @@ class Child:
         self._connection.send_bytes(json.dumps(message).encode())
 
     def receive(self, deadline: float) -> Message:
-        """The next message. `deadline` on the monotonic clock; raises `TimeoutError`, or `Died`."""
+        """Return the next message; `deadline` is monotonic. Raises TimeoutError or WorkerDied."""
         try:
             if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
             received = self._connection.recv_bytes(MESSAGE_LIMIT)
         except (EOFError, ConnectionError) as error:
-            raise Died(self._epitaph()) from error
+            raise WorkerDied(self._epitaph()) from error
         try:
             return dict(json.loads(received))
         except (ValueError, TypeError, RecursionError) as error:
-            raise Died(f"the worker said {received[:80]!r}") from error
+            raise WorkerDied(f"the worker said {received[:80]!r}") from error
 
     def alive(self) -> bool:
         """Whether the process still runs."""

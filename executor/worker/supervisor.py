@@ -15,7 +15,7 @@ from executor.audio.manifest import place
 from executor.determinism.profile import Device
 from executor.errors import Abstained, Reason
 from executor.job import Execution, Job
-from executor.worker.process import Child, Died
+from executor.worker.process import Child, WorkerDied
 
 Progress = Callable[[float], None]
 
@@ -76,7 +76,7 @@ class Pool:
                 return self._started(began + timeout)
             except TimeoutError:
                 reason = f"the worker was not ready within {timeout:g} s"
-            except (Died, OSError) as error:
+            except (WorkerDied, OSError) as error:
                 reason = str(error)
             self._dispose()
             return Ready({}, False, reason, time.monotonic() - began)
@@ -142,7 +142,7 @@ class Pool:
         except TimeoutError:
             self._dispose()
             raise Abstained("timeout", "the job ran past its deadline") from None
-        except (Died, OSError) as error:
+        except (WorkerDied, OSError) as error:
             self._dispose()
             raise Abstained(self._why(), str(error)) from error
         except Abstained as abstained:
@@ -156,7 +156,7 @@ class Pool:
     def _spoken(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
         child = self._child
         if child is None:
-            raise Died("stopped")
+            raise WorkerDied("stopped")
         child.send(order(job, stem))
         while True:
             match child.receive(deadline):
@@ -167,10 +167,10 @@ class Pool:
                 case {"kind": "done", "outcome": outcome, "trace": trace}:
                     return Execution(outcome, files(outcome, stem), trace)
                 case other:
-                    raise Died(f"the worker said {other!r:.200}")
+                    raise WorkerDied(f"the worker said {other!r:.200}")
 
     def _started(self, deadline: float) -> Ready:
-        """The running worker's state, or that of a new one. Raises `Died` and `TimeoutError`."""
+        """Return the worker's state, starting one if needed. Raises WorkerDied or TimeoutError."""
         if self._child is not None and self._child.alive() and self._ready is not None:
             return self._ready
         self._dispose()
@@ -188,7 +188,7 @@ class Pool:
     def _spawned(self) -> Child:
         with self._state:
             if self._closed or self._cancelled:
-                raise Died("stopped")
+                raise WorkerDied("stopped")
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._child = Child(self._folders, self._scratch, self._memory_limit, self._device)
             return self._child

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from node.admission.rate_limits import Buckets, Limits, Places
 from node.admission.task_policy import Admission
-from node.consensus.coordinator import Busy
+from node.errors import Busy
 from protocol.wire.messages import Task
 
 MINUTE = 60.0  # seconds
@@ -51,7 +51,7 @@ class Gate:
             raise Busy(f"too many submissions; try again in {math.ceil(seconds)} s")
 
     def admit(self, task: Task) -> None:
-        """Raise Unserved if the task is not one to be served here."""
+        """Raise TaskNotServed if the task is not one to be served here."""
         unserved = self._admission.decide(task)
         if unserved is not None:
             self._counts["tasks-unserved"] += 1

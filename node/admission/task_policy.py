@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 from node.admission.rate_limits import Buckets, remember
 from protocol.wire.messages import Task
+from schemas.errors import HeliumError
 
 HOUR = 3600.0  # seconds
 
 
-class Unserved(Exception):
+class TaskNotServed(HeliumError):
     """A task that other nodes may serve, and this one does not; in `seconds` it may, if not None.
 
     `reason` travels in the refusal (specification 7, clarification 7e).
@@ -32,16 +33,18 @@ class Admission:
         self._quota = Buckets(an_hour / HOUR, HOUR, now) if an_hour else None
         self._served: dict[str, None] = {}  # tasks, in the order in which they were decided
 
-    def decide(self, task: Task) -> Unserved | None:
+    def decide(self, task: Task) -> TaskNotServed | None:
         """Return why a task is not served, or None; one that is served counts once."""
         if task.id in self._served:
             return None
         requester = task.envelope.signer
         if self._submitters and requester not in self._submitters:
-            return Unserved("requester-not-served", f"{requester} is not among those served here")
+            return TaskNotServed(
+                "requester-not-served", f"{requester} is not among those served here"
+            )
         seconds = self._quota.take(requester) if self._quota else 0.0
         if seconds:
             detail = f"{self._an_hour} tasks an hour are taken; try again in {math.ceil(seconds)} s"
-            return Unserved("over-quota", detail, seconds)
+            return TaskNotServed("over-quota", detail, seconds)
         remember(self._served, task.id, None)
         return None

@@ -6,6 +6,8 @@ from typing import IO, Any
 
 import click
 
+from schemas.errors import HeliumError
+
 
 class Exit(IntEnum):
     """The exit codes of `helium`, as its `--help` lists them."""
@@ -32,7 +34,7 @@ MEANINGS = {
 }
 
 
-class Failure(click.ClickException):
+class Failure(HeliumError, click.ClickException):
     """The command failed: one line on standard error, and the exit code."""
 
     def __init__(self, code: Exit, message: str) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node.cli.exit_codes import Failure, usage
 from node.cli.files import FILE, read
 from node.config import keystore
-from node.config.settings import ConfigError, Settings, load
+from node.config.settings import InvalidSetting, Settings, load
 from protocol.errors import Rejected
 from protocol.network import Network
 
@@ -52,7 +52,7 @@ def settings(given: Mapping[str, object], toml: Path | None = None) -> Settings:
     """Return the settings from flags, environment and file; a wrong one is a usage failure."""
     try:
         return load(given, os.environ, toml)
-    except ConfigError as error:
+    except InvalidSetting as error:
         raise usage(str(error)) from None
 
 
@@ -77,7 +77,7 @@ def key_of(path: Path) -> Ed25519PrivateKey:
     """Return the key in a file, unlocked by the passphrase in the environment if it is locked."""
     try:
         return keystore.load(path, os.environ.get(PASSPHRASE))
-    except keystore.KeyFileError as error:
+    except keystore.UnusableKeyFile as error:
         hint = f" (set {PASSPHRASE})" if "passphrase" in str(error) else ""
         raise usage(f"{error}{hint}") from None
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
-from node.client.client import Client, GenerationFailed, NoAgreement, NoNode, TaskRejected
+from node.client.client import Client, GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
 from node.config import log_setup
-from node.rpc.client import Misbehaved
-from node.sync.blob_download import Unavailable
+from node.rpc.client import ProtocolViolation
+from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.errors import Rejected
 from protocol.network import Network
@@ -80,7 +80,7 @@ def exit_codes() -> Iterator[None]:
     """Turn what a client raises into the documented exit codes."""
     try:
         yield
-    except (NoNode, Unavailable, ConnectionError) as error:
+    except (NoNodeReachable, BlobUnavailable, ConnectionError) as error:
         raise Failure(Exit.NO_NODE, str(error)) from None
     except Rejected as error:
         raise Failure(Exit.REJECTED, f"task rejected: {error.detail}") from None
@@ -90,5 +90,5 @@ def exit_codes() -> Iterator[None]:
         raise Failure(Exit.REJECTED, str(error)) from None
     except NoAgreement as error:
         raise Failure(Exit.NO_AGREEMENT, str(error)) from None
-    except (AudioMismatch, Misbehaved) as error:
+    except (AudioMismatch, ProtocolViolation) as error:
         raise Failure(Exit.UNVERIFIED, str(error)) from None

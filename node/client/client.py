@@ -26,8 +26,15 @@ from node.client.duration import timed
 from node.client.result import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.config import log_setup
-from node.rpc.client import ANSWER_SECONDS, UPLOAD_SECONDS, Misbehaved, Refused, Status, ask
-from node.sync.blob_download import Fetcher, Unavailable
+from node.rpc.client import (
+    ANSWER_SECONDS,
+    UPLOAD_SECONDS,
+    ProtocolViolation,
+    RequestRefused,
+    Status,
+    ask,
+)
+from node.sync.blob_download import BlobUnavailable, Fetcher
 from node.sync.dialer import keep_connected, peer_in
 from node.sync.task_tracker import NoAgreement, Sighting, Tracking
 from node.transport.interface import Stream, Transport, Verdict
@@ -41,6 +48,7 @@ from protocol.wire.codec import read
 from protocol.wire.encoding import Document
 from protocol.wire.envelope import sign
 from protocol.wire.messages import Task
+from schemas.errors import HeliumError
 
 log = structlog.get_logger("client")
 
@@ -49,11 +57,11 @@ CONNECT_SECONDS = 15.0
 DEFAULT_DEADLINE = 600  # seconds
 
 
-class NoNode(Exception):
+class NoNodeReachable(HeliumError):
     """No node of the network can be reached, or none that is reached is ready."""
 
 
-class TaskRejected(Exception):
+class TaskRejected(HeliumError):
     """Every node asked refused the task; `reason` is from the protocol's list."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,7 +69,7 @@ class TaskRejected(Exception):
         self.reason, self.detail = reason, detail
 
 
-class GenerationFailed(Exception):
+class GenerationFailed(HeliumError):
     """The network agrees, with a certificate, that the task has no result; `code` says why.
 
     `details` are the signers' own words for it, each once; they are not part of the agreement.
@@ -147,7 +155,7 @@ class Client:
 
         `network` is the document, parsed or as bytes; `key` signs the tasks (a fresh one is made if
         none is given). Transport, clock and entropy are the real ones unless a test says otherwise.
-        Raises NoNode, ValueError for a bad address, Rejected for a bad document.
+        Raises NoNodeReachable, ValueError for a bad address, Rejected for a bad document.
         """
         if not structlog.is_configured():  # used as a library: only what is wrong, on stderr
             log_setup.configure("warning", "auto")
@@ -179,7 +187,7 @@ class Client:
                 break
             await asyncio.sleep(_POLL)
         if not self.transport.peers():
-            raise NoNode(f"none of {', '.join(peers) or 'no addresses'} can be reached")
+            raise NoNodeReachable(f"none of {', '.join(peers) or 'no addresses'} can be reached")
 
     async def greetings(self) -> list[Greeting]:
         """Ask every connected node of this network about itself."""
@@ -191,7 +199,7 @@ class Client:
         request = {"network": self.network.id, "agent": AGENT}
         try:
             said = await ask(self.transport, peer, "hello", request)
-        except (Refused, Misbehaved, ConnectionError) as error:
+        except (RequestRefused, ProtocolViolation, ConnectionError) as error:
             log.debug("no greeting", peer=peer, error=str(error))
             return None
         if said["network"] != self.network.id:
@@ -215,8 +223,8 @@ class Client:
         task, whose `args` need not name them then; `seconds` of audio stand for max_new_tokens;
         `deadline` in seconds; `compute_class` may be left out where the network has one. Raises
         OSError for a file, ValueError for `seconds` that no tokens give, Rejected if the task is
-        not valid for the network document, TaskRejected if the nodes refuse it all the same, NoNode
-        if none is ready.
+        not valid for the network document, TaskRejected if the nodes refuse it all the same,
+        NoNodeReachable if none is ready.
         """
         if seconds is not None:
             args = timed(self.network, args, seconds)
@@ -267,15 +275,15 @@ class Client:
         greetings = await self.greetings()
         ready = [g.peer for g in greetings if g.ready]
         if not ready:
-            raise NoNode(_unready(greetings))
-        taken, refusals = 0, list[Refused]()
+            raise NoNodeReachable(_unready(greetings))
+        taken, refusals = 0, list[RequestRefused]()
         for peer in ready:
             try:
                 await self._submit_to(peer, task, blobs)
                 taken += 1
-            except Refused as refused:
+            except RequestRefused as refused:
                 refusals.append(refused)
-            except (Misbehaved, ConnectionError) as error:
+            except (ProtocolViolation, ConnectionError) as error:
                 log.warning("not submitted", peer=peer, error=str(error))
             if taken == ENOUGH:
                 return
@@ -290,7 +298,7 @@ class Client:
         seconds = UPLOAD_SECONDS if blobs else ANSWER_SECONDS
         answer = await ask(self.transport, peer, "submit", request, seconds, blobs)
         if answer["task"] != task.id:
-            raise Misbehaved("the node answered with another task id")
+            raise ProtocolViolation("the node answered with another task id")
 
     def follow(self, task: str) -> Submission:
         """Return a task that was submitted earlier, by anyone, by its id (64 hex)."""
@@ -299,8 +307,8 @@ class Client:
     async def fetch(self, certificate: Certificate) -> Result:
         """Fetch and check what a certificate vouches for, signers' copies first.
 
-        Raises GenerationFailed for an agreed error, Unavailable if no peer serves the bytes, and
-        AudioMismatch for bytes that are not what the certificate says of them.
+        Raises GenerationFailed for an agreed error, BlobUnavailable if no peer serves the bytes,
+        and AudioMismatch for bytes that are not what the certificate says of them.
         """
         if "error" in certificate.outcome:
             raise GenerationFailed(str(certificate.outcome["error"]), certificate)
@@ -319,11 +327,12 @@ class Client:
     async def blob(self, blob: Blob, holders: Sequence[str]) -> bytes:
         """Fetch the bytes that a manifest names, from `holders` first, and return them, checked.
 
-        Raises Unavailable if no peer serves them, and Misbehaved for more than the network allows.
+        Raises BlobUnavailable if no peer serves them, and ProtocolViolation for more than the
+        network allows.
         """
         most = self.network.parameters.max_output_bytes
         if blob.size > most:
-            raise Misbehaved(f"an output of {blob.size} bytes, the network allows {most}")
+            raise ProtocolViolation(f"an output of {blob.size} bytes, the network allows {most}")
         return await self._fetcher.fetch(blob, sorted(self.transport.peers()), holders)
 
     async def _certified(self, blob: Blob, signers: Sequence[str]) -> bytes:
@@ -331,7 +340,7 @@ class Client:
         for pause in _AGAIN:
             try:
                 return await self.blob(blob, signers)
-            except Unavailable as error:
+            except BlobUnavailable as error:
                 log.warning("asking again", sha256=blob.sha256, seconds=pause, error=str(error))
                 await asyncio.sleep(pause)
         return await self.blob(blob, signers)
@@ -339,7 +348,9 @@ class Client:
     def _check_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
         size, most = sum(o["size"] for o in outputs), self.network.parameters.max_output_bytes
         if size > most:
-            raise Misbehaved(f"the certificate names {size} bytes, the network allows {most}")
+            raise ProtocolViolation(
+                f"the certificate names {size} bytes, the network allows {most}"
+            )
 
 
 class _Bystander:
@@ -382,11 +393,11 @@ def _unready(greetings: Sequence[Greeting]) -> str:
     )
 
 
-def _refusal(refusals: Sequence[Refused]) -> Exception:
+def _refusal(refusals: Sequence[RequestRefused]) -> Exception:
     invalid = [r for r in refusals if r.status is Status.INVALID]
     if invalid:
         return TaskRejected(invalid[0].reason, invalid[0].detail)
-    return NoNode("; ".join(map(str, refusals)) or "the ready nodes went away")
+    return NoNodeReachable("; ".join(map(str, refusals)) or "the ready nodes went away")
 
 
 def _libp2p(key: Ed25519PrivateKey) -> Transport:
@@ -400,7 +411,7 @@ __all__ = [
     "GenerationFailed",
     "Greeting",
     "NoAgreement",
-    "NoNode",
+    "NoNodeReachable",
     "Submission",
     "TaskRejected",
 ]

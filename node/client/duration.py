@@ -45,7 +45,7 @@ def length_of(network: Network, task: Task) -> float | None:
     tokens, sequences = config.get("max_new_tokens"), config.get("num_return_sequences") or 1
     try:
         seconds = duration.seconds(network.models[task.model].limits, tokens or 0) * sequences
-    except duration.Unknown:
+    except duration.DurationUnknown:
         return None
     return seconds or None
 

@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from schemas.errors import HeliumError
+
 _LIMIT = 16384  # bytes; an encrypted Ed25519 key has some 300
 
 
-class KeyFileError(Exception):
+class UnusableKeyFile(HeliumError):
     """The key file cannot be used; the message says why, and what to do."""
 
 
@@ -34,7 +36,7 @@ def create(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise KeyFileError(f"{path} is there already, and a key is never overwritten") from None
+        raise UnusableKeyFile(f"{path} is there already, and a key is never overwritten") from None
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 a descriptor, not a path
             file.write(pem)
@@ -47,18 +49,18 @@ def create(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
 
 
 def load(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
-    """The key in `path`; `KeyFileError` if it is missing, open to others, locked or no key."""
+    """The key in `path`; `UnusableKeyFile` if it is missing, open to others, locked or no key."""
     pem = _read(path)
     locked = b"ENCRYPTED" in pem.partition(b"\n")[0]
     if locked and not passphrase:
-        raise KeyFileError(f"{path} is encrypted: a passphrase is needed")
+        raise UnusableKeyFile(f"{path} is encrypted: a passphrase is needed")
     try:
         key = load_pem_private_key(pem, passphrase.encode() if locked and passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         reason = "the passphrase is wrong, or the file damaged" if locked else "it is no PEM key"
-        raise KeyFileError(f"{path} cannot be read: {reason}") from None
+        raise UnusableKeyFile(f"{path} cannot be read: {reason}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} holds another kind of key: only Ed25519 is used")
+        raise UnusableKeyFile(f"{path} holds another kind of key: only Ed25519 is used")
     return key
 
 
@@ -67,22 +69,22 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise KeyFileError(f"{path} is no regular file")
+                raise UnusableKeyFile(f"{path} is no regular file")
             if status.st_mode & 0o077:
                 mode = stat.S_IMODE(status.st_mode)
-                raise KeyFileError(
+                raise UnusableKeyFile(
                     f"{path} is open to others (mode {mode:04o}): run chmod 600 {path}"
                 )
             return file.read(_LIMIT)
     except FileNotFoundError:
-        raise KeyFileError(f"{path} is not there: helium key new makes a key") from None
+        raise UnusableKeyFile(f"{path} is not there: helium key new makes a key") from None
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
+        raise UnusableKeyFile(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _encryption(passphrase: str | None) -> KeySerializationEncryption:
     if passphrase is None:
         return NoEncryption()
     if not passphrase:
-        raise KeyFileError("an empty passphrase protects nothing: give one, or none at all")
+        raise UnusableKeyFile("an empty passphrase protects nothing: give one, or none at all")
     return BestAvailableEncryption(passphrase.encode())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from node.config import bounds, parsers
 from node.config.setting import Setting
+from schemas.errors import HeliumError
 
 _DATA_DIR = "<data_dir>"
 
 
-class ConfigError(ValueError):
+class InvalidSetting(HeliumError, ValueError):
     """A setting is unknown or unusable; the message names it and where it came from."""
 
 
@@ -166,7 +167,7 @@ def load(
     """The settings from `flags` (by setting name; None or empty is not given), `environ`, the file.
 
     Lists are comma-separated in the environment, `models_dir` colon-separated as PATH is; paths in
-    the file start from its folder. `ConfigError` names the setting and where it came from.
+    the file start from its folder. `InvalidSetting` names the setting and where it came from.
     """
     settings = describe()
     file = _read(toml_path) if toml_path else {}
@@ -174,7 +175,7 @@ def load(
     if unknown := sorted((set(flags) | set(file)) - names):
         where = toml_path if unknown[0] in file else "the command line"
         known = ", ".join(setting.name for setting in settings)
-        raise ConfigError(f"{where}: {unknown[0]!r:.64} is no setting; known are {known}")
+        raise InvalidSetting(f"{where}: {unknown[0]!r:.64} is no setting; known are {known}")
     found: dict[str, object] = {}
     for setting in settings:
         value, where, folder = _pick(setting, flags, environ, file, toml_path)
@@ -183,7 +184,7 @@ def load(
         try:
             found[setting.name] = setting.parse(value, folder)
         except ValueError as error:
-            raise ConfigError(f"{setting.name} (from {where}): {value!r:.200} {error}") from None
+            raise InvalidSetting(f"{setting.name} (from {where}): {value!r:.200} {error}") from None
     return Settings(**found)  # type: ignore[arg-type]  # each of the type that its parser gives
 
 
@@ -215,6 +216,6 @@ def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InvalidSetting(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
-        raise ConfigError(f"{path}: is no TOML file: {error}") from None
+        raise InvalidSetting(f"{path}: is no TOML file: {error}") from None

@@ -18,6 +18,7 @@ from node.admission.rate_limits import Limits
 from node.clock import Clock
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.replay import own, replay
+from node.errors import Busy
 from node.storage.journal import Store
 from node.transport.interface import Verdict
 from protocol.consensus.agreement import Agreement
@@ -48,10 +49,6 @@ log = structlog.get_logger("coordinator")
 
 RETRY_SECONDS = 1.0  # after a write that failed: long enough for a full disk to be noticed
 _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
-
-
-class Busy(Exception):
-    """This node has as many open tasks as it takes; nothing is wrong with the new one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,15 @@
-"""The files that a task's args name: taken from its requester, or fetched from any peer by hash."""
+"""The files that a task's args name: fetched by hash from any peer that has them."""
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
 
 from executor.errors import Abstained
-from node.rpc.client import PIECE
-from node.storage.blob_writer import Draft
 from node.storage.blobs import Blobs
-from node.sync.blob_download import PATIENCE, Fetcher, Unavailable, drawn
-from node.transport.interface import Stream, Transport
+from node.sync.blob_download import PATIENCE, BlobUnavailable, Fetcher, drawn
+from node.transport.interface import Transport
 from protocol.manifest import Blob
 from protocol.network import Network
 from protocol.wire.messages import Input, Task
@@ -22,24 +19,6 @@ log = structlog.get_logger("inputs")
 TRIES = 10  # of asking every connected peer, for an input that is still on its way to them
 PAUSE = 2.0  # seconds between them
 SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, and has the rest
-
-
-async def receive(task: Task, stream: Stream, blobs: Blobs) -> list[Draft]:
-    """Take a task's inputs, in their order, from the stream of its submission.
-
-    Nothing is kept of them until `Blobs.keeping` does. Raises BlobRefusedError if they are not
-    what the task names, NoRoomError, and StreamClosed.
-    """
-    drafts: list[Draft] = []
-    try:
-        for named in task.inputs:
-            pieces, size = _pieces(stream, named.size), named.size
-            drafts.append(await blobs.receive(pieces, size=size, limit=size, sha256=named.sha256))
-    except BaseException:
-        for draft in drafts:
-            draft.drop()
-        raise
-    return drafts
 
 
 class Inputs:
@@ -85,17 +64,10 @@ class Inputs:
         )
         try:
             await self._blobs.keep(chunks, size=size, limit=size, sha256=sha256)
-        except Unavailable as unavailable:
+        except BlobUnavailable as unavailable:
             log.info("input not to be had", sha256=sha256, detail=str(unavailable))
             return False
         except (OSError, sqlite3.Error) as error:  # a full disk or folder: as full for another copy
             log.error("input not kept", sha256=sha256, error=str(error))
             raise Abstained("input-missing", f"the input {sha256} cannot be kept") from None
         return True
-
-
-async def _pieces(stream: Stream, size: int) -> AsyncIterator[bytes]:
-    while size:
-        piece = await stream.read_exactly(min(PIECE, size))
-        size -= len(piece)
-        yield piece

@@ -12,12 +12,13 @@ from enum import IntEnum
 from typing import Any
 
 import schemas
-from node.rpc.framing import FrameError, read_frame, write_frame
+from node.rpc.framing import MalformedFrame, read_frame, write_frame
 from node.transport.interface import Stream, StreamClosed, Transport
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.ijson import parse
+from schemas.errors import HeliumError
 
 NAMES = ("hello", "submit", "task", "watch", "blob", "feed")
 REQUEST_LIMIT = ENVELOPE_LIMIT + 4096  # the longest request is a submit: an envelope and 16 sizes
@@ -37,7 +38,7 @@ class Status(IntEnum):
     BUSY = 4
 
 
-class Refused(Exception):
+class RequestRefused(HeliumError):
     """The other side answered with a non-zero status."""
 
     def __init__(self, status: Status, reason: str, detail: str) -> None:
@@ -51,7 +52,7 @@ FAULTS = frozenset(
 """Reasons that no honest peer gives, of whatever version or settings: they cost it points."""
 
 
-class Misbehaved(Exception):
+class ProtocolViolation(HeliumError):
     """The other side broke the request/response protocol; `reason` is from the protocol's list."""
 
     def __init__(self, detail: str, reason: str = "malformed") -> None:
@@ -75,15 +76,15 @@ async def asking(
 ) -> AsyncIterator[Stream]:
     """Open a stream, send one request, give the stream for what follows, and end it.
 
-    Raises ConnectionError (StreamClosed included) when the peer is gone. A proven Misbehaved that
-    is raised meanwhile costs the peer a point.
+    Raises ConnectionError (StreamClosed included) when the peer is gone. A proven
+    ProtocolViolation that is raised meanwhile costs the peer a point.
     """
     stream = await transport.open(peer, protocol_id(name))
     try:
         await write_frame(stream, canonical(request))
         yield stream
     except BaseException as error:
-        if isinstance(error, Misbehaved) and error.proven:
+        if isinstance(error, ProtocolViolation) and error.proven:
             transport.punish(peer)
         await stream.reset()
         raise
@@ -100,8 +101,8 @@ async def ask(
 ) -> Mapping[str, Any]:
     """Return the answer of `peer` to one request, which raw `payloads` may follow.
 
-    Raises Refused for a non-zero status, Misbehaved for an answer that breaks the protocol, and
-    ConnectionError when the peer is gone or slower than `seconds`.
+    Raises RequestRefused for a non-zero status, ProtocolViolation for an answer that breaks the
+    protocol, and ConnectionError when the peer is gone or slower than `seconds`.
     """
     try:
         async with asyncio.timeout(seconds), asking(transport, peer, name, request) as stream:
@@ -123,36 +124,36 @@ async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
 
 
 async def read_answer(stream: Stream, name: str) -> Mapping[str, Any]:
-    """Read a status byte and a frame; return the document of a zero status, else raise Refused."""
+    """Read a status byte and return the answer. Raises RequestRefused for a non-zero status."""
     await read_status(stream)
     return await read_document(stream, f"{name}-answer")
 
 
 async def read_status(stream: Stream) -> None:
-    """Read a status byte; if it is not zero, read the frame after it too, and raise Refused."""
+    """Read a status byte. Raises RequestRefused with the frame's content if it is not zero."""
     status = (await stream.read_exactly(1))[0]
     if status == Status.OK:
         return
     failure = await read_document(stream, "failure")
     if status not in list(Status):
         detail = f"status {status} is none of the protocol's"  # but may be a newer version's
-        raise Misbehaved(detail, Rejection.INVALID_FIELD)
-    raise Refused(Status(status), failure["reason"], failure["detail"])
+        raise ProtocolViolation(detail, Rejection.INVALID_FIELD)
+    raise RequestRefused(Status(status), failure["reason"], failure["detail"])
 
 
 async def read_document(
     stream: Stream, schema: str, limit: int = DOCUMENT_LIMIT
 ) -> Mapping[str, Any]:
-    """Read one frame of JSON that fits a schema. Raises Misbehaved or StreamClosed."""
+    """Read one frame of JSON that fits a schema. Raises ProtocolViolation or StreamClosed."""
     try:
         document: Any = parse(await read_frame(stream, limit), limit)
         schemas.check(schema, document)
-    except FrameError as error:
-        raise Misbehaved(str(error)) from None
+    except MalformedFrame as error:
+        raise ProtocolViolation(str(error)) from None
     except Rejected as rejected:
-        raise Misbehaved(rejected.detail, str(rejected.reason)) from None
-    except schemas.SchemaError as error:
-        raise Misbehaved(str(error), str(Rejection.INVALID_FIELD)) from None
+        raise ProtocolViolation(rejected.detail, str(rejected.reason)) from None
+    except schemas.SchemaViolation as error:
+        raise ProtocolViolation(str(error), str(Rejection.INVALID_FIELD)) from None
     return document  # type: ignore[no-any-return]  # an object: every schema asked for says so
 
 

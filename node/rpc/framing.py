@@ -1,23 +1,24 @@
 """Frames over a stream: uvarint length ‖ bytes (specification section 7)."""
 
 from node.transport.interface import Stream
+from schemas.errors import HeliumError
 
 LENGTH_BYTES = 5  # 7 bits each: enough for every length below 32 GiB, and no more is ever read
 
 
-class FrameError(ValueError):
+class MalformedFrame(HeliumError, ValueError):
     """The other side broke the framing: an over-long, non-minimal or too large length."""
 
 
 async def read_frame(stream: Stream, limit: int) -> bytes:
     """Return one frame's payload of at most `limit` bytes.
 
-    No byte of the payload is read before its length has been checked. Raises `FrameError` for a bad
-    length and `StreamClosed` when the stream ends within the frame.
+    No byte of the payload is read before its length has been checked. Raises `MalformedFrame` for
+    a bad length and `StreamClosed` when the stream ends within the frame.
     """
     size = await _read_length(stream)
     if size > limit:
-        raise FrameError(f"a frame of {size} bytes is over the limit of {limit}")
+        raise MalformedFrame(f"a frame of {size} bytes is over the limit of {limit}")
     return await stream.read_exactly(size) if size else b""
 
 
@@ -45,6 +46,6 @@ async def _read_length(stream: Stream) -> int:
         size |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
             if byte == 0 and position > 0:
-                raise FrameError("a frame's length is not in its shortest form")
+                raise MalformedFrame("a frame's length is not in its shortest form")
             return size
-    raise FrameError("a frame's length is over five bytes")
+    raise MalformedFrame("a frame's length is over five bytes")

@@ -9,14 +9,15 @@ from typing import Any, Protocol, TypeAlias
 import structlog
 
 from node.admission.request_limits import Gate
-from node.admission.task_policy import Unserved
-from node.consensus.coordinator import Busy, Coordinator
-from node.execution import inputs
+from node.admission.task_policy import TaskNotServed
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
 from node.rpc import client as rpc_client
-from node.rpc.client import Misbehaved, Status, answer, answer_encoded, refuse
+from node.rpc import uploads
+from node.rpc.client import ProtocolViolation, Status, answer, answer_encoded, refuse
 from node.rpc.framing import write_frame
 from node.storage.blob_writer import Draft
-from node.storage.blobs import BlobRefusedError, Blobs, NoRoomError
+from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
 from node.storage.journal import Store
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.effects import State
@@ -87,11 +88,11 @@ class Serving:
                     stream, f"{name}-request", rpc_client.REQUEST_LIMIT
                 )
             await handler(request, stream)
-        except (Misbehaved, Rejected) as error:
+        except (ProtocolViolation, Rejected) as error:
             await refuse(stream, Status.INVALID, *_why(error))
         except Busy as busy:
             await refuse(stream, Status.BUSY, "busy", str(busy))
-        except Unserved as unserved:
+        except TaskNotServed as unserved:
             status = Status.INVALID if unserved.seconds is None else Status.BUSY
             await refuse(stream, status, unserved.reason, str(unserved))
         except sqlite3.Error as error:
@@ -129,10 +130,10 @@ class Serving:
         try:
             async with asyncio.timeout(rpc_client.UPLOAD_SECONDS):
                 with self._gate.uploading(stream.payer):
-                    return await inputs.receive(task, stream, self._blobs)
-        except BlobRefusedError as refused:
+                    return await uploads.receive(task, stream, self._blobs)
+        except BlobRefused as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
-        except NoRoomError as full:
+        except DiskQuotaExceeded as full:
             log.warning("inputs refused", task=task.id, error=str(full))
             raise Busy("this node keeps as much audio as it may; others may have room") from None
 
@@ -246,7 +247,7 @@ def _fitting(envelopes: list[str], room: int) -> tuple[bytes, ...]:
     return tuple(fitting)
 
 
-def _why(error: Misbehaved | Rejected) -> tuple[str, str]:
+def _why(error: ProtocolViolation | Rejected) -> tuple[str, str]:
     if isinstance(error, Rejected):
         return str(error.reason), error.detail
     return error.reason, str(error)

@@ -7,15 +7,17 @@ import secrets
 import threading
 from pathlib import Path
 
+from schemas.errors import HeliumError
+
 UNFINISHED = "incoming-"  # how temporary names begin: never the start of a hash
 FILE = 16_384  # bytes: ext4 has no more inodes than one for each, so a smaller file takes as much
 
 
-class BlobRefusedError(ValueError):
+class BlobRefused(HeliumError, ValueError):
     """The bytes are not what was declared: too many, too few, or with another hash."""
 
 
-class NoRoomError(OSError):
+class DiskQuotaExceeded(HeliumError, OSError):
     """The folder holds as many bytes from others as it may."""
 
 
@@ -38,11 +40,11 @@ class Room:
         return self._most - self.taken < max(size, FILE, spare)
 
     def take(self, size: int, *, bounded: bool = True) -> None:
-        """Take room for a file. Raises NoRoomError, unless not `bounded`."""
+        """Take room for a file. Raises DiskQuotaExceeded, unless not `bounded`."""
         with self._lock:
             taken = self.taken + max(size, FILE)
             if bounded and self._most is not None and taken > self._most:
-                raise NoRoomError(
+                raise DiskQuotaExceeded(
                     errno.ENOSPC, f"at most {self._most} bytes of others are kept here"
                 )
             self.taken = taken
@@ -59,7 +61,7 @@ class Draft:
     __slots__ = ("_file", "_hash", "_holds", "_left", "_path", "_room", "sha256", "size")
 
     def __init__(self, folder: Path, size: int, room: Room, *, bounded: bool = True) -> None:
-        """Take the room for it first. Raises NoRoomError, unless not `bounded`."""
+        """Take the room for it first. Raises DiskQuotaExceeded, unless not `bounded`."""
         room.take(size, bounded=bounded)
         self._room, self._holds = room, True
         self._path = folder / f"{UNFINISHED}{secrets.token_hex(16)}"
@@ -72,20 +74,20 @@ class Draft:
         self.size = self._left = size
 
     def add(self, chunk: bytes) -> None:
-        """Write more. Raises BlobRefusedError when it is too much."""
+        """Write more. Raises BlobRefused when it is too much."""
         self._left -= len(chunk)
         if self._left < 0:
-            raise BlobRefusedError("there are more bytes than declared")
+            raise BlobRefused("there are more bytes than declared")
         self._hash.update(chunk)
         self._file.write(chunk)
 
     def finish(self, sha256: str | None) -> None:
-        """Sync it. Raises BlobRefusedError if bytes are missing, or the hash is not `sha256`."""
+        """Sync it. Raises BlobRefused if bytes are missing, or the hash is not `sha256`."""
         found = self._hash.hexdigest()
         if self._left:
-            raise BlobRefusedError(f"{self._left} of the declared bytes are missing")
+            raise BlobRefused(f"{self._left} of the declared bytes are missing")
         if sha256 not in (None, found):
-            raise BlobRefusedError(f"the hash is {found}, not {sha256}")
+            raise BlobRefused(f"the hash is {found}, not {sha256}")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()  # it may wait for others of its task

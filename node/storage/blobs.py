@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.storage.blob_writer import UNFINISHED, Draft, Room
-from node.storage.blob_writer import BlobRefusedError as BlobRefusedError
-from node.storage.blob_writer import NoRoomError as NoRoomError
+from node.storage.blob_writer import BlobRefused as BlobRefused
+from node.storage.blob_writer import DiskQuotaExceeded as DiskQuotaExceeded
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 _READ = 1 << 18  # bytes: the chunk of a manifest (section 8)
@@ -72,9 +72,9 @@ class Blobs:
     ) -> str:
         """Keep exactly `size` bytes from `chunks` and return their SHA-256.
 
-        `BlobRefusedError` when `size` is over `limit` bytes, when there are more or fewer bytes, or
-        when `sha256` is given and is not theirs; `NoRoomError`, for no other's room is taken. Then
-        nothing stays.
+        `BlobRefused` when `size` is over `limit` bytes, when there are more or fewer bytes, or
+        when `sha256` is given and is not theirs; `DiskQuotaExceeded`, for no other's room is
+        taken. Then nothing stays.
         """
         draft = Draft(self._root, _within(size, limit), self._room)
         return self._write(draft, chunks, sha256)
@@ -165,12 +165,12 @@ class Blobs:
         """Take over the finished file `path`, which is gone from there, and return its SHA-256.
 
         It is this node's own: kept however much the folder holds, and not counted.
-        `BlobRefusedError` when `sha256` is given and is not its hash; then the file stays there.
+        `BlobRefused` when `sha256` is given and is not its hash; then the file stays there.
         """
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
             if sha256 not in (None, found):
-                raise BlobRefusedError(f"the hash is {found}, not {sha256}")
+                raise BlobRefused(f"the hash is {found}, not {sha256}")
             os.fsync(file.fileno())
         try:
             with self._lock:
@@ -264,7 +264,7 @@ class Blobs:
 
 def _within(size: int, limit: int) -> int:
     if not 0 <= size <= limit:
-        raise BlobRefusedError(f"{size} bytes were declared, at most {limit} are taken")
+        raise BlobRefused(f"{size} bytes were declared, at most {limit} are taken")
     return size
 
 

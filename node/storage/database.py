@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from node.storage.migration import SCHEMA_VERSION, StoreError, back_up, upgrade, version_of
+from node.storage.migration import SCHEMA_VERSION, UnusableStore, back_up, upgrade, version_of
 
 _DAMAGED = (
     "Put the newest undamaged copy back. To go on without one, wait for the longest deadline of "
@@ -37,28 +37,28 @@ def locked(path: Path) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise StoreError("another node is running on this data folder") from None
+        raise UnusableStore("another node is running on this data folder") from None
     return file
 
 
 def check_there(path: Path) -> None:
     """Refuse a database that vanished, before SQLite removes the log beside it as stale."""
     if not path.exists() or path.stat().st_size == 0:
-        raise StoreError(_EMPTY)
+        raise UnusableStore(_EMPTY)
 
 
 def prepare(db: sqlite3.Connection, network: str, *, new: bool) -> None:
     """Make it a database of today's schema for `network`; where `new`, from nothing too.
 
     One of an older schema is copied beside itself first. Nothing is changed before all checks
-    have passed. Raises StoreError, OSError or sqlite3.Error.
+    have passed. Raises UnusableStore, OSError or sqlite3.Error.
     """
     version = version_of(db)
     if version > 0:
         _check_whole(db)
         _check_network(db, network)
     elif not new:
-        raise StoreError(_EMPTY)
+        raise UnusableStore(_EMPTY)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     if 0 < version < SCHEMA_VERSION:
@@ -95,15 +95,15 @@ def told(error: Exception) -> str:
 def _check_whole(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        raise StoreError(f"it is damaged: {' '.join(found.split())}. {_DAMAGED}")
+        raise UnusableStore(f"it is damaged: {' '.join(found.split())}. {_DAMAGED}")
 
 
 def _check_network(db: sqlite3.Connection, network: str) -> None:
     about = dict(db.execute("SELECT name, value FROM about").fetchall())
     kept = about.get("network")
     if kept is None or "feed" not in about:
-        raise StoreError(f"it is damaged: it does not say what it is for. {_DAMAGED}")
+        raise UnusableStore(f"it is damaged: it does not say what it is for. {_DAMAGED}")
     if kept != network:
-        raise StoreError(
+        raise UnusableStore(
             f"the database belongs to network {kept}, not {network}: choose another data folder"
         )

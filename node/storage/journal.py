@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.storage.database import check_there, locked, prepare, told, transaction
-from node.storage.migration import StoreError as StoreError
+from node.storage.migration import UnusableStore as UnusableStore
 from node.storage.reader import Archive
 from node.storage.rollback_guard import Watermark
 from protocol.consensus.certificate import Certificate
@@ -67,7 +67,7 @@ class Store(Archive):
     ) -> None:
         """Take over an open connection in autocommit mode, and what is held as long as it is.
 
-        Raises StoreError, OSError or sqlite3.Error.
+        Raises UnusableStore, OSError or sqlite3.Error.
         """
         super().__init__(connection)
         self._mark, self._held = mark, held
@@ -281,7 +281,7 @@ def open_store(path: Path | str, network: str, patience: float = 5.0) -> Store:
     """Open, create or bring up to date the database at `path` for one network.
 
     It is checked whole, and against its watermark. Another program's lock is waited for
-    `patience` seconds. Raises StoreError, saying what to do.
+    `patience` seconds. Raises UnusableStore, saying what to do.
     """
     if str(path) == ":memory:":
         return Store(sqlite3.connect(path, isolation_level=None), network)
@@ -295,9 +295,9 @@ def open_store(path: Path | str, network: str, patience: float = 5.0) -> Store:
         connection = sqlite3.connect(path, isolation_level=None, timeout=patience)
         held.callback(connection.close)
         return Store(connection, network, mark, held)
-    except (sqlite3.Error, StoreError, OSError) as error:
+    except (sqlite3.Error, UnusableStore, OSError) as error:
         held.close()
-        raise StoreError(f"the database {path} cannot be used: {told(error)}") from error
+        raise UnusableStore(f"the database {path} cannot be used: {told(error)}") from error
 
 
 def _text(document: Document) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node.storage.database import told
-from node.storage.migration import SCHEMA_VERSION, StoreError, version_of
+from node.storage.migration import SCHEMA_VERSION, UnusableStore, version_of
 from protocol.consensus.conduct import Conduct, Standing
 from protocol.wire.encoding import Document
 
@@ -42,19 +42,21 @@ class Archive:
 
 @contextmanager
 def read_archive(path: Path, network: str) -> Iterator[Archive]:
-    """Open the database at `path` for reading. Raises StoreError, saying what to do."""
+    """Open the database at `path` for reading. Raises UnusableStore, saying what to do."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=WAIT)) as connection:
             _check(connection, network)
             yield Archive(connection)
-    except (sqlite3.Error, StoreError) as error:
-        raise StoreError(f"the database {path} cannot be read: {told(error)}") from None
+    except (sqlite3.Error, UnusableStore) as error:
+        raise UnusableStore(f"the database {path} cannot be read: {told(error)}") from None
 
 
 def _check(db: sqlite3.Connection, network: str) -> None:
     if version_of(db) < SCHEMA_VERSION:
-        raise StoreError("an older version wrote it; start the node once to bring it up to date")
+        raise UnusableStore("an older version wrote it; start the node once to bring it up to date")
     (kept,) = db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()
     if kept != network:
-        raise StoreError(f"it belongs to network {kept}, not {network}: name another data folder")
+        raise UnusableStore(
+            f"it belongs to network {kept}, not {network}: name another data folder"
+        )

@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from node.storage.migration import StoreError
+from node.storage.migration import UnusableStore
 
 _FEED = 32  # hex characters
 _STEPS = 20  # decimal digits: fixed, so that the file is overwritten in place
@@ -31,9 +31,9 @@ class Watermark:
         return self._feed != ""
 
     def require(self, feed: str, steps: int) -> None:
-        """Raise StoreError if this database is behind the mark, or another one."""
+        """Raise UnusableStore if this database is behind the mark, or another one."""
         if self.known and (self._feed != feed or steps < self._steps):
-            raise StoreError(
+            raise UnusableStore(
                 f"it has lost what it held: {self._path.name} knows of {self._steps} committed "
                 f"steps{f', {steps} are here' if feed == self._feed else ''}. Put the newest files "
                 "back. To go on without them, wait for the longest deadline of the network's "

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Container, Iterable, Sequence
 import structlog
 
 from node.admission.rate_limits import remember
-from node.rpc.client import Misbehaved, Refused, asking, read_answer
+from node.rpc.client import ProtocolViolation, RequestRefused, asking, read_answer
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 from protocol.wire.encoding import Document
+from schemas.errors import HeliumError
 
 log = structlog.get_logger("fetching")
 
@@ -20,7 +21,7 @@ PACE = 1_000_000  # bytes a second: the longest input, 32 MiB, in a third of an 
 PATIENCE = 8  # times slower may be who was too slow, at last: 1 Mbit/s, an upload's slowest line
 
 
-class Unavailable(Exception):
+class BlobUnavailable(HeliumError):
     """No connected peer served the right bytes; the text says what each did."""
 
 
@@ -29,7 +30,7 @@ def drawn(peers: Iterable[str], me: str, sha256: str) -> list[str]:
     return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
 
 
-class _Wrong(Misbehaved):
+class WrongBytes(ProtocolViolation):
     """What came is not the blob that was asked for, or whoever described the blob lied."""
 
     proven = False
@@ -60,7 +61,7 @@ class Fetcher:
         Those who were too slow are asked again, with twice the time: `patience` says how many
         times `ANSWER_SECONDS` and how many times slower than `PACE`, at first and at most. At most
         goes on for as long as it brings chunks: who cannot wait for ever sets a limit of its own.
-        Raises Unavailable.
+        Raises BlobUnavailable.
         """
         progress, (scale, most) = _Progress(blob), patience
         asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
@@ -74,11 +75,11 @@ class Fetcher:
                     slow.append(peer)
                     remember(self._failed, peer, None)
                     progress.failed(peer, "too slow")
-                except Misbehaved as error:
+                except ProtocolViolation as error:
                     progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
                     remember(self._failed, peer, None)
-                    lied += [peer] if isinstance(error, _Wrong) else []
-                except (Refused, ConnectionError) as error:
+                    lied += [peer] if isinstance(error, WrongBytes) else []
+                except (RequestRefused, ConnectionError) as error:
                     progress.failed(peer, str(error))
                 else:
                     self._failed.pop(peer, None)
@@ -86,7 +87,7 @@ class Fetcher:
                         self._transport.punish(liar)
                     return bytes(progress.payload)
             asked, scale = slow, 2 * scale
-        raise Unavailable(progress.told() or "no peer is connected")
+        raise BlobUnavailable(progress.told() or "no peer is connected")
 
     async def chunks(
         self,
@@ -97,7 +98,7 @@ class Fetcher:
     ) -> AsyncIterator[bytes]:
         """Give what `fetch` returns in chunks, so that its taker holds up the event loop briefly.
 
-        Nobody is asked before the first is asked for. Raises Unavailable.
+        Nobody is asked before the first is asked for. Raises BlobUnavailable.
         """
         payload = await self.fetch(blob, peers, first, patience)
         for start in range(0, len(payload), CHUNK):
@@ -116,7 +117,7 @@ class Fetcher:
             async with asking(self._transport, peer, "blob", request) as stream:
                 said = (await read_answer(stream, "blob"))["size"]
                 if said != size:
-                    raise _Wrong(f"the blob has {size} bytes, not {said}")
+                    raise WrongBytes(f"the blob has {size} bytes, not {said}")
                 while progress.done < size:
                     more = min(CHUNK, size - progress.done)
                     limit.reschedule(due(progress.done - before + more))
@@ -136,23 +137,23 @@ class _Progress:
         return len(self.payload)
 
     def add(self, chunk: bytes) -> None:
-        """Take a chunk, or raise Misbehaved if it is not the blob's."""
+        """Take a chunk, or raise ProtocolViolation if it is not the blob's."""
         chunks, place = self.blob.chunks, self.done // CHUNK
         if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
-            raise _Wrong(f"the chunk at {self.done} does not have its hash")
+            raise WrongBytes(f"the chunk at {self.done} does not have its hash")
         self._whole.update(chunk)
         self.payload += chunk
         if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
-            raise _Wrong("the bytes do not have the hash")
+            raise WrongBytes("the bytes do not have the hash")
 
     def failed(self, peer: str, why: str) -> None:
-        """Note that a peer was left. Raises Unavailable where the hashes contradict each other."""
+        """Record a failed peer. Raises BlobUnavailable if the hashes contradict each other."""
         log.warning("blob not served", peer=peer, sha256=self.blob.sha256, error=why)
         self._failures[peer] = why
         if not self.blob.chunks:  # nothing says which of the bytes are right
             self.payload, self._whole = bytearray(), hashlib.sha256()
         elif self.done == self.blob.size:
-            raise Unavailable(self.told())
+            raise BlobUnavailable(self.told())
 
     def told(self) -> str:
         """Return what each peer did that failed."""

@@ -11,7 +11,7 @@ import structlog
 from node.admission.rate_limits import remember
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
-from node.sync.blob_download import Fetcher, Unavailable, drawn
+from node.sync.blob_download import BlobUnavailable, Fetcher, drawn
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 
@@ -65,7 +65,7 @@ class Relay:
         try:
             async with asyncio.timeout(SECONDS):
                 await self._blobs.keep(chunks, size=size, limit=self._most, sha256=blob.sha256)
-        except (Unavailable, OSError) as error:  # TimeoutError, a full disk or folder
+        except (BlobUnavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
             until = asyncio.get_running_loop().time() + HOPELESS_SECONDS
             remember(self._failed, blob.sha256, (until, peers))

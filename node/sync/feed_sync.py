@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import structlog
 
 from node.consensus.commands import Action
-from node.consensus.coordinator import Busy, Coordinator
-from node.rpc.client import Misbehaved, Refused, ask
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
+from node.rpc.client import ProtocolViolation, RequestRefused, ask
 from node.storage.journal import Store
 from node.sync.task_tracker import Tracking
 from node.transport.interface import Transport
@@ -86,7 +87,7 @@ class Feeds:
                 if not greeted:
                     return
                 await self.read_on(peer)
-            except (Refused, Misbehaved, ConnectionError) as error:
+            except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("feed not read", peer=peer, error=str(error))
                 pause *= PATIENCE
             except sqlite3.Error as error:
@@ -115,7 +116,8 @@ class Feeds:
     async def read(self, peer: str) -> bool:
         """Read one batch of a peer's feed; return whether there may be more.
 
-        Raises Misbehaved for a feed with what no honest node accepts, or that does not move on.
+        Raises ProtocolViolation for a feed with what no honest node accepts, or that does not move
+        on.
         """
         feed, cursor = self._store.cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
@@ -137,11 +139,13 @@ class Feeds:
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
 
-    def _lie(self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED) -> Misbehaved:
+    def _lie(
+        self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED
+    ) -> ProtocolViolation:
         """Take a point from a peer whose feed no honest node could have; return what to raise."""
         if reason not in _NEWER:
             self._transport.punish(peer)
-        return Misbehaved(detail, reason)
+        return ProtocolViolation(detail, reason)
 
     async def _ask_about(self, peer: str, task: str) -> None:
         """Take what certificates a peer shows of a task of which votes may be missing here.

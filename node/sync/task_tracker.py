@@ -13,7 +13,15 @@ from typing import Any
 import structlog
 
 from node.clock import Clock
-from node.rpc.client import Misbehaved, Refused, Status, ask, asking, read_document, read_status
+from node.rpc.client import (
+    ProtocolViolation,
+    RequestRefused,
+    Status,
+    ask,
+    asking,
+    read_document,
+    read_status,
+)
 from node.transport.interface import Transport
 from protocol.consensus import certificate
 from protocol.consensus.agreement import Agreement
@@ -25,6 +33,7 @@ from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.encoding import Json
 from protocol.wire.messages import Abstain, Reveal, Task
+from schemas.errors import HeliumError
 
 log = structlog.get_logger("tracking")
 
@@ -59,7 +68,7 @@ class Ballot:
     detail: str | None = None
 
 
-class NoAgreement(Exception):
+class NoAgreement(HeliumError):
     """The task ended without a certificate; `ballots` has the votes that were seen."""
 
     def __init__(self, state: State, ballots: tuple[Ballot, ...]) -> None:
@@ -67,7 +76,7 @@ class NoAgreement(Exception):
         self.state, self.ballots = state, ballots
 
 
-class UnknownTask(Exception):
+class UnknownTask(HeliumError):
     """No connected node knows the task."""
 
 
@@ -153,9 +162,9 @@ class Tracking:
         """Learn what a node holds of the task; return None if it does not say."""
         try:
             answer = await ask(self._transport, peer, "task", {"task": self._id})
-        except (Refused, Misbehaved, ConnectionError) as error:
+        except (RequestRefused, ProtocolViolation, ConnectionError) as error:
             log.debug("not asked", peer=peer, error=str(error))
-            if isinstance(error, Refused) and error.reason == Rejection.UNKNOWN_TASK:
+            if isinstance(error, RequestRefused) and error.reason == Rejection.UNKNOWN_TASK:
                 self._deaf.add(peer)
             return None
         for envelope in answer["envelopes"]:
@@ -215,9 +224,9 @@ class Tracking:
                         if sighting.state.terminal:
                             busy = self._said.get(peer) is not sighting.state  # too busy to show it
                             break
-            except (Refused, Misbehaved, ConnectionError) as error:
+            except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("not watched", peer=peer, error=str(error))
-                busy = isinstance(error, Refused) and error.status is Status.BUSY
+                busy = isinstance(error, RequestRefused) and error.status is Status.BUSY
             await asyncio.sleep(pause)
             said = self._said.get(peer)
             patient = busy or (said is not None and said.terminal)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from schemas.errors import HeliumError
+
 SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
 
 
@@ -35,7 +37,7 @@ class Verdict(Enum):
     REJECT = "reject"
 
 
-class StreamClosed(ConnectionError):
+class StreamClosed(HeliumError, ConnectionError):
     """The stream gave nothing more: end of data, a reset from either side, or a timeout."""
 
 

@@ -50,7 +50,7 @@ def check_schema(name: str, document: Json, within: str = "") -> None:
     """Raise Rejected(INVALID_FIELD), naming the field, unless the document fits the schema."""
     try:
         schemas.check(name, document, at=within)
-    except schemas.SchemaError as error:
+    except schemas.SchemaViolation as error:
         raise Rejected(Rejection.INVALID_FIELD, str(error)) from None
 
 

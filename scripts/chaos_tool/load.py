@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from node.client.client import Client, NoAgreement, NoNode, TaskRejected
+from node.client.client import Client, NoAgreement, NoNodeReachable, TaskRejected
 from node.sync.task_tracker import UnknownTask
 from protocol.network import Network
 from scripts.chaos_tool.noted import Noted
@@ -14,7 +14,7 @@ from scripts.chaos_tool.noted import Noted
 WIDTH = 3  # tasks of one requester at a time
 DEADLINE = 1800  # seconds; no task is to expire because its nodes were away
 RETRY = 0.5  # seconds after a failure, of which there is one for each fault met
-REACHED_AGAIN = (NoNode, TaskRejected, UnknownTask, ConnectionError)
+REACHED_AGAIN = (NoNodeReachable, TaskRejected, UnknownTask, ConnectionError)
 
 
 @asynccontextmanager
@@ -35,7 +35,7 @@ async def _request(
     network: Network, addresses: Sequence[str], dice: random.Random, noted: Noted
 ) -> None:
     while True:
-        with contextlib.suppress(NoNode):
+        with contextlib.suppress(NoNodeReachable):
             async with Client.connect(network, addresses) as client, asyncio.TaskGroup() as group:
                 for _ in range(WIDTH):
                     group.create_task(_submit_on(client, dice, noted))

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from executor.audio.decode import FRAMES, LOUDEST, RATES, decoded
-from executor.errors import Failed, ModelRefused
+from executor.errors import ModelRefused, TaskFailed
 from executor.models import folders, safetensors
 from executor.models.folders import EMBEDDED, SHIPPED
 from node.config import keystore, settings
-from node.config.keystore import KeyFileError
-from node.config.settings import ConfigError
+from node.config.keystore import UnusableKeyFile
+from node.config.settings import InvalidSetting
 from tests.fuzz import mutation
 from tests.fuzz.target import Target
 from tests.support import fixtures
@@ -219,9 +219,9 @@ def check_settings(content: bytes) -> None:
 
 
 TARGETS = (
-    Target("audio", make_audio, check_audio, (Failed,)),
+    Target("audio", make_audio, check_audio, (TaskFailed,)),
     Target("model", make_configuration, check_configuration, (ModelRefused,)),
     Target("weights", make_weights, check_weights, (ModelRefused,)),
-    Target("key", make_key, check_key, (KeyFileError,)),
-    Target("settings", make_settings, check_settings, (ConfigError,)),
+    Target("key", make_key, check_key, (UnusableKeyFile,)),
+    Target("settings", make_settings, check_settings, (InvalidSetting,)),
 )

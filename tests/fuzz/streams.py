@@ -15,14 +15,15 @@ import schemas
 from node.admission.rate_limits import Limits
 from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission
-from node.consensus.coordinator import Busy, Coordinator
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
 from node.rpc import client as rpc_client
-from node.rpc.client import Misbehaved, Refused
-from node.rpc.framing import FrameError, encode_length, read_frame, write_frame
+from node.rpc.client import ProtocolViolation, RequestRefused
+from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
 from node.rpc.server import Serving
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
-from node.sync.blob_download import CHUNK, Fetcher, Unavailable
+from node.sync.blob_download import CHUNK, BlobUnavailable, Fetcher
 from node.sync.feed_sync import Feeds
 from node.transport.interface import StreamClosed, Verdict
 from protocol.constants import DOCUMENT_LIMIT
@@ -177,7 +178,7 @@ def check_frame(content: bytes) -> None:
     stream = Wire(content)
     try:
         payload = asyncio.run(read_frame(stream, LIMIT))
-    except FrameError:
+    except MalformedFrame:
         assert stream.position <= 5, "more than the length was read"
         raise
     assert len(payload) <= LIMIT
@@ -278,7 +279,7 @@ def check_feed(content: bytes) -> None:
         feeds = Feeds(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
         try:
             moved = asyncio.run(feeds.read(peer))
-        except (Misbehaved, Refused, ConnectionError):
+        except (ProtocolViolation, RequestRefused, ConnectionError):
             assert store.cursor(peer) == before
             raise
         assert (store.cursor(peer) != before) == moved
@@ -337,11 +338,11 @@ def check_gossip(content: bytes) -> None:
 
 
 TARGETS = (
-    Target("frame", make_frame, check_frame, (FrameError, StreamClosed)),
-    Target("document", make_document, check_document, (Misbehaved, StreamClosed)),
-    Target("answer", make_answer, check_answer, (Misbehaved, StreamClosed, Refused)),
-    Target("request", make_request, check_request, (Refused, StreamClosed)),
-    Target("feed", make_feed, check_feed, (Misbehaved, Refused, ConnectionError)),
-    Target("blob", make_blob, check_blob, (Unavailable,)),
+    Target("frame", make_frame, check_frame, (MalformedFrame, StreamClosed)),
+    Target("document", make_document, check_document, (ProtocolViolation, StreamClosed)),
+    Target("answer", make_answer, check_answer, (ProtocolViolation, StreamClosed, RequestRefused)),
+    Target("request", make_request, check_request, (RequestRefused, StreamClosed)),
+    Target("feed", make_feed, check_feed, (ProtocolViolation, RequestRefused, ConnectionError)),
+    Target("blob", make_blob, check_blob, (BlobUnavailable,)),
     Target("gossip", make_gossip, check_gossip, (Rejected, Busy)),
 )

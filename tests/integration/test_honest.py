@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from executor.models.folders import EMBEDDED
 from node.cli.commands.entries import Models
 from node.client.client import Client
-from node.rpc.client import Refused, Status, protocol_id, read_answer
+from node.rpc.client import RequestRefused, Status, protocol_id, read_answer
 from node.transport.interface import StreamClosed
 from protocol.constants import Parameters
 from protocol.wire import messages
@@ -333,7 +333,7 @@ BODIES: list[tuple[dict[str, object], str, str]] = [
 async def test_a_bad_task_is_answered_with_its_reason(
     client: Client, fields: dict[str, object], reason: str, detail: str
 ) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         await _answer(client, _framed(_request(client.network.id, fields)))
     assert raised.value.status is Status.INVALID
     assert raised.value.reason == reason
@@ -354,7 +354,7 @@ RAW: list[tuple[bytes, str]] = [
 async def test_bytes_that_are_no_request_are_answered_too(
     client: Client, payload: bytes, detail: str
 ) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         await _answer(client, payload)
     assert raised.value.status is Status.INVALID
     assert detail in raised.value.detail
@@ -362,14 +362,14 @@ async def test_bytes_that_are_no_request_are_answered_too(
 
 async def test_a_changed_task_has_a_bad_signature(client: Client) -> None:
     altered = _request(client.network.id, {}).replace(b"bells in the rain", b"drums in the rain")
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         await _answer(client, _framed(altered))
     assert raised.value.reason == "bad-signature"
 
 
 async def test_a_request_cut_short_gets_no_answer(client: Client) -> None:
     whole = _framed(_request(client.network.id, {}))
-    with pytest.raises((StreamClosed, Refused)):
+    with pytest.raises((StreamClosed, RequestRefused)):
         await _answer(client, whole[:-10])
 
 

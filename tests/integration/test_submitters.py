@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client.client import Client, NoNode, TaskRejected
+from node.client.client import Client, NoNodeReachable, TaskRejected
 from protocol.constants import Parameters
 from protocol.wire.signing import peer_of
 from scripts.testnet_tool.nodes import lay_out
@@ -46,7 +46,7 @@ async def test_who_has_had_enough_is_told_when_to_come_again(tmp_path: Path) -> 
             await submit(client, 1)
             await submit(client, 2)
             with pytest.raises(
-                NoNode, match=r"over-quota: 2 tasks an hour .* try again in 1[78]\d\d s"
+                NoNodeReachable, match=r"over-quota: 2 tasks an hour .* try again in 1[78]\d\d s"
             ):
                 await submit(client, 3)
         async with Client.connect(found.network, found.nodes.addresses) as another:

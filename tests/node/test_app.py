@@ -12,12 +12,12 @@ from executor.models.folders import EMBEDDED
 from node.app import UnusableNetwork, build, read_network
 from node.clock import SystemClock
 from node.config.settings import Settings
-from node.consensus.coordinator import Busy
 from node.daemon import Node, Options, Parts
+from node.errors import Busy
 from node.execution.queue import Executor
 from node.execution.worker import NoWorker, Worker
-from node.storage.blobs import Blobs, NoRoomError
-from node.storage.journal import StoreError, open_store
+from node.storage.blobs import Blobs, DiskQuotaExceeded
+from node.storage.journal import UnusableStore, open_store
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.manifest import blobs_of
 from protocol.wire.encoding import canonical
@@ -129,7 +129,7 @@ def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
 
 
 def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) -> None:
-    full = pytest.raises(NoRoomError, match="at most 500000000 bytes")
+    full = pytest.raises(DiskQuotaExceeded, match="at most 500000000 bytes")
     with built(settings) as (_, parts, _options), full:
         parts.blobs.write([], size=500_000_001, limit=500_000_001)
 
@@ -247,7 +247,7 @@ def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Pa
         pass
     other = tmp_path / "other.json"
     other.write_bytes(canonical(fixtures.network_document(3)))
-    with pytest.raises(StoreError, match="belongs to network"):
+    with pytest.raises(UnusableStore, match="belongs to network"):
         build(replace(settings, network=other), fixtures.key(0))
 
 

@@ -24,7 +24,7 @@ from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, top
 from node.execution.queue import Readiness
 from node.rpc import client as rpc_client
 from node.rpc.framing import write_frame
-from node.storage.blobs import Blobs, NoRoomError
+from node.storage.blobs import Blobs, DiskQuotaExceeded
 from node.storage.journal import Store
 from node.transport.interface import Verdict
 from node.version import AGENT
@@ -466,7 +466,7 @@ def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_
     async def main() -> None:
         async with running(tmp_path, solo(), most=0) as scene:
             await accepted(scene)
-            with pytest.raises(NoRoomError):
+            with pytest.raises(DiskQuotaExceeded):
                 scene.blobs.write([b"a"], size=1, limit=1)
 
     virtual.run(main)

@@ -37,7 +37,7 @@ def _reference(name: str) -> Any:
 def _accepted(name: str, document: object) -> bool:
     try:
         schemas.check(name, document)
-    except schemas.SchemaError:
+    except schemas.SchemaViolation:
         return False
     return True
 

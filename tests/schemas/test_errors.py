@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 import schemas
-from schemas import SchemaError
+from schemas import SchemaViolation
 from schemas.errors import shown
 from tests.schemas.examples import documents
 
 
-def _error(name: str, document: object, at: str = "") -> SchemaError:
-    with pytest.raises(SchemaError) as raised:
+def _error(name: str, document: object, at: str = "") -> SchemaViolation:
+    with pytest.raises(SchemaViolation) as raised:
         schemas.check(name, document, at=at)
     return raised.value
 

@@ -15,11 +15,11 @@ from node.client.client import (
     Client,
     GenerationFailed,
     NoAgreement,
-    NoNode,
+    NoNodeReachable,
     Submission,
     TaskRejected,
 )
-from node.sync.blob_download import Unavailable
+from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.wire.messages import Task
 from tests.simulation import executing, invariants
@@ -184,7 +184,7 @@ class History:
             result = await submission.result()
         except GenerationFailed as failed:
             self._check_result(args, failed.certificate, failed.code)
-        except (NoAgreement, UnknownTask, Unavailable, NoNode) as ended:
+        except (NoAgreement, UnknownTask, BlobUnavailable, NoNodeReachable) as ended:
             self.note("requester", f"{task.id[:8]}: {ended!r}")
             if invariants.sure(self, task):
                 raise Violation("liveness", f"the requester got {ended!r}") from ended
@@ -199,7 +199,7 @@ class History:
                 return await client.submit(
                     "text-to-music", args, compute_class=fixtures.CLASS, deadline=DEADLINE
                 )
-            except (NoNode, TaskRejected) as error:  # cut off, or all of them busy
+            except (NoNodeReachable, TaskRejected) as error:  # cut off, or all of them busy
                 self.note("requester", f"tries again: {error}")
                 await asyncio.sleep(2.0)
 

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
-from node.consensus.coordinator import Busy, Coordinator
-from node.rpc.client import Misbehaved
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
+from node.rpc.client import ProtocolViolation
 from node.rpc.server import feed_page
 from node.storage.journal import Store
 from node.sync.feed_sync import PATIENCE, Batch, Feeds
@@ -259,7 +260,7 @@ class Member:
         pause = self._arena.scenario.feed_seconds
         try:
             _finish(self._feeds.read_on(peer))
-        except Misbehaved:
+        except ProtocolViolation:
             pause *= PATIENCE
         except ConnectionError:
             pass

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from node.client.client import NoAgreement, NoNode, Submission, TaskRejected
+from node.client.client import NoAgreement, NoNodeReachable, Submission, TaskRejected
 from protocol.consensus.certificate import verify
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
@@ -210,7 +210,7 @@ def test_a_client_that_reaches_nobody_says_so() -> None:
         async with inhabited(12, fixtures.network()) as world:
             for inhabitant in world.inhabitants:
                 await inhabitant.crash()
-            with pytest.raises(NoNode):
+            with pytest.raises(NoNodeReachable):
                 await submit(world)
 
     virtual.run(main)

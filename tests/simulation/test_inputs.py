@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.client.client import NoAgreement
-from node.rpc.client import Refused, ask, protocol_id
+from node.rpc.client import RequestRefused, ask, protocol_id
 from node.sync.blob_download import drawn
 from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
@@ -147,7 +147,7 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
         async with inhabited(4, fixtures.piano_network()) as world, world.client() as client:
             task = client.task("pop2piano", fixtures.piano_args(SONGS[0]))
             request: Any = {"task": task.envelope.document(), "blobs": list(sizes)}
-            with pytest.raises(Refused, match=detail):
+            with pytest.raises(RequestRefused, match=detail):
                 await ask(
                     client.transport, world.inhabitants[0].peer, "submit", request, 30, payloads
                 )

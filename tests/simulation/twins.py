@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from node.execution.queue import Readiness
-from node.storage.blobs import BlobRefusedError, Blobs, NoRoomError
+from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
 
@@ -108,7 +108,7 @@ class TwinBlobs:
         self._check_room()
         payload = b"".join([chunk async for chunk in chunks])
         if hashlib.sha256(payload).hexdigest() != sha256:
-            raise BlobRefusedError("the hash is another")
+            raise BlobRefused("the hash is another")
         return TwinDraft(payload)
 
     keep = Blobs.keep  # what it calls is here
@@ -126,7 +126,7 @@ class TwinBlobs:
 
     def _check_room(self) -> None:
         if self.full:
-            raise NoRoomError("full")
+            raise DiskQuotaExceeded("full")
 
     def adopt(self, path: Path, sha256: str | None = None) -> str:
         payload = self._offered.pop(path)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executor.audio import fingerprint
-from executor.errors import Failed
+from executor.errors import TaskFailed
 from tests.vectors.entries import Entry, Vectors
 
 SHORT: dict[str, list[list[float]]] = {
@@ -59,7 +59,7 @@ def _refused(name: str, bits: str) -> Entry:
     audio = np.frombuffer(bytes.fromhex("3f000000" + bits), dtype=">f4")
     try:
         fingerprint.waveform(audio)
-    except Failed as found:
+    except TaskFailed as found:
         return {"name": name, "sample": bits, "error": found.code}
     raise AssertionError(f"{name} was taken")
 

@@ -9,7 +9,7 @@ from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE, read, write
 from node.cli.names import name_of
-from node.storage.migration import StoreError
+from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
 from protocol.consensus import evidence as proofs
 from protocol.consensus.evidence import Evidence
@@ -126,7 +126,7 @@ def _held(data_dir: Path | None, network: Path | None) -> tuple[Network, list[Ev
     try:
         with read_archive(settings.data_dir / DATABASE, own.id) as archive:
             return own, [proofs.verify(each, own.id) for each in archive.evidence()]
-    except StoreError as error:
+    except UnusableStore as error:
         raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
 
 

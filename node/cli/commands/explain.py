@@ -27,8 +27,8 @@ from node.explain.findings import (
 )
 from node.explain.verdict import reason
 from node.explain.waveform_diff import Difference, difference
-from node.rpc.client import Misbehaved
-from node.sync.blob_download import Unavailable
+from node.rpc.client import ProtocolViolation
+from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import Tracking, UnknownTask
 from protocol.consensus.conduct import Conduct
 from protocol.manifest import blobs_of, outputs_of
@@ -160,7 +160,7 @@ async def _compared(client: Client, part: Part, ours: Reference, theirs: Reveal)
                 (theirs.outcome, (theirs.signer,)),
             )
         ]
-    except (Unavailable, Misbehaved, AudioMismatch) as error:
+    except (BlobUnavailable, ProtocolViolation, AudioMismatch) as error:
         return replace(part, missing=str(error))
     return replace(part, difference=difference(one, other))
 

@@ -32,7 +32,7 @@ def new(file: Path | None, as_json: bool) -> None:
     path = _path(file)
     try:
         made = keystore.create(path, os.environ.get(options.PASSPHRASE))
-    except keystore.KeyFileError as error:
+    except keystore.UnusableKeyFile as error:
         raise usage(str(error)) from None
     peer = peer_of(made)
     options.say({"peer": peer, "file": str(path)}, [peer], as_json)

@@ -11,7 +11,7 @@ from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.names import name_of
 from node.cli.session import Place, nobody_named, place, talk
 from node.client.client import Client, Greeting
-from node.storage.migration import StoreError
+from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
 from protocol.consensus.conduct import Standing
 
@@ -92,7 +92,7 @@ def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
     try:
         with read_archive(path, network) as archive:
             return archive.standings()
-    except StoreError as error:
+    except UnusableStore as error:
         if data_dir is None:  # the default folder may be another network's
             options.note(f"standings are not shown: {error}")
             return {}

@@ -28,6 +28,7 @@ from node.transport.interface import Verdict, brings_work
 from node.transport.libp2p.quotas import Budget, payer
 from node.transport.libp2p.seen import ContentCache, Seen, rpc_message_id
 from node.transport.libp2p.slots import Tally
+from schemas.errors import HeliumError
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
 RPC_SUBSCRIPTIONS = 100  # in one RPC; there are two topics
@@ -199,7 +200,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
                 while streams <= STREAMS_PER_PEER:
                     raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
                     await self._handle(peer, raw, payer(stream.muxed_conn))
-            except Banned:
+            except PeerBanned:
                 _log.debug("no more is read from %s", peer)
             except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
                 _log.debug("bad RPC from %s: %r", peer, offence)
@@ -228,7 +229,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
     def _offend(self, peer: ID) -> None:
         self._budget.counts["messages-rejected"] += 1
         if self._offended(str(peer)) and peer != self.my_id:
-            raise Banned
+            raise PeerBanned
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
@@ -245,7 +246,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         return sent
 
 
-class Banned(Exception):
+class PeerBanned(HeliumError):
     """The peer has offended once too often; nothing more is taken from it."""
 
 

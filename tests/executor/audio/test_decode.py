@@ -13,7 +13,7 @@ import soundfile
 
 from executor.audio import decode
 from executor.audio.decode import RATE, hear
-from executor.errors import Failed
+from executor.errors import TaskFailed
 from tests.executor.songs import song, written
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +42,7 @@ OTHERS = [
 
 
 def refused(*paths: Path) -> str:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TaskFailed) as caught:
         hear(paths)
     assert caught.value.code == "input-undecodable"
     return caught.value.detail
@@ -146,12 +146,12 @@ import json, sys, time
 from pathlib import Path
 import numpy, soundfile
 from executor.audio import decode as listening
-from executor.errors import Failed
+from executor.errors import TaskFailed
 began = time.monotonic()
 try:
     listening.hear([Path(sys.argv[1])])
     code = ""
-except Failed as failed:
+except TaskFailed as failed:
     code = failed.code
 seconds = time.monotonic() - began
 status = dict(line.split(":") for line in open("/proc/self/status"))
@@ -199,7 +199,7 @@ class Talkative:
 
 
 def test_more_than_declared_is_refused() -> None:
-    with pytest.raises(Failed, match="more frames than declared"):
+    with pytest.raises(TaskFailed, match="more frames than declared"):
         decode.mixed(Talkative(), 600)
 
 
@@ -236,7 +236,7 @@ def test_broken_files_are_heard_or_refused(form: str, seed: int, tmp_path: Path)
     path.write_bytes(content)
     try:
         (heard,) = hear([path])
-    except Failed as failed:
+    except TaskFailed as failed:
         assert failed.code == "input-undecodable"  # noqa: PT017 either is fine, another is not
     else:
         assert np.isfinite(heard).all()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from executor.audio import fingerprint
-from executor.errors import Failed
+from executor.errors import TaskFailed
 
 
 def test_tagged_hash_is_the_specifications() -> None:
@@ -45,7 +45,7 @@ def test_big_endian_and_wider_numbers_give_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_what_is_not_finite_is_an_outcome(bad: float) -> None:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TaskFailed) as caught:
         fingerprint.waveform(np.array([0.0, bad]))
     assert caught.value.code == "non-finite-output"
 

@@ -49,7 +49,7 @@ def test_a_delay_left_out_is_none() -> None:
     "limits", [{}, {"delay": 3}, {"frame_rate": 0}, {"frame_rate": "50"}, {"max_new_tokens": 9}]
 )
 def test_a_model_whose_length_is_its_own(limits: dict[str, object]) -> None:
-    with pytest.raises(duration.Unknown, match="not decided by max_new_tokens"):
+    with pytest.raises(duration.DurationUnknown, match="not decided by max_new_tokens"):
         duration.tokens(limits, 8)
-    with pytest.raises(duration.Unknown):
+    with pytest.raises(duration.DurationUnknown):
         duration.seconds(limits, 8)

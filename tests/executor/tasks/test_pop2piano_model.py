@@ -232,11 +232,11 @@ def test_what_only_the_library_takes_is_refused_by_name() -> None:
     task: dict[str, Any] = {"model": "tiny/pop2piano", "audio": [song], "seed": 1}
     schemas.check("pop2piano", task)
     for name in FORWARD:
-        with pytest.raises(schemas.SchemaError, match="is unknown") as caught:
+        with pytest.raises(schemas.SchemaViolation, match="is unknown") as caught:
             schemas.check("pop2piano", {**task, name: 1})
         assert caught.value.field == name
     for name in GENERATE:
-        with pytest.raises(schemas.SchemaError, match="is unknown") as caught:
+        with pytest.raises(schemas.SchemaViolation, match="is unknown") as caught:
             schemas.check("pop2piano", {**task, "generation_config": {name: 1}})
         assert caught.value.field == f"generation_config.{name}"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from executor.errors import Failed
+from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
 from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
@@ -86,7 +86,7 @@ def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
     def fail() -> None:
         raise error
 
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TaskFailed) as caught:
         text_to_music.rejected(fail)
     assert caught.value.code == "generation-rejected"
 
@@ -168,7 +168,7 @@ def test_silence_of_no_length_is_an_outcome() -> None:
         def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
             return {"audio": np.zeros(0, dtype=np.float32), "sampling_rate": 16_000}
 
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TaskFailed) as caught:
         text_to_music.sounds(loaded_as(model, Mute()), {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"
 
@@ -177,6 +177,6 @@ def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
     """A model's own settings may ask for any number where the task says none."""
     own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
     loaded: Any = SimpleNamespace(family=MUSICGEN, own=own)
-    with pytest.raises(Failed, match="num_return_sequences is 17") as caught:
+    with pytest.raises(TaskFailed, match="num_return_sequences is 17") as caught:
         text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"

@@ -17,7 +17,7 @@ import rfc8785
 from safetensors.numpy import load_file, save_file
 
 from executor.determinism import profile
-from executor.errors import Abstained, Code, Failed
+from executor.errors import Abstained, Code, TaskFailed
 from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
@@ -486,7 +486,7 @@ def test_a_failure_is_an_outcome_with_its_code(
     code: Code, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise Failed(code)
+        raise TaskFailed(code)
 
     monkeypatch.setattr(text_to_music, "sounds", fail)
     monkeypatch.setattr(text_to_music, "load", lambda *_: None)

@@ -11,7 +11,7 @@ import pytest
 
 from executor.models.folders import SHIPPED
 from executor.worker import process
-from executor.worker.process import Child, Died
+from executor.worker.process import Child, WorkerDied
 from tests.executor.conftest import TIMEOUT
 
 
@@ -29,7 +29,7 @@ def ended(descriptor: int) -> bool:
 
 def test_a_killed_child_has_died(worker: Child) -> None:
     worker.kill()
-    with pytest.raises(Died, match="exit code -9"):
+    with pytest.raises(WorkerDied, match="exit code -9"):
         worker.receive(time.monotonic() + TIMEOUT)
     assert not worker.alive()
 
@@ -49,7 +49,7 @@ def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     noisy = "print('x' * 100_000 + 'the end', flush=True)"
     monkeypatch.setattr(process, "ARGUMENTS", ("-c", noisy))
     started = Child([], tmp_path, None)
-    with pytest.raises(Died) as caught:
+    with pytest.raises(WorkerDied) as caught:
         started.receive(time.monotonic() + TIMEOUT)
     started.dispose()
     assert str(caught.value).endswith("xthe end")

@@ -6,8 +6,8 @@ import pytest
 
 from node.admission.rate_limits import Limits
 from node.admission.request_limits import Gate
-from node.admission.task_policy import Admission, Unserved
-from node.consensus.coordinator import Busy
+from node.admission.task_policy import Admission, TaskNotServed
+from node.errors import Busy
 from tests.support import fixtures
 
 LIMITS = Limits(peer_submissions=60, peer_watches=5, peer_reads=4, peer_uploads=3, peer_feeds=2)
@@ -42,7 +42,7 @@ def test_submissions_have_a_rate_and_the_refusal_says_when_to_come_again() -> No
 
 def test_a_task_of_nobody_served_is_counted() -> None:
     counts: Counter[str] = Counter()
-    with pytest.raises(Unserved, match="not among those served"):
+    with pytest.raises(TaskNotServed, match="not among those served"):
         gate(counts, frozenset({fixtures.peer(1)})).admit(fixtures.task(fixtures.network()))
     assert counts == {"tasks-unserved": 1}
 

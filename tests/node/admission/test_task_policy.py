@@ -3,7 +3,7 @@
 import pytest
 
 from node.admission import rate_limits
-from node.admission.task_policy import Admission, Unserved
+from node.admission.task_policy import Admission, TaskNotServed
 from protocol.wire.messages import Task
 from tests.support import fixtures
 
@@ -30,7 +30,7 @@ def test_others_than_those_listed_are_told_so() -> None:
     listed = Admission(frozenset({fixtures.peer(1000)}), 0, Clock())
     assert listed.decide(task(1)) is None
     refused = listed.decide(task(2, 1001))
-    assert isinstance(refused, Unserved)
+    assert isinstance(refused, TaskNotServed)
     assert (refused.reason, refused.seconds) == ("requester-not-served", None)
     assert fixtures.peer(1001) in str(refused)
 
@@ -40,7 +40,7 @@ def test_each_requester_has_so_many_tasks_an_hour() -> None:
     rationed = Admission(frozenset(), 2, clock)
     assert [rationed.decide(task(n)) for n in range(2)] == [None, None]
     refused = rationed.decide(task(2))
-    assert isinstance(refused, Unserved)
+    assert isinstance(refused, TaskNotServed)
     assert (refused.reason, refused.seconds) == ("over-quota", 1800.0)
     assert str(refused) == "2 tasks an hour are taken; try again in 1800 s"
     assert rationed.decide(task(0, 1001)) is None

@@ -7,10 +7,10 @@ import pytest
 
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import exit_codes
-from node.client.client import GenerationFailed, NoAgreement, NoNode, TaskRejected
+from node.client.client import GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
-from node.rpc.client import Misbehaved
-from node.sync.blob_download import Unavailable
+from node.rpc.client import ProtocolViolation
+from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
@@ -23,15 +23,15 @@ PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (NoNode("away"), Exit.NO_NODE),
-        (Unavailable("away"), Exit.NO_NODE),
+        (NoNodeReachable("away"), Exit.NO_NODE),
+        (BlobUnavailable("away"), Exit.NO_NODE),
         (ConnectionError("away"), Exit.NO_NODE),
         (Rejected(Rejection.OVER_LIMIT, "args.seed: away"), Exit.REJECTED),
         (TaskRejected("over-limit", "away"), Exit.REJECTED),
         (UnknownTask("away"), Exit.REJECTED),
         (NoAgreement(State.INCONCLUSIVE, ()), Exit.NO_AGREEMENT),
         (AudioMismatch("away"), Exit.UNVERIFIED),
-        (Misbehaved("away"), Exit.UNVERIFIED),
+        (ProtocolViolation("away"), Exit.UNVERIFIED),
     ],
 )
 def test_every_failure_has_its_code(error: Exception, code: Exit) -> None:

@@ -18,13 +18,13 @@ from node.client.client import (
     Client,
     GenerationFailed,
     NoAgreement,
-    NoNode,
+    NoNodeReachable,
     TaskRejected,
 )
 from node.client.result import AudioMismatch, check_file
 from node.rpc import client as rpc_client
-from node.rpc.client import Misbehaved, Status, answer, refuse
-from node.sync.blob_download import Unavailable
+from node.rpc.client import ProtocolViolation, Status, answer, refuse
+from node.sync.blob_download import BlobUnavailable
 from node.transport.interface import Stream
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected, Rejection
@@ -185,20 +185,20 @@ def unreachable(addresses: Sequence[str]) -> tuple[BaseException | None, float]:
 def test_whoever_reaches_nobody_is_told() -> None:
     address = f"/memory/0/p2p/{fixtures.peer(0)}"
     error, seconds = unreachable([address])
-    assert isinstance(error, NoNode)
+    assert isinstance(error, NoNodeReachable)
     assert address in str(error)
     assert seconds == pytest.approx(CONNECT_SECONDS, abs=0.5)
 
 
 def test_no_addresses_reach_nobody() -> None:
     error, _ = unreachable([])
-    assert isinstance(error, NoNode)
+    assert isinstance(error, NoNodeReachable)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/4001"])
 def test_an_address_without_a_peer_is_named(address: str) -> None:
     error, _ = unreachable([address])
-    assert isinstance(error, ValueError | NoNode)
+    assert isinstance(error, ValueError | NoNodeReachable)
     assert address in str(error)
 
 
@@ -223,7 +223,7 @@ def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
         with pytest.raises(Rejected):
             async with Client.connect(b"{}", [], transport=transport):
                 pass
-        with pytest.raises(NoNode):
+        with pytest.raises(NoNodeReachable):
             async with Client.connect(canonical(NET.document), [], transport=transport):
                 pass
 
@@ -390,7 +390,7 @@ def test_a_refusal_of_all_is_told_with_its_reason() -> None:
 
 def test_all_busy_is_no_node() -> None:
     async def test(client: Client) -> None:
-        with pytest.raises(NoNode, match="busy: 1000 tasks are open here"):
+        with pytest.raises(NoNodeReachable, match="busy: 1000 tasks are open here"):
             await submit(client)
 
     with_client(Fake(refusal=BUSY), Fake(refusal=BUSY), test=test)
@@ -398,7 +398,7 @@ def test_all_busy_is_no_node() -> None:
 
 def test_nobody_ready_says_why() -> None:
     async def test(client: Client) -> None:
-        with pytest.raises(NoNode, match=r"runtime: torch: ours 1, theirs 2") as refused:
+        with pytest.raises(NoNodeReachable, match=r"runtime: torch: ours 1, theirs 2") as refused:
             await submit(client)
         assert "no reason given" in str(refused.value)
 
@@ -409,7 +409,7 @@ def test_nobody_ready_says_why() -> None:
 @pytest.mark.parametrize("other", ["vanishing", "mute", "of another network", "lying about the id"])
 def test_nobody_left_is_no_node(other: str) -> None:
     async def test(client: Client) -> None:
-        with pytest.raises(NoNode):
+        with pytest.raises(NoNodeReachable):
             await submit(client)
 
     with_client(Fake(**OTHERS[other]), Fake(**OTHERS[other]), test=test)
@@ -476,7 +476,7 @@ def test_where_all_serve_wrong_bytes_there_is_no_result() -> None:
     truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
 
     async def test(client: Client) -> None:
-        with pytest.raises(Unavailable, match="does not have its hash"):
+        with pytest.raises(BlobUnavailable, match="does not have its hash"):
             await client.follow(TASK.id).result()
 
     with_client(*(Fake(**truth, blobs=wrong(blobs)) for _ in range(2)), Fake(**truth), test=test)
@@ -550,7 +550,7 @@ def test_more_bytes_than_the_network_allows_are_not_fetched() -> None:
     async def test(client: Client) -> None:
         assert len((await client.fetch(certify(net, task, outcome_of(STEREO)))).waveforms) == 1
         fake.asked.clear()
-        with pytest.raises(Misbehaved, match="the network allows 2400"):
+        with pytest.raises(ProtocolViolation, match="the network allows 2400"):
             await client.fetch(certify(net, task, outcome_of(STEREO, MONO)))
         assert fake.asked == []
 

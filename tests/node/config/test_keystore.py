@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from node.config import keystore
-from node.config.keystore import KeyFileError
+from node.config.keystore import UnusableKeyFile
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_with_a_passphrase_the_seed_is_not_in_the_file(path: Path) -> None:
 def test_a_key_is_never_overwritten(path: Path) -> None:
     keystore.create(path)
     before = path.read_bytes()
-    with pytest.raises(KeyFileError, match="is there already"):
+    with pytest.raises(UnusableKeyFile, match="is there already"):
         keystore.create(path)
     assert path.read_bytes() == before
 
@@ -70,7 +70,7 @@ def test_a_key_is_never_overwritten(path: Path) -> None:
 def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(KeyFileError, match="is there already"):
+    with pytest.raises(UnusableKeyFile, match="is there already"):
         keystore.create(link)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -89,7 +89,7 @@ def test_a_failing_disk_leaves_no_half_a_key(path: Path, monkeypatch: pytest.Mon
 def test_a_file_open_to_others_is_refused(path: Path, mode: int) -> None:
     keystore.create(path)
     path.chmod(mode)
-    with pytest.raises(KeyFileError, match=rf"mode {mode:04o}\): run chmod 600"):
+    with pytest.raises(UnusableKeyFile, match=rf"mode {mode:04o}\): run chmod 600"):
         keystore.load(path)
     path.chmod(0o400)
     keystore.load(path)
@@ -98,9 +98,9 @@ def test_a_file_open_to_others_is_refused(path: Path, mode: int) -> None:
 def test_a_passphrase_that_is_missing_or_wrong(path: Path) -> None:
     keystore.create(path, "correct horse")
     for missing in (None, ""):
-        with pytest.raises(KeyFileError, match="a passphrase is needed"):
+        with pytest.raises(UnusableKeyFile, match="a passphrase is needed"):
             keystore.load(path, missing)
-    with pytest.raises(KeyFileError, match="the passphrase is wrong, or the file damaged"):
+    with pytest.raises(UnusableKeyFile, match="the passphrase is wrong, or the file damaged"):
         keystore.load(path, "battery staple")
 
 
@@ -110,7 +110,7 @@ def test_a_passphrase_for_an_open_key_is_not_needed(path: Path) -> None:
 
 
 def test_an_empty_passphrase_makes_no_key(path: Path) -> None:
-    with pytest.raises(KeyFileError, match="an empty passphrase"):
+    with pytest.raises(UnusableKeyFile, match="an empty passphrase"):
         keystore.create(path, "")
     assert not path.exists()
 
@@ -127,14 +127,14 @@ def _write(path: Path, content: bytes) -> Path:
     [b"", b"\x00" * 32, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
 )
 def test_what_is_no_key(path: Path, content: bytes) -> None:
-    with pytest.raises(KeyFileError, match="it is no PEM key"):
+    with pytest.raises(UnusableKeyFile, match="it is no PEM key"):
         keystore.load(_write(path, content))
 
 
 def test_another_kind_of_key(path: Path) -> None:
     key = x25519.X25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with pytest.raises(KeyFileError, match="only Ed25519 is used"):
+    with pytest.raises(UnusableKeyFile, match="only Ed25519 is used"):
         keystore.load(_write(path, pem))
 
 
@@ -145,11 +145,11 @@ def test_a_key_made_elsewhere(path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match="helium key new"):
+    with pytest.raises(UnusableKeyFile, match="helium key new"):
         keystore.load(tmp_path / "key.pem")
-    with pytest.raises(KeyFileError, match="cannot be read"):
+    with pytest.raises(UnusableKeyFile, match="cannot be read"):
         keystore.load(tmp_path)
-    with pytest.raises(KeyFileError, match="is no regular file"):
+    with pytest.raises(UnusableKeyFile, match="is no regular file"):
         keystore.load(Path(os.devnull))
 
 
@@ -163,5 +163,5 @@ def test_what_openssl_itself_cannot_explain_is_refused_too(
         raise InternalError("Unknown OpenSSL error", [])
 
     monkeypatch.setattr(keystore, "load_pem_private_key", load)
-    with pytest.raises(KeyFileError, match="it is no PEM key"):
+    with pytest.raises(UnusableKeyFile, match="it is no PEM key"):
         keystore.load(path)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from node.config.settings import ConfigError, Settings, describe, load
+from node.config.settings import InvalidSetting, Settings, describe, load
 
 PEER = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW" + "a" * 44
 PEER_6 = "/ip6/::1/tcp/4001/p2p/12D3KooW" + "b" * 44
@@ -172,34 +172,38 @@ REFUSED: list[Any] = [
 
 @pytest.mark.parametrize(("name", "given", "reason"), REFUSED)
 def test_refused(name: str, given: object, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason) as raised:
+    with pytest.raises(InvalidSetting, match=reason) as raised:
         load({name: given}, {}, None)
     assert str(raised.value).startswith(f"{name} (from --{name.replace('_', '-')}): ")
 
 
 def test_a_refusal_names_where_the_value_came_from(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"max_queue \(from HELIUM_MAX_QUEUE\): 'x' is no whole"):
+    with pytest.raises(
+        InvalidSetting, match=r"max_queue \(from HELIUM_MAX_QUEUE\): 'x' is no whole"
+    ):
         load({}, {"HELIUM_MAX_QUEUE": "x"}, None)
     file = _file(tmp_path, 'max_queue = "x"')
-    with pytest.raises(ConfigError, match=rf"max_queue \(from {file}\): 'x' is no whole"):
+    with pytest.raises(InvalidSetting, match=rf"max_queue \(from {file}\): 'x' is no whole"):
         load({}, {}, file)
 
 
 def test_an_unknown_setting(tmp_path: Path) -> None:
     file = _file(tmp_path, "max_que = 3")
-    with pytest.raises(ConfigError, match=rf"{file}: 'max_que' is no setting; known are data_dir"):
+    with pytest.raises(
+        InvalidSetting, match=rf"{file}: 'max_que' is no setting; known are data_dir"
+    ):
         load({}, {}, file)
-    with pytest.raises(ConfigError, match="the command line: 'max_que' is no setting"):
+    with pytest.raises(InvalidSetting, match="the command line: 'max_que' is no setting"):
         load({"max_que": 3}, {}, None)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+    with pytest.raises(InvalidSetting, match="cannot be read: No such file"):
         load({}, {}, tmp_path / "absent.toml")
-    with pytest.raises(ConfigError, match="is no TOML file"):
+    with pytest.raises(InvalidSetting, match="is no TOML file"):
         load({}, {}, _file(tmp_path, "max_queue ="))
     (tmp_path / "latin.toml").write_bytes(b'key = "\xe9"')
-    with pytest.raises(ConfigError, match="is no TOML file"):
+    with pytest.raises(InvalidSetting, match="is no TOML file"):
         load({}, {}, tmp_path / "latin.toml")
 
 
@@ -217,6 +221,6 @@ def test_every_setting_is_described_in_order() -> None:
     ['peers = "' + "x" * 9_000 + '"', "x" * 9_000 + " = 1", "submitters = ['" + "x" * 9_000 + "']"],
 )
 def test_a_refusal_is_short_however_long_the_value(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(InvalidSetting) as refusal:
         load({}, {}, _file(tmp_path, text))
     assert len(str(refusal.value)) < 1_000

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
-from node.consensus.coordinator import Busy, Coordinator
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
 from node.storage.journal import Store
 from node.transport.interface import Verdict
 from protocol.consensus import certificate, evidence

@@ -12,8 +12,8 @@ from node.rpc.client import (
     ANSWER_SECONDS,
     NAMES,
     REQUEST_LIMIT,
-    Misbehaved,
-    Refused,
+    ProtocolViolation,
+    RequestRefused,
     Status,
     answer,
     ask,
@@ -106,7 +106,7 @@ def test_a_refusal_is_raised_with_its_words(status: Status) -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         await refuse(stream, status, "over-limit", "args.seed: is too large")
 
-    with pytest.raises(Refused, match=r"over-limit: args.seed: is too large") as refused:
+    with pytest.raises(RequestRefused, match=r"over-limit: args.seed: is too large") as refused:
         asked(serve)
     assert refused.value.status is status
     assert refused.value.reason == "over-limit"
@@ -116,7 +116,7 @@ def test_a_refusal_may_have_no_detail() -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         await refuse(stream, Status.BUSY, "busy", "")
 
-    with pytest.raises(Refused, match=r"\Abusy\Z"):
+    with pytest.raises(RequestRefused, match=r"\Abusy\Z"):
         asked(serve)
 
 
@@ -141,7 +141,7 @@ def test_a_refusal_may_have_no_detail() -> None:
     ids=lambda payload: repr(payload[:24]),
 )
 def test_an_answer_that_breaks_the_protocol_is_misbehaviour(payload: bytes) -> None:
-    with pytest.raises(Misbehaved):
+    with pytest.raises(ProtocolViolation):
         asked(saying(payload))
 
 
@@ -228,7 +228,7 @@ def test_a_detail_is_cut_at_a_character_and_printable(detail: str, expected: str
     async def serve(protocol: str, stream: Stream) -> None:
         await refuse(stream, Status.INVALID, "malformed", detail)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         asked(serve)
     assert refused.value.detail == expected
 
@@ -242,7 +242,7 @@ def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
         async with connected(serve) as asker:
             stream = await asker.open(SERVER, protocol_id("task"))
             expected = "task" if size == 11 else "over the limit of 11"
-            with pytest.raises(Misbehaved, match=expected):
+            with pytest.raises(ProtocolViolation, match=expected):
                 await read_document(stream, "task-request", 11)
 
     virtual.run(main)
@@ -266,7 +266,7 @@ def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence:
         async with connected(saying(sent)) as asker:
             punished: list[str] = []
             asker.punish = punished.append  # type: ignore[assignment,method-assign]
-            with pytest.raises((Misbehaved, Refused, StreamClosed)):
+            with pytest.raises((ProtocolViolation, RequestRefused, StreamClosed)):
                 await ask(asker, SERVER, "hello", HELLO)
             return punished
 

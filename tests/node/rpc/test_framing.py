@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.rpc.framing import LENGTH_BYTES, FrameError, encode_length, read_frame, write_frame
+from node.rpc.framing import LENGTH_BYTES, MalformedFrame, encode_length, read_frame, write_frame
 from node.transport.interface import StreamClosed
 
 T = TypeVar("T")
@@ -84,21 +84,21 @@ def test_the_limit_is_checked_before_a_payload_byte_is_read(limit: int, size: in
     if size <= limit:
         assert run(read_frame(tape, limit)) == b"x" * size
     else:
-        with pytest.raises(FrameError, match=f"{size} bytes is over the limit of {limit}"):
+        with pytest.raises(MalformedFrame, match=f"{size} bytes is over the limit of {limit}"):
             run(read_frame(tape, limit))
         assert tape.position == len(encode_length(size))
 
 
 @pytest.mark.parametrize("length", [b"\x80\x00", b"\x81\x00", b"\xff\x80\x00", b"\x80" * 4 + b"\0"])
 def test_a_padded_length_is_refused(length: bytes) -> None:
-    with pytest.raises(FrameError, match="shortest form"):
+    with pytest.raises(MalformedFrame, match="shortest form"):
         run(read_frame(Tape(length + b"x" * 300), 300))
 
 
 @given(st.binary(max_size=20))
 def test_never_more_than_five_bytes_of_length_are_read(tail: bytes) -> None:
     tape = Tape(b"\x80" * LENGTH_BYTES + tail)
-    with pytest.raises(FrameError, match="over five bytes"):
+    with pytest.raises(MalformedFrame, match="over five bytes"):
         run(read_frame(tape, 2**40))
     assert tape.position == LENGTH_BYTES
 

@@ -18,11 +18,12 @@ import schemas
 from node.admission.rate_limits import Limits, Places
 from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission
-from node.consensus.coordinator import Busy, Coordinator
+from node.consensus.coordinator import Coordinator
+from node.errors import Busy
 from node.rpc import client as rpc_client
 from node.rpc.client import (
     REQUEST_LIMIT,
-    Refused,
+    RequestRefused,
     Status,
     ask,
     asking,
@@ -107,8 +108,8 @@ class Bench:
     async def ask(self, name: str, request: Document) -> Any:
         return await ask(self.asker, SERVER, name, request)
 
-    async def refused(self, name: str, request: Document) -> Refused:
-        with pytest.raises(Refused) as refusal:
+    async def refused(self, name: str, request: Document) -> RequestRefused:
+        with pytest.raises(RequestRefused) as refusal:
             await self.ask(name, request)
         return refusal.value
 
@@ -558,7 +559,7 @@ def test_a_peer_that_submits_too_fast_is_told_to_wait() -> None:
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
         asking = [bench.ask("submit", request) for _ in range(130)]
         answers = await asyncio.gather(*asking, return_exceptions=True)
-        refused = [answer for answer in answers if isinstance(answer, Refused)]
+        refused = [answer for answer in answers if isinstance(answer, RequestRefused)]
         assert 0 < len(refused) <= 30
         assert (refused[0].status, refused[0].reason) == (Status.BUSY, "busy")
         assert "try again in 1 s" in refused[0].detail
@@ -627,7 +628,7 @@ def fill(bench: Bench) -> None:
         bench.coordinator.receive(task.envelope.encode())
 
 
-async def overtaken(bench: Bench, task: Task, *songs: bytes) -> Refused:
+async def overtaken(bench: Bench, task: Task, *songs: bytes) -> RequestRefused:
     """Hand a task over, which is refused only when all its songs have come."""
     submitted = bench.submitted
 
@@ -636,7 +637,7 @@ async def overtaken(bench: Bench, task: Task, *songs: bytes) -> Refused:
         return submitted(payload, bringer)
 
     bench.submitted = late  # type: ignore[method-assign]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await hand_over(bench, task, *songs)
     assert bench.coordinator.view(task.id) is None
     return refused.value
@@ -691,7 +692,7 @@ def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
     tmp_path: Path, second: bytes
 ) -> None:
     async def test(bench: Bench) -> None:
-        with pytest.raises((Refused, StreamClosed)):
+        with pytest.raises((RequestRefused, StreamClosed)):
             await hand_over(bench, arranged(*SONGS), SONGS[0], second)
         assert kept(tmp_path) == []
         assert bench.store.feed(0, 10) == []
@@ -705,7 +706,7 @@ def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
         bench.submitted = submitted  # type: ignore[method-assign]
-        with pytest.raises(Refused, match="store"):
+        with pytest.raises(RequestRefused, match="store"):
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert kept(tmp_path) == []
 
@@ -714,7 +715,7 @@ def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        with pytest.raises(Refused, match="keeps as much audio as it may") as refused:
+        with pytest.raises(RequestRefused, match="keeps as much audio as it may") as refused:
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert (refused.value.status, refused.value.reason) == (Status.BUSY, "busy")
         assert kept(tmp_path) == []
@@ -733,7 +734,7 @@ def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
             stream = await bench.open("submit")
             await write_frame(stream, canonical(request))
         await asyncio.sleep(1)
-        with pytest.raises(Refused, match="too many requests"):
+        with pytest.raises(RequestRefused, match="too many requests"):
             await hand_over(bench, task, SONGS[0])
         plain = fixtures.task(PIANO)
         assert (await hand_over(bench, plain))["task"] == plain.id
@@ -749,7 +750,7 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
         request: Document = {"sha256": "0" * 64, "offset": 0}
         asking = [bench.ask("blob", request) for _ in range(most + 3)]
         answers = await asyncio.gather(*asking, return_exceptions=True)
-        reasons = Counter(answer.reason for answer in answers if isinstance(answer, Refused))
+        reasons = Counter(answer.reason for answer in answers if isinstance(answer, RequestRefused))
         assert reasons["busy"] == 3
         assert len(bench.obtained) == most
 

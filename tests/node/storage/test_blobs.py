@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from node.storage.blob_writer import FILE, Draft, Room
-from node.storage.blobs import BlobRefusedError, Blobs, NoRoomError
+from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
 
 BYTES = b"helium" * 100_000
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -153,17 +153,17 @@ def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
 async def test_what_was_not_declared_is_refused_and_leaves_nothing(
     blobs: Blobs, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
 ) -> None:
-    with pytest.raises(BlobRefusedError, match=reason):
+    with pytest.raises(BlobRefused, match=reason):
         blobs.write(_chunks(), size=size, limit=limit, sha256=sha256)
     assert _files(tmp_path) == []
-    with pytest.raises(BlobRefusedError, match=reason):
+    with pytest.raises(BlobRefused, match=reason):
         await blobs.receive(_arriving(), size=size, limit=limit, sha256=sha256)
     assert _files(tmp_path) == []
 
 
 def test_no_chunk_is_taken_when_too_much_is_declared(blobs: Blobs) -> None:
     chunks = _chunks()
-    with pytest.raises(BlobRefusedError):
+    with pytest.raises(BlobRefused):
         blobs.write(chunks, size=len(BYTES), limit=10)
     assert next(chunks) == BYTES[:65536]
 
@@ -278,7 +278,7 @@ def test_a_finished_file_of_another_file_system_is_copied(
 def test_a_file_with_another_hash_is_not_adopted(blobs: Blobs, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
-    with pytest.raises(BlobRefusedError, match=f"the hash is {SHA256}, not {OTHER}"):
+    with pytest.raises(BlobRefused, match=f"the hash is {SHA256}, not {OTHER}"):
         blobs.adopt(finished, OTHER)
     assert finished.read_bytes() == BYTES
     assert _files(tmp_path) == []
@@ -363,10 +363,10 @@ async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_pa
     draft = await arrived(small, b"song")
     for size in (0, 1, FILE):
         chunks = _chunks()
-        with pytest.raises(NoRoomError, match=f"at most {len(BYTES) + FILE} bytes of others"):
+        with pytest.raises(DiskQuotaExceeded, match=f"at most {len(BYTES) + FILE} bytes of others"):
             small.write(chunks, size=size, limit=size)
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
-        with pytest.raises(NoRoomError):
+        with pytest.raises(DiskQuotaExceeded):
             await small.receive(_arriving(), size=size, limit=size)
     draft.drop()
     draft.drop()
@@ -433,7 +433,7 @@ def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
     small.write([b"abc"], size=3, limit=3)
     again = Blobs(tmp_path / "blobs", len(BYTES) + FILE)
     assert again.taken == len(BYTES) + FILE
-    with pytest.raises(NoRoomError):
+    with pytest.raises(DiskQuotaExceeded):
         again.write([b"abcd"], size=4, limit=4)
     assert Blobs(tmp_path / "blobs", FILE, {SHA256}).taken == FILE
 
@@ -445,7 +445,7 @@ def test_what_is_refused_or_fails_gives_its_room_back(
         raise OSError(errno.EIO, "input/output error")
 
     for size, sha256 in ((3, OTHER), (2, None), (4, None)):
-        with pytest.raises(BlobRefusedError):
+        with pytest.raises(BlobRefused):
             small.write([b"abc"], size=size, limit=4, sha256=sha256)
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="input/output error"):
@@ -483,7 +483,7 @@ async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
         await arrived(blobs, b"more")
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
     for _ in range(2):  # what is left is wanted or on its way
-        with pytest.raises(NoRoomError):
+        with pytest.raises(DiskQuotaExceeded):
             await arrived(blobs, b"more")
     assert blobs.taken == 4 * FILE
     assert blobs.has(names[0])
@@ -496,7 +496,7 @@ async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.Mon
     blobs = Blobs(tmp_path / "blobs", 2 * FILE)
     names = brought(blobs, 2)  # at 1999 and 2000
     await arrived(blobs, b"song")
-    with pytest.raises(NoRoomError):
+    with pytest.raises(DiskQuotaExceeded):
         await arrived(blobs, b"more")
     assert [blobs.has(name) for name in names] == [False, True]
 
@@ -516,7 +516,7 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
     blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=wanted)
     names += brought(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
-        with pytest.raises(NoRoomError):
+        with pytest.raises(DiskQuotaExceeded):
             await arrived(blobs, b"song")
     assert looks == [100.0, 110.0]
     names.clear()
@@ -530,7 +530,7 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
 async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs", 4 * FILE)
     names = brought(blobs, 3)
-    with pytest.raises(NoRoomError):
+    with pytest.raises(DiskQuotaExceeded):
         await arrived(blobs, bytes(4 * FILE + 1))
     await arrived(blobs, b"song")
     assert all(map(blobs.has, names))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.storage.journal import Store, StoreError, open_store
+from node.storage.journal import Store, UnusableStore, open_store
 from protocol.consensus.effects import State
 from tests.support import fixtures
 
@@ -130,7 +130,7 @@ def whole_or_refused(left: Path, suffix: str, damage: Damage) -> bool:
         garble(path.with_name(NAME + suffix), damage)
         try:
             open_store(path, NET.id).close()
-        except StoreError:
+        except UnusableStore:
             return False
         assert rows(path) == rows(Path(folder) / "before" / NAME)
         return True
@@ -247,7 +247,9 @@ def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
     work(store, range(2, 4))
     store.close()
     path.write_bytes(old)
-    with pytest.raises(StoreError, match=r"8 committed steps, 4 are here.*vote twice, and remove"):
+    with pytest.raises(
+        UnusableStore, match=r"8 committed steps, 4 are here.*vote twice, and remove"
+    ):
         open_store(path, NET.id)
     (tmp_path / f"{NAME}.mark").unlink()  # as it says
     open_store(path, NET.id).close()
@@ -260,7 +262,7 @@ def test_a_vanished_database_is_not_begun_anew(tmp_path: Path, content: bytes | 
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"it is empty, and was not.*move the database"):
+    with pytest.raises(UnusableStore, match=r"it is empty, and was not.*move the database"):
         open_store(path, NET.id)
     for file in tmp_path.iterdir():  # as it says
         file.unlink()
@@ -273,7 +275,7 @@ def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: 
     path = tmp_path / "found" / NAME
     path.with_name(f"{NAME}-wal").unlink()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="it is empty"):
+    with pytest.raises(UnusableStore, match="it is empty"):
         open_store(path, NET.id)
     assert path.read_bytes() == before
     assert not path.with_name(f"{NAME}-wal").exists()
@@ -287,7 +289,7 @@ def test_the_log_of_a_vanished_database_is_left_for_a_rescue(
     path = tmp_path / "found" / NAME
     header, log = path.read_bytes(), path.with_name(f"{NAME}-wal").read_bytes()
     path.write_bytes(b"")
-    with pytest.raises(StoreError, match="it is empty"):
+    with pytest.raises(UnusableStore, match="it is empty"):
         open_store(path, NET.id)
     assert path.with_name(f"{NAME}-wal").read_bytes() == log
     path.write_bytes(header)
@@ -332,7 +334,7 @@ def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
 def test_a_store_that_cannot_be_created_is_refused_and_can_be_later(
     tmp_path: Path, size: int
 ) -> None:
-    with disk_of(size), pytest.raises(StoreError, match="disk"):
+    with disk_of(size), pytest.raises(UnusableStore, match="disk"):
         open_store(tmp_path / NAME, NET.id)
     open_store(tmp_path / NAME, NET.id).close()
 
@@ -359,7 +361,7 @@ def test_what_may_not_be_written_is_refused(what: str) -> None:
         work(store, range(1))
         store.close()
         (folder / what).chmod(0o500 if what == "" else 0o400)
-        with unprivileged(folder), pytest.raises(StoreError, match=r"[Pp]ermission|writable"):
+        with unprivileged(folder), pytest.raises(UnusableStore, match=r"[Pp]ermission|writable"):
             open_store(folder / NAME, NET.id)
         (folder / what).chmod(0o700)
         open_store(folder / NAME, NET.id).close()
@@ -371,7 +373,7 @@ def test_a_database_that_another_program_holds_is_refused(tmp_path: Path) -> Non
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StoreError, match=r"locked.*another program holds it: close that one"):
+    with pytest.raises(UnusableStore, match=r"locked.*another program holds it: close that one"):
         open_store(path, NET.id, patience=0.0)
     other.close()
     open_store(path, NET.id).close()
@@ -384,6 +386,6 @@ def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="not a database of this software"):
+    with pytest.raises(UnusableStore, match="not a database of this software"):
         open_store(path, NET.id)
     assert path.read_bytes() == before

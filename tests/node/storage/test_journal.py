@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.journal import Output, Produced, Store, StoreError, open_store
+from node.storage.journal import Output, Produced, Store, UnusableStore, open_store
 from node.storage.migration import SCHEMA_VERSION
 from protocol.consensus import evidence
 from protocol.consensus.certificate import Certificate, assemble
@@ -170,14 +170,14 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {newer}")
     connection.close()
     with pytest.raises(
-        StoreError, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
+        UnusableStore, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
     ):
         open_store(path, NETWORK)
 
 
 def test_another_network_is_refused(path: Path) -> None:
     open_store(path, NETWORK).close()
-    with pytest.raises(StoreError, match=rf"network {NETWORK}, not f{{16}}: choose another"):
+    with pytest.raises(UnusableStore, match=rf"network {NETWORK}, not f{{16}}: choose another"):
         open_store(path, "f" * 16)
 
 
@@ -241,7 +241,7 @@ def _folder(path: Path) -> None:
 def test_a_damaged_file_is_refused(path: Path, damage: Damage) -> None:
     open_store(path, NETWORK).close()
     damage(path)
-    with pytest.raises(StoreError):
+    with pytest.raises(UnusableStore):
         open_store(path, NETWORK)
 
 
@@ -401,7 +401,7 @@ def test_cursors_are_replaced(path: Path) -> None:
 def test_one_process_owns_a_folder(tmp_path: Path) -> None:
     """A second node on it would vote with the same key, and unlink the first one's files."""
     first = open_store(tmp_path / "node.sqlite", NETWORK)
-    with pytest.raises(StoreError, match="another node is running"):
+    with pytest.raises(UnusableStore, match="another node is running"):
         open_store(tmp_path / "node.sqlite", NETWORK)
     first.close()
     open_store(tmp_path / "node.sqlite", NETWORK).close()

@@ -10,7 +10,7 @@ import pytest
 
 from node.storage import migration
 from node.storage.journal import open_store
-from node.storage.migration import SCHEMA_VERSION, StoreError
+from node.storage.migration import SCHEMA_VERSION, UnusableStore
 from protocol.consensus import evidence
 from protocol.consensus.effects import State
 from protocol.wire.signing import peer_of
@@ -133,7 +133,7 @@ def test_a_migration_that_fails_leaves_the_old_database(
     steps = (good[0], ";".join([*statements[:broken], " NOT SQL"]))
     before = dump(path)
     monkeypatch.setattr(migration, "_STEPS", steps)
-    with pytest.raises(StoreError, match="syntax error"):
+    with pytest.raises(UnusableStore, match="syntax error"):
         open_store(path, NET.id)
     assert dump(path) == before
     assert version(path) == 1
@@ -152,7 +152,7 @@ def test_no_copy_no_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(UnusableStore, match="No space left"):
             open_store(path, NET.id)
     assert version(path) == 1
     assert dump(path) == before
@@ -175,7 +175,7 @@ def test_what_is_refused_is_neither_copied_nor_changed(
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(change)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(UnusableStore, match=message):
         open_store(path, NET.id)
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*.v1*"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.storage.journal import Store, open_store
-from node.storage.migration import StoreError
+from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
 from protocol.consensus import evidence
 from protocol.consensus.committee import committees
@@ -66,7 +66,7 @@ def test_nothing_is_written(path: Path) -> None:
 def test_another_networks_is_refused(path: Path) -> None:
     fill(path).close()
     with (
-        pytest.raises(StoreError, match=f"belongs to network {NET.id}"),
+        pytest.raises(UnusableStore, match=f"belongs to network {NET.id}"),
         read_archive(path, "f" * 16),
     ):
         pass
@@ -77,17 +77,17 @@ def test_an_older_one_is_left_to_the_node(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(StoreError, match="start the node once"), read_archive(path, NET.id):
+    with pytest.raises(UnusableStore, match="start the node once"), read_archive(path, NET.id):
         pass
 
 
 def test_what_is_not_there_is_not_made(path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"), read_archive(path, NET.id):
+    with pytest.raises(UnusableStore, match="cannot be read"), read_archive(path, NET.id):
         pass
     assert not path.exists()
 
 
 def test_what_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(StoreError, match="cannot be read"), read_archive(path, NET.id):
+    with pytest.raises(UnusableStore, match="cannot be read"), read_archive(path, NET.id):
         pass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.migration import StoreError
+from node.storage.migration import UnusableStore
 from node.storage.rollback_guard import Watermark
 
 FEED, OTHER = "a" * 32, "b" * 32
@@ -28,21 +28,23 @@ def test_a_database_at_its_mark_or_ahead_is_accepted(path: Path, steps: int) -> 
     mark.require(FEED, steps)
     mark.close()
     again = Watermark(path)
-    with pytest.raises(StoreError):
+    with pytest.raises(UnusableStore):
         again.require(FEED, steps - 1)
     again.close()
 
 
 def test_a_database_behind_its_mark_is_refused(path: Path) -> None:
     mark = Watermark(path)
-    with pytest.raises(StoreError, match=r"mark knows of 7 committed steps, 6 are here"):
+    with pytest.raises(UnusableStore, match=r"mark knows of 7 committed steps, 6 are here"):
         mark.require(FEED, 6)
     mark.close()
 
 
 def test_another_database_is_refused(path: Path) -> None:
     mark = Watermark(path)
-    with pytest.raises(StoreError, match=r"knows of 7 committed steps\. Put the newest files back"):
+    with pytest.raises(
+        UnusableStore, match=r"knows of 7 committed steps\. Put the newest files back"
+    ):
         mark.require(OTHER, 9)
     mark.close()
 

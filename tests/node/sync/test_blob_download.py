@@ -15,8 +15,8 @@ from node.sync.blob_download import (
     CHUNK,
     PACE,
     PATIENCE,
+    BlobUnavailable,
     Fetcher,
-    Unavailable,
     drawn,
 )
 from node.transport.interface import Stream
@@ -176,7 +176,7 @@ def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
 def refused(*behaviours: Behaviour, blob: Blob = BLOB) -> tuple[Servers, str]:
     async def main() -> tuple[Servers, str]:
         async with Servers(behaviours).up() as servers:
-            with pytest.raises(Unavailable) as error:
+            with pytest.raises(BlobUnavailable) as error:
                 await servers.fetch(blob)
             return servers, str(error.value)
 
@@ -356,7 +356,7 @@ def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -
 def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
     async def main() -> list[int]:
         async with Servers([honest, honest]).up() as servers:
-            with pytest.raises(Unavailable):
+            with pytest.raises(BlobUnavailable):
                 await servers.fetch(Blob("0" * 64, BLOB.size, BLOB.chunks))
             await servers.fetch()
             return [peer for peer, _ in servers.asked]
@@ -399,7 +399,7 @@ def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
     async def main() -> float:
         async with Servers([trickling]).up() as servers:
             began = asyncio.get_running_loop().time()
-            with pytest.raises(Unavailable, match="too slow"):
+            with pytest.raises(BlobUnavailable, match="too slow"):
                 await servers.fetcher.fetch(BLOB, servers.peers, (), (2, 2))
             assert servers.asked == [(0, 0)]
             return asyncio.get_running_loop().time() - began

@@ -13,7 +13,7 @@ import pytest
 from node.consensus.commands import Action, Notify
 from node.consensus.coordinator import Coordinator
 from node.rpc import client as rpc_client
-from node.rpc.client import Misbehaved, Status, answer, read_document, refuse
+from node.rpc.client import ProtocolViolation, Status, answer, read_document, refuse
 from node.storage.journal import Store
 from node.sync.feed_sync import BARREN, BATCH, PACE, PATIENCE, Feeds
 from node.transport.interface import Stream
@@ -276,7 +276,7 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 2, task, garbage()[name])
-        with pytest.raises(Misbehaved):
+        with pytest.raises(ProtocolViolation):
             await bench.read()
         assert bench.store.cursor(LIAR) == ("", 0)
         assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
@@ -291,7 +291,7 @@ def test_a_feed_that_goes_backwards() -> None:
         bench.store.put_cursor(LIAR, "f", 9)
         for found in ((), (fixtures.task(NET),)):
             bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
-            with pytest.raises(Misbehaved, match="backwards"):
+            with pytest.raises(ProtocolViolation, match="backwards"):
                 await bench.read()
         assert bench.store.cursor(LIAR) == ("f", 9)
         assert bench.store.feed(0, 10) == []
@@ -304,7 +304,7 @@ def test_envelopes_without_moving_on() -> None:
     async def test(bench: Bench) -> None:
         bench.store.put_cursor(LIAR, "f", 9)
         bench.feed = lambda request: batch("f", 9, fixtures.task(NET))
-        with pytest.raises(Misbehaved, match="without moving on"):
+        with pytest.raises(ProtocolViolation, match="without moving on"):
             await bench.read()
         assert bench.punished == [LIAR]
         assert bench.store.feed(0, 10) == []
@@ -538,7 +538,7 @@ def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
         for changes in ({"kind": "text-to-film"}, {"colour": "blue"}):
             newer = sign({**body, **changes}, fixtures.key(1000)).document()
             bench.feed = lambda request, newer=newer: batch("f", 1, newer)  # type: ignore[misc]
-            with pytest.raises(Misbehaved):
+            with pytest.raises(ProtocolViolation):
                 await bench.read()
         assert bench.punished == []
 
