@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.worker.supervisor import Pool
-from node.admission.rate_limits import Limits
 from node.clock import SystemClock
+from node.config.limits import Limits
 from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts

@@ -15,10 +15,10 @@ from typing import cast
 import structlog
 
 from executor.job import Execution
-from node.admission.rate_limits import Limits
 from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission
 from node.clock import Clock
+from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from node.admission.rate_limits import Limits, remember
+from node.admission.rate_limits import remember
+from node.config.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from node.admission.rate_limits import Buckets, Limits, Places
+from node.admission.rate_limits import Buckets, Places
 from node.admission.task_policy import Admission
+from node.config.limits import Limits
 from node.errors import Busy
 from protocol.wire.messages import Task
 

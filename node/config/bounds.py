@@ -5,7 +5,7 @@ from node.config.setting import Setting
 
 
 def limits() -> tuple[Setting, ...]:
-    """What peers may cost this node; defaults from `node.admission.rate_limits.Limits`."""
+    """What peers may cost this node; defaults from `node.config.limits.Limits`."""
     return (
         Setting(
             "max_connections",

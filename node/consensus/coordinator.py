@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.admission.rate_limits import Limits
 from node.clock import Clock
+from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.replay import own, replay
 from node.errors import Busy

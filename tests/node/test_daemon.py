@@ -18,7 +18,7 @@ import pytest
 
 import schemas
 from executor.job import Execution, Job
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
 from node.execution.queue import Readiness

@@ -12,8 +12,8 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from node.admission.rate_limits import Limits
 from node.client.client import Client
+from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
 from node.storage.journal import Store

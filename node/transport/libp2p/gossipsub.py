@@ -23,7 +23,7 @@ from libp2p.pubsub.rpc_queue import PriorityQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.interface import Verdict, brings_work
 from node.transport.libp2p.quotas import Budget, payer
 from node.transport.libp2p.seen import ContentCache, Seen, rpc_message_id

@@ -9,7 +9,8 @@ import trio
 from libp2p.abc import IMuxedConn
 from libp2p.security.secure_session import SecureSession
 
-from node.admission.rate_limits import Buckets, Limits
+from node.admission.rate_limits import Buckets
+from node.config.limits import Limits
 from node.transport.libp2p.slots import local, origin
 
 FRAME_BYTES = 32_768  # a frame takes as long as so many bytes: 0.2 ms against 5 us a KiB, measured

@@ -25,7 +25,8 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
-from node.admission.rate_limits import Buckets, Limits
+from node.admission.rate_limits import Buckets
+from node.config.limits import Limits
 from node.transport.libp2p.quotas import Budget, MeteredSession, payer
 from node.transport.libp2p.slots import Tally, local, origin
 

@@ -16,7 +16,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.admission.peer_score import Penalties
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.interface import Listener, Verdict
 from node.transport.libp2p.callers import Callers
 from node.transport.libp2p.host import Host, key_pair, port_taken

@@ -1,5 +1,6 @@
 from node.admission.peer_score import Penalties
-from node.admission.rate_limits import REMEMBERED, Limits
+from node.admission.rate_limits import REMEMBERED
+from node.config.limits import Limits
 
 
 class Clock:

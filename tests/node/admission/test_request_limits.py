@@ -4,9 +4,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from node.admission.rate_limits import Limits
 from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission, TaskNotServed
+from node.config.limits import Limits
 from node.errors import Busy
 from tests.support import fixtures
 

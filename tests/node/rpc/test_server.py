@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import schemas
-from node.admission.rate_limits import Limits, Places
+from node.admission.rate_limits import Places
 from node.admission.request_limits import Gate
 from node.admission.task_policy import Admission
+from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc import client as rpc_client

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.recorder import Recorder
 

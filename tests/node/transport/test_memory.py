@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.interface import Stream, StreamClosed, Verdict
 from tests.node.transport.recorder import Recorder, request
 from tests.simulation.virtual import run

@@ -7,7 +7,7 @@ import pytest
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.libp2p.gossipsub import (
     RPC_IDS,
     RPC_MESSAGES,

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.libp2p.quotas import UNREAD_CHECK, UNREAD_TOTAL, Budget, Unread, payer
 
 

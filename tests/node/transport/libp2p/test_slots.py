@@ -1,6 +1,6 @@
 import pytest
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.libp2p.slots import Tally, local, origin
 
 

@@ -14,7 +14,7 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.interface import Stream
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p import swarm

@@ -11,7 +11,7 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.admission.rate_limits import Limits
+from node.config.limits import Limits
 from node.transport.interface import Stream, StreamClosed, Verdict
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p import swarm
