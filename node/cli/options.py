@@ -90,3 +90,10 @@ def say(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> 
 def note(text: str) -> None:
     """Print what is no result on standard error."""
     click.echo(text, err=True)
+
+
+def display_name(peer: str, network: Network) -> str:
+    """Return a peer's name for people: its operator if that tells it apart, and its id's end."""
+    member = network.roster.get(peer)
+    operator = member.operator if member and member.operator != peer else ""
+    return f"{operator} ..{peer[-6:]}" if operator else f"..{peer[-12:]}"

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from node.cli.names import name_of
+from node.cli.options import display_name
 from node.client.client import Client, Submission
-from node.client.duration import length_of
+from node.client.duration import audio_seconds
 from node.sync.task_tracker import Sighting
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
@@ -24,7 +24,7 @@ POLL = 0.5  # seconds between looks at who is connected
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ProgressDisplay:
     """Shows sightings, and says in a line of its own what concerns no single node."""
 
     show: Show
@@ -33,8 +33,8 @@ class View:
 
 async def follow(submission: Submission, client: Client) -> None:
     """Show what the nodes report on standard error until the task has ended."""
-    with view(client.network, submission, sys.stderr) as shown:
-        watching = asyncio.create_task(watch_links(client.transport.peers, shown.say))
+    with progress_display(client.network, submission, sys.stderr) as shown:
+        watching = asyncio.create_task(report_connection_loss(client.transport.peers, shown.say))
         try:
             async for sighting in submission.watch():
                 shown.show(sighting)
@@ -44,7 +44,7 @@ async def follow(submission: Submission, client: Client) -> None:
                 await watching
 
 
-async def watch_links(peers: Callable[[], Collection[str]], say: Say) -> None:
+async def report_connection_loss(peers: Callable[[], Collection[str]], say: Say) -> None:
     """Say whenever the last connection is lost, and when there is one again; for ever."""
     connected = True
     while True:
@@ -55,14 +55,16 @@ async def watch_links(peers: Callable[[], Collection[str]], say: Say) -> None:
 
 
 @contextmanager
-def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[View]:
+def progress_display(
+    network: Network, submission: Submission, stream: TextIO
+) -> Iterator[ProgressDisplay]:
     """Give the view of a task: one updating table on a terminal, plain lines elsewhere."""
     if not stream.isatty():
 
         def say(line: str) -> None:
             print(line, file=stream, flush=True)
 
-        yield View(_plain(network, submission, say), say)
+        yield ProgressDisplay(_plain(network, submission, say), say)
         return
     from rich.console import Console
     from rich.live import Live
@@ -72,8 +74,8 @@ def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[V
 
     def table() -> Table:
         grid = Table.grid(padding=(0, 2))
-        for peer in sorted(latest, key=lambda p: name_of(p, network)):
-            grid.add_row(name_of(peer, network), *_columns(latest[peer], network, submission))
+        for peer in sorted(latest, key=lambda p: display_name(p, network)):
+            grid.add_row(display_name(peer, network), *_columns(latest[peer], network, submission))
         return grid
 
     with Live(console=Console(file=stream), refresh_per_second=8) as live:
@@ -82,7 +84,7 @@ def view(network: Network, submission: Submission, stream: TextIO) -> Iterator[V
             latest[sighting.peer] = sighting
             live.update(table())
 
-        yield View(show, live.console.print)
+        yield ProgressDisplay(show, live.console.print)
 
 
 def _columns(sighting: Sighting, network: Network, submission: Submission) -> tuple[str, str, str]:
@@ -98,7 +100,7 @@ def _columns(sighting: Sighting, network: Network, submission: Submission) -> tu
 def _heard(progress: float, network: Network, submission: Submission) -> str:
     """Return how much audio there is, where the network document tells how long it is to be."""
     task = submission.tracking.task
-    length = None if task is None else length_of(network, task)
+    length = None if task is None else audio_seconds(network, task)
     return "" if length is None else f" ({progress * length:.1f} of {length:.1f} s)"
 
 
@@ -125,7 +127,7 @@ def _plain(network: Network, submission: Submission, say: Say) -> Show:
         if sighting.state is State.EXECUTING:
             share = sighting.progress // STEP * STEP
             said += f" {share:.0%}{_heard(share, network, submission)}"
-        line = f"{name_of(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
+        line = f"{display_name(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
         if last.get(sighting.peer) != line:
             last[sighting.peer] = line
             say(line)

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClientTarget:
     """Where a command's network is: its document and the nodes to ask."""
 
     network: Network
@@ -31,30 +31,30 @@ class Place:
     key: Path | None = None
 
 
-def place(
+def resolve_target(
     network: Path | None,
     peers: tuple[str, ...],
     key: Path | None = None,
     *,
     needed: bool = True,
-) -> Place:
-    """Return the place that flags and environment name; sets the logs up.
+) -> ClientTarget:
+    """Return the network and nodes that flags and environment name; sets the logs up.
 
     Without a node to ask it is a usage failure, unless none is `needed`.
     """
     settings = options.settings({"network": network, "peers": peers})
     log_setup.configure("error" if settings.log_level == "info" else settings.log_level, "auto")
     if needed and not settings.peers:
-        raise nobody_named()
-    return Place(options.chosen_network(settings.network), settings.peers, key)
+        raise no_node_named()
+    return ClientTarget(options.chosen_network(settings.network), settings.peers, key)
 
 
-def nobody_named() -> Failure:
+def no_node_named() -> Failure:
     """Return the failure for a command that needs a node to ask."""
     return usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
 
 
-def hush() -> None:
+def silence_libp2p() -> None:
     """Keep libp2p's own log lines from among ours: a peer that is away is no error of libp2p's."""
     import node.transport.libp2p.transport  # noqa: F401  # sets its loggers up, which has to come first
 
@@ -62,14 +62,14 @@ def hush() -> None:
         log_setup.rejoin("libp2p", "critical")
 
 
-def talk(where: Place, conversation: Callable[[Client], Awaitable[_T]]) -> _T:
-    """Connect, hold a conversation, and return what came of it; failures get their exit codes."""
-    key = options.key_of(where.key) if where.key else None
-    hush()
+def run_with_client(target: ClientTarget, action: Callable[[Client], Awaitable[_T]]) -> _T:
+    """Connect to nodes, run `action` and return its result; failures become exit codes."""
+    key = options.key_of(target.key) if target.key else None
+    silence_libp2p()
 
     async def connected() -> _T:
-        async with Client.connect(where.network, where.peers, key=key) as client:
-            return await conversation(client)
+        async with Client.connect(target.network, target.peers, key=key) as client:
+            return await action(client)
 
     with exit_codes():
         return asyncio.run(connected())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from node.cli.exit_codes import one_line
 from node.cli.files import write
-from node.cli.names import name_of
+from node.cli.options import display_name
 from node.client.result import Result, numbered
 from node.sync.task_tracker import Ballot, Tracking
 from protocol.consensus.certificate import Certificate
@@ -52,7 +52,7 @@ def conflict_lines(others: Sequence[Certificate], network: Network) -> list[str]
     """Return a line for each contradicting certificate."""
     return [
         f"CONFLICT  another valid certificate: outcome {other.votes[0].digest[:16]}.. signed by "
-        + ", ".join(name_of(signer, network) for signer in other.signers)
+        + ", ".join(display_name(signer, network) for signer in other.signers)
         for other in others
     ]
 
@@ -81,7 +81,7 @@ def vote_lines(
     lines = []
     for ballot, vote in zip(ballots, votes(ballots, certificate), strict=True):
         mark = "  DISSENT" if vote["dissent"] else ""
-        who = name_of(ballot.peer, network)
+        who = display_name(ballot.peer, network)
         lines.append(f"attempt {ballot.attempt}  {who}  {said(ballot)}{mark}")
     return lines
 

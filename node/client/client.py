@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client.duration import timed
+from node.client.duration import with_max_new_tokens
 from node.client.result import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.config import log_setup
@@ -52,7 +52,7 @@ from schemas.errors import HeliumError
 
 log = structlog.get_logger("client")
 
-ENOUGH = 2  # nodes that a task is handed to: one of them may keep it to itself
+SUBMIT_TO = 2  # nodes that a task is handed to: one of them may keep it to itself
 CONNECT_SECONDS = 15.0
 DEFAULT_DEADLINE = 600  # seconds
 
@@ -83,7 +83,7 @@ class GenerationFailed(HeliumError):
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class HelloAnswer:
     """What a node says of itself."""
 
     peer: str
@@ -165,8 +165,8 @@ class Client:
         own = key or Ed25519PrivateKey.generate()
         carrier = transport or _libp2p(own)
         client = Client(document, carrier, own, clock or SystemClock(), entropy, peers)
-        await carrier.start(_Bystander(), (), ())
-        keeping = asyncio.create_task(keep_connected(carrier, peers, _dice(entropy)))
+        await carrier.start(_ClientListener(), (), ())
+        keeping = asyncio.create_task(keep_connected(carrier, peers, _seeded_rng(entropy)))
         try:
             await client._reach()
             yield client
@@ -189,13 +189,13 @@ class Client:
         if not self.transport.peers():
             raise NoNodeReachable(f"none of {', '.join(peers) or 'no addresses'} can be reached")
 
-    async def greetings(self) -> list[Greeting]:
+    async def query_nodes(self) -> list[HelloAnswer]:
         """Ask every connected node of this network about itself."""
         peers = sorted(self.transport.peers())
-        found = await asyncio.gather(*(self._greet(peer) for peer in peers))
+        found = await asyncio.gather(*(self._query(peer) for peer in peers))
         return [greeting for greeting in found if greeting is not None]
 
-    async def _greet(self, peer: str) -> Greeting | None:
+    async def _query(self, peer: str) -> HelloAnswer | None:
         request = {"network": self.network.id, "agent": AGENT}
         try:
             said = await ask(self.transport, peer, "hello", request)
@@ -205,7 +205,7 @@ class Client:
         if said["network"] != self.network.id:
             return None
         reasons, models = tuple(said["reasons"]), tuple(said["models"])
-        return Greeting(peer, said["agent"], said["class"], said["ready"], reasons, models)
+        return HelloAnswer(peer, said["agent"], said["class"], said["ready"], reasons, models)
 
     async def submit(
         self,
@@ -227,14 +227,14 @@ class Client:
         NoNodeReachable if none is ready.
         """
         if seconds is not None:
-            args = timed(self.network, args, seconds)
+            args = with_max_new_tokens(self.network, args, seconds)
         blobs = [
             a if isinstance(a, bytes) else await asyncio.to_thread(a.read_bytes) for a in audio
         ]
         if blobs:
             args = {**args, "audio": [_named(blob) for blob in blobs]}
         task = self.task(kind, args, compute_class=compute_class, deadline=deadline)
-        await self._hand_over(task, blobs)
+        await self._submit_to_nodes(task, blobs)
         return Submission(self, task.id, task)
 
     def task(
@@ -269,10 +269,10 @@ class Client:
             )
         return next(iter(self.network.classes))
 
-    async def _hand_over(self, task: Task, blobs: Sequence[bytes] = ()) -> None:
+    async def _submit_to_nodes(self, task: Task, blobs: Sequence[bytes] = ()) -> None:
         if not self.transport.peers():  # they went away, and are being dialled again
             await self._reach()
-        greetings = await self.greetings()
+        greetings = await self.query_nodes()
         ready = [g.peer for g in greetings if g.ready]
         if not ready:
             raise NoNodeReachable(_unready(greetings))
@@ -285,7 +285,7 @@ class Client:
                 refusals.append(refused)
             except (ProtocolViolation, ConnectionError) as error:
                 log.warning("not submitted", peer=peer, error=str(error))
-            if taken == ENOUGH:
+            if taken == SUBMIT_TO:
                 return
         if not taken:
             raise _refusal(refusals)
@@ -353,7 +353,7 @@ class Client:
             )
 
 
-class _Bystander:
+class _ClientListener:
     """A client's listener: it hears no gossip and serves nothing."""
 
     def judge(self, topic: str, payload: bytes) -> Verdict:
@@ -381,11 +381,11 @@ def _named(blob: bytes) -> Document:
     return {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
 
 
-def _dice(entropy: Callable[[int], bytes]) -> random.Random:
+def _seeded_rng(entropy: Callable[[int], bytes]) -> random.Random:
     return random.Random(entropy(8))  # noqa: S311  # spreads dialling in time, decides nothing
 
 
-def _unready(greetings: Sequence[Greeting]) -> str:
+def _unready(greetings: Sequence[HelloAnswer]) -> str:
     if not greetings:
         return "the nodes reached are of another network or do not answer"
     return "no node is ready: " + "; ".join(
@@ -409,7 +409,7 @@ def _libp2p(key: Ed25519PrivateKey) -> Transport:
 __all__ = [
     "Client",
     "GenerationFailed",
-    "Greeting",
+    "HelloAnswer",
     "NoAgreement",
     "NoNodeReachable",
     "Submission",

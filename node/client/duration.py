@@ -14,7 +14,7 @@ from protocol.wire.messages import Task
 from schemas import load
 
 
-def timed(network: Network, args: Document, seconds: float) -> Document:
+def with_max_new_tokens(network: Network, args: Document, seconds: float) -> Document:
     """Return a task's arguments with the fewest `max_new_tokens` that give so many seconds.
 
     What is wrong in the arguments themselves is left to the task's own check. Raises ValueError
@@ -36,7 +36,7 @@ def timed(network: Network, args: Document, seconds: float) -> Document:
     return {**args, "generation_config": {**config, "max_new_tokens": tokens}}
 
 
-def length_of(network: Network, task: Task) -> float | None:
+def audio_seconds(network: Network, task: Task) -> float | None:
     """Return the seconds of audio of all sequences of a task, if the model does not end earlier.
 
     None where the task or the network document do not tell.

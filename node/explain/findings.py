@@ -91,12 +91,12 @@ def reference_of(rounds: Sequence[Round], certificate: Certificate | None) -> Re
 
 
 def _reference(votes: Sequence[Reveal], *, certified: bool) -> Reference:
-    tokens = traces.usual(traces.read(vote.trace) for vote in votes)
+    tokens = traces.most_common_tokens(traces.read(vote.trace) for vote in votes)
     signers = tuple(vote.signer for vote in votes)
     return Reference(votes[0].outcome, votes[0].digest, signers, tokens, certified)
 
 
-def begun(rounds: Sequence[Round]) -> Sequence[Round]:
+def attempts_with_votes(rounds: Sequence[Round]) -> Sequence[Round]:
     """Return the attempts up to the last one in which anybody voted, and the first at least."""
     voted = [
         attempt
@@ -164,7 +164,7 @@ def _tokens(ours: Tokens | None, theirs: Tokens | None) -> Finding:
     if theirs is None or ours is None:
         whose = "its trace does not tell its" if theirs is None else "no other trace tells the"
         return Finding("tokens", None, f"{whose} tokens")
-    parted = traces.parting(ours, theirs)
+    parted = traces.first_difference(ours, theirs)
     if parted is None:
         blocks = sum(len(blocks) for blocks in theirs.digests)
         part = "" if ours.complete and theirs.complete else ", as far as both traces tell"

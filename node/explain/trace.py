@@ -42,7 +42,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class FirstDifference:
     """Where two generations part: the sequence, from 0, and the step, from 1.
 
     The step is at least `first` and at most `last`: one block of 64, or a single step where the
@@ -87,7 +87,7 @@ def _blocks(value: object, shape: re.Pattern[str]) -> Blocks | None:
     return tuple(tuple(blocks) for blocks in value)
 
 
-def usual(traces: Iterable[Trace]) -> Tokens | None:
+def most_common_tokens(traces: Iterable[Trace]) -> Tokens | None:
     """Return the tokens that most of the traces tell; None if none tells any."""
     counted = Counter(trace.tokens for trace in traces if trace.tokens is not None)
     return counted.most_common(1)[0][0] if counted else None
@@ -102,7 +102,7 @@ def runtime_differences(theirs: Mapping[str, object], defined: Mapping[str, obje
     ]
 
 
-def parting(ours: Tokens, theirs: Tokens) -> Parting | None:
+def first_difference(ours: Tokens, theirs: Tokens) -> FirstDifference | None:
     """Return where two generations part first; None if they do not as far as both are told."""
     told = ours.complete and theirs.complete
     for sequence, blocks in enumerate(zip_longest(ours.digests, theirs.digests, fillvalue=())):
@@ -112,7 +112,9 @@ def parting(ours: Tokens, theirs: Tokens) -> Parting | None:
     return None
 
 
-def _within(sequence: int, block: int, ours: Tokens, theirs: Tokens, *, ended: bool) -> Parting:
+def _within(
+    sequence: int, block: int, ours: Tokens, theirs: Tokens, *, ended: bool
+) -> FirstDifference:
     """Narrow a block down to the step, where both tell a byte for each of its steps."""
     start = block * BLOCK
     one, other = (_steps(tokens, sequence, block) for tokens in (ours, theirs))
@@ -120,8 +122,8 @@ def _within(sequence: int, block: int, ours: Tokens, theirs: Tokens, *, ended: b
         for step, (a, b) in enumerate(zip_longest(one, other)):
             if a != b:
                 at = start + step + 1
-                return Parting(sequence, at, at, ended=None in (a, b))
-    return Parting(sequence, start + 1, start + BLOCK, ended)
+                return FirstDifference(sequence, at, at, ended=None in (a, b))
+    return FirstDifference(sequence, start + 1, start + BLOCK, ended)
 
 
 def _steps(tokens: Tokens, sequence: int, block: int) -> list[str]:

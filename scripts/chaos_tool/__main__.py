@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from node.cli.exit_codes import Exit, Failure
-from node.cli.session import hush
+from node.cli.session import silence_libp2p
 from node.config import log_setup
 from protocol.constants import Parameters
 from scripts.chaos_tool.checks import Inspected, agreement_times, inspect
@@ -59,7 +59,7 @@ def chaos(
     wish = Wish(seed=drawn, scenes=frozenset(only or SCENES), out=root, **counts)  # type: ignore[arg-type]
     signal.signal(signal.SIGTERM, _interrupted)
     log_setup.configure("error", "auto")
-    hush()
+    silence_libp2p()
     _note(f"seed {wish.seed}, folders in {root}")
     try:
         found = document(asyncio.run(_all(wish)))

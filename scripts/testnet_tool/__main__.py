@@ -20,7 +20,7 @@ from node.cli.commands.entries import this_machine
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
 from node.cli.main import one_line_each
-from node.cli.session import exit_codes, hush
+from node.cli.session import exit_codes, silence_libp2p
 from node.cli.task_output import deliver
 from node.client.client import Client
 from node.config import log_setup
@@ -87,7 +87,7 @@ def testnet(
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGHUP, _interrupted)
     log_setup.configure("error", "auto")
-    hush()
+    silence_libp2p()
     with one_line_each():
         _run(wish)
 

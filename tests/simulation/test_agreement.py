@@ -79,7 +79,7 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
             silent = world.inhabitants[0].coordinator
             assert silent is not None
             gone = silent.committee(task)[0]
-            await client._hand_over(task)
+            await client._submit_to_nodes(task)
             await asyncio.sleep(1)
             await next(i for i in world.inhabitants if i.peer == gone).crash()
             certificate = await client.follow(task.id).certificate()
@@ -99,7 +99,7 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
             member = next(i for i in world.inhabitants if i.peer == first.committee(task)[0])
             assert member.executor is not None
             member.executor.abstain = "out-of-memory"
-            await client._hand_over(task)
+            await client._submit_to_nodes(task)
             began = asyncio.get_running_loop().time()
             certificate = await client.follow(task.id).certificate()
             assert certificate.attempt == 1
@@ -199,7 +199,7 @@ def test_nodes_refuse_a_task_created_in_the_future() -> None:
         async with inhabited(11, fixtures.network()) as world, world.client() as client:
             ahead = fixtures.task(world.network, now=fixtures.START + 1000)
             with pytest.raises(TaskRejected) as refused:
-                await client._hand_over(ahead)
+                await client._submit_to_nodes(ahead)
             assert refused.value.reason == "created-ahead"
 
     virtual.run(main)

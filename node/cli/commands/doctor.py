@@ -35,7 +35,7 @@ class Findings:
     models: Sequence[Found]
     differences: dict[str, list[str]]
     missing: dict[str, str]
-    exposed: str
+    key_readable_by_worker: str
 
     @property
     def reasons(self) -> list[str]:
@@ -48,7 +48,9 @@ class Findings:
                 for line in lines
             ]
         reasons += [f"model {name}: {why}" for name, why in self.missing.items() if why]
-        return reasons + ([f"key: {self.exposed}"] if self.exposed else [])
+        return reasons + (
+            [f"key: {self.key_readable_by_worker}"] if self.key_readable_by_worker else []
+        )
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +92,7 @@ def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) 
 def examine(settings: Settings, network: Network | None, device: Device) -> Findings:
     """Start a worker and look at everything that decides whether it may serve."""
     folders = [*settings.models_dir, SHIPPED]
-    worker = started(folders, device)
+    worker = start_worker(folders, device)
     listed = network.models.values() if network else ()
     return Findings(
         worker,
@@ -103,11 +105,11 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
             f"{model.id}@{model.revision}": missing(folders, model.id, model.revision, model.digest)
             for model in listed
         },
-        exposed(settings.key, folders),
+        key_readable_by_worker(settings.key, folders),
     )
 
 
-def started(folders: Sequence[Path], device: Device) -> "Ready":
+def start_worker(folders: Sequence[Path], device: Device) -> "Ready":
     """A worker's own account of itself; it is ended again."""
     from executor.worker.supervisor import START_SECONDS, Pool
 
@@ -128,7 +130,7 @@ def missing(folders: Sequence[Path], id_: str, revision: str, digest: str) -> st
     return ""
 
 
-def exposed(key: Path, folders: Sequence[Path]) -> str:
+def key_readable_by_worker(key: Path, folders: Sequence[Path]) -> str:
     """Why a worker could read the node's key; "" if it could not, or if there is none."""
     reader = confine.within(key, confine.readable(folders)) if key.exists() else None
     return f"{key} can be read by the worker, which reads {reader}" if reader else ""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from executor.errors import Abstained, ModelRefused
 from executor.models.folders import SHIPPED, ModelFolders, describe
-from node.cli.commands.doctor import started
+from node.cli.commands.doctor import start_worker
 from node.cli.exit_codes import Exit, Failure, usage
 from protocol.model_limits import MOST
 from protocol.wire.encoding import Document, Json
@@ -69,7 +69,7 @@ def members(roster: Sequence[str], compute_class: str) -> list[Json]:
 
 def this_machine() -> Document:
     """Return what defines this machine's class; starts a worker, which takes some seconds."""
-    ready = started([SHIPPED], "cpu")
+    ready = start_worker([SHIPPED], "cpu")
     if not ready.ok:
         raise Failure(Exit.FAULT, f"this machine's self-test failed: {ready.reason}")
     return cast("Document", ready.runtime)

@@ -8,7 +8,7 @@ import click
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE, read, write
-from node.cli.names import name_of
+from node.cli.options import display_name
 from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
 from protocol.consensus import evidence as proofs
@@ -48,7 +48,7 @@ def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
     own, found = _held(data_dir, network)
     document = {"network": own.id, "evidence": [_entry(each) for each in found]}
     lines = [
-        f"{each.id[:SHOWN]}  {name_of(each.signer, own)}  {' and '.join(each.types)} "
+        f"{each.id[:SHOWN]}  {display_name(each.signer, own)}  {' and '.join(each.types)} "
         f"in attempt {each.attempt} of task {each.task[:SHOWN]}.."
         for each in found
     ]
@@ -158,7 +158,7 @@ def _claim(found: Evidence, network: Network) -> str:
         f"two different {one}s" if one == other else "a commit, and a reveal that does not open it"
     )
     return (
-        f"{name_of(found.signer, network)} signed {what}, in attempt {found.attempt} of task "
+        f"{display_name(found.signer, network)} signed {what}, in attempt {found.attempt} of task "
         f"{found.task[:SHOWN]}..: no member that keeps to the protocol does. It does not show "
         "which of the two is right, nor why."
     )

@@ -10,8 +10,8 @@ import click
 from node.cli import options
 from node.cli.commands.tasks import task_argument
 from node.cli.exit_codes import one_line, usage
-from node.cli.names import name_of
-from node.cli.session import place, talk
+from node.cli.options import display_name
+from node.cli.session import resolve_target, run_with_client
 from node.client.client import Client
 from node.client.result import AudioMismatch, waveform_of
 from node.explain.findings import (
@@ -19,7 +19,7 @@ from node.explain.findings import (
     Part,
     Reference,
     Subject,
-    begun,
+    attempts_with_votes,
     findings,
     parts,
     reference_of,
@@ -76,11 +76,11 @@ def explain(
     says of itself. Where nothing was certified, it is compared with what most members revealed.
     """
 
-    async def conversation(client: Client) -> None:
+    async def action(client: Client) -> None:
         document, lines = await explained(client, task, member)
         options.say(document, lines, as_json)
 
-    talk(place(network, peers), conversation)
+    run_with_client(resolve_target(network, peers), action)
 
 
 async def explained(
@@ -113,7 +113,7 @@ def _member(wanted: str, tracking: Tracking, network: Network) -> str:
         if peer.endswith(wanted) or network.roster[peer].operator == wanted
     ]
     if len(found) != 1:
-        known = ", ".join(name_of(peer, network) for peer in found or tracking.committee)
+        known = ", ".join(display_name(peer, network) for peer in found or tracking.committee)
         what = "names no single member" if found else "is not in a committee of the task"
         raise usage(f"--member {wanted!r} {what}: {known}")
     return found[0]
@@ -123,7 +123,7 @@ def _subjects(
     tracking: Tracking, peers: Iterable[str], ours: Reference | None
 ) -> Iterable[Subject]:
     digest = ours.digest if ours is not None and ours.certified else None
-    rounds = begun(tracking.rounds)
+    rounds = attempts_with_votes(tracking.rounds)
     found = (subject_of(rounds, peer, digest) for peer in peers)
     return [subject for subject in found if subject is not None]
 
@@ -194,7 +194,7 @@ def _lines(explained: Sequence[Explanation], ours: Reference | None, network: Ne
         head = "no outcome has more members than another: there is nothing to compare with"
     else:
         kind = "certified" if ours.certified else "NOT certified; what most members revealed"
-        names = ", ".join(name_of(peer, network) for peer in ours.supporters)
+        names = ", ".join(display_name(peer, network) for peer in ours.supporters)
         head = f"compared with {ours.digest[:16]}.., {kind}: {names}"
     lines = [head, *(line for each in explained for line in _member_lines(each, network))]
     return lines if explained else [*lines, "every member agreed"]
@@ -203,8 +203,9 @@ def _lines(explained: Sequence[Explanation], ours: Reference | None, network: Ne
 def _member_lines(each: Explanation, network: Network) -> list[str]:
     subject = each.subject
     said = f"revealed {subject.reveal.digest[:16]}..  " if subject.reveal else ""
+    name = display_name(subject.peer, network)
     return [
-        f"{name_of(subject.peer, network)}  attempt {subject.attempt}  {said}{subject.conduct}",
+        f"{name}  attempt {subject.attempt}  {said}{subject.conduct}",
         *(f"{f.level:<10} {_MARKS[f.same]:<8} {f.detail}" for f in each.findings),
         *(f"{'samples':<10} {_samples(part)}" for part in each.parts),
         f"{'so':<10} {each.reason}",

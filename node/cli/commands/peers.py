@@ -8,9 +8,9 @@ import click
 
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
-from node.cli.names import name_of
-from node.cli.session import Place, nobody_named, place, talk
-from node.client.client import Client, Greeting
+from node.cli.options import display_name
+from node.cli.session import ClientTarget, no_node_named, resolve_target, run_with_client
+from node.client.client import Client, HelloAnswer
 from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
 from protocol.consensus.conduct import Standing
@@ -44,39 +44,39 @@ def peers(
     With a node's data folder, show also how every peer has voted, as that node saw it. That alone
     is shown where no node is named, with exit code 0, and where none answers.
     """
-    where = place(network, peers, needed=False)
-    standings = _standings(data_dir, where.network.id)
-    if not (where.peers or standings or data_dir):
-        raise nobody_named()
-    reached, unreached = _greetings(where) if where.peers else ({}, None)
+    target = resolve_target(network, peers, needed=False)
+    standings = _standings(data_dir, target.network.id)
+    if not (target.peers or standings or data_dir):
+        raise no_node_named()
+    reached, unreached = _greetings(target) if target.peers else ({}, None)
     known = sorted({*reached, *standings})
     document = {
-        "network": where.network.id,
+        "network": target.network.id,
         "peers": [_entry(peer, reached.get(peer), standings.get(peer)) for peer in known],
     }
     lines = [
-        f"{name_of(peer, where.network)}  {_line(peer, reached.get(peer))}"
+        f"{display_name(peer, target.network)}  {_line(peer, reached.get(peer))}"
         + _record(standings.get(peer))
         for peer in known
     ]
-    if reached or standings or not where.peers:
+    if reached or standings or not target.peers:
         options.say(document, lines, as_json)
     if unreached is not None:
         raise unreached
-    if not where.peers:
+    if not target.peers:
         options.note("no node is named, so none was asked: this is what the data folder holds")
     elif not any(greeting.ready for greeting in reached.values()):
         raise Failure(Exit.NO_NODE, "no node is ready")
 
 
-def _greetings(where: Place) -> tuple[Mapping[str, Greeting], Failure | None]:
+def _greetings(target: ClientTarget) -> tuple[Mapping[str, HelloAnswer], Failure | None]:
     """Return who answered, by peer id, or why nobody did."""
 
-    async def conversation(client: Client) -> Sequence[Greeting]:
-        return await client.greetings()
+    async def action(client: Client) -> Sequence[HelloAnswer]:
+        return await client.query_nodes()
 
     try:
-        return {greeting.peer: greeting for greeting in talk(where, conversation)}, None
+        return {greeting.peer: greeting for greeting in run_with_client(target, action)}, None
     except Failure as failure:
         if failure.exit_code != Exit.NO_NODE:
             raise
@@ -99,7 +99,7 @@ def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
         raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
 
 
-def _entry(peer: str, greeting: Greeting | None, standing: Standing | None) -> dict[str, object]:
+def _entry(peer: str, greeting: HelloAnswer | None, standing: Standing | None) -> dict[str, object]:
     entry: dict[str, object] = {"peer": peer, "reached": greeting is not None, "ready": False}
     if greeting is not None:
         entry |= asdict(greeting)
@@ -107,7 +107,7 @@ def _entry(peer: str, greeting: Greeting | None, standing: Standing | None) -> d
     return entry | {"standing": None if standing is None else standing.document()}
 
 
-def _line(peer: str, greeting: Greeting | None) -> str:
+def _line(peer: str, greeting: HelloAnswer | None) -> str:
     if greeting is None:
         return f"{peer}  not reached"
     if not greeting.ready:

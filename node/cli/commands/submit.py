@@ -7,7 +7,7 @@ import click
 from node.cli import options, task_arguments
 from node.cli.exit_codes import usage
 from node.cli.files import FILE
-from node.cli.session import place, talk
+from node.cli.session import resolve_target, run_with_client
 from node.cli.task_output import check_output, deliver, interruptible
 from node.client.client import Client
 
@@ -50,11 +50,11 @@ def submit(
         raise usage("no task: name a FILE or give --model, --prompt and --seed (see --help)")
     if not no_wait:
         check_output(output)
-    where = place(network, peers, key)
+    target = resolve_target(network, peers, key)
     asked = task_arguments.request(file, given)
-    args = asked.within(where.network)
+    args = asked.within(target.network)
 
-    async def conversation(client: Client) -> None:
+    async def action(client: Client) -> None:
         submission = await client.submit(
             asked.kind,
             args,
@@ -70,4 +70,4 @@ def submit(
             delivery = await deliver(client, submission, output)
         delivery.report(as_json)
 
-    talk(where, conversation)
+    run_with_client(target, action)

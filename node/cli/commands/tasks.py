@@ -7,8 +7,8 @@ import click
 
 from node.cli import options
 from node.cli.files import FILE
-from node.cli.names import name_of
-from node.cli.session import place, talk
+from node.cli.options import display_name
+from node.cli.session import resolve_target, run_with_client
 from node.cli.summary import (
     conflict_entries,
     conflict_lines,
@@ -43,7 +43,7 @@ def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: boo
     Votes and certificate are verified here; a node's state is only what it says.
     """
 
-    async def conversation(client: Client) -> None:
+    async def action(client: Client) -> None:
         tracking = client.follow(task).tracking
         sightings = await tracking.refresh()
         if not sightings:
@@ -51,7 +51,7 @@ def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: boo
         document, lines = _standing(task, tracking, sightings, client)
         options.say(document, lines, as_json)
 
-    talk(place(network, peers), conversation)
+    run_with_client(resolve_target(network, peers), action)
 
 
 def _standing(
@@ -70,7 +70,7 @@ def _standing(
     lines = [
         f"task {task}: {_verdict(certificate)}",
         *(
-            f"{name_of(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
+            f"{display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in sightings
         ),
         *vote_lines(tracking.ballots, certificate, client.network),
@@ -101,8 +101,8 @@ def fetch(
     """
     check_output(output)
 
-    async def conversation(client: Client) -> Delivery:
+    async def action(client: Client) -> Delivery:
         return await deliver(client, client.follow(task), output)
 
     with interruptible(task):
-        talk(place(network, peers), conversation).report(as_json)
+        run_with_client(resolve_target(network, peers), action).report(as_json)

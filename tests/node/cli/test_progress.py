@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from node.cli.progress import follow, view, watch_links
+from node.cli.progress import follow, progress_display, report_connection_loss
 from node.client.client import Client, Submission
 from node.sync.task_tracker import Sighting
 from protocol.consensus.committee import committees
@@ -38,7 +38,7 @@ def _shown(made: Made, stream: io.StringIO, sightings: list[Sighting]) -> str:
 def _seen(
     network: Network, task: Task | None, stream: io.StringIO, sightings: list[Sighting]
 ) -> str:
-    with view(network, cast("Submission", _Submission(task)), stream) as shown:
+    with progress_display(network, cast("Submission", _Submission(task)), stream) as shown:
         for sighting in sightings:
             shown.show(sighting)
         shown.say("by the way")
@@ -123,7 +123,7 @@ def test_a_lost_and_a_new_connection_are_said_once() -> None:
         return now
 
     async def watching() -> None:
-        await watch_links(peers, said.append)
+        await report_connection_loss(peers, said.append)
 
     with pytest.raises(_Over):
         virtual.run(watching)

@@ -1,4 +1,4 @@
-from node.cli.names import name_of
+from node.cli.options import display_name
 from node.cli.summary import said, vote_lines, votes
 from node.sync.task_tracker import Ballot
 from tests.node.cli.certified import Made
@@ -33,5 +33,5 @@ def test_a_line_says_how_a_member_voted() -> None:
 def test_a_peer_is_named_by_its_operator_and_its_end(made: Made) -> None:
     peer = made.certificate.signers[0]
     operator = made.network.roster[peer].operator
-    assert name_of(peer, made.network) == f"{operator} ..{peer[-6:]}"
-    assert name_of("12D3KooW" + "x" * 44, made.network) == ".." + "x" * 12
+    assert display_name(peer, made.network) == f"{operator} ..{peer[-6:]}"
+    assert display_name("12D3KooW" + "x" * 44, made.network) == ".." + "x" * 12

@@ -14,7 +14,7 @@ import pytest
 
 from node.client.client import (
     CONNECT_SECONDS,
-    ENOUGH,
+    SUBMIT_TO,
     Client,
     GenerationFailed,
     NoAgreement,
@@ -211,7 +211,7 @@ def test_the_slower_nodes_are_not_waited_for_long() -> None:
         transport = MemoryTransport(medium, fixtures.peer(1000))
         async with Client.connect(NET, addresses, transport=transport) as client:
             assert now() < 5
-            assert [g.peer for g in await client.greetings()] == [fixtures.peer(0)]
+            assert [g.peer for g in await client.query_nodes()] == [fixtures.peer(0)]
         await server.stop()
 
     virtual.run(main)
@@ -245,7 +245,7 @@ def test_a_client_serves_nothing_and_hears_nothing() -> None:
 
 def test_only_nodes_of_this_network_count() -> None:
     async def test(client: Client) -> None:
-        found = await client.greetings()
+        found = await client.query_nodes()
         assert [(g.peer, g.ready, g.reasons) for g in found] == sorted(
             [(fixtures.peer(0), True, ()), (fixtures.peer(3), False, ("self-test: x",))]
         )
@@ -362,7 +362,7 @@ def test_a_task_is_handed_to_enough_nodes_and_no_more() -> None:
     async def test(client: Client) -> None:
         task = await submit(client)
         assert sorted(fake.taken for fake in fakes) == [[], [], [task], [task]]
-        assert ENOUGH == 2
+        assert SUBMIT_TO == 2
 
     with_client(*fakes, test=test)
 

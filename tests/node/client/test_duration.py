@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from node.client.duration import length_of, timed
+from node.client.duration import audio_seconds, with_max_new_tokens
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from tests.support import fixtures
@@ -23,13 +23,15 @@ NET = limited(MUSICGEN)
 @pytest.mark.parametrize("config", [{}, {"generation_config": None}, {"generation_config": {}}])
 def test_seconds_become_tokens(config: dict[str, Any]) -> None:
     args = fixtures.args(**config)
-    assert timed(NET, args, 8) == fixtures.args(generation_config={"max_new_tokens": 403})
+    assert with_max_new_tokens(NET, args, 8) == fixtures.args(
+        generation_config={"max_new_tokens": 403}
+    )
     assert args == fixtures.args(**config)
 
 
 def test_the_rest_of_the_task_stays() -> None:
     config = {"top_p": 0.0, "max_new_tokens": None, "top_k": None}
-    args = timed(NET, fixtures.args(generation_config=config, dtype=None), 0.5)
+    args = with_max_new_tokens(NET, fixtures.args(generation_config=config, dtype=None), 0.5)
     assert args == fixtures.args(generation_config={**config, "max_new_tokens": 28}, dtype=None)
     NET.admit(fixtures.task(NET, **args))  # type: ignore[arg-type]
 
@@ -52,7 +54,7 @@ def test_what_no_tokens_give_is_refused(
     limits: dict[str, Any], seconds: float, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=r"(no length|at most|not decided)") as refused:
-        timed(limited(limits), fixtures.args(), seconds)
+        with_max_new_tokens(limited(limits), fixtures.args(), seconds)
     assert reason in str(refused.value)
 
 
@@ -68,18 +70,18 @@ def test_what_no_tokens_give_is_refused(
 def test_the_longest_that_is_told_can_be_asked(
     limits: dict[str, Any], longest: float, tokens: int
 ) -> None:
-    args: Any = timed(limited(limits), fixtures.args(), longest)
+    args: Any = with_max_new_tokens(limited(limits), fixtures.args(), longest)
     assert args["generation_config"] == {"max_new_tokens": tokens}
 
 
 def test_tokens_and_seconds_are_not_given_together() -> None:
     with pytest.raises(ValueError, match="max_new_tokens is given too"):
-        timed(NET, fixtures.args(generation_config={"max_new_tokens": 403}), 8)
+        with_max_new_tokens(NET, fixtures.args(generation_config={"max_new_tokens": 403}), 8)
 
 
 @pytest.mark.parametrize("args", [{}, {"model": "no/such"}, fixtures.args(generation_config=["x"])])
 def test_what_is_wrong_in_a_task_is_for_its_check(args: dict[str, Any]) -> None:
-    assert timed(NET, args, 8) == args
+    assert with_max_new_tokens(NET, args, 8) == args
 
 
 @pytest.mark.parametrize(
@@ -96,4 +98,4 @@ def test_what_is_wrong_in_a_task_is_for_its_check(args: dict[str, Any]) -> None:
 )
 def test_how_long_a_task_sounds(limits: dict[str, Any], config: Any, length: float | None) -> None:
     net = limited(limits)
-    assert length_of(net, fixtures.task(net, generation_config=config)) == length
+    assert audio_seconds(net, fixtures.task(net, generation_config=config)) == length

@@ -10,7 +10,7 @@ import pytest
 from node.explain.findings import (
     Finding,
     Reference,
-    begun,
+    attempts_with_votes,
     findings,
     parts,
     reference_of,
@@ -328,7 +328,7 @@ def test_the_last_reveal_is_what_a_member_stands_for() -> None:
 def test_who_was_in_no_committee_that_began_has_no_part() -> None:
     later = next(m for m in SECOND if m not in FIRST)
     agreement = seen(*HONEST)
-    assert subject_of(begun(agreement.rounds), later, None) is None
+    assert subject_of(attempts_with_votes(agreement.rounds), later, None) is None
     assert subject_of(agreement.rounds, later, None) is not None
-    assert len(begun(seen().rounds)) == 1
-    assert len(begun(seen(fixtures.abstain(NET, TASK, later, attempt=1)).rounds)) == 2
+    assert len(attempts_with_votes(seen().rounds)) == 1
+    assert len(attempts_with_votes(seen(fixtures.abstain(NET, TASK, later, attempt=1)).rounds)) == 2

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from node.explain.trace import Parting, Tokens, Trace, parting, read, runtime_differences, usual
+from node.explain.trace import (
+    FirstDifference,
+    Tokens,
+    Trace,
+    first_difference,
+    most_common_tokens,
+    read,
+    runtime_differences,
+)
 
 DIGEST = "0123456789abcdef"
 
@@ -61,8 +69,8 @@ def test_weights_of_no_known_shape_are_not_told(value: Any) -> None:
 
 def test_the_usual_tokens_are_most_traces() -> None:
     found = [Trace(None, None, t) for t in (tokens(1), tokens(2), None, tokens(2))]
-    assert usual(found) == tokens(2)
-    assert usual([Trace(None, None, None)]) is None
+    assert most_common_tokens(found) == tokens(2)
+    assert most_common_tokens([Trace(None, None, None)]) is None
 
 
 def test_runtimes_differ_field_by_field() -> None:
@@ -80,42 +88,48 @@ def test_runtimes_differ_field_by_field() -> None:
     ("ours", "theirs", "expected"),
     [
         (tokens(1, 2, 3), tokens(1, 2, 3), None),
-        (tokens(1, 2, 3), tokens(9, 2, 3), Parting(0, 1, 64, ended=False)),
-        (tokens(1, 2, 3), tokens(1, 2, 9), Parting(0, 129, 192, ended=False)),
-        (tokens(1, 2, 3), tokens(1, 2), Parting(0, 129, 192, ended=True)),
+        (tokens(1, 2, 3), tokens(9, 2, 3), FirstDifference(0, 1, 64, ended=False)),
+        (tokens(1, 2, 3), tokens(1, 2, 9), FirstDifference(0, 129, 192, ended=False)),
+        (tokens(1, 2, 3), tokens(1, 2), FirstDifference(0, 129, 192, ended=True)),
         (tokens(1, 2, 3), tokens(1, 2, complete=False), None),
-        (tokens(1, 2, 3), tokens(1, 9, complete=False), Parting(0, 65, 128, ended=False)),
+        (tokens(1, 2, 3), tokens(1, 9, complete=False), FirstDifference(0, 65, 128, ended=False)),
         (
             Tokens((digests(1), digests(2)), (), complete=True),
             Tokens((digests(1), digests(3)), (), complete=True),
-            Parting(1, 1, 64, ended=False),
+            FirstDifference(1, 1, 64, ended=False),
         ),
         (
             Tokens((digests(1), digests(2)), (), complete=True),
             tokens(1),
-            Parting(1, 1, 64, ended=True),
+            FirstDifference(1, 1, 64, ended=True),
         ),
     ],
 )
-def test_generations_part_in_a_block(ours: Tokens, theirs: Tokens, expected: Parting) -> None:
-    assert parting(ours, theirs) == parting(theirs, ours) == expected
+def test_generations_part_in_a_block(
+    ours: Tokens, theirs: Tokens, expected: FirstDifference
+) -> None:
+    assert first_difference(ours, theirs) == first_difference(theirs, ours) == expected
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "expected"),
     [
-        ("aabbcc", "aaddcc", Parting(0, 66, 66, ended=False)),
-        ("aabbcc", "aabb", Parting(0, 67, 67, ended=True)),
-        ("aabbcc", "aabbcc", Parting(0, 65, 128, ended=False)),  # one byte may be equal by chance
-        ("aabbcc", "", Parting(0, 65, 128, ended=False)),
+        ("aabbcc", "aaddcc", FirstDifference(0, 66, 66, ended=False)),
+        ("aabbcc", "aabb", FirstDifference(0, 67, 67, ended=True)),
+        (
+            "aabbcc",
+            "aabbcc",
+            FirstDifference(0, 65, 128, ended=False),
+        ),  # one byte may be equal by chance
+        ("aabbcc", "", FirstDifference(0, 65, 128, ended=False)),
     ],
 )
 def test_generations_part_at_a_step_where_both_tell(
-    ours: str, theirs: str, expected: Parting
+    ours: str, theirs: str, expected: FirstDifference
 ) -> None:
     first = "00" * 64
     one, other = (
         Tokens((digests(1, label),), ((first, text) if text else (first,),), complete=True)
         for label, text in ((2, ours), (3, theirs))
     )
-    assert parting(one, other) == parting(other, one) == expected
+    assert first_difference(one, other) == first_difference(other, one) == expected

@@ -30,7 +30,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the worker say this of itself."""
 
     def says(ready: Ready) -> None:
-        monkeypatch.setattr(doctor, "started", lambda folders, device: ready)
+        monkeypatch.setattr(doctor, "start_worker", lambda folders, device: ready)
 
     says(Ready(RUNTIME, True, "", 1.5, SANDBOX))
     return says
@@ -51,7 +51,7 @@ def network(helium: Helium, **runtime: object) -> Path:
 
 
 def test_a_real_worker_is_asked_and_ended(real: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything here goes through `started`; it is the pool's own word."""
+    """Everything here goes through `start_worker`; it is the pool's own word."""
     asked_of: list[object] = []
 
     class Fake(Pool):
@@ -63,7 +63,7 @@ def test_a_real_worker_is_asked_and_ended(real: Ready, monkeypatch: pytest.Monke
             asked_of.append("closed")
 
     monkeypatch.setattr("executor.worker.supervisor.Pool", Fake)
-    assert doctor.started([SHIPPED], "cuda") == real
+    assert doctor.start_worker([SHIPPED], "cuda") == real
     assert asked_of == [((SHIPPED,), "cuda"), "closed"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from node.cli.commands import peers
 from node.cli.exit_codes import Exit, Failure
-from node.client.client import Greeting
+from node.client.client import HelloAnswer
 from node.storage.journal import open_store
 from node.storage.reader import DATABASE
 from protocol.consensus.conduct import Conduct
@@ -23,8 +23,8 @@ NET = fixtures.network()
 READY, ASLEEP, AWAY = (fixtures.peer(index) for index in range(3))
 ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
 GREETINGS = [
-    Greeting(READY, "helium/1", fixtures.CLASS, True, (), (fixtures.MODEL,)),
-    Greeting(ASLEEP, "helium/1", fixtures.CLASS, False, ("starting",), ()),
+    HelloAnswer(READY, "helium/1", fixtures.CLASS, True, (), (fixtures.MODEL,)),
+    HelloAnswer(ASLEEP, "helium/1", fixtures.CLASS, False, ("starting",), ()),
 ]
 TASKS = ("0" * 64, "1" * 64)
 
@@ -33,16 +33,16 @@ TASKS = ("0" * 64, "1" * 64)
 def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
     """The command's flags, for nodes that greet without being there."""
 
-    async def greetings() -> list[Greeting]:
+    async def query_nodes() -> list[HelloAnswer]:
         return GREETINGS
 
-    def talk(where: Any, conversation: Callable[[Any], Awaitable[Any]]) -> Any:
+    def run_with_client(target: Any, action: Callable[[Any], Awaitable[Any]]) -> Any:
         async def main() -> Any:
-            return await conversation(SimpleNamespace(network=NET, greetings=greetings))
+            return await action(SimpleNamespace(network=NET, query_nodes=query_nodes))
 
         return asyncio.run(main())
 
-    monkeypatch.setattr(peers, "talk", talk)
+    monkeypatch.setattr(peers, "run_with_client", run_with_client)
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
     return "--network", tmp_path / "network.json", "--peer", ADDRESS
 
@@ -142,17 +142,17 @@ def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
     assert "none was asked" in done.stderr
 
 
-def talk_fails(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> None:
-    def talk(where: Any, conversation: Any) -> Any:
+def fail_run_with_client(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> None:
+    def run_with_client(target: Any, action: Any) -> Any:
         raise failure
 
-    monkeypatch.setattr(peers, "talk", talk)
+    monkeypatch.setattr(peers, "run_with_client", run_with_client)
 
 
 def test_where_no_node_answers_the_standing_is_shown_all_the_same(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk_fails(monkeypatch, Failure(Exit.NO_NODE, "no node answered"))
+    fail_run_with_client(monkeypatch, Failure(Exit.NO_NODE, "no node answered"))
     done = helium("peers", *flags, "--data-dir", folder)
     assert done.exit_code == 3
     assert "no node answered" in done.stderr
@@ -162,7 +162,7 @@ def test_where_no_node_answers_the_standing_is_shown_all_the_same(
 def test_another_failure_is_not_covered_up(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk_fails(monkeypatch, Failure(Exit.UNVERIFIED, "a lie"))
+    fail_run_with_client(monkeypatch, Failure(Exit.UNVERIFIED, "a lie"))
     done = helium("peers", *flags, "--data-dir", folder)
     assert (done.exit_code, done.stdout) == (6, "")
 
