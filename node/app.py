@@ -55,7 +55,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     store = open_store(settings.data_dir / DATABASE, network.id)
     clock = SystemClock()
     counts: Counter[str] = Counter()
-    burdens: dict[str, float] = {}
+    score_floors: dict[str, float] = {}
     limits = Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
     folders = [*settings.models_dir, SHIPPED]
     parts = Parts(
@@ -68,13 +68,18 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
             store.wanted_blobs,
         ),
         Libp2pTransport(
-            key.private_bytes_raw(), settings.listen, settings.announce, limits, counts, burdens
+            key.private_bytes_raw(),
+            settings.listen,
+            settings.announce,
+            limits,
+            counts,
+            score_floors,
         ),
         alter(_executor(settings, network, peer_of(key), folders)),
         clock,
         random.Random(),  # noqa: S311  # spreads dialling in time, decides nothing
         counts,
-        burdens,
+        score_floors,
     )
     options = Options(
         settings.peers,

@@ -22,8 +22,8 @@ from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.execution.inputs import Inputs
-from node.execution.queue import Executions, Executor
+from node.execution.inputs import InputFetcher
+from node.execution.queue import ExecutionQueue, Executor
 from node.rpc import client as rpc_client
 from node.rpc.server import Serving
 from node.storage.blobs import Blobs
@@ -31,7 +31,7 @@ from node.storage.journal import Store
 from node.sync.blob_relay import Relay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import Feeds
-from node.transport.interface import Stream, Transport, Verdict
+from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
 from protocol.consensus.conduct import burden
 from protocol.errors import Rejected
@@ -70,9 +70,11 @@ class Parts:
     transport: Transport
     executor: Executor
     clock: Clock
-    dice: random.Random
+    rng: random.Random
     counts: Counter[str] = field(default_factory=Counter)  # how often a limit was met
-    burdens: dict[str, float] = field(default_factory=dict)  # of peers, by what they have voted
+    score_floors: dict[str, float] = field(
+        default_factory=dict
+    )  # of peers, by what they have voted
 
 
 class Node:
@@ -82,14 +84,14 @@ class Node:
         self._parts, self._options = parts, options
         self._coordinator, self._transport = parts.coordinator, parts.transport
         self._topics = topics(parts.coordinator.network.id)
-        inputs = Inputs(parts.transport, parts.blobs, parts.coordinator.network)
-        self._executions = Executions(
+        inputs = InputFetcher(parts.transport, parts.blobs, parts.coordinator.network)
+        self._executions = ExecutionQueue(
             parts.coordinator.network,
             parts.executor,
             self,
             parts.clock,
             options.max_queue,
-            inputs.obtain,
+            inputs.fetch,
             parts.counts,
         )
         now = parts.clock.now
@@ -104,7 +106,7 @@ class Node:
             parts.store,
             options.feed_seconds,
             self.act,
-            self._bringer,
+            self._source_of,
         )
         most = parts.coordinator.network.parameters.max_output_bytes
         self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs, most)
@@ -132,7 +134,7 @@ class Node:
                 group.create_task(self._expire())
                 group.create_task(self._weigh())
                 group.create_task(
-                    keep_connected(self._transport, self._options.peers, self._parts.dice)
+                    keep_connected(self._transport, self._options.peers, self._parts.rng)
                 )
         finally:
             log.info("limits", **self.counts)
@@ -190,7 +192,9 @@ class Node:
         while True:
             try:
                 found = self._parts.store.standings()
-                self._parts.burdens.update({peer: burden(each) for peer, each in found.items()})
+                self._parts.score_floors.update(
+                    {peer: burden(each) for peer, each in found.items()}
+                )
             except sqlite3.Error as error:
                 log.error("the store failed", error=str(error))
             await asyncio.sleep(WEIGH_SECONDS)
@@ -229,20 +233,20 @@ class Node:
 
     # Listener
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         """Judge a gossip message, on the transport's thread."""
-        return self._coordinator.judge(payload, tasks=topic == self._topics[0])
+        return self._coordinator.validate(payload, tasks=topic == self._topics[0])
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         """Take a gossip message that was judged acceptable."""
         try:
-            self._guarded(lambda: self._coordinator.receive(payload, self._bringer(peer)))
+            self._guarded(lambda: self._coordinator.receive(payload, self._source_of(peer)))
         except (Rejected, Busy) as refused:  # acceptable when judged, overtaken since
             log.debug("gossip not taken", peer=peer, reason=str(refused))
 
-    def _bringer(self, peer: str) -> str:
+    def _source_of(self, peer: str) -> str:
         """Return who is charged for the tasks that a connected peer passes on."""
-        return self._gate.holder(peer, self._transport.payer(peer))
+        return self._gate.slot_key(peer, self._transport.rate_limit_key(peer))
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         """Answer a request."""
@@ -274,9 +278,9 @@ class Node:
             "models": list(self._options.models),
         }
 
-    def submitted(self, payload: bytes, bringer: str = "") -> Task:
+    def submitted(self, payload: bytes, source: str = "") -> Task:
         """Take a task from a requester. Raises Rejected or Busy."""
-        task, actions = self._coordinator.submit(payload, bringer)
+        task, actions = self._coordinator.submit(payload, source)
         self.act(actions)
         return task
 

@@ -18,9 +18,10 @@ SUBMISSION_SECONDS = 10.0  # so much may come at once
 class Gate:
     """What requests cost beyond their stream: places, and the tasks that they bring.
 
-    A payer is a peer, or all of an address, as keys are free to make. Those of `members`, the
-    roster, are not: each of them has places of its own, however many share an address and however
-    many strangers there are. `now` is a monotonic clock in seconds.
+    The rate limit of submissions is per `rate_limit_key`, that of concurrent requests per
+    `slot_key`: both words are defined in `node.transport.interface`. Keys of `members`, the roster,
+    are not free to make: each member has slots of its own, however many share an address and
+    however many strangers there are. `now` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -40,13 +41,13 @@ class Gate:
         # As many as blobs, not as feeds: a client asks about all its tasks at once.
         self._looks = Places(limits.peer_reads, limits.max_reads)
 
-    def holder(self, peer: str, payer: str) -> str:
-        """Return whose places a peer takes: a member's own, or its payer's."""
-        return peer if peer in self._members else payer
+    def slot_key(self, peer: str, rate_limit_key: str) -> str:
+        """Return whose places a peer takes: a member's own, or its address's."""
+        return peer if peer in self._members else rate_limit_key
 
-    def submitting(self, payer: str) -> None:
+    def submitting(self, rate_limit_key: str) -> None:
         """Count a submission. Raises Busy."""
-        seconds = self._submissions.take(payer)
+        seconds = self._submissions.take(rate_limit_key)
         if seconds:
             self._counts["submissions-refused"] += 1
             raise Busy(f"too many submissions; try again in {math.ceil(seconds)} s")
@@ -58,29 +59,29 @@ class Gate:
             self._counts["tasks-unserved"] += 1
             raise unserved
 
-    def watching(self, holder: str) -> AbstractContextManager[None]:
+    def watching(self, slot_key: str) -> AbstractContextManager[None]:
         """Hold a place among those who watch tasks. Raises Busy."""
-        return self._place(self._watches, holder)
+        return self._place(self._watches, slot_key)
 
-    def reading(self, holder: str) -> AbstractContextManager[None]:
+    def reading(self, slot_key: str) -> AbstractContextManager[None]:
         """Hold a place among those who read blobs. Raises Busy."""
-        return self._place(self._reads, holder)
+        return self._place(self._reads, slot_key)
 
-    def asking(self, holder: str) -> AbstractContextManager[None]:
+    def asking(self, slot_key: str) -> AbstractContextManager[None]:
         """Hold a place among those who read the feed. Raises Busy."""
-        return self._place(self._feeds, holder)
+        return self._place(self._feeds, slot_key)
 
-    def looking(self, holder: str) -> AbstractContextManager[None]:
+    def looking(self, slot_key: str) -> AbstractContextManager[None]:
         """Hold a place among those who read what there is of a task. Raises Busy."""
-        return self._place(self._looks, holder)
+        return self._place(self._looks, slot_key)
 
-    def uploading(self, payer: str) -> AbstractContextManager[None]:
+    def uploading(self, rate_limit_key: str) -> AbstractContextManager[None]:
         """Hold a place among those who hand inputs over. Raises Busy."""
-        return self._place(self._uploads, payer)
+        return self._place(self._uploads, rate_limit_key)
 
     @contextmanager
-    def _place(self, places: Places, holder: str) -> Iterator[None]:
-        with places.one(holder, counted=holder not in self._members) as held:
+    def _place(self, places: Places, slot_key: str) -> Iterator[None]:
+        with places.one(slot_key, counted=slot_key not in self._members) as held:
             if not held:
                 self._counts["requests-refused"] += 1
                 raise Busy("too many requests at a time; try again when one has ended")

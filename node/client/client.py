@@ -37,7 +37,7 @@ from node.rpc.client import (
 from node.sync.blob_download import BlobUnavailable, Fetcher
 from node.sync.dialer import keep_connected, peer_in
 from node.sync.task_tracker import NoAgreement, Sighting, Tracking
-from node.transport.interface import Stream, Transport, Verdict
+from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
 from protocol.consensus.certificate import Certificate
 from protocol.errors import Rejected, Rejection
@@ -356,10 +356,10 @@ class Client:
 class _ClientListener:
     """A client's listener: it hears no gossip and serves nothing."""
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return Verdict.IGNORE
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return ValidationResult.IGNORE
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         return
 
     async def serve(self, protocol: str, stream: Stream) -> None:

@@ -17,12 +17,12 @@ class Publish:
 class Run:
     """Execute a task until `until` (Unix seconds) at the latest.
 
-    `bringer` is who is charged for the task's being here; "" where that is not known any more.
+    `source` is who is charged for the task (`node.transport.interface`); "" if not known any more.
     """
 
     task: Task
     until: float
-    bringer: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node.clock import Clock
 from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
-from node.consensus.replay import own, replay
+from node.consensus.replay import replay, signed_messages
 from node.errors import Busy
 from node.storage.journal import Store
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
@@ -62,7 +62,7 @@ class View:
 
 
 class Coordinator:
-    """All tasks of one node. Used from one thread, but for `judge`."""
+    """All tasks of one node. Used from one thread, but for `validate`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Coordinator:
         self._max_open = max_open
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._agreements: dict[str, Agreement] = {}
-        self._bringers: dict[str, str] = {}  # of tasks held in memory, where they are known
+        self._sources: dict[str, str] = {}  # of tasks held in memory, where they are known
         self._expiries: dict[str, float] = {}  # of every accepted task, until it has passed
         self._lost: dict[str, float] = {}  # tasks to be rebuilt from the journal, and when
 
@@ -93,11 +93,13 @@ class Coordinator:
         """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
         actions: list[Action] = []
         for task in self._store.open_tasks():
-            actions += [Publish(m) for m in own(self.network, self.me, self._store, task)]
+            actions += [
+                Publish(m) for m in signed_messages(self.network, self.me, self._store, task)
+            ]
             actions += self._reload(task)[1]
         return actions
 
-    def examine(self, payload: bytes, bringer: str = "") -> Task:
+    def examine(self, payload: bytes, source: str = "") -> Task:
         """Return the task that a requester wants to submit, if it would be taken.
 
         Before its inputs are. Raises Rejected or Busy.
@@ -106,24 +108,24 @@ class Coordinator:
         if not isinstance(message, Task):
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
         if self._store.state(message.id) is None:
-            self._admit(message, bringer)
+            self._admit(message, source)
         return message
 
-    def submit(self, payload: bytes, bringer: str = "") -> tuple[Task, list[Action]]:
+    def submit(self, payload: bytes, source: str = "") -> tuple[Task, list[Action]]:
         """Take a task from a requester; a known one is answered alike. Raises Rejected or Busy.
 
-        `bringer` is who is charged for it; half of the places for open tasks are one stranger's at
+        `source` is who is charged for it; half of the places for open tasks are one stranger's at
         most. "" is for what nobody is charged for.
         """
-        message = self.examine(payload, bringer)
-        taken = self._accept(message, bringer)
+        message = self.examine(payload, source)
+        taken = self._accept(message, source)
         return message, [Publish(message), *taken] if taken else []
 
-    def receive(self, payload: bytes, bringer: str = "") -> list[Action]:
+    def receive(self, payload: bytes, source: str = "") -> list[Action]:
         """Take an envelope from a peer, by gossip or feed. Raises Rejected or Busy."""
         message = codec.read(payload, self.network.id)
         if isinstance(message, Task):
-            return self._accept(message, bringer)
+            return self._accept(message, source)
         return self._take(message)
 
     def certified(self, found: Certificate) -> list[Action]:
@@ -208,7 +210,7 @@ class Coordinator:
         actions = self._reload(task)[1] if written and task not in self._agreements else []
         if not written:  # it may come again, and is to be judged as if it never had
             self._expiries.pop(task, None)
-            self._bringers.pop(task, None)
+            self._sources.pop(task, None)
         del self._lost[task]
         return actions
 
@@ -224,7 +226,7 @@ class Coordinator:
         """Return the first attempt's committee."""
         return committees(self.network, task)[0]
 
-    def judge(self, payload: bytes, *, tasks: bool) -> Verdict:
+    def validate(self, payload: bytes, *, tasks: bool) -> ValidationResult:
         """Say whether a gossip message is worth forwarding (specification 7).
 
         `tasks`: it came on the topic for tasks. Callable from any thread: reads, never writes.
@@ -232,72 +234,78 @@ class Coordinator:
         try:
             message = codec.read(payload, self.network.id)
             if isinstance(message, Task) is not tasks:
-                return Verdict.REJECT
-            return self._judge_task(message) if isinstance(message, Task) else self._judge(message)
+                return ValidationResult.REJECT
+            return (
+                self._validate_task(message)
+                if isinstance(message, Task)
+                else self._validate_vote(message)
+            )
         except Rejected as rejected:
-            return Verdict.IGNORE if rejected.reason in _UNTIMELY else Verdict.REJECT
+            return (
+                ValidationResult.IGNORE if rejected.reason in _UNTIMELY else ValidationResult.REJECT
+            )
 
     # Judging
 
-    def _judge_task(self, task: Task) -> Verdict:
+    def _validate_task(self, task: Task) -> ValidationResult:
         if task.id in self._expiries:
-            return Verdict.IGNORE
+            return ValidationResult.IGNORE
         self.network.admit(task)
         self.network.check_timely(task, self._now())
         if self._full():
             self._counts["tasks-refused"] += 1
-            return Verdict.IGNORE
-        return Verdict.ACCEPT
+            return ValidationResult.IGNORE
+        return ValidationResult.ACCEPT
 
-    def _judge(self, vote: Vote) -> Verdict:
+    def _validate_vote(self, vote: Vote) -> ValidationResult:
         agreement = self._agreements.get(vote.task)
         if agreement is None:  # early, or long past: the feed will bring it if it matters
-            return Verdict.IGNORE
+            return ValidationResult.IGNORE
         known = agreement.judge(vote) is Reception.KNOWN
-        return Verdict.IGNORE if known else Verdict.ACCEPT
+        return ValidationResult.IGNORE if known else ValidationResult.ACCEPT
 
     def _full(self) -> bool:
-        held = list(self._agreements.values())  # a copy: `judge` counts on another thread
+        held = list(self._agreements.values())  # a copy: `validate` counts on another thread
         running = sum(not agreement.state.terminal for agreement in held)
         return running + len(self._lost) >= self._max_open  # what is lost comes back
 
     # Taking
 
-    def _accept(self, task: Task, bringer: str) -> list[Action]:
+    def _accept(self, task: Task, source: str) -> list[Action]:
         if self._store.state(task.id) is not None:
             return []
-        self._admit(task, bringer)
+        self._admit(task, source)
         now = self._now()
         agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
         self._remember(agreement)
-        if bringer:
-            self._bringers[task.id] = bringer
+        if source:
+            self._sources[task.id] = source
         with self._changing(agreement):
             self._store.append(task, now)
             actions = self._apply(agreement, agreement.start(now))
         log.info("task accepted", task=task.id, model=task.model)
         return actions
 
-    def _admit(self, task: Task, bringer: str) -> None:
+    def _admit(self, task: Task, source: str) -> None:
         self.network.admit(task)
         self.network.check_timely(task, self._now())
         if self._full():
             raise self._refused(f"{self._max_open} tasks are open here")
-        if self._overdone(bringer):
+        if self._overdone(source):
             raise self._refused(f"half of {self._max_open} places for open tasks are taken by one")
 
     def _refused(self, why: str) -> Busy:
         self._counts["tasks-refused"] += 1
         return Busy(why)
 
-    def _overdone(self, bringer: str) -> bool:
+    def _overdone(self, source: str) -> bool:
         """Return whether a stranger has its half of the places, so that one cannot take them all.
 
         Members pass on what many have asked for, and a network may have no other way to hear of it.
         """
-        if not bringer or bringer in self.network.roster:
+        if not source or source in self.network.roster:
             return False
-        brought = [task for task, who in self._bringers.items() if who == bringer]
+        brought = [task for task, who in self._sources.items() if who == source]
         return sum(self._open(task) for task in brought) >= max(1, self._max_open // 2)
 
     def _open(self, task: str) -> bool:
@@ -329,8 +337,8 @@ class Coordinator:
                 case Send(body):
                     actions += self._sign(agreement, body)
                 case Execute():
-                    bringer = self._bringers.get(agreement.task.id, "")
-                    actions.append(Run(agreement.task, agreement.ends_at, bringer))
+                    source = self._sources.get(agreement.task.id, "")
+                    actions.append(Run(agreement.task, agreement.ends_at, source))
                 case Halt():
                     actions.append(Stop(agreement.task.id))
                 case _:
@@ -419,7 +427,7 @@ class Coordinator:
         for old in passed or over[: max(0, len(over) - self._max_open)]:
             if old is not agreement:
                 del self._agreements[old.task.id]
-                self._bringers.pop(old.task.id, None)
+                self._sources.pop(old.task.id, None)
 
     def _now(self) -> float:
         return self.clock.now()

@@ -40,7 +40,7 @@ def replay(
     ]
 
 
-def own(network: Network, me: str, store: Store, task: str) -> list[Message]:
+def signed_messages(network: Network, me: str, store: Store, task: str) -> list[Message]:
     """Return an accepted task and what this node has signed for it, to be sent again."""
     return [
         codec.read(entry.envelope.encode(), network.id)

@@ -21,7 +21,7 @@ PAUSE = 2.0  # seconds between them
 SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, and has the rest
 
 
-class Inputs:
+class InputFetcher:
     """One input is fetched at a time, which bounds the memory that this takes."""
 
     def __init__(self, transport: Transport, blobs: Blobs, network: Network) -> None:
@@ -30,7 +30,7 @@ class Inputs:
         self._fetcher = Fetcher(transport)
         self._turn = asyncio.Lock()
 
-    async def obtain(self, task: Task) -> tuple[Path, ...]:
+    async def fetch(self, task: Task) -> tuple[Path, ...]:
         """Return the files of a task's inputs, fetching what is missing.
 
         Raises Abstained("input-missing") when no peer has them, when they do not come within
@@ -39,23 +39,23 @@ class Inputs:
         seconds = SHARE * self._network.attempt_seconds(task)
         try:
             async with asyncio.timeout(seconds):
-                return tuple([await self._obtain(named) for named in task.inputs])
+                return tuple([await self._fetch_one(named) for named in task.inputs])
         except TimeoutError:
             detail = f"its inputs were not to be had within {seconds:g} s"
             raise Abstained("input-missing", detail) from None
 
-    async def _obtain(self, named: Input) -> Path:
+    async def _fetch_one(self, named: Input) -> Path:
         for attempt in range(TRIES):
             if self._blobs.renew(named.sha256):
                 return self._blobs.path(named.sha256)
             if attempt:
                 await asyncio.sleep(PAUSE)
             async with self._turn:
-                if await self._fetch(named, min(2**attempt, PATIENCE)):
+                if await self._download(named, min(2**attempt, PATIENCE)):
                     return self._blobs.path(named.sha256)
         raise Abstained("input-missing", f"no peer has the input {named.sha256}")
 
-    async def _fetch(self, named: Input, patience: int) -> bool:
+    async def _download(self, named: Input, patience: int) -> bool:
         """Ask the connected peers, each once, until one has served it; return whether one has."""
         sha256, size = named.sha256, named.size
         peers = drawn(self._transport.peers(), self._transport.peer, sha256)

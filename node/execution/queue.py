@@ -1,10 +1,11 @@
-"""The tasks that this node executes: one at a time, bringers in turn, and requesters.
+"""Fair queue in front of the executor: one task at a time, round-robin over sources and requesters.
 
-A requester's key is free to make, so turns by requesters alone would all be a flooder's: who
-brought a task here (`node.consensus.commands.Run`) counts before who signed it.
+Requester keys cost nothing, so scheduling by requester alone would let one attacker take every
+slot. A task therefore waits for its *source* first, the peer or address that sent it here
+(`node.transport.interface`), and only then for its requester.
 
-Between the coordinator, which says what to run, and an executor, which runs one job. What comes of
-it goes back as an outcome or an abstention, whatever happened to the job.
+The coordinator adds tasks and the executor runs them. Every task ends in exactly one outcome or
+abstention, whatever happens to its job.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -49,6 +50,23 @@ class Executor(Protocol):
         """Stop for good."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Fairness key: the peer or address that is charged for a task."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Fairness key: the peer id that signed a task."""
+
+    peer: str
+
+
+FairnessKey: TypeAlias = Source | Requester
+
+
 class Sink(Protocol):
     """What becomes of an execution; implemented by the daemon."""
 
@@ -62,7 +80,7 @@ class Sink(Protocol):
         """Take the progress of the running job, 0 to 1."""
 
 
-class Executions:
+class ExecutionQueue:
     """The queue in front of one executor."""
 
     def __init__(
@@ -80,7 +98,7 @@ class Executions:
         self._inputs, self._max_queue, self._counts = inputs, max_queue, counts
         self._waiting: dict[str, Run] = {}
         self._turn = 0
-        self._turns: dict[tuple[str, ...], int] = {}  # last ones, while any task waits
+        self._last_turns: dict[FairnessKey, int] = {}  # kept while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
@@ -90,44 +108,48 @@ class Executions:
         if run.task.id in self._waiting or (self._running and self._running[0] == run.task.id):
             return
         self._waiting[run.task.id] = run
-        for party in _parties(run):
-            if party not in self._turns:  # or newcomers would always come before who is known
-                self._take_turn(party)
+        for key in _fairness_keys(run):
+            # A new key starts at the end of the round. At turn 0 it would overtake all others, and
+            # an attacker could make a new key for each task.
+            if key not in self._last_turns:
+                self._take_turn(key)
         self._arrived.set()
         if len(self._waiting) > self._max_queue:
-            excess = self._last_of_most()
-            del self._waiting[excess.task.id]
+            evicted = self._eviction_candidate()
+            del self._waiting[evicted.task.id]
             self._counts["tasks-evicted"] += 1
-            self._sink.failed(excess.task, Abstention.BUSY)
+            self._sink.failed(evicted.task, Abstention.BUSY)
 
-    def _last_of_most(self) -> Run:
-        """Return what came last of whoever has most waiting: a flood hurts itself.
+    def _eviction_candidate(self) -> Run:
+        """Return the task to drop when the queue is full, so that a flood evicts its own tasks.
 
-        Of the bringer with most, and of its requesters the one with most.
+        It is the newest task of the source with the most queued tasks. Within that source, the
+        requester with the most queued tasks loses its newest one.
         """
-        waiting = Counter(party for run in self._waiting.values() for party in _parties(run))
-        runs = reversed(self._waiting.values())
-        return max(runs, key=lambda run: [waiting[party] for party in _parties(run)])
+        lengths = Counter(key for run in self._waiting.values() for key in _fairness_keys(run))
+        newest_first = reversed(self._waiting.values())
+        return max(newest_first, key=lambda run: [lengths[key] for key in _fairness_keys(run)])
 
     def _next(self) -> Run:
-        """Take the first task whose bringer and requester both had their last turn longest ago."""
+        """Remove and return the first task whose source and requester have both waited longest."""
         run = min(self._waiting.values(), key=self._last_turn)
         del self._waiting[run.task.id]
-        for party in _parties(run):
-            self._take_turn(party)
+        for key in _fairness_keys(run):
+            self._take_turn(key)
         return run
 
     def _last_turn(self, run: Run) -> tuple[int, int]:
-        """Return the later of a task's bringer's and requester's turns, then the requester's.
+        """Return the later one of the last turns of a task's source and requester, as a sort key.
 
-        A new key for each task does not help, nor do many nodes that pass on one requester's.
+        With the later one, neither a new requester key for each task nor many nodes that forward
+        the tasks of one requester gain turns.
         """
-        bringer, requester = (self._turns.get(party, 0) for party in _parties(run))
-        return max(bringer, requester), requester
+        source, requester = (self._last_turns.get(key, 0) for key in _fairness_keys(run))
+        return max(source, requester), requester
 
-    def _take_turn(self, party: tuple[str, ...]) -> None:
+    def _take_turn(self, key: FairnessKey) -> None:
         self._turn += 1
-        remember(self._turns, party, self._turn)
+        remember(self._last_turns, key, self._turn)
 
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
@@ -141,12 +163,12 @@ class Executions:
         log.info("executor", ready=self.readiness.ok, reasons=list(self.readiness.reasons))
         while True:
             while not self._waiting:
-                self._turns.clear()
+                self._last_turns.clear()
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._attend(self._next())
+            await self._run_one(self._next())
 
-    async def _attend(self, run: Run) -> None:
+    async def _run_one(self, run: Run) -> None:
         running = asyncio.create_task(self._execute(run))
         self._running = (run.task.id, running)
         try:
@@ -185,6 +207,5 @@ class Executions:
         )
 
 
-def _parties(run: Run) -> tuple[tuple[str, ...], ...]:
-    """Return whose turns a task takes: its bringer's and its requester's, told apart by length."""
-    return (run.bringer,), ("requester", run.task.envelope.signer)
+def _fairness_keys(run: Run) -> tuple[Source, Requester]:
+    return Source(run.source), Requester(run.task.envelope.signer)

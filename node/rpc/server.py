@@ -42,8 +42,8 @@ class Host(Protocol):
     def greeting(self) -> Document:
         """Return the answer to a hello."""
 
-    def submitted(self, payload: bytes, bringer: str) -> Task:
-        """Take a task, for which `bringer` is charged. Raises Rejected or Busy."""
+    def submitted(self, payload: bytes, source: str) -> Task:
+        """Take a task, for which `source` is charged. Raises Rejected or Busy."""
 
     async def obtain(self, sha256: str) -> bool:
         """Return whether a blob is here, after fetching it if that can be done."""
@@ -99,17 +99,17 @@ class Serving:
             log.error("the store failed", error=str(error))
             await refuse(stream, Status.INTERNAL, "store", "this node's store failed")
 
-    def _holder(self, stream: Stream) -> str:
-        return self._gate.holder(stream.peer, stream.payer)
+    def _slot_key(self, stream: Stream) -> str:
+        return self._gate.slot_key(stream.peer, stream.rate_limit_key)
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
         await answer(stream, self._host.greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
-        self._gate.submitting(stream.payer)
+        self._gate.submitting(stream.rate_limit_key)
         payload = canonical(request["task"])
-        bringer = self._holder(stream)
-        task = self._coordinator.examine(payload, bringer)
+        source = self._slot_key(stream)
+        task = self._coordinator.examine(payload, source)
         if self._store.state(task.id) is None:
             self._gate.admit(task)
         sizes = [named.size for named in task.inputs]
@@ -119,7 +119,7 @@ class Serving:
             )
         drafts = await self._inputs(task, stream)
         with self._blobs.keeping(drafts):  # only if the task is taken
-            self._host.submitted(payload, bringer)
+            self._host.submitted(payload, source)
         committee = self._coordinator.committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 
@@ -129,7 +129,7 @@ class Serving:
             return []
         try:
             async with asyncio.timeout(rpc_client.UPLOAD_SECONDS):
-                with self._gate.uploading(stream.payer):
+                with self._gate.uploading(stream.rate_limit_key):
                     return await uploads.receive(task, stream, self._blobs)
         except BlobRefused as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
@@ -140,7 +140,7 @@ class Serving:
     async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
         # As in a feed: reading and writing a MiB of it again would hold this node up for 50 ms.
         parts = b'{"attempt":%d,"certificate":%s,"envelopes":[%s],"state":"%s"}'
-        with self._gate.looking(self._holder(stream)):
+        with self._gate.looking(self._slot_key(stream)):
             view = self._coordinator.view(request["task"])
             if view is None:
                 raise Rejected(Rejection.UNKNOWN_TASK, f"task: {request['task']} is not known here")
@@ -155,7 +155,7 @@ class Serving:
         task = request["task"]
         if self._store.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
-        with self._gate.watching(self._holder(stream)):
+        with self._gate.watching(self._slot_key(stream)):
             await stream.write(bytes((Status.OK,)))
             await _unless_gone(stream, self._tell(task, stream))
 
@@ -182,7 +182,7 @@ class Serving:
 
     async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
         sha256, offset = request["sha256"], request["offset"]
-        with self._gate.reading(self._holder(stream)):  # before it is looked for elsewhere
+        with self._gate.reading(self._slot_key(stream)):  # before it is looked for elsewhere
             if not await self._host.obtain(sha256):
                 detail = f"{sha256} is not kept here"
                 await refuse(stream, Status.UNAVAILABLE, "unknown-blob", detail)
@@ -201,7 +201,7 @@ class Serving:
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
         # Parsing and writing the envelopes again would take a hundred times as long.
         parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
-        with self._gate.asking(self._holder(stream)):
+        with self._gate.asking(self._slot_key(stream)):
             feed, cursor, texts = feed_page(
                 self._store, request["feed"], request["cursor"], request["limit"]
             )

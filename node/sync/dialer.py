@@ -24,7 +24,7 @@ def peer_in(address: str) -> str:
 
 
 async def keep_connected(
-    transport: Transport, addresses: Sequence[str], dice: random.Random
+    transport: Transport, addresses: Sequence[str], rng: random.Random
 ) -> None:
     """Dial every address, and again whenever its peer is gone, for ever.
 
@@ -33,10 +33,10 @@ async def keep_connected(
     async with asyncio.TaskGroup() as group:
         for address in addresses:
             if peer_in(address) != transport.peer:
-                group.create_task(_keep(transport, address, dice))
+                group.create_task(_keep(transport, address, rng))
 
 
-async def _keep(transport: Transport, address: str, dice: random.Random) -> None:
+async def _keep(transport: Transport, address: str, rng: random.Random) -> None:
     peer, pause = peer_in(address), FIRST_PAUSE
     while True:
         if peer in transport.peers():
@@ -47,5 +47,5 @@ async def _keep(transport: Transport, address: str, dice: random.Random) -> None
             await transport.dial(address)
         except ConnectionError as error:
             log.debug("not reachable", address=address, error=str(error))
-            await asyncio.sleep(pause * dice.uniform(0.5, 1.0))
+            await asyncio.sleep(pause * rng.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -52,14 +52,14 @@ class Feeds:
         store: Store,
         seconds: float,
         act: Callable[[list[Action]], None],
-        bringer: Callable[[str], str],
+        source: Callable[[str], str],
     ) -> None:
         """Each feed is read on connecting and every `seconds`; `act` takes what follows from it.
 
-        `bringer` says who is charged for the tasks in a peer's feed.
+        `source` says who is charged for the tasks in a peer's feed.
         """
         self._transport, self._coordinator, self._store = transport, coordinator, store
-        self._seconds, self._act, self._bringer = seconds, act, bringer
+        self._seconds, self._act, self._source_of = seconds, act, source
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
@@ -178,7 +178,7 @@ class Feeds:
     def _take(self, peer: str, envelope: bytes) -> bool:
         """Take one envelope; return False if it must be asked for again later."""
         try:
-            self._act(self._coordinator.receive(envelope, self._bringer(peer)))
+            self._act(self._coordinator.receive(envelope, self._source_of(peer)))
         except Busy:
             return False
         except Rejected as rejected:

@@ -4,6 +4,16 @@ Two implementations: `node.transport.libp2p.transport` (specification section 7)
 tests, `tests.support.memory_transport.network`. Everything is used from one asyncio loop unless it
 says otherwise. A peer is its libp2p peer id in base58 ("12D3KooW…"), an address a multiaddr that
 ends in "/p2p/<peer>".
+
+Three words say who is charged for what a peer costs. Peer ids are free to make, so limits per peer
+id would not bind an attacker:
+
+- `rate_limit_key`: what token buckets are kept by. The remote IP address (IPv6: the /64 network),
+  or the peer id for connections on loopback.
+- `slot_key`: what concurrent requests are counted by. The peer id of a member of the roster, as
+  those ids are not free to make; else the `rate_limit_key`.
+- `source`: who is charged for a task, with a share of the queue and of the open tasks. It is the
+  `slot_key` of the peer that submitted or forwarded the task.
 """
 
 import hashlib
@@ -26,7 +36,7 @@ def brings_work(topic: str) -> bool:
     return topic.endswith("/tasks")
 
 
-class Verdict(Enum):
+class ValidationResult(Enum):
     """What becomes of a gossiped message.
 
     Only `ACCEPT` delivers and forwards; `REJECT` also costs the peer that forwarded it.
@@ -49,8 +59,8 @@ class Stream(Protocol):
         """The other side's peer id."""
 
     @property
-    def payer(self) -> str:
-        """Who is charged for the stream: the peer, or its address, as keys are free to make."""
+    def rate_limit_key(self) -> str:
+        """The key of the token buckets that the stream is charged to."""
 
     async def read_exactly(self, n: int) -> bytes:
         """Return exactly `n` bytes, or raise `StreamClosed`; what came of a short read is lost."""
@@ -75,12 +85,12 @@ class Stream(Protocol):
 
 
 class Listener(Protocol):
-    """What a node gives its transport; all but `judge` is called on the asyncio loop."""
+    """What a node gives its transport; all but `validate` is called on the asyncio loop."""
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         """Judge what a peer forwarded. Synchronous, thread-safe, quick, and never raises."""
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         """Take an accepted message, forwarded by `peer`; never called for own publications."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:
@@ -118,8 +128,8 @@ class Transport(Protocol):
     def peers(self) -> frozenset[str]:
         """Return who is connected now."""
 
-    def payer(self, peer: str) -> str:
-        """Return who is charged for what a connected peer brings, as for its streams."""
+    def rate_limit_key(self, peer: str) -> str:
+        """Return the key of the token buckets that a connected peer is charged to."""
 
     def punish(self, peer: str) -> None:
         """Take a point from a peer for what no honest one does, as for a rejected message.

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from node.daemon import topics
 from node.sync.dialer import keep_connected
-from node.transport.interface import Stream, Verdict
+from node.transport.interface import Stream, ValidationResult
 from node.transport.libp2p.transport import Libp2pTransport
 
 
@@ -19,12 +19,12 @@ class Tap:
     def __init__(self, heard: set[bytes]) -> None:
         self._heard = heard
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         """Keep it, and let it go no further: partitions are not to be bridged here."""
         self._heard.add(payload)
-        return Verdict.IGNORE
+        return ValidationResult.IGNORE
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         """Never called: nothing is accepted."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:

@@ -25,7 +25,7 @@ from node.storage.blobs import Blobs
 from node.storage.journal import Store
 from node.sync.blob_download import CHUNK, BlobUnavailable, Fetcher
 from node.sync.feed_sync import Feeds
-from node.transport.interface import StreamClosed, Verdict
+from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.manifest import Blob
@@ -47,7 +47,7 @@ READ = (*REQUESTS, *ANSWERS, "watch-frame", "failure")
 class Wire:
     """A stream on which `inbound` comes, and then its end; what is written is kept."""
 
-    peer = payer = fixtures.peer(1001)
+    peer = rate_limit_key = fixtures.peer(1001)
 
     def __init__(self, inbound: bytes) -> None:
         self.inbound, self.position, self.outbound, self.resets = inbound, 0, b"", 0
@@ -110,8 +110,8 @@ class Host:
     def greeting(self) -> Document:
         return VALID["hello-answer"]
 
-    def submitted(self, payload: bytes, bringer: str) -> Task:
-        return self.coordinator.submit(payload, bringer)[0]
+    def submitted(self, payload: bytes, source: str) -> Task:
+        return self.coordinator.submit(payload, source)[0]
 
     async def obtain(self, sha256: str) -> bool:
         return self.blobs.has(sha256)
@@ -325,12 +325,12 @@ def check_gossip(content: bytes) -> None:
     """The judge never raises, and what it lets pass can be taken."""
     topic, payload = content[:1], content[1:]
     with node() as (coordinator, store):
-        verdict = coordinator.judge(payload, tasks=topic == b"\x00")
+        verdict = coordinator.validate(payload, tasks=topic == b"\x00")
         before = store.tip()
         try:
             coordinator.receive(payload)
         except (Rejected, Busy):
-            assert verdict is not Verdict.ACCEPT, "what it passes on it does not take"
+            assert verdict is not ValidationResult.ACCEPT, "what it passes on it does not take"
             assert store.tip() == before
             raise
         for _, envelope in store.feed(0, 1000):

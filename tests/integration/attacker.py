@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from libp2p.utils.varint import encode_uvarint
 
 from node.rpc import client as rpc_client
-from node.transport.interface import Stream, Verdict
+from node.transport.interface import Stream, ValidationResult
 from node.transport.libp2p.gossipsub import PROTOCOL
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
@@ -58,10 +58,10 @@ Attack = Callable[[Target], Coroutine[None, None, Counts]]
 class Mute:
     """A listener that hears and answers nothing."""
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return Verdict.IGNORE
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return ValidationResult.IGNORE
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         return
 
     async def serve(self, protocol: str, stream: Stream) -> None:

@@ -105,8 +105,8 @@ def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Set
     member, stranger = fixtures.peer(1), fixtures.peer(40)
     with built(replace(settings, peer_feeds=1)) as (node, *_):
         gate = node._serving._gate
-        assert gate.holder(member, "payer") == member
-        assert gate.holder(stranger, "payer") == "payer"
+        assert gate.slot_key(member, "address") == member
+        assert gate.slot_key(stranger, "address") == "address"
         assert node._coordinator._max_open == 4
         assert node._coordinator._counts is node._parts.counts
         with gate.asking("a"), pytest.raises(Busy), gate.asking("a"):

@@ -26,7 +26,7 @@ from node.rpc import client as rpc_client
 from node.rpc.framing import write_frame
 from node.storage.blobs import Blobs, DiskQuotaExceeded
 from node.storage.journal import Store
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION, Conduct
 from protocol.consensus.effects import State
@@ -117,14 +117,14 @@ async def running(
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-    dice = random.Random(1)
+    rng = random.Random(1)
     store, blobs = Store(connection, net.id), Blobs(folder / "blobs", most)
-    coordinator = Coordinator(net, fixtures.key(index), store, clock, dice.randbytes)
-    medium, workshop = MemoryNetwork(dice), Workshop(folder)
+    coordinator = Coordinator(net, fixtures.key(index), store, clock, rng.randbytes)
+    medium, workshop = MemoryNetwork(rng), Workshop(folder)
     if prepare is not None:
         prepare(workshop)
     transport = MemoryTransport(medium, fixtures.peer(index))
-    parts = Parts(coordinator, store, blobs, transport, workshop, clock, dice)
+    parts = Parts(coordinator, store, blobs, transport, workshop, clock, rng)
     node = Node(parts, options or Options(models=(fixtures.MODEL,)))
     task = asyncio.create_task(node.run())
     await node.started.wait()
@@ -352,8 +352,8 @@ def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         tasks, votes = topics(scene.net.id)
         payload = fixtures.task(scene.net).envelope.encode()
-        assert scene.node.judge(tasks, payload) is Verdict.ACCEPT
-        assert scene.node.judge(votes, payload) is Verdict.REJECT
+        assert scene.node.validate(tasks, payload) is ValidationResult.ACCEPT
+        assert scene.node.validate(votes, payload) is ValidationResult.REJECT
 
     play(tmp_path, test)
 
@@ -362,7 +362,7 @@ def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
         for payload in (stale.envelope.encode(), b"garbage"):
-            scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
+            scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
         assert scene.store.feed(0, 10) == []
         assert not scene.running.done()
 
@@ -379,9 +379,9 @@ def test_a_store_that_fails_costs_a_step_and_not_the_node(
         payload = fixtures.task(scene.net).envelope.encode()
         with monkeypatch.context() as patch:
             patch.setattr(scene.store, "append", broken)
-            scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
+            scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
         assert scene.store.feed(0, 10) == []
-        scene.node.gossiped(fixtures.peer(1), topics(scene.net.id)[0], payload)
+        scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
         await asyncio.sleep(5)
         with monkeypatch.context() as patch:
             patch.setattr(scene.store, "append", broken)
@@ -487,12 +487,12 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
     liar, slow = fixtures.peer(1), fixtures.peer(2)
 
     async def test(scene: Scene) -> None:
-        burdens = scene.node._parts.burdens
-        assert burdens == {}
+        score_floors = scene.node._parts.score_floors
+        assert score_floors == {}
         conducts = [(0, liar, Conduct.EQUIVOCATED), (1, liar, Conduct.EQUIVOCATED)]
         scene.store.put_conduct("0" * 64, [*conducts, (0, slow, Conduct.SILENT)])
         await asyncio.sleep(WEIGH_SECONDS)
-        assert burdens == {liar: 2 * EQUIVOCATION, slow: 0.0}
+        assert score_floors == {liar: 2 * EQUIVOCATION, slow: 0.0}
 
     play(tmp_path, test)
 
@@ -506,9 +506,9 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
         async with running(tmp_path, solo(), options=options) as scene:
             recorder = await scene.listen()
             task = fixtures.task(scene.net, requester=1000)
-            scene.node.gossiped(fixtures.peer(7), "", task.envelope.encode())
+            scene.node.on_gossip(fixtures.peer(7), "", task.envelope.encode())
             served = fixtures.task(scene.net, requester=1001, nonce=1)
-            scene.node.gossiped(fixtures.peer(7), "", served.envelope.encode())
+            scene.node.on_gossip(fixtures.peer(7), "", served.envelope.encode())
             await asyncio.sleep(30)
             assert scene.state(task) is State.INCONCLUSIVE
             assert scene.state(served) is State.AGREED
@@ -524,11 +524,11 @@ def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> No
         await scene.listen()
         peer = fixtures.peer(1000)
         gossiped = fixtures.task(scene.net, nonce=1)
-        scene.node.gossiped(peer, topics(scene.net.id)[0], gossiped.envelope.encode())
+        scene.node.on_gossip(peer, topics(scene.net.id)[0], gossiped.envelope.encode())
         submitted = scene.node.submitted(
             fixtures.task(scene.net, nonce=2).envelope.encode(), "203.0.113.7"
         )
-        charged = scene.coordinator._bringers
+        charged = scene.coordinator._sources
         assert charged == {gossiped.id: peer, submitted.id: "203.0.113.7"}
 
     play(tmp_path, test)

@@ -11,7 +11,7 @@ from typing import Any
 from node.rpc import client as rpc_client
 from node.rpc.framing import write_frame
 from node.sync.feed_sync import Batch
-from node.transport.interface import Stream, StreamClosed, Verdict
+from node.transport.interface import Stream, StreamClosed, ValidationResult
 from node.version import AGENT
 from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
@@ -88,11 +88,11 @@ class Actor:
 
     # Listener
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return self.agent.judge(topic, payload)
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return self.agent.validate(topic, payload)
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
-        self.agent.gossiped(peer, topic, payload)
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+        self.agent.on_gossip(peer, topic, payload)
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from node.sync.feed_sync import Batch
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected
 from protocol.network import Network
@@ -62,10 +62,10 @@ class Agent:
 
     # Ears
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return Verdict.ACCEPT
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return ValidationResult.ACCEPT
 
-    def gossiped(self, source: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, source: str, topic: str, payload: bytes) -> None:
         try:
             message = codec.read(payload, self.ground.network.id)
         except Rejected:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Protocol
 
 from node.admission.peer_score import Penalties
-from node.transport.interface import SEEN_SECONDS, Verdict, message_id
+from node.transport.interface import SEEN_SECONDS, ValidationResult, message_id
 from tests.simulation.timeline import Timeline
 from tests.support.memory_transport.network import Link
 
@@ -23,9 +23,9 @@ class Peer(Protocol):
     @property
     def up(self) -> bool: ...
 
-    def judge(self, topic: str, payload: bytes) -> Verdict: ...
+    def validate(self, topic: str, payload: bytes) -> ValidationResult: ...
 
-    def gossiped(self, source: str, topic: str, payload: bytes) -> None: ...
+    def on_gossip(self, source: str, topic: str, payload: bytes) -> None: ...
 
 
 @dataclass
@@ -118,13 +118,13 @@ class Ether:
             return
         self._first_seen(place, name)
         self.carried += 1
-        match place.peer.judge(topic, payload):
-            case Verdict.ACCEPT:
+        match place.peer.validate(topic, payload):
+            case ValidationResult.ACCEPT:
                 self._forward(target, source, topic, payload, name)
-                place.peer.gossiped(source, topic, payload)
-            case Verdict.REJECT:
+                place.peer.on_gossip(source, topic, payload)
+            case ValidationResult.REJECT:
                 self.punish(target, source)
-            case Verdict.IGNORE:
+            case ValidationResult.IGNORE:
                 pass
 
     def punish(self, name: str, peer: str) -> None:

@@ -18,7 +18,7 @@ from node.rpc.client import ProtocolViolation
 from node.rpc.server import feed_page
 from node.storage.journal import Store
 from node.sync.feed_sync import PATIENCE, Batch, Feeds
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.effects import State
 from protocol.errors import Rejected
@@ -181,10 +181,10 @@ class Member:
                 case Notify(task):
                     self._arena.changed(self, task)
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
-        return self.coordinator.judge(payload, tasks=topic == self._tasks)
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return self.coordinator.validate(payload, tasks=topic == self._tasks)
 
-    def gossiped(self, source: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, source: str, topic: str, payload: bytes) -> None:
         self.enter(self.life, self._receive, source, payload)
 
     def _receive(self, source: str, payload: bytes) -> None:

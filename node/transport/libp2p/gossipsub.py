@@ -24,8 +24,8 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.config.limits import Limits
-from node.transport.interface import Verdict, brings_work
-from node.transport.libp2p.quotas import Budget, payer
+from node.transport.interface import ValidationResult, brings_work
+from node.transport.libp2p.quotas import Budget, rate_limit_key
 from node.transport.libp2p.seen import ContentCache, Seen, rpc_message_id
 from node.transport.libp2p.slots import Tally
 from schemas.errors import HeliumError
@@ -131,18 +131,18 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
 
 
 class Gossip(Pubsub):  # type: ignore[misc]
-    """What arrives and leaves; calls `judge`, `accepted` and `offended` in the trio thread."""
+    """What arrives and leaves; its three callbacks are called in the trio thread."""
 
     def __init__(
         self,
         host: IHost,
         topics: Sequence[str],
         budget: Budget,
-        judge: Callable[[str, bytes], Verdict],
-        accepted: Callable[[str, str, bytes], None],
-        offended: Callable[[str], bool],
+        validate: Callable[[str, bytes], ValidationResult],
+        on_accepted: Callable[[str, str, bytes], None],
+        report_peer: Callable[[str], bool],
     ) -> None:
-        """`offended` says whether it was once too often."""
+        """`report_peer` says whether it was once too often."""
         super().__init__(
             host,
             Router(),
@@ -156,7 +156,8 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self.seen_messages: Seen = Seen(trio.current_time)
         self._topics = frozenset(topics)
         self._budget = budget
-        self._judge, self._accepted, self._offended = judge, accepted, offended
+        self._validate, self._on_accepted = validate, on_accepted
+        self._report_peer = report_peer
         self._reading = Tally()
 
     async def publish(self, topic_id: str, data: bytes) -> None:
@@ -164,7 +165,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         await self.push_msg(self.my_id, rpc_pb2.Message(data=data, topicIDs=[topic_id]))
 
     async def push_msg(
-        self, msg_forwarder: ID, msg: rpc_pb2.Message, payer: str | None = None
+        self, msg_forwarder: ID, msg: rpc_pb2.Message, rate_limit_key: str | None = None
     ) -> None:
         """Take one message through the rules: form, seen before, rate of tasks, verdict."""
         own = msg_forwarder == self.my_id
@@ -175,17 +176,17 @@ class Gossip(Pubsub):  # type: ignore[misc]
         identity = rpc_message_id(msg)
         if topic not in self._topics or self.seen_messages.has(identity):
             return
-        if payer and brings_work(topic) and self._budget.tasks.take(payer):
+        if rate_limit_key and brings_work(topic) and self._budget.tasks.take(rate_limit_key):
             self._budget.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
             return
         self.seen_messages.add(identity)
-        verdict = Verdict.ACCEPT if own else self._judge(topic, msg.data)
-        if verdict is Verdict.REJECT:
+        verdict = ValidationResult.ACCEPT if own else self._validate(topic, msg.data)
+        if verdict is ValidationResult.REJECT:
             self._offend(msg_forwarder)
-        if verdict is not Verdict.ACCEPT:
+        if verdict is not ValidationResult.ACCEPT:
             return
         if not own:
-            self._accepted(str(msg_forwarder), topic, msg.data)
+            self._on_accepted(str(msg_forwarder), topic, msg.data)
         await self.router.publish(msg_forwarder, msg)
 
     async def continuously_read_stream(self, stream: INetStream) -> None:
@@ -199,36 +200,38 @@ class Gossip(Pubsub):  # type: ignore[misc]
             try:
                 while streams <= STREAMS_PER_PEER:
                     raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
-                    await self._handle(peer, raw, payer(stream.muxed_conn))
+                    await self._handle(peer, raw, rate_limit_key(stream.muxed_conn))
             except PeerBanned:
                 _log.debug("no more is read from %s", peer)
             except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
                 _log.debug("bad RPC from %s: %r", peer, offence)
-                self._offended(str(peer))
+                self._report_peer(str(peer))
             except Exception as failure:
                 _log.debug("gossip stream from %s ended: %r", peer, failure)
         await stream.reset()
 
-    async def _handle(self, peer: ID, raw: bytes, payer: str) -> None:
+    async def _handle(self, peer: ID, raw: bytes, rate_limit_key: str) -> None:
         rpc = parse(raw)
         keep_to_1_1(rpc)
-        await self._pay(payer, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE)
+        await self._pay(
+            rate_limit_key, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE
+        )
         for subscription in rpc.subscriptions:
             self.handle_subscription(peer, subscription)
         for message in rpc.publish:
-            await self._pay(payer, 1)
-            await self.push_msg(peer, message, payer)
+            await self._pay(rate_limit_key, 1)
+            await self.push_msg(peer, message, rate_limit_key)
         if rpc.HasField("control"):
             await self.router.handle_rpc(rpc, peer)
 
-    async def _pay(self, payer: str, amount: float) -> None:
+    async def _pay(self, rate_limit_key: str, amount: float) -> None:
         """Wait for the peer's turn, and let the others have theirs."""
-        await self._budget.pay(self._budget.messages, payer, amount, "gossip-slowed")
+        await self._budget.pay(self._budget.messages, rate_limit_key, amount, "gossip-slowed")
         await trio.lowlevel.checkpoint()
 
     def _offend(self, peer: ID) -> None:
         self._budget.counts["messages-rejected"] += 1
-        if self._offended(str(peer)) and peer != self.my_id:
+        if self._report_peer(str(peer)) and peer != self.my_id:
             raise PeerBanned
 
     async def _handle_new_peer(self, peer_id: ID) -> None:

@@ -23,9 +23,9 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from node.transport.libp2p.gossipsub import Gossip
-from node.transport.libp2p.quotas import Budget, payer
+from node.transport.libp2p.quotas import Budget, rate_limit_key
 from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
 
 CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
@@ -34,19 +34,19 @@ CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whos
 class Reports(Protocol):
     """What a host tells and asks; called in the trio thread."""
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         """Judge a forwarded message; never raises."""
 
-    def accepted(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
         """Take an accepted message."""
 
-    def offended(self, peer: str) -> bool:
+    def report_peer(self, peer: str) -> bool:
         """Learn that a peer sent what no honest peer sends; say whether it is banned now."""
 
     def banned(self, peer: str) -> bool:
         """Say whether a peer is to be kept out."""
 
-    def connected(self, peer: str, payer: str) -> None:
+    def connected(self, peer: str, rate_limit_key: str) -> None:
         """Learn of a connection; there may be others with the same peer."""
 
     def disconnected(self, peer: str) -> None:
@@ -136,7 +136,12 @@ class Host:
     async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
         reports = self._reports
         self.gossip = Gossip(
-            self._host, topics, self._budget, reports.judge, reports.accepted, reports.offended
+            self._host,
+            topics,
+            self._budget,
+            reports.validate,
+            reports.on_accepted,
+            reports.report_peer,
         )
         async with (
             background_trio_service(self.gossip),
@@ -160,7 +165,7 @@ class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
         if self._reports.banned(peer):
             await conn.close()
         else:
-            self._reports.connected(peer, payer(conn.muxed_conn))
+            self._reports.connected(peer, rate_limit_key(conn.muxed_conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         left = self._host.get_network().get_connections(conn.muxed_conn.peer_id)

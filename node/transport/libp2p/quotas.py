@@ -35,15 +35,15 @@ class Budget:
         self.tasks = Buckets(limits.peer_submissions / 60.0, TASK_SECONDS, now)
         self.unread = Unread(counts)
 
-    async def pay(self, buckets: Buckets, payer: str, amount: float, name: str) -> None:
+    async def pay(self, buckets: Buckets, rate_limit_key: str, amount: float, name: str) -> None:
         """Wait until what was taken is paid for: a peer that is too fast is not read from."""
-        seconds = buckets.owe(payer, amount)
+        seconds = buckets.owe(rate_limit_key, amount)
         if seconds > 0:
             self.counts[name] += 1
             await trio.sleep(seconds)
 
 
-def payer(connection: IMuxedConn) -> str:
+def rate_limit_key(connection: IMuxedConn) -> str:
     """Return who pays for a connection: its address, for keys are free; on loopback the peer."""
     remote = connection.get_remote_address()
     source = origin(remote[0]) if remote else ""
@@ -54,7 +54,7 @@ class Hoarder(Protocol):
     """A connection that may keep bytes unread."""
 
     @property
-    def payer(self) -> str:
+    def rate_limit_key(self) -> str:
         """Who pays for it, as for all its others."""
 
     def unread(self) -> int:
@@ -67,7 +67,7 @@ class Hoarder(Protocol):
 class Unread:
     """Bounds what waits unread on all connections together; whoever keeps the most loses some.
 
-    What a payer keeps on all its connections counts: spread over many, none of them need be worse
+    What one key keeps on all its connections counts: spread over many, none of them need be worse
     than an honest one. They are closed from the worst on, until the rest is within the bound.
     Yamux's window bounds a stream, but streams are many, and ended ones keep their bytes a while.
     """
@@ -91,12 +91,12 @@ class Unread:
     def _check(self) -> None:
         kept: defaultdict[str, list[tuple[int, Hoarder]]] = defaultdict(list)
         for connection in self._connections:
-            kept[connection.payer].append((connection.unread(), connection))
-        each = {payer: sum(count for count, _ in found) for payer, found in kept.items()}
+            kept[connection.rate_limit_key].append((connection.unread(), connection))
+        each = {key: sum(count for count, _ in found) for key, found in kept.items()}
         total = sum(each.values())
         if total <= UNREAD_TOTAL:
             return
-        worst = kept[max(each, key=lambda payer: each[payer])]
+        worst = kept[max(each, key=lambda key: each[key])]
         for count, connection in sorted(worst, key=lambda one: one[0], reverse=True):
             if total > UNREAD_TOTAL:
                 self._counts["unread-cut"] += 1

@@ -7,7 +7,7 @@ from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
 
 from node.transport.interface import StreamClosed
-from node.transport.libp2p.quotas import Budget, payer
+from node.transport.libp2p.quotas import Budget, rate_limit_key
 from node.transport.libp2p.trio_bridge import Bridge
 
 READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
@@ -24,7 +24,7 @@ class Libp2pStream:
 
     def __init__(self, bridge: Bridge, stream: INetStream, budget: Budget) -> None:
         self.peer = str(stream.muxed_conn.peer_id)
-        self.payer = payer(stream.muxed_conn)
+        self.rate_limit_key = rate_limit_key(stream.muxed_conn)
         self._bridge, self._budget = bridge, budget
         self._stream = stream
         self._ahead = bytearray()
@@ -115,7 +115,9 @@ class Libp2pStream:
         long again as the slowest reader allowed takes for all of it.
         """
         rest = memoryview(payload)
-        await self._budget.pay(self._budget.answers, self.payer, len(rest), "answers-slowed")
+        await self._budget.pay(
+            self._budget.answers, self.rate_limit_key, len(rest), "answers-slowed"
+        )
         try:
             with trio.fail_after(WRITE_SECONDS + len(rest) / self._budget.limits.reader_bytes):
                 while rest:

@@ -27,7 +27,7 @@ from multiaddr import Multiaddr
 
 from node.admission.rate_limits import Buckets
 from node.config.limits import Limits
-from node.transport.libp2p.quotas import Budget, MeteredSession, payer
+from node.transport.libp2p.quotas import Budget, MeteredSession, rate_limit_key
 from node.transport.libp2p.slots import Tally, local, origin
 
 YAMUX = TProtocol(PROTOCOL_ID)
@@ -92,7 +92,7 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
         self.stream_buffers = _Buffers()
         self._budget = budget
         self._scope = trio.CancelScope()
-        self.payer = payer(self)
+        self.rate_limit_key = rate_limit_key(self)
         self.secured_conn = MeteredSession(conn, self._pay)
         budget.unread.add(self)
 
@@ -120,7 +120,7 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
 
     async def _pay(self, count: float) -> None:
         self._budget.unread.came(int(count))
-        await self._budget.pay(self._budget.bytes, self.payer, count, "reads-slowed")
+        await self._budget.pay(self._budget.bytes, self.rate_limit_key, count, "reads-slowed")
 
     def unread(self) -> int:
         """Return how many bytes wait unread."""
@@ -265,7 +265,7 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         with self._inbound.one_more(peer) as inbound:
             try:
                 most = self._budget.limits.peer_open_streams
-                if inbound > most or self._budget.streams.take(payer(connection)):
+                if inbound > most or self._budget.streams.take(rate_limit_key(connection)):
                     self._budget.counts["streams-refused"] += 1
                     await stream.reset()
                 else:

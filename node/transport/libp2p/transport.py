@@ -17,7 +17,7 @@ from multiaddr import Multiaddr
 
 from node.admission.peer_score import Penalties
 from node.config.limits import Limits
-from node.transport.interface import Listener, Verdict
+from node.transport.interface import Listener, ValidationResult
 from node.transport.libp2p.callers import Callers
 from node.transport.libp2p.host import Host, key_pair, port_taken
 from node.transport.libp2p.quotas import Budget
@@ -51,9 +51,9 @@ class Libp2pTransport:
         announce: Sequence[str] = (),
         limits: Limits | None = None,
         counts: Counter[str] | None = None,
-        burdens: Mapping[str, float] | None = None,
+        score_floors: Mapping[str, float] | None = None,
     ) -> None:
-        """`counts` is told how often a limit was met, by its name; `burdens` is read, not kept."""
+        """`counts` is told how often a limit was met; `score_floors` is read, not kept."""
         self._key_pair, self.peer = key_pair(seed)
         self._listen = Multiaddr(listen)
         self._announce = tuple(announce)
@@ -62,11 +62,13 @@ class Libp2pTransport:
         self._host: Host | None = None
         self._addresses: tuple[str, ...] = ()
         self._peers: frozenset[str] = frozenset()
-        self._payers: dict[str, str] = {}  # of those
+        self._rate_limit_keys: dict[str, str] = {}  # of those
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._budget = Budget(limits or Limits(), self._counts)
         limits = self._budget.limits
-        self._penalties = Penalties(trio.current_time, limits, {} if burdens is None else burdens)
+        self._penalties = Penalties(
+            trio.current_time, limits, {} if score_floors is None else score_floors
+        )
         self._callers = Callers(limits.idle_seconds, trio.current_time)
         self._untaken = 0  # accepted messages on their way to the asyncio loop
         self._dialled: set[str] = set()  # by the node's own wish: a few, and never idle
@@ -100,7 +102,7 @@ class Libp2pTransport:
         self._listener = None
         await self._bridge.stop()
         self._peers = frozenset()
-        self._payers.clear()
+        self._rate_limit_keys.clear()
 
     async def dial(self, address: str) -> str:
         """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
@@ -110,9 +112,9 @@ class Libp2pTransport:
         """Return who is connected now."""
         return self._peers
 
-    def payer(self, peer: str) -> str:
+    def rate_limit_key(self, peer: str) -> str:
         """Return who is charged for what a connected peer brings, as for its streams."""
-        return self._payers.get(peer, peer)
+        return self._rate_limit_keys.get(peer, peer)
 
     def punish(self, peer: str) -> None:
         """Take a point from a peer for what no honest one does, as for a rejected message."""
@@ -207,7 +209,7 @@ class Libp2pTransport:
 
     async def _punish(self, peer: str) -> None:
         self._counts["misbehaviours"] += 1
-        self.offended(peer)
+        self.report_peer(peer)
 
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open shielded: half an opening would leak a stream, a whole one can be reset."""
@@ -234,26 +236,28 @@ class Libp2pTransport:
 
     # What the host reports, on the trio side.
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         """Ask the listener; without one, or if it raises, nothing is delivered or forwarded."""
         try:
             return (
-                Verdict.IGNORE if self._listener is None else self._listener.judge(topic, payload)
+                ValidationResult.IGNORE
+                if self._listener is None
+                else self._listener.validate(topic, payload)
             )
         except Exception:
             _log.exception("the gossip validator failed")
-            return Verdict.IGNORE
+            return ValidationResult.IGNORE
 
-    def accepted(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
         """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
         self._callers.active(peer)
         if self._untaken >= UNTAKEN:
             self._counts["gossip-dropped"] += 1
             return
         self._untaken += 1
-        self._bridge.post(self._gossiped, peer, topic, payload)
+        self._bridge.post(self._on_gossip, peer, topic, payload)
 
-    def offended(self, peer: str) -> bool:
+    def report_peer(self, peer: str) -> bool:
         """Take a point from a peer, and the connection when it was one too many."""
         known = self._penalties.banned(peer)
         banned = self._penalties.punish(peer)
@@ -268,11 +272,11 @@ class Libp2pTransport:
         """Return whether nothing is to be had with `peer` for now."""
         return self._penalties.banned(peer)
 
-    def connected(self, peer: str, payer: str) -> None:
+    def connected(self, peer: str, rate_limit_key: str) -> None:
         """Report a first connection."""
         if peer not in self._dialled:
             self._callers.came(peer)
-        self._bridge.post(self._add_peer, peer, payer)
+        self._bridge.post(self._add_peer, peer, rate_limit_key)
 
     def disconnected(self, peer: str) -> None:
         """Report that the last connection is gone."""
@@ -286,21 +290,21 @@ class Libp2pTransport:
         if not started.done():
             started.set_result(None)
 
-    def _gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def _on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         self._untaken -= 1
         if self._listener is not None:
-            self._listener.gossiped(peer, topic, payload)
+            self._listener.on_gossip(peer, topic, payload)
 
-    def _add_peer(self, peer: str, payer: str) -> None:
+    def _add_peer(self, peer: str, rate_limit_key: str) -> None:
         if peer not in self._peers and self._listener is not None:
             self._peers |= {peer}
-            self._payers[peer] = payer
+            self._rate_limit_keys[peer] = rate_limit_key
             self._listener.connected(peer)
 
     def _remove_peer(self, peer: str) -> None:
         if peer in self._peers and self._listener is not None:
             self._peers -= {peer}
-            self._payers.pop(peer, None)
+            self._rate_limit_keys.pop(peer, None)
             self._listener.disconnected(peer)
 
     def _forget_peers(self) -> None:

@@ -53,9 +53,9 @@ def test_only_so_many_peers_are_remembered() -> None:
 # Burdens
 
 
-def offences(burdens: dict[str, float]) -> int:
+def offences(score_floors: dict[str, float]) -> int:
     """How many offences in a row it takes to be banned."""
-    penalties = Penalties(Clock(), burdens=burdens)
+    penalties = Penalties(Clock(), score_floors=score_floors)
     assert not penalties.banned("p"), "nobody is banned who does not offend"
     return next(count for count in range(1, 100) if penalties.punish("p"))
 
@@ -68,16 +68,16 @@ def test_a_burden_shortens_the_patience() -> None:
 
 
 def test_a_burden_counts_from_when_it_is_known() -> None:
-    burdens: dict[str, float] = {}
-    penalties = Penalties(Clock(), burdens=burdens)
+    score_floors: dict[str, float] = {}
+    penalties = Penalties(Clock(), score_floors=score_floors)
     assert not penalties.punish("p")
-    burdens["p"] = Limits().ban_points
+    score_floors["p"] = Limits().ban_points
     assert penalties.punish("p")
 
 
 def test_a_burden_outlasts_the_ban() -> None:
     clock = Clock()
-    penalties = Penalties(clock, burdens={"p": Limits().ban_points})
+    penalties = Penalties(clock, score_floors={"p": Limits().ban_points})
     for _ in range(3):
         assert penalties.punish("p")
         clock.now += Limits().ban_seconds

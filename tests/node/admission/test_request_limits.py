@@ -103,6 +103,8 @@ def test_looks_at_tasks_and_reads_of_blobs_take_no_places_of_each_other() -> Non
 
 def test_members_behind_one_address_have_places_of_their_own_and_others_share() -> None:
     found = gate(Counter(), members=("one", "other"))
-    payer = "203.0.113.7"
-    held = [found.holder(peer, payer) for peer in ("one", "other", "stranger", "passer-by")]
-    assert held == ["one", "other", payer, payer]
+    rate_limit_key = "203.0.113.7"
+    held = [
+        found.slot_key(peer, rate_limit_key) for peer in ("one", "other", "stranger", "passer-by")
+    ]
+    assert held == ["one", "other", rate_limit_key, rate_limit_key]

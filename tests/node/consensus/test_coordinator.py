@@ -13,7 +13,7 @@ from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.storage.journal import Store
-from node.transport.interface import Verdict
+from node.transport.interface import ValidationResult
 from protocol.consensus import certificate, evidence
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import Conduct
@@ -388,7 +388,7 @@ def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Lif
     with pytest.raises(sqlite3.OperationalError):
         life.coordinator.receive(payload)
     life.until(2)
-    assert life.coordinator.judge(payload, tasks=True) is Verdict.ACCEPT
+    assert life.coordinator.validate(payload, tasks=True) is ValidationResult.ACCEPT
     life.hear(task)
     assert life.state(task) is State.EXECUTING
 
@@ -793,7 +793,9 @@ def test_more_open_tasks_than_there_is_room_for_are_busy(net: Network) -> None:
     with pytest.raises(Busy, match="2 tasks are open"):
         life.coordinator.receive(tasks[2].envelope.encode())
     assert life.coordinator.view(tasks[2].id) is None
-    assert life.coordinator.judge(tasks[2].envelope.encode(), tasks=True) is Verdict.IGNORE
+    assert (
+        life.coordinator.validate(tasks[2].envelope.encode(), tasks=True) is ValidationResult.IGNORE
+    )
     life.hear(tasks[0])  # a known one is not refused
     life.disk.close()
 
@@ -813,7 +815,7 @@ def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
     life.take(life.coordinator.receive(payloads[2]))  # nobody is charged
     with pytest.raises(Busy, match="4 tasks are open"):
         life.coordinator.receive(payloads[4], "honest")
-    assert life.coordinator.judge(payloads[4], tasks=True) is Verdict.IGNORE
+    assert life.coordinator.validate(payloads[4], tasks=True) is ValidationResult.IGNORE
     assert life.counts == {"tasks-refused": 5}
     life.disk.close()
 
@@ -833,7 +835,7 @@ def test_what_a_bringer_brought_is_forgotten_with_the_tasks_that_ended(net: Netw
         task = fixtures.task(net, nonce=number, deadline=60, now=life.clock.time)
         life.take(life.coordinator.receive(task.envelope.encode(), "one"))
         life.until(life.clock.time - fixtures.START + 100)
-        assert len(life.coordinator._bringers) <= 3
+        assert len(life.coordinator._sources) <= 3
     life.disk.close()
 
 
@@ -841,10 +843,10 @@ def test_an_execution_says_who_brought_the_task(net: Network) -> None:
     life = Life(net)
     task = fixtures.task(net)
     actions = life.coordinator.receive(task.envelope.encode(), "one")
-    assert [action.bringer for action in actions if isinstance(action, Run)] == ["one"]
+    assert [action.source for action in actions if isinstance(action, Run)] == ["one"]
     life.restart()  # which forgets it
     [*_, last] = [action for action in life.actions if isinstance(action, Run)]
-    assert (last.task.id, last.bringer) == (task.id, "")
+    assert (last.task.id, last.source) == (task.id, "")
     life.disk.close()
 
 
@@ -865,7 +867,7 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     life.until(61)
     life.hear(second)
     late = fixtures.reveal(net, first, two, commits)
-    assert life.coordinator.judge(late.envelope.encode(), tasks=False) is Verdict.IGNORE
+    assert life.coordinator.validate(late.envelope.encode(), tasks=False) is ValidationResult.IGNORE
     said = len(life.said)
     life.hear(late)
     assert life.store.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
@@ -919,7 +921,9 @@ def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None
         assert life.state(task) is State.INCONCLUSIVE
         done.append(task)
     assert len(life.coordinator._agreements) <= 4
-    assert judged(life, done[0]) is Verdict.IGNORE, "a task that is over is not spread again"
+    assert judged(life, done[0]) is ValidationResult.IGNORE, (
+        "a task that is over is not spread again"
+    )
     life.hear(fixtures.task(net, nonce=100))
     life.disk.close()
 
@@ -927,17 +931,17 @@ def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None
 # Judging
 
 
-def judged(life: Life, message: Message, *, tasks: bool | None = None) -> Verdict:
+def judged(life: Life, message: Message, *, tasks: bool | None = None) -> ValidationResult:
     topic = isinstance(message, Task) if tasks is None else tasks
-    return life.coordinator.judge(message.envelope.encode(), tasks=topic)
+    return life.coordinator.validate(message.envelope.encode(), tasks=topic)
 
 
 def test_what_is_new_and_right_is_accepted(life: Life) -> None:
     task = fixtures.task(life.net)
-    assert judged(life, task) is Verdict.ACCEPT
+    assert judged(life, task) is ValidationResult.ACCEPT
     life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME)) is Verdict.ACCEPT
-    assert judged(life, fixtures.abstain(life.net, task, ME)) is Verdict.ACCEPT
+    assert judged(life, fixtures.commit(life.net, task, ME)) is ValidationResult.ACCEPT
+    assert judged(life, fixtures.abstain(life.net, task, ME)) is ValidationResult.ACCEPT
 
 
 def test_judging_changes_nothing(life: Life) -> None:
@@ -947,7 +951,7 @@ def test_judging_changes_nothing(life: Life) -> None:
     life.hear(task)
     vote = fixtures.commit(life.net, task, others(life.net, task)[0])
     judged(life, vote)
-    assert judged(life, vote) is Verdict.ACCEPT
+    assert judged(life, vote) is ValidationResult.ACCEPT
     assert len(life.store.entries(task.id)) == 1
 
 
@@ -956,15 +960,17 @@ def test_what_is_known_is_ignored(life: Life) -> None:
     vote = fixtures.commit(life.net, task, others(life.net, task)[0])
     life.hear(task)
     life.hear(vote)
-    assert judged(life, task) is Verdict.IGNORE
-    assert judged(life, vote) is Verdict.IGNORE
+    assert judged(life, task) is ValidationResult.IGNORE
+    assert judged(life, vote) is ValidationResult.IGNORE
 
 
 def test_what_is_early_or_late_is_ignored(life: Life) -> None:
     unknown = fixtures.task(life.net)
-    assert judged(life, fixtures.commit(life.net, unknown, ME)) is Verdict.IGNORE
-    assert judged(life, fixtures.task(life.net, now=fixtures.START + 61)) is Verdict.IGNORE
-    assert judged(life, fixtures.task(life.net, now=fixtures.START - 600)) is Verdict.IGNORE
+    assert judged(life, fixtures.commit(life.net, unknown, ME)) is ValidationResult.IGNORE
+    assert judged(life, fixtures.task(life.net, now=fixtures.START + 61)) is ValidationResult.IGNORE
+    assert (
+        judged(life, fixtures.task(life.net, now=fixtures.START - 600)) is ValidationResult.IGNORE
+    )
     for untimely, reason in ((61, Rejection.CREATED_AHEAD), (-600, Rejection.EXPIRED)):
         task = fixtures.task(life.net, now=fixtures.START + untimely)
         with pytest.raises(Rejected) as refused:
@@ -979,7 +985,7 @@ def test_what_is_early_or_late_is_ignored(life: Life) -> None:
 )
 def test_what_is_malformed_is_rejected(life: Life, payload: bytes) -> None:
     for tasks in (False, True):
-        assert life.coordinator.judge(payload, tasks=tasks) is Verdict.REJECT
+        assert life.coordinator.validate(payload, tasks=tasks) is ValidationResult.REJECT
     with pytest.raises(Rejected):
         life.coordinator.receive(payload)
 
@@ -991,7 +997,7 @@ def test_a_bad_signature_is_rejected(life: Life) -> None:
     for message, topic in ((fixtures.task(life.net, nonce=9), True), (vote, False)):
         forged = sign(message.envelope.body, fixtures.key(2)).document()
         payload = canonical({**forged, "signer": fixtures.peer(1)})
-        assert life.coordinator.judge(payload, tasks=topic) is Verdict.REJECT
+        assert life.coordinator.validate(payload, tasks=topic) is ValidationResult.REJECT
         with pytest.raises(Rejected) as refused:
             life.coordinator.receive(payload)
         assert refused.value.reason is Rejection.BAD_SIGNATURE
@@ -1003,7 +1009,7 @@ def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
     bound = fixtures.bound(task, ME, fixtures.outcome())
     body = messages.commit_body(life.net.id, task.id, 0, bound)
     stranger = fixtures.signed(life.net, body, 1001)
-    assert judged(life, stranger) is Verdict.REJECT
+    assert judged(life, stranger) is ValidationResult.REJECT
     with pytest.raises(Rejected) as refused:
         life.coordinator.receive(stranger.envelope.encode())
     assert refused.value.reason is Rejection.NOT_A_MEMBER
@@ -1013,21 +1019,21 @@ def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
 def test_a_vote_of_an_attempt_that_will_not_be_is_rejected(life: Life) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME, attempt=1)) is Verdict.REJECT
+    assert judged(life, fixtures.commit(life.net, task, ME, attempt=1)) is ValidationResult.REJECT
 
 
 def test_the_wrong_topic_is_rejected(life: Life) -> None:
     task = fixtures.task(life.net)
-    assert judged(life, task, tasks=False) is Verdict.REJECT
+    assert judged(life, task, tasks=False) is ValidationResult.REJECT
     life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME), tasks=True) is Verdict.REJECT
+    assert judged(life, fixtures.commit(life.net, task, ME), tasks=True) is ValidationResult.REJECT
 
 
 def test_another_network_is_rejected(life: Life) -> None:
     other = fixtures.network(4)
     task = fixtures.task(other)
-    assert judged(life, task) is Verdict.REJECT
-    assert judged(life, fixtures.abstain(other, task, ME)) is Verdict.REJECT
+    assert judged(life, task) is ValidationResult.REJECT
+    assert judged(life, fixtures.abstain(other, task, ME)) is ValidationResult.REJECT
     with pytest.raises(Rejected) as refused:
         life.coordinator.receive(task.envelope.encode())
     assert refused.value.reason is Rejection.WRONG_NETWORK
@@ -1048,7 +1054,7 @@ def test_a_task_over_the_networks_limits_is_rejected(
     life: Life, changes: dict[str, Any], reason: Rejection
 ) -> None:
     task = fixtures.task(life.net, **changes)
-    assert judged(life, task) is Verdict.REJECT
+    assert judged(life, task) is ValidationResult.REJECT
     with pytest.raises(Rejected) as refused:
         life.coordinator.receive(task.envelope.encode())
     assert refused.value.reason is reason

@@ -16,7 +16,7 @@ import pytest
 
 from executor.errors import Abstained
 from node.execution import inputs
-from node.execution.inputs import Inputs
+from node.execution.inputs import InputFetcher
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
 from node.storage.blobs import Blobs
@@ -41,7 +41,7 @@ SECONDS = 60  # half of the network's attempt
 class Bench:
     """A member that is no other's neighbour, and peers that have the song or do something else."""
 
-    inputs: Inputs
+    inputs: InputFetcher
     blobs: Blobs
     asked: list[str] = field(default_factory=list)
     has: set[str] = field(default_factory=set)
@@ -50,8 +50,8 @@ class Bench:
     lies: set[str] = field(default_factory=set)
     pace: float = 1e9  # bytes a second from those who have it
 
-    async def obtain(self, *songs: bytes) -> tuple[Path, ...]:
-        return await self.inputs.obtain(task(*songs))
+    async def fetch(self, *songs: bytes) -> tuple[Path, ...]:
+        return await self.inputs.fetch(task(*songs))
 
     async def serve(self, peer: str, stream: Stream) -> None:
         await read_document(stream, "blob-request")
@@ -83,7 +83,7 @@ def task(*songs: bytes) -> Task:
 async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     transport, blobs = MemoryTransport(medium, ME), Blobs(folder, most)
-    found = Bench(Inputs(transport, blobs, NET), blobs)
+    found = Bench(InputFetcher(transport, blobs, NET), blobs)
     await transport.start(Recorder(), (), ())
     others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
     for other in others:
@@ -122,14 +122,14 @@ def on_bench(
 
 async def missing(bench: Bench) -> None:
     with pytest.raises(Abstained) as caught:
-        await bench.obtain(SONG)
+        await bench.fetch(SONG)
     assert caught.value.reason == "input-missing"
 
 
 def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has = {STRANGERS[-1]}
-        (path,) = await bench.obtain(SONG)
+        (path,) = await bench.fetch(SONG)
         assert path.read_bytes() == SONG
         assert bench.asked == [*MEMBERS, *STRANGERS]
 
@@ -139,7 +139,7 @@ def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
 def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles, bench.has = {*MEMBERS[:2], *STRANGERS}, {MEMBERS[2]}
-        assert await bench.obtain(SONG)
+        assert await bench.fetch(SONG)
 
     assert on_bench(tmp_path, test) < 15
 
@@ -147,10 +147,10 @@ def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
 def test_peers_that_trickled_are_not_waited_for_again(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles, bench.has = set(MEMBERS[:2]), {MEMBERS[2]}
-        await bench.obtain(SONG)
+        await bench.fetch(SONG)
         bench.blobs.delete(NAME)
         bench.asked.clear()
-        await bench.obtain(SONG)
+        await bench.fetch(SONG)
         assert bench.asked == [MEMBERS[2]]
 
     on_bench(tmp_path, test)
@@ -180,7 +180,7 @@ async def comes(bench: Bench, peer: str, seconds: float) -> None:
         bench.has = {peer}
 
     coming = asyncio.create_task(come())
-    assert await bench.obtain(SONG)
+    assert await bench.fetch(SONG)
     await coming
 
 
@@ -202,7 +202,7 @@ def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> N
 def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has, bench.pace = {MEMBERS[0]}, PACE / PATIENCE
-        assert await bench.obtain(SONG)
+        assert await bench.fetch(SONG)
 
     assert on_bench(tmp_path, test) < SECONDS
 
@@ -249,9 +249,9 @@ def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
 def test_a_member_that_lied_is_not_asked_first_again(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.lies, bench.has = {MEMBERS[0]}, {MEMBERS[2]}
-        await bench.obtain(SONG)
+        await bench.fetch(SONG)
         bench.blobs.delete(NAME)
-        await bench.obtain(SONG)
+        await bench.fetch(SONG)
         assert bench.asked == [*MEMBERS, *MEMBERS[1:]]
 
     on_bench(tmp_path, test)

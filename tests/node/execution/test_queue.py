@@ -15,7 +15,7 @@ from executor.errors import Abstained, Reason
 from executor.job import Execution, Job, ModelRef
 from node.admission.rate_limits import REMEMBERED
 from node.consensus.commands import Run
-from node.execution.queue import Executions, Readiness
+from node.execution.queue import ExecutionQueue, Readiness
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual
 from tests.support import fixtures
@@ -70,7 +70,7 @@ class Script:
         return [(kind, what) for kind, what in self.events if kind in kinds]
 
 
-Test = Callable[[Executions, Script], Awaitable[None]]
+Test = Callable[[ExecutionQueue, Script], Awaitable[None]]
 Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
 
 
@@ -83,7 +83,7 @@ def run_of(number: int, seconds: float = 600, requester: int = 1000) -> Run:
 
 
 @asynccontextmanager
-async def working(executions: Executions) -> AsyncIterator[asyncio.Task[None]]:
+async def working(executions: ExecutionQueue) -> AsyncIterator[asyncio.Task[None]]:
     worker = asyncio.create_task(executions.work())
     try:
         yield worker
@@ -97,9 +97,9 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
     return ()
 
 
-def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> Executions:
+def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> ExecutionQueue:
     clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-    return Executions(NET, script, script, clock, max_queue, inputs, script.counts)
+    return ExecutionQueue(NET, script, script, clock, max_queue, inputs, script.counts)
 
 
 def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
@@ -114,7 +114,7 @@ def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
 
 
 def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         numbers = [3, 1, 2]
         for number in numbers:
             executions.add(run_of(number))
@@ -127,7 +127,7 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
 
 
 def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
         for number, requester in wanted:
             executions.add(run_of(number, requester=requester))
@@ -140,7 +140,7 @@ def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
 
 
 def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(1, 5):  # one runs, two wait
             executions.add(run_of(number))
             await asyncio.sleep(0.1)
@@ -156,7 +156,7 @@ def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
 
 
 def test_the_job_is_what_the_task_and_the_network_say() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         executions.add(run_of(1, seconds=101.5))
         await asyncio.sleep(1)
         ((job, seconds),) = script.jobs
@@ -170,7 +170,7 @@ def test_the_job_is_what_the_task_and_the_network_say() -> None:
 
 
 def test_a_task_is_queued_and_run_once() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
             executions.add(run_of(number))
         await asyncio.sleep(1)
@@ -186,7 +186,7 @@ def test_a_task_is_queued_and_run_once() -> None:
 
 
 def test_a_full_queue_is_busy() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         executions.add(run_of(0))
         await asyncio.sleep(1)  # it runs; two may wait
         for number in (1, 2, 3):
@@ -199,7 +199,7 @@ def test_a_full_queue_is_busy() -> None:
 
 
 def test_a_removed_task_is_not_run() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
             executions.add(run_of(number))
         await asyncio.sleep(1)
@@ -213,7 +213,7 @@ def test_a_removed_task_is_not_run() -> None:
 
 
 def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
             executions.add(run_of(number))
         await asyncio.sleep(1)
@@ -234,7 +234,7 @@ def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
 def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Reason) -> None:
     assert reason in list(Abstention)
 
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         script.raises = Abstained(reason, "in detail")
         executions.add(run_of(1))
         await asyncio.sleep(SECONDS + 1)
@@ -250,7 +250,7 @@ def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Reason) ->
 
 
 def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         executions.add(run_of(1))
         executions.add(run_of(2, seconds=5))
         await asyncio.sleep(60)
@@ -261,7 +261,7 @@ def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
 
 
 def test_an_executor_that_is_not_ready_runs_nothing() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         assert executions.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
         executions.add(run_of(1))
         await asyncio.sleep(1)
@@ -338,8 +338,8 @@ def test_stopping_the_work_stops_the_running_job() -> None:
 # Who brought a task counts before who signed it
 
 
-def brought(number: int, bringer: str, requester: int = 1000) -> Run:
-    return replace(run_of(number, requester=requester), bringer=bringer)
+def brought(number: int, source: str, requester: int = 1000) -> Run:
+    return replace(run_of(number, requester=requester), source=source)
 
 
 async def served(script: Script, count: int) -> list[str]:
@@ -349,7 +349,7 @@ async def served(script: Script, count: int) -> list[str]:
 
 
 def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
             executions.add(brought(number, "flooder", requester=2000 + number))
         for number in (50, 51):
@@ -368,7 +368,7 @@ def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> 
 
 
 def test_within_what_one_has_brought_requesters_have_turns() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
             executions.add(brought(number, "member"))
         executions.add(brought(9, "member", requester=1001))
@@ -378,7 +378,7 @@ def test_within_what_one_has_brought_requesters_have_turns() -> None:
 
 
 def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
             executions.add(brought(number, f"member {number % 3}"))
         for number in (50, 51):
@@ -389,7 +389,7 @@ def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
 
 
 def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         executions.add(brought(1, "known"))
         executions.add(brought(2, "known"))
         await asyncio.sleep(1)  # the first is running
@@ -401,7 +401,7 @@ def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
 
 
 def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
             executions.add(brought(number, "flooder", requester=2000 + number))
         for number in (50, 51):
@@ -416,11 +416,11 @@ def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
 
 
 def test_turns_are_remembered_of_so_many_and_no_more() -> None:
-    async def test(executions: Executions, script: Script) -> None:
+    async def test(executions: ExecutionQueue, script: Script) -> None:
         run = run_of(1)
         for number in range(REMEMBERED + 10):
-            executions.add(replace(run, bringer=str(number)))
+            executions.add(replace(run, source=str(number)))
             executions.remove(run.task.id)
-        assert len(executions._turns) == REMEMBERED
+        assert len(executions._last_turns) == REMEMBERED
 
     play(test)

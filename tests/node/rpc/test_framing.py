@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Tape:
     """A stream that plays back `content` and records what is written."""
 
-    payer = peer = "12D3KooWTape"
+    rate_limit_key = peer = "12D3KooWTape"
 
     def __init__(self, content: bytes = b"") -> None:
         self.content = content

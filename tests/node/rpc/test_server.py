@@ -81,8 +81,8 @@ class Bench:
     def greeting(self) -> Document:
         return GREETING
 
-    def submitted(self, payload: bytes, bringer: str) -> Task:
-        return self.coordinator.submit(payload, bringer)[0]
+    def submitted(self, payload: bytes, source: str) -> Task:
+        return self.coordinator.submit(payload, source)[0]
 
     async def obtain(self, sha256: str) -> bool:
         self.obtained.append(sha256)
@@ -590,7 +590,7 @@ def test_a_full_node_is_busy() -> None:
 )
 def test_a_long_detail_is_cut_to_what_the_schema_allows(raised: Exception, status: Status) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes, bringer: str) -> Task:
+        def submitted(payload: bytes, source: str) -> Task:
             raise raised
 
         bench.submitted = submitted  # type: ignore[method-assign]
@@ -633,9 +633,9 @@ async def overtaken(bench: Bench, task: Task, *songs: bytes) -> RequestRefused:
     """Hand a task over, which is refused only when all its songs have come."""
     submitted = bench.submitted
 
-    def late(payload: bytes, bringer: str) -> Task:
+    def late(payload: bytes, source: str) -> Task:
         fill(bench)
-        return submitted(payload, bringer)
+        return submitted(payload, source)
 
     bench.submitted = late  # type: ignore[method-assign]
     with pytest.raises(RequestRefused) as refused:
@@ -653,9 +653,9 @@ def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
         here: list[bool] = []
         submitted = bench.submitted
 
-        def taken(payload: bytes, bringer: str) -> Task:
+        def taken(payload: bytes, source: str) -> Task:
             here.extend(map(bench.blobs.has, NAMES))
-            return submitted(payload, bringer)
+            return submitted(payload, source)
 
         bench.submitted = taken  # type: ignore[method-assign]
         task = arranged(*SONGS)
@@ -703,7 +703,7 @@ def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
 
 def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes, bringer: str) -> Task:
+        def submitted(payload: bytes, source: str) -> Task:
             raise sqlite3.OperationalError("disk I/O error")
 
         bench.submitted = submitted  # type: ignore[method-assign]
@@ -798,11 +798,11 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
     held: list[str] = []
     place = Gate._place
 
-    def recording(gate: Gate, places: Places, holder: str) -> AbstractContextManager[None]:
-        held.append(holder)
-        return place(gate, places, holder)
+    def recording(gate: Gate, places: Places, slot_key: str) -> AbstractContextManager[None]:
+        held.append(slot_key)
+        return place(gate, places, slot_key)
 
-    monkeypatch.setattr(Gate, "holder", lambda gate, peer, payer: "the holder")
+    monkeypatch.setattr(Gate, "slot_key", lambda gate, peer, rate_limit_key: "the slot key")
     monkeypatch.setattr(Gate, "_place", recording)
 
     async def test(bench: Bench) -> None:
@@ -812,7 +812,7 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
         await bench.ask("task", task)
         async with asking(bench.asker, SERVER, "watch", task) as stream:
             await stream.read_exactly(1)
-        assert held == ["the holder"] * 4
+        assert held == ["the slot key"] * 4
 
     on_bench(test)
 

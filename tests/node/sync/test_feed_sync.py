@@ -560,6 +560,6 @@ def test_the_tasks_in_a_feed_are_charged_to_its_peer() -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 1, task)
         await bench.read()
-        assert bench.coordinator._bringers == {task.id: LIAR}
+        assert bench.coordinator._sources == {task.id: LIAR}
 
     on_bench(test)

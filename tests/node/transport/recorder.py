@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from node.transport.interface import Stream, Verdict
+from node.transport.interface import Stream, ValidationResult
 
 SECONDS = 10.0
 
@@ -24,7 +24,7 @@ async def request(stream: Stream, payload: bytes) -> bytes:
 
 class Recorder:
     def __init__(self, serve: Callable[[str, Stream], Awaitable[None]] = echo_reversed) -> None:
-        self.verdicts: dict[bytes, Verdict] = {}
+        self.verdicts: dict[bytes, ValidationResult] = {}
         self.judged: list[bytes] = []
         self.gossip: list[tuple[str, str, bytes]] = []
         self.events: list[tuple[str, str]] = []
@@ -35,11 +35,11 @@ class Recorder:
     def payloads(self) -> list[bytes]:
         return [payload for _, _, payload in self.gossip]
 
-    def judge(self, topic: str, payload: bytes) -> Verdict:
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
         self.judged.append(payload)
-        return self.verdicts.get(payload, Verdict.ACCEPT)
+        return self.verdicts.get(payload, ValidationResult.ACCEPT)
 
-    def gossiped(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
         self.gossip.append((peer, topic, payload))
         self._changed.set()
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from node.config.limits import Limits
-from node.transport.interface import Stream, StreamClosed, Verdict
+from node.transport.interface import Stream, StreamClosed, ValidationResult
 from tests.node.transport.recorder import Recorder, request
 from tests.simulation.virtual import run
 from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
@@ -53,8 +53,8 @@ def test_gossip_passes_through_the_middle_and_never_comes_back() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.REJECT, Verdict.IGNORE])
-def test_what_is_not_accepted_is_neither_delivered_nor_forwarded(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [ValidationResult.REJECT, ValidationResult.IGNORE])
+def test_what_is_not_accepted_is_neither_delivered_nor_forwarded(verdict: ValidationResult) -> None:
     async def main() -> None:
         line = await Line().up()
         line.recorders["b"].verdicts[b"bad"] = verdict
@@ -81,7 +81,7 @@ def test_rejections_ban_the_forwarder_for_a_while() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         bad = [b"bad%d" % n for n in range(int(Limits().ban_points) + 5)]
-        line.recorders["b"].verdicts = dict.fromkeys(bad, Verdict.REJECT)
+        line.recorders["b"].verdicts = dict.fromkeys(bad, ValidationResult.REJECT)
         await line.gossip("a", *bad[: int(Limits().ban_points) - 1])
         assert line.transports["b"].peers() == {"a"}
         await asyncio.sleep(Limits().ban_seconds)
@@ -333,6 +333,6 @@ def test_a_peer_that_is_punished_too_often_is_cut_off_and_kept_out() -> None:
         assert near.peers() == frozenset()
         with pytest.raises(ConnectionError):
             await line.transports["b"].dial("/memory/0/p2p/a")
-        assert near.payer("b") == "b"
+        assert near.rate_limit_key("b") == "b"
 
     run(main)

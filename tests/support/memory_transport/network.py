@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from node.admission.peer_score import Penalties
-from node.transport.interface import SEEN_SECONDS, Listener, Verdict, message_id
+from node.transport.interface import SEEN_SECONDS, Listener, ValidationResult, message_id
 from tests.support.memory_transport.pipes import MemoryStream, pair
 
 OPEN_SECONDS = 10.0  # virtual; libp2p's negotiation has as long, so that slow links fail alike
@@ -174,7 +174,7 @@ class MemoryTransport:
         """Return who is connected now."""
         return frozenset(self._streams)
 
-    def payer(self, peer: str) -> str:
+    def rate_limit_key(self, peer: str) -> str:
         """Return the peer itself: there are no addresses here."""
         return peer
 
@@ -250,13 +250,13 @@ class MemoryTransport:
             return
         if not self._first_seen(topic, payload):
             return
-        match listener.judge(topic, payload):
-            case Verdict.ACCEPT:
+        match listener.validate(topic, payload):
+            case ValidationResult.ACCEPT:
                 self._forward(topic, payload, source)
-                listener.gossiped(source, topic, payload)
-            case Verdict.REJECT:
+                listener.on_gossip(source, topic, payload)
+            case ValidationResult.REJECT:
                 self.punish(source)
-            case Verdict.IGNORE:
+            case ValidationResult.IGNORE:
                 pass
 
     def vanish(self) -> None:

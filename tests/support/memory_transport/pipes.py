@@ -104,7 +104,7 @@ class MemoryStream:
     """One side of a pair of pipes."""
 
     def __init__(self, peer: str, inbound: Pipe, outbound: Pipe) -> None:
-        self.peer = self.payer = peer
+        self.peer = self.rate_limit_key = peer
         self._inbound = inbound
         self._outbound = outbound
 

@@ -8,17 +8,17 @@ import trio
 from trio.testing import MockClock
 
 from node.config.limits import Limits
-from node.transport.libp2p.quotas import UNREAD_CHECK, UNREAD_TOTAL, Budget, Unread, payer
+from node.transport.libp2p.quotas import UNREAD_CHECK, UNREAD_TOTAL, Budget, Unread, rate_limit_key
 
 
 class Connection:
     """What budget needs of a muxed connection."""
 
     def __init__(
-        self, address: tuple[str, int] | None = None, unread: int = 0, payer: str = ""
+        self, address: tuple[str, int] | None = None, unread: int = 0, rate_limit_key: str = ""
     ) -> None:
         self.peer_id, self.closed, self.waiting, self._address = "peer", False, unread, address
-        self.payer = payer
+        self.rate_limit_key = rate_limit_key
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self._address
@@ -41,14 +41,14 @@ class Connection:
 )
 def test_an_address_pays_for_all_its_keys(address: tuple[str, int] | None, who: str) -> None:
     connection: Any = Connection(address)
-    assert payer(connection) == who
+    assert rate_limit_key(connection) == who
 
 
 def test_of_too_much_unread_the_worst_pays() -> None:
     counts: Counter[str] = Counter()
     unread = Unread(counts)
-    honest = Connection(unread=UNREAD_CHECK, payer="honest")
-    hoarder = Connection(unread=UNREAD_TOTAL, payer="hoarder")
+    honest = Connection(unread=UNREAD_CHECK, rate_limit_key="honest")
+    hoarder = Connection(unread=UNREAD_TOTAL, rate_limit_key="hoarder")
     unread.add(honest)
     unread.add(hoarder)
     told = []
@@ -62,9 +62,9 @@ def test_of_too_much_unread_the_worst_pays() -> None:
 def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
     counts: Counter[str] = Counter()
     unread = Unread(counts)
-    honest = Connection(unread=UNREAD_TOTAL // 8, payer="honest")
+    honest = Connection(unread=UNREAD_TOTAL // 8, rate_limit_key="honest")
     sizes = [UNREAD_TOTAL // 16] * 15 + [UNREAD_TOTAL // 10]
-    hoarded = [Connection(unread=size, payer="hoarder") for size in sizes]
+    hoarded = [Connection(unread=size, rate_limit_key="hoarder") for size in sizes]
     for each in (honest, *hoarded):
         unread.add(each)
     unread.came(UNREAD_CHECK)
@@ -77,7 +77,7 @@ def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
 
 def test_what_is_within_the_bound_is_left_alone() -> None:
     unread = Unread(Counter())
-    both = [Connection(unread=UNREAD_TOTAL // 2, payer=name) for name in "ab"]
+    both = [Connection(unread=UNREAD_TOTAL // 2, rate_limit_key=name) for name in "ab"]
     for each in both:
         unread.add(each)
     unread.came(UNREAD_CHECK)

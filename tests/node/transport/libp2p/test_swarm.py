@@ -203,9 +203,9 @@ async def test_our_own_messages_carry_data_and_topic_alone(
     raw: list[bytes] = []
     handle = Gossip._handle
 
-    async def recording(gossip: Gossip, peer: Any, content: bytes, payer: str) -> None:
+    async def recording(gossip: Gossip, peer: Any, content: bytes, rate_limit_key: str) -> None:
         raw.append(content)
-        await handle(gossip, peer, content, payer)
+        await handle(gossip, peer, content, rate_limit_key)
 
     monkeypatch.setattr(Gossip, "_handle", recording)
     await scene.assert_unharmed()
@@ -561,7 +561,9 @@ async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene
     victim, attacker = scene.victim, scene.attacker
     await attacker.dial(victim.addresses[0])
     await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
-    assert victim.payer(attacker.peer) == attacker.peer, "on loopback each peer pays for itself"
+    assert victim.rate_limit_key(attacker.peer) == attacker.peer, (
+        "on loopback each peer pays for itself"
+    )
     for _ in range(int(Limits().ban_points) + 1):
         victim.punish(attacker.peer)
     await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)

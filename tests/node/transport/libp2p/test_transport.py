@@ -12,7 +12,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.config.limits import Limits
-from node.transport.interface import Stream, StreamClosed, Verdict
+from node.transport.interface import Stream, StreamClosed, ValidationResult
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p import swarm
 from node.transport.libp2p.transport import Libp2pTransport
@@ -113,7 +113,7 @@ async def test_gossip_passes_through_the_middle_and_what_is_rejected_stops_there
     start: Start,
 ) -> None:
     transports, recorders = await line(start, 3)
-    recorders[1].verdicts = {b"bad": Verdict.REJECT, b"known": Verdict.IGNORE}
+    recorders[1].verdicts = {b"bad": ValidationResult.REJECT, b"known": ValidationResult.IGNORE}
     for payload in (b"one", b"bad", b"known", b"two"):
         await transports[0].publish(TASKS, payload)
     await transports[0].publish(VOTES, b"vote")
