@@ -28,9 +28,9 @@ from node.rpc import client as rpc_client
 from node.rpc.server import Serving
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
-from node.sync.blob_relay import Relay
+from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
-from node.sync.feed_sync import Feeds
+from node.sync.feed_sync import FeedSync
 from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
 from protocol.consensus.conduct import burden
@@ -100,7 +100,7 @@ class Node:
         gate = Gate(self._admission, options.limits, roster, now, parts.counts)
         self._gate = gate
         self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs, gate)
-        self._feeds = Feeds(
+        self._feeds = FeedSync(
             parts.transport,
             parts.coordinator,
             parts.store,
@@ -109,7 +109,9 @@ class Node:
             self._source_of,
         )
         most = parts.coordinator.network.parameters.max_output_bytes
-        self._relay = Relay(parts.coordinator.me, parts.transport, parts.store, parts.blobs, most)
+        self._relay = BlobRelay(
+            parts.coordinator.me, parts.transport, parts.store, parts.blobs, most
+        )
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._timetable = asyncio.Event()
         self._progress: dict[str, float] = {}
@@ -286,7 +288,7 @@ class Node:
 
     async def obtain(self, sha256: str) -> bool:
         """Return whether a blob is here, after fetching it if a certificate names it."""
-        return await self._relay.ensure(sha256)
+        return await self._relay.ensure_local(sha256)
 
     def progress(self, task: str) -> float:
         """Return how far this node's execution of a task is."""

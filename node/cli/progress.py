@@ -11,12 +11,12 @@ from typing import TextIO
 from node.cli.options import display_name
 from node.client.client import Client, Submission
 from node.client.duration import audio_seconds
-from node.sync.task_tracker import Sighting
+from node.sync.task_tracker import NodeStatus
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
 
-Show = Callable[[Sighting], None]
+Show = Callable[[NodeStatus], None]
 Say = Callable[[str], None]
 STEP = 0.1  # of an execution: how often a plain line reports it
 BAR = 10  # characters, so that a row with seconds fits into 80
@@ -70,7 +70,7 @@ def progress_display(
     from rich.live import Live
     from rich.table import Table
 
-    latest: dict[str, Sighting] = {}
+    latest: dict[str, NodeStatus] = {}
 
     def table() -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -80,14 +80,16 @@ def progress_display(
 
     with Live(console=Console(file=stream), refresh_per_second=8) as live:
 
-        def show(sighting: Sighting) -> None:
+        def show(sighting: NodeStatus) -> None:
             latest[sighting.peer] = sighting
             live.update(table())
 
         yield ProgressDisplay(show, live.console.print)
 
 
-def _columns(sighting: Sighting, network: Network, submission: Submission) -> tuple[str, str, str]:
+def _columns(
+    sighting: NodeStatus, network: Network, submission: Submission
+) -> tuple[str, str, str]:
     attempt = f"attempt {sighting.attempt}"
     if sighting.state is not State.EXECUTING:
         return attempt, _word(sighting, network, submission), ""
@@ -99,20 +101,20 @@ def _columns(sighting: Sighting, network: Network, submission: Submission) -> tu
 
 def _heard(progress: float, network: Network, submission: Submission) -> str:
     """Return how much audio there is, where the network document tells how long it is to be."""
-    task = submission.tracking.task
+    task = submission.tracker.task
     length = None if task is None else audio_seconds(network, task)
     return "" if length is None else f" ({progress * length:.1f} of {length:.1f} s)"
 
 
-def _word(sighting: Sighting, network: Network, submission: Submission) -> str:
+def _word(sighting: NodeStatus, network: Network, submission: Submission) -> str:
     """Return a node's state; one that waits because it is in no committee is said to look on."""
     if sighting.state is State.WAITING and not _sits(sighting, network, submission):
         return "looking on"
     return str(sighting.state)
 
 
-def _sits(sighting: Sighting, network: Network, submission: Submission) -> bool:
-    task = submission.tracking.task
+def _sits(sighting: NodeStatus, network: Network, submission: Submission) -> bool:
+    task = submission.tracker.task
     if task is None:
         return True
     attempts = committees(network, task)
@@ -122,7 +124,7 @@ def _sits(sighting: Sighting, network: Network, submission: Submission) -> bool:
 def _plain(network: Network, submission: Submission, say: Say) -> Show:
     last: dict[str, str] = {}
 
-    def show(sighting: Sighting) -> None:
+    def show(sighting: NodeStatus) -> None:
         said = _word(sighting, network, submission)
         if sighting.state is State.EXECUTING:
             share = sighting.progress // STEP * STEP

@@ -7,7 +7,7 @@ from node.cli.exit_codes import one_line
 from node.cli.files import write
 from node.cli.options import display_name
 from node.client.result import Result, numbered
-from node.sync.task_tracker import Ballot, Tracking
+from node.sync.task_tracker import TaskTracker, VoteSummary
 from protocol.consensus.certificate import Certificate
 from protocol.network import Network
 
@@ -31,7 +31,7 @@ def write_certificates(
         write(conflict_path(audio, index), other.encode())
 
 
-def conflicts(tracking: Tracking) -> tuple[Certificate, ...]:
+def conflicts(tracking: TaskTracker) -> tuple[Certificate, ...]:
     """Return the valid certificates that contradict the one that settled the task."""
     return tracking.certificates[1:]
 
@@ -57,7 +57,9 @@ def conflict_lines(others: Sequence[Certificate], network: Network) -> list[str]
     ]
 
 
-def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[dict[str, object]]:
+def votes(
+    ballots: Sequence[VoteSummary], certificate: Certificate | None
+) -> list[dict[str, object]]:
     """Return every vote; `dissent` where a revealed outcome contradicts the certificate."""
     agreed = None if certificate is None else certificate.votes[0].digest
     return [
@@ -75,7 +77,7 @@ def votes(ballots: Sequence[Ballot], certificate: Certificate | None) -> list[di
 
 
 def vote_lines(
-    ballots: Sequence[Ballot], certificate: Certificate | None, network: Network
+    ballots: Sequence[VoteSummary], certificate: Certificate | None, network: Network
 ) -> list[str]:
     """Return a line for each vote, the dissenting ones named as such."""
     lines = []
@@ -86,7 +88,7 @@ def vote_lines(
     return lines
 
 
-def said(ballot: Ballot) -> str:
+def said(ballot: VoteSummary) -> str:
     """Return what a member voted; its own words may hold anything that is text."""
     if ballot.outcome is None:
         return f"abstained: {ballot.abstained}"
@@ -95,9 +97,9 @@ def said(ballot: Ballot) -> str:
     return one_line(f"voted error {ballot.error}: {ballot.detail or 'no detail given'}")
 
 
-def missing_votes(tracking: Tracking, attempt: int, committee: Sequence[str]) -> bool:
+def missing_votes(tracking: TaskTracker, attempt: int, committee: Sequence[str]) -> bool:
     """Whether members of an attempt's committee have not been seen to vote yet."""
-    voted = {ballot.peer for ballot in tracking.ballots if ballot.attempt == attempt}
+    voted = {ballot.peer for ballot in tracking.votes if ballot.attempt == attempt}
     return not voted >= set(committee)
 
 

@@ -88,7 +88,7 @@ async def deliver(client: Client, submission: Submission, output: Path) -> Deliv
         await last_votes(client, submission, certificate.attempt)
         return _agreed_error(client, submission, failed, output)
     await last_votes(client, submission, certificate.attempt)
-    await asyncio.to_thread(_write, result, conflicts(submission.tracking), output)
+    await asyncio.to_thread(_write, result, conflicts(submission.tracker), output)
     found = _certified(client, submission, certificate, State.AGREED, output)
     seconds = round(time.monotonic() - began, 3)
     document = {
@@ -121,7 +121,7 @@ def _write(result: Result, others: Sequence[Certificate], output: Path) -> None:
 def _agreed_error(
     client: Client, submission: Submission, failed: GenerationFailed, output: Path
 ) -> Delivery:
-    write_certificates(failed.certificate, conflicts(submission.tracking), output)
+    write_certificates(failed.certificate, conflicts(submission.tracker), output)
     found = _certified(client, submission, failed.certificate, State.AGREED_ERROR, output)
     document = {**found.document, "code": failed.code}
     lines = [f"{found.lines[0]}: {failed.code}", *found.lines[1:]]
@@ -132,7 +132,7 @@ def _certified(
     client: Client, submission: Submission, certificate: Certificate, state: State, output: Path
 ) -> Delivery:
     """Return what a result and an agreed error have in common."""
-    ballots, others = submission.tracking.ballots, conflicts(submission.tracking)
+    ballots, others = submission.tracker.votes, conflicts(submission.tracker)
     document = {
         "task": submission.id,
         "state": str(state),
@@ -152,7 +152,7 @@ def _certified(
 
 
 def _disagreement(client: Client, submission: Submission, ended: NoAgreement) -> Delivery:
-    ballots = submission.tracking.ballots
+    ballots = submission.tracker.votes
     document = {
         "task": submission.id,
         "state": str(ended.state),
@@ -168,14 +168,14 @@ async def last_votes(client: Client, submission: Submission, attempt: int | None
 
     They change nothing; but who dissents should be named. `attempt` None is the last one.
     """
-    task = submission.tracking.task
+    task = submission.tracker.task
     if task is None:
         return
     attempts = committees(client.network, task)
     counted = len(attempts) - 1 if attempt is None else attempt
     until = client.clock.now() + client.network.parameters.commit_grace_seconds + LAST_VOTES
-    while missing_votes(submission.tracking, counted, attempts[counted]):
-        await submission.tracking.refresh()
+    while missing_votes(submission.tracker, counted, attempts[counted]):
+        await submission.tracker.refresh()
         if client.clock.now() > until:
             return
         await asyncio.sleep(POLL)

@@ -34,9 +34,9 @@ from node.rpc.client import (
     Status,
     ask,
 )
-from node.sync.blob_download import BlobUnavailable, Fetcher
+from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
-from node.sync.task_tracker import NoAgreement, Sighting, Tracking
+from node.sync.task_tracker import NoAgreement, NodeStatus, TaskTracker
 from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
 from protocol.consensus.certificate import Certificate
@@ -99,20 +99,20 @@ class Submission:
 
     def __init__(self, client: "Client", task: str, known: Task | None = None) -> None:
         self.id, self._client = task, client
-        self._tracking = Tracking(client.network, client.transport, client.clock, task, known)
+        self._tracker = TaskTracker(client.network, client.transport, client.clock, task, known)
 
     @property
-    def tracking(self) -> Tracking:
+    def tracker(self) -> TaskTracker:
         """Who has voted what, as far as it is known here."""
-        return self._tracking
+        return self._tracker
 
-    def watch(self) -> AsyncIterator[Sighting]:
+    def watch(self) -> AsyncIterator[NodeStatus]:
         """Give each change that any node reports, until the task has ended."""
-        return self._tracking.watch()
+        return self._tracker.watch()
 
     async def certificate(self) -> Certificate:
         """Wait for the certificate. Raises NoAgreement when the task ends without one."""
-        return await self._tracking.certificate()
+        return await self._tracker.certificate()
 
     async def result(self) -> Result:
         """Wait for the certificate, fetch what it vouches for, and return it, verified.
@@ -138,7 +138,7 @@ class Client:
         self.network, self.transport, self.clock = network, transport, clock
         self._peers = peers
         self._key, self._entropy = key, entropy
-        self._fetcher = Fetcher(transport)
+        self._downloader = BlobDownloader(transport)
 
     @staticmethod
     @asynccontextmanager
@@ -333,7 +333,7 @@ class Client:
         most = self.network.parameters.max_output_bytes
         if blob.size > most:
             raise ProtocolViolation(f"an output of {blob.size} bytes, the network allows {most}")
-        return await self._fetcher.fetch(blob, sorted(self.transport.peers()), holders)
+        return await self._downloader.fetch(blob, sorted(self.transport.peers()), holders)
 
     async def _certified(self, blob: Blob, signers: Sequence[str]) -> bytes:
         """Fetch what is there somewhere, and do not give up with one connection that died."""

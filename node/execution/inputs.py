@@ -8,7 +8,7 @@ import structlog
 
 from executor.errors import Abstained
 from node.storage.blobs import Blobs
-from node.sync.blob_download import PATIENCE, BlobUnavailable, Fetcher, drawn
+from node.sync.blob_download import MAX_SLOWDOWN, BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 from protocol.network import Network
@@ -27,7 +27,7 @@ class InputFetcher:
     def __init__(self, transport: Transport, blobs: Blobs, network: Network) -> None:
         """`network`: its members are asked first; anybody else may be anybody."""
         self._transport, self._blobs, self._network = transport, blobs, network
-        self._fetcher = Fetcher(transport)
+        self._downloader = BlobDownloader(transport)
         self._turn = asyncio.Lock()
 
     async def fetch(self, task: Task) -> tuple[Path, ...]:
@@ -51,15 +51,15 @@ class InputFetcher:
             if attempt:
                 await asyncio.sleep(PAUSE)
             async with self._turn:
-                if await self._download(named, min(2**attempt, PATIENCE)):
+                if await self._download(named, min(2**attempt, MAX_SLOWDOWN)):
                     return self._blobs.path(named.sha256)
         raise Abstained("input-missing", f"no peer has the input {named.sha256}")
 
     async def _download(self, named: Input, patience: int) -> bool:
         """Ask the connected peers, each once, until one has served it; return whether one has."""
         sha256, size = named.sha256, named.size
-        peers = drawn(self._transport.peers(), self._transport.peer, sha256)
-        chunks = self._fetcher.chunks(
+        peers = rendezvous_order(self._transport.peers(), self._transport.peer, sha256)
+        chunks = self._downloader.chunks(
             Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
         )
         try:

@@ -13,19 +13,24 @@ from protocol.manifest import Blob
 from protocol.wire.encoding import Document
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("fetching")
+log = structlog.get_logger("blob_download")
 
-CHUNK = 262_144  # bytes; specification 8
-ANSWER_SECONDS = 5.0  # that a peer has to open a stream, answer and send, before it must keep pace
-PACE = 1_000_000  # bytes a second: the longest input, 32 MiB, in a third of an attempt's 120 s
-PATIENCE = 8  # times slower may be who was too slow, at last: 1 Mbit/s, an upload's slowest line
+# The chunk size in bytes for which a manifest lists hashes (specification 8).
+CHUNK = 262_144
+# The time a peer has to open a stream and to start sending.
+ANSWER_SECONDS = 5.0
+# The largest input (32 MiB) then takes a third of an attempt's 120 s.
+MIN_BYTES_PER_SECOND = 1_000_000
+# Slow peers are retried with doubled time limits, down to this fraction of MIN_BYTES_PER_SECOND:
+# 1 Mbit/s, a slow uplink.
+MAX_SLOWDOWN = 8
 
 
 class BlobUnavailable(HeliumError):
     """No connected peer served the right bytes; the text says what each did."""
 
 
-def drawn(peers: Iterable[str], me: str, sha256: str) -> list[str]:
+def rendezvous_order(peers: Iterable[str], me: str, sha256: str) -> list[str]:
     """Return peers in an order of this asker and this blob, so that nobody always comes first."""
     return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
 
@@ -36,7 +41,7 @@ class WrongBytes(ProtocolViolation):
     proven = False
 
 
-class Fetcher:
+class BlobDownloader:
     """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on.
 
     That somebody lied is certain once another's bytes have the hash, and costs points only then:
@@ -52,18 +57,18 @@ class Fetcher:
         blob: Blob,
         peers: Sequence[str],
         first: Container[str] = (),
-        patience: tuple[int, int] = (1, PATIENCE),
+        slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
     ) -> bytes:
         """Return the blob's bytes, checked, from `peers`, those in `first` before the others.
 
-        A peer that serves wrong bytes, falls behind `PACE` or goes away is left. The next goes on
-        where the last good chunk ended, or starts anew where there are no chunk hashes to tell.
-        Those who were too slow are asked again, with twice the time: `patience` says how many
-        times `ANSWER_SECONDS` and how many times slower than `PACE`, at first and at most. At most
-        goes on for as long as it brings chunks: who cannot wait for ever sets a limit of its own.
+        A peer that sends wrong bytes, falls behind `MIN_BYTES_PER_SECOND` or disconnects is
+        left. The next peer continues after the last verified chunk; without chunk hashes it
+        starts at zero. Slow peers are retried with doubled time limits, from `slowdown[0]` to
+        `slowdown[1]` times the normal limit. The last round repeats while it yields chunks, so a
+        caller that cannot wait sets a timeout of its own.
         Raises BlobUnavailable.
         """
-        progress, (scale, most) = _Progress(blob), patience
+        progress, (scale, most) = _Progress(blob), slowdown
         asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
         lied = list[str]()
         while asked and (scale <= most or progress.done > before):
@@ -94,24 +99,24 @@ class Fetcher:
         blob: Blob,
         peers: Sequence[str],
         first: Container[str] = (),
-        patience: tuple[int, int] = (1, PATIENCE),
+        slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
     ) -> AsyncIterator[bytes]:
         """Give what `fetch` returns in chunks, so that its taker holds up the event loop briefly.
 
         Nobody is asked before the first is asked for. Raises BlobUnavailable.
         """
-        payload = await self.fetch(blob, peers, first, patience)
+        payload = await self.fetch(blob, peers, first, slowdown)
         for start in range(0, len(payload), CHUNK):
             yield payload[start : start + CHUNK]
             await asyncio.sleep(0)
 
-    async def _from_peer(self, peer: str, progress: "_Progress", patience: int) -> None:
+    async def _from_peer(self, peer: str, progress: "_Progress", slowdown: int) -> None:
         """Go on with one peer, to the end. Raises TimeoutError as soon as it has fallen behind."""
         size, before, began = progress.blob.size, progress.done, asyncio.get_running_loop().time()
         request: Document = {"sha256": progress.blob.sha256, "offset": before}
 
         def due(given: int) -> float:
-            return began + patience * (ANSWER_SECONDS + given / PACE)
+            return began + slowdown * (ANSWER_SECONDS + given / MIN_BYTES_PER_SECOND)
 
         async with asyncio.timeout_at(due(0)) as limit:
             async with asking(self._transport, peer, "blob", request) as stream:

@@ -11,17 +11,19 @@ import structlog
 from node.admission.rate_limits import remember
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
-from node.sync.blob_download import BlobUnavailable, Fetcher, drawn
+from node.sync.blob_download import BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 
-log = structlog.get_logger("relay")
+log = structlog.get_logger("blob_relay")
 
-SECONDS = 300.0  # for max_output_bytes at 4 Mbit/s: so long may slow signers hold up other outputs
-HOPELESS_SECONDS = 60.0  # that what its signers did not give is not asked of them again
+# Time for `max_output_bytes` at 4 Mbit/s. Slow signers delay other outputs for at most this long.
+FETCH_TIMEOUT = 300.0
+# A failed download is not retried from the same signers for this long.
+RETRY_SECONDS = 60.0
 
 
-class Relay:
+class BlobRelay:
     """Fetches one output at a time, which bounds the memory that this takes."""
 
     def __init__(
@@ -30,11 +32,11 @@ class Relay:
         """`most`: bytes of an output that is fetched; the network allows no more."""
         self._me, self._transport, self._store, self._blobs = me, transport, store, blobs
         self._most = most
-        self._fetcher = Fetcher(transport)
+        self._downloader = BlobDownloader(transport)
         self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
         self._turn = asyncio.Lock()
 
-    async def ensure(self, sha256: str) -> bool:
+    async def ensure_local(self, sha256: str) -> bool:
         """Return whether the blob is here, after fetching it if a certificate names it.
 
         What could not be had is looked for again after a minute, or once another of its signers
@@ -46,14 +48,16 @@ class Relay:
         if known is None or self._me in known.signers or known.blob.size > self._most:
             return False
         signers = frozenset(known.signers)
-        if self._hopeless(sha256, signers):
+        if self._recently_failed(sha256, signers):
             return False
         async with self._turn:
             if self._blobs.has(sha256):
                 return True
-            return not self._hopeless(sha256, signers) and await self._fetch(known.blob, signers)
+            return not self._recently_failed(sha256, signers) and await self._fetch(
+                known.blob, signers
+            )
 
-    def _hopeless(self, sha256: str, signers: frozenset[str]) -> bool:
+    def _recently_failed(self, sha256: str, signers: frozenset[str]) -> bool:
         until, asked = self._failed.get(sha256, (0.0, frozenset[str]()))
         connected = signers & self._transport.peers()
         lately = asyncio.get_running_loop().time() < until
@@ -61,13 +65,13 @@ class Relay:
 
     async def _fetch(self, blob: Blob, signers: frozenset[str]) -> bool:
         peers, size = signers & self._transport.peers(), blob.size
-        chunks = self._fetcher.chunks(blob, drawn(peers, self._me, blob.sha256))
+        chunks = self._downloader.chunks(blob, rendezvous_order(peers, self._me, blob.sha256))
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(FETCH_TIMEOUT):
                 await self._blobs.keep(chunks, size=size, limit=self._most, sha256=blob.sha256)
         except (BlobUnavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
-            until = asyncio.get_running_loop().time() + HOPELESS_SECONDS
+            until = asyncio.get_running_loop().time() + RETRY_SECONDS
             remember(self._failed, blob.sha256, (until, peers))
             return False
         return True

@@ -8,7 +8,7 @@ import structlog
 
 from node.transport.interface import Transport
 
-log = structlog.get_logger("links")
+log = structlog.get_logger("dialer")
 
 FIRST_PAUSE = 0.5  # seconds between tries, doubled up to the longest
 LONGEST_PAUSE = 15.0

@@ -13,19 +13,24 @@ from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc.client import ProtocolViolation, RequestRefused, ask
 from node.storage.journal import Store
-from node.sync.task_tracker import Tracking
+from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
 from node.version import AGENT
 from protocol.consensus.certificate import Certificate
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical
 
-log = structlog.get_logger("feeds")
+log = structlog.get_logger("feed_sync")
 
-BATCH = 256  # envelopes asked for at once; an answer is bounded by its size anyway
-BARREN = 8  # batches in a row with nothing new, after which a feed, endless perhaps, has to wait
-PACE = 0.1  # seconds after each question about a task: its answer may be 1 MiB of signatures
-PATIENCE = 8  # a peer without a feed (a client, say) is asked that many times less often
+# Envelopes per request. The size of an answer is bounded separately.
+BATCH = 256
+# A malicious peer can serve an endless feed of envelopes we already have. Stop after this many
+# useless batches and retry after `feed_seconds`.
+MAX_EMPTY_BATCHES = 8
+# Pause after each request about a task: the answer may hold 1 MiB of signatures to verify.
+PAUSE_SECONDS = 0.1
+# A peer whose feed cannot be read, such as a client, is retried this many times less often.
+FAILURE_BACKOFF = 8
 
 # What an honest node may have accepted though we do not, now or any more.
 _HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
@@ -42,7 +47,7 @@ class Batch:
     envelopes: tuple[bytes, ...]
 
 
-class Feeds:
+class FeedSync:
     """Follows the feeds of all connected peers of this network."""
 
     def __init__(
@@ -86,20 +91,20 @@ class Feeds:
                 greeted = greeted or await self._same_network(peer)
                 if not greeted:
                     return
-                await self.read_on(peer)
+                await self.read_to_end(peer)
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("feed not read", peer=peer, error=str(error))
-                pause *= PATIENCE
+                pause *= FAILURE_BACKOFF
             except sqlite3.Error as error:
                 log.error("the store failed", error=str(error))
             except Exception:
                 log.exception("a fault of ours in reading a feed", peer=peer)
             await asyncio.sleep(pause)
 
-    async def read_on(self, peer: str) -> None:
+    async def read_to_end(self, peer: str) -> None:
         """Read until the end, or until it has brought nothing new for a while."""
         barren = 0
-        while barren < BARREN:
+        while barren < MAX_EMPTY_BATCHES:
             tip = self._store.tip()
             if not await self.read(peer):
                 return
@@ -122,24 +127,24 @@ class Feeds:
         feed, cursor = self._store.cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
-            raise self._lie(peer, "the feed went backwards")
+            raise self._protocol_violation(peer, "the feed went backwards")
         if not batch.envelopes:
             return False
         if batch.feed == feed and batch.cursor == cursor:
-            raise self._lie(peer, "the feed gives envelopes without moving on")
+            raise self._protocol_violation(peer, "the feed gives envelopes without moving on")
         if len(batch.envelopes) > BATCH:
-            raise self._lie(peer, "the feed gives more than was asked for")
+            raise self._protocol_violation(peer, "the feed gives more than was asked for")
         for envelope in batch.envelopes:
             if not self._take(peer, envelope):
                 return False
-            await self._breathe()
+            await self._yield_to_loop()
         for task in dict.fromkeys(_revealed(envelope) for envelope in batch.envelopes):
             if self._store.doubtful(task):
                 await self._ask_about(peer, task)
         self._store.put_cursor(peer, batch.feed, batch.cursor)
         return True
 
-    def _lie(
+    def _protocol_violation(
         self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED
     ) -> ProtocolViolation:
         """Take a point from a peer whose feed no honest node could have; return what to raise."""
@@ -155,17 +160,17 @@ class Feeds:
         """
         for found in await self._shown(peer, task):
             self._act(self._coordinator.certified(found))
-        await self._breathe(PACE)
+        await self._yield_to_loop(PAUSE_SECONDS)
 
     async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
         """Raises ConnectionError if the peer does not answer."""
         coordinator = self._coordinator
-        tracking = Tracking(coordinator.network, self._transport, coordinator.clock, task, None)
-        if await tracking.look(peer) is None:
+        tracker = TaskTracker(coordinator.network, self._transport, coordinator.clock, task, None)
+        if await tracker.poll(peer) is None:
             raise ConnectionError(f"no answer about the task {task}, which its feed has votes for")
-        return tracking.certificates
+        return tracker.certificates
 
-    async def _breathe(self, seconds: float = 0.0) -> None:
+    async def _yield_to_loop(self, seconds: float = 0.0) -> None:
         """Let others go on: taking an envelope is a signature check and a write to disk."""
         await asyncio.sleep(seconds)
 
@@ -186,7 +191,7 @@ class Feeds:
                 return False
             if rejected.reason not in _HARMLESS:
                 detail = f"the feed holds what is not acceptable: {rejected}"
-                raise self._lie(peer, detail, rejected.reason) from None
+                raise self._protocol_violation(peer, detail, rejected.reason) from None
             log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
         return True
 

@@ -35,16 +35,18 @@ from protocol.wire.encoding import Json
 from protocol.wire.messages import Abstain, Reveal, Task
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("tracking")
+log = structlog.get_logger("task_tracker")
 
 RETRY = 0.3  # seconds before a node that does not know the task yet, or went away, is asked again
 LONGEST_PAUSE = 5.0  # seconds; for a node that has ended the task, or is busy, and is asked anyway
-PATIENCE = 5.0  # seconds in which a task may still reach the nodes that do not know it
-LATE = 5.0  # seconds after the deadline in which the last votes may still arrive
+# A new task may still be on its way to nodes that answer "unknown-task" for this long.
+UNKNOWN_TASK_SECONDS = 5.0
+# The last votes may arrive for this long after the deadline.
+LATE_VOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class NodeStatus:
     """What one node said of the task: its own state, and how far its own execution is (0 to 1)."""
 
     peer: str
@@ -54,7 +56,7 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Ballot:
+class VoteSummary:
     """How one committee member voted in one attempt: an outcome digest, or why it abstained.
 
     Of an outcome that is an error, `error` is its code and `detail` what the member says of it.
@@ -69,18 +71,18 @@ class Ballot:
 
 
 class NoAgreement(HeliumError):
-    """The task ended without a certificate; `ballots` has the votes that were seen."""
+    """The task ended without a certificate; `votes` has the votes that were seen."""
 
-    def __init__(self, state: State, ballots: tuple[Ballot, ...]) -> None:
+    def __init__(self, state: State, votes: tuple[VoteSummary, ...]) -> None:
         super().__init__(f"no agreement: {state}")
-        self.state, self.ballots = state, ballots
+        self.state, self.votes = state, votes
 
 
 class UnknownTask(HeliumError):
     """No connected node knows the task."""
 
 
-class Tracking:
+class TaskTracker:
     """One task as seen through all connected nodes."""
 
     def __init__(
@@ -90,7 +92,7 @@ class Tracking:
         self._id = task
         self._observer: Agreement | None = None
         self._said: dict[str, State] = {}
-        self._deaf: set[str] = set()  # who does not know the task
+        self._unaware_peers: set[str] = set()  # who does not know the task
         self._since = clock.now()
         self._certificates: dict[str, Certificate] = {}  # by outcome digest
         if known is not None:
@@ -112,13 +114,13 @@ class Tracking:
         return () if self._observer is None else tuple(self._observer.rounds[-1].committee)
 
     @property
-    def ballots(self) -> tuple[Ballot, ...]:
+    def votes(self) -> tuple[VoteSummary, ...]:
         """The votes seen so far, attempt by attempt, each attempt's in the committee's order."""
         return tuple(
-            ballot
+            vote
             for attempt, votes in enumerate(self._observer.rounds if self._observer else ())
             for peer in votes.committee
-            for ballot in _ballots(peer, attempt, votes.votes_of(peer))
+            for vote in _vote_summaries(peer, attempt, votes.votes_of(peer))
         )
 
     async def certificate(self) -> Certificate:
@@ -129,12 +131,12 @@ class Tracking:
         async for _ in self.watch():
             pass
         if self.settled is None:
-            raise NoAgreement(self._verdict() or State.EXPIRED, self.ballots)
+            raise NoAgreement(self._verdict() or State.EXPIRED, self.votes)
         return self.settled
 
-    async def watch(self) -> AsyncIterator[Sighting]:
+    async def watch(self) -> AsyncIterator[NodeStatus]:
         """Give what the nodes report, as it changes, until the task has ended."""
-        seen: asyncio.Queue[Sighting | None] = asyncio.Queue()
+        seen: asyncio.Queue[NodeStatus | None] = asyncio.Queue()
         followers: dict[str, asyncio.Task[None]] = {}
         try:
             while not self._ended():
@@ -142,37 +144,37 @@ class Tracking:
                     followers[peer] = asyncio.create_task(self._follow(peer, seen))
                 try:
                     async with asyncio.timeout(RETRY):  # 3.11's wait_for may swallow a Ctrl-C
-                        sighting = await seen.get()
+                        status = await seen.get()
                 except TimeoutError:
                     continue
-                if sighting is not None:
-                    yield sighting
+                if status is not None:
+                    yield status
         finally:
             for follower in followers.values():
                 follower.cancel()
             await asyncio.gather(*followers.values(), return_exceptions=True)
 
-    async def refresh(self) -> list[Sighting]:
+    async def refresh(self) -> list[NodeStatus]:
         """Ask every connected node once how the task stands; learn the votes they hold."""
         peers = sorted(self._transport.peers())
-        found = await asyncio.gather(*(self.look(peer) for peer in peers))
-        return [sighting for sighting in found if sighting is not None]
+        found = await asyncio.gather(*(self.poll(peer) for peer in peers))
+        return [status for status in found if status is not None]
 
-    async def look(self, peer: str) -> Sighting | None:
+    async def poll(self, peer: str) -> NodeStatus | None:
         """Learn what a node holds of the task; return None if it does not say."""
         try:
             answer = await ask(self._transport, peer, "task", {"task": self._id})
         except (RequestRefused, ProtocolViolation, ConnectionError) as error:
             log.debug("not asked", peer=peer, error=str(error))
             if isinstance(error, RequestRefused) and error.reason == Rejection.UNKNOWN_TASK:
-                self._deaf.add(peer)
+                self._unaware_peers.add(peer)
             return None
         for envelope in answer["envelopes"]:
             self._learn(peer, envelope)
         if answer["certificate"] is not None:
             self._learn_certificate(peer, answer["certificate"])
         self._said[peer] = State(answer["state"])
-        return Sighting(peer, State(answer["state"]), answer["attempt"], 0.0)
+        return NodeStatus(peer, State(answer["state"]), answer["attempt"], 0.0)
 
     def count_certified(self) -> None:
         """Count the votes of all certificates seen, which nodes may have shown only there."""
@@ -197,9 +199,13 @@ class Tracking:
         """Return how the task ended without a certificate, or None if that is not certain."""
         task = self.task
         waited = self._clock.now() - self._since
-        if task is None and waited > PATIENCE and self._transport.peers() <= self._deaf:
+        if (
+            task is None
+            and waited > UNKNOWN_TASK_SECONDS
+            and self._transport.peers() <= self._unaware_peers
+        ):
             raise UnknownTask(f"no connected node knows the task {self._id}")
-        if task is not None and self._clock.now() > task.expires_at + LATE:
+        if task is not None and self._clock.now() > task.expires_at + LATE_VOTE_SECONDS:
             return State.EXPIRED
         said = {peer: self._said.get(peer) for peer in self._transport.peers()}
         if not said or not all(state is not None and state.terminal for state in said.values()):
@@ -207,7 +213,7 @@ class Tracking:
         failed = [s for s in said.values() if s is not None and not s.certified]
         return failed[0] if len(failed) == len(said) else None
 
-    async def _follow(self, peer: str, seen: "asyncio.Queue[Sighting | None]") -> None:
+    async def _follow(self, peer: str, seen: "asyncio.Queue[NodeStatus | None]") -> None:
         """Pass on one node's frames, and fetch its votes whenever its state changes."""
         pause = RETRY
         while True:
@@ -217,12 +223,12 @@ class Tracking:
                     await read_status(stream)
                     while True:
                         frame = await read_document(stream, "watch-frame", 4096)
-                        sighting = _sighting(peer, frame)
-                        if self._said.get(peer) is not sighting.state:
-                            await self.look(peer)
-                        seen.put_nowait(sighting)
-                        if sighting.state.terminal:
-                            busy = self._said.get(peer) is not sighting.state  # too busy to show it
+                        status = _node_status(peer, frame)
+                        if self._said.get(peer) is not status.state:
+                            await self.poll(peer)
+                        seen.put_nowait(status)
+                        if status.state.terminal:
+                            busy = self._said.get(peer) is not status.state  # too busy to show it
                             break
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("not watched", peer=peer, error=str(error))
@@ -231,7 +237,7 @@ class Tracking:
             said = self._said.get(peer)
             patient = busy or (said is not None and said.terminal)
             pause = min(2 * pause, LONGEST_PAUSE) if patient else RETRY
-            await self.look(peer)
+            await self.poll(peer)
             seen.put_nowait(None)
 
     def _learn(self, peer: str, document: Json) -> None:
@@ -273,14 +279,16 @@ def _no_salt(attempt: int) -> str:
     raise AssertionError("an observer commits to nothing")
 
 
-def _sighting(peer: str, frame: Mapping[str, Any]) -> Sighting:
-    return Sighting(peer, State(frame["state"]), frame["attempt"], frame["progress"])
+def _node_status(peer: str, frame: Mapping[str, Any]) -> NodeStatus:
+    return NodeStatus(peer, State(frame["state"]), frame["attempt"], frame["progress"])
 
 
-def _ballots(peer: str, attempt: int, votes: tuple[Reveal | None, Abstain | None]) -> list[Ballot]:
+def _vote_summaries(
+    peer: str, attempt: int, votes: tuple[Reveal | None, Abstain | None]
+) -> list[VoteSummary]:
     reveal, abstain = votes
     if reveal is not None:
-        return [Ballot(peer, attempt, reveal.digest, None, *reveal.failure)]
+        return [VoteSummary(peer, attempt, reveal.digest, None, *reveal.failure)]
     if abstain is not None:
-        return [Ballot(peer, attempt, None, str(abstain.reason))]
+        return [VoteSummary(peer, attempt, None, str(abstain.reason))]
     return []

@@ -23,8 +23,8 @@ from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_fr
 from node.rpc.server import Serving
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
-from node.sync.blob_download import CHUNK, BlobUnavailable, Fetcher
-from node.sync.feed_sync import Feeds
+from node.sync.blob_download import CHUNK, BlobDownloader, BlobUnavailable
+from node.sync.feed_sync import FeedSync
 from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
@@ -276,7 +276,7 @@ def check_feed(content: bytes) -> None:
     peer = fixtures.peer(2)
     with node() as (coordinator, store):
         before = store.cursor(peer)
-        feeds = Feeds(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
+        feeds = FeedSync(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
         try:
             moved = asyncio.run(feeds.read(peer))
         except (ProtocolViolation, RequestRefused, ConnectionError):
@@ -310,8 +310,8 @@ def make_blob(dice: Random) -> bytes:
 
 
 def check_blob(content: bytes) -> None:
-    fetcher = Fetcher(Line(content))  # type: ignore[arg-type]
-    assert asyncio.run(fetcher.fetch(BLOB, [fixtures.peer(2)])) == BLOB_BYTES
+    downloader = BlobDownloader(Line(content))  # type: ignore[arg-type]
+    assert asyncio.run(downloader.fetch(BLOB, [fixtures.peer(2)])) == BLOB_BYTES
 
 
 # Gossip

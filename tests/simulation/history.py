@@ -176,7 +176,7 @@ class History:
         prompt = self.random.choice(("song", "song", "song", "fail"))
         args = fixtures.args(seed=number, prompt=prompt)
         submission = await self._submit(client, args)
-        task = submission.tracking.task
+        task = submission.tracker.task
         assert task is not None
         self.submitted.append(task)
         self.note("requester", f"submits {task.id[:8]}")
@@ -190,7 +190,7 @@ class History:
                 raise Violation("liveness", f"the requester got {ended!r}") from ended
         else:
             self._check_result(args, result.certificate, result.audio.tobytes())
-        for found in submission.tracking.certificates:  # whether or not it could be fetched
+        for found in submission.tracker.certificates:  # whether or not it could be fetched
             invariants.digest_of(self, found.encode().decode())
 
     async def _submit(self, client: Client, args: dict[str, Any]) -> Submission:

@@ -17,7 +17,7 @@ from node.errors import Busy
 from node.rpc.client import ProtocolViolation
 from node.rpc.server import feed_page
 from node.storage.journal import Store
-from node.sync.feed_sync import PATIENCE, Batch, Feeds
+from node.sync.feed_sync import FAILURE_BACKOFF, Batch, FeedSync
 from node.transport.interface import ValidationResult
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.effects import State
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 MAX_QUEUE = 8
 
 
-class DirectFeeds(Feeds):
+class DirectFeedSync(FeedSync):
     """Feed reading over no stream: the page comes straight from the other node."""
 
     fetch: Callable[[str, str, int], Batch]
     show: Callable[[str, str], tuple[Certificate, ...]]
 
-    async def _breathe(self, seconds: float = 0.0) -> None:
+    async def _yield_to_loop(self, seconds: float = 0.0) -> None:
         pass
 
     async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
@@ -83,7 +83,7 @@ class Member:
         self._wakes_at: float | None = None
         self.store = Store(self._connection, arena.network.id)
         self.coordinator: Coordinator
-        self._feeds: DirectFeeds
+        self._feeds: DirectFeedSync
 
     # Life
 
@@ -103,7 +103,7 @@ class Member:
                 arena.scenario.max_open,
             )
             line = Line(self.peer, arena.ether)
-            self._feeds = DirectFeeds(line, self.coordinator, self.store, 0.0, self.act, str)  # type: ignore[arg-type]
+            self._feeds = DirectFeedSync(line, self.coordinator, self.store, 0.0, self.act, str)  # type: ignore[arg-type]
             self._feeds.fetch = self._page_of
             self._feeds.show = self._shown_by
             self._bench.clear()
@@ -259,9 +259,9 @@ class Member:
     def _poll(self, peer: str) -> None:
         pause = self._arena.scenario.feed_seconds
         try:
-            _finish(self._feeds.read_on(peer))
+            _finish(self._feeds.read_to_end(peer))
         except ProtocolViolation:
-            pause *= PATIENCE
+            pause *= FAILURE_BACKOFF
         except ConnectionError:
             pass
         finally:

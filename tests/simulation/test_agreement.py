@@ -44,8 +44,8 @@ def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
             assert fixtures.peer(0) not in result.certificate.signers
             assert len(result.certificate.signers) == 3
             await asyncio.sleep(30)
-            await task.tracking.refresh()
-            digests = {b.peer: b.outcome for b in task.tracking.ballots}
+            await task.tracker.refresh()
+            digests = {b.peer: b.outcome for b in task.tracker.votes}
             honest = result.certificate.votes[0].digest
             assert {peer for peer, digest in digests.items() if digest != honest} == {
                 fixtures.peer(0)
@@ -63,7 +63,7 @@ def test_two_different_liars_of_four_leave_no_certificate() -> None:
             with pytest.raises(NoAgreement) as ended:
                 await task.result()
             assert ended.value.state is State.INCONCLUSIVE
-            assert len(ended.value.ballots) == 4
+            assert len(ended.value.votes) == 4
             assert {i.state(task.id) for i in world.inhabitants} == {State.INCONCLUSIVE}
 
     virtual.run(main)

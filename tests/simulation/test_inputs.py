@@ -9,7 +9,7 @@ import pytest
 
 from node.client.client import NoAgreement
 from node.rpc.client import RequestRefused, ask, protocol_id
-from node.sync.blob_download import drawn
+from node.sync.blob_download import rendezvous_order
 from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
 from protocol.wire.messages import Abstention
@@ -71,7 +71,7 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
         name = hashlib.sha256(song).hexdigest()
         numbers = {fixtures.peer(index): index for index in range(7)}
         asker = fixtures.peer(0)  # and others may ask in another order
-        order = [numbers[peer] for peer in drawn({*numbers} - {asker}, asker, name)]
+        order = [numbers[peer] for peer in rendezvous_order({*numbers} - {asker}, asker, name)]
         labels = ["absent" if index in order[:3] else "honest" for index in range(7)]
         async with inhabited(6, net, labels=labels) as world:
             for index in order[:3]:
@@ -126,7 +126,7 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
             async with world.client([0, 1, 2, 3]) as client:
                 with pytest.raises(NoAgreement) as ended:
                     await client.follow(task).certificate()
-            said = {ballot.abstained for ballot in ended.value.ballots}
+            said = {ballot.abstained for ballot in ended.value.votes}
             assert said == {str(Abstention.INPUT_MISSING)}
 
     virtual.run(main)

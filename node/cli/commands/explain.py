@@ -29,7 +29,7 @@ from node.explain.verdict import reason
 from node.explain.waveform_diff import Difference, difference
 from node.rpc.client import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
-from node.sync.task_tracker import Tracking, UnknownTask
+from node.sync.task_tracker import TaskTracker, UnknownTask
 from protocol.consensus.conduct import Conduct
 from protocol.manifest import blobs_of, outputs_of
 from protocol.network import Network
@@ -87,7 +87,7 @@ async def explained(
     client: Client, task: str, member: str | None = None
 ) -> tuple[dict[str, object], list[str]]:
     """Return, as a document and as lines, why members did not agree: all of them or one."""
-    tracking = client.follow(task).tracking
+    tracking = client.follow(task).tracker
     await tracking.refresh()
     tracking.count_certified()
     if tracking.task is None:
@@ -105,7 +105,7 @@ async def explained(
     return _document(task, found, ours), [one_line(line) for line in lines]
 
 
-def _member(wanted: str, tracking: Tracking, network: Network) -> str:
+def _member(wanted: str, tracking: TaskTracker, network: Network) -> str:
     """Return the one member of the task's committees that is meant."""
     found = [
         peer
@@ -120,7 +120,7 @@ def _member(wanted: str, tracking: Tracking, network: Network) -> str:
 
 
 def _subjects(
-    tracking: Tracking, peers: Iterable[str], ours: Reference | None
+    tracking: TaskTracker, peers: Iterable[str], ours: Reference | None
 ) -> Iterable[Subject]:
     digest = ours.digest if ours is not None and ours.certified else None
     rounds = attempts_with_votes(tracking.rounds)

@@ -18,7 +18,7 @@ from node.cli.summary import (
 )
 from node.cli.task_output import Delivery, check_output, deliver, interruptible
 from node.client.client import Client
-from node.sync.task_tracker import Sighting, Tracking, UnknownTask
+from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
 from protocol.consensus.certificate import Certificate
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +44,7 @@ def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: boo
     """
 
     async def action(client: Client) -> None:
-        tracking = client.follow(task).tracking
+        tracking = client.follow(task).tracker
         sightings = await tracking.refresh()
         if not sightings:
             raise UnknownTask(f"no connected node knows the task {task}")
@@ -55,7 +55,7 @@ def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: boo
 
 
 def _standing(
-    task: str, tracking: Tracking, sightings: list[Sighting], client: Client
+    task: str, tracking: TaskTracker, sightings: list[NodeStatus], client: Client
 ) -> tuple[dict[str, object], list[str]]:
     certificate, others = tracking.settled, conflicts(tracking)
     document: dict[str, object] = {
@@ -64,7 +64,7 @@ def _standing(
         "outcome": None if certificate is None else certificate.outcome,
         "signers": [] if certificate is None else list(certificate.signers),
         "nodes": [{"peer": s.peer, "state": str(s.state), "attempt": s.attempt} for s in sightings],
-        "votes": votes(tracking.ballots, certificate),
+        "votes": votes(tracking.votes, certificate),
         "conflict": conflict_entries(others),
     }
     lines = [
@@ -73,7 +73,7 @@ def _standing(
             f"{display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in sightings
         ),
-        *vote_lines(tracking.ballots, certificate, client.network),
+        *vote_lines(tracking.votes, certificate, client.network),
         *conflict_lines(others, client.network),
     ]
     return document, lines

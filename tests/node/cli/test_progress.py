@@ -7,7 +7,7 @@ import pytest
 
 from node.cli.progress import follow, progress_display, report_connection_loss
 from node.client.client import Client, Submission
-from node.sync.task_tracker import Sighting
+from node.sync.task_tracker import NodeStatus
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
@@ -22,7 +22,7 @@ class _Submission:
     """What the view asks of a submission."""
 
     def __init__(self, task: Task | None) -> None:
-        self.tracking: Any = self
+        self.tracker: Any = self
         self.task = task
 
 
@@ -31,12 +31,12 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _shown(made: Made, stream: io.StringIO, sightings: list[Sighting]) -> str:
+def _shown(made: Made, stream: io.StringIO, sightings: list[NodeStatus]) -> str:
     return _seen(made.network, made.certificate.task, stream, sightings)
 
 
 def _seen(
-    network: Network, task: Task | None, stream: io.StringIO, sightings: list[Sighting]
+    network: Network, task: Task | None, stream: io.StringIO, sightings: list[NodeStatus]
 ) -> str:
     with progress_display(network, cast("Submission", _Submission(task)), stream) as shown:
         for sighting in sightings:
@@ -54,10 +54,10 @@ def _members(made: Made) -> tuple[str, str]:
 def test_plain_lines_come_on_change_only(made: Made) -> None:
     member, other = _members(made)
     sightings = [
-        Sighting(member, State.EXECUTING, 0, share) for share in (0.0, 0.01, 0.11, 0.12, 0.55)
+        NodeStatus(member, State.EXECUTING, 0, share) for share in (0.0, 0.01, 0.11, 0.12, 0.55)
     ]
-    sightings += [Sighting(member, State.COMMITTED, 0, 0.0)] * 2
-    sightings += [Sighting(other, State.WAITING, 0, 0.0)]
+    sightings += [NodeStatus(member, State.COMMITTED, 0, 0.0)] * 2
+    sightings += [NodeStatus(other, State.WAITING, 0, 0.0)]
     *lines, last = _shown(made, io.StringIO(), sightings).splitlines()
     assert last == "by the way"
     assert [line.split("attempt 0  ")[1] for line in lines] == [
@@ -68,8 +68,8 @@ def test_plain_lines_come_on_change_only(made: Made) -> None:
 def test_a_terminal_gets_one_table(made: Made) -> None:
     member, other = _members(made)
     sightings = [
-        Sighting(member, State.EXECUTING, 0, 0.5),
-        Sighting(other, State.WAITING, 0, 0.0),
+        NodeStatus(member, State.EXECUTING, 0, 0.5),
+        NodeStatus(other, State.WAITING, 0, 0.0),
     ]
     shown = _shown(made, _Terminal(), sightings)
     assert "executing  50%" in shown
@@ -96,14 +96,14 @@ def test_progress_is_in_seconds_where_the_network_tells_them(
     document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
     network = Network.of(document)
     task = fixtures.task(network, generation_config=config)
-    sightings = [Sighting(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
+    sightings = [NodeStatus(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
     line, _ = _seen(network, task, io.StringIO(), sightings).splitlines()
     assert line.endswith(f"attempt 0  executing {plain}")
     assert table in _seen(network, task, _Terminal(), sightings)
 
 
 def test_progress_of_a_task_that_is_not_known_yet_is_a_share(made: Made) -> None:
-    sightings = [Sighting(_members(made)[0], State.EXECUTING, 0, 0.55)]
+    sightings = [NodeStatus(_members(made)[0], State.EXECUTING, 0, 0.55)]
     line, _ = _seen(made.network, None, io.StringIO(), sightings).splitlines()
     assert line.endswith("executing 50%")
 

@@ -1,6 +1,6 @@
 from node.cli.options import display_name
 from node.cli.summary import said, vote_lines, votes
-from node.sync.task_tracker import Ballot
+from node.sync.task_tracker import VoteSummary
 from tests.node.cli.certified import Made
 
 
@@ -8,9 +8,9 @@ def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Ma
     one, two, three = made.certificate.signers
     agreed = made.certificate.votes[0].digest
     ballots = [
-        Ballot(one, 0, agreed, None),
-        Ballot(two, 0, "ff" * 32, None),
-        Ballot(three, 0, None, "busy"),
+        VoteSummary(one, 0, agreed, None),
+        VoteSummary(two, 0, "ff" * 32, None),
+        VoteSummary(three, 0, None, "busy"),
     ]
     assert [v["dissent"] for v in votes(ballots, made.certificate)] == [False, True, False]
     assert not any(v["dissent"] for v in votes(ballots, None))
@@ -21,11 +21,11 @@ def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Ma
 
 def test_a_line_says_how_a_member_voted() -> None:
     peer, outcome = "12D3KooW" + "x" * 44, "ab" * 32
-    assert said(Ballot(peer, 0, outcome, None)) == "voted abababababababab.."
-    assert said(Ballot(peer, 0, None, "busy")) == "abstained: busy"
-    failed = Ballot(peer, 0, outcome, None, "no-notes", "a\u202eb")
+    assert said(VoteSummary(peer, 0, outcome, None)) == "voted abababababababab.."
+    assert said(VoteSummary(peer, 0, None, "busy")) == "abstained: busy"
+    failed = VoteSummary(peer, 0, outcome, None, "no-notes", "a\u202eb")
     assert said(failed) == "voted error no-notes: a b"
-    assert said(Ballot(peer, 0, outcome, None, "no-notes")) == (
+    assert said(VoteSummary(peer, 0, outcome, None, "no-notes")) == (
         "voted error no-notes: no detail given"
     )
 

@@ -146,7 +146,7 @@ def test_an_agreed_error_is_told_in_its_members_words(
 
 def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
     async def test(client: Client) -> None:
-        tracking = client.follow(TASK.id).tracking
+        tracking = client.follow(TASK.id).tracker
         document, lines = _standing(TASK.id, tracking, await tracking.refresh(), client)
         assert lines[0] == f"task {TASK.id}: certified: error no-notes"
         assert sum(line.endswith("  voted error no-notes: too short") for line in lines) == 3
@@ -201,8 +201,8 @@ def test_a_conflicting_certificate_is_shown_and_kept(tmp_path: Path) -> None:
 
 def test_the_status_shows_a_conflict() -> None:
     async def test(client: Client, submission: Submission) -> None:
-        sightings = await submission.tracking.refresh()
-        is_shown(*_standing(TASK.id, submission.tracking, sightings, client))
+        sightings = await submission.tracker.refresh()
+        is_shown(*_standing(TASK.id, submission.tracker, sightings, client))
 
     in_conflict(test)
 

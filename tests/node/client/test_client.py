@@ -321,7 +321,7 @@ def test_an_invalid_task_is_refused_here_naming_the_field(
 def test_a_length_may_be_given_in_seconds() -> None:
     async def test(client: Client) -> None:
         submission = await client.submit("text-to-music", fixtures.args(), seconds=8)
-        task = submission.tracking.task
+        task = submission.tracker.task
         assert task is not None
         assert task.args["generation_config"] == {"max_new_tokens": 403}
         with pytest.raises(ValueError, match="at most 30 s"):
@@ -573,7 +573,7 @@ def test_progress_and_certificate_of_a_submission() -> None:
         states = [str(sighting.state) async for sighting in submission.watch()]
         assert states == ["agreed"]
         assert (await submission.certificate()).document == truth["certificate"]
-        assert submission.tracking.settled is not None
+        assert submission.tracker.settled is not None
 
     with_client(Fake(**truth), test=test)
 
@@ -583,7 +583,7 @@ def test_a_submitted_task_is_followed_without_any_node_showing_it() -> None:
 
     async def test(client: Client) -> None:
         submission = await client.submit("text-to-music", fixtures.args())
-        assert isinstance(submission.tracking.task, Task)
-        assert set(submission.tracking.committee) == set(NET.roster)
+        assert isinstance(submission.tracker.task, Task)
+        assert set(submission.tracker.committee) == set(NET.roster)
 
     with_client(Fake(), test=test)

@@ -20,7 +20,7 @@ from node.execution.inputs import InputFetcher
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
 from node.storage.blobs import Blobs
-from node.sync.blob_download import PACE, PATIENCE, drawn
+from node.sync.blob_download import MAX_SLOWDOWN, MIN_BYTES_PER_SECOND, rendezvous_order
 from node.transport.interface import Stream
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
@@ -32,8 +32,8 @@ NET = fixtures.piano_network(3)
 SONG = random.Random(5).randbytes(3_000_000)
 NAME = hashlib.sha256(SONG).hexdigest()
 ME = fixtures.peer(1000)
-MEMBERS = tuple(drawn([fixtures.peer(index) for index in range(3)], ME, NAME))
-STRANGERS = tuple(drawn([fixtures.peer(index) for index in range(10, 14)], ME, NAME))
+MEMBERS = tuple(rendezvous_order([fixtures.peer(index) for index in range(3)], ME, NAME))
+STRANGERS = tuple(rendezvous_order([fixtures.peer(index) for index in range(10, 14)], ME, NAME))
 SECONDS = 60  # half of the network's attempt
 
 
@@ -201,7 +201,7 @@ def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> N
 
 def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        bench.has, bench.pace = {MEMBERS[0]}, PACE / PATIENCE
+        bench.has, bench.pace = {MEMBERS[0]}, MIN_BYTES_PER_SECOND / MAX_SLOWDOWN
         assert await bench.fetch(SONG)
 
     assert on_bench(tmp_path, test) < SECONDS

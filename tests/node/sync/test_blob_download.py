@@ -13,11 +13,11 @@ from node.rpc.client import Status, answer, read_document, refuse
 from node.sync.blob_download import (
     ANSWER_SECONDS,
     CHUNK,
-    PACE,
-    PATIENCE,
+    MAX_SLOWDOWN,
+    MIN_BYTES_PER_SECOND,
+    BlobDownloader,
     BlobUnavailable,
-    Fetcher,
-    drawn,
+    rendezvous_order,
 )
 from node.transport.interface import Stream
 from protocol.manifest import Blob
@@ -134,7 +134,7 @@ class Servers:
         self.asker = MemoryTransport(self._medium, ASKER)
         self.punished: list[str] = []
         self.asker.punish = self.punished.append  # type: ignore[assignment,method-assign]
-        self.fetcher = Fetcher(self.asker)
+        self.downloader = BlobDownloader(self.asker)
         self.peers = [fixtures.peer(index) for index in range(len(behaviours))]
 
     def _serve(self, index: int) -> Callable[[str, Stream], Awaitable[None]]:
@@ -159,7 +159,7 @@ class Servers:
                 await transport.stop()
 
     async def fetch(self, blob: Blob = BLOB) -> None:
-        self.got = await self.fetcher.fetch(blob, self.peers)
+        self.got = await self.downloader.fetch(blob, self.peers)
 
 
 def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
@@ -262,7 +262,7 @@ def at(pace: float) -> Behaviour:
 
 
 def test_a_server_that_keeps_pace_is_not_left() -> None:
-    assert fetched(at(PACE), honest).asked == [(0, 0)]
+    assert fetched(at(MIN_BYTES_PER_SECOND), honest).asked == [(0, 0)]
 
 
 def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> None:
@@ -273,7 +273,7 @@ def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> No
             return spent
 
     payload = random.Random(4).randbytes(40 * CHUNK)
-    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK / PACE) + 1
+    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK / MIN_BYTES_PER_SECOND) + 1
 
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
@@ -309,13 +309,15 @@ def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
 
-    assert virtual.run(main) < ANSWER_SECONDS + CHUNK / PACE + 2
+    assert virtual.run(main) < ANSWER_SECONDS + CHUNK / MIN_BYTES_PER_SECOND + 2
 
 
 def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
     """It is asked again where it ended, with more time: 1 Mbit/s, and slower with chunk hashes."""
     for chunked in (True, False):
-        servers = fetched(at(PACE / PATIENCE), blob=blob_of(PAYLOAD, chunked=chunked))
+        servers = fetched(
+            at(MIN_BYTES_PER_SECOND / MAX_SLOWDOWN), blob=blob_of(PAYLOAD, chunked=chunked)
+        )
         assert servers.got == PAYLOAD
     servers = fetched(at(CHUNK / 29))
     assert servers.got == PAYLOAD
@@ -367,18 +369,20 @@ def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
 def test_the_order_is_another_for_every_blob_and_asker() -> None:
     peers = {fixtures.peer(index) for index in range(7)}
     for drawn_by_one in (
-        [drawn(peers, ASKER, hashed(bytes((n,)))) for n in range(60)],
-        [drawn(peers, fixtures.peer(n), BLOB.sha256) for n in range(60)],
+        [rendezvous_order(peers, ASKER, hashed(bytes((n,)))) for n in range(60)],
+        [rendezvous_order(peers, fixtures.peer(n), BLOB.sha256) for n in range(60)],
     ):
         assert {order[0] for order in drawn_by_one} == peers
         assert all(set(order) == peers for order in drawn_by_one)
-    assert drawn(peers, ASKER, BLOB.sha256) == drawn(sorted(peers), ASKER, BLOB.sha256)
+    assert rendezvous_order(peers, ASKER, BLOB.sha256) == rendezvous_order(
+        sorted(peers), ASKER, BLOB.sha256
+    )
 
 
 def test_chunks_are_those_of_the_blob_and_asked_for_when_they_are_wanted() -> None:
     async def main() -> None:
         async with Servers([honest]).up() as servers:
-            chunks = servers.fetcher.chunks(BLOB, servers.peers)
+            chunks = servers.downloader.chunks(BLOB, servers.peers)
             assert servers.asked == []
             assert [hashed(chunk) async for chunk in chunks] == list(BLOB.chunks)
 
@@ -389,7 +393,7 @@ def test_those_named_first_are_asked_before_others_though_they_were_slow() -> No
     async def main() -> list[int]:
         async with Servers([honest, trickling, unavailable]).up() as servers:
             for _ in range(2):
-                await servers.fetcher.fetch(BLOB, servers.peers, servers.peers[1:])
+                await servers.downloader.fetch(BLOB, servers.peers, servers.peers[1:])
             return [peer for peer, _ in servers.asked]
 
     assert virtual.run(main) == [1, 2, 0, 2, 1, 0]
@@ -400,7 +404,7 @@ def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
         async with Servers([trickling]).up() as servers:
             began = asyncio.get_running_loop().time()
             with pytest.raises(BlobUnavailable, match="too slow"):
-                await servers.fetcher.fetch(BLOB, servers.peers, (), (2, 2))
+                await servers.downloader.fetch(BLOB, servers.peers, (), (2, 2))
             assert servers.asked == [(0, 0)]
             return asyncio.get_running_loop().time() - began
 

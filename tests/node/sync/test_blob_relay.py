@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
 from node.storage.journal import Store
-from node.sync.blob_download import drawn
-from node.sync.blob_relay import HOPELESS_SECONDS, SECONDS, Relay
+from node.sync.blob_download import rendezvous_order
+from node.sync.blob_relay import FETCH_TIMEOUT, RETRY_SECONDS, BlobRelay
 from node.transport.interface import Stream
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
@@ -35,7 +35,7 @@ class Bench:
     store: Store
     blobs: TwinBlobs
     transport: MemoryTransport
-    relay: Relay
+    relay: BlobRelay
     medium: MemoryNetwork
     trickling: set[str] = field(default_factory=set)
     payload: bytes | None = PAYLOAD
@@ -58,7 +58,7 @@ async def bench(me: str, most: int) -> AsyncIterator[Bench]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     store, blobs = Store(connection, NET.id), TwinBlobs()
     transport = MemoryTransport(medium, me)
-    relay = Relay(me, transport, store, blobs, most)  # type: ignore[arg-type]  # a twin
+    relay = BlobRelay(me, transport, store, blobs, most)  # type: ignore[arg-type]  # a twin
     found = Bench(store, blobs, transport, relay, medium)
     await transport.start(Recorder(), (), ())
     servers = []
@@ -108,9 +108,9 @@ def on_bench(
 def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.store)
-        assert await bench.relay.ensure(SHA256)
+        assert await bench.relay.ensure_local(SHA256)
         assert bench.blobs.open(SHA256).read() == PAYLOAD
-        assert await bench.relay.ensure(SHA256)
+        assert await bench.relay.ensure_local(SHA256)
         assert len(bench.asked) == 1
         assert set(bench.asked) <= set(signers)
 
@@ -121,8 +121,8 @@ def test_signers_are_asked_in_the_blobs_own_order() -> None:
     async def test(bench: Bench) -> None:
         signers, me = certify(bench.store), bench.transport.peer
         bench.payload = None
-        assert not await bench.relay.ensure(SHA256)
-        assert bench.asked == drawn(signers, me, SHA256) != sorted(signers)
+        assert not await bench.relay.ensure_local(SHA256)
+        assert bench.asked == rendezvous_order(signers, me, SHA256) != sorted(signers)
 
     on_bench(test)
 
@@ -130,7 +130,7 @@ def test_signers_are_asked_in_the_blobs_own_order() -> None:
 def test_many_requests_for_one_output_fetch_it_once() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.store)
-        assert all(await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5))))
+        assert all(await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5))))
         assert len(bench.asked) == 1
 
     on_bench(test)
@@ -138,7 +138,7 @@ def test_many_requests_for_one_output_fetch_it_once() -> None:
 
 def test_what_no_certificate_names_is_not_asked_for() -> None:
     async def test(bench: Bench) -> None:
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert not bench.asked
 
     on_bench(test)
@@ -147,7 +147,7 @@ def test_what_no_certificate_names_is_not_asked_for() -> None:
 def test_a_signer_asks_nobody_for_what_it_lost() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.store)
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert not bench.asked
 
     on_bench(test, me=committees(NET, fixtures.task(NET))[0][0])
@@ -159,12 +159,12 @@ def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
         for payload in (bytes(len(PAYLOAD)), None):
             bench.asked.clear()
             bench.payload = payload
-            assert not await bench.relay.ensure(SHA256)
+            assert not await bench.relay.ensure_local(SHA256)
             assert sorted(bench.asked) == list(signers)
             assert not bench.blobs.has(SHA256)
-            await asyncio.sleep(HOPELESS_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
         bench.payload = PAYLOAD  # and nothing is held against them
-        assert await bench.relay.ensure(SHA256)
+        assert await bench.relay.ensure_local(SHA256)
 
     on_bench(test)
 
@@ -173,7 +173,7 @@ def test_without_a_signer_connected_there_is_nothing() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.store)
         await bench.transport.stop()
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
 
     on_bench(test)
 
@@ -182,12 +182,12 @@ def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.store)
         bench.payload = None
-        found = await asyncio.gather(*(bench.relay.ensure(SHA256) for _ in range(5)))
+        found = await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5)))
         assert not any(found)
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert sorted(bench.asked) == list(signers)
-        await asyncio.sleep(HOPELESS_SECONDS)
-        assert not await bench.relay.ensure(SHA256)
+        await asyncio.sleep(RETRY_SECONDS)
+        assert not await bench.relay.ensure_local(SHA256)
         assert sorted(bench.asked) == sorted(2 * signers)
 
     on_bench(test)
@@ -198,12 +198,12 @@ def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
         signers = certify(bench.store)
         bench.medium.disconnect(bench.transport.peer, signers[2])
         bench.payload = None
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert sorted(bench.asked) == list(signers[:2])
         bench.payload = PAYLOAD
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         await bench.transport.dial(f"/memory/0/p2p/{signers[2]}")
-        assert await bench.relay.ensure(SHA256)
+        assert await bench.relay.ensure_local(SHA256)
 
     on_bench(test)
 
@@ -212,7 +212,7 @@ def test_a_signer_that_trickles_costs_a_moment() -> None:
     async def test(bench: Bench) -> None:
         bench.trickling = {certify(bench.store)[0]}
         began = asyncio.get_running_loop().time()
-        assert await bench.relay.ensure(SHA256)
+        assert await bench.relay.ensure_local(SHA256)
         assert asyncio.get_running_loop().time() - began < 10
 
     on_bench(test)
@@ -222,10 +222,10 @@ def test_signers_that_all_trickle_are_given_up() -> None:
     async def test(bench: Bench) -> None:
         bench.trickling = set(certify(bench.store))
         began = asyncio.get_running_loop().time()
-        assert not await bench.relay.ensure(SHA256)
-        assert asyncio.get_running_loop().time() - began <= SECONDS
-        assert not await bench.relay.ensure(SHA256)
-        assert asyncio.get_running_loop().time() - began <= SECONDS
+        assert not await bench.relay.ensure_local(SHA256)
+        assert asyncio.get_running_loop().time() - began <= FETCH_TIMEOUT
+        assert not await bench.relay.ensure_local(SHA256)
+        assert asyncio.get_running_loop().time() - began <= FETCH_TIMEOUT
 
     on_bench(test)
 
@@ -234,12 +234,12 @@ def test_a_full_folder_is_no_fault() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.store)
         bench.blobs.full = True
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         bench.blobs.full = False
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert bench.asked == []  # what has no room is not fetched, nor tried again at once
-        await asyncio.sleep(HOPELESS_SECONDS)
-        assert await bench.relay.ensure(SHA256)
+        await asyncio.sleep(RETRY_SECONDS)
+        assert await bench.relay.ensure_local(SHA256)
 
     on_bench(test)
 
@@ -247,7 +247,7 @@ def test_a_full_folder_is_no_fault() -> None:
 def test_nobody_is_asked_for_more_than_the_network_allows() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.store)
-        assert not await bench.relay.ensure(SHA256)
+        assert not await bench.relay.ensure_local(SHA256)
         assert bench.asked == []
 
     on_bench(test, most=len(PAYLOAD) - 1)

@@ -15,7 +15,7 @@ from node.consensus.coordinator import Coordinator
 from node.rpc import client as rpc_client
 from node.rpc.client import ProtocolViolation, Status, answer, read_document, refuse
 from node.storage.journal import Store
-from node.sync.feed_sync import BARREN, BATCH, PACE, PATIENCE, Feeds
+from node.sync.feed_sync import BATCH, FAILURE_BACKOFF, MAX_EMPTY_BATCHES, PAUSE_SECONDS, FeedSync
 from node.transport.interface import Stream
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
@@ -52,12 +52,12 @@ class Bench:
     certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
     sought: list[str] = field(default_factory=list)  # tasks it was asked for
     busy: bool = False
-    feeds: Feeds = field(init=False)
+    feeds: FeedSync = field(init=False)
     punished: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mine.punish = self.punished.append  # type: ignore[assignment,method-assign]
-        self.feeds = Feeds(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
+        self.feeds = FeedSync(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
 
     async def read(self) -> bool:
         return await self.feeds.read(LIAR)
@@ -346,7 +346,7 @@ def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> 
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: batch("f", 1, {})
         bench.feeds.follow(LIAR)
-        await asyncio.sleep(SECONDS * PATIENCE - 1)
+        await asyncio.sleep(SECONDS * FAILURE_BACKOFF - 1)
         assert len(bench.asked) == 1
         bench.feed = lambda request: (
             nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
@@ -402,7 +402,9 @@ def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(2)
         assert len(bench.store.feed(0, 10)) == 1
-        assert BARREN < len(bench.asked) <= 2 * (BARREN + 2), "then it has to wait its turn"
+        assert MAX_EMPTY_BATCHES < len(bench.asked) <= 2 * (MAX_EMPTY_BATCHES + 2), (
+            "then it has to wait its turn"
+        )
 
     on_bench(test)
 
@@ -469,7 +471,7 @@ def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked()
         lies = contradiction(task, "a", "b", "c", "d")
         bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
         bench.feed = paged(lies, lies)
-        await bench.feeds.read_on(LIAR)
+        await bench.feeds.read_to_end(LIAR)
         assert len(bench.store.certificates(task.id)) == 2
         assert bench.sought == [task.id]
 
@@ -490,7 +492,7 @@ def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
         good: Any = certified(task, "c").document
         bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
         bench.certificates[task.id] = bad[lie]
-        await bench.feeds.read_on(LIAR)
+        await bench.feeds.read_to_end(LIAR)
         assert bench.sought == [task.id]
         assert not bench.store.certificates(task.id)
         assert not bench.store.certificates(other.id)
@@ -506,10 +508,10 @@ def test_a_busy_peer_is_asked_again_later() -> None:
         bench.feed = paged(contradiction(task, "a", "b"))
         bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
         with pytest.raises(ConnectionError, match=task.id):
-            await bench.feeds.read_on(LIAR)
+            await bench.feeds.read_to_end(LIAR)
         assert bench.store.cursor(LIAR) == ("", 0)
         bench.busy = False
-        await bench.feeds.read_on(LIAR)
+        await bench.feeds.read_to_end(LIAR)
         assert len(bench.store.certificates(task.id)) == 1
 
     on_bench(test)
@@ -525,9 +527,9 @@ def test_questions_are_paced() -> None:
             bench.shown[task.id] = []
         bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
         began = asyncio.get_running_loop().time()
-        await bench.feeds.read_on(LIAR)
+        await bench.feeds.read_to_end(LIAR)
         assert len(bench.sought) == 20
-        assert asyncio.get_running_loop().time() - began >= 20 * PACE
+        assert asyncio.get_running_loop().time() - began >= 20 * PAUSE_SECONDS
 
     on_bench(test)
 

@@ -12,7 +12,14 @@ import pytest
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
 from node.rpc.framing import write_frame
-from node.sync.task_tracker import LATE, PATIENCE, Ballot, NoAgreement, Tracking, UnknownTask
+from node.sync.task_tracker import (
+    LATE_VOTE_SECONDS,
+    UNKNOWN_TASK_SECONDS,
+    NoAgreement,
+    TaskTracker,
+    UnknownTask,
+    VoteSummary,
+)
 from node.transport.interface import Stream
 from protocol.consensus.certificate import Certificate, assemble
 from protocol.consensus.committee import committees
@@ -115,18 +122,18 @@ async def surrounded(nodes: Sequence[Serve]) -> AsyncIterator[MemoryTransport]:
             await transport.stop()
 
 
-Test = Callable[[Tracking, float], Awaitable[None]]
+Test = Callable[[TaskTracker, float], Awaitable[None]]
 
 
 def tracked(
     *nodes: Scripted,
-    test: Callable[[Tracking], Awaitable[None]],
+    test: Callable[[TaskTracker], Awaitable[None]],
     known: Task | None = TASK,
 ) -> None:
     async def main() -> None:
         async with surrounded([node.serve for node in nodes]) as transport:
             clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-            await test(Tracking(NET, transport, clock, TASK.id, known))
+            await test(TaskTracker(NET, transport, clock, TASK.id, known))
 
     virtual.run(main)
 
@@ -135,10 +142,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def expect(tracking: Tracking, certificate: Certificate) -> None:
-    found = await tracking.certificate()
+async def expect(tracker: TaskTracker, certificate: Certificate) -> None:
+    found = await tracker.certificate()
     assert found.document == certificate.document
-    assert tracking.settled is found
+    assert tracker.settled is found
 
 
 def agreed(certificate: Certificate) -> dict[str, Any]:
@@ -152,10 +159,10 @@ def agreed(certificate: Certificate) -> dict[str, Any]:
 def test_a_valid_certificate_ends_it(known: Task | None) -> None:
     truth = certify()
 
-    async def test(tracking: Tracking) -> None:
-        await expect(tracking, truth)
-        assert tracking.task is not None
-        assert tracking.task.id == TASK.id
+    async def test(tracker: TaskTracker) -> None:
+        await expect(tracker, truth)
+        assert tracker.task is not None
+        assert tracker.task.id == TASK.id
         assert now() < 2
 
     tracked(Scripted(**agreed(truth)), Scripted(), test=test, known=known)
@@ -165,10 +172,10 @@ def test_votes_are_enough_where_nobody_shows_a_certificate() -> None:
     """Each node knows one vote: only the observer has them all."""
     truth = certify(signers=COMMITTEE[:2])
 
-    async def test(tracking: Tracking) -> None:
-        await expect(tracking, truth)
-        assert tracking.ballots == tuple(
-            Ballot(vote.signer, 0, vote.digest, None)
+    async def test(tracker: TaskTracker) -> None:
+        await expect(tracker, truth)
+        assert tracker.votes == tuple(
+            VoteSummary(vote.signer, 0, vote.digest, None)
             for member in COMMITTEE
             for vote in truth.votes
             if vote.signer == member
@@ -185,14 +192,14 @@ def test_it_is_waited_for() -> None:
     truth = certify()
     node = Scripted(state="waiting")
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()
         loop.call_at(40.0, lambda: node.say(state="committed"))
         loop.call_at(50.0, lambda: node.say(**agreed(truth)))
-        seen = [(s.peer, str(s.state), s.progress) async for s in tracking.watch()]
+        seen = [(s.peer, str(s.state), s.progress) async for s in tracker.watch()]
         assert seen == [(fixtures.peer(0), s, 0.5) for s in ("waiting", "committed", "agreed")]
         assert 50 <= now() < 52
-        assert tracking.settled is not None
+        assert tracker.settled is not None
 
     tracked(node, test=test)
 
@@ -201,9 +208,9 @@ def test_a_node_that_breaks_off_is_asked_again() -> None:
     truth = certify()
     node = Scripted(answers=False)
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         asyncio.get_running_loop().call_at(5.0, lambda: node.say(answers=True, **agreed(truth)))
-        await expect(tracking, truth)
+        await expect(tracker, truth)
         assert now() < 7
 
     tracked(node, test=test)
@@ -215,9 +222,9 @@ def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
     async def watch(request: Any, stream: Stream) -> None:
         await refuse(stream, Status.BUSY, "busy", "many watch already")
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         asyncio.get_running_loop().call_at(40.0, lambda: node.say(**agreed(certify())))
-        await expect(tracking, certify())
+        await expect(tracker, certify())
         assert 40 <= now() < 46, "it learns of the end all the same"
         assert 10 < node.asked.count("watch") < 16
 
@@ -235,8 +242,8 @@ def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() 
         else:
             await show(request, stream)
 
-    async def test(tracking: Tracking) -> None:
-        await expect(tracking, certify())
+    async def test(tracker: TaskTracker) -> None:
+        await expect(tracker, certify())
         assert 40 <= now() < 46, "it learns of the end all the same"
         assert 20 < node.asked.count("task") < 32
         assert 10 < node.asked.count("watch") < 16
@@ -248,29 +255,29 @@ def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() 
 def test_an_abstention_is_a_ballot() -> None:
     vote = fixtures.abstain(NET, TASK, COMMITTEE[1], "out-of-memory")
 
-    async def test(tracking: Tracking) -> None:
-        (sighting,) = await tracking.refresh()
-        assert (sighting.state, sighting.progress) == (State.EXECUTING, 0.0)
-        assert tracking.ballots == (Ballot(COMMITTEE[1], 0, None, "out-of-memory"),)
-        assert set(COMMITTEE) <= set(tracking.committee) == set(NET.roster)
+    async def test(tracker: TaskTracker) -> None:
+        (status,) = await tracker.refresh()
+        assert (status.state, status.progress) == (State.EXECUTING, 0.0)
+        assert tracker.votes == (VoteSummary(COMMITTEE[1], 0, None, "out-of-memory"),)
+        assert set(COMMITTEE) <= set(tracker.committee) == set(NET.roster)
 
     tracked(Scripted(envelopes=[vote.envelope.document()]), test=test)
 
 
 def test_refreshing_leaves_out_who_does_not_answer() -> None:
-    async def test(tracking: Tracking) -> None:
-        assert [s.peer for s in await tracking.refresh()] == [fixtures.peer(1)]
+    async def test(tracker: TaskTracker) -> None:
+        assert [s.peer for s in await tracker.refresh()] == [fixtures.peer(1)]
 
     tracked(Scripted(answers=False), Scripted(), Scripted(knows=False), test=test)
 
 
 def test_before_any_node_shows_it_nothing_is_known() -> None:
-    async def test(tracking: Tracking) -> None:
-        assert tracking.task is None
-        assert tracking.committee == ()
-        assert tracking.ballots == ()
-        await tracking.refresh()
-        assert tracking.task is not None
+    async def test(tracker: TaskTracker) -> None:
+        assert tracker.task is None
+        assert tracker.committee == ()
+        assert tracker.votes == ()
+        await tracker.refresh()
+        assert tracker.task is not None
 
     tracked(Scripted(), test=test, known=None)
 
@@ -318,9 +325,9 @@ def test_a_forged_certificate_is_not_believed(
 ) -> None:
     truth, honest = certify(), Scripted()
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         asyncio.get_running_loop().call_at(30.0, lambda: honest.say(**agreed(truth)))
-        await expect(tracking, truth)
+        await expect(tracker, truth)
         assert 30 <= now() < 32
 
     tracked(Scripted(state="agreed", certificate=forge()), honest, test=test, known=known)
@@ -328,12 +335,12 @@ def test_a_forged_certificate_is_not_believed(
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
 def test_where_all_forge_there_is_no_agreement(forge: Callable[[], Document]) -> None:
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement) as ended:
-            await tracking.certificate()
+            await tracker.certificate()
         assert ended.value.state is State.EXPIRED
-        assert ended.value.ballots == ()
-        assert now() == pytest.approx(TASK.deadline + LATE, abs=1)
+        assert ended.value.votes == ()
+        assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
     forged = [Scripted(state="agreed", certificate=forge()) for _ in range(3)]
     tracked(*forged, test=test)
@@ -343,9 +350,9 @@ def test_where_all_forge_there_is_no_agreement(forge: Callable[[], Document]) ->
 def test_a_claimed_end_is_not_believed_of_one(claim: str) -> None:
     truth, honest = certify(), Scripted()
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         asyncio.get_running_loop().call_at(30.0, lambda: honest.say(**agreed(truth)))
-        await expect(tracking, truth)
+        await expect(tracker, truth)
         assert 30 <= now() < 32
 
     tracked(Scripted(state=claim), honest, test=test)
@@ -357,12 +364,12 @@ def test_what_all_say_is_believed_with_the_ballots_seen() -> None:
         for member in COMMITTEE
     ]
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement, match="no agreement: inconclusive") as ended:
-            await tracking.certificate()
+            await tracker.certificate()
         assert ended.value.state is State.INCONCLUSIVE
-        assert {b.peer for b in ended.value.ballots} == set(COMMITTEE)
-        assert len({b.outcome for b in ended.value.ballots}) == 3
+        assert {b.peer for b in ended.value.votes} == set(COMMITTEE)
+        assert len({b.outcome for b in ended.value.votes}) == 3
         assert now() < 3
 
     tracked(*(Scripted(state="inconclusive", envelopes=votes) for _ in range(3)), test=test)
@@ -370,11 +377,11 @@ def test_what_all_say_is_believed_with_the_ballots_seen() -> None:
 
 @pytest.mark.parametrize("other", ["executing", "agreed"])
 def test_a_claim_against_others_is_waited_out(other: str) -> None:
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement) as ended:
-            await tracking.certificate()
+            await tracker.certificate()
         assert ended.value.state is State.EXPIRED
-        assert now() == pytest.approx(TASK.deadline + LATE, abs=1)
+        assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
     tracked(Scripted(state="inconclusive"), Scripted(state=other), test=test)
 
@@ -392,9 +399,9 @@ def test_worthless_envelopes_do_not_spoil_the_others() -> None:
     ]
     found = [vote.envelope.document() for vote in truth.votes]
 
-    async def test(tracking: Tracking) -> None:
-        await expect(tracking, truth)
-        assert len(tracking.ballots) == 2
+    async def test(tracker: TaskTracker) -> None:
+        await expect(tracker, truth)
+        assert len(tracker.votes) == 2
 
     tracked(Scripted(envelopes=[*worthless, *found]), test=test)
 
@@ -414,7 +421,7 @@ def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
         async with surrounded([babble, honest.serve]) as transport:
             clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
             asyncio.get_running_loop().call_at(5.0, lambda: honest.say(**agreed(truth)))
-            await expect(Tracking(NET, transport, clock, TASK.id, TASK), truth)
+            await expect(TaskTracker(NET, transport, clock, TASK.id, TASK), truth)
             assert now() < 7
 
     virtual.run(main)
@@ -424,10 +431,10 @@ def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
 
 
 def test_a_task_that_nobody_knows() -> None:
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         with pytest.raises(UnknownTask, match=TASK.id):
-            await tracking.certificate()
-        assert PATIENCE <= now() < PATIENCE + 2
+            await tracker.certificate()
+        assert UNKNOWN_TASK_SECONDS <= now() < UNKNOWN_TASK_SECONDS + 2
 
     tracked(Scripted(knows=False), Scripted(knows=False), test=test, known=None)
 
@@ -436,10 +443,10 @@ def test_a_task_that_arrives_a_little_later() -> None:
     truth = certify()
     node = Scripted(knows=False)
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()
         loop.call_at(3.0, lambda: node.say(knows=True, **agreed(truth)))
-        await expect(tracking, truth)
+        await expect(tracker, truth)
         assert now() < 5
 
     tracked(node, Scripted(knows=False), test=test, known=None)
@@ -449,9 +456,9 @@ def test_a_task_that_some_node_knows_is_not_unknown() -> None:
     truth = certify()
     node = Scripted()
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         asyncio.get_running_loop().call_at(20.0, lambda: node.say(**agreed(truth)))
-        await expect(tracking, truth)
+        await expect(tracker, truth)
 
     tracked(node, Scripted(knows=False), test=test, known=None)
 
@@ -460,8 +467,8 @@ def test_the_watchers_leave_when_it_has_ended() -> None:
     truth = certify()
     node = Scripted(**agreed(truth))
 
-    async def test(tracking: Tracking) -> None:
-        await expect(tracking, truth)
+    async def test(tracker: TaskTracker) -> None:
+        await expect(tracker, truth)
         asked = len(node.asked)
         await asyncio.sleep(60)
         assert len(node.asked) == asked
@@ -473,9 +480,9 @@ def test_a_node_that_has_not_answered_may_still_know_it() -> None:
     truth = certify()
     node = Scripted(answers=False)
 
-    async def test(tracking: Tracking) -> None:
+    async def test(tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_at(3 * PATIENCE, lambda: node.say(answers=True, **agreed(truth)))
-        await expect(tracking, truth)
+        loop.call_at(3 * UNKNOWN_TASK_SECONDS, lambda: node.say(answers=True, **agreed(truth)))
+        await expect(tracker, truth)
 
     tracked(node, Scripted(knows=False), test=test, known=None)
