@@ -33,7 +33,7 @@ from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
 from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
-from protocol.consensus.conduct import burden
+from protocol.consensus.conduct import score_floor
 from protocol.errors import Rejected
 from protocol.manifest import blobs_of
 from protocol.wire.encoding import Document
@@ -193,9 +193,9 @@ class Node:
         """Tell the transport, now and every minute, whom what it has voted makes suspect."""
         while True:
             try:
-                found = self._parts.store.standings()
+                found = self._parts.store.peer_records()
                 self._parts.score_floors.update(
-                    {peer: burden(each) for peer, each in found.items()}
+                    {peer: score_floor(each) for peer, each in found.items()}
                 )
             except sqlite3.Error as error:
                 log.error("the store failed", error=str(error))

@@ -5,15 +5,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol import model_limits as limits
-from protocol.constants import DOCUMENT_LIMIT, Parameters
+from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.codec import check_schema
-from protocol.wire.encoding import Document, Json, document_hash
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Document, Json, document_hash, parse
 from protocol.wire.messages import Task
 from protocol.wire.signing import public_key_of
 
 _ID_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkParameters:
+    """The `parameters` of a network document (specification 3); seconds and bytes.
+
+    The defaults are the specification's.
+    """
+
+    committee_size: int = 3
+    committee_max: int = 7
+    commit_grace_seconds: float = 2
+    attempt_seconds: float = 120
+    max_deadline_seconds: int = 3600
+    clock_skew_seconds: float = 60
+    max_input_bytes: int = 33_554_432
+    max_output_bytes: int = 134_217_728
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +62,7 @@ class Network:
 
     document: Document
     id: str
-    parameters: Parameters
+    parameters: NetworkParameters
     classes: Mapping[str, Document]
     models: Mapping[str, Model]
     roster: Mapping[str, Member]
@@ -65,7 +81,7 @@ class Network:
         network = Network(
             document,
             document_hash("network", document)[:_ID_CHARACTERS],
-            Parameters(**fields["parameters"]),
+            NetworkParameters(**fields["parameters"]),
             fields["classes"],
             _by("models", "id", [_model(entry) for entry in fields["models"]]),
             _by("roster", "peer", [_member(entry) for entry in fields["roster"]]),

@@ -10,8 +10,7 @@ import click
 from node.cli.exit_codes import Exit, Failure, usage
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.wire.encoding import Json
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Json, parse
 
 
 def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:

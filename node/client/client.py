@@ -44,10 +44,10 @@ from protocol.errors import Rejected, Rejection
 from protocol.manifest import Blob, blobs_of, outputs_of
 from protocol.network import Network
 from protocol.wire import messages
-from protocol.wire.codec import read
+from protocol.wire.codec import decode
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Task
+from protocol.wire.signing import sign
 from schemas.errors import HeliumError
 
 log = structlog.get_logger("client")
@@ -257,7 +257,7 @@ class Client:
             deadline,
             self._entropy(16).hex(),
         )
-        task = read(sign(body, self._key).encode(), self.network.id)
+        task = decode(sign(body, self._key).encode(), self.network.id)
         assert isinstance(task, Task)  # noqa: S101  # its body says so
         self.network.admit(task)
         return task

@@ -24,26 +24,25 @@ from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import conducts
+from protocol.consensus.conduct import vote_outcomes
 from protocol.consensus.effects import (
     Certified,
-    Changed,
     Effect,
+    EquivocationProven,
     Execute,
-    Halt,
-    Proven,
-    Send,
+    SignAndSend,
     State,
+    StateChanged,
+    StopExecution,
 )
-from protocol.consensus.round import Reception
+from protocol.consensus.round import VoteStatus
 from protocol.constants import SALT_BYTES
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Abstention, Task, Vote
-from protocol.wire.signing import peer_of
+from protocol.wire.signing import peer_of, sign
 
 log = structlog.get_logger("coordinator")
 
@@ -104,7 +103,7 @@ class Coordinator:
 
         Before its inputs are. Raises Rejected or Busy.
         """
-        message = codec.read(payload, self.network.id)
+        message = codec.decode(payload, self.network.id)
         if not isinstance(message, Task):
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
         if self._store.state(message.id) is None:
@@ -123,7 +122,7 @@ class Coordinator:
 
     def receive(self, payload: bytes, source: str = "") -> list[Action]:
         """Take an envelope from a peer, by gossip or feed. Raises Rejected or Busy."""
-        message = codec.read(payload, self.network.id)
+        message = codec.decode(payload, self.network.id)
         if isinstance(message, Task):
             return self._accept(message, source)
         return self._take(message)
@@ -142,8 +141,8 @@ class Coordinator:
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
             for vote in found.votes:
-                if agreement.judge(vote, wanted=True) is not Reception.KNOWN:
-                    actions += self._keep(agreement, vote, now, wanted=True)
+                if agreement.judge(vote, keep_conflicting=True) is not VoteStatus.DUPLICATE:
+                    actions += self._keep(agreement, vote, now, keep_conflicting=True)
         return actions
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
@@ -165,7 +164,7 @@ class Coordinator:
         commits = dict.fromkeys(committees(self.network, task)[-1], "0" * 64)
         body = messages.reveal_body(self.network.id, task.id, 0, outcome, "0" * 64, commits, trace)
         try:
-            codec.read(sign(body, self._key).encode(), self.network.id)
+            codec.decode(sign(body, self._key).encode(), self.network.id)
         except Rejected as rejected:
             return str(rejected)
         return ""
@@ -232,7 +231,7 @@ class Coordinator:
         `tasks`: it came on the topic for tasks. Callable from any thread: reads, never writes.
         """
         try:
-            message = codec.read(payload, self.network.id)
+            message = codec.decode(payload, self.network.id)
             if isinstance(message, Task) is not tasks:
                 return ValidationResult.REJECT
             return (
@@ -261,7 +260,7 @@ class Coordinator:
         agreement = self._agreements.get(vote.task)
         if agreement is None:  # early, or long past: the feed will bring it if it matters
             return ValidationResult.IGNORE
-        known = agreement.judge(vote) is Reception.KNOWN
+        known = agreement.judge(vote) is VoteStatus.DUPLICATE
         return ValidationResult.IGNORE if known else ValidationResult.ACCEPT
 
     def _full(self) -> bool:
@@ -316,7 +315,7 @@ class Coordinator:
         if vote.task not in self._agreements and self._store.holds(vote):
             return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
-        if agreement.judge(vote) is Reception.KNOWN:
+        if agreement.judge(vote) is VoteStatus.DUPLICATE:
             return actions
         now = self._now()
         with self._changing(agreement):
@@ -324,22 +323,24 @@ class Coordinator:
             return actions + self._keep(agreement, vote, now)
 
     def _keep(  # in a step of the journal
-        self, agreement: Agreement, vote: Vote, now: float, *, wanted: bool = False
+        self, agreement: Agreement, vote: Vote, now: float, *, keep_conflicting: bool = False
     ) -> list[Action]:
         self._store.append(vote, now)
-        return self._apply(agreement, agreement.receive(vote, now, wanted=wanted))
+        return self._apply(
+            agreement, agreement.receive(vote, now, keep_conflicting=keep_conflicting)
+        )
 
     def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
         """Write down what a machine asked for, inside the running transaction."""
         actions: list[Action] = []
         for effect in effects:
             match effect:
-                case Send(body):
+                case SignAndSend(body):
                     actions += self._sign(agreement, body)
                 case Execute():
                     source = self._sources.get(agreement.task.id, "")
                     actions.append(Run(agreement.task, agreement.ends_at, source))
-                case Halt():
+                case StopExecution():
                     actions.append(Stop(agreement.task.id))
                 case _:
                     actions += self._record(agreement, effect)
@@ -348,7 +349,7 @@ class Coordinator:
     def _record(self, agreement: Agreement, effect: Effect) -> list[Action]:
         task = agreement.task.id
         match effect:
-            case Changed():
+            case StateChanged():
                 self._store.put_state(task, agreement.state, agreement.attempt)
                 log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
             case Certified(found):
@@ -357,14 +358,14 @@ class Coordinator:
                 say = log.warning if conflict else log.info
                 event = "conflict" if conflict else "certificate"
                 say(event, task=task, signers=found.signers)
-            case Proven(evidence):
+            case EquivocationProven(evidence):
                 self._store.put_evidence(evidence)
                 log.warning("equivocation", task=task, peer=evidence.signer)
         return [Notify(task)]
 
     def _sign(self, agreement: Agreement, body: Document) -> list[Action]:
         now = self._now()
-        message = codec.read(sign(body, self._key).encode(), self.network.id)
+        message = codec.decode(sign(body, self._key).encode(), self.network.id)
         assert not isinstance(message, Task)  # noqa: S101  # no machine sends tasks
         self._store.append(message, now)
         return [Publish(message), *self._apply(agreement, agreement.receive(message, now))]
@@ -395,7 +396,7 @@ class Coordinator:
             with self._store.transaction():
                 yield
                 if agreement.state.terminal:
-                    self._store.put_conduct(agreement.task.id, conducts(agreement))
+                    self._store.put_conduct(agreement.task.id, vote_outcomes(agreement))
         except BaseException:
             self._agreements.pop(agreement.task.id, None)
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS

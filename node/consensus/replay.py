@@ -4,7 +4,7 @@ import json
 
 from node.storage.journal import Entry, Store
 from protocol.consensus.agreement import Agreement, DrawSalt
-from protocol.consensus.effects import Effect, Send
+from protocol.consensus.effects import Effect, SignAndSend
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.messages import Message, Task
@@ -18,7 +18,7 @@ def replay(
     Also returned: the bodies that it would have sent meanwhile and that were never signed.
     """
     entries = store.entries(task)
-    accepted = codec.read(entries[0].envelope.encode(), network.id)
+    accepted = codec.decode(entries[0].envelope.encode(), network.id)
     assert isinstance(accepted, Task)  # noqa: S101  # a task's own envelope is accepted first
     agreement = Agreement(network, accepted, me, salts, entries[0].at)
     produced = store.outcome(task)
@@ -27,23 +27,23 @@ def replay(
         if produced is not None and produced.after < entry.seq:
             effects += agreement.executed(produced.outcome, produced.trace, produced.at)
             produced = None
-        vote = codec.read(entry.envelope.encode(), network.id)
+        vote = codec.decode(entry.envelope.encode(), network.id)
         assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
-        effects += agreement.receive(vote, entry.at, wanted=True)
+        effects += agreement.receive(vote, entry.at, keep_conflicting=True)
     if produced is not None:
         effects += agreement.executed(produced.outcome, produced.trace, produced.at)
     signed = {(e.type, _attempt(e)) for e in entries if e.signer == me}
     return agreement, [
         e
         for e in effects
-        if isinstance(e, Send) and (e.body["type"], e.body["attempt"]) not in signed
+        if isinstance(e, SignAndSend) and (e.body["type"], e.body["attempt"]) not in signed
     ]
 
 
 def signed_messages(network: Network, me: str, store: Store, task: str) -> list[Message]:
     """Return an accepted task and what this node has signed for it, to be sent again."""
     return [
-        codec.read(entry.envelope.encode(), network.id)
+        codec.decode(entry.envelope.encode(), network.id)
         for entry in store.entries(task)
         if entry.signer == me or entry.type == "task"
     ]

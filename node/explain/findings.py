@@ -15,7 +15,7 @@ from node.explain.trace import Tokens, Trace
 from node.explain.waveform_diff import Difference
 from node.sync.blob_download import CHUNK
 from protocol.consensus.certificate import Certificate
-from protocol.consensus.conduct import Conduct, conduct_of
+from protocol.consensus.conduct import VoteOutcome, vote_outcome
 from protocol.consensus.round import Round
 from protocol.manifest import outputs_of
 from protocol.network import Network
@@ -69,7 +69,7 @@ class Subject:
 
     peer: str
     attempt: int
-    conduct: Conduct
+    conduct: VoteOutcome
     reveal: Reveal | None
     committed: bool
     abstained: str
@@ -123,7 +123,7 @@ def subject_of(rounds: Sequence[Round], peer: str, digest: str | None) -> Subjec
     return Subject(
         peer,
         attempt,
-        conduct_of(votes, peer, digest),
+        vote_outcome(votes, peer, digest),
         reveal,
         votes.has(peer, Commit),
         "" if abstain is None else str(abstain.reason),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from node.explain.findings import Finding, Part, Reference, Subject
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 
 
 def reason(
@@ -18,13 +18,13 @@ def reason(
         return _agreed(subject, ours)
     differing = [finding for finding in found if finding.same is False]
     said = _differing(differing[0], [f.level for f in found if f.same is None], parts)
-    if subject.conduct is Conduct.EQUIVOCATED:
+    if subject.conduct is VoteOutcome.EQUIVOCATED:
         said += " It also contradicted itself: see helium evidence."
     return said
 
 
 def _absent(subject: Subject) -> str:
-    if subject.conduct is Conduct.EQUIVOCATED:
+    if subject.conduct is VoteOutcome.EQUIVOCATED:
         return "It contradicted itself before it revealed anything: see helium evidence."
     if subject.abstained:
         return f"It abstained: {subject.abstained}. It has no result to compare."
@@ -40,9 +40,9 @@ def _absent(subject: Subject) -> str:
 
 
 def _agreed(subject: Subject, ours: Reference) -> str:
-    if subject.conduct is Conduct.EQUIVOCATED:
+    if subject.conduct is VoteOutcome.EQUIVOCATED:
         return "It agreed, but contradicted itself besides: see helium evidence."
-    if subject.conduct is Conduct.LATE:
+    if subject.conduct is VoteOutcome.LATE:
         return (
             "It has the certified outcome, but committed after the others had closed their lists: "
             "it was slow or cut off, or copied what the others revealed."

@@ -16,8 +16,7 @@ from node.rpc.framing import MalformedFrame, read_frame, write_frame
 from node.transport.interface import Stream, StreamClosed, Transport
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
-from protocol.wire.encoding import Document, canonical
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Document, canonical, parse
 from schemas.errors import HeliumError
 
 NAMES = ("hello", "submit", "task", "watch", "blob", "feed")

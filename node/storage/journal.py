@@ -18,7 +18,7 @@ from node.storage.migration import UnusableStore as UnusableStore
 from node.storage.reader import Archive
 from node.storage.rollback_guard import Watermark
 from protocol.consensus.certificate import Certificate
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 from protocol.consensus.effects import State
 from protocol.consensus.evidence import Evidence
 from protocol.manifest import Blob, blobs_of
@@ -251,10 +251,10 @@ class Store(Archive):
         rows = self._db.execute("SELECT outcome FROM certificates WHERE task = ?", (task,))
         return frozenset(digest for (digest,) in rows)
 
-    def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, Conduct]]) -> None:
+    def put_conduct(self, task: str, vote_outcomes: Iterable[tuple[int, str, VoteOutcome]]) -> None:
         """Record what each (attempt, peer) of a task did, in place of what was recorded before."""
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
-        for attempt, peer, conduct in conducts:
+        for attempt, peer, conduct in vote_outcomes:
             self._db.execute(
                 "INSERT INTO conduct VALUES (?, ?, ?, ?)", (task, attempt, peer, conduct)
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from node.storage.database import told
 from node.storage.migration import SCHEMA_VERSION, UnusableStore, version_of
-from protocol.consensus.conduct import Conduct, Standing
+from protocol.consensus.conduct import PeerRecord, VoteOutcome
 from protocol.wire.encoding import Document
 
 DATABASE = "node.sqlite"  # in a node's data folder
@@ -31,13 +31,13 @@ class Archive:
         rows = self._db.execute("SELECT document FROM evidence ORDER BY id")
         return [json.loads(text) for (text,) in rows]
 
-    def standings(self) -> dict[str, Standing]:
+    def peer_records(self) -> dict[str, PeerRecord]:
         """Return the standing of every peer that was in the committee of a task that ended."""
-        counted: dict[str, dict[Conduct, int]] = {}
+        counted: dict[str, dict[VoteOutcome, int]] = {}
         rows = self._db.execute("SELECT peer, conduct, count(*) FROM conduct GROUP BY 1, 2")
         for peer, conduct, count in rows:
-            counted.setdefault(peer, {})[Conduct(conduct)] = count
-        return {peer: Standing(counts) for peer, counts in counted.items()}
+            counted.setdefault(peer, {})[VoteOutcome(conduct)] = count
+        return {peer: PeerRecord(counts) for peer, counts in counted.items()}
 
 
 @contextmanager

@@ -242,7 +242,7 @@ class TaskTracker:
 
     def _learn(self, peer: str, document: Json) -> None:
         try:
-            message = codec.read_document(document, self._network.id)
+            message = codec.decode_document(document, self._network.id)
             if isinstance(message, Task):
                 if message.id == self._id:
                     self._observe(message)

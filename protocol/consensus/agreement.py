@@ -7,20 +7,21 @@ calls with the same times give the same effects, so that a journal can be replay
 
 from collections.abc import Callable
 
-from protocol.consensus import certificate, evidence
+from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import (
     Certified,
-    Changed,
     Effect,
+    EquivocationProven,
     Execute,
-    Halt,
-    Proven,
-    Send,
+    SignAndSend,
     State,
+    StateChanged,
+    StopExecution,
 )
-from protocol.consensus.round import Opening, Reception, Round
+from protocol.consensus.evidence import Evidence
+from protocol.consensus.round import Opening, Round, VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import messages
@@ -76,10 +77,10 @@ class Agreement:
             due += [self.task.expires_at, self._attempt_at + self._attempt_seconds]
         return min(due, default=None)
 
-    def judge(self, vote: Vote, *, wanted: bool = False) -> Reception:
+    def judge(self, vote: Vote, *, keep_conflicting: bool = False) -> VoteStatus:
         """Return what a vote is to this task. Raises Rejected for one that no round can keep.
 
-        `wanted` as for `Round.judge`.
+        `keep_conflicting` as for `Round.judge`.
         """
         if vote.attempt >= len(self.rounds):
             raise Rejected(
@@ -91,13 +92,13 @@ class Agreement:
             raise Rejected(
                 Rejection.NOT_A_MEMBER, f"{vote.signer} is not in the committee of {vote.attempt}"
             )
-        return current.judge(vote, wanted=wanted)
+        return current.judge(vote, keep_conflicting=keep_conflicting)
 
     # What happens
 
     def start(self, now: float) -> list[Effect]:
         """Begin attempt 0. To be called once, before anything else."""
-        return [*self._begin(), Changed(), *self.advance(now)]
+        return [*self._begin(), StateChanged(), *self.advance(now)]
 
     def advance(self, now: float) -> list[Effect]:
         """Let the time be `now`: everything due until then happens, in the order of its times."""
@@ -106,10 +107,10 @@ class Agreement:
             effects += self._watched(self._fire, due)
         return effects
 
-    def receive(self, vote: Vote, now: float, *, wanted: bool = False) -> list[Effect]:
-        """Take a vote, this node's own included; `wanted` and errors as for `judge`."""
+    def receive(self, vote: Vote, now: float, *, keep_conflicting: bool = False) -> list[Effect]:
+        """Take a vote, this node's own included; `keep_conflicting` and errors as for `judge`."""
         self.judge(vote)
-        taken = [*self.advance(now), *self._watched(self._take, vote, now, wanted)]
+        taken = [*self.advance(now), *self._watched(self._take, vote, now, keep_conflicting)]
         return [*taken, *self.advance(now)]
 
     def executed(self, outcome: Document, trace: Document, now: float) -> list[Effect]:
@@ -130,7 +131,9 @@ class Agreement:
             if self._ended is not None or current.has(self._me, Abstain):
                 return []
             return [
-                Send(messages.abstain_body(self._network.id, self.task.id, self.attempt, reason))
+                SignAndSend(
+                    messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
+                )
             ]
 
         return [*self.advance(now), *self._watched(given_up)]
@@ -148,34 +151,34 @@ class Agreement:
     # How
 
     def _watched(self, change: Callable[..., list[Effect]], *args: object) -> list[Effect]:
-        """Append a `Changed` if the change altered the state or the attempt."""
+        """Append a `StateChanged` if the change altered the state or the attempt."""
         before = (self.state, self.attempt)
         effects = change(*args)
         same = before == (self.state, self.attempt)
-        return effects if same else [*effects, Changed()]
+        return effects if same else [*effects, StateChanged()]
 
     def _fire(self, now: float) -> list[Effect]:
         bodies = [r.advance(now) for r in self.rounds]
-        effects: list[Effect] = [Send(body) for body in bodies if body is not None]
+        effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
         if self._ended is None and now >= self.task.expires_at:
             return effects + self._end(State.EXPIRED)
         if self._ended is None and now >= self._attempt_at + self._attempt_seconds:
             return effects + self._next_attempt(now) + self._give_up_attempts(now)
         return effects
 
-    def _take(self, vote: Vote, now: float, wanted: bool) -> list[Effect]:
+    def _take(self, vote: Vote, now: float, keep_conflicting: bool) -> list[Effect]:
         current = self.rounds[vote.attempt]
-        opponent = current.opponent(vote)
+        opponent = current.conflicting_vote(vote)
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
         self._discount(now)
-        reception = current.receive(vote, now, wanted=wanted)
-        if reception is Reception.KNOWN:
+        reception = current.receive(vote, now, keep_conflicting=keep_conflicting)
+        if reception is VoteStatus.DUPLICATE:
             return []
         self._discount(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
-        if reception is Reception.OPPOSED and opponent is not None:
-            return [Proven(evidence.of(opponent, vote)), *effects]
+        if reception is VoteStatus.CONFLICTING and opponent is not None:
+            return [EquivocationProven(Evidence.from_votes(opponent, vote)), *effects]
         return effects + self._give_up_attempts(now)
 
     def _discount(self, now: float) -> None:
@@ -189,12 +192,12 @@ class Agreement:
             return
         digest = messages.outcome_digest(self._outcome[0])
         earlier = self.rounds[: self.attempt]
-        failed = {peer for r in earlier for peer in r.committee if r.failed_by(peer, digest)}
-        self.rounds[self.attempt].discount(frozenset(failed - {self._me}), now)
+        failed = {peer for r in earlier for peer in r.committee if r.has_failed(peer, digest)}
+        self.rounds[self.attempt].ignore_for_quorum(frozenset(failed - {self._me}), now)
 
     def _certify(self, vote: Reveal) -> list[Effect]:
         attempt = vote.attempt
-        agreeing = self.rounds[attempt].agreeing(vote.digest)
+        agreeing = self.rounds[attempt].agreeing_reveals(vote.digest)
         if not agreeing or any(c.votes[0].digest == vote.digest for c in self.certificates):
             return []
         found = certificate.assemble(self.task, attempt, agreeing, self._network)
@@ -206,7 +209,7 @@ class Agreement:
 
     def _give_up_attempts(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        while self._ended is None and not self.rounds[self.attempt].can_settle():
+        while self._ended is None and not self.rounds[self.attempt].can_reach_quorum():
             effects += self._next_attempt(now)
         return effects
 
@@ -233,14 +236,14 @@ class Agreement:
         if current.has(self._me, Commit):  # of an earlier life, whose journal was lost: no second
             return []
         opening = Opening(self._outcome[0], self._draw_salt(self.attempt), self._outcome[1])
-        return [Send(current.commit(self._me, opening))]
+        return [SignAndSend(current.commit(self._me, opening))]
 
     def _end(self, state: State) -> list[Effect]:
         self._ended = state
         if not self._executing:
             return []
         self._executing = False
-        return [Halt()]
+        return [StopExecution()]
 
 
 _OWN_STATES = ((Reveal, State.REVEALED), (Commit, State.COMMITTED), (Abstain, State.ABSTAINED))

@@ -8,9 +8,8 @@ from protocol.consensus.committee import committees, quorum
 from protocol.constants import DOCUMENT_LIMIT, VERSION
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
-from protocol.wire.codec import check_canonical, check_schema, read_document
-from protocol.wire.encoding import Document, Json, canonical
-from protocol.wire.ijson import parse
+from protocol.wire.codec import check_canonical, check_schema, decode_document
+from protocol.wire.encoding import Document, Json, canonical, parse
 from protocol.wire.messages import Reveal, Task
 
 
@@ -95,7 +94,7 @@ def _document(task: Task, attempt: int, votes: Iterable[Reveal], network: Networ
 
 
 def _task(document: Json, network: Network) -> Task:
-    task = read_document(document, network.id)
+    task = decode_document(document, network.id)
     if not isinstance(task, Task):
         raise Rejected(Rejection.INVALID_FIELD, "task: is not the envelope of a task")
     network.admit(task)
@@ -103,7 +102,7 @@ def _task(document: Json, network: Network) -> Task:
 
 
 def _vote(document: Json, task: Task, attempt: int, network: Network) -> Reveal:
-    vote = read_document(document, network.id)
+    vote = decode_document(document, network.id)
     if not isinstance(vote, Reveal):
         raise Rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal")
     if (vote.task, vote.attempt) != (task.id, attempt):

@@ -14,14 +14,14 @@ from protocol.consensus.certificate import lists
 from protocol.consensus.round import Round
 
 # Points of `transport.penalty`, whose threshold for a ban is 20.
-DISSENT = 1.0  # may be broken hardware: it makes a peer suspect, and never bans it
-MOST_FOR_DISSENT = 5.0  # a quarter of the threshold, however often it dissents
-EQUIVOCATION = (
+DISSENT_PENALTY = 1.0  # may be broken hardware: it makes a peer suspect, and never bans it
+MAX_DISSENT_PENALTY = 5.0  # a quarter of the threshold, however often it dissents
+EQUIVOCATION_PENALTY = (
     10.0  # proven by two signatures; one may be an old backup, after two nothing is forgiven
 )
 
 
-class Conduct(StrEnum):
+class VoteOutcome(StrEnum):
     """What a committee member did in one attempt at a task that has ended."""
 
     AGREED = "agreed"  # revealed the certified outcome
@@ -34,32 +34,32 @@ class Conduct(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PeerRecord:
     """How often a peer did what; what it never did may be left out of `counts`."""
 
-    counts: Mapping[Conduct, int]
+    counts: Mapping[VoteOutcome, int]
 
-    def times(self, conduct: Conduct) -> int:
+    def times(self, conduct: VoteOutcome) -> int:
         """Return how often it did that."""
         return self.counts.get(conduct, 0)
 
     def document(self) -> dict[str, int]:
         """Return every count by its name, zeros too."""
-        return {str(conduct): self.times(conduct) for conduct in Conduct}
+        return {str(conduct): self.times(conduct) for conduct in VoteOutcome}
 
 
-def burden(standing: Standing) -> float:
+def score_floor(standing: PeerRecord) -> float:
     """Return the points that a peer starts with, in the unit of `transport.penalty`.
 
     Only what a peer signed counts. Silence, lateness and abstention cost nothing: a slow peer does
     no harm, and a node that was itself cut off saw everyone silent.
     """
-    dissents = DISSENT * standing.times(Conduct.DISSENTED)
-    proofs = EQUIVOCATION * standing.times(Conduct.EQUIVOCATED)
-    return min(dissents, MOST_FOR_DISSENT) + proofs
+    dissents = DISSENT_PENALTY * standing.times(VoteOutcome.DISSENTED)
+    proofs = EQUIVOCATION_PENALTY * standing.times(VoteOutcome.EQUIVOCATED)
+    return min(dissents, MAX_DISSENT_PENALTY) + proofs
 
 
-def conducts(agreement: Agreement) -> Iterator[tuple[int, str, Conduct]]:
+def vote_outcomes(agreement: Agreement) -> Iterator[tuple[int, str, VoteOutcome]]:
     """Give (attempt, peer, conduct) for each member of each attempt of a task that has ended.
 
     Attempts after the certified one are left out: who knew the certificate had no part in them.
@@ -69,20 +69,20 @@ def conducts(agreement: Agreement) -> Iterator[tuple[int, str, Conduct]]:
     digest = None if certified is None else certified.votes[0].digest
     for attempt, votes in enumerate(agreement.rounds[: last + 1]):
         for peer in votes.committee:
-            yield attempt, peer, conduct_of(votes, peer, digest)
+            yield attempt, peer, vote_outcome(votes, peer, digest)
 
 
-def conduct_of(votes: Round, peer: str, digest: str | None) -> Conduct:
+def vote_outcome(votes: Round, peer: str, digest: str | None) -> VoteOutcome:
     """Return what a member did in one attempt; `digest` is the certified outcome's, if any is."""
     reveal, abstain = votes.votes_of(peer)
-    if votes.opposed(peer):
-        return Conduct.EQUIVOCATED
+    if votes.has_equivocated(peer):
+        return VoteOutcome.EQUIVOCATED
     if reveal is None:
-        return Conduct.SILENT if abstain is None else Conduct.ABSTAINED
+        return VoteOutcome.SILENT if abstain is None else VoteOutcome.ABSTAINED
     if digest is None:
-        return Conduct.UNSETTLED
+        return VoteOutcome.UNSETTLED
     if reveal.digest != digest:
-        return Conduct.DISSENTED
+        return VoteOutcome.DISSENTED
     others = [r for r in votes.reveals if r.digest == digest and r.signer != peer]
     heard = not others or any(lists(other, reveal) for other in others)
-    return Conduct.AGREED if heard else Conduct.LATE
+    return VoteOutcome.AGREED if heard else VoteOutcome.LATE

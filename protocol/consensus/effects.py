@@ -42,19 +42,19 @@ class Execute:
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class StopExecution:
     """The outcome of a running execution is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SignAndSend:
     """Sign this body, write it to the journal, then send it. Never another of its kind."""
 
     body: Document
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class StateChanged:
     """The state or the attempt is another one than before: ask the agreement for them."""
 
 
@@ -66,10 +66,12 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class EquivocationProven:
     """A member contradicted itself."""
 
     evidence: Evidence
 
 
-Effect: TypeAlias = Execute | Halt | Send | Changed | Certified | Proven
+Effect: TypeAlias = (
+    Execute | StopExecution | SignAndSend | StateChanged | Certified | EquivocationProven
+)

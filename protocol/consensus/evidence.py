@@ -10,9 +10,8 @@ from typing import Any
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
-from protocol.wire.codec import check_canonical, check_schema, read_document
-from protocol.wire.encoding import Document, Json, canonical, document_hash
-from protocol.wire.ijson import parse
+from protocol.wire.codec import check_canonical, check_schema, decode_document
+from protocol.wire.encoding import Document, Json, canonical, document_hash, parse
 from protocol.wire.messages import Commit, Reveal, Task, Vote
 
 
@@ -25,6 +24,16 @@ class Evidence:
     task: str
     attempt: int
     types: tuple[str, str]  # of the two envelopes: commit, reveal or abstain
+
+    @staticmethod
+    def from_votes(a: Vote, b: Vote) -> "Evidence":
+        """Return the evidence of two contradicting votes. Raises Rejected(NO_CONTRADICTION)."""
+        document: Document = {
+            "type": "evidence",
+            "kind": "equivocation",
+            "envelopes": [a.envelope.document(), b.envelope.document()],
+        }
+        return _checked(document, a, b)
 
     @property
     def id(self) -> str:
@@ -46,22 +55,12 @@ def contradict(a: Vote, b: Vote) -> bool:
     return False
 
 
-def of(a: Vote, b: Vote) -> Evidence:
-    """Return the evidence that two contradicting votes are. Raises Rejected(NO_CONTRADICTION)."""
-    document: Document = {
-        "type": "evidence",
-        "kind": "equivocation",
-        "envelopes": [a.envelope.document(), b.envelope.document()],
-    }
-    return _checked(document, a, b)
-
-
 def verify(document: Json, network: str) -> Evidence:
     """Return the evidence if both envelopes are valid and contradict each other, else raise."""
     check_schema("evidence", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
-    a, b = (read_document(envelope, network) for envelope in fields["envelopes"])
+    a, b = (decode_document(envelope, network) for envelope in fields["envelopes"])
     if isinstance(a, Task) or isinstance(b, Task):
         raise Rejected(Rejection.NO_CONTRADICTION, "envelopes: a task is no vote")
     return _checked(document, a, b)

@@ -25,12 +25,12 @@ CONTRADICTIONS = 3
 """Kept of a member: one, and two that complete certificates, which show a conflict already."""
 
 
-class Reception(Enum):
+class VoteStatus(Enum):
     """What a vote is to a round that has kept others before it."""
 
     NEW = auto()
-    KNOWN = auto()  # the same body, or one contradiction more than is kept
-    OPPOSED = auto()  # contradicts a vote that stands; kept as evidence, counts for nothing
+    DUPLICATE = auto()  # the same body, or one conflicting vote more than is kept
+    CONFLICTING = auto()  # contradicts the first vote; kept as evidence, not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +64,25 @@ class Round:
 
     # What came in
 
-    def judge(self, vote: Vote, *, wanted: bool = False) -> Reception:
+    def judge(self, vote: Vote, *, keep_conflicting: bool = False) -> VoteStatus:
         """Return what `vote`, of a committee member, is to this round. Changes nothing.
 
-        `wanted`: it is kept even as a contradiction too many, since the journal holds it or a
-        certificate rests on it.
+        `keep_conflicting`: keep it even over the limit of conflicting votes, because the journal
+        holds it or a certificate rests on it.
         """
         slot = (vote.signer, type(vote))
         kept = self._standing.get(slot)
         if kept is not None and canonical(kept.envelope.body) == canonical(vote.envelope.body):
-            return Reception.KNOWN
-        if self.opponent(vote) is None:
-            return Reception.NEW
+            return VoteStatus.DUPLICATE
+        if self.conflicting_vote(vote) is None:
+            return VoteStatus.NEW
         others = self._opposed.get(slot, [])
         if any(canonical(o.envelope.body) == canonical(vote.envelope.body) for o in others):
-            return Reception.KNOWN
-        if wanted or not others:
-            return Reception.OPPOSED
+            return VoteStatus.DUPLICATE
+        if keep_conflicting or not others:
+            return VoteStatus.CONFLICTING
         missing = len(others) < CONTRADICTIONS and self._completes(vote)
-        return Reception.OPPOSED if missing else Reception.KNOWN
+        return VoteStatus.CONFLICTING if missing else VoteStatus.DUPLICATE
 
     def _completes(self, vote: Vote) -> bool:
         """Whether a contradiction too many is the one that a certificate elsewhere rests on.
@@ -94,7 +94,7 @@ class Round:
             return False
         return bool(self._agreeing([*self._kept_reveals, vote], vote.digest))
 
-    def opponent(self, vote: Vote) -> Vote | None:
+    def conflicting_vote(self, vote: Vote) -> Vote | None:
         """Return the standing vote that `vote` contradicts, if any."""
         for kind in (type(vote), Commit, Reveal):
             kept = self._standing.get((vote.signer, kind))
@@ -102,16 +102,16 @@ class Round:
                 return kept
         return None
 
-    def receive(self, vote: Vote, now: float, *, wanted: bool = False) -> Reception:
+    def receive(self, vote: Vote, now: float, *, keep_conflicting: bool = False) -> VoteStatus:
         """Keep the vote of a committee member; `now` is when it came, in seconds.
 
-        `wanted` as for `judge`.
+        `keep_conflicting` as for `judge`.
         """
-        reception = self.judge(vote, wanted=wanted)
-        if reception is Reception.NEW:
+        reception = self.judge(vote, keep_conflicting=keep_conflicting)
+        if reception is VoteStatus.NEW:
             self._standing[vote.signer, type(vote)] = vote
             self._note_commits(now)
-        elif reception is Reception.OPPOSED:
+        elif reception is VoteStatus.CONFLICTING:
             self._opposed.setdefault((vote.signer, type(vote)), []).append(vote)
         return reception
 
@@ -126,7 +126,7 @@ class Round:
         if len(commits) == len(self.committee):
             self._closed, self._reveal_at = commits, now
 
-    def discount(self, members: frozenset[str], now: float) -> None:
+    def ignore_for_quorum(self, members: frozenset[str], now: float) -> None:
         """Let the commits of `members` no longer start the first wait (correction 6f)."""
         if members != self._discounted:
             self._discounted = members
@@ -195,16 +195,16 @@ class Round:
             abstain if isinstance(abstain, Abstain) else None,
         )
 
-    def opposed(self, peer: str) -> bool:
+    def has_equivocated(self, peer: str) -> bool:
         """Whether a member contradicted itself."""
         return any(signer == peer for signer, _ in list(self._opposed))
 
-    def failed_by(self, peer: str, digest: str) -> bool:
+    def has_failed(self, peer: str, digest: str) -> bool:
         """Whether a member contradicted itself, or revealed another outcome, or none among others.
 
         `digest` is the right outcome's.
         """
-        if self.opposed(peer):
+        if self.has_equivocated(peer):
             return True
         reveal = self._standing.get((peer, Reveal))
         if isinstance(reveal, Reveal):
@@ -223,7 +223,7 @@ class Round:
         opposed = (v for votes in list(self._opposed.values()) for v in votes)
         return [*self.reveals, *(v for v in opposed if isinstance(v, Reveal))]
 
-    def agreeing(self, digest: str) -> list[Reveal]:
+    def agreeing_reveals(self, digest: str) -> list[Reveal]:
         """Return the largest set of reveals of one outcome that makes a certificate, or none.
 
         Reveals that contradict an earlier one count here: a certificate is valid or not whatever
@@ -238,7 +238,7 @@ class Round:
         chosen = largest_clique(fit, compatible)
         return chosen if len(chosen) >= self.quorum else []
 
-    def can_settle(self) -> bool:
+    def can_reach_quorum(self) -> bool:
         """Whether some outcome can still reach the quorum (specification 6.6).
 
         Members that have neither revealed nor abstained may still reveal anything; those that have

@@ -12,24 +12,23 @@ import schemas
 from protocol.constants import ENVELOPE_LIMIT, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
-from protocol.wire.encoding import Document, Json, canonical
-from protocol.wire.envelope import Envelope
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Document, Json, canonical, parse
 from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task
+from protocol.wire.signing import Envelope
 
 _TYPES = ("task", "commit", "reveal", "abstain")
 
 
-def read(payload: bytes, network: str) -> Message:
+def decode(payload: bytes, network: str) -> Message:
     """Return the message that an envelope's bytes hold, for the network id given.
 
     Raises Rejected, with the cheapest check that fails: size, depth, JSON, schema, network, limits
     of single fields, and the signature last.
     """
-    return read_document(parse(payload, ENVELOPE_LIMIT), network)
+    return decode_document(parse(payload, ENVELOPE_LIMIT), network)
 
 
-def read_document(document: Json, network: str) -> Message:
+def decode_document(document: Json, network: str) -> Message:
     """Return the message of an envelope that stood inside another, already parsed, document."""
     envelope = _envelope(document)
     kind = envelope.body.get("type")

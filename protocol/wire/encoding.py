@@ -1,22 +1,37 @@
-"""Canonical JSON bytes (RFC 8785) and tagged hashes (specification 2)."""
+"""Canonical JSON bytes (RFC 8785), tagged hashes and the bounded I-JSON parser (specification 2).
+
+Two rules hold for every value that `parse` returns: it has canonical bytes, and parsing those
+bytes gives the same value again.
+"""
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import rfc8785
+
+from protocol.constants import MAX_DEPTH, MAX_INTEGER
+from protocol.errors import Rejected, Rejection
 
 Json: TypeAlias = (
     "Mapping[str, Json] | list[Json] | tuple[Json, ...] | str | int | float | bool | None"
 )
 Document: TypeAlias = Mapping[str, Json]
 
+# Strings are skipped whole (an unterminated one to the end, possessively, so that the scan stays
+# linear); what remains of interest are brackets.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_LONGEST_NUMBER = 64  # characters; a double needs 25, and Python's int() is quadratic
+_FORBIDDEN = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # RFC 7493 section 2.1
+
 
 def canonical(document: Json) -> bytes:
     """Return the RFC 8785 bytes of a JSON value.
 
     Raises ValueError where the value has no canonical form (NaN, a lone surrogate, an integer
-    beyond 2^53-1). Documents that came through `ijson.parse` always have one.
+    beyond 2^53-1). Documents that came through `parse` always have one.
     """
     return rfc8785.dumps(document)
 
@@ -34,3 +49,92 @@ def domain(tag: str) -> bytes:
 def document_hash(tag: str, document: Json) -> str:
     """Return `H(tag, canonical(document))` as 64 lowercase hex characters."""
     return tagged_hash(tag, canonical(document)).hex()
+
+
+def parse(text: bytes, limit: int) -> Json:
+    """Return the value that I-JSON `text` (UTF-8, at most `limit` bytes) stands for.
+
+    Numbers with an integral value become `int` whatever their spelling (`1.0`, `1e0`), as they are
+    one value in JSON and in its canonical form. Raises Rejected: TOO_LARGE, TOO_DEEP or MALFORMED.
+    """
+    if len(text) > limit:
+        raise Rejected(Rejection.TOO_LARGE, f"{len(text)} bytes, at most {limit} are allowed")
+    _check_depth(text)
+    try:
+        return _DECODER.decode(text.decode("utf-8"))  # type: ignore[no-any-return]
+    except UnicodeDecodeError as error:
+        raise Rejected(Rejection.MALFORMED, f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise Rejected(Rejection.MALFORMED, f"not JSON: {error}") from None
+
+
+def _check_depth(text: bytes) -> None:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        first = match.group()[0]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Rejected(Rejection.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        _check_string(name)
+        if name in members:
+            raise Rejected(Rejection.MALFORMED, f"duplicate member {name[:64]!r}")
+        members[name] = _checked(value)
+    return members
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, str):
+        _check_string(value)
+    elif isinstance(value, list):
+        for item in value:
+            _checked(item)
+    return value
+
+
+def _check_string(value: str) -> None:
+    """Refuse surrogates and noncharacters; those above U+FFFF end in FFFE or FFFF (RFC 7493)."""
+    if value.isascii():
+        return
+    if _FORBIDDEN.search(value) or any(
+        ord(c) > 0xFFFF and ord(c) & 0xFFFE == 0xFFFE for c in value
+    ):
+        raise Rejected(Rejection.MALFORMED, "a string holds a surrogate or a noncharacter")
+
+
+def _number(text: str) -> int | float:
+    if len(text) > _LONGEST_NUMBER:
+        raise Rejected(Rejection.MALFORMED, f"a number of {len(text)} characters")
+    value = float(text)
+    if abs(value) > MAX_INTEGER:  # every larger double is integral, infinity included
+        raise Rejected(Rejection.MALFORMED, f"the number {text} is beyond 2^53-1")
+    return int(value) if value.is_integer() else value
+
+
+def _constant(text: str) -> NoReturn:
+    raise Rejected(Rejection.MALFORMED, f"{text} is no JSON number")
+
+
+class _Decoder(json.JSONDecoder):
+    """Python's decoder with our hooks; a string at the top is checked too."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            object_pairs_hook=_members,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=_constant,
+        )
+
+    def decode(self, s: str) -> Any:  # type: ignore[override]
+        return _checked(super().decode(s))
+
+
+_DECODER = _Decoder()

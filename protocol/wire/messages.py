@@ -1,7 +1,7 @@
 """The four messages, as frozen values (specification 4).
 
-Each holds the envelope that it came in, so that it can be passed on as it was signed. `wire.read`
-makes them from bytes; the `*_body` functions make the bodies that a node signs itself.
+Each message holds its envelope, so that it can be forwarded as it was signed. `codec.decode` makes
+messages from bytes; the `*_body` functions make the bodies that a node signs itself.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from protocol.wire.encoding import Document, Json, document_hash, tagged_hash
-from protocol.wire.envelope import Envelope
+from protocol.wire.signing import Envelope
 
 
 class Abstention(StrEnum):

@@ -1,4 +1,4 @@
-"""Peers, their keys and their signatures (specification 2).
+"""Peer ids, Ed25519 signatures and signed envelopes (specification 2).
 
 A peer is its libp2p peer id: base58btc of the identity multihash of its Ed25519 public key in
 libp2p's protobuf form. The public key is read back from it; no key is ever looked up.
@@ -6,16 +6,19 @@ libp2p's protobuf form. The public key is read back from it; no key is ever look
 
 import functools
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
 
 import base58
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from protocol.errors import Rejected, Rejection
+from protocol.wire.encoding import Document, canonical, domain
 
 # multihash identity (0x00) of 36 bytes (0x24); protobuf: field 1 = Ed25519 (1), field 2 = 32 bytes
 _PREFIX = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
 _PEER_BYTES = len(_PREFIX) + 32
+_DOMAIN = domain("envelope")
 
 
 def peer_of(key: Ed25519PublicKey | Ed25519PrivateKey) -> str:
@@ -57,3 +60,29 @@ def check_signature(peer: str, message: bytes, signature: str) -> None:
         raise Rejected(
             Rejection.BAD_SIGNATURE, f"the signature is not one of {peer} over this body"
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A body and whose it is. Equal envelopes have equal canonical bytes."""
+
+    body: Document
+    signer: str
+    signature: str
+
+    def document(self) -> Document:
+        """Return the envelope as the JSON object that travels."""
+        return {"body": self.body, "signer": self.signer, "signature": self.signature}
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes of the envelope."""
+        return canonical(self.document())
+
+    def verify(self) -> None:
+        """Raise Rejected(BAD_SIGNATURE) unless the signer signed exactly this body."""
+        check_signature(self.signer, _DOMAIN + canonical(self.body), self.signature)
+
+
+def sign(body: Document, key: Ed25519PrivateKey) -> Envelope:
+    """Return the envelope of `body`, signed over "helium/1/envelope", 0x00, canonical(body)."""
+    return Envelope(body, peer_of(key), signature_of(key, _DOMAIN + canonical(body)))

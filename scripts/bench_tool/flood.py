@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.client.client import Client, NoAgreement
-from protocol.constants import Parameters
 from protocol.manifest import blobs_of
-from protocol.network import Network
+from protocol.network import Network, NetworkParameters
 from scripts.testnet_tool.nodes import events, lay_out
 from tests.integration import hostile
 from tests.integration.light import RUNTIME, LightNodes
@@ -149,7 +148,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "net"
-        _, places = lay_out(root, options.nodes, RUNTIME, Parameters(commit_grace_seconds=0.5))
+        _, places = lay_out(
+            root, options.nodes, RUNTIME, NetworkParameters(commit_grace_seconds=0.5)
+        )
         light = [f"--seconds={options.seconds}", f"--frames={FRAMES}"]
         with LightNodes(root / "network.json", places, light) as nodes:
             nodes.wait_ready()

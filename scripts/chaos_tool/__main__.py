@@ -16,7 +16,7 @@ import click
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import silence_libp2p
 from node.config import log_setup
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from scripts.chaos_tool.checks import Inspected, agreement_times, inspect
 from scripts.chaos_tool.cluster import Field, fielded
 from scripts.chaos_tool.faults import Scenes
@@ -84,17 +84,17 @@ async def _all(wish: Wish) -> list[Report]:
     reports = []
     honest = [name for name in SCENES[:-1] if name in wish.scenes]
     if honest:
-        parameters = Parameters(attempt_seconds=ATTEMPT_SECONDS)
+        parameters = NetworkParameters(attempt_seconds=ATTEMPT_SECONDS)
         reports.append(await _one("honest", honest, wish, parameters, 0))
     if "liars" in wish.scenes:
         size = min(wish.nodes, 2 * wish.liars + 1)
-        parameters = Parameters(size, max(size, 7), commit_grace_seconds=GRACE)
+        parameters = NetworkParameters(size, max(size, 7), commit_grace_seconds=GRACE)
         reports.append(await _one("liars", ["liars"], wish, parameters, wish.liars))
     return reports
 
 
 async def _one(
-    name: str, scenes: Sequence[str], wish: Wish, parameters: Parameters, liars: int
+    name: str, scenes: Sequence[str], wish: Wish, parameters: NetworkParameters, liars: int
 ) -> Report:
     began = time.monotonic()
     async with fielded(wish.out / name, wish, parameters, liars) as field:

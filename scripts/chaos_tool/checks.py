@@ -8,7 +8,7 @@ from protocol.consensus import certificate
 from protocol.consensus.evidence import contradict
 from protocol.errors import Rejected
 from protocol.network import Network
-from protocol.wire.codec import read
+from protocol.wire.codec import decode
 from protocol.wire.messages import Task, Vote
 from scripts.chaos_tool.noted import Noted
 from scripts.chaos_tool.stores import Holdings, holdings
@@ -104,7 +104,7 @@ def _votes(
     found = []
     for text in sorted(texts):
         try:
-            message = read(text, network.id)
+            message = decode(text, network.id)
         except Rejected:
             continue
         if not isinstance(message, Task) and message.signer in honest:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from node.cli.commands.entries import this_machine
 from protocol.consensus.effects import State
-from protocol.constants import Parameters
-from protocol.network import Network
+from protocol.network import Network, NetworkParameters
 from scripts.chaos_tool import stores
 from scripts.chaos_tool.noted import Noted
 from scripts.chaos_tool.proxy import Link
@@ -139,7 +138,7 @@ def _is_ready(event: Event) -> bool:
 
 @asynccontextmanager
 async def fielded(
-    root: Path, wish: Wish, parameters: Parameters, liars: int
+    root: Path, wish: Wish, parameters: NetworkParameters, liars: int
 ) -> AsyncIterator[Field]:
     """Start a network in the folder `root`, and stop it when the block ends. Raises NodeDown."""
     runtime = this_machine() if wish.real else RUNTIME

@@ -24,8 +24,7 @@ from node.cli.session import exit_codes, silence_libp2p
 from node.cli.task_output import deliver
 from node.client.client import Client
 from node.config import log_setup
-from protocol.constants import Parameters
-from protocol.network import Network
+from protocol.network import Network, NetworkParameters
 from scripts.testnet_tool.liar import lie_of
 from scripts.testnet_tool.nodes import NodeDown, Nodes, Place, lay_out
 
@@ -103,7 +102,7 @@ def _run(wish: Wish) -> None:
         raise Failure(Exit.USAGE, f"{wish.task}: must be a JSON object")
     _note("reading this machine's compute class")
     largest = wish.committee if wish.liars else LARGEST
-    parameters = Parameters(
+    parameters = NetworkParameters(
         committee_size=wish.committee, committee_max=largest, commit_grace_seconds=GRACE
     )
     try:

@@ -20,8 +20,8 @@ from pathlib import Path
 from executor.models.folders import DEFAULTS, SHIPPED
 from node.cli.commands.entries import Models, model_entries
 from node.config import keystore
-from protocol.constants import VERSION, Parameters
-from protocol.network import Network
+from protocol.constants import VERSION
+from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document, Json, canonical
 from protocol.wire.signing import peer_of
 
@@ -63,7 +63,7 @@ def lay_out(
     root: Path,
     count: int,
     runtime: Document,
-    parameters: Parameters,
+    parameters: NetworkParameters,
     liars: int = 0,
     models: Models = MODELS,
 ) -> tuple[Network, list[Place]]:
@@ -86,7 +86,7 @@ def lay_out(
 
 
 def _document(
-    places: Sequence[Place], runtime: Document, parameters: Parameters, models: Models
+    places: Sequence[Place], runtime: Document, parameters: NetworkParameters, models: Models
 ) -> dict[str, Json]:
     roster: list[Json] = [
         {"peer": place.peer, "operator": place.name, "class": CLASS} for place in places

@@ -18,7 +18,7 @@ from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_IN
 from protocol.errors import Rejected, Rejection
 from protocol.model_limits import MOST
 from protocol.network import Network
-from protocol.wire import codec, ijson
+from protocol.wire import codec, encoding
 from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Reveal, Task, outcome_digest, task_id
 from tests.fuzz import mutation, papers
@@ -61,14 +61,14 @@ def numbers(value: object) -> list[float]:
 
 
 def check_json(content: bytes) -> None:
-    value = ijson.parse(content, ENVELOPE_LIMIT)
+    value = encoding.parse(content, ENVELOPE_LIMIT)
     assert len(content) <= ENVELOPE_LIMIT
     assert depth(value) <= MAX_DEPTH
     assert all(math.isfinite(n) and abs(n) <= MAX_INTEGER for n in numbers(value))
     assert value == json.loads(content), "another parser reads something else"
     again = canonical(value)
-    assert ijson.parse(again, 10 * len(content)) == value
-    assert canonical(ijson.parse(again, 10 * len(content))) == again
+    assert encoding.parse(again, 10 * len(content)) == value
+    assert canonical(encoding.parse(again, 10 * len(content))) == again
 
 
 def make_json(dice: Random) -> bytes:
@@ -76,10 +76,10 @@ def make_json(dice: Random) -> bytes:
 
 
 def check_message(content: bytes) -> None:
-    message = codec.read(content, NET.id)
+    message = codec.decode(content, NET.id)
     encoded = message.envelope.encode()
-    assert codec.read(encoded, NET.id) == message
-    assert canonical(ijson.parse(encoded, ENVELOPE_LIMIT)) == encoded
+    assert codec.decode(encoded, NET.id) == message
+    assert canonical(encoding.parse(encoded, ENVELOPE_LIMIT)) == encoded
     assert len(encoded) <= ENVELOPE_LIMIT
     assert message.envelope.body["network"] == NET.id
     message.envelope.verify()
@@ -91,7 +91,7 @@ def check_message(content: bytes) -> None:
 
 
 def check_task(content: bytes) -> None:
-    task = codec.read(content, NET.id)
+    task = codec.decode(content, NET.id)
     assert isinstance(task, Task)
     NET.admit(task)
     model = NET.models[task.model]
@@ -120,7 +120,7 @@ def valid(found: Certificate) -> None:
 
 
 def check_certificate(content: bytes) -> None:
-    found = certificate.verify(ijson.parse(content, DOCUMENT_LIMIT), NET)
+    found = certificate.verify(encoding.parse(content, DOCUMENT_LIMIT), NET)
     valid(found)
     check_file(content, found.encode(), lambda text: certificate.verify_bytes(text, NET))
 
@@ -136,7 +136,7 @@ def check_file(content: bytes, encoded: bytes, verify: Callable[[bytes], object]
 
 
 def check_evidence(content: bytes) -> None:
-    found = evidence.verify(ijson.parse(content, DOCUMENT_LIMIT), NET.id)
+    found = evidence.verify(encoding.parse(content, DOCUMENT_LIMIT), NET.id)
     check_file(content, found.encode(), lambda text: evidence.verify_bytes(text, NET))
     bodies = [canonical(e["body"]) for e in found.document["envelopes"]]  # type: ignore[union-attr, index, call-overload]
     assert bodies[0] != bodies[1]
@@ -149,7 +149,7 @@ def make_explained(dice: Random) -> bytes:
 
 def check_explained(content: bytes) -> None:
     """Whatever a dissenter says of itself, the sentences about it can be shown on a terminal."""
-    vote = codec.read(content, NET.id)
+    vote = codec.decode(content, NET.id)
     assert isinstance(vote, Reveal)
     ours = reference_of([], papers.ASSEMBLED)
     assert ours is not None

@@ -3,12 +3,12 @@
 from random import Random
 from typing import Any
 
-from protocol.consensus import evidence
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
+from protocol.consensus.evidence import Evidence
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Message, Reveal
+from protocol.wire.signing import sign
 from tests.fuzz import mutation
 from tests.protocol.papers import reveals
 from tests.support import fixtures
@@ -39,7 +39,7 @@ MESSAGES: tuple[Message, ...] = (
 ENVELOPES: list[Document] = [message.envelope.document() for message in MESSAGES]
 ASSEMBLED = assemble(TASK, 0, REVEALS, NET)
 CERTIFICATE = ASSEMBLED.document
-EVIDENCE = evidence.of(
+EVIDENCE = Evidence.from_votes(
     COMMITS[0], fixtures.commit(NET, TASK, COMMITTEE[0], fixtures.outcome("other"))
 ).document
 

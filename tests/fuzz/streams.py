@@ -289,7 +289,7 @@ def check_feed(content: bytes) -> None:
 
 def check_kept(envelope: bytes) -> None:
     """What a node has in its journal it gives to others, so it must be what it would take."""
-    assert codec.read(envelope, NET.id).envelope.encode() == envelope
+    assert codec.decode(envelope, NET.id).envelope.encode() == envelope
 
 
 BLOB_BYTES = Random(3).randbytes(CHUNK + 100)

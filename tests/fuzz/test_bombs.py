@@ -11,7 +11,7 @@ from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH
 from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import parse
 from tests.fuzz.papers import NET
 from tests.fuzz.target import fire
 from tests.fuzz.targets import TARGETS
@@ -65,7 +65,7 @@ def test_a_bomb_costs_what_it_weighs(name: str, limit: int) -> None:
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_bomb_is_a_message_or_a_network(name: str) -> None:
     with pytest.raises(Rejected):
-        codec.read(BOMBS[name], NET.id)
+        codec.decode(BOMBS[name], NET.id)
     with pytest.raises(Rejected):
         Network.parse(BOMBS[name])
 

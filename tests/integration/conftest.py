@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from node.cli.commands.entries import Models, this_machine
-from protocol.constants import Parameters
-from protocol.network import Network
+from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import MODELS, Nodes, Place, lay_out
 
@@ -74,7 +73,11 @@ class Running:
 
 @contextmanager
 def running(
-    root: Path, count: int, runtime: Document, parameters: Parameters, models: Models = MODELS
+    root: Path,
+    count: int,
+    runtime: Document,
+    parameters: NetworkParameters,
+    models: Models = MODELS,
 ) -> Iterator[Running]:
     network, places = lay_out(root, count, runtime, parameters, models=models)
     with Nodes(root / "network.json", places) as nodes:

@@ -22,8 +22,8 @@ from node.transport.libp2p.gossipsub import PROTOCOL, RPC_BYTES
 from node.transport.libp2p.host import Host
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.envelope import sign
 from protocol.wire.messages import task_body
+from protocol.wire.signing import sign
 from tests.integration.attacker import (
     CONNECTIONS,
     DATA,

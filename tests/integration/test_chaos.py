@@ -13,8 +13,9 @@ import pytest
 
 from node.storage.journal import Store, open_store
 from node.storage.reader import DATABASE
-from protocol.consensus import certificate, evidence
+from protocol.consensus import certificate
 from protocol.consensus.effects import State
+from protocol.consensus.evidence import Evidence
 from protocol.network import Network
 from protocol.wire.messages import Vote
 from scripts.chaos_tool.checks import Inspected, inspect
@@ -147,7 +148,7 @@ def test_evidence_against_an_honest_node_is_found(kept: Kept) -> None:
     second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
     store = kept.store(kept.places[0])
     with store.transaction():
-        store.put_evidence(evidence.of(kept.votes[2], second))
+        store.put_evidence(Evidence.from_votes(kept.votes[2], second))
     store.close()
     assert kept.inspect().accused == 1
 

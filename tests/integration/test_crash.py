@@ -7,7 +7,7 @@ import pytest
 from node.client.client import Client, Submission
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Place
 from tests.integration.conftest import Running, running, task
@@ -18,14 +18,14 @@ LONG = 800  # tokens: some seconds, in which there is time to kill a node
 @pytest.fixture(scope="module")
 def three_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-3")
-    with running(root, 4, runtime, Parameters(commit_grace_seconds=1)) as found:
+    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=1)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def two_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-2")
-    parameters = Parameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=25)
+    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=25)
     with running(root, 4, runtime, parameters) as found:
         yield found
 

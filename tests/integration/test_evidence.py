@@ -25,10 +25,10 @@ from node.rpc.client import (
 )
 from node.transport.interface import Stream
 from node.transport.libp2p.transport import Libp2pTransport
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json
-from protocol.wire.envelope import Envelope, sign
+from protocol.wire.signing import Envelope, sign
 from scripts.testnet_tool.nodes import CLASS, Nodes, lay_out
 from tests.integration.conftest import ROOT, SECONDS, Running, task
 from tests.node.transport.recorder import Recorder
@@ -41,7 +41,7 @@ ARGUMENTS = ["evidence", "verify", "proof.json", "--json"]
 def four(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
     """A network of four, of whom the last is yet to come."""
     root = tmp_path_factory.mktemp("four")
-    parameters = Parameters(committee_size=4, committee_max=4, commit_grace_seconds=5)
+    parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=5)
     network, places = lay_out(root, 4, runtime, parameters)
     nodes = Nodes(root / "network.json", places)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Nodes, lay_out
 from tests.integration.conftest import Running, task
@@ -18,7 +18,7 @@ LIES = ("times 0.9 (-0.92 dB)", "played backwards")
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("five")
-    parameters = Parameters(committee_size=5, committee_max=5, commit_grace_seconds=8)
+    parameters = NetworkParameters(committee_size=5, committee_max=5, commit_grace_seconds=8)
     network, places = lay_out(root, 5, runtime, parameters, liars=len(LIES))
     with Nodes(root / "network.json", places) as nodes:
         nodes.wait_ready()

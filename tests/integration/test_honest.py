@@ -24,10 +24,10 @@ from node.cli.commands.entries import Models
 from node.client.client import Client
 from node.rpc.client import RequestRefused, Status, protocol_id, read_answer
 from node.transport.interface import StreamClosed
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.envelope import sign
+from protocol.wire.signing import sign
 from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
@@ -47,7 +47,7 @@ def voice_in(folder: Path) -> Path:
 def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root, folder = tmp_path_factory.mktemp("four"), tmp_path_factory.mktemp("models")
     models = Models([EMBEDDED, VOICE], [voice_in(folder)], [], None)
-    with running(root, 4, runtime, Parameters(commit_grace_seconds=3), models) as found:
+    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as found:
         yield found
         codes = found.nodes.stop()
     assert set(codes.values()) == {0}, codes

@@ -17,8 +17,8 @@ from node.transport.libp2p import transport
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
 from node.version import AGENT
-from protocol.constants import Parameters
 from protocol.manifest import blobs_of
+from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import events, lay_out
 from tests.integration.attacker import TIMES, Attack, Counts, Mute, Target, fresh_peer
@@ -55,7 +55,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runnin
     with ExitStack() as stack:
         for name, more in {"limited": LONG, "unlimited": UNLIMITED}.items():
             root = tmp_path_factory.mktemp(name)
-            network, places = lay_out(root, 1, RUNTIME, Parameters(commit_grace_seconds=0.2))
+            network, places = lay_out(root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2))
             light = LightNodes(root / "network.json", places, ["--seconds=0.05", *more])
             nodes = stack.enter_context(light)
             nodes.wait_ready()

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from node.cli.commands.entries import Models
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Nodes, lay_out
 from tests.executor.pianos import NAME, build
@@ -25,7 +25,7 @@ def two(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     root, folder = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("models")
     build(folder)
     listed = Models([NAME], [folder], [], None)
-    parameters = Parameters(committee_size=2, commit_grace_seconds=3)
+    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=3)
     network, places = lay_out(root, 2, runtime, parameters, models=listed)
     for place in places:
         shutil.copytree(folder, place.home / "models")

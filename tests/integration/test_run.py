@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from scripts.testnet_tool.nodes import Place, lay_out
 from tests.integration.conftest import ROOT, SECONDS
 
@@ -19,7 +19,7 @@ from tests.integration.conftest import ROOT, SECONDS
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A network of one node, of a class that is not this machine's."""
-    _, [found] = lay_out(tmp_path / "one", 1, {"device": "none"}, Parameters())
+    _, [found] = lay_out(tmp_path / "one", 1, {"device": "none"}, NetworkParameters())
     return found
 
 
@@ -88,7 +88,7 @@ def test_a_journal_of_another_network_is_not_taken_over(place: Place, tmp_path: 
         _wait_for(started, "listening")
         started.send_signal(signal.SIGTERM)
         started.communicate(timeout=SECONDS)
-    _, [other] = lay_out(tmp_path / "two", 1, {"device": "other"}, Parameters())
+    _, [other] = lay_out(tmp_path / "two", 1, {"device": "other"}, NetworkParameters())
     network = str(other.home.parent / "network.json")
     with _run(place, network=network) as started:
         _, said = started.communicate(timeout=SECONDS)

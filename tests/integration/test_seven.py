@@ -8,7 +8,7 @@ from node.client.client import Client
 from node.rpc.client import ask
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import events
 from tests.integration.conftest import Running, running, task
@@ -17,7 +17,7 @@ from tests.integration.conftest import Running, running, task
 @pytest.fixture(scope="module")
 def seven(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("seven")
-    with running(root, 7, runtime, Parameters(commit_grace_seconds=3)) as found:
+    with running(root, 7, runtime, NetworkParameters(commit_grace_seconds=3)) as found:
         yield found
 
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.client.client import Client, NoNodeReachable, TaskRejected
-from protocol.constants import Parameters
+from protocol.network import NetworkParameters
 from protocol.wire.signing import peer_of
 from scripts.testnet_tool.nodes import lay_out
 from tests.integration.conftest import Running, task
@@ -20,7 +20,7 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 @contextmanager
 def light(root: Path, arguments: Sequence[str]) -> Iterator[Running]:
-    network, places = lay_out(root, 2, RUNTIME, Parameters(commit_grace_seconds=0.2))
+    network, places = lay_out(root, 2, RUNTIME, NetworkParameters(commit_grace_seconds=0.2))
     with LightNodes(root / "network.json", places, ["--seconds=0.05", *arguments]) as nodes:
         nodes.wait_ready()
         yield Running(network, nodes, root)

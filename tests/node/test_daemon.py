@@ -28,7 +28,7 @@ from node.storage.blobs import Blobs, DiskQuotaExceeded
 from node.storage.journal import Store
 from node.transport.interface import ValidationResult
 from node.version import AGENT
-from protocol.consensus.conduct import EQUIVOCATION, Conduct
+from protocol.consensus.conduct import EQUIVOCATION_PENALTY, VoteOutcome
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import canonical
@@ -489,10 +489,10 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         score_floors = scene.node._parts.score_floors
         assert score_floors == {}
-        conducts = [(0, liar, Conduct.EQUIVOCATED), (1, liar, Conduct.EQUIVOCATED)]
-        scene.store.put_conduct("0" * 64, [*conducts, (0, slow, Conduct.SILENT)])
+        vote_outcomes = [(0, liar, VoteOutcome.EQUIVOCATED), (1, liar, VoteOutcome.EQUIVOCATED)]
+        scene.store.put_conduct("0" * 64, [*vote_outcomes, (0, slow, VoteOutcome.SILENT)])
         await asyncio.sleep(WEIGH_SECONDS)
-        assert score_floors == {liar: 2 * EQUIVOCATION, slow: 0.0}
+        assert score_floors == {liar: 2 * EQUIVOCATION_PENALTY, slow: 0.0}
 
     play(tmp_path, test)
 

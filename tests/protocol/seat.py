@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from protocol.consensus.agreement import Agreement
-from protocol.consensus.effects import Effect, Send, State
+from protocol.consensus.effects import Effect, SignAndSend, State
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task, Vote
@@ -14,7 +14,7 @@ _E = TypeVar("_E", bound=Effect)
 
 
 class Seat:
-    """As the coordinator does it: carry out `Send` before anything else happens."""
+    """As the coordinator does it: carry out `SignAndSend` before anything else happens."""
 
     def __init__(self, net: Network, task: Task, me: str, now: float = fixtures.START) -> None:
         self.net, self.task, self.me = net, task, me
@@ -41,7 +41,7 @@ class Seat:
         found: list[Effect] = []
         for effect in effects:
             found.append(effect)
-            if isinstance(effect, Send):
+            if isinstance(effect, SignAndSend):
                 vote = fixtures.signed_by(self.net, effect.body, self.me)
                 self.sent.append(vote)
                 found += self.did(self.agreement.receive(vote, now), now)

@@ -1,12 +1,12 @@
 import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from protocol.constants import Parameters
 from protocol.errors import Rejection
-from protocol.network import Member, Network
+from protocol.network import Member, Network, NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import canonical, document_hash
 from protocol.wire.messages import Task
@@ -36,7 +36,7 @@ def asked(net: Network = NET, /, **changes: Any) -> Task:
 
 def test_everything_is_read() -> None:
     net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
-    assert net.parameters == Parameters()
+    assert net.parameters == NetworkParameters()
     assert net.classes == {fixtures.CLASS: {"device": "cpu", "torch": "2.13.0"}}
     assert list(net.roster) == [fixtures.peer(i) for i in range(4)]
     assert net.roster[fixtures.peer(2)] == Member(fixtures.peer(2), "operator-2", fixtures.CLASS)
@@ -58,7 +58,7 @@ def test_the_parameters_are_the_documents() -> None:
         "max_input_bytes": 17,
         "max_output_bytes": 19,
     }
-    assert fixtures.network(**given).parameters == Parameters(**given)  # type: ignore[arg-type]
+    assert fixtures.network(**given).parameters == NetworkParameters(**given)  # type: ignore[arg-type]
 
 
 def test_the_id_is_the_first_sixteen_characters_of_its_hash() -> None:
@@ -295,3 +295,17 @@ def test_created_is_in_milliseconds() -> None:
     NET.check_timely(task, 1_750_000_001.998)
     with rejected(Rejection.EXPIRED):
         NET.check_timely(task, 1_750_000_001.999)
+
+
+def test_default_parameters_match_the_specification() -> None:
+    assert asdict(NetworkParameters()) == {
+        "committee_size": 3,
+        "committee_max": 7,
+        "commit_grace_seconds": 2,
+        "attempt_seconds": 120,
+        "max_deadline_seconds": 3600,
+        "clock_skew_seconds": 60,
+        "max_input_bytes": 33_554_432,
+        "max_output_bytes": 134_217_728,
+    }
+    assert fixtures.network_document()["parameters"] == asdict(NetworkParameters())

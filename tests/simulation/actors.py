@@ -17,8 +17,7 @@ from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
-from protocol.wire.encoding import Document
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Document, parse
 from tests.simulation.agents import Agent
 from tests.simulation.certifying import CertificateForger
 from tests.simulation.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed

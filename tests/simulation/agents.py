@@ -16,8 +16,8 @@ from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Commit, Reveal, Task, Vote
+from protocol.wire.signing import sign
 from tests.simulation import executing
 from tests.support import fixtures
 
@@ -67,7 +67,7 @@ class Agent:
 
     def on_gossip(self, source: str, topic: str, payload: bytes) -> None:
         try:
-            message = codec.read(payload, self.ground.network.id)
+            message = codec.decode(payload, self.ground.network.id)
         except Rejected:
             return
         self.on_payload(topic, payload)

@@ -11,8 +11,8 @@ from node.sync.feed_sync import BATCH, Batch
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.wire import messages
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Task
+from protocol.wire.signing import sign
 from tests.simulation import invariants
 from tests.simulation.agents import Agent
 from tests.simulation.ether import Ether

@@ -6,8 +6,8 @@ from node.sync.feed_sync import BATCH, Batch
 from protocol.consensus.committee import committees, quorum
 from protocol.wire import messages
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Reveal, Vote
+from protocol.wire.signing import sign
 from tests.simulation.agents import Agent, Ground, Round
 from tests.simulation.outsiders import FEED
 from tests.support import fixtures

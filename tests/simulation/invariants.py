@@ -23,7 +23,7 @@ from protocol.consensus.effects import State
 from protocol.consensus.evidence import verify as verify_evidence
 from protocol.errors import Rejected
 from protocol.network import Network
-from protocol.wire.codec import read
+from protocol.wire.codec import decode
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Abstain, Commit, Reveal, Task, Vote
 from tests.simulation import executing, rules
@@ -360,7 +360,7 @@ def _votes(scene: Scene) -> Iterator[Vote]:
             if json.loads(text)["body"]["network"] != scene.network.id:
                 raise Violation("journal", f"{node.index} took a message of another network")
             scene.signatures.see(text.encode())
-            message = read(text.encode(), scene.network.id)
+            message = decode(text.encode(), scene.network.id)
             if not isinstance(message, Task):
                 yield message
 

@@ -16,7 +16,7 @@ import rfc8785
 
 from protocol.consensus import agreement, certificate, committee
 from protocol.errors import Rejected
-from protocol.wire import codec, encoding, envelope, signing
+from protocol.wire import codec, encoding, signing
 
 _dumps = rfc8785.dumps
 _write = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -58,10 +58,10 @@ def installed() -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, replacement in (
             (encoding, "rfc8785", _Canonical()),
-            (codec, "read", _by_value(codec.read)),
-            (envelope, "peer_of", _by_identity(signing.peer_of)),
-            (envelope.Envelope, "encode", _by_identity(envelope.Envelope.encode)),
-            (certificate, "read_document", _reading(codec.read_document)),
+            (codec, "decode", _by_value(codec.decode)),
+            (signing, "peer_of", _by_identity(signing.peer_of)),
+            (signing.Envelope, "encode", _by_identity(signing.Envelope.encode)),
+            (certificate, "decode_document", _reading(codec.decode_document)),
             (certificate, "assemble", _assembling(certificate.assemble)),
             (agreement, "committees", _by_identity(committee.committees)),
         ):
@@ -132,17 +132,17 @@ def _assembling(assemble: Callable[..., Any]) -> Callable[..., Any]:
     return remembering
 
 
-def _reading(read_document: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember `wire.read_document` by the very same body, under the same signature."""
+def _reading(decode_document: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember `codec.decode_document` by the very same body, under the same signature."""
     known: dict[tuple[int, str, str, str], tuple[Any, Any]] = {}
 
     def remembering(document: Any, network: str) -> Any:
         if type(document) is not dict or document.keys() != {"body", "signer", "signature"}:
-            return read_document(document, network)
+            return decode_document(document, network)
         body, key = document["body"], (id(document["body"]), document["signer"])
         found = known.get((*key, document["signature"], network))
         if found is None:
-            found = (body, read_document(document, network))
+            found = (body, decode_document(document, network))
             known[*key, document["signature"], network] = found
         return found[1]
 

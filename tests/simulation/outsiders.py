@@ -8,8 +8,8 @@ from node.sync.feed_sync import Batch
 from protocol.consensus.committee import committees
 from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Task
+from protocol.wire.signing import sign
 from tests.simulation.agents import Agent, Ground
 from tests.support import fixtures
 

@@ -41,9 +41,9 @@ def test_a_message_is_read_once_and_a_rejection_stays_one() -> None:
     net = fixtures.network()
     payload = fixtures.task(net).envelope.encode()
     with memo.installed():
-        assert codec.read(payload, net.id) is codec.read(payload, net.id)
+        assert codec.decode(payload, net.id) is codec.decode(payload, net.id)
         for _ in range(2):
             with pytest.raises(Rejected) as refused:
-                codec.read(payload, "0" * 16)
+                codec.decode(payload, "0" * 16)
             assert refused.value.reason is Rejection.WRONG_NETWORK
-    assert codec.read(payload, net.id) is not codec.read(payload, net.id)
+    assert codec.decode(payload, net.id) is not codec.decode(payload, net.id)

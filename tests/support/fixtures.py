@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Abstention, Commit, Reveal, Task, Vote
-from protocol.wire.signing import peer_of
+from protocol.wire.signing import peer_of, sign
 
 MODEL = "helium/embedded-music"
 PIANO = "helium/tiny-piano"
@@ -115,17 +114,17 @@ def task(
 
 
 def task_of(net: Network, envelope: Document) -> Task:
-    found = codec.read(canonical(envelope), net.id)
+    found = codec.decode(canonical(envelope), net.id)
     assert isinstance(found, Task)
     return found
 
 
 def signed(net: Network, body: Document, index: int) -> messages.Message:
-    return codec.read(sign(body, key(index)).encode(), net.id)
+    return codec.decode(sign(body, key(index)).encode(), net.id)
 
 
 def signed_by(net: Network, body: Document, member: str) -> Vote:
-    found = codec.read(sign(body, key_of(member)).encode(), net.id)
+    found = codec.decode(sign(body, key_of(member)).encode(), net.id)
     assert not isinstance(found, Task)
     return found
 

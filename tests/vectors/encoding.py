@@ -6,8 +6,7 @@ import base58
 
 from protocol.errors import Rejection
 from protocol.wire import encoding as canon
-from protocol.wire.encoding import Json, canonical, document_hash, tagged_hash
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Json, canonical, document_hash, parse, tagged_hash
 from protocol.wire.signing import check_signature, peer_of, public_key_of, signature_of
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused

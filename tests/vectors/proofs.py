@@ -4,6 +4,7 @@ from typing import Any
 
 from protocol.consensus import certificate, evidence
 from protocol.consensus.committee import committees
+from protocol.consensus.evidence import Evidence
 from protocol.errors import Rejection
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Message, Reveal, Vote
@@ -187,7 +188,7 @@ def _evidence(a: Message, b: Message) -> Entry:
 
 
 def _proof(name: str, a: Vote, b: Vote) -> Entry:
-    found = evidence.of(a, b)
+    found = Evidence.from_votes(a, b)
     return {
         "name": name,
         "evidence": found.encode().decode(),

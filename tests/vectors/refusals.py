@@ -6,8 +6,8 @@ from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.encoding import canonical
-from protocol.wire.envelope import Envelope, sign
 from protocol.wire.messages import Message, Task
+from protocol.wire.signing import Envelope, sign
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
@@ -42,7 +42,7 @@ def rejections() -> Vectors:
 
 
 def _read(text: bytes) -> Message:
-    return codec.read(text, NET.id)
+    return codec.decode(text, NET.id)
 
 
 def _changed(message: Message, **changes: Any) -> bytes:

@@ -30,7 +30,7 @@ from node.explain.waveform_diff import Difference, difference
 from node.rpc.client import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import TaskTracker, UnknownTask
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 from protocol.manifest import blobs_of, outputs_of
 from protocol.network import Network
 from protocol.wire.messages import Reveal, Task
@@ -131,7 +131,7 @@ def _subjects(
 def _disagrees(subject: Subject, ours: Reference | None) -> bool:
     if ours is None or subject.reveal is None or subject.reveal.digest != ours.digest:
         return True
-    return subject.conduct in (Conduct.LATE, Conduct.EQUIVOCATED)
+    return subject.conduct in (VoteOutcome.LATE, VoteOutcome.EQUIVOCATED)
 
 
 async def _explained(

@@ -14,9 +14,9 @@ from node.cli import options
 from node.cli.commands.entries import Models, members, model_entries, this_machine
 from node.cli.exit_codes import usage
 from node.cli.files import FILE, read_json, write
-from protocol.constants import VERSION, Parameters
+from protocol.constants import VERSION
 from protocol.errors import Rejected
-from protocol.network import Model, Network
+from protocol.network import Model, Network, NetworkParameters
 from protocol.wire.encoding import Json, canonical
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -32,7 +32,7 @@ def network() -> None:
 
 def _parameters(command: _F) -> _F:
     """Add a flag for each of the network's parameters."""
-    for field in reversed(fields(Parameters)):
+    for field in reversed(fields(NetworkParameters)):
         flag = "--" + field.name.replace("_", "-")
         kind = click.FLOAT if field.type in (float, "float") else click.INT
         option = click.option(flag, type=kind, default=field.default, show_default=True)
@@ -122,7 +122,7 @@ def create(
         "name": name,
         "version": VERSION,
         "created": _now(),
-        "parameters": {k: _whole(v) for k, v in asdict(Parameters(**parameters)).items()},  # type: ignore[arg-type]
+        "parameters": {k: _whole(v) for k, v in asdict(NetworkParameters(**parameters)).items()},  # type: ignore[arg-type]
         "models": model_entries(listed),
         "roster": members(roster, class_name),
     }

@@ -13,7 +13,7 @@ from node.cli.session import ClientTarget, no_node_named, resolve_target, run_wi
 from node.client.client import Client, HelloAnswer
 from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
-from protocol.consensus.conduct import Standing
+from protocol.consensus.conduct import PeerRecord
 
 EPILOG = """\b
 Examples:
@@ -83,7 +83,7 @@ def _greetings(target: ClientTarget) -> tuple[Mapping[str, HelloAnswer], Failure
         return {}, failure
 
 
-def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
+def _standings(data_dir: Path | None, network: str) -> Mapping[str, PeerRecord]:
     """Return what the node keeps; nothing where no data folder was named and there is none."""
     folder = options.settings({"data_dir": data_dir}).data_dir
     path = folder / DATABASE
@@ -91,7 +91,7 @@ def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
         return {}
     try:
         with read_archive(path, network) as archive:
-            return archive.standings()
+            return archive.peer_records()
     except UnusableStore as error:
         if data_dir is None:  # the default folder may be another network's
             options.note(f"standings are not shown: {error}")
@@ -99,7 +99,9 @@ def _standings(data_dir: Path | None, network: str) -> Mapping[str, Standing]:
         raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
 
 
-def _entry(peer: str, greeting: HelloAnswer | None, standing: Standing | None) -> dict[str, object]:
+def _entry(
+    peer: str, greeting: HelloAnswer | None, standing: PeerRecord | None
+) -> dict[str, object]:
     entry: dict[str, object] = {"peer": peer, "reached": greeting is not None, "ready": False}
     if greeting is not None:
         entry |= asdict(greeting)
@@ -116,7 +118,7 @@ def _line(peer: str, greeting: HelloAnswer | None) -> str:
     return f"{peer}  ready, class {greeting.compute_class or 'none'}, {models}"
 
 
-def _record(standing: Standing | None) -> str:
+def _record(standing: PeerRecord | None) -> str:
     if standing is None:
         return ""
     counts = [f"{name} {count}" for name, count in standing.document().items() if count]

@@ -11,14 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.consensus.certificate import Certificate, assemble
 from protocol.consensus.committee import committees
-from protocol.constants import Parameters
-from protocol.network import Network
+from protocol.network import Network, NetworkParameters
 from protocol.wire import messages
-from protocol.wire.codec import read
+from protocol.wire.codec import decode
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Reveal, Task
-from protocol.wire.signing import peer_of
+from protocol.wire.signing import peer_of, sign
 
 AWKWARD = 0.30000000000000004  # its last digit can change without changing the number
 RATE = 16_000
@@ -53,7 +51,7 @@ def network_of(owners: list[Ed25519PrivateKey]) -> Network:
         "name": "certified",
         "version": 1,
         "created": "2026-01-01T00:00:00Z",
-        "parameters": asdict(Parameters()),
+        "parameters": asdict(NetworkParameters()),
         "classes": {"cpu": {"device": "cpu"}},
         "models": [model],
         "roster": roster,
@@ -66,7 +64,7 @@ def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
     body = messages.task_body(
         network.id, "text-to-music", args, "cpu", 1_700_000_000_000, 60, "0f" * 16
     )
-    task = read(sign(body, key).encode(), network.id)
+    task = decode(sign(body, key).encode(), network.id)
     assert isinstance(task, Task)
     return task
 
@@ -86,7 +84,7 @@ def make(outcome: Document | None = None) -> Made:
     for peer in committee:
         trace: Document = {"seconds": AWKWARD}
         body = messages.reveal_body(network.id, task.id, 0, agreed, salts[peer], commits, trace)
-        vote = read(sign(body, owners[peer]).encode(), network.id)
+        vote = decode(sign(body, owners[peer]).encode(), network.id)
         assert isinstance(vote, Reveal)
         reveals.append(vote)
     return Made(network, assemble(task, 0, reveals, network), wav(samples, RATE))

@@ -103,7 +103,7 @@ class Fake(Scripted):
         elif self.refusal is not None:
             await refuse(stream, *self.refusal)
         else:
-            task = codec.read(canonical(request["task"]), self.network)
+            task = codec.decode(canonical(request["task"]), self.network)
             assert isinstance(task, Task)
             self.taken.append(task.id)
             committee: list[Json] = [*committees(NET, task)[0]]

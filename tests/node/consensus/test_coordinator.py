@@ -16,14 +16,14 @@ from node.storage.journal import Store
 from node.transport.interface import ValidationResult
 from protocol.consensus import certificate, evidence
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import messages
 from protocol.wire.encoding import canonical
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Abstention, Commit, Message, Reveal, Task, Vote
+from protocol.wire.signing import sign
 from tests.support import fixtures
 
 ME = fixtures.peer(0)
@@ -724,14 +724,14 @@ def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
     life.until(3)
     contradictory(life, task, "a", "b")
     life.step(lambda: life.coordinator.certified(certified(life, task, "c")), insist=True)
-    before = life.store.standings()
-    assert before[ME].times(Conduct.DISSENTED) == 1
+    before = life.store.peer_records()
+    assert before[ME].times(VoteOutcome.DISSENTED) == 1
     life.restart()
     late = fixtures.commit(life.net, task, others(life.net, task)[0], fixtures.outcome("a"))
     life.hear(late)  # brings the task back
     life.until(121)
     assert life.state(task) is State.AGREED
-    assert life.store.standings() == before
+    assert life.store.peer_records() == before
 
 
 def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:

@@ -21,7 +21,7 @@ from node.explain.waveform_diff import Difference
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 from protocol.wire.messages import Reveal, Vote, outcome_digest
 from tests.support import fixtures
 
@@ -264,22 +264,26 @@ def test_a_tie_is_no_reference() -> None:
 @pytest.mark.parametrize(
     ("votes", "conduct", "expected"),
     [
-        ([], Conduct.SILENT, "neither committed nor abstained"),
+        ([], VoteOutcome.SILENT, "neither committed nor abstained"),
         (
             [fixtures.commit(NET, TASK, C)],
-            Conduct.SILENT,
+            VoteOutcome.SILENT,
             "committed to an outcome and did not reveal",
         ),
-        ([fixtures.abstain(NET, TASK, C, "timeout")], Conduct.ABSTAINED, "It abstained: timeout"),
+        (
+            [fixtures.abstain(NET, TASK, C, "timeout")],
+            VoteOutcome.ABSTAINED,
+            "It abstained: timeout",
+        ),
         (
             [fixtures.commit(NET, TASK, C), fixtures.commit(NET, TASK, C, FAILED)],
-            Conduct.EQUIVOCATED,
+            VoteOutcome.EQUIVOCATED,
             "before it revealed anything",
         ),
     ],
 )
 def test_who_revealed_nothing_is_explained_too(
-    votes: list[Vote], conduct: Conduct, expected: str
+    votes: list[Vote], conduct: VoteOutcome, expected: str
 ) -> None:
     agreement = seen(*HONEST, *votes)
     ours = reference_of(agreement.rounds, certified(agreement))
@@ -322,7 +326,7 @@ def test_the_last_reveal_is_what_a_member_stands_for() -> None:
     agreement = seen(*votes)
     subject = subject_of(agreement.rounds, C, outcome_digest(TRUTH))
     assert subject is not None
-    assert (subject.attempt, subject.conduct) == (1, Conduct.AGREED)
+    assert (subject.attempt, subject.conduct) == (1, VoteOutcome.AGREED)
 
 
 def test_who_was_in_no_committee_that_began_has_no_part() -> None:

@@ -14,6 +14,7 @@ from protocol.consensus import evidence
 from protocol.consensus.certificate import Certificate, assemble
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
+from protocol.consensus.evidence import Evidence
 from protocol.manifest import blobs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
@@ -380,7 +381,7 @@ def test_evidence_is_kept_once(path: Path, net: Network) -> None:
     votes = [
         fixtures.commit(net, task, member, fixtures.outcome(label)) for label in ("one", "two")
     ]
-    proof = evidence.of(*votes)
+    proof = Evidence.from_votes(*votes)
     store.put_evidence(proof)
     store.put_evidence(proof)
     assert store.evidence() == [proof.document]

@@ -8,15 +8,17 @@ import pytest
 from node.storage.journal import Store, open_store
 from node.storage.migration import UnusableStore
 from node.storage.reader import DATABASE, read_archive
-from protocol.consensus import evidence
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import Conduct, Standing
+from protocol.consensus.conduct import PeerRecord, VoteOutcome
+from protocol.consensus.evidence import Evidence
 from tests.support import fixtures
 
 NET = fixtures.network()
 TASK = fixtures.task(NET)
 LIAR = committees(NET, TASK)[0][0]
-PROOF = evidence.of(*(fixtures.commit(NET, TASK, LIAR, fixtures.outcome(label)) for label in "ab"))
+PROOF = Evidence.from_votes(
+    *(fixtures.commit(NET, TASK, LIAR, fixtures.outcome(label)) for label in "ab")
+)
 
 
 @pytest.fixture
@@ -28,24 +30,26 @@ def fill(path: Path) -> Store:
     store = open_store(path, NET.id)
     with store.transaction():
         store.put_evidence(PROOF)
-        store.put_conduct(TASK.id, [(0, LIAR, Conduct.EQUIVOCATED), (1, LIAR, Conduct.SILENT)])
+        store.put_conduct(
+            TASK.id, [(0, LIAR, VoteOutcome.EQUIVOCATED), (1, LIAR, VoteOutcome.SILENT)]
+        )
     return store
 
 
 def check(path: Path) -> None:
     with read_archive(path, NET.id) as archive:
         assert archive.evidence() == [PROOF.document]
-        expected = Standing({Conduct.EQUIVOCATED: 1, Conduct.SILENT: 1})
-        assert archive.standings() == {LIAR: expected}
+        expected = PeerRecord({VoteOutcome.EQUIVOCATED: 1, VoteOutcome.SILENT: 1})
+        assert archive.peer_records() == {LIAR: expected}
 
 
 def test_it_is_read_while_the_node_writes(path: Path) -> None:
     store = fill(path)
     with store.transaction():
-        store.put_conduct("0" * 64, [(2, LIAR, Conduct.SILENT)])
+        store.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
         check(path)
     with read_archive(path, NET.id) as archive:
-        assert archive.standings()[LIAR].times(Conduct.SILENT) == 2
+        assert archive.peer_records()[LIAR].times(VoteOutcome.SILENT) == 2
     store.close()
 
 

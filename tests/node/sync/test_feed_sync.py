@@ -23,8 +23,8 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.wire import messages
 from protocol.wire.encoding import Document
-from protocol.wire.envelope import sign
 from protocol.wire.messages import Task
+from protocol.wire.signing import sign
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
 from tests.simulation.world import Weather, inhabited

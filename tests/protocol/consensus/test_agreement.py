@@ -6,8 +6,16 @@ import pytest
 from protocol.consensus import certificate
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
-from protocol.consensus.effects import Certified, Changed, Execute, Halt, Proven, Send, State
-from protocol.consensus.round import Reception
+from protocol.consensus.effects import (
+    Certified,
+    EquivocationProven,
+    Execute,
+    SignAndSend,
+    State,
+    StateChanged,
+    StopExecution,
+)
+from protocol.consensus.round import VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire.encoding import canonical
@@ -63,7 +71,7 @@ def dispute(attempt: int = 0) -> list[Vote]:
 def test_a_member_begins_to_execute() -> None:
     agreement = Agreement(NET, TASK, A, lambda a: fixtures.salt(A, a), T)
     assert agreement.state == "waiting"
-    assert names(agreement.start(T)) == ["Execute", "Changed"]
+    assert names(agreement.start(T)) == ["Execute", "StateChanged"]
     assert agreement.state == "executing"
     assert agreement.attempt == 0
 
@@ -71,13 +79,13 @@ def test_a_member_begins_to_execute() -> None:
 @pytest.mark.parametrize("me", [OUTSIDER, D, fixtures.peer(50)])
 def test_who_is_no_member_waits(me: str) -> None:
     found = Agreement(NET, TASK, me, lambda a: fixtures.salt(me, a), T)
-    assert names(found.start(T)) == ["Changed"]
+    assert names(found.start(T)) == ["StateChanged"]
     assert found.state is State.WAITING
 
 
 def test_an_outcome_becomes_a_commit() -> None:
     found = seat()
-    assert names(found.executed(T + 10))[0] == "Send"
+    assert names(found.executed(T + 10))[0] == "SignAndSend"
     assert found.sent[0].envelope.body == commit(A).envelope.body
     assert found.state is State.COMMITTED
 
@@ -97,11 +105,11 @@ def test_a_commit_of_an_earlier_life_stays_the_only_one() -> None:
 def test_the_main_way_from_task_to_certificate() -> None:
     found = committed()
     assert names(found.hear(commit(B), now=T + 11)) == []
-    assert names(found.hear(commit(C), now=T + 12)) == ["Send", "Changed"]
+    assert names(found.hear(commit(C), now=T + 12)) == ["SignAndSend", "StateChanged"]
     assert found.sent[1].envelope.body == reveal(A).envelope.body
     assert found.state == "revealed"
     effects = found.hear(reveal(B), now=T + 13)
-    assert names(effects) == ["Certified", "Changed"]
+    assert names(effects) == ["Certified", "StateChanged"]
     made = only(Certified, effects).certificate
     assert made == certificate.verify(made.document, NET)
     assert made.signers == tuple(sorted([A, B]))
@@ -119,7 +127,7 @@ def test_closing_and_revealing_happen_to_the_second() -> None:
     assert found.hear(commit(C), now=T + 22) == []
     assert found.agreement.wake_at() == T + 24
     assert found.advance(T + 23.999) == []
-    assert names(found.advance(T + 24)) == ["Send", "Changed"]
+    assert names(found.advance(T + 24)) == ["SignAndSend", "StateChanged"]
     assert found.sent[1].envelope.body == reveal(A, [A, B]).envelope.body
 
 
@@ -128,7 +136,7 @@ def test_a_vote_comes_after_all_that_was_due_before_it() -> None:
     found = committed()
     found.hear(commit(B), now=T + 20)
     effects = found.hear(commit(C), now=T + 30)
-    assert names(effects) == ["Send", "Changed"]
+    assert names(effects) == ["SignAndSend", "StateChanged"]
     assert found.sent[1].envelope.body == reveal(A, [A, B]).envelope.body
 
 
@@ -145,14 +153,18 @@ def test_an_error_is_agreed_on() -> None:
 def test_who_only_listens_certifies_too(me: str) -> None:
     found = seat(me)
     assert found.hear(reveal(B), now=T + 1) == []
-    assert names(found.hear(reveal(A), now=T + 1)) == ["Certified", "Changed"]
+    assert names(found.hear(reveal(A), now=T + 1)) == ["Certified", "StateChanged"]
     assert found.state is State.AGREED
     assert found.sent == []
 
 
 def test_an_execution_that_nobody_needs_is_halted() -> None:
     found = seat()
-    assert names(found.hear(reveal(B), reveal(C), now=T + 1)) == ["Certified", "Halt", "Changed"]
+    assert names(found.hear(reveal(B), reveal(C), now=T + 1)) == [
+        "Certified",
+        "StopExecution",
+        "StateChanged",
+    ]
     assert names(found.executed(T + 2)) == []
     assert found.sent == []
 
@@ -171,7 +183,7 @@ def test_who_has_committed_still_reveals_after_the_end() -> None:
     found.hear(reveal(B, [A, B, C]), reveal(C, [A, B, C]), now=T + 21)
     assert found.state is State.AGREED
     assert found.agreement.wake_at() == T + 22
-    assert names(found.advance(T + 24)) == ["Send"]
+    assert names(found.advance(T + 24)) == ["SignAndSend"]
     assert isinstance(found.sent[-1], Reveal)
     assert found.agreement.wake_at() is None
 
@@ -180,7 +192,7 @@ def test_a_dissent_after_the_end_is_kept_and_changes_nothing() -> None:
     found = seat(OUTSIDER)
     found.hear(reveal(A), reveal(B), now=T + 1)
     dissent = reveal(C, TRIO, LIES[0])
-    assert found.agreement.judge(dissent) is Reception.NEW
+    assert found.agreement.judge(dissent) is VoteStatus.NEW
     assert found.hear(dissent, now=T + 2) == []
     assert found.agreement.rounds[0].votes_of(C) == (dissent, None)
     assert found.state is State.AGREED
@@ -211,20 +223,20 @@ def test_votes_of_strangers_are_refused() -> None:
             found.agreement.judge(vote)
         with rejected(Rejection.NOT_A_MEMBER, vote.signer):
             found.agreement.receive(vote, T + 1)
-    assert found.agreement.judge(commit(D, attempt=1)) is Reception.NEW
+    assert found.agreement.judge(commit(D, attempt=1)) is VoteStatus.NEW
 
 
 def test_votes_for_attempts_that_never_come_are_refused() -> None:
     found = seat()
     with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 3, this task has 3"):
         found.agreement.receive(commit(A, attempt=3), T + 1)
-    assert found.agreement.judge(commit(A, attempt=2)) is Reception.NEW
+    assert found.agreement.judge(commit(A, attempt=2)) is VoteStatus.NEW
 
 
 def test_a_repeated_vote_is_nothing() -> None:
     found = seat()
     found.hear(commit(B), now=T + 1)
-    assert found.agreement.judge(commit(B)) is Reception.KNOWN
+    assert found.agreement.judge(commit(B)) is VoteStatus.DUPLICATE
     assert found.hear(commit(B), now=T + 2) == []
 
 
@@ -232,8 +244,8 @@ def test_a_contradiction_is_proven() -> None:
     found = seat(OUTSIDER)
     found.hear(commit(B), now=T + 1)
     effects = found.hear(commit(B, LIES[0]), now=T + 2)
-    proof = only(Proven, effects).evidence
-    assert names(effects) == ["Proven"]
+    proof = only(EquivocationProven, effects).evidence
+    assert names(effects) == ["EquivocationProven"]
     assert (proof.signer, proof.task, proof.attempt) == (B, TASK.id, 0)
     assert found.hear(commit(B, LIES[0]), commit(B, LIES[1]), now=T + 3) == []
 
@@ -245,7 +257,7 @@ def test_disagreement_starts_the_next_attempt() -> None:
     found = seat(OUTSIDER)
     first, second, third = dispute()
     assert found.hear(first, second, now=T + 30) == []
-    assert names(found.hear(third, now=T + 31)) == ["Changed"]
+    assert names(found.hear(third, now=T + 31)) == ["StateChanged"]
     assert (found.attempt, found.state) == (1, State.WAITING)
     assert found.agreement.wake_at() == T + 31 + 120
 
@@ -253,7 +265,7 @@ def test_disagreement_starts_the_next_attempt() -> None:
 def test_abstentions_start_the_next_attempt() -> None:
     found = seat(OUTSIDER)
     assert found.hear(abstain(A), now=T + 1) == []
-    assert names(found.hear(abstain(B), now=T + 2)) == ["Changed"]
+    assert names(found.hear(abstain(B), now=T + 2)) == ["StateChanged"]
     assert found.attempt == 1
 
 
@@ -261,14 +273,14 @@ def test_time_starts_the_next_attempt_to_the_second() -> None:
     found = seat(OUTSIDER)
     assert found.agreement.wake_at() == T + 120
     assert found.advance(T + 119.999) == []
-    assert names(found.advance(T + 120)) == ["Changed"]
+    assert names(found.advance(T + 120)) == ["StateChanged"]
     assert found.attempt == 1
     assert found.agreement.wake_at() == T + 240
 
 
 def test_time_that_passed_unasked_passes_in_order() -> None:
     found = seat(OUTSIDER)
-    assert names(found.advance(T + 250)) == ["Changed", "Changed"]
+    assert names(found.advance(T + 250)) == ["StateChanged", "StateChanged"]
     assert found.attempt == 2
     assert found.agreement.wake_at() == T + 360
 
@@ -283,7 +295,7 @@ def test_a_slow_model_has_its_own_time() -> None:
 def test_members_of_both_committees_commit_anew_without_executing() -> None:
     found = committed()
     effects = found.hear(abstain(B), abstain(C), now=T + 30)
-    assert set(names(effects)) == {"Send", "Changed"}
+    assert set(names(effects)) == {"SignAndSend", "StateChanged"}
     assert found.attempt == 1
     assert found.sent[-1].envelope.body == commit(A, attempt=1).envelope.body
     assert found.state is State.COMMITTED
@@ -292,7 +304,7 @@ def test_members_of_both_committees_commit_anew_without_executing() -> None:
 
 def test_who_is_new_in_the_committee_executes() -> None:
     found = seat(D)
-    assert names(found.hear(abstain(A), abstain(B), now=T + 30)) == ["Execute", "Changed"]
+    assert names(found.hear(abstain(A), abstain(B), now=T + 30)) == ["Execute", "StateChanged"]
     assert found.state is State.EXECUTING
     found.executed(T + 40)
     assert found.sent[-1].envelope.body == commit(D, attempt=1).envelope.body
@@ -300,7 +312,7 @@ def test_who_is_new_in_the_committee_executes() -> None:
 
 def test_who_still_executes_goes_on_and_commits_to_the_new_attempt() -> None:
     found = seat()
-    assert names(found.advance(T + 120)) == ["Changed"]
+    assert names(found.advance(T + 120)) == ["StateChanged"]
     assert found.state is State.EXECUTING
     found.executed(T + 130)
     assert [v.envelope.body for v in found.sent] == [commit(A, attempt=1).envelope.body]
@@ -309,7 +321,7 @@ def test_who_still_executes_goes_on_and_commits_to_the_new_attempt() -> None:
 def test_who_abstained_from_one_attempt_executes_for_the_next() -> None:
     found = seat()
     found.did(found.agreement.failed(Abstention.BUSY, T + 1), T + 1)
-    assert names(found.hear(abstain(B), now=T + 2)) == ["Execute", "Changed"]
+    assert names(found.hear(abstain(B), now=T + 2)) == ["Execute", "StateChanged"]
     assert found.state is State.EXECUTING
 
 
@@ -320,9 +332,9 @@ def test_a_commit_waits_on_in_the_old_attempt() -> None:
     found.advance(T + 120)
     assert found.attempt == 1
     effects = found.advance(T + 122)
-    assert names(effects) == ["Send"]
+    assert names(effects) == ["SignAndSend"]
     assert found.sent[-1].envelope.body == reveal(A, [A, B]).envelope.body
-    assert names(found.hear(reveal(B, [A, B]), now=T + 123)) == ["Certified", "Changed"]
+    assert names(found.hear(reveal(B, [A, B]), now=T + 123)) == ["Certified", "StateChanged"]
     assert found.agreement.certificates[0].attempt == 0
 
 
@@ -369,7 +381,7 @@ def test_a_coming_attempt_is_certified_all_the_same() -> None:
     found = seat()
     votes = [reveal(m, FIVE, None, 1) for m in FIVE[2:]]
     effects = found.hear(*votes, now=T + 1)
-    assert names(effects) == ["Certified", "Halt", "Changed"]
+    assert names(effects) == ["Certified", "StopExecution", "StateChanged"]
     assert only(Certified, effects).certificate.attempt == 1
     assert found.state is State.AGREED
 
@@ -383,7 +395,7 @@ def test_an_execution_that_fails_is_an_abstention() -> None:
     vote = found.sent[0]
     assert isinstance(vote, Abstain)
     assert (vote.attempt, vote.reason) == (0, Abstention.OUT_OF_MEMORY)
-    assert "Changed" in names(effects)
+    assert "StateChanged" in names(effects)
     assert found.state is State.ABSTAINED
 
 
@@ -426,8 +438,8 @@ def test_attempts_used_up_are_inconclusive() -> None:
 
 def test_attempts_that_time_out_are_inconclusive() -> None:
     found = seat()
-    assert names(found.advance(T + 359.999)) == ["Changed", "Changed"]
-    assert names(found.advance(T + 360)) == ["Halt", "Changed"]
+    assert names(found.advance(T + 359.999)) == ["StateChanged", "StateChanged"]
+    assert names(found.advance(T + 360)) == ["StopExecution", "StateChanged"]
     assert found.state is State.INCONCLUSIVE
 
 
@@ -436,7 +448,7 @@ def test_the_deadline_ends_it_to_the_second() -> None:
     found = Seat(NET, task, committees(NET, task)[0][0])
     assert found.agreement.wake_at() == T + 60
     assert found.advance(T + 59.999) == []
-    assert names(found.advance(T + 60)) == ["Halt", "Changed"]
+    assert names(found.advance(T + 60)) == ["StopExecution", "StateChanged"]
     assert (found.attempt, found.state) == (0, State.EXPIRED)
     assert found.agreement.wake_at() is None
     assert found.executed(T + 61) == []
@@ -484,7 +496,7 @@ def test_a_certificate_replaces_an_end_without_one(late: int, state: State, erro
     assert found.state is state
     commits = listed(task, trio, outcome)
     votes = [fixtures.reveal(net, task, m, commits, outcome) for m in trio[:2]]
-    assert names(found.hear(*votes, now=T + 1000)) == ["Certified", "Changed"]
+    assert names(found.hear(*votes, now=T + 1000)) == ["Certified", "StateChanged"]
     assert found.state is (State.AGREED_ERROR if error else State.AGREED)
 
 
@@ -504,7 +516,7 @@ def conflict() -> list[Vote]:
 def test_two_certificates_are_a_conflict_and_the_first_stands() -> None:
     found = seat(OUTSIDER)
     effects = found.hear(*conflict(), now=T + 1)
-    assert names(effects) == ["Certified", "Changed", "Proven", "Certified"]
+    assert names(effects) == ["Certified", "StateChanged", "EquivocationProven", "Certified"]
     first, second = found.agreement.certificates
     assert first.outcome == fixtures.outcome()
     assert second.outcome == LIES[0]
@@ -619,7 +631,7 @@ def test_the_same_calls_and_times_give_the_same_effects(seed: int) -> None:
 def test_the_calls_at_random_make_everything_happen() -> None:
     seen = [part for seed in range(12) for part in play(fresh(), seed)]
     effects = {type(e) for part in seen if isinstance(part, list) for e in part}
-    assert {Execute, Send, Certified, Proven, Changed} <= effects
+    assert {Execute, SignAndSend, Certified, EquivocationProven, StateChanged} <= effects
     assert {Rejection.NOT_A_MEMBER} <= {r for r in seen if isinstance(r, Rejection)}
 
 
@@ -635,5 +647,5 @@ def test_salts_are_drawn_once_for_each_attempt_entered() -> None:
 def test_halt_is_asked_once() -> None:
     found = seat()
     effects = found.hear(reveal(B), reveal(C), now=T + 1)
-    only(Halt, effects)
+    only(StopExecution, effects)
     assert found.advance(T + 1000) == []

@@ -7,7 +7,13 @@ import pytest
 from node.storage.journal import Store
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import MOST_FOR_DISSENT, Conduct, Standing, burden, conducts
+from protocol.consensus.conduct import (
+    MAX_DISSENT_PENALTY,
+    PeerRecord,
+    VoteOutcome,
+    score_floor,
+    vote_outcomes,
+)
 from protocol.network import Network
 from protocol.wire.messages import Task, Vote
 from tests.node.consensus.test_coordinator import (
@@ -43,8 +49,8 @@ def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreem
     return agreement
 
 
-def conduct(peer: str, votes: Sequence[Vote]) -> Conduct:
-    found = {(attempt, who): what for attempt, who, what in conducts(seen(votes))}
+def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
+    found = {(attempt, who): what for attempt, who, what in vote_outcomes(seen(votes))}
     assert {who for attempt, who in found if attempt == 0} == {A, B, C}
     return found[0, peer]
 
@@ -52,35 +58,40 @@ def conduct(peer: str, votes: Sequence[Vote]) -> Conduct:
 @pytest.mark.parametrize(
     ("expected", "votes"),
     [
-        (Conduct.SILENT, []),
-        (Conduct.SILENT, [fixtures.commit(NET, TASK, C)]),
-        (Conduct.ABSTAINED, [fixtures.abstain(NET, TASK, C)]),
+        (VoteOutcome.SILENT, []),
+        (VoteOutcome.SILENT, [fixtures.commit(NET, TASK, C)]),
+        (VoteOutcome.ABSTAINED, [fixtures.abstain(NET, TASK, C)]),
         (
-            Conduct.DISSENTED,
+            VoteOutcome.DISSENTED,
             [fixtures.commit(NET, TASK, C, LIE), fixtures.reveal(NET, TASK, C, LIED, LIE)],
         ),
         (
-            Conduct.DISSENTED,
+            VoteOutcome.DISSENTED,
             [fixtures.abstain(NET, TASK, C), fixtures.reveal(NET, TASK, C, LIED, LIE)],
         ),
-        (Conduct.LATE, [fixtures.reveal(NET, TASK, C, ALL)]),
-        (Conduct.EQUIVOCATED, [fixtures.commit(NET, TASK, C), fixtures.commit(NET, TASK, C, LIE)]),
+        (VoteOutcome.LATE, [fixtures.reveal(NET, TASK, C, ALL)]),
         (
-            Conduct.EQUIVOCATED,
+            VoteOutcome.EQUIVOCATED,
+            [fixtures.commit(NET, TASK, C), fixtures.commit(NET, TASK, C, LIE)],
+        ),
+        (
+            VoteOutcome.EQUIVOCATED,
             [fixtures.commit(NET, TASK, C), fixtures.reveal(NET, TASK, C, LIED, LIE)],
         ),
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["before the end", "after the end"])
-def test_what_the_third_member_did(expected: Conduct, votes: list[Vote], late: bool) -> None:
+def test_what_the_third_member_did(expected: VoteOutcome, votes: list[Vote], late: bool) -> None:
     order = [*PAIR, *votes] if late else [*votes, *PAIR]
     assert conduct(C, order) is expected
-    assert conduct(A, order) is Conduct.AGREED
+    assert conduct(A, order) is VoteOutcome.AGREED
 
 
 def test_a_signer_whose_reveal_came_after_the_certificate_agreed() -> None:
     whole = {member: fixtures.bound(TASK, member, fixtures.outcome()) for member in (A, B, C)}
-    assert conduct(C, [fixtures.reveal(NET, TASK, m, whole) for m in (A, B, C)]) is Conduct.AGREED
+    assert (
+        conduct(C, [fixtures.reveal(NET, TASK, m, whole) for m in (A, B, C)]) is VoteOutcome.AGREED
+    )
 
 
 def test_without_a_certificate_nobody_agreed_or_dissented() -> None:
@@ -89,7 +100,7 @@ def test_without_a_certificate_nobody_agreed_or_dissented() -> None:
         fixtures.reveal(NET, TASK, member, {}, found)
         for member, found in ((A, fixtures.outcome()), (B, LIE), (C, third))
     ]
-    assert [what for *_, what in conducts(seen(apart))] == [Conduct.UNSETTLED] * 3
+    assert [what for *_, what in vote_outcomes(seen(apart))] == [VoteOutcome.UNSETTLED] * 3
 
 
 def test_every_member_of_every_attempt_that_counts_is_named_once() -> None:
@@ -99,7 +110,9 @@ def test_every_member_of_every_attempt_that_counts_is_named_once() -> None:
     apart = [fixtures.abstain(net, task, member) for member in first]
     commits = {m: fixtures.bound(task, m, fixtures.outcome(), 1) for m in second}
     agreed = [fixtures.reveal(net, task, m, commits, attempt=1) for m in second[:3]]
-    found = [(attempt, who) for attempt, who, _ in conducts(seen([*apart, *agreed], net, task))]
+    found = [
+        (attempt, who) for attempt, who, _ in vote_outcomes(seen([*apart, *agreed], net, task))
+    ]
     assert found == [(0, m) for m in first] + [(1, m) for m in second]
 
 
@@ -113,28 +126,34 @@ def test_attempts_after_the_certified_one_are_nobodys_silence() -> None:
     for member in first:
         agreement.receive(fixtures.reveal(net, task, member, commits), fixtures.START + 122)
     assert agreement.attempt == 1
-    assert {attempt for attempt, *_ in conducts(agreement)} == {0}
+    assert {attempt for attempt, *_ in vote_outcomes(agreement)} == {0}
 
 
 # What it is worth
 
 
 def test_dissent_alone_never_bans() -> None:
-    assert burden(Standing({Conduct.DISSENTED: 1})) > 0
-    assert burden(Standing({Conduct.DISSENTED: 10**9})) == MOST_FOR_DISSENT < BAN / 2
+    assert score_floor(PeerRecord({VoteOutcome.DISSENTED: 1})) > 0
+    assert score_floor(PeerRecord({VoteOutcome.DISSENTED: 10**9})) == MAX_DISSENT_PENALTY < BAN / 2
 
 
 @pytest.mark.parametrize(
     "conduct",
-    [Conduct.AGREED, Conduct.UNSETTLED, Conduct.ABSTAINED, Conduct.LATE, Conduct.SILENT],
+    [
+        VoteOutcome.AGREED,
+        VoteOutcome.UNSETTLED,
+        VoteOutcome.ABSTAINED,
+        VoteOutcome.LATE,
+        VoteOutcome.SILENT,
+    ],
 )
-def test_what_a_slow_peer_does_costs_it_nothing(conduct: Conduct) -> None:
-    assert burden(Standing({conduct: 10**6})) == 0
+def test_what_a_slow_peer_does_costs_it_nothing(conduct: VoteOutcome) -> None:
+    assert score_floor(PeerRecord({conduct: 10**6})) == 0
 
 
 def test_after_a_second_proof_the_next_bad_message_bans() -> None:
-    assert burden(Standing({Conduct.EQUIVOCATED: 1, Conduct.DISSENTED: 99})) < BAN
-    assert burden(Standing({Conduct.EQUIVOCATED: 2})) >= BAN
+    assert score_floor(PeerRecord({VoteOutcome.EQUIVOCATED: 1, VoteOutcome.DISSENTED: 99})) < BAN
+    assert score_floor(PeerRecord({VoteOutcome.EQUIVOCATED: 2})) >= BAN
 
 
 # In the store
@@ -143,7 +162,7 @@ def test_after_a_second_proof_the_next_bad_message_bans() -> None:
 def counts(store: Store) -> dict[str, dict[str, int]]:
     return {
         peer: {name: count for name, count in standing.document().items() if count}
-        for peer, standing in store.standings().items()
+        for peer, standing in store.peer_records().items()
     }
 
 
@@ -189,9 +208,11 @@ def test_a_kill_at_any_write_counts_nothing_twice_or_not_at_all(case: Case, afte
 def test_attempts_that_a_late_certificate_made_void_are_forgotten() -> None:
     store = Life(fixtures.network(3)).store
     with store.transaction():
-        store.put_conduct("a" * 64, [(i, fixtures.peer(1), Conduct.UNSETTLED) for i in range(3)])
+        store.put_conduct(
+            "a" * 64, [(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
+        )
     with store.transaction():
-        store.put_conduct("a" * 64, [(0, fixtures.peer(1), Conduct.AGREED)])
+        store.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
     assert counts(store) == {fixtures.peer(1): {"agreed": 1}}
 
 
@@ -221,5 +242,5 @@ def test_a_task_that_goes_on_counts_for_nothing() -> None:
     life = Life(fixtures.network(3))
     life.hear(fixtures.task(life.net))
     life.until(2)
-    assert life.store.standings() == {}
+    assert life.store.peer_records() == {}
     life.disk.close()

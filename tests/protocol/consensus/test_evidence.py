@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from protocol.consensus import evidence
+from protocol.consensus.evidence import Evidence
 from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
 from protocol.wire.encoding import canonical, document_hash
@@ -63,7 +64,7 @@ def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
 def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         assert evidence.contradict(a, b)
-        found = evidence.of(a, b)
+        found = Evidence.from_votes(a, b)
         assert found.document == document(a, b)
         assert (found.signer, found.task, found.attempt) == (A, TASK.id, 0)
         assert evidence.verify(document(a, b), NET.id) == found
@@ -74,7 +75,7 @@ def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         assert not evidence.contradict(a, b)
         with rejected(Rejection.NO_CONTRADICTION):
-            evidence.of(a, b)
+            Evidence.from_votes(a, b)
         with rejected(Rejection.NO_CONTRADICTION):
             evidence.verify(document(a, b), NET.id)
 
@@ -83,7 +84,7 @@ def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
 def test_different_signers_tasks_and_attempts_are_no_evidence(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         with rejected(Rejection.NO_CONTRADICTION):
-            evidence.of(a, b)
+            Evidence.from_votes(a, b)
         with rejected(Rejection.NO_CONTRADICTION):
             evidence.verify(document(a, b), NET.id)
 
@@ -129,13 +130,13 @@ def test_it_is_named_by_its_document() -> None:
     found = evidence.verify(PROOF, NET.id)
     assert found.id == document_hash("evidence", PROOF)
     assert found.encode() == canonical(PROOF)
-    assert evidence.of(*CONTRADICTIONS[1]).id != found.id
+    assert Evidence.from_votes(*CONTRADICTIONS[1]).id != found.id
 
 
 # In a file
 
 
-KEPT = evidence.of(HONEST, fixtures.commit(NET, TASK, A, LIE))
+KEPT = Evidence.from_votes(HONEST, fixtures.commit(NET, TASK, A, LIE))
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
@@ -148,7 +149,7 @@ def test_the_canonical_bytes_of_a_members_contradiction_pass(end: bytes) -> None
 @pytest.mark.parametrize("a", CONTRADICTIONS)
 def test_every_contradiction_passes_in_either_order(a: tuple[Vote, Vote]) -> None:
     for pair in (a, a[::-1]):
-        proof = evidence.of(*pair)
+        proof = Evidence.from_votes(*pair)
         assert evidence.verify_bytes(proof.encode(), NET) == proof
         assert proof.types == tuple(vote.envelope.body["type"] for vote in pair)
 

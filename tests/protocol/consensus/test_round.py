@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from protocol.consensus.certificate import assemble, lists
 from protocol.consensus.committee import committees, quorum
-from protocol.consensus.round import Opening, Reception, Round
+from protocol.consensus.round import Opening, Round, VoteStatus
 from protocol.wire.messages import Abstain, Commit, Reveal, Vote, outcome_digest
 from tests.protocol.expect import PROPERTY
 from tests.protocol.papers import listed
@@ -20,7 +20,7 @@ FIVE = committees(NET, TASK)[1]
 A, B, C = TRIO
 LIE = fixtures.outcome("lie")
 DIGEST, LIE_DIGEST = outcome_digest(fixtures.outcome()), outcome_digest(LIE)
-NEW, KNOWN, OPPOSED = Reception.NEW, Reception.KNOWN, Reception.OPPOSED
+NEW, KNOWN, OPPOSED = VoteStatus.NEW, VoteStatus.DUPLICATE, VoteStatus.CONFLICTING
 
 
 def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:
@@ -218,9 +218,9 @@ def test_a_reveal_is_kept_before_its_commit() -> None:
 def test_of_two_that_contradict_the_first_stands(first: Vote, second: Vote) -> None:
     for one, other in ((first, second), (second, first)):
         round_ = fresh()
-        assert round_.opponent(other) is None
+        assert round_.conflicting_vote(other) is None
         round_.receive(one, 1)
-        assert round_.opponent(other) == one
+        assert round_.conflicting_vote(other) == one
         assert round_.judge(other) is OPPOSED
         assert round_.receive(other, 2) is OPPOSED
         assert round_.judge(other) is KNOWN
@@ -263,7 +263,7 @@ def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
     round_.receive(reveal(B), 3)
     assert round_.judge(third) is OPPOSED
     assert round_.receive(third, 4) is OPPOSED
-    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
     assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
 
 
@@ -273,7 +273,7 @@ def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
     kept = []
     for lie in lies:
         seen = {member: fixtures.bound(TASK, member, lie) for member in TRIO}
-        round_.receive(reveal(B, seen, lie), 1, wanted=True)
+        round_.receive(reveal(B, seen, lie), 1, keep_conflicting=True)
         kept.append(round_.receive(reveal(A, seen, lie), 2))
     assert kept == [NEW, OPPOSED, OPPOSED, OPPOSED, KNOWN, KNOWN]
 
@@ -282,10 +282,10 @@ def test_what_is_wanted_is_kept_once() -> None:
     round_ = fresh()
     lies = [reveal(A, trace={"n": n}) for n in range(6)]
     for lie in lies:
-        round_.receive(lie, 1, wanted=True)
-    assert {round_.judge(lie, wanted=True) for lie in lies} == {KNOWN}
+        round_.receive(lie, 1, keep_conflicting=True)
+    assert {round_.judge(lie, keep_conflicting=True) for lie in lies} == {KNOWN}
     round_.receive(reveal(B), 1)
-    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
 
 
 # What follows
@@ -294,19 +294,19 @@ def test_what_is_wanted_is_kept_once() -> None:
 def test_a_quorum_of_equal_reveals_that_list_each_other_agrees() -> None:
     round_ = fresh()
     round_.receive(reveal(A), 1)
-    assert round_.agreeing(DIGEST) == []
+    assert round_.agreeing_reveals(DIGEST) == []
     round_.receive(reveal(C, TRIO, LIE), 1)
-    assert round_.agreeing(DIGEST) == []
+    assert round_.agreeing_reveals(DIGEST) == []
     round_.receive(reveal(B), 1)
-    assert [r.signer for r in round_.agreeing(DIGEST)] == sorted([A, B])
-    assert round_.agreeing(LIE_DIGEST) == []
+    assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
+    assert round_.agreeing_reveals(LIE_DIGEST) == []
 
 
 def test_a_copycat_that_nobody_listed_is_left_out() -> None:
     round_ = fresh()
     for vote in (reveal(A, [A, B]), reveal(B, [A, B]), reveal(C)):
         round_.receive(vote, 1)
-    assert [r.signer for r in round_.agreeing(DIGEST)] == sorted([A, B])
+    assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
 
 
 def test_reveals_that_contradict_earlier_ones_count() -> None:
@@ -314,7 +314,7 @@ def test_reveals_that_contradict_earlier_ones_count() -> None:
     round_.receive(commit(A, LIE), 1)
     assert round_.receive(reveal(A), 1) is OPPOSED
     round_.receive(reveal(B), 1)
-    assert {r.signer for r in round_.agreeing(DIGEST)} == {A, B}
+    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
 
 
 @pytest.mark.parametrize("vain", TRIO)
@@ -324,7 +324,7 @@ def test_who_does_not_list_itself_spoils_no_certificate(vain: str) -> None:
     for member in TRIO:
         seen = [m for m in TRIO if m != vain] if member == vain else TRIO
         round_.receive(reveal(member, seen), 1)
-    agreeing = round_.agreeing(DIGEST)
+    agreeing = round_.agreeing_reveals(DIGEST)
     assert {r.signer for r in agreeing} == set(TRIO) - {vain}
     assemble(TASK, 0, agreeing, NET)
 
@@ -352,7 +352,7 @@ def test_what_agrees_is_the_largest_valid_certificate(
             for chosen in combinations(fit, n)
             if all(lists(a, b) for a in chosen for b in chosen)
         )
-        agreeing = round_.agreeing(digest)
+        agreeing = round_.agreeing_reveals(digest)
         assert len(agreeing) == (best if best >= 3 else 0)
         assert all(lists(a, b) for a in agreeing for b in agreeing)
 
@@ -361,8 +361,8 @@ def test_what_agrees_is_the_largest_valid_certificate(
 
 
 def test_at_first_everything_is_possible() -> None:
-    assert fresh().can_settle()
-    assert fresh((A,)).can_settle()
+    assert fresh().can_reach_quorum()
+    assert fresh((A,)).can_reach_quorum()
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_it_cannot_settle_once_no_outcome_reaches_the_quorum(
     round_ = fresh()
     for vote in votes:
         round_.receive(vote, 1)
-    assert round_.can_settle() is possible
+    assert round_.can_reach_quorum() is possible
 
 
 @given(
@@ -443,7 +443,7 @@ def test_it_can_settle_while_some_quorum_can_still_form(
         for group in combinations(FIVE, quorum(5))
         for found in (fixtures.outcome(), LIE)
     )
-    assert round_.can_settle() is possible
+    assert round_.can_reach_quorum() is possible
 
 
 def test_kinds_are_told_apart() -> None:

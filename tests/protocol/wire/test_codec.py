@@ -4,10 +4,9 @@ import pytest
 
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec, messages
-from protocol.wire.encoding import Document, canonical
-from protocol.wire.envelope import Envelope, sign
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import Document, canonical, parse
 from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task
+from protocol.wire.signing import Envelope, sign
 from tests.protocol.expect import rejected
 from tests.support import fixtures
 
@@ -24,7 +23,7 @@ KINDS = sorted(SENT)
 
 
 def read(body: Document) -> messages.Message:
-    return codec.read(sign(body, fixtures.key(0)).encode(), NET.id)
+    return codec.decode(sign(body, fixtures.key(0)).encode(), NET.id)
 
 
 def body_of(kind: str, /, **changes: Any) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def body_of(kind: str, /, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_task_is_read_whole() -> None:
-    task = codec.read(TASK.envelope.encode(), NET.id)
+    task = codec.decode(TASK.envelope.encode(), NET.id)
     assert isinstance(task, Task)
     assert task == TASK
     assert (task.kind, task.compute_class) == ("text-to-music", fixtures.CLASS)
@@ -43,14 +42,14 @@ def test_a_task_is_read_whole() -> None:
 
 
 def test_a_commit_is_read_whole() -> None:
-    commit = codec.read(SENT["commit"].envelope.encode(), NET.id)
+    commit = codec.decode(SENT["commit"].envelope.encode(), NET.id)
     assert isinstance(commit, Commit)
     assert (commit.task, commit.attempt, commit.signer) == (TASK.id, 0, PEER)
     assert commit.commitment == fixtures.bound(TASK, PEER, fixtures.outcome())
 
 
 def test_a_reveal_is_read_whole() -> None:
-    reveal = codec.read(SENT["reveal"].envelope.encode(), NET.id)
+    reveal = codec.decode(SENT["reveal"].envelope.encode(), NET.id)
     assert isinstance(reveal, Reveal)
     assert (reveal.task, reveal.attempt, reveal.signer) == (TASK.id, 0, PEER)
     assert reveal.outcome == fixtures.outcome()
@@ -59,7 +58,7 @@ def test_a_reveal_is_read_whole() -> None:
 
 
 def test_an_abstention_is_read_whole() -> None:
-    abstain = codec.read(SENT["abstain"].envelope.encode(), NET.id)
+    abstain = codec.decode(SENT["abstain"].envelope.encode(), NET.id)
     assert isinstance(abstain, Abstain)
     assert (abstain.task, abstain.attempt, abstain.reason) == (TASK.id, 0, Abstention.TIMEOUT)
 
@@ -68,7 +67,7 @@ def test_an_abstention_is_read_whole() -> None:
 def test_any_spelling_of_an_envelope_is_the_same_message(kind: str) -> None:
     text = SENT[kind].envelope.encode()
     spaced = text.replace(b'":', b'" :\n').replace(b',"', b' , "')
-    assert codec.read(spaced.replace(b'"attempt" :\n0', b'"attempt":0.0'), NET.id) == SENT[kind]
+    assert codec.decode(spaced.replace(b'"attempt" :\n0', b'"attempt":0.0'), NET.id) == SENT[kind]
 
 
 # What is refused
@@ -81,7 +80,7 @@ def test_every_changed_byte_is_refused(kind: str, flip: int) -> None:
     for at in range(len(text)):
         changed = text[:at] + bytes((text[at] ^ flip,)) + text[at + 1 :]
         with pytest.raises(Rejected) as caught:
-            codec.read(changed, NET.id)
+            codec.decode(changed, NET.id)
         assert caught.value.reason in {
             Rejection.MALFORMED,
             Rejection.INVALID_FIELD,
@@ -95,9 +94,9 @@ def test_every_prefix_and_every_added_byte_is_malformed(kind: str) -> None:
     text = SENT[kind].envelope.encode()
     for end in range(len(text)):
         with rejected(Rejection.MALFORMED):
-            codec.read(text[:end], NET.id)
+            codec.decode(text[:end], NET.id)
     with rejected(Rejection.MALFORMED):
-        codec.read(text + b"}", NET.id)
+        codec.decode(text + b"}", NET.id)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,7 +188,7 @@ def test_a_signature_is_for_one_type() -> None:
 def test_another_network_is_refused(kind: str) -> None:
     other = fixtures.network(5).id
     with rejected(Rejection.WRONG_NETWORK, NET.id):
-        codec.read(SENT[kind].envelope.encode(), other)
+        codec.decode(SENT[kind].envelope.encode(), other)
     with rejected(Rejection.WRONG_NETWORK, other):
         read(body_of(kind, network=other))
 
@@ -197,10 +196,10 @@ def test_another_network_is_refused(kind: str) -> None:
 def test_the_signature_is_looked_at_last() -> None:
     envelope = Envelope(body_of("commit", network="0" * 16), PEER, "A" * 86)
     with rejected(Rejection.WRONG_NETWORK):
-        codec.read(envelope.encode(), NET.id)
+        codec.decode(envelope.encode(), NET.id)
     forged = Envelope(body_of("commit"), PEER, "A" * 86)
     with rejected(Rejection.BAD_SIGNATURE):
-        codec.read(forged.encode(), NET.id)
+        codec.decode(forged.encode(), NET.id)
 
 
 @pytest.mark.parametrize(
@@ -209,16 +208,16 @@ def test_the_signature_is_looked_at_last() -> None:
 )
 def test_what_is_no_envelope_is_refused(text: bytes) -> None:
     with rejected(Rejection.INVALID_FIELD):
-        codec.read(text, NET.id)
+        codec.decode(text, NET.id)
 
 
 def test_an_envelope_has_three_members() -> None:
     document = SENT["commit"].envelope.document()
     with rejected(Rejection.INVALID_FIELD, "extra: is unknown"):
-        codec.read(canonical({**document, "extra": 1}), NET.id)
+        codec.decode(canonical({**document, "extra": 1}), NET.id)
     for field in ("body", "signer", "signature"):
         with rejected(Rejection.INVALID_FIELD, f"{field}: is missing"):
-            codec.read(canonical({k: v for k, v in document.items() if k != field}), NET.id)
+            codec.decode(canonical({k: v for k, v in document.items() if k != field}), NET.id)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +226,7 @@ def test_an_envelope_has_three_members() -> None:
 def test_a_wrong_signer_or_signature_is_named(field: str, value: str) -> None:
     document = {**SENT["commit"].envelope.document(), field: value}
     with rejected(Rejection.INVALID_FIELD, f"{field}:"):
-        codec.read(canonical(document), NET.id)
+        codec.decode(canonical(document), NET.id)
 
 
 # Limits
@@ -240,15 +239,15 @@ def roomy(size: int) -> bytes:
 
 
 def test_an_envelope_has_at_most_65536_bytes() -> None:
-    assert isinstance(codec.read(roomy(65_536), NET.id), Task)
+    assert isinstance(codec.decode(roomy(65_536), NET.id), Task)
     with rejected(Rejection.TOO_LARGE, "65537"):
-        codec.read(roomy(65_537), NET.id)
+        codec.decode(roomy(65_537), NET.id)
 
 
 def test_an_envelope_within_a_document_has_the_same_limit() -> None:
     with rejected(Rejection.TOO_LARGE, "65537"):
-        codec.read_document(parse(roomy(65_537), 100_000), NET.id)
-    codec.read_document(parse(roomy(65_536), 100_000), NET.id)
+        codec.decode_document(parse(roomy(65_537), 100_000), NET.id)
+    codec.decode_document(parse(roomy(65_536), 100_000), NET.id)
 
 
 def traced(size: int) -> Document:

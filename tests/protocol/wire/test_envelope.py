@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import Rejection
-from protocol.wire.envelope import Envelope, sign
+from protocol.wire.signing import Envelope, sign
 from tests.protocol.expect import rejected
 from tests.support import fixtures
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Rejected, Rejection
-from protocol.wire.encoding import canonical
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import canonical, parse
 from tests.protocol.expect import PROPERTY, reason_of, rejected
 
 LIMIT = 65_536

@@ -12,7 +12,6 @@ import pytest
 
 from node.storage.journal import Store, open_store
 from node.storage.reader import DATABASE
-from protocol.consensus import evidence
 from protocol.consensus.committee import committees
 from protocol.consensus.evidence import Evidence
 from protocol.wire.encoding import canonical
@@ -26,11 +25,13 @@ LIE = fixtures.outcome("lie")
 
 
 def commits(member: str) -> Evidence:
-    return evidence.of(fixtures.commit(NET, TASK, member), fixtures.commit(NET, TASK, member, LIE))
+    return Evidence.from_votes(
+        fixtures.commit(NET, TASK, member), fixtures.commit(NET, TASK, member, LIE)
+    )
 
 
 TWICE = commits(LIAR)
-UNOPENED = evidence.of(
+UNOPENED = Evidence.from_votes(
     fixtures.commit(NET, TASK, OTHER), fixtures.reveal(NET, TASK, OTHER, {}, LIE)
 )
 

@@ -14,7 +14,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.client.client import HelloAnswer
 from node.storage.journal import open_store
 from node.storage.reader import DATABASE
-from protocol.consensus.conduct import Conduct
+from protocol.consensus.conduct import VoteOutcome
 from protocol.wire.encoding import canonical
 from tests.node.cli.conftest import Helium
 from tests.support import fixtures
@@ -54,7 +54,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     store = open_store(tmp_path / "node" / DATABASE, NET.id)
     for task in TASKS:
         with store.transaction():
-            store.put_conduct(task, [(0, READY, Conduct.AGREED), (0, AWAY, Conduct.DISSENTED)])
+            store.put_conduct(
+                task, [(0, READY, VoteOutcome.AGREED), (0, AWAY, VoteOutcome.DISSENTED)]
+            )
     yield tmp_path / "node"
     store.close()
 
@@ -76,7 +78,7 @@ def test_standings_are_shown_of_who_is_away_too(
     done = helium("peers", *flags, "--data-dir", folder, "--json")
     assert done.exit_code == 0, done.stderr
     entries = {entry["peer"]: entry for entry in json.loads(done.stdout)["peers"]}
-    assert entries[READY]["standing"] == {c: 2 * (c == "agreed") for c in Conduct}
+    assert entries[READY]["standing"] == {c: 2 * (c == "agreed") for c in VoteOutcome}
     assert entries[AWAY]["standing"]["dissented"] == 2
     assert (entries[AWAY]["reached"], entries[AWAY]["ready"]) == (False, False)
     assert entries[ASLEEP]["standing"] is None

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.consensus.certificate import verify_bytes
 from protocol.errors import Rejected
-from protocol.wire.ijson import parse
+from protocol.wire.encoding import parse
 from tests.node.cli.certified import RATE, Made, make, wav
 from tests.node.cli.conftest import Files, Helium
 
