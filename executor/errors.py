@@ -31,7 +31,7 @@ class Abstained(HeliumError):
 class TaskFailed(HeliumError):
     """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4).
 
-    `detail` goes into the trace, as `told` makes it, and is not compared.
+    `detail` goes into the trace, as `printable_detail` makes it, and is not compared.
     """
 
     def __init__(self, code: Code, detail: str = "") -> None:
@@ -48,7 +48,7 @@ class ProfileViolated(HeliumError):
     """The process does not compute under the numeric profile; the message says where it differs."""
 
 
-def told(detail: str) -> str:
+def printable_detail(detail: str) -> str:
     """A detail as others may read it: one line of printable characters, at most `DETAIL` of them.
 
     Of a path only its last part stays: where things lie on this machine is nobody's business.

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from node.clock import SystemClock
 from node.config.limits import Limits
 from node.config.settings import Settings
@@ -104,8 +104,10 @@ def _executor(settings: Settings, network: Network, me: str, folders: list[Path]
         if left.is_file():  # `home` is the worker's own folder
             left.unlink()
     runtime = network.classes[member.compute_class]
-    pool = Pool(folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu")
-    return Worker(pool, runtime)
+    supervisor = WorkerSupervisor(
+        folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu"
+    )
+    return Worker(supervisor, runtime)
 
 
 def _present(network: Network, folders: list[Path]) -> tuple[str, ...]:

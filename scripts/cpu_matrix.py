@@ -82,7 +82,7 @@ def executed(told: Mapping[str, Any]) -> dict[str, object]:
     """Run one task in this process, under the profile; what it came to and the hashes of it."""
     import torch
 
-    from executor.worker.main import Worker
+    from executor.worker.main import JobRunner
 
     began = time.monotonic()
     profile.fix()
@@ -96,8 +96,8 @@ def executed(told: Mapping[str, Any]) -> dict[str, object]:
     folders = ModelFolders([Path(folder) for folder in told["folders"]])
     ours, theirs = Pipe()
     with tempfile.TemporaryDirectory() as scratch, ours, theirs:
-        worker = Worker(ours, folders)
-        said = worker.run(supervisor.order(job(told, folders), Path(scratch) / "out"))
+        worker = JobRunner(ours, folders)
+        said = worker.run(supervisor.job_message(job(told, folders), Path(scratch) / "out"))
     outcome = said.get("outcome") or {"abstained": said.get("detail")}
     outputs = outcome.get("result", {}).get("outputs", [])
     hashes = [output["sha256"] for output in outputs]

@@ -35,7 +35,7 @@ SUBTYPES = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
 
-def hear(paths: Sequence[Path]) -> "list[Mono]":
+def decode_files(paths: Sequence[Path]) -> "list[Mono]":
     """The audio of each file, `(samples,)` at `RATE`, channels averaged.
 
     Raises `TaskFailed("input-undecodable")` for a file that is no audio of the formats above, or is

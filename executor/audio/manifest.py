@@ -17,19 +17,19 @@ SUFFIXES: Mapping[str, str] = MappingProxyType({"audio/f32": ".f32", "audio/midi
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputFile:
     """One output: its entry in the manifest, and its bytes."""
 
     entry: dict[str, object]
     content: bytes | memoryview
 
 
-def waveform(frames: "NDArray[np.float32]", sampling_rate: int) -> Output:
+def waveform_output(frames: "NDArray[np.float32]", sampling_rate: int) -> OutputFile:
     """Canonical frames (`fingerprint.waveform`) at a rate in Hz."""
-    return Output(fingerprint.described(frames, sampling_rate), frames.data)
+    return OutputFile(fingerprint.described(frames, sampling_rate), frames.data)
 
 
-def score(notes: Sequence[midi.Note]) -> Output:
+def midi_output(notes: Sequence[midi.Note]) -> OutputFile:
     """Canonical notes (`midi.canonical`) as a MIDI file."""
     content = midi.encode(notes)
     entry: dict[str, object] = {
@@ -38,27 +38,27 @@ def score(notes: Sequence[midi.Note]) -> Output:
         "size": len(content),
         "notes": len(notes),
     }
-    return Output(entry, content)
+    return OutputFile(entry, content)
 
 
-def covers(scores: Iterable[Sequence[midi.Note]]) -> Iterator[Output]:
+def cover_outputs(scores: Iterable[Sequence[midi.Note]]) -> Iterator[OutputFile]:
     """Each score's MIDI file, then its rendered waveform; one is in memory at a time."""
     from executor.audio import piano_synth
 
     for notes in scores:
-        yield score(notes)
-        yield waveform(fingerprint.waveform(piano_synth.render(notes).T), piano_synth.RATE)
+        yield midi_output(notes)
+        yield waveform_output(fingerprint.waveform(piano_synth.render(notes).T), piano_synth.RATE)
 
 
-def write(made: Iterable[Output], stem: Path) -> list[dict[str, object]]:
+def write_outputs(made: Iterable[OutputFile], stem: Path) -> list[dict[str, object]]:
     """Write each output to its place and return the manifest's entries."""
     entries = []
     for number, output in enumerate(made):
-        place(stem, number, str(output.entry["media"])).write_bytes(output.content)
+        output_path(stem, number, str(output.entry["media"])).write_bytes(output.content)
         entries.append(output.entry)
     return entries
 
 
-def place(stem: Path, number: int, media: str) -> Path:
+def output_path(stem: Path, number: int, media: str) -> Path:
     """Where output `number` of a job goes."""
     return stem.with_name(f"{stem.name}-{number}{SUFFIXES[media]}")

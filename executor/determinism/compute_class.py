@@ -38,7 +38,7 @@ LIBRARIES = (
 )
 
 
-def fingerprint(probe: str, device: profile.Device = "cpu") -> dict[str, object]:
+def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, object]:
     """The runtime of this process.
 
     `probe` is the SHA-256 of what the self-test generated (`selftest`). With the probe in it, two

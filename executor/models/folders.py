@@ -93,7 +93,7 @@ class ModelFolders:
             raise ModelRefused(f"{error.filename}: {error.strerror}") from error
         return self._digests[seen]
 
-    def not_a_number(self, folder: Path) -> str:
+    def first_nan_tensor(self, folder: Path) -> str:
         """The first tensor of a model that holds a NaN, with its file; "" if none does.
 
         A file is read once for this while its inode, size and mtime stay. Raises `ModelRefused`.
@@ -102,7 +102,7 @@ class ModelFolders:
             if path.suffix == ".safetensors":
                 seen = looked_at(path)
                 if seen not in self._poisoned:
-                    self._poisoned[seen] = safetensors.not_a_number(path)
+                    self._poisoned[seen] = safetensors.first_nan_tensor(path)
                 if self._poisoned[seen]:
                     return f"{path.name}: {self._poisoned[seen]}"
         return ""
@@ -193,7 +193,7 @@ def loaded_files(folder: Path) -> list[Path]:
         if path.suffix == ".json":
             refuse_json(path, {file.name for file in files if file.parent == path.parent})
         if path.suffix == ".safetensors":
-            safetensors.spans(path)
+            safetensors.tensor_offsets(path)
     own = [path for path in files if path.parent == folder]
     if not any(path.suffix == ".safetensors" for path in own):
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
@@ -274,7 +274,7 @@ def members(document: object) -> Iterator[tuple[str, object]]:
             waiting.extend(found)
 
 
-def describe(folder: Path) -> dict[str, object]:
+def describe_model(folder: Path) -> dict[str, object]:
     """What a network document says of a model, and what people want to know of it.
 
     Reads files only, imports no torch: `digest`, and what `described.describe` makes of the

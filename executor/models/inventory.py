@@ -11,7 +11,7 @@ CACHED = "models--"  # how a Hugging Face cache begins a model's folder: models-
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InstalledModel:
     """A model on this disk. `revision` is "" where its folder names none.
 
     Either `digest` is its weights digest, or `refused` says why it must not be loaded.
@@ -24,7 +24,7 @@ class Found:
     refused: str
 
 
-def inventory(folders: Sequence[Path]) -> list[Found]:
+def inventory(folders: Sequence[Path]) -> list[InstalledModel]:
     """Every model in the folders and the shipped ones, digested: seconds for a large one."""
     places = dict.fromkeys([*folders, SHIPPED])
     return [examined(folder, *model) for folder in places for model in models(folder)]
@@ -57,11 +57,11 @@ def listed(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def examined(place: Path, id_: str, revision: str, folder: Path) -> Found:
+def examined(place: Path, id_: str, revision: str, folder: Path) -> InstalledModel:
     """One model, looked into."""
     if not (ID.fullmatch(id_) and (revision == "" or REVISION.fullmatch(revision))):
-        return Found(id_, revision, folder, "", "its folder's name is no model id")
+        return InstalledModel(id_, revision, folder, "", "its folder's name is no model id")
     try:
-        return Found(id_, revision, folder, weights_digest(inside(folder, place)), "")
+        return InstalledModel(id_, revision, folder, weights_digest(inside(folder, place)), "")
     except (Abstained, ModelRefused, OSError) as error:
-        return Found(id_, revision, folder, "", str(error))
+        return InstalledModel(id_, revision, folder, "", str(error))

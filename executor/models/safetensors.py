@@ -39,7 +39,7 @@ CHUNK = 1_048_576  # numbers looked at together: they stay in the processor's ca
 Spans = dict[str, tuple[str, int, int]]  # tensor: dtype, first byte and end in the file
 
 
-def spans(path: Path) -> Spans:
+def tensor_offsets(path: Path) -> Spans:
     """Where each tensor of a file lies, after checking that they fill it. Raises `ModelRefused`."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -106,14 +106,14 @@ def contiguous(path: Path, found: Spans, start: int, size: int) -> None:
         raise ModelRefused(f"{path.name} is oversized: {size - ends[-1]} bytes after the tensors")
 
 
-def not_a_number(path: Path) -> str:
+def first_nan_tensor(path: Path) -> str:
     """The first tensor, by name, that holds a NaN; "" if none does.
 
     Reads the whole file, about as fast as it can be read. Raises `ModelRefused`.
     """
     import numpy as np
 
-    found = spans(path)
+    found = tensor_offsets(path)
     if not found:
         return ""
     content = np.memmap(path, np.uint8, "r")

@@ -1,8 +1,8 @@
 """What a worker can reach: the models and its libraries to read, its scratch folder to write.
 
 Entered once, before anything is imported that computes or that reads what strangers wrote. Each
-part is put in force by itself, where the kernel has it, and `enter` returns what is in force and
-what is not, in words: `Ready.sandbox`, and `helium doctor`.
+part is put in force by itself, where the kernel has it, and `confine` returns what is in force and
+what is not, in words: `WorkerStatus.sandbox`, and `helium doctor`.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 
 
-def enter(
+def confine(
     folders: Sequence[Path], scratch: Path, memory: int | None, device: Device = "cpu"
 ) -> dict[str, str]:
     """Lock this process in: `folders` to read, `scratch` to write, `memory` bytes to live in.
@@ -75,7 +75,7 @@ def limited(memory: int | None, device: Device) -> str:
     return f"{size // 2**20} MiB of addresses"
 
 
-def allow_cpu(seconds: int = CPU_SECONDS) -> None:
+def extend_cpu_limit(seconds: int = CPU_SECONDS) -> None:
     """Let this process compute so much longer, then end it; for each job anew."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
@@ -100,7 +100,7 @@ def confined(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str
     """Files by landlock, network and processes by seccomp."""
     gpu = sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else []
     try:
-        version = landlock.restrict(readable(folders), [scratch, Path(SINK)], gpu)
+        version = landlock.restrict(readable_paths(folders), [scratch, Path(SINK)], gpu)
         files = f"landlock {version}"
     except OSError as error:
         version, files = 0, f"not in force: {error.strerror}"
@@ -116,7 +116,7 @@ def confined(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str
     return {"files": files, "network": network, "processes": processes}
 
 
-def readable(folders: Sequence[Path]) -> list[Path]:
+def readable_paths(folders: Sequence[Path]) -> list[Path]:
     """What a worker may read besides its scratch folder: models, Python, libraries, itself."""
     stdlib = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     python = [Path(sys.prefix), Path(sys.base_prefix), *stdlib]
@@ -124,7 +124,7 @@ def readable(folders: Sequence[Path]) -> list[Path]:
     return [*folders, package, *python, *map(Path, (*SYSTEM, *MACHINE))]
 
 
-def within(path: Path, folders: Sequence[Path]) -> Path | None:
+def folder_granting(path: Path, folders: Sequence[Path]) -> Path | None:
     """The folder that makes a file readable to a worker; None if none does."""
     place = path.resolve()
     return next((each for each in folders if place.is_relative_to(each.resolve())), None)

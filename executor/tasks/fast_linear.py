@@ -16,7 +16,7 @@ ROWS = 4
 NARROW, WIDE = 512, 1536  # numbers in a row of a matrix
 
 
-class Turned(torch.nn.Linear):  # type: ignore[misc]
+class FastLinear(torch.nn.Linear):  # type: ignore[misc]
     """A linear layer without bias that multiplies the other way round where that is quicker."""
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
@@ -29,11 +29,11 @@ class Turned(torch.nn.Linear):  # type: ignore[misc]
         return product.t().contiguous().view(*given.shape[:-1], self.out_features)
 
 
-def turn(model: Any) -> None:
+def replace_linears(model: Any) -> None:
     """Turn all layers of a model for which it pays; plain float32 ones, and no subclass's."""
     for part in model.modules():
         if type(part) is torch.nn.Linear and fits(part):
-            part.__class__ = Turned
+            part.__class__ = FastLinear
 
 
 def fits(layer: torch.nn.Linear) -> bool:

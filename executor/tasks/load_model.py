@@ -28,7 +28,7 @@ from executor.errors import ModelRefused, TaskFailed, exhausted
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, objection, refusal
 from executor.models.folders import VOCODER, configuration
-from executor.tasks.fast_linear import turn
+from executor.tasks.fast_linear import replace_linears
 
 LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 VOCODERS: Mapping[str, Any] = MappingProxyType(
@@ -53,7 +53,7 @@ FOREIGN_TEXT = (("phonemize", "phonemizer and espeak"), ("is_uroman", "uroman"))
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPipeline:
     """A model in memory.
 
     `own` are its generation settings, None if it has none; `parts` those of each part that has any,
@@ -72,7 +72,9 @@ class Loaded:
             part.generation_config = copy.deepcopy(own)
 
 
-def load(folder: Path, dtype: str, bits: int | None, device: profile.Device = "cpu") -> Loaded:
+def load(
+    folder: Path, dtype: str, bits: int | None, device: profile.Device = "cpu"
+) -> LoadedPipeline:
     """Load a checked model folder. `dtype` is a name of torch's or "auto"; `bits` 4, 8 or None.
 
     Raises `ModelRefused` for what transformers cannot load, or not completely, and
@@ -92,9 +94,9 @@ def load(folder: Path, dtype: str, bits: int | None, device: profile.Device = "c
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
     if device == "cpu" and bits is None:
-        turn(pipeline.model)
+        replace_linears(pipeline.model)
     own = copy.deepcopy(getattr(pipeline.model, "generation_config", None))
-    return Loaded(pipeline, family, own, tuple(settings(pipeline.model)))
+    return LoadedPipeline(pipeline, family, own, tuple(settings(pipeline.model)))
 
 
 def assembled(

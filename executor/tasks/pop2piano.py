@@ -29,7 +29,7 @@ from executor.models.config import own_dtype
 from executor.models.folders import configuration
 from executor.tasks.load_model import LOCAL, complete, quantization
 from executor.tasks.text_to_music import given, rejected
-from executor.tasks.token_trace import Step, Told, Watch
+from executor.tasks.token_trace import Step, TokenRecorder, TokenTrace
 
 if TYPE_CHECKING:
     from executor.audio.decode import Mono
@@ -42,7 +42,7 @@ LATEST = (decode.SECONDS + 60) * midi.TICKS
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPop2Piano:
     """A model in memory, what listens and writes for it, and its own generation settings."""
 
     model: Any
@@ -56,10 +56,10 @@ class Cover:
     """The notes of one input, and what is told of the tokens that they were read from."""
 
     notes: tuple[midi.Note, ...]
-    tokens: Told
+    tokens: TokenTrace
 
 
-def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
+def load(folder: Path, dtype: str, bits: int | None) -> LoadedPop2Piano:
     """Load a checked model folder. `dtype` is a name of torch's or "auto"; `bits` 4, 8 or None.
 
     Raises `ModelRefused` for what transformers cannot load, or not completely.
@@ -88,11 +88,11 @@ def load(folder: Path, dtype: str, bits: int | None) -> Loaded:
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
     if not isinstance(getattr(model.generation_config, "composer_to_feature_token", None), dict):
         raise ModelRefused("generation_config.json has no composer_to_feature_token")
-    return Loaded(model, extractor, tokenizer, copy.deepcopy(model.generation_config))
+    return LoadedPop2Piano(model, extractor, tokenizer, copy.deepcopy(model.generation_config))
 
 
 def covers(
-    loaded: Loaded,
+    loaded: LoadedPop2Piano,
     args: Mapping[str, object],
     inputs: Sequence[Path],
     progress: Callable[[float], None],
@@ -108,7 +108,7 @@ def covers(
         raise TaskFailed("generation-rejected", f"{composer!r} is none of {known}")
     arguments = generate_arguments(given(args), loaded.settings) | {"composer": composer}
     length = arguments.get("max_new_tokens") or loaded.settings.max_length or 1
-    songs = decode.hear(inputs)
+    songs = decode.decode_files(inputs)
     made = []
     for place, song in enumerate(songs):
 
@@ -132,22 +132,22 @@ def generate_arguments(members: Mapping[str, Any], own: Any) -> dict[str, Any]:
 
 
 def cover(
-    loaded: Loaded, song: "Mono", arguments: Mapping[str, Any], seed: int, step: Step
+    loaded: LoadedPop2Piano, song: "Mono", arguments: Mapping[str, Any], seed: int, step: Step
 ) -> Cover:
     """Listen to one song, generate, and read the notes."""
-    watch = Watch(step)
+    recorder = TokenRecorder(step)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         set_seed(seed)
         features = beats(loaded, song)
-        tokens = rejected(lambda: generated(loaded, features, arguments, watch))
+        tokens = rejected(lambda: generated(loaded, features, arguments, recorder))
         notes = rejected(lambda: written(loaded, features, tokens))
     if not notes:
         raise TaskFailed("no-notes", "the model wrote no note")
-    return Cover(notes, watch.told())
+    return Cover(notes, recorder.trace())
 
 
-def beats(loaded: Loaded, song: "Mono") -> Any:
+def beats(loaded: LoadedPop2Piano, song: "Mono") -> Any:
     """What the model hears of a song: a row for each two bars."""
     try:
         return loaded.extractor(audio=song, sampling_rate=decode.RATE, return_tensors="pt")
@@ -158,19 +158,21 @@ def beats(loaded: Loaded, song: "Mono") -> Any:
         raise TaskFailed("no-notes", f"no beat: {type(error).__name__}: {error}") from error
 
 
-def generated(loaded: Loaded, features: Any, arguments: Mapping[str, Any], watch: Watch) -> Any:
+def generated(
+    loaded: LoadedPop2Piano, features: Any, arguments: Mapping[str, Any], recorder: TokenRecorder
+) -> Any:
     """The tokens of a song, `(rows, steps)`; generate writes into the settings that it is given."""
     model = loaded.model
     tokens = model.generate(
         input_features=features["input_features"].to(model.device, model.dtype),
         generation_config=copy.deepcopy(loaded.settings),
-        stopping_criteria=[watch],
+        stopping_criteria=[recorder],
         **arguments,
     )
     return tokens.cpu()
 
 
-def written(loaded: Loaded, features: Any, tokens: Any) -> tuple[midi.Note, ...]:
+def written(loaded: LoadedPop2Piano, features: Any, tokens: Any) -> tuple[midi.Note, ...]:
     """The notes that tokens say. Raises `ValueError` for what is no MIDI note."""
     end = int(loaded.tokenizer.eos_token)
     if not (tokens == end).any():  # the tokenizer looks for the last, and takes one for granted

@@ -20,13 +20,13 @@ from executor.audio.fingerprint import tagged
 from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family, objection
 from executor.tasks import speaker_embedding
-from executor.tasks.load_model import Loaded, load
-from executor.tasks.token_trace import Step, Streamer, Told, Watch
+from executor.tasks.load_model import LoadedPipeline, load
+from executor.tasks.token_trace import Step, Streamer, TokenRecorder, TokenTrace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Loaded", "Sound", "load", "sequence_seeds", "sounds"]
+__all__ = ["LoadedPipeline", "Sound", "load", "sequence_seeds", "sounds"]
 
 # What an argument out of range becomes on its way: softmax of an overflow is NaN, and drawing from
 # it is refused.
@@ -52,7 +52,7 @@ class Sound:
 
     audio: "NDArray[np.float32]"
     sampling_rate: int
-    tokens: Told
+    tokens: TokenTrace
 
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
@@ -106,7 +106,7 @@ def in_parts(family: Family, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sounds(
-    loaded: Loaded, args: Mapping[str, object], progress: Callable[[float], None]
+    loaded: LoadedPipeline, args: Mapping[str, object], progress: Callable[[float], None]
 ) -> list[Sound]:
     """Generate a task's sequences in order, telling `progress` shares in [0, 1].
 
@@ -133,7 +133,7 @@ def sounds(
     return made
 
 
-def steps(loaded: Loaded, asked: int | None) -> float:
+def steps(loaded: LoadedPipeline, asked: int | None) -> float:
     """How many steps a generation takes at most; 1 where neither task nor model says."""
     own = loaded.own
     if loaded.family.name == "bark":
@@ -149,12 +149,12 @@ def steps(loaded: Loaded, asked: int | None) -> float:
 
 
 def sound(
-    loaded: Loaded, prompt: str, arguments: Mapping[str, Any], seed: int, step: Step
+    loaded: LoadedPipeline, prompt: str, arguments: Mapping[str, Any], seed: int, step: Step
 ) -> Sound:
     """Generate one sequence, from the model's own settings."""
     loaded.fresh()
-    watch = Watch(step)
-    generate = {**arguments, **hook(loaded.family, watch)}
+    recorder = TokenRecorder(step)
+    generate = {**arguments, **hook(loaded.family, recorder)}
     # Inference mode: an eighth less time in a small model's steps than without gradients alone.
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
@@ -163,20 +163,22 @@ def sound(
     audio = np.atleast_1d(made["audio"])
     if not audio.size:
         raise TaskFailed("generation-rejected", "the model said nothing")
-    return Sound(audio, int(made["sampling_rate"]), watch.told())
+    return Sound(audio, int(made["sampling_rate"]), recorder.trace())
 
 
-def hook(family: Family, watch: Watch) -> dict[str, Any]:
-    """The argument by which a family's generate calls `watch` after each step; none if it has none.
+def hook(family: Family, recorder: TokenRecorder) -> dict[str, Any]:
+    """The argument with which a family's generate calls `recorder` after each step, if any.
 
     CSM drops all stopping criteria but its own; it tells a streamer its tokens.
     """
     if family.name == "csm":
-        return {"streamer": Streamer(watch)}
-    return {family.criteria: [watch]} if family.criteria else {}
+        return {"streamer": Streamer(recorder)}
+    return {family.criteria: [recorder]} if family.criteria else {}
 
 
-def heard(loaded: Loaded, prompt: str, generate: dict[str, Any], seed: int) -> dict[str, Any]:
+def heard(
+    loaded: LoadedPipeline, prompt: str, generate: dict[str, Any], seed: int
+) -> dict[str, Any]:
     """The pipeline's audio for one prompt, given what the family wants besides."""
     pipeline = loaded.pipeline
     match loaded.family.name:

@@ -20,7 +20,7 @@ Step = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TokenTrace:
     """What a trace tells of the tokens, for each block of 64 steps.
 
     `digests` has the first 16 hex of H("tokens", all its tokens); `steps` the first 2 hex of the
@@ -32,7 +32,7 @@ class Told:
     steps: tuple[str, ...]
 
 
-class Watch(StoppingCriteria):  # type: ignore[misc]
+class TokenRecorder(StoppingCriteria):  # type: ignore[misc]
     """A stopping criterion that never stops: tells how many steps were made, keeps the tokens."""
 
     def __init__(self, step: Step) -> None:
@@ -44,12 +44,12 @@ class Watch(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         """Note the step that was just sampled; `input_ids` is (codebooks, steps so far)."""
-        self.note(input_ids[:, -1])
+        self.record(input_ids[:, -1])
         if len(self._never) != len(input_ids):
             self._never = input_ids.new_zeros(len(input_ids), dtype=torch.bool)
         return self._never
 
-    def note(self, tokens: torch.Tensor) -> None:
+    def record(self, tokens: torch.Tensor) -> None:
         """One more step has been made, with these tokens, (codebooks,)."""
         self._steps += 1
         self._block.append(tokens)
@@ -58,23 +58,23 @@ class Watch(StoppingCriteria):  # type: ignore[misc]
             self._block = []
         self._step(self._steps)
 
-    def told(self) -> Told:
+    def trace(self) -> TokenTrace:
         """What there is to tell so far; the last block may be shorter."""
         blocks = [*self._full, digests(self._block)] if self._block else self._full
-        return Told(tuple(whole for whole, _ in blocks), tuple(steps for _, steps in blocks))
+        return TokenTrace(tuple(whole for whole, _ in blocks), tuple(steps for _, steps in blocks))
 
 
 class Streamer:
     """The same for CSM: it drops others' stopping criteria, and is alone in telling a streamer."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, recorder: TokenRecorder) -> None:
+        self._watch = recorder
         self._begun = False
 
     def put(self, tokens: torch.Tensor) -> None:
         """Note a step, (1, codebooks); what is told first is the prompt."""
         if self._begun:
-            self._watch.note(tokens[0])
+            self._watch.record(tokens[0])
         self._begun = True
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class Streamer:
 
 
 def digests(block: Sequence[torch.Tensor]) -> tuple[str, str]:
-    """What `Told` has of one block of steps, each (codebooks,)."""
+    """What `TokenTrace` has of one block of steps, each (codebooks,)."""
     tokens = torch.cat(list(block)).cpu().numpy().astype("<i4").tobytes()
     ends = list(accumulate(4 * len(step) for step in block))
     steps = (tokens[start:end] for start, end in pairwise((0, *ends)))

@@ -29,14 +29,14 @@ from executor.errors import (
     ProfileViolated,
     TaskFailed,
     exhausted,
-    told,
+    printable_detail,
 )
 from executor.models.config import own_dtype
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders, configuration
 from executor.sandbox import confine
 
 if TYPE_CHECKING:
-    from executor.tasks.token_trace import Told
+    from executor.tasks.token_trace import TokenTrace
 
 KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
@@ -46,7 +46,7 @@ EVERY = 0.05  # seconds between tellings: each wakes the parent, up to 0.3 ms ta
 Message = dict[str, Any]
 
 
-class Worker:
+class JobRunner:
     """Executes jobs one after another; keeps the last model that it loaded."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Worker:
             probe, reason = self_test.check(self._render)
         except (ProfileViolated, ModelRefused) as error:
             return {"kind": "ready", "runtime": {}, "ok": False, "reason": str(error)}
-        self._runtime = compute_class.fingerprint(probe, self._device)
+        self._runtime = compute_class.describe_runtime(probe, self._device)
         return {"kind": "ready", "runtime": self._runtime, "ok": not reason, "reason": reason}
 
     def run(self, order: Message) -> Message:
@@ -90,15 +90,15 @@ class Worker:
         check(order)
         started = time.monotonic()
         self._told, self._told_at = -1.0, 0.0
-        tokens: list[Told] = []
+        tokens: list[TokenTrace] = []
         why: dict[str, object] = {}
         try:
             made, tokens = self._generated(self._load(order), order)
-            entries = manifest.write(made, Path(order["stem"]))
+            entries = manifest.write_outputs(made, Path(order["stem"]))
             outcome: dict[str, object] = {"result": {"outputs": entries}}
         except TaskFailed as failure:
             outcome = {"error": failure.code}
-            detail = told(failure.detail)
+            detail = printable_detail(failure.detail)
             why = {"detail": detail} if detail else {}
         trace = {
             "runtime": self._runtime,
@@ -112,25 +112,27 @@ class Worker:
 
     def _generated(
         self, loaded: Any, order: Message
-    ) -> "tuple[Iterable[manifest.Output], list[Told]]":
+    ) -> "tuple[Iterable[manifest.OutputFile], list[TokenTrace]]":
         """What a job made, and what is told of the tokens; nothing can fail after this."""
         if order["task_kind"] == POP2PIANO:
             from executor.tasks import pop2piano
 
             paths = [Path(path) for path in order["inputs"]]
             covers = pop2piano.covers(loaded, order["args"], paths, self._progress)
-            made = manifest.covers([cover.notes for cover in covers])
+            made = manifest.cover_outputs([cover.notes for cover in covers])
             return made, [cover.tokens for cover in covers]
         from executor.tasks import text_to_music
 
         sounds = text_to_music.sounds(loaded, order["args"], self._progress)
         waveforms = [(fingerprint.waveform(sound.audio), sound.sampling_rate) for sound in sounds]
-        return [manifest.waveform(*each) for each in waveforms], [sound.tokens for sound in sounds]
+        return [manifest.waveform_output(*each) for each in waveforms], [
+            sound.tokens for sound in sounds
+        ]
 
     def _load(self, order: Message) -> Any:
         model, args = order["model"], order["args"]
         folder = self._folders.find(model["id"], model["revision"], model["digest"])
-        if where := self._folders.not_a_number(folder):
+        if where := self._folders.first_nan_tensor(folder):
             raise TaskFailed("non-finite-output", f"NaN in {where}")
         try:
             dtype = precision(folder, args.get("dtype"))
@@ -238,14 +240,14 @@ def main() -> None:
     told = json.loads(connection.recv_bytes())
     folders = [Path(folder) for folder in told["folders"]]
     # Before the first thread is started, and before anything that computes is imported.
-    state = confine.enter(folders, Path(told["scratch"]), told["memory"], told["device"])
+    state = confine.confine(folders, Path(told["scratch"]), told["memory"], told["device"])
     orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(connection, orders), daemon=True).start()
-    worker = Worker(connection, ModelFolders(folders), told["device"])
+    worker = JobRunner(connection, ModelFolders(folders), told["device"])
     send(connection, {**worker.ready(), "sandbox": state})
     while True:
         order = orders.get()
-        confine.allow_cpu()
+        confine.extend_cpu_limit()
         send(connection, worker.run(order))
 
 

@@ -28,7 +28,7 @@ class WorkerDied(HeliumError):
     """The worker is gone; the message is the end of what it printed."""
 
 
-class Child:
+class WorkerProcess:
     """A running worker. One thread speaks with it; any thread may kill it."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Child:
                 raise TimeoutError
             received = self._connection.recv_bytes(MESSAGE_LIMIT)
         except (EOFError, ConnectionError) as error:
-            raise WorkerDied(self._epitaph()) from error
+            raise WorkerDied(self._exit_report()) from error
         try:
             return dict(json.loads(received))
         except (ValueError, TypeError, RecursionError) as error:
@@ -115,7 +115,7 @@ class Child:
         while printed := stream.read1(TAIL):  # type: ignore[attr-defined]
             self._printed = (self._printed + printed)[-TAIL:]
 
-    def _epitaph(self) -> str:
+    def _exit_report(self) -> str:
         try:
             code = self._process.wait(LAST_WORDS)
         except subprocess.TimeoutExpired:

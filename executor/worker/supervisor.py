@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from executor.audio.manifest import place
+from executor.audio.manifest import output_path
 from executor.determinism.profile import Device
 from executor.errors import Abstained, Reason
 from executor.job import Execution, Job
-from executor.worker.process import Child, WorkerDied
+from executor.worker.process import WorkerDied, WorkerProcess
 
 Progress = Callable[[float], None]
 
@@ -23,7 +23,7 @@ START_SECONDS = 300.0  # imports and the self-test take 10 s; a machine under lo
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class WorkerStatus:
     """Whether a worker may serve. `runtime` is the content of its class, if it got there.
 
     `sandbox` says by name what keeps it from the rest of the machine, or why something does not.
@@ -36,7 +36,7 @@ class Ready:
     sandbox: Mapping[str, str] = field(default_factory=dict)
 
 
-class Pool:
+class WorkerSupervisor:
     """Runs one job at a time in a child process. All methods block.
 
     `cancel` and `close` may be called from any thread. `folders` hold models (see `models`),
@@ -58,17 +58,17 @@ class Pool:
         self._device = device
         self._turn = threading.Lock()  # held by whoever speaks with the child
         self._state = threading.Lock()  # guards what follows, never held for long
-        self._child: Child | None = None
-        self._ready: Ready | None = None
+        self._child: WorkerProcess | None = None
+        self._ready: WorkerStatus | None = None
         self._task: str | None = None
         self._cancelled = False
         self._closed = False
 
-    def start(self, timeout: float) -> Ready:
+    def start(self, timeout: float) -> WorkerStatus:
         """Start the worker and wait for its self-test, at most `timeout` seconds.
 
-        It takes about 5 seconds. Never raises for the worker's failure: `Ready.ok` is false, with
-        the reason.
+        It takes about 5 seconds. Never raises for the worker's failure: `WorkerStatus.ok` is then
+        false, and `reason` says why.
         """
         began = time.monotonic()
         with self._turn:
@@ -79,7 +79,7 @@ class Pool:
             except (WorkerDied, OSError) as error:
                 reason = str(error)
             self._dispose()
-            return Ready({}, False, reason, time.monotonic() - began)
+            return WorkerStatus({}, False, reason, time.monotonic() - began)
 
     def run(self, job: Job, *, timeout: float, progress: Progress) -> Execution:
         """Execute a job within `timeout` seconds, a restart of the worker included.
@@ -138,7 +138,7 @@ class Pool:
             ready = self._started(deadline)
             if not ready.ok:
                 raise Abstained("worker-died", ready.reason)
-            return self._spoken(brought(job, stem), stem, deadline, progress)
+            return self._converse(copy_inputs(job, stem), stem, deadline, progress)
         except TimeoutError:
             self._dispose()
             raise Abstained("timeout", "the job ran past its deadline") from None
@@ -153,11 +153,11 @@ class Pool:
             self._dispose()
             raise
 
-    def _spoken(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
+    def _converse(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
         child = self._child
         if child is None:
             raise WorkerDied("stopped")
-        child.send(order(job, stem))
+        child.send(job_message(job, stem))
         while True:
             match child.receive(deadline):
                 case {"kind": "progress", "share": share}:
@@ -169,7 +169,7 @@ class Pool:
                 case other:
                     raise WorkerDied(f"the worker said {other!r:.200}")
 
-    def _started(self, deadline: float) -> Ready:
+    def _started(self, deadline: float) -> WorkerStatus:
         """Return the worker's state, starting one if needed. Raises WorkerDied or TimeoutError."""
         if self._child is not None and self._child.alive() and self._ready is not None:
             return self._ready
@@ -178,19 +178,21 @@ class Pool:
         said = self._spawned().receive(deadline)
         seconds = time.monotonic() - began
         sandbox = said.get("sandbox", {})
-        ready = Ready(said["runtime"], said["ok"], said["reason"], seconds, sandbox)
+        ready = WorkerStatus(said["runtime"], said["ok"], said["reason"], seconds, sandbox)
         if ready.ok:
             self._ready = ready
         else:
             self._dispose()
         return ready
 
-    def _spawned(self) -> Child:
+    def _spawned(self) -> WorkerProcess:
         with self._state:
             if self._closed or self._cancelled:
                 raise WorkerDied("stopped")
             self._scratch.mkdir(parents=True, exist_ok=True)
-            self._child = Child(self._folders, self._scratch, self._memory_limit, self._device)
+            self._child = WorkerProcess(
+                self._folders, self._scratch, self._memory_limit, self._device
+            )
             return self._child
 
     def _why(self) -> Reason:
@@ -208,7 +210,7 @@ class Pool:
             child.dispose()
 
 
-def brought(job: Job, stem: Path) -> Job:
+def copy_inputs(job: Job, stem: Path) -> Job:
     """The job with copies of its inputs in the scratch folder, the only place a worker reaches.
 
     Copies and not links, for it may write there. Raises `Abstained("input-missing")`.
@@ -222,7 +224,7 @@ def brought(job: Job, stem: Path) -> Job:
     return dataclasses.replace(job, inputs=copies)
 
 
-def order(job: Job, stem: Path) -> dict[str, object]:
+def job_message(job: Job, stem: Path) -> dict[str, object]:
     """What the worker is told of a job; where its outputs go, `outputs` says."""
     return {
         "task_kind": job.kind,
@@ -240,4 +242,4 @@ def order(job: Job, stem: Path) -> dict[str, object]:
 def files(outcome: dict[str, Any], stem: Path) -> tuple[Path, ...]:
     """The files of an outcome's outputs, in order; none for an error."""
     entries = outcome.get("result", {}).get("outputs", [])
-    return tuple(place(stem, number, entry["media"]) for number, entry in enumerate(entries))
+    return tuple(output_path(stem, number, entry["media"]) for number, entry in enumerate(entries))

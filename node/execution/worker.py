@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from executor.determinism.compute_class import mismatch
 from executor.job import Execution, Job
-from executor.worker.supervisor import START_SECONDS, Pool
+from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 from node.execution.queue import Readiness
 from protocol.wire.encoding import Document
 
@@ -17,14 +17,14 @@ _T = TypeVar("_T")
 class Worker:
     """Executes for one compute class, if this machine's runtime is that class's."""
 
-    def __init__(self, pool: Pool, runtime: Document) -> None:
+    def __init__(self, supervisor: WorkerSupervisor, runtime: Document) -> None:
         """`runtime` is the class's content in the network document (specification 3)."""
-        self._pool, self._runtime = pool, runtime
+        self._supervisor, self._runtime = supervisor, runtime
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="executor")
 
     async def start(self) -> Readiness:
         """Start the worker process and test it; not ready if its bits are not the class's."""
-        ready = await self._in_thread(lambda: self._pool.start(START_SECONDS))
+        ready = await self._in_thread(lambda: self._supervisor.start(START_SECONDS))
         if not ready.ok:
             return Readiness(False, (f"self-test: {ready.reason}",))
         differences = mismatch(ready.runtime, self._runtime)
@@ -38,19 +38,19 @@ class Worker:
             loop.call_soon_threadsafe(progress, fraction)
 
         running = asyncio.ensure_future(
-            self._in_thread(lambda: self._pool.run(job, timeout=seconds, progress=report))
+            self._in_thread(lambda: self._supervisor.run(job, timeout=seconds, progress=report))
         )
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            self._pool.cancel(job.task)
+            self._supervisor.cancel(job.task)
             await asyncio.wait([running])
             running.exception()
             raise
 
     async def close(self) -> None:
         """Kill the worker process."""
-        await asyncio.to_thread(self._pool.close)
+        await asyncio.to_thread(self._supervisor.close)
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:

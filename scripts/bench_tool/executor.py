@@ -54,7 +54,7 @@ from executor.determinism import profile
 from executor.determinism import self_test as selftest
 from executor.sandbox import confine as sandbox
 from executor.worker import main as worker
-sandbox.enter([], Path(sys.argv[1]), None)
+sandbox.confine([], Path(sys.argv[1]), None)
 told.append(("our own modules, sandbox", time.monotonic()))
 profile.fix()
 told.append(("import torch, profile", time.monotonic()))
@@ -63,7 +63,7 @@ told.append(("import transformers", time.monotonic()))
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from multiprocessing import Pipe
 ours, theirs = Pipe()
-one = worker.Worker(ours, ModelFolders([]))
+one = worker.JobRunner(ours, ModelFolders([]))
 folder = SHIPPED / EMBEDDED
 one._warm("text-to-music", folder, one._folders.digest(folder), "float32", None)
 told.append(("digest and load", time.monotonic()))
@@ -157,8 +157,10 @@ def cold(times: int) -> None:
             for name, at in json.loads(told.stdout):
                 steps.setdefault(name, []).append(at - began)
                 began = at
-            running = supervisor.Pool([], Path(home))
-            steps.setdefault("whole, to Ready", []).append(running.start(START_SECONDS).seconds)
+            running = supervisor.WorkerSupervisor([], Path(home))
+            steps.setdefault("whole, to WorkerStatus", []).append(
+                running.start(START_SECONDS).seconds
+            )
             running.close()
     print(f"cold start, median of {times}")
     for name, seconds in steps.items():
@@ -173,7 +175,7 @@ def warm(model: str, folders: Sequence[Path], repeat: int, tokens: int, short: i
     with tempfile.TemporaryDirectory() as scratch:
         pinned = profile.child_environment(Path(scratch))
         free = {name: value for name, value in pinned.items() if name not in profile.NUMERIC}
-        running = supervisor.Pool(folders, Path(scratch))
+        running = supervisor.WorkerSupervisor(folders, Path(scratch))
         ready = running.start(START_SECONDS)
         if not ready.ok:
             sys.exit(ready.reason)
@@ -198,7 +200,7 @@ ONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "
 Timed = dict[str, list[Run]]
 
 
-def ours(running: supervisor.Pool, model: ModelRef, tokens: int) -> Run:
+def ours(running: supervisor.WorkerSupervisor, model: ModelRef, tokens: int) -> Run:
     """One task through the pool, from the order to the file's path."""
     args = {
         "model": model.id,

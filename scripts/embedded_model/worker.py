@@ -14,7 +14,7 @@ import soundfile
 from executor.audio import midi
 from executor.job import Job, ModelRef
 from executor.models.folders import weights_digest
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from scripts.embedded_model.analysis import Samples
 from scripts.embedded_model.percussion import SAMPLING_RATE
 
@@ -24,8 +24,10 @@ TIMEOUT = 600.0
 class Worker:
     """Runs tasks of one listed model."""
 
-    def __init__(self, pool: Pool, scratch: Path, models: Path, model: str) -> None:
-        self._pool, self._scratch = pool, scratch
+    def __init__(
+        self, supervisor: WorkerSupervisor, scratch: Path, models: Path, model: str
+    ) -> None:
+        self._supervisor, self._scratch = supervisor, scratch
         self._model = ModelRef(model, "1", weights_digest(models / model))
 
     def music(self, prompt: str, seed: int, config: Mapping[str, object]) -> Samples:
@@ -46,7 +48,7 @@ class Worker:
 
     def _run(self, kind: str, args: Mapping[str, object], *inputs: Path) -> tuple[Path, ...]:
         job = Job("measure", kind, {"model": self._model.id, **args}, self._model, inputs)
-        done = self._pool.run(job, timeout=TIMEOUT, progress=lambda _: None)
+        done = self._supervisor.run(job, timeout=TIMEOUT, progress=lambda _: None)
         if "error" in done.outcome:
             raise ValueError(f"{kind}: {done.outcome['error']}")
         return done.files
@@ -56,14 +58,14 @@ class Worker:
 def started(models: Path, model: str) -> Iterator[Worker]:
     """A worker of a model in a folder of models."""
     with tempfile.TemporaryDirectory() as scratch:
-        pool = Pool([models], Path(scratch))
-        ready = pool.start(TIMEOUT)
+        supervisor = WorkerSupervisor([models], Path(scratch))
+        ready = supervisor.start(TIMEOUT)
         try:
             if not ready.ok:
                 raise ValueError(ready.reason)
-            yield Worker(pool, Path(scratch), models, model)
+            yield Worker(supervisor, Path(scratch), models, model)
         finally:
-            pool.close()
+            supervisor.close()
 
 
 def begun(content: bytes) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""One started pool for the whole folder, for its start costs seconds."""
+"""One started supervisor for the whole folder, for its start costs seconds."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 
 PROMPT = "a slow sad piano"
 TIMEOUT = 60.0
@@ -22,29 +22,29 @@ Run = Callable[..., Execution]
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models that the shared pool searches."""
+    """A folder of models that the shared supervisor searches."""
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="session")
 def started(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Pool, Ready]]:
+) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
     scratch = tmp_path_factory.mktemp("scratch")
     (scratch / "home").mkdir()
     (scratch / "home" / "torch.py").write_text("raise SystemExit('planted code ran')")
-    pool = Pool([folders], scratch)
-    yield pool, pool.start(TIMEOUT)
-    pool.close()
+    supervisor = WorkerSupervisor([folders], scratch)
+    yield supervisor, supervisor.start(TIMEOUT)
+    supervisor.close()
 
 
 @pytest.fixture
-def pool(started: tuple[Pool, Ready]) -> Pool:
+def supervisor(started: tuple[WorkerSupervisor, WorkerStatus]) -> WorkerSupervisor:
     return started[0]
 
 
 @pytest.fixture
-def ready(started: tuple[Pool, Ready]) -> Ready:
+def ready(started: tuple[WorkerSupervisor, WorkerStatus]) -> WorkerStatus:
     return started[1]
 
 
@@ -59,8 +59,8 @@ def embedded() -> ModelRef:
 
 
 @pytest.fixture
-def run(pool: Pool, embedded: ModelRef) -> Run:
-    """Execute on the shared pool, 40 tokens unless `generation` says otherwise."""
+def run(supervisor: WorkerSupervisor, embedded: ModelRef) -> Run:
+    """Execute on the shared supervisor, 40 tokens unless `generation` says otherwise."""
 
     def execute(
         *,
@@ -70,7 +70,7 @@ def run(pool: Pool, embedded: ModelRef) -> Run:
     ) -> Execution:
         config = {"max_new_tokens": 40, **(generation or {})}
         full = {"prompt": PROMPT, "seed": 1, "generation_config": config, **args}
-        return pool.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)
+        return supervisor.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)
 
     return execute
 
@@ -87,7 +87,7 @@ def digests(execution: Execution) -> list[str]:
 
 
 def copied(folders: Path, name: str, doctor: Doctor) -> ModelRef:
-    """A doctored copy of the embedded model, as a listed model of the shared pool."""
+    """A doctored copy of the embedded model, as a listed model of the shared supervisor."""
     folder = folders / "doctored" / name
     shutil.copytree(SHIPPED / EMBEDDED, folder)
     doctor(folder)
@@ -101,7 +101,7 @@ def rewritten(path: Path, **changes: object) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(folders: Path) -> dict[str, ModelRef]:
-    """A tiny model of each class, by name, in the folder of the shared pool."""
+    """A tiny model of each class, by name, in the folder of the shared supervisor."""
     from tests.executor.tiny import build
 
     return build(folders)
@@ -109,7 +109,7 @@ def tiny(folders: Path) -> dict[str, ModelRef]:
 
 @pytest.fixture(scope="session")
 def piano(folders: Path) -> ModelRef:
-    """A tiny Pop2Piano in the folder of the shared pool."""
+    """A tiny Pop2Piano in the folder of the shared supervisor."""
     from tests.executor.pianos import build
 
     return build(folders)
@@ -124,18 +124,22 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 @pytest.fixture
-def cover(pool: Pool, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
-    """Cover on the shared pool; the song is `mono` unless others are named."""
+def cover(supervisor: WorkerSupervisor, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
+    """Cover on the shared supervisor; the song is `mono` unless others are named."""
     from tests.executor.pianos import perform
 
-    def execute(*names: str, model: ModelRef = piano, pool: Pool = pool, **args: Any) -> Execution:
-        return perform(pool, model, [songs[name] for name in names or ["mono"]], args)
+    def execute(
+        *names: str, model: ModelRef = piano, supervisor: WorkerSupervisor = supervisor, **args: Any
+    ) -> Execution:
+        return perform(supervisor, model, [songs[name] for name in names or ["mono"]], args)
 
     return execute
 
 
 @pytest.fixture(scope="session")
-def own(started: tuple[Pool, Ready], piano: ModelRef, songs: Mapping[str, Path]) -> list[str]:
+def own(
+    started: tuple[WorkerSupervisor, WorkerStatus], piano: ModelRef, songs: Mapping[str, Path]
+) -> list[str]:
     """The digests of what the model makes of `mono` where the task leaves out everything."""
     from tests.executor.pianos import perform
 

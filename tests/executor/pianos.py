@@ -12,7 +12,7 @@ from typing import Any
 import schemas
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import weights_digest
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from tests.executor.conftest import TIMEOUT, rewritten
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def changed(
 
 
 def perform(
-    pool: Pool,
+    supervisor: WorkerSupervisor,
     model: ModelRef,
     paths: Sequence[Path],
     args: Mapping[str, Any],
@@ -52,7 +52,7 @@ def perform(
     full = {"model": model.id, "audio": [named(path) for path in paths], "seed": 1, **args}
     schemas.check("pop2piano", full)
     job = Job("task", "pop2piano", full, model, tuple(paths))
-    return pool.run(job, timeout=TIMEOUT, progress=progress)
+    return supervisor.run(job, timeout=TIMEOUT, progress=progress)
 
 
 def named(path: Path) -> dict[str, object]:

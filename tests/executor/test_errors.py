@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
-from executor.errors import DETAIL, told
+from executor.errors import DETAIL, printable_detail
 from tests.schemas.examples import documents
 
 
@@ -27,14 +27,14 @@ from tests.schemas.examples import documents
     ],
 )
 def test_what_is_told(detail: str, expected: str) -> None:
-    assert told(detail) == expected
+    assert printable_detail(detail) == expected
 
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_whatever_is_told_fits_into_a_reveal(detail: str) -> None:
-    said = told(f"x{detail}")
+    said = printable_detail(f"x{detail}")
     assert 1 <= len(said) <= DETAIL
     reveal = documents()["reveal"]
     schemas.check("reveal", {**reveal, "trace": {**reveal["trace"], "detail": said}})
-    assert told(said) == said
+    assert printable_detail(said) == said
     said.encode()  # no half of a character

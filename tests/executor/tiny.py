@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from executor.job import Execution, ModelRef
 from executor.models.folders import weights_digest
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from tests.executor.conftest import TIMEOUT, job
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,7 +46,7 @@ def listed(folders: Path, name: str) -> ModelRef:
     return ModelRef(f"tiny/{name}", "1", weights_digest(folders / "tiny" / name))
 
 
-def execute(pool: Pool, model: ModelRef, **args: object) -> Execution:
-    """Run one on a pool: seed 1 and nothing else set, unless `args` says otherwise."""
+def execute(supervisor: WorkerSupervisor, model: ModelRef, **args: object) -> Execution:
+    """Run one on a supervisor: seed 1 and nothing else set, unless `args` says otherwise."""
     full = {"prompt": SPOKEN, "seed": 1, **args}
-    return pool.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)
+    return supervisor.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)

@@ -107,7 +107,7 @@ def check_configuration(content: bytes) -> None:
         other = mutation.bytes_of(CONFIGURATIONS[beside % len(CONFIGURATIONS)], Random(0))
         (folder / "config.json").write_bytes(other)
         (folder / NAMES[place % len(NAMES)]).write_bytes(content[2:])
-        told = folders.describe(folder)
+        told = folders.describe_model(folder)
     assert told["tasks"] in (["text-to-music"], ["pop2piano"])
     assert told["dtype"] in ("float32", "float16", "bfloat16")
     assert type(told.get("sampling_rate", 1)) is int
@@ -144,8 +144,8 @@ def check_weights(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.safetensors"
         path.write_bytes(content)
-        found = safetensors.spans(path)
-        safetensors.not_a_number(path)
+        found = safetensors.tensor_offsets(path)
+        safetensors.first_nan_tensor(path)
     assert all(0 <= first <= end <= len(content) for _, first, end in found.values())
     places = sorted((first, end) for _, first, end in found.values())
     assert sum(end - first for first, end in places) <= len(content) - 8

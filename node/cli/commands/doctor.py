@@ -12,7 +12,7 @@ from executor.determinism.compute_class import mismatch
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
-from executor.models.inventory import Found, inventory
+from executor.models.inventory import InstalledModel, inventory
 from executor.sandbox import confine
 from node.cli import options
 from node.cli.exit_codes import Exit
@@ -21,7 +21,7 @@ from node.config.settings import Settings, describe
 from protocol.network import Network
 
 if TYPE_CHECKING:
-    from executor.worker.supervisor import Ready
+    from executor.worker.supervisor import WorkerStatus
 
 DEVICES = get_args(Device)
 SETTINGS = ("data_dir", "network", "key", "models_dir")
@@ -31,8 +31,8 @@ SETTINGS = ("data_dir", "network", "key", "models_dir")
 class Findings:
     """What was found. `differences` has a class's lines, `missing` a listed model's reason."""
 
-    worker: "Ready"
-    models: Sequence[Found]
+    worker: "WorkerStatus"
+    models: Sequence[InstalledModel]
     differences: dict[str, list[str]]
     missing: dict[str, str]
     key_readable_by_worker: str
@@ -109,16 +109,16 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
     )
 
 
-def start_worker(folders: Sequence[Path], device: Device) -> "Ready":
+def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
     """A worker's own account of itself; it is ended again."""
-    from executor.worker.supervisor import START_SECONDS, Pool
+    from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        pool = Pool(folders, Path(scratch), device=device)
+        supervisor = WorkerSupervisor(folders, Path(scratch), device=device)
         try:
-            return pool.start(START_SECONDS)
+            return supervisor.start(START_SECONDS)
         finally:
-            pool.close()
+            supervisor.close()
 
 
 def missing(folders: Sequence[Path], id_: str, revision: str, digest: str) -> str:
@@ -132,7 +132,7 @@ def missing(folders: Sequence[Path], id_: str, revision: str, digest: str) -> st
 
 def key_readable_by_worker(key: Path, folders: Sequence[Path]) -> str:
     """Why a worker could read the node's key; "" if it could not, or if there is none."""
-    reader = confine.within(key, confine.readable(folders)) if key.exists() else None
+    reader = confine.folder_granting(key, confine.readable_paths(folders)) if key.exists() else None
     return f"{key} can be read by the worker, which reads {reader}" if reader else ""
 
 
@@ -180,7 +180,7 @@ def lines(findings: Findings) -> list[str]:
     ]
 
 
-def model_line(model: Found) -> str:
+def model_line(model: InstalledModel) -> str:
     """One model for people."""
     revision = f"@{model.revision}" if model.revision else ""
     state = f"refused: {model.refused}" if model.refused else model.digest

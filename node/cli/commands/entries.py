@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from executor.errors import Abstained, ModelRefused
-from executor.models.folders import SHIPPED, ModelFolders, describe
+from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli.commands.doctor import start_worker
 from node.cli.exit_codes import Exit, Failure, usage
 from protocol.model_limits import MOST
@@ -36,7 +36,7 @@ def _model(name: str, models: Models, limits: dict[str, int]) -> Json:
     revision = revision or REVISION
     try:
         folder = ModelFolders([*models.folders, SHIPPED]).locate(id_, revision)
-        described: dict[str, Any] = describe(folder)
+        described: dict[str, Any] = describe_model(folder)
     except (Abstained, ModelRefused) as error:
         raise usage(f"--model {name}: {error}") from None
     entry: dict[str, Json] = {

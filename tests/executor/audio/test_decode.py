@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from executor.audio import decode
-from executor.audio.decode import RATE, hear
+from executor.audio.decode import RATE, decode_files
 from executor.errors import TaskFailed
 from tests.executor.songs import song, written
 
@@ -43,7 +43,7 @@ OTHERS = [
 
 def refused(*paths: Path) -> str:
     with pytest.raises(TaskFailed) as caught:
-        hear(paths)
+        decode_files(paths)
     assert caught.value.code == "input-undecodable"
     return caught.value.detail
 
@@ -51,7 +51,7 @@ def refused(*paths: Path) -> str:
 @pytest.mark.parametrize(("form", "subtype"), HEARD)
 def test_what_is_heard_is_what_was_written(form: str, subtype: str, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE, RATE, format=form, subtype=subtype)
-    (heard,) = hear([path])
+    (heard,) = decode_files([path])
     assert heard.dtype == np.float32
     assert heard.shape == (RATE,)
     assert np.abs(heard - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
@@ -72,16 +72,16 @@ def test_channels_are_averaged_as_librosa_does(channels: int, tmp_path: Path) ->
     expected, rate = librosa.load(path, sr=None)
     assert rate == RATE
     if channels < 8:
-        assert (hear([path])[0] == expected).all()
+        assert (decode_files([path])[0] == expected).all()
     else:  # numpy adds up eight of them in pairs
-        assert np.abs(hear([path])[0] - expected).max() < 2.0**-22
+        assert np.abs(decode_files([path])[0] - expected).max() < 2.0**-22
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("rate", [1, 7, 8_000, 22_050, 44_101, 48_000, 96_000, 384_000])
 def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE[: 2 * rate], rate, format="WAV", subtype="FLOAT")
-    (heard,) = hear([path])
+    (heard,) = decode_files([path])
     expected, _ = librosa.load(path, sr=RATE)
     assert heard.dtype == np.float32
     assert heard.tobytes() == expected.tobytes()
@@ -89,9 +89,9 @@ def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> Non
 
 def test_blocks_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "song.flac", np.stack([NOISE, -NOISE / 3], 1), RATE)
-    (whole,) = hear([path])
+    (whole,) = decode_files([path])
     monkeypatch.setattr(decode, "BLOCK", 1_000)
-    assert (hear([path])[0] == whole).all()
+    assert (decode_files([path])[0] == whole).all()
 
 
 def test_a_file_of_no_frames_or_too_many_channels_is_refused(tmp_path: Path) -> None:
@@ -110,14 +110,14 @@ def test_samples_that_are_no_sound_are_refused(sample: float, tmp_path: Path) ->
     path = written(tmp_path / "song.wav", sound, RATE, subtype="DOUBLE")
     assert refused(path) == "samples that are no sound"
     sound[-1] = -65_536.0
-    assert hear([written(path, sound, RATE, subtype="FLOAT")])[0][-1] == -65_536
+    assert decode_files([written(path, sound, RATE, subtype="FLOAT")])[0][-1] == -65_536
 
 
 def test_all_inputs_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = written(tmp_path / "one.flac", NOISE, RATE)
     two = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
     monkeypatch.setattr(decode, "SECONDS", 4)
-    assert [len(heard) for heard in hear([one, two, one])] == [RATE, RATE * 2, RATE]
+    assert [len(heard) for heard in decode_files([one, two, one])] == [RATE, RATE * 2, RATE]
     monkeypatch.setattr(decode, "SECONDS", 3.999)
     assert refused(one, two, one) == f"{RATE} frames at {RATE} Hz"
 
@@ -149,7 +149,7 @@ from executor.audio import decode as listening
 from executor.errors import TaskFailed
 began = time.monotonic()
 try:
-    listening.hear([Path(sys.argv[1])])
+    listening.decode_files([Path(sys.argv[1])])
     code = ""
 except TaskFailed as failed:
     code = failed.code
@@ -177,7 +177,7 @@ def test_an_hour_in_a_small_file_is_refused_cheaply(
 def test_no_more_than_declared_is_decoded(hour: bytes, tmp_path: Path) -> None:
     path = tmp_path / "hour.flac"
     path.write_bytes(declaring(hour, 8 * RATE))
-    assert len(hear([path])[0]) == 8 * RATE
+    assert len(decode_files([path])[0]) == 8 * RATE
 
 
 def test_less_than_declared_is_refused(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_broken_files_are_heard_or_refused(form: str, seed: int, tmp_path: Path)
         content[place] = draws.integers(0, 256)
     path.write_bytes(content)
     try:
-        (heard,) = hear([path])
+        (heard,) = decode_files([path])
     except TaskFailed as failed:
         assert failed.code == "input-undecodable"  # noqa: PT017 either is fine, another is not
     else:

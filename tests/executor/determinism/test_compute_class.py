@@ -6,10 +6,10 @@ import pytest
 
 import schemas
 from executor.determinism import compute_class
-from executor.worker.supervisor import Ready
+from executor.worker.supervisor import WorkerStatus
 
 
-def test_equal_runtimes_are_one_class(ready: Ready) -> None:
+def test_equal_runtimes_are_one_class(ready: WorkerStatus) -> None:
     assert compute_class.mismatch(ready.runtime, dict(reversed(ready.runtime.items()))) == []
 
 
@@ -53,11 +53,11 @@ def test_lines_come_in_order_of_names() -> None:
         "probe",
     ],
 )
-def test_a_workers_runtime_says_what_decides_bits(ready: Ready, name: str) -> None:
+def test_a_workers_runtime_says_what_decides_bits(ready: WorkerStatus, name: str) -> None:
     assert ready.runtime[name] not in ("", "none")
 
 
-def test_a_workers_runtime_fits_into_a_network_document(ready: Ready) -> None:
+def test_a_workers_runtime_fits_into_a_network_document(ready: WorkerStatus) -> None:
     document = {
         "name": "test",
         "version": 1,
@@ -87,7 +87,7 @@ def test_the_driver_is_read_from_what_it_says() -> None:
     assert compute_class.driver("") == "unknown"
 
 
-def test_everything_in_it_is_read_from_the_machine(ready: Ready) -> None:
+def test_everything_in_it_is_read_from_the_machine(ready: WorkerStatus) -> None:
     """The versions are those that are installed; the build is that of the torch that runs."""
     installed = {name: metadata.version(name) for name in ("numpy", "transformers", "scipy")}
     assert {name: ready.runtime[name] for name in installed} == installed

@@ -1,7 +1,7 @@
 import pytest
 
 from executor.models import duration
-from executor.models.folders import EMBEDDED, SHIPPED, describe
+from executor.models.folders import EMBEDDED, SHIPPED, describe_model
 
 MUSICGEN = {"max_new_tokens": 2048, "frame_rate": 50, "delay": 3}
 
@@ -19,7 +19,7 @@ def test_tokens_of_seconds(seconds: float, tokens: int) -> None:
 def test_the_documented_relation() -> None:
     """503 tokens are ten seconds, of MusicGen's published models and of the embedded one."""
     assert duration.seconds(MUSICGEN, 503) == 10.0
-    limits = describe(SHIPPED / EMBEDDED)["limits"]
+    limits = describe_model(SHIPPED / EMBEDDED)["limits"]
     assert isinstance(limits, dict)
     assert duration.tokens(limits, 10.0) == 503
 

@@ -20,10 +20,10 @@ from executor.errors import Abstained, ModelRefused
 from executor.job import Execution, ModelRef
 from executor.models import families
 from executor.models.families import FAMILIES, REFUSED, objection, refusal
-from executor.models.folders import describe, weights_digest
+from executor.models.folders import describe_model, weights_digest
 from executor.tasks import speaker_embedding
 from executor.tasks.load_model import load, whole
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from tests.executor.conftest import TIMEOUT, digests, job
 from tests.executor.tiny import CLASSES, SPOKEN, execute, listed
 
@@ -65,23 +65,23 @@ def test_the_documents_name_every_class() -> None:
 
 @TINY
 def test_it_sounds_and_hears_its_prompt_and_seed(
-    pool: Pool, tiny: dict[str, ModelRef], folders: Path, name: str
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path, name: str
 ) -> None:
-    first = output(execute(pool, tiny[name]))
-    assert output(execute(pool, tiny[name], prompt=OTHER))["sha256"] != first["sha256"]
-    seeded = output(execute(pool, tiny[name], seed=2))["sha256"]
+    first = output(execute(supervisor, tiny[name]))
+    assert output(execute(supervisor, tiny[name], prompt=OTHER))["sha256"] != first["sha256"]
+    seeded = output(execute(supervisor, tiny[name], seed=2))["sha256"]
     assert (seeded == first["sha256"]) == (name in SEEDLESS)
-    assert output(execute(pool, tiny[name])) == first
-    assert first["sampling_rate"] == describe(folders / "tiny" / name)["sampling_rate"]
+    assert output(execute(supervisor, tiny[name])) == first
+    assert first["sampling_rate"] == describe_model(folders / "tiny" / name)["sampling_rate"]
     assert first["channels"] == (2 if name == "musicgen_stereo" else 1)
     assert first["frames"] >= 1_000
 
 
 def test_the_same_bytes_in_any_order_in_a_fresh_process_and_as_transformers_gives_them(
-    pool: Pool, tiny: dict[str, ModelRef], folders: Path, tmp_path: Path
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path, tmp_path: Path
 ) -> None:
-    warm = {name: digests(execute(pool, tiny[name])) for name in CLASSES}
-    fresh = Pool([folders], tmp_path / "scratch")
+    warm = {name: digests(execute(supervisor, tiny[name])) for name in CLASSES}
+    fresh = WorkerSupervisor([folders], tmp_path / "scratch")
     try:
         for name in reversed(list(CLASSES)):
             assert digests(execute(fresh, tiny[name])) == warm[name], name
@@ -134,18 +134,18 @@ print(json.dumps(made))
 
 @TINY
 def test_it_computes_in_each_of_its_precisions_and_in_no_other(
-    pool: Pool, tiny: dict[str, ModelRef], name: str
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
 ) -> None:
     family = FAMILIES[CLASSES[name]]
-    full = digests(execute(pool, tiny[name]))
+    full = digests(execute(supervisor, tiny[name]))
     for dtype in families.DTYPES[1:]:
-        made = execute(pool, tiny[name], dtype=dtype)
+        made = execute(supervisor, tiny[name], dtype=dtype)
         if dtype in family.dtypes:
             assert digests(made) != full, dtype
         else:
             assert made.outcome == {"error": "generation-rejected"}, dtype
     for bits in (8, 4):
-        made = execute(pool, tiny[name], quantize_bits=bits)
+        made = execute(supervisor, tiny[name], quantize_bits=bits)
         rejected = made.outcome == {"error": "generation-rejected"}
         assert rejected == (bits not in family.bits), bits
 
@@ -164,13 +164,13 @@ def test_a_member_that_a_family_does_not_do_is_refused_by_name(family: families.
 
 @pytest.mark.parametrize("name", ["vits", *SEEDLESS])
 def test_what_cannot_generate_takes_no_generation_config(
-    pool: Pool, tiny: dict[str, ModelRef], name: str
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
 ) -> None:
     """Left out and null are all the same; anything else is refused, and named."""
-    absent = digests(execute(pool, tiny[name]))
-    assert digests(execute(pool, tiny[name], generation_config=None)) == absent
+    absent = digests(execute(supervisor, tiny[name]))
+    assert digests(execute(supervisor, tiny[name], generation_config=None)) == absent
     for config in ({}, {"top_k": None}, {"max_new_tokens": 9}, {"temperature": 0}):
-        made = execute(pool, tiny[name], generation_config=config)
+        made = execute(supervisor, tiny[name], generation_config=config)
         assert made.outcome == {"error": "generation-rejected"}
     family = FAMILIES[name]
     assert objection(family, {"generation_config": {}}).startswith("args.generation_config: ")
@@ -179,8 +179,10 @@ def test_what_cannot_generate_takes_no_generation_config(
 
 
 @pytest.mark.parametrize("name", ["speecht5", "seamless_m4t"])
-def test_a_member_refused_is_an_outcome(pool: Pool, tiny: dict[str, ModelRef], name: str) -> None:
-    made = execute(pool, tiny[name], generation_config={"guidance_scale": 2.0})
+def test_a_member_refused_is_an_outcome(
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
+) -> None:
+    made = execute(supervisor, tiny[name], generation_config={"guidance_scale": 2.0})
     assert made.outcome == {"error": "generation-rejected"}
 
 
@@ -206,17 +208,17 @@ def test_a_model_that_no_task_can_use_is_not_described(
     folder = shutil.copytree(folders / "tiny" / "vits", tmp_path / "model")
     (folder / "config.json").write_text(json.dumps({"model_type": name}))
     with pytest.raises(ModelRefused, match=name):
-        describe(folder)
+        describe_model(folder)
 
 
 def test_a_spectrogram_needs_its_vocoder(
-    pool: Pool, tiny: dict[str, ModelRef], folders: Path
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     folder = folders / "tiny" / "mute"
     shutil.copytree(folders / "tiny" / "speecht5", folder)
     shutil.rmtree(folder / "vocoder")
     with pytest.raises(Abstained, match=r"vocoder/config\.json") as caught:
-        execute(pool, listed(folders, "mute"))
+        execute(supervisor, listed(folders, "mute"))
     assert caught.value.reason == "model-missing"
 
 
@@ -233,10 +235,12 @@ def test_the_vocoder_is_in_the_digest(
     assert weights_digest(folder) == after  # a vocoder has none of its own
 
 
-def test_csm_tells_its_progress_and_its_tokens(pool: Pool, tiny: dict[str, ModelRef]) -> None:
+def test_csm_tells_its_progress_and_its_tokens(
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
+) -> None:
     told: list[float] = []
     args = {"prompt": SPOKEN, "seed": 1, "generation_config": {"max_new_tokens": 70}}
-    made = pool.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=told.append)
+    made = supervisor.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=told.append)
     assert 0 < told[0] < 0.1
     assert told == sorted(told)
     assert told[-1] == 1.0
@@ -246,20 +250,20 @@ def test_csm_tells_its_progress_and_its_tokens(pool: Pool, tiny: dict[str, Model
 
 @pytest.mark.parametrize("setting", ["phonemize", "is_uroman"])
 def test_a_tokenizer_that_wants_programs_of_its_own_is_refused(
-    pool: Pool, tiny: dict[str, ModelRef], folders: Path, setting: str
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path, setting: str
 ) -> None:
     folder = shutil.copytree(folders / "tiny" / "vits", folders / "tiny" / setting)
     config = folder / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {setting: True}))
     with pytest.raises(Abstained, match=setting):
-        execute(pool, listed(folders, setting))
+        execute(supervisor, listed(folders, setting))
 
 
 def test_a_prompt_of_no_known_character_is_an_outcome(
-    pool: Pool, tiny: dict[str, ModelRef]
+    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
 ) -> None:
     """The MMS models read letters alone; of others nothing is left to speak."""
-    made = execute(pool, tiny["vits"], prompt="1234 🎵")
+    made = execute(supervisor, tiny["vits"], prompt="1234 🎵")
     assert made.outcome == {"error": "generation-rejected"}
 
 

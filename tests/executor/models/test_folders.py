@@ -14,7 +14,7 @@ from executor.models.folders import (
     EMBEDDED,
     SHIPPED,
     ModelFolders,
-    describe,
+    describe_model,
     loaded_files,
     weights_digest,
 )
@@ -246,7 +246,7 @@ def test_a_configuration_that_is_not_one_is_refused(folder: Path, content: bytes
 
 
 def test_describe_the_embedded_model() -> None:
-    assert describe(SHIPPED / EMBEDDED) == {
+    assert describe_model(SHIPPED / EMBEDDED) == {
         "digest": weights_digest(SHIPPED / EMBEDDED),
         "family": "musicgen",
         "dtype": "float32",
@@ -273,7 +273,7 @@ def test_describe_the_embedded_model() -> None:
 
 def test_describe_a_model_that_tells_little(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "vits"}')
-    described = describe(folder)
+    described = describe_model(folder)
     assert described == {
         "digest": weights_digest(folder),
         "family": "vits",
@@ -290,7 +290,7 @@ def test_describe_a_model_that_tells_little(folder: Path) -> None:
 def test_describe_refuses_what_is_no_object(folder: Path) -> None:
     (folder / "config.json").write_text("[]")
     with pytest.raises(ModelRefused, match="not an object"):
-        describe(folder)
+        describe_model(folder)
 
 
 def test_what_the_parent_imports_does_not_import_torch() -> None:

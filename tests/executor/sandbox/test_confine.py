@@ -16,7 +16,7 @@ from executor.job import Job, ModelRef
 from executor.models.folders import SHIPPED
 from executor.sandbox import confine, landlock, seccomp
 from executor.worker import process
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import TIMEOUT
 
 whole = pytest.mark.skipif(
@@ -31,7 +31,7 @@ from pathlib import Path
 from executor.sandbox import confine as sandbox
 scratch, models, key, parent = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), os.getppid()
 libc = ctypes.CDLL(None, use_errno=True)
-state = sandbox.enter([models], scratch, 2**30)
+state = sandbox.confine([models], scratch, 2**30)
 
 def call(number, *arguments):
     if libc.syscall(number, *arguments) == -1:
@@ -178,7 +178,7 @@ def test_within_reach(tmp_path: Path) -> None:
 
 
 @whole
-def test_everything_is_in_force_and_said_so(ready: Ready) -> None:
+def test_everything_is_in_force_and_said_so(ready: WorkerStatus) -> None:
     assert dict(ready.sandbox) == {
         "memory": ready.sandbox["memory"],
         "privileges": "none, and no new ones",
@@ -219,8 +219,8 @@ def test_a_gpus_driver_gets_addresses_and_nothing_else(tmp_path: Path) -> None:
     """It reserves more than there is memory; what cannot be bounded is said."""
     reserve = "lambda: __import__('mmap').mmap(-1, 2**36, prot=0, flags=0x4022)"  # no memory
     attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
-    gpu = "from executor.sandbox import confine as sandbox; enter = sandbox.enter;"
-    gpu += "sandbox.enter = lambda *places: enter(*places, 'cuda')"
+    gpu = "from executor.sandbox import confine as sandbox; enter = sandbox.confine;"
+    gpu += "sandbox.confine = lambda *places: enter(*places, 'cuda')"
     found = tried(tmp_path, attempts, gpu)
     assert found["ended"] == {"addresses": "done", "tcp": "PermissionError"}
     assert found["state"]["memory"].startswith("not in force: a GPU's driver reserves")
@@ -243,11 +243,11 @@ def test_no_filter_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_a_file_can_be_reached_from(tmp_path: Path) -> None:
     key = tmp_path / "models" / "node.pem"
-    assert confine.within(key, [tmp_path / "other", tmp_path]) == tmp_path
-    assert confine.within(key, [tmp_path / "mod"]) is None
+    assert confine.folder_granting(key, [tmp_path / "other", tmp_path]) == tmp_path
+    assert confine.folder_granting(key, [tmp_path / "mod"]) is None
     (tmp_path / "link").symlink_to(tmp_path)
-    assert confine.within(tmp_path / "link" / "x", [tmp_path / "models"]) is None
-    assert confine.within(tmp_path / "link" / "models", [tmp_path / "models"]) is not None
+    assert confine.folder_granting(tmp_path / "link" / "x", [tmp_path / "models"]) is None
+    assert confine.folder_granting(tmp_path / "link" / "models", [tmp_path / "models"]) is not None
 
 
 # The worker itself, doing what a job tells it to, as if a model had taken it over. It skips its
@@ -263,30 +263,32 @@ def outcome(self, order):
     return {"kind": "done", "outcome": {"result": {"outputs": []}}, "trace": {"said": said}}
 def ready(self):
     return {"kind": "ready", "runtime": {}, "ok": True, "reason": ""}
-worker.Worker._outcome, worker.Worker.ready = outcome, ready
+worker.JobRunner._outcome, worker.JobRunner.ready = outcome, ready
 worker.main()
 """
 
 
-def told(pool: Pool, code: str, *inputs: Path, timeout: float = TIMEOUT) -> str:
+def told(supervisor: WorkerSupervisor, code: str, *inputs: Path, timeout: float = TIMEOUT) -> str:
     order = Job("task", "text-to-music", {"code": code}, ModelRef("x", "1", "0" * 64), inputs)
-    execution = pool.run(order, timeout=timeout, progress=lambda _: None)
+    execution = supervisor.run(order, timeout=timeout, progress=lambda _: None)
     return str(execution.trace["said"])
 
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A pool whose worker runs code from its jobs."""
+    """A supervisor whose worker runs code from its jobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "ARGUMENTS", ("-P", "-c", TAKEN_OVER))
-        pool = Pool([], tmp_path_factory.mktemp("taken"), memory_limit=4 * 2**30)
-        assert pool.start(TIMEOUT).ok
-        yield pool
-        pool.close()
+        supervisor = WorkerSupervisor([], tmp_path_factory.mktemp("taken"), memory_limit=4 * 2**30)
+        assert supervisor.start(TIMEOUT).ok
+        yield supervisor
+        supervisor.close()
 
 
 @whole
-def test_a_worker_taken_over_finds_no_key_and_no_network(taken: Pool, tmp_path: Path) -> None:
+def test_a_worker_taken_over_finds_no_key_and_no_network(
+    taken: WorkerSupervisor, tmp_path: Path
+) -> None:
     key = tmp_path / "node.pem"
     key.write_text("secret")
     assert told(taken, f"open({str(key)!r})").startswith("PermissionError")
@@ -300,7 +302,7 @@ def test_a_worker_taken_over_finds_no_key_and_no_network(taken: Pool, tmp_path: 
 
 
 def test_its_environment_is_the_profile_and_nothing_else(
-    taken: Pool, monkeypatch: pytest.MonkeyPatch
+    taken: WorkerSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_KEY_PASSPHRASE", "secret")
     with pytest.raises(Abstained):
@@ -310,7 +312,9 @@ def test_its_environment_is_the_profile_and_nothing_else(
     assert told(taken, f"assert {own} <= {names!r}, {own}") == ""
 
 
-def test_it_reads_its_inputs_and_cannot_change_them(taken: Pool, tmp_path: Path) -> None:
+def test_it_reads_its_inputs_and_cannot_change_them(
+    taken: WorkerSupervisor, tmp_path: Path
+) -> None:
     """Inputs are blobs of the node's store, named by their content."""
     blob = tmp_path / "blob"
     blob.write_text("sound")
@@ -321,7 +325,9 @@ def test_it_reads_its_inputs_and_cannot_change_them(taken: Pool, tmp_path: Path)
     assert not list(Path(taken._scratch).glob("*-input-*"))
 
 
-def test_an_input_that_is_not_there_is_an_abstention(taken: Pool, tmp_path: Path) -> None:
+def test_an_input_that_is_not_there_is_an_abstention(
+    taken: WorkerSupervisor, tmp_path: Path
+) -> None:
     with pytest.raises(Abstained) as caught:
         told(taken, "", tmp_path / "absent")
     assert caught.value.reason == "input-missing"
@@ -334,12 +340,12 @@ def test_an_input_that_is_not_there_is_an_abstention(taken: Pool, tmp_path: Path
         ("import os; os.abort()", "worker-died", "exit code -6"),
         ("import ctypes; ctypes.string_at(0)", "worker-died", "exit code -11"),
         ("import sys, os; os._exit(0)", "worker-died", "exit code 0"),
-        ("sandbox.allow_cpu(1)\nwhile True: pass", "worker-died", "exit code -24"),
+        ("sandbox.extend_cpu_limit(1)\nwhile True: pass", "worker-died", "exit code -24"),
         ("import threading; threading.Event().wait()", "timeout", "deadline"),
     ],
 )
 def test_whatever_it_does_costs_one_abstention(
-    taken: Pool, code: str, reason: str, detail: str
+    taken: WorkerSupervisor, code: str, reason: str, detail: str
 ) -> None:
     timeout = 0.5 if reason == "timeout" else TIMEOUT
     told(taken, "")  # its start is not part of the job's time
@@ -349,7 +355,7 @@ def test_whatever_it_does_costs_one_abstention(
     assert told(taken, "") == ""
 
 
-def test_growing_past_the_limit_is_an_abstention(taken: Pool) -> None:
+def test_growing_past_the_limit_is_an_abstention(taken: WorkerSupervisor) -> None:
     """What a library raises for want of memory, as the worker itself meets it."""
     grow = "import numpy; numpy.ones(2**30)"
     assert "MemoryError" in told(taken, grow)
@@ -366,10 +372,10 @@ def test_time_is_given_for_each_job_anew() -> None:
     code = (
         "import resource, time;"
         "from executor.sandbox import confine as sandbox;"
-        "sandbox.allow_cpu(5); first = resource.getrlimit(resource.RLIMIT_CPU)[0];"
+        "sandbox.extend_cpu_limit(5); first = resource.getrlimit(resource.RLIMIT_CPU)[0];"
         "begin = time.process_time();\n"
         "while time.process_time() < begin + 1.1: pass\n"
-        "sandbox.allow_cpu(5); print(resource.getrlimit(resource.RLIMIT_CPU)[0] - first)"
+        "sandbox.extend_cpu_limit(5); print(resource.getrlimit(resource.RLIMIT_CPU)[0] - first)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=SHIPPED.parent.parent, capture_output=True, check=True

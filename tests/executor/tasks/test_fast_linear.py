@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from executor.determinism import profile
-from executor.tasks.fast_linear import Turned, turn
+from executor.tasks.fast_linear import FastLinear, replace_linears
 
 # In a process under the profile: how many products differ in a bit, and of how many.
 COMPARED = """
 import json, torch
 from executor.determinism import profile
-from executor.tasks.fast_linear import Turned, fits
+from executor.tasks.fast_linear import FastLinear, fits
 profile.fix()
 torch.manual_seed(0)
 def bits(numbers):
@@ -30,7 +30,7 @@ for high in (512, 516, 1024, 2048, 4096, 6144):
             continue
         turned = torch.nn.Linear(wide, high, bias=False)
         turned.weight = plain.weight
-        turned.__class__ = Turned
+        turned.__class__ = FastLinear
         for shape in ((2, 1), (3, 1), (1, 4), (2, 2), (2,), (1, 1), (1, 5)):
             for scale in (1e-38, 1.0, 1e30):
                 given = scale * torch.randn(*shape, wide)
@@ -64,7 +64,7 @@ def test_few_contiguous_rows_are_turned_and_no_others(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch, "mm", mm)
     model = torch.nn.Sequential(torch.nn.Linear(512, 512, bias=False))
-    turn(model)
+    replace_linears(model)
     with torch.no_grad():
         for rows in (1, 2, 3, 4, 5):
             model(torch.ones(rows, 1, 512))
@@ -88,5 +88,5 @@ def test_only_plain_layers_that_gain_are_turned() -> None:
         "other": Other(1024, 4096, bias=False),
     }
     model = torch.nn.ModuleDict(layers)
-    turn(model)
-    assert [name for name, layer in model.items() if type(layer) is Turned] == ["gains"]
+    replace_linears(model)
+    assert [name for name, layer in model.items() if type(layer) is FastLinear] == ["gains"]

@@ -17,7 +17,7 @@ from executor.audio import midi, piano_synth
 from executor.determinism import profile
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 from tests.executor.conftest import TIMEOUT, Run, digests
 from tests.executor.pianos import named, perform
 
@@ -135,7 +135,7 @@ BATCHES: tuple[tuple[Any, ...], ...] = (
 
 @pytest.fixture(scope="session")
 def documented(
-    piano: ModelRef, songs: Mapping[str, Path], folders: Path, started: tuple[Pool, Any]
+    piano: ModelRef, songs: Mapping[str, Path], folders: Path, started: tuple[WorkerSupervisor, Any]
 ) -> list[Any]:
     """What the document's code makes of `CASES` and `BATCHES`, and of three files in a batch."""
     warm = perform(started[0], piano, [songs["mono"]], {})  # numba's kernels are compiled once
@@ -230,14 +230,16 @@ def test_the_same_bytes_cold_warm_and_after_other_tasks(
     short = {"num_beams": 2, "max_new_tokens": 5, "temperature": 0, "top_k": 3}
     cover("stereo", generation_config=short)
     assert digests(cover("mono", generation_config=SAMPLED)) == expected
-    pool = Pool([folders], first.files[0].parent)  # the same home: what numba compiled is there
+    supervisor = WorkerSupervisor(
+        [folders], first.files[0].parent
+    )  # the same home: what numba compiled is there
     try:
-        assert pool.start(TIMEOUT).ok
-        assert "essentia" not in Path(f"/proc/{pool.pid}/maps").read_text()
-        assert digests(cover("mono", generation_config=SAMPLED, pool=pool)) == expected
-        assert "essentia" in Path(f"/proc/{pool.pid}/maps").read_text()
+        assert supervisor.start(TIMEOUT).ok
+        assert "essentia" not in Path(f"/proc/{supervisor.pid}/maps").read_text()
+        assert digests(cover("mono", generation_config=SAMPLED, supervisor=supervisor)) == expected
+        assert "essentia" in Path(f"/proc/{supervisor.pid}/maps").read_text()
     finally:
-        pool.close()
+        supervisor.close()
 
 
 @pytest.mark.parametrize(
@@ -343,10 +345,10 @@ def test_silence_can_be_covered(cover: Run) -> None:
 
 
 def test_progress_rises_over_all_files(
-    pool: Pool, piano: ModelRef, songs: Mapping[str, Path]
+    supervisor: WorkerSupervisor, piano: ModelRef, songs: Mapping[str, Path]
 ) -> None:
     told: list[float] = []
-    perform(pool, piano, [songs["mono"], songs["low"]], {}, told.append)
+    perform(supervisor, piano, [songs["mono"], songs["low"]], {}, told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     # Of 48 steps the first of each file: listening takes longer than the pause between tellings.
@@ -362,12 +364,16 @@ def test_the_trace_has_a_digest_of_each_files_tokens(cover: Run) -> None:
 
 
 def test_an_input_that_is_missing_or_another_is_an_abstention(
-    pool: Pool, piano: ModelRef, songs: Mapping[str, Path], cover: Run, own: list[str]
+    supervisor: WorkerSupervisor,
+    piano: ModelRef,
+    songs: Mapping[str, Path],
+    cover: Run,
+    own: list[str],
 ) -> None:
     args = {"model": piano.id, "seed": 1, "audio": [named(songs["mono"])]}
     for paths in ([songs["low"]], [songs["mono"].with_name("none")], [], [songs["mono"]] * 2):
         with pytest.raises(Abstained) as caught:
-            pool.run(
+            supervisor.run(
                 Job("task", "pop2piano", args, piano, tuple(paths)),
                 timeout=TIMEOUT,
                 progress=lambda _: None,

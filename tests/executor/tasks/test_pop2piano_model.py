@@ -13,7 +13,7 @@ import schemas
 from executor.errors import ModelRefused
 from executor.job import ModelRef
 from executor.tasks import pop2piano
-from executor.tasks.pop2piano import Loaded, load, written
+from executor.tasks.pop2piano import LoadedPop2Piano, load, written
 from tests.executor.conftest import Run, digests, rewritten
 from tests.executor.pianos import changed
 
@@ -185,7 +185,7 @@ BEATS = torch.arange(60.0)[None] / 2  # half a second each: 384 ticks
 
 
 @pytest.fixture(scope="module")
-def loaded(piano: ModelRef, folders: Path) -> Loaded:
+def loaded(piano: ModelRef, folders: Path) -> LoadedPop2Piano:
     return load(folders / piano.id, "float32", None)
 
 
@@ -205,14 +205,14 @@ def loaded(piano: ModelRef, folders: Path) -> Loaded:
     ],
 )
 def test_each_token_is_a_time_a_velocity_a_note_or_special(
-    loaded: Loaded, tokens: list[int], notes: list[tuple[int, ...]]
+    loaded: LoadedPop2Piano, tokens: list[int], notes: list[tuple[int, ...]]
 ) -> None:
     features = {"beatsteps": BEATS, "extrapolated_beatstep": BEATS}
     made = written(loaded, features, torch.tensor([tokens]))
     assert [(n.start, n.pitch, n.end, n.velocity) for n in made] == notes
 
 
-def test_it_is_an_encoder_and_a_decoder(loaded: Loaded) -> None:
+def test_it_is_an_encoder_and_a_decoder(loaded: LoadedPop2Piano) -> None:
     assert loaded.model.config.is_encoder_decoder
     assert {"encoder", "decoder"} <= {name for name, _ in loaded.model.named_children()}
 

@@ -16,9 +16,9 @@ OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
 
 
-def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.Loaded:
+def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.LoadedPipeline:
     """A made-up pipeline, as a model of a family that takes no stopping criteria."""
-    return text_to_music.Loaded(pipeline, CSM, own, () if own is None else ((model, own),))
+    return text_to_music.LoadedPipeline(pipeline, CSM, own, () if own is None else ((model, own),))
 
 
 def test_seeds_are_the_specifications() -> None:

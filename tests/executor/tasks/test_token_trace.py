@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-from executor.tasks.token_trace import Streamer, Told, Watch
+from executor.tasks.token_trace import Streamer, TokenRecorder, TokenTrace
 
 
 def digest(columns: Any) -> str:
@@ -13,56 +13,56 @@ def digest(columns: Any) -> str:
 
 def test_a_watch_counts_steps_and_digests_blocks() -> None:
     steps: list[int] = []
-    watch = Watch(steps.append)
+    recorder = TokenRecorder(steps.append)
     tokens = torch.arange(4 * 66).reshape(4, 66)
     for end in range(1, 67):
-        stop = watch(tokens[:, :end], None)
+        stop = recorder(tokens[:, :end], None)
         assert stop.tolist() == [False] * 4
     assert steps == list(range(1, 67))
-    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    told = "".join(watch.told().steps)
+    assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    told = "".join(recorder.trace().steps)
     assert told == "".join(digest(tokens[:, [step]])[:2] for step in range(66))
-    assert [len(block) for block in watch.told().steps] == [128, 4]
-    assert Watch(steps.append).told() == Told((), ())
+    assert [len(block) for block in recorder.trace().steps] == [128, 4]
+    assert TokenRecorder(steps.append).trace() == TokenTrace((), ())
 
 
 def test_a_full_block_is_not_followed_by_an_empty_one() -> None:
-    watch = Watch(lambda _: None)
+    recorder = TokenRecorder(lambda _: None)
     tokens = torch.arange(128).reshape(1, 128)
     for end in range(1, 129):
-        watch(tokens[:, :end], None)
-    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+        recorder(tokens[:, :end], None)
+    assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
 
 
 def test_generates_of_several_parts_are_watched_as_one() -> None:
     """Bark's and Seamless's parts: of other lengths, and of other numbers of rows."""
     steps: list[int] = []
-    watch = Watch(steps.append)
+    recorder = TokenRecorder(steps.append)
     one, two = torch.tensor([[5, 6]]), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    assert watch(one, None).shape == (1,)
-    assert watch(two, None).shape == (2,)
-    assert watch(one[:, :1], None).shape == (1,)
+    assert recorder(one, None).shape == (1,)
+    assert recorder(two, None).shape == (2,)
+    assert recorder(one[:, :1], None).shape == (1,)
     assert steps == [1, 2, 3]
-    assert watch.told().digests == (digest(torch.tensor([[6, 3, 6, 5]])),)
+    assert recorder.trace().digests == (digest(torch.tensor([[6, 3, 6, 5]])),)
     steps_of = [digest(torch.tensor([[6]])), digest(torch.tensor([[3, 6]]))]
-    assert watch.told().steps[0][:4] == steps_of[0][:2] + steps_of[1][:2]
+    assert recorder.trace().steps[0][:4] == steps_of[0][:2] + steps_of[1][:2]
 
 
 def test_the_answer_is_no_new_tensor_each_time() -> None:
-    watch = Watch(lambda _: None)
+    recorder = TokenRecorder(lambda _: None)
     tokens = torch.zeros(2, 2, dtype=torch.int64)
-    assert watch(tokens, None) is watch(tokens, None)
+    assert recorder(tokens, None) is recorder(tokens, None)
 
 
 def test_a_streamer_notes_all_but_the_prompt() -> None:
     steps: list[int] = []
-    watch = Watch(steps.append)
-    streamer = Streamer(watch)
+    recorder = TokenRecorder(steps.append)
+    streamer = Streamer(recorder)
     tokens = torch.arange(4 * 70).reshape(4, 70)
     streamer.put(torch.tensor([[9, 9, 9]]))
     for place in range(70):
         streamer.put(tokens[None, :, place])
     streamer.end()
     assert steps == list(range(1, 71))
-    assert watch.told().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
+    assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))

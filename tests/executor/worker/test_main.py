@@ -22,7 +22,7 @@ from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.worker import main
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
 
 DEFAULT = {"max_new_tokens": 40}
@@ -117,7 +117,7 @@ def test_the_longest_prompts_are_no_burden(run: Run) -> None:
 
 
 def test_the_same_bytes_cold_warm_and_after_other_tasks(
-    run: Run, ready: Ready, embedded: ModelRef, tmp_path: Path
+    run: Run, ready: WorkerStatus, embedded: ModelRef, tmp_path: Path
 ) -> None:
     first = digests(run())
     assert digests(run()) == first
@@ -125,7 +125,7 @@ def test_the_same_bytes_cold_warm_and_after_other_tasks(
     run(dtype="bfloat16")
     run(generation={"temperature": 0, "top_k": 3, "num_return_sequences": 2})
     assert digests(run()) == first
-    cold = Pool([], tmp_path)
+    cold = WorkerSupervisor([], tmp_path)
     args = {"prompt": PROMPT, "seed": 1, "generation_config": DEFAULT}
     execution = cold.run(job(embedded, args), timeout=TIMEOUT, progress=lambda _: None)
     cold.close()
@@ -187,12 +187,12 @@ def test_null_and_left_out_are_the_models_own(
 
 @pytest.mark.parametrize("config", [None, {}, "left out"])
 def test_without_generation_config_the_length_is_the_models_own(
-    pool: Pool, embedded: ModelRef, config: object
+    supervisor: WorkerSupervisor, embedded: ModelRef, config: object
 ) -> None:
     args: dict[str, object] = {"prompt": PROMPT, "seed": 1, "generation_config": config}
     if config == "left out":
         del args["generation_config"]
-    execution = pool.run(job(embedded, args), timeout=TIMEOUT, progress=lambda _: None)
+    execution = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=lambda _: None)
     assert outputs(execution)[0]["frames"] == 500 * 320
 
 
@@ -211,7 +211,7 @@ def test_sequences_are_single_generations_with_derived_seeds(run: Run) -> None:
     assert len(set(singles)) == 3
 
 
-def test_the_trace_explains(run: Run, ready: Ready, embedded: ModelRef) -> None:
+def test_the_trace_explains(run: Run, ready: WorkerStatus, embedded: ModelRef) -> None:
     trace = run(generation={"max_new_tokens": 130, "num_return_sequences": 2}).trace
     assert trace["runtime"] == ready.runtime
     assert trace["weights"] == embedded.digest
@@ -360,25 +360,25 @@ def test_weights_that_nothing_wants_are_refused(run: Run, folders: Path) -> None
 
 @pytest.mark.parametrize("kind", ["another-kind", "pop2piano"])
 def test_a_kind_without_executor_is_an_abstention(
-    pool: Pool, embedded: ModelRef, kind: str
+    supervisor: WorkerSupervisor, embedded: ModelRef, kind: str
 ) -> None:
     import dataclasses
 
     other = dataclasses.replace(job(embedded, {"prompt": "x", "seed": 1}), kind=kind)
     with pytest.raises(Abstained, match=kind) as caught:
-        pool.run(other, timeout=TIMEOUT, progress=lambda _: None)
+        supervisor.run(other, timeout=TIMEOUT, progress=lambda _: None)
     assert caught.value.reason == "model-missing"
 
 
 def test_another_digest_is_an_abstention_and_the_worker_stays(
-    pool: Pool, run: Run, embedded: ModelRef
+    supervisor: WorkerSupervisor, run: Run, embedded: ModelRef
 ) -> None:
     run()
-    before = pool.pid
+    before = supervisor.pid
     with pytest.raises(Abstained, match="not the listed") as caught:
         run(model=ModelRef(embedded.id, "1", "0" * 64))
     assert caught.value.reason == "model-missing"
-    assert pool.pid == before
+    assert supervisor.pid == before
 
 
 @pytest.mark.parametrize(("dtype", "loads"), [("auto", 1), ("float32", 1), ("float16", 2)])
@@ -396,7 +396,7 @@ def test_a_model_stays_for_whatever_names_its_own_precision(
     monkeypatch.setattr(text_to_music, "sounds", lambda *_: [])
     here, there = Pipe()
     with here, there:
-        one = main.Worker(here, ModelFolders([]))
+        one = main.JobRunner(here, ModelFolders([]))
         for args in ({}, {"dtype": None}, {"dtype": dtype}):
             asked = order(embedded.digest)
             asked["args"] |= args
@@ -420,7 +420,7 @@ def test_progress_is_told_by_the_percent_and_not_too_often(
     told: dict[int, list[float]] = {1: [], 2: []}
     here, there = Pipe()
     with here, there:
-        one = main.Worker(here, ModelFolders([]))
+        one = main.JobRunner(here, ModelFolders([]))
         for seed, shares in told.items():
             asked = order(embedded.digest)
             asked["args"]["seed"] = seed
@@ -465,7 +465,7 @@ def test_too_little_memory_is_an_abstention(
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
     with here, there:
-        said = main.Worker(here, ModelFolders([])).run(order(embedded.digest))
+        said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
     assert (said["kind"], said["reason"]) == ("abstained", "out-of-memory")
 
 
@@ -478,7 +478,7 @@ def test_an_error_nobody_expected_is_not_swallowed(
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
     with here, there, pytest.raises(RuntimeError, match="something else"):
-        main.Worker(here, ModelFolders([])).run(order(embedded.digest))
+        main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
 
 
 @pytest.mark.parametrize("code", ["generation-rejected", "no-notes"])
@@ -492,7 +492,7 @@ def test_a_failure_is_an_outcome_with_its_code(
     monkeypatch.setattr(text_to_music, "load", lambda *_: None)
     here, there = Pipe()
     with here, there:
-        said = main.Worker(here, ModelFolders([])).run(order(embedded.digest))
+        said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
     assert (said["kind"], said["outcome"]) == ("done", {"error": code})
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from executor.models.folders import SHIPPED
 from executor.worker import process
-from executor.worker.process import Child, WorkerDied
+from executor.worker.process import WorkerDied, WorkerProcess
 from tests.executor.conftest import TIMEOUT
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Child]:
-    started = Child([], tmp_path, None)
+def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
+    started = WorkerProcess([], tmp_path, None)
     yield started
     started.dispose()
 
@@ -27,20 +27,20 @@ def ended(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], TIMEOUT)[0])
 
 
-def test_a_killed_child_has_died(worker: Child) -> None:
+def test_a_killed_child_has_died(worker: WorkerProcess) -> None:
     worker.kill()
     with pytest.raises(WorkerDied, match="exit code -9"):
         worker.receive(time.monotonic() + TIMEOUT)
     assert not worker.alive()
 
 
-def test_silence_is_a_timeout(worker: Child) -> None:
+def test_silence_is_a_timeout(worker: WorkerProcess) -> None:
     with pytest.raises(TimeoutError):
         worker.receive(time.monotonic())
     assert worker.alive()
 
 
-def test_it_has_a_session_of_its_own(worker: Child) -> None:
+def test_it_has_a_session_of_its_own(worker: WorkerProcess) -> None:
     """A terminal's Ctrl-C goes to the foreground's session: the worker is in another."""
     assert os.getsid(worker.pid) == worker.pid != os.getsid(0)
 
@@ -48,7 +48,7 @@ def test_it_has_a_session_of_its_own(worker: Child) -> None:
 def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = "print('x' * 100_000 + 'the end', flush=True)"
     monkeypatch.setattr(process, "ARGUMENTS", ("-c", noisy))
-    started = Child([], tmp_path, None)
+    started = WorkerProcess([], tmp_path, None)
     with pytest.raises(WorkerDied) as caught:
         started.receive(time.monotonic() + TIMEOUT)
     started.dispose()
@@ -78,11 +78,11 @@ import sys, threading
 from pathlib import Path
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import Pool
+from executor.worker.supervisor import WorkerSupervisor
 
-pool = Pool([], Path(sys.argv[1]))
-assert pool.start(60).ok
-print(pool.pid, flush=True)
+supervisor = WorkerSupervisor([], Path(sys.argv[1]))
+assert supervisor.start(60).ok
+print(supervisor.pid, flush=True)
 if sys.argv[2] == "idle":
     print("idle", flush=True)
     threading.Event().wait()
@@ -96,5 +96,5 @@ def progress(share):
         said.append(share)
         print("computing", flush=True)
 
-pool.run(Job("t", "text-to-music", args, model), timeout=600, progress=progress)
+supervisor.run(Job("t", "text-to-music", args, model), timeout=600, progress=progress)
 """

@@ -11,16 +11,18 @@ import pytest
 from executor.errors import Abstained
 from executor.job import ModelRef
 from executor.worker import process
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, digests, job
 
 # Far longer than any test waits: whoever sees it finish has not stopped it.
 ENDLESS = {"max_new_tokens": 2000, "num_return_sequences": 16}
 
 
-def endless(pool: Pool, model: ModelRef, progress: Callable[[float], None], timeout: float) -> None:
+def endless(
+    supervisor: WorkerSupervisor, model: ModelRef, progress: Callable[[float], None], timeout: float
+) -> None:
     args = {"prompt": PROMPT, "seed": 1, "generation_config": ENDLESS}
-    pool.run(job(model, args, "endless"), timeout=timeout, progress=progress)
+    supervisor.run(job(model, args, "endless"), timeout=timeout, progress=progress)
 
 
 def once(action: Callable[[], None]) -> Callable[[float], None]:
@@ -35,25 +37,27 @@ def once(action: Callable[[], None]) -> Callable[[float], None]:
     return progress
 
 
-def test_a_started_pool_is_ready(ready: Ready) -> None:
+def test_a_started_pool_is_ready(ready: WorkerStatus) -> None:
     assert ready.ok, ready.reason
     assert ready.reason == ""
     assert ready.seconds > 0
     assert ready.runtime["capability"] == "AVX2"
 
 
-def test_starting_again_keeps_the_worker(pool: Pool, ready: Ready) -> None:
-    pid = pool.pid
-    assert pool.start(TIMEOUT) == ready
-    assert pool.pid == pid
+def test_starting_again_keeps_the_worker(supervisor: WorkerSupervisor, ready: WorkerStatus) -> None:
+    pid = supervisor.pid
+    assert supervisor.start(TIMEOUT) == ready
+    assert supervisor.pid == pid
 
 
-def test_progress_rises_from_nothing_to_all(pool: Pool, embedded: ModelRef) -> None:
+def test_progress_rises_from_nothing_to_all(
+    supervisor: WorkerSupervisor, embedded: ModelRef
+) -> None:
     told: list[float] = []
     config = {"max_new_tokens": 600, "num_return_sequences": 2}
     args = {"prompt": PROMPT, "seed": 1, "generation_config": config}
     began = time.monotonic()
-    pool.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
+    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
     seconds = time.monotonic() - began
     assert told == sorted(told)
     assert 0 < told[0] < 0.1
@@ -69,76 +73,80 @@ def test_all_progress_is_passed_on(
     say = "[say(kind='progress', share=n / 99) for n in range(100)]"
     done = "say(kind='done', outcome={'error': 'no-notes'}, trace={})"
     speak(monkeypatch, f"{say}; {done}")
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     told: list[float] = []
     args = {"prompt": PROMPT, "seed": 1}
-    pool.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
-    pool.close()
+    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
+    supervisor.close()
     assert told == [n / 99 for n in range(100)]
 
 
 def test_a_killed_worker_is_an_abstention_and_the_next_run_is_fine(
-    pool: Pool, embedded: ModelRef, run: Run
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
 ) -> None:
     expected = digests(run())
-    before = pool.pid
+    before = supervisor.pid
     assert before is not None
     with pytest.raises(Abstained, match="exit code -9") as caught:
-        endless(pool, embedded, once(lambda: os.kill(before, signal.SIGKILL)), TIMEOUT)
+        endless(supervisor, embedded, once(lambda: os.kill(before, signal.SIGKILL)), TIMEOUT)
     assert caught.value.reason == "worker-died"
-    assert pool.pid is None
+    assert supervisor.pid is None
     assert digests(run()) == expected
-    assert pool.pid not in (None, before)
+    assert supervisor.pid not in (None, before)
 
 
-def test_a_worker_that_died_between_jobs_is_replaced(pool: Pool, run: Run) -> None:
+def test_a_worker_that_died_between_jobs_is_replaced(
+    supervisor: WorkerSupervisor, run: Run
+) -> None:
     expected = digests(run())
-    before = pool.pid
+    before = supervisor.pid
     assert before is not None
     descriptor = os.pidfd_open(before)
     os.kill(before, signal.SIGKILL)
     os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
     os.close(descriptor)
     assert digests(run()) == expected
-    assert pool.pid != before
+    assert supervisor.pid != before
 
 
-def test_the_deadline_kills(pool: Pool, embedded: ModelRef, run: Run) -> None:
+def test_the_deadline_kills(supervisor: WorkerSupervisor, embedded: ModelRef, run: Run) -> None:
     expected = digests(run())
     with pytest.raises(Abstained, match="deadline") as caught:
-        endless(pool, embedded, lambda _: None, 0.3)
+        endless(supervisor, embedded, lambda _: None, 0.3)
     assert caught.value.reason == "timeout"
-    assert pool.pid is None
+    assert supervisor.pid is None
     assert digests(run()) == expected
 
 
 def test_the_deadline_holds_for_a_restart_too(embedded: ModelRef, tmp_path: Path) -> None:
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
-        endless(pool, embedded, lambda _: None, 0.2)
-    pool.close()
+        endless(supervisor, embedded, lambda _: None, 0.2)
+    supervisor.close()
     assert caught.value.reason == "timeout"
 
 
-def test_cancel_from_another_thread(pool: Pool, embedded: ModelRef, run: Run) -> None:
+def test_cancel_from_another_thread(
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
+) -> None:
     run()
-    other = threading.Thread(target=pool.cancel, args=("endless",))
+    other = threading.Thread(target=supervisor.cancel, args=("endless",))
     with pytest.raises(Abstained) as caught:
-        endless(pool, embedded, once(other.start), TIMEOUT)
+        endless(supervisor, embedded, once(other.start), TIMEOUT)
     other.join()
     assert caught.value.reason == "timeout"
 
 
-def test_cancel_of_another_task_is_nothing(pool: Pool, run: Run) -> None:
+def test_cancel_of_another_task_is_nothing(supervisor: WorkerSupervisor, run: Run) -> None:
     run()
-    before = pool.pid
-    pool.cancel("another")
-    pool.cancel("task")
-    assert pool.pid == before
+    before = supervisor.pid
+    supervisor.cancel("another")
+    supervisor.cancel("task")
+    assert supervisor.pid == before
     run()
 
 
-def test_one_job_at_a_time(pool: Pool, embedded: ModelRef, run: Run) -> None:
+def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run: Run) -> None:
     expected = digests(run())
     reasons = []
 
@@ -149,20 +157,20 @@ def test_one_job_at_a_time(pool: Pool, embedded: ModelRef, run: Run) -> None:
 
     config = {"max_new_tokens": 40}
     args = {"prompt": PROMPT, "seed": 1, "generation_config": config}
-    first = pool.run(job(embedded, args), timeout=TIMEOUT, progress=once(second))
+    first = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=once(second))
     assert reasons == ["busy"]
     assert digests(first) == expected
 
 
 def test_an_error_of_the_callers_progress_ends_the_job(
-    pool: Pool, embedded: ModelRef, run: Run
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
 ) -> None:
     def broken(share: float) -> None:
         raise LookupError(share)
 
     with pytest.raises(LookupError):
-        endless(pool, embedded, broken, TIMEOUT)
-    assert pool.pid is None
+        endless(supervisor, embedded, broken, TIMEOUT)
+    assert supervisor.pid is None
     run()
 
 
@@ -175,50 +183,50 @@ def test_no_file_is_left_of_what_was_abandoned(
     speak(monkeypatch, f"open('{tmp_path}/{stem.hex}-0.f32', 'w').close(); sys.exit(3)")
     (tmp_path / "other-0.f32").touch()
     with pytest.raises(Abstained, match="exit code 3"):
-        endless(Pool([], tmp_path), embedded, lambda _: None, TIMEOUT)
+        endless(WorkerSupervisor([], tmp_path), embedded, lambda _: None, TIMEOUT)
     assert [path.name for path in tmp_path.glob("*.f32")] == ["other-0.f32"]
 
 
 def test_an_interrupt_does_not_reach_the_worker(
-    pool: Pool, embedded: ModelRef, run: Run, capfd: pytest.CaptureFixture[str]
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     expected = digests(run())
-    before = pool.pid
+    before = supervisor.pid
     assert before is not None
     config = {"max_new_tokens": 40}
     args = {"prompt": PROMPT, "seed": 1, "generation_config": config}
     interrupt = once(lambda: os.kill(before, signal.SIGINT))
-    execution = pool.run(job(embedded, args), timeout=TIMEOUT, progress=interrupt)
+    execution = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=interrupt)
     assert digests(execution) == expected
-    assert pool.pid == before
+    assert supervisor.pid == before
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_worker_without_memory_is_not_ready(tmp_path: Path) -> None:
-    pool = Pool([], tmp_path, memory_limit=150 * 2**20)
-    ready = pool.start(TIMEOUT)
-    pool.close()
+    supervisor = WorkerSupervisor([], tmp_path, memory_limit=150 * 2**20)
+    ready = supervisor.start(TIMEOUT)
+    supervisor.close()
     assert not ready.ok
     assert ready.runtime == {}
     assert "the worker died" in ready.reason
 
 
 def test_a_worker_that_is_late_is_not_ready(tmp_path: Path) -> None:
-    pool = Pool([], tmp_path)
-    ready = pool.start(0.05)
+    supervisor = WorkerSupervisor([], tmp_path)
+    ready = supervisor.start(0.05)
     assert not ready.ok
     assert ready.reason == "the worker was not ready within 0.05 s"
-    assert pool.pid is None
-    pool.close()
+    assert supervisor.pid is None
+    supervisor.close()
 
 
 def test_a_closed_pool_abstains_and_leaves_no_process(tmp_path: Path, embedded: ModelRef) -> None:
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     caught: list[Abstained] = []
 
     def work() -> None:
         try:
-            endless(pool, embedded, once(closing.set), TIMEOUT)
+            endless(supervisor, embedded, once(closing.set), TIMEOUT)
         except Abstained as abstained:
             caught.append(abstained)
 
@@ -226,14 +234,14 @@ def test_a_closed_pool_abstains_and_leaves_no_process(tmp_path: Path, embedded: 
     thread = threading.Thread(target=work)
     thread.start()
     assert closing.wait(TIMEOUT)
-    pool.close()
+    supervisor.close()
     thread.join(TIMEOUT)
     assert [abstained.reason for abstained in caught] == ["worker-died"]
-    assert pool.pid is None
+    assert supervisor.pid is None
     with pytest.raises(Abstained):
-        endless(pool, embedded, lambda _: None, TIMEOUT)
-    assert pool.pid is None
-    assert not pool.start(TIMEOUT).ok
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
+    assert supervisor.pid is None
+    assert not supervisor.start(TIMEOUT).ok
 
 
 # A worker that does not compute: it speaks the parent's protocol and answers one job in its way.
@@ -262,23 +270,23 @@ def test_after_want_of_memory_the_worker_is_a_new_one(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='abstained', reason='out-of-memory', detail='too little')")
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained, match="too little") as caught:
-        endless(pool, embedded, lambda _: None, TIMEOUT)
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "out-of-memory"
-    assert pool.pid is None
+    assert supervisor.pid is None
 
 
 def test_after_another_abstention_the_worker_stays(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='abstained', reason='model-missing', detail='')")
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
-        endless(pool, embedded, lambda _: None, TIMEOUT)
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "model-missing"
-    assert pool.pid is not None
-    pool.close()
+    assert supervisor.pid is not None
+    supervisor.close()
 
 
 @pytest.mark.parametrize(
@@ -295,24 +303,24 @@ def test_a_worker_that_talks_nonsense_is_given_up(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, nonsense: str
 ) -> None:
     speak(monkeypatch, nonsense)
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
-        endless(pool, embedded, lambda _: None, TIMEOUT)
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "worker-died"
-    assert pool.pid is None
+    assert supervisor.pid is None
 
 
 def test_a_failed_self_test_refuses_to_serve(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "sys.exit(4)", ready="ready(False, 'warm differs from cold')")
-    pool = Pool([], tmp_path)
-    ready = pool.start(TIMEOUT)
+    supervisor = WorkerSupervisor([], tmp_path)
+    ready = supervisor.start(TIMEOUT)
     assert (ready.ok, ready.reason) == (False, "warm differs from cold")
     assert ready.runtime == {"device": "fake"}
-    assert pool.pid is None
+    assert supervisor.pid is None
     with pytest.raises(Abstained, match="warm differs from cold") as caught:
-        endless(pool, embedded, lambda _: None, TIMEOUT)
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "worker-died"
 
 
@@ -320,9 +328,9 @@ def test_a_pool_can_be_started_after_a_cancelled_run(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='progress', share=0.5)")
-    pool = Pool([], tmp_path)
+    supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
-        endless(pool, embedded, once(lambda: pool.cancel("endless")), TIMEOUT)
+        endless(supervisor, embedded, once(lambda: supervisor.cancel("endless")), TIMEOUT)
     assert caught.value.reason == "timeout"
-    assert pool.start(TIMEOUT).ok
-    pool.close()
+    assert supervisor.start(TIMEOUT).ok
+    supervisor.close()

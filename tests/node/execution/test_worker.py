@@ -14,7 +14,7 @@ import pytest
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.execution.worker import NoWorker, Worker
 from protocol.wire.encoding import Document
 
@@ -41,21 +41,23 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool(scratch: Path) -> Iterator[Pool]:
-    pool = Pool([SHIPPED], scratch)
-    yield pool
-    pool.close()
+def supervisor(scratch: Path) -> Iterator[WorkerSupervisor]:
+    supervisor = WorkerSupervisor([SHIPPED], scratch)
+    yield supervisor
+    supervisor.close()
 
 
 @pytest.fixture(scope="module")
-def runtime(pool: Pool) -> Document:
-    ready = pool.start(TIMEOUT)
+def runtime(supervisor: WorkerSupervisor) -> Document:
+    ready = supervisor.start(TIMEOUT)
     assert ready.ok, ready.reason
     return cast("Document", ready.runtime)
 
 
-async def test_a_worker_of_its_own_class_is_ready_and_runs(pool: Pool, runtime: Document) -> None:
-    worker, shares = Worker(pool, runtime), list[float]()
+async def test_a_worker_of_its_own_class_is_ready_and_runs(
+    supervisor: WorkerSupervisor, runtime: Document
+) -> None:
+    worker, shares = Worker(supervisor, runtime), list[float]()
     readiness = await worker.start()
     assert readiness.ok, readiness.reasons
     assert readiness.reasons == ()
@@ -76,9 +78,11 @@ async def test_a_worker_of_its_own_class_is_ready_and_runs(pool: Pool, runtime: 
     assert all(on_loop), "progress is told on the loop's thread"
 
 
-async def test_a_worker_of_another_class_says_in_what(pool: Pool, runtime: Document) -> None:
+async def test_a_worker_of_another_class_says_in_what(
+    supervisor: WorkerSupervisor, runtime: Document
+) -> None:
     theirs: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
-    readiness = await Worker(pool, theirs).start()
+    readiness = await Worker(supervisor, theirs).start()
     assert not readiness.ok
     assert [reason.split(":")[:2] for reason in readiness.reasons] == [
         ["runtime", " threads"],
@@ -87,37 +91,41 @@ async def test_a_worker_of_another_class_says_in_what(pool: Pool, runtime: Docum
     assert "theirs '0.0.1'" in readiness.reasons[1]
 
 
-async def test_cancelling_kills_the_worker(pool: Pool, runtime: Document, scratch: Path) -> None:
-    worker, begun = Worker(pool, runtime), asyncio.Event()
+async def test_cancelling_kills_the_worker(
+    supervisor: WorkerSupervisor, runtime: Document, scratch: Path
+) -> None:
+    worker, begun = Worker(supervisor, runtime), asyncio.Event()
     running = asyncio.create_task(
         worker.run(job("endless", 2000, num_return_sequences=16), TIMEOUT, lambda _: begun.set())
     )
     async with asyncio.timeout(TIMEOUT):
         await begun.wait()
-        before = pool.pid
+        before = supervisor.pid
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
     assert before is not None
-    assert pool.pid is None
+    assert supervisor.pid is None
     assert files_in(scratch) == [], "nothing is left behind"
 
 
-# With a pool of the test's own
+# With a supervisor of the test's own
 
 
 @dataclass
 class Script:
-    """A pool that starts and runs as it is told."""
+    """A supervisor that starts and runs as it is told."""
 
-    ready: Ready = field(default_factory=lambda: Ready({"device": "cpu"}, True, "", 1.0))
+    ready: WorkerStatus = field(
+        default_factory=lambda: WorkerStatus({"device": "cpu"}, True, "", 1.0)
+    )
     ends: Future[Execution] = field(default_factory=Future)
     begun: threading.Event = field(default_factory=threading.Event)
     cancelled: list[str] = field(default_factory=list)
     timeouts: list[float] = field(default_factory=list)
     closed: bool = False
 
-    def start(self, timeout: float) -> Ready:
+    def start(self, timeout: float) -> WorkerStatus:
         self.timeouts.append(timeout)
         return self.ready
 
@@ -136,11 +144,11 @@ class Script:
 
 
 def worker_of(script: Script, runtime: Document | None = None) -> Worker:
-    return Worker(cast("Pool", script), runtime or {"device": "cpu"})
+    return Worker(cast("WorkerSupervisor", script), runtime or {"device": "cpu"})
 
 
 async def test_a_failed_self_test_is_a_reason() -> None:
-    script = Script(Ready({}, False, "the worker died, exit code -9", 1.0))
+    script = Script(WorkerStatus({}, False, "the worker died, exit code -9", 1.0))
     readiness = await worker_of(script).start()
     assert not readiness.ok
     assert readiness.reasons == ("self-test: the worker died, exit code -9",)

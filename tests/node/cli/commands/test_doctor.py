@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import Pool, Ready
+from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.cli.commands import doctor
 from tests.node.cli.conftest import Helium
 
@@ -17,22 +17,22 @@ SANDBOX = {"network": "seccomp", "files": "not in force: this kernel has no land
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Ready:
-    pool = Pool([], tmp_path_factory.mktemp("scratch"))
+def real(tmp_path_factory: pytest.TempPathFactory) -> WorkerStatus:
+    supervisor = WorkerSupervisor([], tmp_path_factory.mktemp("scratch"))
     try:
-        return pool.start(60.0)
+        return supervisor.start(60.0)
     finally:
-        pool.close()
+        supervisor.close()
 
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the worker say this of itself."""
 
-    def says(ready: Ready) -> None:
+    def says(ready: WorkerStatus) -> None:
         monkeypatch.setattr(doctor, "start_worker", lambda folders, device: ready)
 
-    says(Ready(RUNTIME, True, "", 1.5, SANDBOX))
+    says(WorkerStatus(RUNTIME, True, "", 1.5, SANDBOX))
     return says
 
 
@@ -50,24 +50,26 @@ def network(helium: Helium, **runtime: object) -> Path:
     return path
 
 
-def test_a_real_worker_is_asked_and_ended(real: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything here goes through `start_worker`; it is the pool's own word."""
+def test_a_real_worker_is_asked_and_ended(
+    real: WorkerStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything here goes through `start_worker`; it is the supervisor's own word."""
     asked_of: list[object] = []
 
-    class Fake(Pool):
-        def start(self, timeout: float) -> Ready:
+    class Fake(WorkerSupervisor):
+        def start(self, timeout: float) -> WorkerStatus:
             asked_of.append((self._folders, self._device))
             return real
 
         def close(self) -> None:
             asked_of.append("closed")
 
-    monkeypatch.setattr("executor.worker.supervisor.Pool", Fake)
+    monkeypatch.setattr("executor.worker.supervisor.WorkerSupervisor", Fake)
     assert doctor.start_worker([SHIPPED], "cuda") == real
     assert asked_of == [((SHIPPED,), "cuda"), "closed"]
 
 
-def test_a_machine_that_can_serve(helium: Helium, worker: Any, real: Ready) -> None:
+def test_a_machine_that_can_serve(helium: Helium, worker: Any, real: WorkerStatus) -> None:
     worker(real)
     code, document = asked(helium)
     assert (code, document["ready"], document["reasons"]) == (0, True, [])
@@ -93,7 +95,7 @@ def test_the_lines_say_all_of_it(helium: Helium, worker: Any) -> None:
 
 
 def test_a_worker_that_fails_its_test(helium: Helium, worker: Any) -> None:
-    worker(Ready({}, False, "self-test: warm differs from cold", 2.0))
+    worker(WorkerStatus({}, False, "self-test: warm differs from cold", 2.0))
     code, document = asked(helium)
     assert (code, document["ready"], document["self_test"]) == (1, False, False)
     assert document["reasons"] == ["worker: self-test: warm differs from cold"]
