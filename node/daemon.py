@@ -15,8 +15,8 @@ from typing import cast
 import structlog
 
 from executor.job import Execution
-from node.admission.request_limits import Gate
-from node.admission.task_policy import Admission
+from node.admission.request_limits import RequestLimiter
+from node.admission.task_policy import TaskPolicy
 from node.clock import Clock
 from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
@@ -25,7 +25,7 @@ from node.errors import Busy
 from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
 from node.rpc import client as rpc_client
-from node.rpc.server import Serving
+from node.rpc.server import RequestHandler
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
 from node.sync.blob_relay import BlobRelay
@@ -95,11 +95,15 @@ class Node:
             parts.counts,
         )
         now = parts.clock.now
-        self._admission = Admission(options.submitters, options.requester_tasks, now)
+        self._task_policy = TaskPolicy(options.submitters, options.requester_tasks, now)
         roster = parts.coordinator.network.roster
-        gate = Gate(self._admission, options.limits, roster, now, parts.counts)
-        self._gate = gate
-        self._serving = Serving(self, parts.coordinator, parts.store, parts.blobs, gate)
+        request_limiter = RequestLimiter(
+            self._task_policy, options.limits, roster, now, parts.counts
+        )
+        self._request_limiter = request_limiter
+        self._request_handler = RequestHandler(
+            self, parts.coordinator, parts.store, parts.blobs, request_limiter
+        )
         self._feeds = FeedSync(
             parts.transport,
             parts.coordinator,
@@ -164,7 +168,7 @@ class Node:
 
     def _execute(self, run: Run, task: Task) -> None:
         """Queue a task, or abstain for a requester whom others may serve."""
-        unserved = self._admission.decide(task)
+        unserved = self._task_policy.decide(task)
         if unserved is None:
             self._executions.add(run)
             return
@@ -248,11 +252,11 @@ class Node:
 
     def _source_of(self, peer: str) -> str:
         """Return who is charged for the tasks that a connected peer passes on."""
-        return self._gate.slot_key(peer, self._transport.rate_limit_key(peer))
+        return self._request_limiter.slot_key(peer, self._transport.rate_limit_key(peer))
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         """Answer a request."""
-        await self._serving.serve(protocol, stream)
+        await self._request_handler.serve(protocol, stream)
 
     def connected(self, peer: str) -> None:
         """Follow the peer's feed."""

@@ -1,10 +1,26 @@
 """What a peer is charged for what no honest one sends (specification section 7)."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from node.admission.rate_limits import remember
 from node.config.limits import Limits
+
+_log = logging.getLogger(__name__)
+
+# Every action costs the same: none of them happens to an honest peer, whatever its version.
+POINTS_PER_ACTION = 1.0
+
+
+class PeerAction(Enum):
+    """What a peer is reported for; no honest peer does any of it."""
+
+    INVALID_GOSSIP = "invalid gossip"
+    PROTOCOL_VIOLATION = "protocol violation"
+    INVALID_FEED = "invalid feed"
+    WRONG_BYTES = "wrong bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +31,7 @@ class _Record:
 
 
 @dataclass(slots=True)
-class Penalties:
+class PeerScores:
     """Points per peer that decay with time; at `ban_points` the peer is banned for a while.
 
     `now` is a monotonic clock in seconds. `score_floors` are points that never decay, of what a
@@ -28,17 +44,20 @@ class Penalties:
     score_floors: Mapping[str, float] = field(default_factory=dict)
     _records: dict[str, _Record] = field(default_factory=dict)
 
-    def punish(self, peer: str, points: float = 1.0) -> bool:
-        """Add points; return whether the peer is banned now."""
+    def report(self, peer: str, action: PeerAction) -> bool:
+        """Add the points of an action; return whether the peer is banned now."""
+        _log.debug("peer %s reported: %s", peer, action.value)
         now = self.now()
         old = self._records.get(peer, _Record(0.0, now))
-        points += max(0.0, old.points - (now - old.since) * self.limits.forgiven_points)
+        points = POINTS_PER_ACTION + max(
+            0.0, old.points - (now - old.since) * self.limits.forgiven_points
+        )
         banned = points + self.score_floors.get(peer, 0.0) >= self.limits.ban_points
         until = now + self.limits.ban_seconds if banned else old.banned_until
         remember(self._records, peer, _Record(0.0 if banned else points, now, until))
         return until > now
 
-    def banned(self, peer: str) -> bool:
+    def is_banned(self, peer: str) -> bool:
         """Return whether nothing is to be had with `peer` for now."""
         record = self._records.get(peer)
         return record is not None and record.banned_until > self.now()

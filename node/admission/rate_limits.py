@@ -11,18 +11,18 @@ from typing import TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-REMEMBERED = 4096  # keys of one kind; peer ids are free to make, memory is not
+MAX_KEYS = 4096  # keys of one kind; peer ids are free to make, memory is not
 
 
 def remember(kept: dict[K, V], key: K, value: V) -> None:
-    """Keep a value as the newest; of more than `REMEMBERED`, the oldest is forgotten."""
+    """Keep a value as the newest; of more than `MAX_KEYS`, the oldest is forgotten."""
     kept.pop(key, None)
     kept[key] = value
-    if len(kept) > REMEMBERED:
+    if len(kept) > MAX_KEYS:
         del kept[next(iter(kept))]
 
 
-class Buckets:
+class TokenBuckets:
     """A token bucket for each key; keys that were not seen for long have a full one.
 
     `per_second` tokens come back, up to the `seconds`' worth that may be spent at once, at least
@@ -33,7 +33,7 @@ class Buckets:
         self._rate, self._most, self._now = per_second, max(1.0, per_second * seconds), now
         self._kept: dict[str, tuple[float, float]] = {}  # tokens, and when there were so many
 
-    def take(self, key: str, tokens: float = 1.0) -> float:
+    def try_take(self, key: str, tokens: float = 1.0) -> float:
         """Take tokens and return 0; or take none, and return the seconds until they are there."""
         level = self._level(key)
         if level < tokens:
@@ -41,7 +41,7 @@ class Buckets:
         self._keep(key, level - tokens)
         return 0.0
 
-    def owe(self, key: str, tokens: float = 1.0) -> float:
+    def take_with_debt(self, key: str, tokens: float = 1.0) -> float:
         """Take tokens that may not be there yet; return the seconds until the debt is paid."""
         level = self._level(key) - tokens
         self._keep(key, level)

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from node.admission.rate_limits import Buckets, Places
-from node.admission.task_policy import Admission
+from node.admission.rate_limits import Places, TokenBuckets
+from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.errors import Busy
 from protocol.wire.messages import Task
@@ -15,7 +15,7 @@ MINUTE = 60.0  # seconds
 SUBMISSION_SECONDS = 10.0  # so much may come at once
 
 
-class Gate:
+class RequestLimiter:
     """What requests cost beyond their stream: places, and the tasks that they bring.
 
     The rate limit of submissions is per `rate_limit_key`, that of concurrent requests per
@@ -26,14 +26,14 @@ class Gate:
 
     def __init__(
         self,
-        admission: Admission,
+        admission: TaskPolicy,
         limits: Limits,
         members: Container[str],
         now: Callable[[], float],
         counts: Counter[str],
     ) -> None:
-        self._admission, self._members, self._counts = admission, members, counts
-        self._submissions = Buckets(limits.peer_submissions / MINUTE, SUBMISSION_SECONDS, now)
+        self._task_policy, self._members, self._counts = admission, members, counts
+        self._submissions = TokenBuckets(limits.peer_submissions / MINUTE, SUBMISSION_SECONDS, now)
         self._watches = Places(limits.peer_watches, limits.max_watches)
         self._reads = Places(limits.peer_reads, limits.max_reads)
         self._uploads = Places(limits.peer_uploads, limits.max_uploads)
@@ -47,14 +47,14 @@ class Gate:
 
     def submitting(self, rate_limit_key: str) -> None:
         """Count a submission. Raises Busy."""
-        seconds = self._submissions.take(rate_limit_key)
+        seconds = self._submissions.try_take(rate_limit_key)
         if seconds:
             self._counts["submissions-refused"] += 1
             raise Busy(f"too many submissions; try again in {math.ceil(seconds)} s")
 
     def admit(self, task: Task) -> None:
         """Raise TaskNotServed if the task is not one to be served here."""
-        unserved = self._admission.decide(task)
+        unserved = self._task_policy.decide(task)
         if unserved is not None:
             self._counts["tasks-unserved"] += 1
             raise unserved

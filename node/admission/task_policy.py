@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from node.admission.rate_limits import Buckets, remember
+from node.admission.rate_limits import TokenBuckets, remember
 from protocol.wire.messages import Task
 from schemas.errors import HeliumError
 
@@ -21,7 +21,7 @@ class TaskNotServed(HeliumError):
         self.reason, self.seconds = reason, seconds
 
 
-class Admission:
+class TaskPolicy:
     """Decides about each task, however it comes: submitted, or gossiped by another node.
 
     `submitters` are the peer ids of requesters, none meaning anyone; `an_hour` is how many tasks
@@ -30,7 +30,7 @@ class Admission:
 
     def __init__(self, submitters: frozenset[str], an_hour: int, now: Callable[[], float]) -> None:
         self._submitters, self._an_hour = submitters, an_hour
-        self._quota = Buckets(an_hour / HOUR, HOUR, now) if an_hour else None
+        self._quota = TokenBuckets(an_hour / HOUR, HOUR, now) if an_hour else None
         self._served: dict[str, None] = {}  # tasks, in the order in which they were decided
 
     def decide(self, task: Task) -> TaskNotServed | None:
@@ -42,7 +42,7 @@ class Admission:
             return TaskNotServed(
                 "requester-not-served", f"{requester} is not among those served here"
             )
-        seconds = self._quota.take(requester) if self._quota else 0.0
+        seconds = self._quota.try_take(requester) if self._quota else 0.0
         if seconds:
             detail = f"{self._an_hour} tasks an hour are taken; try again in {math.ceil(seconds)} s"
             return TaskNotServed("over-quota", detail, seconds)

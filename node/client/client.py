@@ -32,7 +32,7 @@ from node.rpc.client import (
     ProtocolViolation,
     RequestRefused,
     Status,
-    ask,
+    send_request,
 )
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
@@ -198,7 +198,7 @@ class Client:
     async def _query(self, peer: str) -> HelloAnswer | None:
         request = {"network": self.network.id, "agent": AGENT}
         try:
-            said = await ask(self.transport, peer, "hello", request)
+            said = await send_request(self.transport, peer, "hello", request)
         except (RequestRefused, ProtocolViolation, ConnectionError) as error:
             log.debug("no greeting", peer=peer, error=str(error))
             return None
@@ -296,7 +296,7 @@ class Client:
             "blobs": [len(blob) for blob in blobs],
         }
         seconds = UPLOAD_SECONDS if blobs else ANSWER_SECONDS
-        answer = await ask(self.transport, peer, "submit", request, seconds, blobs)
+        answer = await send_request(self.transport, peer, "submit", request, seconds, blobs)
         if answer["task"] != task.id:
             raise ProtocolViolation("the node answered with another task id")
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 import schemas
+from node.admission.peer_score import PeerAction
 from node.rpc.framing import MalformedFrame, read_frame, write_frame
 from node.transport.interface import Stream, StreamClosed, Transport
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
@@ -59,7 +60,7 @@ class ProtocolViolation(HeliumError):
         self.reason = reason
 
     @property
-    def proven(self) -> bool:
+    def attributable(self) -> bool:
         """Whether it is the peer's own fault for certain; what fits no schema may be newer."""
         return self.reason in FAULTS
 
@@ -70,12 +71,12 @@ def protocol_id(name: str) -> str:
 
 
 @asynccontextmanager
-async def asking(
+async def open_request(
     transport: Transport, peer: str, name: str, request: Document
 ) -> AsyncIterator[Stream]:
     """Open a stream, send one request, give the stream for what follows, and end it.
 
-    Raises ConnectionError (StreamClosed included) when the peer is gone. A proven
+    Raises ConnectionError (StreamClosed included) when the peer is gone. A attributable
     ProtocolViolation that is raised meanwhile costs the peer a point.
     """
     stream = await transport.open(peer, protocol_id(name))
@@ -83,14 +84,14 @@ async def asking(
         await write_frame(stream, canonical(request))
         yield stream
     except BaseException as error:
-        if isinstance(error, ProtocolViolation) and error.proven:
-            transport.punish(peer)
+        if isinstance(error, ProtocolViolation) and error.attributable:
+            transport.report(peer, PeerAction.PROTOCOL_VIOLATION)
         await stream.reset()
         raise
     await stream.close()
 
 
-async def ask(
+async def send_request(
     transport: Transport,
     peer: str,
     name: str,
@@ -104,7 +105,7 @@ async def ask(
     protocol, and ConnectionError when the peer is gone or slower than `seconds`.
     """
     try:
-        async with asyncio.timeout(seconds), asking(transport, peer, name, request) as stream:
+        async with asyncio.timeout(seconds), open_request(transport, peer, name, request) as stream:
             writing = asyncio.create_task(_write_all(stream, payloads))
             try:  # a refusal may come before the payloads were read
                 return await read_answer(stream, name)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
-from node.admission.request_limits import Gate
+from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskNotServed
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
@@ -36,7 +36,7 @@ _ROOM = 65_536  # bytes of a task answer left for what is neither envelope nor c
 Handler: TypeAlias = Callable[[Mapping[str, Any], Stream], Awaitable[None]]
 
 
-class Host(Protocol):
+class NodeApi(Protocol):
     """What serving needs of the node it speaks for."""
 
     def greeting(self) -> Document:
@@ -55,14 +55,19 @@ class Host(Protocol):
         """Return an event that is set at the task's next change."""
 
 
-class Serving:
+class RequestHandler:
     """Answers requests; one call of `serve` for each inbound stream."""
 
     def __init__(
-        self, host: Host, coordinator: Coordinator, store: Store, blobs: Blobs, gate: Gate
+        self,
+        node: NodeApi,
+        coordinator: Coordinator,
+        store: Store,
+        blobs: Blobs,
+        request_limiter: RequestLimiter,
     ) -> None:
-        self._host, self._coordinator, self._store, self._blobs = host, coordinator, store, blobs
-        self._gate = gate
+        self._node, self._coordinator, self._store, self._blobs = node, coordinator, store, blobs
+        self._request_limiter = request_limiter
         self._answers: Mapping[str, Handler] = {
             rpc_client.protocol_id("hello"): self._hello,
             rpc_client.protocol_id("submit"): self._submit,
@@ -100,18 +105,18 @@ class Serving:
             await refuse(stream, Status.INTERNAL, "store", "this node's store failed")
 
     def _slot_key(self, stream: Stream) -> str:
-        return self._gate.slot_key(stream.peer, stream.rate_limit_key)
+        return self._request_limiter.slot_key(stream.peer, stream.rate_limit_key)
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
-        await answer(stream, self._host.greeting())
+        await answer(stream, self._node.greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
-        self._gate.submitting(stream.rate_limit_key)
+        self._request_limiter.submitting(stream.rate_limit_key)
         payload = canonical(request["task"])
         source = self._slot_key(stream)
         task = self._coordinator.examine(payload, source)
         if self._store.state(task.id) is None:
-            self._gate.admit(task)
+            self._request_limiter.admit(task)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
             raise Rejected(
@@ -119,7 +124,7 @@ class Serving:
             )
         drafts = await self._inputs(task, stream)
         with self._blobs.keeping(drafts):  # only if the task is taken
-            self._host.submitted(payload, source)
+            self._node.submitted(payload, source)
         committee = self._coordinator.committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 
@@ -129,7 +134,7 @@ class Serving:
             return []
         try:
             async with asyncio.timeout(rpc_client.UPLOAD_SECONDS):
-                with self._gate.uploading(stream.rate_limit_key):
+                with self._request_limiter.uploading(stream.rate_limit_key):
                     return await uploads.receive(task, stream, self._blobs)
         except BlobRefused as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
@@ -140,7 +145,7 @@ class Serving:
     async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
         # As in a feed: reading and writing a MiB of it again would hold this node up for 50 ms.
         parts = b'{"attempt":%d,"certificate":%s,"envelopes":[%s],"state":"%s"}'
-        with self._gate.looking(self._slot_key(stream)):
+        with self._request_limiter.looking(self._slot_key(stream)):
             view = self._coordinator.view(request["task"])
             if view is None:
                 raise Rejected(Rejection.UNKNOWN_TASK, f"task: {request['task']} is not known here")
@@ -155,7 +160,7 @@ class Serving:
         task = request["task"]
         if self._store.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
-        with self._gate.watching(self._slot_key(stream)):
+        with self._request_limiter.watching(self._slot_key(stream)):
             await stream.write(bytes((Status.OK,)))
             await _unless_gone(stream, self._tell(task, stream))
 
@@ -165,7 +170,7 @@ class Serving:
         while True:
             state, frame = self._frame(task)
             # An event of a task that has ended would be set, and forgotten, by no change.
-            changed = None if state.terminal else self._host.changes(task)
+            changed = None if state.terminal else self._node.changes(task)
             if frame != last:
                 await write_frame(stream, canonical(frame))
                 last = frame
@@ -177,13 +182,15 @@ class Serving:
         standing = self._store.state(task)
         assert standing is not None  # noqa: S101  # tasks are never deleted
         state, attempt = standing
-        progress = self._host.progress(task)
+        progress = self._node.progress(task)
         return state, {"state": str(state), "attempt": attempt, "progress": progress}
 
     async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
         sha256, offset = request["sha256"], request["offset"]
-        with self._gate.reading(self._slot_key(stream)):  # before it is looked for elsewhere
-            if not await self._host.obtain(sha256):
+        with self._request_limiter.reading(
+            self._slot_key(stream)
+        ):  # before it is looked for elsewhere
+            if not await self._node.obtain(sha256):
                 detail = f"{sha256} is not kept here"
                 await refuse(stream, Status.UNAVAILABLE, "unknown-blob", detail)
                 return
@@ -201,7 +208,7 @@ class Serving:
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
         # Parsing and writing the envelopes again would take a hundred times as long.
         parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
-        with self._gate.asking(self._slot_key(stream)):
+        with self._request_limiter.asking(self._slot_key(stream)):
             feed, cursor, texts = feed_page(
                 self._store, request["feed"], request["cursor"], request["limit"]
             )
@@ -223,7 +230,7 @@ def feed_page(
 
 async def _unless_gone(stream: Stream, telling: Coroutine[None, None, None]) -> None:
     """Tell until the end, or raise StreamClosed as soon as the other side is gone."""
-    told, gone = asyncio.create_task(telling), asyncio.create_task(stream.gone())
+    told, gone = asyncio.create_task(telling), asyncio.create_task(stream.wait_closed())
     try:
         await asyncio.wait((told, gone), return_when=asyncio.FIRST_COMPLETED)
         if not told.done():

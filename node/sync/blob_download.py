@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
 import structlog
 
+from node.admission.peer_score import PeerAction
 from node.admission.rate_limits import remember
-from node.rpc.client import ProtocolViolation, RequestRefused, asking, read_answer
+from node.rpc.client import ProtocolViolation, RequestRefused, open_request, read_answer
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 from protocol.wire.encoding import Document
@@ -38,7 +39,7 @@ def rendezvous_order(peers: Iterable[str], me: str, sha256: str) -> list[str]:
 class WrongBytes(ProtocolViolation):
     """What came is not the blob that was asked for, or whoever described the blob lied."""
 
-    proven = False
+    attributable = False
 
 
 class BlobDownloader:
@@ -89,7 +90,7 @@ class BlobDownloader:
                 else:
                     self._failed.pop(peer, None)
                     for liar in lied:
-                        self._transport.punish(liar)
+                        self._transport.report(liar, PeerAction.WRONG_BYTES)
                     return bytes(progress.payload)
             asked, scale = slow, 2 * scale
         raise BlobUnavailable(progress.told() or "no peer is connected")
@@ -119,7 +120,7 @@ class BlobDownloader:
             return began + slowdown * (ANSWER_SECONDS + given / MIN_BYTES_PER_SECOND)
 
         async with asyncio.timeout_at(due(0)) as limit:
-            async with asking(self._transport, peer, "blob", request) as stream:
+            async with open_request(self._transport, peer, "blob", request) as stream:
                 said = (await read_answer(stream, "blob"))["size"]
                 if said != size:
                     raise WrongBytes(f"the blob has {size} bytes, not {said}")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from node.admission.peer_score import PeerAction
 from node.consensus.commands import Action
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.rpc.client import ProtocolViolation, RequestRefused, ask
+from node.rpc.client import ProtocolViolation, RequestRefused, send_request
 from node.storage.journal import Store
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
@@ -112,7 +113,9 @@ class FeedSync:
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
-        greeting = await ask(self._transport, peer, "hello", {"network": network, "agent": AGENT})
+        greeting = await send_request(
+            self._transport, peer, "hello", {"network": network, "agent": AGENT}
+        )
         if greeting["network"] == network:
             return True
         log.warning("peer of another network", peer=peer, network=greeting["network"])
@@ -149,7 +152,7 @@ class FeedSync:
     ) -> ProtocolViolation:
         """Take a point from a peer whose feed no honest node could have; return what to raise."""
         if reason not in _NEWER:
-            self._transport.punish(peer)
+            self._transport.report(peer, PeerAction.INVALID_FEED)
         return ProtocolViolation(detail, reason)
 
     async def _ask_about(self, peer: str, task: str) -> None:
@@ -176,7 +179,7 @@ class FeedSync:
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
-        found = await ask(self._transport, peer, "feed", request)
+        found = await send_request(self._transport, peer, "feed", request)
         envelopes = tuple(canonical(e) for e in found["envelopes"])
         return Batch(found["feed"], found["cursor"], envelopes)
 

@@ -17,10 +17,10 @@ from node.rpc.client import (
     ProtocolViolation,
     RequestRefused,
     Status,
-    ask,
-    asking,
+    open_request,
     read_document,
     read_status,
+    send_request,
 )
 from node.transport.interface import Transport
 from protocol.consensus import certificate
@@ -163,7 +163,7 @@ class TaskTracker:
     async def poll(self, peer: str) -> NodeStatus | None:
         """Learn what a node holds of the task; return None if it does not say."""
         try:
-            answer = await ask(self._transport, peer, "task", {"task": self._id})
+            answer = await send_request(self._transport, peer, "task", {"task": self._id})
         except (RequestRefused, ProtocolViolation, ConnectionError) as error:
             log.debug("not asked", peer=peer, error=str(error))
             if isinstance(error, RequestRefused) and error.reason == Rejection.UNKNOWN_TASK:
@@ -219,7 +219,9 @@ class TaskTracker:
         while True:
             busy = False
             try:
-                async with asking(self._transport, peer, "watch", {"task": self._id}) as stream:
+                async with open_request(
+                    self._transport, peer, "watch", {"task": self._id}
+                ) as stream:
                     await read_status(stream)
                     while True:
                         frame = await read_document(stream, "watch-frame", 4096)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from node.admission.peer_score import PeerAction
 from schemas.errors import HeliumError
 
 SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
@@ -77,7 +78,7 @@ class Stream(Protocol):
     async def reset(self) -> None:
         """Abort both directions; the other side gets `StreamClosed`. Never raises."""
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the other side has reset the stream, or is away. Never raises.
 
         A side that only writes no more is there: it may be reading.
@@ -131,10 +132,10 @@ class Transport(Protocol):
     def rate_limit_key(self, peer: str) -> str:
         """Return the key of the token buckets that a connected peer is charged to."""
 
-    def punish(self, peer: str) -> None:
-        """Take a point from a peer for what no honest one does, as for a rejected message.
+    def report(self, peer: str, action: PeerAction) -> None:
+        """Report a peer for what no honest peer does; rejected gossip is reported already.
 
-        One too many bans it for a while, and ends its connections.
+        Too many reports ban the peer for a while and close its connections.
         """
 
     async def publish(self, topic: str, payload: bytes) -> None:

@@ -13,7 +13,7 @@ from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import lists
 from protocol.consensus.round import Round
 
-# Points of `transport.penalty`, whose threshold for a ban is 20.
+# Points of `node.admission.peer_score`, whose threshold for a ban is 20.
 DISSENT_PENALTY = 1.0  # may be broken hardware: it makes a peer suspect, and never bans it
 MAX_DISSENT_PENALTY = 5.0  # a quarter of the threshold, however often it dissents
 EQUIVOCATION_PENALTY = (
@@ -49,7 +49,7 @@ class PeerRecord:
 
 
 def score_floor(standing: PeerRecord) -> float:
-    """Return the points that a peer starts with, in the unit of `transport.penalty`.
+    """Return the points that a peer starts with, in the unit of `node.admission.peer_score`.
 
     Only what a peer signed counts. Silence, lateness and abstention cost nothing: a slow peer does
     no harm, and a node that was itself cut off saw everyone silent.

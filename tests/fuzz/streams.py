@@ -12,15 +12,16 @@ from pathlib import Path
 from random import Random
 
 import schemas
-from node.admission.request_limits import Gate
-from node.admission.task_policy import Admission
+from node.admission.peer_score import PeerAction
+from node.admission.request_limits import RequestLimiter
+from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc import client as rpc_client
 from node.rpc.client import ProtocolViolation, RequestRefused
 from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
-from node.rpc.server import Serving
+from node.rpc.server import RequestHandler
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
 from node.sync.blob_download import CHUNK, BlobDownloader, BlobUnavailable
@@ -69,7 +70,7 @@ class Wire:
     async def reset(self) -> None:
         self.resets += 1
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         await asyncio.Event().wait()
 
 
@@ -82,7 +83,7 @@ class Line:
     async def open(self, peer: str, protocol: str) -> Wire:
         return Wire(self._inbound)
 
-    def punish(self, peer: str) -> None:
+    def report(self, peer: str, action: PeerAction) -> None:
         return
 
 
@@ -101,8 +102,8 @@ class Over(asyncio.Event):
 
 
 @dataclass(slots=True)
-class Host:
-    """What serving needs of a node."""
+class FakeNode:
+    """What the request handler needs of a node."""
 
     coordinator: Coordinator
     blobs: Blobs
@@ -238,8 +239,12 @@ def check_request(content: bytes) -> None:
     with node() as (coordinator, store), tempfile.TemporaryDirectory() as folder:
         blobs = Blobs(Path(folder) / "blobs")
         blobs.write([SONG], size=len(SONG), limit=len(SONG), sha256=SONG_HASH)
-        gate = Gate(Admission(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter())
-        serving = Serving(Host(coordinator, blobs), coordinator, store, blobs, gate)
+        request_limiter = RequestLimiter(
+            TaskPolicy(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter()
+        )
+        serving = RequestHandler(
+            FakeNode(coordinator, blobs), coordinator, store, blobs, request_limiter
+        )
         asyncio.run(serving.serve(rpc_client.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
     if stream.resets:

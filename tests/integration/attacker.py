@@ -104,9 +104,9 @@ class Attacker:
         host = self._transport._host
         assert host is not None
         try:
-            await self._transport._bridge.call(body, host, self.target.peer)
+            await self._transport._bridge.run_in_trio(body, host, self.target.peer)
         except Exception:  # cut off, most likely; the next time is with a new connection
-            await self._transport._bridge.call(host.disconnect, self.target.peer)
+            await self._transport._bridge.run_in_trio(host.disconnect, self.target.peer)
             while self.target.peer in self._transport.peers():  # noqa: ASYNC110 - of no account
                 await asyncio.sleep(0.01)
 

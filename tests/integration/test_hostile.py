@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from node.client.client import Client
-from node.rpc.client import ask
+from node.rpc.client import send_request
 from node.transport.interface import Stream
 from node.transport.libp2p import transport
 from node.transport.libp2p.host import Host
@@ -125,7 +125,7 @@ async def _greeted(newcomer: Libp2pTransport, target: Target) -> None:
     while True:  # one turned away comes again
         with suppress(ConnectionError):
             peer = await newcomer.dial(target.address)
-            await ask(newcomer, peer, "hello", greeting)
+            await send_request(newcomer, peer, "hello", greeting)
             return
 
 
@@ -204,7 +204,7 @@ async def test_a_peer_that_takes_all_the_streams_there_are_to_it(
         for peer, listener in ((node, Mute()), (silent, Mute()), (honest, Answering())):
             await peer.start(listener, (), (protocol,))
             stack.push_async_callback(peer.stop)
-        await silent._bridge.call(_answer_nothing, silent._host)
+        await silent._bridge.run_in_trio(_answer_nothing, silent._host)
         for peer in (silent, honest):
             await node.dial(peer.addresses[0])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from node.client.client import Client
-from node.rpc.client import ask
+from node.rpc.client import send_request
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import NetworkParameters
@@ -32,7 +32,7 @@ async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven
         committee = set(committees(seven.network, certificate.task)[0])
         for place in seven.places:
             alone = client.transport
-            answer = await ask(alone, place.peer, "task", {"task": submission.id})
+            answer = await send_request(alone, place.peer, "task", {"task": submission.id})
             voters = {e["signer"] for e in answer["envelopes"] if e["body"]["type"] != "task"}
             assert voters <= committee
     assert len(committee) == 3

@@ -104,12 +104,12 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
     member, stranger = fixtures.peer(1), fixtures.peer(40)
     with built(replace(settings, peer_feeds=1)) as (node, *_):
-        gate = node._serving._gate
-        assert gate.slot_key(member, "address") == member
-        assert gate.slot_key(stranger, "address") == "address"
+        request_limiter = node._request_handler._request_limiter
+        assert request_limiter.slot_key(member, "address") == member
+        assert request_limiter.slot_key(stranger, "address") == "address"
         assert node._coordinator._max_open == 4
         assert node._coordinator._counts is node._parts.counts
-        with gate.asking("a"), pytest.raises(Busy), gate.asking("a"):
+        with request_limiter.asking("a"), pytest.raises(Busy), request_limiter.asking("a"):
             pass
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from node.admission.peer_score import Penalties
+from node.admission.peer_score import PeerAction, PeerScores
 from node.transport.interface import SEEN_SECONDS, ValidationResult, message_id
 from tests.simulation.timeline import Timeline
 from tests.support.memory_transport.network import Link
@@ -35,7 +35,7 @@ class Place:
     peer: Peer
     neighbours: list[str] = field(default_factory=list)
     seen: dict[bytes, float] = field(default_factory=dict)
-    penalties: Penalties | None = None
+    peer_scores: PeerScores | None = None
 
 
 class Ether:
@@ -52,8 +52,8 @@ class Ether:
 
     def settle(self, name: str, peer: Peer) -> None:
         """Give a peer a place, without neighbours yet."""
-        penalties = Penalties(lambda: self._timeline.now)
-        self.places[name] = Place(peer, penalties=penalties)
+        peer_scores = PeerScores(lambda: self._timeline.now)
+        self.places[name] = Place(peer, peer_scores=peer_scores)
 
     def link(self, one: str, other: str) -> None:
         """Make two peers neighbours."""
@@ -123,14 +123,14 @@ class Ether:
                 self._forward(target, source, topic, payload, name)
                 place.peer.on_gossip(source, topic, payload)
             case ValidationResult.REJECT:
-                self.punish(target, source)
+                self.report(target, source)
             case ValidationResult.IGNORE:
                 pass
 
-    def punish(self, name: str, peer: str) -> None:
+    def report(self, name: str, peer: str) -> None:
         """Let one peer take a point from another."""
-        penalties = self.places[name].penalties
-        if penalties and penalties.punish(peer):
+        peer_scores = self.places[name].peer_scores
+        if peer_scores and peer_scores.report(peer, PeerAction.INVALID_GOSSIP):
             self.bans.append((name, peer))
 
     def _first_heard(self, place: Place, identity: bytes) -> bool:
@@ -145,4 +145,4 @@ class Ether:
 
 
 def _bans(place: Place, peer: str) -> bool:
-    return place.penalties is not None and place.penalties.banned(peer)
+    return place.peer_scores is not None and place.peer_scores.is_banned(peer)

@@ -60,8 +60,8 @@ class Line:
     me: str
     ether: Ether
 
-    def punish(self, peer: str) -> None:
-        self.ether.punish(self.me, peer)
+    def report(self, peer: str) -> None:
+        self.ether.report(self.me, peer)
 
 
 class Member:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.client.client import NoAgreement
-from node.rpc.client import RequestRefused, ask, protocol_id
+from node.rpc.client import RequestRefused, protocol_id, send_request
 from node.sync.blob_download import rendezvous_order
 from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
@@ -148,7 +148,7 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
             task = client.task("pop2piano", fixtures.piano_args(SONGS[0]))
             request: Any = {"task": task.envelope.document(), "blobs": list(sizes)}
             with pytest.raises(RequestRefused, match=detail):
-                await ask(
+                await send_request(
                     client.transport, world.inhabitants[0].peer, "submit", request, 30, payloads
                 )
             assert world.inhabitants[0].state(task.id) is None

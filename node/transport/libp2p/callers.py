@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Callers:
+class IdleTracker:
     """Idle is who has made no request and sent no news for `seconds`; `now` is monotonic."""
 
     def __init__(self, seconds: float, now: Callable[[], float]) -> None:

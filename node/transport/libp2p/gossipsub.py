@@ -25,8 +25,8 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.config.limits import Limits
 from node.transport.interface import ValidationResult, brings_work
-from node.transport.libp2p.quotas import Budget, rate_limit_key
-from node.transport.libp2p.seen import ContentCache, Seen, rpc_message_id
+from node.transport.libp2p.quotas import Quotas, rate_limit_key
+from node.transport.libp2p.seen import ContentCache, SeenCache, rpc_message_id
 from node.transport.libp2p.slots import Tally
 from schemas.errors import HeliumError
 
@@ -137,7 +137,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self,
         host: IHost,
         topics: Sequence[str],
-        budget: Budget,
+        quotas: Quotas,
         validate: Callable[[str, bytes], ValidationResult],
         on_accepted: Callable[[str, str, bytes], None],
         report_peer: Callable[[str], bool],
@@ -153,9 +153,9 @@ class Gossip(Pubsub):  # type: ignore[misc]
             allowed_topics=frozenset(topics),
         )
         self.seen_messages.stop()  # or its thread outlives the host
-        self.seen_messages: Seen = Seen(trio.current_time)
+        self.seen_messages: SeenCache = SeenCache(trio.current_time)
         self._topics = frozenset(topics)
-        self._budget = budget
+        self._quotas = quotas
         self._validate, self._on_accepted = validate, on_accepted
         self._report_peer = report_peer
         self._reading = Tally()
@@ -176,8 +176,8 @@ class Gossip(Pubsub):  # type: ignore[misc]
         identity = rpc_message_id(msg)
         if topic not in self._topics or self.seen_messages.has(identity):
             return
-        if rate_limit_key and brings_work(topic) and self._budget.tasks.take(rate_limit_key):
-            self._budget.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
+        if rate_limit_key and brings_work(topic) and self._quotas.tasks.try_take(rate_limit_key):
+            self._quotas.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
             return
         self.seen_messages.add(identity)
         verdict = ValidationResult.ACCEPT if own else self._validate(topic, msg.data)
@@ -226,11 +226,11 @@ class Gossip(Pubsub):  # type: ignore[misc]
 
     async def _pay(self, rate_limit_key: str, amount: float) -> None:
         """Wait for the peer's turn, and let the others have theirs."""
-        await self._budget.pay(self._budget.messages, rate_limit_key, amount, "gossip-slowed")
+        await self._quotas.pay(self._quotas.messages, rate_limit_key, amount, "gossip-slowed")
         await trio.lowlevel.checkpoint()
 
     def _offend(self, peer: ID) -> None:
-        self._budget.counts["messages-rejected"] += 1
+        self._quotas.counts["messages-rejected"] += 1
         if self._report_peer(str(peer)) and peer != self.my_id:
             raise PeerBanned
 
@@ -238,13 +238,13 @@ class Gossip(Pubsub):  # type: ignore[misc]
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:
-            queue._queue = BoundedQueue(self._budget.limits, self._budget.counts)
+            queue._queue = BoundedQueue(self._quotas.limits, self._quotas.counts)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Send an RPC; whoever leaves the window shut for 5 s is cut off, and may come again."""
         sent: bool = await super().write_msg(stream, rpc_msg)
         if not sent and stream.muxed_stream.send_window <= 0:
-            self._budget.counts["readers-cut"] += 1
+            self._quotas.counts["readers-cut"] += 1
             await stream.muxed_conn.close()
         return sent
 

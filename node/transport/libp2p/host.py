@@ -25,7 +25,7 @@ from multiaddr import Multiaddr
 
 from node.transport.interface import ValidationResult
 from node.transport.libp2p.gossipsub import Gossip
-from node.transport.libp2p.quotas import Budget, rate_limit_key
+from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
 
 CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
@@ -43,7 +43,7 @@ class Reports(Protocol):
     def report_peer(self, peer: str) -> bool:
         """Learn that a peer sent what no honest peer sends; say whether it is banned now."""
 
-    def banned(self, peer: str) -> bool:
+    def is_banned(self, peer: str) -> bool:
         """Say whether a peer is to be kept out."""
 
     def connected(self, peer: str, rate_limit_key: str) -> None:
@@ -57,14 +57,14 @@ class Host:
     """A host with gossip; `running` is its life, and it has only one."""
 
     def __init__(
-        self, key: KeyPair, announce: Sequence[str], reports: Reports, budget: Budget
+        self, key: KeyPair, announce: Sequence[str], reports: Reports, quotas: Quotas
     ) -> None:
-        self._reports, self._budget = reports, budget
+        self._reports, self._quotas = reports, quotas
         self._announce = announce
         self._tcp = ClosingTCP()
-        self.swarm = _swarm(key, self._tcp, budget)
+        self.swarm = _swarm(key, self._tcp, quotas)
         self._host = GuardedHost(
-            budget,
+            quotas,
             self.swarm,
             announce_addrs=[Multiaddr(address) for address in announce] or None,
             disable_identify_address_discovery=True,
@@ -138,7 +138,7 @@ class Host:
         self.gossip = Gossip(
             self._host,
             topics,
-            self._budget,
+            self._quotas,
             reports.validate,
             reports.on_accepted,
             reports.report_peer,
@@ -162,7 +162,7 @@ class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         peer = str(conn.muxed_conn.peer_id)
-        if self._reports.banned(peer):
+        if self._reports.is_banned(peer):
             await conn.close()
         else:
             self._reports.connected(peer, rate_limit_key(conn.muxed_conn))
@@ -211,7 +211,7 @@ def port_taken(listen: Multiaddr) -> bool:
     return False
 
 
-def _swarm(key: KeyPair, tcp: TCP, budget: Budget) -> GuardedSwarm:
+def _swarm(key: KeyPair, tcp: TCP, quotas: Quotas) -> GuardedSwarm:
     """Build a swarm for TCP, Noise and Yamux alone; libp2p's default accepts plaintext too."""
     # Otherwise every read sends a window update of its own, a third of all CPU time.
     os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
@@ -220,5 +220,5 @@ def _swarm(key: KeyPair, tcp: TCP, budget: Budget) -> GuardedSwarm:
     store.add_key_pair(peer, key)
     noise = NoiseTransport(key, noise_privkey=create_noise_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {})
-    upgrader.muxer_multistream = GuardedMuxers(budget)
-    return GuardedSwarm(budget, peer, store, upgrader, [tcp])
+    upgrader.muxer_multistream = GuardedMuxers(quotas)
+    return GuardedSwarm(quotas, peer, store, upgrader, [tcp])

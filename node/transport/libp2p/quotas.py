@@ -9,9 +9,9 @@ import trio
 from libp2p.abc import IMuxedConn
 from libp2p.security.secure_session import SecureSession
 
-from node.admission.rate_limits import Buckets
+from node.admission.rate_limits import TokenBuckets
 from node.config.limits import Limits
-from node.transport.libp2p.slots import local, origin
+from node.transport.libp2p.slots import is_loopback, rate_limit_address
 
 FRAME_BYTES = 32_768  # a frame takes as long as so many bytes: 0.2 ms against 5 us a KiB, measured
 MESSAGE_SECONDS = 10.0  # so much may come at once: what gossip brings to a node that was away
@@ -22,22 +22,24 @@ UNREAD_TOTAL = 32 * 1024 * 1024  # bytes of all connections; 32 whole windows
 UNREAD_CHECK = 1024 * 1024  # bytes that come in before they are counted again
 
 
-class Budget:
+class Quotas:
     """The buckets that all connections of a host draw from; `counts` is the operator's."""
 
     def __init__(self, limits: Limits, counts: Counter[str]) -> None:
         now = trio.current_time
         self.limits, self.counts = limits, counts
-        self.messages = Buckets(limits.peer_messages, MESSAGE_SECONDS, now)
-        self.streams = Buckets(limits.peer_streams, STREAM_SECONDS, now)
-        self.bytes = Buckets(limits.peer_bytes, BYTE_SECONDS, now)
-        self.answers = Buckets(limits.peer_bytes, BYTE_SECONDS, now)
-        self.tasks = Buckets(limits.peer_submissions / 60.0, TASK_SECONDS, now)
-        self.unread = Unread(counts)
+        self.messages = TokenBuckets(limits.peer_messages, MESSAGE_SECONDS, now)
+        self.streams = TokenBuckets(limits.peer_streams, STREAM_SECONDS, now)
+        self.bytes = TokenBuckets(limits.peer_bytes, BYTE_SECONDS, now)
+        self.answers = TokenBuckets(limits.peer_bytes, BYTE_SECONDS, now)
+        self.tasks = TokenBuckets(limits.peer_submissions / 60.0, TASK_SECONDS, now)
+        self.unread = UnreadBytes(counts)
 
-    async def pay(self, buckets: Buckets, rate_limit_key: str, amount: float, name: str) -> None:
+    async def pay(
+        self, buckets: TokenBuckets, rate_limit_key: str, amount: float, name: str
+    ) -> None:
         """Wait until what was taken is paid for: a peer that is too fast is not read from."""
-        seconds = buckets.owe(rate_limit_key, amount)
+        seconds = buckets.take_with_debt(rate_limit_key, amount)
         if seconds > 0:
             self.counts[name] += 1
             await trio.sleep(seconds)
@@ -46,8 +48,8 @@ class Budget:
 def rate_limit_key(connection: IMuxedConn) -> str:
     """Return who pays for a connection: its address, for keys are free; on loopback the peer."""
     remote = connection.get_remote_address()
-    source = origin(remote[0]) if remote else ""
-    return str(connection.peer_id) if not source or local(source) else source
+    source = rate_limit_address(remote[0]) if remote else ""
+    return str(connection.peer_id) if not source or is_loopback(source) else source
 
 
 class Hoarder(Protocol):
@@ -60,11 +62,11 @@ class Hoarder(Protocol):
     def unread(self) -> int:
         """Return how many."""
 
-    def give_up(self) -> None:
+    def close_soon(self) -> None:
         """Close, soon."""
 
 
-class Unread:
+class UnreadBytes:
     """Bounds what waits unread on all connections together; whoever keeps the most loses some.
 
     What one key keeps on all its connections counts: spread over many, none of them need be worse
@@ -100,7 +102,7 @@ class Unread:
         for count, connection in sorted(worst, key=lambda one: one[0], reverse=True):
             if total > UNREAD_TOTAL:
                 self._counts["unread-cut"] += 1
-                connection.give_up()
+                connection.close_soon()
                 total -= count
 
 

@@ -19,7 +19,7 @@ def rpc_message_id(message: rpc_pb2.Message) -> bytes:
     return message_id(message.topicIDs[0], message.data)
 
 
-class Seen:
+class SeenCache:
     """Message ids of the last two minutes; `now` is a monotonic clock in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:

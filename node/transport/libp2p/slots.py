@@ -30,7 +30,7 @@ class Tally:
         return len(self._counts)
 
 
-def origin(host: str) -> str:
+def rate_limit_address(host: str) -> str:
     """Return what stands for one remote party: an IPv4 address, or the /64 of an IPv6 address.
 
     What is no IP address stands for itself.
@@ -48,7 +48,7 @@ def origin(host: str) -> str:
     return str(ip_network((address, IPV6_SITE), strict=False))
 
 
-def local(origin: str) -> bool:
+def is_loopback(origin: str) -> bool:
     """Return whether an origin is this very machine."""
     try:
         return ip_network(origin).is_loopback

@@ -7,8 +7,8 @@ from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
 
 from node.transport.interface import StreamClosed
-from node.transport.libp2p.quotas import Budget, rate_limit_key
-from node.transport.libp2p.trio_bridge import Bridge
+from node.transport.libp2p.quotas import Quotas, rate_limit_key
+from node.transport.libp2p.trio_bridge import TrioBridge
 
 READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
 READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones are the reader's
@@ -22,47 +22,47 @@ POLL_SECONDS = 0.01  # a slow reader costs 100 wake-ups a second, and a window w
 class Libp2pStream:
     """A `node.transport.interface.Stream`; its methods are called on the asyncio loop."""
 
-    def __init__(self, bridge: Bridge, stream: INetStream, budget: Budget) -> None:
+    def __init__(self, bridge: TrioBridge, stream: INetStream, quotas: Quotas) -> None:
         self.peer = str(stream.muxed_conn.peer_id)
         self.rate_limit_key = rate_limit_key(stream.muxed_conn)
-        self._bridge, self._budget = bridge, budget
+        self._bridge, self._quotas = bridge, quotas
         self._stream = stream
         self._ahead = bytearray()
 
     async def read_exactly(self, n: int) -> bytes:
         """Return exactly `n` bytes, or raise `StreamClosed`."""
         if len(self._ahead) < n:
-            self._ahead += await self._bridge.call(self._read, n - len(self._ahead))
+            self._ahead += await self._bridge.run_in_trio(self._read, n - len(self._ahead))
         wanted = bytes(self._ahead[:n])
         del self._ahead[:n]
         return wanted
 
     async def write(self, payload: bytes) -> None:
         """Hand over all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
-        await self._bridge.call(self._write, payload)
+        await self._bridge.run_in_trio(self._write, payload)
 
     async def close_write(self) -> None:
         """Half-close; raise `StreamClosed`."""
-        await self._bridge.call(self._close_write)
+        await self._bridge.run_in_trio(self._close_write)
 
     async def close(self) -> None:
         """Close both directions; never raises."""
         with contextlib.suppress(ConnectionError):
-            await self._bridge.call(self.close_in_trio)
+            await self._bridge.run_in_trio(self._close)
 
     async def reset(self) -> None:
         """Abort both directions; never raises."""
         with contextlib.suppress(ConnectionError):
-            await self._bridge.call(self.reset_in_trio)
+            await self._bridge.run_in_trio(self.reset_in_trio)
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the other side has reset the stream, or is away; never raises."""
         with contextlib.suppress(ConnectionError):
-            await self._bridge.call(self._gone)
+            await self._bridge.run_in_trio(self._wait_closed)
 
     # What follows runs on the trio side.
 
-    async def close_in_trio(self) -> None:
+    async def _close(self) -> None:
         """Close the stream, also from a scope that is being cancelled; if that fails, reset it.
 
         Half a closing would leave the other side's end open, which counts among the streams that
@@ -75,12 +75,12 @@ class Libp2pStream:
         except Exception:
             await self.reset_in_trio()
 
-    async def see_off(self) -> None:
+    async def close_gracefully(self) -> None:
         """Close the stream, and reset it if the other side does not close it soon.
 
         A stream that is closed on one side alone costs memory for as long as the connection lives.
         """
-        await self.close_in_trio()
+        await self._close()
         with trio.move_on_after(LINGER_SECONDS), contextlib.suppress(Exception):
             while await self._stream.read(READ_AHEAD):
                 pass
@@ -115,18 +115,18 @@ class Libp2pStream:
         long again as the slowest reader allowed takes for all of it.
         """
         rest = memoryview(payload)
-        await self._budget.pay(
-            self._budget.answers, self.rate_limit_key, len(rest), "answers-slowed"
+        await self._quotas.pay(
+            self._quotas.answers, self.rate_limit_key, len(rest), "answers-slowed"
         )
         try:
-            with trio.fail_after(WRITE_SECONDS + len(rest) / self._budget.limits.reader_bytes):
+            with trio.fail_after(WRITE_SECONDS + len(rest) / self._quotas.limits.reader_bytes):
                 while rest:
                     room = await self._room()
                     await self._stream.write(bytes(rest[:room]))
                     rest = rest[room:]
         except Exception as failure:
             if isinstance(failure, trio.TooSlowError):
-                self._budget.counts["readers-cut"] += 1
+                self._quotas.counts["readers-cut"] += 1
             await self._fail(failure)
 
     async def _room(self) -> int:
@@ -136,7 +136,7 @@ class Libp2pStream:
             await trio.sleep(POLL_SECONDS)
         return max(int(muxed.send_window), 1)
 
-    async def _gone(self) -> None:
+    async def _wait_closed(self) -> None:
         # libp2p wakes readers alone, and a read cannot tell a reset from an end
         while not self._stream.muxed_stream.closed:  # noqa: ASYNC110
             await trio.sleep(GONE_SECONDS)

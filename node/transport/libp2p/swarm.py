@@ -25,10 +25,10 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
-from node.admission.rate_limits import Buckets
+from node.admission.rate_limits import TokenBuckets
 from node.config.limits import Limits
-from node.transport.libp2p.quotas import Budget, MeteredSession, rate_limit_key
-from node.transport.libp2p.slots import Tally, local, origin
+from node.transport.libp2p.quotas import MeteredSession, Quotas, rate_limit_key
+from node.transport.libp2p.slots import Tally, is_loopback, rate_limit_address
 
 YAMUX = TProtocol(PROTOCOL_ID)
 MINUTE = 60.0  # seconds
@@ -87,14 +87,14 @@ class _Buffers(dict[int, bytearray]):
 class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
     """A muxer with bounded buffers, whose frames are written whole or end the connection."""
 
-    def __init__(self, budget: Budget, conn: ISecureConn, peer: ID) -> None:
+    def __init__(self, quotas: Quotas, conn: ISecureConn, peer: ID) -> None:
         super().__init__(conn, peer, is_initiator=conn.is_initiator)
         self.stream_buffers = _Buffers()
-        self._budget = budget
+        self._quotas = quotas
         self._scope = trio.CancelScope()
         self.rate_limit_key = rate_limit_key(self)
         self.secured_conn = MeteredSession(conn, self._pay)
-        budget.unread.add(self)
+        quotas.unread.add(self)
 
     async def start(self) -> None:
         """Run the muxer; an exception ends this connection instead of the host."""
@@ -119,14 +119,14 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
             self.stream_events[identity].set()
 
     async def _pay(self, count: float) -> None:
-        self._budget.unread.came(int(count))
-        await self._budget.pay(self._budget.bytes, self.rate_limit_key, count, "reads-slowed")
+        self._quotas.unread.came(int(count))
+        await self._quotas.pay(self._quotas.bytes, self.rate_limit_key, count, "reads-slowed")
 
     def unread(self) -> int:
         """Return how many bytes wait unread."""
         return sum(map(len, self.stream_buffers.values()))
 
-    def give_up(self) -> None:
+    def close_soon(self) -> None:
         """End the connection, soon."""
         self._scope.cancel()
 
@@ -144,15 +144,15 @@ class GuardedYamux(Yamux):  # type: ignore[misc]  # libp2p is untyped here
 class GuardedMuxers(MuxerMultistream):  # type: ignore[misc]
     """Makes `GuardedYamux` the muxer: libp2p's own builds its `Yamux` whatever it was given."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, quotas: Quotas) -> None:
         super().__init__({YAMUX: GuardedYamux})
-        self._budget = budget
+        self._quotas = quotas
         yamux.MAX_WINDOW_SIZE = WINDOW_BYTES  # of a frame's body too; 16 MiB is libp2p's
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> GuardedYamux:
         """Negotiate Yamux and build a guarded one."""
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = GuardedYamux(self._budget, conn, peer_id)
+        muxed = GuardedYamux(self._quotas, conn, peer_id)
         self._annotate_connection(muxed, conn, protocol)
         return muxed
 
@@ -186,8 +186,8 @@ class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
 class GuardedSwarm(Swarm):  # type: ignore[misc]
     """A swarm that gives inbound slots back, and gives strangers only some of its connections."""
 
-    def __init__(self, budget: Budget, *args: Any) -> None:
-        limits = budget.limits
+    def __init__(self, quotas: Quotas, *args: Any) -> None:
+        limits = quotas.limits
         super().__init__(
             *args,
             retry_config=RetryConfig(max_retries=0),
@@ -196,10 +196,10 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         self.auto_connector = _NoAutoConnector(self)
         # libp2p's own: all connections
         self._inbound_limiter = trio.CapacityLimiter(limits.inbound_connections)
-        self._limits, self._counts = limits, budget.counts
+        self._limits, self._counts = limits, quotas.counts
         self._held, self._pending = Tally(), Tally()
         a_second = limits.address_handshakes / MINUTE
-        self._handshakes = Buckets(a_second, MINUTE, trio.current_time)
+        self._handshakes = TokenBuckets(a_second, MINUTE, trio.current_time)
 
     async def _do_handle_inbound_connection(
         self, connection: ReadWriteCloser, maddr: Multiaddr, failure_event: object
@@ -210,7 +210,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         300 idle sockets keep everyone out for the length of the upgrade timeout; and keys are free
         to make, so that one address could hold every connection with a peer id for each.
         """
-        source = origin((connection.get_remote_address() or ("", 0))[0])
+        source = rate_limit_address((connection.get_remote_address() or ("", 0))[0])
         try:
             with self._held.one_more(source) as held:
                 if await self._welcome(connection, source, held):
@@ -223,10 +223,10 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             await connection.close()
 
     async def _welcome(self, connection: ReadWriteCloser, source: str, held: int) -> bool:
-        near, limits = local(source), self._limits
+        near, limits = is_loopback(source), self._limits
         if held > (limits.local_connections if near else limits.address_connections):
             return False
-        if not near and self._handshakes.take(source):
+        if not near and self._handshakes.try_take(source):
             return False
         remote = self._build_remote_multiaddr(connection)
         return remote is None or bool(await self.connection_gate.is_allowed(remote))
@@ -249,9 +249,9 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
 class GuardedHost(BasicHost):  # type: ignore[misc]
     """A host on which no inbound stream can end anything but itself."""
 
-    def __init__(self, budget: Budget, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, quotas: Quotas, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._budget = budget
+        self._quotas = quotas
         self._inbound = Tally()
 
     async def _swarm_stream_handler(self, stream: INetStream) -> None:
@@ -264,9 +264,9 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         peer = str(connection.peer_id)
         with self._inbound.one_more(peer) as inbound:
             try:
-                most = self._budget.limits.peer_open_streams
-                if inbound > most or self._budget.streams.take(rate_limit_key(connection)):
-                    self._budget.counts["streams-refused"] += 1
+                most = self._quotas.limits.peer_open_streams
+                if inbound > most or self._quotas.streams.try_take(rate_limit_key(connection)):
+                    self._quotas.counts["streams-refused"] += 1
                     await stream.reset()
                 else:
                     await super()._swarm_stream_handler(stream)

@@ -15,14 +15,14 @@ from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from node.admission.peer_score import Penalties
+from node.admission.peer_score import PeerAction, PeerScores
 from node.config.limits import Limits
 from node.transport.interface import Listener, ValidationResult
-from node.transport.libp2p.callers import Callers
+from node.transport.libp2p.callers import IdleTracker
 from node.transport.libp2p.host import Host, key_pair, port_taken
-from node.transport.libp2p.quotas import Budget
+from node.transport.libp2p.quotas import Quotas
 from node.transport.libp2p.stream import Libp2pStream
-from node.transport.libp2p.trio_bridge import Bridge
+from node.transport.libp2p.trio_bridge import TrioBridge
 
 DIAL_SECONDS = 15.0  # 0.25 s on loopback; room for lost packets and a peer that is busy
 OPEN_SECONDS = 15.0  # libp2p negotiates for at most 10 s, and waits for ever over 256 streams
@@ -57,19 +57,19 @@ class Libp2pTransport:
         self._key_pair, self.peer = key_pair(seed)
         self._listen = Multiaddr(listen)
         self._announce = tuple(announce)
-        self._bridge = Bridge()
+        self._bridge = TrioBridge()
         self._listener: Listener | None = None
         self._host: Host | None = None
         self._addresses: tuple[str, ...] = ()
         self._peers: frozenset[str] = frozenset()
         self._rate_limit_keys: dict[str, str] = {}  # of those
         self._counts: Counter[str] = Counter() if counts is None else counts
-        self._budget = Budget(limits or Limits(), self._counts)
-        limits = self._budget.limits
-        self._penalties = Penalties(
+        self._quotas = Quotas(limits or Limits(), self._counts)
+        limits = self._quotas.limits
+        self._peer_scores = PeerScores(
             trio.current_time, limits, {} if score_floors is None else score_floors
         )
-        self._callers = Callers(limits.idle_seconds, trio.current_time)
+        self._idle_tracker = IdleTracker(limits.idle_seconds, trio.current_time)
         self._untaken = 0  # accepted messages on their way to the asyncio loop
         self._dialled: set[str] = set()  # by the node's own wish: a few, and never idle
         self.rebuilds = 0
@@ -106,7 +106,7 @@ class Libp2pTransport:
 
     async def dial(self, address: str) -> str:
         """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
-        return await self._bridge.call(self._bounded, DIAL_SECONDS, self._dial, address)
+        return await self._bridge.run_in_trio(self._bounded, DIAL_SECONDS, self._dial, address)
 
     def peers(self) -> frozenset[str]:
         """Return who is connected now."""
@@ -116,21 +116,21 @@ class Libp2pTransport:
         """Return who is charged for what a connected peer brings, as for its streams."""
         return self._rate_limit_keys.get(peer, peer)
 
-    def punish(self, peer: str) -> None:
-        """Take a point from a peer for what no honest one does, as for a rejected message."""
-        self._bridge.spawn(self._punish, peer)
+    def report(self, peer: str, action: PeerAction) -> None:
+        """Report a peer for what no honest peer does."""
+        self._bridge.spawn(self._report, peer, action)
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
         try:
-            await self._bridge.call(self._publish, topic, payload)
+            await self._bridge.run_in_trio(self._publish, topic, payload)
         except ConnectionError as failure:
             _log.debug("nothing published: %s", failure)
 
     async def open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""
-        return await self._bridge.call(
-            self._open, peer, protocol, unclaimed=Libp2pStream.reset_in_trio
+        return await self._bridge.run_in_trio(
+            self._open, peer, protocol, on_abandoned=Libp2pStream.reset_in_trio
         )
 
     # What follows runs on the trio side.
@@ -164,7 +164,7 @@ class Libp2pTransport:
         topics: tuple[str, ...],
         protocols: tuple[str, ...],
     ) -> None:
-        host = Host(self._key_pair, self._announce, self, self._budget)
+        host = Host(self._key_pair, self._announce, self, self._quotas)
         for protocol in protocols:
             host.serve(protocol, self._serve)
         async with host.running(self._listen, topics):
@@ -174,10 +174,10 @@ class Libp2pTransport:
             await self._cut_idle(host)
 
     async def _cut_idle(self, host: Host) -> None:
-        """Close the connections of callers who want nothing, for ever."""
+        """Close the connections of idle_tracker who want nothing, for ever."""
         while True:
-            await trio.sleep(self._callers.seconds / IDLE_CHECKS)
-            for peer in self._callers.idle():
+            await trio.sleep(self._idle_tracker.seconds / IDLE_CHECKS)
+            for peer in self._idle_tracker.idle():
                 self._counts["idle-cut"] += 1
                 await host.disconnect(peer)
 
@@ -198,7 +198,7 @@ class Libp2pTransport:
 
     async def _dial(self, address: str) -> str:
         peer = Multiaddr(address).value_for_protocol("p2p")
-        if peer is None or peer == self.peer or self.banned(peer):
+        if peer is None or peer == self.peer or self.is_banned(peer):
             raise ConnectionError(f"no connection to {address} is wanted")
         self._dialled.add(peer)
         await self._running().dial(Multiaddr(address), ID.from_base58(peer))
@@ -207,26 +207,26 @@ class Libp2pTransport:
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._running().gossip.publish(topic, payload)
 
-    async def _punish(self, peer: str) -> None:
+    async def _report(self, peer: str, action: PeerAction) -> None:
         self._counts["misbehaviours"] += 1
-        self.report_peer(peer)
+        self.report_peer(peer, action)
 
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open shielded: half an opening would leak a stream, a whole one can be reset."""
         with trio.CancelScope(shield=True):
             opened = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
-            return Libp2pStream(self._bridge, opened, self._budget)
+            return Libp2pStream(self._bridge, opened, self._quotas)
 
     async def _serve(self, stream: INetStream) -> None:
-        listener, served = self._listener, Libp2pStream(self._bridge, stream, self._budget)
+        listener, served = self._listener, Libp2pStream(self._bridge, stream, self._quotas)
         protocol = stream.get_protocol()
         if listener is None or protocol is None:
             await served.reset_in_trio()
             return
         try:
-            with self._callers.serving(served.peer):
-                await self._bridge.ask(listener.serve, str(protocol), served)
-            await served.see_off()
+            with self._idle_tracker.serving(served.peer):
+                await self._bridge.run_in_asyncio(listener.serve, str(protocol), served)
+            await served.close_gracefully()
         except BaseException as failure:
             if isinstance(failure, Exception):
                 _log.warning("serving %s to %s failed: %r", protocol, served.peer, failure)
@@ -250,37 +250,37 @@ class Libp2pTransport:
 
     def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
         """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
-        self._callers.active(peer)
+        self._idle_tracker.active(peer)
         if self._untaken >= UNTAKEN:
             self._counts["gossip-dropped"] += 1
             return
         self._untaken += 1
         self._bridge.post(self._on_gossip, peer, topic, payload)
 
-    def report_peer(self, peer: str) -> bool:
+    def report_peer(self, peer: str, action: PeerAction = PeerAction.INVALID_GOSSIP) -> bool:
         """Take a point from a peer, and the connection when it was one too many."""
-        known = self._penalties.banned(peer)
-        banned = self._penalties.punish(peer)
+        known = self._peer_scores.is_banned(peer)
+        banned = self._peer_scores.report(peer, action)
         if banned and not known:
             self._counts["bans"] += 1
             _log.warning("peer %s is banned for a while: too much of it was rejected", peer)
         if banned and self._host is not None:
-            self._bridge.run_in_background(self._host.disconnect, peer)
+            self._bridge.start_soon(self._host.disconnect, peer)
         return banned
 
-    def banned(self, peer: str) -> bool:
+    def is_banned(self, peer: str) -> bool:
         """Return whether nothing is to be had with `peer` for now."""
-        return self._penalties.banned(peer)
+        return self._peer_scores.is_banned(peer)
 
     def connected(self, peer: str, rate_limit_key: str) -> None:
         """Report a first connection."""
         if peer not in self._dialled:
-            self._callers.came(peer)
+            self._idle_tracker.came(peer)
         self._bridge.post(self._add_peer, peer, rate_limit_key)
 
     def disconnected(self, peer: str) -> None:
         """Report that the last connection is gone."""
-        self._callers.left(peer)
+        self._idle_tracker.left(peer)
         self._bridge.post(self._remove_peer, peer)
 
     # What follows runs on the asyncio loop.

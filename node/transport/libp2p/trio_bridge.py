@@ -17,7 +17,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Bridge:
+class TrioBridge:
     """Owns the trio thread between `start` and `stop`; both are called on one asyncio loop."""
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class Bridge:
         self._thread = None
         await asyncio.gather(*self._asked, return_exceptions=True)
 
-    async def call(
+    async def run_in_trio(
         self,
         function: Callable[[*Ts], Awaitable[T]],
         *args: *Ts,
-        unclaimed: Callable[[T], Awaitable[object]] | None = None,
+        on_abandoned: Callable[[T], Awaitable[object]] | None = None,
     ) -> T:
         """Run a trio function from asyncio and return what it returns or raise what it raises.
 
-        `unclaimed` is a trio function that gets what was returned to a caller who was cancelled by
-        then; it must not raise. Raises `ConnectionError` when the thread ends before the function.
+        If the caller is cancelled before the function returns, the trio function `on_abandoned`
+        gets the result; it must not raise. Raises `ConnectionError` when the thread ends first.
         """
         if self._loop is None or self._token is None or self._nursery is None:
             raise ConnectionError("the transport is not running")
@@ -64,7 +64,7 @@ class Bridge:
         scope = trio.CancelScope()
         try:
             self._token.run_sync_soon(
-                self.run_in_background, self._run, scope, answer, unclaimed, function, args
+                self.start_soon, self._run, scope, answer, on_abandoned, function, args
             )
         except trio.RunFinishedError:
             raise ConnectionError("the transport has stopped") from None
@@ -73,8 +73,8 @@ class Bridge:
         except asyncio.CancelledError:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(scope.cancel)
-            if _succeeded(answer) and unclaimed is not None:  # in this very turn of the loop
-                self.spawn(unclaimed, answer.result())
+            if _succeeded(answer) and on_abandoned is not None:  # in this very turn of the loop
+                self.spawn(on_abandoned, answer.result())
             raise
         finally:
             del answer  # it holds the exception, whose traceback holds this frame
@@ -83,9 +83,9 @@ class Bridge:
         """From asyncio: run a trio function until the bridge stops; it must not raise."""
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self.run_in_background, function, *args)
+                self._token.run_sync_soon(self.start_soon, function, *args)
 
-    def run_in_background(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+    def start_soon(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """From trio: run a function in the thread's own nursery; it must not raise."""
         if self._nursery is not None:
             self._nursery.start_soon(function, *args)
@@ -96,7 +96,9 @@ class Bridge:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(function, *args)
 
-    async def ask(self, function: Callable[[*Ts], Coroutine[None, None, T]], *args: *Ts) -> T:
+    async def run_in_asyncio(
+        self, function: Callable[[*Ts], Coroutine[None, None, T]], *args: *Ts
+    ) -> T:
         """From trio: run a coroutine function on the asyncio loop and wait for what it returns.
 
         Raises `ConnectionError` when its task was cancelled on the asyncio side.
@@ -138,7 +140,7 @@ class Bridge:
         self,
         scope: trio.CancelScope,
         answer: "asyncio.Future[T]",
-        unclaimed: Callable[[T], Awaitable[object]] | None,
+        on_abandoned: Callable[[T], Awaitable[object]] | None,
         function: Callable[..., Awaitable[T]],
         args: tuple[object, ...],
     ) -> None:
@@ -146,7 +148,7 @@ class Bridge:
         try:
             with scope:
                 result = await function(*args)
-                self.post(self._settle, answer, unclaimed, result)
+                self.post(self._settle, answer, on_abandoned, result)
                 return
         except Exception as raised:  # it belongs to the caller, on the other side
             failure = raised
@@ -161,13 +163,13 @@ class Bridge:
     def _settle(
         self,
         answer: "asyncio.Future[T]",
-        unclaimed: Callable[[T], Awaitable[object]] | None,
+        on_abandoned: Callable[[T], Awaitable[object]] | None,
         result: T,
     ) -> None:
         if not answer.done():
             answer.set_result(result)
-        elif unclaimed is not None:
-            self.spawn(unclaimed, result)
+        elif on_abandoned is not None:
+            self.spawn(on_abandoned, result)
 
 
 def _fail(answer: "asyncio.Future[T]", failure: Exception) -> None:

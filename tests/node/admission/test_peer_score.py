@@ -1,6 +1,8 @@
-from node.admission.peer_score import Penalties
-from node.admission.rate_limits import REMEMBERED
+from node.admission.peer_score import PeerAction, PeerScores
+from node.admission.rate_limits import MAX_KEYS
 from node.config.limits import Limits
+
+ACTION = PeerAction.INVALID_GOSSIP
 
 
 class Clock:
@@ -12,42 +14,43 @@ class Clock:
 
 def test_the_threshold_bans_for_a_while_and_then_counts_anew() -> None:
     clock = Clock()
-    penalties = Penalties(clock)
-    assert [penalties.punish("p") for _ in range(int(Limits().ban_points))] == [False] * 19 + [True]
-    assert penalties.banned("p")
-    assert not penalties.banned("other")
+    peer_scores = PeerScores(clock)
+    bans = [peer_scores.report("p", ACTION) for _ in range(int(Limits().ban_points))]
+    assert bans == [False] * 19 + [True]
+    assert peer_scores.is_banned("p")
+    assert not peer_scores.is_banned("other")
     clock.now += Limits().ban_seconds
-    assert not penalties.banned("p")
-    assert not penalties.punish("p")
+    assert not peer_scores.is_banned("p")
+    assert not peer_scores.report("p", ACTION)
 
 
 def test_a_point_is_forgiven_with_time() -> None:
     clock = Clock()
-    penalties = Penalties(clock)
+    peer_scores = PeerScores(clock)
     for _ in range(1000):
-        assert not penalties.punish("slow")
+        assert not peer_scores.report("slow", ACTION)
         clock.now += 1 / Limits().forgiven_points
-    assert not penalties.banned("slow")
+    assert not peer_scores.is_banned("slow")
 
 
 def test_how_soon_points_are_forgiven_is_a_setting() -> None:
     clock = Clock()
-    strict = Penalties(clock, Limits(forgiven_points=0))
+    strict = PeerScores(clock, Limits(forgiven_points=0))
     for _ in range(int(Limits().ban_points) - 1):
-        assert not strict.punish("p")
+        assert not strict.report("p", ACTION)
         clock.now += 1e6
-    assert strict.punish("p")
+    assert strict.report("p", ACTION)
 
 
 def test_only_so_many_peers_are_remembered() -> None:
-    penalties = Penalties(Clock())
+    peer_scores = PeerScores(Clock())
     for _ in range(int(Limits().ban_points)):
-        penalties.punish("first")
-    for number in range(REMEMBERED - 1):
-        penalties.punish(str(number))
-    assert penalties.banned("first")
-    penalties.punish("one more")
-    assert not penalties.banned("first")
+        peer_scores.report("first", ACTION)
+    for number in range(MAX_KEYS - 1):
+        peer_scores.report(str(number), ACTION)
+    assert peer_scores.is_banned("first")
+    peer_scores.report("one more", ACTION)
+    assert not peer_scores.is_banned("first")
 
 
 # Burdens
@@ -55,9 +58,9 @@ def test_only_so_many_peers_are_remembered() -> None:
 
 def offences(score_floors: dict[str, float]) -> int:
     """How many offences in a row it takes to be banned."""
-    penalties = Penalties(Clock(), score_floors=score_floors)
-    assert not penalties.banned("p"), "nobody is banned who does not offend"
-    return next(count for count in range(1, 100) if penalties.punish("p"))
+    peer_scores = PeerScores(Clock(), score_floors=score_floors)
+    assert not peer_scores.is_banned("p"), "nobody is banned who does not offend"
+    return next(count for count in range(1, 100) if peer_scores.report("p", ACTION))
 
 
 def test_a_burden_shortens_the_patience() -> None:
@@ -69,16 +72,16 @@ def test_a_burden_shortens_the_patience() -> None:
 
 def test_a_burden_counts_from_when_it_is_known() -> None:
     score_floors: dict[str, float] = {}
-    penalties = Penalties(Clock(), score_floors=score_floors)
-    assert not penalties.punish("p")
+    peer_scores = PeerScores(Clock(), score_floors=score_floors)
+    assert not peer_scores.report("p", ACTION)
     score_floors["p"] = Limits().ban_points
-    assert penalties.punish("p")
+    assert peer_scores.report("p", ACTION)
 
 
 def test_a_burden_outlasts_the_ban() -> None:
     clock = Clock()
-    penalties = Penalties(clock, score_floors={"p": Limits().ban_points})
+    peer_scores = PeerScores(clock, score_floors={"p": Limits().ban_points})
     for _ in range(3):
-        assert penalties.punish("p")
+        assert peer_scores.report("p", ACTION)
         clock.now += Limits().ban_seconds
-        assert not penalties.banned("p")
+        assert not peer_scores.is_banned("p")

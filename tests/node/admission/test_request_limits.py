@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from node.admission.request_limits import Gate
-from node.admission.task_policy import Admission, TaskNotServed
+from node.admission.request_limits import RequestLimiter
+from node.admission.task_policy import TaskNotServed, TaskPolicy
 from node.config.limits import Limits
 from node.errors import Busy
 from tests.support import fixtures
@@ -25,8 +25,8 @@ def gate(
     submitters: frozenset[str] = frozenset(),
     limits: Limits = LIMITS,
     members: Container[str] = (),
-) -> Gate:
-    return Gate(Admission(submitters, 0, float), limits, members, float, counts)
+) -> RequestLimiter:
+    return RequestLimiter(TaskPolicy(submitters, 0, float), limits, members, float, counts)
 
 
 def test_submissions_have_a_rate_and_the_refusal_says_when_to_come_again() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from executor.errors import Abstained, Reason
 from executor.job import Execution, Job, ModelRef
-from node.admission.rate_limits import REMEMBERED
+from node.admission.rate_limits import MAX_KEYS
 from node.consensus.commands import Run
 from node.execution.queue import ExecutionQueue, Readiness
 from protocol.wire.messages import Abstention, Task
@@ -418,9 +418,9 @@ def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
 def test_turns_are_remembered_of_so_many_and_no_more() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         run = run_of(1)
-        for number in range(REMEMBERED + 10):
+        for number in range(MAX_KEYS + 10):
             executions.add(replace(run, source=str(number)))
             executions.remove(run.task.id)
-        assert len(executions._last_turns) == REMEMBERED
+        assert len(executions._last_turns) == MAX_KEYS
 
     play(test)

@@ -16,11 +16,11 @@ from node.rpc.client import (
     RequestRefused,
     Status,
     answer,
-    ask,
-    asking,
+    open_request,
     protocol_id,
     read_document,
     refuse,
+    send_request,
 )
 from node.rpc.framing import encode_length, write_frame
 from node.transport.interface import Stream, StreamClosed
@@ -62,7 +62,7 @@ async def connected(serve: Serve) -> AsyncIterator[MemoryTransport]:
 def asked(serve: Serve, name: str = "hello", request: Document = HELLO) -> Any:
     async def main() -> Any:
         async with connected(serve) as asker:
-            return await ask(asker, SERVER, name, request)
+            return await send_request(asker, SERVER, name, request)
 
     return virtual.run(main)
 
@@ -163,7 +163,7 @@ def test_a_peer_that_stalls_is_left(sent: bytes) -> None:
         async with connected(serve) as asker:
             began = asyncio.get_running_loop().time()
             with pytest.raises(StreamClosed, match="no answer to hello within 30 s"):
-                await ask(asker, SERVER, "hello", HELLO)
+                await send_request(asker, SERVER, "hello", HELLO)
             return asyncio.get_running_loop().time() - began
 
     assert virtual.run(main) == pytest.approx(ANSWER_SECONDS, abs=0.1)
@@ -173,7 +173,7 @@ def test_a_peer_that_is_not_there() -> None:
     async def main() -> None:
         async with connected(saying(b"")) as asker:
             with pytest.raises(ConnectionError):
-                await ask(asker, fixtures.peer(7), "hello", HELLO)
+                await send_request(asker, fixtures.peer(7), "hello", HELLO)
 
     virtual.run(main)
 
@@ -191,7 +191,7 @@ def test_whoever_gives_up_resets_the_stream() -> None:
     async def main() -> None:
         async with connected(serve) as asker:
             with suppress(KeyError):
-                async with asking(asker, SERVER, "hello", HELLO):
+                async with open_request(asker, SERVER, "hello", HELLO):
                     await asyncio.sleep(1)
                     raise KeyError
             await asyncio.sleep(1)
@@ -264,10 +264,10 @@ def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
 def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence: bool) -> None:
     async def main() -> list[str]:
         async with connected(saying(sent)) as asker:
-            punished: list[str] = []
-            asker.punish = punished.append  # type: ignore[assignment,method-assign]
+            reported: list[str] = []
+            asker.report = lambda peer, action: reported.append(peer)  # type: ignore[method-assign]
             with pytest.raises((ProtocolViolation, RequestRefused, StreamClosed)):
-                await ask(asker, SERVER, "hello", HELLO)
-            return punished
+                await send_request(asker, SERVER, "hello", HELLO)
+            return reported
 
     assert virtual.run(main) == [SERVER] * offence

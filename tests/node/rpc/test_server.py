@@ -16,8 +16,8 @@ import pytest
 
 import schemas
 from node.admission.rate_limits import Places
-from node.admission.request_limits import Gate
-from node.admission.task_policy import Admission
+from node.admission.request_limits import RequestLimiter
+from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
@@ -26,13 +26,13 @@ from node.rpc.client import (
     REQUEST_LIMIT,
     RequestRefused,
     Status,
-    ask,
-    asking,
+    open_request,
     read_answer,
     read_document,
+    send_request,
 )
 from node.rpc.framing import encode_length, write_frame
-from node.rpc.server import REQUEST_SECONDS, Serving
+from node.rpc.server import REQUEST_SECONDS, RequestHandler
 from node.storage.blobs import Blobs
 from node.storage.journal import Store
 from node.transport.interface import Stream, StreamClosed
@@ -106,12 +106,12 @@ class Bench:
     async def open(self, name: str) -> Stream:
         return await self.asker.open(SERVER, rpc_client.protocol_id(name))
 
-    async def ask(self, name: str, request: Document) -> Any:
-        return await ask(self.asker, SERVER, name, request)
+    async def request(self, name: str, request: Document) -> Any:
+        return await send_request(self.asker, SERVER, name, request)
 
     async def refused(self, name: str, request: Document) -> RequestRefused:
         with pytest.raises(RequestRefused) as refusal:
-            await self.ask(name, request)
+            await self.request(name, request)
         return refusal.value
 
 
@@ -129,9 +129,9 @@ async def serving(
     medium, blobs = MemoryNetwork(dice), folder or TwinBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
     bench = Bench(store, coordinator, blobs, medium, asker, submitters=submitters)
-    admission = Admission(bench.submitters, 0, clock.now)
-    gate = Gate(admission, Limits(), net.roster, clock.now, bench.counts)
-    answering = Serving(bench, coordinator, store, blobs, gate)  # type: ignore[arg-type]  # a twin
+    admission = TaskPolicy(bench.submitters, 0, clock.now)
+    request_limiter = RequestLimiter(admission, Limits(), net.roster, clock.now, bench.counts)
+    answering = RequestHandler(bench, coordinator, store, blobs, request_limiter)  # type: ignore[arg-type]  # a twin
     protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
@@ -190,7 +190,7 @@ def fat(task: Task, count: int) -> list[Any]:
 
 def test_hello() -> None:
     async def test(bench: Bench) -> None:
-        assert await bench.ask("hello", {"network": "f" * 16, "agent": "a"}) == GREETING
+        assert await bench.request("hello", {"network": "f" * 16, "agent": "a"}) == GREETING
 
     on_bench(test)
 
@@ -200,8 +200,8 @@ def test_submit_and_a_repeat_of_it() -> None:
         task = fixtures.task(NET)
         request: Document = {"task": task.envelope.document(), "blobs": []}
         expected = {"task": task.id, "committee": list(committees(NET, task)[0])}
-        assert await bench.ask("submit", request) == expected
-        assert await bench.ask("submit", request) == expected
+        assert await bench.request("submit", request) == expected
+        assert await bench.request("submit", request) == expected
         assert len(bench.store.feed(0, 10)) == 1
 
     on_bench(test)
@@ -214,7 +214,7 @@ def test_task() -> None:
         bench.coordinator.receive(vote.envelope.encode())
         view = bench.coordinator.view(task.id)
         assert view is not None
-        assert await bench.ask("task", {"task": task.id}) == {
+        assert await bench.request("task", {"task": task.id}) == {
             "state": str(view.state),
             "attempt": 0,
             "envelopes": [task.envelope.document(), vote.envelope.document()],
@@ -232,7 +232,7 @@ def test_task_with_its_certificate() -> None:
         for peer in committee:
             vote = fixtures.reveal(NET, task, peer, commits)
             bench.coordinator.receive(vote.envelope.encode())
-        found = await bench.ask("task", {"task": task.id})
+        found = await bench.request("task", {"task": task.id})
         assert (found["state"], found["attempt"]) == ("agreed", 0)
         assert found["certificate"] == bench.store.certificates(task.id)[0]
 
@@ -283,7 +283,7 @@ def test_blob_from_any_offset(offset: int) -> None:
         payload = random.Random(7).randbytes(600_000)
         name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
         request: Document = {"sha256": name, "offset": offset}
-        async with asking(bench.asker, SERVER, "blob", request) as stream:
+        async with open_request(bench.asker, SERVER, "blob", request) as stream:
             assert await read_answer(stream, "blob") == {"size": len(payload)}
             found = await stream.read_exactly(len(payload) - offset)
             assert found == payload[offset:]
@@ -301,17 +301,21 @@ def test_feed_in_parts() -> None:
         def ask_for(cursor: int) -> Document:
             return {"feed": feed, "cursor": cursor, "limit": 2}
 
-        assert await bench.ask("feed", ask_for(0)) == {
+        assert await bench.request("feed", ask_for(0)) == {
             "feed": feed,
             "cursor": 2,
             "envelopes": texts[:2],
         }
-        assert await bench.ask("feed", ask_for(2)) == {
+        assert await bench.request("feed", ask_for(2)) == {
             "feed": feed,
             "cursor": 3,
             "envelopes": texts[2:],
         }
-        assert await bench.ask("feed", ask_for(3)) == {"feed": feed, "cursor": 3, "envelopes": []}
+        assert await bench.request("feed", ask_for(3)) == {
+            "feed": feed,
+            "cursor": 3,
+            "envelopes": [],
+        }
 
     on_bench(test)
 
@@ -320,7 +324,7 @@ def test_feed_in_parts() -> None:
 def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
-        found = await bench.ask("feed", {"feed": feed, "cursor": 1, "limit": 9})
+        found = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
         assert found["feed"] == bench.store.feed_id
         assert found["envelopes"] == [task.envelope.document()]
         assert found["cursor"] == 1
@@ -330,7 +334,7 @@ def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
 
 def test_an_empty_feed_of_another_id_starts_at_nothing() -> None:
     async def test(bench: Bench) -> None:
-        found = await bench.ask("feed", {"feed": "another", "cursor": 77, "limit": 9})
+        found = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
         assert found == {"feed": bench.store.feed_id, "cursor": 0, "envelopes": []}
 
     on_bench(test)
@@ -347,7 +351,7 @@ def test_a_feed_of_large_envelopes_comes_in_several_answers() -> None:
         cursor, found, answers = 0, list[Any](), 0
         while True:
             request: Document = {"feed": bench.store.feed_id, "cursor": cursor, "limit": 1000}
-            answer = await bench.ask("feed", request)
+            answer = await bench.request("feed", request)
             assert len(canonical(answer)) <= DOCUMENT_LIMIT
             if not answer["envelopes"]:
                 break
@@ -366,7 +370,7 @@ def test_a_task_with_more_votes_than_fit_shows_the_first() -> None:
         votes = fat(task, 250)
         for vote in votes:
             bench.store.append(vote, 0.0)
-        answer = await bench.ask("task", {"task": task.id})
+        answer = await bench.request("task", {"task": task.id})
         assert DOCUMENT_LIMIT // 2 < len(canonical(answer)) <= DOCUMENT_LIMIT
         shown = [m.envelope.document() for m in (task, *votes)]
         assert answer["envelopes"] == shown[: len(answer["envelopes"])]
@@ -381,8 +385,8 @@ def test_many_small_envelopes_fit_the_schema() -> None:
         for _ in range(1200):
             bench.store.append(vote, 0.0)
         request: Document = {"feed": "", "cursor": 0, "limit": 1000}
-        assert len((await bench.ask("feed", request))["envelopes"]) == 1000
-        assert len((await bench.ask("task", {"task": task.id}))["envelopes"]) == 1201
+        assert len((await bench.request("feed", request))["envelopes"]) == 1000
+        assert len((await bench.request("task", {"task": task.id}))["envelopes"]) == 1201
 
     on_bench(test)
 
@@ -549,7 +553,7 @@ def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> 
         assert fixtures.peer(1000) in refused.detail
         assert bench.coordinator.view(task.id) is None
         bench.accept()
-        assert (await bench.ask("submit", request))["task"] == task.id
+        assert (await bench.request("submit", request))["task"] == task.id
         assert bench.counts == {"tasks-unserved": 1}
 
     on_bench(test, frozenset({fixtures.peer(1001)}))
@@ -558,8 +562,8 @@ def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> 
 def test_a_peer_that_submits_too_fast_is_told_to_wait() -> None:
     async def test(bench: Bench) -> None:
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
-        asking = [bench.ask("submit", request) for _ in range(130)]
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        pending = [bench.request("submit", request) for _ in range(130)]
+        answers = await asyncio.gather(*pending, return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, RequestRefused)]
         assert 0 < len(refused) <= 30
         assert (refused[0].status, refused[0].reason) == (Status.BUSY, "busy")
@@ -619,7 +623,7 @@ def arranged(*songs: bytes, nonce: int = 0) -> Task:
 async def hand_over(bench: Bench, task: Task, *songs: bytes) -> Any:
     sizes = [named.size for named in task.inputs]
     request: Document = {"task": task.envelope.document(), "blobs": list(sizes)}
-    return await ask(bench.asker, SERVER, "submit", request, payloads=songs)
+    return await send_request(bench.asker, SERVER, "submit", request, payloads=songs)
 
 
 def fill(bench: Bench) -> None:
@@ -749,8 +753,8 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
     async def test(bench: Bench) -> None:
         bench.takes, most = 60.0, Limits().peer_reads
         request: Document = {"sha256": "0" * 64, "offset": 0}
-        asking = [bench.ask("blob", request) for _ in range(most + 3)]
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        pending = [bench.request("blob", request) for _ in range(most + 3)]
+        answers = await asyncio.gather(*pending, return_exceptions=True)
         reasons = Counter(answer.reason for answer in answers if isinstance(answer, RequestRefused))
         assert reasons["busy"] == 3
         assert len(bench.obtained) == most
@@ -771,7 +775,7 @@ def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
         assert (refused.status, refused.reason) == (Status.BUSY, "busy")
         await stream.reset()
         await asyncio.sleep(1)
-        assert (await bench.ask("task", {"task": task.id}))["envelopes"]
+        assert (await bench.request("task", {"task": task.id}))["envelopes"]
         assert bench.counts == {"requests-refused": 1}
 
     on_bench(test)
@@ -796,21 +800,25 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held: list[str] = []
-    place = Gate._place
+    place = RequestLimiter._place
 
-    def recording(gate: Gate, places: Places, slot_key: str) -> AbstractContextManager[None]:
+    def recording(
+        request_limiter: RequestLimiter, places: Places, slot_key: str
+    ) -> AbstractContextManager[None]:
         held.append(slot_key)
-        return place(gate, places, slot_key)
+        return place(request_limiter, places, slot_key)
 
-    monkeypatch.setattr(Gate, "slot_key", lambda gate, peer, rate_limit_key: "the slot key")
-    monkeypatch.setattr(Gate, "_place", recording)
+    monkeypatch.setattr(
+        RequestLimiter, "slot_key", lambda request_limiter, peer, rate_limit_key: "the slot key"
+    )
+    monkeypatch.setattr(RequestLimiter, "_place", recording)
 
     async def test(bench: Bench) -> None:
-        await bench.ask("feed", {"feed": "", "cursor": 0, "limit": 1})
+        await bench.request("feed", {"feed": "", "cursor": 0, "limit": 1})
         await bench.refused("blob", {"sha256": "0" * 64, "offset": 0})
         task: Document = {"task": bench.accept().id}
-        await bench.ask("task", task)
-        async with asking(bench.asker, SERVER, "watch", task) as stream:
+        await bench.request("task", task)
+        async with open_request(bench.asker, SERVER, "watch", task) as stream:
             await stream.read_exactly(1)
         assert held == ["the slot key"] * 4
 
@@ -829,7 +837,7 @@ def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
         await stream.read_exactly(100_000)
         await stream.reset()
         await asyncio.sleep(1)
-        assert (await bench.ask("hello", {"network": NET.id, "agent": "a"})) == GREETING
+        assert (await bench.request("hello", {"network": NET.id, "agent": "a"})) == GREETING
 
     on_bench(test)
 

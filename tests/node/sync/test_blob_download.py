@@ -132,8 +132,8 @@ class Servers:
         self._behaviours = behaviours
         self._medium = MemoryNetwork(random.Random(1))
         self.asker = MemoryTransport(self._medium, ASKER)
-        self.punished: list[str] = []
-        self.asker.punish = self.punished.append  # type: ignore[assignment,method-assign]
+        self.reported: list[str] = []
+        self.asker.report = lambda peer, action: self.reported.append(peer)  # type: ignore[method-assign]
         self.downloader = BlobDownloader(self.asker)
         self.peers = [fixtures.peer(index) for index in range(len(behaviours))]
 
@@ -424,14 +424,14 @@ PROVEN = (
 @pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
 def test_a_lie_costs_points_once_other_bytes_have_the_hash(liar: Behaviour, chunked: bool) -> None:
     servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=chunked))
-    assert servers.punished == servers.peers[:1]
+    assert servers.reported == servers.peers[:1]
 
 
 @pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
 def test_where_nobody_has_the_bytes_nobody_is_known_to_have_lied(liar: Behaviour) -> None:
     """Whoever named the blob may have lied about its size or its chunks."""
     servers, _ = refused(liar, liar)
-    assert servers.punished == []
+    assert servers.reported == []
 
 
 def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
@@ -441,23 +441,23 @@ def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
         Blob(BLOB.sha256, BLOB.size + 1, ()),
     ):
         servers, _ = refused(honest, honest, blob=blob)
-        assert servers.punished == []
+        assert servers.reported == []
 
 
 @pytest.mark.parametrize(
     "slow", [truncated, gone_after_a_chunk, stalling_at_once, unavailable], ids=lambda b: b.__name__
 )
-def test_who_is_busy_slow_or_gone_is_not_punished(slow: Behaviour) -> None:
-    assert fetched(slow, honest).punished == []
+def test_who_is_busy_slow_or_gone_is_not_reported(slow: Behaviour) -> None:
+    assert fetched(slow, honest).reported == []
 
 
-def test_an_answer_that_is_none_is_punished_at_once() -> None:
+def test_an_answer_that_is_none_is_reported_at_once() -> None:
     async def garbage(stream: Stream, offset: int) -> None:
         await stream.write(b"\x00\x02{{")
 
     servers, _ = refused(garbage)
-    assert servers.punished == servers.peers
-    assert refused(nonsense)[0].punished == [], "it may be a newer peer's"
+    assert servers.reported == servers.peers
+    assert refused(nonsense)[0].reported == [], "it may be a newer peer's"
 
 
 def test_no_peer_at_all() -> None:

@@ -53,10 +53,10 @@ class Bench:
     sought: list[str] = field(default_factory=list)  # tasks it was asked for
     busy: bool = False
     feeds: FeedSync = field(init=False)
-    punished: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.mine.punish = self.punished.append  # type: ignore[assignment,method-assign]
+        self.mine.report = lambda peer, action: self.reported.append(peer)  # type: ignore[method-assign]
         self.feeds = FeedSync(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
 
     async def read(self) -> bool:
@@ -281,7 +281,7 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
         assert bench.store.cursor(LIAR) == ("", 0)
         assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
         newer = name in ("empty", "no envelope", "nameless", "deep")  # invalid fields
-        assert bench.punished == ([] if newer else [LIAR])
+        assert bench.reported == ([] if newer else [LIAR])
 
     on_bench(test)
 
@@ -295,7 +295,7 @@ def test_a_feed_that_goes_backwards() -> None:
                 await bench.read()
         assert bench.store.cursor(LIAR) == ("f", 9)
         assert bench.store.feed(0, 10) == []
-        assert bench.punished == [LIAR] * 2
+        assert bench.reported == [LIAR] * 2
 
     on_bench(test)
 
@@ -306,7 +306,7 @@ def test_envelopes_without_moving_on() -> None:
         bench.feed = lambda request: batch("f", 9, fixtures.task(NET))
         with pytest.raises(ProtocolViolation, match="without moving on"):
             await bench.read()
-        assert bench.punished == [LIAR]
+        assert bench.reported == [LIAR]
         assert bench.store.feed(0, 10) == []
 
     on_bench(test)
@@ -542,7 +542,7 @@ def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
             bench.feed = lambda request, newer=newer: batch("f", 1, newer)  # type: ignore[misc]
             with pytest.raises(ProtocolViolation):
                 await bench.read()
-        assert bench.punished == []
+        assert bench.reported == []
 
     on_bench(test)
 
@@ -552,7 +552,7 @@ def test_a_feed_that_is_late_or_ahead_or_refused_costs_no_points() -> None:
         late, ahead = (fixtures.task(NET, now=fixtures.START + by) for by in (-7200, 7200))
         bench.feed = lambda request: batch("f", 2, late, ahead)
         assert not await bench.read()
-        assert bench.punished == []
+        assert bench.reported == []
 
     on_bench(test)
 

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from node.admission.peer_score import PeerAction
 from node.config.limits import Limits
 from node.transport.interface import Stream, StreamClosed, ValidationResult
 from tests.node.transport.recorder import Recorder, request
@@ -327,9 +328,9 @@ def test_a_peer_that_is_punished_too_often_is_cut_off_and_kept_out() -> None:
         near = line.transports["a"]
         most = int(Limits().ban_points)
         for _ in range(most - 1):
-            near.punish("b")
+            near.report("b", PeerAction.PROTOCOL_VIOLATION)
         assert near.peers() == {"b"}
-        near.punish("b")
+        near.report("b", PeerAction.PROTOCOL_VIOLATION)
         assert near.peers() == frozenset()
         with pytest.raises(ConnectionError):
             await line.transports["b"].dial("/memory/0/p2p/a")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from node.admission.peer_score import Penalties
+from node.admission.peer_score import PeerAction, PeerScores
 from node.transport.interface import SEEN_SECONDS, Listener, ValidationResult, message_id
 from tests.support.memory_transport.pipes import MemoryStream, pair
 
@@ -137,7 +137,7 @@ class MemoryTransport:
         self._streams: dict[str, list[MemoryStream]] = {}  # by connected peer
         self._seen: dict[bytes, float] = {}
         self._serving: dict[asyncio.Task[None], None] = {}
-        self._penalties = Penalties(lambda: asyncio.get_running_loop().time())
+        self._peer_scores = PeerScores(lambda: asyncio.get_running_loop().time())
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -178,9 +178,9 @@ class MemoryTransport:
         """Return the peer itself: there are no addresses here."""
         return peer
 
-    def punish(self, peer: str) -> None:
-        """Take a point from a peer, and the connection when it was one too many."""
-        if self._penalties.punish(peer):
+    def report(self, peer: str, action: PeerAction) -> None:
+        """Report a peer; close the connection if that bans it."""
+        if self._peer_scores.report(peer, action):
             self._network.disconnect(self.peer, peer)
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -210,7 +210,7 @@ class MemoryTransport:
 
     def bans(self, peer: str) -> bool:
         """Return whether `peer` forwarded too much that was rejected."""
-        return self._penalties.banned(peer)
+        return self._peer_scores.is_banned(peer)
 
     def serves(self, protocol: str) -> bool:
         """Return whether a stream of `protocol` is answered here."""
@@ -255,7 +255,7 @@ class MemoryTransport:
                 self._forward(topic, payload, source)
                 listener.on_gossip(source, topic, payload)
             case ValidationResult.REJECT:
-                self.punish(source)
+                self.report(source, PeerAction.INVALID_GOSSIP)
             case ValidationResult.IGNORE:
                 pass
 

@@ -133,7 +133,7 @@ class MemoryStream:
         """Break both directions."""
         self.break_off()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the other side has broken it off."""
         await self._inbound.broken()
 

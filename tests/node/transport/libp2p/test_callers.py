@@ -1,4 +1,4 @@
-from node.transport.libp2p.callers import Callers
+from node.transport.libp2p.callers import IdleTracker
 
 
 class Clock:
@@ -10,25 +10,25 @@ class Clock:
 
 def test_who_wants_nothing_for_long_is_idle() -> None:
     clock = Clock()
-    callers = Callers(10, clock)
+    idle_tracker = IdleTracker(10, clock)
     for peer in ("silent", "asking", "gossiping", "gone"):
-        callers.came(peer)
+        idle_tracker.came(peer)
     clock.now += 9
-    with callers.serving("asking"):
+    with idle_tracker.serving("asking"):
         clock.now += 9
-        callers.active("gossiping")
-        callers.left("gone")
-        assert callers.idle() == ["silent"]
+        idle_tracker.active("gossiping")
+        idle_tracker.left("gone")
+        assert idle_tracker.idle() == ["silent"]
     clock.now += 9
-    assert callers.idle() == ["silent"]
+    assert idle_tracker.idle() == ["silent"]
     clock.now += 9
-    assert callers.idle() == ["silent", "asking", "gossiping"]
+    assert idle_tracker.idle() == ["silent", "asking", "gossiping"]
 
 
 def test_who_was_dialled_is_never_idle() -> None:
-    callers = Callers(10, Clock())
-    callers.active("dialled")
-    with callers.serving("dialled"):
+    idle_tracker = IdleTracker(10, Clock())
+    idle_tracker.active("dialled")
+    with idle_tracker.serving("dialled"):
         pass
-    assert callers.idle() == []
-    assert callers._served == {}
+    assert idle_tracker.idle() == []
+    assert idle_tracker._served == {}

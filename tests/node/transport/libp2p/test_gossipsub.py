@@ -45,11 +45,11 @@ async def test_a_peer_in_prune_back_off_still_learns_of_messages_by_ihave(start:
         return peer not in router.mesh[TASKS] and router._check_back_off(peer, TASKS)
 
     peer = ID.from_base58(pruned.peer)
-    await middle._bridge.call(prune, host, peer)
+    await middle._bridge.run_in_trio(prune, host, peer)
     await origin.publish(TASKS, b"forwarded to the mesh alone")
     await recorders[2].until(lambda: b"forwarded to the mesh alone" in recorders[2].payloads)
     assert (middle.peer, TASKS, b"forwarded to the mesh alone") in recorders[2].gossip
-    assert await middle._bridge.call(pruned_now, host, peer)
+    assert await middle._bridge.run_in_trio(pruned_now, host, peer)
 
 
 async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start) -> None:
@@ -70,7 +70,7 @@ async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start
         await router.handle_iwant(repeated, peer)
         await router.handle_iwant(rpc_pb2.ControlIWant(messageIDs=[b"unknown"]), peer)
 
-    await far._bridge.call(ask, host, ID.from_base58(near.peer))
+    await far._bridge.run_in_trio(ask, host, ID.from_base58(near.peer))
     assert [[message.data for message in rpc.publish] for rpc in sent] == [[b"the answer"]]
 
 

@@ -8,11 +8,17 @@ import trio
 from trio.testing import MockClock
 
 from node.config.limits import Limits
-from node.transport.libp2p.quotas import UNREAD_CHECK, UNREAD_TOTAL, Budget, Unread, rate_limit_key
+from node.transport.libp2p.quotas import (
+    UNREAD_CHECK,
+    UNREAD_TOTAL,
+    Quotas,
+    UnreadBytes,
+    rate_limit_key,
+)
 
 
 class Connection:
-    """What budget needs of a muxed connection."""
+    """What quotas needs of a muxed connection."""
 
     def __init__(
         self, address: tuple[str, int] | None = None, unread: int = 0, rate_limit_key: str = ""
@@ -26,7 +32,7 @@ class Connection:
     def unread(self) -> int:
         return self.waiting
 
-    def give_up(self) -> None:
+    def close_soon(self) -> None:
         self.closed = True
 
 
@@ -46,7 +52,7 @@ def test_an_address_pays_for_all_its_keys(address: tuple[str, int] | None, who: 
 
 def test_of_too_much_unread_the_worst_pays() -> None:
     counts: Counter[str] = Counter()
-    unread = Unread(counts)
+    unread = UnreadBytes(counts)
     honest = Connection(unread=UNREAD_CHECK, rate_limit_key="honest")
     hoarder = Connection(unread=UNREAD_TOTAL, rate_limit_key="hoarder")
     unread.add(honest)
@@ -61,7 +67,7 @@ def test_of_too_much_unread_the_worst_pays() -> None:
 
 def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
     counts: Counter[str] = Counter()
-    unread = Unread(counts)
+    unread = UnreadBytes(counts)
     honest = Connection(unread=UNREAD_TOTAL // 8, rate_limit_key="honest")
     sizes = [UNREAD_TOTAL // 16] * 15 + [UNREAD_TOTAL // 10]
     hoarded = [Connection(unread=size, rate_limit_key="hoarder") for size in sizes]
@@ -76,7 +82,7 @@ def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
 
 
 def test_what_is_within_the_bound_is_left_alone() -> None:
-    unread = Unread(Counter())
+    unread = UnreadBytes(Counter())
     both = [Connection(unread=UNREAD_TOTAL // 2, rate_limit_key=name) for name in "ab"]
     for each in both:
         unread.add(each)
@@ -88,11 +94,11 @@ def test_whoever_is_too_fast_waits_and_is_counted() -> None:
     counts: Counter[str] = Counter()
 
     async def main() -> float:
-        budget = Budget(Limits(peer_messages=10), counts)
+        quotas = Quotas(Limits(peer_messages=10), counts)
         began = trio.current_time()
-        await budget.pay(budget.messages, "a", 100, "slowed")
+        await quotas.pay(quotas.messages, "a", 100, "slowed")
         assert trio.current_time() == began
-        await budget.pay(budget.messages, "b", 150, "slowed")
+        await quotas.pay(quotas.messages, "b", 150, "slowed")
         return trio.current_time() - began
 
     assert trio.run(main, clock=MockClock(autojump_threshold=0)) == pytest.approx(5.0)

@@ -4,7 +4,7 @@ from libp2p.pubsub.pb import rpc_pb2
 
 from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p import seen
-from node.transport.libp2p.seen import ContentCache, Seen, rpc_message_id
+from node.transport.libp2p.seen import ContentCache, SeenCache, rpc_message_id
 from tests.node.admission.test_peer_score import Clock
 
 
@@ -17,7 +17,7 @@ def test_the_message_id_is_the_specifications() -> None:
 
 def test_an_id_is_new_once_in_two_minutes() -> None:
     clock = Clock()
-    cache = Seen(clock)
+    cache = SeenCache(clock)
     assert cache.add(b"id")
     clock.now += SEEN_SECONDS - 1
     assert cache.has(b"id")
@@ -28,7 +28,7 @@ def test_an_id_is_new_once_in_two_minutes() -> None:
 
 
 def test_the_oldest_make_room() -> None:
-    cache = Seen(Clock())
+    cache = SeenCache(Clock())
     for number in range(seen.SEEN_IDS + 1):
         cache.add(b"%d" % number)
     assert not cache.has(b"0")

@@ -1,7 +1,7 @@
 import pytest
 
 from node.config.limits import Limits
-from node.transport.libp2p.slots import Tally, local, origin
+from node.transport.libp2p.slots import Tally, is_loopback, rate_limit_address
 
 
 def test_a_tally_counts_per_key_and_forgets_what_is_over() -> None:
@@ -36,17 +36,17 @@ def test_an_exception_gives_the_place_back() -> None:
     ],
 )
 def test_the_origin_of_an_address(host: str, expected: str) -> None:
-    assert origin(host) == expected
+    assert rate_limit_address(host) == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_local(host: str) -> None:
-    assert local(origin(host))
+    assert is_loopback(rate_limit_address(host))
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::1", "192.168.0.1", "", "/a/socket"])
 def test_nothing_else_is_local(host: str) -> None:
-    assert not local(origin(host))
+    assert not is_loopback(rate_limit_address(host))
 
 
 def test_the_limits_leave_slots_for_other_addresses_and_for_dials() -> None:

@@ -14,6 +14,7 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
+from node.admission.peer_score import PeerAction
 from node.config.limits import Limits
 from node.transport.interface import Stream
 from node.transport.libp2p import stream as streams
@@ -46,12 +47,12 @@ class Scene:
             await self.attacker.dial(self.victim.addresses[0])
             host = self.attacker._host
             assert host is not None
-            await self.attacker._bridge.call(attack, host, self.victim.peer)
+            await self.attacker._bridge.run_in_trio(attack, host, self.victim.peer)
 
     async def in_victim(self, function: Callable[[Host], Awaitable[Any]]) -> Any:
         host = self.victim._host
         assert host is not None
-        return await self.victim._bridge.call(function, host)
+        return await self.victim._bridge.run_in_trio(function, host)
 
     async def assert_unharmed(self) -> None:
         """The honest peer kept its connection, is answered, and gossip flows both ways."""
@@ -231,7 +232,7 @@ async def test_inbound_slots_come_back(scene: Scene) -> None:
         await scene.attacker.dial(scene.victim.addresses[0])
         host = scene.attacker._host
         assert host is not None
-        await scene.attacker._bridge.call(host.disconnect, scene.victim.peer)
+        await scene.attacker._bridge.run_in_trio(host.disconnect, scene.victim.peer)
         await scene.seen.until(functools.partial(came_and_went, times))
     await scene.assert_unharmed()
 
@@ -263,7 +264,7 @@ async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
 async def test_keys_of_one_address_keep_no_other_address_out(
     start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
 ) -> None:
-    monkeypatch.setattr(swarm, "local", lambda origin: near)
+    monkeypatch.setattr(swarm, "is_loopback", lambda origin: near)
     limits = Limits(max_connections=5 if near else 6, address_connections=9 if near else 2)
     assert limits.local_connections == (2 if near else 3)
     seen = Recorder()
@@ -286,7 +287,7 @@ async def test_keys_of_one_address_keep_no_other_address_out(
 async def test_one_address_begins_only_so_many_connections_a_minute(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "local", lambda origin: False)
+    monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
     seen = Recorder()
     victim, newcomer = (
         await start(seen, limits=Limits(address_handshakes=2)),
@@ -304,7 +305,7 @@ async def test_one_address_begins_only_so_many_connections_a_minute(
 async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "local", lambda origin: False)
+    monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
     seen = Recorder()
     victim, configured = (
         await start(seen, limits=Limits(max_connections=4)),
@@ -503,7 +504,7 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
 
 async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
     served, most = 0, 9
-    scene.victim._budget.limits = Limits(peer_open_streams=most)
+    scene.victim._quotas.limits = Limits(peer_open_streams=most)
     release = asyncio.Event()
 
     async def serve(protocol: str, stream: Stream) -> None:
@@ -565,7 +566,7 @@ async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene
         "on loopback each peer pays for itself"
     )
     for _ in range(int(Limits().ban_points) + 1):
-        victim.punish(attacker.peer)
+        victim.report(attacker.peer, PeerAction.PROTOCOL_VIOLATION)
     await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
     assert victim._counts["misbehaviours"] == Limits().ban_points + 1
     with pytest.raises(ConnectionError):

@@ -300,9 +300,9 @@ async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
             await stream.read_exactly(1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await stream.gone()
+                await stream.wait_closed()
         await stream.write(b"!")
-        await stream.gone()
+        await stream.wait_closed()
         assert left.is_set()
         ended.set()
 

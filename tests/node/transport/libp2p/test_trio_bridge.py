@@ -7,20 +7,20 @@ from typing import TypeVar
 import pytest
 import trio
 
-from node.transport.libp2p.trio_bridge import Bridge
+from node.transport.libp2p.trio_bridge import TrioBridge
 
 T = TypeVar("T")
 
 
 @pytest.fixture
-async def bridge() -> AsyncIterator[Bridge]:
-    bridge = Bridge()
+async def bridge() -> AsyncIterator[TrioBridge]:
+    bridge = TrioBridge()
     await bridge.start()
     yield bridge
     await bridge.stop()
 
 
-async def test_values_and_exceptions_come_across(bridge: Bridge) -> None:
+async def test_values_and_exceptions_come_across(bridge: TrioBridge) -> None:
     async def add(one: int, other: int) -> tuple[int, str]:
         await trio.lowlevel.checkpoint()
         return one + other, threading.current_thread().name
@@ -28,12 +28,12 @@ async def test_values_and_exceptions_come_across(bridge: Bridge) -> None:
     async def fail() -> None:
         raise LookupError("over there")
 
-    assert await bridge.call(add, 1, 2) == (3, "trio")
+    assert await bridge.run_in_trio(add, 1, 2) == (3, "trio")
     with pytest.raises(LookupError, match="over there"):
-        await bridge.call(fail)
+        await bridge.run_in_trio(fail)
 
 
-async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge) -> None:
+async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: TrioBridge) -> None:
     started, cancelled = threading.Event(), threading.Event()
 
     async def wait() -> None:
@@ -43,7 +43,7 @@ async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge)
         finally:
             cancelled.set()
 
-    task = asyncio.create_task(bridge.call(wait))
+    task = asyncio.create_task(bridge.run_in_trio(wait))
     assert await asyncio.to_thread(started.wait, 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -51,7 +51,7 @@ async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: Bridge)
     assert await asyncio.to_thread(cancelled.wait, 5)
 
 
-async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: Bridge) -> None:
+async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: TrioBridge) -> None:
     go_on, disposed = threading.Event(), threading.Event()
     found: list[str] = []
 
@@ -65,8 +65,8 @@ async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: B
         found.append(result)
         disposed.set()
 
-    task = asyncio.create_task(bridge.call(finish, unclaimed=dispose))
-    await bridge.call(trio.sleep, 0)  # by now it has begun
+    task = asyncio.create_task(bridge.run_in_trio(finish, on_abandoned=dispose))
+    await bridge.run_in_trio(trio.sleep, 0)  # by now it has begun
     task.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
@@ -76,7 +76,9 @@ async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: B
 
 
 async def cancelled_at_the_answer(
-    bridge: Bridge, function: Callable[[], Awaitable[T]], unclaimed: Callable[[T], Awaitable[None]]
+    bridge: TrioBridge,
+    function: Callable[[], Awaitable[T]],
+    on_abandoned: Callable[[T], Awaitable[None]],
 ) -> None:
     """Call, and cancel when the answer is set, a turn of the loop before the caller hears of it."""
     post = bridge.post
@@ -89,12 +91,12 @@ async def cancelled_at_the_answer(
         post(both)
 
     bridge.post = post_and_cancel  # type: ignore[method-assign, assignment]
-    task = asyncio.create_task(bridge.call(function, unclaimed=unclaimed))
+    task = asyncio.create_task(bridge.run_in_trio(function, on_abandoned=on_abandoned))
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: Bridge) -> None:
+async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: TrioBridge) -> None:
     found: list[str] = []
     disposed = threading.Event()
 
@@ -112,7 +114,7 @@ async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: B
     assert found == ["a stream"]
 
 
-async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: Bridge) -> None:
+async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: TrioBridge) -> None:
     found: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
 
@@ -129,7 +131,7 @@ async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: Brid
     assert found == []
 
 
-async def test_what_comes_in_time_is_the_callers(bridge: Bridge) -> None:
+async def test_what_comes_in_time_is_the_callers(bridge: TrioBridge) -> None:
     found: list[int] = []
 
     async def finish() -> int:
@@ -140,12 +142,12 @@ async def test_what_comes_in_time_is_the_callers(bridge: Bridge) -> None:
         await trio.lowlevel.checkpoint()
         found.append(result)
 
-    assert await bridge.call(finish, unclaimed=dispose) == 1
-    await bridge.call(trio.sleep, 0)
+    assert await bridge.run_in_trio(finish, on_abandoned=dispose) == 1
+    await bridge.run_in_trio(trio.sleep, 0)
     assert found == []
 
 
-async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: Bridge) -> None:
+async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: TrioBridge) -> None:
     ended = asyncio.Event()
 
     async def answer(value: int) -> int:
@@ -162,26 +164,26 @@ async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: Bridg
 
     async def ask() -> int:
         with trio.move_on_after(0.05):
-            await bridge.ask(wait)
+            await bridge.run_in_asyncio(wait)
         with pytest.raises(LookupError, match="over here"):
-            await bridge.ask(fail)
-        return await bridge.ask(answer, 41)
+            await bridge.run_in_asyncio(fail)
+        return await bridge.run_in_asyncio(answer, 41)
 
-    assert await bridge.call(ask) == 42
+    assert await bridge.run_in_trio(ask) == 42
     async with asyncio.timeout(5):
         await ended.wait()
 
 
 async def test_stopping_fails_what_is_under_way_and_what_comes_later() -> None:
-    bridge = Bridge()
+    bridge = TrioBridge()
     with pytest.raises(ConnectionError, match="not running"):
-        await bridge.call(trio.sleep, 0)
+        await bridge.run_in_trio(trio.sleep, 0)
     await bridge.start()
-    waiting = asyncio.create_task(bridge.call(trio.sleep_forever))
-    await bridge.call(trio.sleep, 0)
+    waiting = asyncio.create_task(bridge.run_in_trio(trio.sleep_forever))
+    await bridge.run_in_trio(trio.sleep, 0)
     await bridge.stop()
     with pytest.raises(ConnectionError, match="stopped"):
         await waiting
     with pytest.raises(ConnectionError, match="stopped"):
-        await bridge.call(trio.sleep, 0)
+        await bridge.run_in_trio(trio.sleep, 0)
     await bridge.stop()
