@@ -8,7 +8,7 @@ HeliumError                       schemas.errors: base of all
 ├─ ModelRefused                   executor.errors: the model's files may not be loaded
 ├─ ProfileViolated                executor.errors: this process does not compute by the profile
 ├─ WorkerDied                     executor.worker.process: the worker process ended
-├─ DurationUnknown                executor.models.duration: tokens do not give a length
+├─ DurationUnknown                protocol.model_limits: tokens do not give a length
 ├─ Busy                           node.errors: a limit of this node is reached; retry later
 ├─ TaskNotServed                  node.admission.task_policy: this node's policy, not a fault
 ├─ InvalidSetting                 node.config.settings

@@ -1,54 +1,143 @@
 """What a listed model can do: the `limits` of its entry in the network document (section 3).
 
-So every peer refuses what the model's class cannot do without having the model. What `limits`
-leaves out limits nothing, and neither does a member of it that is not known here.
+Every peer can refuse a task that the model cannot do, without having the model. A limit that is
+left out, or that this version does not know, restricts nothing (clarification 3b).
+
+`frame_rate` and `delay` relate tokens to seconds. MusicGen writes its four codebooks one step
+apart, so the last one ends three steps after the first: 503 tokens are 500 frames, which at 50
+frames per second are 10 seconds. Models without such a delay have a `delay` of 0.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protocol.wire.encoding import Document
+from schemas import load
+from schemas.errors import HeliumError
 
-MOST = ("max_new_tokens", "num_return_sequences")
+# The limits that are upper bounds of a member of `args.generation_config` of the same name.
+UPPER_BOUNDS = ("max_new_tokens", "num_return_sequences")
+
+# Decimals that a product of seconds and rate is rounded to before it is rounded up. The float
+# product may miss an integer by a rounding error: 8.1 s at 50/s must be 405 frames, not 406.
+_FRAME_DECIMALS = 6
+
+
+class DurationUnknown(HeliumError, ValueError):
+    """The model's limits do not say how its tokens relate to seconds."""
 
 
 def objection(limits: Document, args: Document) -> str:
-    """Return what a task asks that its model does not do, naming the field; "" if nothing.
+    """Return why the model cannot do a task, naming the field; "" if it can.
 
-    Both have passed their schemas. What a task leaves out or sets to null is the model's own, and
-    always fine; so is the dtype "auto".
+    `limits` and `args` fit their schemas. What a task leaves out or sets to null is the model's
+    own default and always allowed; so is the dtype "auto".
     """
-    known: Mapping[str, Any] = limits
+    limit_of: Mapping[str, Any] = limits
     config: Any = args.get("generation_config")
-    asked = {} if config is None else {k: v for k, v in config.items() if v is not None}
+    requested = {} if config is None else {k: v for k, v in config.items() if v is not None}
     return (
-        _unknown(known.get("generation_config"), config, asked)
-        or _excess(known, asked)
-        or _unfit(known.get("dtypes"), "dtype", args.get("dtype"))
-        or _unfit(known.get("quantize_bits"), "quantize_bits", args.get("quantize_bits"))
+        _unsupported_member(limit_of.get("generation_config"), config, requested)
+        or _over_bound(limit_of, requested)
+        or _unsupported_value(limit_of.get("dtypes"), "dtype", args.get("dtype"))
+        or _unsupported_value(
+            limit_of.get("quantize_bits"), "quantize_bits", args.get("quantize_bits")
+        )
     )
 
 
-def _unknown(taken: Sequence[str] | None, config: object, asked: Mapping[str, object]) -> str:
-    if taken is None or config is None:
+def _unsupported_member(
+    supported: Sequence[str] | None, config: object, requested: Mapping[str, object]
+) -> str:
+    if supported is None or config is None:
         return ""
-    for member in asked:
-        if member not in taken:
-            others = f"; it takes {', '.join(taken)}" if taken else ""
-            return f"args.generation_config.{member}: this model does not take it{others}"
-    return "" if taken else "args.generation_config: this model takes none, not even an empty one"
+    for member in requested:
+        if member not in supported:
+            hint = f"; it takes {', '.join(supported)}" if supported else ""
+            return f"args.generation_config.{member}: this model does not take it{hint}"
+    if supported:
+        return ""
+    return "args.generation_config: this model takes none, not even an empty one"
 
 
-def _excess(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    for field in MOST:
-        value, most = asked.get(field), known.get(field)
-        if value is not None and most is not None and value > most:
-            return f"args.generation_config.{field}: {value} is over this model's limit, {most}"
+def _over_bound(limits: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    for field in UPPER_BOUNDS:
+        value, bound = requested.get(field), limits.get(field)
+        if value is not None and bound is not None and value > bound:
+            return f"args.generation_config.{field}: {value} is over this model's limit, {bound}"
     return ""
 
 
-def _unfit(able: Sequence[object] | None, field: str, asked: object) -> str:
-    if able is None or asked in (None, "auto", *able):
+def _unsupported_value(supported: Sequence[object] | None, field: str, value: object) -> str:
+    if supported is None or value in (None, "auto", *supported):
         return ""
-    others = f", only in {' and '.join(map(str, able))}" if able else ""
-    return f"args.{field}: this model does not compute in {asked}{others}"
+    hint = f", only in {' and '.join(map(str, supported))}" if supported else ""
+    return f"args.{field}: this model does not compute in {value}{hint}"
+
+
+def tokens_for(limits: Mapping[str, object], seconds: float) -> int:
+    """Return the fewest `max_new_tokens` that give at least `seconds` of audio.
+
+    Raises `DurationUnknown`, and `ValueError` if `seconds` is not a positive finite number.
+    """
+    rate, delay = _rate_and_delay(limits)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"{seconds} is no length in seconds")
+    return math.ceil(round(seconds * rate, _FRAME_DECIMALS)) + delay
+
+
+def seconds_for(limits: Mapping[str, object], tokens: int) -> float:
+    """Return the seconds of audio of `tokens` new tokens, if the model does not end earlier.
+
+    Raises `DurationUnknown`.
+    """
+    rate, delay = _rate_and_delay(limits)
+    return max(0, tokens - delay) / rate
+
+
+def _rate_and_delay(limits: Mapping[str, object]) -> tuple[float, int]:
+    rate, delay = limits.get("frame_rate"), limits.get("delay", 0)
+    if not isinstance(rate, int | float) or not isinstance(delay, int) or rate <= 0:
+        raise DurationUnknown("how long this model sounds is not decided by max_new_tokens")
+    return rate, delay
+
+
+def with_max_new_tokens(limits: Document, args: Document, seconds: float) -> Document:
+    """Return a task's arguments with the fewest `max_new_tokens` that give `seconds` of audio.
+
+    `limits` are those of the model that `args` name. A malformed `generation_config` is left to
+    the schema check of the task. Raises `DurationUnknown`, and `ValueError` if `args` have
+    `max_new_tokens` already or if `seconds` is not positive or over the model's limit.
+    """
+    config: Any = args.get("generation_config") or {}
+    if not isinstance(config, Mapping):
+        return args
+    if config.get("max_new_tokens") is not None:
+        raise ValueError("max_new_tokens is given too: choose one of the two")
+    max_tokens = int(str(limits.get("max_new_tokens", _schema_max_tokens())))
+    max_seconds = seconds_for(limits, max_tokens)
+    if seconds > max_seconds:
+        shown = math.floor(max_seconds * 100) / 100
+        raise ValueError(f"{args['model']} gives at most {shown:g} s ({max_tokens} tokens)")
+    return {
+        **args,
+        "generation_config": {**config, "max_new_tokens": tokens_for(limits, seconds)},
+    }
+
+
+def audio_seconds(limits: Document, args: Document) -> float | None:
+    """Return the seconds of audio of all sequences of a task, if the model does not end earlier.
+
+    None if the arguments or the limits do not decide it.
+    """
+    config: Any = args.get("generation_config") or {}
+    tokens, sequences = config.get("max_new_tokens"), config.get("num_return_sequences") or 1
+    try:
+        return seconds_for(limits, tokens or 0) * sequences or None
+    except DurationUnknown:
+        return None
+
+
+def _schema_max_tokens() -> int:
+    return int(load("common")["$defs"]["maxNewTokens"]["maximum"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import model_limits as limits
+from protocol import model_limits
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.codec import check_schema
@@ -112,6 +112,20 @@ class Network:
         own = self.models[task.model].attempt_seconds
         return self.parameters.attempt_seconds if own is None else own
 
+    def with_max_new_tokens(self, args: Document, seconds: float) -> Document:
+        """Return a task's arguments with `max_new_tokens` for so many seconds of audio.
+
+        An unlisted model is left to `admit`. Raises as `model_limits.with_max_new_tokens`.
+        """
+        model = self.models.get(str(args.get("model")))
+        if model is None:
+            return args
+        return model_limits.with_max_new_tokens(model.limits, args, seconds)
+
+    def audio_seconds(self, task: Task) -> float | None:
+        """Return the seconds of audio that an admitted task asks for; None if it does not say."""
+        return model_limits.audio_seconds(self.models[task.model].limits, task.args)
+
     def admit(self, task: Task) -> None:
         """Raise Rejected unless the task is valid for this network, whatever the time.
 
@@ -151,7 +165,7 @@ class Network:
                 Rejection.UNSUPPORTED_KIND,
                 f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
             )
-        if why := limits.objection(model.limits, task.args):
+        if why := model_limits.objection(model.limits, task.args):
             raise Rejected(Rejection.OVER_LIMIT, why)
         size, most = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
         if size > most:

@@ -10,7 +10,6 @@ from typing import TextIO
 
 from node.cli.options import display_name
 from node.client.client import Client, Submission
-from node.client.duration import audio_seconds
 from node.sync.task_tracker import NodeStatus
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
@@ -102,7 +101,7 @@ def _columns(
 def _heard(progress: float, network: Network, submission: Submission) -> str:
     """Return how much audio there is, where the network document tells how long it is to be."""
     task = submission.tracker.task
-    length = None if task is None else audio_seconds(network, task)
+    length = None if task is None else network.audio_seconds(task)
     return "" if length is None else f" ({progress * length:.1f} of {length:.1f} s)"
 
 

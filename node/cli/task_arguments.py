@@ -10,7 +10,6 @@ import click
 
 from node.cli.exit_codes import usage
 from node.cli.files import FILE, read_json
-from node.client.duration import with_max_new_tokens
 from protocol.network import Network
 from protocol.wire.encoding import Document, Json
 
@@ -82,7 +81,7 @@ class Request:
         if self.seconds is None:
             return self.args
         try:
-            return with_max_new_tokens(network, self.args, self.seconds)
+            return network.with_max_new_tokens(self.args, self.seconds)
         except ValueError as error:
             raise usage(f"--seconds {self.seconds:g}: {error}") from None
 

@@ -22,7 +22,6 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client.duration import with_max_new_tokens
 from node.client.result import MIDI, Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.config import log_setup
@@ -227,7 +226,7 @@ class Client:
         NoNodeReachable if none is ready.
         """
         if seconds is not None:
-            args = with_max_new_tokens(self.network, args, seconds)
+            args = self.network.with_max_new_tokens(args, seconds)
         blobs = [
             a if isinstance(a, bytes) else await asyncio.to_thread(a.read_bytes) for a in audio
         ]

@@ -16,7 +16,7 @@ from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_INTEGER, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
-from protocol.model_limits import MOST
+from protocol.model_limits import UPPER_BOUNDS
 from protocol.network import Network
 from protocol.wire import codec, encoding
 from protocol.wire.encoding import Json, canonical
@@ -100,7 +100,7 @@ def check_task(content: bytes) -> None:
     asked = task.args.get("generation_config") or {}
     assert isinstance(asked, dict)
     limits: Mapping[str, Any] = model.limits
-    assert all((asked.get(name) or 0) <= limits.get(name, math.inf) for name in MOST)
+    assert all((asked.get(name) or 0) <= limits.get(name, math.inf) for name in UPPER_BOUNDS)
     assert asked.get("top_p") is None or "top_p" in limits.get("generation_config", ["top_p"])
     assert sum(named.size for named in task.inputs) <= NET.parameters.max_input_bytes
     assert all(len(bytes.fromhex(named.sha256)) == 32 for named in task.inputs)

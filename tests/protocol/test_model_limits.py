@@ -1,4 +1,4 @@
-"""What a model's limits in the network document forbid, and what they leave alone."""
+"""What a model's limits in the network document forbid, and how they relate tokens to seconds."""
 
 import copy
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import Rejection
-from protocol.model_limits import objection
+from protocol.model_limits import DurationUnknown, objection, seconds_for, tokens_for
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from tests.protocol.expect import rejected
@@ -21,6 +21,13 @@ MUSIC = {
 }
 VOICE: dict[str, Any] = {"generation_config": [], "dtypes": ["float32"], "quantize_bits": []}
 CONFIG = "args.generation_config"
+
+
+def network_with(limits: dict[str, Any]) -> Network:
+    document = copy.deepcopy(fixtures.network_document())
+    document["models"][0]["limits"] = limits
+    return Network.parse(canonical(document))
+
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
@@ -69,15 +76,15 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("limits", "args", "why"), REFUSED)
-def test_what_the_model_does_not_do_is_named(
-    limits: dict[str, Any], args: dict[str, Any], why: str
+@pytest.mark.parametrize(("limits", "args", "reason"), REFUSED)
+def test_objection_names_the_unsupported_field(
+    limits: dict[str, Any], args: dict[str, Any], reason: str
 ) -> None:
-    assert objection(limits, args).startswith(why)
+    assert objection(limits, args).startswith(reason)
     assert len(objection(limits, args)) <= 256  # bytes of a failure's detail
 
 
-FINE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (MUSIC, {}),
     (MUSIC, {"generation_config": None, "dtype": None, "quantize_bits": None}),
     (MUSIC, {"generation_config": {}}),
@@ -87,7 +94,7 @@ FINE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (MUSIC, {"dtype": "auto", "quantize_bits": 8}),
     (MUSIC, {"dtype": "float16"}),
     (VOICE, {"generation_config": None, "dtype": "auto", "quantize_bits": None}),
-    # What a document leaves out limits nothing, and neither does what is not known here.
+    # A limit that is left out, or that this version does not know, restricts nothing.
     ({}, {"generation_config": {"guidance_scale": 9}, "dtype": "bfloat16", "quantize_bits": 4}),
     ({"max_new_tokens": 5}, {"generation_config": {"top_k": 9}, "dtype": "float16"}),
     ({"temperature": 1, "seed": []}, {"generation_config": {"temperature": 2}, "seed": 1}),
@@ -95,33 +102,165 @@ FINE: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("limits", "args"), FINE)
-def test_the_rest_is_left_alone(limits: dict[str, Any], args: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("limits", "args"), ALLOWED)
+def test_supported_arguments_raise_no_objection(
+    limits: dict[str, Any], args: dict[str, Any]
+) -> None:
     assert objection(limits, args) == ""
 
 
-def limited(limits: dict[str, Any]) -> Network:
-    document = copy.deepcopy(fixtures.network_document())
-    document["models"][0]["limits"] = limits
-    return Network.parse(canonical(document))
-
-
-@pytest.mark.parametrize(("limits", "args", "why"), REFUSED)
-def test_a_network_does_not_admit_it(
-    limits: dict[str, Any], args: dict[str, Any], why: str
+@pytest.mark.parametrize(("limits", "args", "reason"), REFUSED)
+def test_network_rejects_a_task_over_the_model_limits(
+    limits: dict[str, Any], args: dict[str, Any], reason: str
 ) -> None:
-    net = limited(limits)
-    with rejected(Rejection.OVER_LIMIT, why):
+    net = network_with(limits)
+    with rejected(Rejection.OVER_LIMIT, reason):
         net.admit(fixtures.task(net, **args))
 
 
-@pytest.mark.parametrize(("limits", "args"), FINE)
-def test_a_network_admits_the_rest(limits: dict[str, Any], args: dict[str, Any]) -> None:
-    net = limited(limits)
+@pytest.mark.parametrize(("limits", "args"), ALLOWED)
+def test_network_admits_a_task_within_the_model_limits(
+    limits: dict[str, Any], args: dict[str, Any]
+) -> None:
+    net = network_with(limits)
     net.admit(fixtures.task(net, **args))
 
 
-def test_a_limit_that_is_not_known_is_kept_and_part_of_the_id() -> None:
-    with_voices = limited({**MUSIC, "voices": ["anna"]})
-    assert with_voices.models[fixtures.MODEL].limits["voices"] == ["anna"]
-    assert with_voices.id != limited(MUSIC).id
+def test_unknown_limit_is_kept_and_changes_the_network_id() -> None:
+    with_unknown_limit = network_with({**MUSIC, "voices": ["anna"]})
+    assert with_unknown_limit.models[fixtures.MODEL].limits["voices"] == ["anna"]
+    assert with_unknown_limit.id != network_with(MUSIC).id
+
+
+# Tokens and seconds
+
+MUSICGEN = {"max_new_tokens": 2048, "frame_rate": 50, "delay": 3}
+EMBEDDED = network_with({"max_new_tokens": 1503, "frame_rate": 50, "delay": 3})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens"),
+    [(10, 503), (8, 403), (0.02, 4), (0.021, 5), (8.1, 408), (0.1, 8), (30.0, 1503)],
+)
+def test_tokens_for_seconds_is_the_smallest_sufficient_number(seconds: float, tokens: int) -> None:
+    assert tokens_for(MUSICGEN, seconds) == tokens
+    assert seconds_for(MUSICGEN, tokens) >= seconds - 1e-9
+    assert seconds_for(MUSICGEN, tokens - 1) < seconds
+
+
+def test_503_tokens_of_musicgen_are_ten_seconds() -> None:
+    assert seconds_for(MUSICGEN, 503) == 10.0
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 3])
+def test_tokens_within_the_delay_give_no_audio(tokens: int) -> None:
+    assert seconds_for(MUSICGEN, tokens) == 0.0
+
+
+def test_fractional_frame_rate_rounds_tokens_up() -> None:
+    bark = {"frame_rate": 49.9, "delay": 1}
+    assert tokens_for(bark, 8) == 401
+    assert seconds_for(bark, 401) >= 8
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_seconds_that_are_not_positive_and_finite_are_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="no length"):
+        tokens_for(MUSICGEN, seconds)
+
+
+def test_missing_delay_is_zero() -> None:
+    assert tokens_for({"frame_rate": 12.5}, 8) == 100
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"delay": 3}, {"frame_rate": 0}, {"frame_rate": "50"}, {"max_new_tokens": 9}]
+)
+def test_limits_without_a_frame_rate_give_no_duration(limits: dict[str, Any]) -> None:
+    with pytest.raises(DurationUnknown, match="not decided by max_new_tokens"):
+        tokens_for(limits, 8)
+    with pytest.raises(DurationUnknown):
+        seconds_for(limits, 8)
+
+
+@pytest.mark.parametrize("config", [{}, {"generation_config": None}, {"generation_config": {}}])
+def test_seconds_become_max_new_tokens(config: dict[str, Any]) -> None:
+    args = fixtures.args(**config)
+    expected = fixtures.args(generation_config={"max_new_tokens": 403})
+    assert EMBEDDED.with_max_new_tokens(args, 8) == expected
+    assert args == fixtures.args(**config)
+
+
+def test_seconds_leave_the_other_arguments_unchanged() -> None:
+    config = {"top_p": 0.0, "max_new_tokens": None, "top_k": None}
+    args = EMBEDDED.with_max_new_tokens(fixtures.args(generation_config=config, dtype=None), 0.5)
+    assert args == fixtures.args(generation_config={**config, "max_new_tokens": 28}, dtype=None)
+    EMBEDDED.admit(fixtures.task(EMBEDDED, **args))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds", "reason"),
+    [
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 1503}, 30.01, "at most 30 s (1503 tok"),
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 1503}, 1e308, "at most 30 s"),
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 1503}, float("inf"), "at most 30 s"),
+        (MUSICGEN, float("nan"), "nan is no length in seconds"),
+        (MUSICGEN, 0.0, "0.0 is no length in seconds"),
+        (MUSICGEN, -1.0, "-1.0 is no length in seconds"),
+        ({"frame_rate": 49.9, "delay": 1, "max_new_tokens": 625}, 12.51, "at most 12.5 s (625 to"),
+        ({"frame_rate": 50}, 1400.0, "helium/embedded-music gives at most 1310.72 s (65536 tokens"),
+        ({"max_new_tokens": 1503}, 8.0, "not decided by max_new_tokens"),
+    ],
+)
+def test_seconds_that_the_model_cannot_give_are_refused(
+    limits: dict[str, Any], seconds: float, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=r"(no length|at most|not decided)") as refused:
+        network_with(limits).with_max_new_tokens(fixtures.args(), seconds)
+    assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "max_seconds", "tokens"),
+    [
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 1503}, 30.0, 1503),
+        (MUSICGEN, 40.9, 2048),
+        ({"frame_rate": 49.9, "delay": 1, "max_new_tokens": 625}, 12.5, 625),
+        ({"frame_rate": 12.5}, 5242.88, 65536),
+    ],
+)
+def test_reported_maximum_of_seconds_is_accepted(
+    limits: dict[str, Any], max_seconds: float, tokens: int
+) -> None:
+    args: Any = network_with(limits).with_max_new_tokens(fixtures.args(), max_seconds)
+    assert args["generation_config"] == {"max_new_tokens": tokens}
+
+
+def test_seconds_and_max_new_tokens_exclude_each_other() -> None:
+    args = fixtures.args(generation_config={"max_new_tokens": 403})
+    with pytest.raises(ValueError, match="max_new_tokens is given too"):
+        EMBEDDED.with_max_new_tokens(args, 8)
+
+
+@pytest.mark.parametrize("args", [{}, {"model": "no/such"}, fixtures.args(generation_config=["x"])])
+def test_malformed_arguments_are_left_to_the_schema_check(args: dict[str, Any]) -> None:
+    assert EMBEDDED.with_max_new_tokens(args, 8) == args
+
+
+@pytest.mark.parametrize(
+    ("limits", "config", "expected"),
+    [
+        (MUSICGEN, {"max_new_tokens": 503}, 10.0),
+        (MUSICGEN, {"max_new_tokens": 503, "num_return_sequences": 3}, 30.0),
+        (MUSICGEN, {"max_new_tokens": 503, "num_return_sequences": None}, 10.0),
+        (MUSICGEN, {"max_new_tokens": 3}, None),  # no audio at all
+        (MUSICGEN, {"max_new_tokens": None}, None),  # the model's own length
+        (MUSICGEN, None, None),
+        ({"max_new_tokens": 1503}, {"max_new_tokens": 503}, None),
+    ],
+)
+def test_audio_seconds_of_a_task(
+    limits: dict[str, Any], config: Any, expected: float | None
+) -> None:
+    network = network_with(limits)
+    assert network.audio_seconds(fixtures.task(network, generation_config=config)) == expected

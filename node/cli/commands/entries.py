@@ -9,7 +9,7 @@ from executor.errors import Abstained, ModelRefused
 from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli.commands.doctor import start_worker
 from node.cli.exit_codes import Exit, Failure, usage
-from protocol.model_limits import MOST
+from protocol.model_limits import UPPER_BOUNDS
 from protocol.wire.encoding import Document, Json
 
 REVISION = "main"  # what a model hub calls the newest; the digest is what counts
@@ -53,8 +53,8 @@ def _model(name: str, models: Models, limits: dict[str, int]) -> Json:
 
 def _limit(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
-    if name not in MOST or not value.isdecimal():
-        raise usage(f"--limit {text}: must be NAME=N with a NAME of {', '.join(MOST)}")
+    if name not in UPPER_BOUNDS or not value.isdecimal():
+        raise usage(f"--limit {text}: must be NAME=N with a NAME of {', '.join(UPPER_BOUNDS)}")
     return name, int(value)
 
 

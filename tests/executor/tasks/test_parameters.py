@@ -14,11 +14,11 @@ import pytest
 
 from executor.errors import Abstained
 from executor.job import Execution, ModelRef
-from executor.models import duration
 from executor.models.families import FAMILIES, SAMPLING
 from executor.models.folders import EMBEDDED, SHIPPED, describe_model
 from executor.tasks.text_to_music import sequence_seeds
 from executor.worker.supervisor import WorkerSupervisor
+from protocol import model_limits
 from tests.executor.conftest import Run, copied, digests, rewritten
 from tests.executor.tiny import CLASSES, execute
 
@@ -60,7 +60,7 @@ def test_tokens_are_seconds(
     made = execute(supervisor, tiny[name], generation_config={"max_new_tokens": tokens})
     (output,) = outputs(made)
     limits = limits_of(folders / "tiny" / name)
-    seconds = duration.seconds(limits, tokens)
+    seconds = model_limits.seconds_for(limits, tokens)
     assert output["frames"] == pytest.approx(seconds * output["sampling_rate"], abs=1e-6)
     delay = limits["delay"]
     assert isinstance(delay, int)
@@ -68,8 +68,9 @@ def test_tokens_are_seconds(
 
 
 def test_eight_seconds_of_the_embedded_model(run: Run) -> None:
-    tokens = duration.tokens(limits_of(SHIPPED / EMBEDDED), 8)
+    tokens = model_limits.tokens_for(limits_of(SHIPPED / EMBEDDED), 8)
     assert tokens == 403
+    assert model_limits.tokens_for(limits_of(SHIPPED / EMBEDDED), 10) == 503  # as documented
     (output,) = outputs(run(generation={"max_new_tokens": tokens}))
     assert output["frames"] == 8 * output["sampling_rate"]
 
@@ -93,7 +94,7 @@ def test_barks_tokens_are_seconds_to_a_frame(
         config = {"max_new_tokens": tokens, "do_sample": False}
         (output,) = outputs(execute(supervisor, tiny["bark"], generation_config=config))
         assert output["frames"] == math.floor(tokens * 75 / 49.9) * 320
-        least = duration.seconds(limits, tokens)
+        least = model_limits.seconds_for(limits, tokens)
         assert 0 <= output["frames"] / 24_000 - least < 2 / 75 + 1 / 49.9
 
 
