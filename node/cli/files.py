@@ -69,7 +69,7 @@ def write(path: Path, content: bytes, *, over: bool = True) -> None:
         else:
             os.link(draft, path)
     except FileExistsError:
-        raise usage(f"{path}: is there already; --force replaces it") from None
+        raise usage(f"{path}: exists already; --force replaces it") from None
     except OSError as error:
         raise Failure(Exit.FAULT, f"{path}: cannot be written: {error.strerror}") from None
     finally:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from node.cli.commands.entries import this_machine
+from node.cli.commands.network import local_compute_class
 from protocol.consensus.effects import State
 from protocol.network import Network, NetworkParameters
 from scripts.chaos_tool import stores
@@ -141,7 +141,7 @@ async def fielded(
     root: Path, wish: Wish, parameters: NetworkParameters, liars: int
 ) -> AsyncIterator[Field]:
     """Start a network in the folder `root`, and stop it when the block ends. Raises NodeDown."""
-    runtime = this_machine() if wish.real else RUNTIME
+    runtime = local_compute_class() if wish.real else RUNTIME
     network, places = lay_out(root, wish.nodes, runtime, parameters, liars)
     links = {(a.name, b.name): Link(b.port) for a in places for b in places if a is not b}
     for link in links.values():

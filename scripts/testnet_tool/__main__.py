@@ -16,12 +16,12 @@ from pathlib import Path
 
 import click
 
-from node.cli.commands.entries import this_machine
+from node.cli.commands.network import local_compute_class
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
 from node.cli.main import one_line_each
 from node.cli.session import exit_codes, silence_libp2p
-from node.cli.task_output import deliver
+from node.cli.task_output import wait_and_write
 from node.client.client import Client
 from node.config import log_setup
 from protocol.network import Network, NetworkParameters
@@ -106,7 +106,9 @@ def _run(wish: Wish) -> None:
         committee_size=wish.committee, committee_max=largest, commit_grace_seconds=GRACE
     )
     try:
-        network, places = lay_out(wish.out, wish.nodes, this_machine(), parameters, wish.liars)
+        network, places = lay_out(
+            wish.out, wish.nodes, local_compute_class(), parameters, wish.liars
+        )
     except FileExistsError as error:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
     _note(f"network {network.id}: {wish.nodes} nodes, keys and logs in {wish.out}")
@@ -140,17 +142,17 @@ async def _converse(
         async with Client.connect(network, nodes.addresses) as client:
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
             _note(f"task {submission.id}")
-            delivery = await deliver(client, submission, wish.out / "song.wav")
+            report = await wait_and_write(client, submission, wish.out / "song.wav")
     began, ready = times
     seconds = {"start": round(ready - began, 1), "task": round(time.monotonic() - ready, 1)}
     lying = {place.peer: _lie(place) for place in nodes.places if place.lie is not None}
     if wish.as_json:
-        document = {**delivery.document, "network": network.id, "liars": lying, "seconds": seconds}
+        document = {**report.document, "network": network.id, "liars": lying, "seconds": seconds}
         click.echo(json.dumps(document))
     else:
-        click.echo("\n".join(delivery.lines))
+        click.echo("\n".join(report.lines))
         click.echo(f"seconds      {seconds['start']} to start, {seconds['task']} for the task")
-    return delivery.failure
+    return report.failure
 
 
 def _stay(wish: Wish, nodes: Nodes) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from executor.models.folders import DEFAULTS, SHIPPED
-from node.cli.commands.entries import Models, model_entries
+from node.cli.commands.network import ModelSelection, model_entries
 from node.config import keystore
 from protocol.constants import VERSION
 from protocol.network import Network, NetworkParameters
@@ -26,7 +26,7 @@ from protocol.wire.encoding import Document, Json, canonical
 from protocol.wire.signing import peer_of
 
 CLASS = "testnet-cpu"
-MODELS = Models(DEFAULTS, [SHIPPED], [], None)
+MODELS = ModelSelection(DEFAULTS, [SHIPPED], [], None)
 MARK = ".testnet"  # in a folder that a test network was laid out in: it may be replaced
 START_SECONDS = 240.0  # four workers at once on two slow cores
 STOP_SECONDS = 20.0
@@ -65,7 +65,7 @@ def lay_out(
     runtime: Document,
     parameters: NetworkParameters,
     liars: int = 0,
-    models: Models = MODELS,
+    models: ModelSelection = MODELS,
 ) -> tuple[Network, list[Place]]:
     """Make keys, ports and the network document for `count` nodes in the folder `root`.
 
@@ -86,7 +86,10 @@ def lay_out(
 
 
 def _document(
-    places: Sequence[Place], runtime: Document, parameters: NetworkParameters, models: Models
+    places: Sequence[Place],
+    runtime: Document,
+    parameters: NetworkParameters,
+    models: ModelSelection,
 ) -> dict[str, Json]:
     roster: list[Json] = [
         {"peer": place.peer, "operator": place.name, "class": CLASS} for place in places

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from node.cli.commands.entries import Models, this_machine
+from node.cli.commands.network import ModelSelection, local_compute_class
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import MODELS, Nodes, Place, lay_out
@@ -26,7 +26,7 @@ Testnet = Callable[..., Any]
 @pytest.fixture(scope="session")
 def runtime() -> Document:
     """What defines this machine's class; costs a worker's start."""
-    return this_machine()
+    return local_compute_class()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def running(
     count: int,
     runtime: Document,
     parameters: NetworkParameters,
-    models: Models = MODELS,
+    models: ModelSelection = MODELS,
 ) -> Iterator[Running]:
     network, places = lay_out(root, count, runtime, parameters, models=models)
     with Nodes(root / "network.json", places) as nodes:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save_file
 
 from executor.models.folders import EMBEDDED
-from node.cli.commands.entries import Models
+from node.cli.commands.network import ModelSelection
 from node.client.client import Client
 from node.rpc.client import RequestRefused, Status, protocol_id, read_answer
 from node.transport.interface import StreamClosed
@@ -46,7 +46,7 @@ def voice_in(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root, folder = tmp_path_factory.mktemp("four"), tmp_path_factory.mktemp("models")
-    models = Models([EMBEDDED, VOICE], [voice_in(folder)], [], None)
+    models = ModelSelection([EMBEDDED, VOICE], [voice_in(folder)], [], None)
     with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as found:
         yield found
         codes = found.nodes.stop()

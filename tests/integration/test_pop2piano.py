@@ -10,7 +10,7 @@ import pretty_midi
 import pytest
 import soundfile
 
-from node.cli.commands.entries import Models
+from node.cli.commands.network import ModelSelection
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Nodes, lay_out
@@ -24,7 +24,7 @@ def two(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Two nodes, so that both have to agree, each with the tiny Pop2Piano in its folder."""
     root, folder = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("models")
     build(folder)
-    listed = Models([NAME], [folder], [], None)
+    listed = ModelSelection([NAME], [folder], [], None)
     parameters = NetworkParameters(committee_size=2, commit_grace_seconds=3)
     network, places = lay_out(root, 2, runtime, parameters, models=listed)
     for place in places:
