@@ -16,7 +16,7 @@ COMMANDS = {
     "network": ("network", "Write, show or extend a network document."),
     "doctor": ("doctor", "Show what this machine computes with, and whether it is ready."),
     "run": ("run", "Run a node until it is told to stop."),
-    "submit": ("submit", "Submit a task, wait, and write the audio and its certificate."),
+    "submit": ("tasks", "Submit a task, wait, and write the audio and its certificate."),
     "status": ("tasks", "Show how a task stands, and who has voted for what."),
     "fetch": ("tasks", "Fetch a finished task's audio and certificate, verified."),
     "verify": ("verify", "Verify a certificate, and audio against it, offline."),

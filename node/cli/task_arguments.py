@@ -1,4 +1,4 @@
-"""A task's arguments from the command line: a file as it stands, and flags that count before it."""
+"""A task's arguments from a JSON file and from flags; a flag overrides the file."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,59 +16,71 @@ from protocol.wire.encoding import Document, Json
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _Finite(click.types.FloatParamType):
-    """A number that JSON can hold."""
+class _FiniteFloat(click.types.FloatParamType):
+    """A number that JSON can hold: not NaN, not infinite."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number.", param, ctx)
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 
-_FINITE = _Finite()
-_TOP = ("model", "prompt", "composer", "seed", "dtype", "quantize_bits")
-_GENERATION = (
-    click.option("--seconds", type=_FINITE, help="How much to generate; sets max_new_tokens."),
-    click.option("--max-new-tokens", type=int, help="How much to generate, in tokens."),
-    click.option("--do-sample/--greedy", default=None, help="Sample, or take the likeliest."),
-    click.option("--temperature", type=_FINITE, help="0 means greedy."),
-    click.option("--top-k", type=int, help="0 turns the filter off."),
-    click.option("--top-p", type=_FINITE),
-    click.option("--num-return-sequences", type=int, help="How many songs to generate."),
-    click.option("--guidance-scale", type=_FINITE, help="How close to keep to the prompt."),
-)
-_ARGUMENTS = (
-    click.option("--model", help="One of the network's models."),
-    click.option("--prompt", help="What to generate."),
+_FINITE_FLOAT = _FiniteFloat()
+
+# Arguments at the top level of a task; the other flags belong to its generation_config.
+_TOP_LEVEL = ("model", "prompt", "composer", "seed", "dtype", "quantize_bits")
+
+_OPTIONS = (
+    click.option("--model", help="The id of one of the network's models."),
+    click.option("--prompt", help="A text that describes the audio."),
     click.option(
         "--audio",
         type=FILE,
         multiple=True,
-        help="A song (WAV or FLAC) to arrange for piano; may be given several times.",
+        help="A song (WAV or FLAC) to arrange for piano; repeatable.",
     ),
-    click.option("--composer", help="Whose style to arrange in, as the model names it."),
-    click.option("--seed", type=int, help="0 to 4294967295; required here or in the file."),
-    *_GENERATION,
+    click.option("--composer", help="The style of the piano arrangement, as the model names it."),
+    click.option("--seed", type=int, help="0 to 4294967295; required here or in FILE."),
+    click.option(
+        "--seconds", type=_FINITE_FLOAT, help="The audio's length in seconds; sets max_new_tokens."
+    ),
+    click.option("--max-new-tokens", type=int, help="The audio's length in tokens."),
+    click.option(
+        "--do-sample/--greedy",
+        default=None,
+        help="Sample each token, or take the most probable one.",
+    ),
+    click.option("--temperature", type=_FINITE_FLOAT, help="Sampling temperature; 0 means greedy."),
+    click.option("--top-k", type=int, help="Sample from the k most probable tokens; 0: from all."),
+    click.option(
+        "--top-p", type=_FINITE_FLOAT, help="Sample from the tokens that make up this probability."
+    ),
+    click.option("--num-return-sequences", type=int, help="The number of songs to generate."),
+    click.option(
+        "--guidance-scale",
+        type=_FINITE_FLOAT,
+        help="Classifier-free guidance: a larger value follows the prompt more closely.",
+    ),
     click.option("--dtype", help="float16, bfloat16, float32 or auto."),
     click.option("--quantize-bits", type=int, help="4 or 8."),
 )
 
 
 def flags(command: _F) -> _F:
-    """Add a flag for each argument of a task of either kind."""
-    for option in reversed(_ARGUMENTS):
+    """Add a flag for each argument of both task kinds."""
+    for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be submitted: its kind, its arguments and its input files.
+class TaskRequest:
+    """A task to submit: its kind, arguments and input files.
 
-    `seconds` is how long it is to sound, if that is not for `args` to say.
+    `seconds` is the audio's length, None if `args` has it in tokens.
     """
 
     kind: str
@@ -76,8 +88,11 @@ class Request:
     audio: tuple[Path, ...]
     seconds: float | None
 
-    def within(self, network: Network) -> Document:
-        """Return the arguments for a network; a usage failure says why no tokens give `seconds`."""
+    def args_for(self, network: Network) -> Document:
+        """Return the arguments with `seconds` as tokens of the network's model.
+
+        A usage failure says why no number of tokens gives `seconds`.
+        """
         if self.seconds is None:
             return self.args
         try:
@@ -86,38 +101,40 @@ class Request:
             raise usage(f"--seconds {self.seconds:g}: {error}") from None
 
 
-def request(file: Path | None, given: Mapping[str, object]) -> Request:
-    """Return what the file and the flags ask for; what is wrong in it is the schema's to say.
+def task_request(file: Path | None, flag_values: Mapping[str, object]) -> TaskRequest:
+    """Return the task that a file and flags describe; the schema checks its arguments later.
 
-    Songs or a composer make it a pop2piano task. In the file, `audio` may name files by path, from
-    the file's own folder.
+    Audio files or a composer make it a pop2piano task. In the file, `audio` may hold paths,
+    relative to the file's folder.
     """
-    flags = dict(given)
-    songs: Any = flags.pop("audio")
-    seconds: Any = flags.pop("seconds")
-    args = dict(merged(file, flags))
-    named = args.get("audio")
-    if not songs and isinstance(named, list) and all(isinstance(entry, str) for entry in named):
+    values = dict(flag_values)
+    songs: Any = values.pop("audio")
+    seconds: Any = values.pop("seconds")
+    args = dict(merge_args(file, values))
+    audio = args.get("audio")
+    if not songs and isinstance(audio, list) and all(isinstance(name, str) for name in audio):
         folder = Path.cwd() if file is None or str(file) == "-" else file.parent
-        songs = tuple(folder / str(entry) for entry in named)
+        songs = tuple(folder / str(name) for name in audio)
     if songs:
         args.pop("audio", None)
     piano = songs or "audio" in args or "composer" in args
-    return Request("pop2piano" if piano else "text-to-music", args, tuple(songs), seconds)
+    return TaskRequest("pop2piano" if piano else "text-to-music", args, tuple(songs), seconds)
 
 
-def merged(file: Path | None, given: Mapping[str, object]) -> Document:
-    """Return a task's arguments; what is wrong in them is the schema's to say."""
-    document = _from_file(file)
-    top = {name: given[name] for name in _TOP if given.get(name) is not None}
-    rest = {k: v for k, v in given.items() if k not in _TOP and v is not None}
-    if rest:
+def merge_args(file: Path | None, flag_values: Mapping[str, object]) -> Document:
+    """Return a file's arguments, overridden by the flags that are not None."""
+    document = _read_args(file)
+    values = {name: value for name, value in flag_values.items() if value is not None}
+    top_level = {name: value for name, value in values.items() if name in _TOP_LEVEL}
+    generation = {name: value for name, value in values.items() if name not in _TOP_LEVEL}
+    if generation:
         config = document.get("generation_config")
-        top["generation_config"] = {**(config if isinstance(config, Mapping) else {}), **rest}
-    return {**document, **top}  # type: ignore[dict-item]  # strings, numbers and booleans
+        config = config if isinstance(config, Mapping) else {}
+        top_level["generation_config"] = {**config, **generation}
+    return {**document, **top_level}  # type: ignore[dict-item]  # strings, numbers and booleans
 
 
-def _from_file(file: Path | None) -> dict[str, Json]:
+def _read_args(file: Path | None) -> dict[str, Json]:
     if file is None:
         return {}
     document = read_json(file)

@@ -1,4 +1,4 @@
-"""What `helium submit` and `helium fetch` wait for: how a task ended, shown and written."""
+"""What `submit`, `fetch` and `status` print of a task, and the files that they write."""
 
 import asyncio
 import tempfile
@@ -9,50 +9,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.cli import options
-from node.cli.exit_codes import Exit, Failure, usage
-from node.cli.files import check_writable
+from node.cli.exit_codes import Exit, Failure, one_line, usage
+from node.cli.files import check_writable, write
+from node.cli.options import display_name
 from node.cli.progress import follow
-from node.cli.summary import (
-    audio_entries,
-    audio_lines,
-    certificate_path,
-    conflict_entries,
-    conflict_lines,
-    conflicts,
-    missing_votes,
-    score_paths,
-    vote_lines,
-    votes,
-    write_certificates,
-)
 from node.client.client import Client, GenerationFailed, NoAgreement, Submission
-from node.client.result import Result
+from node.client.result import Result, numbered
+from node.sync.task_tracker import TaskTracker, VoteSummary
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
+from protocol.network import Network
 
-LAST_VOTES = 1.0  # seconds, besides the grace, in which a slower member's vote is waited for
-POLL = 0.2  # seconds
+# A slower member reveals after the task has ended. Its vote changes nothing, but a dissenting
+# member should be named. So the command waits this many seconds longer than the commit grace.
+LAST_VOTES_SECONDS = 1.0
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What a task came to, as a document and as lines; `failure` if that is no result."""
+class TaskReport:
+    """The end of a task as a JSON document and as lines; `failure` if there is no result."""
 
     document: Mapping[str, object]
     lines: Sequence[str]
     failure: Failure | None = None
 
-    def report(self, as_json: bool) -> None:
-        """Print it. Raises the failure."""
+    def print(self, as_json: bool) -> None:
+        """Print the report. Raises `failure`, so that the command exits with its code."""
         options.say(self.document, self.lines, as_json)
         if self.failure is not None:
             raise self.failure
 
 
 @contextmanager
-def interruptible(task: str) -> Iterator[None]:
-    """Let Ctrl-C end the waiting, and say how to wait for the task again."""
+def explain_interrupt(task: str) -> Iterator[None]:
+    """Turn Ctrl-C into a `Failure` that says how to wait for the task again."""
     try:
         yield
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -61,7 +53,7 @@ def interruptible(task: str) -> Iterator[None]:
 
 
 def check_output(output: Path) -> None:
-    """See to it, before anyone is asked for anything, that a song can be written there."""
+    """Check that the audio can be written, before any node is asked. Raises a usage failure."""
     if not output.name:
         raise usage("-o: must name a file")
     try:
@@ -70,112 +62,235 @@ def check_output(output: Path) -> None:
         raise usage(f"{output}: cannot be written: {error.strerror}") from None
 
 
-async def deliver(client: Client, submission: Submission, output: Path) -> Delivery:
-    """Wait for a task with its progress shown; write its audio and its certificate.
+async def wait_and_write(client: Client, submission: Submission, output: Path) -> TaskReport:
+    """Wait for a task, show its progress, and write its audio and certificate.
 
-    An agreed error has a certificate too, which is written; no agreement has none.
+    An agreed error has a certificate, which is written. A task without agreement has none.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     await follow(submission, client)
     try:
         certificate = await submission.certificate()
-    except NoAgreement as ended:
-        await last_votes(client, submission, None)
-        return _disagreement(client, submission, ended)
+    except NoAgreement as error:
+        await _await_last_votes(client, submission, None)
+        return _disagreement_report(client, submission, error)
     try:
         result = await client.fetch(certificate)
-    except GenerationFailed as failed:
-        await last_votes(client, submission, certificate.attempt)
-        return _agreed_error(client, submission, failed, output)
-    await last_votes(client, submission, certificate.attempt)
-    await asyncio.to_thread(_write, result, conflicts(submission.tracker), output)
-    found = _certified(client, submission, certificate, State.AGREED, output)
-    seconds = round(time.monotonic() - began, 3)
-    document = {
-        **found.document,
-        "audio": audio_entries(result, output),
-        "midi": [str(path) for path in score_paths(result, output)],
-        "seconds": seconds,
+    except GenerationFailed as error:
+        await _await_last_votes(client, submission, certificate.attempt)
+        return _error_report(client, submission, error, output)
+    await _await_last_votes(client, submission, certificate.attempt)
+    await asyncio.to_thread(_write_result, result, conflicts(submission.tracker), output)
+    document, lines = _certified(client, submission, certificate, State.AGREED, output)
+    document |= {
+        "audio": _audio_entries(result, output),
+        "midi": [str(path) for path in _score_paths(result, output)],
+        "seconds": round(time.monotonic() - start, 3),
     }
-    return Delivery(document, [*found.lines, *audio_lines(result, output)])
+    return TaskReport(document, [*lines, *_audio_lines(result, output)])
 
 
-def _write(result: Result, others: Sequence[Certificate], output: Path) -> None:
-    """Write all of a song's files to a folder beside `output`, then rename each, or write none."""
-    try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".helium-") as name:
-            drafts = Path(name)
-            result.write(drafts / output.name)
-            write_certificates(result.certificate, others, drafts / output.name)
-            for draft in drafts.iterdir():
-                draft.replace(output.with_name(draft.name))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise Failure(Exit.FAULT, f"{output}: cannot be written: {reason}") from None
-    except RuntimeError as error:  # soundfile's
-        raise Failure(Exit.FAULT, f"{output}: cannot be written: {error}") from None
-    except AssertionError:  # soundfile's, when fewer samples were written than it was given
-        raise Failure(Exit.FAULT, f"{output}: cannot be written whole: disk full?") from None
-
-
-def _agreed_error(
-    client: Client, submission: Submission, failed: GenerationFailed, output: Path
-) -> Delivery:
-    write_certificates(failed.certificate, conflicts(submission.tracker), output)
-    found = _certified(client, submission, failed.certificate, State.AGREED_ERROR, output)
-    document = {**found.document, "code": failed.code}
-    lines = [f"{found.lines[0]}: {failed.code}", *found.lines[1:]]
-    return Delivery(document, lines, Failure(Exit.REJECTED, str(failed)))
-
-
-def _certified(
-    client: Client, submission: Submission, certificate: Certificate, state: State, output: Path
-) -> Delivery:
-    """Return what a result and an agreed error have in common."""
-    ballots, others = submission.tracker.votes, conflicts(submission.tracker)
-    document = {
-        "task": submission.id,
-        "state": str(state),
-        "attempt": certificate.attempt,
-        "signers": list(certificate.signers),
-        "votes": votes(ballots, certificate),
-        "certificate": str(certificate_path(output)),
-        "conflict": conflict_entries(others),
-    }
-    lines = [
-        f"{state:<12} task {submission.id}",
-        *vote_lines(ballots, certificate, client.network),
-        *conflict_lines(others, client.network),
-        f"certificate  {certificate_path(output)}",
-    ]
-    return Delivery(document, lines)
-
-
-def _disagreement(client: Client, submission: Submission, ended: NoAgreement) -> Delivery:
-    ballots = submission.tracker.votes
-    document = {
-        "task": submission.id,
-        "state": str(ended.state),
-        "votes": votes(ballots, None),
-        "conflict": [],
-    }
-    lines = [f"{ended.state}  task {submission.id}", *vote_lines(ballots, None, client.network)]
-    return Delivery(document, lines, Failure(Exit.NO_AGREEMENT, str(ended)))
-
-
-async def last_votes(client: Client, submission: Submission, attempt: int | None) -> None:
-    """Wait a little for the members that had not revealed when the task ended.
-
-    They change nothing; but who dissents should be named. `attempt` None is the last one.
-    """
+async def _await_last_votes(client: Client, submission: Submission, attempt: int | None) -> None:
+    """Wait for the votes that were missing when the task ended; `attempt` None is the last one."""
     task = submission.tracker.task
     if task is None:
         return
     attempts = committees(client.network, task)
     counted = len(attempts) - 1 if attempt is None else attempt
-    until = client.clock.now() + client.network.parameters.commit_grace_seconds + LAST_VOTES
-    while missing_votes(submission.tracker, counted, attempts[counted]):
+    grace = client.network.parameters.commit_grace_seconds
+    end = client.clock.now() + grace + LAST_VOTES_SECONDS
+    while _votes_missing(submission.tracker, counted, attempts[counted]):
         await submission.tracker.refresh()
-        if client.clock.now() > until:
+        if client.clock.now() > end:
             return
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _votes_missing(tracker: TaskTracker, attempt: int, committee: Sequence[str]) -> bool:
+    voters = {vote.peer for vote in tracker.votes if vote.attempt == attempt}
+    return not voters >= set(committee)
+
+
+# Files
+
+
+def certificate_path(audio: Path) -> Path:
+    """Return the path of the certificate beside an audio file: `song.wav.certificate.json`."""
+    return audio.with_name(f"{audio.name}.certificate.json")
+
+
+def conflict_path(audio: Path, index: int = 0) -> Path:
+    """Return the path of a conflicting certificate: `song.wav.conflict.json`."""
+    return numbered(audio.with_name(f"{audio.name}.conflict.json"), index)
+
+
+def write_certificates(
+    certificate: Certificate, conflicting: Sequence[Certificate], audio: Path
+) -> None:
+    """Write the certificates beside `audio`, in the canonical bytes that `verify` requires."""
+    write(certificate_path(audio), certificate.encode())
+    for index, other_certificate in enumerate(conflicting):
+        write(conflict_path(audio, index), other_certificate.encode())
+
+
+def _write_result(result: Result, conflicting: Sequence[Certificate], output: Path) -> None:
+    """Write all files of a result, or none: into a temporary folder, then rename each."""
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".helium-") as name:
+            folder = Path(name)
+            result.write(folder / output.name)
+            write_certificates(result.certificate, conflicting, folder / output.name)
+            for path in folder.iterdir():
+                path.replace(output.with_name(path.name))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Failure(Exit.FAULT, f"{output}: cannot be written: {reason}") from None
+    except RuntimeError as error:  # soundfile's
+        raise Failure(Exit.FAULT, f"{output}: cannot be written: {error}") from None
+    except AssertionError:  # soundfile's, if fewer samples were written than it was given
+        raise Failure(Exit.FAULT, f"{output}: cannot be written whole: disk full?") from None
+
+
+# Reports
+
+
+def _certified(
+    client: Client, submission: Submission, certificate: Certificate, state: State, output: Path
+) -> tuple[dict[str, object], list[str]]:
+    """Return what the reports of a result and of an agreed error have in common."""
+    votes, conflicting = submission.tracker.votes, conflicts(submission.tracker)
+    document: dict[str, object] = {
+        "task": submission.id,
+        "state": str(state),
+        "attempt": certificate.attempt,
+        "signers": list(certificate.signers),
+        "votes": vote_entries(votes, certificate),
+        "certificate": str(certificate_path(output)),
+        "conflict": conflict_entries(conflicting),
+    }
+    lines = [
+        f"{state:<12} task {submission.id}",
+        *vote_lines(votes, certificate, client.network),
+        *conflict_lines(conflicting, client.network),
+        f"certificate  {certificate_path(output)}",
+    ]
+    return document, lines
+
+
+def _error_report(
+    client: Client, submission: Submission, error: GenerationFailed, output: Path
+) -> TaskReport:
+    write_certificates(error.certificate, conflicts(submission.tracker), output)
+    document, lines = _certified(client, submission, error.certificate, State.AGREED_ERROR, output)
+    failure = Failure(Exit.REJECTED, str(error))
+    return TaskReport(
+        document | {"code": error.code}, [f"{lines[0]}: {error.code}", *lines[1:]], failure
+    )
+
+
+def _disagreement_report(client: Client, submission: Submission, error: NoAgreement) -> TaskReport:
+    votes = submission.tracker.votes
+    document = {
+        "task": submission.id,
+        "state": str(error.state),
+        "votes": vote_entries(votes, None),
+        "conflict": [],
+    }
+    lines = [f"{error.state}  task {submission.id}", *vote_lines(votes, None, client.network)]
+    return TaskReport(document, lines, Failure(Exit.NO_AGREEMENT, str(error)))
+
+
+# Parts of a report
+
+
+def conflicts(tracker: TaskTracker) -> tuple[Certificate, ...]:
+    """Return the valid certificates that contradict the first one that was seen."""
+    return tracker.certificates[1:]
+
+
+def conflict_entries(conflicting: Sequence[Certificate]) -> list[dict[str, object]]:
+    """Return the conflicting certificates whole: they prove that a majority is faulty."""
+    return [
+        {
+            "outcome": certificate.votes[0].digest,
+            "signers": list(certificate.signers),
+            "certificate": certificate.document,
+        }
+        for certificate in conflicting
+    ]
+
+
+def conflict_lines(conflicting: Sequence[Certificate], network: Network) -> list[str]:
+    """Return a line for each conflicting certificate."""
+    return [
+        f"CONFLICT  another valid certificate: outcome {certificate.votes[0].digest[:16]}.. "
+        "signed by " + ", ".join(display_name(signer, network) for signer in certificate.signers)
+        for certificate in conflicting
+    ]
+
+
+def vote_entries(
+    votes: Sequence[VoteSummary], certificate: Certificate | None
+) -> list[dict[str, object]]:
+    """Return each vote; `dissent` marks an outcome that contradicts the certificate."""
+    certified = None if certificate is None else certificate.votes[0].digest
+    return [
+        {
+            "peer": vote.peer,
+            "attempt": vote.attempt,
+            "outcome": vote.outcome,
+            "abstained": vote.abstained,
+            "error": vote.error,
+            "detail": vote.detail,
+            "dissent": None not in (certified, vote.outcome) and vote.outcome != certified,
+        }
+        for vote in votes
+    ]
+
+
+def vote_lines(
+    votes: Sequence[VoteSummary], certificate: Certificate | None, network: Network
+) -> list[str]:
+    """Return a line for each vote; DISSENT marks one that contradicts the certificate."""
+    entries = vote_entries(votes, certificate)
+    return [
+        f"attempt {vote.attempt}  {display_name(vote.peer, network)}  {vote_text(vote)}"
+        + ("  DISSENT" if entry["dissent"] else "")
+        for vote, entry in zip(votes, entries, strict=True)
+    ]
+
+
+def vote_text(vote: VoteSummary) -> str:
+    """Return a vote in words, on one line: a member's own detail may hold any character."""
+    if vote.outcome is None:
+        return f"abstained: {vote.abstained}"
+    if vote.error is None:
+        return f"voted {vote.outcome[:16]}.."
+    return one_line(f"voted error {vote.error}: {vote.detail or 'no detail given'}")
+
+
+def _audio_entries(result: Result, path: Path) -> list[dict[str, object]]:
+    return [
+        {
+            "path": str(numbered(path, index)),
+            "frames": len(waveform.audio),
+            "channels": waveform.audio.shape[1],
+            "sampling_rate": waveform.sampling_rate,
+            "seconds": waveform.seconds,
+        }
+        for index, waveform in enumerate(result.waveforms)
+    ]
+
+
+def _score_paths(result: Result, path: Path) -> list[Path]:
+    """Return the paths of the MIDI files of a pop2piano result."""
+    return [numbered(path.with_suffix(".mid"), index) for index in range(len(result.scores))]
+
+
+def _audio_lines(result: Result, path: Path) -> list[str]:
+    scores = [f"midi         {score}" for score in _score_paths(result, path)]
+    return scores + [
+        f"audio        {numbered(path, index)}  {waveform.seconds:.2f} s at "
+        f"{waveform.sampling_rate} Hz, {waveform.audio.shape[1]} channel(s)"
+        for index, waveform in enumerate(result.waveforms)
+    ]

@@ -1,108 +1,222 @@
-"""`helium status` and `helium fetch`: a task that was submitted earlier, by anyone."""
+"""`helium submit`, `helium status` and `helium fetch`: a task and its result."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from node.cli import options
+from node.cli import options, task_arguments
+from node.cli.exit_codes import usage
 from node.cli.files import FILE
-from node.cli.options import display_name
 from node.cli.session import resolve_target, run_with_client
-from node.cli.summary import (
+from node.cli.task_output import (
+    TaskReport,
+    check_output,
     conflict_entries,
     conflict_lines,
     conflicts,
+    explain_interrupt,
+    vote_entries,
     vote_lines,
-    votes,
+    wait_and_write,
 )
-from node.cli.task_output import Delivery, check_output, deliver, interruptible
 from node.client.client import Client
 from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
 from protocol.consensus.certificate import Certificate
 
-_ID = re.compile(r"[0-9a-f]{64}")
+_TASK_ID = re.compile(r"[0-9a-f]{64}")
+
+SUBMIT_EPILOG = """\b
+Examples:
+  helium submit task.json -o song.wav
+  helium submit --model helium/embedded-music --prompt "rain" --seed 42 --seconds 5
+  echo '{"model": "helium/embedded-music", "prompt": "rain", "seed": 1}' | helium submit -
+
+\b
+Output:
+  a line for each vote. DISSENT marks a member that revealed another outcome.
+  certificate  the certificate's file
+  audio        a WAV file, with its length, sampling rate and channels
+Progress goes to standard error. Exit code 0 means that the members agreed and that the audio
+matches the certificate. Exit code 4: the task was rejected, or the members agree on an error.
+Exit code 5: the members did not agree.
+"""
+
+STATUS_EPILOG = """\b
+Example:
+  helium status 1b69885465d833fc7e9b32d356a60a7453a84092fe4b5c75f02cd451c2b5764e
+
+\b
+Output:
+  task ...     "certified" if a valid certificate exists
+  ... says     the state that a node reports: waiting, executing, committed, agreed, ...
+  attempt ...  the vote of a committee member. DISSENT marks another outcome.
+  CONFLICT     another valid certificate for this task: the committee has a faulty majority
+"""
+
+FETCH_EPILOG = """\b
+Example:
+  helium fetch 1b69885465d833fc7e9b32d356a60a7453a84092fe4b5c75f02cd451c2b5764e -o song.wav
+
+Output and exit codes are those of helium submit.
+"""
 
 
 def _task_id(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not _ID.fullmatch(value):
+    if not _TASK_ID.fullmatch(value):
         raise click.BadParameter("must be a task id: 64 lowercase hex characters")
     return value
 
 
 task_argument = click.argument("task", callback=_task_id)
+output_option = click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    default=Path("song.wav"),
+    show_default=True,
+    help="The WAV file to write. The certificate goes to FILE.certificate.json.",
+)
 
 
-@click.command()
+@click.command(epilog=SUBMIT_EPILOG)
+@click.argument("file", type=FILE, required=False)
+@task_arguments.flags
+@click.option(
+    "--deadline",
+    type=int,
+    metavar="SECONDS",
+    help="The time after which the task expires. [default: 600]",
+)
+@click.option(
+    "--class",
+    "compute_class",
+    metavar="NAME",
+    help="The compute class. Required if the network has several.",
+)
+@click.option("--key", type=FILE, help="Sign with this key instead of a new one.")
+@output_option
+@click.option("--no-wait", is_flag=True, help="Print the task id and exit.")
+@options.client
+@options.as_json
+def submit(
+    file: Path | None,
+    deadline: int | None,
+    compute_class: str | None,
+    key: Path | None,
+    output: Path,
+    no_wait: bool,
+    network: Path | None,
+    peers: tuple[str, ...],
+    as_json: bool,
+    **arguments: object,
+) -> None:
+    """Submit a task, wait for it, and write the audio and its certificate.
+
+    FILE is a JSON object with the task's arguments: {"model": ..., "prompt": ..., "seed": 42,
+    "generation_config": {...}}. `-` reads standard input. A flag overrides the same argument of
+    FILE. The certificate is written beside the audio.
+    """
+    if file is None and all(value in (None, ()) for value in arguments.values()):
+        raise usage("no task: name a FILE or give --model, --prompt and --seed (see --help)")
+    if not no_wait:
+        check_output(output)
+    target = resolve_target(network, peers, key)
+    request = task_arguments.task_request(file, arguments)
+    args = request.args_for(target.network)
+
+    async def action(client: Client) -> None:
+        submission = await client.submit(
+            request.kind,
+            args,
+            audio=request.audio,
+            compute_class=compute_class,
+            deadline=deadline,
+        )
+        if no_wait:
+            options.say({"task": submission.id}, [submission.id], as_json)
+            return
+        options.note(f"task {submission.id}")
+        with explain_interrupt(submission.id):
+            report = await wait_and_write(client, submission, output)
+        report.print(as_json)
+
+    run_with_client(target, action)
+
+
+@click.command(epilog=STATUS_EPILOG)
 @task_argument
 @options.client
 @options.as_json
 def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
-    """Show how TASK stands at each node, and who has voted for what.
+    """Show the state of TASK at each connected node, and its votes.
 
-    Votes and certificate are verified here; a node's state is only what it says.
+    TASK is a task id. Votes and certificates are verified here. A node's state is not signed, so
+    it is only what that node reports.
     """
 
     async def action(client: Client) -> None:
-        tracking = client.follow(task).tracker
-        sightings = await tracking.refresh()
-        if not sightings:
+        tracker = client.follow(task).tracker
+        statuses = await tracker.refresh()
+        if not statuses:
             raise UnknownTask(f"no connected node knows the task {task}")
-        document, lines = _standing(task, tracking, sightings, client)
+        document, lines = describe_status(task, tracker, statuses, client)
         options.say(document, lines, as_json)
 
     run_with_client(resolve_target(network, peers), action)
 
 
-def _standing(
-    task: str, tracking: TaskTracker, sightings: list[NodeStatus], client: Client
+def describe_status(
+    task: str, tracker: TaskTracker, statuses: Sequence[NodeStatus], client: Client
 ) -> tuple[dict[str, object], list[str]]:
-    certificate, others = tracking.settled, conflicts(tracking)
+    """Return a task's state as the JSON document and as the lines of `helium status`."""
+    certificate, conflicting = tracker.settled, conflicts(tracker)
     document: dict[str, object] = {
         "task": task,
         "certified": certificate is not None,
         "outcome": None if certificate is None else certificate.outcome,
         "signers": [] if certificate is None else list(certificate.signers),
-        "nodes": [{"peer": s.peer, "state": str(s.state), "attempt": s.attempt} for s in sightings],
-        "votes": votes(tracking.votes, certificate),
-        "conflict": conflict_entries(others),
+        "nodes": [{"peer": s.peer, "state": str(s.state), "attempt": s.attempt} for s in statuses],
+        "votes": vote_entries(tracker.votes, certificate),
+        "conflict": conflict_entries(conflicting),
     }
     lines = [
-        f"task {task}: {_verdict(certificate)}",
+        f"task {task}: {_summary(certificate)}",
         *(
-            f"{display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
-            for s in sightings
+            f"{options.display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
+            for s in statuses
         ),
-        *vote_lines(tracking.votes, certificate, client.network),
-        *conflict_lines(others, client.network),
+        *vote_lines(tracker.votes, certificate, client.network),
+        *conflict_lines(conflicting, client.network),
     ]
     return document, lines
 
 
-def _verdict(certificate: Certificate | None) -> str:
+def _summary(certificate: Certificate | None) -> str:
     if certificate is None:
         return "no certificate"
     code = certificate.outcome.get("error")
     return f"certified: error {code}" if code else "certified"
 
 
-@click.command()
+@click.command(epilog=FETCH_EPILOG)
 @task_argument
-@click.option("-o", "--output", type=FILE, default=Path("song.wav"), show_default=True)
+@output_option
 @options.client
 @options.as_json
 def fetch(
     task: str, output: Path, network: Path | None, peers: tuple[str, ...], as_json: bool
 ) -> None:
-    """Fetch TASK's audio and certificate, waiting for it if it has not ended.
+    """Fetch the audio and the certificate of TASK; wait if it has not ended.
 
-    The certificate is verified against the network document, the audio against the certificate;
-    where one node serves wrong bytes, the next is asked.
+    TASK is a task id. The certificate is verified against the network document, and the audio
+    against the certificate. If a node serves wrong bytes, the next node is asked.
     """
     check_output(output)
 
-    async def action(client: Client) -> Delivery:
-        return await deliver(client, client.follow(task), output)
+    async def action(client: Client) -> TaskReport:
+        return await wait_and_write(client, client.follow(task), output)
 
-    with interruptible(task):
-        run_with_client(resolve_target(network, peers), action).report(as_json)
+    with explain_interrupt(task):
+        run_with_client(resolve_target(network, peers), action).print(as_json)

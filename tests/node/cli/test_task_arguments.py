@@ -26,14 +26,14 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_is_taken_as_it_stands(file: Path) -> None:
     file.write_text('{"model": "m", "generation_config": null, "dtype": null, "odd": [1.0]}')
-    found = task_arguments.merged(file, NOTHING)
+    found = task_arguments.merge_args(file, NOTHING)
     assert found == {"model": "m", "generation_config": None, "dtype": None, "odd": [1]}
 
 
 def test_flags_count_before_the_file(file: Path) -> None:
     file.write_text('{"seed": 1, "prompt": "x", "generation_config": {"top_k": 5, "top_p": 0.5}}')
     given = {**NOTHING, "seed": 2, "top_k": 0, "do_sample": False}
-    assert task_arguments.merged(file, given) == {
+    assert task_arguments.merge_args(file, given) == {
         "seed": 2,
         "prompt": "x",
         "generation_config": {"top_k": 0, "top_p": 0.5, "do_sample": False},
@@ -42,7 +42,7 @@ def test_flags_count_before_the_file(file: Path) -> None:
 
 def test_flags_alone_are_a_task() -> None:
     given = {**NOTHING, "model": "m", "prompt": "p", "seed": 0}
-    assert task_arguments.merged(None, given) == {"model": "m", "prompt": "p", "seed": 0}
+    assert task_arguments.merge_args(None, given) == {"model": "m", "prompt": "p", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_flags_alone_are_a_task() -> None:
 def test_a_bad_file_is_named(file: Path, text: str, reason: str) -> None:
     file.write_text(text)
     with pytest.raises(Failure, match=reason) as raised:
-        task_arguments.merged(file, NOTHING)
+        task_arguments.merge_args(file, NOTHING)
     assert raised.value.exit_code == 2
     assert str(file) in raised.value.message
 
@@ -69,7 +69,7 @@ def test_a_bad_file_is_named(file: Path, text: str, reason: str) -> None:
 def test_what_json_cannot_hold_is_wrong_usage(flag: str, number: str, helium: Helium) -> None:
     done = helium("submit", flag, number)
     assert done.exit_code == 2
-    assert f"'{flag}': '{number}' is no finite number" in done.stderr
+    assert f"'{flag}': '{number}' is not a finite number" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -87,8 +87,8 @@ def listed(limits: dict[str, Any]) -> Network:
 def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
     file.write_text('{"generation_config": {"top_p": 0.0}}')
     given = {**NOTHING, "audio": (), "model": fixtures.MODEL, "seed": 1, "seconds": 8.0}
-    asked = task_arguments.request(file, given)
-    assert asked.within(listed(MUSIC)) == {
+    request = task_arguments.task_request(file, given)
+    assert request.args_for(listed(MUSIC)) == {
         "model": fixtures.MODEL,
         "seed": 1,
         "generation_config": {"top_p": 0.0, "max_new_tokens": 403},
@@ -97,8 +97,8 @@ def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
 
 def test_without_seconds_a_task_is_left_as_it_is(file: Path) -> None:
     file.write_text('{"model": "m", "generation_config": null}')
-    asked = task_arguments.request(file, {**NOTHING, "audio": (), "seconds": None})
-    assert asked.within(listed(MUSIC)) == {"model": "m", "generation_config": None}
+    request = task_arguments.task_request(file, {**NOTHING, "audio": (), "seconds": None})
+    assert request.args_for(listed(MUSIC)) == {"model": "m", "generation_config": None}
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_seconds_that_cannot_be_are_wrong_usage(
 def test_a_huge_file_is_not_read_whole(file: Path) -> None:
     file.write_text(" " * 2_000_000)
     with pytest.raises(Failure, match="longer than 1048576 bytes"):
-        task_arguments.merged(file, NOTHING)
+        task_arguments.merge_args(file, NOTHING)

@@ -11,13 +11,22 @@ import pytest
 import soundfile
 from soundfile import LibsndfileError
 
-from node.cli.commands.tasks import _standing
+from node.cli.commands.tasks import describe_status
 from node.cli.exit_codes import Exit, Failure
-from node.cli.summary import conflict_path
-from node.cli.task_output import Delivery, deliver, interruptible
+from node.cli.task_output import (
+    TaskReport,
+    conflict_path,
+    explain_interrupt,
+    vote_entries,
+    vote_lines,
+    vote_text,
+    wait_and_write,
+)
 from node.client.client import Client, Submission
 from node.client.result import check_file
+from node.sync.task_tracker import VoteSummary
 from protocol.consensus.certificate import verify_bytes
+from tests.node.cli.certified import Made
 from tests.node.client.test_client import (
     COMMITTEE,
     MONO,
@@ -41,11 +50,11 @@ def honest(**more: Any) -> Fake:
     return Fake(**truth_of(SONGS), blobs=kept(STEREO, MONO), **more)
 
 
-def delivered(output: Path, *fakes: Fake) -> Delivery:
-    found: list[Delivery] = []
+def delivered(output: Path, *fakes: Fake) -> TaskReport:
+    found: list[TaskReport] = []
 
     async def test(client: Client) -> None:
-        found.append(await deliver(client, client.follow(TASK.id), output))
+        found.append(await wait_and_write(client, client.follow(TASK.id), output))
 
     with_client(*fakes, test=test)
     return found[0]
@@ -105,7 +114,7 @@ def test_an_agreed_error_leaves_its_certificate(
     found = delivered(tmp_path / "song.wav", fake)
     capsys.readouterr()
     with pytest.raises(Failure, match="non-finite-output") as raised:
-        found.report(as_json=True)
+        found.print(as_json=True)
     assert raised.value.exit_code == Exit.REJECTED
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["code"]) == ("agreed-error", "non-finite-output")
@@ -146,8 +155,8 @@ def test_an_agreed_error_is_told_in_its_members_words(
 
 def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
     async def test(client: Client) -> None:
-        tracking = client.follow(TASK.id).tracker
-        document, lines = _standing(TASK.id, tracking, await tracking.refresh(), client)
+        tracker = client.follow(TASK.id).tracker
+        document, lines = describe_status(TASK.id, tracker, await tracker.refresh(), client)
         assert lines[0] == f"task {TASK.id}: certified: error no-notes"
         assert sum(line.endswith("  voted error no-notes: too short") for line in lines) == 3
         votes: Any = document["votes"]
@@ -190,7 +199,7 @@ def is_shown(document: Mapping[str, Any], lines: Sequence[str]) -> None:
 
 def test_a_conflicting_certificate_is_shown_and_kept(tmp_path: Path) -> None:
     async def test(client: Client, submission: Submission) -> None:
-        found = await deliver(client, submission, tmp_path / "song.wav")
+        found = await wait_and_write(client, submission, tmp_path / "song.wav")
         is_shown(found.document, found.lines)
 
     in_conflict(test)
@@ -201,8 +210,8 @@ def test_a_conflicting_certificate_is_shown_and_kept(tmp_path: Path) -> None:
 
 def test_the_status_shows_a_conflict() -> None:
     async def test(client: Client, submission: Submission) -> None:
-        sightings = await submission.tracker.refresh()
-        is_shown(*_standing(TASK.id, submission.tracker, sightings, client))
+        statuses = await submission.tracker.refresh()
+        is_shown(*describe_status(TASK.id, submission.tracker, statuses, client))
 
     in_conflict(test)
 
@@ -214,7 +223,33 @@ def test_several_conflicts_have_several_files() -> None:
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
 def test_whoever_leaves_is_told_how_to_return(error: BaseException) -> None:
-    with pytest.raises(Failure) as raised, interruptible(TASK.id):
+    with pytest.raises(Failure) as raised, explain_interrupt(TASK.id):
         raise error
     assert raised.value.exit_code == 130
     assert raised.value.message == f"interrupted; the task goes on: helium fetch {TASK.id}"
+
+
+def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Made) -> None:
+    one, two, three = made.certificate.signers
+    agreed = made.certificate.votes[0].digest
+    votes = [
+        VoteSummary(one, 0, agreed, None),
+        VoteSummary(two, 0, "ff" * 32, None),
+        VoteSummary(three, 0, None, "busy"),
+    ]
+    assert [v["dissent"] for v in vote_entries(votes, made.certificate)] == [False, True, False]
+    assert not any(v["dissent"] for v in vote_entries(votes, None))
+    lines = vote_lines(votes, made.certificate, made.network)
+    assert [line.endswith("DISSENT") for line in lines] == [False, True, False]
+    assert lines[2].endswith("abstained: busy")
+
+
+def test_a_line_says_how_a_member_voted() -> None:
+    peer, outcome = "12D3KooW" + "x" * 44, "ab" * 32
+    assert vote_text(VoteSummary(peer, 0, outcome, None)) == "voted abababababababab.."
+    assert vote_text(VoteSummary(peer, 0, None, "busy")) == "abstained: busy"
+    failed = VoteSummary(peer, 0, outcome, None, "no-notes", "a\u202eb")
+    assert vote_text(failed) == "voted error no-notes: a b"
+    assert vote_text(VoteSummary(peer, 0, outcome, None, "no-notes")) == (
+        "voted error no-notes: no detail given"
+    )
