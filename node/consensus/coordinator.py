@@ -141,8 +141,8 @@ class Coordinator:
         with self._changing(agreement):
             actions += self._apply(agreement, agreement.advance(now))
             for vote in found.votes:
-                if agreement.judge(vote, keep_conflicting=True) is not VoteStatus.DUPLICATE:
-                    actions += self._keep(agreement, vote, now, keep_conflicting=True)
+                status = agreement.judge(vote, keep_conflicting=True)
+                actions += self._keep(agreement, vote, status, now)
         return actions
 
     def executed(self, task: str, outcome: Document, trace: Document) -> list[Action]:
@@ -315,20 +315,23 @@ class Coordinator:
         if vote.task not in self._agreements and self._store.holds(vote):
             return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
-        if agreement.judge(vote) is VoteStatus.DUPLICATE:
+        status = agreement.judge(vote)
+        if status is VoteStatus.DUPLICATE:  # known before: no transaction, no write to disk
             return actions
         now = self._now()
         with self._changing(agreement):
-            actions += self._apply(agreement, agreement.advance(now))
-            return actions + self._keep(agreement, vote, now)
+            overdue = self._apply(agreement, agreement.advance(now))
+            if overdue:  # this node may just have signed the same vote, or the opposite
+                status = agreement.judge(vote)
+            return actions + overdue + self._keep(agreement, vote, status, now)
 
-    def _keep(  # in a step of the journal
-        self, agreement: Agreement, vote: Vote, now: float, *, keep_conflicting: bool = False
+    def _keep(  # inside the running transaction
+        self, agreement: Agreement, vote: Vote, status: VoteStatus, now: float
     ) -> list[Action]:
+        if status is VoteStatus.DUPLICATE:
+            return []
         self._store.append(vote, now)
-        return self._apply(
-            agreement, agreement.receive(vote, now, keep_conflicting=keep_conflicting)
-        )
+        return self._apply(agreement, agreement.receive(vote, now, status))
 
     def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
         """Write down what a machine asked for, inside the running transaction."""

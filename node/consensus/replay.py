@@ -29,7 +29,9 @@ def replay(
             produced = None
         vote = codec.decode(entry.envelope.encode(), network.id)
         assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
-        effects += agreement.receive(vote, entry.at, keep_conflicting=True)
+        # The journal holds only votes that were kept, whatever their number.
+        status = agreement.judge(vote, keep_conflicting=True)
+        effects += agreement.receive(vote, entry.at, status)
     if produced is not None:
         effects += agreement.executed(produced.outcome, produced.trace, produced.at)
     signed = {(e.type, _attempt(e)) for e in entries if e.signer == me}

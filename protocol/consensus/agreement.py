@@ -98,7 +98,7 @@ class Agreement:
 
     def start(self, now: float) -> list[Effect]:
         """Begin attempt 0. To be called once, before anything else."""
-        return [*self._begin(), StateChanged(), *self.advance(now)]
+        return [*self._begin(), StateChanged(self.task.id), *self.advance(now)]
 
     def advance(self, now: float) -> list[Effect]:
         """Let the time be `now`: everything due until then happens, in the order of its times."""
@@ -107,11 +107,17 @@ class Agreement:
             effects += self._watched(self._fire, due)
         return effects
 
-    def receive(self, vote: Vote, now: float, *, keep_conflicting: bool = False) -> list[Effect]:
-        """Take a vote, this node's own included; `keep_conflicting` and errors as for `judge`."""
-        self.judge(vote)
-        taken = [*self.advance(now), *self._watched(self._take, vote, now, keep_conflicting)]
-        return [*taken, *self.advance(now)]
+    def receive(self, vote: Vote, now: float, status: VoteStatus | None = None) -> list[Effect]:
+        """Take a vote, this node's own included.
+
+        `status` is what `judge` returned for the vote, if no other vote came since; without it the
+        vote is judged here. Raises Rejected as `judge` does.
+        """
+        if status is None:
+            status = self.judge(vote)
+        # Time alone keeps no votes, so `status` still holds after `advance`.
+        effects = [*self.advance(now), *self._watched(self._take, vote, now, status)]
+        return [*effects, *self.advance(now)]
 
     def executed(self, outcome: Document, trace: Document, now: float) -> list[Effect]:
         """This node's execution ended with an outcome: it will commit to it in every attempt."""
@@ -155,7 +161,7 @@ class Agreement:
         before = (self.state, self.attempt)
         effects = change(*args)
         same = before == (self.state, self.attempt)
-        return effects if same else [*effects, StateChanged()]
+        return effects if same else [*effects, StateChanged(self.task.id)]
 
     def _fire(self, now: float) -> list[Effect]:
         bodies = [r.advance(now) for r in self.rounds]
@@ -166,18 +172,18 @@ class Agreement:
             return effects + self._next_attempt(now) + self._give_up_attempts(now)
         return effects
 
-    def _take(self, vote: Vote, now: float, keep_conflicting: bool) -> list[Effect]:
+    def _take(self, vote: Vote, now: float, status: VoteStatus) -> list[Effect]:
         current = self.rounds[vote.attempt]
         opponent = current.conflicting_vote(vote)
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False
         self._discount(now)
-        reception = current.receive(vote, now, keep_conflicting=keep_conflicting)
-        if reception is VoteStatus.DUPLICATE:
+        if status is VoteStatus.DUPLICATE:
             return []
+        current.receive(vote, status, now)
         self._discount(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
-        if reception is VoteStatus.CONFLICTING and opponent is not None:
+        if status is VoteStatus.CONFLICTING and opponent is not None:
             return [EquivocationProven(Evidence.from_votes(opponent, vote)), *effects]
         return effects + self._give_up_attempts(now)
 
@@ -227,7 +233,7 @@ class Agreement:
         if self._executing:
             return []
         self._executing = True
-        return [Execute()]
+        return [Execute(self.task, self.ends_at)]
 
     def _commit(self) -> list[Effect]:
         current = self.rounds[self.attempt]
@@ -243,7 +249,7 @@ class Agreement:
         if not self._executing:
             return []
         self._executing = False
-        return [StopExecution()]
+        return [StopExecution(self.task.id)]
 
 
 _OWN_STATES = ((Reveal, State.REVEALED), (Commit, State.COMMITTED), (Abstain, State.ABSTAINED))

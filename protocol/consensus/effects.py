@@ -1,4 +1,7 @@
-"""What a machine asks of the world; the coordinator and the daemon carry it out."""
+"""What an agreement asks of the node; the coordinator journals it, then the daemon carries it out.
+
+The journal turns each `SignAndSend` into a `Publish`. All other effects pass through unchanged.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +10,7 @@ from typing import TypeAlias
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.evidence import Evidence
 from protocol.wire.encoding import Document
+from protocol.wire.messages import Message, Task
 
 
 class State(StrEnum):
@@ -38,12 +42,17 @@ _TERMINAL = frozenset((State.AGREED, State.AGREED_ERROR, State.INCONCLUSIVE, Sta
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Run the task; report `executed` or `failed`."""
+    """Run the task until `until` (Unix seconds) at the latest; report `executed` or `failed`."""
+
+    task: Task
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
 class StopExecution:
-    """The outcome of a running execution is of no use any more."""
+    """The outcome of a running execution is of no use any more; `task` is the task's id."""
+
+    task: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,17 @@ class SignAndSend:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Gossip a message, which is in the journal already."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The state or the attempt is another one than before: ask the agreement for them."""
+    """The state or the attempt of the task (an id) changed: ask the agreement for them."""
+
+    task: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +91,5 @@ class EquivocationProven:
 
 
 Effect: TypeAlias = (
-    Execute | StopExecution | SignAndSend | StateChanged | Certified | EquivocationProven
+    Execute | StopExecution | SignAndSend | Publish | StateChanged | Certified | EquivocationProven
 )

@@ -102,18 +102,16 @@ class Round:
                 return kept
         return None
 
-    def receive(self, vote: Vote, now: float, *, keep_conflicting: bool = False) -> VoteStatus:
-        """Keep the vote of a committee member; `now` is when it came, in seconds.
+    def receive(self, vote: Vote, status: VoteStatus, now: float) -> None:
+        """Keep the vote of a committee member; it came at `now`, in seconds.
 
-        `keep_conflicting` as for `judge`.
+        `status` is what `judge` returned for the vote. No other vote came since.
         """
-        reception = self.judge(vote, keep_conflicting=keep_conflicting)
-        if reception is VoteStatus.NEW:
+        if status is VoteStatus.NEW:
             self._standing[vote.signer, type(vote)] = vote
             self._note_commits(now)
-        elif reception is VoteStatus.CONFLICTING:
+        elif status is VoteStatus.CONFLICTING:
             self._opposed.setdefault((vote.signer, type(vote)), []).append(vote)
-        return reception
 
     def _note_commits(self, now: float) -> None:
         """Start the waits of specification 6.3, or end them when every commit is in."""

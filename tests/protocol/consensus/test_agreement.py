@@ -570,7 +570,7 @@ def test_nothing_begins_anew_where_nothing_is_to_do() -> None:
 
 def test_what_was_due_meanwhile_happens_first() -> None:
     found = seat()
-    assert Execute() not in found.agreement.resume(T + 360)
+    assert "Execute" not in names(found.agreement.resume(T + 360))
     assert found.state is State.INCONCLUSIVE
     late = seat(D)
     only(Execute, late.agreement.resume(T + 130))

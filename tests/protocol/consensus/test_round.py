@@ -43,11 +43,18 @@ def abstain(member: str, reason: str = "busy") -> Vote:
     return fixtures.abstain(NET, TASK, member, reason)
 
 
+def receive(round_: Round, vote: Vote, at: float, *, keep_conflicting: bool = False) -> VoteStatus:
+    """Judge a vote and let the round keep it, as an agreement does."""
+    status = round_.judge(vote, keep_conflicting=keep_conflicting)
+    round_.receive(vote, status, at)
+    return status
+
+
 def committed(at: float, committee: tuple[str, ...] = TRIO) -> Round:
     """A round in which the first member has committed at this time."""
     found = fresh(committee)
     found.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
-    found.receive(commit(A), at)
+    receive(found, commit(A), at)
     return found
 
 
@@ -75,7 +82,7 @@ def test_a_member_commits_once() -> None:
 def test_the_list_closes_a_grace_after_the_quorum_and_the_reveal_a_grace_later() -> None:
     round_ = committed(5)
     assert round_.wake_at() is None
-    round_.receive(commit(B), 10)
+    receive(round_, commit(B), 10)
     assert round_.wake_at() == 12
     assert round_.advance(11.999) is None
     assert round_.wake_at() == 12
@@ -91,8 +98,8 @@ def test_the_list_closes_a_grace_after_the_quorum_and_the_reveal_a_grace_later()
 def test_the_grace_is_the_networks() -> None:
     round_ = Round(NET.id, TASK.id, 0, TRIO, 0.25)
     round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
-    round_.receive(commit(A), 10)
-    round_.receive(commit(B), 10)
+    receive(round_, commit(A), 10)
+    receive(round_, commit(B), 10)
     assert round_.wake_at() == 10.25
     round_.advance(10.25)
     assert round_.wake_at() == 10.5
@@ -100,17 +107,17 @@ def test_the_grace_is_the_networks() -> None:
 
 def test_when_every_commit_is_in_the_reveal_is_due_at_once() -> None:
     round_ = committed(5)
-    round_.receive(commit(B), 10)
-    round_.receive(commit(C), 11.5)
+    receive(round_, commit(B), 10)
+    receive(round_, commit(C), 11.5)
     assert round_.wake_at() == 11.5
     assert round_.advance(11.5) == reveal(A, TRIO).envelope.body
 
 
 def test_a_commit_after_the_list_closed_is_not_listed() -> None:
     round_ = committed(5)
-    round_.receive(commit(B), 10)
+    receive(round_, commit(B), 10)
     round_.advance(12)
-    round_.receive(commit(C), 12)
+    receive(round_, commit(C), 12)
     assert round_.wake_at() == 14
     assert round_.advance(14) == reveal(A, [A, B]).envelope.body
 
@@ -118,8 +125,8 @@ def test_a_commit_after_the_list_closed_is_not_listed() -> None:
 def test_a_commit_just_before_the_list_closes_is_listed() -> None:
     round_ = committed(5, FIVE)
     for member in FIVE[1:3]:
-        round_.receive(commit(member), 10)
-    round_.receive(commit(FIVE[3]), 11.999)
+        receive(round_, commit(member), 10)
+    receive(round_, commit(FIVE[3]), 11.999)
     assert round_.wake_at() == 12
     round_.advance(12)
     assert round_.advance(14) == reveal(A, FIVE[:4]).envelope.body
@@ -128,7 +135,7 @@ def test_a_commit_just_before_the_list_closes_is_listed() -> None:
 def test_late_wake_ups_change_no_time() -> None:
     """Asked long after, it closes and reveals as if it had been asked in time."""
     round_ = committed(5)
-    round_.receive(commit(B), 10)
+    receive(round_, commit(B), 10)
     assert round_.advance(1000) is None
     assert round_.wake_at() == 14
     assert round_.advance(1000) == reveal(A, [A, B]).envelope.body
@@ -137,26 +144,26 @@ def test_late_wake_ups_change_no_time() -> None:
 def test_the_quorum_is_first_held_with_ones_own_commit() -> None:
     round_ = fresh(FIVE)
     for member in FIVE[1:4]:
-        round_.receive(commit(member), 10)
+        receive(round_, commit(member), 10)
     assert round_.wake_at() is None
     round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {}))
-    round_.receive(commit(FIVE[4]), 15)
+    receive(round_, commit(FIVE[4]), 15)
     assert round_.wake_at() is None
-    round_.receive(commit(A), 20)
+    receive(round_, commit(A), 20)
     assert round_.wake_at() == 20
 
 
 def test_further_commits_do_not_prolong_the_wait() -> None:
     round_ = committed(5, FIVE)
     for at, member in enumerate(FIVE[1:4]):
-        round_.receive(commit(member), 10 + at)
+        receive(round_, commit(member), 10 + at)
     assert round_.wake_at() == 13
 
 
 def test_who_has_not_committed_waits_for_nothing() -> None:
     round_ = fresh()
     for member in TRIO:
-        round_.receive(commit(member), 10)
+        receive(round_, commit(member), 10)
     assert round_.wake_at() is None
     assert round_.advance(100) is None
 
@@ -168,11 +175,11 @@ def test_one_alone_reveals_at_once() -> None:
 
 def test_a_contradicting_commit_is_neither_counted_nor_listed() -> None:
     round_ = committed(5)
-    round_.receive(reveal(C, [C], LIE), 6)
-    assert round_.receive(commit(C), 7) is OPPOSED
+    receive(round_, reveal(C, [C], LIE), 6)
+    assert receive(round_, commit(C), 7) is OPPOSED
     assert round_.wake_at() is None
-    assert round_.receive(commit(B), 10) is NEW
-    assert round_.receive(commit(B, LIE), 11) is OPPOSED
+    assert receive(round_, commit(B), 10) is NEW
+    assert receive(round_, commit(B, LIE), 11) is OPPOSED
     round_.advance(12)
     assert round_.advance(14) == reveal(A, [A, B]).envelope.body
 
@@ -185,9 +192,9 @@ def test_votes_are_new_once() -> None:
     for vote in (commit(A), reveal(A), abstain(A), commit(B), reveal(C)):
         assert round_.judge(vote) is NEW
         assert round_.judge(vote) is NEW
-        assert round_.receive(vote, 1) is NEW
+        assert receive(round_, vote, 1) is NEW
         assert round_.judge(vote) is KNOWN
-        assert round_.receive(vote, 2) is KNOWN
+        assert receive(round_, vote, 2) is KNOWN
         assert round_.has(vote.signer, type(vote))
     assert not round_.has(C, Commit)
     assert round_.votes_of(A) == (reveal(A), abstain(A))
@@ -196,8 +203,8 @@ def test_votes_are_new_once() -> None:
 
 def test_a_reveal_is_kept_before_its_commit() -> None:
     round_ = fresh()
-    assert round_.receive(reveal(A), 1) is NEW
-    assert round_.receive(commit(A), 2) is NEW
+    assert receive(round_, reveal(A), 1) is NEW
+    assert receive(round_, commit(A), 2) is NEW
     assert round_.commits == listed(TASK, [A])
     assert round_.reveals == [reveal(A)]
 
@@ -219,10 +226,10 @@ def test_of_two_that_contradict_the_first_stands(first: Vote, second: Vote) -> N
     for one, other in ((first, second), (second, first)):
         round_ = fresh()
         assert round_.conflicting_vote(other) is None
-        round_.receive(one, 1)
+        receive(round_, one, 1)
         assert round_.conflicting_vote(other) == one
         assert round_.judge(other) is OPPOSED
-        assert round_.receive(other, 2) is OPPOSED
+        assert receive(round_, other, 2) is OPPOSED
         assert round_.judge(other) is KNOWN
         assert round_.judge(one) is KNOWN
         assert round_.has(A, type(one))
@@ -232,37 +239,37 @@ def test_of_two_that_contradict_the_first_stands(first: Vote, second: Vote) -> N
 def test_to_abstain_contradicts_no_other_vote() -> None:
     for votes in ([commit(A), abstain(A), reveal(A)], [abstain(A), commit(A), reveal(A)]):
         round_ = fresh()
-        assert [round_.receive(vote, 1) for vote in votes] == [NEW] * 3
+        assert [receive(round_, vote, 1) for vote in votes] == [NEW] * 3
 
 
 def test_a_reveal_that_opens_the_standing_commit_stands_beside_the_opposed() -> None:
     round_ = fresh()
-    round_.receive(commit(A), 1)
-    assert round_.receive(reveal(A, TRIO, LIE), 2) is OPPOSED
-    assert round_.receive(reveal(A), 3) is NEW
+    receive(round_, commit(A), 1)
+    assert receive(round_, reveal(A, TRIO, LIE), 2) is OPPOSED
+    assert receive(round_, reveal(A), 3) is NEW
     assert round_.reveals == [reveal(A)]
 
 
 def test_one_contradiction_of_a_kind_is_kept() -> None:
     round_ = fresh()
-    round_.receive(commit(A), 1)
-    round_.receive(commit(A, LIE), 2)
-    assert round_.receive(commit(A, fixtures.outcome("another lie")), 3) is KNOWN
-    round_.receive(reveal(B), 1)
-    assert round_.receive(reveal(B, trace={"n": 1}), 2) is OPPOSED
-    assert round_.receive(reveal(B, trace={"n": 2}), 3) is KNOWN
+    receive(round_, commit(A), 1)
+    receive(round_, commit(A, LIE), 2)
+    assert receive(round_, commit(A, fixtures.outcome("another lie")), 3) is KNOWN
+    receive(round_, reveal(B), 1)
+    assert receive(round_, reveal(B, trace={"n": 1}), 2) is OPPOSED
+    assert receive(round_, reveal(B, trace={"n": 2}), 3) is KNOWN
 
 
 def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
     """Nodes that met an equivocator's reveals in another order hold the certificate already."""
     round_ = fresh()
-    round_.receive(reveal(A, TRIO, LIE), 1)
-    round_.receive(reveal(A, TRIO, fixtures.outcome("another lie")), 2)
+    receive(round_, reveal(A, TRIO, LIE), 1)
+    receive(round_, reveal(A, TRIO, fixtures.outcome("another lie")), 2)
     third = reveal(A)
     assert round_.judge(third) is KNOWN
-    round_.receive(reveal(B), 3)
+    receive(round_, reveal(B), 3)
     assert round_.judge(third) is OPPOSED
-    assert round_.receive(third, 4) is OPPOSED
+    assert receive(round_, third, 4) is OPPOSED
     assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
     assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
 
@@ -273,8 +280,8 @@ def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
     kept = []
     for lie in lies:
         seen = {member: fixtures.bound(TASK, member, lie) for member in TRIO}
-        round_.receive(reveal(B, seen, lie), 1, keep_conflicting=True)
-        kept.append(round_.receive(reveal(A, seen, lie), 2))
+        receive(round_, reveal(B, seen, lie), 1, keep_conflicting=True)
+        kept.append(receive(round_, reveal(A, seen, lie), 2))
     assert kept == [NEW, OPPOSED, OPPOSED, OPPOSED, KNOWN, KNOWN]
 
 
@@ -282,9 +289,9 @@ def test_what_is_wanted_is_kept_once() -> None:
     round_ = fresh()
     lies = [reveal(A, trace={"n": n}) for n in range(6)]
     for lie in lies:
-        round_.receive(lie, 1, keep_conflicting=True)
+        receive(round_, lie, 1, keep_conflicting=True)
     assert {round_.judge(lie, keep_conflicting=True) for lie in lies} == {KNOWN}
-    round_.receive(reveal(B), 1)
+    receive(round_, reveal(B), 1)
     assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
 
 
@@ -293,11 +300,11 @@ def test_what_is_wanted_is_kept_once() -> None:
 
 def test_a_quorum_of_equal_reveals_that_list_each_other_agrees() -> None:
     round_ = fresh()
-    round_.receive(reveal(A), 1)
+    receive(round_, reveal(A), 1)
     assert round_.agreeing_reveals(DIGEST) == []
-    round_.receive(reveal(C, TRIO, LIE), 1)
+    receive(round_, reveal(C, TRIO, LIE), 1)
     assert round_.agreeing_reveals(DIGEST) == []
-    round_.receive(reveal(B), 1)
+    receive(round_, reveal(B), 1)
     assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
     assert round_.agreeing_reveals(LIE_DIGEST) == []
 
@@ -305,15 +312,15 @@ def test_a_quorum_of_equal_reveals_that_list_each_other_agrees() -> None:
 def test_a_copycat_that_nobody_listed_is_left_out() -> None:
     round_ = fresh()
     for vote in (reveal(A, [A, B]), reveal(B, [A, B]), reveal(C)):
-        round_.receive(vote, 1)
+        receive(round_, vote, 1)
     assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
 
 
 def test_reveals_that_contradict_earlier_ones_count() -> None:
     round_ = fresh()
-    round_.receive(commit(A, LIE), 1)
-    assert round_.receive(reveal(A), 1) is OPPOSED
-    round_.receive(reveal(B), 1)
+    receive(round_, commit(A, LIE), 1)
+    assert receive(round_, reveal(A), 1) is OPPOSED
+    receive(round_, reveal(B), 1)
     assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
 
 
@@ -323,7 +330,7 @@ def test_who_does_not_list_itself_spoils_no_certificate(vain: str) -> None:
     round_ = fresh()
     for member in TRIO:
         seen = [m for m in TRIO if m != vain] if member == vain else TRIO
-        round_.receive(reveal(member, seen), 1)
+        receive(round_, reveal(member, seen), 1)
     agreeing = round_.agreeing_reveals(DIGEST)
     assert {r.signer for r in agreeing} == set(TRIO) - {vain}
     assemble(TASK, 0, agreeing, NET)
@@ -343,7 +350,7 @@ def test_what_agrees_is_the_largest_valid_certificate(
         found = LIE if lie else None
         commits = {m: fixtures.bound(TASK, m, LIE if lie else fixtures.outcome()) for m in listing}
         votes.append(reveal(member, commits, found))
-        round_.receive(votes[-1], 1)
+        receive(round_, votes[-1], 1)
     for digest in (DIGEST, LIE_DIGEST):
         fit = [v for v in votes if v.digest == digest]
         best = max(
@@ -392,7 +399,7 @@ def test_it_cannot_settle_once_no_outcome_reaches_the_quorum(
 ) -> None:
     round_ = fresh()
     for vote in votes:
-        round_.receive(vote, 1)
+        receive(round_, vote, 1)
     assert round_.can_reach_quorum() is possible
 
 
@@ -407,7 +414,7 @@ def test_it_can_settle_while_some_quorum_can_still_form(
 ) -> None:
     round_ = fresh(FIVE)
     for member in early:
-        round_.receive(commit(member), 1)
+        receive(round_, commit(member), 1)
     reveals: dict[str, Reveal] = {}
     silent = {m for m, role in zip(FIVE, roles, strict=True) if role == "silent"}
     for member, role, listing in zip(FIVE, roles, seen, strict=True):
@@ -415,12 +422,12 @@ def test_it_can_settle_while_some_quorum_can_still_form(
         commits = {m: fixtures.bound(TASK, m, outcome) for m in listing | {member}}
         if role in ("honest", "lie"):
             vote = reveal(member, commits, outcome)
-            if round_.receive(vote, 1) is NEW:
+            if receive(round_, vote, 1) is NEW:
                 reveals[member] = vote
             else:
                 silent.add(member)
         elif role == "abstain":
-            round_.receive(abstain(member), 1)
+            receive(round_, abstain(member), 1)
 
     def can_sign(group: tuple[str, ...], found: dict[str, Any]) -> bool:
         """Whether all of a group may come to stand in one certificate of this outcome."""
@@ -448,5 +455,5 @@ def test_it_can_settle_while_some_quorum_can_still_form(
 
 def test_kinds_are_told_apart() -> None:
     round_ = fresh()
-    round_.receive(commit(A), 1)
+    receive(round_, commit(A), 1)
     assert [round_.has(A, kind) for kind in (Commit, Reveal, Abstain)] == [True, False, False]
