@@ -19,8 +19,10 @@ from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
 from node.execution.queue import Executor
 from node.execution.worker import NoWorker, Worker
-from node.storage.blobs import Blobs
-from node.storage.journal import open_store
+from node.storage.blobs import BlobStore
+from node.storage.database import open_database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.errors import Rejected
@@ -48,24 +50,28 @@ def read_network(path: Path) -> Network:
 def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e) -> Node:
     """Return a node ready to run. `alter` may wrap its executor, as the testnet's liars do.
 
-    Raises UnusableNetwork, UnusableStore or OSError.
+    Raises UnusableNetwork, UnusableDatabase or OSError.
     """
     network = read_network(settings.network)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    store = open_store(settings.data_dir / DATABASE, network.id)
+    database = open_database(settings.data_dir / DATABASE, network.id)
+    journal, ledger = Journal(database), Ledger(database)
     clock = SystemClock()
     counts: Counter[str] = Counter()
     score_floors: dict[str, float] = {}
     limits = Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
     folders = [*settings.models_dir, SHIPPED]
     parts = Parts(
-        Coordinator(network, key, store, clock, secrets.token_bytes, limits.max_open, counts),
-        store,
-        Blobs(
+        Coordinator(
+            network, key, journal, ledger, clock, secrets.token_bytes, limits.max_open, counts
+        ),
+        journal,
+        ledger,
+        BlobStore(
             settings.data_dir / "blobs",
             int(settings.blob_gigabytes * 1e9),
-            store.produced_blobs(),
-            store.wanted_blobs,
+            journal.own_outputs(),
+            journal.open_task_inputs,
         ),
         Libp2pTransport(
             key.private_bytes_raw(),

@@ -26,8 +26,9 @@ from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
 from node.rpc import client as rpc_client
 from node.rpc.server import RequestHandler
-from node.storage.blobs import Blobs
-from node.storage.journal import Store
+from node.storage.blobs import BlobStore
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
@@ -65,8 +66,9 @@ class Parts:
     """What a node is built from; `app` has the real ones, tests and simulation their twins."""
 
     coordinator: Coordinator
-    store: Store
-    blobs: Blobs
+    journal: Journal
+    ledger: Ledger
+    blobs: BlobStore
     transport: Transport
     executor: Executor
     clock: Clock
@@ -102,19 +104,20 @@ class Node:
         )
         self._request_limiter = request_limiter
         self._request_handler = RequestHandler(
-            self, parts.coordinator, parts.store, parts.blobs, request_limiter
+            self, parts.coordinator, parts.journal, parts.blobs, request_limiter
         )
         self._feeds = FeedSync(
             parts.transport,
             parts.coordinator,
-            parts.store,
+            parts.journal,
+            parts.ledger,
             options.feed_seconds,
             self.act,
             self._source_of,
         )
         most = parts.coordinator.network.parameters.max_output_bytes
         self._relay = BlobRelay(
-            parts.coordinator.me, parts.transport, parts.store, parts.blobs, most
+            parts.coordinator.me, parts.transport, parts.ledger, parts.blobs, most
         )
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._timetable = asyncio.Event()
@@ -197,7 +200,7 @@ class Node:
         """Tell the transport, now and every minute, whom what it has voted makes suspect."""
         while True:
             try:
-                found = self._parts.store.peer_records()
+                found = self._parts.ledger.peer_records()
                 self._parts.score_floors.update(
                     {peer: score_floor(each) for peer, each in found.items()}
                 )
@@ -299,7 +302,7 @@ class Node:
         known = self._progress.get(task)
         if known is not None:
             return known
-        return 0.0 if self._parts.store.outcome(task) is None else 1.0
+        return 0.0 if self._parts.journal.outcome(task) is None else 1.0
 
     def changes(self, task: str) -> asyncio.Event:
         """Return an event for the task's next change."""
@@ -327,7 +330,7 @@ class Node:
                 file.unlink(missing_ok=True)
         try:
             for file, blob in zip(execution.files, blobs, strict=False):
-                await asyncio.to_thread(self._parts.blobs.adopt, file, blob.sha256)
+                await asyncio.to_thread(self._parts.blobs.import_file, file, blob.sha256)
         except OSError as error:  # a full disk, say: no vote for what this node could not serve
             log.error("output not kept", task=task.id, error=str(error))
             self.failed(task, Abstention.WORKER_DIED)

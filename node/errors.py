@@ -14,9 +14,9 @@ HeliumError                       schemas.errors: base of all
 ├─ InvalidSetting                 node.config.settings
 ├─ UnusableKeyFile                node.config.keystore
 ├─ UnusableNetwork                node.app: the network document
-├─ UnusableStore                  node.storage: the database
-├─ BlobRefused                    node.storage.blob_writer: wrong size or hash
-├─ DiskQuotaExceeded              node.storage.blob_writer: no room for another blob
+├─ UnusableDatabase               node.storage.errors
+├─ BlobRefused                    node.storage.errors: wrong size or hash
+├─ DiskQuotaExceeded              node.storage.errors: no room for another blob
 ├─ StreamClosed                   node.transport.interface: the peer closed or reset it
 ├─ PeerBanned                     node.transport.libp2p.gossipsub
 ├─ MalformedFrame                 node.rpc.framing: bytes that are no frame

@@ -19,7 +19,8 @@ from node.config.limits import Limits
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.replay import replay, signed_messages
 from node.errors import Busy
-from node.storage.journal import Store
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
@@ -67,7 +68,8 @@ class Coordinator:
         self,
         network: Network,
         key: Ed25519PrivateKey,
-        store: Store,
+        journal: Journal,
+        ledger: Ledger,
         clock: Clock,
         entropy: Callable[[int], bytes],
         max_open: int = Limits().max_open,
@@ -78,7 +80,8 @@ class Coordinator:
         `counts` is told how many tasks were refused for that.
         """
         self.network, self.me = network, peer_of(key)
-        self._key, self._store, self.clock, self._entropy = key, store, clock, entropy
+        self._key, self._journal, self._ledger = key, journal, ledger
+        self.clock, self._entropy = clock, entropy
         self._max_open = max_open
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._agreements: dict[str, Agreement] = {}
@@ -91,9 +94,9 @@ class Coordinator:
     def open(self) -> list[Action]:
         """Rebuild the tasks that had not ended when the node stopped; send again what it signed."""
         actions: list[Action] = []
-        for task in self._store.open_tasks():
+        for task in self._journal.open_tasks():
             actions += [
-                Publish(m) for m in signed_messages(self.network, self.me, self._store, task)
+                Publish(m) for m in signed_messages(self.network, self.me, self._journal, task)
             ]
             actions += self._reload(task)[1]
         return actions
@@ -106,7 +109,7 @@ class Coordinator:
         message = codec.decode(payload, self.network.id)
         if not isinstance(message, Task):
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
-        if self._store.state(message.id) is None:
+        if self._journal.state(message.id) is None:
             self._admit(message, source)
         return message
 
@@ -133,7 +136,7 @@ class Coordinator:
         Of a member that contradicts itself, only some votes are kept; a certificate may rest on one
         that was not (correction 6h). Where two outcomes are certified already, more say nothing.
         """
-        outcomes = self._store.certified_outcomes(found.task.id)
+        outcomes = self._ledger.certified_outcomes(found.task.id)
         if len(outcomes) > 1 or found.votes[0].digest in outcomes:
             return []
         agreement, actions = self._known(found.task.id)
@@ -152,7 +155,7 @@ class Coordinator:
             log.error("outcome fits no reveal", task=task, reason=unfit)
             return actions + self.failed(task, Abstention.WORKER_DIED)
         with self._changing(agreement):
-            self._store.put_outcome(task, outcome, trace, self._now())
+            self._journal.put_outcome(task, outcome, trace, self._now())
             effects = agreement.executed(outcome, trace, self._now())
             return actions + self._apply(agreement, effects)
 
@@ -205,7 +208,7 @@ class Coordinator:
 
     def _recover(self, task: str) -> list[Action]:
         """Rebuild a task whose last step could not be written, unless the step was its first."""
-        written = self._store.state(task) is not None
+        written = self._journal.state(task) is not None
         actions = self._reload(task)[1] if written and task not in self._agreements else []
         if not written:  # it may come again, and is to be judged as if it never had
             self._expiries.pop(task, None)
@@ -215,11 +218,11 @@ class Coordinator:
 
     def view(self, task: str) -> View | None:
         """Return how a task stands here; None for one never accepted."""
-        standing = self._store.state(task)
+        standing = self._journal.state(task)
         if standing is None:
             return None
-        envelopes = [entry.envelope for entry in self._store.entries(task)]
-        return View(*standing, envelopes, self._store.certificates(task))
+        envelopes = [entry.envelope for entry in self._journal.entries(task)]
+        return View(*standing, envelopes, self._ledger.certificates(task))
 
     def committee(self, task: Task) -> tuple[str, ...]:
         """Return the first attempt's committee."""
@@ -271,7 +274,7 @@ class Coordinator:
     # Taking
 
     def _accept(self, task: Task, source: str) -> list[Action]:
-        if self._store.state(task.id) is not None:
+        if self._journal.state(task.id) is not None:
             return []
         self._admit(task, source)
         now = self._now()
@@ -280,7 +283,7 @@ class Coordinator:
         if source:
             self._sources[task.id] = source
         with self._changing(agreement):
-            self._store.append(task, now)
+            self._journal.append(task, now)
             actions = self._apply(agreement, agreement.start(now))
         log.info("task accepted", task=task.id, model=task.model)
         return actions
@@ -312,7 +315,7 @@ class Coordinator:
         return task in self._lost or (agreement is not None and not agreement.state.terminal)
 
     def _take(self, vote: Vote) -> list[Action]:
-        if vote.task not in self._agreements and self._store.holds(vote):
+        if vote.task not in self._agreements and self._journal.contains(vote):
             return []  # nothing new, of a task that need not be rebuilt for it
         agreement, actions = self._known(vote.task)
         status = agreement.judge(vote)
@@ -330,7 +333,7 @@ class Coordinator:
     ) -> list[Action]:
         if status is VoteStatus.DUPLICATE:
             return []
-        self._store.append(vote, now)
+        self._journal.append(vote, now)
         return self._apply(agreement, agreement.receive(vote, now, status))
 
     def _apply(self, agreement: Agreement, effects: Sequence[Effect]) -> list[Action]:
@@ -353,16 +356,16 @@ class Coordinator:
         task = agreement.task.id
         match effect:
             case StateChanged():
-                self._store.put_state(task, agreement.state, agreement.attempt)
+                self._journal.put_state(task, agreement.state, agreement.attempt)
                 log.info("task", task=task, state=agreement.state, attempt=agreement.attempt)
             case Certified(found):
-                self._store.put_certificate(found)
+                self._ledger.put_certificate(found)
                 conflict = len(agreement.certificates) > 1
                 say = log.warning if conflict else log.info
                 event = "conflict" if conflict else "certificate"
                 say(event, task=task, signers=found.signers)
             case EquivocationProven(evidence):
-                self._store.put_evidence(evidence)
+                self._ledger.put_evidence(evidence)
                 log.warning("equivocation", task=task, peer=evidence.signer)
         return [Notify(task)]
 
@@ -370,7 +373,7 @@ class Coordinator:
         now = self._now()
         message = codec.decode(sign(body, self._key).encode(), self.network.id)
         assert not isinstance(message, Task)  # noqa: S101  # no machine sends tasks
-        self._store.append(message, now)
+        self._journal.append(message, now)
         return [Publish(message), *self._apply(agreement, agreement.receive(message, now))]
 
     # Remembering
@@ -380,12 +383,12 @@ class Coordinator:
         found = self._agreements.get(task)
         if found is not None:
             return found, []
-        if self._store.state(task) is None:
+        if self._journal.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
         return self._reload(task)
 
     def _reload(self, task: str) -> tuple[Agreement, list[Action]]:
-        agreement, unsent = replay(self.network, self.me, self._store, task, self._salts(task))
+        agreement, unsent = replay(self.network, self.me, self._journal, task, self._salts(task))
         with self._changing(agreement):
             actions = self._apply(agreement, unsent)
             actions += self._apply(agreement, agreement.resume(self._now()))
@@ -396,10 +399,10 @@ class Coordinator:
     def _changing(self, agreement: Agreement) -> Iterator[None]:
         """One journal step. If it fails, memory forgets the task: the journal is the truth."""
         try:
-            with self._store.transaction():
+            with self._journal.transaction():
                 yield
                 if agreement.state.terminal:
-                    self._store.put_conduct(agreement.task.id, vote_outcomes(agreement))
+                    self._ledger.put_conduct(agreement.task.id, vote_outcomes(agreement))
         except BaseException:
             self._agreements.pop(agreement.task.id, None)
             self._lost[agreement.task.id] = self._now() + RETRY_SECONDS
@@ -409,11 +412,11 @@ class Coordinator:
         """Give an attempt's salt: drawn and journalled at first, read from then on."""
 
         def salt(attempt: int) -> str:
-            kept = self._store.salt(task, attempt)
+            kept = self._journal.salt(task, attempt)
             if kept is not None:
                 return kept
             fresh = self._entropy(SALT_BYTES).hex()
-            self._store.put_salt(task, attempt, fresh)
+            self._journal.put_salt(task, attempt, fresh)
             return fresh
 
         return salt

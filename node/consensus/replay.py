@@ -2,7 +2,7 @@
 
 import json
 
-from node.storage.journal import Entry, Store
+from node.storage.journal import Journal, JournalEntry
 from protocol.consensus.agreement import Agreement, DrawSalt
 from protocol.consensus.effects import Effect, SignAndSend
 from protocol.network import Network
@@ -11,17 +11,17 @@ from protocol.wire.messages import Message, Task
 
 
 def replay(
-    network: Network, me: str, store: Store, task: str, salts: DrawSalt
+    network: Network, me: str, journal: Journal, task: str, salts: DrawSalt
 ) -> tuple[Agreement, list[Effect]]:
     """Rebuild the machine of the accepted `task`, in the order and at the times of then.
 
     Also returned: the bodies that it would have sent meanwhile and that were never signed.
     """
-    entries = store.entries(task)
+    entries = journal.entries(task)
     accepted = codec.decode(entries[0].envelope.encode(), network.id)
     assert isinstance(accepted, Task)  # noqa: S101  # a task's own envelope is accepted first
     agreement = Agreement(network, accepted, me, salts, entries[0].at)
-    produced = store.outcome(task)
+    produced = journal.outcome(task)
     effects = agreement.start(entries[0].at)
     for entry in entries[1:]:
         if produced is not None and produced.after < entry.seq:
@@ -42,14 +42,14 @@ def replay(
     ]
 
 
-def signed_messages(network: Network, me: str, store: Store, task: str) -> list[Message]:
+def signed_messages(network: Network, me: str, journal: Journal, task: str) -> list[Message]:
     """Return an accepted task and what this node has signed for it, to be sent again."""
     return [
         codec.decode(entry.envelope.encode(), network.id)
-        for entry in store.entries(task)
+        for entry in journal.entries(task)
         if entry.signer == me or entry.type == "task"
     ]
 
 
-def _attempt(entry: Entry) -> object:
+def _attempt(entry: JournalEntry) -> object:
     return json.loads(entry.envelope)["body"].get("attempt")

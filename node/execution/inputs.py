@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from executor.errors import Abstained
-from node.storage.blobs import Blobs
+from node.storage.blobs import BlobStore
 from node.sync.blob_download import MAX_SLOWDOWN, BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
 from protocol.manifest import Blob
@@ -24,7 +24,7 @@ SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, 
 class InputFetcher:
     """One input is fetched at a time, which bounds the memory that this takes."""
 
-    def __init__(self, transport: Transport, blobs: Blobs, network: Network) -> None:
+    def __init__(self, transport: Transport, blobs: BlobStore, network: Network) -> None:
         """`network`: its members are asked first; anybody else may be anybody."""
         self._transport, self._blobs, self._network = transport, blobs, network
         self._downloader = BlobDownloader(transport)
@@ -46,7 +46,7 @@ class InputFetcher:
 
     async def _fetch_one(self, named: Input) -> Path:
         for attempt in range(TRIES):
-            if self._blobs.renew(named.sha256):
+            if self._blobs.touch(named.sha256):
                 return self._blobs.path(named.sha256)
             if attempt:
                 await asyncio.sleep(PAUSE)
@@ -63,7 +63,7 @@ class InputFetcher:
             Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
         )
         try:
-            await self._blobs.keep(chunks, size=size, limit=size, sha256=sha256)
+            await self._blobs.save(chunks, size=size, limit=size, sha256=sha256)
         except BlobUnavailable as unavailable:
             log.info("input not to be had", sha256=sha256, detail=str(unavailable))
             return False

@@ -16,9 +16,10 @@ from node.rpc import client as rpc_client
 from node.rpc import uploads
 from node.rpc.client import ProtocolViolation, Status, answer, answer_encoded, refuse
 from node.rpc.framing import write_frame
-from node.storage.blob_writer import Draft
-from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
-from node.storage.journal import Store
+from node.storage.blob_writer import BlobWriter
+from node.storage.blobs import BlobStore
+from node.storage.errors import BlobRefused, DiskQuotaExceeded
+from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
@@ -62,11 +63,12 @@ class RequestHandler:
         self,
         node: NodeApi,
         coordinator: Coordinator,
-        store: Store,
-        blobs: Blobs,
+        journal: Journal,
+        blobs: BlobStore,
         request_limiter: RequestLimiter,
     ) -> None:
-        self._node, self._coordinator, self._store, self._blobs = node, coordinator, store, blobs
+        self._node, self._coordinator = node, coordinator
+        self._journal, self._blobs = journal, blobs
         self._request_limiter = request_limiter
         self._answers: Mapping[str, Handler] = {
             rpc_client.protocol_id("hello"): self._hello,
@@ -115,7 +117,7 @@ class RequestHandler:
         payload = canonical(request["task"])
         source = self._slot_key(stream)
         task = self._coordinator.examine(payload, source)
-        if self._store.state(task.id) is None:
+        if self._journal.state(task.id) is None:
             self._request_limiter.admit(task)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
@@ -123,12 +125,12 @@ class RequestHandler:
                 Rejection.INVALID_FIELD, f"blobs: must be the sizes that args names, {sizes}"
             )
         drafts = await self._inputs(task, stream)
-        with self._blobs.keeping(drafts):  # only if the task is taken
+        with self._blobs.commit(drafts):  # only if the task is taken
             self._node.submitted(payload, source)
         committee = self._coordinator.committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 
-    async def _inputs(self, task: Task, stream: Stream) -> list[Draft]:
+    async def _inputs(self, task: Task, stream: Stream) -> list[BlobWriter]:
         """Take the inputs that come with a task. Raises Rejected or Busy."""
         if not task.inputs:  # no place is needed
             return []
@@ -158,7 +160,7 @@ class RequestHandler:
 
     async def _watch(self, request: Mapping[str, Any], stream: Stream) -> None:
         task = request["task"]
-        if self._store.state(task) is None:
+        if self._journal.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
         with self._request_limiter.watching(self._slot_key(stream)):
             await stream.write(bytes((Status.OK,)))
@@ -179,7 +181,7 @@ class RequestHandler:
             await changed.wait()
 
     def _frame(self, task: str) -> tuple[State, Document]:
-        standing = self._store.state(task)
+        standing = self._journal.state(task)
         assert standing is not None  # noqa: S101  # tasks are never deleted
         state, attempt = standing
         progress = self._node.progress(task)
@@ -210,22 +212,22 @@ class RequestHandler:
         parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
         with self._request_limiter.asking(self._slot_key(stream)):
             feed, cursor, texts = feed_page(
-                self._store, request["feed"], request["cursor"], request["limit"]
+                self._journal, request["feed"], request["cursor"], request["limit"]
             )
             await answer_encoded(stream, parts % (cursor, b",".join(texts), feed.encode()))
 
 
 def feed_page(
-    store: Store, feed: str, cursor: int, limit: int
+    journal: Journal, feed: str, cursor: int, limit: int
 ) -> tuple[str, int, tuple[bytes, ...]]:
     """Return this node's feed, the cursor after a page of it, and the page's envelopes.
 
     The page starts after `cursor`, or at the beginning if `feed` is another store's.
     """
-    start = cursor if feed == store.feed_id else 0
-    rows = store.feed(start, min(limit, FEED_MOST))
+    start = cursor if feed == journal.feed_id else 0
+    rows = journal.feed(start, min(limit, FEED_MOST))
     texts = _fitting([text for _, text in rows], DOCUMENT_LIMIT - _ROOM)
-    return store.feed_id, rows[len(texts) - 1][0] if texts else start, texts
+    return journal.feed_id, rows[len(texts) - 1][0] if texts else start, texts
 
 
 async def _unless_gone(stream: Stream, telling: Coroutine[None, None, None]) -> None:

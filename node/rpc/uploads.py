@@ -3,26 +3,26 @@
 from collections.abc import AsyncIterator
 
 from node.rpc.client import PIECE
-from node.storage.blob_writer import Draft
-from node.storage.blobs import Blobs
+from node.storage.blob_writer import BlobWriter
+from node.storage.blobs import BlobStore
 from node.transport.interface import Stream
 from protocol.wire.messages import Task
 
 
-async def receive(task: Task, stream: Stream, blobs: Blobs) -> list[Draft]:
+async def receive(task: Task, stream: Stream, blobs: BlobStore) -> list[BlobWriter]:
     """Take a task's inputs, in their order, from the stream of its submission.
 
-    Nothing is kept of them until `Blobs.keeping` does. Raises BlobRefused if they are not
+    Nothing is kept of them until `BlobStore.commit` does. Raises BlobRefused if they are not
     what the task names, DiskQuotaExceeded, and StreamClosed.
     """
-    drafts: list[Draft] = []
+    drafts: list[BlobWriter] = []
     try:
         for named in task.inputs:
             pieces, size = _pieces(stream, named.size), named.size
             drafts.append(await blobs.receive(pieces, size=size, limit=size, sha256=named.sha256))
     except BaseException:
         for draft in drafts:
-            draft.drop()
+            draft.discard()
         raise
     return drafts
 

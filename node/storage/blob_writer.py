@@ -7,29 +7,21 @@ import secrets
 import threading
 from pathlib import Path
 
-from schemas.errors import HeliumError
+from node.storage.errors import BlobRefused, DiskQuotaExceeded
 
 UNFINISHED = "incoming-"  # how temporary names begin: never the start of a hash
 FILE = 16_384  # bytes: ext4 has no more inodes than one for each, so a smaller file takes as much
 
 
-class BlobRefused(HeliumError, ValueError):
-    """The bytes are not what was declared: too many, too few, or with another hash."""
+class DiskQuota:
+    """How many bytes may be used in all (None: any number), and how many are; for any thread."""
 
-
-class DiskQuotaExceeded(HeliumError, OSError):
-    """The folder holds as many bytes from others as it may."""
-
-
-class Room:
-    """How many bytes may be taken in all (None: any number), and how many are; for any thread."""
-
-    __slots__ = ("_lock", "_most", "taken")
+    __slots__ = ("_lock", "_most", "used")
 
     def __init__(self, most: int | None) -> None:
-        self._most, self.taken, self._lock = most, 0, threading.Lock()
+        self._most, self.used, self._lock = most, 0, threading.Lock()
 
-    def full(self, size: int, share: int | None = None) -> bool:
+    def needs_eviction(self, size: int, share: int | None = None) -> bool:
         """Whether a file has no room but would have, were others gone.
 
         With a `share`, also if less than that part of all room is free.
@@ -37,43 +29,43 @@ class Room:
         if self._most is None or max(size, FILE) > self._most:
             return False
         spare = self._most // share if share else 0
-        return self._most - self.taken < max(size, FILE, spare)
+        return self._most - self.used < max(size, FILE, spare)
 
-    def take(self, size: int, *, bounded: bool = True) -> None:
+    def reserve(self, size: int, *, bounded: bool = True) -> None:
         """Take room for a file. Raises DiskQuotaExceeded, unless not `bounded`."""
         with self._lock:
-            taken = self.taken + max(size, FILE)
-            if bounded and self._most is not None and taken > self._most:
+            used = self.used + max(size, FILE)
+            if bounded and self._most is not None and used > self._most:
                 raise DiskQuotaExceeded(
                     errno.ENOSPC, f"at most {self._most} bytes of others are kept here"
                 )
-            self.taken = taken
+            self.used = used
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Give the room for a file back."""
         with self._lock:
-            self.taken -= max(size, FILE)
+            self.used -= max(size, FILE)
 
 
-class Draft:
+class BlobWriter:
     """A blob of `size` bytes being written in a folder, under a temporary name."""
 
-    __slots__ = ("_file", "_hash", "_holds", "_left", "_path", "_room", "sha256", "size")
+    __slots__ = ("_file", "_hash", "_holds", "_left", "_path", "_quota", "sha256", "size")
 
-    def __init__(self, folder: Path, size: int, room: Room, *, bounded: bool = True) -> None:
+    def __init__(self, folder: Path, size: int, quota: DiskQuota, *, bounded: bool = True) -> None:
         """Take the room for it first. Raises DiskQuotaExceeded, unless not `bounded`."""
-        room.take(size, bounded=bounded)
-        self._room, self._holds = room, True
+        quota.reserve(size, bounded=bounded)
+        self._quota, self._holds = quota, True
         self._path = folder / f"{UNFINISHED}{secrets.token_hex(16)}"
         try:
             self._file = self._path.open("xb")
         except OSError:
-            room.give(size)
+            quota.release(size)
             raise
         self._hash, self.sha256 = hashlib.sha256(), ""  # known when finished
         self.size = self._left = size
 
-    def add(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         """Write more. Raises BlobRefused when it is too much."""
         self._left -= len(chunk)
         if self._left < 0:
@@ -98,10 +90,10 @@ class Draft:
         self._path.rename(target)
         self._holds = known
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Remove it, if it has no name yet, and give its room back; doing it again does nothing."""
         if self._holds:
-            self._room.give(self.size)
+            self._quota.release(self.size)
             self._holds = False
         try:
             self._file.close()  # may write, and so fail on a full disk

@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from node.storage.blob_writer import UNFINISHED, Draft, Room
-from node.storage.blob_writer import BlobRefused as BlobRefused
-from node.storage.blob_writer import DiskQuotaExceeded as DiskQuotaExceeded
+from node.storage.blob_writer import UNFINISHED, BlobWriter, DiskQuota
+from node.storage.errors import BlobRefused
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 _READ = 1 << 18  # bytes: the chunk of a manifest (section 8)
@@ -27,26 +26,26 @@ _PAUSE = 10.0  # seconds before another look, where the last found no room
 _RECENT = 1.0  # seconds; a file's clock lags behind, and what needs the file may be on its way
 
 
-class Blobs:
+class BlobStore:
     """The blobs in one folder. What is asked for and not there raises `FileNotFoundError`."""
 
-    __slots__ = ("_clearing", "_lock", "_own", "_pause", "_room", "_root", "_wanted")
+    __slots__ = ("_clearing", "_lock", "_own", "_pause", "_pinned", "_quota", "_root")
 
     def __init__(
         self,
         root: Path,
         most: int | None = None,
         own: Container[str] = (),
-        wanted: Callable[[], Container[str]] = frozenset,
+        pinned: Callable[[], Container[str]] = frozenset,
     ) -> None:
         """Open the folder, made if needed; remove what an earlier process left unfinished.
 
         It holds at most `most` bytes (None: any number) of what comes from others: of all but
         `own` and what is adopted. What is received then takes the room of the oldest, but not of
-        those that `wanted` gives, which is called in the event loop.
+        those that `pinned` gives, which is called in the event loop.
         """
         root.mkdir(parents=True, exist_ok=True)
-        self._root, self._room, self._wanted = root, Room(most), wanted
+        self._root, self._quota, self._pinned = root, DiskQuota(most), pinned
         self._own = set[str]()
         self._clearing, self._pause = asyncio.Lock(), 0.0
         self._lock = threading.RLock()  # held while a name comes, goes or is renewed
@@ -57,15 +56,15 @@ class Blobs:
                 if _NAME.match(entry.name) and entry.name in own:
                     self._own.add(entry.name)
                 elif _NAME.match(entry.name):
-                    self._room.take(entry.stat().st_size, bounded=False)
+                    self._quota.reserve(entry.stat().st_size, bounded=False)
 
     @property
-    def taken(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes of others' blobs, and of those on their way in; each counts `drafts.FILE` at least.
 
         Counted since the start: what another program removes still counts.
         """
-        return self._room.taken
+        return self._quota.used
 
     def write(
         self, chunks: Iterable[bytes], *, size: int, limit: int, sha256: str | None = None
@@ -76,24 +75,24 @@ class Blobs:
         when `sha256` is given and is not theirs; `DiskQuotaExceeded`, for no other's room is
         taken. Then nothing stays.
         """
-        draft = Draft(self._root, _within(size, limit), self._room)
+        draft = BlobWriter(self._root, _within(size, limit), self._quota)
         return self._write(draft, chunks, sha256)
 
-    def _write(self, draft: Draft, chunks: Iterable[bytes], sha256: str | None) -> str:
+    def _write(self, draft: BlobWriter, chunks: Iterable[bytes], sha256: str | None) -> str:
         try:
             for chunk in chunks:
-                draft.add(chunk)
+                draft.write(chunk)
             draft.finish(sha256)
             self._name(draft)
         finally:
-            draft.drop()
+            draft.discard()
         _sync_folder(self._root)
         return draft.sha256
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str | None = None
-    ) -> Draft:
-        """Take chunks that arrive, as `write` does, into a draft: checked, synced, for `keeping`.
+    ) -> BlobWriter:
+        """Take chunks that arrive, as `write` does, into a draft: checked, synced, for `commit`.
 
         Its room is there before the first chunk is asked for, if need be that of the oldest blobs.
         Syncing does not hold up the event loop.
@@ -101,33 +100,33 @@ class Blobs:
         draft = await self._draft(_within(size, limit))
         try:
             async for chunk in chunks:
-                draft.add(chunk)
+                draft.write(chunk)
             await asyncio.to_thread(draft.finish, sha256)
         except BaseException:
-            draft.drop()
+            draft.discard()
             raise
         return draft
 
-    async def _draft(self, size: int) -> Draft:
+    async def _draft(self, size: int) -> BlobWriter:
         async with self._clearing:
-            if self._room.full(size) and time.monotonic() >= self._pause:
-                wanted, before = self._wanted(), time.time() - _RECENT
-                await asyncio.to_thread(self._make_room, size, wanted, before)
-                if self._room.full(size):
+            if self._quota.needs_eviction(size) and time.monotonic() >= self._pause:
+                pinned, before = self._pinned(), time.time() - _RECENT
+                await asyncio.to_thread(self._make_room, size, pinned, before)
+                if self._quota.needs_eviction(size):
                     self._pause = time.monotonic() + _PAUSE
-            return Draft(self._root, size, self._room)
+            return BlobWriter(self._root, size, self._quota)
 
-    def _make_room(self, size: int, wanted: Container[str], before: float) -> None:
-        """Remove the oldest of others' blobs, of those neither `wanted` nor new."""
+    def _make_room(self, size: int, pinned: Container[str], before: float) -> None:
+        """Remove the oldest of others' blobs, of those neither `pinned` nor new."""
         for _, name in sorted(self._dated(before)):
-            if not self._room.full(size, _SHARE):
+            if not self._quota.needs_eviction(size, _SHARE):
                 return
             with self._lock:
-                if name not in self._own and name not in wanted:
+                if name not in self._own and name not in pinned:
                     self._delete_older(name, before)
 
     @contextmanager
-    def keeping(self, drafts: Sequence[Draft]) -> Iterator[None]:
+    def commit(self, drafts: Sequence[BlobWriter]) -> Iterator[None]:
         """Keep what was received, if the block ends well; it is here while the block runs.
 
         If the block raises, what it brought is gone again, and what was here before stays. Nothing
@@ -147,21 +146,21 @@ class Blobs:
                 raise
             finally:
                 for draft in drafts:
-                    draft.drop()
+                    draft.discard()
 
-    async def keep(
+    async def save(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
     ) -> None:
         """Receive one blob, and keep it."""
         draft = await self.receive(chunks, size=size, limit=limit, sha256=sha256)
-        with self.keeping([draft]):
+        with self.commit([draft]):
             pass
 
-    def _name(self, draft: Draft) -> None:
+    def _name(self, draft: BlobWriter) -> None:
         with self._lock:
             draft.rename(self.path(draft.sha256), known=self.has(draft.sha256))
 
-    def adopt(self, path: Path, sha256: str | None = None) -> str:
+    def import_file(self, path: Path, sha256: str | None = None) -> str:
         """Take over the finished file `path`, which is gone from there, and return its SHA-256.
 
         It is this node's own: kept however much the folder holds, and not counted.
@@ -177,25 +176,25 @@ class Blobs:
                 known = self.has(found)
                 path.rename(self.path(found))
                 if not known:
-                    self._room.take(self.size(found), bounded=False)
-                self._claim(found)
+                    self._quota.reserve(self.size(found), bounded=False)
+                self._mark_own(found)
         except OSError as error:
             if error.errno != errno.EXDEV:  # on another file system it has to be copied
                 raise
-            draft = Draft(self._root, path.stat().st_size, self._room, bounded=False)
+            draft = BlobWriter(self._root, path.stat().st_size, self._quota, bounded=False)
             with path.open("rb") as file:
                 self._write(draft, iter(lambda: file.read(_READ), b""), found)
-            self._claim(found)
+            self._mark_own(found)
             path.unlink()
         _sync_folder(self._root)
         return found
 
-    def _claim(self, sha256: str) -> None:
+    def _mark_own(self, sha256: str) -> None:
         """Count a blob as this node's own from now on."""
         with self._lock:
             if sha256 not in self._own and self.has(sha256):
                 self._own.add(sha256)
-                self._room.give(self.size(sha256))
+                self._quota.release(self.size(sha256))
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, or would be; `ValueError` if the name is no SHA-256."""
@@ -228,9 +227,9 @@ class Blobs:
                 if sha256 in self._own:
                     self._own.remove(sha256)
                 else:
-                    self._room.give(size)
+                    self._quota.release(size)
 
-    def renew(self, sha256: str) -> bool:
+    def touch(self, sha256: str) -> bool:
         """Return whether the blob is here; if so, let its time in `expire` begin anew."""
         with self._lock:
             try:

@@ -1,6 +1,6 @@
 """What a node's database tells its owner: evidence, and how every peer has voted.
 
-The node's own `Store` tells it too; `read_archive` opens the database to read it alone, whether or
+The node's own `Store` tells it too; `read_ledger` opens the database to read it alone, whether or
 not the node runs.
 """
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.storage.database import told
-from node.storage.migration import SCHEMA_VERSION, UnusableStore, version_of
+from node.storage.database import explain_sqlite_error
+from node.storage.errors import UnusableDatabase
+from node.storage.schema import SCHEMA_VERSION, version_of
 from protocol.consensus.conduct import PeerRecord, VoteOutcome
 from protocol.wire.encoding import Document
 
@@ -20,7 +21,7 @@ DATABASE = "node.sqlite"  # in a node's data folder
 WAIT = 5.0  # seconds for the node to end a step
 
 
-class Archive:
+class LedgerReader:
     """A database of today's schema, open at least for reading."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -41,22 +42,26 @@ class Archive:
 
 
 @contextmanager
-def read_archive(path: Path, network: str) -> Iterator[Archive]:
-    """Open the database at `path` for reading. Raises UnusableStore, saying what to do."""
+def read_ledger(path: Path, network: str) -> Iterator[LedgerReader]:
+    """Open the database at `path` for reading. Raises UnusableDatabase, saying what to do."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=WAIT)) as connection:
             _check(connection, network)
-            yield Archive(connection)
-    except (sqlite3.Error, UnusableStore) as error:
-        raise UnusableStore(f"the database {path} cannot be read: {told(error)}") from None
+            yield LedgerReader(connection)
+    except (sqlite3.Error, UnusableDatabase) as error:
+        raise UnusableDatabase(
+            f"the database {path} cannot be read: {explain_sqlite_error(error)}"
+        ) from None
 
 
 def _check(db: sqlite3.Connection, network: str) -> None:
     if version_of(db) < SCHEMA_VERSION:
-        raise UnusableStore("an older version wrote it; start the node once to bring it up to date")
+        raise UnusableDatabase(
+            "an older version wrote it; start the node once to bring it up to date"
+        )
     (kept,) = db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()
     if kept != network:
-        raise UnusableStore(
+        raise UnusableDatabase(
             f"it belongs to network {kept}, not {network}: name another data folder"
         )

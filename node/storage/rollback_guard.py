@@ -10,13 +10,13 @@ import contextlib
 import os
 from pathlib import Path
 
-from node.storage.migration import UnusableStore
+from node.storage.errors import UnusableDatabase
 
 _FEED = 32  # hex characters
 _STEPS = 20  # decimal digits: fixed, so that the file is overwritten in place
 
 
-class Watermark:
+class RollbackGuard:
     """The file `<database>.mark`: the feed's id and the number of committed transactions."""
 
     def __init__(self, path: Path) -> None:
@@ -26,22 +26,22 @@ class Watermark:
         self._feed, self._steps = _read(os.pread(self._descriptor, _FEED + _STEPS + 1, 0))
 
     @property
-    def known(self) -> bool:
+    def has_record(self) -> bool:
         """Whether there was a database here."""
         return self._feed != ""
 
-    def require(self, feed: str, steps: int) -> None:
-        """Raise UnusableStore if this database is behind the mark, or another one."""
-        if self.known and (self._feed != feed or steps < self._steps):
-            raise UnusableStore(
+    def check(self, feed: str, steps: int) -> None:
+        """Raise UnusableDatabase if this database is behind the mark, or another one."""
+        if self.has_record and (self._feed != feed or steps < self._steps):
+            raise UnusableDatabase(
                 f"it has lost what it held: {self._path.name} knows of {self._steps} committed "
                 f"steps{f', {steps} are here' if feed == self._feed else ''}. Put the newest files "
                 "back. To go on without them, wait for the longest deadline of the network's "
                 "tasks, lest this node vote twice, and remove that file"
             )
-        self.reached(feed, steps)
+        self.advance(feed, steps)
 
-    def reached(self, feed: str, steps: int) -> None:
+    def advance(self, feed: str, steps: int) -> None:
         """Note a committed step. A mark that cannot be written lags, which does no harm."""
         with contextlib.suppress(OSError):
             os.pwrite(self._descriptor, f"{feed} {steps:0{_STEPS}d}".encode(), 0)

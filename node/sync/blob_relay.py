@@ -9,8 +9,8 @@ import asyncio
 import structlog
 
 from node.admission.rate_limits import remember
-from node.storage.blobs import Blobs
-from node.storage.journal import Store
+from node.storage.blobs import BlobStore
+from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
 from protocol.manifest import Blob
@@ -27,10 +27,10 @@ class BlobRelay:
     """Fetches one output at a time, which bounds the memory that this takes."""
 
     def __init__(
-        self, me: str, transport: Transport, store: Store, blobs: Blobs, most: int
+        self, me: str, transport: Transport, ledger: Ledger, blobs: BlobStore, most: int
     ) -> None:
         """`most`: bytes of an output that is fetched; the network allows no more."""
-        self._me, self._transport, self._store, self._blobs = me, transport, store, blobs
+        self._me, self._transport, self._ledger, self._blobs = me, transport, ledger, blobs
         self._most = most
         self._downloader = BlobDownloader(transport)
         self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
@@ -44,7 +44,7 @@ class BlobRelay:
         """
         if self._blobs.has(sha256):
             return True
-        known = self._store.output(sha256)
+        known = self._ledger.output(sha256)
         if known is None or self._me in known.signers or known.blob.size > self._most:
             return False
         signers = frozenset(known.signers)
@@ -68,7 +68,7 @@ class BlobRelay:
         chunks = self._downloader.chunks(blob, rendezvous_order(peers, self._me, blob.sha256))
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                await self._blobs.keep(chunks, size=size, limit=self._most, sha256=blob.sha256)
+                await self._blobs.save(chunks, size=size, limit=self._most, sha256=blob.sha256)
         except (BlobUnavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
             until = asyncio.get_running_loop().time() + RETRY_SECONDS

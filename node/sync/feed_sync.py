@@ -13,7 +13,8 @@ from node.consensus.commands import Action
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc.client import ProtocolViolation, RequestRefused, send_request
-from node.storage.journal import Store
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
 from node.version import AGENT
@@ -55,7 +56,8 @@ class FeedSync:
         self,
         transport: Transport,
         coordinator: Coordinator,
-        store: Store,
+        journal: Journal,
+        ledger: Ledger,
         seconds: float,
         act: Callable[[list[Action]], None],
         source: Callable[[str], str],
@@ -64,7 +66,8 @@ class FeedSync:
 
         `source` says who is charged for the tasks in a peer's feed.
         """
-        self._transport, self._coordinator, self._store = transport, coordinator, store
+        self._transport, self._coordinator = transport, coordinator
+        self._journal, self._ledger = journal, ledger
         self._seconds, self._act, self._source_of = seconds, act, source
         self._followers: dict[str, asyncio.Task[None]] = {}
 
@@ -106,10 +109,10 @@ class FeedSync:
         """Read until the end, or until it has brought nothing new for a while."""
         barren = 0
         while barren < MAX_EMPTY_BATCHES:
-            tip = self._store.tip()
+            tip = self._journal.tip()
             if not await self.read(peer):
                 return
-            barren = 0 if self._store.tip() > tip else barren + 1
+            barren = 0 if self._journal.tip() > tip else barren + 1
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
@@ -127,7 +130,7 @@ class FeedSync:
         Raises ProtocolViolation for a feed with what no honest node accepts, or that does not move
         on.
         """
-        feed, cursor = self._store.cursor(peer)
+        feed, cursor = self._ledger.cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
             raise self._protocol_violation(peer, "the feed went backwards")
@@ -142,9 +145,9 @@ class FeedSync:
                 return False
             await self._yield_to_loop()
         for task in dict.fromkeys(_revealed(envelope) for envelope in batch.envelopes):
-            if self._store.doubtful(task):
+            if self._ledger.votes_may_be_missing(task):
                 await self._ask_about(peer, task)
-        self._store.put_cursor(peer, batch.feed, batch.cursor)
+        self._ledger.put_cursor(peer, batch.feed, batch.cursor)
         return True
 
     def _protocol_violation(

@@ -22,8 +22,10 @@ from node.rpc import client as rpc_client
 from node.rpc.client import ProtocolViolation, RequestRefused
 from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
 from node.rpc.server import RequestHandler
-from node.storage.blobs import Blobs
-from node.storage.journal import Store
+from node.storage.blobs import BlobStore
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.sync.blob_download import CHUNK, BlobDownloader, BlobUnavailable
 from node.sync.feed_sync import FeedSync
 from node.transport.interface import StreamClosed, ValidationResult
@@ -106,7 +108,7 @@ class FakeNode:
     """What the request handler needs of a node."""
 
     coordinator: Coordinator
-    blobs: Blobs
+    blobs: BlobStore
 
     def greeting(self) -> Document:
         return VALID["hello-answer"]
@@ -143,14 +145,15 @@ SENT: Document = {"task": papers.PIANO.envelope.document(), "blobs": (4, 8)}
 
 
 @contextlib.contextmanager
-def node() -> Iterator[tuple[Coordinator, Store]]:
+def node() -> Iterator[tuple[Coordinator, Journal, Ledger]]:
     """A member that has accepted one task."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    store = Store(connection, NET.id)
-    coordinator = Coordinator(NET, fixtures.key(0), store, Still(), Random(1).randbytes)
+    database = Database(connection, NET.id)
+    journal, ledger = Journal(database), Ledger(database)
+    coordinator = Coordinator(NET, fixtures.key(0), journal, ledger, Still(), Random(1).randbytes)
     coordinator.receive(TASK.envelope.encode())
     try:
-        yield coordinator, store
+        yield coordinator, journal, ledger
     finally:
         connection.close()
 
@@ -236,14 +239,14 @@ def make_request(dice: Random) -> bytes:
 def check_request(content: bytes) -> None:
     """Every request gets one well-formed answer, or its stream is reset."""
     name, stream = rpc_client.NAMES[_number(content) % len(rpc_client.NAMES)], Wire(content[1:])
-    with node() as (coordinator, store), tempfile.TemporaryDirectory() as folder:
-        blobs = Blobs(Path(folder) / "blobs")
+    with node() as (coordinator, journal, _), tempfile.TemporaryDirectory() as folder:
+        blobs = BlobStore(Path(folder) / "blobs")
         blobs.write([SONG], size=len(SONG), limit=len(SONG), sha256=SONG_HASH)
         request_limiter = RequestLimiter(
             TaskPolicy(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter()
         )
         serving = RequestHandler(
-            FakeNode(coordinator, blobs), coordinator, store, blobs, request_limiter
+            FakeNode(coordinator, blobs), coordinator, journal, blobs, request_limiter
         )
         asyncio.run(serving.serve(rpc_client.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
@@ -279,16 +282,17 @@ def make_feed(dice: Random) -> bytes:
 
 def check_feed(content: bytes) -> None:
     peer = fixtures.peer(2)
-    with node() as (coordinator, store):
-        before = store.cursor(peer)
-        feeds = FeedSync(Line(content), coordinator, store, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
+    with node() as (coordinator, journal, ledger):
+        before = ledger.cursor(peer)
+        line = Line(content)
+        feeds = FeedSync(line, coordinator, journal, ledger, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
         try:
             moved = asyncio.run(feeds.read(peer))
         except (ProtocolViolation, RequestRefused, ConnectionError):
-            assert store.cursor(peer) == before
+            assert ledger.cursor(peer) == before
             raise
-        assert (store.cursor(peer) != before) == moved
-        for _, envelope in store.feed(0, 1000):
+        assert (ledger.cursor(peer) != before) == moved
+        for _, envelope in journal.feed(0, 1000):
             check_kept(envelope.encode())
 
 
@@ -329,16 +333,16 @@ def make_gossip(dice: Random) -> bytes:
 def check_gossip(content: bytes) -> None:
     """The judge never raises, and what it lets pass can be taken."""
     topic, payload = content[:1], content[1:]
-    with node() as (coordinator, store):
+    with node() as (coordinator, journal, _):
         verdict = coordinator.validate(payload, tasks=topic == b"\x00")
-        before = store.tip()
+        before = journal.tip()
         try:
             coordinator.receive(payload)
         except (Rejected, Busy):
             assert verdict is not ValidationResult.ACCEPT, "what it passes on it does not take"
-            assert store.tip() == before
+            assert journal.tip() == before
             raise
-        for _, envelope in store.feed(0, 1000):
+        for _, envelope in journal.feed(0, 1000):
             check_kept(envelope.encode())
 
 

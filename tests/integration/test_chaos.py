@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from node.storage.journal import Store, open_store
+from node.storage.database import Database, open_database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
 from protocol.consensus import certificate
 from protocol.consensus.effects import State
@@ -77,21 +79,21 @@ class Kept:
         for place in self.places:
             place.home.mkdir()
             place.log.touch()
-            store = self.store(place)
-            with store.transaction():
-                self._fill(store)
-            store.close()
+            database = self.database(place)
+            with database.transaction():
+                self._fill(Journal(database), Ledger(database))
+            database.close()
         self.noted = Noted(certified={self.task.id: reveals[0].digest})
 
-    def _fill(self, store: Store) -> None:
+    def _fill(self, journal: Journal, ledger: Ledger) -> None:
         for message in (self.task, *self.votes):
-            store.append(message, fixtures.START)
-        store.put_outcome(self.task.id, fixtures.outcome(), {}, fixtures.START)
-        store.put_certificate(self.certificate)
-        store.put_state(self.task.id, State.AGREED, 0)
+            journal.append(message, fixtures.START)
+        journal.put_outcome(self.task.id, fixtures.outcome(), {}, fixtures.START)
+        ledger.put_certificate(self.certificate)
+        journal.put_state(self.task.id, State.AGREED, 0)
 
-    def store(self, place: Place) -> Store:
-        return open_store(place.home / DATABASE, self.network.id)
+    def database(self, place: Place) -> Database:
+        return open_database(place.home / DATABASE, self.network.id)
 
     def execute(self, node: int, statement: str, *values: object) -> None:
         with sqlite3.connect(self.places[node].home / DATABASE) as db:
@@ -146,10 +148,10 @@ def test_a_certificate_of_what_no_honest_node_got_is_wrong(kept: Kept) -> None:
 
 def test_evidence_against_an_honest_node_is_found(kept: Kept) -> None:
     second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
-    store = kept.store(kept.places[0])
-    with store.transaction():
-        store.put_evidence(Evidence.from_votes(kept.votes[2], second))
-    store.close()
+    database = kept.database(kept.places[0])
+    with database.transaction():
+        Ledger(database).put_evidence(Evidence.from_votes(kept.votes[2], second))
+    database.close()
     assert kept.inspect().accused == 1
 
 

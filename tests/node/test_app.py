@@ -16,8 +16,9 @@ from node.daemon import Node, Options, Parts
 from node.errors import Busy
 from node.execution.queue import Executor
 from node.execution.worker import NoWorker, Worker
-from node.storage.blobs import Blobs, DiskQuotaExceeded
-from node.storage.journal import UnusableStore, open_store
+from node.storage.blobs import BlobStore
+from node.storage.database import open_database
+from node.storage.errors import DiskQuotaExceeded, UnusableDatabase
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.manifest import blobs_of
 from protocol.wire.encoding import canonical
@@ -84,14 +85,14 @@ def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Nod
     try:
         yield node, parts, node._options
     finally:
-        parts.store.close()
+        parts.journal._database.close()
 
 
 def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
     with built(settings) as (node, parts, options):
         assert isinstance(parts.executor, Worker)
         assert isinstance(parts.transport, Libp2pTransport)
-        assert isinstance(parts.blobs, Blobs)
+        assert isinstance(parts.blobs, BlobStore)
         assert isinstance(parts.clock, SystemClock)
         assert parts.coordinator.me == parts.transport.peer == fixtures.peer(0)
         assert parts.coordinator.network.id == fixtures.network().id
@@ -121,11 +122,11 @@ def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings)
 
 def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
     with built(settings) as (_, parts, _options):
-        feed = parts.store.feed_id
-        parts.store.put_cursor("peer", "feed", 3)
+        feed = parts.journal.feed_id
+        parts.ledger.put_cursor("peer", "feed", 3)
     with built(settings) as (_, parts, _options):
-        assert parts.store.feed_id == feed
-        assert parts.store.cursor("peer") == ("feed", 3)
+        assert parts.journal.feed_id == feed
+        assert parts.ledger.cursor("peer") == ("feed", 3)
 
 
 def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) -> None:
@@ -138,11 +139,11 @@ async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settin
     outcome = fixtures.outcome()
     name = blobs_of(outcome)[0].sha256
     with built(settings) as (_, parts, _):
-        parts.store.put_outcome("a", outcome, {}, 1.0)
+        parts.journal.put_outcome("a", outcome, {}, 1.0)
         parts.blobs.path(name).write_bytes(b"own")
     with built(settings) as (_, parts, _):
-        assert parts.blobs.taken == 0
-        assert parts.blobs._wanted == parts.store.wanted_blobs
+        assert parts.blobs.used_bytes == 0
+        assert parts.blobs._pinned == parts.journal.open_task_inputs
 
 
 def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:
@@ -247,7 +248,7 @@ def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Pa
         pass
     other = tmp_path / "other.json"
     other.write_bytes(canonical(fixtures.network_document(3)))
-    with pytest.raises(UnusableStore, match="belongs to network"):
+    with pytest.raises(UnusableDatabase, match="belongs to network"):
         build(replace(settings, network=other), fixtures.key(0))
 
 
@@ -259,4 +260,4 @@ def test_a_data_folder_that_cannot_be_made_is_an_error_of_the_system(settings: S
 def test_the_store_of_a_node_is_that_of_its_network(settings: Settings) -> None:
     with built(settings):
         pass
-    open_store(settings.data_dir / "node.sqlite", fixtures.network().id).close()
+    open_database(settings.data_dir / "node.sqlite", fixtures.network().id).close()

@@ -24,8 +24,11 @@ from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, top
 from node.execution.queue import Readiness
 from node.rpc import client as rpc_client
 from node.rpc.framing import write_frame
-from node.storage.blobs import Blobs, DiskQuotaExceeded
-from node.storage.journal import Store
+from node.storage.blobs import BlobStore
+from node.storage.database import Database
+from node.storage.errors import DiskQuotaExceeded
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.transport.interface import ValidationResult
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, VoteOutcome
@@ -79,8 +82,9 @@ class Scene:
 
     net: Network
     node: Node
-    store: Store
-    blobs: Blobs
+    journal: Journal
+    ledger: Ledger
+    blobs: BlobStore
     workshop: Workshop
     medium: MemoryNetwork
     coordinator: Coordinator
@@ -90,7 +94,7 @@ class Scene:
         return self.node.submitted(fixtures.task(self.net, **changes).envelope.encode())
 
     def state(self, task: Task) -> State | None:
-        standing = self.store.state(task.id)
+        standing = self.journal.state(task.id)
         return None if standing is None else standing[0]
 
     async def listen(self) -> Recorder:
@@ -118,19 +122,20 @@ async def running(
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     rng = random.Random(1)
-    store, blobs = Store(connection, net.id), Blobs(folder / "blobs", most)
-    coordinator = Coordinator(net, fixtures.key(index), store, clock, rng.randbytes)
+    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", most)
+    journal, ledger = Journal(database), Ledger(database)
+    coordinator = Coordinator(net, fixtures.key(index), journal, ledger, clock, rng.randbytes)
     medium, workshop = MemoryNetwork(rng), Workshop(folder)
     if prepare is not None:
         prepare(workshop)
     transport = MemoryTransport(medium, fixtures.peer(index))
-    parts = Parts(coordinator, store, blobs, transport, workshop, clock, rng)
+    parts = Parts(coordinator, journal, ledger, blobs, transport, workshop, clock, rng)
     node = Node(parts, options or Options(models=(fixtures.MODEL,)))
     task = asyncio.create_task(node.run())
     await node.started.wait()
     await asyncio.sleep(0.1)
     try:
-        yield Scene(net, node, store, blobs, workshop, medium, coordinator, task)
+        yield Scene(net, node, journal, ledger, blobs, workshop, medium, coordinator, task)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
@@ -178,7 +183,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
         assert content(scene) == PAYLOAD
         assert left_in(tmp_path) == [], "the blobs have taken the file over"
         tasks, votes = topics(scene.net.id)
-        sent = [text.encode() for _, text in scene.store.feed(0, 10)]
+        sent = [text.encode() for _, text in scene.journal.feed(0, 10)]
         assert [(topic, payload) for _, topic, payload in heard.gossip] == [
             (tasks, sent[0]),
             (votes, sent[1]),
@@ -186,7 +191,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
         ]
         assert scene.submit().id == task.id, "a repeat is answered alike"
         await asyncio.sleep(30)
-        assert len(scene.store.feed(0, 10)) == 3
+        assert len(scene.journal.feed(0, 10)) == 3
 
     play(tmp_path, test)
 
@@ -196,7 +201,7 @@ def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> 
         task = scene.submit()
         await asyncio.sleep(30)
         assert scene.state(task) is State.AGREED_ERROR
-        (certificate,) = scene.store.certificates(task.id)
+        (certificate,) = scene.ledger.certificates(task.id)
         votes: Any = certificate["votes"]
         assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
         said = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
@@ -244,7 +249,7 @@ def test_who_cannot_keep_an_output_does_not_vote_for_it(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(Blobs, "adopt", full)
+        monkeypatch.setattr(BlobStore, "import_file", full)
         heard = await scene.listen()
         task = scene.submit()
         await asyncio.sleep(30)
@@ -298,7 +303,7 @@ def test_reasons_fit_the_greeting(tmp_path: Path) -> None:
         schemas.check("hello-answer", greeting)
         task = scene.submit()
         await asyncio.sleep(1)
-        assert scene.store.entries(task.id)[-1].type == "abstain"
+        assert scene.journal.entries(task.id)[-1].type == "abstain"
 
     def prepare(workshop: Workshop) -> None:
         workshop.readiness = Readiness(False, ("self-test: " + "x" * 900, "runtime: torch"))
@@ -363,7 +368,7 @@ def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
         stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
         for payload in (stale.envelope.encode(), b"garbage"):
             scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
-        assert scene.store.feed(0, 10) == []
+        assert scene.journal.feed(0, 10) == []
         assert not scene.running.done()
 
     play(tmp_path, test)
@@ -378,13 +383,13 @@ def test_a_store_that_fails_costs_a_step_and_not_the_node(
 
         payload = fixtures.task(scene.net).envelope.encode()
         with monkeypatch.context() as patch:
-            patch.setattr(scene.store, "append", broken)
+            patch.setattr(scene.journal, "append", broken)
             scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
-        assert scene.store.feed(0, 10) == []
+        assert scene.journal.feed(0, 10) == []
         scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
         await asyncio.sleep(5)
         with monkeypatch.context() as patch:
-            patch.setattr(scene.store, "append", broken)
+            patch.setattr(scene.journal, "append", broken)
             await asyncio.sleep(20)  # the execution ends in the meantime
         assert not scene.running.done()
         await asyncio.sleep(60)
@@ -430,7 +435,8 @@ def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
             taken = MemoryTransport(scene.medium, fixtures.peer(0))
             parts = Parts(
                 scene.coordinator,
-                scene.store,
+                scene.journal,
+                scene.ledger,
                 scene.blobs,
                 taken,
                 scene.workshop,
@@ -447,7 +453,7 @@ def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
 
 
 def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
-    day, kept = 86_400.0, Blobs(tmp_path / "blobs")
+    day, kept = 86_400.0, BlobStore(tmp_path / "blobs")
     old, young = (kept.write([text], size=1, limit=1) for text in (b"a", b"b"))
     for sha256, age in ((old, 31), (young, 29)):
         at = fixtures.START - age * day
@@ -473,7 +479,7 @@ def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_
 
 
 def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
-    kept = Blobs(tmp_path / "blobs").write([b"a"], size=1, limit=1)
+    kept = BlobStore(tmp_path / "blobs").write([b"a"], size=1, limit=1)
     os.utime(tmp_path / "blobs" / kept, (1.0, 1.0))
 
     async def test(scene: Scene) -> None:
@@ -490,7 +496,7 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
         score_floors = scene.node._parts.score_floors
         assert score_floors == {}
         vote_outcomes = [(0, liar, VoteOutcome.EQUIVOCATED), (1, liar, VoteOutcome.EQUIVOCATED)]
-        scene.store.put_conduct("0" * 64, [*vote_outcomes, (0, slow, VoteOutcome.SILENT)])
+        scene.ledger.put_conduct("0" * 64, [*vote_outcomes, (0, slow, VoteOutcome.SILENT)])
         await asyncio.sleep(WEIGH_SECONDS)
         assert score_floors == {liar: 2 * EQUIVOCATION_PENALTY, slow: 0.0}
 

@@ -92,10 +92,10 @@ class Arena:
                     return
 
     def _tips(self) -> list[int]:
-        return [m.store.tip() for m in self.honest]
+        return [m.journal.tip() for m in self.honest]
 
     def _over(self) -> bool:
-        return all(m.up and not m.store.open_tasks() for m in self.honest)
+        return all(m.up and not m.journal.open_tasks() for m in self.honest)
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -215,7 +215,7 @@ class Arena:
     def changed(self, member: Member, task: str) -> None:
         if self._note is not None:
             with self.looking():
-                state, attempt = member.store.state(task) or ("unknown", 0)
+                state, attempt = member.journal.state(task) or ("unknown", 0)
                 count = len(member.certificates(task))
             self.note(member, f"{task[:8]} is {state} in {attempt}, certificates: {count}")
 

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from node.storage.journal import Store
+from node.storage.database import Database
 
 
 class Crashed(BaseException):
@@ -95,7 +95,7 @@ class Blank:
 
     def __init__(self, network: str) -> None:
         with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-            Store(connection, network)
+            Database(connection, network)
             self._image = connection.serialize()
 
     def copy(self, feed: str) -> FaultyConnection:

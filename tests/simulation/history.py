@@ -144,8 +144,8 @@ class History:
                     if count > most:
                         raise Violation("I7", f"{citizen.index}: {what}: {count}, at most {most}")
             with self.looking():
-                before, tips = tips, [c.store.tip() for c in self.honest]
-                over = all(not c.store.open_tasks() for c in self.honest)
+                before, tips = tips, [c.journal.tip() for c in self.honest]
+                over = all(not c.journal.open_tasks() for c in self.honest)
             if (
                 self._loop.time() > quiet
                 and before == tips
@@ -157,7 +157,7 @@ class History:
     def _tell_ends(self) -> None:
         for citizen in self.citizens if self._note else ():
             for task in citizen.tasks():
-                votes = [told(entry.envelope.encode()) for entry in citizen.store.entries(task)]
+                votes = [told(entry.envelope.encode()) for entry in citizen.journal.entries(task)]
                 self.note(citizen, f"{task[:8]} is {citizen.state(task)} with {votes}")
 
     # What happens

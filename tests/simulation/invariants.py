@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeAlias
 
 from node.clock import Clock
 from node.consensus.coordinator import Coordinator
-from node.storage.journal import Store
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
@@ -47,7 +48,8 @@ class Node(Protocol):
 
     index: int
     peer: str
-    store: Store
+    journal: Journal
+    ledger: Ledger
     kept: Kept
     disk: str | None
     unwell_at: float  # by its clock: when it started, or its disk failed, last
@@ -142,7 +144,7 @@ def check_now(scene: Scene) -> None:
         check_kept(scene, node)
         if node.up and node.coordinator is not None:
             with scene.looking():
-                known, not_ended = set(node.tasks()), node.store.open_tasks()
+                known, not_ended = set(node.tasks()), node.journal.open_tasks()
             check_bounded(node.coordinator, scene.scenario.max_open, known)
             for task in not_ended if node.disk is None else ():
                 _check_in_time(node, task)
@@ -150,7 +152,7 @@ def check_now(scene: Scene) -> None:
 
 def _check_in_time(node: Node, task: str) -> None:
     """I6: a node that is up and well leaves no task open past its deadline."""
-    body = json.loads(node.store.entries(task)[0].envelope)["body"]
+    body = json.loads(node.journal.entries(task)[0].envelope)["body"]
     late = node.clock.now() - (body["created"] / 1000 + body["deadline"])
     if late > LATE and node.up and node.clock.now() - node.unwell_at > LATE:
         raise Violation("I6", f"{node.index} has {task[:8]} open {late:.1f} s past its deadline")
@@ -221,7 +223,7 @@ def _check_task(scene: Scene, task: str) -> None:
 def _check_taken(scene: Scene, node: Node) -> None:
     """3 and 6.1: whatever a node accepted was admissible, by its clock when it came."""
     for task in node.tasks():
-        first = node.store.entries(task)[0]
+        first = node.journal.entries(task)[0]
         if fault := rules.untaken(json.loads(first.envelope)["body"], first.at, scene.network):
             raise Violation("3, 6.1", f"{node.index} took {task[:8]}, {fault}")
 
@@ -353,7 +355,7 @@ def _check_evidence(scene: Scene, votes: Sequence[Vote]) -> None:
 def _votes(scene: Scene) -> Iterator[Vote]:
     seen = set[str]()
     for node in scene.honest:
-        for _, text in node.store.feed(0, 100_000):
+        for _, text in node.journal.feed(0, 100_000):
             if text in seen:
                 continue
             seen.add(text)

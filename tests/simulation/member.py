@@ -16,7 +16,9 @@ from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc.client import ProtocolViolation
 from node.rpc.server import feed_page
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.sync.feed_sync import FAILURE_BACKOFF, Batch, FeedSync
 from node.transport.interface import ValidationResult
 from protocol.consensus.certificate import Certificate
@@ -81,9 +83,13 @@ class Member:
         self._tasks, self._votes = arena.topics
         self._bench = Bench(arena.scenario, arena.random, label)
         self._wakes_at: float | None = None
-        self.store = Store(self._connection, arena.network.id)
+        self._open()
         self.coordinator: Coordinator
         self._feeds: DirectFeedSync
+
+    def _open(self) -> None:
+        database = Database(self._connection, self._arena.network.id)
+        self.journal, self.ledger = Journal(database), Ledger(database)
 
     # Life
 
@@ -93,17 +99,26 @@ class Member:
         self.life += 1
         self.unwell_at = self.clock.now()
         try:
-            self.store = Store(self._connection, arena.network.id)
+            self._open()
             self.coordinator = Coordinator(
                 arena.network,
                 fixtures.key(self.index),
-                self.store,
+                self.journal,
+                self.ledger,
                 self.clock,
                 arena.random.randbytes,
                 arena.scenario.max_open,
             )
             line = Line(self.peer, arena.ether)
-            self._feeds = DirectFeedSync(line, self.coordinator, self.store, 0.0, self.act, str)  # type: ignore[arg-type]
+            self._feeds = DirectFeedSync(
+                line,  # type: ignore[arg-type]
+                self.coordinator,
+                self.journal,
+                self.ledger,
+                0.0,
+                self.act,
+                str,
+            )
             self._feeds.fetch = self._page_of
             self._feeds.show = self._shown_by
             self._bench.clear()
@@ -243,7 +258,7 @@ class Member:
 
     def page(self, feed: str, cursor: int, limit: int) -> Batch:
         """Answer a feed request as `node.rpc.server` does, but for the JSON."""
-        return Batch(*feed_page(self.store, feed, cursor, limit))
+        return Batch(*feed_page(self.journal, feed, cursor, limit))
 
     def _page_of(self, peer: str, feed: str, cursor: int) -> Batch:
         return self._arena.page(self.peer, peer, feed, cursor)
@@ -271,7 +286,7 @@ class Member:
     # What can be seen from outside
 
     def state(self, task: str) -> State | None:
-        standing = self.store.state(task)
+        standing = self.journal.state(task)
         return None if standing is None else standing[0]
 
     def certificates(self, task: str) -> list[str]:

@@ -189,7 +189,7 @@ def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
             with pytest.raises(Rejected) as refused:
                 await client.submit("text-to-music", fixtures.args(model="nobody/knows"))
             assert refused.value.reason is Rejection.UNKNOWN_MODEL
-            assert not any(i.store.feed(0, 10) for i in world.inhabitants)
+            assert not any(i.journal.feed(0, 10) for i in world.inhabitants)
 
     virtual.run(main)
 

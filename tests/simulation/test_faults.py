@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.journal import Journal
 from protocol.consensus.effects import State
 from tests.simulation.faults import BOUNDARIES, Blank, Boundaries, Crashed, FaultyConnection
 from tests.simulation.timeline import Timeline
@@ -18,17 +19,17 @@ class Node:
         self.boundaries, self.disk = Boundaries(), None
         self.connection: FaultyConnection = Blank(NETWORK).copy("f" * 32)
         self.connection.prepare(self.boundaries, lambda: self.disk)
-        self.store = Store(self.connection, NETWORK)
+        self.journal = Journal(Database(self.connection, NETWORK))
 
     disk: str | None
 
     def write(self) -> None:
-        with self.store.transaction():
-            self.store.put_state(TASK, State.WAITING, 0)
+        with self.journal.transaction():
+            self.journal.put_state(TASK, State.WAITING, 0)
 
 
 def test_a_copy_is_a_store_of_its_own_feed() -> None:
-    assert Node().store.feed_id == "f" * 32
+    assert Node().journal.feed_id == "f" * 32
 
 
 @pytest.mark.parametrize("only", ["before a write", "before COMMIT", "after COMMIT"])
@@ -39,22 +40,22 @@ def test_a_node_dies_at_its_boundary_and_what_was_committed_stays(only: str) -> 
     with pytest.raises(Crashed, match=only):
         node.write()
     node.connection.rollback()
-    kept = Store(node.connection, NETWORK).state(TASK)
+    kept = Journal(Database(node.connection, NETWORK)).state(TASK)
     assert (kept is not None) is (only == "after COMMIT")
 
 
 def test_a_full_disk_takes_nothing_and_a_broken_one_gives_nothing() -> None:
     node = Node()
     node.disk = "full"
-    assert node.store.tip() == 0
+    assert node.journal.tip() == 0
     with pytest.raises(sqlite3.OperationalError, match="full"):
         node.write()
     node.disk = "broken"
     with pytest.raises(sqlite3.OperationalError, match="I/O"):
-        node.store.tip()
+        node.journal.tip()
     node.disk = None
     node.write()
-    assert node.store.state(TASK) == (State.WAITING, 0)
+    assert node.journal.state(TASK) == (State.WAITING, 0)
 
 
 def test_events_come_in_the_order_of_their_times_then_of_their_setting() -> None:

@@ -122,7 +122,7 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
             body = fixtures.task(net, kind="pop2piano", requester=4).envelope.body
             stranger.send({**body, "args": fixtures.piano_args(*SONGS)})
             await asyncio.sleep(2)
-            (task,) = {t for i in world.inhabitants for t in i.store.open_tasks()}
+            (task,) = {t for i in world.inhabitants for t in i.journal.open_tasks()}
             async with world.client([0, 1, 2, 3]) as client:
                 with pytest.raises(NoAgreement) as ended:
                     await client.follow(task).certificate()

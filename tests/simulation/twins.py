@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from node.execution.queue import Readiness
-from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
+from node.storage.blobs import BlobStore
+from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
 
@@ -72,13 +73,13 @@ def _for_ever() -> float:
     return 1e6
 
 
-class TwinDraft:
+class TwinBlobWriter:
     """A blob that arrived and is not kept yet."""
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         self.payload = b""
 
 
@@ -104,17 +105,17 @@ class TwinBlobs:
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
-    ) -> TwinDraft:
+    ) -> TwinBlobWriter:
         self._check_room()
         payload = b"".join([chunk async for chunk in chunks])
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise BlobRefused("the hash is another")
-        return TwinDraft(payload)
+        return TwinBlobWriter(payload)
 
-    keep = Blobs.keep  # what it calls is here
+    save = BlobStore.save  # what it calls is here
 
     @contextmanager
-    def keeping(self, drafts: Sequence[TwinDraft]) -> Iterator[None]:
+    def commit(self, drafts: Sequence[TwinBlobWriter]) -> Iterator[None]:
         before = dict(self._kept)
         try:
             for draft in drafts:
@@ -128,7 +129,7 @@ class TwinBlobs:
         if self.full:
             raise DiskQuotaExceeded("full")
 
-    def adopt(self, path: Path, sha256: str | None = None) -> str:
+    def import_file(self, path: Path, sha256: str | None = None) -> str:
         payload = self._offered.pop(path)
         assert sha256 in (None, hashlib.sha256(payload).hexdigest())
         return self._keep(payload)

@@ -16,7 +16,9 @@ from node.client.client import Client
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import Document
@@ -42,13 +44,17 @@ class Inhabitant:
         self.index, self.peer = index, fixtures.peer(index)
         self._world, self._label = world, label
         self._connection = self.database()
-        self.store = Store(self._connection, world.network.id)
+        self._open()
         self.blobs = TwinBlobs()
         self.executor: TwinExecutor | None = None
         self.node: Node | None = None
         self.coordinator: Coordinator | None = None
         self._running: asyncio.Task[None] | None = None
         self.clock = VirtualClock(asyncio.get_running_loop(), fixtures.START, self.skew())
+
+    def _open(self) -> None:
+        database = Database(self._connection, self._world.network.id)
+        self.journal, self.ledger = Journal(database), Ledger(database)
 
     # What a kind of inhabitant may have otherwise
 
@@ -78,11 +84,12 @@ class Inhabitant:
 
     async def start(self) -> None:
         world = self._world
-        self.store = Store(self._connection, world.network.id)
+        self._open()
         self.coordinator = Coordinator(
             world.network,
             fixtures.key(self.index),
-            self.store,
+            self.journal,
+            self.ledger,
             self.clock,
             world.random.randbytes,
             self.max_open,
@@ -90,7 +97,8 @@ class Inhabitant:
         self.executor = self.work()
         parts = Parts(
             self.coordinator,
-            self.store,
+            self.journal,
+            self.ledger,
             self.blobs,  # type: ignore[arg-type]  # the twin of a folder
             self.transport(),
             self.executor,
@@ -120,11 +128,11 @@ class Inhabitant:
             running.result()
 
     def state(self, task: str) -> State | None:
-        standing = self.store.state(task)
+        standing = self.journal.state(task)
         return None if standing is None else standing[0]
 
     def certificates(self, task: str) -> list[Document]:
-        return list(self.store.certificates(task))
+        return list(self.ledger.certificates(task))
 
     def fault(self) -> BaseException | None:
         """What ended the node, if something did."""

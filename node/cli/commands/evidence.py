@@ -9,8 +9,8 @@ from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE, read, write
 from node.cli.options import display_name
-from node.storage.migration import UnusableStore
-from node.storage.reader import DATABASE, read_archive
+from node.storage.errors import UnusableDatabase
+from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus import evidence as proofs
 from protocol.consensus.evidence import Evidence
 from protocol.constants import DOCUMENT_LIMIT
@@ -124,9 +124,9 @@ def _held(data_dir: Path | None, network: Path | None) -> tuple[Network, list[Ev
     settings = options.settings({"data_dir": data_dir, "network": network})
     own = options.chosen_network(settings.network)
     try:
-        with read_archive(settings.data_dir / DATABASE, own.id) as archive:
-            return own, [proofs.verify(each, own.id) for each in archive.evidence()]
-    except UnusableStore as error:
+        with read_ledger(settings.data_dir / DATABASE, own.id) as ledger:
+            return own, [proofs.verify(each, own.id) for each in ledger.evidence()]
+    except UnusableDatabase as error:
         raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
 
 

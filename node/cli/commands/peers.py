@@ -11,8 +11,8 @@ from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.options import display_name
 from node.cli.session import ClientTarget, no_node_named, resolve_target, run_with_client
 from node.client.client import Client, HelloAnswer
-from node.storage.migration import UnusableStore
-from node.storage.reader import DATABASE, read_archive
+from node.storage.errors import UnusableDatabase
+from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus.conduct import PeerRecord
 
 EPILOG = """\b
@@ -90,9 +90,9 @@ def _standings(data_dir: Path | None, network: str) -> Mapping[str, PeerRecord]:
     if data_dir is None and not path.exists():
         return {}
     try:
-        with read_archive(path, network) as archive:
-            return archive.peer_records()
-    except UnusableStore as error:
+        with read_ledger(path, network) as ledger:
+            return ledger.peer_records()
+    except UnusableDatabase as error:
         if data_dir is None:  # the default folder may be another network's
             options.note(f"standings are not shown: {error}")
             return {}

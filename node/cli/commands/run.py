@@ -62,7 +62,7 @@ def serve(settings: Settings, alter: "Alter | None" = None) -> None:
     key = options.key_of(settings.key)
     log_setup.configure(settings.log_level, cast("log_setup.Format", settings.log_format))
     from node import app  # takes seconds, and libp2p wants the logs set up before
-    from node.storage.journal import UnusableStore
+    from node.storage.errors import UnusableDatabase
 
     # A peer that goes away or does not speak a protocol is no error of ours.
     log_setup.rejoin("libp2p", "debug" if settings.log_level == "debug" else "critical")
@@ -70,7 +70,7 @@ def serve(settings: Settings, alter: "Alter | None" = None) -> None:
         built = app.build(settings, key, alter) if alter else app.build(settings, key)
     except app.UnusableNetwork as error:
         raise usage(str(error)) from None
-    except UnusableStore as error:
+    except UnusableDatabase as error:
         raise Failure(Exit.FAULT, str(error)) from None
     try:
         asyncio.run(_until_stopped(built.run()))

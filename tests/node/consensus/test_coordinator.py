@@ -12,7 +12,9 @@ import pytest
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.transport.interface import ValidationResult
 from protocol.consensus import certificate, evidence
 from protocol.consensus.committee import committees
@@ -99,11 +101,13 @@ class Life:
         self.disk.writes = 0
 
     def born(self) -> None:
-        self.store = Store(self.disk, self.net.id)
+        database = Database(self.disk, self.net.id)
+        self.journal, self.ledger = Journal(database), Ledger(database)
         self.coordinator = Coordinator(
             self.net,
             fixtures.key(0),
-            self.store,
+            self.journal,
+            self.ledger,
             self.clock,
             self.entropy,
             self.max_open,
@@ -121,7 +125,7 @@ class Life:
         for action in actions:
             match action:
                 case Publish(message):
-                    stored = [text.encode() for _, text in self.store.feed(0, 1000)]
+                    stored = [text.encode() for _, text in self.journal.feed(0, 1000)]
                     assert message.envelope.encode() in stored, "sent before it was journalled"
                     self.said.append(message)
                 case Run(task):
@@ -252,8 +256,8 @@ def check_round(life: Life, task: Task, slots: Slots = ONCE) -> None:
     assert view is not None
     found = certificate.verify(view.certificates[0], life.net)
     assert ME in found.signers
-    assert life.store.evidence() == []
-    journal = [json.loads(e.envelope) for e in life.store.entries(task.id)]
+    assert life.ledger.evidence() == []
+    journal = [json.loads(e.envelope) for e in life.journal.entries(task.id)]
     bodies = {
         canonical(envelope["body"])
         for envelope in [*journal, *(m.envelope.document() for m in life.said)]
@@ -320,8 +324,8 @@ def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> Non
     life.hear(task)
     life.until(1)
     (commit,) = life.own(Commit)
-    salt = life.store.salt(task.id, 0)
-    produced = life.store.outcome(task.id)
+    salt = life.journal.salt(task.id, 0)
+    produced = life.journal.outcome(task.id)
     assert isinstance(commit, Commit)
     assert salt is not None
     assert produced is not None
@@ -334,7 +338,7 @@ def test_every_attempt_has_a_salt_of_its_own() -> None:
     case = CASES["twice"]
     life = Life(case.net)
     case.play(life, case.task)
-    first, second = (life.store.salt(case.task.id, attempt) for attempt in (0, 1))
+    first, second = (life.journal.salt(case.task.id, attempt) for attempt in (0, 1))
     assert None not in (first, second)
     assert first != second
     (reveal,) = life.own(Reveal)
@@ -439,7 +443,7 @@ def test_a_failing_tick_of_one_task_loses_no_actions_of_another(life: Life) -> N
     life.disk.fail_at, life.disk.error = writes + 4, sqlite3.OperationalError
     life.until(6)
     assert life.disk.fired, "the failure never came"
-    journalled = [e for task in tasks for e in life.store.entries(task.id) if e.type == "reveal"]
+    journalled = [e for task in tasks for e in life.journal.entries(task.id) if e.type == "reveal"]
     assert len(journalled) == len(life.own(Reveal)), "signed, journalled and never said"
 
 
@@ -653,10 +657,10 @@ def test_equivocation_is_recorded(life: Life) -> None:
     life.hear(task)
     for label in ("one", "two"):
         life.hear(fixtures.commit(life.net, task, one, fixtures.outcome(label)))
-    (document,) = life.store.evidence()
+    (document,) = life.ledger.evidence()
     proof = evidence.verify(document, life.net.id)
     assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
-    assert len(life.store.entries(task.id)) == 3
+    assert len(life.journal.entries(task.id)) == 3
 
 
 def test_what_is_known_is_journalled_once(life: Life) -> None:
@@ -669,7 +673,7 @@ def test_what_is_known_is_journalled_once(life: Life) -> None:
     life.hear(task)
     for vote in (*contradictions, *contradictions):
         life.hear(vote)
-    kept = [e.envelope.encode() for e in life.store.entries(task.id)]
+    kept = [e.envelope.encode() for e in life.journal.entries(task.id)]
     expected: list[Message] = [task, *contradictions[:2]]
     assert kept == [message.envelope.encode() for message in expected]
     assert life.coordinator.receive(contradictions[0].envelope.encode()) == []
@@ -700,17 +704,17 @@ def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -
     found = certified(life, task, "c")
     for vote in found.votes:
         life.hear(vote)
-    assert not life.store.certificates(task.id)
+    assert not life.ledger.certificates(task.id)
     for _ in range(2):
         life.step(lambda: life.coordinator.certified(found), insist=True)
         assert life.state(task) is State.AGREED
-        assert life.store.certificates(task.id) == [found.document]
-    kept = len(life.store.entries(task.id))
+        assert life.ledger.certificates(task.id) == [found.document]
+    kept = len(life.journal.entries(task.id))
     life.restart()
     life.hear(fixtures.commit(life.net, task, found.signers[0]))  # brings the task back
     life.step(lambda: life.coordinator.certified(found), insist=True)
     assert life.state(task) is State.AGREED
-    assert len(life.store.entries(task.id)) == kept + 1
+    assert len(life.journal.entries(task.id)) == kept + 1
     assert not life.own(Commit)
 
 
@@ -724,14 +728,14 @@ def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
     life.until(3)
     contradictory(life, task, "a", "b")
     life.step(lambda: life.coordinator.certified(certified(life, task, "c")), insist=True)
-    before = life.store.peer_records()
+    before = life.ledger.peer_records()
     assert before[ME].times(VoteOutcome.DISSENTED) == 1
     life.restart()
     late = fixtures.commit(life.net, task, others(life.net, task)[0], fixtures.outcome("a"))
     life.hear(late)  # brings the task back
     life.until(121)
     assert life.state(task) is State.AGREED
-    assert life.store.peer_records() == before
+    assert life.ledger.peer_records() == before
 
 
 def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:
@@ -742,8 +746,8 @@ def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(l
         found = certified(life, task, label)
         life.step(lambda f=found: life.coordinator.certified(f), insist=True)  # type: ignore[misc]
     shown = [certified(life, task, label).document for label in ("a", "b")]
-    assert life.store.certificates(task.id) == shown
-    kept = [entry.envelope.encode() for entry in life.store.entries(task.id)]
+    assert life.ledger.certificates(task.id) == shown
+    kept = [entry.envelope.encode() for entry in life.journal.entries(task.id)]
     assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
 
 
@@ -762,10 +766,10 @@ def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:
     assert life.state(task) is State.AGREED
     dissent = fixtures.reveal(life.net, task, two, commits, fixtures.outcome("other"))
     life.hear(dissent)
-    assert life.store.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
+    assert life.journal.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
     assert life.state(task) is State.AGREED
-    assert len(life.store.certificates(task.id)) == 1
-    assert life.store.evidence() == []
+    assert len(life.ledger.certificates(task.id)) == 1
+    assert life.ledger.evidence() == []
 
 
 def test_an_unknown_task_has_no_view(life: Life) -> None:
@@ -870,7 +874,7 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     assert life.coordinator.validate(late.envelope.encode(), tasks=False) is ValidationResult.IGNORE
     said = len(life.said)
     life.hear(late)
-    assert life.store.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
+    assert life.journal.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
     assert life.state(first) is State.AGREED
     assert len(life.said) == said, "nothing is signed for a task that has ended"
     life.disk.close()
@@ -893,18 +897,18 @@ def test_votes_that_are_known_rebuild_no_ended_task(
     assert life.state(task) is State.AGREED
     life.restart()
     read: list[str] = []
-    entries = Store.entries
+    entries = Journal.entries
 
-    def counted(store: Store, of: str) -> Any:
+    def counted(journal: Journal, of: str) -> Any:
         read.append(of)
-        return entries(store, of)
+        return entries(journal, of)
 
-    monkeypatch.setattr(Store, "entries", counted)
-    journal = len(life.store.feed(0, 1000))
+    monkeypatch.setattr(Journal, "entries", counted)
+    journal = len(life.journal.feed(0, 1000))
     life.hear(fixtures.commit(net, task, one))
     life.hear(fixtures.reveal(net, task, one, commits))
     assert not read
-    assert len(life.store.feed(0, 1000)) == journal
+    assert len(life.journal.feed(0, 1000)) == journal
     life.hear(fixtures.reveal(net, task, two, commits))
     assert read == [task.id]
 
@@ -952,7 +956,7 @@ def test_judging_changes_nothing(life: Life) -> None:
     vote = fixtures.commit(life.net, task, others(life.net, task)[0])
     judged(life, vote)
     assert judged(life, vote) is ValidationResult.ACCEPT
-    assert len(life.store.entries(task.id)) == 1
+    assert len(life.journal.entries(task.id)) == 1
 
 
 def test_what_is_known_is_ignored(life: Life) -> None:
@@ -1013,7 +1017,7 @@ def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
     with pytest.raises(Rejected) as refused:
         life.coordinator.receive(stranger.envelope.encode())
     assert refused.value.reason is Rejection.NOT_A_MEMBER
-    assert len(life.store.entries(task.id)) == 1
+    assert len(life.journal.entries(task.id)) == 1
 
 
 def test_a_vote_of_an_attempt_that_will_not_be_is_rejected(life: Life) -> None:

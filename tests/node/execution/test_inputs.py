@@ -19,7 +19,7 @@ from node.execution import inputs
 from node.execution.inputs import InputFetcher
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
-from node.storage.blobs import Blobs
+from node.storage.blobs import BlobStore
 from node.sync.blob_download import MAX_SLOWDOWN, MIN_BYTES_PER_SECOND, rendezvous_order
 from node.transport.interface import Stream
 from protocol.wire.messages import Task
@@ -42,7 +42,7 @@ class Bench:
     """A member that is no other's neighbour, and peers that have the song or do something else."""
 
     inputs: InputFetcher
-    blobs: Blobs
+    blobs: BlobStore
     asked: list[str] = field(default_factory=list)
     has: set[str] = field(default_factory=set)
 
@@ -82,7 +82,7 @@ def task(*songs: bytes) -> Task:
 @asynccontextmanager
 async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
-    transport, blobs = MemoryTransport(medium, ME), Blobs(folder, most)
+    transport, blobs = MemoryTransport(medium, ME), BlobStore(folder, most)
     found = Bench(InputFetcher(transport, blobs, NET), blobs)
     await transport.start(Recorder(), (), ())
     others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
@@ -239,7 +239,7 @@ def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     async def test(bench: Bench) -> None:
-        bench.inputs._blobs = Blobs(tmp_path, len(SONG), wanted=wanted)
+        bench.inputs._blobs = BlobStore(tmp_path, len(SONG), pinned=wanted)
         bench.inputs._blobs.write([b"other"], size=5, limit=5)
         await missing(bench)
 

@@ -33,8 +33,10 @@ from node.rpc.client import (
 )
 from node.rpc.framing import encode_length, write_frame
 from node.rpc.server import REQUEST_SECONDS, RequestHandler
-from node.storage.blobs import Blobs
-from node.storage.journal import Store
+from node.storage.blobs import BlobStore
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
@@ -65,9 +67,10 @@ GREETING: Document = {
 class Bench:
     """A serving node and one that asks; also the host that serving speaks for."""
 
-    store: Store
+    journal: Journal
+    ledger: Ledger
     coordinator: Coordinator
-    blobs: TwinBlobs | Blobs
+    blobs: TwinBlobs | BlobStore
     medium: MemoryNetwork
     asker: MemoryTransport
     fetchable: bool = True
@@ -117,21 +120,24 @@ class Bench:
 
 @asynccontextmanager
 async def serving(
-    submitters: frozenset[str] = frozenset(), folder: Blobs | None = None
+    submitters: frozenset[str] = frozenset(), folder: BlobStore | None = None
 ) -> AsyncIterator[Bench]:
     """With a real `folder`, of a network with a model that takes songs."""
     net = NET if folder is None else PIANO
     loop = asyncio.get_running_loop()
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    store, dice = Store(connection, net.id), random.Random(1)
+    database, dice = Database(connection, net.id), random.Random(1)
+    journal, ledger = Journal(database), Ledger(database)
     clock = virtual.VirtualClock(loop, fixtures.START)
-    coordinator = Coordinator(net, fixtures.key(0), store, clock, dice.randbytes, max_open=3)
+    coordinator = Coordinator(
+        net, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open=3
+    )
     medium, blobs = MemoryNetwork(dice), folder or TwinBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
-    bench = Bench(store, coordinator, blobs, medium, asker, submitters=submitters)
+    bench = Bench(journal, ledger, coordinator, blobs, medium, asker, submitters=submitters)
     admission = TaskPolicy(bench.submitters, 0, clock.now)
     request_limiter = RequestLimiter(admission, Limits(), net.roster, clock.now, bench.counts)
-    answering = RequestHandler(bench, coordinator, store, blobs, request_limiter)  # type: ignore[arg-type]  # a twin
+    answering = RequestHandler(bench, coordinator, journal, blobs, request_limiter)  # type: ignore[arg-type]  # a twin
     protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
@@ -148,7 +154,7 @@ async def serving(
 def on_bench(
     test: Callable[[Bench], Awaitable[None]],
     submitters: frozenset[str] = frozenset(),
-    folder: Blobs | None = None,
+    folder: BlobStore | None = None,
 ) -> None:
     async def main() -> None:
         async with serving(submitters, folder) as bench:
@@ -202,7 +208,7 @@ def test_submit_and_a_repeat_of_it() -> None:
         expected = {"task": task.id, "committee": list(committees(NET, task)[0])}
         assert await bench.request("submit", request) == expected
         assert await bench.request("submit", request) == expected
-        assert len(bench.store.feed(0, 10)) == 1
+        assert len(bench.journal.feed(0, 10)) == 1
 
     on_bench(test)
 
@@ -234,7 +240,7 @@ def test_task_with_its_certificate() -> None:
             bench.coordinator.receive(vote.envelope.encode())
         found = await bench.request("task", {"task": task.id})
         assert (found["state"], found["attempt"]) == ("agreed", 0)
-        assert found["certificate"] == bench.store.certificates(task.id)[0]
+        assert found["certificate"] == bench.ledger.certificates(task.id)[0]
 
     on_bench(test)
 
@@ -242,7 +248,7 @@ def test_task_with_its_certificate() -> None:
 def test_watch_tells_each_change_until_the_end() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
-        bench.store.put_state(task, State.WAITING, 0)
+        bench.journal.put_state(task, State.WAITING, 0)
         stream = await bench.open("watch")
         await write_frame(stream, canonical({"task": task}))
         assert await stream.read_exactly(1) == b"\x00"
@@ -252,7 +258,7 @@ def test_watch_tells_each_change_until_the_end() -> None:
         bench.done = 0.5
         bench.change(task)
         seen.append(await read_document(stream, "watch-frame"))
-        bench.store.put_state(task, State.INCONCLUSIVE, 1)
+        bench.journal.put_state(task, State.INCONCLUSIVE, 1)
         bench.change(task)
         seen.append(await read_document(stream, "watch-frame"))
         assert seen == [
@@ -268,7 +274,7 @@ def test_watch_tells_each_change_until_the_end() -> None:
 def test_watching_what_has_ended_gives_one_frame() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
-        bench.store.put_state(task, State.EXPIRED, 0)
+        bench.journal.put_state(task, State.EXPIRED, 0)
         stream = await bench.open("watch")
         await write_frame(stream, canonical({"task": task}))
         frame = canonical({"state": "expired", "attempt": 0, "progress": 0.25})
@@ -296,7 +302,7 @@ def test_feed_in_parts() -> None:
     async def test(bench: Bench) -> None:
         tasks = [bench.accept(nonce=n) for n in range(3)]
         texts = [task.envelope.document() for task in tasks]
-        feed = bench.store.feed_id
+        feed = bench.journal.feed_id
 
         def ask_for(cursor: int) -> Document:
             return {"feed": feed, "cursor": cursor, "limit": 2}
@@ -325,7 +331,7 @@ def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
         found = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
-        assert found["feed"] == bench.store.feed_id
+        assert found["feed"] == bench.journal.feed_id
         assert found["envelopes"] == [task.envelope.document()]
         assert found["cursor"] == 1
 
@@ -335,7 +341,7 @@ def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
 def test_an_empty_feed_of_another_id_starts_at_nothing() -> None:
     async def test(bench: Bench) -> None:
         found = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
-        assert found == {"feed": bench.store.feed_id, "cursor": 0, "envelopes": []}
+        assert found == {"feed": bench.journal.feed_id, "cursor": 0, "envelopes": []}
 
     on_bench(test)
 
@@ -347,10 +353,10 @@ def test_a_feed_of_large_envelopes_comes_in_several_answers() -> None:
     async def test(bench: Bench) -> None:
         votes = fat(bench.accept(), 250)
         for vote in votes:
-            bench.store.append(vote, 0.0)
+            bench.journal.append(vote, 0.0)
         cursor, found, answers = 0, list[Any](), 0
         while True:
-            request: Document = {"feed": bench.store.feed_id, "cursor": cursor, "limit": 1000}
+            request: Document = {"feed": bench.journal.feed_id, "cursor": cursor, "limit": 1000}
             answer = await bench.request("feed", request)
             assert len(canonical(answer)) <= DOCUMENT_LIMIT
             if not answer["envelopes"]:
@@ -369,7 +375,7 @@ def test_a_task_with_more_votes_than_fit_shows_the_first() -> None:
         task = bench.accept()
         votes = fat(task, 250)
         for vote in votes:
-            bench.store.append(vote, 0.0)
+            bench.journal.append(vote, 0.0)
         answer = await bench.request("task", {"task": task.id})
         assert DOCUMENT_LIMIT // 2 < len(canonical(answer)) <= DOCUMENT_LIMIT
         shown = [m.envelope.document() for m in (task, *votes)]
@@ -383,7 +389,7 @@ def test_many_small_envelopes_fit_the_schema() -> None:
         task = bench.accept()
         vote = fixtures.abstain(NET, task, SERVER)
         for _ in range(1200):
-            bench.store.append(vote, 0.0)
+            bench.journal.append(vote, 0.0)
         request: Document = {"feed": "", "cursor": 0, "limit": 1000}
         assert len((await bench.request("feed", request))["envelopes"]) == 1000
         assert len((await bench.request("task", {"task": task.id}))["envelopes"]) == 1201
@@ -529,7 +535,7 @@ def test_a_task_that_is_not_acceptable_is_refused_with_its_reason() -> None:
             request: Document = {"task": task.envelope.document(), "blobs": []}
             refused = await bench.refused("submit", request)
             assert (refused.status, refused.reason) == (Status.INVALID, reason)
-        assert bench.store.feed(0, 10) == []
+        assert bench.journal.feed(0, 10) == []
 
     on_bench(test)
 
@@ -539,7 +545,7 @@ def test_a_task_with_blobs_is_refused() -> None:
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": [5]}
         refused = await bench.refused("submit", request)
         assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
-        assert bench.store.feed(0, 10) == []
+        assert bench.journal.feed(0, 10) == []
 
     on_bench(test)
 
@@ -669,7 +675,7 @@ def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
         assert (await hand_over(bench, task, *SONGS))["task"] == task.id
         assert kept(tmp_path) == sorted(NAMES)
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
@@ -678,7 +684,7 @@ def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
         assert (refused.status, refused.reason) == (Status.BUSY, "busy")
         assert kept(tmp_path) == []
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> None:
@@ -689,7 +695,7 @@ def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> Non
         with bench.blobs.open(NAMES[0]) as song:
             assert song.read() == SONGS[0]
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 @pytest.mark.parametrize("second", [SONGS[1][:-1], SONGS[1][:-1] + b"x", b""])
@@ -700,9 +706,9 @@ def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
         with pytest.raises((RequestRefused, StreamClosed)):
             await hand_over(bench, arranged(*SONGS), SONGS[0], second)
         assert kept(tmp_path) == []
-        assert bench.store.feed(0, 10) == []
+        assert bench.journal.feed(0, 10) == []
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
@@ -715,7 +721,7 @@ def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert kept(tmp_path) == []
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Path) -> None:
@@ -724,11 +730,11 @@ def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Pa
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert (refused.value.status, refused.value.reason) == (Status.BUSY, "busy")
         assert kept(tmp_path) == []
-        assert bench.store.feed(0, 10) == []
+        assert bench.journal.feed(0, 10) == []
         await hand_over(bench, arranged(SONGS[0], nonce=1), SONGS[0])
         assert kept(tmp_path) == [NAMES[0]]
 
-    on_bench(test, folder=Blobs(tmp_path, sum(map(len, SONGS)) - 1))
+    on_bench(test, folder=BlobStore(tmp_path, sum(map(len, SONGS)) - 1))
 
 
 def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
@@ -744,7 +750,7 @@ def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
         plain = fixtures.task(PIANO)
         assert (await hand_over(bench, plain))["task"] == plain.id
 
-    on_bench(test, folder=Blobs(tmp_path))
+    on_bench(test, folder=BlobStore(tmp_path))
 
 
 def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
@@ -766,7 +772,7 @@ def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
     async def test(bench: Bench) -> None:
         task, most = bench.accept(), Limits().peer_reads
         for vote in fat(task, 120):
-            bench.store.append(vote, 0.0)
+            bench.journal.append(vote, 0.0)
         for _ in range(most):
             stream = await bench.open("task")
             await write_frame(stream, canonical({"task": task.id}))

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from node.storage.blob_writer import FILE, Draft, Room
-from node.storage.blobs import BlobRefused, Blobs, DiskQuotaExceeded
+from node.storage.blob_writer import FILE, BlobWriter, DiskQuota
+from node.storage.blobs import BlobStore
+from node.storage.errors import BlobRefused, DiskQuotaExceeded
 
 BYTES = b"helium" * 100_000
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -29,15 +30,15 @@ async def _arriving(payload: bytes = BYTES) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def arrived(blobs: Blobs, payload: bytes) -> Draft:
+async def arrived(blobs: BlobStore, payload: bytes) -> BlobWriter:
     return await blobs.receive(_arriving(payload), size=len(payload), limit=len(payload))
 
 
 def refused(
-    blobs: Blobs, drafts: Sequence[Draft], during: Callable[[], None] = lambda: None
+    blobs: BlobStore, drafts: Sequence[BlobWriter], during: Callable[[], None] = lambda: None
 ) -> None:
     def keep() -> None:
-        with blobs.keeping(drafts):
+        with blobs.commit(drafts):
             during()
             raise RuntimeError("refused")
 
@@ -46,15 +47,15 @@ def refused(
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
 
 
 def _files(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "blobs").iterdir())
 
 
-def test_what_is_written_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_is_written_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) -> None:
     assert not blobs.has(SHA256)
     assert blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES), sha256=SHA256) == SHA256
     assert blobs.has(SHA256)
@@ -64,46 +65,48 @@ def test_what_is_written_is_found_by_its_hash(blobs: Blobs, tmp_path: Path) -> N
 
 
 async def test_what_arrives_is_found_by_its_hash_once_it_is_kept(
-    blobs: Blobs, tmp_path: Path
+    blobs: BlobStore, tmp_path: Path
 ) -> None:
     draft = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
     assert draft.sha256 == SHA256
     assert not blobs.has(SHA256)
-    with blobs.keeping([draft]):
+    with blobs.commit([draft]):
         assert blobs.has(SHA256)
     assert blobs.path(SHA256).read_bytes() == BYTES
     assert _files(tmp_path) == [SHA256]
 
 
-async def test_what_arrives_and_is_refused_is_gone(blobs: Blobs, tmp_path: Path) -> None:
+async def test_what_arrives_and_is_refused_is_gone(blobs: BlobStore, tmp_path: Path) -> None:
     seen: list[int] = []
     drafts = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
     refused(blobs, drafts, lambda: seen.append(len(_files(tmp_path))))
     assert seen == [2]
     assert _files(tmp_path) == []
-    assert blobs.taken == 0
+    assert blobs.used_bytes == 0
 
 
-async def test_what_was_here_before_stays_whatever_is_refused(blobs: Blobs, tmp_path: Path) -> None:
+async def test_what_was_here_before_stays_whatever_is_refused(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
     kept = await arrived(blobs, b"song"), await arrived(blobs, b"song"), await arrived(blobs, b"x")
-    with blobs.keeping(kept[:1]):
+    with blobs.commit(kept[:1]):
         pass
     refused(blobs, kept[1:])
     assert _files(tmp_path) == [kept[0].sha256]
-    assert blobs.taken == FILE
+    assert blobs.used_bytes == FILE
 
 
-async def test_one_blob_may_arrive_twice_at_once(blobs: Blobs, tmp_path: Path) -> None:
+async def test_one_blob_may_arrive_twice_at_once(blobs: BlobStore, tmp_path: Path) -> None:
     drafts = [await arrived(blobs, b"song") for _ in range(2)]
-    assert blobs.taken == 2 * FILE
-    with blobs.keeping(drafts):
+    assert blobs.used_bytes == 2 * FILE
+    with blobs.commit(drafts):
         pass
     assert _files(tmp_path) == [drafts[0].sha256]
-    assert blobs.taken == FILE
+    assert blobs.used_bytes == FILE
 
 
 async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
-    blobs: Blobs, tmp_path: Path
+    blobs: BlobStore, tmp_path: Path
 ) -> None:
     """A task's song is fetched while a submission that names it too is refused."""
     draft, fetching = await arrived(blobs, b"song"), threading.Event()
@@ -124,20 +127,20 @@ async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
     refused(blobs, [draft], meanwhile)
     other.join(5)
     assert _files(tmp_path) == [draft.sha256]
-    assert blobs.taken == FILE
+    assert blobs.used_bytes == FILE
 
 
-def test_an_empty_blob_is_a_blob(blobs: Blobs) -> None:
+def test_an_empty_blob_is_a_blob(blobs: BlobStore) -> None:
     empty = blobs.write([], size=0, limit=0)
     assert empty == hashlib.sha256(b"").hexdigest()
     assert blobs.size(empty) == 0
 
 
-def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
+def test_writing_again_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     for _ in range(2):
         blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     assert _files(tmp_path) == [SHA256]
-    assert blobs.taken == len(BYTES)
+    assert blobs.used_bytes == len(BYTES)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_writing_again_changes_nothing(blobs: Blobs, tmp_path: Path) -> None:
     ],
 )
 async def test_what_was_not_declared_is_refused_and_leaves_nothing(
-    blobs: Blobs, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
+    blobs: BlobStore, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
 ) -> None:
     with pytest.raises(BlobRefused, match=reason):
         blobs.write(_chunks(), size=size, limit=limit, sha256=sha256)
@@ -161,14 +164,14 @@ async def test_what_was_not_declared_is_refused_and_leaves_nothing(
     assert _files(tmp_path) == []
 
 
-def test_no_chunk_is_taken_when_too_much_is_declared(blobs: Blobs) -> None:
+def test_no_chunk_is_taken_when_too_much_is_declared(blobs: BlobStore) -> None:
     chunks = _chunks()
     with pytest.raises(BlobRefused):
         blobs.write(chunks, size=len(BYTES), limit=10)
     assert next(chunks) == BYTES[:65536]
 
 
-async def test_a_sender_that_breaks_off_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+async def test_a_sender_that_breaks_off_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     def breaking() -> Iterator[bytes]:
         yield BYTES[:10]
         raise ConnectionError
@@ -184,7 +187,7 @@ async def test_a_sender_that_breaks_off_leaves_nothing(blobs: Blobs, tmp_path: P
     assert _files(tmp_path) == []
 
 
-async def test_a_cancelled_arrival_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+async def test_a_cancelled_arrival_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     started = asyncio.Event()
 
     async def stalling() -> AsyncIterator[bytes]:
@@ -202,7 +205,7 @@ async def test_a_cancelled_arrival_leaves_nothing(blobs: Blobs, tmp_path: Path) 
 
 
 def test_bytes_are_synced_before_the_rename_and_the_folder_after(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[bool, bool]] = []
 
@@ -217,12 +220,12 @@ def test_bytes_are_synced_before_the_rename_and_the_folder_after(
     synced.clear()
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
-    blobs.adopt(finished)
+    blobs.import_file(finished)
     assert synced == [(False, False), (True, True)]
 
 
 async def test_what_arrives_is_durable_before_its_task_is_taken(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[bool] = []
 
@@ -232,12 +235,12 @@ async def test_what_arrives_is_durable_before_its_task_is_taken(
     monkeypatch.setattr(os, "fsync", fsync)
     draft = await arrived(blobs, b"song")
     assert synced == [False]
-    with blobs.keeping([draft]):
+    with blobs.commit([draft]):
         assert synced == [False, True]
 
 
 def test_a_failing_disk_leaves_nothing(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, "input/output error")
@@ -248,16 +251,16 @@ def test_a_failing_disk_leaves_nothing(
     assert _files(tmp_path) == []
 
 
-def test_a_finished_file_is_adopted(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_finished_file_is_adopted(blobs: BlobStore, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
-    assert blobs.adopt(finished, SHA256) == SHA256
+    assert blobs.import_file(finished, SHA256) == SHA256
     assert not finished.exists()
     assert blobs.path(SHA256).read_bytes() == BYTES
 
 
 def test_a_finished_file_of_another_file_system_is_copied(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
@@ -269,43 +272,43 @@ def test_a_finished_file_of_another_file_system_is_copied(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", across)
-    assert blobs.adopt(finished) == SHA256
+    assert blobs.import_file(finished) == SHA256
     assert not finished.exists()
     assert blobs.path(SHA256).read_bytes() == BYTES
     assert _files(tmp_path) == [SHA256]
 
 
-def test_a_file_with_another_hash_is_not_adopted(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_not_adopted(blobs: BlobStore, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
     with pytest.raises(BlobRefused, match=f"the hash is {SHA256}, not {OTHER}"):
-        blobs.adopt(finished, OTHER)
+        blobs.import_file(finished, OTHER)
     assert finished.read_bytes() == BYTES
     assert _files(tmp_path) == []
 
 
 @pytest.mark.parametrize("offset", [0, 1, 262_144, len(BYTES)])
-def test_reading_starts_at_the_offset(blobs: Blobs, offset: int) -> None:
+def test_reading_starts_at_the_offset(blobs: BlobStore, offset: int) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     with blobs.open(SHA256, offset) as file:
         assert file.read() == BYTES[offset:]
 
 
 @pytest.mark.parametrize("offset", [-1, len(BYTES) + 1])
-def test_an_offset_outside_is_refused(blobs: Blobs, offset: int) -> None:
+def test_an_offset_outside_is_refused(blobs: BlobStore, offset: int) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     with pytest.raises(ValueError, match="outside the blob"):
         blobs.open(SHA256, offset)
 
 
 @pytest.mark.parametrize("name", ["", "../key.pem", "0" * 63, "0" * 64 + "\n", "A" * 64])
-def test_a_name_that_is_no_hash_reaches_no_file(blobs: Blobs, name: str) -> None:
+def test_a_name_that_is_no_hash_reaches_no_file(blobs: BlobStore, name: str) -> None:
     for use in (blobs.path, blobs.has, blobs.size, blobs.open, blobs.delete):
         with pytest.raises(ValueError, match="is no SHA-256"):
             use(name)
 
 
-def test_what_is_not_there(blobs: Blobs) -> None:
+def test_what_is_not_there(blobs: BlobStore) -> None:
     with pytest.raises(FileNotFoundError):
         blobs.size(OTHER)
     with pytest.raises(FileNotFoundError):
@@ -313,21 +316,21 @@ def test_what_is_not_there(blobs: Blobs) -> None:
     blobs.delete(OTHER)
 
 
-def test_deleting_gives_the_room_back(blobs: Blobs) -> None:
+def test_deleting_gives_the_room_back(blobs: BlobStore) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small = blobs.write([b"abc"], size=3, limit=3)
-    assert blobs.taken == len(BYTES) + FILE
+    assert blobs.used_bytes == len(BYTES) + FILE
     for _ in range(2):
         blobs.delete(SHA256)
     assert not blobs.has(SHA256)
     assert blobs.has(small)
-    assert blobs.taken == FILE
+    assert blobs.used_bytes == FILE
     assert blobs.expire(2**40) == 1
-    assert blobs.taken == 0
+    assert blobs.used_bytes == 0
 
 
 def test_a_restart_removes_what_was_unfinished_and_nothing_else(
-    blobs: Blobs, tmp_path: Path
+    blobs: BlobStore, tmp_path: Path
 ) -> None:
     blobs.write([b"abc"], size=3, limit=3)
     unfinished = iter([b"abc", b"def"])
@@ -344,21 +347,23 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
     with pytest.raises(KilledError):
         blobs.write(killed(), size=6, limit=6)
     assert "incoming-left" in _files(tmp_path)
-    assert blobs.taken == FILE
-    again = Blobs(tmp_path / "blobs")
+    assert blobs.used_bytes == FILE
+    again = BlobStore(tmp_path / "blobs")
     assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
-    assert again.taken == FILE
+    assert again.used_bytes == FILE
 
 
 # Room
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path / "blobs", len(BYTES) + FILE, wanted=lambda: {SHA256})
+def small(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs", len(BYTES) + FILE, pinned=lambda: {SHA256})
 
 
-async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_path: Path) -> None:
+async def test_a_full_folder_takes_nothing_more_from_others(
+    small: BlobStore, tmp_path: Path
+) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     draft = await arrived(small, b"song")
     for size in (0, 1, FILE):
@@ -368,49 +373,49 @@ async def test_a_full_folder_takes_nothing_more_from_others(small: Blobs, tmp_pa
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
         with pytest.raises(DiskQuotaExceeded):
             await small.receive(_arriving(), size=size, limit=size)
-    draft.drop()
-    draft.drop()
-    assert small.taken == len(BYTES)
+    draft.discard()
+    draft.discard()
+    assert small.used_bytes == len(BYTES)
     small.write([b"song"], size=4, limit=4)
     assert len(_files(tmp_path)) == 2
 
 
-def adopted(blobs: Blobs, tmp_path: Path, payload: bytes) -> str:
+def adopted(blobs: BlobStore, tmp_path: Path, payload: bytes) -> str:
     finished = tmp_path / "finished"
     finished.write_bytes(payload)
-    return blobs.adopt(finished)
+    return blobs.import_file(finished)
 
 
 def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
-    small: Blobs, tmp_path: Path
+    small: BlobStore, tmp_path: Path
 ) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     for _ in range(2):
         own = adopted(small, tmp_path, b"own" * FILE)
-        assert small.taken == len(BYTES)
+        assert small.used_bytes == len(BYTES)
     small.write([b"song"], size=4, limit=4)
     small.delete(own)
-    assert small.taken == len(BYTES) + FILE
+    assert small.used_bytes == len(BYTES) + FILE
 
 
 def test_what_others_brought_and_this_node_makes_too_is_its_own(
-    small: Blobs, tmp_path: Path
+    small: BlobStore, tmp_path: Path
 ) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     assert adopted(small, tmp_path, BYTES) == SHA256
-    assert small.taken == 0
+    assert small.used_bytes == 0
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    assert small.taken == 0
+    assert small.used_bytes == 0
     small.delete(SHA256)
-    assert small.taken == 0
+    assert small.used_bytes == 0
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    assert small.taken == len(BYTES)
+    assert small.used_bytes == len(BYTES)
     small.delete(SHA256)
-    assert small.taken == 0
+    assert small.used_bytes == 0
 
 
 def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
-    small: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished, rename = tmp_path / "finished", Path.rename
 
@@ -422,24 +427,24 @@ def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
     monkeypatch.setattr(Path, "rename", across)
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     finished.write_bytes(b"own" * FILE)
-    own = small.adopt(finished)
-    assert small.taken == len(BYTES)
+    own = small.import_file(finished)
+    assert small.used_bytes == len(BYTES)
     small.delete(own)
-    assert small.taken == len(BYTES)
+    assert small.used_bytes == len(BYTES)
 
 
-def test_what_is_here_at_the_start_counts(small: Blobs, tmp_path: Path) -> None:
+def test_what_is_here_at_the_start_counts(small: BlobStore, tmp_path: Path) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small.write([b"abc"], size=3, limit=3)
-    again = Blobs(tmp_path / "blobs", len(BYTES) + FILE)
-    assert again.taken == len(BYTES) + FILE
+    again = BlobStore(tmp_path / "blobs", len(BYTES) + FILE)
+    assert again.used_bytes == len(BYTES) + FILE
     with pytest.raises(DiskQuotaExceeded):
         again.write([b"abcd"], size=4, limit=4)
-    assert Blobs(tmp_path / "blobs", FILE, {SHA256}).taken == FILE
+    assert BlobStore(tmp_path / "blobs", FILE, {SHA256}).used_bytes == FILE
 
 
 def test_what_is_refused_or_fails_gives_its_room_back(
-    small: Blobs, monkeypatch: pytest.MonkeyPatch
+    small: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, "input/output error")
@@ -453,10 +458,10 @@ def test_what_is_refused_or_fails_gives_its_room_back(
     monkeypatch.setattr(Path, "open", lambda *_: fsync(0))
     with pytest.raises(OSError, match="input/output error"):
         small.write([b"abc"], size=3, limit=3)
-    assert small.taken == 0
+    assert small.used_bytes == 0
 
 
-def brought(blobs: Blobs, count: int) -> list[str]:
+def brought(blobs: BlobStore, count: int) -> list[str]:
     """Names of blobs that others brought, the oldest first."""
     names = [blobs.write([bytes((n,))], size=1, limit=1) for n in range(count)]
     for age, name in enumerate(reversed(names)):
@@ -468,24 +473,24 @@ async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
     tmp_path: Path,
 ) -> None:
     wanted: list[str] = []
-    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=lambda: wanted)
+    blobs = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=lambda: wanted)
     names = brought(blobs, 4)
     own = adopted(blobs, tmp_path, b"own")
     os.utime(blobs.path(own), (1.0, 1.0))
     wanted.append(names[0])
     song = await arrived(blobs, b"song")
     wanted.append(song.sha256)
-    with blobs.keeping([song]):
+    with blobs.commit([song]):
         pass
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
-    assert blobs.taken == 4 * FILE
+    assert blobs.used_bytes == 4 * FILE
     for _ in range(2):
         await arrived(blobs, b"more")
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
     for _ in range(2):  # what is left is wanted or on its way
         with pytest.raises(DiskQuotaExceeded):
             await arrived(blobs, b"more")
-    assert blobs.taken == 4 * FILE
+    assert blobs.used_bytes == 4 * FILE
     assert blobs.has(names[0])
 
 
@@ -493,7 +498,7 @@ async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.Mon
     """The task that wants it may be on its way."""
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
     monkeypatch.setattr("node.storage.blobs.time", clock)
-    blobs = Blobs(tmp_path / "blobs", 2 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 2 * FILE)
     names = brought(blobs, 2)  # at 1999 and 2000
     await arrived(blobs, b"song")
     with pytest.raises(DiskQuotaExceeded):
@@ -513,7 +518,7 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
         looks.append(now[0])
         return names
 
-    blobs = Blobs(tmp_path / "blobs", 4 * FILE, wanted=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=wanted)
     names += brought(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
@@ -523,12 +528,12 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
     now[0] = 120.0
     for _ in range(4):
         await arrived(blobs, b"song")
-    assert blobs.taken == 4 * FILE
+    assert blobs.used_bytes == 4 * FILE
     assert len(looks) == 6
 
 
 async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 4 * FILE)
     names = brought(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
         await arrived(blobs, bytes(4 * FILE + 1))
@@ -538,7 +543,7 @@ async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path
 
 async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
-    blobs = Blobs(tmp_path / "blobs", 48 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 48 * FILE)
     names = brought(blobs, 48)
     await arrived(blobs, b"song")
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
@@ -551,7 +556,7 @@ async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
         looks.append("at all tasks")
         return []
 
-    blobs = Blobs(tmp_path / "blobs", 48 * FILE, wanted=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 48 * FILE, pinned=wanted)
     brought(blobs, 48)
     await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
@@ -566,23 +571,23 @@ async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> 
     class Wanted(list[str]):
         def __contains__(self, name: object) -> bool:
             if not others:
-                others.append(meanwhile(lambda: kept.adopt(finished)))
+                others.append(meanwhile(lambda: kept.import_file(finished)))
             return False
 
-    kept = Blobs(tmp_path / "blobs", 4 * FILE, wanted=Wanted)
+    kept = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=Wanted)
     names = brought(kept, 4)
     await arrived(kept, b"song")
     await asyncio.to_thread(others[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
-    assert kept.taken == 4 * FILE
+    assert kept.used_bytes == 4 * FILE
 
 
 async def test_what_comes_again_while_room_is_made_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blobs = Blobs(tmp_path / "blobs", 4 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 4 * FILE)
     names = brought(blobs, 4)
-    after_looking(monkeypatch, lambda: blobs.renew(names[0]))
+    after_looking(monkeypatch, lambda: blobs.touch(names[0]))
     await arrived(blobs, b"song")
     assert [blobs.has(name) for name in names] == [True, False, True, True]
 
@@ -593,7 +598,7 @@ def held_open(folder: Path) -> list[Path]:
     return [path for path in held if path.is_relative_to(folder)]
 
 
-async def test_what_arrived_holds_no_file_open(blobs: Blobs, tmp_path: Path) -> None:
+async def test_what_arrived_holds_no_file_open(blobs: BlobStore, tmp_path: Path) -> None:
     await arrived(blobs, b"song")
     assert held_open(tmp_path) == []
 
@@ -613,17 +618,17 @@ def test_two_threads_take_room_one_after_the_other() -> None:
         def __lt__(self, taken: int) -> bool:  # asked by `taken > most`
             if not others:
                 others.append(threading.Thread())
-                others[0] = meanwhile(lambda: room.take(FILE))
+                others[0] = meanwhile(lambda: quota.reserve(FILE))
             return super().__lt__(taken)
 
-    room = Room(Most(8 * FILE))
-    room.take(FILE)
+    quota = DiskQuota(Most(8 * FILE))
+    quota.reserve(FILE)
     others[0].join(5)
-    assert room.taken == 2 * FILE
+    assert quota.used == 2 * FILE
 
 
 def test_what_two_threads_delete_gives_its_room_back_once(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[threading.Thread] = []
     unlink = Path.unlink
@@ -638,7 +643,7 @@ def test_what_two_threads_delete_gives_its_room_back_once(
     monkeypatch.setattr(Path, "unlink", slow)
     blobs.delete(SHA256)
     others[0].join(5)
-    assert blobs.taken == 0
+    assert blobs.used_bytes == 0
 
 
 # Expiry
@@ -664,14 +669,14 @@ def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
 
 @pytest.mark.parametrize("again", ["renewed", "handed in"])
 def test_what_comes_again_while_others_expire_stays(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, again: str
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     names = brought(blobs, 20)
 
     def come() -> None:
         for n, name in enumerate(names[:10]):
             if again == "renewed":
-                assert blobs.renew(name)
+                assert blobs.touch(name)
             else:
                 blobs.write([bytes((n,))], size=1, limit=1)
 
@@ -681,7 +686,7 @@ def test_what_comes_again_while_others_expire_stays(
 
 
 def test_what_goes_while_others_expire_is_no_fault(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names, scandir = brought(blobs, 2), os.scandir
 
@@ -696,23 +701,25 @@ def test_what_goes_while_others_expire_is_no_fault(
     assert blobs.expire(3000.0) == 1
 
 
-def test_nothing_is_renewed_while_it_expires(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_renewed_while_it_expires(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     others: list[threading.Thread] = []
     renewed: list[bool] = []
-    delete = Blobs.delete
+    delete = BlobStore.delete
 
-    def slow(self: Blobs, sha256: str) -> None:
-        others.append(meanwhile(lambda: renewed.append(blobs.renew(sha256))))
+    def slow(self: BlobStore, sha256: str) -> None:
+        others.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
         delete(self, sha256)
 
     (name,) = brought(blobs, 1)
-    monkeypatch.setattr(Blobs, "delete", slow)
+    monkeypatch.setattr(BlobStore, "delete", slow)
     assert blobs.expire(3000.0) == 1
     others[0].join(5)
     assert renewed == [blobs.has(name)] == [False]
 
 
-def test_what_was_kept_before_expires(blobs: Blobs) -> None:
+def test_what_was_kept_before_expires(blobs: BlobStore) -> None:
     old, new = (blobs.write([text], size=3, limit=3) for text in (b"old", b"new"))
     os.utime(blobs.path(old), (1000.0, 1000.0))
     os.utime(blobs.path(new), (2000.0, 2000.0))
@@ -721,24 +728,24 @@ def test_what_was_kept_before_expires(blobs: Blobs) -> None:
     assert (blobs.has(old), blobs.has(new)) == (False, True)
 
 
-def test_what_is_renewed_stays(blobs: Blobs) -> None:
+def test_what_is_renewed_stays(blobs: BlobStore) -> None:
     kept = blobs.write([b"old"], size=3, limit=3)
     os.utime(blobs.path(kept), (1000.0, 1000.0))
-    assert blobs.renew(kept)
+    assert blobs.touch(kept)
     assert blobs.expire(2000.0) == 0
-    assert not blobs.renew(OTHER)
+    assert not blobs.touch(OTHER)
     with pytest.raises(ValueError, match="is no SHA-256"):
-        blobs.renew("../key.pem")
+        blobs.touch("../key.pem")
 
 
-def test_what_is_written_again_is_new(blobs: Blobs) -> None:
+def test_what_is_written_again_is_new(blobs: BlobStore) -> None:
     for _ in range(2):
         kept = blobs.write([b"old"], size=3, limit=3)
         assert blobs.expire(2000.0) == 0
         os.utime(blobs.path(kept), (1000.0, 1000.0))
 
 
-def test_what_is_no_blob_never_expires(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_is_no_blob_never_expires(blobs: BlobStore, tmp_path: Path) -> None:
     stranger = tmp_path / "blobs" / "README"
     stranger.touch()
     os.utime(stranger, (1000.0, 1000.0))

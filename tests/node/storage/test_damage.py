@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.storage.journal import Store, UnusableStore, open_store
+from node.storage.errors import UnusableDatabase
 from protocol.consensus.effects import State
+from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
 
 NET = fixtures.network()
@@ -28,16 +29,16 @@ TABLES = ("about", "envelopes", "tasks", "salts", "outcomes", "certificates", "c
 Rows = dict[str, list[tuple[object, ...]]]
 
 
-def work(store: Store, nonces: range) -> None:
+def work(store: Storage, nonces: range) -> None:
     """Some steps, each durable when it returns."""
     for nonce in nonces:
         task = fixtures.task(NET, nonce=nonce)
-        with store.transaction():
-            store.append(task, float(nonce))
-            store.put_state(task.id, State.EXECUTING, 0)
-        with store.transaction():
-            store.put_salt(task.id, 0, f"{nonce:064x}")
-            store.put_outcome(task.id, fixtures.outcome(), {"seconds": nonce}, nonce + 0.5)
+        with store.journal.transaction():
+            store.journal.append(task, float(nonce))
+            store.journal.put_state(task.id, State.EXECUTING, 0)
+        with store.journal.transaction():
+            store.journal.put_salt(task.id, 0, f"{nonce:064x}")
+            store.journal.put_outcome(task.id, fixtures.outcome(), {"seconds": nonce}, nonce + 0.5)
 
 
 def rows(path: Path) -> Rows:
@@ -63,7 +64,7 @@ def left_behind(folder: Path, *, checkpoint: str | None, closed: bool) -> Path:
     """A folder with twenty tasks, the second half of them after a checkpoint or none."""
     live = folder / "live"
     live.mkdir()
-    store = open_store(live / NAME, NET.id)
+    store = open_storage(live / NAME, NET.id)
     work(store, range(10))
     if checkpoint:
         other = sqlite3.connect(live / NAME)
@@ -129,8 +130,8 @@ def whole_or_refused(left: Path, suffix: str, damage: Damage) -> bool:
         path = Path(folder) / "after" / NAME
         garble(path.with_name(NAME + suffix), damage)
         try:
-            open_store(path, NET.id).close()
-        except UnusableStore:
+            open_storage(path, NET.id).close()
+        except UnusableDatabase:
             return False
         assert rows(path) == rows(Path(folder) / "before" / NAME)
         return True
@@ -195,7 +196,7 @@ def test_a_checkpoint_that_was_torn_is_made_good(log_only: Path, dice: random.Ra
         copy(log_only, Path(folder) / "torn")
         path = Path(folder) / "torn" / NAME
         path.write_bytes(mixed)
-        open_store(path, NET.id).close()
+        open_storage(path, NET.id).close()
         assert rows(path) == rows(Path(folder) / "new" / NAME)
 
 
@@ -204,13 +205,13 @@ def one_more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What a kill leaves before a step, and after it."""
     folder = tmp_path_factory.mktemp("step")
     (folder / "live").mkdir()
-    store = open_store(folder / "live" / NAME, NET.id)
+    store = open_storage(folder / "live" / NAME, NET.id)
     work(store, range(3))
     copy(folder / "live", folder / "before")
     task = fixtures.task(NET, nonce=99)
-    with store.transaction():
-        store.append(task, 99.0)
-        store.put_salt(task.id, 0, "9" * 64)
+    with store.journal.transaction():
+        store.journal.append(task, 99.0)
+        store.journal.put_salt(task.id, 0, "9" * 64)
     copy(folder / "live", folder / "after")
     store.close()
     return folder / "before", folder / "after"
@@ -230,7 +231,7 @@ def test_a_step_torn_while_it_was_written_is_there_or_not(
         kept = int(share * len(tail))
         lost = {"cut": b"", "zeros": bytes(len(tail) - kept), "noise": b"\xa5" * SECTOR}[kind]
         log.write_bytes(log.read_bytes() + tail[:kept] + lost)
-        open_store(path, NET.id).close()
+        open_storage(path, NET.id).close()
         before, after = rows(Path(folder) / "before" / NAME), rows(path)
         added = [name for name in TABLES if after[name] != before[name]]
         assert added == (["envelopes", "salts"] if kept == len(tail) else [])
@@ -239,34 +240,34 @@ def test_a_step_torn_while_it_was_written_is_there_or_not(
 def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
     """Nothing in it is wrong, but it does not know what this node has signed since."""
     path = tmp_path / NAME
-    store = open_store(path, NET.id)
+    store = open_storage(path, NET.id)
     work(store, range(2))
     store.close()
     old = path.read_bytes()
-    store = open_store(path, NET.id)
+    store = open_storage(path, NET.id)
     work(store, range(2, 4))
     store.close()
     path.write_bytes(old)
     with pytest.raises(
-        UnusableStore, match=r"8 committed steps, 4 are here.*vote twice, and remove"
+        UnusableDatabase, match=r"8 committed steps, 4 are here.*vote twice, and remove"
     ):
-        open_store(path, NET.id)
+        open_storage(path, NET.id)
     (tmp_path / f"{NAME}.mark").unlink()  # as it says
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
 
 
 @pytest.mark.parametrize("content", [None, b""])
 def test_a_vanished_database_is_not_begun_anew(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / NAME
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UnusableStore, match=r"it is empty, and was not.*move the database"):
-        open_store(path, NET.id)
+    with pytest.raises(UnusableDatabase, match=r"it is empty, and was not.*move the database"):
+        open_storage(path, NET.id)
     for file in tmp_path.iterdir():  # as it says
         file.unlink()
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
 
 
 def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: Path) -> None:
@@ -275,8 +276,8 @@ def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: 
     path = tmp_path / "found" / NAME
     path.with_name(f"{NAME}-wal").unlink()
     before = path.read_bytes()
-    with pytest.raises(UnusableStore, match="it is empty"):
-        open_store(path, NET.id)
+    with pytest.raises(UnusableDatabase, match="it is empty"):
+        open_storage(path, NET.id)
     assert path.read_bytes() == before
     assert not path.with_name(f"{NAME}-wal").exists()
 
@@ -289,11 +290,11 @@ def test_the_log_of_a_vanished_database_is_left_for_a_rescue(
     path = tmp_path / "found" / NAME
     header, log = path.read_bytes(), path.with_name(f"{NAME}-wal").read_bytes()
     path.write_bytes(b"")
-    with pytest.raises(UnusableStore, match="it is empty"):
-        open_store(path, NET.id)
+    with pytest.raises(UnusableDatabase, match="it is empty"):
+        open_storage(path, NET.id)
     assert path.with_name(f"{NAME}-wal").read_bytes() == log
     path.write_bytes(header)
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     assert len(rows(path)["envelopes"]) == 20
 
 
@@ -314,7 +315,7 @@ def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
     """Whatever step it fails at: what returned is there, and it goes on when there is space."""
     with tempfile.TemporaryDirectory() as folder:
         path, done = Path(folder) / NAME, 0
-        store = open_store(path, NET.id)
+        store = open_storage(path, NET.id)
         with disk_of(size), contextlib.suppress(sqlite3.Error):
             for nonce in range(10):
                 work(store, range(nonce, nonce + 1))
@@ -323,7 +324,7 @@ def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
         copy(Path(folder), Path(folder) / "killed")
         store.close()
         for found in (path, Path(folder) / "killed" / NAME):
-            open_store(found, NET.id).close()
+            open_storage(found, NET.id).close()
             nonces = [int(str(row[5])[:-2]) for row in rows(found)["envelopes"]]
             assert nonces[:done] == list(range(done))
             assert nonces[-1] == 100
@@ -334,9 +335,9 @@ def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
 def test_a_store_that_cannot_be_created_is_refused_and_can_be_later(
     tmp_path: Path, size: int
 ) -> None:
-    with disk_of(size), pytest.raises(UnusableStore, match="disk"):
-        open_store(tmp_path / NAME, NET.id)
-    open_store(tmp_path / NAME, NET.id).close()
+    with disk_of(size), pytest.raises(UnusableDatabase, match="disk"):
+        open_storage(tmp_path / NAME, NET.id)
+    open_storage(tmp_path / NAME, NET.id).close()
 
 
 @contextmanager
@@ -357,26 +358,26 @@ def unprivileged(folder: Path) -> Iterator[None]:
 def test_what_may_not_be_written_is_refused(what: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = open_store(folder / NAME, NET.id)
+        store = open_storage(folder / NAME, NET.id)
         work(store, range(1))
         store.close()
         (folder / what).chmod(0o500 if what == "" else 0o400)
-        with unprivileged(folder), pytest.raises(UnusableStore, match=r"[Pp]ermission|writable"):
-            open_store(folder / NAME, NET.id)
+        with unprivileged(folder), pytest.raises(UnusableDatabase, match=r"[Pp]ermission|writable"):
+            open_storage(folder / NAME, NET.id)
         (folder / what).chmod(0o700)
-        open_store(folder / NAME, NET.id).close()
+        open_storage(folder / NAME, NET.id).close()
 
 
 def test_a_database_that_another_program_holds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / NAME
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(UnusableStore, match=r"locked.*another program holds it: close that one"):
-        open_store(path, NET.id, patience=0.0)
+    with pytest.raises(UnusableDatabase, match=r"locked.*another program holds it: close that one"):
+        open_storage(path, NET.id, lock_timeout=0.0)
     other.close()
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
 
 
 def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
@@ -386,6 +387,6 @@ def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UnusableStore, match="not a database of this software"):
-        open_store(path, NET.id)
+    with pytest.raises(UnusableDatabase, match="not a database of this software"):
+        open_storage(path, NET.id)
     assert path.read_bytes() == before

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.journal import Output, Produced, Store, UnusableStore, open_store
-from node.storage.migration import SCHEMA_VERSION
+from node.storage.database import Database
+from node.storage.errors import UnusableDatabase
+from node.storage.journal import OwnOutcome
+from node.storage.ledger import CertifiedBlob
+from node.storage.schema import SCHEMA_VERSION
 from protocol.consensus import evidence
 from protocol.consensus.certificate import Certificate, assemble
 from protocol.consensus.committee import committees
@@ -19,6 +22,7 @@ from protocol.manifest import blobs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
+from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
 
 NETWORK = "0123456789abcdef"
@@ -52,66 +56,66 @@ def crash_copy(path: Path) -> Path:
     return target
 
 
-def fill(store: Store, net: Network) -> Task:
+def fill(store: Storage, net: Network) -> Task:
     task = fixtures.task(net)
     member = committees(net, task)[0][0]
-    with store.transaction():
-        store.append(task, 1.5)
-        store.put_state(task.id, State.EXECUTING, 0)
-    with store.transaction():
-        store.put_salt(task.id, 0, "5" * 64)
-        store.put_outcome(task.id, fixtures.outcome(), {"seconds": 1}, 2.5)
-        store.append(fixtures.commit(net, task, member), 2.5)
-        store.put_state(task.id, State.COMMITTED, 0)
-        store.put_cursor("peer", "feed", 7)
-        store.put_certificate(certify(net, task, fixtures.outcome()))
+    with store.journal.transaction():
+        store.journal.append(task, 1.5)
+        store.journal.put_state(task.id, State.EXECUTING, 0)
+    with store.journal.transaction():
+        store.journal.put_salt(task.id, 0, "5" * 64)
+        store.journal.put_outcome(task.id, fixtures.outcome(), {"seconds": 1}, 2.5)
+        store.journal.append(fixtures.commit(net, task, member), 2.5)
+        store.journal.put_state(task.id, State.COMMITTED, 0)
+        store.ledger.put_cursor("peer", "feed", 7)
+        store.ledger.put_certificate(certify(net, task, fixtures.outcome()))
     return task
 
 
-def check_filled(store: Store, net: Network, task: Task) -> None:
-    entries = store.entries(task.id)
+def check_filled(store: Storage, net: Network, task: Task) -> None:
+    entries = store.journal.entries(task.id)
     member = committees(net, task)[0][0]
     assert [(e.seq, e.signer, e.type, e.at) for e in entries] == [
         (1, fixtures.peer(1000), "task", 1.5),
         (2, member, "commit", 2.5),
     ]
     assert entries[0].envelope.encode() == task.envelope.encode()
-    assert store.state(task.id) == (State.COMMITTED, 0)
-    assert store.salt(task.id, 0) == "5" * 64
-    assert store.outcome(task.id) == Produced(fixtures.outcome(), {"seconds": 1}, 1, 2.5)
-    assert store.cursor("peer") == ("feed", 7)
-    assert len(store.certificates(task.id)) == 1
+    assert store.journal.state(task.id) == (State.COMMITTED, 0)
+    assert store.journal.salt(task.id, 0) == "5" * 64
+    assert store.journal.outcome(task.id) == OwnOutcome(fixtures.outcome(), {"seconds": 1}, 1, 2.5)
+    assert store.ledger.cursor("peer") == ("feed", 7)
+    assert len(store.ledger.certificates(task.id)) == 1
 
 
 def test_what_was_committed_survives_closing(path: Path, net: Network) -> None:
-    store = open_store(path, net.id)
-    task, feed = fill(store, net), store.feed_id
+    store = open_storage(path, net.id)
+    task, feed = fill(store, net), store.journal.feed_id
     store.close()
-    reopened = open_store(path, net.id)
+    reopened = open_storage(path, net.id)
     check_filled(reopened, net, task)
-    assert reopened.feed_id == feed
+    assert reopened.journal.feed_id == feed
     reopened.close()
 
 
 def test_what_was_committed_survives_a_kill(path: Path, net: Network) -> None:
-    store = open_store(path, net.id)
-    task, feed = fill(store, net), store.feed_id
-    crashed = open_store(crash_copy(path), net.id)
+    store = open_storage(path, net.id)
+    task, feed = fill(store, net), store.journal.feed_id
+    crashed = open_storage(crash_copy(path), net.id)
     check_filled(crashed, net, task)
-    assert crashed.feed_id == feed
+    assert crashed.journal.feed_id == feed
     crashed.close()
     store.close()
 
 
 def test_a_transaction_cut_off_by_a_kill_left_nothing(path: Path, net: Network) -> None:
-    store = open_store(path, net.id)
+    store = open_storage(path, net.id)
     task = fill(store, net)
-    with store.transaction():
-        store.put_state(task.id, State.REVEALED, 0)
-        store.put_salt(task.id, 1, "6" * 64)
-        crashed = open_store(crash_copy(path), net.id)
+    with store.journal.transaction():
+        store.journal.put_state(task.id, State.REVEALED, 0)
+        store.journal.put_salt(task.id, 1, "6" * 64)
+        crashed = open_storage(crash_copy(path), net.id)
     check_filled(crashed, net, task)
-    assert crashed.salt(task.id, 1) is None
+    assert crashed.journal.salt(task.id, 1) is None
     crashed.close()
     store.close()
 
@@ -119,7 +123,7 @@ def test_a_transaction_cut_off_by_a_kill_left_nothing(path: Path, net: Network) 
 def test_every_commit_is_synced(path: Path, net: Network) -> None:
     """The two pragmas without which a power cut may take what was committed."""
     connection = sqlite3.connect(path, isolation_level=None)
-    Store(connection, net.id)
+    Database(connection, net.id)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -129,57 +133,57 @@ def test_every_commit_is_synced(path: Path, net: Network) -> None:
 def test_an_error_inside_a_transaction_leaves_nothing(
     path: Path, net: Network, error: type[BaseException]
 ) -> None:
-    store = open_store(path, net.id)
+    store = open_storage(path, net.id)
     task = fixtures.task(net)
 
     def broken_step() -> None:
-        with store.transaction():
-            store.append(task, 1.0)
-            store.put_state(task.id, State.WAITING, 0)
+        with store.journal.transaction():
+            store.journal.append(task, 1.0)
+            store.journal.put_state(task.id, State.WAITING, 0)
             raise error
 
     with pytest.raises(error):
         broken_step()
-    assert store.feed(0, 10) == []
-    assert store.state(task.id) is None
-    with store.transaction():  # and the store is of use again
-        store.append(task, 1.0)
-    assert len(store.feed(0, 10)) == 1
+    assert store.journal.feed(0, 10) == []
+    assert store.journal.state(task.id) is None
+    with store.journal.transaction():  # and the store is of use again
+        store.journal.append(task, 1.0)
+    assert len(store.journal.feed(0, 10)) == 1
     store.close()
 
 
 def test_a_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
     """Another process that holds the database: the step fails whole, and works afterwards."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-    store = Store(connection, net.id)
+    store = Storage(Database(connection, net.id))
     other = sqlite3.connect(path, isolation_level=None, timeout=0)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"), store.transaction():
+    with pytest.raises(sqlite3.OperationalError, match="locked"), store.journal.transaction():
         raise AssertionError("the transaction must not begin")
     other.execute("ROLLBACK")
     other.close()
-    with store.transaction():
-        store.put_cursor("p", "f", 1)
-    assert store.cursor("p") == ("f", 1)
+    with store.journal.transaction():
+        store.ledger.put_cursor("p", "f", 1)
+    assert store.ledger.cursor("p") == ("f", 1)
     store.close()
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    open_store(path, NETWORK).close()
+    open_storage(path, NETWORK).close()
     connection = sqlite3.connect(path)
     newer = SCHEMA_VERSION + 1
     connection.execute(f"PRAGMA user_version = {newer}")
     connection.close()
     with pytest.raises(
-        UnusableStore, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
+        UnusableDatabase, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
     ):
-        open_store(path, NETWORK)
+        open_storage(path, NETWORK)
 
 
 def test_another_network_is_refused(path: Path) -> None:
-    open_store(path, NETWORK).close()
-    with pytest.raises(UnusableStore, match=rf"network {NETWORK}, not f{{16}}: choose another"):
-        open_store(path, "f" * 16)
+    open_storage(path, NETWORK).close()
+    with pytest.raises(UnusableDatabase, match=rf"network {NETWORK}, not f{{16}}: choose another"):
+        open_storage(path, "f" * 16)
 
 
 def _garbage(path: Path) -> None:
@@ -240,169 +244,171 @@ def _folder(path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_refused(path: Path, damage: Damage) -> None:
-    open_store(path, NETWORK).close()
+    open_storage(path, NETWORK).close()
     damage(path)
-    with pytest.raises(UnusableStore):
-        open_store(path, NETWORK)
+    with pytest.raises(UnusableDatabase):
+        open_storage(path, NETWORK)
 
 
 def test_the_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
-    store = open_store(path, net.id)
+    store = open_storage(path, net.id)
     tasks = [fixtures.task(net, nonce=n) for n in range(5)]
     for at, task in enumerate(reversed(tasks)):
-        store.append(task, float(at))
-    everything = store.feed(0, 100)
+        store.journal.append(task, float(at))
+    everything = store.journal.feed(0, 100)
     assert [text.encode() for _, text in everything] == [
         task.envelope.encode() for task in reversed(tasks)
     ]
     cursors = [seq for seq, _ in everything]
     assert cursors == sorted(set(cursors))
-    assert store.feed(0, 2) == everything[:2]
-    assert store.feed(cursors[1], 2) == everything[2:4]
-    assert store.feed(cursors[-1], 2) == []
-    assert store.feed(10**15, 2) == []
+    assert store.journal.feed(0, 2) == everything[:2]
+    assert store.journal.feed(cursors[1], 2) == everything[2:4]
+    assert store.journal.feed(cursors[-1], 2) == []
+    assert store.journal.feed(10**15, 2) == []
     store.close()
 
 
 def test_cursors_are_never_given_twice(path: Path, net: Network) -> None:
     """A feed's cursor means one envelope for ever, whatever was rolled back or closed between."""
-    store = open_store(path, net.id)
-    store.append(fixtures.task(net, nonce=1), 0.0)
+    store = open_storage(path, net.id)
+    store.journal.append(fixtures.task(net, nonce=1), 0.0)
     store.close()
-    store = open_store(path, net.id)
-    store.append(fixtures.task(net, nonce=2), 0.0)
-    assert [seq for seq, _ in store.feed(0, 9)] == [1, 2]
+    store = open_storage(path, net.id)
+    store.journal.append(fixtures.task(net, nonce=2), 0.0)
+    assert [seq for seq, _ in store.journal.feed(0, 9)] == [1, 2]
     store.close()
 
 
 def test_two_stores_have_two_feeds(tmp_path: Path) -> None:
-    stores = [open_store(tmp_path / name, NETWORK) for name in ("a", "b")]
-    assert stores[0].feed_id != stores[1].feed_id
+    stores = [open_storage(tmp_path / name, NETWORK) for name in ("a", "b")]
+    assert stores[0].journal.feed_id != stores[1].journal.feed_id
     for store in stores:
         store.close()
 
 
 def test_nothing_known_is_nothing_found(path: Path) -> None:
-    store = open_store(path, NETWORK)
-    assert store.state("0" * 64) is None
-    assert store.outcome("0" * 64) is None
-    assert store.salt("0" * 64, 0) is None
-    assert store.output("0" * 64) is None
-    assert store.entries("0" * 64) == []
-    assert store.certificates("0" * 64) == []
-    assert store.evidence() == []
-    assert store.open_tasks() == []
-    assert store.cursor("nobody") == ("", 0)
+    store = open_storage(path, NETWORK)
+    assert store.journal.state("0" * 64) is None
+    assert store.journal.outcome("0" * 64) is None
+    assert store.journal.salt("0" * 64, 0) is None
+    assert store.ledger.output("0" * 64) is None
+    assert store.journal.entries("0" * 64) == []
+    assert store.ledger.certificates("0" * 64) == []
+    assert store.ledger.evidence() == []
+    assert store.journal.open_tasks() == []
+    assert store.ledger.cursor("nobody") == ("", 0)
     store.close()
 
 
 def test_open_tasks_are_those_that_have_not_ended(path: Path) -> None:
-    store = open_store(path, NETWORK)
+    store = open_storage(path, NETWORK)
     for number, state in enumerate(State):
-        store.put_state(f"{number:064x}", state, number)
-    assert {store.state(task) for task in store.open_tasks()} == {
+        store.journal.put_state(f"{number:064x}", state, number)
+    assert {store.journal.state(task) for task in store.journal.open_tasks()} == {
         (state, number) for number, state in enumerate(State) if not state.terminal
     }
-    store.put_state(f"{0:064x}", State.AGREED, 3)
-    assert f"{0:064x}" not in store.open_tasks()
-    assert store.state(f"{0:064x}") == (State.AGREED, 3)
+    store.journal.put_state(f"{0:064x}", State.AGREED, 3)
+    assert f"{0:064x}" not in store.journal.open_tasks()
+    assert store.journal.state(f"{0:064x}") == (State.AGREED, 3)
     store.close()
 
 
 def test_the_inputs_of_open_tasks_are_wanted(path: Path) -> None:
-    store, net = open_store(path, NETWORK), fixtures.piano_network()
+    store, net = open_storage(path, NETWORK), fixtures.piano_network()
     body = fixtures.task(net, kind="pop2piano").envelope.body
     for number, state in enumerate(State):
         args = fixtures.piano_args(b"all of them", bytes((number,)))
         task = fixtures.signed(net, {**body, "args": args}, 1000)
         assert isinstance(task, Task)
-        store.append(task, 0.0)
-        store.put_state(task.id, state, 0)
+        store.journal.append(task, 0.0)
+        store.journal.put_state(task.id, state, 0)
     plain = fixtures.task(fixtures.network())
-    store.append(plain, 0.0)
-    store.put_state(plain.id, State.EXECUTING, 0)
+    store.journal.append(plain, 0.0)
+    store.journal.put_state(plain.id, State.EXECUTING, 0)
     open_ = [bytes((number,)) for number, state in enumerate(State) if not state.terminal]
     named = {hashlib.sha256(song).hexdigest() for song in (b"all of them", *open_)}
-    assert store.wanted_blobs() == named
+    assert store.journal.open_task_inputs() == named
     store.close()
 
 
 def test_every_output_of_this_nodes_own_is_known(path: Path, net: Network) -> None:
-    store, outcome = open_store(path, NETWORK), fixtures.outcome()
-    assert store.produced_blobs() == frozenset()
-    store.put_outcome("a", outcome, {}, 1.0)
-    store.put_outcome("b", {"error": "generation-rejected"}, {}, 1.0)
-    assert store.produced_blobs() == {blob.sha256 for blob in blobs_of(outcome)} != frozenset()
+    store, outcome = open_storage(path, NETWORK), fixtures.outcome()
+    assert store.journal.own_outputs() == frozenset()
+    store.journal.put_outcome("a", outcome, {}, 1.0)
+    store.journal.put_outcome("b", {"error": "generation-rejected"}, {}, 1.0)
+    assert store.journal.own_outputs() == {blob.sha256 for blob in blobs_of(outcome)} != frozenset()
     store.close()
 
 
 def test_the_first_outcome_and_the_first_salt_stay(path: Path) -> None:
-    store = open_store(path, NETWORK)
-    store.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
-    store.put_outcome("t", fixtures.outcome("second"), {"seconds": 2}, 2.0)
-    assert store.outcome("t") == Produced(fixtures.outcome("first"), {"seconds": 1}, 0, 1.0)
-    store.put_salt("t", 0, "a" * 64)
+    store = open_storage(path, NETWORK)
+    store.journal.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
+    store.journal.put_outcome("t", fixtures.outcome("second"), {"seconds": 2}, 2.0)
+    assert store.journal.outcome("t") == OwnOutcome(
+        fixtures.outcome("first"), {"seconds": 1}, 0, 1.0
+    )
+    store.journal.put_salt("t", 0, "a" * 64)
     with pytest.raises(sqlite3.IntegrityError):
-        store.put_salt("t", 0, "b" * 64)
-    store.put_salt("t", 1, "c" * 64)
-    assert (store.salt("t", 0), store.salt("t", 1)) == ("a" * 64, "c" * 64)
+        store.journal.put_salt("t", 0, "b" * 64)
+    store.journal.put_salt("t", 1, "c" * 64)
+    assert (store.journal.salt("t", 0), store.journal.salt("t", 1)) == ("a" * 64, "c" * 64)
     store.close()
 
 
 def test_a_second_outcome_is_kept_beside_the_first(path: Path, net: Network) -> None:
-    store, task = open_store(path, net.id), fixtures.task(net)
+    store, task = open_storage(path, net.id), fixtures.task(net)
     first, second = (certify(net, task, fixtures.outcome(label)) for label in ("one", "two"))
     for certificate in (first, second, first):
-        store.put_certificate(certificate)
-    assert store.certificates(task.id) == [first.document, second.document]
+        store.ledger.put_certificate(certificate)
+    assert store.ledger.certificates(task.id) == [first.document, second.document]
     store.close()
 
 
 def test_a_certificate_says_where_its_outputs_are(path: Path, net: Network) -> None:
-    store, task = open_store(path, net.id), fixtures.task(net)
+    store, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, fixtures.outcome())
-    store.put_certificate(certificate)
+    store.ledger.put_certificate(certificate)
     (blob,) = blobs_of(fixtures.outcome())
-    assert store.output(blob.sha256) == Output(blob, certificate.signers)
+    assert store.ledger.output(blob.sha256) == CertifiedBlob(blob, certificate.signers)
     store.close()
 
 
 def test_a_certificate_of_an_error_names_no_outputs(path: Path, net: Network) -> None:
-    store, task = open_store(path, net.id), fixtures.task(net)
+    store, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, {"error": "non-finite-output"})
-    store.put_certificate(certificate)
-    assert store.certificates(task.id) == [certificate.document]
+    store.ledger.put_certificate(certificate)
+    assert store.ledger.certificates(task.id) == [certificate.document]
     store.close()
 
 
 def test_evidence_is_kept_once(path: Path, net: Network) -> None:
-    store, task = open_store(path, net.id), fixtures.task(net)
+    store, task = open_storage(path, net.id), fixtures.task(net)
     member = committees(net, task)[0][0]
     votes = [
         fixtures.commit(net, task, member, fixtures.outcome(label)) for label in ("one", "two")
     ]
     proof = Evidence.from_votes(*votes)
-    store.put_evidence(proof)
-    store.put_evidence(proof)
-    assert store.evidence() == [proof.document]
-    assert evidence.verify(store.evidence()[0], net.id) == proof
+    store.ledger.put_evidence(proof)
+    store.ledger.put_evidence(proof)
+    assert store.ledger.evidence() == [proof.document]
+    assert evidence.verify(store.ledger.evidence()[0], net.id) == proof
     store.close()
 
 
 def test_cursors_are_replaced(path: Path) -> None:
-    store = open_store(path, NETWORK)
-    store.put_cursor("p", "one", 5)
-    store.put_cursor("p", "two", 3)
-    store.put_cursor("q", "three", 1)
-    assert store.cursor("p") == ("two", 3)
-    assert store.cursor("q") == ("three", 1)
+    store = open_storage(path, NETWORK)
+    store.ledger.put_cursor("p", "one", 5)
+    store.ledger.put_cursor("p", "two", 3)
+    store.ledger.put_cursor("q", "three", 1)
+    assert store.ledger.cursor("p") == ("two", 3)
+    assert store.ledger.cursor("q") == ("three", 1)
     store.close()
 
 
 def test_one_process_owns_a_folder(tmp_path: Path) -> None:
     """A second node on it would vote with the same key, and unlink the first one's files."""
-    first = open_store(tmp_path / "node.sqlite", NETWORK)
-    with pytest.raises(UnusableStore, match="another node is running"):
-        open_store(tmp_path / "node.sqlite", NETWORK)
+    first = open_storage(tmp_path / "node.sqlite", NETWORK)
+    with pytest.raises(UnusableDatabase, match="another node is running"):
+        open_storage(tmp_path / "node.sqlite", NETWORK)
     first.close()
-    open_store(tmp_path / "node.sqlite", NETWORK).close()
+    open_storage(tmp_path / "node.sqlite", NETWORK).close()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from node.storage import migration
-from node.storage.journal import open_store
-from node.storage.migration import SCHEMA_VERSION, UnusableStore
+from node.storage import schema
+from node.storage.errors import UnusableDatabase
+from node.storage.schema import SCHEMA_VERSION
 from protocol.consensus import evidence
 from protocol.consensus.effects import State
 from protocol.wire.signing import peer_of
+from tests.node.storage.opened import open_storage
 from tests.node.storage.test_journal import check_filled
 from tests.support import fixtures
 
@@ -57,12 +58,12 @@ def version(path: Path) -> int:
 def test_every_row_of_the_first_schema_is_there_after_migrating(path: Path) -> None:
     before = rows(path)
     assert all(before.values())
-    store = open_store(path, NET.id)
+    store = open_storage(path, NET.id)
     check_filled(store, NET, TASK)
-    assert store.feed_id == "4a089393db914ac1287269857a90bab6"
-    (proof,) = store.evidence()
+    assert store.journal.feed_id == "4a089393db914ac1287269857a90bab6"
+    (proof,) = store.ledger.evidence()
     assert evidence.verify(proof, NET.id).task == TASK.id
-    assert store.open_tasks() == [TASK.id]
+    assert store.journal.open_tasks() == [TASK.id]
     store.close()
     assert version(path) == SCHEMA_VERSION
     assert rows(path) == before
@@ -70,7 +71,7 @@ def test_every_row_of_the_first_schema_is_there_after_migrating(path: Path) -> N
 
 def test_the_copy_is_the_old_database(path: Path) -> None:
     before = dump(path)
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     backup = path.with_name("node.sqlite.v1")
     assert dump(backup) == before
     assert version(backup) == 1
@@ -78,8 +79,8 @@ def test_the_copy_is_the_old_database(path: Path) -> None:
 
 
 def test_a_migrated_database_and_a_new_one_have_the_same_tables(path: Path, tmp_path: Path) -> None:
-    open_store(path, NET.id).close()
-    open_store(tmp_path / "new.sqlite", NET.id).close()
+    open_storage(path, NET.id).close()
+    open_storage(tmp_path / "new.sqlite", NET.id).close()
     shapes = []
     for file in (path, tmp_path / "new.sqlite"):
         with contextlib.closing(sqlite3.connect(file)) as connection:
@@ -89,10 +90,10 @@ def test_a_migrated_database_and_a_new_one_have_the_same_tables(path: Path, tmp_
 
 
 def test_a_store_of_today_is_not_copied(path: Path) -> None:
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     present = sorted(path.parent.iterdir())
-    store = open_store(path, NET.id)
-    store.put_state("f" * 64, State.AGREED, 0)
+    store = open_storage(path, NET.id)
+    store.journal.put_state("f" * 64, State.AGREED, 0)
     store.close()
     assert sorted(path.parent.iterdir()) == present
 
@@ -100,7 +101,7 @@ def test_a_store_of_today_is_not_copied(path: Path) -> None:
 def test_an_earlier_copy_is_never_overwritten(path: Path) -> None:
     for name in ("node.sqlite.v1", "node.sqlite.v1-2"):
         path.with_name(name).write_text(name)
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     assert path.with_name("node.sqlite.v1").read_text() == "node.sqlite.v1"
     assert path.with_name("node.sqlite.v1-2").read_text() == "node.sqlite.v1-2"
     assert version(path.with_name("node.sqlite.v1-3")) == 1
@@ -119,7 +120,7 @@ def test_the_copy_is_durable_before_anything_changes(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     assert synced[:2] == [("node.sqlite.v1.part", 1), (path.parent.name, 1)]
 
 
@@ -128,17 +129,17 @@ def test_a_migration_that_fails_leaves_the_old_database(
     path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     """At whatever statement it stops: all steps are one transaction. The next attempt succeeds."""
-    good = migration._STEPS
+    good = schema._STEPS
     statements = "; ".join(good[1:]).split(";")
     steps = (good[0], ";".join([*statements[:broken], " NOT SQL"]))
     before = dump(path)
-    monkeypatch.setattr(migration, "_STEPS", steps)
-    with pytest.raises(UnusableStore, match="syntax error"):
-        open_store(path, NET.id)
+    monkeypatch.setattr(schema, "_STEPS", steps)
+    with pytest.raises(UnusableDatabase, match="syntax error"):
+        open_storage(path, NET.id)
     assert dump(path) == before
     assert version(path) == 1
-    monkeypatch.setattr(migration, "_STEPS", good)
-    store = open_store(path, NET.id)
+    monkeypatch.setattr(schema, "_STEPS", good)
+    store = open_storage(path, NET.id)
     check_filled(store, NET, TASK)
     store.close()
     assert version(path) == SCHEMA_VERSION
@@ -152,12 +153,12 @@ def test_no_copy_no_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UnusableStore, match="No space left"):
-            open_store(path, NET.id)
+        with pytest.raises(UnusableDatabase, match="No space left"):
+            open_storage(path, NET.id)
     assert version(path) == 1
     assert dump(path) == before
     assert not list(path.parent.glob("*.v1*"))
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
     assert version(path) == SCHEMA_VERSION
 
 
@@ -175,8 +176,8 @@ def test_what_is_refused_is_neither_copied_nor_changed(
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(change)
     before = path.read_bytes()
-    with pytest.raises(UnusableStore, match=message):
-        open_store(path, NET.id)
+    with pytest.raises(UnusableDatabase, match=message):
+        open_storage(path, NET.id)
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*.v1*"))
 

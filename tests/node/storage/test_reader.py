@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.journal import Store, open_store
-from node.storage.migration import UnusableStore
-from node.storage.reader import DATABASE, read_archive
+from node.storage.errors import UnusableDatabase
+from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import PeerRecord, VoteOutcome
 from protocol.consensus.evidence import Evidence
+from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
 
 NET = fixtures.network()
@@ -26,43 +26,43 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / DATABASE
 
 
-def fill(path: Path) -> Store:
-    store = open_store(path, NET.id)
-    with store.transaction():
-        store.put_evidence(PROOF)
-        store.put_conduct(
+def fill(path: Path) -> Storage:
+    store = open_storage(path, NET.id)
+    with store.journal.transaction():
+        store.ledger.put_evidence(PROOF)
+        store.ledger.put_conduct(
             TASK.id, [(0, LIAR, VoteOutcome.EQUIVOCATED), (1, LIAR, VoteOutcome.SILENT)]
         )
     return store
 
 
 def check(path: Path) -> None:
-    with read_archive(path, NET.id) as archive:
-        assert archive.evidence() == [PROOF.document]
+    with read_ledger(path, NET.id) as ledger:
+        assert ledger.evidence() == [PROOF.document]
         expected = PeerRecord({VoteOutcome.EQUIVOCATED: 1, VoteOutcome.SILENT: 1})
-        assert archive.peer_records() == {LIAR: expected}
+        assert ledger.peer_records() == {LIAR: expected}
 
 
 def test_it_is_read_while_the_node_writes(path: Path) -> None:
     store = fill(path)
-    with store.transaction():
-        store.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
+    with store.journal.transaction():
+        store.ledger.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
         check(path)
-    with read_archive(path, NET.id) as archive:
-        assert archive.peer_records()[LIAR].times(VoteOutcome.SILENT) == 2
+    with read_ledger(path, NET.id) as ledger:
+        assert ledger.peer_records()[LIAR].times(VoteOutcome.SILENT) == 2
     store.close()
 
 
 def test_it_is_read_after_the_node(path: Path) -> None:
     fill(path).close()
     check(path)
-    open_store(path, NET.id).close()
+    open_storage(path, NET.id).close()
 
 
 def test_nothing_is_written(path: Path) -> None:
     fill(path).close()
     before = path.read_bytes()
-    with read_archive(path, NET.id) as archive, pytest.raises(sqlite3.Error, match="readonly"):
+    with read_ledger(path, NET.id) as archive, pytest.raises(sqlite3.Error, match="readonly"):
         archive._db.execute("DELETE FROM evidence")
     assert path.read_bytes() == before
 
@@ -70,8 +70,8 @@ def test_nothing_is_written(path: Path) -> None:
 def test_another_networks_is_refused(path: Path) -> None:
     fill(path).close()
     with (
-        pytest.raises(UnusableStore, match=f"belongs to network {NET.id}"),
-        read_archive(path, "f" * 16),
+        pytest.raises(UnusableDatabase, match=f"belongs to network {NET.id}"),
+        read_ledger(path, "f" * 16),
     ):
         pass
 
@@ -81,17 +81,17 @@ def test_an_older_one_is_left_to_the_node(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(UnusableStore, match="start the node once"), read_archive(path, NET.id):
+    with pytest.raises(UnusableDatabase, match="start the node once"), read_ledger(path, NET.id):
         pass
 
 
 def test_what_is_not_there_is_not_made(path: Path) -> None:
-    with pytest.raises(UnusableStore, match="cannot be read"), read_archive(path, NET.id):
+    with pytest.raises(UnusableDatabase, match="cannot be read"), read_ledger(path, NET.id):
         pass
     assert not path.exists()
 
 
 def test_what_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(UnusableStore, match="cannot be read"), read_archive(path, NET.id):
+    with pytest.raises(UnusableDatabase, match="cannot be read"), read_ledger(path, NET.id):
         pass

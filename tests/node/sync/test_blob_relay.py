@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.ledger import Ledger
 from node.sync.blob_download import rendezvous_order
 from node.sync.blob_relay import FETCH_TIMEOUT, RETRY_SECONDS, BlobRelay
 from node.transport.interface import Stream
@@ -32,7 +33,7 @@ SHA256 = str(OUTCOME["result"]["outputs"][0]["sha256"])
 class Bench:
     """One relaying node with an empty blob folder, connected with the whole roster."""
 
-    store: Store
+    ledger: Ledger
     blobs: TwinBlobs
     transport: MemoryTransport
     relay: BlobRelay
@@ -42,13 +43,13 @@ class Bench:
     asked: list[str] = field(default_factory=list)
 
 
-def certify(store: Store) -> tuple[str, ...]:
+def certify(ledger: Ledger) -> tuple[str, ...]:
     task = fixtures.task(NET)
     signers = committees(NET, task)[0]
     commits = {peer: fixtures.bound(task, peer, OUTCOME) for peer in signers}
     reveals = [fixtures.reveal(NET, task, peer, commits, OUTCOME) for peer in signers]
     certificate = assemble(task, 0, reveals, NET)
-    store.put_certificate(certificate)
+    ledger.put_certificate(certificate)
     return certificate.signers
 
 
@@ -56,10 +57,10 @@ def certify(store: Store) -> tuple[str, ...]:
 async def bench(me: str, most: int) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    store, blobs = Store(connection, NET.id), TwinBlobs()
+    ledger, blobs = Ledger(Database(connection, NET.id)), TwinBlobs()
     transport = MemoryTransport(medium, me)
-    relay = BlobRelay(me, transport, store, blobs, most)  # type: ignore[arg-type]  # a twin
-    found = Bench(store, blobs, transport, relay, medium)
+    relay = BlobRelay(me, transport, ledger, blobs, most)  # type: ignore[arg-type]  # a twin
+    found = Bench(ledger, blobs, transport, relay, medium)
     await transport.start(Recorder(), (), ())
     servers = []
     for peer in NET.roster:
@@ -107,7 +108,7 @@ def on_bench(
 
 def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
     async def test(bench: Bench) -> None:
-        signers = certify(bench.store)
+        signers = certify(bench.ledger)
         assert await bench.relay.ensure_local(SHA256)
         assert bench.blobs.open(SHA256).read() == PAYLOAD
         assert await bench.relay.ensure_local(SHA256)
@@ -119,7 +120,7 @@ def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
 
 def test_signers_are_asked_in_the_blobs_own_order() -> None:
     async def test(bench: Bench) -> None:
-        signers, me = certify(bench.store), bench.transport.peer
+        signers, me = certify(bench.ledger), bench.transport.peer
         bench.payload = None
         assert not await bench.relay.ensure_local(SHA256)
         assert bench.asked == rendezvous_order(signers, me, SHA256) != sorted(signers)
@@ -129,7 +130,7 @@ def test_signers_are_asked_in_the_blobs_own_order() -> None:
 
 def test_many_requests_for_one_output_fetch_it_once() -> None:
     async def test(bench: Bench) -> None:
-        certify(bench.store)
+        certify(bench.ledger)
         assert all(await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5))))
         assert len(bench.asked) == 1
 
@@ -146,7 +147,7 @@ def test_what_no_certificate_names_is_not_asked_for() -> None:
 
 def test_a_signer_asks_nobody_for_what_it_lost() -> None:
     async def test(bench: Bench) -> None:
-        certify(bench.store)
+        certify(bench.ledger)
         assert not await bench.relay.ensure_local(SHA256)
         assert not bench.asked
 
@@ -155,7 +156,7 @@ def test_a_signer_asks_nobody_for_what_it_lost() -> None:
 
 def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
     async def test(bench: Bench) -> None:
-        signers = certify(bench.store)
+        signers = certify(bench.ledger)
         for payload in (bytes(len(PAYLOAD)), None):
             bench.asked.clear()
             bench.payload = payload
@@ -171,7 +172,7 @@ def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
 
 def test_without_a_signer_connected_there_is_nothing() -> None:
     async def test(bench: Bench) -> None:
-        certify(bench.store)
+        certify(bench.ledger)
         await bench.transport.stop()
         assert not await bench.relay.ensure_local(SHA256)
 
@@ -180,7 +181,7 @@ def test_without_a_signer_connected_there_is_nothing() -> None:
 
 def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
     async def test(bench: Bench) -> None:
-        signers = certify(bench.store)
+        signers = certify(bench.ledger)
         bench.payload = None
         found = await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5)))
         assert not any(found)
@@ -195,7 +196,7 @@ def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
 
 def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
     async def test(bench: Bench) -> None:
-        signers = certify(bench.store)
+        signers = certify(bench.ledger)
         bench.medium.disconnect(bench.transport.peer, signers[2])
         bench.payload = None
         assert not await bench.relay.ensure_local(SHA256)
@@ -210,7 +211,7 @@ def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
 
 def test_a_signer_that_trickles_costs_a_moment() -> None:
     async def test(bench: Bench) -> None:
-        bench.trickling = {certify(bench.store)[0]}
+        bench.trickling = {certify(bench.ledger)[0]}
         began = asyncio.get_running_loop().time()
         assert await bench.relay.ensure_local(SHA256)
         assert asyncio.get_running_loop().time() - began < 10
@@ -220,7 +221,7 @@ def test_a_signer_that_trickles_costs_a_moment() -> None:
 
 def test_signers_that_all_trickle_are_given_up() -> None:
     async def test(bench: Bench) -> None:
-        bench.trickling = set(certify(bench.store))
+        bench.trickling = set(certify(bench.ledger))
         began = asyncio.get_running_loop().time()
         assert not await bench.relay.ensure_local(SHA256)
         assert asyncio.get_running_loop().time() - began <= FETCH_TIMEOUT
@@ -232,7 +233,7 @@ def test_signers_that_all_trickle_are_given_up() -> None:
 
 def test_a_full_folder_is_no_fault() -> None:
     async def test(bench: Bench) -> None:
-        certify(bench.store)
+        certify(bench.ledger)
         bench.blobs.full = True
         assert not await bench.relay.ensure_local(SHA256)
         bench.blobs.full = False
@@ -246,7 +247,7 @@ def test_a_full_folder_is_no_fault() -> None:
 
 def test_nobody_is_asked_for_more_than_the_network_allows() -> None:
     async def test(bench: Bench) -> None:
-        certify(bench.store)
+        certify(bench.ledger)
         assert not await bench.relay.ensure_local(SHA256)
         assert bench.asked == []
 

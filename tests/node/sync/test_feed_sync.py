@@ -14,7 +14,9 @@ from node.consensus.commands import Action, Notify
 from node.consensus.coordinator import Coordinator
 from node.rpc import client as rpc_client
 from node.rpc.client import ProtocolViolation, Status, answer, read_document, refuse
-from node.storage.journal import Store
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
 from node.sync.feed_sync import BATCH, FAILURE_BACKOFF, MAX_EMPTY_BATCHES, PAUSE_SECONDS, FeedSync
 from node.transport.interface import Stream
 from protocol.consensus import certificate
@@ -40,7 +42,8 @@ SECONDS = 5.0  # between readings
 class Bench:
     """One node that reads one other's feed; `feed` says what that one answers."""
 
-    store: Store
+    journal: Journal
+    ledger: Ledger
     coordinator: Coordinator
     mine: MemoryTransport
     asked: list[Any] = field(default_factory=list)
@@ -57,7 +60,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.mine.report = lambda peer, action: self.reported.append(peer)  # type: ignore[method-assign]
-        self.feeds = FeedSync(self.mine, self.coordinator, self.store, SECONDS, self.act, str)
+        self.feeds = FeedSync(
+            self.mine, self.coordinator, self.journal, self.ledger, SECONDS, self.act, str
+        )
 
     async def read(self) -> bool:
         return await self.feeds.read(LIAR)
@@ -117,10 +122,13 @@ async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
     clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     dice = random.Random(1)
     medium = MemoryNetwork(dice)
-    store = Store(connection, NET.id)
-    coordinator = Coordinator(NET, fixtures.key(0), store, clock, dice.randbytes, max_open)
+    database = Database(connection, NET.id)
+    journal, ledger = Journal(database), Ledger(database)
+    coordinator = Coordinator(
+        NET, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open
+    )
     mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
-    bench = Bench(store, coordinator, mine)
+    bench = Bench(journal, ledger, coordinator, mine)
     await mine.start(Recorder(), (), ())
     protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
     await other.start(Recorder(bench.serve), (), protocols)
@@ -156,7 +164,7 @@ def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
             task = await client.submit("text-to-music", fixtures.args())
             await asyncio.sleep(120)
             assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
-            feeds = [{text for _, text in i.store.feed(0, 100)} for i in world.inhabitants]
+            feeds = [{text for _, text in i.journal.feed(0, 100)} for i in world.inhabitants]
             assert all(feed == feeds[0] for feed in feeds), "they converge on all of it"
 
     virtual.run(main)
@@ -173,13 +181,13 @@ def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:
 
         bench.feed = feed
         assert await bench.read()
-        assert bench.store.cursor(LIAR) == ("f", 2)
+        assert bench.ledger.cursor(LIAR) == ("f", 2)
         assert await bench.read()
         assert not await bench.read()
-        assert bench.store.cursor(LIAR) == ("f", 3)
+        assert bench.ledger.cursor(LIAR) == ("f", 3)
         assert [(r["feed"], r["cursor"]) for r in bench.asked] == [("", 0), ("f", 2), ("f", 3)]
         assert {r["limit"] for r in bench.asked} == {BATCH}
-        kept = [text.encode() for _, text in bench.store.feed(0, 10)]
+        kept = [text.encode() for _, text in bench.journal.feed(0, 10)]
         assert kept == [message.envelope.encode() for message in found]
         assert bench.acted
 
@@ -190,10 +198,10 @@ def test_another_feed_of_the_same_peer_starts_anew() -> None:
     """The peer lost its store: what it gives now has cursors of its own."""
 
     async def test(bench: Bench) -> None:
-        bench.store.put_cursor(LIAR, "old", 500)
+        bench.ledger.put_cursor(LIAR, "old", 500)
         bench.feed = lambda request: batch("new", 1, fixtures.task(NET))
         assert await bench.read()
-        assert bench.store.cursor(LIAR) == ("new", 1)
+        assert bench.ledger.cursor(LIAR) == ("new", 1)
         bench.feed = lambda request: nothing("newer")
         assert not await bench.read()
 
@@ -208,8 +216,8 @@ def test_what_is_known_already_is_passed_over() -> None:
                 "f", cursor, task, *votes(task, 1)
             )
             assert await bench.read()
-        assert len(bench.store.feed(0, 10)) == 2
-        assert bench.store.cursor(LIAR) == ("f", 4)
+        assert len(bench.journal.feed(0, 10)) == 2
+        assert bench.ledger.cursor(LIAR) == ("f", 4)
 
     on_bench(test)
 
@@ -220,7 +228,7 @@ def test_what_an_honest_node_took_in_time_and_we_cannot_is_passed_over() -> None
         good = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 4, late, *votes(late), good)
         assert await bench.read()
-        assert [text.encode() for _, text in bench.store.feed(0, 10)] == [good.envelope.encode()]
+        assert [text.encode() for _, text in bench.journal.feed(0, 10)] == [good.envelope.encode()]
 
     on_bench(test)
 
@@ -232,10 +240,10 @@ def test_a_task_from_the_future_is_asked_for_again() -> None:
         task = fixtures.task(NET, now=fixtures.START + 70)
         bench.feed = lambda request: batch("f", 3, task, *votes(task))
         assert not await bench.read()
-        assert bench.store.cursor(LIAR) == ("", 0)
+        assert bench.ledger.cursor(LIAR) == ("", 0)
         await asyncio.sleep(15)
         assert await bench.read()
-        assert len(bench.store.feed(0, 10)) == 3
+        assert len(bench.journal.feed(0, 10)) == 3
 
     on_bench(test)
 
@@ -245,8 +253,8 @@ def test_a_full_node_asks_again_later() -> None:
         first, second = (fixtures.task(NET, nonce=n, deadline=60 + n) for n in (0, 1))
         bench.feed = lambda request: batch("f", 2, first, second)
         assert not await bench.read()
-        assert bench.store.cursor(LIAR) == ("", 0)
-        assert len(bench.store.feed(0, 10)) == 1
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+        assert len(bench.journal.feed(0, 10)) == 1
 
     on_bench(test, max_open=1)
 
@@ -278,8 +286,8 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
         bench.feed = lambda request: batch("f", 2, task, garbage()[name])
         with pytest.raises(ProtocolViolation):
             await bench.read()
-        assert bench.store.cursor(LIAR) == ("", 0)
-        assert len(bench.store.feed(0, 10)) == 1, "what was good before it is kept"
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+        assert len(bench.journal.feed(0, 10)) == 1, "what was good before it is kept"
         newer = name in ("empty", "no envelope", "nameless", "deep")  # invalid fields
         assert bench.reported == ([] if newer else [LIAR])
 
@@ -288,13 +296,13 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
 
 def test_a_feed_that_goes_backwards() -> None:
     async def test(bench: Bench) -> None:
-        bench.store.put_cursor(LIAR, "f", 9)
+        bench.ledger.put_cursor(LIAR, "f", 9)
         for found in ((), (fixtures.task(NET),)):
             bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
             with pytest.raises(ProtocolViolation, match="backwards"):
                 await bench.read()
-        assert bench.store.cursor(LIAR) == ("f", 9)
-        assert bench.store.feed(0, 10) == []
+        assert bench.ledger.cursor(LIAR) == ("f", 9)
+        assert bench.journal.feed(0, 10) == []
         assert bench.reported == [LIAR] * 2
 
     on_bench(test)
@@ -302,22 +310,22 @@ def test_a_feed_that_goes_backwards() -> None:
 
 def test_envelopes_without_moving_on() -> None:
     async def test(bench: Bench) -> None:
-        bench.store.put_cursor(LIAR, "f", 9)
+        bench.ledger.put_cursor(LIAR, "f", 9)
         bench.feed = lambda request: batch("f", 9, fixtures.task(NET))
         with pytest.raises(ProtocolViolation, match="without moving on"):
             await bench.read()
         assert bench.reported == [LIAR]
-        assert bench.store.feed(0, 10) == []
+        assert bench.journal.feed(0, 10) == []
 
     on_bench(test)
 
 
 def test_a_cursor_that_jumps_without_envelopes_is_not_kept() -> None:
     async def test(bench: Bench) -> None:
-        bench.store.put_cursor(LIAR, "f", 9)
+        bench.ledger.put_cursor(LIAR, "f", 9)
         bench.feed = lambda request: nothing("f", 2**53 - 1)
         assert not await bench.read()
-        assert bench.store.cursor(LIAR) == ("f", 9)
+        assert bench.ledger.cursor(LIAR) == ("f", 9)
 
     on_bench(test)
 
@@ -352,7 +360,7 @@ def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> 
             nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
         )
         await asyncio.sleep(2)
-        assert len(bench.store.feed(0, 10)) == 1
+        assert len(bench.journal.feed(0, 10)) == 1
 
     on_bench(test)
 
@@ -375,9 +383,9 @@ def test_a_store_that_fails_costs_a_reading_and_no_more() -> None:
         )
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1)
-        assert bench.store.cursor(LIAR) == ("", 0)
+        assert bench.ledger.cursor(LIAR) == ("", 0)
         await asyncio.sleep(SECONDS)
-        assert bench.store.cursor(LIAR) == ("f", 1)
+        assert bench.ledger.cursor(LIAR) == ("f", 1)
 
     on_bench(test)
 
@@ -401,7 +409,7 @@ def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
         bench.feed = lambda request: batch("f", request["cursor"] + 1, task)
         bench.feeds.follow(LIAR)
         await asyncio.sleep(2)
-        assert len(bench.store.feed(0, 10)) == 1
+        assert len(bench.journal.feed(0, 10)) == 1
         assert MAX_EMPTY_BATCHES < len(bench.asked) <= 2 * (MAX_EMPTY_BATCHES + 2), (
             "then it has to wait its turn"
         )
@@ -457,9 +465,9 @@ def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
         bench.shown[task.id] = [found]
         bench.feed = paged(*pages, lies[:1])
         assert await bench.read()
-        assert bench.store.certificates(task.id) == [found.document]
+        assert bench.ledger.certificates(task.id) == [found.document]
         assert bench.acted[-1] == Notify(task.id)
-        assert bench.store.cursor(LIAR) == ("f", 5)
+        assert bench.ledger.cursor(LIAR) == ("f", 5)
 
     on_bench(test)
 
@@ -472,7 +480,7 @@ def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked()
         bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
         bench.feed = paged(lies, lies)
         await bench.feeds.read_to_end(LIAR)
-        assert len(bench.store.certificates(task.id)) == 2
+        assert len(bench.ledger.certificates(task.id)) == 2
         assert bench.sought == [task.id]
 
     on_bench(test)
@@ -494,9 +502,9 @@ def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
         bench.certificates[task.id] = bad[lie]
         await bench.feeds.read_to_end(LIAR)
         assert bench.sought == [task.id]
-        assert not bench.store.certificates(task.id)
-        assert not bench.store.certificates(other.id)
-        assert bench.store.cursor(LIAR) == ("f", 1), "what else it tells is of use"
+        assert not bench.ledger.certificates(task.id)
+        assert not bench.ledger.certificates(other.id)
+        assert bench.ledger.cursor(LIAR) == ("f", 1), "what else it tells is of use"
 
     on_bench(test)
 
@@ -509,10 +517,10 @@ def test_a_busy_peer_is_asked_again_later() -> None:
         bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
         with pytest.raises(ConnectionError, match=task.id):
             await bench.feeds.read_to_end(LIAR)
-        assert bench.store.cursor(LIAR) == ("", 0)
+        assert bench.ledger.cursor(LIAR) == ("", 0)
         bench.busy = False
         await bench.feeds.read_to_end(LIAR)
-        assert len(bench.store.certificates(task.id)) == 1
+        assert len(bench.ledger.certificates(task.id)) == 1
 
     on_bench(test)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from node.storage.journal import Store
+from node.storage.ledger import Ledger
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import (
@@ -159,10 +159,10 @@ def test_after_a_second_proof_the_next_bad_message_bans() -> None:
 # In the store
 
 
-def counts(store: Store) -> dict[str, dict[str, int]]:
+def counts(ledger: Ledger) -> dict[str, dict[str, int]]:
     return {
         peer: {name: count for name, count in standing.document().items() if count}
-        for peer, standing in store.peer_records().items()
+        for peer, standing in ledger.peer_records().items()
     }
 
 
@@ -172,7 +172,7 @@ def played(
     life = Life(case.net)
     cut(life)
     case.play(life, case.task)
-    found = counts(life.store)
+    found = counts(life.ledger)
     life.disk.close()
     return found
 
@@ -206,14 +206,15 @@ def test_a_kill_at_any_write_counts_nothing_twice_or_not_at_all(case: Case, afte
 
 
 def test_attempts_that_a_late_certificate_made_void_are_forgotten() -> None:
-    store = Life(fixtures.network(3)).store
-    with store.transaction():
-        store.put_conduct(
+    life = Life(fixtures.network(3))
+    journal, ledger = life.journal, life.ledger
+    with journal.transaction():
+        ledger.put_conduct(
             "a" * 64, [(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
         )
-    with store.transaction():
-        store.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
-    assert counts(store) == {fixtures.peer(1): {"agreed": 1}}
+    with journal.transaction():
+        ledger.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
+    assert counts(ledger) == {fixtures.peer(1): {"agreed": 1}}
 
 
 def test_a_late_dissent_replaces_the_silence_that_was_counted_and_a_restart_keeps_it() -> None:
@@ -226,11 +227,11 @@ def test_a_late_dissent_replaces_the_silence_that_was_counted_and_a_restart_keep
     life.hear(fixtures.commit(life.net, task, two, LIE))
     commits = {**commits_of(life, task, one), two: fixtures.bound(task, two, LIE)}
     life.hear(fixtures.reveal(life.net, task, one, commits))
-    assert counts(life.store)[two] == {"silent": 1}
+    assert counts(life.ledger)[two] == {"silent": 1}
     for _ in range(2):
         life.hear(fixtures.reveal(life.net, task, two, commits, LIE))
         life.restart()
-    assert counts(life.store) == {
+    assert counts(life.ledger) == {
         ME: {"agreed": 1},
         one: {"agreed": 1},
         two: {"dissented": 1},
@@ -242,5 +243,5 @@ def test_a_task_that_goes_on_counts_for_nothing() -> None:
     life = Life(fixtures.network(3))
     life.hear(fixtures.task(life.net))
     life.until(2)
-    assert life.store.peer_records() == {}
+    assert life.ledger.peer_records() == {}
     life.disk.close()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.journal import Store, open_store
+from node.storage.database import Database, open_database
+from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
 from protocol.consensus.committee import committees
 from protocol.consensus.evidence import Evidence
@@ -40,7 +41,7 @@ UNOPENED = Evidence.from_votes(
 class Node:
     folder: Path
     network: Path
-    store: Store
+    database: Database
 
     @property
     def flags(self) -> tuple[object, ...]:
@@ -53,17 +54,18 @@ def node(tmp_path: Path) -> Iterator[Node]:
     folder = tmp_path / "node"
     folder.mkdir()
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
-    store = open_store(folder / DATABASE, NET.id)
+    database = open_database(folder / DATABASE, NET.id)
+    ledger = Ledger(database)
     for proof in (TWICE, UNOPENED):
-        store.put_evidence(proof)
-    yield Node(folder, tmp_path / "network.json", store)
-    store.close()
+        ledger.put_evidence(proof)
+    yield Node(folder, tmp_path / "network.json", database)
+    database.close()
 
 
 @pytest.mark.parametrize("runs", [True, False])
 def test_what_a_node_holds_is_listed(helium: Helium, node: Node, runs: bool) -> None:
     if not runs:
-        node.store.close()
+        node.database.close()
     done = helium("evidence", "list", *node.flags, "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
@@ -78,7 +80,7 @@ def test_what_a_node_holds_is_listed(helium: Helium, node: Node, runs: bool) -> 
 
 
 def test_none_is_said_so(helium: Helium, node: Node) -> None:
-    node.store._db.execute("DELETE FROM evidence")
+    node.database.connection.execute("DELETE FROM evidence")
     assert helium("evidence", "list", *node.flags).stdout == "no evidence\n"
 
 

@@ -12,7 +12,8 @@ import pytest
 from node.cli.commands import peers
 from node.cli.exit_codes import Exit, Failure
 from node.client.client import HelloAnswer
-from node.storage.journal import open_store
+from node.storage.database import open_database
+from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
 from protocol.consensus.conduct import VoteOutcome
 from protocol.wire.encoding import canonical
@@ -51,14 +52,15 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A running node's data folder."""
     (tmp_path / "node").mkdir()
-    store = open_store(tmp_path / "node" / DATABASE, NET.id)
+    database = open_database(tmp_path / "node" / DATABASE, NET.id)
+    ledger = Ledger(database)
     for task in TASKS:
-        with store.transaction():
-            store.put_conduct(
+        with database.transaction():
+            ledger.put_conduct(
                 task, [(0, READY, VoteOutcome.AGREED), (0, AWAY, VoteOutcome.DISSENTED)]
             )
     yield tmp_path / "node"
-    store.close()
+    database.close()
 
 
 def test_without_a_data_folder_no_standing_is_shown(
@@ -105,7 +107,7 @@ def test_a_folder_that_was_named_must_be_a_nodes(
 def test_a_default_folder_of_another_network_is_no_hindrance(
     helium: Helium, flags: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_store(tmp_path / DATABASE, "f" * 16).close()
+    open_database(tmp_path / DATABASE, "f" * 16).close()
     monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path))
     done = helium("peers", *flags, "--json")
     assert done.exit_code == 0
@@ -136,7 +138,7 @@ def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
 ) -> None:
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
     (tmp_path / "fresh").mkdir()
-    open_store(tmp_path / "fresh" / DATABASE, NET.id).close()
+    open_database(tmp_path / "fresh" / DATABASE, NET.id).close()
     flags = ("--network", tmp_path / "network.json", "--data-dir", tmp_path / "fresh", "--json")
     done = helium("peers", *flags)
     assert done.exit_code == 0, done.stderr

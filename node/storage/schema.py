@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from schemas.errors import HeliumError
+from node.storage.errors import UnusableDatabase
 
 _STEPS = (
     # 1: the first release
@@ -63,23 +63,19 @@ CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
 SCHEMA_VERSION = len(_STEPS)
 
 
-class UnusableStore(HeliumError):
-    """The store cannot be used; the text says why and what to do."""
-
-
 def version_of(db: sqlite3.Connection) -> int:
     """Return the schema version of a database: 0 for an empty one.
 
-    Raises UnusableStore for one of newer software, and for tables that are not this software's.
+    Raises UnusableDatabase for one of newer software, and for tables that are not this software's.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
-        raise UnusableStore(
+        raise UnusableDatabase(
             f"the database has schema {version}, this software knows {SCHEMA_VERSION}: "
             "it was written by a newer version; run that one"
         )
     if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        raise UnusableStore("it is not a database of this software: choose another data folder")
+        raise UnusableDatabase("it is not a database of this software: choose another data folder")
     return int(version)
 
 

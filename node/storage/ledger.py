@@ -1,0 +1,105 @@
+"""Ledger: what has been proven and measured, in the same SQLite database as the journal.
+
+It holds certificates with the blobs that they name, evidence, each peer's voting record and how
+far other nodes' feeds have been read. Nothing here is needed to rebuild a task after a restart.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.storage.database import Database
+from node.storage.reader import LedgerReader
+from protocol.consensus.certificate import Certificate
+from protocol.consensus.conduct import VoteOutcome
+from protocol.consensus.evidence import Evidence
+from protocol.manifest import Blob, blobs_of
+from protocol.wire.encoding import Document
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedBlob:
+    """A blob that a certificate names, and the peers that signed that they have it."""
+
+    blob: Blob
+    signers: tuple[str, ...]
+
+
+class Ledger(LedgerReader):
+    """The ledger of one database. Used from one thread; writes join the open transaction."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.connection)
+
+    def put_certificate(self, certificate: Certificate) -> None:
+        """Store a certificate; a second outcome of the task is stored beside the first."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO certificates (task, outcome, document) VALUES (?, ?, ?)",
+            (certificate.task.id, certificate.votes[0].digest, certificate.encode().decode()),
+        )
+        signers = " ".join(certificate.signers)
+        for blob in blobs_of(certificate.outcome):
+            self._db.execute(
+                "INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?)",
+                (blob.sha256, blob.size, " ".join(blob.chunks), signers),
+            )
+
+    def certificates(self, task: str) -> list[Document]:
+        """Return the certificates of a task, oldest first; two are a conflict."""
+        rows = self._db.execute(
+            "SELECT document FROM certificates WHERE task = ? ORDER BY seq", (task,)
+        )
+        return [json.loads(document) for (document,) in rows]
+
+    def certified_outcomes(self, task: str) -> frozenset[str]:
+        """Return the digests of the certified outcomes of a task; two are a conflict."""
+        rows = self._db.execute("SELECT outcome FROM certificates WHERE task = ?", (task,))
+        return frozenset(digest for (digest,) in rows)
+
+    def output(self, sha256: str) -> CertifiedBlob | None:
+        """Return what the certificates say about a blob; None if none names it."""
+        row = self._db.execute(
+            "SELECT size, chunks, signers FROM outputs WHERE sha256 = ?", (sha256,)
+        ).fetchone()
+        if row is None:
+            return None
+        return CertifiedBlob(Blob(sha256, row[0], tuple(row[1].split())), tuple(row[2].split()))
+
+    def put_evidence(self, evidence: Evidence) -> None:
+        """Store evidence; storing the same again changes nothing."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?)",
+            (evidence.id, evidence.signer, evidence.task, evidence.encode().decode()),
+        )
+
+    def votes_may_be_missing(self, task: str) -> bool:
+        """Return True if there is evidence about a task but no conflict of certificates.
+
+        The journal keeps only some of the votes of an equivocator. The task's certificates must
+        then be asked for: they may hold the votes that are missing here.
+        """
+        (missing,) = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM evidence WHERE task = ?)"
+            " AND (SELECT count(*) FROM certificates WHERE task = ?) < 2",
+            (task, task),
+        ).fetchone()
+        return bool(missing)
+
+    def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, VoteOutcome]]) -> None:
+        """Record how each (attempt, peer) of a task voted, replacing the task's earlier rows."""
+        self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
+        for attempt, peer, conduct in conducts:
+            self._db.execute(
+                "INSERT INTO conduct VALUES (?, ?, ?, ?)", (task, attempt, peer, conduct)
+            )
+
+    def cursor(self, peer: str) -> tuple[str, int]:
+        """Return the feed id and cursor up to which a peer's feed was read; ("", 0) at first."""
+        row = self._db.execute(
+            "SELECT feed, cursor FROM cursors WHERE peer = ?", (peer,)
+        ).fetchone()
+        return ("", 0) if row is None else (row[0], row[1])
+
+    def put_cursor(self, peer: str, feed: str, cursor: int) -> None:
+        """Record up to where a peer's feed was read."""
+        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (peer, feed, cursor))
