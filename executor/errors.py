@@ -3,45 +3,46 @@
 import re
 from typing import Literal
 
-from schemas.errors import HeliumError
+from protocol.wire.messages import Abstention
+from schemas.errors import HeliumError, printable
 
-Reason = Literal[
-    "busy", "out-of-memory", "timeout", "worker-died", "model-missing", "input-missing"
-]
-Code = Literal["input-undecodable", "generation-rejected", "non-finite-output", "no-notes"]
+# The errors of an outcome (section 4); `schemas/outcome.json` has the same list.
+ErrorCode = Literal["input-undecodable", "generation-rejected", "non-finite-output", "no-notes"]
 
-DETAIL = 256  # characters of a detail in a trace (specification, section 4)
-FOLDERS = re.compile(r"(?<![\w/])/(?:[^\s/:'\"]+/)+")  # of an absolute path
+DETAIL_CHARACTERS = 256  # of `detail` in a trace (section 4)
+# The folders of an absolute path, without its last part.
+PATH_FOLDERS = re.compile(r"(?<![\w/])/(?:[^\s/:'\"]+/)+")
 
-EXHAUSTED = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
+# Torch and mmap raise RuntimeError and OSError for too little memory; only the words tell.
+MEMORY_ERROR_WORDS = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
 
 
 class Abstained(HeliumError):
     """This machine could not finish the job; another might (specification, section 4, `abstain`).
 
-    `reason` goes on the wire; `detail` is for the log of this node only.
+    `reason` goes on the wire; `detail` is for this node's log only.
     """
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason: Reason = reason
+    def __init__(self, reason: Abstention, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
         self.detail = detail
 
 
 class TaskFailed(HeliumError):
     """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4).
 
-    `detail` goes into the trace, as `printable_detail` makes it, and is not compared.
+    `detail` goes into the trace through `printable_detail`. It is not compared between nodes.
     """
 
-    def __init__(self, code: Code, detail: str = "") -> None:
+    def __init__(self, code: ErrorCode, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
-        self.code: Code = code
+        self.code: ErrorCode = code
         self.detail = detail
 
 
 class ModelRefused(HeliumError):
-    """A model folder that must not be loaded; the message says why."""
+    """A model folder must not be loaded; the message says why."""
 
 
 class ProfileViolated(HeliumError):
@@ -49,15 +50,15 @@ class ProfileViolated(HeliumError):
 
 
 def printable_detail(detail: str) -> str:
-    """A detail as others may read it: one line of printable characters, at most `DETAIL` of them.
+    """Return a detail that may leave this machine: one printable line of `DETAIL_CHARACTERS`.
 
-    Of a path only its last part stays: where things lie on this machine is nobody's business.
+    A path is cut to its last part, so that a trace does not show the folders of this machine.
     """
-    named = FOLDERS.sub("", detail)
-    printable = "".join(c if c.isprintable() else " " for c in named)
-    return " ".join(printable.split())[:DETAIL].rstrip()
+    line = printable(PATH_FOLDERS.sub("", detail))
+    return " ".join(line.split())[:DETAIL_CHARACTERS].rstrip()
 
 
-def exhausted(error: BaseException) -> bool:
-    """Whether an error means too little memory; torch and mmap say so only in words."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in EXHAUSTED)
+def is_memory_error(error: BaseException) -> bool:
+    """Return True if an error means that there was too little memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in MEMORY_ERROR_WORDS)

@@ -1,10 +1,20 @@
-"""What a certificate vouches for: the outputs of its manifest (specification 8)."""
+"""What a certificate vouches for: the outputs of its manifest (specification 8).
 
+The one definition of manifest entries: an executor makes them with `waveform_entry` and
+`score_entry`; every reader takes `outputs_of` or `blobs_of`.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from protocol.wire.encoding import Document
+
+WAVEFORM = "audio/f32"  # the media of a waveform: binary32, little-endian, (frames, channels)
+SCORE = "audio/midi"  # the media of a MIDI file
+# Bytes of content per entry in `chunks`, so that a download is verified while it runs (section 8).
+CHUNK_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +24,34 @@ class Blob:
     sha256: str
     size: int
     chunks: tuple[str, ...]
+
+
+def waveform_entry(
+    content: bytes, *, sampling_rate: int, frames: int, channels: int
+) -> dict[str, object]:
+    """Return the manifest entry of a waveform's canonical bytes; `sampling_rate` in Hz."""
+    return {
+        "media": WAVEFORM,
+        "sampling_rate": sampling_rate,
+        "frames": frames,
+        "channels": channels,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        "chunks": [
+            hashlib.sha256(content[start : start + CHUNK_BYTES]).hexdigest()
+            for start in range(0, len(content), CHUNK_BYTES)
+        ],
+    }
+
+
+def score_entry(content: bytes, *, notes: int) -> dict[str, object]:
+    """Return the manifest entry of a MIDI file with so many notes."""
+    return {
+        "media": SCORE,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        "notes": notes,
+    }
 
 
 def outputs_of(outcome: Document) -> Sequence[Mapping[str, Any]]:

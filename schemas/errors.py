@@ -97,6 +97,11 @@ def shown(value: object) -> str:
             return f"a value of type {type(value).__name__}"
 
 
+def printable(text: str) -> str:
+    """Return `text` with a space for each unprintable character: what a peer sends may hold any."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _allowed(keyword: str, limit: Any, schema: dict[str, Any]) -> str:
     match keyword:
         case "type":

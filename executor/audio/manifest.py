@@ -1,19 +1,20 @@
-"""The files that a job makes, and what the manifest says of each (specification, section 8)."""
+"""The files that a job makes: their canonical bytes and their manifest entries (section 8)."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from executor.audio import fingerprint, midi
+from executor.audio import midi
+from executor.errors import TaskFailed
+from protocol.manifest import SCORE, WAVEFORM, score_entry, waveform_entry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SUFFIXES: Mapping[str, str] = MappingProxyType({"audio/f32": ".f32", "audio/midi": ".mid"})
+SUFFIXES: Mapping[str, str] = MappingProxyType({WAVEFORM: ".f32", SCORE: ".mid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,44 +22,61 @@ class OutputFile:
     """One output: its entry in the manifest, and its bytes."""
 
     entry: dict[str, object]
-    content: bytes | memoryview
+    content: bytes
+
+
+def canonical_frames(audio: "NDArray[Any]") -> "NDArray[np.float32]":
+    """Return audio in the canonical layout of section 8.
+
+    `audio` is what a pipeline gives: `(frames,)` or `(channels, frames)`. The result is
+    `(frames, channels)`: C order, little-endian binary32, with −0.0 as 0.0. Raises `TaskFailed` for
+    NaN and infinity, also where a wider type overflows binary32.
+    """
+    import numpy as np
+
+    if audio.ndim not in (1, 2):
+        raise ValueError(f"a waveform of {audio.ndim} dimensions")
+    with np.errstate(over="ignore"):
+        frames = np.atleast_2d(audio).T.astype("<f4", order="C")
+    if not np.isfinite(frames).all():
+        raise TaskFailed("non-finite-output", "the waveform holds NaN or infinity")
+    # Both zeros sound alike but differ in their bytes.
+    frames[frames == 0] = 0.0
+    return frames
 
 
 def waveform_output(frames: "NDArray[np.float32]", sampling_rate: int) -> OutputFile:
-    """Canonical frames (`fingerprint.waveform`) at a rate in Hz."""
-    return OutputFile(fingerprint.described(frames, sampling_rate), frames.data)
-
-
-def midi_output(notes: Sequence[midi.Note]) -> OutputFile:
-    """Canonical notes (`midi.canonical`) as a MIDI file."""
-    content = midi.encode(notes)
-    entry: dict[str, object] = {
-        "media": "audio/midi",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size": len(content),
-        "notes": len(notes),
-    }
+    """Return the output of canonical frames, `(frames, channels)`; `sampling_rate` in Hz."""
+    content = frames.tobytes()
+    length, channels = frames.shape
+    entry = waveform_entry(content, sampling_rate=sampling_rate, frames=length, channels=channels)
     return OutputFile(entry, content)
 
 
+def midi_output(notes: Sequence[midi.Note]) -> OutputFile:
+    """Return the output of canonical notes (`midi.canonical`): a MIDI file."""
+    content = midi.encode(notes)
+    return OutputFile(score_entry(content, notes=len(notes)), content)
+
+
 def cover_outputs(scores: Iterable[Sequence[midi.Note]]) -> Iterator[OutputFile]:
-    """Each score's MIDI file, then its rendered waveform; one is in memory at a time."""
+    """Yield each score's MIDI file, then its rendered waveform; one is in memory at a time."""
     from executor.audio import piano_synth
 
     for notes in scores:
         yield midi_output(notes)
-        yield waveform_output(fingerprint.waveform(piano_synth.render(notes).T), piano_synth.RATE)
+        yield waveform_output(canonical_frames(piano_synth.render(notes).T), piano_synth.RATE)
 
 
-def write_outputs(made: Iterable[OutputFile], stem: Path) -> list[dict[str, object]]:
-    """Write each output to its place and return the manifest's entries."""
+def write_outputs(outputs: Iterable[OutputFile], stem: Path) -> list[dict[str, object]]:
+    """Write each output to its `output_path` and return the manifest's entries."""
     entries = []
-    for number, output in enumerate(made):
+    for number, output in enumerate(outputs):
         output_path(stem, number, str(output.entry["media"])).write_bytes(output.content)
         entries.append(output.entry)
     return entries
 
 
 def output_path(stem: Path, number: int, media: str) -> Path:
-    """Where output `number` of a job goes."""
+    """Return the file of output `number` of the job whose files begin with `stem`."""
     return stem.with_name(f"{stem.name}-{number}{SUFFIXES[media]}")

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from executor.audio.fingerprint import tagged
 from executor.determinism import profile
+from protocol.wire.encoding import tagged_hash
 
 DRIVER = Path("/proc/driver/nvidia/version")
 LIBRARIES = (
@@ -55,7 +55,7 @@ def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, ob
         "python": ".".join(platform.python_version_tuple()[:2]),
         "libc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
         "torch": torch.__version__,
-        "torch.build": tagged("build", torch.__config__.show().encode())[:16],
+        "torch.build": tagged_hash("build", torch.__config__.show().encode()).hex()[:16],
         **{name: installed(name) for name in LIBRARIES},
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),

@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-
-from executor.audio.fingerprint import tagged
 from executor.errors import Abstained, ModelRefused
 from executor.models import config as described
 from executor.models import safetensors
 from executor.models.families import refusal
+from protocol.wire.encoding import document_hash
+from protocol.wire.messages import Abstention
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 EMBEDDED = "helium/embedded-music"  # what the self-test runs
@@ -69,16 +68,18 @@ class ModelFolders:
         self._poisoned: dict[Seen, str] = {}
 
     def locate(self, model_id: str, revision: str) -> Path:
-        """The folder of a model. Raises `Abstained("model-missing")`."""
+        """The folder of a model. Raises `Abstained` (model-missing)."""
         if not (ID.fullmatch(model_id) and REVISION.fullmatch(revision)) or ".." in model_id:
             raise Abstained(
-                "model-missing", f"not a model id and revision: {model_id!r}, {revision!r}"
+                Abstention.MODEL_MISSING, f"not a model id and revision: {model_id!r}, {revision!r}"
             )
         for folder in self._folders:
             for path in places(folder, model_id, revision):
                 if path.is_dir():
                     return inside(path, folder)
-        raise Abstained("model-missing", f"{model_id} {revision} is in none of the model folders")
+        raise Abstained(
+            Abstention.MODEL_MISSING, f"{model_id} {revision} is in none of the model folders"
+        )
 
     def digest(self, folder: Path) -> str:
         """Its weights digest. Raises `ModelRefused`.
@@ -108,15 +109,15 @@ class ModelFolders:
         return ""
 
     def find(self, model_id: str, revision: str, digest: str) -> Path:
-        """The folder whose content is the listed one. Raises `Abstained("model-missing")`."""
+        """The folder whose content is the listed one. Raises `Abstained` (model-missing)."""
         folder = self.locate(model_id, revision)
         try:
             found = self.digest(folder)
         except ModelRefused as refusal:
-            raise Abstained("model-missing", str(refusal)) from refusal
+            raise Abstained(Abstention.MODEL_MISSING, str(refusal)) from refusal
         if found != digest:
             raise Abstained(
-                "model-missing", f"{folder} has digest {found}, not the listed {digest}"
+                Abstention.MODEL_MISSING, f"{folder} has digest {found}, not the listed {digest}"
             )
         return folder
 
@@ -136,7 +137,7 @@ def places(folder: Path, model_id: str, revision: str) -> list[Path]:
 def inside(path: Path, folder: Path) -> Path:
     """The path, if no link leads from the folder out of it: no worker could follow it."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise Abstained("model-missing", f"{path} leads out of the model folder {folder}")
+        raise Abstained(Abstention.MODEL_MISSING, f"{path} leads out of the model folder {folder}")
     return path
 
 
@@ -150,7 +151,7 @@ def weights_digest(folder: Path, seen: MutableMapping[Seen, str] | None = None) 
     hashes = {
         path.relative_to(folder).as_posix(): file_hash(path, known) for path in loaded_files(folder)
     }
-    return tagged("weights", rfc8785.dumps(hashes))
+    return document_hash("weights", hashes)
 
 
 def looked_at(path: Path) -> Seen:

@@ -117,11 +117,12 @@ def confined(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str
 
 
 def readable_paths(folders: Sequence[Path]) -> list[Path]:
-    """What a worker may read besides its scratch folder: models, Python, libraries, itself."""
+    """Return what a worker may read besides its scratch folder: models, Python, libraries, us."""
     stdlib = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     python = [Path(sys.prefix), Path(sys.base_prefix), *stdlib]
-    package = Path(__file__).resolve().parent.parent
-    return [*folders, package, *python, *map(Path, (*SYSTEM, *MACHINE))]
+    root = Path(__file__).resolve().parents[2]
+    packages = [root / name for name in ("executor", "protocol", "schemas")]
+    return [*folders, *packages, *python, *map(Path, (*SYSTEM, *MACHINE))]
 
 
 def folder_granting(path: Path, folders: Sequence[Path]) -> Path | None:

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from executor.determinism import profile
-from executor.errors import ModelRefused, TaskFailed, exhausted
+from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, objection, refusal
 from executor.models.folders import VOCODER, configuration
@@ -90,7 +90,7 @@ def load(
     try:
         pipeline = assembled(folder, family, getattr(torch, precision), bits, device)
     except UNLOADABLE as error:
-        if exhausted(error):
+        if is_memory_error(error):
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
     if device == "cpu" and bits is None:

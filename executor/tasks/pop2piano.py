@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from executor.audio import decode, midi
-from executor.errors import ModelRefused, TaskFailed, exhausted
+from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import POP2PIANO as FAMILY
 from executor.models.config import own_dtype
 from executor.models.folders import configuration
@@ -83,7 +83,7 @@ def load(folder: Path, dtype: str, bits: int | None) -> LoadedPop2Piano:
         extractor = Pop2PianoFeatureExtractor.from_pretrained(folder, **LOCAL)
         tokenizer = Pop2PianoTokenizer.from_pretrained(folder, **LOCAL)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
-        if exhausted(error):
+        if is_memory_error(error):
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
     if not isinstance(getattr(model.generation_config, "composer_to_feature_token", None), dict):
@@ -152,7 +152,7 @@ def beats(loaded: LoadedPop2Piano, song: "Mono") -> Any:
     try:
         return loaded.extractor(audio=song, sampling_rate=decode.RATE, return_tensors="pt")
     except (ValueError, IndexError, RuntimeError) as error:
-        if exhausted(error):
+        if is_memory_error(error):
             raise
         # The beat tracker finds none in a second of sound, and nothing can be laid between none.
         raise TaskFailed("no-notes", f"no beat: {type(error).__name__}: {error}") from error

@@ -7,7 +7,7 @@ every machine; torch's normal numbers differ between instruction sets.
 import math
 import struct
 
-from executor.audio.fingerprint import tagged
+from protocol.wire.encoding import tagged_hash
 
 
 def embedding(seed: int, size: int) -> list[float]:
@@ -22,5 +22,4 @@ def embedding(seed: int, size: int) -> list[float]:
 
 
 def _block(seed: int, block: int) -> tuple[int, ...]:
-    digest = bytes.fromhex(tagged("speaker", struct.pack(">QI", seed, block)))
-    return struct.unpack(">8i", digest)
+    return struct.unpack(">8i", tagged_hash("speaker", struct.pack(">QI", seed, block)))

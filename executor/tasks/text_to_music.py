@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from executor.audio.fingerprint import tagged
 from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family, objection
 from executor.tasks import speaker_embedding
 from executor.tasks.load_model import LoadedPipeline, load
 from executor.tasks.token_trace import Step, Streamer, TokenRecorder, TokenTrace
+from protocol.wire.encoding import tagged_hash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,10 +57,8 @@ class Sound:
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
     """The seeds of `count` sequences (section 8): the task's own, then derived ones."""
-    derived = [
-        int(tagged("sequence", struct.pack(">QI", seed, i))[:8], 16) for i in range(1, count)
-    ]
-    return [seed, *derived]
+    hashes = (tagged_hash("sequence", struct.pack(">QI", seed, i)) for i in range(1, count))
+    return [seed, *(int.from_bytes(digest[:4], "big") for digest in hashes)]
 
 
 def given(args: Mapping[str, object]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-from executor.audio.fingerprint import tagged
+from protocol.wire.encoding import tagged_hash
 
 BLOCK = 64  # steps per token digest (section 4, `trace`)
 
@@ -86,4 +86,5 @@ def digests(block: Sequence[torch.Tensor]) -> tuple[str, str]:
     tokens = torch.cat(list(block)).cpu().numpy().astype("<i4").tobytes()
     ends = list(accumulate(4 * len(step) for step in block))
     steps = (tokens[start:end] for start, end in pairwise((0, *ends)))
-    return tagged("tokens", tokens)[:16], "".join(tagged("tokens", step)[:2] for step in steps)
+    hashes = b"".join(tagged_hash("tokens", step)[:1] for step in steps)
+    return tagged_hash("tokens", tokens)[:8].hex(), hashes.hex()

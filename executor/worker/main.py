@@ -19,27 +19,27 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rfc8785
-
-from executor.audio import fingerprint, manifest
+from executor.audio import manifest
 from executor.determinism import compute_class, profile, self_test
 from executor.errors import (
     Abstained,
     ModelRefused,
     ProfileViolated,
     TaskFailed,
-    exhausted,
+    is_memory_error,
     printable_detail,
 )
 from executor.models.config import own_dtype
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders, configuration
 from executor.sandbox import confine
+from protocol.constants import TRACE_LIMIT
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Abstention
 
 if TYPE_CHECKING:
     from executor.tasks.token_trace import TokenTrace
 
 KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
-TRACE_LIMIT = 8_192  # bytes of a trace (specification, section 4)
 STEP = 0.01  # smallest change of progress that is told
 EVERY = 0.05  # seconds between tellings: each wakes the parent, up to 0.3 ms taken from computing
 
@@ -80,13 +80,13 @@ class JobRunner:
         except Abstained as error:
             return {"kind": "abstained", "reason": error.reason, "detail": error.detail}
         except (MemoryError, RuntimeError, OSError) as error:
-            if not exhausted(error):
+            if not is_memory_error(error):
                 raise
             return {"kind": "abstained", "reason": "out-of-memory", "detail": str(error)}
 
     def _outcome(self, order: Message) -> Message:
         if order["task_kind"] not in KINDS:
-            raise Abstained("model-missing", f"no executor for {order['task_kind']}")
+            raise Abstained(Abstention.MODEL_MISSING, f"no executor for {order['task_kind']}")
         check(order)
         started = time.monotonic()
         self._told, self._told_at = -1.0, 0.0
@@ -124,7 +124,9 @@ class JobRunner:
         from executor.tasks import text_to_music
 
         sounds = text_to_music.sounds(loaded, order["args"], self._progress)
-        waveforms = [(fingerprint.waveform(sound.audio), sound.sampling_rate) for sound in sounds]
+        waveforms = [
+            (manifest.canonical_frames(sound.audio), sound.sampling_rate) for sound in sounds
+        ]
         return [manifest.waveform_output(*each) for each in waveforms], [
             sound.tokens for sound in sounds
         ]
@@ -139,7 +141,7 @@ class JobRunner:
             bits = args.get("quantize_bits")
             return self._warm(order["task_kind"], folder, model["digest"], dtype, bits)
         except ModelRefused as refusal:
-            raise Abstained("model-missing", str(refusal)) from refusal
+            raise Abstained(Abstention.MODEL_MISSING, str(refusal)) from refusal
 
     def _warm(self, kind: str, folder: Path, digest: str, dtype: str, bits: int | None) -> Any:
         key = (kind, folder, digest, dtype, bits)
@@ -165,8 +167,8 @@ class JobRunner:
         limit = {"max_new_tokens": self_test.TOKENS}
         args = {"prompt": prompt, "seed": seed, "generation_config": limit}
         (sound,) = text_to_music.sounds(loaded, args, lambda _: None)
-        described = fingerprint.described(fingerprint.waveform(sound.audio), sound.sampling_rate)
-        return str(described["sha256"])
+        frames = manifest.canonical_frames(sound.audio)
+        return hashlib.sha256(frames.tobytes()).hexdigest()
 
     def _progress(self, share: float) -> None:
         now = time.monotonic()
@@ -194,19 +196,19 @@ def precision(folder: Path, dtype: str | None) -> str:
 
 
 def check(order: Message) -> None:
-    """Raise `Abstained("input-missing")` unless the inputs are those that the args name."""
+    """Raise `Abstained` (input-missing) unless the inputs are those that the args name."""
     named = [audio["sha256"] for audio in order["args"].get("audio", ())]
     found = []
     for path in order["inputs"]:
         with Path(path).open("rb") as file:
             found.append(hashlib.file_digest(file, "sha256").hexdigest())
     if found != named:
-        raise Abstained("input-missing", f"the inputs are {found}, the task names {named}")
+        raise Abstained(Abstention.INPUT_MISSING, f"the inputs are {found}, the task names {named}")
 
 
 def bounded(trace: dict[str, Any]) -> dict[str, Any]:
     """The trace within its limit: of a long generation the first steps, then digests, are kept."""
-    while len(rfc8785.dumps(trace)) > TRACE_LIMIT:
+    while len(canonical(trace)) > TRACE_LIMIT:
         if any(trace["steps"]):
             trace = {**trace, "steps": halved(trace["steps"])}
         else:

@@ -13,9 +13,10 @@ from typing import Any
 
 from executor.audio.manifest import output_path
 from executor.determinism.profile import Device
-from executor.errors import Abstained, Reason
+from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.worker.process import WorkerDied, WorkerProcess
+from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
 
@@ -88,7 +89,7 @@ class WorkerSupervisor:
         another job runs.
         """
         if not self._turn.acquire(blocking=False):
-            raise Abstained("busy")
+            raise Abstained(Abstention.BUSY)
         stem = self._scratch / uuid.uuid4().hex
         try:
             with self._current(job.task):
@@ -137,16 +138,16 @@ class WorkerSupervisor:
         try:
             ready = self._started(deadline)
             if not ready.ok:
-                raise Abstained("worker-died", ready.reason)
+                raise Abstained(Abstention.WORKER_DIED, ready.reason)
             return self._converse(copy_inputs(job, stem), stem, deadline, progress)
         except TimeoutError:
             self._dispose()
-            raise Abstained("timeout", "the job ran past its deadline") from None
+            raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline") from None
         except (WorkerDied, OSError) as error:
             self._dispose()
             raise Abstained(self._why(), str(error)) from error
         except Abstained as abstained:
-            if abstained.reason == "out-of-memory":
+            if abstained.reason is Abstention.OUT_OF_MEMORY:
                 self._dispose()
             raise
         except BaseException:  # from `progress`, or an interrupt: the job is still running
@@ -195,9 +196,9 @@ class WorkerSupervisor:
             )
             return self._child
 
-    def _why(self) -> Reason:
+    def _why(self) -> Abstention:
         with self._state:
-            return "timeout" if self._cancelled else "worker-died"
+            return Abstention.TIMEOUT if self._cancelled else Abstention.WORKER_DIED
 
     def _kill(self) -> None:
         if self._child is not None:
@@ -213,14 +214,14 @@ class WorkerSupervisor:
 def copy_inputs(job: Job, stem: Path) -> Job:
     """The job with copies of its inputs in the scratch folder, the only place a worker reaches.
 
-    Copies and not links, for it may write there. Raises `Abstained("input-missing")`.
+    Copies and not links, for it may write there. Raises `Abstained` (input-missing).
     """
     copies = tuple(stem.with_name(f"{stem.name}-input-{i}") for i in range(len(job.inputs)))
     try:
         for path, copy in zip(job.inputs, copies, strict=True):
             shutil.copyfile(path, copy)
     except OSError as error:
-        raise Abstained("input-missing", str(error)) from error
+        raise Abstained(Abstention.INPUT_MISSING, str(error)) from error
     return dataclasses.replace(job, inputs=copies)
 
 

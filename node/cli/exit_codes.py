@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from schemas.errors import HeliumError
+from schemas.errors import HeliumError, printable
 
 
 class Exit(IntEnum):
@@ -48,7 +48,7 @@ class Failure(HeliumError, click.ClickException):
 
 def one_line(text: str) -> str:
     """Return `text` as one line of printable characters: what a peer says may hold anything."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    return printable(text).strip()
 
 
 def usage(message: str) -> Failure:

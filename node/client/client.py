@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client.result import MIDI, Result, Waveform, waveform_of
+from node.client.result import Result, Waveform, waveform_of
 from node.clock import Clock, SystemClock
 from node.config import log_setup
 from node.rpc.client import (
@@ -40,7 +40,7 @@ from node.transport.interface import Stream, Transport, ValidationResult
 from node.version import AGENT
 from protocol.consensus.certificate import Certificate
 from protocol.errors import Rejected, Rejection
-from protocol.manifest import Blob, blobs_of, outputs_of
+from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
 from protocol.network import Network
 from protocol.wire import messages
 from protocol.wire.codec import decode
@@ -317,7 +317,7 @@ class Client:
         scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
             payload = await self._certified(blob, certificate.signers)
-            if output["media"] == MIDI:
+            if output["media"] == SCORE:
                 scores.append(payload)
             else:
                 waveforms.append(waveform_of(payload, output))

@@ -13,12 +13,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from protocol.consensus.certificate import Certificate
-from protocol.manifest import outputs_of
+from protocol.manifest import WAVEFORM, outputs_of
 from protocol.wire.encoding import Document
 from schemas.errors import HeliumError
 
-MIDI = "audio/midi"  # the media of a score in a manifest
-WAVEFORM = "audio/f32"  # the media of a waveform in a manifest
 _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 

@@ -12,7 +12,7 @@ from node.sync.blob_download import MAX_SLOWDOWN, BlobDownloader, BlobUnavailabl
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 from protocol.network import Network
-from protocol.wire.messages import Input, Task
+from protocol.wire.messages import Abstention, Input, Task
 
 log = structlog.get_logger("inputs")
 
@@ -33,7 +33,7 @@ class InputFetcher:
     async def fetch(self, task: Task) -> tuple[Path, ...]:
         """Return the files of a task's inputs, fetching what is missing.
 
-        Raises Abstained("input-missing") when no peer has them, when they do not come within
+        Raises `Abstained` (input-missing) when no peer has them, when they do not come within
         `SHARE` of an attempt, and when they cannot be kept.
         """
         seconds = SHARE * self._network.attempt_seconds(task)
@@ -42,7 +42,7 @@ class InputFetcher:
                 return tuple([await self._fetch_one(named) for named in task.inputs])
         except TimeoutError:
             detail = f"its inputs were not to be had within {seconds:g} s"
-            raise Abstained("input-missing", detail) from None
+            raise Abstained(Abstention.INPUT_MISSING, detail) from None
 
     async def _fetch_one(self, named: Input) -> Path:
         for attempt in range(TRIES):
@@ -53,7 +53,7 @@ class InputFetcher:
             async with self._turn:
                 if await self._download(named, min(2**attempt, MAX_SLOWDOWN)):
                     return self._blobs.path(named.sha256)
-        raise Abstained("input-missing", f"no peer has the input {named.sha256}")
+        raise Abstained(Abstention.INPUT_MISSING, f"no peer has the input {named.sha256}")
 
     async def _download(self, named: Input, patience: int) -> bool:
         """Ask the connected peers, each once, until one has served it; return whether one has."""
@@ -69,5 +69,7 @@ class InputFetcher:
             return False
         except (OSError, sqlite3.Error) as error:  # a full disk or folder: as full for another copy
             log.error("input not kept", sha256=sha256, error=str(error))
-            raise Abstained("input-missing", f"the input {sha256} cannot be kept") from None
+            raise Abstained(
+                Abstention.INPUT_MISSING, f"the input {sha256} cannot be kept"
+            ) from None
         return True

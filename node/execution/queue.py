@@ -188,18 +188,18 @@ class ExecutionQueue:
             execution = await self._run(run)
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
-            self._sink.failed(task, Abstention(abstained.reason))
+            self._sink.failed(task, abstained.reason)
         else:
             await self._sink.executed(task, execution)
 
     async def _run(self, run: Run) -> Execution:
         if not self.readiness.ok:  # specification 3: not in this class, or not to be trusted
-            raise Abstained("busy", "; ".join(self.readiness.reasons))
+            raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
         task, model = run.task, self._network.models[run.task.model]
         inputs = await self._inputs(task)
         seconds = run.until - self._clock.now()
         if seconds <= 0:
-            raise Abstained("timeout", "its time was over before it was its turn")
+            raise Abstained(Abstention.TIMEOUT, "its time was over before it was its turn")
         listed = ModelRef(model.id, model.revision, model.digest, model.limits)
         job = Job(task.id, task.kind, task.args, listed, inputs)
         return await self._executor.run(

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.client.result import WAVEFORM
 from node.explain import trace as traces
 from node.explain.trace import Tokens, Trace
 from node.explain.waveform_diff import Difference
-from node.sync.blob_download import CHUNK
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.conduct import VoteOutcome, vote_outcome
 from protocol.consensus.round import Round
-from protocol.manifest import outputs_of
+from protocol.manifest import CHUNK_BYTES, WAVEFORM, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstain, Commit, Reveal, Task
@@ -224,7 +222,7 @@ def part(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Part
         return None
     pairs = list(zip(ours["chunks"], theirs["chunks"], strict=False))
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    frame = first * CHUNK // (4 * ours["channels"])
+    frame = first * CHUNK_BYTES // (4 * ours["channels"])
     return Part(index, first, len(theirs["chunks"]), frame, ours["sampling_rate"])
 
 

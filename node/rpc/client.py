@@ -18,7 +18,7 @@ from node.transport.interface import Stream, StreamClosed, Transport
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical, parse
-from schemas.errors import HeliumError
+from schemas.errors import HeliumError, printable
 
 NAMES = ("hello", "submit", "task", "watch", "blob", "feed")
 REQUEST_LIMIT = ENVELOPE_LIMIT + 4096  # the longest request is a submit: an envelope and 16 sizes
@@ -174,8 +174,4 @@ async def refuse(stream: Stream, status: Status, reason: str, detail: str) -> No
     """Send a non-zero status and why; the detail is cut to what the protocol allows."""
     short = detail.encode()[:DETAIL_BYTES].decode(errors="ignore")
     await stream.write(bytes((status,)))
-    await write_frame(stream, canonical({"reason": reason, "detail": _printable(short)}))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    await write_frame(stream, canonical({"reason": reason, "detail": printable(short)}))

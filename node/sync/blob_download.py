@@ -10,14 +10,12 @@ from node.admission.peer_score import PeerAction
 from node.admission.rate_limits import remember
 from node.rpc.client import ProtocolViolation, RequestRefused, open_request, read_answer
 from node.transport.interface import Transport
-from protocol.manifest import Blob
+from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire.encoding import Document
 from schemas.errors import HeliumError
 
 log = structlog.get_logger("blob_download")
 
-# The chunk size in bytes for which a manifest lists hashes (specification 8).
-CHUNK = 262_144
 # The time a peer has to open a stream and to start sending.
 ANSWER_SECONDS = 5.0
 # The largest input (32 MiB) then takes a third of an attempt's 120 s.
@@ -107,8 +105,8 @@ class BlobDownloader:
         Nobody is asked before the first is asked for. Raises BlobUnavailable.
         """
         payload = await self.fetch(blob, peers, first, slowdown)
-        for start in range(0, len(payload), CHUNK):
-            yield payload[start : start + CHUNK]
+        for start in range(0, len(payload), CHUNK_BYTES):
+            yield payload[start : start + CHUNK_BYTES]
             await asyncio.sleep(0)
 
     async def _from_peer(self, peer: str, progress: "_Progress", slowdown: int) -> None:
@@ -125,7 +123,7 @@ class BlobDownloader:
                 if said != size:
                     raise WrongBytes(f"the blob has {size} bytes, not {said}")
                 while progress.done < size:
-                    more = min(CHUNK, size - progress.done)
+                    more = min(CHUNK_BYTES, size - progress.done)
                     limit.reschedule(due(progress.done - before + more))
                     progress.add(await stream.read_exactly(more))
 
@@ -144,7 +142,7 @@ class _Progress:
 
     def add(self, chunk: bytes) -> None:
         """Take a chunk, or raise ProtocolViolation if it is not the blob's."""
-        chunks, place = self.blob.chunks, self.done // CHUNK
+        chunks, place = self.blob.chunks, self.done // CHUNK_BYTES
         if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
             raise WrongBytes(f"the chunk at {self.done} does not have its hash")
         self._whole.update(chunk)

@@ -18,10 +18,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.audio.fingerprint import CHUNK
 from executor.job import Execution, Job
 from node.cli.commands.run import run, serve
 from node.execution.queue import Executor, Readiness
+from protocol.manifest import CHUNK_BYTES
 
 Samples = NDArray[np.float32]
 
@@ -99,7 +99,9 @@ class Liar:
         samples = np.fromfile(file, "<f4")
         payload = (self._lie(samples) + np.float32(0)).astype("<f4").tobytes()
         file.write_bytes(payload)
-        chunks = [payload[start : start + CHUNK] for start in range(0, len(payload), CHUNK)]
+        chunks = [
+            payload[start : start + CHUNK_BYTES] for start in range(0, len(payload), CHUNK_BYTES)
+        ]
         return {
             **output,
             "sha256": hashlib.sha256(payload).hexdigest(),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
-from executor.errors import DETAIL, printable_detail
+from executor.errors import DETAIL_CHARACTERS, printable_detail
 from tests.schemas.examples import documents
 
 
@@ -33,7 +33,7 @@ def test_what_is_told(detail: str, expected: str) -> None:
 @given(st.text(st.characters(exclude_categories=())))
 def test_whatever_is_told_fits_into_a_reveal(detail: str) -> None:
     said = printable_detail(f"x{detail}")
-    assert 1 <= len(said) <= DETAIL
+    assert 1 <= len(said) <= DETAIL_CHARACTERS
     reveal = documents()["reveal"]
     schemas.check("reveal", {**reveal, "trace": {**reveal["trace"], "detail": said}})
     assert printable_detail(said) == said

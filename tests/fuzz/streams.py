@@ -26,12 +26,12 @@ from node.storage.blobs import BlobStore
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.sync.blob_download import CHUNK, BlobDownloader, BlobUnavailable
+from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.feed_sync import FeedSync
 from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.manifest import Blob
+from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
@@ -301,11 +301,13 @@ def check_kept(envelope: bytes) -> None:
     assert codec.decode(envelope, NET.id).envelope.encode() == envelope
 
 
-BLOB_BYTES = Random(3).randbytes(CHUNK + 100)
+BLOB_BYTES = Random(3).randbytes(CHUNK_BYTES + 100)
 BLOB = Blob(
     hashlib.sha256(BLOB_BYTES).hexdigest(),
     len(BLOB_BYTES),
-    tuple(hashlib.sha256(p).hexdigest() for p in (BLOB_BYTES[:CHUNK], BLOB_BYTES[CHUNK:])),
+    tuple(
+        hashlib.sha256(p).hexdigest() for p in (BLOB_BYTES[:CHUNK_BYTES], BLOB_BYTES[CHUNK_BYTES:])
+    ),
 )
 
 

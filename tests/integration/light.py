@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 
-from executor.audio.fingerprint import CHUNK
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from node.cli import options
@@ -27,7 +26,9 @@ from node.cli.commands.run import run, serve
 from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator, View
 from node.execution.queue import Readiness
+from protocol.manifest import CHUNK_BYTES
 from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention
 from scripts.testnet_tool.nodes import Nodes, Place
 
 RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
@@ -54,7 +55,7 @@ class LightExecutor:
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Wait, then write the waveform; raise `Abstained` when there is no time for it."""
         if self.seconds > seconds:
-            raise Abstained("timeout")
+            raise Abstained(Abstention.TIMEOUT)
         for step in range(STEPS):
             progress(step / STEPS)
             await asyncio.sleep(self.seconds / STEPS)
@@ -79,7 +80,7 @@ def waveform(job: Job, label: str = "", frames: int = FRAMES) -> bytes:
 
 
 def _described(payload: bytes) -> dict[str, Any]:
-    pieces = [payload[start : start + CHUNK] for start in range(0, len(payload), CHUNK)]
+    pieces = [payload[start : start + CHUNK_BYTES] for start in range(0, len(payload), CHUNK_BYTES)]
     return {
         "media": "audio/f32",
         "sampling_rate": RATE,

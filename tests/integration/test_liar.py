@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executor.audio.fingerprint import described
+from executor.audio.manifest import waveform_output
 from executor.job import Execution, Job, ModelRef
 from node.execution.queue import Readiness
 from scripts.testnet_tool.liar import Liar, lie_of
@@ -34,7 +34,7 @@ class _Honest:
 async def _told(
     folder: Path, index: int
 ) -> tuple[object, np.ndarray[tuple[int], np.dtype[np.float32]]]:
-    honest = _Honest(folder, {"result": {"outputs": [described(SAMPLES, 16_000)]}})
+    honest = _Honest(folder, {"result": {"outputs": [waveform_output(SAMPLES, 16_000).entry]}})
     execution = await Liar(honest, lie_of(index)).run(JOB, 1.0, lambda _: None)
     return execution.outcome, np.fromfile(execution.files[0], "<f4")
 
@@ -42,7 +42,9 @@ async def _told(
 @pytest.mark.parametrize("index", range(1, 8))
 async def test_a_lie_is_consistent_in_itself(tmp_path: Path, index: int) -> None:
     outcome, samples = await _told(tmp_path, index)
-    assert outcome == {"result": {"outputs": [described(samples.reshape(-1, 1), 16_000)]}}
+    assert outcome == {
+        "result": {"outputs": [waveform_output(samples.reshape(-1, 1), 16_000).entry]}
+    }
     assert not np.array_equal(samples, SAMPLES.ravel())
     assert not np.signbit(samples[samples == 0]).any()
 

@@ -11,6 +11,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job
 from node.daemon import Options
 from protocol.consensus.effects import State
+from protocol.wire.messages import Abstention
 from tests.simulation import invariants
 from tests.simulation.faults import Boundaries, Crashed
 from tests.simulation.scenario import LABELS
@@ -175,7 +176,7 @@ class Moody(TwinExecutor):
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         execution = await super().run(job, seconds, progress)
         if self._dice.random() < self._abstains:
-            raise Abstained("out-of-memory")
+            raise Abstained(Abstention.OUT_OF_MEMORY)
         return execution
 
 

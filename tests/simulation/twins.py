@@ -14,6 +14,7 @@ from executor.job import Execution, Job
 from node.execution.queue import Readiness
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
+from protocol.wire.messages import Abstention
 from tests.simulation.executing import outcome
 from tests.simulation.sound import manifest, waveform
 
@@ -45,7 +46,7 @@ class TwinExecutor:
             progress(step / 4)
             await asyncio.sleep(min(takes, seconds) / 4)
         if takes > seconds:
-            raise Abstained("timeout")
+            raise Abstained(Abstention.TIMEOUT)
         if self.abstain is not None:
             raise Abstained(self.abstain)  # type: ignore[arg-type]
         given = outcome(job.args, self._label)

@@ -5,8 +5,9 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.audio import fingerprint
+from executor.audio import manifest
 from executor.errors import TaskFailed
+from protocol.wire.encoding import tagged_hash
 from tests.vectors.entries import Entry, Vectors
 
 SHORT: dict[str, list[list[float]]] = {
@@ -39,26 +40,26 @@ def waveforms() -> Vectors:
 
 
 def _short(name: str, channels: list[list[float]]) -> Entry:
-    frames = fingerprint.waveform(np.array(channels, dtype=np.float32))
+    frames = manifest.canonical_frames(np.array(channels, dtype=np.float32))
     return {
         "name": name,
         "channels": [[struct.pack(">f", sample).hex() for sample in one] for one in channels],
         "bytes": frames.tobytes().hex(),
-        "output": fingerprint.described(frames, 32_000),
+        "output": manifest.waveform_output(frames, 32_000).entry,
     }
 
 
 def _long(name: str, frames: int, channels: int) -> Entry:
     at: NDArray[np.int64] = np.arange(frames) + np.arange(channels)[:, None]
     audio = (at % 4096).astype(np.float32) / np.float32(4096)
-    described = fingerprint.described(fingerprint.waveform(audio), 44_100)
-    return {"name": name, "frames": frames, "channels": channels, "output": described}
+    output = manifest.waveform_output(manifest.canonical_frames(audio), 44_100)
+    return {"name": name, "frames": frames, "channels": channels, "output": output.entry}
 
 
 def _refused(name: str, bits: str) -> Entry:
     audio = np.frombuffer(bytes.fromhex("3f000000" + bits), dtype=">f4")
     try:
-        fingerprint.waveform(audio)
+        manifest.canonical_frames(audio)
     except TaskFailed as found:
         return {"name": name, "sample": bits, "error": found.code}
     raise AssertionError(f"{name} was taken")
@@ -68,4 +69,4 @@ def _seed(seed: int, index: int) -> int:
     """As section 8 has it; `test_vectors` compares with what the executor draws."""
     if index == 0:
         return seed
-    return int(fingerprint.tagged("sequence", struct.pack(">QI", seed, index))[:8], 16)
+    return int.from_bytes(tagged_hash("sequence", struct.pack(">QI", seed, index))[:4], "big")

@@ -6,8 +6,78 @@ import pytest
 
 import schemas
 from executor.audio import manifest, midi, piano_synth
+from executor.audio.manifest import canonical_frames, waveform_output
+from executor.errors import TaskFailed
 
 NOTES = (midi.canonical([(0, 1, 60, 77)]), midi.canonical([(0, 1, 62, 77), (1, 2, 64, 77)]))
+
+
+def test_mono_becomes_one_column() -> None:
+    frames = canonical_frames(np.array([0.5, -0.25], dtype=np.float32))
+    assert frames.tolist() == [[0.5], [-0.25]]
+    assert frames.tobytes() == bytes.fromhex("0000003f 000080be")
+
+
+def test_stereo_is_interleaved_by_frame() -> None:
+    audio = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]], dtype=np.float32)
+    frames = canonical_frames(audio)
+    assert frames.shape == (3, 2)
+    assert frames.flags.c_contiguous
+    assert np.frombuffer(frames.tobytes(), "<f4").tolist() == [1.0, -1.0, 2.0, -2.0, 3.0, -3.0]
+
+
+def test_minus_zero_is_written_as_zero() -> None:
+    assert canonical_frames(np.array([-0.0, 0.0], dtype=np.float32)).tobytes() == bytes(8)
+
+
+def test_canonical_frames_does_not_change_its_argument() -> None:
+    audio = np.array([-0.0], dtype=np.float32)
+    canonical_frames(audio)
+    assert np.signbit(audio[0])
+
+
+def test_big_endian_and_wider_numbers_give_the_same_bytes() -> None:
+    little = canonical_frames(np.array([0.1, 0.2], dtype="<f4")).tobytes()
+    assert canonical_frames(np.array([0.1, 0.2], dtype=">f4")).tobytes() == little
+    assert canonical_frames(np.array([0.1, 0.2], dtype="<f8")).tobytes() == little
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_sample_that_is_not_finite_fails_the_task(bad: float) -> None:
+    with pytest.raises(TaskFailed) as caught:
+        canonical_frames(np.array([0.0, bad]))
+    assert caught.value.code == "non-finite-output"
+
+
+@pytest.mark.parametrize("shape", [(), (1, 2, 3)])
+def test_other_shapes_are_misuse(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="dimensions"):
+        canonical_frames(np.zeros(shape))
+
+
+def test_entry_of_a_short_waveform() -> None:
+    frames = canonical_frames(np.zeros((2, 3), dtype=np.float32))
+    zeros = hashlib.sha256(bytes(24)).hexdigest()
+    assert waveform_output(frames, 32_000).entry == {
+        "media": "audio/f32",
+        "sampling_rate": 32_000,
+        "frames": 3,
+        "channels": 2,
+        "sha256": zeros,
+        "size": 24,
+        "chunks": [zeros],
+    }
+
+
+@pytest.mark.parametrize(("frames", "chunks"), [(65_535, 1), (65_536, 1), (65_537, 2)])
+def test_chunks_are_262144_bytes(frames: int, chunks: int) -> None:
+    audio = np.arange(frames, dtype=np.float32)
+    entry = waveform_output(canonical_frames(audio), 16_000).entry
+    content = audio.tobytes()
+    expected = [hashlib.sha256(content[:262_144]).hexdigest()]
+    if chunks == 2:
+        expected.append(hashlib.sha256(content[262_144:]).hexdigest())
+    assert entry["chunks"] == expected
 
 
 def test_each_score_comes_before_its_waveform(tmp_path: Path) -> None:
@@ -22,28 +92,26 @@ def test_each_score_comes_before_its_waveform(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["stem-0.mid", "stem-1.f32", "stem-2.mid", "stem-3.f32"]
     for file, entry in zip(files, entries, strict=True):
         content = file.read_bytes()
-        assert (entry["sha256"], entry["size"]) == (
-            hashlib.sha256(content).hexdigest(),
-            len(content),
-        )
+        sha256 = hashlib.sha256(content).hexdigest()
+        assert (entry["sha256"], entry["size"]) == (sha256, len(content))
     assert files[0].read_bytes() == midi.encode(NOTES[0])
     assert files[1].read_bytes() == piano_synth.render(NOTES[0]).tobytes()
 
 
 def test_a_waveform_of_several_channels_is_written_in_order(tmp_path: Path) -> None:
     frames = np.arange(6, dtype="<f4").reshape(3, 2)
-    (entry,) = manifest.write_outputs([manifest.waveform_output(frames, 8_000)], tmp_path / "stem")
+    (entry,) = manifest.write_outputs([waveform_output(frames, 8_000)], tmp_path / "stem")
+    content = (tmp_path / "stem-0.f32").read_bytes()
     assert (entry["frames"], entry["channels"], entry["sampling_rate"]) == (3, 2, 8_000)
-    assert (tmp_path / "stem-0.f32").read_bytes() == frames.tobytes()
+    assert content == frames.tobytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_an_empty_waveform_is_an_empty_file(tmp_path: Path) -> None:
-    manifest.write_outputs(
-        [manifest.waveform_output(np.zeros((0, 1), "<f4"), 8_000)], tmp_path / "stem"
-    )
+    manifest.write_outputs([waveform_output(np.zeros((0, 1), "<f4"), 8_000)], tmp_path / "stem")
     assert (tmp_path / "stem-0.f32").read_bytes() == b""
 
 
-def test_a_medium_that_is_none_has_no_place(tmp_path: Path) -> None:
+def test_an_unknown_medium_has_no_file() -> None:
     with pytest.raises(KeyError):
-        manifest.output_path(tmp_path / "stem", 0, "text/plain")
+        manifest.output_path(Path("stem"), 0, "text/plain")

@@ -296,7 +296,7 @@ def test_describe_refuses_what_is_no_object(folder: Path) -> None:
 def test_what_the_parent_imports_does_not_import_torch() -> None:
     probe = (
         "import sys, executor.worker.supervisor, executor.models.folders;"
-        "import executor.determinism.compute_class, executor.audio.fingerprint;"
+        "import executor.determinism.compute_class, executor.audio.manifest;"
         "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     root = SHIPPED.parent.parent

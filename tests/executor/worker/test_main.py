@@ -17,12 +17,13 @@ import rfc8785
 from safetensors.numpy import load_file, save_file
 
 from executor.determinism import profile
-from executor.errors import Abstained, Code, TaskFailed
+from executor.errors import Abstained, ErrorCode, TaskFailed
 from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.worker import main
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from protocol.constants import TRACE_LIMIT
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
 
 DEFAULT = {"max_new_tokens": 40}
@@ -483,7 +484,7 @@ def test_an_error_nobody_expected_is_not_swallowed(
 
 @pytest.mark.parametrize("code", ["generation-rejected", "no-notes"])
 def test_a_failure_is_an_outcome_with_its_code(
-    code: Code, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+    code: ErrorCode, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise TaskFailed(code)
@@ -516,7 +517,7 @@ def test_thirty_seconds_of_music_are_told_step_by_step() -> None:
 def test_steps_are_left_out_before_blocks() -> None:
     trace = traced(4, 1503)
     cut = main.bounded(trace)
-    assert len(rfc8785.dumps(cut)) <= main.TRACE_LIMIT
+    assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert cut["tokens"] == trace["tokens"]
     assert [len(blocks) for blocks in cut["steps"]] == [6] * 4
     assert "tokens_complete" not in cut
@@ -524,7 +525,7 @@ def test_steps_are_left_out_before_blocks() -> None:
 
 def test_blocks_that_are_left_out_are_said_to_be() -> None:
     cut = main.bounded(traced(16, 4000))
-    assert len(rfc8785.dumps(cut)) <= main.TRACE_LIMIT
+    assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert not any(cut["steps"])
     assert [len(blocks) for blocks in cut["tokens"]] == [15] * 16
     assert cut["tokens_complete"] is False

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from executor.errors import Abstained, Reason
+from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.rate_limits import MAX_KEYS
 from node.consensus.commands import Run
@@ -230,8 +230,8 @@ def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
     play(test)
 
 
-@pytest.mark.parametrize("reason", typing.get_args(Reason))
-def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", typing.get_args(Abstention))
+def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Abstention) -> None:
     assert reason in list(Abstention)
 
     async def test(executions: ExecutionQueue, script: Script) -> None:
@@ -293,7 +293,7 @@ def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
 def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None:
     async def inputs(task: Task) -> tuple[Path, ...]:
         if task.id == fixtures.task(NET, nonce=1).id:
-            raise Abstained("input-missing")
+            raise Abstained(Abstention.INPUT_MISSING)
         return (Path("song.wav"),)
 
     async def main() -> None:

@@ -17,6 +17,7 @@ from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.execution.worker import NoWorker, Worker
 from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention
 
 TIMEOUT = 60.0
 
@@ -137,7 +138,7 @@ class Script:
 
     def cancel(self, task: str) -> None:
         self.cancelled.append(task)
-        self.ends.set_exception(Abstained("timeout", "it was cancelled"))
+        self.ends.set_exception(Abstained(Abstention.TIMEOUT, "it was cancelled"))
 
     def close(self) -> None:
         self.closed = True
@@ -163,7 +164,7 @@ async def test_the_time_left_reaches_the_pool_and_its_result_comes_back() -> Non
     assert (script.timeouts, shares) == ([12.5], [0.5])
 
 
-@pytest.mark.parametrize("error", [Abstained("out-of-memory"), RuntimeError("a bug")])
+@pytest.mark.parametrize("error", [Abstained(Abstention.OUT_OF_MEMORY), RuntimeError("a bug")])
 async def test_what_the_pool_raises_comes_back(error: Exception) -> None:
     script = Script()
     script.ends.set_exception(error)

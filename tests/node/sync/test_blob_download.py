@@ -12,7 +12,6 @@ from node.rpc import client as rpc_client
 from node.rpc.client import Status, answer, read_document, refuse
 from node.sync.blob_download import (
     ANSWER_SECONDS,
-    CHUNK,
     MAX_SLOWDOWN,
     MIN_BYTES_PER_SECOND,
     BlobDownloader,
@@ -20,13 +19,13 @@ from node.sync.blob_download import (
     rendezvous_order,
 )
 from node.transport.interface import Stream
-from protocol.manifest import Blob
+from protocol.manifest import CHUNK_BYTES, Blob
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
-PAYLOAD = random.Random(3).randbytes(2 * CHUNK + 1000)
+PAYLOAD = random.Random(3).randbytes(2 * CHUNK_BYTES + 1000)
 ASKER = fixtures.peer(1000)
 Behaviour = Callable[[Stream, int], Awaitable[None]]
 
@@ -36,7 +35,7 @@ def hashed(payload: bytes) -> str:
 
 
 def blob_of(payload: bytes, *, chunked: bool = True) -> Blob:
-    pieces = [payload[at : at + CHUNK] for at in range(0, len(payload), CHUNK)]
+    pieces = [payload[at : at + CHUNK_BYTES] for at in range(0, len(payload), CHUNK_BYTES)]
     chunks = tuple(hashed(piece) for piece in pieces) if chunked else ()
     return Blob(hashed(payload), len(payload), chunks)
 
@@ -59,7 +58,7 @@ async def wrong_from_the_start(stream: Stream, offset: int) -> None:
 
 async def wrong_in_the_second_chunk(stream: Stream, offset: int) -> None:
     forged = bytearray(PAYLOAD)
-    forged[CHUNK + 5] ^= 1
+    forged[CHUNK_BYTES + 5] ^= 1
     await say(stream, bytes(forged), offset)
 
 
@@ -68,11 +67,11 @@ async def wrong_in_the_last_byte(stream: Stream, offset: int) -> None:
 
 
 async def truncated(stream: Stream, offset: int) -> None:
-    await say(stream, PAYLOAD[: CHUNK + 77], offset)
+    await say(stream, PAYLOAD[: CHUNK_BYTES + 77], offset)
 
 
 async def gone_after_a_chunk(stream: Stream, offset: int) -> None:
-    await say(stream, PAYLOAD[:CHUNK], offset)
+    await say(stream, PAYLOAD[:CHUNK_BYTES], offset)
     await asyncio.sleep(1)
     await stream.reset()
 
@@ -88,7 +87,7 @@ async def longer_by_its_word(stream: Stream, offset: int) -> None:
 async def endless(stream: Stream, offset: int) -> None:
     await say(stream, PAYLOAD, offset)
     while True:
-        await stream.write(bytes(CHUNK))
+        await stream.write(bytes(CHUNK_BYTES))
 
 
 async def stalling_at_once(stream: Stream, offset: int) -> None:
@@ -96,7 +95,7 @@ async def stalling_at_once(stream: Stream, offset: int) -> None:
 
 
 async def stalling_in_the_second_chunk(stream: Stream, offset: int) -> None:
-    await say(stream, PAYLOAD[: CHUNK + 100], offset)
+    await say(stream, PAYLOAD[: CHUNK_BYTES + 100], offset)
     await asyncio.sleep(100_000)
 
 
@@ -211,13 +210,13 @@ LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
 def test_the_next_peer_goes_on_after_the_last_good_chunk(liar: Behaviour, good: int) -> None:
     servers = fetched(liar, honest)
     assert servers.got == PAYLOAD
-    assert servers.asked == [(0, 0), (1, good * CHUNK)]
+    assert servers.asked == [(0, 0), (1, good * CHUNK_BYTES)]
 
 
 @pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
 def test_where_all_lie_there_are_no_bytes(liar: Behaviour, good: int) -> None:
     servers, text = refused(liar, liar)
-    assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK]
+    assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK_BYTES]
     assert all(peer in text for peer in servers.peers)
 
 
@@ -229,10 +228,10 @@ def test_many_liars_one_after_the_other() -> None:
     assert [offset for _, offset in servers.asked] == [
         0,
         0,
-        CHUNK,
-        CHUNK,
-        2 * CHUNK,
-        2 * CHUNK,
+        CHUNK_BYTES,
+        CHUNK_BYTES,
+        2 * CHUNK_BYTES,
+        2 * CHUNK_BYTES,
     ]
 
 
@@ -272,8 +271,8 @@ def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> No
             assert servers.got == payload
             return spent
 
-    payload = random.Random(4).randbytes(40 * CHUNK)
-    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK / MIN_BYTES_PER_SECOND) + 1
+    payload = random.Random(4).randbytes(40 * CHUNK_BYTES)
+    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND) + 1
 
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
@@ -281,9 +280,9 @@ def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> No
     async def trickling(stream: Stream, offset: int) -> None:
         """A chunk each 29 seconds: never silent for long."""
         await answer(stream, {"size": len(payload)})
-        for start in range(offset, len(payload), CHUNK):
+        for start in range(offset, len(payload), CHUNK_BYTES):
             await asyncio.sleep(29)
-            await stream.write(payload[start : start + CHUNK])
+            await stream.write(payload[start : start + CHUNK_BYTES])
 
     assert virtual.run(main) < most
 
@@ -297,10 +296,10 @@ def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
             assert servers.got == payload
             return spent
 
-    payload = random.Random(4).randbytes(40 * CHUNK)
+    payload = random.Random(4).randbytes(40 * CHUNK_BYTES)
 
     async def gone(stream: Stream, offset: int) -> None:
-        await say(stream, payload[: 39 * CHUNK], offset, len(payload))
+        await say(stream, payload[: 39 * CHUNK_BYTES], offset, len(payload))
 
     async def answering(stream: Stream, offset: int) -> None:
         await answer(stream, {"size": len(payload)})
@@ -309,7 +308,7 @@ def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
 
-    assert virtual.run(main) < ANSWER_SECONDS + CHUNK / MIN_BYTES_PER_SECOND + 2
+    assert virtual.run(main) < ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND + 2
 
 
 def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
@@ -319,9 +318,9 @@ def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
             at(MIN_BYTES_PER_SECOND / MAX_SLOWDOWN), blob=blob_of(PAYLOAD, chunked=chunked)
         )
         assert servers.got == PAYLOAD
-    servers = fetched(at(CHUNK / 29))
+    servers = fetched(at(CHUNK_BYTES / 29))
     assert servers.got == PAYLOAD
-    assert [offset // CHUNK for _, offset in servers.asked] == [0, 0, 0, 0, 1]
+    assert [offset // CHUNK_BYTES for _, offset in servers.asked] == [0, 0, 0, 0, 1]
 
 
 def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
