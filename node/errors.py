@@ -25,8 +25,8 @@ HeliumError                       schemas.errors: base of all
 │  └─ WrongBytes                  node.sync.blob_download: a chunk has another hash
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended
-├─ NoNodeReachable, TaskRejected  node.client.client
-├─ GenerationFailed               node.client.client: the members agree on an error
+├─ NoNodeReachable, TaskRejected  node.client.submission
+├─ GenerationFailed               node.client.submission: the members agree on an error
 ├─ AudioMismatch                  node.client.result: audio that a certificate does not cover
 └─ Failure                        node.cli.exit_codes: one line and an exit code
 """

@@ -35,7 +35,7 @@ async def follow(submission: Submission, client: Client) -> None:
     with progress_display(client.network, submission, sys.stderr) as shown:
         watching = asyncio.create_task(report_connection_loss(client.transport.peers, shown.say))
         try:
-            async for sighting in submission.watch():
+            async for sighting in submission.tracker.watch():
                 shown.show(sighting)
         finally:
             watching.cancel()

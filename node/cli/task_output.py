@@ -70,7 +70,7 @@ async def wait_and_write(client: Client, submission: Submission, output: Path) -
     start = time.monotonic()
     await follow(submission, client)
     try:
-        certificate = await submission.certificate()
+        certificate = await submission.tracker.certificate()
     except NoAgreement as error:
         await _await_last_votes(client, submission, None)
         return _disagreement_report(client, submission, error)

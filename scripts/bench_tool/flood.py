@@ -68,7 +68,7 @@ async def use(client: Client, seconds: float, first: int) -> Turn:
         seed = first + len(took) + failed
         submission = await client.submit("text-to-music", {**TASK, "seed": seed})
         try:
-            await submission.certificate()
+            await submission.tracker.certificate()
         except NoAgreement:
             failed += 1
         else:
@@ -104,7 +104,7 @@ async def measure(network: Path, nodes: LightNodes, options: argparse.Namespace)
     async with Client.connect(document, nodes.addresses) as client:
         await use(client, options.turn / 2, 1_000_000)
         submission = await client.submit("text-to-music", {**TASK, "seed": 0})
-        [blob] = blobs_of((await submission.certificate()).outcome)
+        [blob] = blobs_of((await submission.tracker.certificate()).outcome)
         for kind in options.kind or KINDS:
             calm, flooded = list[Turn](), list[Turn]()
             for _ in range(options.turns):

@@ -63,5 +63,5 @@ async def submit(client: Client, dice: random.Random, noted: Noted) -> None:
     }
     submission = await client.submit("text-to-music", args, deadline=DEADLINE)
     noted.submitted.add(submission.id)
-    certificate = await submission.certificate()
+    certificate = await submission.tracker.certificate()
     noted.certified[submission.id] = certificate.votes[0].digest

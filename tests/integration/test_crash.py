@@ -33,7 +33,7 @@ def two_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> 
 async def _submit_and_kill(client: Client, found: Running) -> tuple[Submission, Place]:
     """Kill a member of the first committee once it has begun to generate."""
     submission = await client.submit("text-to-music", task(max_new_tokens=LONG))  # type: ignore[arg-type]
-    async for sighting in submission.watch():
+    async for sighting in submission.tracker.watch():
         if sighting.state is State.EXECUTING and sighting.progress > 0:
             [victim] = [place for place in found.places if place.peer == sighting.peer]
             found.nodes.kill(victim)
@@ -46,7 +46,7 @@ async def _restart_and_ask(found: Running, victim: Place, submission: Submission
     found.nodes.start(victim)
     found.nodes.wait_connected()
     async with Client.connect(found.network, [victim.address]) as client:
-        certificate = await client.follow(submission.id).certificate()
+        certificate = await client.follow(submission.id).tracker.certificate()
         assert certificate.task.id == submission.id
         assert victim.peer not in certificate.signers
 
@@ -55,7 +55,7 @@ async def test_the_others_agree_and_the_killed_node_catches_up(three_of_four: Ru
     found = three_of_four
     async with Client.connect(found.network, found.nodes.addresses) as client:
         submission, victim = await _submit_and_kill(client, found)
-        certificate = await submission.certificate()
+        certificate = await submission.tracker.certificate()
     assert certificate.attempt == 0
     assert len(certificate.signers) == 2
     await _restart_and_ask(found, victim, submission)
@@ -65,7 +65,7 @@ async def test_where_the_quorum_is_lost_the_next_attempt_agrees(two_of_four: Run
     found = two_of_four
     async with Client.connect(found.network, found.nodes.addresses) as client:
         submission, victim = await _submit_and_kill(client, found)
-        certificate = await submission.certificate()
+        certificate = await submission.tracker.certificate()
     assert certificate.attempt == 1
     first = committees(found.network, certificate.task)[0]
     assert victim.peer in first

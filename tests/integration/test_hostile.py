@@ -143,7 +143,7 @@ async def withstand(found: Running, attack: Attack) -> None:
     process = Process(found)
     async with Client.connect(found.network, found.nodes.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
-        [blob] = blobs_of((await submission.certificate()).outcome)
+        [blob] = blobs_of((await submission.tracker.certificate()).outcome)
         await submission.result()
         target = Target(found.places[0].address, found.network, blob.sha256)
         memory, descriptors = process.memory(), process.descriptors()

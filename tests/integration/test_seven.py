@@ -25,10 +25,10 @@ async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven
     executing = set()
     async with Client.connect(seven.network, seven.nodes.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
-        async for sighting in submission.watch():
+        async for sighting in submission.tracker.watch():
             if sighting.state is State.EXECUTING:
                 executing.add(sighting.peer)
-        certificate = await submission.certificate()
+        certificate = await submission.tracker.certificate()
         committee = set(committees(seven.network, certificate.task)[0])
         for place in seven.places:
             alone = client.transport
@@ -43,11 +43,12 @@ async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven
 async def test_a_node_outside_the_committee_serves_the_certificate(seven: Running) -> None:
     async with Client.connect(seven.network, seven.nodes.addresses) as client:
         submission = await client.submit("text-to-music", task(seed=1))  # type: ignore[arg-type]
-        certificate = await submission.certificate()
+        certificate = await submission.tracker.certificate()
     committee = committees(seven.network, certificate.task)[0]
     outside = next(place for place in seven.places if place.peer not in committee)
     async with Client.connect(seven.network, [outside.address]) as client:
-        assert (await client.follow(submission.id).certificate()).outcome == certificate.outcome
+        followed = await client.follow(submission.id).tracker.certificate()
+        assert followed.outcome == certificate.outcome
 
 
 def _executed(found: Running, task_id: str) -> set[str]:

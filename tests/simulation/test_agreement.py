@@ -75,14 +75,14 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=2, attempt_seconds=30)
         async with inhabited(4, net) as world, world.client() as client:
-            task = client.task("text-to-music", fixtures.args())
+            task = client.sign_task("text-to-music", fixtures.args())
             silent = world.inhabitants[0].coordinator
             assert silent is not None
             gone = silent.committee(task)[0]
-            await client._submit_to_nodes(task)
+            await client.submit_task(task)
             await asyncio.sleep(1)
             await next(i for i in world.inhabitants if i.peer == gone).crash()
-            certificate = await client.follow(task.id).certificate()
+            certificate = await client.follow(task.id).tracker.certificate()
             assert certificate.attempt == 1
             assert gone not in certificate.signers
 
@@ -93,15 +93,15 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=2, attempt_seconds=600)
         async with inhabited(5, net) as world, world.client() as client:
-            task = client.task("text-to-music", fixtures.args())
+            task = client.sign_task("text-to-music", fixtures.args())
             first = world.inhabitants[0].coordinator
             assert first is not None
             member = next(i for i in world.inhabitants if i.peer == first.committee(task)[0])
             assert member.executor is not None
             member.executor.abstain = "out-of-memory"
-            await client._submit_to_nodes(task)
+            await client.submit_task(task)
             began = asyncio.get_running_loop().time()
-            certificate = await client.follow(task.id).certificate()
+            certificate = await client.follow(task.id).tracker.certificate()
             assert certificate.attempt == 1
             assert asyncio.get_running_loop().time() - began < 60
 
@@ -199,7 +199,7 @@ def test_nodes_refuse_a_task_created_in_the_future() -> None:
         async with inhabited(11, fixtures.network()) as world, world.client() as client:
             ahead = fixtures.task(world.network, now=fixtures.START + 1000)
             with pytest.raises(TaskRejected) as refused:
-                await client._submit_to_nodes(ahead)
+                await client.submit_task(ahead)
             assert refused.value.reason == "created-ahead"
 
     virtual.run(main)

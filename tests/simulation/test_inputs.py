@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from node.client.client import NoAgreement
+from node.client.submission import submit_to_node
 from node.rpc.client import RequestRefused, protocol_id, send_request
 from node.sync.blob_download import rendezvous_order
 from node.transport.interface import Stream
@@ -47,12 +48,12 @@ def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
 def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -> None:
     async def main() -> None:
         async with inhabited(2, fixtures.piano_network()) as world, world.client() as client:
-            task = client.task("pop2piano", fixtures.piano_args(*SONGS))
+            task = client.sign_task("pop2piano", fixtures.piano_args(*SONGS))
             first = world.inhabitants[0].coordinator
             assert first is not None
             outside = next(i for i in world.inhabitants if i.peer not in first.committee(task))
-            await client._submit_to(outside.peer, task, SONGS)
-            certificate = await client.follow(task.id).certificate()
+            await submit_to_node(client.transport, outside.peer, task, SONGS)
+            certificate = await client.follow(task.id).tracker.certificate()
             assert outside.peer not in certificate.signers
 
     virtual.run(main)
@@ -80,10 +81,10 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
             await asyncio.sleep(1)
             indices = [*order[:3], order[5]]
             async with world.client(indices) as client:
-                task = client.task("pop2piano", fixtures.piano_args(song))
+                task = client.sign_task("pop2piano", fixtures.piano_args(song))
                 for index in indices:
-                    await client._submit_to(fixtures.peer(index), task, [song])
-                certificate = await client.follow(task.id).certificate()
+                    await submit_to_node(client.transport, fixtures.peer(index), task, [song])
+                certificate = await client.follow(task.id).tracker.certificate()
                 assert asyncio.get_running_loop().time() < 60
                 assert certificate.outcome["result"]
             await asyncio.sleep(30)
@@ -125,7 +126,7 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
             (task,) = {t for i in world.inhabitants for t in i.journal.open_tasks()}
             async with world.client([0, 1, 2, 3]) as client:
                 with pytest.raises(NoAgreement) as ended:
-                    await client.follow(task).certificate()
+                    await client.follow(task).tracker.certificate()
             said = {ballot.abstained for ballot in ended.value.votes}
             assert said == {str(Abstention.INPUT_MISSING)}
 
@@ -145,7 +146,7 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
 ) -> None:
     async def main() -> None:
         async with inhabited(4, fixtures.piano_network()) as world, world.client() as client:
-            task = client.task("pop2piano", fixtures.piano_args(SONGS[0]))
+            task = client.sign_task("pop2piano", fixtures.piano_args(SONGS[0]))
             request: Any = {"task": task.envelope.document(), "blobs": list(sizes)}
             with pytest.raises(RequestRefused, match=detail):
                 await send_request(

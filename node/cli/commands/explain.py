@@ -152,7 +152,7 @@ async def _compared(client: Client, part: Part, ours: Reference, theirs: Reveal)
     try:
         one, other = [
             waveform_of(
-                await client.blob(blobs_of(outcome)[part.output], holders),
+                await client.fetch_blob(blobs_of(outcome)[part.output], holders),
                 outputs_of(outcome)[part.output],
             ).audio
             for outcome, holders in (

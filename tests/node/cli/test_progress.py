@@ -19,7 +19,7 @@ from tests.support import fixtures
 
 
 class _Submission:
-    """What the view asks of a submission."""
+    """The part of `Submission` that the progress display uses."""
 
     def __init__(self, task: Task | None) -> None:
         self.tracker: Any = self

@@ -179,7 +179,7 @@ def in_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None:
 
     async def settled(client: Client) -> None:
         submission = client.follow(TASK.id)
-        await submission.certificate()
+        await submission.tracker.certificate()
         second.answers = True
         await test(client, submission)
 

@@ -14,7 +14,6 @@ import pytest
 
 from node.client.client import (
     CONNECT_SECONDS,
-    SUBMIT_TO,
     Client,
     GenerationFailed,
     NoAgreement,
@@ -22,6 +21,7 @@ from node.client.client import (
     TaskRejected,
 )
 from node.client.result import AudioMismatch, check_file
+from node.client.submission import SUBMIT_TO
 from node.rpc import client as rpc_client
 from node.rpc.client import ProtocolViolation, Status, answer, refuse
 from node.sync.blob_download import BlobUnavailable
@@ -265,10 +265,10 @@ def test_only_nodes_of_this_network_count() -> None:
 
 def test_the_deadline_is_within_what_the_network_allows() -> None:
     async def test(client: Client) -> None:
-        assert client.task("text-to-music", fixtures.args()).deadline == 100
-        assert client.task("text-to-music", fixtures.args(), deadline=7).deadline == 7
+        assert client.sign_task("text-to-music", fixtures.args()).deadline == 100
+        assert client.sign_task("text-to-music", fixtures.args(), deadline=7).deadline == 7
         with pytest.raises(Rejected) as refused:
-            client.task("text-to-music", fixtures.args(), deadline=101)
+            client.sign_task("text-to-music", fixtures.args(), deadline=101)
         assert refused.value.reason is Rejection.OVER_LIMIT
 
     net = fixtures.network(max_deadline_seconds=100)
@@ -278,10 +278,10 @@ def test_the_deadline_is_within_what_the_network_allows() -> None:
 def test_the_class_may_be_left_out_where_there_is_one() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(Rejected, match="choose one of cpu, gpu") as refused:
-            client.task("text-to-music", fixtures.args())
+            client.sign_task("text-to-music", fixtures.args())
         assert refused.value.reason is Rejection.UNKNOWN_CLASS
         assert (
-            client.task("text-to-music", fixtures.args(), compute_class="cpu").compute_class
+            client.sign_task("text-to-music", fixtures.args(), compute_class="cpu").compute_class
             == "cpu"
         )
 
@@ -335,7 +335,7 @@ def test_a_length_may_be_given_in_seconds() -> None:
 
 def test_two_tasks_alike_are_two_tasks() -> None:
     async def test(client: Client) -> None:
-        ids = {client.task("text-to-music", fixtures.args()).id for _ in range(10)}
+        ids = {client.sign_task("text-to-music", fixtures.args()).id for _ in range(10)}
         assert len(ids) == 10
 
     with_client(Fake(), test=test)
@@ -570,9 +570,9 @@ def test_progress_and_certificate_of_a_submission() -> None:
 
     async def test(client: Client) -> None:
         submission = client.follow(TASK.id)
-        states = [str(sighting.state) async for sighting in submission.watch()]
+        states = [str(sighting.state) async for sighting in submission.tracker.watch()]
         assert states == ["agreed"]
-        assert (await submission.certificate()).document == truth["certificate"]
+        assert (await submission.tracker.certificate()).document == truth["certificate"]
         assert submission.tracker.settled is not None
 
     with_client(Fake(**truth), test=test)
