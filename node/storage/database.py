@@ -1,4 +1,10 @@
-"""Opening the store's database: whole, ours, of today's schema and this network, or refused."""
+"""One node's SQLite database: opening it after all checks, and its durable transactions.
+
+A node signs at most one vote per attempt, and only this file remembers which. A database that is
+damaged, truncated, restored from an old copy or shared with a second node could make the node
+vote twice, so each of these is refused with advice. Committed writes survive a power cut
+(`synchronous = FULL`).
+"""
 
 import contextlib
 import fcntl
@@ -11,21 +17,24 @@ from typing import BinaryIO
 
 from node.storage.errors import UnusableDatabase
 from node.storage.rollback_guard import RollbackGuard
-from node.storage.schema import SCHEMA_VERSION, back_up, upgrade, version_of
+from node.storage.schema import create_tables, is_empty
 
-_DAMAGED = (
+# Seconds to wait for another program's lock, such as a backup's or a reader's.
+LOCK_SECONDS = 5.0
+
+_RESTORE = (
     "Put the newest undamaged copy back. To go on without one, wait for the longest deadline of "
     "the network's tasks, lest this node vote twice, and move the database and all files beside "
     "it whose names begin with its name away"
 )
-_EMPTY = f"it is empty, and was not when it was last used. {_DAMAGED}"
+_EMPTIED = f"it is empty, and was not when it was last used. {_RESTORE}"
 _ADVICE = {
     "SQLITE_BUSY": "another program holds it: close that one",
     "SQLITE_CANTOPEN": "make the folder and the files in it readable and writable for this user",
-    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_CORRUPT": _RESTORE,
     "SQLITE_FULL": "free space on the disk and start again: nothing was lost",
     "SQLITE_IOERR": "the disk is full, at its quota or failing: see the system's log",
-    "SQLITE_NOTADB": _DAMAGED,
+    "SQLITE_NOTADB": _RESTORE,
     "SQLITE_READONLY": "make the folder and the files in it writable for this user",
 }
 
@@ -42,18 +51,19 @@ class Database:
     ) -> None:
         """Take over a connection in autocommit mode and the resources that close with it.
 
-        Raises UnusableDatabase, OSError or sqlite3.Error.
+        `network` is the id of the network. Raises UnusableDatabase, OSError or sqlite3.Error.
         """
         self.connection, self._guard, self._resources = connection, guard, resources
-        prepare(connection, network, new=guard is None or not guard.has_record)
-        about = dict(connection.execute("SELECT name, value FROM about").fetchall())
-        self.feed_id = str(about["feed"])
+        _prepare(connection, network, may_create=guard is None or not guard.has_record)
+        (self.feed_id,) = connection.execute(
+            "SELECT value FROM about WHERE name = 'feed'"
+        ).fetchone()
         (self._steps,) = connection.execute("SELECT steps FROM progress").fetchone()
         if guard is not None:
             guard.check(self.feed_id, self._steps)
 
     def close(self) -> None:
-        """Close the database; committed writes are safe without it."""
+        """Close the database. Committed writes are durable without it."""
         self.connection.close()
         if self._resources is not None:
             self._resources.close()
@@ -61,7 +71,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make all writes of the block durable in one step; on an error make none."""
-        with transaction(self.connection):
+        with _transaction(self.connection):
             yield
             self.connection.execute("UPDATE progress SET steps = ?", (self._steps + 1,))
         self._steps += 1
@@ -69,7 +79,7 @@ class Database:
             self._guard.advance(self.feed_id, self._steps)
 
 
-def open_database(path: Path | str, network: str, lock_timeout: float = 5.0) -> Database:
+def open_database(path: Path | str, network: str, lock_timeout: float = LOCK_SECONDS) -> Database:
     """Open or create the database at `path` for one network, after checking all of it.
 
     It waits `lock_timeout` seconds for another program's lock. Raises UnusableDatabase, which
@@ -79,27 +89,33 @@ def open_database(path: Path | str, network: str, lock_timeout: float = 5.0) -> 
         return Database(sqlite3.connect(path, isolation_level=None), network)
     resources = contextlib.ExitStack()
     try:
-        resources.callback(locked(Path(path)).close)
+        resources.callback(_lock_out_other_nodes(Path(path)).close)
         guard = RollbackGuard(Path(f"{path}.mark"))
         resources.callback(guard.close)
         if guard.has_record:
-            check_there(Path(path))
+            _check_not_emptied(Path(path))
         connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout)
         resources.callback(connection.close)
         return Database(connection, network, guard, resources)
     except (sqlite3.Error, UnusableDatabase, OSError) as error:
         resources.close()
-        raise UnusableDatabase(
-            f"the database {path} cannot be used: {explain_sqlite_error(error)}"
-        ) from error
+        reason = explain_sqlite_error(error)
+        raise UnusableDatabase(f"the database {path} cannot be used: {reason}") from error
 
 
-def locked(path: Path) -> BinaryIO:
-    """Take the database for this process: a second node on it would sign with the same key.
+def explain_sqlite_error(error: Exception) -> str:
+    """Return an error's text, followed by advice where SQLite's error code has one."""
+    name = getattr(error, "sqlite_errorname", "")
+    advice = [text for code, text in _ADVICE.items() if name.startswith(code)]
+    return ". ".join([str(error), *advice])
 
-    The lock goes with the file that is returned, when it is closed or the process ends.
+
+def _lock_out_other_nodes(path: Path) -> BinaryIO:
+    """Lock the database for this process, until the returned file is closed or the process ends.
+
+    A second node on the same data folder would sign with the same key. Readers need no lock.
     """
-    file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held as long as the store
+    file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held while the database is open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -108,69 +124,60 @@ def locked(path: Path) -> BinaryIO:
     return file
 
 
-def check_there(path: Path) -> None:
-    """Refuse a database that vanished, before SQLite removes the log beside it as stale."""
+def _check_not_emptied(path: Path) -> None:
+    # Before SQLite sees it: SQLite would delete the write-ahead log beside an empty database as
+    # stale, and with it the last copy of what the log holds.
     if not path.exists() or path.stat().st_size == 0:
-        raise UnusableDatabase(_EMPTY)
+        raise UnusableDatabase(_EMPTIED)
 
 
-def prepare(db: sqlite3.Connection, network: str, *, new: bool) -> None:
-    """Make it a database of today's schema for `network`; where `new`, from nothing too.
+def _prepare(db: sqlite3.Connection, network: str, *, may_create: bool) -> None:
+    """Check the database, or create its tables if it is empty and `may_create`.
 
-    One of an older schema is copied beside itself first. Nothing is changed before all checks
-    have passed. Raises UnusableDatabase, OSError or sqlite3.Error.
+    Nothing is changed before all checks have passed.
     """
-    version = version_of(db)
-    if version > 0:
-        _check_whole(db)
+    empty = is_empty(db)
+    if not empty:
+        _check_integrity(db)
         _check_network(db, network)
-    elif not new:
-        raise UnusableDatabase(_EMPTY)
+    elif not may_create:
+        raise UnusableDatabase(_EMPTIED)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    if 0 < version < SCHEMA_VERSION:
-        back_up(db, version)
-    with transaction(db):
-        if version < SCHEMA_VERSION:
-            upgrade(db, version)
-        db.execute("UPDATE progress SET steps = steps")  # what cannot be written fails now
-        if version == 0:
+    with _transaction(db):
+        if empty:
+            create_tables(db)
             rows = {"network": network, "feed": secrets.token_hex(16)}
             db.executemany("INSERT INTO about VALUES (?, ?)", rows.items())
+        # A database that cannot be written fails here, not at the first vote.
+        db.execute("UPDATE progress SET steps = steps")
 
 
-@contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Make what is written inside one durable step: all of it, or on an error nothing."""
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
         db.execute("COMMIT")
     except BaseException:
+        # SQLite has rolled back by itself after some errors, a full disk for example.
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
 
 
-def explain_sqlite_error(error: Exception) -> str:
-    """Return what happened and what to do about it."""
-    name = getattr(error, "sqlite_errorname", "")
-    advice = [text for code, text in _ADVICE.items() if name.startswith(code)]
-    return ". ".join([str(error), *advice])
-
-
-def _check_whole(db: sqlite3.Connection) -> None:
-    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise UnusableDatabase(f"it is damaged: {' '.join(found.split())}. {_DAMAGED}")
+def _check_integrity(db: sqlite3.Connection) -> None:
+    (report,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if report != "ok":
+        raise UnusableDatabase(f"it is damaged: {' '.join(report.split())}. {_RESTORE}")
 
 
 def _check_network(db: sqlite3.Connection, network: str) -> None:
     about = dict(db.execute("SELECT name, value FROM about").fetchall())
-    kept = about.get("network")
-    if kept is None or "feed" not in about:
-        raise UnusableDatabase(f"it is damaged: it does not say what it is for. {_DAMAGED}")
-    if kept != network:
+    owner = about.get("network")
+    if owner is None or "feed" not in about:
+        raise UnusableDatabase(f"it is damaged: it does not name its network. {_RESTORE}")
+    if owner != network:
         raise UnusableDatabase(
-            f"the database belongs to network {kept}, not {network}: choose another data folder"
+            f"the database belongs to network {owner}, not {network}: choose another data folder"
         )

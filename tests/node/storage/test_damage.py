@@ -249,7 +249,8 @@ def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
     store.close()
     path.write_bytes(old)
     with pytest.raises(
-        UnusableDatabase, match=r"8 committed steps, 4 are here.*vote twice, and remove"
+        UnusableDatabase,
+        match=r"8 committed transactions, .* holds 4\. .*vote twice",
     ):
         open_storage(path, NET.id)
     (tmp_path / f"{NAME}.mark").unlink()  # as it says
@@ -387,6 +388,6 @@ def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(UnusableDatabase, match="not a database of this software"):
+    with pytest.raises(UnusableDatabase, match="another program wrote this database"):
         open_storage(path, NET.id)
     assert path.read_bytes() == before

@@ -168,18 +168,6 @@ def test_a_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
     store.close()
 
 
-def test_a_newer_schema_is_refused(path: Path) -> None:
-    open_storage(path, NETWORK).close()
-    connection = sqlite3.connect(path)
-    newer = SCHEMA_VERSION + 1
-    connection.execute(f"PRAGMA user_version = {newer}")
-    connection.close()
-    with pytest.raises(
-        UnusableDatabase, match=rf"schema {newer}, this software knows {newer - 1}.*newer version"
-    ):
-        open_storage(path, NETWORK)
-
-
 def test_another_network_is_refused(path: Path) -> None:
     open_storage(path, NETWORK).close()
     with pytest.raises(UnusableDatabase, match=rf"network {NETWORK}, not f{{16}}: choose another"):

@@ -62,8 +62,8 @@ def test_it_is_read_after_the_node(path: Path) -> None:
 def test_nothing_is_written(path: Path) -> None:
     fill(path).close()
     before = path.read_bytes()
-    with read_ledger(path, NET.id) as archive, pytest.raises(sqlite3.Error, match="readonly"):
-        archive._db.execute("DELETE FROM evidence")
+    with read_ledger(path, NET.id) as ledger, pytest.raises(sqlite3.Error, match="readonly"):
+        ledger._db.execute("DELETE FROM evidence")
     assert path.read_bytes() == before
 
 
@@ -76,11 +76,8 @@ def test_another_networks_is_refused(path: Path) -> None:
         pass
 
 
-def test_an_older_one_is_left_to_the_node(path: Path) -> None:
-    fill(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
+def test_empty_database_is_refused(path: Path) -> None:
+    path.touch()
     with pytest.raises(UnusableDatabase, match="start the node once"), read_ledger(path, NET.id):
         pass
 
