@@ -1,10 +1,10 @@
-"""Many histories, or one with its trace: the shell over `tests.simulation`.
+"""Simulate whole networks in virtual time, one scenario per seed, and check all invariants.
 
     scripts/simulate --seeds 0..1000 --nodes 4..31
     scripts/simulate --replay 4711 --nodes 4..31
 
-A seed with the same --nodes, --faulty and --level always names the same history. Exit code 1 and a
-line for each seed that breaks an invariant.
+A seed with the same --nodes and --faulty always gives the same run. Prints a line for each seed
+that violates an invariant, and exits with 1 if there is one.
 """
 
 import itertools
@@ -18,105 +18,99 @@ from dataclasses import dataclass
 
 import click
 
-from tests.simulation.play import LEVELS, Played, Wish, play
 from tests.simulation.report import Report
+from tests.simulation.runner import RunConfig, RunResult, run_seed
 
-CHUNK = 20  # seeds that a process takes at a time
-SHOWN = 20  # broken seeds that are named one by one
+# Seeds that a process takes at a time.
+CHUNK = 10
+# Failed seeds that are listed one by one.
+MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    wish: Wish
+    config: RunConfig
     seeds: Sequence[int]
 
 
 def _range(text: str) -> tuple[int, int]:
     low, _, high = text.partition("..")
     try:
-        found = int(low), int(high or low)
+        bounds = int(low), int(high or low)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither N nor N..M") from None
-    if not 0 <= found[0] <= found[1]:
+    if not 0 <= bounds[0] <= bounds[1]:
         raise click.BadParameter(f"{text!r}: N..M with N at most M")
-    return found
+    return bounds
 
 
 @click.command(help=__doc__)
-@click.option("--seeds", default="0..999", metavar="A..B", help="The seeds, both included.")
+@click.option("--seeds", default="0..999", metavar="A..B", help="First and last seed.")
 @click.option(
-    "--nodes", default="4..31", metavar="N..M", help="Members; small networks are drawn more often."
+    "--nodes",
+    default="4..31",
+    metavar="N..M",
+    help="Number of members; small networks are more frequent.",
 )
-@click.option("--faulty", type=int, help="Faulty members; drawn from each seed if left out.")
-@click.option(
-    "--level",
-    type=click.Choice(LEVELS),
-    default=LEVELS[0],
-    show_default=True,
-    help="On a timeline, or whole daemons and clients on a virtual asyncio loop.",
-)
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
-@click.option(
-    "--replay", type=int, metavar="SEED", help="Live through one seed and print its trace."
-)
-def main(
-    seeds: str, nodes: str, faulty: int | None, level: str, jobs: int, replay: int | None
-) -> None:
+@click.option("--faulty", type=int, help="Number of faulty members. Default: drawn from the seed.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Number of processes.")
+@click.option("--replay", type=int, metavar="SEED", help="Run one seed and print its trace.")
+def main(seeds: str, nodes: str, faulty: int | None, jobs: int, replay: int | None) -> None:
     members = _range(nodes)
     if not 1 <= members[0] <= members[1] <= 31:
-        raise click.BadParameter("--nodes: 1 to 31, the largest committee that there is")
-    wish = Wish(members, faulty, level)
+        raise click.BadParameter("--nodes: 1 to 31, the largest committee")
+    config = RunConfig(members, faulty)
     if replay is not None:
-        sys.exit(_replay(wish, replay))
+        sys.exit(_replay(config, replay))
     first, last = _range(seeds)
-    sys.exit(_many(wish, range(first, last + 1), jobs))
+    sys.exit(_many(config, range(first, last + 1), jobs))
 
 
-def _replay(wish: Wish, seed: int) -> int:
-    played = play(wish, seed, click.echo)
-    click.echo(played.story)
-    click.echo(f"seed {seed}: {played.broken or 'every invariant holds'}")
-    return 1 if played.broken else 0
+def _replay(config: RunConfig, seed: int) -> int:
+    result = run_seed(config, seed, click.echo)
+    click.echo(result.summary)
+    click.echo(f"seed {seed}: {result.violation or 'every invariant holds'}")
+    return 1 if result.violation else 0
 
 
-def _many(wish: Wish, seeds: range, jobs: int) -> int:
-    began, total, broken, done = time.monotonic(), Report(), list[Played](), 0
-    spent = 0.0
-    for report, failed, count, seconds in _played(wish, seeds, jobs):
+def _many(config: RunConfig, seeds: range, jobs: int) -> int:
+    start, total, violations, done = time.monotonic(), Report(), list[RunResult](), 0
+    processor_seconds = 0.0
+    for report, failed, count, seconds in _run_chunks(config, seeds, jobs):
         total.add(report)
-        broken += failed
+        violations += failed
         done += count
-        spent += seconds
-        for played in failed[: max(0, SHOWN - len(broken) + len(failed))]:
-            click.echo(f"\rseed {played.seed} ({played.story}): {played.broken}")
+        processor_seconds += seconds
+        for result in failed[: max(0, MAX_LISTED - len(violations) + len(failed))]:
+            click.echo(f"\rseed {result.seed} ({result.summary}): {result.violation}")
         if sys.stderr.isatty():
             click.echo(f"\r{done} of {len(seeds)}", nl=False, err=True)
-    took = time.monotonic() - began
+    seconds = time.monotonic() - start
     click.echo(
-        f"\n{done} seeds ({wish.level}) in {took:.0f} s, {done / took:.1f} seeds/s, {jobs} jobs, "
-        f"{spent:.0f} s of processor time"
+        f"\n{done} seeds in {seconds:.0f} s, {done / seconds:.1f} seeds/s, {jobs} jobs, "
+        f"{processor_seconds:.0f} s of processor time"
     )
-    _show("ends of tasks at honest nodes", total.ends)
+    _show("final task states at honest nodes", total.ends)
     _show("faults", total.faults)
     _show("adversaries", total.adversaries)
     _show("members", Counter({str(n): c for n, c in sorted(total.members.items())}), ranked=False)
-    click.echo(f"messages {total.messages}, pieces of evidence {total.evidence}")
-    click.echo(f"violations: {len(broken)}")
-    for name, count in Counter(p.broken.split(":")[0] for p in broken).most_common():
+    click.echo(f"pieces of evidence: {total.evidence}")
+    click.echo(f"violations: {len(violations)}")
+    for name, count in Counter(p.violation.split(":")[0] for p in violations).most_common():
         click.echo(f"  {name}: {count}")
-    return 1 if broken else 0
+    return 1 if violations else 0
 
 
-def _played(
-    wish: Wish, seeds: range, jobs: int
-) -> Iterator[tuple[Report, list[Played], int, float]]:
-    chunks = (_Chunk(wish, batch) for batch in _batches(seeds))
+def _run_chunks(
+    config: RunConfig, seeds: range, jobs: int
+) -> Iterator[tuple[Report, list[RunResult], int, float]]:
+    chunks = (_Chunk(config, batch) for batch in _batches(seeds))
     if jobs == 1:
-        yield from map(_play_all, chunks)
+        yield from map(_run_chunk, chunks)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs) as pool:
-        yield from pool.imap_unordered(_play_all, chunks)
+        yield from pool.imap_unordered(_run_chunk, chunks)
 
 
 def _batches(seeds: range) -> Iterator[Sequence[int]]:
@@ -125,13 +119,13 @@ def _batches(seeds: range) -> Iterator[Sequence[int]]:
         yield batch
 
 
-def _play_all(chunk: _Chunk) -> tuple[Report, list[Played], int, float]:
-    began, total = time.process_time(), Report()
-    played = [play(chunk.wish, seed) for seed in chunk.seeds]
-    for one in played:
-        total.add(one.report)
-    failed = [one for one in played if one.broken]
-    return total, failed, len(played), time.process_time() - began
+def _run_chunk(chunk: _Chunk) -> tuple[Report, list[RunResult], int, float]:
+    start, total = time.process_time(), Report()
+    results = [run_seed(chunk.config, seed) for seed in chunk.seeds]
+    for result in results:
+        total.add(result.report)
+    failed = [result for result in results if result.violation]
+    return total, failed, len(results), time.process_time() - start
 
 
 def _show(title: str, counts: Counter[str], *, ranked: bool = True) -> None:

@@ -37,8 +37,8 @@ from protocol.network import Network
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.sound import manifest
+from tests.simulation import virtual_loop
+from tests.simulation.doubles import manifest
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -120,7 +120,7 @@ async def running(
     most: int | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     rng = random.Random(1)
     database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", most)
     journal, ledger = Journal(database), Ledger(database)
@@ -157,7 +157,7 @@ def play(
         async with running(tmp_path, net or solo(), index, prepare) as scene:
             await test(scene)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def left_in(folder: Path) -> list[Path]:
@@ -440,13 +440,13 @@ def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
                 scene.blobs,
                 taken,
                 scene.workshop,
-                virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START),
+                virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START),
                 random.Random(1),
             )
             with pytest.raises(OSError, match="is running already"):
                 await Node(parts, Options()).run()
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 # Keeping
@@ -465,7 +465,7 @@ def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
             await asyncio.sleep(day + 2 * EXPIRY_SECONDS)
             assert not scene.blobs.has(young)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_
             with pytest.raises(DiskQuotaExceeded):
                 scene.blobs.write([b"a"], size=1, limit=1)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
@@ -522,7 +522,7 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
             assert "busy" in reasons
             assert scene.node.counts == {"tasks-unserved": 1}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Where a node can fail: a crash at any effect boundary, and a disk that is full or broken.
+"""Fault injection for one node: crashes at chosen points, and a full or broken disk.
 
-Boundaries are: before each statement that writes, before and after each COMMIT, before and after
-each sending. A node counts them; the plan of its life says at which one it dies.
+Crash points lie before each statement that writes, before and after each COMMIT, before and after
+each send. A node counts the points it passes and crashes at the one that the scenario names.
 """
 
 import contextlib
@@ -12,55 +12,55 @@ from typing import Any
 from node.storage.database import Database
 
 
-class Crashed(BaseException):
-    """The node is gone at once, as after SIGKILL: nothing further of it happens."""
+class SimulatedCrash(BaseException):
+    """The node stops at once, as after SIGKILL."""
 
 
-class Boundaries:
-    """Counts the effect boundaries of one node; at the chosen one it dies."""
+class CrashPoints:
+    """Counts the crash points of one node, and crashes it at the chosen one."""
 
-    def __init__(self, die: Callable[[str], None] | None = None) -> None:
-        """`die` is told of the death first, where `Crashed` alone does not end everything."""
-        self.fuse: int | None = None  # boundaries left to live
-        self.only = ""  # if given, the one kind of boundary that counts
-        self._die = die
+    def __init__(self, on_crash: Callable[[str], None] | None = None) -> None:
+        """`on_crash` is called before SimulatedCrash is raised, to stop the node's other tasks."""
+        self.remaining: int | None = None  # points left before the crash
+        self.only = ""  # if set, only this kind of point counts
+        self._on_crash = on_crash
 
-    def cross(self, name: str) -> None:
-        """Pass a boundary. Raises Crashed at the one where the node is to die."""
-        if self.fuse is None or self.only not in ("", name):
+    def pass_point(self, name: str) -> None:
+        """Count a point. Raises SimulatedCrash at the chosen one."""
+        if self.remaining is None or self.only not in ("", name):
             return
-        self.fuse -= 1
-        if self.fuse <= 0:
-            self.fuse = None
-            if self._die is not None:
-                self._die(name)
-            raise Crashed(name)
+        self.remaining -= 1
+        if self.remaining <= 0:
+            self.remaining = None
+            if self._on_crash is not None:
+                self._on_crash(name)
+            raise SimulatedCrash(name)
 
 
-BOUNDARIES = (
+CRASH_POINTS = (
     "before a write",
     "before COMMIT",
     "after COMMIT",
-    "before a sending",
-    "after a sending",
+    "before a send",
+    "after a send",
 )
 
 
 class FaultyConnection(sqlite3.Connection):
-    """An SQLite connection that passes boundaries, and fails when its disk does."""
+    """An SQLite connection with crash points, which fails when the simulated disk fails."""
 
-    boundaries: Boundaries
+    crash_points: CrashPoints
     fails: Callable[[], str | None]  # "full": nothing can be written; "broken": nor read; "dead"
-    settled: Callable[[], None]  # told of each COMMIT that may have settled a task
+    on_settled: Callable[[], None]  # called after each COMMIT that may have settled a task
     _settles = False
 
     def prepare(
         self,
-        boundaries: Boundaries,
+        crash_points: CrashPoints,
         fails: Callable[[], str | None],
-        settled: Callable[[], None] = lambda: None,
+        on_settled: Callable[[], None] = lambda: None,
     ) -> None:
-        self.boundaries, self.fails, self.settled = boundaries, fails, settled
+        self.crash_points, self.fails, self.on_settled = crash_points, fails, on_settled
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         kind = _KINDS.get(sql[:3])
@@ -70,15 +70,15 @@ class FaultyConnection(sqlite3.Connection):
         if fault is not None:
             _refuse(kind, fault)
         if kind == "write":
-            self.boundaries.cross("before a write")
+            self.crash_points.pass_point("before a write")
             self._settles = self._settles or "tasks" in sql or "certificates" in sql
         elif kind == "commit":
-            self.boundaries.cross("before COMMIT")
+            self.crash_points.pass_point("before COMMIT")
             cursor = super().execute(sql)
             if self._settles:
                 self._settles = False
-                self.settled()
-            self.boundaries.cross("after COMMIT")
+                self.on_settled()
+            self.crash_points.pass_point("after COMMIT")
             return cursor
         return super().execute(sql, *parameters)
 
@@ -86,12 +86,12 @@ class FaultyConnection(sqlite3.Connection):
         fault = self.fails()
         if fault is not None:
             _refuse("write", fault)
-        self.boundaries.cross("before a write")
+        self.crash_points.pass_point("before a write")
         return super().executemany(sql, *parameters)
 
 
-class Blank:
-    """A new database of a network, copied for each node instead of created again."""
+class DatabaseTemplate:
+    """An empty database, copied for each node. Copying is faster than creating the schema."""
 
     def __init__(self, network: str) -> None:
         with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
@@ -99,7 +99,7 @@ class Blank:
             self._image = connection.serialize()
 
     def copy(self, feed: str) -> FaultyConnection:
-        """Return a database whose feed has that id, 32 hex characters."""
+        """Return a copy whose feed has this id (32 hex characters)."""
         connection = sqlite3.connect(":memory:", isolation_level=None, factory=FaultyConnection)
         connection.deserialize(self._image)
         sqlite3.Connection.execute(
@@ -110,13 +110,14 @@ class Blank:
 
 def _refuse(kind: str, fault: str) -> None:
     if fault == "dead":
-        raise Crashed("a write after its death")
+        raise SimulatedCrash("a write after the crash")
     if fault == "full" and kind in ("write", "commit"):
         raise sqlite3.OperationalError("database or disk is full")
     if fault == "broken":
         raise sqlite3.OperationalError("disk I/O error")
 
 
+# Kinds of statements by their first letters. ROLLBACK, PRAGMA and the schema always succeed.
 _KINDS = {
     "SEL": "read",
     "BEG": "begin",
@@ -124,4 +125,4 @@ _KINDS = {
     "UPD": "write",
     "DEL": "write",
     "COM": "commit",
-}  # by the first letters of a statement; a ROLLBACK, a PRAGMA and the schema always succeed
+}

@@ -1,4 +1,4 @@
-"""How histories went: what ended how, what went wrong on purpose, who broke which rule."""
+"""Counts of simulated runs: final states, injected faults, adversaries."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from tests.support import fixtures
 
 
 class Violation(AssertionError):
-    """An invariant does not hold; `name` says which."""
+    """An invariant does not hold. `name` identifies it."""
 
     def __init__(self, name: str, detail: str) -> None:
         super().__init__(f"{name}: {detail}")
@@ -20,28 +20,25 @@ class Violation(AssertionError):
 
 @dataclass
 class Report:
-    """Counts over one history, or over many."""
+    """Counts over one or many runs."""
 
-    ends: Counter[str] = field(default_factory=Counter)  # of tasks at honest nodes
+    ends: Counter[str] = field(default_factory=Counter)  # final states of tasks at honest nodes
     faults: Counter[str] = field(default_factory=Counter)
     adversaries: Counter[str] = field(default_factory=Counter)
-    members: Counter[int] = field(default_factory=Counter)  # networks of so many
-    evidence: int = 0  # kept by honest nodes, each its own
-    messages: int = 0  # that gossip carried
-    trace: list[str] = field(default_factory=list)
+    members: Counter[int] = field(default_factory=Counter)  # networks by number of members
+    evidence: int = 0  # pieces stored by honest nodes
 
     def add(self, other: "Report") -> None:
-        """Count another's histories in; their traces are dropped."""
+        """Add another report's counts."""
         self.ends += other.ends
         self.faults += other.faults
         self.adversaries += other.adversaries
         self.members += other.members
         self.evidence += other.evidence
-        self.messages += other.messages
 
 
-def told(payload: bytes) -> str:
-    """One line about an envelope."""
+def describe_envelope(payload: bytes) -> str:
+    """Describe an envelope in one line."""
     try:
         document = json.loads(payload)
         body = document["body"]
@@ -49,4 +46,4 @@ def told(payload: bytes) -> str:
         signer = fixtures.index_of(document["signer"])
         return f"{body['type']} {about} attempt {body.get('attempt', '-')} signed {signer}"
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
-        return f"{len(payload)} bytes that are no envelope"
+        return f"{len(payload)} bytes, not an envelope"

@@ -8,37 +8,37 @@ from node.client.client import NoAgreement, NoNodeReachable, Submission, TaskRej
 from protocol.consensus.certificate import verify
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
-from tests.simulation import virtual
-from tests.simulation.sound import waveform
-from tests.simulation.world import World, inhabited
+from tests.simulation import virtual_loop
+from tests.simulation.doubles import waveform
+from tests.simulation.network import SimulatedNetwork, run_network
 from tests.support import fixtures
 
 
-async def submit(world: World) -> Submission:
+async def submit(world: SimulatedNetwork) -> Submission:
     async with world.client() as client:
         return await client.submit("text-to-music", fixtures.args())
 
 
 def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
     async def main() -> None:
-        async with inhabited(1, fixtures.network()) as world, world.client() as client:
+        async with run_network(1, fixtures.network()) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args())
             result = await task.result()
             assert result.audio.shape == (64, 1)
             assert result.sampling_rate == 16_000
             verify(result.certificate.document, world.network)
-            assert sum(i.executor.runs for i in world.inhabitants if i.executor) == 3
+            assert sum(i.executor.runs for i in world.nodes if i.executor) == 3
             await asyncio.sleep(10)
-            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+            assert {i.state(task.id) for i in world.nodes} == {State.AGREED}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=4)
         labels = ["liar", "honest", "honest", "honest"]
-        async with inhabited(2, net, labels=labels) as world, world.client() as client:
+        async with run_network(2, net, labels=labels) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args())
             result = await task.result()
             assert fixtures.peer(0) not in result.certificate.signers
@@ -51,22 +51,22 @@ def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
                 fixtures.peer(0)
             }
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_two_different_liars_of_four_leave_no_certificate() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=4)
         labels = ["liar a", "liar b", "honest", "honest"]
-        async with inhabited(3, net, labels=labels) as world, world.client() as client:
+        async with run_network(3, net, labels=labels) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args())
             with pytest.raises(NoAgreement) as ended:
                 await task.result()
             assert ended.value.state is State.INCONCLUSIVE
             assert len(ended.value.votes) == 4
-            assert {i.state(task.id) for i in world.inhabitants} == {State.INCONCLUSIVE}
+            assert {i.state(task.id) for i in world.nodes} == {State.INCONCLUSIVE}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
@@ -74,29 +74,29 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
 
     async def main() -> None:
         net = fixtures.network(4, committee_size=2, attempt_seconds=30)
-        async with inhabited(4, net) as world, world.client() as client:
+        async with run_network(4, net) as world, world.client() as client:
             task = client.sign_task("text-to-music", fixtures.args())
-            silent = world.inhabitants[0].coordinator
+            silent = world.nodes[0].coordinator
             assert silent is not None
             gone = silent.committee(task)[0]
             await client.submit_task(task)
             await asyncio.sleep(1)
-            await next(i for i in world.inhabitants if i.peer == gone).crash()
+            await next(i for i in world.nodes if i.peer == gone).crash()
             certificate = await client.follow(task.id).tracker.certificate()
             assert certificate.attempt == 1
             assert gone not in certificate.signers
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=2, attempt_seconds=600)
-        async with inhabited(5, net) as world, world.client() as client:
+        async with run_network(5, net) as world, world.client() as client:
             task = client.sign_task("text-to-music", fixtures.args())
-            first = world.inhabitants[0].coordinator
+            first = world.nodes[0].coordinator
             assert first is not None
-            member = next(i for i in world.inhabitants if i.peer == first.committee(task)[0])
+            member = next(i for i in world.nodes if i.peer == first.committee(task)[0])
             assert member.executor is not None
             member.executor.abstain = "out-of-memory"
             await client.submit_task(task)
@@ -105,7 +105,7 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
             assert certificate.attempt == 1
             assert asyncio.get_running_loop().time() - began < 60
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
@@ -116,20 +116,23 @@ def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
         # Whichever three are chosen first, the liar and a quick one of them are done at once.
         labels = ["liar@0.3", "honest@0.3", "honest@4", "honest@4"]
         for seed in range(20, 26):
-            async with inhabited(seed, net, labels=labels) as world, world.client() as client:
+            async with (
+                run_network(seed, net, labels=labels) as world,
+                world.client() as client,
+            ):
                 result = await (await client.submit("text-to-music", fixtures.args())).result()
                 assert result.audio.tobytes() == waveform(fixtures.args())
                 assert fixtures.peer(0) not in result.certificate.signers
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_crashed_member_catches_up_through_the_feeds() -> None:
     async def main() -> None:
-        async with inhabited(6, fixtures.network()) as world:
+        async with run_network(6, fixtures.network()) as world:
             task = await submit(world)
             await asyncio.sleep(0.5)
-            crashed = next(i for i in world.inhabitants if i.state(task.id) is State.EXECUTING)
+            crashed = next(i for i in world.nodes if i.state(task.id) is State.EXECUTING)
             await crashed.crash()
             await asyncio.sleep(60)
             assert not crashed.certificates(task.id)
@@ -138,79 +141,79 @@ def test_a_crashed_member_catches_up_through_the_feeds() -> None:
             assert crashed.state(task.id) is State.AGREED
             verify(crashed.certificates(task.id)[0], world.network)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
     async def main() -> None:
-        async with inhabited(7, fixtures.network()) as world:
+        async with run_network(7, fixtures.network()) as world:
             task = await submit(world)
             for pause in (1.0, 3.5, 1.5, 2.5):
                 await asyncio.sleep(pause)
-                for inhabitant in world.inhabitants:
-                    await inhabitant.crash()
-                for inhabitant in world.inhabitants:
-                    await inhabitant.start()
+                for node in world.nodes:
+                    await node.crash()
+                for node in world.nodes:
+                    await node.start()
             await asyncio.sleep(60)
-            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
+            assert {i.state(task.id) for i in world.nodes} == {State.AGREED}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_task_that_nobody_finishes_expires() -> None:
     async def main() -> None:
-        async with inhabited(8, fixtures.network()) as world, world.client() as client:
+        async with run_network(8, fixtures.network()) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args(), deadline=2)
             with pytest.raises(NoAgreement) as ended:
                 await task.result()
             assert ended.value.state is State.EXPIRED
             await asyncio.sleep(5)
-            assert {i.state(task.id) for i in world.inhabitants} == {State.EXPIRED}
+            assert {i.state(task.id) for i in world.nodes} == {State.EXPIRED}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_any_node_serves_the_sound_it_did_not_make() -> None:
     async def main() -> None:
-        async with inhabited(9, fixtures.network()) as world:
+        async with run_network(9, fixtures.network()) as world:
             task = await submit(world)
             await asyncio.sleep(30)
-            idle = next(i for i in world.inhabitants if i.executor and not i.executor.runs)
+            idle = next(i for i in world.nodes if i.executor and not i.executor.runs)
             async with world.client([idle.index]) as client:
                 result = await client.follow(task.id).result()
             assert result.audio.tobytes() == waveform(fixtures.args())
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
     async def main() -> None:
-        async with inhabited(10, fixtures.network()) as world, world.client() as client:
+        async with run_network(10, fixtures.network()) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
                 await client.submit("text-to-music", fixtures.args(model="nobody/knows"))
             assert refused.value.reason is Rejection.UNKNOWN_MODEL
-            assert not any(i.journal.feed(0, 10) for i in world.inhabitants)
+            assert not any(i.journal.feed(0, 10) for i in world.nodes)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_nodes_refuse_a_task_created_in_the_future() -> None:
     async def main() -> None:
-        async with inhabited(11, fixtures.network()) as world, world.client() as client:
+        async with run_network(11, fixtures.network()) as world, world.client() as client:
             ahead = fixtures.task(world.network, now=fixtures.START + 1000)
             with pytest.raises(TaskRejected) as refused:
                 await client.submit_task(ahead)
             assert refused.value.reason == "created-ahead"
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_client_that_reaches_nobody_says_so() -> None:
     async def main() -> None:
-        async with inhabited(12, fixtures.network()) as world:
-            for inhabitant in world.inhabitants:
-                await inhabitant.crash()
+        async with run_network(12, fixtures.network()) as world:
+            for node in world.nodes:
+                await node.crash()
             with pytest.raises(NoNodeReachable):
                 await submit(world)
 
-    virtual.run(main)
+    virtual_loop.run(main)

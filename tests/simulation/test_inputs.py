@@ -15,12 +15,11 @@ from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
 from protocol.wire.messages import Abstention
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.actors import Actor, Stage
-from tests.simulation.agents import Agent
-from tests.simulation.sound import waveform
-from tests.simulation.trickling import Trickler
-from tests.simulation.world import Inhabitant, inhabited
+from tests.simulation import virtual_loop
+from tests.simulation.adversaries.adversary import Adversary, Environment
+from tests.simulation.adversaries.host import AdversaryHost
+from tests.simulation.doubles import SlowServingTransport, waveform
+from tests.simulation.network import SimulatedNode, run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryTransport
 
@@ -32,7 +31,10 @@ def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
     async def main() -> None:
         file = tmp_path / "song.wav"
         file.write_bytes(SONGS[0])
-        async with inhabited(1, fixtures.piano_network()) as world, world.client() as client:
+        async with (
+            run_network(1, fixtures.piano_network()) as world,
+            world.client() as client,
+        ):
             task = await client.submit("pop2piano", ARGS, audio=[file, SONGS[1]])
             result = await task.result()
             digest = hashlib.sha256(b"".join(SONGS)).digest()
@@ -42,28 +44,28 @@ def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
             assert [path.name for path in written] == ["piano.wav", "piano.mid"]
             assert written[1].read_bytes() == result.scores[0]
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -> None:
     async def main() -> None:
-        async with inhabited(2, fixtures.piano_network()) as world, world.client() as client:
+        async with run_network(2, fixtures.piano_network()) as world, world.client() as client:
             task = client.sign_task("pop2piano", fixtures.piano_args(*SONGS))
-            first = world.inhabitants[0].coordinator
+            first = world.nodes[0].coordinator
             assert first is not None
-            outside = next(i for i in world.inhabitants if i.peer not in first.committee(task))
+            outside = next(i for i in world.nodes if i.peer not in first.committee(task))
             await submit_to_node(client.transport, outside.peer, task, SONGS)
             certificate = await client.follow(task.id).tracker.certificate()
             assert outside.peer not in certificate.signers
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
-class Trickling(Inhabitant):
+class Trickling(SimulatedNode):
     """An honest member but for the songs, which it gives a piece of each half minute."""
 
-    def transport(self) -> Trickler:
-        return Trickler(self._world.medium, self.peer)
+    def make_transport(self) -> SlowServingTransport:
+        return SlowServingTransport(self._world.medium, self.peer)
 
 
 def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_trickle() -> None:
@@ -74,10 +76,10 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
         asker = fixtures.peer(0)  # and others may ask in another order
         order = [numbers[peer] for peer in rendezvous_order({*numbers} - {asker}, asker, name)]
         labels = ["absent" if index in order[:3] else "honest" for index in range(7)]
-        async with inhabited(6, net, labels=labels) as world:
+        async with run_network(6, net, labels=labels) as world:
             for index in order[:3]:
-                world.inhabitants.append(Trickling(world, index, "honest"))
-                await world.inhabitants[-1].start()
+                world.nodes.append(Trickling(world, index, "honest"))
+                await world.nodes[-1].start()
             await asyncio.sleep(1)
             indices = [*order[:3], order[5]]
             async with world.client(indices) as client:
@@ -88,9 +90,9 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
                 assert asyncio.get_running_loop().time() < 60
                 assert certificate.outcome["result"]
             await asyncio.sleep(30)
-            assert all(inhabitant.blobs.has(name) for inhabitant in world.inhabitants)
+            assert all(node.blobs.has(name) for node in world.nodes)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_members_ask_members_before_strangers() -> None:
@@ -99,7 +101,10 @@ def test_members_ask_members_before_strangers() -> None:
             asked.append(protocol)
 
         asked: list[str] = []
-        async with inhabited(7, fixtures.piano_network()) as world, world.client([0]) as client:
+        async with (
+            run_network(7, fixtures.piano_network()) as world,
+            world.client([0]) as client,
+        ):
             first = min(fixtures.peer(index) for index in range(20, 60))
             assert first < min(world.network.roster)
             stranger = MemoryTransport(world.medium, first)
@@ -111,26 +116,26 @@ def test_members_ask_members_before_strangers() -> None:
             assert asked == []
             await stranger.stop()
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_songs_that_nobody_has_are_an_abstention() -> None:
     async def main() -> None:
         net = fixtures.piano_network(5)
-        async with inhabited(3, net, labels=["honest"] * 4 + ["absent"]) as world:
-            stranger = Agent(Stage(net, world.medium, world.random), 4)
-            await Actor(world.medium, stranger).start([world.address(i) for i in range(4)])
+        async with run_network(3, net, labels=["honest"] * 4 + ["absent"]) as world:
+            stranger = Adversary(Environment(net, world.medium, world.random), 4)
+            await AdversaryHost(world.medium, stranger).start([world.address(i) for i in range(4)])
             body = fixtures.task(net, kind="pop2piano", requester=4).envelope.body
             stranger.send({**body, "args": fixtures.piano_args(*SONGS)})
             await asyncio.sleep(2)
-            (task,) = {t for i in world.inhabitants for t in i.journal.open_tasks()}
+            (task,) = {t for i in world.nodes for t in i.journal.open_tasks()}
             async with world.client([0, 1, 2, 3]) as client:
                 with pytest.raises(NoAgreement) as ended:
                     await client.follow(task).tracker.certificate()
             said = {ballot.abstained for ballot in ended.value.votes}
             assert said == {str(Abstention.INPUT_MISSING)}
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 @pytest.mark.parametrize(
@@ -145,24 +150,24 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
     sizes: list[int], payloads: tuple[bytes, ...], detail: str
 ) -> None:
     async def main() -> None:
-        async with inhabited(4, fixtures.piano_network()) as world, world.client() as client:
+        async with run_network(4, fixtures.piano_network()) as world, world.client() as client:
             task = client.sign_task("pop2piano", fixtures.piano_args(SONGS[0]))
             request: Any = {"task": task.envelope.document(), "blobs": list(sizes)}
             with pytest.raises(RequestRefused, match=detail):
                 await send_request(
-                    client.transport, world.inhabitants[0].peer, "submit", request, 30, payloads
+                    client.transport, world.nodes[0].peer, "submit", request, 30, payloads
                 )
-            assert world.inhabitants[0].state(task.id) is None
+            assert world.nodes[0].state(task.id) is None
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_too_many_bytes_are_refused_before_they_are_sent() -> None:
     async def main() -> None:
         net = fixtures.piano_network(max_input_bytes=1_000_000)
-        async with inhabited(5, net) as world, world.client() as client:
+        async with run_network(5, net) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
                 await client.submit("pop2piano", ARGS, audio=[SONGS[1], SONGS[1] + b"."])
             assert refused.value.reason == Rejection.OVER_LIMIT
 
-    virtual.run(main)
+    virtual_loop.run(main)

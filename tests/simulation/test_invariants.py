@@ -1,4 +1,4 @@
-"""Each invariant fires on a history in which its rule is broken, by the product or by the disk."""
+"""Each invariant fails on a run in which the product or the disk violates it."""
 
 import sqlite3
 from typing import Any
@@ -6,84 +6,87 @@ from typing import Any
 import pytest
 
 from node.consensus.coordinator import Coordinator
+from node.storage.journal import Journal
 from protocol.consensus import certificate, committee
 from protocol.consensus.agreement import Agreement
 from protocol.network import Network
 from protocol.wire import messages
-from tests.simulation import invariants, play, rules
-from tests.simulation.member import Member
-from tests.simulation.play import Wish
+from tests.simulation import invariants, specification
+from tests.simulation.faulty_nodes import FaultyNode
+from tests.simulation.runner import RunConfig, run_seed
 from tests.support import fixtures
 
-PATCH = pytest.MonkeyPatch
-CRASHES = Wish((4, 5), 0, outside=())
+NO_FAULTY = RunConfig((4, 5), 0, outsiders=())
+BAD_REQUESTER = RunConfig((4, 6), 0, outsiders=("bad requester",))
 
 
-def broken(wish: Wish, seeds: int = 30) -> set[str]:
-    """The names of the invariants that do not hold in some history."""
-    played = (play.play(wish, seed) for seed in range(seeds))
-    return {one.broken.partition(":")[0] for one in played if one.broken}
+def violations(config: RunConfig, seeds: int) -> set[str]:
+    """Return the names of the invariants that some run violates."""
+    results = [run_seed(config, seed) for seed in range(seeds)]
+    return {result.violation.partition(":")[0] for result in results if result.violation}
 
 
-def test_a_task_that_is_open_past_its_deadline_is_noticed(monkeypatch: PATCH) -> None:
-    """As it stands open, and by when it ended: here at the end of its attempt."""
+def test_task_open_past_its_deadline_violates_i6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agreement that never wakes at its deadline ends late, at the end of its attempt."""
 
-    def wakes(self: Agreement) -> float | None:
+    def wake_without_deadline(self: Agreement) -> float | None:
         due = [at for r in self.rounds if (at := r.wake_at()) is not None]
         if self._ended is None:
             due.append(self._attempt_at + self._attempt_seconds)
         return min(due, default=None)
 
-    wish = Wish((4, 6), 0, outside=("bad requester",))
-    assert not broken(wish)
-    monkeypatch.setattr(Agreement, "wake_at", wakes)
-    assert broken(wish) == {"I6"}
+    monkeypatch.setattr(Agreement, "wake_at", wake_without_deadline)
+    assert violations(BAD_REQUESTER, 6) == {"I6"}
 
 
-def test_a_settlement_lost_in_the_crash_that_followed_it_is_noticed(monkeypatch: PATCH) -> None:
-    """However soon after it: what no look of ten seconds has seen is lost here."""
-    seen = dict[int, set[str]]()
-    look, down = invariants.check_now, Member.down
+def test_settled_state_lost_in_a_crash_violates_i4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deletes only what was settled since the last periodic check."""
+    checked = dict[int, set[str]]()
+    check_now, crash = invariants.check_now, FaultyNode.crash
 
-    def looking(scene: Any) -> None:
-        seen.update({m.index: set(m.kept) for m in scene.honest})
-        look(scene)
+    def check_and_remember(simulation: Any) -> None:
+        checked.update({node.index: set(node.settled) for node in simulation.honest})
+        check_now(simulation)
 
-    def losing(self: Member) -> None:
-        down(self)
-        new = self.kept.keys() - seen.get(self.index, set())
-        for task in new:
-            for lost in (
+    async def crash_and_lose(self: FaultyNode) -> None:
+        await crash(self)
+        for task in self.settled.keys() - checked.get(self.index, set()):
+            for statement in (
                 "DELETE FROM tasks WHERE id = ?",
                 "DELETE FROM certificates WHERE task = ?",
             ):
-                sqlite3.Connection.execute(self._connection, lost, (task,))
+                sqlite3.Connection.execute(self._connection, statement, (task,))
 
-    monkeypatch.setattr(invariants, "check_now", looking)
-    monkeypatch.setattr(Member, "down", losing)
-    assert broken(CRASHES, 60) == {"I4"}
-
-
-def test_a_commitment_that_covers_no_peer_lets_its_thief_sign(monkeypatch: PATCH) -> None:
-    right = messages.commitment
-
-    def anybody(task: str, attempt: int, peer: str, digest: str, salt: str) -> str:
-        return right(task, attempt, fixtures.peer(0), digest, salt)
-
-    monkeypatch.setattr(messages, "commitment", anybody)
-    wish = Wish((4, 6), 1, among=("commitment thief",), outside=())
-    assert broken(wish) == {"I2"}  # and all others that commit otherwise than the specification
-    monkeypatch.setattr(rules, "broken", lambda found, network: "")
-    assert broken(wish) == {"4"}
+    monkeypatch.setattr(invariants, "check_now", check_and_remember)
+    monkeypatch.setattr(FaultyNode, "crash", crash_and_lose)
+    assert "I4" in violations(NO_FAULTY, 30)
 
 
-def test_a_task_taken_out_of_its_time_is_noticed(monkeypatch: PATCH) -> None:
+def test_unjournalled_message_violates_i5(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Journal, "append", lambda self, message, now: None)
+    assert "I5" in violations(NO_FAULTY, 2)
+
+
+def test_commitment_without_peer_lets_a_thief_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    commitment = messages.commitment
+
+    def commitment_without_peer(task: str, attempt: int, peer: str, digest: str, salt: str) -> str:
+        return commitment(task, attempt, fixtures.peer(0), digest, salt)
+
+    monkeypatch.setattr(messages, "commitment", commitment_without_peer)
+    config = RunConfig((4, 6), 1, roles=("commitment thief",), outsiders=())
+    assert violations(config, 8) == {"I2"}  # as all commitments differ from the specification's
+    monkeypatch.setattr(specification, "certificate_fault", lambda certificate, network: "")
+    assert violations(config, 8) == {"4"}
+
+
+def test_untimely_task_violates_section_6(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Network, "check_timely", lambda self, task, now: None)
-    assert "3, 6.1" in broken(Wish((4, 6), 0, outside=("bad requester",)))
+    assert "3, 6.1" in violations(BAD_REQUESTER, 6)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({}, ""),
         ({"created": 1_060_001}, "created 60.0 s ahead"),
@@ -93,49 +96,48 @@ def test_a_task_taken_out_of_its_time_is_noticed(monkeypatch: PATCH) -> None:
         ({"args": {"model": "nobody/knows"}}, "of a model that is not listed"),
     ],
 )
-def test_what_may_be_taken_is_told_once_more(changes: dict[str, Any], said: str) -> None:
+def test_restated_task_rules_give_their_reason(changes: dict[str, Any], reason: str) -> None:
     net = fixtures.network()
-    right = {**fixtures.task(net).envelope.body, "created": 1_000_000, "deadline": 120}
-    assert rules.untaken({**right, **changes}, 1000.0, net) == said
+    body = {**fixtures.task(net).envelope.body, "created": 1_000_000, "deadline": 120}
+    assert specification.rejection({**body, **changes}, 1000.0, net) == reason
 
 
-def test_every_clause_of_a_certificate_is_forged_by_somebody(monkeypatch: PATCH) -> None:
-    """And what is forged breaks the rules as they are told once more."""
-    said = set[str]()
-    right = invariants.believed
+def test_forger_breaks_every_clause_of_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = set[str]()
+    check_shown = invariants.check_shown
 
-    def hearing(scene: Any, shown: Any) -> Any:
-        said.update(rules.broken(document, scene.network) for document in shown)
-        return right(scene, shown)
+    def collect(simulation: Any, documents: Any) -> None:
+        faults.update(
+            specification.certificate_fault(document, simulation.network) for document in documents
+        )
+        check_shown(simulation, documents)
 
-    monkeypatch.setattr(invariants, "believed", hearing)
-    assert not broken(Wish((4, 6), 1, among=("certificate forger",), outside=()))
-    assert "" not in said
-    wanted = ("a vote of another", "a signer that", "1 signers of", "several", "a signer's commit")
-    assert not [words for words in wanted if not any(s.startswith(words) for s in said)]
-
-
-def test_committees_that_are_not_the_tasks_own_are_noticed(monkeypatch: PATCH) -> None:
-    right = committee.ranking
-    monkeypatch.setattr(committee, "ranking", lambda task, members: right("a" * 64, members))
-    assert broken(Wish((5, 8), 0, outside=())) <= {"5", "I2"} != set()
+    monkeypatch.setattr(invariants, "check_shown", collect)
+    config = RunConfig((4, 6), 1, roles=("certificate forger",), outsiders=())
+    assert not violations(config, 10)
+    assert "" not in faults
+    clauses = ("a vote of another", "a signer that", "1 signers of", "several", "a signer's commit")
+    assert not [clause for clause in clauses if not any(f.startswith(clause) for f in faults)]
 
 
-def test_a_forged_certificate_that_is_taken_for_valid_is_noticed(monkeypatch: PATCH) -> None:
+def test_wrong_committees_violate_section_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = committee.ranking
+    monkeypatch.setattr(committee, "ranking", lambda task, members: ranking("a" * 64, members))
+    assert violations(RunConfig((5, 8), 0, outsiders=()), 4) <= {"5", "I2"} != set()
+
+
+def test_accepted_forgery_violates_i2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "_check_agreement", lambda votes: None)
-    for wish in (
-        Wish((4, 6), 1, among=("certificate forger",), outside=()),
-        Wish((4, 5), 1, "daemons", ("certificate forger",), ()),
-    ):
-        assert broken(wish) == {"I2"}
+    config = RunConfig((4, 6), 1, roles=("certificate forger",), outsiders=())
+    assert violations(config, 10) == {"I2"}
 
 
-def test_a_deadline_held_of_a_task_that_was_never_accepted_is_noticed(monkeypatch: PATCH) -> None:
-    right = Coordinator._remember
+def test_deadline_of_an_unknown_task_violates_i7(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember = Coordinator._remember
 
-    def hoarding(self: Coordinator, found: Agreement) -> None:
-        right(self, found)
+    def remember_unknown(self: Coordinator, agreement: Agreement) -> None:
+        remember(self, agreement)
         self._expiries["f" * 64] = 0.0
 
-    monkeypatch.setattr(Coordinator, "_remember", hoarding)
-    assert broken(CRASHES, 3) == {"I7"}
+    monkeypatch.setattr(Coordinator, "_remember", remember_unknown)
+    assert violations(NO_FAULTY, 2) == {"I7"}

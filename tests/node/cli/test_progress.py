@@ -14,7 +14,7 @@ from protocol.network import Network
 from protocol.wire.messages import Task
 from tests.node.cli.certified import Made
 from tests.node.client.test_client import TASK, Fake, truth_of, with_client
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 
 
@@ -126,7 +126,7 @@ def test_a_lost_and_a_new_connection_are_said_once() -> None:
         await report_connection_loss(peers, said.append)
 
     with pytest.raises(_Over):
-        virtual.run(watching)
+        virtual_loop.run(watching)
     assert said == ["no node is connected, trying again", "connected again"] * 2
 
 

@@ -34,8 +34,8 @@ from protocol.wire.encoding import Document, Json, canonical
 from protocol.wire.messages import Task
 from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.world import inhabited
+from tests.simulation import virtual_loop
+from tests.simulation.network import run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -135,7 +135,7 @@ async def connected(fakes: Sequence[Fake], net: Network = NET) -> AsyncIterator[
             [server.addresses[0] for server in servers],
             key=fixtures.key(1000),
             transport=MemoryTransport(medium, fixtures.peer(1000)),
-            clock=virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START),
+            clock=virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START),
             entropy=random.Random(2).randbytes,
         ) as client:
             yield client
@@ -151,7 +151,7 @@ def with_client(
         async with connected(fakes, net) as client:
             await test(client)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def now() -> float:
@@ -177,7 +177,7 @@ def unreachable(addresses: Sequence[str]) -> tuple[BaseException | None, float]:
         finally:
             assert medium.transport(fixtures.peer(1000)) is None, "the transport was stopped"
 
-    error, seconds = virtual.run(main)
+    error, seconds = virtual_loop.run(main)
     assert error is None or isinstance(error, BaseException)
     return error, float(seconds)
 
@@ -214,7 +214,7 @@ def test_the_slower_nodes_are_not_waited_for_long() -> None:
             assert [g.peer for g in await client.query_nodes()] == [fixtures.peer(0)]
         await server.stop()
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
@@ -227,17 +227,17 @@ def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
             async with Client.connect(canonical(NET.document), [], transport=transport):
                 pass
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_client_serves_nothing_and_hears_nothing() -> None:
     async def main() -> None:
-        async with inhabited(1, NET) as world, world.client() as client:
+        async with run_network(1, NET) as world, world.client() as client:
             await client.submit("text-to-music", fixtures.args())
             await asyncio.sleep(60)  # the nodes gossip, and ask for its feed
             assert not world.medium.failures
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 # Greetings

@@ -24,7 +24,7 @@ from node.sync.blob_download import MAX_SLOWDOWN, MIN_BYTES_PER_SECOND, rendezvo
 from node.transport.interface import Stream
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -116,7 +116,7 @@ def on_bench(
             await test(found)
             return asyncio.get_running_loop().time() - began
 
-    taken: float = virtual.run(main)
+    taken: float = virtual_loop.run(main)
     return taken
 
 

@@ -17,7 +17,7 @@ from node.admission.rate_limits import MAX_KEYS
 from node.consensus.commands import Run
 from node.execution.queue import ExecutionQueue, Readiness
 from protocol.wire.messages import Abstention, Task
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 
 NET = fixtures.network()
@@ -98,7 +98,7 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
 
 
 def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> ExecutionQueue:
-    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     return ExecutionQueue(NET, script, script, clock, max_queue, inputs, script.counts)
 
 
@@ -110,7 +110,7 @@ def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
             await asyncio.sleep(1.5)
             await test(executions, acting)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
@@ -287,7 +287,7 @@ def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
             assert script.told("run")
             assert executions.readiness.ok
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None:
@@ -306,7 +306,7 @@ def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None
             assert script.told("input-missing") == [("input-missing", task(1).id)]
             assert [job.inputs for job, _ in script.jobs] == [(Path("song.wav"),)]
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no space left")])
@@ -320,7 +320,7 @@ def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
             await executions.work()
         assert script.told("executed", *Abstention) == []
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_stopping_the_work_stops_the_running_job() -> None:
@@ -332,7 +332,7 @@ def test_stopping_the_work_stops_the_running_job() -> None:
             await asyncio.sleep(3)
         assert script.told("cancelled") == [("cancelled", task(1).id)]
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 # Who brought a task counts before who signed it

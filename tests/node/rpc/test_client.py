@@ -27,7 +27,7 @@ from node.transport.interface import Stream, StreamClosed
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.wire.encoding import Document, canonical
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -64,7 +64,7 @@ def asked(serve: Serve, name: str = "hello", request: Document = HELLO) -> Any:
         async with connected(serve) as asker:
             return await send_request(asker, SERVER, name, request)
 
-    return virtual.run(main)
+    return virtual_loop.run(main)
 
 
 def saying(payload: bytes) -> Serve:
@@ -166,7 +166,7 @@ def test_a_peer_that_stalls_is_left(sent: bytes) -> None:
                 await send_request(asker, SERVER, "hello", HELLO)
             return asyncio.get_running_loop().time() - began
 
-    assert virtual.run(main) == pytest.approx(ANSWER_SECONDS, abs=0.1)
+    assert virtual_loop.run(main) == pytest.approx(ANSWER_SECONDS, abs=0.1)
 
 
 def test_a_peer_that_is_not_there() -> None:
@@ -175,7 +175,7 @@ def test_a_peer_that_is_not_there() -> None:
             with pytest.raises(ConnectionError):
                 await send_request(asker, fixtures.peer(7), "hello", HELLO)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_whoever_gives_up_resets_the_stream() -> None:
@@ -196,7 +196,7 @@ def test_whoever_gives_up_resets_the_stream() -> None:
                     raise KeyError
             await asyncio.sleep(1)
 
-    virtual.run(main)
+    virtual_loop.run(main)
     assert seen == ["the stream was reset"]
 
 
@@ -245,7 +245,7 @@ def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
             with pytest.raises(ProtocolViolation, match=expected):
                 await read_document(stream, "task-request", 11)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 @pytest.mark.parametrize(
@@ -270,4 +270,4 @@ def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence:
                 await send_request(asker, SERVER, "hello", HELLO)
             return reported
 
-    assert virtual.run(main) == [SERVER] * offence
+    assert virtual_loop.run(main) == [SERVER] * offence

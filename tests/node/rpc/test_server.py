@@ -45,8 +45,8 @@ from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.twins import TwinBlobs
+from tests.simulation import virtual_loop
+from tests.simulation.doubles import MemoryBlobs
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -70,7 +70,7 @@ class Bench:
     journal: Journal
     ledger: Ledger
     coordinator: Coordinator
-    blobs: TwinBlobs | BlobStore
+    blobs: MemoryBlobs | BlobStore
     medium: MemoryNetwork
     asker: MemoryTransport
     fetchable: bool = True
@@ -128,11 +128,11 @@ async def serving(
     connection = sqlite3.connect(":memory:", isolation_level=None)
     database, dice = Database(connection, net.id), random.Random(1)
     journal, ledger = Journal(database), Ledger(database)
-    clock = virtual.VirtualClock(loop, fixtures.START)
+    clock = virtual_loop.VirtualClock(loop, fixtures.START)
     coordinator = Coordinator(
         net, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open=3
     )
-    medium, blobs = MemoryNetwork(dice), folder or TwinBlobs()
+    medium, blobs = MemoryNetwork(dice), folder or MemoryBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
     bench = Bench(journal, ledger, coordinator, blobs, medium, asker, submitters=submitters)
     admission = TaskPolicy(bench.submitters, 0, clock.now)
@@ -160,7 +160,7 @@ def on_bench(
         async with serving(submitters, folder) as bench:
             await test(bench)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 async def rest(stream: Stream) -> bytes:

@@ -21,7 +21,7 @@ from node.sync.blob_download import (
 from node.transport.interface import Stream
 from protocol.manifest import CHUNK_BYTES, Blob
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -167,7 +167,7 @@ def fetched(*behaviours: Behaviour, blob: Blob = BLOB) -> Servers:
             await servers.fetch(blob)
             return servers
 
-    servers = virtual.run(main)
+    servers = virtual_loop.run(main)
     assert isinstance(servers, Servers)
     return servers
 
@@ -179,7 +179,7 @@ def refused(*behaviours: Behaviour, blob: Blob = BLOB) -> tuple[Servers, str]:
                 await servers.fetch(blob)
             return servers, str(error.value)
 
-    servers, text = virtual.run(main)
+    servers, text = virtual_loop.run(main)
     assert isinstance(servers, Servers)
     return servers, str(text)
 
@@ -245,7 +245,7 @@ def test_a_stalling_server_costs_its_time_and_no_more() -> None:
         async with Servers([stalling_in_the_second_chunk, honest]).up() as servers:
             return await seconds(servers.fetch())
 
-    assert ANSWER_SECONDS <= virtual.run(main) < ANSWER_SECONDS + 1
+    assert ANSWER_SECONDS <= virtual_loop.run(main) < ANSWER_SECONDS + 1
 
 
 def at(pace: float) -> Behaviour:
@@ -284,7 +284,7 @@ def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> No
             await asyncio.sleep(29)
             await stream.write(payload[start : start + CHUNK_BYTES])
 
-    assert virtual.run(main) < most
+    assert virtual_loop.run(main) < most
 
 
 def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
@@ -308,7 +308,7 @@ def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
 
-    assert virtual.run(main) < ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND + 2
+    assert virtual_loop.run(main) < ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND + 2
 
 
 def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
@@ -334,7 +334,7 @@ def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
             await servers.fetch()
             return [peer for peer, _ in servers.asked]
 
-    assert virtual.run(main) == [0, 1, 1, 1, 2, 0, 0]
+    assert virtual_loop.run(main) == [0, 1, 1, 1, 2, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -
                 await servers.fetch()
             return [peer for peer, _ in servers.asked]
 
-    assert virtual.run(main) == [0, 1, 1, 1, 0, 0]
+    assert virtual_loop.run(main) == [0, 1, 1, 1, 0, 0]
 
 
 def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
@@ -362,7 +362,7 @@ def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
             await servers.fetch()
             return [peer for peer, _ in servers.asked]
 
-    assert virtual.run(main) == [0, 0]
+    assert virtual_loop.run(main) == [0, 0]
 
 
 def test_the_order_is_another_for_every_blob_and_asker() -> None:
@@ -385,7 +385,7 @@ def test_chunks_are_those_of_the_blob_and_asked_for_when_they_are_wanted() -> No
             assert servers.asked == []
             assert [hashed(chunk) async for chunk in chunks] == list(BLOB.chunks)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_those_named_first_are_asked_before_others_though_they_were_slow() -> None:
@@ -395,7 +395,7 @@ def test_those_named_first_are_asked_before_others_though_they_were_slow() -> No
                 await servers.downloader.fetch(BLOB, servers.peers, servers.peers[1:])
             return [peer for peer, _ in servers.asked]
 
-    assert virtual.run(main) == [1, 2, 0, 2, 1, 0]
+    assert virtual_loop.run(main) == [1, 2, 0, 2, 1, 0]
 
 
 def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
@@ -407,7 +407,7 @@ def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
             assert servers.asked == [(0, 0)]
             return asyncio.get_running_loop().time() - began
 
-    assert 2 * ANSWER_SECONDS <= virtual.run(main) < 2 * ANSWER_SECONDS + 1
+    assert 2 * ANSWER_SECONDS <= virtual_loop.run(main) < 2 * ANSWER_SECONDS + 1
 
 
 PROVEN = (

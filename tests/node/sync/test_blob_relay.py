@@ -17,9 +17,8 @@ from node.transport.interface import Stream
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.sound import manifest, waveform
-from tests.simulation.twins import TwinBlobs
+from tests.simulation import virtual_loop
+from tests.simulation.doubles import MemoryBlobs, manifest, waveform
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -34,7 +33,7 @@ class Bench:
     """One relaying node with an empty blob folder, connected with the whole roster."""
 
     ledger: Ledger
-    blobs: TwinBlobs
+    blobs: MemoryBlobs
     transport: MemoryTransport
     relay: BlobRelay
     medium: MemoryNetwork
@@ -57,7 +56,7 @@ def certify(ledger: Ledger) -> tuple[str, ...]:
 async def bench(me: str, most: int) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    ledger, blobs = Ledger(Database(connection, NET.id)), TwinBlobs()
+    ledger, blobs = Ledger(Database(connection, NET.id)), MemoryBlobs()
     transport = MemoryTransport(medium, me)
     relay = BlobRelay(me, transport, ledger, blobs, most)  # type: ignore[arg-type]  # a twin
     found = Bench(ledger, blobs, transport, relay, medium)
@@ -103,7 +102,7 @@ def on_bench(
         async with bench(me, most) as found:
             await test(found)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_certified_output_is_fetched_once_from_a_signer() -> None:

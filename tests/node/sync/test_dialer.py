@@ -9,7 +9,7 @@ import pytest
 
 from node.sync.dialer import CHECK, FIRST_PAUSE, LONGEST_PAUSE, keep_connected, peer_in
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -59,7 +59,7 @@ def play(scene: Callable[[Scene], Awaitable[None]]) -> None:
     async def main() -> None:
         await scene(Scene())
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_every_address_is_dialled_and_dialled_again_when_lost() -> None:

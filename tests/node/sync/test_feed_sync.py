@@ -28,8 +28,8 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
 from protocol.wire.signing import sign
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
-from tests.simulation.world import Weather, inhabited
+from tests.simulation import virtual_loop
+from tests.simulation.network import Conditions, run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
 
@@ -119,7 +119,7 @@ def nothing(feed: str, cursor: int = 0) -> Document:
 @asynccontextmanager
 async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     dice = random.Random(1)
     medium = MemoryNetwork(dice)
     database = Database(connection, NET.id)
@@ -147,7 +147,7 @@ def on_bench(test: Callable[[Bench], Awaitable[None]], max_open: int = 1000) -> 
         async with reading(max_open) as bench:
             await test(bench)
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def votes(task: Task, count: int = 2) -> list[Any]:
@@ -159,15 +159,15 @@ def votes(task: Task, count: int = 2) -> list[Any]:
 
 def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
     async def main() -> None:
-        weather = Weather(Link(loss=1.0))
-        async with inhabited(1, fixtures.network(), weather) as world, world.client() as client:
+        weather = Conditions(Link(loss=1.0))
+        async with run_network(1, fixtures.network(), weather) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args())
             await asyncio.sleep(120)
-            assert {i.state(task.id) for i in world.inhabitants} == {State.AGREED}
-            feeds = [{text for _, text in i.journal.feed(0, 100)} for i in world.inhabitants]
+            assert {i.state(task.id) for i in world.nodes} == {State.AGREED}
+            feeds = [{text for _, text in i.journal.feed(0, 100)} for i in world.nodes]
             assert all(feed == feeds[0] for feed in feeds), "they converge on all of it"
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:

@@ -28,7 +28,7 @@ from protocol.network import Network
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
-from tests.simulation import virtual
+from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -132,10 +132,10 @@ def tracked(
 ) -> None:
     async def main() -> None:
         async with surrounded([node.serve for node in nodes]) as transport:
-            clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+            clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
             await test(TaskTracker(NET, transport, clock, TASK.id, known))
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 def now() -> float:
@@ -419,12 +419,12 @@ def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
 
     async def main() -> None:
         async with surrounded([babble, honest.serve]) as transport:
-            clock = virtual.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+            clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
             asyncio.get_running_loop().call_at(5.0, lambda: honest.say(**agreed(truth)))
             await expect(TaskTracker(NET, transport, clock, TASK.id, TASK), truth)
             assert now() < 7
 
-    virtual.run(main)
+    virtual_loop.run(main)
 
 
 # Unknown

@@ -10,7 +10,7 @@ from node.admission.peer_score import PeerAction
 from node.config.limits import Limits
 from node.transport.interface import Stream, StreamClosed, ValidationResult
 from tests.node.transport.recorder import Recorder, request
-from tests.simulation.virtual import run
+from tests.simulation.virtual_loop import run
 from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
 from tests.support.memory_transport.pipes import CAPACITY
 

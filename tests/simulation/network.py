@@ -1,8 +1,8 @@
-"""A small world: real nodes over the in-memory transport in virtual time, all from one seed.
+"""A network of real daemons over the in-memory transport, in virtual time, from one seed.
 
-Real are the coordinator, the agreement, the store (SQLite in memory, which outlives a crash of its
-node), the daemon, feeds, serving and the client. Twins stand in for the wire, the clock, the blob
-folder and the executor.
+Daemon, coordinator, journal (SQLite in memory), feeds, request handler and client are real. Test
+doubles replace the wire, the clock, the blob store and the executor. A journal survives crashes of
+its node.
 """
 
 import asyncio
@@ -22,31 +22,31 @@ from node.storage.ledger import Ledger
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import Document
-from tests.simulation.twins import TwinBlobs, TwinExecutor
-from tests.simulation.virtual import VirtualClock
+from tests.simulation.doubles import FakeExecutor, MemoryBlobs
+from tests.simulation.virtual_loop import VirtualClock
 from tests.support import fixtures
 from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
-    """What the links do, and how long an execution takes (virtual seconds)."""
+class Conditions:
+    """Link policy and execution time, in virtual seconds."""
 
     link: Link = field(default_factory=Link)
     execution: tuple[float, float] = (3.0, 8.0)
     skew: float = 0.0
 
 
-class Inhabitant:
-    """One node of the world, through crashes and restarts; what it stored stays."""
+class SimulatedNode:
+    """One node through crashes and restarts. Its database survives them."""
 
-    def __init__(self, world: "World", index: int, label: str) -> None:
+    def __init__(self, world: "SimulatedNetwork", index: int, label: str) -> None:
         self.index, self.peer = index, fixtures.peer(index)
         self._world, self._label = world, label
-        self._connection = self.database()
+        self._connection = self.open_database()
         self._open()
-        self.blobs = TwinBlobs()
-        self.executor: TwinExecutor | None = None
+        self.blobs = MemoryBlobs()
+        self.executor: FakeExecutor | None = None
         self.node: Node | None = None
         self.coordinator: Coordinator | None = None
         self._running: asyncio.Task[None] | None = None
@@ -56,19 +56,19 @@ class Inhabitant:
         database = Database(self._connection, self._world.network.id)
         self.journal, self.ledger = Journal(database), Ledger(database)
 
-    # What a kind of inhabitant may have otherwise
+    # For subclasses
 
-    def database(self) -> sqlite3.Connection:
+    def open_database(self) -> sqlite3.Connection:
         return sqlite3.connect(":memory:", isolation_level=None)
 
     def skew(self) -> float:
-        return self._world.random.uniform(-self._world.weather.skew, self._world.weather.skew)
+        return self._world.random.uniform(-self._world.conditions.skew, self._world.conditions.skew)
 
-    def transport(self) -> MemoryTransport:
+    def make_transport(self) -> MemoryTransport:
         return MemoryTransport(self._world.medium, self.peer)
 
-    def work(self) -> TwinExecutor:
-        return TwinExecutor(self.blobs, self._world.takes, self._label)
+    def make_executor(self) -> FakeExecutor:
+        return FakeExecutor(self.blobs, self._world.execution_seconds, self._label)
 
     def options(self) -> Options:
         addresses = tuple(self._world.address(i) for i in range(len(self._world.network.roster)))
@@ -94,13 +94,13 @@ class Inhabitant:
             world.random.randbytes,
             self.max_open,
         )
-        self.executor = self.work()
+        self.executor = self.make_executor()
         parts = Parts(
             self.coordinator,
             self.journal,
             self.ledger,
             self.blobs,  # type: ignore[arg-type]  # the twin of a folder
-            self.transport(),
+            self.make_transport(),
             self.executor,
             self.clock,
             world.random,
@@ -115,7 +115,7 @@ class Inhabitant:
             running.result()
 
     async def crash(self) -> None:
-        """Be gone at once, as after SIGKILL: nothing is said to anyone, no write is finished."""
+        """Stop at once, as after SIGKILL: no goodbye, no write finished."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -135,25 +135,25 @@ class Inhabitant:
         return list(self.ledger.certificates(task))
 
     def fault(self) -> BaseException | None:
-        """What ended the node, if something did."""
+        """Return the exception that ended the node, if any."""
         running = self._running
         if running is None or not running.done() or running.cancelled():
             return None
         return running.exception()
 
 
-class World:
+class SimulatedNetwork:
     """All nodes and the medium between them."""
 
-    def __init__(self, seed: int, network: Network, weather: Weather | None = None) -> None:
+    def __init__(self, seed: int, network: Network, conditions: Conditions | None = None) -> None:
         self.random = random.Random(seed)
         self.network = network
-        self.weather = weather or Weather()
-        self.medium = MemoryNetwork(self.random, self.weather.link)
-        self.inhabitants: list[Inhabitant] = []
+        self.conditions = conditions or Conditions()
+        self.medium = MemoryNetwork(self.random, self.conditions.link)
+        self.nodes: list[SimulatedNode] = []
 
-    def takes(self) -> float:
-        return self.random.uniform(*self.weather.execution)
+    def execution_seconds(self) -> float:
+        return self.random.uniform(*self.conditions.execution)
 
     def address(self, index: int) -> str:
         return f"/memory/0/p2p/{fixtures.peer(index)}"
@@ -161,25 +161,25 @@ class World:
     async def populate(self, labels: list[str] | None = None) -> None:
         """Start a node for each roster member.
 
-        `labels`: see `TwinExecutor`; "absent" leaves the place to an adversary.
+        `labels`: see `FakeExecutor`. "absent" starts no node, to leave the place to an adversary.
         """
         for index in range(len(self.network.roster)):
             label = labels[index] if labels else "honest"
             if label != "absent":
-                self.inhabitants.append(Inhabitant(self, index, label))
-        for inhabitant in self.inhabitants:
-            await inhabitant.start()
-        await asyncio.sleep(1)  # virtual: all have dialled and tested their executors
+                self.nodes.append(SimulatedNode(self, index, label))
+        for node in self.nodes:
+            await node.start()
+        await asyncio.sleep(1)  # all nodes dial and start their executors
 
-    async def clear(self) -> None:
-        for inhabitant in self.inhabitants:
-            fault = inhabitant.fault()
+    async def stop_all(self) -> None:
+        for node in self.nodes:
+            fault = node.fault()
             assert fault is None, fault
-            await inhabitant.crash()
+            await node.crash()
 
     @contextlib.asynccontextmanager
     async def client(self, indices: list[int] | None = None) -> AsyncIterator[Client]:
-        chosen = range(len(self.inhabitants)) if indices is None else indices
+        chosen = range(len(self.nodes)) if indices is None else indices
         async with Client.connect(
             self.network,
             [self.address(i) for i in chosen],
@@ -192,16 +192,16 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def inhabited(
+async def run_network(
     seed: int,
     network: Network,
-    weather: Weather | None = None,
+    conditions: Conditions | None = None,
     labels: list[str] | None = None,
-) -> AsyncIterator[World]:
-    """A world with all its nodes running."""
-    world = World(seed, network, weather)
+) -> AsyncIterator[SimulatedNetwork]:
+    """Run a network with all its nodes."""
+    world = SimulatedNetwork(seed, network, conditions)
     await world.populate(labels)
     try:
         yield world
     finally:
-        await world.clear()
+        await world.stop_all()

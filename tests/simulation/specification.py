@@ -1,7 +1,7 @@
-"""Rules of the specification, told once more and not by the product: it is what is checked.
+"""An independent restatement of rules of the specification, to check the product against.
 
-All of them read documents as they travel. A certificate that `protocol.consensus.certificate` takes
-for valid and these do not is a violation, whoever assembled it.
+All functions take documents as they are sent. A certificate that the product accepts and this
+module does not is a violation of I2.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from protocol.network import Network
-from tests.simulation.memo import dumps
+from tests.simulation.memoization import dumps
 
 Fields = Mapping[str, Any]
 
@@ -48,17 +48,17 @@ def committees(network: Network, task: str, compute_class: str) -> list[tuple[st
     return [tuple(chosen[:size]) for size in sizes]
 
 
-def broken(found: Fields, network: Network) -> str:
-    """4: what is wrong with a certificate, "" for nothing. Signatures are not looked at."""
-    return next(_faults(found, network), "")
+def certificate_fault(certificate: Fields, network: Network) -> str:
+    """4: return the first fault of a certificate, or "". Signatures are not checked."""
+    return next(_faults(certificate, network), "")
 
 
-def _faults(found: Fields, network: Network) -> Iterator[str]:
-    task, attempt, votes = found["task"]["body"], found["attempt"], found["votes"]
+def _faults(certificate: Fields, network: Network) -> Iterator[str]:
+    task, attempt, votes = certificate["task"]["body"], certificate["attempt"], certificate["votes"]
     name, bodies = task_id(task), [vote["body"] for vote in votes]
     signers = [vote["signer"] for vote in votes]
     attempts = committees(network, name, task["class"])
-    if {network.id} != {found["network"], *(body["network"] for body in (task, *bodies))}:
+    if {network.id} != {certificate["network"], *(body["network"] for body in (task, *bodies))}:
         yield "of another network"
     if any((b["type"], b["task"], b["attempt"]) != ("reveal", name, attempt) for b in bodies):
         yield "a vote of another round"
@@ -81,8 +81,8 @@ def _unlisted(votes: Sequence[Fields]) -> Iterator[str]:
             yield "a signer's commitment is not on every signer's list"
 
 
-def untaken(task: Fields, at: float, network: Network) -> str:
-    """3 and 6.1: why nobody may accept a task's body at a time of its own clock, "" if it may."""
+def rejection(task: Fields, at: float, network: Network) -> str:
+    """3 and 6.1: return why a node must reject a task at a time of its clock, or ""."""
     created, parameters = task["created"] / 1000, network.parameters
     classes = {member.compute_class for member in network.roster.values()}
     if task["network"] != network.id or task["class"] not in classes:

@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Stalled(AssertionError):
-    """Everything waits and no timer is set: nothing will ever happen again."""
+    """All tasks wait and no timer is set: a deadlock."""
 
 
 class _Selector(selectors.BaseSelector):
-    """Knows no files; being asked to wait, it lets the loop's time pass."""
+    """Selects no files. A wait advances the virtual time instead."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -35,7 +35,7 @@ class _Selector(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Deterministic: one thread, no files, and time that moves only when all else is done."""
+    """A deterministic loop: one thread, no files. Time advances only when no callback is ready."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run what would go to a thread at once."""
+        """Run the function at once instead of in a thread."""
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -57,7 +57,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """Unix time by a virtual loop; `skew` seconds off."""
+    """A clock on a virtual loop, `skew` seconds off."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, start: float, skew: float = 0.0) -> None:
         self._loop, self._start = loop, start + skew

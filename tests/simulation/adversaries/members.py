@@ -1,27 +1,24 @@
-"""Roster members that break a rule each.
+"""Adversaries in the roster. Each class breaks one rule.
 
-Wrong results, silence and lateness need no code here: they are executors (see `executing`).
+Wrong, missing and late results need no class here: they are labels of `doubles.FakeExecutor`.
 """
 
 from protocol.wire import messages
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Commit, Reveal, Task, Vote
-from tests.simulation.agents import Agent, Ground, Round, opened
+from tests.simulation.adversaries.adversary import Adversary, Environment, Round, opened
 
 
-class Copycat(Agent):
-    """Executes nothing: commits to, and reveals, the first outcome that an honest member reveals.
+class Copycat(Adversary):
+    """Executes nothing. Commits to and reveals the first outcome that an honest member reveals."""
 
-    To repeat what others say, who may say anything at any time, is a guess, which nothing forbids.
-    """
-
-    def __init__(self, ground: Ground, index: int) -> None:
-        super().__init__(ground, index)
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment, index)
         self.copied: set[Round] = set()
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if vote.signer not in self.ground.obedient or here in self.copied:
+        if vote.signer not in self.environment.honest_peers or here in self.copied:
             return
         if isinstance(vote, Reveal) and self.votes_in(*here):
             self.copied.add(here)
@@ -29,14 +26,14 @@ class Copycat(Agent):
             self.reveal(here, vote.outcome, self.salt(here))
 
 
-class CommitmentThief(Agent):
-    """Sends another member's commitment as its own, and its opening when that is revealed.
+class CommitmentThief(Adversary):
+    """Sends another member's commitment as its own, and later that member's opening.
 
-    The first that it hears in a round: at once, so that all honest lists have it.
+    It copies the first commitment of a round at once, so that all honest members list it.
     """
 
-    def __init__(self, ground: Ground, index: int) -> None:
-        super().__init__(ground, index)
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment, index)
         self.robbed: dict[Round, str] = {}
 
     def on_vote(self, vote: Vote) -> None:
@@ -45,16 +42,16 @@ class CommitmentThief(Agent):
             return
         if isinstance(vote, Commit) and here not in self.robbed:
             self.robbed[here] = vote.signer
-            self.send(messages.commit_body(self.ground.network.id, *here, vote.commitment))
+            self.send(messages.commit_body(self.environment.network.id, *here, vote.commitment))
         elif isinstance(vote, Reveal) and vote.signer == self.robbed.get(here):
             self.reveal(here, vote.outcome, opened(vote))
 
 
-class CommitmentReplayer(Agent):
-    """Executes rightly once; in every other round it opens the commitment of that one again."""
+class CommitmentReplayer(Adversary):
+    """Executes correctly once. Reuses that commitment and opening in all other rounds."""
 
-    def __init__(self, ground: Ground, index: int) -> None:
-        super().__init__(ground, index)
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment, index)
         self.first: Round | None = None
 
     def on_round(self, task: str, attempt: int) -> None:
@@ -64,25 +61,27 @@ class CommitmentReplayer(Agent):
         first = self.first = self.first or here
         outcome, salt = self.outcome(first[0]), self.salt(first)
         bound = self.bound(first, outcome, salt)
-        net = self.ground.network.id
+        net = self.environment.network.id
         self.send(messages.commit_body(net, *here, bound))
-        self.ground.later(self.dice.uniform(1.0, 8.0), self._open, here, outcome, salt, bound)
+        self.environment.call_later(
+            self.rng.uniform(1.0, 8.0), self._open, here, outcome, salt, bound
+        )
 
     def _open(self, here: Round, outcome: Document, salt: str, bound: str) -> None:
-        if self.dice.random() < 0.3:
+        if self.rng.random() < 0.3:
             return  # so that there is another attempt
         commits = {**self.commits.get(here, {}), self.peer: bound}
-        net = self.ground.network.id
+        net = self.environment.network.id
         self.send(messages.reveal_body(net, *here, outcome, salt, commits, {}))
 
 
-class Equivocator(Agent):
-    """Commits to two outcomes and reveals both: one is the honest one, to be believed by some."""
+class Equivocator(Adversary):
+    """Commits to two outcomes and reveals both. One of them is the right one."""
 
     labels: tuple[str, ...] = ("honest", "wrong")
 
     def on_task(self, task: Task) -> None:
-        if self.dice.random() < 0.5:  # hasty: before anybody has executed
+        if self.rng.random() < 0.5:  # early: before any member has executed
             self.rounds.add((task.id, 0))
             self.on_round(task.id, 0)
 
@@ -93,52 +92,54 @@ class Equivocator(Agent):
         for label, to in zip(self.labels, self.audiences(), strict=True):
             outcome, salt = self.outcome(task, label), self.salt(here, label)
             self.commit_to(here, outcome, salt, to)
-            after = self.dice.uniform(0.5, 12.0)
-            self.ground.later(after, self.reveal, here, outcome, salt, to)
+            after = self.rng.uniform(0.5, 12.0)
+            self.environment.call_later(after, self.reveal, here, outcome, salt, to)
 
     def audiences(self) -> tuple[list[str] | None, ...]:
-        """To whom each of the two is told; None for all."""
+        """Return the recipients of each outcome; None for all peers."""
         return (None, None)
 
 
 class SplitEquivocator(Equivocator):
-    """Tells one half of its neighbours one outcome, and the other half another."""
+    """Sends one outcome to half of its neighbours, and another to the other half."""
 
     def audiences(self) -> tuple[list[str] | None, ...]:
-        all_ = self.ground.neighbours(self.peer)
-        self.dice.shuffle(all_)
-        return all_[: len(all_) // 2], all_[len(all_) // 2 :]
+        peers = self.environment.neighbours(self.peer)
+        self.rng.shuffle(peers)
+        return peers[: len(peers) // 2], peers[len(peers) // 2 :]
 
 
 class ManifoldEquivocator(Equivocator):
-    """Commits to and reveals more outcomes than anybody keeps."""
+    """Commits to and reveals more outcomes than a node stores."""
 
     labels = ("wrong", "other", "third", "honest")
 
     def audiences(self) -> tuple[list[str] | None, ...]:
-        all_ = self.ground.neighbours(self.peer)
-        return tuple(self.dice.sample(all_, (len(all_) + 1) // 2) for _ in self.labels)
+        peers = self.environment.neighbours(self.peer)
+        return tuple(self.rng.sample(peers, (len(peers) + 1) // 2) for _ in self.labels)
 
 
-class DoubleRevealer(Agent):
-    """Commits once and reveals twice: with another trace, or what its commit does not open."""
+class DoubleRevealer(Adversary):
+    """Commits once and reveals twice: with another trace, or with another outcome."""
 
     def on_round(self, task: str, attempt: int) -> None:
         if not self.votes_in(task, attempt):
             return
         here, salt = (task, attempt), self.salt((task, attempt))
         self.commit_to(here, self.outcome(task), salt)
-        first, second = self.dice.uniform(1.0, 8.0), self.dice.uniform(1.0, 8.0)
-        self.ground.later(first, self.reveal, here, self.outcome(task), salt)
-        if self.dice.random() < 0.5:
+        first, second = self.rng.uniform(1.0, 8.0), self.rng.uniform(1.0, 8.0)
+        self.environment.call_later(first, self.reveal, here, self.outcome(task), salt)
+        if self.rng.random() < 0.5:
             other = self.outcome(task, "wrong")
-            self.ground.later(second, self.reveal, here, other, salt)
+            self.environment.call_later(second, self.reveal, here, other, salt)
         else:
             trace = {"again": True}
-            self.ground.later(second, self.reveal, here, self.outcome(task), salt, None, trace)
+            self.environment.call_later(
+                second, self.reveal, here, self.outcome(task), salt, None, trace
+            )
 
 
-class Misopener(Agent):
+class Misopener(Adversary):
     """Commits to one outcome and reveals another."""
 
     def on_round(self, task: str, attempt: int) -> None:
@@ -146,11 +147,11 @@ class Misopener(Agent):
             here, salt = (task, attempt), self.salt((task, attempt))
             self.commit_to(here, self.outcome(task), salt)
             other = self.outcome(task, "wrong")
-            self.ground.later(self.dice.uniform(1.0, 8.0), self.reveal, here, other, salt)
+            self.environment.call_later(self.rng.uniform(1.0, 8.0), self.reveal, here, other, salt)
 
 
-class Withholder(Agent):
-    """Commits at once and never reveals, or long after everybody else."""
+class Withholder(Adversary):
+    """Commits at once. Never reveals, or reveals long after all other members."""
 
     def on_task(self, task: Task) -> None:
         self.rounds.add((task.id, 0))
@@ -161,25 +162,27 @@ class Withholder(Agent):
             return
         here = (task, attempt)
         self.commit_to(here, self.outcome(task), self.salt(here))
-        if self.dice.random() < 0.4:
-            after = self.dice.uniform(10.0, 90.0)
-            self.ground.later(after, self.reveal, here, self.outcome(task), self.salt(here))
+        if self.rng.random() < 0.4:
+            after = self.rng.uniform(10.0, 90.0)
+            self.environment.call_later(
+                after, self.reveal, here, self.outcome(task), self.salt(here)
+            )
 
 
-class LateJoiner(Agent):
-    """Executes rightly, and commits after an honest reveal, when all honest lists are closed."""
+class LateJoiner(Adversary):
+    """Executes correctly, but commits after an honest reveal, when all honest lists are closed."""
 
-    def __init__(self, ground: Ground, index: int) -> None:
-        super().__init__(ground, index)
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment, index)
         self.joined: set[Round] = set()
 
     def on_vote(self, vote: Vote) -> None:
         here = (vote.task, vote.attempt)
-        if vote.signer not in self.ground.obedient or here in self.joined:
+        if vote.signer not in self.environment.honest_peers or here in self.joined:
             return
         if isinstance(vote, Reveal) and self.votes_in(*here):
             self.joined.add(here)
-            self.ground.later(self.dice.uniform(0.0, 6.0), self._join, here)
+            self.environment.call_later(self.rng.uniform(0.0, 6.0), self._join, here)
 
     def _join(self, here: Round) -> None:
         outcome = self.outcome(here[0])
@@ -187,15 +190,17 @@ class LateJoiner(Agent):
         self.reveal(here, outcome, self.salt(here))
 
 
-class Intruder(Agent):
-    """Votes in rounds whose committee it is not in, and in rounds that do not exist.
+class Intruder(Adversary):
+    """Votes in rounds of other committees, and in rounds that do not exist.
 
-    As a member of another class, it is "wrong class"; as one of many peers of one operator, it
-    takes the place that the rule of one peer for each operator denies it.
+    The role "wrong class" is a member of another compute class. The role "intruder" is one of
+    several peers of one operator, of which a committee admits one.
     """
 
     def on_round(self, task: str, attempt: int) -> None:
         for number in (attempt, attempt + 7):
             here = (task, number)
             self.commit_to(here, self.outcome(task, "wrong"), self.salt(here))
-            self.ground.later(3.0, self.reveal, here, self.outcome(task, "wrong"), self.salt(here))
+            self.environment.call_later(
+                3.0, self.reveal, here, self.outcome(task, "wrong"), self.salt(here)
+            )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec
-from tests.simulation import memo
+from tests.simulation import memoization
 from tests.support import fixtures
 
 _LEAVES = (
@@ -27,20 +27,20 @@ _DOCUMENTS = st.recursive(
 
 @given(_DOCUMENTS)
 def test_canonical_bytes_are_those_of_rfc_8785(document: Any) -> None:
-    assert memo.dumps(document) == rfc8785.dumps(document)
+    assert memoization.dumps(document) == rfc8785.dumps(document)
 
 
 @pytest.mark.parametrize(
     "document", [{"a": 2**53}, {"a": [1.5, 1e-7, -0.0]}, {"ﬁ": 1, "𝒜": 2}, {"a": {"b": 1.0}}]
 )
 def test_what_python_writes_otherwise_is_not_plain(document: Any) -> None:
-    assert not memo.plain(document)
+    assert not memoization.plain(document)
 
 
 def test_a_message_is_read_once_and_a_rejection_stays_one() -> None:
     net = fixtures.network()
     payload = fixtures.task(net).envelope.encode()
-    with memo.installed():
+    with memoization.installed():
         assert codec.decode(payload, net.id) is codec.decode(payload, net.id)
         for _ in range(2):
             with pytest.raises(Rejected) as refused:

@@ -1,4 +1,4 @@
-"""A roster member, or anybody, that shows certificates of its own making to whoever asks."""
+"""An adversary that answers task requests with forged certificates."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,67 +8,70 @@ from protocol.wire import messages
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Reveal, Vote
 from protocol.wire.signing import sign
-from tests.simulation.agents import Agent, Ground, Round
-from tests.simulation.outsiders import FEED
+from tests.simulation.adversaries.adversary import Adversary, Environment, Round
+from tests.simulation.adversaries.outsiders import FEED
 from tests.support import fixtures
 
-PUPPETS = range(1060, 1100)  # keys of its own making
+# Indices of keys outside the roster that the forger signs with.
+SYBILS = range(1060, 1100)
 
 
-class CertificateForger(Agent):
-    """Makes certificates that each break one rule of specification 4 and keep the others.
+class CertificateForger(Adversary):
+    """Forges certificates that each break one rule of specification 4.
 
-    Some of the time it commits early, to what it will not open or to what is right; its feed is an
-    honest one, so that whoever reads it comes to ask about tasks.
+    It may commit early, to the right outcome or to one that it never reveals. Its feed is honest,
+    so that readers of the feed request certificates from it.
     """
 
-    def __init__(self, ground: Ground, index: int) -> None:
-        super().__init__(ground, index)
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment, index)
         self.reveals: dict[Round, dict[str, Reveal]] = {}
-        self.heard: list[bytes] = []
+        self.payloads: list[bytes] = []
         self.promised: dict[Round, str] = {}
 
     def on_vote(self, vote: Vote) -> None:
-        if vote.signer not in self.ground.obedient:
+        if vote.signer not in self.environment.honest_peers:
             return
-        self.heard.append(vote.envelope.encode())
+        self.payloads.append(vote.envelope.encode())
         if isinstance(vote, Reveal):
             self.reveals.setdefault((vote.task, vote.attempt), {})[vote.signer] = vote
 
     def on_round(self, task: str, attempt: int) -> None:
         if self.votes_in(task, attempt):
             here = (task, attempt)
-            label = self.promised[here] = self.dice.choice(("", "other", "honest"))
+            label = self.promised[here] = self.rng.choice(("", "other", "honest"))
             if label:
                 self.commit_to(here, self.outcome(task, label), self.salt(here))
 
     def page(self, feed: str, cursor: int) -> Batch:
         start = cursor if feed == FEED else 0
-        some = tuple(self.heard[start : start + BATCH])
-        return Batch(FEED, start + len(some), some)
+        page = tuple(self.payloads[start : start + BATCH])
+        return Batch(FEED, start + len(page), page)
 
-    def shows(self, task: str) -> list[Document]:
-        """All that it shows of a task, none of it valid."""
+    def certificates_of(self, task: str) -> list[Document]:
+        """Return forged certificates of a task, all of them invalid."""
         rounds = [here for here in self.reveals if here[0] == task and task in self.tasks]
         return [self._certificate(here, votes) for here in rounds for votes in self._forged(here)]
 
     def _forged(self, here: Round) -> Iterator[Sequence[Document]]:
-        attempts = committees(self.ground.network, self.tasks[here[0]])
+        attempts = committees(self.environment.network, self.tasks[here[0]])
         needed = quorum(len(attempts[here[1]]))
-        heard = sorted(self.reveals[here].values(), key=lambda vote: vote.signer)
-        honest = [vote.envelope.document() for vote in heard]
-        listed = {**self.commits.get(here, {}), **{v.signer: v.commitment for v in heard}}
+        reveals = sorted(self.reveals[here].values(), key=lambda vote: vote.signer)
+        honest = [vote.envelope.document() for vote in reveals]
+        listed = {**self.commits.get(here, {}), **{v.signer: v.commitment for v in reveals}}
         if needed > 1:
-            yield honest[: needed - 1]  # one signer short
-            yield honest[:1] * needed  # the same signer again
-            right, lists_itself = heard[0].outcome, self.promised.get(here) != "honest"
+            yield honest[: needed - 1]  # one signer too few
+            yield honest[:1] * needed  # a duplicate signer
+            right, lists_itself = reveals[0].outcome, self.promised.get(here) != "honest"
             own = self._votes(here, right, [self.index], listed, lists_itself=lists_itself)
-            yield _sorted([*honest[: needed - 1], *own])  # a signer that nobody lists, or not it
+            yield _sorted([*honest[: needed - 1], *own])  # an unlisted signer
             wrong = self._votes(here, self.outcome(here[0], "wrong"), [self.index], listed)
-            yield _sorted([*honest[: needed - 1], *wrong])  # outcomes that differ
-        above = [i for i in PUPPETS if fixtures.peer(i) > self.peer][: max(1, needed - 1)]
-        gang = [self.index, *above]
-        yield self._votes(here, self.outcome(here[0], "wrong"), gang, {})  # signers from anywhere
+            yield _sorted([*honest[: needed - 1], *wrong])  # different outcomes
+        above = [i for i in SYBILS if fixtures.peer(i) > self.peer][: max(1, needed - 1)]
+        signers = [self.index, *above]
+        yield self._votes(
+            here, self.outcome(here[0], "wrong"), signers, {}
+        )  # signers outside the committee
         for other, votes in self.reveals.items():
             if other != here:  # votes of another round
                 yield _sorted([vote.envelope.document() for vote in votes.values()])
@@ -82,8 +85,12 @@ class CertificateForger(Agent):
         *,
         lists_itself: bool = True,
     ) -> list[Document]:
-        """Reveals of one outcome that list what is `listed`, and each other."""
-        digest, salt, net = messages.outcome_digest(outcome), self.salt(here), self.ground.network
+        """Return reveals of one outcome that list the commits in `listed`, and each other."""
+        digest, salt, net = (
+            messages.outcome_digest(outcome),
+            self.salt(here),
+            self.environment.network,
+        )
         bound = {
             fixtures.peer(i): messages.commitment(*here, fixtures.peer(i), digest, salt)
             for i in signers
@@ -96,7 +103,7 @@ class CertificateForger(Agent):
         return {
             "type": "certificate",
             "version": 1,
-            "network": self.ground.network.id,
+            "network": self.environment.network.id,
             "task": self.tasks[here[0]].envelope.document(),
             "attempt": here[1],
             "votes": list(votes),

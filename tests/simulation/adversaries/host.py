@@ -1,0 +1,120 @@
+"""Runs an adversary as a peer of real daemons: over the in-memory transport, in virtual time.
+
+An adversary gossips. Some adversaries also answer requests, with false or malformed responses.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from node.rpc import client as rpc_client
+from node.rpc.framing import write_frame
+from node.sync.feed_sync import Batch
+from node.transport.interface import Stream, StreamClosed, ValidationResult
+from node.version import AGENT
+from protocol.consensus.effects import State
+from protocol.constants import DOCUMENT_LIMIT
+from protocol.errors import Rejected
+from protocol.wire.encoding import Document, parse
+from tests.simulation.adversaries.adversary import Adversary
+from tests.simulation.adversaries.certificate_forger import CertificateForger
+from tests.simulation.adversaries.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
+PROTOCOLS = tuple(rpc_client.protocol_id(name) for name in rpc_client.NAMES)
+
+
+class AdversaryHost:
+    """Gives an adversary a transport and answers the streams that peers open to it."""
+
+    def __init__(self, medium: MemoryNetwork, adversary: Adversary) -> None:
+        self.adversary = adversary
+        self.transport = MemoryTransport(medium, adversary.peer)
+
+    async def start(self, addresses: Sequence[str]) -> None:
+        """Join the network and dial these addresses."""
+        answers = PROTOCOLS if isinstance(self.adversary, STREAMING) else ()
+        await self.transport.start(self, self.adversary.environment.topics, answers)
+        for address in addresses:
+            await self.transport.dial(address)
+        self.adversary.begin()
+
+    # Listener
+
+    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+        return self.adversary.validate(topic, payload)
+
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+        self.adversary.on_gossip(peer, topic, payload)
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        try:
+            if isinstance(self.adversary, Garbler):
+                await self._answer_malformed(stream)
+            else:
+                await self._answer_falsely(protocol.rpartition("/")[2], stream)
+        except StreamClosed:
+            await stream.reset()
+
+    def connected(self, peer: str) -> None:
+        return
+
+    def disconnected(self, peer: str) -> None:
+        return
+
+    async def _answer_falsely(self, name: str, stream: Stream) -> None:
+        """Answer a valid request: with a wrong network, a false feed or a forged certificate."""
+        request: Any = await rpc_client.read_document(stream, f"{name}-request")
+        net = self.adversary.environment.network.id
+        if name == "hello":
+            foreign = isinstance(self.adversary, LyingFeed) and self.adversary.rng.random() < 0.3
+            network = FOREIGN if foreign else net
+            greeting: Document = {
+                "network": network,
+                "agent": AGENT,
+                "class": None,
+                "ready": True,
+                "reasons": [],
+                "models": [],
+            }
+            await rpc_client.answer(stream, greeting)
+        elif name == "feed":
+            await rpc_client.answer(
+                stream, _feed_response(self.adversary.page(request["feed"], request["cursor"]))
+            )
+        elif name == "task" and (certificates := self.adversary.certificates_of(request["task"])):
+            answer: Document = {
+                "state": State.AGREED,
+                "attempt": 0,
+                "envelopes": [],
+                "certificate": self.adversary.rng.choice(certificates),
+            }
+            await rpc_client.answer(stream, answer)
+        else:
+            await rpc_client.refuse(stream, rpc_client.Status.BUSY, "busy", "never free")
+
+    async def _answer_malformed(self, stream: Stream) -> None:
+        """Send no valid response: noise, an oversized, short or deeply nested frame, or silence."""
+        rng = self.adversary.rng
+        match rng.choice(("noise", "large", "short", "deep", "silence")):
+            case "noise":
+                await stream.write(rng.randbytes(1000))
+            case "large":
+                await stream.write(b"\0" + b"\xff\xff\xff\xff\x7f" + bytes(1000))
+            case "short":
+                await stream.write(b"\0" + b"\x80\x01" + bytes(10))
+            case "deep":
+                await stream.write(b"\0")
+                await write_frame(stream, b"[" * 1000)
+            case _:
+                await stream.read_exactly(1_000_000)
+
+
+def _feed_response(batch: Batch) -> Document:
+    envelopes: list[Any] = []
+    for text in batch.envelopes:
+        try:
+            envelopes.append(parse(text, DOCUMENT_LIMIT))
+        except Rejected:
+            envelopes.append({"body": {}, "signer": "nobody", "signature": "none"})
+    return {"feed": batch.feed, "cursor": batch.cursor, "envelopes": envelopes}

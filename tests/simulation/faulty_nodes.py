@@ -1,0 +1,209 @@
+"""Daemons of a simulation, which crash at chosen points and whose disks fail."""
+
+import io
+import random
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from executor.errors import Abstained
+from executor.job import Execution, Job
+from node.daemon import Options
+from protocol.wire.messages import Abstention
+from tests.simulation import invariants
+from tests.simulation.doubles import FakeExecutor, MemoryBlobs, SlowServingTransport
+from tests.simulation.faults import CrashPoints, SimulatedCrash
+from tests.simulation.network import SimulatedNode
+from tests.simulation.scenario import LABELS
+from tests.support.memory_transport.network import MemoryTransport
+
+if TYPE_CHECKING:
+    from tests.simulation.runner import Simulation
+
+MAX_QUEUE = 8
+DIALS = 5  # peers that a node of a large network dials
+
+
+class FaultyNode(SimulatedNode):
+    """One daemon of a simulation."""
+
+    def __init__(self, simulation: "Simulation", index: int) -> None:
+        self._simulation, scenario = simulation, simulation.scenario
+        self.crash_points = CrashPoints(self._on_crash)
+        self.disk: str | None = None
+        self.unhealthy_at = 0.0
+        self.dead = False
+        self.settled: invariants.Settled = {}
+        self.max_open = scenario.max_open
+        role = scenario.roles[index]
+        super().__init__(simulation.world, index, LABELS.get(role, "honest"))
+        if role == "lying blobs":
+            self.blobs = CorruptBlobs(simulation.random)
+
+    def open_database(self) -> sqlite3.Connection:
+        connection = self._simulation.database_template.copy(f"{self.index:032x}")
+        connection.prepare(self.crash_points, self._fails, partial(invariants.on_commit, self))
+        return connection
+
+    def skew(self) -> float:
+        return self._simulation.scenario.skews[self.index]
+
+    def make_transport(self) -> MemoryTransport:
+        lies = isinstance(self.blobs, CorruptBlobs)
+        return (SlowObservedTransport if lies else ObservedTransport)(self._simulation, self)
+
+    def make_executor(self) -> FakeExecutor:
+        scenario, rng = self._simulation.scenario, self._simulation.random
+        return AbstainingExecutor(
+            self.blobs, self._world.execution_seconds, self._label, scenario.abstains, rng
+        )
+
+    def options(self) -> Options:
+        """Dial the next two members in the ring, and some random ones."""
+        size = len(self._world.network.roster)
+        others = [i for i in range(size) if i != self.index]
+        dialled = {(self.index + 1) % size, (self.index + 2) % size} - {self.index}
+        dialled.update(random.Random(self.index).sample(others, min(DIALS, len(others))))
+        addresses = tuple(self._world.address(i) for i in sorted(dialled))
+        return Options(
+            addresses, feed_seconds=self._simulation.scenario.feed_seconds, max_queue=MAX_QUEUE
+        )
+
+    # Life
+
+    @property
+    def up(self) -> bool:
+        return self._running is not None and not self.dead
+
+    async def start(self) -> None:
+        """Start the daemon. Raises sqlite3.Error or SimulatedCrash if the start fails."""
+        self.dead = False
+        self.unhealthy_at = self.clock.now()
+        await super().start()
+
+    async def crash(self) -> None:
+        """Stop at once. Raises what ended the daemon, unless that was a simulated crash."""
+        try:
+            await super().crash()
+        except SimulatedCrash:
+            pass
+        except BaseExceptionGroup as group:
+            unexpected = group.split(SimulatedCrash)[1]
+            if unexpected is not None:
+                raise unexpected from None
+
+    def _fails(self) -> str | None:
+        if self.disk is not None:
+            self.unhealthy_at = self.clock.now()
+        return "dead" if self.dead else self.disk
+
+    def _on_crash(self, where: str) -> None:
+        """Cut the node off: its remaining tasks have no effect."""
+        if self.dead:
+            return
+        self.dead = True
+        self._world.medium.crash(self.peer)
+        self._simulation.on_crash(self, where)
+
+    # For the invariants
+
+    def resource_use(self) -> dict[str, tuple[int, int]]:
+        """Return the size and the limit of what the daemon holds in memory (invariant 7)."""
+        node, transport = self.node, self._world.medium.transport(self.peer)
+        if node is None or transport is None:
+            return {}
+        assert self.coordinator is not None
+        tasks = len(self.coordinator._agreements) + len(self.coordinator._lost)
+        peers = len(transport.peers())
+        return {
+            "messages to send": (node._outbox.qsize(), 8 * (tasks + 1)),
+            "executions waiting": (len(node._executions._waiting), MAX_QUEUE),
+            "progress of tasks": (len(node._progress), 1),
+            "feeds followed": (len(node._feeds._followers), peers),
+            "tasks watched": (len(node._changes), tasks),
+            "streams served": (len(transport._serving), 8 * (peers + 1)),
+        }
+
+    def certificate_texts(self, task: str) -> list[str]:
+        return self._texts("SELECT document FROM certificates WHERE task = ? ORDER BY seq", task)
+
+    def evidence(self) -> list[str]:
+        return self._texts("SELECT document FROM evidence ORDER BY id")
+
+    def tasks(self) -> list[str]:
+        return self._texts("SELECT id FROM tasks ORDER BY id")
+
+    def has_journalled(self, payload: bytes) -> bool:
+        """Return whether the journal has an envelope, whatever the state of the disk."""
+        query = "SELECT 1 FROM envelopes WHERE envelope = ?"
+        cursor = sqlite3.Connection.execute(self._connection, query, (payload.decode(),))
+        return cursor.fetchone() is not None
+
+    def _texts(self, query: str, *parameters: str) -> list[str]:
+        return [text for (text,) in self._connection.execute(query, parameters)]
+
+
+class ObservedTransport(MemoryTransport):
+    """Reports what a node sends to the simulation. Sends are crash points."""
+
+    def __init__(self, simulation: "Simulation", node: FaultyNode) -> None:
+        super().__init__(simulation.world.medium, node.peer)
+        self._simulation, self._node = simulation, node
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self._node.crash_points.pass_point("before a send")
+        self._simulation.on_send(self._node, payload)
+        await super().publish(topic, payload)
+        self._node.crash_points.pass_point("after a send")
+
+
+class SlowObservedTransport(SlowServingTransport, ObservedTransport):
+    """Serves some blobs slowly."""
+
+    def is_slow(self) -> bool:
+        return self._simulation.random.random() < 0.25
+
+
+class AbstainingExecutor(FakeExecutor):
+    """Abstains from some tasks."""
+
+    def __init__(
+        self,
+        blobs: MemoryBlobs,
+        seconds: Callable[[], float],
+        label: str,
+        abstains: float,
+        rng: random.Random,
+    ) -> None:
+        super().__init__(blobs, seconds, label)
+        self._abstains, self._rng = abstains, rng
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        execution = await super().run(job, seconds, progress)
+        if self._rng.random() < self._abstains:
+            raise Abstained(Abstention.OUT_OF_MEMORY)
+        return execution
+
+
+class CorruptBlobs(MemoryBlobs):
+    """Serves wrong, short or endless blobs. `SlowObservedTransport` also serves them slowly."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        right = self._kept[sha256][offset:]
+        match self._rng.choice(("wrong", "short", "endless")):
+            case "wrong":
+                return io.BytesIO(bytes(len(right)))
+            case "short":
+                return io.BytesIO(right[: len(right) // 2])
+            case _:
+                return _Endless(right)
+
+
+class _Endless(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size) or bytes(size or 1)
