@@ -24,9 +24,9 @@ from pathlib import Path
 from node.client.client import Client, NoAgreement
 from protocol.manifest import blobs_of
 from protocol.network import Network, NetworkParameters
-from scripts.testnet_tool.nodes import events, lay_out
+from scripts.testnet_tool.nodes import create_network, events
 from tests.integration import hostile
-from tests.integration.light import RUNTIME, LightNodes
+from tests.integration.light import RUNTIME, LightDaemons
 
 FRAMES = 300_000  # of a sound, so that its readers can be stalled
 KINDS = (
@@ -98,10 +98,10 @@ async def flood(kind: str, network: Network, address: str, blob: str) -> None:
         await getattr(hostile, kind)(target)
 
 
-async def measure(network: Path, nodes: LightNodes, options: argparse.Namespace) -> None:
+async def measure(network: Path, daemons: LightDaemons, options: argparse.Namespace) -> None:
     """Print a line for each kind of flood: tasks a minute without and with it, and their ratio."""
     document, first = network.read_bytes(), 0  # noqa: ASYNC240 - nothing else runs yet
-    async with Client.connect(document, nodes.addresses) as client:
+    async with Client.connect(document, daemons.addresses) as client:
         await use(client, options.turn / 2, 1_000_000)
         submission = await client.submit("text-to-music", {**TASK, "seed": 0})
         [blob] = blobs_of((await submission.tracker.certificate()).outcome)
@@ -110,7 +110,7 @@ async def measure(network: Path, nodes: LightNodes, options: argparse.Namespace)
             for _ in range(options.turns):
                 calm.append(await use(client, options.turn, first))
                 first += 1000
-                with flooding(kind, network, nodes.addresses[0], blob.sha256):
+                with flooding(kind, network, daemons.addresses[0], blob.sha256):
                     flooded.append(await use(client, options.turn, first))
                 await use(client, BACKLOG * options.seconds, 2_000_000 + first)  # until it is over
                 first += 1000
@@ -148,15 +148,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "net"
-        _, places = lay_out(
+        _, nodes = create_network(
             root, options.nodes, RUNTIME, NetworkParameters(commit_grace_seconds=0.5)
         )
         light = [f"--seconds={options.seconds}", f"--frames={FRAMES}"]
-        with LightNodes(root / "network.json", places, light) as nodes:
-            nodes.wait_ready()
-            asyncio.run(measure(root / "network.json", nodes, options))
-            nodes.stop()
-            met = [event for event in events(places[0]) if event.get("event") == "limits"]
+        with LightDaemons(root / "network.json", nodes, light) as daemons:
+            daemons.wait_ready()
+            asyncio.run(measure(root / "network.json", daemons, options))
+            daemons.stop()
+            met = [event for event in events(nodes[0]) if event.get("event") == "limits"]
             print("limits met:", json.dumps(met[-1]))
 
 

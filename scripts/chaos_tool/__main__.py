@@ -1,4 +1,4 @@
-"""`scripts/chaos`: faults, progress, an inspection, and exit code 1 if anything was wrong."""
+"""`scripts/chaos`: run networks, inject faults, show progress, check what is left."""
 
 import asyncio
 import json
@@ -8,8 +8,9 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,146 +18,187 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.session import silence_libp2p
 from node.config import log_setup
 from protocol.network import NetworkParameters
-from scripts.chaos_tool.checks import Inspected, agreement_times, inspect
-from scripts.chaos_tool.cluster import Field, fielded
-from scripts.chaos_tool.faults import Scenes
-from scripts.chaos_tool.report import Report, document, lines
-from scripts.chaos_tool.wish import SCENES, Wish
+from scripts.chaos_tool.checks import CheckResult, agreement_seconds, check
+from scripts.chaos_tool.cluster import Cluster, running_cluster
+from scripts.chaos_tool.faults import FaultInjector
+from scripts.chaos_tool.options import FAULT_KINDS, ChaosOptions
+from scripts.chaos_tool.report import NetworkReport, document, table
 from scripts.testnet_tool.nodes import NodeDown
 
-TELL_SECONDS = 10.0
-ATTEMPT_SECONDS = 30.0  # half a partition: tasks go through attempts while it lasts
-GRACE = 3.0  # seconds; liars commit at once, and the honest a second apart on two busy cores
+# Seconds between two lines of progress.
+PROGRESS_SECONDS = 10.0
+# Half of a partition by default, so that tasks go through several attempts while it lasts.
+ATTEMPT_SECONDS = 30.0
+# Liars commit at once, honest nodes up to a second apart on two busy cores.
+LIARS_GRACE_SECONDS = 3.0
+
+
+Decorator = Callable[[Any], Any]
+
+
+def count_option(
+    flag: str, default: int, text: str, least: int = 0, most: int | None = None
+) -> Decorator:
+    """Return a click option that counts something."""
+    return click.option(
+        flag, type=click.IntRange(least, most), default=default, show_default=True, help=text
+    )
+
+
+def seconds_option(flag: str, default: float, text: str) -> Decorator:
+    """Return a click option that is a duration in seconds."""
+    return click.option(flag, type=float, default=default, show_default=True, help=text)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--nodes", type=click.IntRange(3, 31), default=10, show_default=True)
-@click.option("--kills", type=click.IntRange(0), default=500, show_default=True)
-@click.option("--commit-kills", type=click.IntRange(0), default=100, show_default=True)
-@click.option("--stops", type=click.IntRange(0), default=50, show_default=True)
-@click.option("--cuts", type=click.IntRange(0), default=100, show_default=True, help="Of links.")
-@click.option("--partitions", type=click.IntRange(0), default=4, show_default=True)
-@click.option("--liars", type=click.IntRange(0), default=3, show_default=True)
-@click.option("--liar-tasks", type=click.IntRange(0), default=200, show_default=True)
-@click.option("--fault-seconds", type=float, default=8.0, show_default=True)
-@click.option("--partition-seconds", type=float, default=60.0, show_default=True)
-@click.option("--seed", type=int, help="Chooses the faults. [default: a fresh one]")
-@click.option("--only", type=click.Choice(SCENES), multiple=True, help="Only these faults.")
-@click.option("--real", is_flag=True, help="The real executor instead of the light one.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Kept if named.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
+@count_option("--nodes", 10, "Nodes of each network.", 3, 31)
+@count_option("--kills", 500, "SIGKILLs at random moments.")
+@count_option("--commit-kills", 100, "SIGKILLs of a member between its commit and its reveal.")
+@count_option("--stops", 50, "SIGSTOPs, each followed by SIGCONT.")
+@count_option("--cuts", 100, "Faults of links: cut, held, delayed or throttled.")
+@count_option("--partitions", 4, "Partitions of the network, one after the other.")
+@count_option("--liars", 3, "Nodes that lie, in a second network.")
+@count_option("--liar-tasks", 200, "Tasks to certify in the network with liars.")
+@seconds_option("--fault-seconds", 8.0, "The longest SIGSTOP and the longest fault of a link.")
+@seconds_option("--partition-seconds", 60.0, "How long each partition lasts.")
+@click.option("--seed", type=int, help="Decides which faults hit which nodes. [default: random]")
+@click.option(
+    "--only",
+    type=click.Choice(FAULT_KINDS),
+    multiple=True,
+    help="Inject only this kind of fault. May be given several times. [default: all kinds]",
+)
+@click.option("--real", is_flag=True, help="Use the real executor. The light one needs no model.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep databases and logs in this folder. [default: kept only after a violation]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
 def chaos(
-    seed: int | None, only: Sequence[str], out: Path | None, *, as_json: bool, **counts: object
+    seed: int | None, only: Sequence[str], out: Path | None, *, as_json: bool, **counts: Any
 ) -> None:
-    """Do what happens to networks to one on this machine, and look for what was lost by it.
+    """Inject faults into networks on this machine, then check that nothing was lost.
 
-    Daemons are killed, stopped, cut off from each other and lied to, while tasks are submitted.
-    Then all databases are searched. Exit code 1, and the folders are kept, if anything was lost,
-    wrong, signed twice, or is held against an honest node.
+    Nodes are killed, stopped, cut off and lied to while requesters submit tasks. Afterwards all
+    databases, logs and gossip are checked. It is a violation if a certificate is wrong or was
+    lost, if an honest node signed two contradicting votes, or if evidence accuses one.
+
+    The default run takes about an hour. A short one:
+
+        scripts/chaos --nodes 5 --only kills --kills 10 --commit-kills 2
+
+    Exit codes: 0 without violations, 1 with violations or if a node failed.
     """
     root = (out or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute()
-    drawn = random.SystemRandom().randrange(10**6) if seed is None else seed
-    wish = Wish(seed=drawn, scenes=frozenset(only or SCENES), out=root, **counts)  # type: ignore[arg-type]
-    signal.signal(signal.SIGTERM, _interrupted)
+    options = ChaosOptions(
+        seed=random.SystemRandom().randrange(10**6) if seed is None else seed,
+        kinds=frozenset(only or FAULT_KINDS),
+        out=root,
+        **counts,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
-    _note(f"seed {wish.seed}, folders in {root}")
+    _show(f"seed {options.seed}, folders in {root}")
     try:
-        found = document(asyncio.run(_all(wish)))
+        figures = document(asyncio.run(_run_networks(options)))
     except (NodeDown, FileExistsError) as error:
         raise Failure(Exit.FAULT, str(error)) from None
     except KeyboardInterrupt:
         raise Failure(Exit.INTERRUPTED, "interrupted") from None
-    summary = {"seed": wish.seed, "nodes": wish.nodes, "load_average": os.getloadavg(), **found}
-    click.echo(json.dumps(summary) if as_json else "\n".join(lines(summary)))
+    head = {"seed": options.seed, "nodes": options.nodes, "load_average": os.getloadavg()}
+    summary = {**head, **figures}
+    click.echo(json.dumps(summary) if as_json else "\n".join(table(summary)))
     if summary["violations"]:
-        _note(f"kept for a look: {root}")
+        _show(f"databases and logs are kept in {root}")
         raise SystemExit(Exit.FAULT)
     if out is None:
         shutil.rmtree(root)
 
 
-async def _all(wish: Wish) -> list[Report]:
-    """Run the networks one after the other: an honest one, and one with liars.
+async def _run_networks(options: ChaosOptions) -> list[NetworkReport]:
+    """Run a network of honest nodes, then one with liars.
 
-    The liars tell one lie, so the committee is large enough for them to be a minority in it.
+    All liars send the same result. The committee is large enough to keep them a minority.
     """
     reports = []
-    honest = [name for name in SCENES[:-1] if name in wish.scenes]
-    if honest:
+    kinds = [kind for kind in FAULT_KINDS[:-1] if kind in options.kinds]
+    if kinds:
         parameters = NetworkParameters(attempt_seconds=ATTEMPT_SECONDS)
-        reports.append(await _one("honest", honest, wish, parameters, 0))
-    if "liars" in wish.scenes:
-        size = min(wish.nodes, 2 * wish.liars + 1)
-        parameters = NetworkParameters(size, max(size, 7), commit_grace_seconds=GRACE)
-        reports.append(await _one("liars", ["liars"], wish, parameters, wish.liars))
+        reports.append(await _run_network("honest", kinds, options, parameters, 0))
+    if "liars" in options.kinds:
+        size = min(options.nodes, 2 * options.liars + 1)
+        parameters = NetworkParameters(size, max(size, 7), commit_grace_seconds=LIARS_GRACE_SECONDS)
+        reports.append(await _run_network("liars", ["liars"], options, parameters, options.liars))
     return reports
 
 
-async def _one(
-    name: str, scenes: Sequence[str], wish: Wish, parameters: NetworkParameters, liars: int
-) -> Report:
-    began = time.monotonic()
-    async with fielded(wish.out / name, wish, parameters, liars) as field:
-        _note(f"{name}: {wish.nodes} nodes are up after {time.monotonic() - began:.1f} s")
-        happening = Scenes(field, wish, _note)
-        telling = asyncio.create_task(_tell(field, happening))
+async def _run_network(
+    name: str,
+    kinds: Sequence[str],
+    options: ChaosOptions,
+    parameters: NetworkParameters,
+    liars: int,
+) -> NetworkReport:
+    started = time.monotonic()
+    async with running_cluster(options.out / name, options, parameters, liars) as cluster:
+        _show(f"{name}: {options.nodes} nodes are ready after {time.monotonic() - started:.1f} s")
+        injector = FaultInjector(cluster, options, _show)
+        progress = asyncio.create_task(_show_progress(cluster, injector))
         try:
-            for scene in scenes:
-                _note(f"{name}: {scene}")
-                await getattr(happening, scene)()
-            await happening.settle()
-        except* NodeDown as down:
-            happening.trouble.extend(map(str, _leaves(down)))
+            for kind in kinds:
+                _show(f"{name}: {kind}")
+                await injector.inject(kind)
+            await injector.wait_settled()
+        except* NodeDown as group:
+            injector.problems.extend(map(str, _flatten(group)))
         finally:
-            telling.cancel()
-    _note(f"{name}: inspecting")
-    found = inspect(field.network, field.places, field.noted)
-    return _report(name, field, happening, found, time.monotonic() - began)
+            progress.cancel()
+    _show(f"{name}: checking databases, logs and gossip")
+    result = check(cluster.network, cluster.nodes, cluster.observed)
+    return _report(name, cluster, injector, result, time.monotonic() - started)
 
 
 def _report(
-    name: str,
-    field: Field,
-    happening: Scenes,
-    found: Inspected,
-    seconds: float,
-) -> Report:
-    return Report(
+    name: str, cluster: Cluster, injector: FaultInjector, result: CheckResult, seconds: float
+) -> NetworkReport:
+    return NetworkReport(
         name,
-        happening.counts,
-        field.noted.unlucky,
-        field.noted.restarts,
-        agreement_times(field.places, field.noted),
-        found,
-        [*happening.trouble, *found.violations],
+        injector.counts,
+        cluster.observed.failures,
+        cluster.observed.restart_seconds,
+        agreement_seconds(cluster.nodes, cluster.observed),
+        result,
+        [*injector.problems, *result.violations],
         seconds,
     )
 
 
-async def _tell(field: Field, happening: Scenes) -> None:
+async def _show_progress(cluster: Cluster, injector: FaultInjector) -> None:
+    observed = cluster.observed
     while True:
-        await asyncio.sleep(TELL_SECONDS)
-        faults = ", ".join(f"{what} {count}" for what, count in happening.counts.items())
-        noted = field.noted
-        _note(f"  {len(noted.certified)} of {len(noted.submitted)} tasks settled; {faults}")
+        await asyncio.sleep(PROGRESS_SECONDS)
+        faults = ", ".join(f"{kind} {count}" for kind, count in injector.counts.items())
+        tasks = f"{len(observed.certified)} of {len(observed.submitted)} tasks certified"
+        _show(f"  {tasks}; {faults}")
 
 
-def _leaves(group: BaseExceptionGroup[NodeDown]) -> Iterator[NodeDown]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
+def _flatten(group: BaseExceptionGroup[NodeDown]) -> Iterator[NodeDown]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flatten(error)
         else:
-            yield each
+            yield error
 
 
-def _interrupted(number: int, frame: object) -> None:
+def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _note(text: str) -> None:
+def _show(text: str) -> None:
     click.echo(text, err=True)
 
 
 if __name__ == "__main__":
-    chaos(prog_name="chaos")
+    chaos(prog_name="scripts/chaos")

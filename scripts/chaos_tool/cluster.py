@@ -1,135 +1,142 @@
-"""A network of daemons in the open field: every connection among them runs through a proxy."""
+"""A network of daemons in which every connection runs through a proxy."""
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from node.cli.commands.network import local_compute_class
 from protocol.consensus.effects import State
 from protocol.network import Network, NetworkParameters
-from scripts.chaos_tool import stores
-from scripts.chaos_tool.noted import Noted
+from scripts.chaos_tool.checks import Observations, read_certified, read_states
+from scripts.chaos_tool.observers import Event, LogTail, logged_at, record_gossip
+from scripts.chaos_tool.options import ChaosOptions
 from scripts.chaos_tool.proxy import Link
-from scripts.chaos_tool.tail import Event, Tail, at
-from scripts.chaos_tool.tap import tapping
-from scripts.chaos_tool.wish import Wish
-from scripts.testnet_tool.nodes import START_SECONDS, NodeDown, Nodes, Place, lay_out
+from scripts.testnet_tool.nodes import (
+    START_SECONDS,
+    Daemons,
+    LocalNode,
+    NodeDown,
+    create_network,
+)
 from tests.integration.light import RUNTIME
 
-FASTEST, SLOWEST = 0.1, 0.9  # seconds that a task takes at the first and the last light node
-POLL = 0.01  # seconds between looks into a log
-LOOK = 0.5  # seconds between looks into all databases
+# Seconds that a task takes at the first and at the last light node. Different speeds spread the
+# commits of one task over the grace period.
+FASTEST_TASK, SLOWEST_TASK = 0.1, 0.9
+# Seconds between two reads of a log.
+LOG_POLL = 0.01
+# Seconds between two reads of all databases.
+DATABASE_POLL = 0.5
 
 
-class ProxiedNodes(Nodes):
+class ProxiedDaemons(Daemons):
     """Daemons that dial each other through links."""
 
     def __init__(
         self,
         network_file: Path,
-        places: Sequence[Place],
+        nodes: Sequence[LocalNode],
         links: dict[tuple[str, str], Link],
         *,
         real: bool,
     ) -> None:
-        super().__init__(network_file, places)
+        """`links` are by the names of the dialling and the dialled node."""
+        super().__init__(network_file, nodes)
         self._links, self._real = links, real
 
-    def entry(self, place: Place) -> list[str]:
-        """Return what Python is to run; all liars tell one lie, and at once."""
+    def entry(self, node: LocalNode) -> list[str]:
+        """Return the Python arguments of a daemon. All liars send the same result, and at once."""
         announced = [
             f"--announce=/ip4/127.0.0.1/tcp/{link.port}"
-            for (_, to), link in self._links.items()
-            if to == place.name
+            for (_, dialled), link in self._links.items()
+            if dialled == node.name
         ]
         if self._real:
-            return [*super().entry(place), *announced]
-        if place.lie is not None:
+            return [*super().entry(node), *announced]
+        if node.lie is not None:
             return ["-m", "tests.integration.light", "--seconds=0", "--lie=one", *announced]
-        share = self.places.index(place) / max(1, len(self.places) - 1)
-        seconds = FASTEST + share * (SLOWEST - FASTEST)
+        position = self.nodes.index(node) / max(1, len(self.nodes) - 1)
+        seconds = FASTEST_TASK + position * (SLOWEST_TASK - FASTEST_TASK)
         return ["-m", "tests.integration.light", f"--seconds={seconds:.2f}", *announced]
 
-    def peers(self, place: Place) -> list[str]:
-        """Return the ends of the links from a node."""
+    def peers(self, node: LocalNode) -> list[str]:
+        """Return the multiaddrs of the proxies through which a node dials the others."""
         return [
-            f"/ip4/127.0.0.1/tcp/{self._links[place.name, other.name].port}/p2p/{other.peer}"
-            for other in self.places
-            if other is not place
+            f"/ip4/127.0.0.1/tcp/{self._links[node.name, peer.name].port}/p2p/{peer.peer}"
+            for peer in self.nodes
+            if peer is not node
         ]
 
 
-class Field:
-    """The running network, what can be done to it, and what was noted while it was done."""
+class Cluster:
+    """The running network: operations for fault injection, and what was observed so far."""
 
-    def __init__(self, network: Network, nodes: Nodes, links: dict[tuple[str, str], Link]) -> None:
-        self.network, self.nodes, self.noted = network, nodes, Noted()
+    def __init__(
+        self, network: Network, daemons: Daemons, links: dict[tuple[str, str], Link]
+    ) -> None:
+        self.network, self.daemons, self.observed = network, daemons, Observations()
         self._links = links
-        self._locks = {place.name: asyncio.Lock() for place in nodes.places}
+        self._locks = {node.name: asyncio.Lock() for node in daemons.nodes}
 
     @property
-    def places(self) -> Sequence[Place]:
-        """All nodes."""
-        return self.nodes.places
+    def nodes(self) -> Sequence[LocalNode]:
+        """All nodes, running or not."""
+        return self.daemons.nodes
 
-    def free(self, place: Place) -> asyncio.Lock:
-        """Return the lock of a node, held while a fault is done to it."""
-        return self._locks[place.name]
+    def lock(self, node: LocalNode) -> asyncio.Lock:
+        """Return a node's lock. Faults hold it, so that no two hit one node at a time."""
+        return self._locks[node.name]
 
-    async def crash(self, place: Place) -> None:
-        """Kill a node, start it at once, and wait until it is ready."""
-        self.die(place)
-        await self.revive(place)
+    async def crash(self, node: LocalNode) -> None:
+        """Kill a node, restart it at once, and wait until it is ready."""
+        self.kill(node)
+        await self.restart(node)
 
-    def die(self, place: Place) -> None:
-        """Kill a node, and note what it held."""
-        self.nodes.kill(place)
-        before = self.noted.kept.get(place.name, frozenset())
-        self.noted.kept[place.name] = before | stores.certified(place)
+    def kill(self, node: LocalNode) -> None:
+        """Kill a node and record which certificates it had stored."""
+        self.daemons.kill(node)
+        certified = self.observed.certified_at_kill.get(node.name, frozenset())
+        self.observed.certified_at_kill[node.name] = certified | read_certified(node)
 
-    async def revive(self, place: Place) -> None:
+    async def restart(self, node: LocalNode) -> None:
         """Start a killed node and wait until it is ready. Raises NodeDown."""
-        with Tail(place) as tail:
-            began = time.time()
-            self.nodes.start(place)
-            ready = await tail.find(_is_ready, START_SECONDS, POLL)
+        with LogTail(node) as log:
+            started = time.time()
+            self.daemons.start(node)
+            ready = await log.wait_for(_is_ready, START_SECONDS, LOG_POLL)
         if ready is None:
-            raise NodeDown(f"{place.name} is not ready {START_SECONDS} s after its restart")
-        self.noted.restarts.append(at(ready) - began)
+            raise NodeDown(f"{node.name} is not ready {START_SECONDS} s after its restart")
+        self.observed.restart_seconds.append(logged_at(ready) - started)
 
-    def links(self, near: Iterable[Place], far: Iterable[Place]) -> list[Link]:
-        """Return the links between two groups, both ways."""
+    def links(self, near: Sequence[LocalNode], far: Sequence[LocalNode]) -> list[Link]:
+        """Return the links between two groups of nodes, in both directions."""
         pairs = [(a.name, b.name) for a in near for b in far if a is not b]
         return [self._links[pair] for a, b in pairs for pair in ((a, b), (b, a))]
 
-    async def settle(self, seconds: float) -> bool:
-        """Wait until every node knows every task, all have ended, and alike; False if they do not.
-
-        Raises NodeDown when one ended meanwhile.
-        """
-        until = time.monotonic() + seconds
+    async def wait_settled(self, seconds: float) -> bool:
+        """Wait until `settled`. Returns False on timeout; raises NodeDown if a daemon ended."""
+        deadline = time.monotonic() + seconds
         while not self.settled():
-            self.nodes.check()
-            if time.monotonic() > until:
+            self.daemons.check()
+            if time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(DATABASE_POLL)
         return True
 
     def settled(self) -> bool:
-        """Whether all nodes stand alike, and nothing is open."""
-        first, *others = (stores.states(place) for place in self.places)
-        return all(other == first for other in others) and all(
+        """Whether all nodes store the same tasks in the same states, all of them terminal."""
+        first, *rest = (read_states(node) for node in self.nodes)
+        return all(states == first for states in rest) and all(
             State(state).terminal for state in first.values()
         )
 
     def uncertified(self) -> frozenset[str]:
-        """Return the tasks known to some node and not certified at all of them now."""
-        known = frozenset().union(*(stores.states(place) for place in self.places))
-        everywhere = [{task for task, _ in stores.certified(place)} for place in self.places]
-        return known - set.intersection(*everywhere)
+        """Return the tasks that some node knows and that lack a certificate at any node."""
+        accepted = frozenset[str]().union(*(read_states(node) for node in self.nodes))
+        certified = [{task for task, _ in read_certified(node)} for node in self.nodes]
+        return frozenset(t for t in accepted if not all(t in tasks for tasks in certified))
 
 
 def _is_ready(event: Event) -> bool:
@@ -137,29 +144,24 @@ def _is_ready(event: Event) -> bool:
 
 
 @asynccontextmanager
-async def fielded(
-    root: Path, wish: Wish, parameters: NetworkParameters, liars: int
-) -> AsyncIterator[Field]:
-    """Start a network in the folder `root`, and stop it when the block ends. Raises NodeDown."""
-    runtime = local_compute_class() if wish.real else RUNTIME
-    network, places = lay_out(root, wish.nodes, runtime, parameters, liars)
-    links = {(a.name, b.name): Link(b.port) for a in places for b in places if a is not b}
+async def running_cluster(
+    root: Path, options: ChaosOptions, parameters: NetworkParameters, liars: int
+) -> AsyncIterator[Cluster]:
+    """Run a network in the folder `root` during the block. Raises NodeDown."""
+    runtime = local_compute_class() if options.real else RUNTIME
+    network, nodes = create_network(root, options.nodes, runtime, parameters, liars)
+    links = {(a.name, b.name): Link(b.port) for a in nodes for b in nodes if a is not b}
     for link in links.values():
         await link.start()
-    nodes = ProxiedNodes(root / "network.json", places, links, real=wish.real)
+    daemons = ProxiedDaemons(root / "network.json", nodes, links, real=options.real)
     try:
-        # Started on the main thread: a daemon is told to stop when the thread that began it ends.
-        with nodes:
-            await asyncio.to_thread(nodes.wait_ready)
-            field = Field(network, nodes, links)
-            async with tapping(network.id, nodes.addresses, field.noted.heard):
-                yield field
-            await asyncio.to_thread(nodes.stop)
+        # PR_SET_PDEATHSIG fires when the starting thread ends, so the main thread starts them.
+        with daemons:
+            await asyncio.to_thread(daemons.wait_ready)
+            cluster = Cluster(network, daemons, links)
+            async with record_gossip(network.id, daemons.addresses, cluster.observed.gossip):
+                yield cluster
+            await asyncio.to_thread(daemons.stop)
     finally:
         for link in links.values():
             await link.stop()
-
-
-def dice_of(wish: Wish, what: str) -> random.Random:
-    """Return the dice of one part of the run: the choices of one part leave the others' alone."""
-    return random.Random(f"{wish.seed} {what}")

@@ -1,4 +1,4 @@
-"""The faults: which, on whom and for how long follows from the seed; when, from the machine."""
+"""Fault injection. The seed decides which faults hit which nodes, the machine decides when."""
 
 import asyncio
 import random
@@ -10,180 +10,221 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeAlias
 
-from scripts.chaos_tool import stores
-from scripts.chaos_tool.cluster import LOOK, Field, dice_of
-from scripts.chaos_tool.load import requesting
-from scripts.chaos_tool.proxy import Weather, spoilt
-from scripts.chaos_tool.tail import Event, Tail
-from scripts.chaos_tool.wish import Wish
-from scripts.testnet_tool.nodes import Place
+from scripts.chaos_tool.checks import read_own_votes
+from scripts.chaos_tool.cluster import DATABASE_POLL, Cluster
+from scripts.chaos_tool.load import submitting
+from scripts.chaos_tool.observers import Event, LogTail
+from scripts.chaos_tool.options import ChaosOptions
+from scripts.chaos_tool.proxy import LinkCondition, degraded
+from scripts.testnet_tool.nodes import LocalNode
 
-LANES = 2  # nodes that are in trouble at a time: a minority, and as many as there are cores
-PAUSE = 1.0  # seconds at most between two faults of a lane
-COMMIT_POLL = 0.002  # seconds; a member may reveal 10 ms after its commit
-COMMIT_SECONDS = 30.0  # in which a member of some committee commits, if it is not in bad luck
-TRIES = 4  # times what was wished for that may fail: kills too late, tasks inconclusive
-SETTLE_SECONDS = 240.0  # all attempts at a task, one after the other, and room
+# Faults at a time. A minority of the nodes, and as many as the test machine has cores.
+CONCURRENT_FAULTS = 2
+# The longest pause in seconds before each fault.
+MAX_PAUSE = 1.0
+# Seconds between two reads of a victim's log. A member may reveal 10 ms after its commit.
+COMMIT_POLL = 0.002
+# Seconds to wait for a victim to commit. It commits only to tasks whose committee it is in.
+COMMIT_TIMEOUT = 30.0
+# Some attempts fail: a kill may come too late, a task may be inconclusive. Stop after this many
+# times the number that was asked for.
+MAX_TRIES = 4
+# Seconds until all nodes agree after the last fault: all attempts at a task, one by one, and some.
+SETTLE_TIMEOUT = 240.0
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
+LinkFault: TypeAlias = tuple[str, LinkCondition, LocalNode, Sequence[LocalNode], float]
 
 
-class Scenes:
-    """What happens to one network."""
+class FaultInjector:
+    """Injects faults into one cluster while requesters submit tasks to it."""
 
-    def __init__(self, field: Field, wish: Wish, tell: Callable[[str], None]) -> None:
-        self._field, self._wish, self._tell = field, wish, tell
+    def __init__(
+        self, cluster: Cluster, options: ChaosOptions, show: Callable[[str], None]
+    ) -> None:
+        """`show` prints a line of progress."""
+        self._cluster, self._options, self._show = cluster, options, show
         self._requesters = 0
         self.counts: Counter[str] = Counter()
-        """How often each fault was done."""
-        self.trouble: list[str] = []
-        """What went wrong that no database shows."""
+        """How many faults of each kind were injected."""
+        self.problems: list[str] = []
+        """Problems that no database shows."""
 
-    async def kills(self) -> None:
-        """Kill nodes at random moments, then nodes that are just committed."""
-        dice = dice_of(self._wish, "kills")
-        victims = [dice.choice(self._field.places) for _ in range(self._wish.kills)]
-        most = TRIES * self._wish.commit_kills
-        async with self._requesting(self._field.places):
-            await self._lanes(partial(self._kill, victim) for victim in victims)
-            await self._lanes(
-                partial(self._kill_at_commit, victim) for victim in self._while_wanted(dice, most)
+    async def inject(self, kind: str) -> None:
+        """Inject all faults of one kind of `FAULT_KINDS`."""
+        injections = {
+            "kills": self._inject_kills,
+            "stops": self._inject_stops,
+            "proxy": self._inject_link_faults,
+            "partitions": self._inject_partitions,
+            "liars": self._run_with_liars,
+        }
+        await injections[kind]()
+
+    async def wait_settled(self) -> None:
+        """Wait until all nodes store the same states. Records a problem on timeout."""
+        if not await self._cluster.wait_settled(SETTLE_TIMEOUT):
+            self.problems.append(
+                f"the nodes still differ {SETTLE_TIMEOUT:.0f} s after the last fault"
             )
 
-    async def _kill(self, victim: Place) -> None:
-        async with self._field.free(victim):
+    # Kills
+
+    async def _inject_kills(self) -> None:
+        """Kill nodes at random moments, then members between commit and reveal."""
+        rng = self._options.rng("kills")
+        victims = [rng.choice(self._cluster.nodes) for _ in range(self._options.kills)]
+        async with self._load(self._cluster.nodes):
+            await self._run_all(partial(self._kill, victim) for victim in victims)
+            await self._run_all(
+                partial(self._kill_at_commit, victim) for victim in self._commit_victims(rng)
+            )
+
+    async def _kill(self, victim: LocalNode) -> None:
+        async with self._cluster.lock(victim):
             self.counts["kills"] += 1
-            await self._field.crash(victim)
+            await self._cluster.crash(victim)
 
-    def _while_wanted(self, dice: random.Random, most: int) -> Iterator[Place]:
-        for _ in range(most):
-            if self.counts["commit_kills"] < self._wish.commit_kills:
-                yield dice.choice(self._field.places)
+    def _commit_victims(self, rng: random.Random) -> Iterator[LocalNode]:
+        for _ in range(MAX_TRIES * self._options.commit_kills):
+            if self.counts["commit_kills"] < self._options.commit_kills:
+                yield rng.choice(self._cluster.nodes)
 
-    async def _kill_at_commit(self, victim: Place) -> None:
-        """Kill a node as soon as it says that it commits; count it if its reveal was not signed."""
-        async with self._field.free(victim):
-            with Tail(victim) as tail:
-                committed = await tail.find(_commits, COMMIT_SECONDS, COMMIT_POLL)
-            if committed is None:
+    async def _kill_at_commit(self, victim: LocalNode) -> None:
+        """Kill a node when it logs a commit. Counts only if its reveal was not signed by then."""
+        async with self._cluster.lock(victim):
+            with LogTail(victim) as log:
+                commit = await log.wait_for(_is_commit, COMMIT_TIMEOUT, COMMIT_POLL)
+            if commit is None:
                 self.counts["commit_kills_without_commit"] += 1
                 return
-            self._field.die(victim)
-            signed = stores.own_votes(victim, committed["task"], committed["attempt"])
-            self.counts[_moment(signed)] += 1
-            await self._field.revive(victim)
+            self._cluster.kill(victim)
+            votes = read_own_votes(victim, commit["task"], commit["attempt"])
+            self.counts[_moment_of_kill(votes)] += 1
+            await self._cluster.restart(victim)
 
-    async def stops(self) -> None:
-        """Stop nodes with SIGSTOP, and let them go on later."""
-        dice = dice_of(self._wish, "stops")
-        longest = self._wish.fault_seconds
+    # Stops
+
+    async def _inject_stops(self) -> None:
+        """Suspend nodes with SIGSTOP and resume them later."""
+        rng = self._options.rng("stops")
         plan = [
-            (dice.choice(self._field.places), dice.uniform(0.05, 1.0) * longest)
-            for _ in range(self._wish.stops)
+            (rng.choice(self._cluster.nodes), rng.uniform(0.05, 1.0) * self._options.fault_seconds)
+            for _ in range(self._options.stops)
         ]
-        async with self._requesting(self._field.places):
-            await self._lanes(partial(self._stop, *part) for part in plan)
+        async with self._load(self._cluster.nodes):
+            await self._run_all(partial(self._stop, *stop) for stop in plan)
 
-    async def _stop(self, victim: Place, seconds: float) -> None:
-        async with self._field.free(victim):
+    async def _stop(self, victim: LocalNode, seconds: float) -> None:
+        async with self._cluster.lock(victim):
             self.counts["stops"] += 1
-            self._field.nodes.send_signal(victim, signal.SIGSTOP)
+            self._cluster.daemons.send_signal(victim, signal.SIGSTOP)
             try:
                 await asyncio.sleep(seconds)
             finally:
-                self._field.nodes.send_signal(victim, signal.SIGCONT)
+                self._cluster.daemons.send_signal(victim, signal.SIGCONT)
 
-    async def proxy(self) -> None:
-        """Cut, hold, delay and throttle links, of one node or between two."""
-        dice = dice_of(self._wish, "proxy")
-        plan = [self._drawn(dice) for _ in range(self._wish.cuts)]
-        async with self._requesting(self._field.places):
-            await self._lanes(partial(self._spoil, *part) for part in plan)
+    # Links
 
-    def _drawn(self, dice: random.Random) -> tuple[str, Weather, Place, Sequence[Place], float]:
-        near = dice.choice(self._field.places)
-        far = self._field.places if dice.random() < 0.5 else [dice.choice(self._field.places)]
-        name, weather = dice.choice(
+    async def _inject_link_faults(self) -> None:
+        """Cut, hold, delay and throttle links: all links of one node, or those of one pair."""
+        rng = self._options.rng("proxy")
+        plan = [self._draw_link_fault(rng) for _ in range(self._options.cuts)]
+        async with self._load(self._cluster.nodes):
+            await self._run_all(partial(self._degrade, *fault) for fault in plan)
+
+    def _draw_link_fault(self, rng: random.Random) -> LinkFault:
+        nodes = self._cluster.nodes
+        near = rng.choice(nodes)
+        far = nodes if rng.random() < 0.5 else [rng.choice(nodes)]
+        name, condition = rng.choice(
             [
-                ("links_cut", Weather(cut=True)),
-                ("links_held", Weather(held=True)),
-                ("links_delayed", Weather(delay=dice.uniform(0.05, 0.5))),
-                ("links_throttled", Weather(rate=dice.uniform(2_000, 20_000))),
+                ("links_cut", LinkCondition(cut=True)),
+                ("links_held", LinkCondition(held=True)),
+                ("links_delayed", LinkCondition(delay=rng.uniform(0.05, 0.5))),
+                ("links_throttled", LinkCondition(rate=rng.uniform(2_000, 20_000))),
             ]
         )
-        return name, weather, near, far, dice.uniform(0.1, 1.0) * self._wish.fault_seconds
+        return name, condition, near, far, rng.uniform(0.1, 1.0) * self._options.fault_seconds
 
-    async def _spoil(
-        self, name: str, weather: Weather, near: Place, far: Sequence[Place], seconds: float
+    async def _degrade(
+        self,
+        name: str,
+        condition: LinkCondition,
+        near: LocalNode,
+        far: Sequence[LocalNode],
+        seconds: float,
     ) -> None:
-        async with self._field.free(near):
+        async with self._cluster.lock(near):
             self.counts[name] += 1
-            with spoilt(self._field.links([near], far), weather):
+            with degraded(self._cluster.links([near], far), condition):
                 await asyncio.sleep(seconds)
 
-    async def partitions(self) -> None:
-        """Split the network in two, each half with a requester of its own, and let it heal."""
-        dice = dice_of(self._wish, "partitions")
-        for number in range(self._wish.partitions):
-            await self._partition(number, dice)
+    # Partitions
 
-    async def _partition(self, number: int, dice: random.Random) -> None:
-        field, wish = self._field, self._wish
-        count = wish.nodes // 2 if number % 2 == 0 else round(0.3 * wish.nodes)
-        weather = Weather(held=True) if number // 2 % 2 == 0 else Weather(cut=True)
-        places = dice.sample(field.places, len(field.places))
-        near, far = places[:count], places[count:]
-        how = "held" if weather.held else "cut"
-        self._tell(f"partition {len(far)}/{len(near)}, {how}, {wish.partition_seconds:.0f} s")
-        self.counts[f"partitions_{how}"] += 1
-        async with self._requesting(near), self._requesting(far):
-            with spoilt(field.links(near, far), weather):
-                await asyncio.sleep(wish.partition_seconds)
-                held_up = field.uncertified()
-            field.noted.heals.append((time.time(), held_up))
-        await self.settle()
+    async def _inject_partitions(self) -> None:
+        """Partition the network, with a requester on either side, and let it heal."""
+        rng = self._options.rng("partitions")
+        for number in range(self._options.partitions):
+            await self._partition(number, rng)
 
-    async def settle(self) -> None:
-        """Wait until all nodes stand alike, or note that they do not."""
-        if not await self._field.settle(SETTLE_SECONDS):
-            self.trouble.append(f"no common state {SETTLE_SECONDS:.0f} s after the faults")
+    async def _partition(self, number: int, rng: random.Random) -> None:
+        cluster, options = self._cluster, self._options
+        # Alternate between 1:1 and 3:7, and after each pair between held and cut links.
+        size = options.nodes // 2 if number % 2 == 0 else round(0.3 * options.nodes)
+        held = number // 2 % 2 == 0
+        condition, name = LinkCondition(held=held, cut=not held), "held" if held else "cut"
+        shuffled = rng.sample(cluster.nodes, len(cluster.nodes))
+        near, far = shuffled[:size], shuffled[size:]
+        self._show(f"partition {len(far)}/{len(near)}, {name}, {options.partition_seconds:.0f} s")
+        self.counts[f"partitions_{name}"] += 1
+        async with self._load(near), self._load(far):
+            with degraded(cluster.links(near, far), condition):
+                await asyncio.sleep(options.partition_seconds)
+                delayed = cluster.uncertified()
+            cluster.observed.heals.append((time.time(), delayed))
+        await self.wait_settled()
 
-    async def liars(self) -> None:
-        """Submit tasks until enough are certified; the liars lie on their own."""
-        noted, wanted = self._field.noted, self._wish.liar_tasks
-        async with self._requesting(self._field.places):
-            while len(noted.certified) < wanted and noted.unlucky.total() < TRIES * wanted:
-                self._field.nodes.check()
-                await asyncio.sleep(LOOK)
+    # Liars
 
-    def _requesting(self, places: Sequence[Place]) -> AbstractAsyncContextManager[None]:
-        """Submit tasks to these nodes, other ones than any requester before."""
+    async def _run_with_liars(self) -> None:
+        """Submit tasks until enough are certified. The liars need no injection."""
+        observed, goal = self._cluster.observed, self._options.liar_tasks
+        async with self._load(self._cluster.nodes):
+            while len(observed.certified) < goal and observed.failures.total() < MAX_TRIES * goal:
+                self._cluster.daemons.check()
+                await asyncio.sleep(DATABASE_POLL)
+
+    # For all kinds
+
+    def _load(self, nodes: Sequence[LocalNode]) -> AbstractAsyncContextManager[None]:
+        """Submit tasks to these nodes during the block. No two requesters draw the same tasks."""
         self._requesters += 1
-        dice = dice_of(self._wish, f"requester {self._requesters}")
-        addresses = [place.address for place in places]
-        return requesting(self._field.network, addresses, dice, self._field.noted)
+        rng = self._options.rng(f"requester {self._requesters}")
+        addresses = [node.address for node in nodes]
+        return submitting(self._cluster.network, addresses, rng, self._cluster.observed)
 
-    async def _lanes(self, faults: Iterator[Fault]) -> None:
-        """Do faults in their order, some at a time."""
-        dice = dice_of(self._wish, "pauses")
+    async def _run_all(self, faults: Iterator[Fault]) -> None:
+        """Run faults in order, up to CONCURRENT_FAULTS at a time, with random pauses."""
+        rng = self._options.rng("pauses")
 
-        async def lane() -> None:
+        async def run_next() -> None:
             for fault in faults:
-                await asyncio.sleep(dice.uniform(0, PAUSE))
-                self._field.nodes.check()
+                await asyncio.sleep(rng.uniform(0, MAX_PAUSE))
+                self._cluster.daemons.check()
                 await fault()
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(LANES):
-                group.create_task(lane())
+            for _ in range(CONCURRENT_FAULTS):
+                group.create_task(run_next())
 
 
-def _commits(event: Event) -> bool:
+def _is_commit(event: Event) -> bool:
     return event.get("event") == "task" and event.get("state") == "committed"
 
 
-def _moment(signed: set[str]) -> str:
-    """Name the moment of a kill by what the journal holds of the victim's."""
-    if "reveal" in signed:
+def _moment_of_kill(votes: set[str]) -> str:
+    """Return the counter for a kill by the votes of the victim that its journal holds."""
+    if "reveal" in votes:
         return "commit_kills_after_reveal"
-    return "commit_kills" if "commit" in signed else "commit_kills_before_journal"
+    return "commit_kills" if "commit" in votes else "commit_kills_before_journal"

@@ -1,4 +1,4 @@
-"""Requesters who submit tasks without end, and what they were told."""
+"""Load generators: requesters that submit tasks without end and record the answers."""
 
 import asyncio
 import contextlib
@@ -9,59 +9,64 @@ from contextlib import asynccontextmanager
 from node.client.client import Client, NoAgreement, NoNodeReachable, TaskRejected
 from node.sync.task_tracker import UnknownTask
 from protocol.network import Network
-from scripts.chaos_tool.noted import Noted
+from protocol.wire.encoding import Json
+from scripts.chaos_tool.checks import Observations
 
-WIDTH = 3  # tasks of one requester at a time
-DEADLINE = 1800  # seconds; no task is to expire because its nodes were away
-RETRY = 0.5  # seconds after a failure, of which there is one for each fault met
-REACHED_AGAIN = (NoNodeReachable, TaskRejected, UnknownTask, ConnectionError)
+# Tasks that one requester has open at a time.
+CONCURRENCY = 3
+# Seconds. Long enough that no task expires because its committee was down.
+DEADLINE = 1800
+# Seconds to wait after a failure. Every injected fault causes a few failures.
+RETRY_SECONDS = 0.5
+# Failures that an injected fault explains. Anything else ends the run.
+EXPECTED_FAILURES = (NoNodeReachable, TaskRejected, UnknownTask, ConnectionError)
 
 
 @asynccontextmanager
-async def requesting(
-    network: Network, addresses: Sequence[str], dice: random.Random, noted: Noted
+async def submitting(
+    network: Network, addresses: Sequence[str], rng: random.Random, observed: Observations
 ) -> AsyncIterator[None]:
-    """Submit tasks to the nodes at `addresses` while the block runs."""
-    asking = asyncio.create_task(_request(network, addresses, dice, noted))
+    """Submit tasks to the nodes at `addresses` during the block."""
+    requester = asyncio.create_task(_submit_forever(network, addresses, rng, observed))
     try:
         yield
     finally:
-        asking.cancel()
+        requester.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asking
+            await requester
 
 
-async def _request(
-    network: Network, addresses: Sequence[str], dice: random.Random, noted: Noted
+async def _submit_forever(
+    network: Network, addresses: Sequence[str], rng: random.Random, observed: Observations
 ) -> None:
     while True:
         with contextlib.suppress(NoNodeReachable):
             async with Client.connect(network, addresses) as client, asyncio.TaskGroup() as group:
-                for _ in range(WIDTH):
-                    group.create_task(_submit_on(client, dice, noted))
-        await asyncio.sleep(RETRY)
+                for _ in range(CONCURRENCY):
+                    group.create_task(_submit_on(client, rng, observed))
+        await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _submit_on(client: Client, dice: random.Random, noted: Noted) -> None:
+async def _submit_on(client: Client, rng: random.Random, observed: Observations) -> None:
     while True:
         try:
-            await submit(client, dice, noted)
+            await submit(client, rng, observed)
         except NoAgreement as ended:
-            noted.unlucky[str(ended.state)] += 1
-        except REACHED_AGAIN as failure:
-            noted.unlucky[type(failure).__name__] += 1
-            await asyncio.sleep(RETRY)
+            observed.failures[str(ended.state)] += 1
+        except EXPECTED_FAILURES as failure:
+            observed.failures[type(failure).__name__] += 1
+            await asyncio.sleep(RETRY_SECONDS)
 
 
-async def submit(client: Client, dice: random.Random, noted: Noted) -> None:
-    """Submit one task, and wait for its certificate."""
-    args = {
+async def submit(client: Client, rng: random.Random, observed: Observations) -> None:
+    """Submit one task and wait for its certificate."""
+    args: dict[str, Json] = {
         "model": "helium/embedded-music",
         "prompt": "a storm",
-        "seed": dice.randrange(2**32),
+        "seed": rng.randrange(2**32),
         "generation_config": {"max_new_tokens": 53},
     }
     submission = await client.submit("text-to-music", args, deadline=DEADLINE)
-    noted.submitted.add(submission.id)
+    observed.submitted.add(submission.id)
     certificate = await submission.tracker.certificate()
-    noted.certified[submission.id] = certificate.votes[0].digest
+    observed.certified[submission.id] = certificate.votes[0].digest

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback, one for each direction of dialling, that spoils what passes through."""
+"""TCP proxies on loopback, one for each direction of dialling, that can degrade a link."""
 
 import asyncio
 import contextlib
@@ -10,30 +10,30 @@ CHUNK = 65_536  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
-    """How a link is: nothing passes while `held`, nobody connects while `cut`."""
+class LinkCondition:
+    """The state of a link. `held` stops all bytes; `cut` also refuses and resets connections."""
 
     held: bool = False
     cut: bool = False
     delay: float = 0.0  # seconds that each chunk waits
-    rate: float = 0.0  # bytes a second each way, 0 for no limit
+    rate: float = 0.0  # bytes per second each way; 0 means no limit
 
 
-CLEAR = Weather()
+HEALTHY = LinkCondition()
 
 
 class Link:
-    """The way by which one node dials another."""
+    """The proxy through which one node dials another."""
 
-    def __init__(self, port: int) -> None:
-        """`port` is where the other really listens."""
-        self._port = port
-        self._weather, self._flowing = CLEAR, asyncio.Event()
+    def __init__(self, target_port: int) -> None:
+        """`target_port` is the port on which the dialled node listens."""
+        self._target_port = target_port
+        self._condition, self._flowing = HEALTHY, asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
-        self._ends: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
-        """Where the proxy listens, once it does."""
+        """The port of the proxy itself, set by `start`."""
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -41,58 +41,58 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Stop listening and close all connections."""
         if self._server is not None:
             self._server.close()
-        self._abort()
+        self._abort_connections()
 
-    def become(self, weather: Weather) -> None:
-        """Change how the link is; a cut ends its connections at once, with a reset."""
-        self._weather = weather
-        if weather.held:
+    def set_condition(self, condition: LinkCondition) -> None:
+        """Change the condition. A cut resets the open connections at once."""
+        self._condition = condition
+        if condition.held:
             self._flowing.clear()
         else:
             self._flowing.set()
-        if weather.cut:
-            self._abort()
+        if condition.cut:
+            self._abort_connections()
 
-    def _abort(self) -> None:
-        for end in list(self._ends):
-            end.transport.abort()
+    def _abort_connections(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError), self._holding(writer):
-            if self._weather.cut:
+        with contextlib.suppress(OSError), self._tracked(writer):
+            if self._condition.cut:
                 return
-            onwards = await asyncio.open_connection("127.0.0.1", self._port)
-            with self._holding(onwards[1]):
-                ways = (
-                    asyncio.create_task(self._pump(reader, onwards[1])),
-                    asyncio.create_task(self._pump(onwards[0], writer)),
+            target = await asyncio.open_connection("127.0.0.1", self._target_port)
+            with self._tracked(target[1]):
+                pumps = (
+                    asyncio.create_task(self._pump(reader, target[1])),
+                    asyncio.create_task(self._pump(target[0], writer)),
                 )
                 try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    for way in ways:
-                        way.cancel()
-                    await asyncio.gather(*ways, return_exceptions=True)
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.gather(*pumps, return_exceptions=True)
 
     @contextmanager
-    def _holding(self, end: asyncio.StreamWriter) -> Iterator[None]:
-        self._ends.add(end)
+    def _tracked(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        self._writers.add(writer)
         try:
             yield
         finally:
-            self._ends.discard(end)
-            end.transport.abort()
+            self._writers.discard(writer)
+            writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while payload := await reader.read(CHUNK):
                 await self._flowing.wait()
-                pause = self._weather.delay
-                if self._weather.rate:
-                    pause += len(payload) / self._weather.rate
+                pause = self._condition.delay
+                if self._condition.rate:
+                    pause += len(payload) / self._condition.rate
                 if pause:
                     await asyncio.sleep(pause)
                 writer.write(payload)
@@ -100,12 +100,12 @@ class Link:
 
 
 @contextmanager
-def spoilt(links: Sequence[Link], weather: Weather) -> Iterator[None]:
-    """Let links be bad while the block runs."""
+def degraded(links: Sequence[Link], condition: LinkCondition) -> Iterator[None]:
+    """Put links into a condition during the block."""
     for link in links:
-        link.become(weather)
+        link.set_condition(condition)
     try:
         yield
     finally:
         for link in links:
-            link.become(CLEAR)
+            link.set_condition(HEALTHY)

@@ -1,51 +1,55 @@
-"""The figures of a run: as a document, and as a table for people."""
+"""The report of a run: as a JSON document, and as a table."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.chaos_tool.checks import Inspected
+from scripts.chaos_tool.checks import CheckResult
 
-READY_SECONDS = 5.0  # a restart without the model is to take less
+# A restart replays the journal and connects. Loading the model comes later and does not count.
+SLOW_RESTART = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """One network's faults and what came of them."""
+class NetworkReport:
+    """The injected faults of one network and their consequences."""
 
     name: str
     faults: Counter[str]
-    unlucky: Counter[str]  # what requesters met besides certificates
-    restarts: Sequence[float]  # seconds
-    agreements: Sequence[float]  # seconds after a heal
-    found: Inspected
+    failures: Counter[str]  # tasks of requesters that ended without a certificate, by reason
+    restart_seconds: Sequence[float]
+    agreement_seconds: Sequence[float]  # after the end of a partition
+    checks: CheckResult
     violations: Sequence[str]
     seconds: float
 
 
-def document(reports: Sequence[Report]) -> dict[str, Any]:
-    """Return everything, with sums over the networks."""
-    restarts = sorted(second for report in reports for second in report.restarts)
-    agreements = sorted(second for report in reports for second in report.agreements)
+def document(reports: Sequence[NetworkReport]) -> dict[str, Any]:
+    """Return the figures of all networks, and their sums."""
+    restarts = sorted(second for report in reports for second in report.restart_seconds)
+    agreements = sorted(second for report in reports for second in report.agreement_seconds)
     return {
-        "tasks": sum(sum(r.found.ends.values()) for r in reports),
-        "tasks_settled": sum(r.found.settled for r in reports),
-        "wrong_certificates": sum(r.found.wrong for r in reports),
-        "lost_settled_tasks": sum(r.found.lost for r in reports),
-        "double_signatures": sum(r.found.double for r in reports),
-        "evidence_against_honest": sum(r.found.accused for r in reports),
-        "votes_unknown_to_their_signer": sum(r.found.forgotten for r in reports),
-        "honest_votes": sum(r.found.votes for r in reports),
-        "agreement_after_heal": _spread(agreements),
-        "restart": {**_spread(restarts), "slower_than_5_s": _slow(restarts)},
+        "tasks": sum(sum(r.checks.final_states.values()) for r in reports),
+        "tasks_settled": sum(r.checks.settled for r in reports),
+        "wrong_certificates": sum(r.checks.wrong for r in reports),
+        "lost_settled_tasks": sum(r.checks.lost for r in reports),
+        "double_signatures": sum(r.checks.double for r in reports),
+        "evidence_against_honest": sum(r.checks.accused for r in reports),
+        "votes_unknown_to_their_signer": sum(r.checks.forgotten for r in reports),
+        "honest_votes": sum(r.checks.votes for r in reports),
+        "agreement_after_heal": _percentiles(agreements),
+        "restart": {
+            **_percentiles(restarts),
+            "slower_than_5_s": sum(seconds > SLOW_RESTART for seconds in restarts),
+        },
         "violations": [line for r in reports for line in r.violations],
         "networks": [
             {
                 "name": r.name,
                 "faults": dict(sorted(r.faults.items())),
-                "ends": dict(r.found.ends),
-                "requesters_met": dict(r.unlucky),
+                "ends": dict(r.checks.final_states),
+                "requesters_met": dict(r.failures),
                 "seconds": round(r.seconds, 1),
             }
             for r in reports
@@ -53,29 +57,28 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
     }
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
-    """Return the table."""
-    rows = [(key.replace("_", " "), _shown(value)) for key, value in summary.items()]
-    found = [f"{key:<32}{text}" for key, text in rows if key not in ("violations", "networks")]
+def table(summary: dict[str, Any]) -> list[str]:
+    """Return the lines of a table for people."""
+    rows = [
+        f"{key.replace('_', ' '):<32}{_text(figure)}"
+        for key, figure in summary.items()
+        if key not in ("violations", "networks")
+    ]
     for network in summary["networks"]:
-        found.append(f"network {network['name']}, {network['seconds']} s")
+        rows.append(f"network {network['name']}, {network['seconds']} s")
         for key in ("faults", "ends", "requesters_met"):
-            found.append(f"  {key.replace('_', ' '):<30}{_shown(network[key])}")
-    return found + [f"VIOLATION  {line}" for line in summary["violations"]]
+            rows.append(f"  {key.replace('_', ' '):<30}{_text(network[key])}")
+    return rows + [f"VIOLATION  {line}" for line in summary["violations"]]
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items()) or "none"
-    return str(value)
+def _text(figure: object) -> str:
+    if isinstance(figure, dict):
+        return ", ".join(f"{key} {_text(value)}" for key, value in figure.items()) or "none"
+    return str(figure)
 
 
-def _slow(seconds: Sequence[float]) -> int:
-    return sum(each > READY_SECONDS for each in seconds)
-
-
-def _spread(seconds: Sequence[float]) -> dict[str, float | int | None]:
-    """Return count, median, 99th percentile and maximum of sorted seconds."""
+def _percentiles(seconds: Sequence[float]) -> dict[str, float | int | None]:
+    """Return count, median, 99th percentile and maximum of sorted durations."""
     if not seconds:
         return {"count": 0, "p50": None, "p99": None, "max": None}
     last = len(seconds) - 1

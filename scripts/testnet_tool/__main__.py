@@ -1,7 +1,4 @@
-"""A network on this machine: nodes as separate processes, one task, a verified result.
-
-Started by `scripts/testnet`, which sets up what is needed first.
-"""
+"""`scripts/testnet`: a network of processes on this machine, one task, a verified result."""
 
 import asyncio
 import json
@@ -25,18 +22,20 @@ from node.cli.task_output import wait_and_write
 from node.client.client import Client
 from node.config import log_setup
 from protocol.network import Network, NetworkParameters
-from scripts.testnet_tool.liar import lie_of
-from scripts.testnet_tool.nodes import NodeDown, Nodes, Place, lay_out
+from scripts.testnet_tool.liar import describe_lie
+from scripts.testnet_tool.nodes import Daemons, LocalNode, NodeDown, create_network
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = ROOT / "docs" / "text-to-music.json"
-GRACE = 5.0  # seconds; members that share a few cores commit seconds apart
-LARGEST = 7  # the most members of a committee here
+# Members that share a few cores commit seconds apart.
+GRACE_SECONDS = 5.0
+# The largest committee, whatever the number of nodes.
+MAX_COMMITTEE = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for on the command line."""
+class TestnetOptions:
+    """The command line's options."""
 
     nodes: int
     liars: int
@@ -48,21 +47,37 @@ class Wish:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--nodes", type=click.IntRange(1, 31), default=4, show_default=True)
-@click.option("--liars", type=click.IntRange(0, 31), default=0, help="Nodes that alter results.")
-@click.option("--committee", type=click.IntRange(1, LARGEST), help="Members of a first attempt.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 31),
+    default=4,
+    show_default=True,
+    help="Nodes to start, each with a worker process.",
+)
+@click.option(
+    "--liars",
+    type=click.IntRange(0, 31),
+    default=0,
+    show_default=True,
+    help="How many of the nodes alter their results before they vote.",
+)
+@click.option(
+    "--committee",
+    type=click.IntRange(1, MAX_COMMITTEE),
+    help="Committee size of the first attempt. [default: 3; with --liars all nodes, up to 7]",
+)
 @click.option(
     "--task",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=TASK,
-    help="The task's arguments. [default: docs/text-to-music.json]",
+    help="A JSON file with the task's arguments. [default: docs/text-to-music.json]",
 )
-@click.option("--keep", is_flag=True, help="Stay up after the task, until ctrl-C.")
+@click.option("--keep", is_flag=True, help="Keep the nodes running after the task, until Ctrl-C.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / "testnet-out",
-    help="Where keys, logs, certificate and audio go. [default: testnet-out]",
+    help="Folder for keys, logs, certificate and audio. [default: testnet-out]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 def testnet(
@@ -74,80 +89,98 @@ def testnet(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Start nodes on this machine, submit a task to them, and show how they agree.
+    """Start nodes on this machine, submit a task to them, and show their votes.
 
-    With --liars the committee is all nodes (up to seven), so that the liars take part. Exit codes
-    are those of `helium submit`: 5 if the nodes came to no agreement.
-    """
+    The nodes generate the same audio independently and agree on its hash. The audio, its
+    certificate and the logs are then in the folder of --out. Examples:
+
+    \b
+        scripts/testnet                  four honest nodes
+        scripts/testnet --liars 1        one of four lies and is outvoted
+        scripts/testnet --keep           the nodes stay up for your own tasks
+
+    Exit codes are those of `helium submit`; 5 means that the nodes did not agree.
+    """  # noqa: D301 - click's mark for a paragraph to keep as it is
     if liars > nodes:
-        raise click.UsageError("--liars: more liars than nodes")
-    size = committee or min(nodes, LARGEST if liars else 3)
-    wish = Wish(nodes, liars, size, task, out.absolute(), keep, as_json)
-    signal.signal(signal.SIGTERM, _interrupted)
-    signal.signal(signal.SIGHUP, _interrupted)
+        raise click.UsageError(f"--liars {liars}: must not exceed --nodes {nodes}")
+    size = committee or min(nodes, MAX_COMMITTEE if liars else 3)
+    options = TestnetOptions(nodes, liars, size, task, out.absolute(), keep, as_json)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
     with one_line_each():
-        _run(wish)
+        _run(options)
 
 
-def _interrupted(number: int, frame: object) -> None:
+def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _run(wish: Wish) -> None:
-    began = time.monotonic()
-    args = read_json(wish.task)
+def _run(options: TestnetOptions) -> None:
+    started = time.monotonic()
+    args = read_json(options.task)
     if not isinstance(args, Mapping):
-        raise Failure(Exit.USAGE, f"{wish.task}: must be a JSON object")
-    _note("reading this machine's compute class")
-    largest = wish.committee if wish.liars else LARGEST
-    parameters = NetworkParameters(
-        committee_size=wish.committee, committee_max=largest, commit_grace_seconds=GRACE
-    )
+        raise Failure(Exit.USAGE, f"{options.task}: must be a JSON object")
+    network, nodes = _create_network(options)
     try:
-        network, places = lay_out(
-            wish.out, wish.nodes, local_compute_class(), parameters, wish.liars
-        )
-    except FileExistsError as error:
-        raise Failure(Exit.USAGE, f"--out: {error}") from None
-    _note(f"network {network.id}: {wish.nodes} nodes, keys and logs in {wish.out}")
-    for place in places:
-        if place.lie is not None:
-            _note(f"{place.name} will lie: {_lie(place)}")
-    try:
-        with Nodes(wish.out / "network.json", places) as nodes:
-            _note("starting the nodes")
-            nodes.wait_ready()
+        with Daemons(options.out / "network.json", nodes) as daemons:
+            _show("starting the nodes")
+            daemons.wait_ready()
             ready = time.monotonic()
-            _note(f"all nodes are ready and connected after {ready - began:.1f} s")
-            failure = asyncio.run(_converse(wish, network, nodes, args, (began, ready)))
-            if wish.keep:
-                _stay(wish, nodes)
+            _show(f"all nodes are ready and connected after {ready - started:.1f} s")
+            failure = asyncio.run(_submit(options, network, daemons, args, (started, ready)))
+            if options.keep:
+                _stay_up(options, daemons)
     except NodeDown as error:
         raise Failure(Exit.FAULT, str(error)) from None
     if failure is not None:
         raise failure
 
 
-async def _converse(
-    wish: Wish,
+def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
+    _show("reading this machine's compute class")
+    parameters = NetworkParameters(
+        committee_size=options.committee,
+        # With liars, later attempts must not add honest members from outside: there are none.
+        committee_max=options.committee if options.liars else MAX_COMMITTEE,
+        commit_grace_seconds=GRACE_SECONDS,
+    )
+    runtime = local_compute_class()
+    try:
+        network, nodes = create_network(
+            options.out, options.nodes, runtime, parameters, options.liars
+        )
+    except FileExistsError as error:
+        raise Failure(Exit.USAGE, f"--out: {error}") from None
+    _show(f"network {network.id}: {options.nodes} nodes, keys and logs in {options.out}")
+    for node in nodes:
+        if node.lie is not None:
+            _show(f"{node.name} will lie: {describe_lie(node.lie)}")
+    return network, nodes
+
+
+async def _submit(
+    options: TestnetOptions,
     network: Network,
-    nodes: Nodes,
+    daemons: Daemons,
     args: Mapping[str, object],
     times: tuple[float, float],
 ) -> Failure | None:
-    """Submit the task, report what it came to, and return the failure if it is one."""
+    """Submit the task and print its result. Returns the failure instead of raising it.
+
+    `times` are those of the start and of readiness, for the report.
+    """
     with exit_codes():
-        async with Client.connect(network, nodes.addresses) as client:
+        async with Client.connect(network, daemons.addresses) as client:
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
-            _note(f"task {submission.id}")
-            report = await wait_and_write(client, submission, wish.out / "song.wav")
-    began, ready = times
-    seconds = {"start": round(ready - began, 1), "task": round(time.monotonic() - ready, 1)}
-    lying = {place.peer: _lie(place) for place in nodes.places if place.lie is not None}
-    if wish.as_json:
-        document = {**report.document, "network": network.id, "liars": lying, "seconds": seconds}
+            _show(f"task {submission.id}")
+            report = await wait_and_write(client, submission, options.out / "song.wav")
+    started, ready = times
+    seconds = {"start": round(ready - started, 1), "task": round(time.monotonic() - ready, 1)}
+    liars = {node.peer: describe_lie(node.lie) for node in daemons.nodes if node.lie is not None}
+    if options.as_json:
+        document = {**report.document, "network": network.id, "liars": liars, "seconds": seconds}
         click.echo(json.dumps(document))
     else:
         click.echo("\n".join(report.lines))
@@ -155,45 +188,40 @@ async def _converse(
     return report.failure
 
 
-def _stay(wish: Wish, nodes: Nodes) -> None:
-    """Keep the nodes up until a signal; say how to use them."""
-    first = wish.out / "song.wav.certificate.json"
-    audio = wish.out / "song.wav"
-    helium = _helium()
-    shown = [
+def _stay_up(options: TestnetOptions, daemons: Daemons) -> None:
+    """Show how to use the nodes, and keep them running until a signal."""
+    certificate = options.out / "song.wav.certificate.json"
+    audio = options.out / "song.wav"
+    helium = _helium_command()
+    instructions = [
         "",
         "The nodes stay up until ctrl-C. In another terminal:",
         "",
-        f"export HELIUM_NETWORK={shlex.quote(str(wish.out / 'network.json'))}",
-        f"export HELIUM_PEERS={','.join(nodes.addresses)}",
+        f"export HELIUM_NETWORK={shlex.quote(str(options.out / 'network.json'))}",
+        f"export HELIUM_PEERS={','.join(daemons.addresses)}",
         f"{helium} peers",
-        f"{helium} submit {shlex.quote(str(wish.task))} --seed 7 -o song.wav",
-        f"{helium} verify {shlex.quote(str(first))} --audio {shlex.quote(str(audio))}",
+        f"{helium} submit {shlex.quote(str(options.task))} --seed 7 -o song.wav",
+        f"{helium} verify {shlex.quote(str(certificate))} --audio {shlex.quote(str(audio))}",
         "",
     ]
-    click.echo("\n".join(shown), err=wish.as_json)
+    click.echo("\n".join(instructions), err=options.as_json)
     try:
         while True:
-            nodes.check()
+            daemons.check()
             time.sleep(1)
     except KeyboardInterrupt:
-        _note("stopping the nodes")
+        _show("stopping the nodes")
 
 
-def _helium() -> str:
-    """Return how to call `helium` from where the user is."""
+def _helium_command() -> str:
+    """Return the command `helium` relative to the current folder."""
     installed = Path(sys.prefix) / "bin" / "helium"
     return os.path.relpath(installed) if installed.exists() else "python -m node.cli"
 
 
-def _lie(place: Place) -> str:
-    described = (lie_of(place.lie).__doc__ if place.lie else None) or "Louder."
-    return described.rstrip(".").lower()
-
-
-def _note(text: str) -> None:
+def _show(text: str) -> None:
     click.echo(text, err=True)
 
 
 if __name__ == "__main__":
-    testnet(prog_name="testnet")
+    testnet(prog_name="scripts/testnet")

@@ -1,10 +1,10 @@
-"""A node that lies: `helium run`, but its executor alters every waveform before it is voted for.
+"""A node that lies: `helium run` with an executor that alters every waveform.
 
     python -m scripts.testnet_tool.liar 1 --network network.json --key key.pem …
 
 For demonstrations and tests only. The first argument chooses the lie; the flags are those of
-`helium run`. The manifest is recomputed, so that the lie is consistent in itself: only comparison
-with the others' results can tell.
+`helium run`. The manifest is recomputed from the altered waveform. The result is therefore valid
+by itself, and only a comparison with the results of other nodes reveals the lie.
 """
 
 import hashlib
@@ -53,6 +53,7 @@ def silent(samples: Samples) -> Samples:
     return np.zeros_like(samples)
 
 
+# The docstrings of these functions are shown to the user.
 LIES: tuple[Callable[[Samples], Samples], ...] = (
     quieter,
     backwards,
@@ -63,24 +64,29 @@ LIES: tuple[Callable[[Samples], Samples], ...] = (
 
 
 def lie_of(index: int) -> Callable[[Samples], Samples]:
-    """Return the lie of liar `index`, from 1: another for each of the first five, then louder."""
+    """Return the lie of the liar with this number, from 1. No two liars tell the same lie."""
     if index <= len(LIES):
         return LIES[index - 1]
     return lambda samples: samples * np.float32(1 + index / 100)
 
 
+def describe_lie(index: int) -> str:
+    """Return what the liar with this number does to a waveform."""
+    return (lie_of(index).__doc__ or "Louder.").rstrip(".").lower()
+
+
 class Liar:
-    """An executor whose results are altered after they were honestly computed."""
+    """An executor that computes each result honestly and then alters it."""
 
     def __init__(self, honest: Executor, lie: Callable[[Samples], Samples]) -> None:
         self._honest, self._lie = honest, lie
 
     async def start(self) -> Readiness:
-        """Start the honest one."""
+        """Start the honest executor."""
         return await self._honest.start()
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Run the job, then alter its files and describe them anew."""
+        """Run the job, alter its files, and replace the hashes in its manifest."""
         execution = await self._honest.run(job, seconds, progress)
         manifest: Any = execution.outcome.get("result")
         if manifest is None:
@@ -92,7 +98,7 @@ class Liar:
         return replace(execution, outcome={"result": {**manifest, "outputs": outputs}})
 
     async def close(self) -> None:
-        """Close the honest one."""
+        """Close the honest executor."""
         await self._honest.close()
 
     def _altered(self, file: Path, output: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +116,7 @@ class Liar:
 
 
 def main() -> None:
-    """Run the liar of the index given."""
+    """Run a daemon that lies, with the command line's arguments."""
     index = int(sys.argv[1])
     command = click.Command("liar", params=run.params, callback=None)
 

@@ -1,6 +1,6 @@
-"""A network of daemons on loopback, each a process of its own: laid out, started, stopped.
+"""A network of daemons on loopback, one process each: create it, start it, stop it.
 
-`scripts/testnet` shows one to people; the integration tests use the same.
+Used by `scripts/testnet`, `scripts/chaos`, `scripts/bench` and the integration tests.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from executor.models.folders import DEFAULTS, SHIPPED
 from node.cli.commands.network import ModelSelection, model_entries
@@ -24,23 +25,29 @@ from protocol.constants import VERSION
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document, Json, canonical
 from protocol.wire.signing import peer_of
+from schemas.errors import HeliumError
 
 CLASS = "testnet-cpu"
 MODELS = ModelSelection(DEFAULTS, [SHIPPED], [], None)
-MARK = ".testnet"  # in a folder that a test network was laid out in: it may be replaced
-START_SECONDS = 240.0  # four workers at once on two slow cores
+# A file in every folder that `create_network` made. Only such a folder may be replaced.
+MARK = ".testnet"
+# Four workers that start at once on two slow cores need minutes.
+START_SECONDS = 240.0
+# Time that daemons have to stop after SIGTERM, before SIGKILL.
 STOP_SECONDS = 20.0
+# Seconds between two reads of the logs.
 POLL = 0.1
-_PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+# From Linux' prctl(2).
+_PR_SET_PDEATHSIG = 1
 
 
-class NodeDown(Exception):
-    """A daemon ended by itself or did not start; the text has its last words."""
+class NodeDown(HeliumError):
+    """A daemon ended or did not become ready. The message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One node's folder, identity and address. `lie`: which liar it is, None for an honest one."""
+class LocalNode:
+    """The folder, identity and address of a node. `lie` is a liar's number, None if honest."""
 
     name: str
     home: Path
@@ -50,49 +57,52 @@ class Place:
 
     @property
     def address(self) -> str:
-        """Its multiaddr."""
+        """The multiaddr on which it listens."""
         return f"/ip4/127.0.0.1/tcp/{self.port}/p2p/{self.peer}"
 
     @property
     def log(self) -> Path:
-        """Its log, JSON lines."""
+        """The file with its output, one JSON event a line."""
         return self.home / "log.jsonl"
 
 
-def lay_out(
+def create_network(
     root: Path,
     count: int,
     runtime: Document,
     parameters: NetworkParameters,
     liars: int = 0,
     models: ModelSelection = MODELS,
-) -> tuple[Network, list[Place]]:
-    """Make keys, ports and the network document for `count` nodes in the folder `root`.
+) -> tuple[Network, list[LocalNode]]:
+    """Create keys, ports and the network document for `count` nodes in the folder `root`.
 
-    The last `liars` of them lie. `models` are listed; the nodes themselves find the shipped ones
-    only. Raises FileExistsError if the folder holds anything else.
+    `runtime` is the compute class of all nodes. The last `liars` nodes lie. The document lists
+    `models`, but the nodes themselves only have the shipped ones. Raises FileExistsError if the
+    folder holds anything but a former test network.
     """
     _clear(root)
     ports = free_ports(count)
-    places = []
+    nodes = []
     for number, port in enumerate(ports, 1):
         home = root / f"node-{number}"
         key = keystore.create(home / "key.pem")
         lie = number - (count - liars)
-        places.append(Place(f"node-{number}", home, peer_of(key), port, lie if lie > 0 else None))
-    network = Network.of(_document(places, runtime, parameters, models))
+        nodes.append(
+            LocalNode(f"node-{number}", home, peer_of(key), port, lie if lie > 0 else None)
+        )
+    network = Network.of(_document(nodes, runtime, parameters, models))
     (root / "network.json").write_bytes(canonical(network.document))
-    return network, places
+    return network, nodes
 
 
 def _document(
-    places: Sequence[Place],
+    nodes: Sequence[LocalNode],
     runtime: Document,
     parameters: NetworkParameters,
     models: ModelSelection,
 ) -> dict[str, Json]:
     roster: list[Json] = [
-        {"peer": place.peer, "operator": place.name, "class": CLASS} for place in places
+        {"peer": node.peer, "operator": node.name, "class": CLASS} for node in nodes
     ]
     return {
         "name": "testnet",
@@ -108,36 +118,36 @@ def _document(
 def _clear(root: Path) -> None:
     if root.is_dir() and any(root.iterdir()):
         if not (root / MARK).is_file():
-            raise FileExistsError(f"{root} holds other files: name an empty or a new folder")
+            raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
         shutil.rmtree(root)
     root.mkdir(parents=True, exist_ok=True)
     (root / MARK).touch()
 
 
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports that the system says are free on loopback."""
+    """Return TCP ports on loopback that were free a moment ago."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
 
 
-class Nodes:
-    """The running daemons; leaving the `with` block stops them all."""
+class Daemons:
+    """The running daemons of a network. A context manager: leaving the block stops them all."""
 
-    def __init__(self, network_file: Path, places: Sequence[Place]) -> None:
-        self.places = tuple(places)
+    def __init__(self, network_file: Path, nodes: Sequence[LocalNode]) -> None:
+        self.nodes = tuple(nodes)
         self._network = network_file
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Nodes":
+    def __enter__(self) -> Self:
         try:
-            for place in self.places:
-                self.start(place)
+            for node in self.nodes:
+                self.start(node)
         except BaseException:
             self.stop()
             raise
@@ -148,32 +158,32 @@ class Nodes:
 
     @property
     def addresses(self) -> list[str]:
-        """All nodes' multiaddrs."""
-        return [place.address for place in self.places]
+        """The multiaddrs of all nodes."""
+        return [node.address for node in self.nodes]
 
-    def entry(self, place: Place) -> list[str]:
-        """Return what Python is to run for a node, before the flags of `helium run`."""
-        return ["-m", "node.cli", "run"] if place.lie is None else _liar(place.lie)
+    def entry(self, node: LocalNode) -> list[str]:
+        """Return the Python arguments of a daemon, to which the flags of `helium run` are added."""
+        return ["-m", "node.cli", "run"] if node.lie is None else _liar(node.lie)
 
-    def peers(self, place: Place) -> list[str]:
-        """Return the multiaddrs that a node is to stay connected with."""
-        return [other.address for other in self.places if other is not place]
+    def peers(self, node: LocalNode) -> list[str]:
+        """Return the multiaddrs that a node dials."""
+        return [peer.address for peer in self.nodes if peer is not node]
 
-    def start(self, place: Place) -> None:
-        """Start one daemon; its output goes to its log."""
+    def start(self, node: LocalNode) -> None:
+        """Start one daemon. Its output is appended to its log."""
         flags = {
-            "--data-dir": str(place.home),
+            "--data-dir": str(node.home),
             "--network": str(self._network),
-            "--key": str(place.home / "key.pem"),
-            "--listen": f"/ip4/127.0.0.1/tcp/{place.port}",
+            "--key": str(node.home / "key.pem"),
+            "--listen": f"/ip4/127.0.0.1/tcp/{node.port}",
             "--feed-seconds": "2",
             "--log-format": "json",
         }
         arguments = [part for pair in flags.items() for part in pair]
-        arguments += [part for address in self.peers(place) for part in ("--peers", address)]
-        with place.log.open("ab") as log:
-            self._running[place.name] = subprocess.Popen(
-                [sys.executable, *self.entry(place), *arguments],
+        arguments += [part for address in self.peers(node) for part in ("--peers", address)]
+        with node.log.open("ab") as log:
+            self._running[node.name] = subprocess.Popen(
+                [sys.executable, *self.entry(node), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,79 +191,80 @@ class Nodes:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls prctl alone
             )
 
-    def send_signal(self, place: Place, number: signal.Signals) -> None:
+    def send_signal(self, node: LocalNode, number: signal.Signals) -> None:
         """Send one daemon a signal."""
-        self._running[place.name].send_signal(number)
+        self._running[node.name].send_signal(number)
 
-    def kill(self, place: Place) -> None:
-        """End one daemon as `kill -9` does."""
-        self._running[place.name].kill()
-        self._running.pop(place.name).wait()
+    def kill(self, node: LocalNode) -> None:
+        """End one daemon with SIGKILL."""
+        self._running[node.name].kill()
+        self._running.pop(node.name).wait()
 
     def check(self) -> None:
         """Raise NodeDown if a daemon that was started has ended."""
-        for place in self.places:
-            running = self._running.get(place.name)
-            if running is not None and running.poll() is not None:
-                raise NodeDown(f"{place.name} ended with code {running.returncode}: {tail(place)}")
+        for node in self.nodes:
+            process = self._running.get(node.name)
+            if process is not None and process.poll() is not None:
+                code = process.returncode
+                raise NodeDown(f"{node.name} ended with code {code}: {log_tail(node)}")
 
     def wait_connected(self, seconds: float = START_SECONDS) -> None:
         """Wait until every running daemon is connected with every other."""
-        running = {place.peer for place in self.places if place.name in self._running}
-        until = time.monotonic() + seconds
-        for place in self.places:
-            while place.peer in running and not connected(place) >= running - {place.peer}:
+        running = {node.peer for node in self.nodes if node.name in self._running}
+        deadline = time.monotonic() + seconds
+        for node in self.nodes:
+            while node.peer in running and not connected(node) >= running - {node.peer}:
                 self.check()
-                if time.monotonic() > until:
-                    raise NodeDown(f"{place.name} is not connected with all others: {tail(place)}")
+                if time.monotonic() > deadline:
+                    raise NodeDown(f"{node.name} did not connect to all nodes: {log_tail(node)}")
                 time.sleep(POLL)
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Wait until every running daemon is connected and its executor has tested itself."""
+        """Wait until every running daemon is connected and its executor passed its self-test."""
         self.wait_connected(seconds)
-        until = time.monotonic() + seconds
-        for place in self.places:
-            while place.name in self._running and not tested(place):
+        deadline = time.monotonic() + seconds
+        for node in self.nodes:
+            while node.name in self._running and not is_ready(node):
                 self.check()
-                if time.monotonic() > until:
-                    raise NodeDown(f"{place.name} is not ready: {tail(place)}")
+                if time.monotonic() > deadline:
+                    raise NodeDown(f"{node.name} did not become ready: {log_tail(node)}")
                 time.sleep(POLL)
 
     def stop(self) -> dict[str, int]:
-        """Stop all daemons: SIGTERM, and SIGKILL for one that does not heed it. Returns codes."""
-        for running in self._running.values():
-            if running.poll() is None:
-                running.send_signal(signal.SIGTERM)
-        until = time.monotonic() + STOP_SECONDS
+        """Stop all daemons with SIGTERM, then SIGKILL. Returns their exit codes by name."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
         codes = {}
-        for name, running in self._running.items():
+        for name, process in self._running.items():
             try:
-                codes[name] = running.wait(max(0.1, until - time.monotonic()))
+                codes[name] = process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                running.kill()
-                codes[name] = running.wait()
+                process.kill()
+                codes[name] = process.wait()
         self._running.clear()
         return codes
 
 
-def events(place: Place) -> list[Mapping[str, object]]:
-    """Return what a node has logged in its last life, line by line."""
-    found: list[Mapping[str, object]] = []
-    for line in place.log.read_bytes().splitlines():
+def events(node: LocalNode) -> list[Mapping[str, object]]:
+    """Return the events that a node has logged since its last start."""
+    logged: list[Mapping[str, object]] = []
+    for line in node.log.read_bytes().splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue
         if event.get("event") == "listening":
-            found.clear()
-        found.append(event)
-    return found
+            logged.clear()
+        logged.append(event)
+    return logged
 
 
-def connected(place: Place) -> set[str]:
-    """Return the peers that a node is connected with now, by its log."""
+def connected(node: LocalNode) -> set[str]:
+    """Return the peers to which a node is connected, according to its log."""
     peers: set[str] = set()
-    for event in events(place):
+    for event in events(node):
         if event.get("event") == "connected":
             peers.add(str(event["peer"]))
         elif event.get("event") == "disconnected":
@@ -261,18 +272,23 @@ def connected(place: Place) -> set[str]:
     return peers
 
 
-def tested(place: Place) -> bool:
-    """Whether a node's executor is ready, by its log. Raises NodeDown if it never will be."""
-    for event in events(place):
-        if event.get("event") == "executor" and not event["ready"]:
-            raise NodeDown(f"{place.name} is not ready: {event['reasons']}")
-    return any(event.get("event") == "executor" for event in events(place))
+def is_ready(node: LocalNode) -> bool:
+    """Whether a node's executor is ready, according to its log.
+
+    Raises NodeDown if its self-test failed.
+    """
+    for event in events(node):
+        if event.get("event") == "executor":
+            if not event["ready"]:
+                raise NodeDown(f"{node.name} cannot execute tasks: {event['reasons']}")
+            return True
+    return False
 
 
-def tail(place: Place, lines: int = 3) -> str:
+def log_tail(node: LocalNode, lines: int = 3) -> str:
     """Return the last lines of a node's log."""
-    content = place.log.read_text(errors="replace").splitlines()
-    return " | ".join(content[-lines:]) or "it said nothing"
+    content = node.log.read_text(errors="replace").splitlines()
+    return " | ".join(content[-lines:]) or "the log is empty"
 
 
 def _liar(lie: int) -> list[str]:
@@ -280,12 +296,12 @@ def _liar(lie: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without settings, and with the repository to import from."""
+    """Return this process's environment without settings of helium, but with the import path."""
     root = str(Path(__file__).resolve().parent.parent.parent)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
-    return {**kept, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
+    return {**inherited, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
 
 
 def _end_with_parent() -> None:
-    """In the child, before it runs: be told to stop when the parent dies, however it dies."""
+    """Ask Linux to send SIGTERM to this process when its parent dies. Runs in the child."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -15,7 +15,7 @@ import pytest
 from node.cli.commands.network import ModelSelection, local_compute_class
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import MODELS, Nodes, Place, lay_out
+from scripts.testnet_tool.nodes import MODELS, Daemons, LocalNode, create_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine
@@ -34,12 +34,12 @@ class Running:
     """A running network."""
 
     network: Network
-    nodes: Nodes
+    daemons: Daemons
     root: Path
 
     @property
-    def places(self) -> Sequence[Place]:
-        return self.nodes.places
+    def nodes(self) -> Sequence[LocalNode]:
+        return self.daemons.nodes
 
     def helium(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the command in a fresh process that knows this network."""
@@ -51,7 +51,7 @@ class Running:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "HELIUM_NETWORK": str(self.root / "network.json"),
-            "HELIUM_PEERS": ",".join(self.nodes.addresses),
+            "HELIUM_PEERS": ",".join(self.daemons.addresses),
         }
         return subprocess.run(
             [sys.executable, "-P", *map(str, arguments)],
@@ -79,10 +79,10 @@ def running(
     parameters: NetworkParameters,
     models: ModelSelection = MODELS,
 ) -> Iterator[Running]:
-    network, places = lay_out(root, count, runtime, parameters, models=models)
-    with Nodes(root / "network.json", places) as nodes:
-        nodes.wait_ready()
-        yield Running(network, nodes, root)
+    network, nodes = create_network(root, count, runtime, parameters, models=models)
+    with Daemons(root / "network.json", nodes) as daemons:
+        daemons.wait_ready()
+        yield Running(network, daemons, root)
 
 
 def task(**more: object) -> dict[str, object]:

@@ -29,7 +29,7 @@ from node.execution.queue import Readiness
 from protocol.manifest import CHUNK_BYTES
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
-from scripts.testnet_tool.nodes import Nodes, Place
+from scripts.testnet_tool.nodes import Daemons, LocalNode
 
 RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
 RATE = 16_000
@@ -92,18 +92,18 @@ def _described(payload: bytes) -> dict[str, Any]:
     }
 
 
-class LightNodes(Nodes):
+class LightDaemons(Daemons):
     """Light daemons of a laid-out network; `arguments` go to every one, before `helium run`'s."""
 
     def __init__(
-        self, network_file: Path, places: Sequence[Place], arguments: Sequence[str] = ()
+        self, network_file: Path, nodes: Sequence[LocalNode], arguments: Sequence[str] = ()
     ) -> None:
-        super().__init__(network_file, places)
+        super().__init__(network_file, nodes)
         self._arguments = arguments
 
-    def entry(self, place: Place) -> list[str]:
+    def entry(self, node: LocalNode) -> list[str]:
         """Return what Python is to run; a liar's label is its number."""
-        lie = [] if place.lie is None else ["--lie", f"lie-{place.lie}"]
+        lie = [] if node.lie is None else ["--lie", f"lie-{node.lie}"]
         return ["-m", "tests.integration.light", *lie, *self._arguments]
 
 

@@ -1,11 +1,10 @@
-"""`scripts/chaos` in a short version, and that its inspection finds what it looks for."""
+"""A short run of `scripts/chaos`, and what its checks find in databases with planted faults."""
 
 import json
 import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from protocol.consensus.effects import State
 from protocol.consensus.evidence import Evidence
 from protocol.network import Network
 from protocol.wire.messages import Vote
-from scripts.chaos_tool.checks import Inspected, inspect
-from scripts.chaos_tool.noted import Noted
-from scripts.testnet_tool.nodes import Place
+from scripts.chaos_tool.checks import CheckResult, Observations, check
+from scripts.testnet_tool.nodes import LocalNode
 from tests.integration.conftest import ROOT, SECONDS
 from tests.support import fixtures
 
@@ -34,7 +32,7 @@ FAULTS = (
 )
 
 
-def test_nothing_is_lost_by_kills_a_partition_and_a_liar(tmp_path: Path) -> None:
+def test_kills_a_partition_and_a_liar_lose_nothing(tmp_path: Path) -> None:
     command = ["-m", "scripts.chaos_tool", *FAULTS, "--out", str(tmp_path / "out"), "--json"]
     done = subprocess.run(
         [sys.executable, "-P", *command],
@@ -58,11 +56,11 @@ def test_nothing_is_lost_by_kills_a_partition_and_a_liar(tmp_path: Path) -> None
     assert summary["honest_votes"] > 0
 
 
-# The inspection, of databases in which something is wrong
+# The checks, on databases with planted faults
 
 
-class Kept:
-    """What three honest nodes kept of one task on which they agreed."""
+class Databases:
+    """The databases of three honest nodes that agreed on one task."""
 
     def __init__(self, root: Path) -> None:
         self.network: Network = fixtures.network(3)
@@ -73,17 +71,18 @@ class Kept:
         reveals = [fixtures.reveal(self.network, self.task, peer, commits) for peer in peers]
         self.certificate = certificate.assemble(self.task, 0, reveals, self.network)
         self.votes += reveals
-        self.places = [
-            Place(f"node-{i}", root / f"node-{i}", peer, 1, None) for i, peer in enumerate(peers)
+        self.nodes = [
+            LocalNode(f"node-{i}", root / f"node-{i}", peer, 1, None)
+            for i, peer in enumerate(peers)
         ]
-        for place in self.places:
-            place.home.mkdir()
-            place.log.touch()
-            database = self.database(place)
+        for node in self.nodes:
+            node.home.mkdir()
+            node.log.touch()
+            database = self.database(node)
             with database.transaction():
                 self._fill(Journal(database), Ledger(database))
             database.close()
-        self.noted = Noted(certified={self.task.id: reveals[0].digest})
+        self.observed = Observations(certified={self.task.id: reveals[0].digest})
 
     def _fill(self, journal: Journal, ledger: Ledger) -> None:
         for message in (self.task, *self.votes):
@@ -92,73 +91,81 @@ class Kept:
         ledger.put_certificate(self.certificate)
         journal.put_state(self.task.id, State.AGREED, 0)
 
-    def database(self, place: Place) -> Database:
-        return open_database(place.home / DATABASE, self.network.id)
+    def database(self, node: LocalNode) -> Database:
+        return open_database(node.home / DATABASE, self.network.id)
 
     def execute(self, node: int, statement: str, *values: object) -> None:
-        with sqlite3.connect(self.places[node].home / DATABASE) as db:
+        with sqlite3.connect(self.nodes[node].home / DATABASE) as db:
             assert db.execute(statement, values).rowcount > 0
         db.close()
 
-    def inspect(self, places: Sequence[Place] | None = None) -> Inspected:
-        return inspect(self.network, places or self.places, self.noted)
+    def check(self) -> CheckResult:
+        return check(self.network, self.nodes, self.observed)
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path)
+def databases(tmp_path: Path) -> Databases:
+    return Databases(tmp_path)
 
 
-def test_nothing_is_found_where_nothing_is_wrong(kept: Kept) -> None:
-    found = kept.inspect()
-    assert found.violations == ()
-    assert (found.settled, found.votes, found.ends) == (1, 6, {"agreed": 1})
+def test_intact_databases_have_no_violations(databases: Databases) -> None:
+    result = databases.check()
+    assert result.violations == ()
+    assert (result.settled, result.votes, result.final_states) == (1, 6, {"agreed": 1})
 
 
-def test_a_certificate_that_a_node_does_not_have_any_more_is_lost(kept: Kept) -> None:
-    kept.noted.kept["node-1"] = frozenset(kept.noted.certified.items())
-    kept.execute(1, "DELETE FROM certificates")
-    assert kept.inspect().lost == 2  # by its former self, and by what the others have
+def test_certificate_missing_after_a_kill_is_lost(databases: Databases) -> None:
+    databases.observed.certified_at_kill["node-1"] = frozenset(databases.observed.certified.items())
+    databases.execute(1, "DELETE FROM certificates")
+    assert databases.check().lost == 2  # before its kill, and at the other nodes
 
 
-def test_a_certificate_that_only_a_requester_saw_is_lost(kept: Kept) -> None:
-    kept.noted.certified["0" * 64] = "1" * 64
-    assert kept.inspect().lost == 1
+def test_certificate_that_only_a_requester_received_is_lost(databases: Databases) -> None:
+    databases.observed.certified["0" * 64] = "1" * 64
+    assert databases.check().lost == 1
 
 
-def test_a_second_vote_in_any_database_or_heard_is_double(kept: Kept) -> None:
-    second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
-    kept.noted.heard.add(second.envelope.encode())
-    found = kept.inspect()
-    assert (found.double, found.forgotten) == (1, 1)
+def test_contradicting_vote_in_gossip_is_a_double_vote(databases: Databases) -> None:
+    second = fixtures.commit(
+        databases.network, databases.task, fixtures.peer(2), fixtures.outcome("another")
+    )
+    databases.observed.gossip.add(second.envelope.encode())
+    result = databases.check()
+    assert (result.double, result.forgotten) == (1, 1)
 
 
-def test_a_vote_that_its_signer_does_not_know_was_sent_before_it_was_journalled(
-    kept: Kept,
+def test_vote_missing_from_its_signers_journal_is_forgotten(
+    databases: Databases,
 ) -> None:
-    kept.execute(0, "DELETE FROM envelopes WHERE signer = ? AND type = 'reveal'", fixtures.peer(0))
-    assert kept.inspect().forgotten == 1
+    databases.execute(
+        0, "DELETE FROM envelopes WHERE signer = ? AND type = 'reveal'", fixtures.peer(0)
+    )
+    assert databases.check().forgotten == 1
 
 
-def test_a_certificate_of_what_no_honest_node_got_is_wrong(kept: Kept) -> None:
+def test_certificate_of_an_outcome_that_no_honest_node_computed_is_wrong(
+    databases: Databases,
+) -> None:
     for node in range(3):
-        kept.execute(node, "DELETE FROM outcomes")
-    assert kept.inspect().wrong == 3
+        databases.execute(node, "DELETE FROM outcomes")
+    assert databases.check().wrong == 3
 
 
-def test_evidence_against_an_honest_node_is_found(kept: Kept) -> None:
-    second = fixtures.commit(kept.network, kept.task, fixtures.peer(2), fixtures.outcome("another"))
-    database = kept.database(kept.places[0])
+def test_evidence_against_an_honest_node_is_a_violation(databases: Databases) -> None:
+    second = fixtures.commit(
+        databases.network, databases.task, fixtures.peer(2), fixtures.outcome("another")
+    )
+    database = databases.database(databases.nodes[0])
     with database.transaction():
-        Ledger(database).put_evidence(Evidence.from_votes(kept.votes[2], second))
+        Ledger(database).put_evidence(Evidence.from_votes(databases.votes[2], second))
     database.close()
-    assert kept.inspect().accused == 1
+    assert databases.check().accused == 1
 
 
-def test_nodes_that_differ_or_complain_are_named(kept: Kept) -> None:
-    kept.execute(2, "UPDATE tasks SET state = 'inconclusive'")
-    kept.places[1].log.write_text("Traceback (most recent call last):\n")
-    violations = kept.inspect().violations
+def test_differing_states_and_logged_tracebacks_are_violations(databases: Databases) -> None:
+    databases.execute(2, "UPDATE tasks SET state = 'inconclusive'")
+    databases.nodes[1].log.write_text("Traceback (most recent call last):\n")
+    violations = databases.check().violations
     assert len(violations) == 2
     assert "differ" in violations[0]
     assert "Traceback" in violations[1]

@@ -9,7 +9,7 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import Place
+from scripts.testnet_tool.nodes import LocalNode
 from tests.integration.conftest import Running, running, task
 
 LONG = 800  # tokens: some seconds, in which there is time to kill a node
@@ -30,21 +30,21 @@ def two_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> 
         yield found
 
 
-async def _submit_and_kill(client: Client, found: Running) -> tuple[Submission, Place]:
+async def _submit_and_kill(client: Client, found: Running) -> tuple[Submission, LocalNode]:
     """Kill a member of the first committee once it has begun to generate."""
     submission = await client.submit("text-to-music", task(max_new_tokens=LONG))  # type: ignore[arg-type]
     async for sighting in submission.tracker.watch():
         if sighting.state is State.EXECUTING and sighting.progress > 0:
-            [victim] = [place for place in found.places if place.peer == sighting.peer]
-            found.nodes.kill(victim)
+            [victim] = [node for node in found.nodes if node.peer == sighting.peer]
+            found.daemons.kill(victim)
             return submission, victim
     raise AssertionError("the task ended before anyone was seen to execute it")
 
 
-async def _restart_and_ask(found: Running, victim: Place, submission: Submission) -> None:
+async def _restart_and_ask(found: Running, victim: LocalNode, submission: Submission) -> None:
     """Ask the killed node, and nobody else, for the certificate."""
-    found.nodes.start(victim)
-    found.nodes.wait_connected()
+    found.daemons.start(victim)
+    found.daemons.wait_connected()
     async with Client.connect(found.network, [victim.address]) as client:
         certificate = await client.follow(submission.id).tracker.certificate()
         assert certificate.task.id == submission.id
@@ -53,7 +53,7 @@ async def _restart_and_ask(found: Running, victim: Place, submission: Submission
 
 async def test_the_others_agree_and_the_killed_node_catches_up(three_of_four: Running) -> None:
     found = three_of_four
-    async with Client.connect(found.network, found.nodes.addresses) as client:
+    async with Client.connect(found.network, found.daemons.addresses) as client:
         submission, victim = await _submit_and_kill(client, found)
         certificate = await submission.tracker.certificate()
     assert certificate.attempt == 0
@@ -63,7 +63,7 @@ async def test_the_others_agree_and_the_killed_node_catches_up(three_of_four: Ru
 
 async def test_where_the_quorum_is_lost_the_next_attempt_agrees(two_of_four: Running) -> None:
     found = two_of_four
-    async with Client.connect(found.network, found.nodes.addresses) as client:
+    async with Client.connect(found.network, found.daemons.addresses) as client:
         submission, victim = await _submit_and_kill(client, found)
         certificate = await submission.tracker.certificate()
     assert certificate.attempt == 1

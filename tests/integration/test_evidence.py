@@ -29,7 +29,7 @@ from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json
 from protocol.wire.signing import Envelope, sign
-from scripts.testnet_tool.nodes import CLASS, Nodes, lay_out
+from scripts.testnet_tool.nodes import CLASS, Daemons, create_network
 from tests.integration.conftest import ROOT, SECONDS, Running, task
 from tests.node.transport.recorder import Recorder
 
@@ -42,15 +42,15 @@ def four(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterato
     """A network of four, of whom the last is yet to come."""
     root = tmp_path_factory.mktemp("four")
     parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=5)
-    network, places = lay_out(root, 4, runtime, parameters)
-    nodes = Nodes(root / "network.json", places)
+    network, nodes = create_network(root, 4, runtime, parameters)
+    daemons = Daemons(root / "network.json", nodes)
     try:
-        for place in places[:3]:
-            nodes.start(place)
-        nodes.wait_ready()
-        yield Running(network, nodes, root)
+        for node in nodes[:3]:
+            daemons.start(node)
+        daemons.wait_ready()
+        yield Running(network, daemons, root)
     finally:
-        nodes.stop()
+        daemons.stop()
 
 
 class Equivocator:
@@ -86,20 +86,20 @@ class Equivocator:
 
 async def _equivocate(four: Running) -> str:
     """Join as the fourth member, with a task and commits to two outcomes of it; return its id."""
-    place, network = four.places[3], four.network
-    key = keystore.load(place.home / "key.pem", None)
+    node, network = four.nodes[3], four.network
+    key = keystore.load(node.home / "key.pem", None)
     created = int(time.time() * 1000)
     args: Any = task()
     body = messages.task_body(network.id, "text-to-music", args, CLASS, created, 600, "0" * 32)
     id_ = messages.task_id(body)
     commits = [messages.commit_body(network.id, id_, 0, character * 64) for character in "ab"]
     envelopes = [sign(each, key) for each in (body, *commits)]
-    liar = Equivocator(network.id, envelopes, {honest.peer for honest in four.places[:3]})
+    liar = Equivocator(network.id, envelopes, {honest.peer for honest in four.nodes[:3]})
     transport = Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
     protocols = [protocol_id(name) for name in NAMES]
     await transport.start(Recorder(liar.serve), topics(network.id), protocols)
     try:
-        for address in four.nodes.addresses[:3]:
+        for address in four.daemons.addresses[:3]:
             await transport.dial(address)
         async with asyncio.timeout(SECONDS):
             await liar.told.wait()
@@ -110,19 +110,19 @@ async def _equivocate(four: Running) -> str:
 
 def test_evidence_travels(four: Running, tmp_path: Path) -> None:
     id_ = asyncio.run(_equivocate(four))
-    liar = four.places[3].peer
-    honest = four.nodes.addresses[:3]
+    liar = four.nodes[3].peer
+    honest = four.daemons.addresses[:3]
     peers = [part for address in honest for part in ("--peer", address)]
     four.json("fetch", id_, "-o", tmp_path / "song.wav", *peers)
     held: list[Any] = []
-    for place in four.places[:3]:
-        found = four.json("evidence", "list", "--data-dir", place.home)["evidence"]
+    for node in four.nodes[:3]:
+        found = four.json("evidence", "list", "--data-dir", node.home)["evidence"]
         assert [(entry["signer"], entry["messages"]) for entry in found] == [
             (liar, ["commit", "commit"])
         ]
         held += found
     proof = tmp_path / "proof.json"
-    flags = ("--data-dir", four.places[0].home, "-o", proof)
+    flags = ("--data-dir", four.nodes[0].home, "-o", proof)
     four.json("evidence", "export", held[0]["id"][:12], *flags)
 
     network = tmp_path / "network.json"
@@ -145,6 +145,6 @@ def test_evidence_travels(four: Running, tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert (document["valid"], document["signer"]) == (True, liar)
 
-    seen = four.json("peers", "--data-dir", four.places[0].home, *peers)["peers"]
+    seen = four.json("peers", "--data-dir", four.nodes[0].home, *peers)["peers"]
     (entry,) = [entry for entry in seen if entry["peer"] == liar]
     assert entry["standing"]["equivocated"] == 1

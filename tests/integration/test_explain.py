@@ -9,7 +9,7 @@ import pytest
 
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import Nodes, lay_out
+from scripts.testnet_tool.nodes import Daemons, create_network
 from tests.integration.conftest import Running, task
 
 LIES = ("times 0.9 (-0.92 dB)", "played backwards")
@@ -19,10 +19,10 @@ LIES = ("times 0.9 (-0.92 dB)", "played backwards")
 def five(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("five")
     parameters = NetworkParameters(committee_size=5, committee_max=5, commit_grace_seconds=8)
-    network, places = lay_out(root, 5, runtime, parameters, liars=len(LIES))
-    with Nodes(root / "network.json", places) as nodes:
-        nodes.wait_ready()
-        yield Running(network, nodes, root)
+    network, nodes = create_network(root, 5, runtime, parameters, liars=len(LIES))
+    with Daemons(root / "network.json", nodes) as daemons:
+        daemons.wait_ready()
+        yield Running(network, daemons, root)
 
 
 def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Pat
     file.write_text(json.dumps(task()))
     submitted = five.json("submit", file, "-o", tmp_path / "song.wav")
     assert submitted["state"] == "agreed"
-    liars = [place.peer for place in five.places if place.lie is not None]
+    liars = [node.peer for node in five.nodes if node.lie is not None]
 
     explained: dict[str, Any] = five.json("explain", submitted["task"])
     assert explained["certified"] is True
@@ -43,7 +43,7 @@ def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Pat
         assert lie in member["reason"]
         assert member["waveforms"][0]["difference"]["rms"] > 0
 
-    folder = five.places[0].home
+    folder = five.nodes[0].home
     seen: dict[str, Any] = five.json("peers", "--data-dir", folder)
     for entry in seen["peers"]:
         lied = entry["peer"] in liars

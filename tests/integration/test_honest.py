@@ -49,10 +49,10 @@ def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     models = ModelSelection([EMBEDDED, VOICE], [voice_in(folder)], [], None)
     with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as found:
         yield found
-        codes = found.nodes.stop()
+        codes = found.daemons.stop()
     assert set(codes.values()) == {0}, codes
-    for place in found.places:
-        assert "Traceback" not in place.log.read_text()
+    for node in found.nodes:
+        assert "Traceback" not in node.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running)
 
 
 def test_a_peer_that_is_away_is_no_noise(four: Running) -> None:
-    first, other = four.places[:2]
+    first, other = four.nodes[:2]
     wrong = first.address.replace(first.peer, other.peer)
     done = four.helium("peers", "--peer", first.address, "--peer", _nobody(four), "--peer", wrong)
     assert (done.returncode, done.stderr) == (0, "")
@@ -238,7 +238,7 @@ def _started(four: Running, *arguments: str) -> subprocess.Popen[str]:
     settings = {
         "PYTHONPATH": str(ROOT),
         "HELIUM_NETWORK": str(four.root / "network.json"),
-        "HELIUM_PEERS": ",".join(four.nodes.addresses),
+        "HELIUM_PEERS": ",".join(four.daemons.addresses),
     }
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "node.cli", *arguments],
@@ -253,7 +253,7 @@ def _started(four: Running, *arguments: str) -> subprocess.Popen[str]:
 
 def _nobody(four: Running) -> str:
     """Return an address where nobody listens."""
-    return four.places[0].address.replace(f"/{four.places[0].port}/", "/1/")
+    return four.nodes[0].address.replace(f"/{four.nodes[0].port}/", "/1/")
 
 
 def test_the_readmes_python_example_runs(four: Running) -> None:
@@ -269,7 +269,7 @@ def test_the_readmes_python_example_runs(four: Running) -> None:
 
 @pytest_asyncio.fixture
 async def client(four: Running) -> AsyncIterator[Client]:
-    async with Client.connect(four.network, four.nodes.addresses[:1]) as found:
+    async with Client.connect(four.network, four.daemons.addresses[:1]) as found:
         yield found
 
 
@@ -374,7 +374,7 @@ async def test_a_request_cut_short_gets_no_answer(client: Client) -> None:
 
 
 async def test_after_all_that_the_nodes_still_agree(four: Running, client: Client) -> None:
-    four.nodes.check()
+    four.daemons.check()
     submission = await client.submit("text-to-music", task(prompt="still there"))  # type: ignore[arg-type]
     result = await submission.result()
     assert result.audio.shape == (16_000, 1)

@@ -20,11 +20,11 @@ from node.version import AGENT
 from protocol.manifest import blobs_of
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import events, lay_out
+from scripts.testnet_tool.nodes import create_network, events
 from tests.integration.attacker import TIMES, Attack, Counts, Mute, Target, fresh_peer
 from tests.integration.conftest import Running, task
 from tests.integration.hostile import FLOODS, PARSERS
-from tests.integration.light import RUNTIME, LightNodes
+from tests.integration.light import RUNTIME, LightDaemons
 
 GROWTH = 50 * 1024  # KiB of resident memory, at any moment of an attack and after it
 SAMPLE_SECONDS = 0.05  # between two looks at it
@@ -49,17 +49,19 @@ LONG = ["--frames=300000"]
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
     """A network of one light node with the default limits, and one without limits."""
     found = {}
     with ExitStack() as stack:
         for name, more in {"limited": LONG, "unlimited": UNLIMITED}.items():
             root = tmp_path_factory.mktemp(name)
-            network, places = lay_out(root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2))
-            light = LightNodes(root / "network.json", places, ["--seconds=0.05", *more])
-            nodes = stack.enter_context(light)
-            nodes.wait_ready()
-            found[name] = Running(network, nodes, root)
+            network, nodes = create_network(
+                root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2)
+            )
+            light = LightDaemons(root / "network.json", nodes, ["--seconds=0.05", *more])
+            daemons = stack.enter_context(light)
+            daemons.wait_ready()
+            found[name] = Running(network, daemons, root)
         yield found
 
 
@@ -67,7 +69,7 @@ class Process:
     """What the system says of the attacked process."""
 
     def __init__(self, found: Running) -> None:
-        [running] = found.nodes._running.values()
+        [running] = found.daemons._running.values()
         self._running, self._folder = running, Path(f"/proc/{running.pid}")
 
     @property
@@ -141,11 +143,11 @@ async def highest(process: Process, attack: "asyncio.Future[Counts]") -> int:
 async def withstand(found: Running, attack: Attack) -> None:
     """Attack a node while honest peers use it, and compare it with what it was before."""
     process = Process(found)
-    async with Client.connect(found.network, found.nodes.addresses) as client:
+    async with Client.connect(found.network, found.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
         [blob] = blobs_of((await submission.tracker.certificate()).outcome)
         await submission.result()
-        target = Target(found.places[0].address, found.network, blob.sha256)
+        target = Target(found.nodes[0].address, found.network, blob.sha256)
         memory, descriptors = process.memory(), process.descriptors()
         began = time.monotonic()
         async with asyncio.timeout(ATTACK_SECONDS), asyncio.TaskGroup() as group:
@@ -168,18 +170,18 @@ async def withstand(found: Running, attack: Attack) -> None:
         assert max(grown, left) < GROWTH
         assert not any(
             event.get("event") == "the libp2p host failed and is rebuilt"
-            for event in events(found.places[0])
+            for event in events(found.nodes[0])
         )
 
 
 @pytest.mark.parametrize("attack", PARSERS, ids=lambda attack: attack.__name__)
-async def test_what_no_honest_peer_sends(nodes: dict[str, Running], attack: Attack) -> None:
-    await withstand(nodes["unlimited"], attack)
+async def test_what_no_honest_peer_sends(networks: dict[str, Running], attack: Attack) -> None:
+    await withstand(networks["unlimited"], attack)
 
 
 @pytest.mark.parametrize("attack", FLOODS, ids=lambda attack: attack.__name__)
-async def test_too_much_of_anything(nodes: dict[str, Running], attack: Attack) -> None:
-    await withstand(nodes["limited"], attack)
+async def test_too_much_of_anything(networks: dict[str, Running], attack: Attack) -> None:
+    await withstand(networks["limited"], attack)
 
 
 def own_descriptors() -> int:
@@ -241,12 +243,12 @@ async def _answer_nothing(host: Host | None) -> None:
     host.swarm.set_stream_handler(ignore)
 
 
-def test_what_was_met_is_told_to_the_operator(nodes: dict[str, Running]) -> None:
+def test_what_was_met_is_told_to_the_operator(networks: dict[str, Running]) -> None:
     """The last test here: it stops the nodes, which tell all their counts on stopping."""
     met: dict[str, Any] = {}
-    for name, found in nodes.items():
-        found.nodes.stop()
-        [*_, last] = [event for event in events(found.places[0]) if event["event"] == "limits"]
+    for name, found in networks.items():
+        found.daemons.stop()
+        [*_, last] = [event for event in events(found.nodes[0]) if event["event"] == "limits"]
         met[name] = last
         print(name, last)
     assert met["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`

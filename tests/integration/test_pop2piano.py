@@ -13,7 +13,7 @@ import soundfile
 from node.cli.commands.network import ModelSelection
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import Nodes, lay_out
+from scripts.testnet_tool.nodes import Daemons, create_network
 from tests.executor.pianos import NAME, build
 from tests.executor.songs import recorded
 from tests.integration.conftest import Running
@@ -26,13 +26,13 @@ def two(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     build(folder)
     listed = ModelSelection([NAME], [folder], [], None)
     parameters = NetworkParameters(committee_size=2, commit_grace_seconds=3)
-    network, places = lay_out(root, 2, runtime, parameters, models=listed)
-    for place in places:
-        shutil.copytree(folder, place.home / "models")
-    with Nodes(root / "network.json", places) as nodes:
-        nodes.wait_ready()
-        yield Running(network, nodes, root)
-        codes = nodes.stop()
+    network, nodes = create_network(root, 2, runtime, parameters, models=listed)
+    for node in nodes:
+        shutil.copytree(folder, node.home / "models")
+    with Daemons(root / "network.json", nodes) as daemons:
+        daemons.wait_ready()
+        yield Running(network, daemons, root)
+        codes = daemons.stop()
     assert set(codes.values()) == {0}, codes
 
 

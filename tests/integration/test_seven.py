@@ -23,16 +23,16 @@ def seven(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven: Running) -> None:
     executing = set()
-    async with Client.connect(seven.network, seven.nodes.addresses) as client:
+    async with Client.connect(seven.network, seven.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
         async for sighting in submission.tracker.watch():
             if sighting.state is State.EXECUTING:
                 executing.add(sighting.peer)
         certificate = await submission.tracker.certificate()
         committee = set(committees(seven.network, certificate.task)[0])
-        for place in seven.places:
+        for node in seven.nodes:
             alone = client.transport
-            answer = await send_request(alone, place.peer, "task", {"task": submission.id})
+            answer = await send_request(alone, node.peer, "task", {"task": submission.id})
             voters = {e["signer"] for e in answer["envelopes"] if e["body"]["type"] != "task"}
             assert voters <= committee
     assert len(committee) == 3
@@ -41,11 +41,11 @@ async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven
 
 
 async def test_a_node_outside_the_committee_serves_the_certificate(seven: Running) -> None:
-    async with Client.connect(seven.network, seven.nodes.addresses) as client:
+    async with Client.connect(seven.network, seven.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task(seed=1))  # type: ignore[arg-type]
         certificate = await submission.tracker.certificate()
     committee = committees(seven.network, certificate.task)[0]
-    outside = next(place for place in seven.places if place.peer not in committee)
+    outside = next(node for node in seven.nodes if node.peer not in committee)
     async with Client.connect(seven.network, [outside.address]) as client:
         followed = await client.follow(submission.id).tracker.certificate()
         assert followed.outcome == certificate.outcome
@@ -54,8 +54,8 @@ async def test_a_node_outside_the_committee_serves_the_certificate(seven: Runnin
 def _executed(found: Running, task_id: str) -> set[str]:
     """Return the peers whose own log says that they executed the task."""
     return {
-        place.peer
-        for place in found.places
-        for event in events(place)
+        node.peer
+        for node in found.nodes
+        for event in events(node)
         if event.get("task") == task_id and event.get("state") == "executing"
     }
