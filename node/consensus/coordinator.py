@@ -36,7 +36,7 @@ from protocol.consensus.effects import (
     StateChanged,
     StopExecution,
 )
-from protocol.consensus.round import VoteStatus
+from protocol.consensus.vote_set import VoteStatus
 from protocol.constants import SALT_BYTES
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network

@@ -14,7 +14,7 @@ from node.explain.trace import Tokens, Trace
 from node.explain.waveform_diff import Difference
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.conduct import VoteOutcome, vote_outcome
-from protocol.consensus.round import Round
+from protocol.consensus.vote_set import VoteSet
 from protocol.manifest import CHUNK_BYTES, WAVEFORM, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
@@ -73,7 +73,7 @@ class Subject:
     abstained: str
 
 
-def reference_of(rounds: Sequence[Round], certificate: Certificate | None) -> Reference | None:
+def reference_of(rounds: Sequence[VoteSet], certificate: Certificate | None) -> Reference | None:
     """Return the certified outcome, or where none is, the one that most members revealed.
 
     None where no two members agree, or as many agree on another one.
@@ -94,7 +94,7 @@ def _reference(votes: Sequence[Reveal], *, certified: bool) -> Reference:
     return Reference(votes[0].outcome, votes[0].digest, signers, tokens, certified)
 
 
-def attempts_with_votes(rounds: Sequence[Round]) -> Sequence[Round]:
+def attempts_with_votes(rounds: Sequence[VoteSet]) -> Sequence[VoteSet]:
     """Return the attempts up to the last one in which anybody voted, and the first at least."""
     voted = [
         attempt
@@ -106,7 +106,7 @@ def attempts_with_votes(rounds: Sequence[Round]) -> Sequence[Round]:
     return rounds[: max(voted, default=0) + 1]
 
 
-def subject_of(rounds: Sequence[Round], peer: str, digest: str | None) -> Subject | None:
+def subject_of(rounds: Sequence[VoteSet], peer: str, digest: str | None) -> Subject | None:
     """Return a member's part: its last reveal, or what it did last; None if it never was one.
 
     `digest` is the certified outcome's, None where there is none.

@@ -27,7 +27,7 @@ from protocol.consensus import certificate
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.effects import Certified, State
-from protocol.consensus.round import Round
+from protocol.consensus.vote_set import VoteSet
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
@@ -104,21 +104,21 @@ class TaskTracker:
         return None if self._observer is None else self._observer.task
 
     @property
-    def rounds(self) -> tuple[Round, ...]:
+    def rounds(self) -> tuple[VoteSet, ...]:
         """The votes of each attempt, as far as any node has shown them."""
-        return () if self._observer is None else self._observer.rounds
+        return () if self._observer is None else self._observer.vote_sets
 
     @property
     def committee(self) -> tuple[str, ...]:
         """The largest committee that the task can get; empty while the task is not known."""
-        return () if self._observer is None else tuple(self._observer.rounds[-1].committee)
+        return () if self._observer is None else tuple(self._observer.vote_sets[-1].committee)
 
     @property
     def votes(self) -> tuple[VoteSummary, ...]:
         """The votes seen so far, attempt by attempt, each attempt's in the committee's order."""
         return tuple(
             vote
-            for attempt, votes in enumerate(self._observer.rounds if self._observer else ())
+            for attempt, votes in enumerate(self._observer.vote_sets if self._observer else ())
             for peer in votes.committee
             for vote in _vote_summaries(peer, attempt, votes.votes_of(peer))
         )

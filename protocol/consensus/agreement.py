@@ -1,8 +1,35 @@
 """A task from acceptance to its terminal state, over all its attempts (specification 6.6, 6.7).
 
-Sans-IO: it takes votes, outcomes and the time, and returns effects. Two rules: nothing happens but
-in `_fire` (time), `receive` (votes), `executed` and `failed` (this node's own work); and the same
-calls with the same times give the same effects, so that a journal can be replayed.
+Rules:
+1. The machine changes only in `start`, `advance` (time), `receive` (votes), `executed`, `failed`
+   (this node's own execution) and `resume`. Each returns the effects that the node carries out.
+2. The same calls with the same times give the same effects, so that a journal can be replayed.
+3. Only a certificate changes a terminal state, and the first certificate stands (clarification 6e).
+
+The states are those of `effects.State`. Before the end, the state is what this node does in the
+current attempt; it follows from its own votes: REVEALED before COMMITTED before ABSTAINED, then
+EXECUTING, then WAITING.
+
+    event                           before the end                         in a terminal state
+    an attempt begins, and
+      this node is no member        WAITING                                (none begins)
+      its outcome is not known      EXECUTING; Execute unless it runs
+      its outcome is known          SignAndSend(commit)
+    executed                        SignAndSend(commit) if a member        -
+    failed                          SignAndSend(abstain), once an attempt  -
+    own vote received               COMMITTED, REVEALED or ABSTAINED       -
+    a round's reveal is due         SignAndSend(reveal)                    SignAndSend(reveal)
+    conflicting vote received       EquivocationProven                     EquivocationProven
+    votes make a certificate        AGREED or AGREED_ERROR; Certified,     the same if it is the
+                                    StopExecution                          first; else Certified
+    no outcome can reach the quorum,
+    or `attempt_seconds` are over
+      not the last attempt          the next attempt begins                -
+      the last attempt              INCONCLUSIVE; StopExecution            -
+    deadline                        EXPIRED; StopExecution                 -
+
+Every change of the state or the attempt also gives StateChanged. Rounds of earlier and later
+attempts keep their votes, so that a late vote can still complete a certificate.
 """
 
 from collections.abc import Callable
@@ -21,7 +48,8 @@ from protocol.consensus.effects import (
     StopExecution,
 )
 from protocol.consensus.evidence import Evidence
-from protocol.consensus.round import Opening, Round, VoteStatus
+from protocol.consensus.round import Opening, Round
+from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import messages
@@ -31,204 +59,229 @@ from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task, Vo
 DrawSalt = Callable[[int], str]
 """Gives the salt (64 hex) of an attempt: fresh and secret first, from the journal afterwards."""
 
+# The state that a vote of this node stands for; the first that is received decides.
+_STATE_BY_OWN_VOTE = (
+    (Reveal, State.REVEALED),
+    (Commit, State.COMMITTED),
+    (Abstain, State.ABSTAINED),
+)
+
 
 class Agreement:
-    """How one task stands at one node; `me` may be in no committee. All times are Unix seconds."""
+    """The state of one task at one node; `me` may be in no committee. All times are Unix seconds.
+
+    Attributes: `attempt` is the current one, from 0; `certificates` has two members if two
+    outcomes are certified, which is a conflict.
+    """
 
     def __init__(
         self, network: Network, task: Task, me: str, draw_salt: DrawSalt, now: float
     ) -> None:
         self.task = task
-        self.rounds = tuple(
-            Round(network.id, task.id, a, members, network.parameters.commit_grace_seconds)
-            for a, members in enumerate(committees(network, task))
-        )
         self.attempt = 0
-        self.certificates: list[Certificate] = []  # two, if two outcomes are certified: a conflict
+        self.certificates: list[Certificate] = []
         self._network, self._me, self._draw_salt = network, me, draw_salt
-        self._attempt_at, self._attempt_seconds = now, network.attempt_seconds(task)
-        self._ended: State | None = None
+        grace = network.parameters.commit_grace_seconds
+        self._rounds = tuple(
+            Round(network.id, task.id, attempt, committee, grace)
+            for attempt, committee in enumerate(committees(network, task))
+        )
+        self._attempt_began, self._attempt_seconds = now, network.attempt_seconds(task)
+        self._terminal: State | None = None
         self._executing = False
-        self._outcome: tuple[Document, Document] | None = None
+        self._execution: tuple[Document, Document] | None = None  # outcome and trace
 
-    # What is known
+    # Queries
 
     @property
     def state(self) -> State:
-        """How the task stands here; before the end, what this node does in the current attempt."""
-        if self._ended is not None:
-            return self._ended
-        current = self.rounds[self.attempt]
-        for kind, state in _OWN_STATES:
-            if current.has(self._me, kind):
+        """The terminal state, or what this node does in the current attempt."""
+        if self._terminal is not None:
+            return self._terminal
+        for kind, state in _STATE_BY_OWN_VOTE:
+            if self._current.has(self._me, kind):
                 return state
         return State.EXECUTING if self._executing else State.WAITING
 
     @property
+    def vote_sets(self) -> tuple[VoteSet, ...]:
+        """The votes of each attempt, those to come included."""
+        return tuple(round_.votes for round_ in self._rounds)
+
+    @property
     def ends_at(self) -> float:
         """When this node gives up at the latest: the deadline or the end of the last attempt."""
-        left = len(self.rounds) - self.attempt
-        return min(self.task.expires_at, self._attempt_at + left * self._attempt_seconds)
+        attempts_left = len(self._rounds) - self.attempt
+        last_end = self._attempt_began + attempts_left * self._attempt_seconds
+        return min(self.task.expires_at, last_end)
 
     def wake_at(self) -> float | None:
-        """Return when `advance` must be called next; None when time changes nothing any more."""
-        due = [at for r in self.rounds if (at := r.wake_at()) is not None]
-        if self._ended is None:
-            due += [self.task.expires_at, self._attempt_at + self._attempt_seconds]
+        """Return when `advance` must be called next; None if time changes nothing any more."""
+        due = [at for round_ in self._rounds if (at := round_.wake_at()) is not None]
+        if self._terminal is None:
+            due += [self.task.expires_at, self._attempt_began + self._attempt_seconds]
         return min(due, default=None)
 
     def judge(self, vote: Vote, *, keep_conflicting: bool = False) -> VoteStatus:
-        """Return what a vote is to this task. Raises Rejected for one that no round can keep.
+        """Return what a vote is to this task; `keep_conflicting` as for `VoteSet.judge`.
 
-        `keep_conflicting` as for `Round.judge`.
+        Raises Rejected (NO_SUCH_ATTEMPT, NOT_A_MEMBER) for a vote that no attempt can keep.
         """
-        if vote.attempt >= len(self.rounds):
+        if vote.attempt >= len(self._rounds):
             raise Rejected(
                 Rejection.NO_SUCH_ATTEMPT,
-                f"attempt: {vote.attempt}, this task has {len(self.rounds)}",
+                f"attempt: {vote.attempt}, this task has {len(self._rounds)}",
             )
-        current = self.rounds[vote.attempt]
-        if vote.signer not in current.committee:
+        votes = self._rounds[vote.attempt].votes
+        if vote.signer not in votes.committee:
             raise Rejected(
                 Rejection.NOT_A_MEMBER, f"{vote.signer} is not in the committee of {vote.attempt}"
             )
-        return current.judge(vote, keep_conflicting=keep_conflicting)
+        return votes.judge(vote, keep_conflicting=keep_conflicting)
 
-    # What happens
+    @property
+    def _current(self) -> VoteSet:
+        return self._rounds[self.attempt].votes
+
+    # Events
 
     def start(self, now: float) -> list[Effect]:
-        """Begin attempt 0. To be called once, before anything else."""
-        return [*self._begin(), StateChanged(self.task.id), *self.advance(now)]
+        """Begin attempt 0. Called once, before anything else."""
+        return [*self._begin_attempt(), StateChanged(self.task.id), *self.advance(now)]
 
     def advance(self, now: float) -> list[Effect]:
         """Let the time be `now`: everything due until then happens, in the order of its times."""
         effects: list[Effect] = []
         while (due := self.wake_at()) is not None and due <= now:
-            effects += self._watched(self._fire, due)
+            previous = self._position()
+            effects += self._fire_timers(due)
+            effects += self._changes_since(previous)
         return effects
 
     def receive(self, vote: Vote, now: float, status: VoteStatus | None = None) -> list[Effect]:
-        """Take a vote, this node's own included.
+        """Add a vote, this node's own included.
 
         `status` is what `judge` returned for the vote, if no other vote came since; without it the
         vote is judged here. Raises Rejected as `judge` does.
         """
         if status is None:
             status = self.judge(vote)
-        # Time alone keeps no votes, so `status` still holds after `advance`.
-        effects = [*self.advance(now), *self._watched(self._take, vote, now, status)]
-        return [*effects, *self.advance(now)]
+        effects = self.advance(now)  # adds no votes, so that `status` still holds
+        previous = self._position()
+        effects += self._add(vote, status, now)
+        effects += self._changes_since(previous)
+        return effects + self.advance(now)
 
     def executed(self, outcome: Document, trace: Document, now: float) -> list[Effect]:
-        """This node's execution ended with an outcome: it will commit to it in every attempt."""
-
-        def known() -> list[Effect]:
-            self._executing, self._outcome = False, (outcome, trace)
-            return self._commit()
-
-        return [*self.advance(now), *self._watched(known)]
+        """This node's execution gave an outcome: it commits to it in this and later attempts."""
+        effects = self.advance(now)
+        previous = self._position()
+        self._executing, self._execution = False, (outcome, trace)
+        effects += self._commit()
+        return effects + self._changes_since(previous)
 
     def failed(self, reason: Abstention, now: float) -> list[Effect]:
-        """This node's execution ended without an outcome: it abstains from this attempt."""
-
-        def given_up() -> list[Effect]:
-            self._executing = False
-            current = self.rounds[self.attempt]
-            if self._ended is not None or current.has(self._me, Abstain):
-                return []
-            return [
-                SignAndSend(
-                    messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
-                )
-            ]
-
-        return [*self.advance(now), *self._watched(given_up)]
+        """This node's execution gave no outcome: it abstains from this attempt."""
+        effects = self.advance(now)
+        previous = self._position()
+        self._executing = False
+        if self._terminal is None and not self._current.has(self._me, Abstain):
+            body = messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
+            effects.append(SignAndSend(body))
+        return effects + self._changes_since(previous)
 
     def resume(self, now: float) -> list[Effect]:
-        """Begin anew what a restart cut short, after the journal was replayed into this machine."""
+        """Restart the execution that a crash cut short, after the journal was replayed."""
         effects: list[Effect] = [e for e in self.advance(now) if not isinstance(e, Execute)]
         self._executing = False
-        current = self.rounds[self.attempt]
-        waits = self._ended is None and self._me in current.committee and self._outcome is None
-        if not waits or current.has(self._me, Abstain):
-            return effects
-        return effects + self._watched(self._begin)
-
-    # How
-
-    def _watched(self, change: Callable[..., list[Effect]], *args: object) -> list[Effect]:
-        """Append a `StateChanged` if the change altered the state or the attempt."""
-        before = (self.state, self.attempt)
-        effects = change(*args)
-        same = before == (self.state, self.attempt)
-        return effects if same else [*effects, StateChanged(self.task.id)]
-
-    def _fire(self, now: float) -> list[Effect]:
-        bodies = [r.advance(now) for r in self.rounds]
-        effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
-        if self._ended is None and now >= self.task.expires_at:
-            return effects + self._end(State.EXPIRED)
-        if self._ended is None and now >= self._attempt_at + self._attempt_seconds:
-            return effects + self._next_attempt(now) + self._give_up_attempts(now)
+        previous = self._position()
+        if (
+            self._terminal is None
+            and self._execution is None
+            and not self._current.has(self._me, Abstain)
+        ):
+            effects += self._begin_attempt()
+            effects += self._changes_since(previous)
         return effects
 
-    def _take(self, vote: Vote, now: float, status: VoteStatus) -> list[Effect]:
-        current = self.rounds[vote.attempt]
-        opponent = current.conflicting_vote(vote)
+    # Transitions
+
+    def _position(self) -> tuple[State, int]:
+        return self.state, self.attempt
+
+    def _changes_since(self, previous: tuple[State, int]) -> list[Effect]:
+        return [] if previous == self._position() else [StateChanged(self.task.id)]
+
+    def _fire_timers(self, now: float) -> list[Effect]:
+        # Rounds of earlier attempts too: whoever committed there still reveals (clarification 6a).
+        bodies = [round_.advance(now) for round_ in self._rounds]
+        effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
+        if self._terminal is None and now >= self.task.expires_at:
+            return effects + self._end(State.EXPIRED)
+        if self._terminal is None and now >= self._attempt_began + self._attempt_seconds:
+            return effects + self._next_attempt(now) + self._skip_lost_attempts(now)
+        return effects
+
+    def _add(self, vote: Vote, status: VoteStatus, now: float) -> list[Effect]:
         if isinstance(vote, Abstain) and vote.signer == self._me:
-            self._executing = False
-        self._discount(now)
+            self._executing = False  # in a replay, nobody calls `failed`
+        self._ignore_failed_members(now)
         if status is VoteStatus.DUPLICATE:
             return []
-        current.receive(vote, status, now)
-        self._discount(now)
+        first = self._rounds[vote.attempt].votes.conflicting_vote(vote)
+        self._rounds[vote.attempt].receive(vote, status, now)
+        self._ignore_failed_members(now)
         effects = self._certify(vote) if isinstance(vote, Reveal) else []
-        if status is VoteStatus.CONFLICTING and opponent is not None:
-            return [EquivocationProven(Evidence.from_votes(opponent, vote)), *effects]
-        return effects + self._give_up_attempts(now)
+        if status is VoteStatus.CONFLICTING and first is not None:
+            return [EquivocationProven(Evidence.from_votes(first, vote)), *effects]
+        return effects + self._skip_lost_attempts(now)
 
-    def _discount(self, now: float) -> None:
-        """Keep whoever failed an earlier attempt from closing the lists of this one early.
+    def _ignore_failed_members(self, now: float) -> None:
+        """Keep members that failed an earlier attempt from closing the list of this one early.
 
-        That is who contradicted itself, or revealed another outcome than this node's, or committed
-        and did not reveal where others did (correction 6f): such a member commits at once, and
-        would shut out the honest who execute.
+        Such a member commits at once. Its commit would start the wait, and the honest members that
+        have to execute first would come too late (correction 6f).
         """
-        if self._outcome is None or self.attempt == 0:
+        if self._execution is None or self.attempt == 0:
             return
-        digest = messages.outcome_digest(self._outcome[0])
-        earlier = self.rounds[: self.attempt]
-        failed = {peer for r in earlier for peer in r.committee if r.has_failed(peer, digest)}
-        self.rounds[self.attempt].ignore_for_quorum(frozenset(failed - {self._me}), now)
+        digest = messages.outcome_digest(self._execution[0])
+        failed = {
+            peer
+            for votes in self.vote_sets[: self.attempt]
+            for peer in votes.committee
+            if votes.has_failed(peer, digest)
+        }
+        self._rounds[self.attempt].ignore_for_quorum(frozenset(failed - {self._me}), now)
 
     def _certify(self, vote: Reveal) -> list[Effect]:
-        attempt = vote.attempt
-        agreeing = self.rounds[attempt].agreeing_reveals(vote.digest)
-        if not agreeing or any(c.votes[0].digest == vote.digest for c in self.certificates):
+        reveals = self._rounds[vote.attempt].votes.agreeing_reveals(vote.digest)
+        if not reveals or any(c.votes[0].digest == vote.digest for c in self.certificates):
             return []
-        found = certificate.assemble(self.task, attempt, agreeing, self._network)
-        self.certificates.append(found)
-        effects: list[Effect] = [Certified(found)]
-        if len(self.certificates) > 1:  # a conflict: shown, the first one stands
+        assembled = certificate.assemble(self.task, vote.attempt, reveals, self._network)
+        self.certificates.append(assembled)
+        effects: list[Effect] = [Certified(assembled)]
+        if len(self.certificates) > 1:  # a conflict: both are kept, the first one stands
             return effects
-        return effects + self._end(State.AGREED_ERROR if "error" in found.outcome else State.AGREED)
+        is_error = "error" in assembled.outcome
+        return effects + self._end(State.AGREED_ERROR if is_error else State.AGREED)
 
-    def _give_up_attempts(self, now: float) -> list[Effect]:
+    def _skip_lost_attempts(self, now: float) -> list[Effect]:
+        """Leave the current attempt, and those after it, while no outcome can reach the quorum."""
         effects: list[Effect] = []
-        while self._ended is None and not self.rounds[self.attempt].can_reach_quorum():
+        while self._terminal is None and not self._current.can_reach_quorum():
             effects += self._next_attempt(now)
         return effects
 
     def _next_attempt(self, now: float) -> list[Effect]:
-        if self.attempt + 1 == len(self.rounds):
+        if self.attempt + 1 == len(self._rounds):
             return self._end(State.INCONCLUSIVE)
-        self.attempt, self._attempt_at = self.attempt + 1, now
-        return self._begin()
+        self.attempt, self._attempt_began = self.attempt + 1, now
+        return self._begin_attempt()
 
-    def _begin(self) -> list[Effect]:
-        if self._me not in self.rounds[self.attempt].committee:
+    def _begin_attempt(self) -> list[Effect]:
+        if self._me not in self._current.committee:
             return []
-        if self._outcome is not None:
+        if self._execution is not None:
             return self._commit()
         if self._executing:
             return []
@@ -236,20 +289,19 @@ class Agreement:
         return [Execute(self.task, self.ends_at)]
 
     def _commit(self) -> list[Effect]:
-        current = self.rounds[self.attempt]
-        if self._ended is not None or self._outcome is None or self._me not in current.committee:
+        if self._terminal is not None or self._execution is None:
             return []
-        if current.has(self._me, Commit):  # of an earlier life, whose journal was lost: no second
+        # A commit that is received already was signed before the journal was lost. A second one
+        # would be an equivocation.
+        if self._me not in self._current.committee or self._current.has(self._me, Commit):
             return []
-        opening = Opening(self._outcome[0], self._draw_salt(self.attempt), self._outcome[1])
-        return [SignAndSend(current.commit(self._me, opening))]
+        outcome, trace = self._execution
+        opening = Opening(outcome, self._draw_salt(self.attempt), trace)
+        return [SignAndSend(self._rounds[self.attempt].commit(self._me, opening))]
 
     def _end(self, state: State) -> list[Effect]:
-        self._ended = state
+        self._terminal = state
         if not self._executing:
             return []
         self._executing = False
         return [StopExecution(self.task.id)]
-
-
-_OWN_STATES = ((Reveal, State.REVEALED), (Commit, State.COMMITTED), (Abstain, State.ABSTAINED))

@@ -1,8 +1,8 @@
-"""What this node saw every peer do with its votes, and what that is worth.
+"""What each member did with its votes, and how many penalty points that is worth.
 
-A peer's conduct in one attempt at one task follows from the task's machine alone, so it can be
-derived again at any time: whoever writes it down twice writes the same. It is this node's own
-view, of a network that it may have been cut off from; it is no verdict that others could check.
+A member's outcome in one attempt follows from the task's votes alone, so it can be derived again
+at any time with the same result. It is this node's local view: a node that was cut off saw all
+other members silent. It is no proof that others could check.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,69 +11,79 @@ from enum import StrEnum
 
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import lists
-from protocol.consensus.round import Round
+from protocol.consensus.vote_set import VoteSet
 
-# Points of `node.admission.peer_score`, whose threshold for a ban is 20.
-DISSENT_PENALTY = 1.0  # may be broken hardware: it makes a peer suspect, and never bans it
-MAX_DISSENT_PENALTY = 5.0  # a quarter of the threshold, however often it dissents
-EQUIVOCATION_PENALTY = (
-    10.0  # proven by two signatures; one may be an old backup, after two nothing is forgiven
-)
+# The penalties are in the points of `node.admission.peer_score`, which bans a peer at 20.
+
+# One dissent may come from broken hardware. It lowers the ban threshold and never bans.
+DISSENT_PENALTY = 1.0
+
+# A quarter of the ban threshold: however often a peer dissents, dissent alone never bans it.
+MAX_DISSENT_PENALTY = 5.0
+
+# Proven by two signatures. One proof may come from a node restored from an old backup, so one alone
+# does not reach the ban threshold; two do.
+EQUIVOCATION_PENALTY = 10.0
 
 
 class VoteOutcome(StrEnum):
     """What a committee member did in one attempt at a task that has ended."""
 
     AGREED = "agreed"  # revealed the certified outcome
-    DISSENTED = "dissented"  # revealed another one
+    DISSENTED = "dissented"  # revealed another outcome than the certified one
     UNSETTLED = "unsettled"  # revealed an outcome, and none was certified
     ABSTAINED = "abstained"
     LATE = "late"  # revealed the certified outcome, but committed after the lists were closed
-    SILENT = "silent"  # nothing was revealed; a peer that is slow looks the same
-    EQUIVOCATED = "equivocated"  # contradicted itself, whatever else it did
+    SILENT = "silent"  # revealed nothing; a slow peer looks the same
+    EQUIVOCATED = "equivocated"  # sent conflicting votes, whatever else it did
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """How often a peer did what; what it never did may be left out of `counts`."""
+    """How often a peer had each outcome; `counts` may leave out zeros."""
 
     counts: Mapping[VoteOutcome, int]
 
-    def times(self, conduct: VoteOutcome) -> int:
-        """Return how often it did that."""
-        return self.counts.get(conduct, 0)
+    def times(self, outcome: VoteOutcome) -> int:
+        """Return how often the peer had this outcome."""
+        return self.counts.get(outcome, 0)
 
     def document(self) -> dict[str, int]:
-        """Return every count by its name, zeros too."""
-        return {str(conduct): self.times(conduct) for conduct in VoteOutcome}
+        """Return every count by its name, zeros included."""
+        return {str(outcome): self.times(outcome) for outcome in VoteOutcome}
 
 
-def score_floor(standing: PeerRecord) -> float:
-    """Return the points that a peer starts with, in the unit of `node.admission.peer_score`.
+def score_floor(record: PeerRecord) -> float:
+    """Return the penalty points that a peer never loses, because of its votes.
 
     Only what a peer signed counts. Silence, lateness and abstention cost nothing: a slow peer does
-    no harm, and a node that was itself cut off saw everyone silent.
+    no harm, and to a node that was cut off everyone looks silent.
     """
-    dissents = DISSENT_PENALTY * standing.times(VoteOutcome.DISSENTED)
-    proofs = EQUIVOCATION_PENALTY * standing.times(VoteOutcome.EQUIVOCATED)
-    return min(dissents, MAX_DISSENT_PENALTY) + proofs
+    dissent = DISSENT_PENALTY * record.times(VoteOutcome.DISSENTED)
+    equivocation = EQUIVOCATION_PENALTY * record.times(VoteOutcome.EQUIVOCATED)
+    return min(dissent, MAX_DISSENT_PENALTY) + equivocation
 
 
 def vote_outcomes(agreement: Agreement) -> Iterator[tuple[int, str, VoteOutcome]]:
-    """Give (attempt, peer, conduct) for each member of each attempt of a task that has ended.
+    """Yield (attempt, peer, outcome) for each member of each attempt of a task that has ended.
 
-    Attempts after the certified one are left out: who knew the certificate had no part in them.
+    Attempts after the certified one are left out: members that knew the certificate did not vote.
     """
-    certified = agreement.certificates[0] if agreement.certificates else None
-    last = agreement.attempt if certified is None else certified.attempt
-    digest = None if certified is None else certified.votes[0].digest
-    for attempt, votes in enumerate(agreement.rounds[: last + 1]):
+    if agreement.certificates:
+        certificate = agreement.certificates[0]
+        last, digest = certificate.attempt, certificate.votes[0].digest
+    else:
+        last, digest = agreement.attempt, None
+    for attempt, votes in enumerate(agreement.vote_sets[: last + 1]):
         for peer in votes.committee:
             yield attempt, peer, vote_outcome(votes, peer, digest)
 
 
-def vote_outcome(votes: Round, peer: str, digest: str | None) -> VoteOutcome:
-    """Return what a member did in one attempt; `digest` is the certified outcome's, if any is."""
+def vote_outcome(votes: VoteSet, peer: str, digest: str | None) -> VoteOutcome:
+    """Return what a member did in one attempt.
+
+    `digest` is that of the certified outcome; None if no outcome is certified.
+    """
     reveal, abstain = votes.votes_of(peer)
     if votes.has_equivocated(peer):
         return VoteOutcome.EQUIVOCATED
@@ -83,6 +93,6 @@ def vote_outcome(votes: Round, peer: str, digest: str | None) -> VoteOutcome:
         return VoteOutcome.UNSETTLED
     if reveal.digest != digest:
         return VoteOutcome.DISSENTED
-    others = [r for r in votes.reveals if r.digest == digest and r.signer != peer]
-    heard = not others or any(lists(other, reveal) for other in others)
-    return VoteOutcome.AGREED if heard else VoteOutcome.LATE
+    agreeing = [r for r in votes.reveals if r.digest == digest and r.signer != peer]
+    in_time = not agreeing or any(lists(r, reveal) for r in agreeing)
+    return VoteOutcome.AGREED if in_time else VoteOutcome.LATE

@@ -45,10 +45,18 @@ class Evidence:
         return canonical(self.document)
 
 
-def contradict(a: Vote, b: Vote) -> bool:
-    """Whether two votes of one signer in one round are an equivocation."""
+def same_body(a: Vote, b: Vote) -> bool:
+    """Return whether two votes have one body.
+
+    The canonical bytes are compared, because `True == 1` in Python while JSON tells them apart.
+    """
+    return canonical(a.envelope.body) == canonical(b.envelope.body)
+
+
+def is_equivocation(a: Vote, b: Vote) -> bool:
+    """Return whether two votes of one signer in one round contradict each other."""
     if type(a) is type(b):
-        return canonical(a.envelope.body) != canonical(b.envelope.body)
+        return not same_body(a, b)
     match a, b:
         case (Commit() as commit, Reveal() as reveal) | (Reveal() as reveal, Commit() as commit):
             return commit.commitment != reveal.commitment
@@ -80,7 +88,7 @@ def verify_bytes(text: bytes, network: Network) -> Evidence:
 
 def _checked(document: Document, a: Vote, b: Vote) -> Evidence:
     rounds = {(v.envelope.signer, v.task, v.attempt) for v in (a, b)}
-    if len(rounds) != 1 or not contradict(a, b):
+    if len(rounds) != 1 or not is_equivocation(a, b):
         raise Rejected(
             Rejection.NO_CONTRADICTION, "envelopes: the two do not contradict each other"
         )

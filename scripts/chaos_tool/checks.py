@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from node.storage.reader import DATABASE
 from protocol.consensus import certificate
-from protocol.consensus.evidence import contradict
+from protocol.consensus.evidence import is_equivocation
 from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire.codec import decode
@@ -230,7 +230,7 @@ def _double_votes(votes: list[Vote]) -> Iterator[str]:
     for vote in votes:
         attempts.setdefault((vote.signer, vote.task, vote.attempt), []).append(vote)
     for (signer, task, attempt), cast in attempts.items():
-        if any(contradict(a, b) for i, a in enumerate(cast) for b in cast[:i]):
+        if any(is_equivocation(a, b) for i, a in enumerate(cast) for b in cast[:i]):
             yield f"{signer} signed two contradicting votes in attempt {attempt} of {task}"
 
 

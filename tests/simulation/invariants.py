@@ -127,9 +127,9 @@ def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[st
         raise Violation("I7", f"{len(coordinator._lost)} tasks to be rebuilt")
     if unknown := coordinator._expiries.keys() - known - coordinator._lost.keys():
         raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
-    for votes in (r for agreement in held.values() for r in agreement.rounds):
-        votes_of = Counter(signer for signer, _ in votes._standing)
-        votes_of.update(vote.signer for more in votes._opposed.values() for vote in more)
+    for votes in (r for agreement in held.values() for r in agreement.vote_sets):
+        votes_of = Counter(signer for signer, _ in votes._first)
+        votes_of.update(vote.signer for more in votes._conflicting.values() for vote in more)
         for peer, count in votes_of.items():
             if peer not in votes.committee or count > MAX_VOTES:
                 raise Violation("I7", f"{count} votes of {fixtures.index_of(peer)} in a round")

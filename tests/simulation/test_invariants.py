@@ -30,9 +30,9 @@ def test_task_open_past_its_deadline_violates_i6(monkeypatch: pytest.MonkeyPatch
     """An agreement that never wakes at its deadline ends late, at the end of its attempt."""
 
     def wake_without_deadline(self: Agreement) -> float | None:
-        due = [at for r in self.rounds if (at := r.wake_at()) is not None]
-        if self._ended is None:
-            due.append(self._attempt_at + self._attempt_seconds)
+        due = [at for r in self._rounds if (at := r.wake_at()) is not None]
+        if self._terminal is None:
+            due.append(self._attempt_began + self._attempt_seconds)
         return min(due, default=None)
 
     monkeypatch.setattr(Agreement, "wake_at", wake_without_deadline)

@@ -95,8 +95,8 @@ def explained(
 ) -> tuple[dict[str, bool | None], str, list[Finding]]:
     """The levels, the sentence and the findings of C's reveal beside two honest ones."""
     agreement = seen(*HONEST, theirs)
-    ours = reference_of(agreement.rounds, certified(agreement))
-    subject = subject_of(agreement.rounds, C, ours.digest if ours else None)
+    ours = reference_of(agreement.vote_sets, certified(agreement))
+    subject = subject_of(agreement.vote_sets, C, ours.digest if ours else None)
     assert ours is not None
     assert subject is not None
     assert subject.reveal is not None
@@ -186,7 +186,7 @@ def test_what_a_trace_does_not_tell_is_unknown(trace: dict[str, Any]) -> None:
 
 def test_tokens_that_only_one_tells_are_unknown() -> None:
     agreement = seen(revealed(A, TRUTH, {}), revealed(B, TRUTH, {}), revealed(C, ALTERED))
-    ours = reference_of(agreement.rounds, certified(agreement))
+    ours = reference_of(agreement.vote_sets, certified(agreement))
     assert ours is not None
     found = findings(TASK, NET, ours, revealed(C, ALTERED))
     assert found[2] == Finding("tokens", None, "no other trace tells the tokens")
@@ -231,7 +231,7 @@ def test_a_score_that_differs_comes_before_its_sound() -> None:
 
 def test_nothing_but_the_certificate_is_the_reference_where_there_is_one() -> None:
     agreement = seen(*HONEST, revealed(C, ALTERED))
-    ours = reference_of(agreement.rounds, certified(agreement))
+    ours = reference_of(agreement.vote_sets, certified(agreement))
     assert ours is not None
     assert (ours.outcome, ours.certified) == (TRUTH, True)
     assert ours.supporters == tuple(sorted((A, B)))
@@ -240,7 +240,7 @@ def test_nothing_but_the_certificate_is_the_reference_where_there_is_one() -> No
 def test_without_a_certificate_most_members_are_the_reference() -> None:
     votes = [revealed(m, TRUTH, attempt=1) for m in SECOND[:2]]
     lies = [revealed(m, result(output(m)), attempt=1) for m in SECOND[2:]]
-    ours = reference_of(seen(*votes, *lies).rounds, None)
+    ours = reference_of(seen(*votes, *lies).vote_sets, None)
     assert ours is not None
     assert (ours.digest, ours.certified) == (outcome_digest(TRUTH), False)
 
@@ -248,9 +248,9 @@ def test_without_a_certificate_most_members_are_the_reference() -> None:
 @pytest.mark.parametrize("outcomes", [[], [TRUTH], [TRUTH, ALTERED], [TRUTH, ALTERED, FAILED]])
 def test_where_no_two_agree_there_is_no_reference(outcomes: list[dict[str, Any]]) -> None:
     agreement = seen(*(revealed(m, o) for m, o in zip(FIRST, outcomes, strict=False)))
-    assert reference_of(agreement.rounds, None) is None
+    assert reference_of(agreement.vote_sets, None) is None
     if outcomes:
-        subject = subject_of(agreement.rounds, A, None)
+        subject = subject_of(agreement.vote_sets, A, None)
         assert subject is not None
         assert "nothing to compare" in reason(subject, None, (), ())
 
@@ -258,7 +258,7 @@ def test_where_no_two_agree_there_is_no_reference(outcomes: list[dict[str, Any]]
 def test_a_tie_is_no_reference() -> None:
     votes = [revealed(m, TRUTH, attempt=1) for m in SECOND[:2]]
     others = [revealed(m, ALTERED, attempt=1) for m in SECOND[2:4]]
-    assert reference_of(seen(*votes, *others).rounds, None) is None
+    assert reference_of(seen(*votes, *others).vote_sets, None) is None
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,9 @@ def test_who_revealed_nothing_is_explained_too(
     votes: list[Vote], conduct: VoteOutcome, expected: str
 ) -> None:
     agreement = seen(*HONEST, *votes)
-    ours = reference_of(agreement.rounds, certified(agreement))
+    ours = reference_of(agreement.vote_sets, certified(agreement))
     assert ours is not None
-    subject = subject_of(agreement.rounds, C, ours.digest)
+    subject = subject_of(agreement.vote_sets, C, ours.digest)
     assert subject is not None
     assert (subject.conduct, subject.reveal) == (conduct, None)
     assert expected in reason(subject, ours, (), ())
@@ -300,18 +300,18 @@ def test_the_right_outcome_too_late_is_told_from_dissent() -> None:
         for m in FIRST
     ]
     agreement = seen(*unlisted)
-    ours = reference_of(agreement.rounds, certified(agreement))
+    ours = reference_of(agreement.vote_sets, certified(agreement))
     assert ours is not None
-    subject = subject_of(agreement.rounds, C, ours.digest)
+    subject = subject_of(agreement.vote_sets, C, ours.digest)
     assert subject is not None
     assert "closed their lists" in reason(subject, ours, (), ())
 
 
 def test_an_equivocator_is_compared_and_called_one() -> None:
     agreement = seen(*HONEST, revealed(C, ALTERED), revealed(C, FAILED))
-    ours = reference_of(agreement.rounds, certified(agreement))
+    ours = reference_of(agreement.vote_sets, certified(agreement))
     assert ours is not None
-    subject = subject_of(agreement.rounds, C, ours.digest)
+    subject = subject_of(agreement.vote_sets, C, ours.digest)
     assert subject is not None
     assert subject.reveal is not None
     found = findings(TASK, NET, ours, subject.reveal)
@@ -324,7 +324,7 @@ def test_the_last_reveal_is_what_a_member_stands_for() -> None:
         *(revealed(m, TRUTH, attempt=1) for m in SECOND),
     ]
     agreement = seen(*votes)
-    subject = subject_of(agreement.rounds, C, outcome_digest(TRUTH))
+    subject = subject_of(agreement.vote_sets, C, outcome_digest(TRUTH))
     assert subject is not None
     assert (subject.attempt, subject.conduct) == (1, VoteOutcome.AGREED)
 
@@ -332,7 +332,9 @@ def test_the_last_reveal_is_what_a_member_stands_for() -> None:
 def test_who_was_in_no_committee_that_began_has_no_part() -> None:
     later = next(m for m in SECOND if m not in FIRST)
     agreement = seen(*HONEST)
-    assert subject_of(attempts_with_votes(agreement.rounds), later, None) is None
-    assert subject_of(agreement.rounds, later, None) is not None
-    assert len(attempts_with_votes(seen().rounds)) == 1
-    assert len(attempts_with_votes(seen(fixtures.abstain(NET, TASK, later, attempt=1)).rounds)) == 2
+    assert subject_of(attempts_with_votes(agreement.vote_sets), later, None) is None
+    assert subject_of(agreement.vote_sets, later, None) is not None
+    assert len(attempts_with_votes(seen().vote_sets)) == 1
+    assert (
+        len(attempts_with_votes(seen(fixtures.abstain(NET, TASK, later, attempt=1)).vote_sets)) == 2
+    )

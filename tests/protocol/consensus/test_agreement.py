@@ -15,7 +15,7 @@ from protocol.consensus.effects import (
     StateChanged,
     StopExecution,
 )
-from protocol.consensus.round import VoteStatus
+from protocol.consensus.vote_set import VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire.encoding import canonical
@@ -194,7 +194,7 @@ def test_a_dissent_after_the_end_is_kept_and_changes_nothing() -> None:
     dissent = reveal(C, TRIO, LIES[0])
     assert found.agreement.judge(dissent) is VoteStatus.NEW
     assert found.hear(dissent, now=T + 2) == []
-    assert found.agreement.rounds[0].votes_of(C) == (dissent, None)
+    assert found.agreement.vote_sets[0].votes_of(C) == (dissent, None)
     assert found.state is State.AGREED
 
 
@@ -590,7 +590,7 @@ def play(agreement: Agreement, seed: int) -> list[object]:
     for _ in range(100):
         now += dice.choice((0, 0, 0.5, 1, 2, 5, 30))
         attempt = dice.choice((0, 0, 1, 2))
-        members = agreement.rounds[attempt].committee
+        members = agreement.vote_sets[attempt].committee
         member = dice.choice((*members, OUTSIDER))
         found = dice.choice(outcomes)
         match dice.choice(("commit", "commit", "reveal", "reveal", "abstain", "time", "own")):

@@ -63,7 +63,7 @@ def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
 @pytest.mark.parametrize("pair", CONTRADICTIONS)
 def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
-        assert evidence.contradict(a, b)
+        assert evidence.is_equivocation(a, b)
         found = Evidence.from_votes(a, b)
         assert found.document == document(a, b)
         assert (found.signer, found.task, found.attempt) == (A, TASK.id, 0)
@@ -73,7 +73,7 @@ def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) ->
 @pytest.mark.parametrize("pair", CONSISTENT)
 def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
-        assert not evidence.contradict(a, b)
+        assert not evidence.is_equivocation(a, b)
         with rejected(Rejection.NO_CONTRADICTION):
             Evidence.from_votes(a, b)
         with rejected(Rejection.NO_CONTRADICTION):

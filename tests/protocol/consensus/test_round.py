@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from protocol.consensus.certificate import assemble, lists
 from protocol.consensus.committee import committees, quorum
-from protocol.consensus.round import Opening, Round, VoteStatus
+from protocol.consensus.round import Opening, Round
+from protocol.consensus.vote_set import VoteStatus
 from protocol.wire.messages import Abstain, Commit, Reveal, Vote, outcome_digest
 from tests.protocol.expect import PROPERTY
 from tests.protocol.papers import listed
@@ -45,7 +46,7 @@ def abstain(member: str, reason: str = "busy") -> Vote:
 
 def receive(round_: Round, vote: Vote, at: float, *, keep_conflicting: bool = False) -> VoteStatus:
     """Judge a vote and let the round keep it, as an agreement does."""
-    status = round_.judge(vote, keep_conflicting=keep_conflicting)
+    status = round_.votes.judge(vote, keep_conflicting=keep_conflicting)
     round_.receive(vote, status, at)
     return status
 
@@ -190,23 +191,23 @@ def test_a_contradicting_commit_is_neither_counted_nor_listed() -> None:
 def test_votes_are_new_once() -> None:
     round_ = fresh()
     for vote in (commit(A), reveal(A), abstain(A), commit(B), reveal(C)):
-        assert round_.judge(vote) is NEW
-        assert round_.judge(vote) is NEW
+        assert round_.votes.judge(vote) is NEW
+        assert round_.votes.judge(vote) is NEW
         assert receive(round_, vote, 1) is NEW
-        assert round_.judge(vote) is KNOWN
+        assert round_.votes.judge(vote) is KNOWN
         assert receive(round_, vote, 2) is KNOWN
-        assert round_.has(vote.signer, type(vote))
-    assert not round_.has(C, Commit)
-    assert round_.votes_of(A) == (reveal(A), abstain(A))
-    assert round_.votes_of(B) == (None, None)
+        assert round_.votes.has(vote.signer, type(vote))
+    assert not round_.votes.has(C, Commit)
+    assert round_.votes.votes_of(A) == (reveal(A), abstain(A))
+    assert round_.votes.votes_of(B) == (None, None)
 
 
 def test_a_reveal_is_kept_before_its_commit() -> None:
     round_ = fresh()
     assert receive(round_, reveal(A), 1) is NEW
     assert receive(round_, commit(A), 2) is NEW
-    assert round_.commits == listed(TASK, [A])
-    assert round_.reveals == [reveal(A)]
+    assert round_.votes.commits == listed(TASK, [A])
+    assert round_.votes.reveals == [reveal(A)]
 
 
 @pytest.mark.parametrize(
@@ -225,15 +226,15 @@ def test_a_reveal_is_kept_before_its_commit() -> None:
 def test_of_two_that_contradict_the_first_stands(first: Vote, second: Vote) -> None:
     for one, other in ((first, second), (second, first)):
         round_ = fresh()
-        assert round_.conflicting_vote(other) is None
+        assert round_.votes.conflicting_vote(other) is None
         receive(round_, one, 1)
-        assert round_.conflicting_vote(other) == one
-        assert round_.judge(other) is OPPOSED
+        assert round_.votes.conflicting_vote(other) == one
+        assert round_.votes.judge(other) is OPPOSED
         assert receive(round_, other, 2) is OPPOSED
-        assert round_.judge(other) is KNOWN
-        assert round_.judge(one) is KNOWN
-        assert round_.has(A, type(one))
-        assert round_.has(A, type(other)) is (type(one) is type(other))
+        assert round_.votes.judge(other) is KNOWN
+        assert round_.votes.judge(one) is KNOWN
+        assert round_.votes.has(A, type(one))
+        assert round_.votes.has(A, type(other)) is (type(one) is type(other))
 
 
 def test_to_abstain_contradicts_no_other_vote() -> None:
@@ -247,7 +248,7 @@ def test_a_reveal_that_opens_the_standing_commit_stands_beside_the_opposed() -> 
     receive(round_, commit(A), 1)
     assert receive(round_, reveal(A, TRIO, LIE), 2) is OPPOSED
     assert receive(round_, reveal(A), 3) is NEW
-    assert round_.reveals == [reveal(A)]
+    assert round_.votes.reveals == [reveal(A)]
 
 
 def test_one_contradiction_of_a_kind_is_kept() -> None:
@@ -266,12 +267,12 @@ def test_but_one_more_is_kept_if_a_certificate_rests_on_it() -> None:
     receive(round_, reveal(A, TRIO, LIE), 1)
     receive(round_, reveal(A, TRIO, fixtures.outcome("another lie")), 2)
     third = reveal(A)
-    assert round_.judge(third) is KNOWN
+    assert round_.votes.judge(third) is KNOWN
     receive(round_, reveal(B), 3)
-    assert round_.judge(third) is OPPOSED
+    assert round_.votes.judge(third) is OPPOSED
     assert receive(round_, third, 4) is OPPOSED
-    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
-    assert round_.judge(reveal(A, trace={"n": 9})) is KNOWN
+    assert {r.signer for r in round_.votes.agreeing_reveals(DIGEST)} == {A, B}
+    assert round_.votes.judge(reveal(A, trace={"n": 9})) is KNOWN
 
 
 def test_three_contradictions_are_kept_at_most_whatever_they_complete() -> None:
@@ -290,9 +291,9 @@ def test_what_is_wanted_is_kept_once() -> None:
     lies = [reveal(A, trace={"n": n}) for n in range(6)]
     for lie in lies:
         receive(round_, lie, 1, keep_conflicting=True)
-    assert {round_.judge(lie, keep_conflicting=True) for lie in lies} == {KNOWN}
+    assert {round_.votes.judge(lie, keep_conflicting=True) for lie in lies} == {KNOWN}
     receive(round_, reveal(B), 1)
-    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
+    assert {r.signer for r in round_.votes.agreeing_reveals(DIGEST)} == {A, B}
 
 
 # What follows
@@ -301,19 +302,19 @@ def test_what_is_wanted_is_kept_once() -> None:
 def test_a_quorum_of_equal_reveals_that_list_each_other_agrees() -> None:
     round_ = fresh()
     receive(round_, reveal(A), 1)
-    assert round_.agreeing_reveals(DIGEST) == []
+    assert round_.votes.agreeing_reveals(DIGEST) == []
     receive(round_, reveal(C, TRIO, LIE), 1)
-    assert round_.agreeing_reveals(DIGEST) == []
+    assert round_.votes.agreeing_reveals(DIGEST) == []
     receive(round_, reveal(B), 1)
-    assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
-    assert round_.agreeing_reveals(LIE_DIGEST) == []
+    assert [r.signer for r in round_.votes.agreeing_reveals(DIGEST)] == sorted([A, B])
+    assert round_.votes.agreeing_reveals(LIE_DIGEST) == []
 
 
 def test_a_copycat_that_nobody_listed_is_left_out() -> None:
     round_ = fresh()
     for vote in (reveal(A, [A, B]), reveal(B, [A, B]), reveal(C)):
         receive(round_, vote, 1)
-    assert [r.signer for r in round_.agreeing_reveals(DIGEST)] == sorted([A, B])
+    assert [r.signer for r in round_.votes.agreeing_reveals(DIGEST)] == sorted([A, B])
 
 
 def test_reveals_that_contradict_earlier_ones_count() -> None:
@@ -321,7 +322,7 @@ def test_reveals_that_contradict_earlier_ones_count() -> None:
     receive(round_, commit(A, LIE), 1)
     assert receive(round_, reveal(A), 1) is OPPOSED
     receive(round_, reveal(B), 1)
-    assert {r.signer for r in round_.agreeing_reveals(DIGEST)} == {A, B}
+    assert {r.signer for r in round_.votes.agreeing_reveals(DIGEST)} == {A, B}
 
 
 @pytest.mark.parametrize("vain", TRIO)
@@ -331,7 +332,7 @@ def test_who_does_not_list_itself_spoils_no_certificate(vain: str) -> None:
     for member in TRIO:
         seen = [m for m in TRIO if m != vain] if member == vain else TRIO
         receive(round_, reveal(member, seen), 1)
-    agreeing = round_.agreeing_reveals(DIGEST)
+    agreeing = round_.votes.agreeing_reveals(DIGEST)
     assert {r.signer for r in agreeing} == set(TRIO) - {vain}
     assemble(TASK, 0, agreeing, NET)
 
@@ -359,7 +360,7 @@ def test_what_agrees_is_the_largest_valid_certificate(
             for chosen in combinations(fit, n)
             if all(lists(a, b) for a in chosen for b in chosen)
         )
-        agreeing = round_.agreeing_reveals(digest)
+        agreeing = round_.votes.agreeing_reveals(digest)
         assert len(agreeing) == (best if best >= 3 else 0)
         assert all(lists(a, b) for a in agreeing for b in agreeing)
 
@@ -368,8 +369,8 @@ def test_what_agrees_is_the_largest_valid_certificate(
 
 
 def test_at_first_everything_is_possible() -> None:
-    assert fresh().can_reach_quorum()
-    assert fresh((A,)).can_reach_quorum()
+    assert fresh().votes.can_reach_quorum()
+    assert fresh((A,)).votes.can_reach_quorum()
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_it_cannot_settle_once_no_outcome_reaches_the_quorum(
     round_ = fresh()
     for vote in votes:
         receive(round_, vote, 1)
-    assert round_.can_reach_quorum() is possible
+    assert round_.votes.can_reach_quorum() is possible
 
 
 @given(
@@ -439,7 +440,7 @@ def test_it_can_settle_while_some_quorum_can_still_form(
             and (
                 vote.commits[m] == reveals[m].commitment
                 if m in reveals
-                else round_.commits.get(m, vote.commits[m]) == vote.commits[m]
+                else round_.votes.commits.get(m, vote.commits[m]) == vote.commits[m]
             )
             for vote in told
             for m in group
@@ -450,10 +451,10 @@ def test_it_can_settle_while_some_quorum_can_still_form(
         for group in combinations(FIVE, quorum(5))
         for found in (fixtures.outcome(), LIE)
     )
-    assert round_.can_reach_quorum() is possible
+    assert round_.votes.can_reach_quorum() is possible
 
 
 def test_kinds_are_told_apart() -> None:
     round_ = fresh()
     receive(round_, commit(A), 1)
-    assert [round_.has(A, kind) for kind in (Commit, Reveal, Abstain)] == [True, False, False]
+    assert [round_.votes.has(A, kind) for kind in (Commit, Reveal, Abstain)] == [True, False, False]
