@@ -171,7 +171,7 @@ class Node:
 
     def _execute(self, run: Run, task: Task) -> None:
         """Queue a task, or abstain for a requester whom others may serve."""
-        unserved = self._task_policy.decide(task)
+        unserved = self._task_policy.check(task)
         if unserved is None:
             self._executions.add(run)
             return

@@ -1,5 +1,5 @@
-"""What this node lets in: rate limits, request limits, task policy and peer scores.
+"""Admission control: rate limits, request limits, task policy and peer scores.
 
 It may import `node.config`, `node.errors` and `protocol`; it knows no transport and no store.
-Public names: `rate_limits`, `request_limits`, `task_policy`, `peer_score`.
+Public names: `rate_limits`, `request_limits`, `task_policy`, `peer_score`, `lru_dict`.
 """

@@ -1,11 +1,11 @@
-"""What a peer is charged for what no honest one sends (specification section 7)."""
+"""Scores of peers that break the protocol, and their bans (specification section 7)."""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from node.admission.rate_limits import remember
+from node.admission.lru_dict import LruDict
 from node.config.limits import Limits
 
 _log = logging.getLogger(__name__)
@@ -32,32 +32,34 @@ class _Record:
 
 @dataclass(slots=True)
 class PeerScores:
-    """Points per peer that decay with time; at `ban_points` the peer is banned for a while.
+    """Penalty points per peer that decay with time; at `ban_points` the peer is banned for a while.
 
-    `now` is a monotonic clock in seconds. `score_floors` are points that never decay, of what a
-    peer has voted (`protocol.consensus.conduct`): they shorten the patience with it, and ban
-    nobody who does not offend.
+    `now` is a monotonic clock in seconds. `score_floors` are points that never decay, for what a
+    peer has voted (`protocol.consensus.conduct`). They lower its ban threshold; alone they ban
+    nobody, as only a report bans.
+
+    A record's states: scored → banned, when a report reaches `ban_points`; banned → scored with
+    no points, `ban_seconds` later.
     """
 
     now: Callable[[], float]
     limits: Limits = field(default_factory=Limits)
     score_floors: Mapping[str, float] = field(default_factory=dict)
-    _records: dict[str, _Record] = field(default_factory=dict)
+    _records: LruDict[str, _Record] = field(default_factory=LruDict)
 
     def report(self, peer: str, action: PeerAction) -> bool:
         """Add the points of an action; return whether the peer is banned now."""
         _log.debug("peer %s reported: %s", peer, action.value)
         now = self.now()
-        old = self._records.get(peer, _Record(0.0, now))
-        points = POINTS_PER_ACTION + max(
-            0.0, old.points - (now - old.since) * self.limits.forgiven_points
-        )
+        record = self._records.get(peer, _Record(0.0, now))
+        decay = (now - record.since) * self.limits.forgiven_points
+        points = POINTS_PER_ACTION + max(0.0, record.points - decay)
         banned = points + self.score_floors.get(peer, 0.0) >= self.limits.ban_points
-        until = now + self.limits.ban_seconds if banned else old.banned_until
-        remember(self._records, peer, _Record(0.0 if banned else points, now, until))
+        until = now + self.limits.ban_seconds if banned else record.banned_until
+        self._records[peer] = _Record(0.0 if banned else points, now, until)
         return until > now
 
     def is_banned(self, peer: str) -> bool:
-        """Return whether nothing is to be had with `peer` for now."""
+        """Return whether `peer` is banned now."""
         record = self._records.get(peer)
         return record is not None and record.banned_until > self.now()

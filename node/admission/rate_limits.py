@@ -1,85 +1,77 @@
-"""What one peer may cost this node: rates, sizes and counts, and the buckets that keep the rates.
+"""Rate limits and concurrency limits, kept per key.
 
-A peer over a rate is slowed down by not being read from, refused with a reason, or cut off; each
-time is counted, under a name of its own, for the operator to see.
+A key is a peer or an address (`rate_limit_key` and `slot_key` of `node.transport.interface`).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-MAX_KEYS = 4096  # keys of one kind; peer ids are free to make, memory is not
-
-
-def remember(kept: dict[K, V], key: K, value: V) -> None:
-    """Keep a value as the newest; of more than `MAX_KEYS`, the oldest is forgotten."""
-    kept.pop(key, None)
-    kept[key] = value
-    if len(kept) > MAX_KEYS:
-        del kept[next(iter(kept))]
+from node.admission.lru_dict import LruDict
 
 
 class TokenBuckets:
-    """A token bucket for each key; keys that were not seen for long have a full one.
+    """Token buckets, one per key.
 
-    `per_second` tokens come back, up to the `seconds`' worth that may be spent at once, at least
-    one; `now` is a monotonic clock in seconds.
+    Each refills at `rate` tokens per second up to `rate * burst_seconds` tokens, at least one.
+    Idle keys are evicted and start with a full bucket again. `now` is a monotonic clock in seconds.
     """
 
-    def __init__(self, per_second: float, seconds: float, now: Callable[[], float]) -> None:
-        self._rate, self._most, self._now = per_second, max(1.0, per_second * seconds), now
-        self._kept: dict[str, tuple[float, float]] = {}  # tokens, and when there were so many
+    def __init__(self, rate: float, burst_seconds: float, now: Callable[[], float]) -> None:
+        self._rate, self._now = rate, now
+        self._capacity = max(1.0, rate * burst_seconds)
+        self._levels: LruDict[str, tuple[float, float]] = LruDict()  # tokens, and as of when
 
     def try_take(self, key: str, tokens: float = 1.0) -> float:
         """Take tokens and return 0; or take none, and return the seconds until they are there."""
-        level = self._level(key)
+        level = self._refill(key)
         if level < tokens:
             return (tokens - level) / self._rate
-        self._keep(key, level - tokens)
+        self._levels[key] = (level - tokens, self._levels[key][1])
         return 0.0
 
     def take_with_debt(self, key: str, tokens: float = 1.0) -> float:
-        """Take tokens that may not be there yet; return the seconds until the debt is paid."""
-        level = self._level(key) - tokens
-        self._keep(key, level)
+        """Take tokens even if the bucket goes negative.
+
+        Returns the seconds that the caller must wait until the bucket is back at zero.
+        """
+        level = self._refill(key) - tokens
+        self._levels[key] = (level, self._levels[key][1])
         return max(0.0, -level / self._rate)
 
-    def _level(self, key: str) -> float:
+    def _refill(self, key: str) -> float:
         now = self._now()
-        level, since = self._kept.get(key, (self._most, now))
-        level = min(self._most, level + (now - since) * self._rate)
-        remember(self._kept, key, (level, now))
+        level, since = self._levels.get(key, (self._capacity, now))
+        level = min(self._capacity, level + (now - since) * self._rate)
+        # Written even if nothing is taken: a key that is refused again and again must not be
+        # evicted, as it would come back with a full bucket.
+        self._levels[key] = (level, now)
         return level
 
-    def _keep(self, key: str, level: float) -> None:
-        self._kept[key] = (level, self._kept[key][1])
 
+class ConcurrencyLimit:
+    """At most `per_key` slots at a time for each key, and at most `total` for all of them."""
 
-class Places:
-    """So many of something at a time: for each key, and in all."""
-
-    def __init__(self, each: int, total: int) -> None:
-        self._each, self._left = each, total
+    def __init__(self, per_key: int, total: float = math.inf) -> None:
+        self._per_key, self._free = per_key, total
         self._held: dict[str, int] = {}
 
     @contextmanager
-    def one(self, key: str, *, counted: bool = True) -> Iterator[bool]:
-        """Hold one while the block runs, if there is one; gives whether there is.
+    def slot(self, key: str, *, counts_to_total: bool = True) -> Iterator[bool]:
+        """Hold a slot while the block runs; yields False if there is none.
 
-        One that is not `counted` comes on top of those in all: of keys that are few anyway.
+        A slot that does not count to the total is for keys that are few by themselves.
         """
-        held, taken = self._held.get(key, 0), int(counted)
-        if held >= self._each or self._left < taken:
+        held, cost = self._held.get(key, 0), int(counts_to_total)
+        if held >= self._per_key or self._free < cost:
             yield False
             return
-        self._held[key], self._left = held + 1, self._left - taken
+        self._held[key] = held + 1
+        self._free -= cost
         try:
             yield True
         finally:
-            self._left += taken
+            self._free += cost
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]

@@ -1,22 +1,30 @@
-"""Where requests are let in or turned away, and what was turned away is counted."""
+"""Limits on inbound requests: the rate of submissions and the number of concurrent requests.
+
+Rejections are counted for the operator.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from typing import Literal
 
-from node.admission.rate_limits import Places, TokenBuckets
+from node.admission.rate_limits import ConcurrencyLimit, TokenBuckets
 from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.errors import Busy
 from protocol.wire.messages import Task
 
 MINUTE = 60.0  # seconds
-SUBMISSION_SECONDS = 10.0  # so much may come at once
+# A requester may submit ten seconds' worth of tasks at once: an album, or a batch of a script.
+SUBMISSION_BURST_SECONDS = 10.0
+
+LimitedRequest = Literal["submit", "task", "watch", "blob", "feed"]
+"""The requests that hold a slot; for "submit" it is the upload of its inputs."""
 
 
 class RequestLimiter:
-    """What requests cost beyond their stream: places, and the tasks that they bring.
+    """What requests cost beyond their stream: slots, and the tasks that they submit.
 
     The rate limit of submissions is per `rate_limit_key`, that of concurrent requests per
     `slot_key`: both words are defined in `node.transport.interface`. Keys of `members`, the roster,
@@ -26,63 +34,48 @@ class RequestLimiter:
 
     def __init__(
         self,
-        admission: TaskPolicy,
+        task_policy: TaskPolicy,
         limits: Limits,
         members: Container[str],
         now: Callable[[], float],
         counts: Counter[str],
     ) -> None:
-        self._task_policy, self._members, self._counts = admission, members, counts
-        self._submissions = TokenBuckets(limits.peer_submissions / MINUTE, SUBMISSION_SECONDS, now)
-        self._watches = Places(limits.peer_watches, limits.max_watches)
-        self._reads = Places(limits.peer_reads, limits.max_reads)
-        self._uploads = Places(limits.peer_uploads, limits.max_uploads)
-        self._feeds = Places(limits.peer_feeds, limits.max_feeds)
-        # As many as blobs, not as feeds: a client asks about all its tasks at once.
-        self._looks = Places(limits.peer_reads, limits.max_reads)
+        self._task_policy, self._members, self._counts = task_policy, members, counts
+        rate = limits.peer_submissions / MINUTE
+        self._submissions = TokenBuckets(rate, SUBMISSION_BURST_SECONDS, now)
+        self._slots: dict[LimitedRequest, ConcurrencyLimit] = {
+            "submit": ConcurrencyLimit(limits.peer_uploads, limits.max_uploads),
+            # As many as for blobs: a client asks about all its tasks at once.
+            "task": ConcurrencyLimit(limits.peer_reads, limits.max_reads),
+            "watch": ConcurrencyLimit(limits.peer_watches, limits.max_watches),
+            "blob": ConcurrencyLimit(limits.peer_reads, limits.max_reads),
+            "feed": ConcurrencyLimit(limits.peer_feeds, limits.max_feeds),
+        }
 
     def slot_key(self, peer: str, rate_limit_key: str) -> str:
-        """Return whose places a peer takes: a member's own, or its address's."""
+        """Return whose slots a peer takes: a member's own, or those of its address."""
         return peer if peer in self._members else rate_limit_key
 
-    def submitting(self, rate_limit_key: str) -> None:
-        """Count a submission. Raises Busy."""
+    def count_submission(self, rate_limit_key: str) -> None:
+        """Count a submission against its rate limit. Raises Busy."""
         seconds = self._submissions.try_take(rate_limit_key)
         if seconds:
             self._counts["submissions-refused"] += 1
             raise Busy(f"too many submissions; try again in {math.ceil(seconds)} s")
 
-    def admit(self, task: Task) -> None:
-        """Raise TaskNotServed if the task is not one to be served here."""
-        unserved = self._task_policy.decide(task)
-        if unserved is not None:
+    def check_task(self, task: Task) -> None:
+        """Raise TaskNotServed if the task policy rejects the task."""
+        refusal = self._task_policy.check(task)
+        if refusal is not None:
             self._counts["tasks-unserved"] += 1
-            raise unserved
-
-    def watching(self, slot_key: str) -> AbstractContextManager[None]:
-        """Hold a place among those who watch tasks. Raises Busy."""
-        return self._place(self._watches, slot_key)
-
-    def reading(self, slot_key: str) -> AbstractContextManager[None]:
-        """Hold a place among those who read blobs. Raises Busy."""
-        return self._place(self._reads, slot_key)
-
-    def asking(self, slot_key: str) -> AbstractContextManager[None]:
-        """Hold a place among those who read the feed. Raises Busy."""
-        return self._place(self._feeds, slot_key)
-
-    def looking(self, slot_key: str) -> AbstractContextManager[None]:
-        """Hold a place among those who read what there is of a task. Raises Busy."""
-        return self._place(self._looks, slot_key)
-
-    def uploading(self, rate_limit_key: str) -> AbstractContextManager[None]:
-        """Hold a place among those who hand inputs over. Raises Busy."""
-        return self._place(self._uploads, rate_limit_key)
+            raise refusal
 
     @contextmanager
-    def _place(self, places: Places, slot_key: str) -> Iterator[None]:
-        with places.one(slot_key, counted=slot_key not in self._members) as held:
+    def slot(self, request: LimitedRequest, key: str) -> Iterator[None]:
+        """Hold a slot while a request is served. Raises Busy."""
+        limit = self._slots[request]
+        with limit.slot(key, counts_to_total=key not in self._members) as held:
             if not held:
                 self._counts["requests-refused"] += 1
-                raise Busy("too many requests at a time; try again when one has ended")
+                raise Busy("too many concurrent requests; try again when one has ended")
             yield

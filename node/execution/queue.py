@@ -20,7 +20,7 @@ import structlog
 
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
-from node.admission.rate_limits import remember
+from node.admission.lru_dict import LruDict
 from node.clock import Clock
 from node.consensus.commands import Run
 from protocol.network import Network
@@ -98,7 +98,7 @@ class ExecutionQueue:
         self._inputs, self._max_queue, self._counts = inputs, max_queue, counts
         self._waiting: dict[str, Run] = {}
         self._turn = 0
-        self._last_turns: dict[FairnessKey, int] = {}  # kept while any task waits
+        self._last_turns: LruDict[FairnessKey, int] = LruDict()  # kept while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
@@ -149,7 +149,7 @@ class ExecutionQueue:
 
     def _take_turn(self, key: FairnessKey) -> None:
         self._turn += 1
-        remember(self._last_turns, key, self._turn)
+        self._last_turns[key] = self._turn
 
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""

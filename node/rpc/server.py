@@ -100,7 +100,7 @@ class RequestHandler:
         except Busy as busy:
             await refuse(stream, Status.BUSY, "busy", str(busy))
         except TaskNotServed as unserved:
-            status = Status.INVALID if unserved.seconds is None else Status.BUSY
+            status = Status.INVALID if unserved.retry_after is None else Status.BUSY
             await refuse(stream, status, unserved.reason, str(unserved))
         except sqlite3.Error as error:
             log.error("the store failed", error=str(error))
@@ -113,12 +113,12 @@ class RequestHandler:
         await answer(stream, self._node.greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
-        self._request_limiter.submitting(stream.rate_limit_key)
+        self._request_limiter.count_submission(stream.rate_limit_key)
         payload = canonical(request["task"])
         source = self._slot_key(stream)
         task = self._coordinator.examine(payload, source)
         if self._journal.state(task.id) is None:
-            self._request_limiter.admit(task)
+            self._request_limiter.check_task(task)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
             raise Rejected(
@@ -136,7 +136,7 @@ class RequestHandler:
             return []
         try:
             async with asyncio.timeout(rpc_client.UPLOAD_SECONDS):
-                with self._request_limiter.uploading(stream.rate_limit_key):
+                with self._request_limiter.slot("submit", stream.rate_limit_key):
                     return await uploads.receive(task, stream, self._blobs)
         except BlobRefused as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
@@ -147,7 +147,7 @@ class RequestHandler:
     async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
         # As in a feed: reading and writing a MiB of it again would hold this node up for 50 ms.
         parts = b'{"attempt":%d,"certificate":%s,"envelopes":[%s],"state":"%s"}'
-        with self._request_limiter.looking(self._slot_key(stream)):
+        with self._request_limiter.slot("task", self._slot_key(stream)):
             view = self._coordinator.view(request["task"])
             if view is None:
                 raise Rejected(Rejection.UNKNOWN_TASK, f"task: {request['task']} is not known here")
@@ -162,7 +162,7 @@ class RequestHandler:
         task = request["task"]
         if self._journal.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
-        with self._request_limiter.watching(self._slot_key(stream)):
+        with self._request_limiter.slot("watch", self._slot_key(stream)):
             await stream.write(bytes((Status.OK,)))
             await _unless_gone(stream, self._tell(task, stream))
 
@@ -189,8 +189,8 @@ class RequestHandler:
 
     async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
         sha256, offset = request["sha256"], request["offset"]
-        with self._request_limiter.reading(
-            self._slot_key(stream)
+        with self._request_limiter.slot(
+            "blob", self._slot_key(stream)
         ):  # before it is looked for elsewhere
             if not await self._node.obtain(sha256):
                 detail = f"{sha256} is not kept here"
@@ -210,7 +210,7 @@ class RequestHandler:
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
         # Parsing and writing the envelopes again would take a hundred times as long.
         parts = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
-        with self._request_limiter.asking(self._slot_key(stream)):
+        with self._request_limiter.slot("feed", self._slot_key(stream)):
             feed, cursor, texts = feed_page(
                 self._journal, request["feed"], request["cursor"], request["limit"]
             )

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
 import structlog
 
+from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
-from node.admission.rate_limits import remember
 from node.rpc.client import ProtocolViolation, RequestRefused, open_request, read_answer
 from node.transport.interface import Transport
 from protocol.manifest import CHUNK_BYTES, Blob
@@ -49,7 +49,7 @@ class BlobDownloader:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._failed: dict[str, None] = {}  # peers, the one that failed longest ago first
+        self._failed: LruDict[str, None] = LruDict()  # peers, the one that failed longest ago first
 
     async def fetch(
         self,
@@ -77,11 +77,11 @@ class BlobDownloader:
                     await self._from_peer(peer, progress, min(scale, most))
                 except TimeoutError:
                     slow.append(peer)
-                    remember(self._failed, peer, None)
+                    self._failed[peer] = None
                     progress.failed(peer, "too slow")
                 except ProtocolViolation as error:
                     progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
-                    remember(self._failed, peer, None)
+                    self._failed[peer] = None
                     lied += [peer] if isinstance(error, WrongBytes) else []
                 except (RequestRefused, ConnectionError) as error:
                     progress.failed(peer, str(error))

@@ -8,7 +8,7 @@ import asyncio
 
 import structlog
 
-from node.admission.rate_limits import remember
+from node.admission.lru_dict import LruDict
 from node.storage.blobs import BlobStore
 from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable, rendezvous_order
@@ -33,7 +33,8 @@ class BlobRelay:
         self._me, self._transport, self._ledger, self._blobs = me, transport, ledger, blobs
         self._most = most
         self._downloader = BlobDownloader(transport)
-        self._failed: dict[str, tuple[float, frozenset[str]]] = {}  # until when, and of whom
+        # By hash: until when, and which peers failed.
+        self._failed: LruDict[str, tuple[float, frozenset[str]]] = LruDict()
         self._turn = asyncio.Lock()
 
     async def ensure_local(self, sha256: str) -> bool:
@@ -72,6 +73,6 @@ class BlobRelay:
         except (BlobUnavailable, OSError) as error:  # TimeoutError, a full disk or folder
             log.info("output not to be had", sha256=blob.sha256, detail=str(error))
             until = asyncio.get_running_loop().time() + RETRY_SECONDS
-            remember(self._failed, blob.sha256, (until, peers))
+            self._failed[blob.sha256] = (until, peers)
             return False
         return True

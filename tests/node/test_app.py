@@ -110,7 +110,8 @@ def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Set
         assert request_limiter.slot_key(stranger, "address") == "address"
         assert node._coordinator._max_open == 4
         assert node._coordinator._counts is node._parts.counts
-        with request_limiter.asking("a"), pytest.raises(Busy), request_limiter.asking("a"):
+        slot = request_limiter.slot
+        with slot("feed", "a"), pytest.raises(Busy), slot("feed", "a"):
             pass
 
 

@@ -17,17 +17,17 @@ from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.mcache import CacheEntry, MessageCache
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import PriorityQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from node.admission.rate_limits import ConcurrencyLimit
 from node.config.limits import Limits
-from node.transport.interface import ValidationResult, brings_work
+from node.transport.interface import SEEN_SECONDS, ValidationResult, brings_work, message_id
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
-from node.transport.libp2p.seen import ContentCache, SeenCache, rpc_message_id
-from node.transport.libp2p.slots import Tally
 from schemas.errors import HeliumError
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
@@ -36,9 +36,60 @@ RPC_MESSAGES = 1000  # in one RPC; ten seconds' worth
 RPC_IDS = 5000  # in one RPC's control messages; the limit of other implementations too
 IDS_PER_MESSAGE = 100  # of equal cost: looking an id up against judging a message
 RPC_BYTES = 1_048_576  # one RPC; 1 MiB is the usual limit of GossipSub implementations
+# About 10 MB. At 500 messages a second this bound and `SEEN_SECONDS` are met together.
+SEEN_IDS = 65_536
 STREAMS_PER_PEER = 4  # inbound; a peer needs one, and for a moment a second when it reconnects
 
 _log = logging.getLogger(__name__)
+
+
+def rpc_message_id(message: rpc_pb2.Message) -> bytes:
+    """Return the id of a message that has exactly one topic."""
+    return message_id(message.topicIDs[0], message.data)
+
+
+class SeenCache:
+    """The ids of the messages of the last two minutes, in place of libp2p's unbounded cache.
+
+    `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._expiry: dict[bytes, float] = {}  # the oldest first, as all live equally long
+
+    def add(self, identity: bytes) -> bool:
+        """Remember an id and return whether it is new."""
+        now = self._now()
+        while self._expiry and (
+            next(iter(self._expiry.values())) <= now or len(self._expiry) >= SEEN_IDS
+        ):
+            del self._expiry[next(iter(self._expiry))]
+        if identity in self._expiry:
+            return False
+        self._expiry[identity] = now + SEEN_SECONDS
+        return True
+
+    def has(self, identity: bytes) -> bool:
+        """Return whether an id was seen in the last two minutes."""
+        return self._expiry.get(identity, 0.0) > self._now()
+
+    def stop(self) -> None:
+        """Do nothing: libp2p stops its own cache's thread by this name."""
+
+
+class ContentCache(MessageCache):  # type: ignore[misc]  # libp2p is untyped here
+    """The messages of the last heartbeats by content id, for IHAVE and IWANT.
+
+    libp2p's own knows messages by author and sequence number, which StrictNoSign leaves out.
+    """
+
+    def put(self, message: rpc_pb2.Message) -> None:
+        """Keep a message that has exactly one topic."""
+        identity = rpc_message_id(message)
+        if identity not in self.msgs:
+            self.msgs[identity] = message
+            self.history[0].append(CacheEntry(identity, message.topicIDs))
 
 
 class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
@@ -158,7 +209,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self._quotas = quotas
         self._validate, self._on_accepted = validate, on_accepted
         self._report_peer = report_peer
-        self._reading = Tally()
+        self._streams = ConcurrencyLimit(STREAMS_PER_PEER)
 
     async def publish(self, topic_id: str, data: bytes) -> None:
         """Gossip with data and topic alone: no author, sequence number, signature or key."""
@@ -196,9 +247,9 @@ class Gossip(Pubsub):  # type: ignore[misc]
         every message, raises at 1,000 of them, and lets protobuf's exceptions through.
         """
         peer = stream.muxed_conn.peer_id
-        with self._reading.one_more(str(peer)) as streams:
+        with self._streams.slot(str(peer)) as held:
             try:
-                while streams <= STREAMS_PER_PEER:
+                while held:
                     raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
                     await self._handle(peer, raw, rate_limit_key(stream.muxed_conn))
             except PeerBanned:
@@ -213,20 +264,20 @@ class Gossip(Pubsub):  # type: ignore[misc]
     async def _handle(self, peer: ID, raw: bytes, rate_limit_key: str) -> None:
         rpc = parse(raw)
         keep_to_1_1(rpc)
-        await self._pay(
+        await self._throttle(
             rate_limit_key, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE
         )
         for subscription in rpc.subscriptions:
             self.handle_subscription(peer, subscription)
         for message in rpc.publish:
-            await self._pay(rate_limit_key, 1)
+            await self._throttle(rate_limit_key, 1)
             await self.push_msg(peer, message, rate_limit_key)
         if rpc.HasField("control"):
             await self.router.handle_rpc(rpc, peer)
 
-    async def _pay(self, rate_limit_key: str, amount: float) -> None:
+    async def _throttle(self, rate_limit_key: str, amount: float) -> None:
         """Wait for the peer's turn, and let the others have theirs."""
-        await self._quotas.pay(self._quotas.messages, rate_limit_key, amount, "gossip-slowed")
+        await self._quotas.throttle(self._quotas.messages, rate_limit_key, amount, "gossip-slowed")
         await trio.lowlevel.checkpoint()
 
     def _offend(self, peer: ID) -> None:

@@ -26,7 +26,8 @@ from multiaddr import Multiaddr
 from node.transport.interface import ValidationResult
 from node.transport.libp2p.gossipsub import Gossip
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
-from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedMuxers, GuardedSwarm
+from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedSwarm
+from node.transport.libp2p.yamux import GuardedMuxers
 
 CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
 

@@ -1,123 +1,131 @@
-"""What peers may still spend of this node's time and memory; used in the trio thread only."""
+"""What peers may spend of this node: rate limits, the keys they are kept by, and idle peers.
 
-from collections import Counter, defaultdict
-from collections.abc import Callable
-from typing import Any, Protocol
-from weakref import WeakSet
+Used in the trio thread only.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import trio
 from libp2p.abc import IMuxedConn
-from libp2p.security.secure_session import SecureSession
 
 from node.admission.rate_limits import TokenBuckets
 from node.config.limits import Limits
-from node.transport.libp2p.slots import is_loopback, rate_limit_address
 
-FRAME_BYTES = 32_768  # a frame takes as long as so many bytes: 0.2 ms against 5 us a KiB, measured
-MESSAGE_SECONDS = 10.0  # so much may come at once: what gossip brings to a node that was away
-STREAM_SECONDS = 10.0
-BYTE_SECONDS = 2.0
-TASK_SECONDS = 10.0
-UNREAD_TOTAL = 32 * 1024 * 1024  # bytes of all connections; 32 whole windows
-UNREAD_CHECK = 1024 * 1024  # bytes that come in before they are counted again
+# Bursts. A node that was away gets ten seconds' worth of gossip at once when it comes back.
+MESSAGE_BURST_SECONDS = 10.0
+STREAM_BURST_SECONDS = 10.0
+TASK_BURST_SECONDS = 10.0
+# Shorter than the others: two seconds' worth of bytes is memory that is filled at once.
+BYTE_BURST_SECONDS = 2.0
+# A host on the Internet usually gets a whole IPv6 /64, and can use every address in it.
+IPV6_PREFIX_BITS = 64
 
 
 class Quotas:
-    """The buckets that all connections of a host draw from; `counts` is the operator's."""
+    """The rate limits that all connections of a transport draw from.
+
+    `counts` counts for the operator how often each limit was met.
+    """
 
     def __init__(self, limits: Limits, counts: Counter[str]) -> None:
         now = trio.current_time
         self.limits, self.counts = limits, counts
-        self.messages = TokenBuckets(limits.peer_messages, MESSAGE_SECONDS, now)
-        self.streams = TokenBuckets(limits.peer_streams, STREAM_SECONDS, now)
-        self.bytes = TokenBuckets(limits.peer_bytes, BYTE_SECONDS, now)
-        self.answers = TokenBuckets(limits.peer_bytes, BYTE_SECONDS, now)
-        self.tasks = TokenBuckets(limits.peer_submissions / 60.0, TASK_SECONDS, now)
-        self.unread = UnreadBytes(counts)
+        self.messages = TokenBuckets(limits.peer_messages, MESSAGE_BURST_SECONDS, now)
+        self.streams = TokenBuckets(limits.peer_streams, STREAM_BURST_SECONDS, now)
+        self.read_bytes = TokenBuckets(limits.peer_bytes, BYTE_BURST_SECONDS, now)
+        self.written_bytes = TokenBuckets(limits.peer_bytes, BYTE_BURST_SECONDS, now)
+        self.tasks = TokenBuckets(limits.peer_submissions / 60.0, TASK_BURST_SECONDS, now)
 
-    async def pay(
-        self, buckets: TokenBuckets, rate_limit_key: str, amount: float, name: str
-    ) -> None:
-        """Wait until what was taken is paid for: a peer that is too fast is not read from."""
-        seconds = buckets.take_with_debt(rate_limit_key, amount)
+    async def throttle(self, buckets: TokenBuckets, key: str, amount: float, counter: str) -> None:
+        """Take tokens and wait until the debt is paid: a peer that is too fast is not read from."""
+        seconds = buckets.take_with_debt(key, amount)
         if seconds > 0:
-            self.counts[name] += 1
+            self.counts[counter] += 1
             await trio.sleep(seconds)
 
 
 def rate_limit_key(connection: IMuxedConn) -> str:
-    """Return who pays for a connection: its address, for keys are free; on loopback the peer."""
+    """Return the key that a connection is charged to: its address, or on loopback its peer id.
+
+    Peer ids are free to make, so that a limit per peer id would bind nobody. On loopback all peers
+    of a testnet share one address.
+    """
     remote = connection.get_remote_address()
-    source = rate_limit_address(remote[0]) if remote else ""
-    return str(connection.peer_id) if not source or is_loopback(source) else source
+    address = rate_limit_address(remote[0]) if remote else ""
+    return str(connection.peer_id) if not address or is_loopback(address) else address
 
 
-class Hoarder(Protocol):
-    """A connection that may keep bytes unread."""
+def rate_limit_address(host: str) -> str:
+    """Return what stands for one remote party: an IPv4 address, or the /64 of an IPv6 address.
 
-    @property
-    def rate_limit_key(self) -> str:
-        """Who pays for it, as for all its others."""
+    Anything that is not an IP address is returned as it is.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return str(address)
+    return str(ip_network((address, IPV6_PREFIX_BITS), strict=False))
 
-    def unread(self) -> int:
-        """Return how many."""
 
-    def close_soon(self) -> None:
-        """Close, soon."""
+def is_loopback(address: str) -> bool:
+    """Return whether a result of `rate_limit_address` is this very machine."""
+    try:
+        return ip_network(address).is_loopback
+    except ValueError:
+        return False
 
 
-class UnreadBytes:
-    """Bounds what waits unread on all connections together; whoever keeps the most loses some.
+class IdleTracker:
+    """Tracks when each inbound peer was last active, to disconnect idle ones.
 
-    What one key keeps on all its connections counts: spread over many, none of them need be worse
-    than an honest one. They are closed from the worst on, until the rest is within the bound.
-    Yamux's window bounds a stream, but streams are many, and ended ones keep their bytes a while.
+    A peer is idle that has made no request and sent no gossip for `seconds`. `now` is a monotonic
+    clock in seconds.
     """
 
-    def __init__(self, counts: Counter[str]) -> None:
-        self._connections: WeakSet[Any] = WeakSet()
-        self._counts = counts
-        self._came = 0
+    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
+        self.seconds, self._now = seconds, now
+        self._last_active: dict[str, float] = {}
+        self._open_requests: Counter[str] = Counter()
 
-    def add(self, connection: Hoarder) -> None:
-        """Watch a connection for as long as anything else knows it."""
-        self._connections.add(connection)
+    def add(self, peer: str) -> None:
+        """Track a peer that has connected."""
+        self._last_active[peer] = self._now()
 
-    def came(self, count: int) -> None:
-        """Learn that bytes have arrived."""
-        self._came += count
-        if self._came >= UNREAD_CHECK:
-            self._came = 0
-            self._check()
+    def remove(self, peer: str) -> None:
+        """Forget a peer whose last connection is closed."""
+        self._last_active.pop(peer, None)
 
-    def _check(self) -> None:
-        kept: defaultdict[str, list[tuple[int, Hoarder]]] = defaultdict(list)
-        for connection in self._connections:
-            kept[connection.rate_limit_key].append((connection.unread(), connection))
-        each = {key: sum(count for count, _ in found) for key, found in kept.items()}
-        total = sum(each.values())
-        if total <= UNREAD_TOTAL:
-            return
-        worst = kept[max(each, key=lambda key: each[key])]
-        for count, connection in sorted(worst, key=lambda one: one[0], reverse=True):
-            if total > UNREAD_TOTAL:
-                self._counts["unread-cut"] += 1
-                connection.close_soon()
-                total -= count
+    def touch(self, peer: str) -> None:
+        """Note that a peer was active now; one that is not tracked stays so."""
+        if peer in self._last_active:
+            self._last_active[peer] = self._now()
 
+    @contextmanager
+    def request(self, peer: str) -> Iterator[None]:
+        """Keep a peer from being idle while the block runs."""
+        self._open_requests[peer] += 1
+        try:
+            yield
+        finally:
+            self._open_requests[peer] -= 1
+            if not self._open_requests[peer]:
+                del self._open_requests[peer]
+            self.touch(peer)
 
-class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped here
-    """A secured connection whose bytes and frames are paid for before the next are read.
-
-    Against: peers that keep this node decrypting, be it much or, frame by frame, next to nothing.
-    """
-
-    def __init__(self, session: SecureSession, pay: Callable[[float], Any]) -> None:
-        self.__dict__.update(session.__dict__)  # what was read ahead included
-        self._pay = pay
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Read at most `n` bytes; Yamux reads twice for a frame with data."""
-        payload: bytes = await super().read(n)
-        await self._pay(len(payload) + FRAME_BYTES / 2)
-        return payload
+    def idle_peers(self) -> list[str]:
+        """Return the peers that are idle now."""
+        since = self._now() - self.seconds
+        return [
+            peer
+            for peer, last in self._last_active.items()
+            if last < since and peer not in self._open_requests
+        ]

@@ -1,4 +1,12 @@
-"""One libp2p stream, used from asyncio through the bridge."""
+"""One libp2p stream, used from asyncio through the bridge.
+
+| state       | entered by                                   | a read         | a write        |
+| ----------- | -------------------------------------------- | -------------- | -------------- |
+| open        | `open` on either side                        | waits          | waits for room |
+| half-closed | `close_write`                                | waits          | `StreamClosed` |
+| ended       | the peer has closed its side                 | `StreamClosed` | waits for room |
+| closed      | `close`, `reset` on either side, any failure | `StreamClosed` | `StreamClosed` |
+"""
 
 import contextlib
 
@@ -10,13 +18,20 @@ from node.transport.interface import StreamClosed
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from node.transport.libp2p.trio_bridge import TrioBridge
 
-READ_AHEAD = 65_536  # bytes taken over the bridge at once, so that small reads cost no round trip
-READ_SECONDS = 3_900.0  # the longest deadline of a task and some; shorter ones are the reader's
-WRITE_SECONDS = 30.0  # for a reader to begin; how fast it must go on is a setting
-CLOSE_SECONDS = 5.0  # one frame, unless the peer does not read; then a reset is as good
-LINGER_SECONDS = 10.0  # for an answer to be read, after which a stream is of no use to anyone
-GONE_SECONDS = 1.0  # until a reset is noticed while nothing is read or written
-POLL_SECONDS = 0.01  # a slow reader costs 100 wake-ups a second, and a window waits 10 ms at most
+# Bytes that are read ahead, so that small reads need no round trip over the bridge each.
+READ_AHEAD = 65_536
+# A bit more than the longest deadline of a task; whoever reads sets a shorter timeout.
+READ_SECONDS = 3_900.0
+# For a reader to begin. How fast it must go on is `Limits.reader_bytes`.
+WRITE_SECONDS = 30.0
+# Closing takes one frame. If the peer does not read even that, a reset is as good.
+CLOSE_SECONDS = 5.0
+# For the peer to read an answer and close its side.
+LINGER_SECONDS = 10.0
+# Between looks whether a stream was reset; libp2p has no event for it.
+RESET_POLL_SECONDS = 1.0
+# Between looks whether the window has opened: a slow reader costs 100 wake-ups a second.
+WINDOW_POLL_SECONDS = 0.01
 
 
 class Libp2pStream:
@@ -27,22 +42,23 @@ class Libp2pStream:
         self.rate_limit_key = rate_limit_key(stream.muxed_conn)
         self._bridge, self._quotas = bridge, quotas
         self._stream = stream
-        self._ahead = bytearray()
+        self._read_ahead = bytearray()
 
     async def read_exactly(self, n: int) -> bytes:
         """Return exactly `n` bytes, or raise `StreamClosed`."""
-        if len(self._ahead) < n:
-            self._ahead += await self._bridge.run_in_trio(self._read, n - len(self._ahead))
-        wanted = bytes(self._ahead[:n])
-        del self._ahead[:n]
-        return wanted
+        if len(self._read_ahead) < n:
+            missing = n - len(self._read_ahead)
+            self._read_ahead += await self._bridge.run_in_trio(self._read, missing)
+        payload = bytes(self._read_ahead[:n])
+        del self._read_ahead[:n]
+        return payload
 
     async def write(self, payload: bytes) -> None:
-        """Hand over all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
+        """Send all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
         await self._bridge.run_in_trio(self._write, payload)
 
     async def close_write(self) -> None:
-        """Half-close; raise `StreamClosed`."""
+        """Close the outbound direction; raise `StreamClosed`."""
         await self._bridge.run_in_trio(self._close_write)
 
     async def close(self) -> None:
@@ -56,29 +72,16 @@ class Libp2pStream:
             await self._bridge.run_in_trio(self.reset_in_trio)
 
     async def wait_closed(self) -> None:
-        """Wait until the other side has reset the stream, or is away; never raises."""
+        """Wait until the other side has reset the stream or disconnected; never raises."""
         with contextlib.suppress(ConnectionError):
             await self._bridge.run_in_trio(self._wait_closed)
 
     # What follows runs on the trio side.
 
-    async def _close(self) -> None:
-        """Close the stream, also from a scope that is being cancelled; if that fails, reset it.
-
-        Half a closing would leave the other side's end open, which counts among the streams that
-        this peer may have there for as long as it is waited for.
-        """
-        try:
-            with trio.fail_after(CLOSE_SECONDS) as scope:
-                scope.shield = True
-                await self._stream.close()
-        except Exception:
-            await self.reset_in_trio()
-
     async def close_gracefully(self) -> None:
-        """Close the stream, and reset it if the other side does not close it soon.
+        """Close the stream; reset it if the peer does not close its side in `LINGER_SECONDS`.
 
-        A stream that is closed on one side alone costs memory for as long as the connection lives.
+        A half-closed stream leaks memory in py-libp2p until the connection ends.
         """
         await self._close()
         with trio.move_on_after(LINGER_SECONDS), contextlib.suppress(Exception):
@@ -93,53 +96,67 @@ class Libp2pStream:
             scope.shield = True
             await self._stream.reset()
 
-    async def _read(self, n: int) -> bytes:
-        taken = bytearray()
+    async def _close(self) -> None:
+        """Close the stream, also from a scope that is being cancelled; if that fails, reset it.
+
+        An interrupted close would leave the other side open. There it counts among the streams
+        that this peer may have, for as long as that side waits for the close.
+        """
         try:
-            while len(taken) < n:
+            with trio.fail_after(CLOSE_SECONDS) as scope:
+                scope.shield = True
+                await self._stream.close()
+        except Exception:
+            await self.reset_in_trio()
+
+    async def _read(self, n: int) -> bytes:
+        received = bytearray()
+        try:
+            while len(received) < n:
                 with trio.fail_after(READ_SECONDS):
-                    piece = await self._stream.read(max(n - len(taken), READ_AHEAD))
+                    piece = await self._stream.read(max(n - len(received), READ_AHEAD))
                 if not piece:
                     raise StreamEOF
-                taken += piece
+                received += piece
         except StreamEOF as end:  # the other direction may still be open
             raise StreamClosed("the stream ended") from end
         except Exception as failure:
             await self._fail(failure)
-        return bytes(taken)
+        return bytes(received)
 
     async def _write(self, payload: bytes) -> None:
         """Write in pieces that fit the window.
 
-        libp2p gives a writer up who has waited 5 s for window; here it is `WRITE_SECONDS`, and as
-        long again as the slowest reader allowed takes for all of it.
+        libp2p itself gives up after it has waited 5 s for the window. Here a writer waits for
+        `WRITE_SECONDS`, plus the time that the slowest permitted reader takes for all of it.
         """
-        rest = memoryview(payload)
-        await self._quotas.pay(
-            self._quotas.answers, self.rate_limit_key, len(rest), "answers-slowed"
+        rest, quotas = memoryview(payload), self._quotas
+        await quotas.throttle(
+            quotas.written_bytes, self.rate_limit_key, len(rest), "answers-slowed"
         )
         try:
-            with trio.fail_after(WRITE_SECONDS + len(rest) / self._quotas.limits.reader_bytes):
+            with trio.fail_after(WRITE_SECONDS + len(rest) / quotas.limits.reader_bytes):
                 while rest:
-                    room = await self._room()
+                    room = await self._wait_for_window()
                     await self._stream.write(bytes(rest[:room]))
                     rest = rest[room:]
         except Exception as failure:
             if isinstance(failure, trio.TooSlowError):
-                self._quotas.counts["readers-cut"] += 1
+                quotas.counts["readers-cut"] += 1
             await self._fail(failure)
 
-    async def _room(self) -> int:
+    async def _wait_for_window(self) -> int:
+        """Return the bytes that the peer takes now; 1 if the stream is closed and a write fails."""
         muxed = self._stream.muxed_stream
-        # libp2p tells nobody when the window opens
+        # libp2p has no event for a window that opens.
         while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
-            await trio.sleep(POLL_SECONDS)
+            await trio.sleep(WINDOW_POLL_SECONDS)
         return max(int(muxed.send_window), 1)
 
     async def _wait_closed(self) -> None:
-        # libp2p wakes readers alone, and a read cannot tell a reset from an end
+        # A read would end at a reset too, but cannot tell it from the end of the data.
         while not self._stream.muxed_stream.closed:  # noqa: ASYNC110
-            await trio.sleep(GONE_SECONDS)
+            await trio.sleep(RESET_POLL_SECONDS)
 
     async def _close_write(self) -> None:
         try:
@@ -149,6 +166,6 @@ class Libp2pStream:
             await self._fail(failure)
 
     async def _fail(self, failure: Exception) -> None:
-        """Reset the stream, or the other side hangs in a read, and raise `StreamClosed`."""
+        """Reset the stream and raise `StreamClosed`; without a reset the peer's read would hang."""
         await self.reset_in_trio()
         raise StreamClosed(str(failure) or type(failure).__name__) from failure

@@ -18,9 +18,8 @@ from multiaddr import Multiaddr
 from node.admission.peer_score import PeerAction, PeerScores
 from node.config.limits import Limits
 from node.transport.interface import Listener, ValidationResult
-from node.transport.libp2p.callers import IdleTracker
 from node.transport.libp2p.host import Host, key_pair, port_taken
-from node.transport.libp2p.quotas import Quotas
+from node.transport.libp2p.quotas import IdleTracker, Quotas
 from node.transport.libp2p.stream import Libp2pStream
 from node.transport.libp2p.trio_bridge import TrioBridge
 
@@ -177,7 +176,7 @@ class Libp2pTransport:
         """Close the connections of idle_tracker who want nothing, for ever."""
         while True:
             await trio.sleep(self._idle_tracker.seconds / IDLE_CHECKS)
-            for peer in self._idle_tracker.idle():
+            for peer in self._idle_tracker.idle_peers():
                 self._counts["idle-cut"] += 1
                 await host.disconnect(peer)
 
@@ -224,7 +223,7 @@ class Libp2pTransport:
             await served.reset_in_trio()
             return
         try:
-            with self._idle_tracker.serving(served.peer):
+            with self._idle_tracker.request(served.peer):
                 await self._bridge.run_in_asyncio(listener.serve, str(protocol), served)
             await served.close_gracefully()
         except BaseException as failure:
@@ -250,7 +249,7 @@ class Libp2pTransport:
 
     def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
         """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
-        self._idle_tracker.active(peer)
+        self._idle_tracker.touch(peer)
         if self._untaken >= UNTAKEN:
             self._counts["gossip-dropped"] += 1
             return
@@ -275,12 +274,12 @@ class Libp2pTransport:
     def connected(self, peer: str, rate_limit_key: str) -> None:
         """Report a first connection."""
         if peer not in self._dialled:
-            self._idle_tracker.came(peer)
+            self._idle_tracker.add(peer)
         self._bridge.post(self._add_peer, peer, rate_limit_key)
 
     def disconnected(self, peer: str) -> None:
         """Report that the last connection is gone."""
-        self._idle_tracker.left(peer)
+        self._idle_tracker.remove(peer)
         self._bridge.post(self._remove_peer, peer)
 
     # What follows runs on the asyncio loop.

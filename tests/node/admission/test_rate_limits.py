@@ -1,17 +1,13 @@
 import pytest
 
-from node.admission import rate_limits
-from node.admission.rate_limits import Places, TokenBuckets
+from node.admission.lru_dict import MAX_KEYS
+from node.admission.rate_limits import ConcurrencyLimit, TokenBuckets
+from tests.node.admission.clock import Clock
+
+# Token buckets
 
 
-class Clock:
-    now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_tokens_are_spent_and_come_back() -> None:
+def test_tokens_are_taken_and_refilled() -> None:
     clock = Clock()
     buckets = TokenBuckets(2, 5, clock)
     assert [buckets.try_take("a") for _ in range(11)] == [0.0] * 10 + [0.5]
@@ -23,7 +19,7 @@ def test_tokens_are_spent_and_come_back() -> None:
     assert [buckets.try_take("a") for _ in range(11)] == [0.0] * 10 + [0.5]
 
 
-def test_a_rate_below_one_at_a_time_still_lets_one_through() -> None:
+def test_a_bucket_holds_at_least_one_token() -> None:
     clock = Clock()
     buckets = TokenBuckets(1 / 60, 10, clock)
     assert buckets.try_take("a") == 0.0
@@ -32,14 +28,14 @@ def test_a_rate_below_one_at_a_time_still_lets_one_through() -> None:
     assert buckets.try_take("a") == pytest.approx(0.0)
 
 
-def test_keys_that_are_refused_are_bounded_too() -> None:
+def test_refused_keys_are_bounded() -> None:
     buckets = TokenBuckets(1, 1, Clock())
-    for key in range(rate_limits.MAX_KEYS + 100):
+    for key in range(MAX_KEYS + 100):
         assert buckets.try_take(str(key), 5.0) > 0
-    assert len(buckets._kept) == rate_limits.MAX_KEYS
+    assert len(buckets._levels) == MAX_KEYS
 
 
-def test_a_debt_is_paid_by_waiting() -> None:
+def test_debt_is_paid_by_waiting() -> None:
     clock = Clock()
     buckets = TokenBuckets(10, 1, clock)
     assert buckets.take_with_debt("a", 10) == 0.0
@@ -50,24 +46,39 @@ def test_a_debt_is_paid_by_waiting() -> None:
     assert buckets.try_take("a") == 0.0
 
 
-def test_only_so_many_keys_are_remembered_and_the_spenders_longest() -> None:
-    clock = Clock()
-    buckets = TokenBuckets(1, 1, clock)
+def test_a_key_that_keeps_asking_is_not_evicted() -> None:
+    buckets = TokenBuckets(1, 1, Clock())
     buckets.try_take("spent")
-    for number in range(2 * rate_limits.MAX_KEYS):
+    for number in range(2 * MAX_KEYS):
         buckets.try_take(str(number))
         assert buckets.try_take("spent")
-    assert len(buckets._kept) <= rate_limits.MAX_KEYS
+    assert len(buckets._levels) <= MAX_KEYS
 
 
-def test_places_are_bounded_for_each_and_in_all() -> None:
-    places = Places(2, 3)
-    with places.one("a") as first, places.one("a") as second, places.one("a") as third:
+# Concurrency limits
+
+
+def test_slots_are_limited_per_key_and_in_total() -> None:
+    limit = ConcurrencyLimit(2, 3)
+    with limit.slot("a") as first, limit.slot("a") as second, limit.slot("a") as third:
         assert (first, second, third) == (True, True, False)
-        with places.one("b") as fourth, places.one("c") as fifth:
+        with limit.slot("b") as fourth, limit.slot("c") as fifth:
             assert (fourth, fifth) == (True, False)
-    with places.one("a") as again, places.one("b") as too, places.one("c") as last:
-        assert again
-        assert too
-        assert last
-    assert places._held == {}
+    with limit.slot("a") as first, limit.slot("b") as second, limit.slot("c") as third:
+        assert (first, second, third) == (True, True, True)
+    assert limit._held == {}
+
+
+def test_slots_have_no_total_by_default() -> None:
+    limit = ConcurrencyLimit(1)
+    with limit.slot("a") as first, limit.slot("b") as second, limit.slot("b") as third:
+        assert (first, second, third) == (True, True, False)
+
+
+def test_an_exception_releases_the_slot() -> None:
+    limit = ConcurrencyLimit(1, 1)
+    with pytest.raises(LookupError), limit.slot("a"):
+        raise LookupError
+    with limit.slot("b") as held:
+        assert held
+    assert limit._held == {}

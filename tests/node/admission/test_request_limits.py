@@ -4,23 +4,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from node.admission.request_limits import RequestLimiter
+from node.admission.request_limits import LimitedRequest, RequestLimiter
 from node.admission.task_policy import TaskNotServed, TaskPolicy
 from node.config.limits import Limits
 from node.errors import Busy
 from tests.support import fixtures
 
 LIMITS = Limits(peer_submissions=60, peer_watches=5, peer_reads=4, peer_uploads=3, peer_feeds=2)
-EACH = {
-    "watching": "peer_watches",
-    "reading": "peer_reads",
-    "uploading": "peer_uploads",
-    "asking": "peer_feeds",
-    "looking": "peer_reads",
-}
+ONE_OF_EACH = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
+PER_KEY: dict[LimitedRequest, int] = {"watch": 5, "blob": 4, "task": 4, "submit": 3, "feed": 2}
+
+each_request = pytest.mark.parametrize("request_name", PER_KEY)
 
 
-def gate(
+def limiter(
     counts: Counter[str],
     submitters: frozenset[str] = frozenset(),
     limits: Limits = LIMITS,
@@ -29,82 +26,80 @@ def gate(
     return RequestLimiter(TaskPolicy(submitters, 0, float), limits, members, float, counts)
 
 
-def test_submissions_have_a_rate_and_the_refusal_says_when_to_come_again() -> None:
+def test_submissions_are_rate_limited_and_the_refusal_names_the_wait() -> None:
     counts: Counter[str] = Counter()
-    found = gate(counts)
+    limits = limiter(counts)
     for _ in range(10):
-        found.submitting("a")
+        limits.count_submission("a")
     with pytest.raises(Busy, match="try again in 1 s"):
-        found.submitting("a")
-    found.submitting("b")
+        limits.count_submission("a")
+    limits.count_submission("b")
     assert counts == {"submissions-refused": 1}
 
 
-def test_a_task_of_nobody_served_is_counted() -> None:
+def test_a_task_that_the_policy_rejects_is_counted() -> None:
     counts: Counter[str] = Counter()
-    with pytest.raises(TaskNotServed, match="not among those served"):
-        gate(counts, frozenset({fixtures.peer(1)})).admit(fixtures.task(fixtures.network()))
+    with pytest.raises(TaskNotServed, match="does not serve"):
+        limiter(counts, frozenset({fixtures.peer(1)})).check_task(fixtures.task(fixtures.network()))
     assert counts == {"tasks-unserved": 1}
 
 
-@pytest.mark.parametrize("kind", EACH)
-def test_places_are_held_and_given_back(kind: str) -> None:
+@each_request
+def test_slots_are_limited_per_key_and_released(request_name: LimitedRequest) -> None:
     counts: Counter[str] = Counter()
-    place = getattr(gate(counts), kind)
-    held = [place("a") for _ in range(getattr(LIMITS, EACH[kind]))]
-    for each in held:
-        each.__enter__()
-    with pytest.raises(Busy, match="try again when one has ended"), place("a"):
-        pass
-    with place("b"):
-        held.pop().__exit__(None, None, None)
-    with place("a"):
-        pass
+    limits = limiter(counts)
+    with ExitStack() as held:
+        for _ in range(PER_KEY[request_name] - 1):
+            held.enter_context(limits.slot(request_name, "a"))
+        with limits.slot(request_name, "a"):
+            with pytest.raises(Busy, match="try again when one has ended"):
+                held.enter_context(limits.slot(request_name, "a"))
+            held.enter_context(limits.slot(request_name, "b"))
+        held.enter_context(limits.slot(request_name, "a"))
     assert counts == {"requests-refused": 1}
 
 
-@pytest.mark.parametrize("kind", EACH)
-def test_all_together_have_so_many_places(kind: str) -> None:
-    limits = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
-    place = getattr(gate(Counter(), limits=limits), kind)
-    with place("a"), pytest.raises(Busy), place("b"):
+@each_request
+def test_slots_are_limited_in_total(request_name: LimitedRequest) -> None:
+    limits = limiter(Counter(), limits=ONE_OF_EACH)
+    with limits.slot(request_name, "a"), pytest.raises(Busy), limits.slot(request_name, "b"):
         pass
-    with place("b"):
-        pass
-
-
-@pytest.mark.parametrize("kind", EACH)
-def test_strangers_that_take_all_places_keep_no_member_out(kind: str) -> None:
-    limits = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
-    place = getattr(gate(Counter(), limits=limits, members=("member",)), kind)
-    with place("stranger"), place("member"), place("member"), pytest.raises(Busy):
-        place("passer-by").__enter__()
-    with place("member"), place("stranger"):
+    with limits.slot(request_name, "b"):
         pass
 
 
-@pytest.mark.parametrize("kind", EACH)
-def test_a_member_has_no_more_places_than_a_peer_may_hold(kind: str) -> None:
-    place = getattr(gate(Counter(), members=("member",)), kind)
+@each_request
+def test_strangers_that_hold_all_slots_keep_no_member_out(request_name: LimitedRequest) -> None:
+    limits = limiter(Counter(), limits=ONE_OF_EACH, members=("member",))
     with ExitStack() as held:
-        for _ in range(getattr(LIMITS, EACH[kind])):
-            held.enter_context(place("member"))
-        with pytest.raises(Busy), place("member"):
-            pass
-    with place("member"):
+        for key in ("stranger", "member", "member"):
+            held.enter_context(limits.slot(request_name, key))
+        with pytest.raises(Busy):
+            held.enter_context(limits.slot(request_name, "another stranger"))
+    with limits.slot(request_name, "member"), limits.slot(request_name, "stranger"):
         pass
 
 
-def test_looks_at_tasks_and_reads_of_blobs_take_no_places_of_each_other() -> None:
-    found = gate(Counter(), limits=Limits(peer_reads=1, max_reads=1))
-    with found.looking("a"), found.reading("a"):
+@each_request
+def test_a_member_has_the_same_limit_per_key(request_name: LimitedRequest) -> None:
+    limits = limiter(Counter(), members=("member",))
+    with ExitStack() as held:
+        for _ in range(PER_KEY[request_name]):
+            held.enter_context(limits.slot(request_name, "member"))
+        with pytest.raises(Busy):
+            held.enter_context(limits.slot(request_name, "member"))
+    with limits.slot(request_name, "member"):
         pass
 
 
-def test_members_behind_one_address_have_places_of_their_own_and_others_share() -> None:
-    found = gate(Counter(), members=("one", "other"))
-    rate_limit_key = "203.0.113.7"
-    held = [
-        found.slot_key(peer, rate_limit_key) for peer in ("one", "other", "stranger", "passer-by")
-    ]
-    assert held == ["one", "other", rate_limit_key, rate_limit_key]
+def test_task_requests_and_blob_requests_hold_separate_slots() -> None:
+    limits = limiter(Counter(), limits=Limits(peer_reads=1, max_reads=1))
+    with limits.slot("task", "a"), limits.slot("blob", "a"):
+        pass
+
+
+def test_members_behind_one_address_have_slot_keys_of_their_own() -> None:
+    limits = limiter(Counter(), members=("m1", "m2"))
+    address = "203.0.113.7"
+    keys = [limits.slot_key(peer, address) for peer in ("m1", "m2", "stranger1", "stranger2")]
+    assert keys == ["m1", "m2", address, address]

@@ -13,7 +13,7 @@ import pytest
 
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
-from node.admission.rate_limits import MAX_KEYS
+from node.admission.lru_dict import MAX_KEYS
 from node.consensus.commands import Run
 from node.execution.queue import ExecutionQueue, Readiness
 from protocol.wire.messages import Abstention, Task

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 import schemas
-from node.admission.rate_limits import Places
-from node.admission.request_limits import RequestLimiter
+from node.admission.request_limits import LimitedRequest, RequestLimiter
 from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
@@ -745,7 +744,7 @@ def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
             stream = await bench.open("submit")
             await write_frame(stream, canonical(request))
         await asyncio.sleep(1)
-        with pytest.raises(RequestRefused, match="too many requests"):
+        with pytest.raises(RequestRefused, match="too many concurrent requests"):
             await hand_over(bench, task, SONGS[0])
         plain = fixtures.task(PIANO)
         assert (await hand_over(bench, plain))["task"] == plain.id
@@ -802,22 +801,20 @@ def test_what_is_stored_of_a_task_is_answered_as_it_stands(monkeypatch: pytest.M
     on_bench(test)
 
 
-def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
+def test_every_reading_request_holds_a_slot_of_its_slot_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held: list[str] = []
-    place = RequestLimiter._place
+    held: list[tuple[str, str]] = []
+    slot = RequestLimiter.slot
 
     def recording(
-        request_limiter: RequestLimiter, places: Places, slot_key: str
+        limiter: RequestLimiter, request: LimitedRequest, key: str
     ) -> AbstractContextManager[None]:
-        held.append(slot_key)
-        return place(request_limiter, places, slot_key)
+        held.append((request, key))
+        return slot(limiter, request, key)
 
-    monkeypatch.setattr(
-        RequestLimiter, "slot_key", lambda request_limiter, peer, rate_limit_key: "the slot key"
-    )
-    monkeypatch.setattr(RequestLimiter, "_place", recording)
+    monkeypatch.setattr(RequestLimiter, "slot_key", lambda *_: "the slot key")
+    monkeypatch.setattr(RequestLimiter, "slot", recording)
 
     async def test(bench: Bench) -> None:
         await bench.request("feed", {"feed": "", "cursor": 0, "limit": 1})
@@ -826,7 +823,7 @@ def test_what_is_read_takes_the_places_of_a_member_or_of_who_pays(
         await bench.request("task", task)
         async with open_request(bench.asker, SERVER, "watch", task) as stream:
             await stream.read_exactly(1)
-        assert held == ["the slot key"] * 4
+        assert held == [(name, "the slot key") for name in ("feed", "blob", "task", "watch")]
 
     on_bench(test)
 

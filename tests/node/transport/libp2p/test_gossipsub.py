@@ -1,5 +1,6 @@
 """What the router does beyond libp2p's own, over real sockets."""
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -8,14 +9,20 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
 from node.config.limits import Limits
+from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
     RPC_IDS,
     RPC_MESSAGES,
     RPC_SUBSCRIPTIONS,
+    SEEN_IDS,
     BoundedQueue,
+    ContentCache,
+    SeenCache,
     keep_to_1_1,
+    rpc_message_id,
 )
 from node.transport.libp2p.host import Host
+from tests.node.admission.clock import Clock
 from tests.node.transport.conftest import TOPICS, Start
 from tests.node.transport.recorder import Recorder
 
@@ -116,3 +123,49 @@ def test_what_later_versions_know_is_taken_out() -> None:
     keep_to_1_1(rpc)
     assert not rpc.senderRecord
     assert not rpc.control.idontwant
+
+
+# Caches
+
+
+def test_the_message_id_is_the_one_of_the_specification() -> None:
+    expected = hashlib.sha256(b"/a/topic" + b"\0" + b"payload").digest()[:20]
+    assert message_id("/a/topic", b"payload") == expected
+    message = rpc_pb2.Message(data=b"payload", topicIDs=["/a/topic"])
+    assert rpc_message_id(message) == expected
+
+
+def test_a_seen_id_expires_after_two_minutes() -> None:
+    clock = Clock()
+    cache = SeenCache(clock)
+    assert cache.add(b"id")
+    clock.now += SEEN_SECONDS - 1
+    assert cache.has(b"id")
+    assert not cache.add(b"id")
+    clock.now += 1
+    assert not cache.has(b"id")
+    assert cache.add(b"id")
+
+
+def test_the_seen_cache_evicts_the_oldest_id() -> None:
+    cache = SeenCache(Clock())
+    for number in range(SEEN_IDS + 1):
+        cache.add(b"%d" % number)
+    assert not cache.has(b"0")
+    assert cache.has(b"1")
+
+
+def test_the_message_cache_keeps_messages_without_author_apart_and_ages_them() -> None:
+    cache = ContentCache(2, 3)
+    messages = [rpc_pb2.Message(data=b"%d" % n, topicIDs=["t"]) for n in range(2)]
+    for message in messages * 2:
+        cache.put(message)
+    ids = [rpc_message_id(message) for message in messages]
+    assert cache.window("t") == ids
+    assert [cache.get(identity) for identity in ids] == messages
+    for _ in range(2):
+        cache.shift()
+    assert cache.window("t") == []
+    assert cache.get(ids[0]) == messages[0]
+    cache.shift()
+    assert cache.get(ids[0]) is None

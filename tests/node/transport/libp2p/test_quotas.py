@@ -1,4 +1,4 @@
-"""Who pays, and who is closed when too much waits unread."""
+"""Rate limits, the keys that connections are charged to, and idle peers."""
 
 from collections import Counter
 from typing import Any
@@ -9,35 +9,47 @@ from trio.testing import MockClock
 
 from node.config.limits import Limits
 from node.transport.libp2p.quotas import (
-    UNREAD_CHECK,
-    UNREAD_TOTAL,
+    IdleTracker,
     Quotas,
-    UnreadBytes,
+    is_loopback,
+    rate_limit_address,
     rate_limit_key,
 )
+from tests.node.admission.clock import Clock
+
+
+def test_a_peer_over_its_rate_waits_and_is_counted() -> None:
+    counts: Counter[str] = Counter()
+
+    async def main() -> float:
+        quotas = Quotas(Limits(peer_messages=10), counts)
+        began = trio.current_time()
+        await quotas.throttle(quotas.messages, "a", 100, "slowed")
+        assert trio.current_time() == began
+        await quotas.throttle(quotas.messages, "b", 150, "slowed")
+        return trio.current_time() - began
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == pytest.approx(5.0)
+    assert counts == {"slowed": 1}
+
+
+# Keys
 
 
 class Connection:
-    """What quotas needs of a muxed connection."""
+    """The part of a muxed connection that its key depends on."""
 
-    def __init__(
-        self, address: tuple[str, int] | None = None, unread: int = 0, rate_limit_key: str = ""
-    ) -> None:
-        self.peer_id, self.closed, self.waiting, self._address = "peer", False, unread, address
-        self.rate_limit_key = rate_limit_key
+    peer_id = "peer"
+
+    def __init__(self, address: tuple[str, int] | None) -> None:
+        self._address = address
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self._address
 
-    def unread(self) -> int:
-        return self.waiting
-
-    def close_soon(self) -> None:
-        self.closed = True
-
 
 @pytest.mark.parametrize(
-    ("address", "who"),
+    ("address", "key"),
     [
         (None, "peer"),
         (("127.0.0.1", 1), "peer"),
@@ -45,61 +57,73 @@ class Connection:
         (("2001:db8::1", 1), "2001:db8::/64"),
     ],
 )
-def test_an_address_pays_for_all_its_keys(address: tuple[str, int] | None, who: str) -> None:
+def test_the_rate_limit_key_is_the_address_and_on_loopback_the_peer(
+    address: tuple[str, int] | None, key: str
+) -> None:
     connection: Any = Connection(address)
-    assert rate_limit_key(connection) == who
+    assert rate_limit_key(connection) == key
 
 
-def test_of_too_much_unread_the_worst_pays() -> None:
-    counts: Counter[str] = Counter()
-    unread = UnreadBytes(counts)
-    honest = Connection(unread=UNREAD_CHECK, rate_limit_key="honest")
-    hoarder = Connection(unread=UNREAD_TOTAL, rate_limit_key="hoarder")
-    unread.add(honest)
-    unread.add(hoarder)
-    told = []
-    for count in (UNREAD_CHECK - 1, 1):
-        unread.came(count)
-        told.append((honest.closed, hoarder.closed))
-    assert told == [(False, False), (False, True)]
-    assert counts == {"unread-cut": 1}
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::7", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("", ""),
+        ("/a/socket", "/a/socket"),
+    ],
+)
+def test_an_ipv6_host_stands_for_its_64_bit_prefix(host: str, address: str) -> None:
+    assert rate_limit_address(host) == address
 
 
-def test_whoever_hoards_on_many_connections_loses_as_many_as_it_takes() -> None:
-    counts: Counter[str] = Counter()
-    unread = UnreadBytes(counts)
-    honest = Connection(unread=UNREAD_TOTAL // 8, rate_limit_key="honest")
-    sizes = [UNREAD_TOTAL // 16] * 15 + [UNREAD_TOTAL // 10]
-    hoarded = [Connection(unread=size, rate_limit_key="hoarder") for size in sizes]
-    for each in (honest, *hoarded):
-        unread.add(each)
-    unread.came(UNREAD_CHECK)
-    assert not honest.closed
-    assert hoarded[-1].closed
-    left = sum(each.waiting for each in (honest, *hoarded) if not each.closed)
-    assert UNREAD_TOTAL * 15 // 16 <= left <= UNREAD_TOTAL
-    assert counts == {"unread-cut": sum(each.closed for each in hoarded)}
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_loopback_addresses(host: str) -> None:
+    assert is_loopback(rate_limit_address(host))
 
 
-def test_what_is_within_the_bound_is_left_alone() -> None:
-    unread = UnreadBytes(Counter())
-    both = [Connection(unread=UNREAD_TOTAL // 2, rate_limit_key=name) for name in "ab"]
-    for each in both:
-        unread.add(each)
-    unread.came(UNREAD_CHECK)
-    assert not any(each.closed for each in both)
+@pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::1", "192.168.0.1", "", "/a/socket"])
+def test_addresses_that_are_not_loopback(host: str) -> None:
+    assert not is_loopback(rate_limit_address(host))
 
 
-def test_whoever_is_too_fast_waits_and_is_counted() -> None:
-    counts: Counter[str] = Counter()
+def test_the_limits_leave_connections_for_other_addresses_and_for_dialling() -> None:
+    limits = Limits()
+    assert limits.address_upgrades < limits.address_connections < limits.local_connections
+    assert limits.local_connections < limits.inbound_connections < limits.max_connections
 
-    async def main() -> float:
-        quotas = Quotas(Limits(peer_messages=10), counts)
-        began = trio.current_time()
-        await quotas.pay(quotas.messages, "a", 100, "slowed")
-        assert trio.current_time() == began
-        await quotas.pay(quotas.messages, "b", 150, "slowed")
-        return trio.current_time() - began
 
-    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == pytest.approx(5.0)
-    assert counts == {"slowed": 1}
+# Idle peers
+
+
+def test_a_peer_without_requests_and_gossip_becomes_idle() -> None:
+    clock = Clock()
+    tracker = IdleTracker(10, clock)
+    for peer in ("silent", "requesting", "gossiping", "gone"):
+        tracker.add(peer)
+    clock.now += 9
+    with tracker.request("requesting"):
+        clock.now += 9
+        tracker.touch("gossiping")
+        tracker.remove("gone")
+        assert tracker.idle_peers() == ["silent"]
+    clock.now += 9
+    assert tracker.idle_peers() == ["silent"]
+    clock.now += 9
+    assert tracker.idle_peers() == ["silent", "requesting", "gossiping"]
+
+
+def test_a_dialled_peer_is_never_idle() -> None:
+    clock = Clock()
+    tracker = IdleTracker(10, clock)
+    tracker.touch("dialled")
+    with tracker.request("dialled"):
+        pass
+    clock.now += 100
+    assert tracker.idle_peers() == []
+    assert not tracker._open_requests

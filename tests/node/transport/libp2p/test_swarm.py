@@ -18,7 +18,7 @@ from node.admission.peer_score import PeerAction
 from node.config.limits import Limits
 from node.transport.interface import Stream
 from node.transport.libp2p import stream as streams
-from node.transport.libp2p import swarm
+from node.transport.libp2p import swarm, yamux
 from node.transport.libp2p.gossipsub import PROTOCOL, Gossip
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
@@ -475,7 +475,7 @@ async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> N
 async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "UNREAD_BYTES", 1_000_000)
+    monkeypatch.setattr(yamux, "UNREAD_BYTES", 1_000_000)
 
     async def attack(host: Host, peer: str) -> None:
         stream = await host.open(peer, ECHO)
@@ -503,8 +503,7 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
 
 
 async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
-    served, most = 0, 9
-    scene.victim._quotas.limits = Limits(peer_open_streams=most)
+    served, most = 0, Limits().peer_open_streams
     release = asyncio.Event()
 
     async def serve(protocol: str, stream: Stream) -> None:

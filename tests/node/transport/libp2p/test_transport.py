@@ -292,7 +292,7 @@ async def test_cancelled_openings_leave_no_streams_behind(start: Start) -> None:
 async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
     start: Start, monkeypatch: pytest.MonkeyPatch, leave: str
 ) -> None:
-    monkeypatch.setattr(streams, "GONE_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "RESET_POLL_SECONDS", 0.01)
     left, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(protocol: str, stream: Stream) -> None:
