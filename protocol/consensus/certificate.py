@@ -1,6 +1,16 @@
-"""Certificates: assembled by anyone, checked offline by anyone (specification 4)."""
+"""Certificates: assembled by any node, verified offline by anyone (specification 4).
 
-from collections.abc import Iterable, Mapping, Sequence
+Nothing is consulted but the certificate and the network document. Rules:
+1. A `Certificate` is valid by type: only `verify` and `assemble` make one.
+2. `verify` trusts nothing: it parses and checks every envelope in the document.
+3. `assemble` takes messages that are valid by type, since only `codec` makes them. It checks how
+   they relate to each other, but no signature a second time.
+
+    certificate = verify_bytes(path.read_bytes(), network)
+    certificate.outcome, certificate.signers
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +39,7 @@ class Certificate:
 
     @property
     def signers(self) -> tuple[str, ...]:
-        """The peers that vouch for the outcome, sorted."""
+        """The peer ids of the members that signed the outcome, sorted."""
         return tuple(vote.signer for vote in self.votes)
 
     def encode(self) -> bytes:
@@ -38,51 +48,72 @@ class Certificate:
 
 
 def verify_bytes(text: bytes, network: Network) -> Certificate:
-    """Return the certificate in a file's canonical bytes if it is valid, else raise Rejected."""
-    found = verify(parse(text, DOCUMENT_LIMIT), network)
-    check_canonical(text, found.encode(), "certificate")
-    return found
+    """Return the certificate in a file's bytes if it is valid. Raises Rejected.
+
+    Errors are those of `verify`, and NOT_CANONICAL if the bytes are not the canonical ones
+    (clarification 4b), so that no byte of a file can be changed without failing verification.
+    """
+    certificate = verify(parse(text, DOCUMENT_LIMIT), network)
+    check_canonical(text, certificate.encode(), "certificate")
+    return certificate
 
 
 def verify(document: Json, network: Network) -> Certificate:
-    """Return the certificate if it is valid against the network document, else raise Rejected.
+    """Return the certificate if it is valid against the network document. Raises Rejected.
 
-    Each step is one clause of specification 4; nothing outside the two documents is consulted.
+    The `reason` of Rejected says which clause of specification 4 does not hold. The order of the
+    checks is part of the behaviour: the first clause that fails is reported.
     """
+    # Specification 4, "Certificate": its members and their forms, in schemas/certificate.json.
     check_schema("certificate", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
+    # Specification 4: "valid against a network document".
     if fields["network"] != network.id:
         raise Rejected(Rejection.WRONG_NETWORK, f"network: {fields['network']} is not {network.id}")
-    task = _task(fields["task"], network)
+    # Specification 4: "the task envelope is valid for it", whatever the time (clarification 4b).
+    task = _decode_task(fields["task"], network)
+    # Specification 4: "every vote is a valid reveal for that task and attempt".
     attempt: int = fields["attempt"]
-    votes = tuple(_vote(vote, task, attempt, network) for vote in fields["votes"])
+    votes = tuple(_decode_reveal(vote, task, attempt, network) for vote in fields["votes"])
     _check_signers(votes, _committee(task, attempt, network))
     _check_agreement(votes)
     return Certificate(document, task, attempt, votes)
 
 
 def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Network) -> Certificate:
-    """Return the certificate of `compatible` reveals; raises Rejected if they make none."""
-    votes = sorted(reveals, key=lambda vote: vote.signer)
+    """Return the certificate of reveals that agree, of a task that the network has admitted.
+
+    Raises Rejected as `verify` does if the reveals make no certificate.
+    """
+    votes = tuple(sorted(reveals, key=lambda vote: vote.signer))
+    for vote in votes:
+        _check_round(vote, task, attempt)
+    committee = _committee(task, attempt, network)
+    _check_signers(votes, committee)
+    _check_agreement(votes)
     document = _document(task, attempt, votes, network)
-    if len(canonical(document)) > DOCUMENT_LIMIT:  # a bare quorum says the same in fewer bytes
-        needed = quorum(len(_committee(task, attempt, network)))
-        document = _document(task, attempt, votes[:needed], network)
-    return verify(document, network)
+    # Clarification 4b: over the size limit, a bare quorum of the votes makes the certificate.
+    if len(canonical(document)) > DOCUMENT_LIMIT:
+        votes = votes[: quorum(len(committee))]
+        document = _document(task, attempt, votes, network)
+    return Certificate(document, task, attempt, votes)
 
 
 def compatible(a: Reveal, b: Reveal) -> bool:
-    """Whether two reveals can stand in one certificate: equal outcomes, each listing the other."""
+    """Return whether two reveals can stand in one certificate.
+
+    They can if their signers differ, their outcomes are equal and each lists the other.
+    """
     return a.signer != b.signer and a.digest == b.digest and lists(a, b) and lists(b, a)
 
 
 def lists(a: Reveal, b: Reveal) -> bool:
-    """Whether `a` had seen, before it closed its list, the commitment that `b` opens."""
+    """Return whether `a` had the commitment that `b` opens when it closed its list."""
     return a.commits.get(b.signer) == b.commitment
 
 
-def _document(task: Task, attempt: int, votes: Iterable[Reveal], network: Network) -> Document:
+def _document(task: Task, attempt: int, votes: Sequence[Reveal], network: Network) -> Document:
     return {
         "type": "certificate",
         "version": VERSION,
@@ -93,7 +124,7 @@ def _document(task: Task, attempt: int, votes: Iterable[Reveal], network: Networ
     }
 
 
-def _task(document: Json, network: Network) -> Task:
+def _decode_task(document: Json, network: Network) -> Task:
     task = decode_document(document, network.id)
     if not isinstance(task, Task):
         raise Rejected(Rejection.INVALID_FIELD, "task: is not the envelope of a task")
@@ -101,16 +132,24 @@ def _task(document: Json, network: Network) -> Task:
     return task
 
 
-def _vote(document: Json, task: Task, attempt: int, network: Network) -> Reveal:
+def _decode_reveal(document: Json, task: Task, attempt: int, network: Network) -> Reveal:
     vote = decode_document(document, network.id)
     if not isinstance(vote, Reveal):
         raise Rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal")
-    if (vote.task, vote.attempt) != (task.id, attempt):
-        raise Rejected(Rejection.WRONG_TASK, f"the vote of {vote.signer} is for another round")
+    _check_round(vote, task, attempt)
     return vote
 
 
+def _check_round(vote: Reveal, task: Task, attempt: int) -> None:
+    # Specification 4: "for that task and attempt".
+    if (vote.task, vote.attempt) != (task.id, attempt):
+        raise Rejected(
+            Rejection.WRONG_TASK, f"the vote of {vote.signer} is for another task or attempt"
+        )
+
+
 def _committee(task: Task, attempt: int, network: Network) -> tuple[str, ...]:
+    # Specification 5: attempts end when the committee stops growing.
     attempts = committees(network, task)
     if attempt >= len(attempts):
         raise Rejected(
@@ -121,11 +160,14 @@ def _committee(task: Task, attempt: int, network: Network) -> tuple[str, ...]:
 
 def _check_signers(votes: Sequence[Reveal], committee: Sequence[str]) -> None:
     signers = [vote.signer for vote in votes]
+    # Specification 4: "reveal envelopes, sorted by signer", and "the signers are distinct …
     if signers != sorted(set(signers)):
         raise Rejected(Rejection.UNSORTED_VOTES, "votes: must be sorted by signer, each once")
+    # … members of that attempt's committee".
     for signer in signers:
         if signer not in committee:
             raise Rejected(Rejection.NOT_A_MEMBER, f"{signer} is not in this attempt's committee")
+    # Specification 4: "there are at least `quorum` of them"; the quorum is defined in 5.
     needed = quorum(len(committee))
     if len(signers) < needed:
         raise Rejected(
@@ -135,15 +177,18 @@ def _check_signers(votes: Sequence[Reveal], committee: Sequence[str]) -> None:
 
 
 def _check_agreement(votes: Sequence[Reveal]) -> None:
+    # Specification 4: "all outcomes are equal".
     for vote in votes:
         if vote.digest != votes[0].digest:
             raise Rejected(
                 Rejection.OUTCOMES_DIFFER, f"{vote.signer} and {votes[0].signer} do not agree"
             )
+    # Specification 4: "every vote's `commits` holds every signer's commitment", its own included
+    # (clarification 4b), equal to the one that `codec` recomputed from salt and outcome.
     for vote in votes:
-        for other in votes:
-            if not lists(vote, other):
+        for signed in votes:
+            if not lists(vote, signed):
                 raise Rejected(
                     Rejection.COMMITMENT_MISSING,
-                    f"{vote.signer} does not list the commitment that {other.signer} opens",
+                    f"{vote.signer} does not list the commitment that {signed.signer} opens",
                 )

@@ -50,7 +50,7 @@ def same_body(a: Vote, b: Vote) -> bool:
 
     The canonical bytes are compared, because `True == 1` in Python while JSON tells them apart.
     """
-    return canonical(a.envelope.body) == canonical(b.envelope.body)
+    return a.envelope.body_bytes == b.envelope.body_bytes
 
 
 def is_equivocation(a: Vote, b: Vote) -> bool:

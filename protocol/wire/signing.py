@@ -1,12 +1,12 @@
 """Peer ids, Ed25519 signatures and signed envelopes (specification 2).
 
 A peer is its libp2p peer id: base58btc of the identity multihash of its Ed25519 public key in
-libp2p's protobuf form. The public key is read back from it; no key is ever looked up.
+libp2p's protobuf form. The public key is decoded from the id; no key is ever looked up.
 """
 
 import functools
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import base58
 from cryptography.exceptions import InvalidSignature
@@ -15,10 +15,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical, domain
 
-# multihash identity (0x00) of 36 bytes (0x24); protobuf: field 1 = Ed25519 (1), field 2 = 32 bytes
+# The multihash header, identity (0x00) of 36 bytes (0x24), then libp2p's protobuf header: field 1
+# is the key type Ed25519 (1), field 2 is a key of 32 bytes (0x20).
 _PREFIX = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
 _PEER_BYTES = len(_PREFIX) + 32
-_DOMAIN = domain("envelope")
+
+# Decoding a peer id costs as much as a hash or two, and a node meets the same few peers. The bound
+# keeps strangers' ids from filling memory.
+_CACHED_KEYS = 1024
+
+# Precedes the signed bytes, so that a signature cannot be taken for one of another use.
+_ENVELOPE_DOMAIN = domain("envelope")
 
 
 def peer_of(key: Ed25519PublicKey | Ed25519PrivateKey) -> str:
@@ -27,29 +34,29 @@ def peer_of(key: Ed25519PublicKey | Ed25519PrivateKey) -> str:
     return str(base58.b58encode(_PREFIX + public.public_bytes_raw()), "ascii")
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=_CACHED_KEYS)
 def public_key_of(peer: str) -> Ed25519PublicKey:
     """Return the public key that a peer id carries. Raises Rejected(MALFORMED)."""
     try:
         raw = base58.b58decode(peer)
-        written = str(base58.b58encode(raw), "ascii")
+        canonical_id = str(base58.b58encode(raw), "ascii")
     except ValueError:
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no peer id") from None
-    if written != peer or len(raw) != _PEER_BYTES or not raw.startswith(_PREFIX):
+    if canonical_id != peer or len(raw) != _PEER_BYTES or not raw.startswith(_PREFIX):
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no Ed25519 peer id")
     return Ed25519PublicKey.from_public_bytes(raw[len(_PREFIX) :])
 
 
 def signature_of(key: Ed25519PrivateKey, message: bytes) -> str:
-    """Return the Ed25519 signature as 86 base64url characters."""
+    """Return the Ed25519 signature of `message` as 86 base64url characters, without padding."""
     return urlsafe_b64encode(key.sign(message)).rstrip(b"=").decode("ascii")
 
 
 def check_signature(peer: str, message: bytes, signature: str) -> None:
     """Raise Rejected(BAD_SIGNATURE) unless `signature` is the peer's over `message`.
 
-    Only the one base64url spelling of the 64 bytes is taken: the last character has four unused
-    bits, and accepting any would let a byte of a certificate change unnoticed.
+    Only one base64url spelling of the 64 bytes is accepted (correction 2b). The last character has
+    four unused bits; if any value passed, a byte of a certificate could change unnoticed.
     """
     try:
         raw = urlsafe_b64decode(signature + "==")
@@ -64,11 +71,19 @@ def check_signature(peer: str, message: bytes, signature: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A body and whose it is. Equal envelopes have equal canonical bytes."""
+    """A signed body: `{"body", "signer", "signature"}`. Equal envelopes have equal bytes.
+
+    `body_bytes` are the canonical bytes of the body. They are kept, because the size check, the
+    signature check, the hashes and the comparison of votes all need them.
+    """
 
     body: Document
     signer: str
     signature: str
+    body_bytes: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "body_bytes", canonical(self.body))
 
     def document(self) -> Document:
         """Return the envelope as the JSON object that travels."""
@@ -76,13 +91,15 @@ class Envelope:
 
     def encode(self) -> bytes:
         """Return the canonical bytes of the envelope."""
-        return canonical(self.document())
+        signature, signer = canonical(self.signature), canonical(self.signer)
+        # RFC 8785 sorts the members by name.
+        return b'{"body":%b,"signature":%b,"signer":%b}' % (self.body_bytes, signature, signer)
 
     def verify(self) -> None:
         """Raise Rejected(BAD_SIGNATURE) unless the signer signed exactly this body."""
-        check_signature(self.signer, _DOMAIN + canonical(self.body), self.signature)
+        check_signature(self.signer, _ENVELOPE_DOMAIN + self.body_bytes, self.signature)
 
 
 def sign(body: Document, key: Ed25519PrivateKey) -> Envelope:
     """Return the envelope of `body`, signed over "helium/1/envelope", 0x00, canonical(body)."""
-    return Envelope(body, peer_of(key), signature_of(key, _DOMAIN + canonical(body)))
+    return Envelope(body, peer_of(key), signature_of(key, _ENVELOPE_DOMAIN + canonical(body)))
