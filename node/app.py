@@ -4,7 +4,6 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,7 +12,6 @@ from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.worker.supervisor import WorkerSupervisor
 from node.clock import SystemClock
-from node.config.limits import Limits
 from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
@@ -59,11 +57,18 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     clock = SystemClock()
     counts: Counter[str] = Counter()
     score_floors: dict[str, float] = {}
-    limits = Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
+    limits = settings.limits
     folders = [*settings.models_dir, SHIPPED]
     parts = Parts(
         Coordinator(
-            network, key, journal, ledger, clock, secrets.token_bytes, limits.max_open, counts
+            network,
+            key,
+            journal,
+            ledger,
+            clock,
+            secrets.token_bytes,
+            limits.max_open_tasks,
+            counts,
         ),
         journal,
         ledger,
@@ -90,7 +95,6 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
     options = Options(
         settings.peers,
         settings.feed_seconds,
-        settings.max_queue,
         frozenset(settings.submitters),
         settings.requester_tasks,
         _present(network, folders),

@@ -19,6 +19,7 @@ from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskPolicy
 from node.clock import Clock
 from node.config.limits import Limits
+from node.config.settings import Settings
 from node.consensus.commands import Action, Notify, Publish, Run, Stop
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
@@ -52,10 +53,11 @@ class Options:
     """How this node behaves, apart from what the network document says."""
 
     peers: tuple[str, ...] = ()  # multiaddrs to stay connected with
-    feed_seconds: float = 2.0
-    max_queue: int = 64
+    feed_seconds: float = Settings.feed_seconds
     submitters: frozenset[str] = frozenset()  # requesters served; none named means anyone
-    requester_tasks: int = 0  # of one requester in an hour; 0 means any number
+    requester_tasks: int = (
+        Settings.requester_tasks
+    )  # of one requester in an hour; 0 means any number
     models: tuple[str, ...] = ()  # the listed models found on disk
     limits: Limits = field(default_factory=Limits)
     blob_seconds: float | None = None  # that blobs are kept; None is for ever
@@ -92,7 +94,7 @@ class Node:
             parts.executor,
             self,
             parts.clock,
-            options.max_queue,
+            options.limits.max_queued_tasks,
             inputs.fetch,
             parts.counts,
         )

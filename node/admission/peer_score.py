@@ -12,6 +12,8 @@ _log = logging.getLogger(__name__)
 
 # Every action costs the same: none of them happens to an honest peer, whatever its version.
 POINTS_PER_ACTION = 1.0
+# A peer of another version, which sends something odd now and then, is never banned.
+FORGIVEN_PER_SECOND = 0.1
 
 
 class PeerAction(Enum):
@@ -52,7 +54,7 @@ class PeerScores:
         _log.debug("peer %s reported: %s", peer, action.value)
         now = self.now()
         record = self._records.get(peer, _Record(0.0, now))
-        decay = (now - record.since) * self.limits.forgiven_points
+        decay = (now - record.since) * FORGIVEN_PER_SECOND
         points = POINTS_PER_ACTION + max(0.0, record.points - decay)
         banned = points + self.score_floors.get(peer, 0.0) >= self.limits.ban_points
         until = now + self.limits.ban_seconds if banned else record.banned_until

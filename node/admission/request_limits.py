@@ -19,6 +19,18 @@ MINUTE = 60.0  # seconds
 # A requester may submit ten seconds' worth of tasks at once: an album, or a batch of a script.
 SUBMISSION_BURST_SECONDS = 10.0
 
+# Concurrent requests: the first number is for one slot key, the second for all together that are
+# not roster members. Members have slots of their own.
+# Three quarters of the streams that a peer may open; a watch takes 10 kB of memory.
+PEER_WATCHES, MAX_WATCHES = 48, 1024
+# Blobs, and as many answers about tasks. A blob holds a file descriptor, an answer up to 1 MiB;
+# with the connections they stay below the usual limit of 1,024 descriptors.
+PEER_READS, MAX_READS = 8, 64
+# Each upload holds a file descriptor.
+PEER_UPLOADS, MAX_UPLOADS = 4, 32
+# A page of the feed takes up to 1 MiB of memory; an honest reader requests one at a time.
+PEER_FEEDS, MAX_FEEDS = 2, 32
+
 LimitedRequest = Literal["submit", "task", "watch", "blob", "feed"]
 """The requests that hold a slot; for "submit" it is the upload of its inputs."""
 
@@ -41,15 +53,15 @@ class RequestLimiter:
         counts: Counter[str],
     ) -> None:
         self._task_policy, self._members, self._counts = task_policy, members, counts
-        rate = limits.peer_submissions / MINUTE
+        rate = limits.submissions_per_minute / MINUTE
         self._submissions = TokenBuckets(rate, SUBMISSION_BURST_SECONDS, now)
         self._slots: dict[LimitedRequest, ConcurrencyLimit] = {
-            "submit": ConcurrencyLimit(limits.peer_uploads, limits.max_uploads),
+            "submit": ConcurrencyLimit(PEER_UPLOADS, MAX_UPLOADS),
             # As many as for blobs: a client asks about all its tasks at once.
-            "task": ConcurrencyLimit(limits.peer_reads, limits.max_reads),
-            "watch": ConcurrencyLimit(limits.peer_watches, limits.max_watches),
-            "blob": ConcurrencyLimit(limits.peer_reads, limits.max_reads),
-            "feed": ConcurrencyLimit(limits.peer_feeds, limits.max_feeds),
+            "task": ConcurrencyLimit(PEER_READS, MAX_READS),
+            "watch": ConcurrencyLimit(PEER_WATCHES, MAX_WATCHES),
+            "blob": ConcurrencyLimit(PEER_READS, MAX_READS),
+            "feed": ConcurrencyLimit(PEER_FEEDS, MAX_FEEDS),
         }
 
     def slot_key(self, peer: str, rate_limit_key: str) -> str:

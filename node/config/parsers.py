@@ -1,7 +1,7 @@
-"""How the values of settings are read, from flags, the environment or a TOML file.
+"""Parsers of the values of settings, from flags, the environment or a TOML file.
 
-Every parser takes the value as given and the folder that paths start from, and returns what the
-setting holds, or raises ValueError with what is wrong, to be put after the value.
+A parser takes the value as written and the folder that relative paths start from. It returns what
+the setting holds, or raises ValueError with a reason that follows the value in the message.
 """
 
 import math
@@ -18,7 +18,7 @@ DIAL = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}/p2p/{_PEER}\Z")
 
 
 def path(value: object, folder: Path) -> Path:
-    """Return a path, from `folder` if it is relative."""
+    """Return a path; a relative one starts from `folder`."""
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError("is no path")
     try:
@@ -28,22 +28,28 @@ def path(value: object, folder: Path) -> Path:
 
 
 def paths(value: object, folder: Path) -> tuple[Path, ...]:
-    """Return the paths of a list."""
+    """Return the paths of a list, which is separated as PATH is."""
     return tuple(path(entry, folder) for entry in _entries(value, os.pathsep))
 
 
-def addresses(
-    pattern: re.Pattern[str], example: str, *, one: bool = False
-) -> Callable[[object, Path], object]:
-    """Return a parser of multiaddrs that match `pattern`, of `one` or of a list."""
+def address(pattern: re.Pattern[str], example: str) -> Callable[[object, Path], str]:
+    """Return a parser of one multiaddr that matches `pattern`."""
 
-    def parse(value: object, _: Path) -> object:
-        entries = [value] if one else _entries(value, ",")
-        for entry in entries:
-            match = pattern.match(entry) if isinstance(entry, str) else None
-            if match is None or int(match["port"]) > 65535:
-                raise ValueError(f"is not of the form {example}")
-        return value if one else tuple(entries)
+    def parse(value: object, _: Path) -> str:
+        match = pattern.match(value) if isinstance(value, str) else None
+        if match is None or int(match["port"]) > 65_535:
+            raise ValueError(f"is not of the form {example}")
+        return match.string
+
+    return parse
+
+
+def addresses(pattern: re.Pattern[str], example: str) -> Callable[[object, Path], tuple[str, ...]]:
+    """Return a parser of a list of multiaddrs that match `pattern`."""
+    parse_one = address(pattern, example)
+
+    def parse(value: object, folder: Path) -> tuple[str, ...]:
+        return tuple(parse_one(entry, folder) for entry in _entries(value, ","))
 
     return parse
 
@@ -57,40 +63,32 @@ def peers(value: object, _: Path) -> tuple[str, ...]:
     return entries
 
 
-def _entries(value: object, separator: str) -> list[object]:
-    if isinstance(value, str):
-        return [entry.strip() for entry in value.split(separator) if entry.strip()]
-    if isinstance(value, list | tuple):
-        return list(value)
-    if isinstance(value, Path):
-        return [value]
-    raise ValueError("is no list")
-
-
-def whole(low: int, high: int) -> Callable[[object, Path], int]:
-    """Return a parser of whole numbers from `low` to `high`."""
+def whole_number(minimum: int, maximum: int) -> Callable[[object, Path], int]:
+    """Return a parser of whole numbers from `minimum` to `maximum`."""
 
     def parse(value: object, _: Path) -> int:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"is no whole number from {low} to {high}")
+        # bool is a subclass of int, and `true` in a TOML file is no number.
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise ValueError(f"is no whole number from {minimum} to {maximum}")
         return value
 
     return parse
 
 
-def number(low: float, high: float) -> Callable[[object, Path], float]:
-    """Return a parser of numbers from `low` to `high`."""
+def number(minimum: float, maximum: float) -> Callable[[object, Path], float]:
+    """Return a parser of numbers from `minimum` to `maximum`."""
 
     def parse(value: object, _: Path) -> float:
         try:
-            found = float(value) if isinstance(value, str | int | float) else math.nan
+            parsed = float(value) if isinstance(value, str | int | float) else math.nan
         except (ValueError, OverflowError):
-            found = math.nan
-        if isinstance(value, bool) or not low <= found <= high:
-            raise ValueError(f"is no number from {low} to {high}")
-        return found
+            parsed = math.nan
+        # NaN is below no maximum and above no minimum, so the range refuses it too.
+        if isinstance(value, bool) or not minimum <= parsed <= maximum:
+            raise ValueError(f"is no number from {minimum} to {maximum}")
+        return parsed
 
     return parse
 
@@ -104,3 +102,14 @@ def choice(options: tuple[str, ...]) -> Callable[[object, Path], str]:
         return str(value)
 
     return parse
+
+
+def _entries(value: object, separator: str) -> list[object]:
+    """Return the entries of a list, which the environment writes as one string."""
+    if isinstance(value, str):
+        return [entry.strip() for entry in value.split(separator) if entry.strip()]
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, Path):
+        return [value]
+    raise ValueError("is no list")

@@ -1,215 +1,207 @@
-"""Settings: what the owner of a node decides, and where each was said.
+"""Settings of a node: what its owner decides, and where each value comes from.
 
-A flag counts before `HELIUM_…` in the environment, that before the TOML file, that before the
-default. What all peers must have in common is not here: it is in the network document.
+A flag overrides `HELIUM_…` in the environment, which overrides the TOML file, which overrides the
+default. Limits come from the file's table `[limits]` only. What all peers must share is not here:
+it is in the network document.
 """
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.config import bounds, parsers
-from node.config.setting import Setting
+from node.config import parsers
+from node.config.limits import Limits
+from node.config.setting import Setting, number, setting, settings_of, whole_number
 from schemas.errors import HeliumError
 
+# In a default, it stands for the value of the setting `data_dir`.
 _DATA_DIR = "<data_dir>"
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMATS = ("auto", "pretty", "json")
 
 
 class InvalidSetting(HeliumError, ValueError):
     """A setting is unknown or unusable; the message names it and where it came from."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
-    """All settings of a node; `describe` says what each is for."""
+    """All settings of a node. `load` makes them; the defaults here are not expanded yet."""
 
-    data_dir: Path
-    network: Path
-    key: Path
-    models_dir: tuple[Path, ...]
-    listen: str
-    announce: tuple[str, ...]
-    peers: tuple[str, ...]
-    max_queue: int
-    feed_seconds: float
-    blob_days: float
-    blob_gigabytes: float
-    submitters: tuple[str, ...]
-    requester_tasks: int
-    max_connections: int
-    address_connections: int
-    address_handshakes: float
-    peer_connections: int
-    peer_messages: float
-    peer_bytes: int
-    peer_streams: float
-    peer_open_streams: int
-    peer_submissions: float
-    max_open: int
-    peer_queue: int
-    peer_queue_bytes: int
-    address_upgrades: int
-    upgrade_seconds: float
-    ban_points: float
-    ban_seconds: float
-    forgiven_points: float
-    idle_seconds: float
-    reader_bytes: int
-    peer_watches: int
-    max_watches: int
-    peer_reads: int
-    max_reads: int
-    peer_uploads: int
-    max_uploads: int
-    peer_feeds: int
-    max_feeds: int
-    log_level: str
-    log_format: str
-
-
-def describe() -> tuple[Setting, ...]:
-    """Every setting, in the order of `Settings`; `<data_dir>` in a default stands for its value."""
-    levels = ("debug", "info", "warning", "error")
-    return (
-        Setting(
-            "data_dir",
-            "Where the node keeps its journal and blobs.",
-            "~/.local/share/helium",
-            parsers.path,
-        ),
-        Setting(
-            "network",
-            "The network document: what all peers have in common.",
-            f"{_DATA_DIR}/network.json",
-            parsers.path,
-        ),
-        Setting("key", "The node's key: who it is.", f"{_DATA_DIR}/key.pem", parsers.path),
-        Setting(
-            "models_dir",
-            "Folders that hold models as <owner>/<name>, besides the shipped ones.",
-            (f"{_DATA_DIR}/models",),
-            parsers.paths,
-        ),
-        Setting(
-            "listen",
-            "The address to listen on; port 0 takes any free one.",
-            "/ip4/0.0.0.0/tcp/4001",
-            parsers.addresses(parsers.LISTEN, "/ip4/0.0.0.0/tcp/4001", one=True),
-        ),
-        Setting(
-            "announce",
-            "Addresses to tell peers instead of the one listened on, behind a router for example.",
-            (),
-            parsers.addresses(parsers.ANNOUNCE, "/dns4/node.example.org/tcp/4001"),
-        ),
-        Setting(
-            "peers",
-            "Peers to connect to, and to connect to again whenever one is lost.",
-            (),
-            parsers.addresses(parsers.DIAL, "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."),
-        ),
-        Setting(
-            "max_queue",
-            "Tasks that may wait for the worker; from more the node abstains with busy.",
-            "64",
-            parsers.whole(1, 10_000),
-        ),
-        Setting(
-            "feed_seconds",
-            "Seconds between readings of a peer's feed, which makes up for what gossip lost.",
-            "5",
-            parsers.number(0.05, 3600),
-        ),
-        Setting(
-            "blob_days",
-            "Days that audio is kept, this node's own that others outvoted too; votes, "
-            "certificates and evidence are kept for ever.",
-            "30",
-            parsers.number(1, 36_500),
-        ),
-        Setting(
-            "blob_gigabytes",
-            "Gigabytes (10^9 bytes) kept of others' audio, inputs and outputs; for more the oldest "
-            "goes, but for the inputs of open tasks: where they fill it, inputs are refused as "
-            "busy or not fetched. What this node generates is kept all the same, and not counted.",
-            "20",
-            parsers.number(0.1, 1e6),
-        ),
-        Setting(
-            "submitters",
-            "Peer ids whose tasks this node takes and executes; none named means anyone's, which "
-            "suits a testnet.",
-            (),
-            parsers.peers,
-        ),
-        Setting(
-            "requester_tasks",
-            "Tasks of one requester that this node takes in an hour, 0 for any number; of use "
-            "with submitters, as keys are free.",
-            "0",
-            parsers.whole(0, 1_000_000),
-        ),
-        *bounds.limits(),
-        Setting("log_level", "The least weighty messages to log.", "info", parsers.choice(levels)),
-        Setting(
-            "log_format",
-            "How to log: auto is pretty on a terminal and json elsewhere.",
-            "auto",
-            parsers.choice(("auto", "pretty", "json")),
-        ),
+    data_dir: Path = setting(
+        Path("~/.local/share/helium"),
+        "Folder of the node's database and audio files.",
+        parsers.path,
     )
+    network: Path = setting(
+        Path(_DATA_DIR) / "network.json",
+        "The network document, which all peers of a network share.",
+        parsers.path,
+    )
+    key: Path = setting(
+        Path(_DATA_DIR) / "key.pem",
+        "The node's private key. The peer id follows from it.",
+        parsers.path,
+    )
+    models_dir: tuple[Path, ...] = setting(
+        (Path(_DATA_DIR) / "models",),
+        "Folders that hold models as <owner>/<name>, in addition to the shipped models.",
+        parsers.paths,
+    )
+    listen: str = setting(
+        "/ip4/0.0.0.0/tcp/4001",
+        "Address to listen on. Port 0 takes any free port.",
+        parsers.address(parsers.LISTEN, "/ip4/0.0.0.0/tcp/4001"),
+    )
+    announce: tuple[str, ...] = setting(
+        (),
+        "Addresses to announce instead of the listening one, for example behind a router.",
+        parsers.addresses(parsers.ANNOUNCE, "/dns4/node.example.org/tcp/4001"),
+    )
+    peers: tuple[str, ...] = setting(
+        (),
+        "Peers to connect to. A lost connection is dialled again.",
+        parsers.addresses(parsers.DIAL, "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."),
+    )
+    submitters: tuple[str, ...] = setting(
+        (),
+        "Peer ids whose tasks this node accepts. An empty list accepts everyone's.",
+        parsers.peers,
+    )
+    requester_tasks: int = whole_number(
+        0,
+        0,
+        1_000_000,
+        "tasks per hour",
+        "Tasks of one requester that this node accepts per hour; 0 is no limit. Keys cost nothing, "
+        "so use it together with submitters.",
+    )
+    feed_seconds: float = number(
+        5.0,
+        0.05,
+        3600,
+        "seconds",
+        "Interval at which each peer's feed is read. Feeds deliver what gossip lost.",
+    )
+    blob_days: float = number(
+        30.0,
+        1,
+        36_500,
+        "days",
+        "How long audio files are kept, outputs of this node included. Votes, certificates and "
+        "evidence are kept for ever.",
+    )
+    blob_gigabytes: float = number(
+        20.0,
+        0.1,
+        1_000_000,
+        "GB",
+        "Disk space for audio received from peers. When it is full, the oldest files are deleted. "
+        "Inputs of open tasks are kept; if they fill it, submissions with inputs are refused as "
+        "busy. Outputs of this node do not count.",
+    )
+    log_level: str = setting("info", "Least severe level to log.", parsers.choice(_LEVELS))
+    log_format: str = setting(
+        "auto",
+        "Log format. auto is pretty on a terminal and json elsewhere.",
+        parsers.choice(_FORMATS),
+    )
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    flags: Mapping[str, object]
+    environ: Mapping[str, str]
+    file: Mapping[str, object]
+    path: Path | None  # of the file
+
+    def pick(self, definition: Setting, data_dir: object) -> tuple[object, str, Path]:
+        """Return a setting's value as written, where it comes from, and where its paths start."""
+        flag = self.flags.get(definition.name)
+        if flag is not None and flag != () and flag != []:
+            return flag, definition.flag, Path.cwd()
+        if definition.variable in self.environ:
+            return self.environ[definition.variable], definition.variable, Path.cwd()
+        if self.path and definition.name in self.file:
+            return self.file[definition.name], str(self.path), self.path.absolute().parent
+        return _in_data_dir(definition.default, data_dir), "default", Path.cwd()
 
 
 def load(
     flags: Mapping[str, object], environ: Mapping[str, str], toml_path: Path | None
 ) -> Settings:
-    """The settings from `flags` (by setting name; None or empty is not given), `environ`, the file.
+    """Return the settings from the flags, the environment and the TOML file.
 
-    Lists are comma-separated in the environment, `models_dir` colon-separated as PATH is; paths in
-    the file start from its folder. `InvalidSetting` names the setting and where it came from.
+    `flags` go by setting name; None and an empty list mean that a flag is absent. A list in the
+    environment is separated by commas, `models_dir` by colons as PATH is. Paths in the file start
+    from its folder. Raises InvalidSetting, which names the setting and where it came from.
     """
-    settings = describe()
     file = _read(toml_path) if toml_path else {}
-    names = {setting.name for setting in settings}
-    if unknown := sorted((set(flags) | set(file)) - names):
-        where = toml_path if unknown[0] in file else "the command line"
-        known = ", ".join(setting.name for setting in settings)
-        raise InvalidSetting(f"{where}: {unknown[0]!r:.64} is no setting; known are {known}")
-    found: dict[str, object] = {}
-    for setting in settings:
-        value, where, folder = _pick(setting, flags, environ, file, toml_path)
-        if where == "default":
-            value = _in_data_dir(setting.default, found.get("data_dir"))
-        try:
-            found[setting.name] = setting.parse(value, folder)
-        except ValueError as error:
-            raise InvalidSetting(f"{setting.name} (from {where}): {value!r:.200} {error}") from None
-    return Settings(**found)  # type: ignore[arg-type]  # each of the type that its parser gives
+    sources = _Sources(flags, environ, file, toml_path)
+    _check_names(sources)
+    values: dict[str, object] = {}
+    for definition in settings_of(Settings):
+        value, origin, folder = sources.pick(definition, values.get("data_dir"))
+        values[definition.name] = _parse(definition, definition.name, value, origin, folder)
+    return Settings(**values, limits=_limits(file.get("limits", {}), toml_path))  # type: ignore[arg-type]
 
 
-def _pick(
-    setting: Setting,
-    flags: Mapping[str, object],
-    environ: Mapping[str, str],
-    file: Mapping[str, object],
-    toml_path: Path | None,
-) -> tuple[object, str, Path]:
-    here = Path.cwd()
-    given = flags.get(setting.name)
-    if given is not None and given != () and given != []:
-        return given, setting.flag, here
-    if setting.variable in environ:
-        return environ[setting.variable], setting.variable, here
-    if toml_path and setting.name in file:
-        return file[setting.name], str(toml_path), toml_path.absolute().parent
-    return None, "default", here
+def former_limit(name: str) -> str | None:
+    """Return what to do about a limit that was a flag in earlier versions; None for other names."""
+    for definition in settings_of(Limits):
+        if name in (definition.formerly, definition.name):
+            return (
+                f"{name} is a limit: set {definition.name} in the table [limits] of the TOML file "
+                "(--config)"
+            )
+    return None
 
 
-def _in_data_dir(default: str | tuple[str, ...], data_dir: object) -> str | tuple[str, ...]:
-    if isinstance(default, str):
-        return default.replace(_DATA_DIR, str(data_dir))
-    return tuple(entry.replace(_DATA_DIR, str(data_dir)) for entry in default)
+def _check_names(sources: _Sources) -> None:
+    """Refuse unknown settings, and limits outside of their table."""
+    names = [definition.name for definition in settings_of(Settings)]
+    for name in [*sources.flags, *(key for key in sources.file if key != "limits")]:
+        if name not in names:
+            origin = "the command line" if name in sources.flags else sources.path
+            known = ", ".join([*names, "limits"])
+            advice = f"{name!r:.64} is no setting; known are {known}"
+            raise InvalidSetting(f"{origin}: {former_limit(name) or advice}")
+    for definition in settings_of(Limits):
+        for name in (definition.formerly, definition.name):
+            variable = f"HELIUM_{name.upper()}"
+            if variable in sources.environ:
+                raise InvalidSetting(f"{variable}: {former_limit(name)}")
+
+
+def _limits(table: object, path: Path | None) -> Limits:
+    if not isinstance(table, dict):
+        raise InvalidSetting(f"{path}: limits is no table")
+    definitions = {definition.name: definition for definition in settings_of(Limits)}
+    values = {}
+    for name, value in table.items():
+        if name not in definitions:
+            known = ", ".join(definitions)
+            raise InvalidSetting(f"{path}: {name!r:.64} is no limit; known are {known}")
+        definition = definitions[name]
+        values[name] = _parse(definition, f"limits.{name}", value, str(path), Path.cwd())
+    return Limits(**values)  # type: ignore[arg-type]  # each of the type that its parser returns
+
+
+def _parse(definition: Setting, name: str, value: object, origin: str, folder: Path) -> object:
+    try:
+        return definition.parse(value, folder)
+    except ValueError as error:
+        raise InvalidSetting(f"{name} (from {origin}): {value!r:.200} {error}") from None
+
+
+def _in_data_dir(default: object, data_dir: object) -> object:
+    if isinstance(default, Path):
+        return Path(str(default).replace(_DATA_DIR, str(data_dir)))
+    if isinstance(default, tuple):
+        return tuple(_in_data_dir(entry, data_dir) for entry in default)
+    return default
 
 
 def _read(path: Path) -> dict[str, object]:

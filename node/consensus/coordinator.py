@@ -72,7 +72,7 @@ class Coordinator:
         ledger: Ledger,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        max_open: int = Limits().max_open,
+        max_open: int = Limits.max_open_tasks,
         counts: Counter[str] | None = None,
     ) -> None:
         """`entropy(n)` gives n fresh secret bytes; `max_open` bounds the tasks not over yet.

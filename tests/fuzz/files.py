@@ -184,10 +184,12 @@ models_dir = ["models", "/srv/models"]
 listen = "/ip4/127.0.0.1/tcp/4001"
 announce = ["/dns4/node.example.org/tcp/4001"]
 peers = ["/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gJ8W"]
-max_queue = 64
+requester_tasks = 64
 feed_seconds = 5.5
 log_level = "info"
 log_format = "json"
+[limits]
+max_connections = 64
 """
 
 
@@ -213,7 +215,8 @@ def check_settings(content: bytes) -> None:
     assert found.data_dir.is_absolute()
     assert found.key.is_absolute()
     assert all(folder.is_absolute() for folder in found.models_dir)
-    assert 1 <= found.max_queue <= 10_000
+    assert 0 <= found.requester_tasks <= 1_000_000
+    assert 4 <= found.limits.max_connections <= 100_000
     assert 0.05 <= found.feed_seconds <= 3600
     assert found.listen.startswith("/ip")
 

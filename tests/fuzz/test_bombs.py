@@ -91,7 +91,7 @@ FILES = [
     ("weights", (100_000).to_bytes(8, "little") + b"[" * 100_000, "ModelRefused"),
     ("settings", b"peers = " + b"[" * 20_000, "InvalidSetting"),  # was a RecursionError
     ("settings", b"log_level = " + b"{a=" * 20_000, "InvalidSetting"),
-    ("settings", b"max_queue = " + b"9" * 20_000, "InvalidSetting"),
+    ("settings", b"requester_tasks = " + b"9" * 20_000, "InvalidSetting"),
     ("key", b"-" * 20_000, "UnusableKeyFile"),
     ("audio", b"RIFF\xff\xff\xff\xffWAVE" + b"LIST\x00\x00\x00\x00" * 10_000, "TaskFailed"),
     ("audio", b"fLaC" + b"\x01\x00\x00\x00" * 10_000, "TaskFailed"),

@@ -36,14 +36,15 @@ ATTACK_SECONDS = 120.0  # ten times what the longest takes
 SETTLE_SECONDS = 30.0  # until what an attack held is given back
 
 # What is met by a limit never reaches the code behind it: for that, there is a node with none.
-UNLIMITED = [
-    "--ban-points=1e6",
-    "--peer-streams=1e6",
-    "--peer-messages=1e6",
-    "--peer-open-streams=100000",
-    "--peer-submissions=1e6",
-    "--peer-bytes=999999999",
-]
+UNLIMITED = """
+[limits]
+ban_points = 1e6
+streams_per_second = 1e6
+messages_per_second = 1e6
+max_streams_per_peer = 100_000
+submissions_per_minute = 1e6
+bytes_per_second = 999_999_999
+"""
 # Answers of 1.2 MB, more than is ever sent to one who does not read.
 LONG = ["--frames=300000"]
 
@@ -53,12 +54,16 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
     """A network of one light node with the default limits, and one without limits."""
     found = {}
     with ExitStack() as stack:
-        for name, more in {"limited": LONG, "unlimited": UNLIMITED}.items():
+        for name, toml, more in (("limited", "", LONG), ("unlimited", UNLIMITED, [])):
             root = tmp_path_factory.mktemp(name)
+            config = root / "helium.toml"
+            config.write_text(toml)
             network, nodes = create_network(
                 root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2)
             )
-            light = LightDaemons(root / "network.json", nodes, ["--seconds=0.05", *more])
+            light = LightDaemons(
+                root / "network.json", nodes, ["--seconds=0.05", f"--config={config}", *more]
+            )
             daemons = stack.enter_context(light)
             daemons.wait_ready()
             found[name] = Running(network, daemons, root)

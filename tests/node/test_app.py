@@ -11,6 +11,7 @@ import pytest
 from executor.models.folders import EMBEDDED
 from node.app import UnusableNetwork, build, read_network
 from node.clock import SystemClock
+from node.config.limits import Limits
 from node.config.settings import Settings
 from node.daemon import Node, Options, Parts
 from node.errors import Busy
@@ -39,41 +40,10 @@ def settings(tmp_path: Path) -> Settings:
         listen="/ip4/127.0.0.1/tcp/0",
         announce=(),
         peers=PEERS,
-        max_queue=3,
         feed_seconds=7.5,
         blob_days=1.5,
         blob_gigabytes=0.5,
-        submitters=(),
-        requester_tasks=0,
-        max_connections=300,
-        address_connections=32,
-        address_handshakes=60.0,
-        peer_connections=4,
-        peer_messages=100.0,
-        peer_bytes=33_554_432,
-        peer_streams=100.0,
-        peer_open_streams=64,
-        peer_submissions=600.0,
-        max_open=4,
-        peer_queue=4096,
-        peer_queue_bytes=2_097_152,
-        address_upgrades=16,
-        upgrade_seconds=4.0,
-        ban_points=20.0,
-        ban_seconds=300.0,
-        forgiven_points=0.1,
-        idle_seconds=600.0,
-        reader_bytes=8192,
-        peer_watches=48,
-        max_watches=1024,
-        peer_reads=8,
-        max_reads=64,
-        peer_uploads=4,
-        max_uploads=32,
-        peer_feeds=2,
-        max_feeds=64,
-        log_level="info",
-        log_format="auto",
+        limits=Limits(max_open_tasks=4, max_queued_tasks=3),
     )
 
 
@@ -97,22 +67,23 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert parts.coordinator.me == parts.transport.peer == fixtures.peer(0)
         assert parts.coordinator.network.id == fixtures.network().id
         assert options.peers == PEERS
-        assert (options.max_queue, options.feed_seconds) == (3, 7.5)
+        assert (options.limits.max_queued_tasks, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
         assert node._relay._most == fixtures.network().parameters.max_output_bytes
 
 
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
     member, stranger = fixtures.peer(1), fixtures.peer(40)
-    with built(replace(settings, peer_feeds=1)) as (node, *_):
+    one_at_once = replace(settings.limits, submissions_per_minute=6)
+    with built(replace(settings, limits=one_at_once)) as (node, *_):
         request_limiter = node._request_handler._request_limiter
         assert request_limiter.slot_key(member, "address") == member
         assert request_limiter.slot_key(stranger, "address") == "address"
         assert node._coordinator._max_open == 4
         assert node._coordinator._counts is node._parts.counts
-        slot = request_limiter.slot
-        with slot("feed", "a"), pytest.raises(Busy), slot("feed", "a"):
-            pass
+        request_limiter.count_submission("a")
+        with pytest.raises(Busy):
+            request_limiter.count_submission("a")
 
 
 def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings) -> None:

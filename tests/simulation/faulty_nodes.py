@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from executor.errors import Abstained
 from executor.job import Execution, Job
+from node.config.limits import Limits
 from node.daemon import Options
 from protocol.wire.messages import Abstention
 from tests.simulation import invariants
@@ -67,7 +68,9 @@ class FaultyNode(SimulatedNode):
         dialled.update(random.Random(self.index).sample(others, min(DIALS, len(others))))
         addresses = tuple(self._world.address(i) for i in sorted(dialled))
         return Options(
-            addresses, feed_seconds=self._simulation.scenario.feed_seconds, max_queue=MAX_QUEUE
+            addresses,
+            feed_seconds=self._simulation.scenario.feed_seconds,
+            limits=Limits(max_queued_tasks=MAX_QUEUE),
         )
 
     # Life

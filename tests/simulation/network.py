@@ -74,7 +74,7 @@ class SimulatedNode:
         addresses = tuple(self._world.address(i) for i in range(len(self._world.network.roster)))
         return Options(addresses, feed_seconds=5.0)
 
-    max_open = Limits().max_open
+    max_open = Limits().max_open_tasks
 
     # Life
 

@@ -17,7 +17,8 @@ from executor.sandbox import confine
 from node.cli import options
 from node.cli.exit_codes import Exit
 from node.cli.files import FILE
-from node.config.settings import Settings, describe
+from node.config.setting import settings_of
+from node.config.settings import Settings
 from protocol.network import Network
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ class Findings:
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    for setting in reversed(describe()):
+    for setting in reversed(settings_of(Settings)):
         if setting.name in SETTINGS:
-            many = isinstance(setting.default, tuple)
-            text = f"{setting.reason} [env: {setting.variable}]"
-            command = click.option(setting.flag, setting.name, multiple=many, help=text)(command)
+            text = f"{setting.help} [env: {setting.variable}]"
+            add_flag = click.option(setting.flag, setting.name, multiple=setting.is_list, help=text)
+            command = add_flag(command)
     return command
 
 

@@ -16,8 +16,8 @@ from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE
 from node.config import log_setup
-from node.config.setting import Setting
-from node.config.settings import Settings, describe
+from node.config.setting import Setting, settings_of
+from node.config.settings import Settings, former_limit
 
 if TYPE_CHECKING:
     from node.app import Alter
@@ -25,30 +25,46 @@ if TYPE_CHECKING:
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
+class _RunCommand(click.Command):
+    """The command; a limit given as a flag, as in earlier versions, is refused with advice."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            advice = former_limit(error.option_name.removeprefix("--").replace("-", "_"))
+            if advice is None:
+                raise
+            raise usage(f"{error.option_name}: {advice}") from None
+
+
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add a flag for each setting."""
-    for setting in reversed(describe()):
+    for setting in reversed(settings_of(Settings)):
         names = [setting.flag, setting.name]
         if setting.name == "peers":
             names.insert(0, "--peer")
-        many = isinstance(setting.default, tuple)
-        command = click.option(*names, multiple=many, help=_help(setting))(command)
+        add_flag = click.option(
+            *names, multiple=setting.is_list, metavar="VALUE", help=_help(setting)
+        )
+        command = add_flag(command)
     return command
 
 
 def _help(setting: Setting) -> str:
-    default = setting.default if isinstance(setting.default, str) else ", ".join(setting.default)
-    return f"{setting.reason} [env: {setting.variable}; default: {default or 'none'}]"
+    default = setting.default_text or "none"
+    return f"{setting.help} [env: {setting.variable}; default: {default}]"
 
 
-@click.command()
-@click.option("--config", type=FILE, metavar="FILE", help="A TOML file with any of the settings.")
+@click.command(cls=_RunCommand)
+@click.option("--config", type=FILE, metavar="FILE", help="A TOML file with settings and limits.")
 @_flags
 def run(config: Path | None, **flags: object) -> None:
-    """Run a node until SIGTERM or SIGINT, on which it stops cleanly with exit code 0.
+    """Run a node until SIGTERM or SIGINT, which stop it cleanly with exit code 0.
 
-    A setting is taken from its flag, else from the environment, else from the TOML file, else it
-    has its default. HELIUM_KEY_PASSPHRASE unlocks an encrypted key.
+    A flag overrides its environment variable, which overrides the TOML file, which overrides the
+    default. Limits on what peers may cost this node are set in the file's table [limits]: see
+    docs/configuration.md. HELIUM_KEY_PASSPHRASE unlocks an encrypted key.
     """
     serve(options.settings(flags, config))
 

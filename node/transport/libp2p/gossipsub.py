@@ -25,12 +25,15 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.admission.rate_limits import ConcurrencyLimit
-from node.config.limits import Limits
 from node.transport.interface import SEEN_SECONDS, ValidationResult, brings_work, message_id
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from schemas.errors import HeliumError
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
+# RPCs that wait for one peer: libp2p's own limit, 32, drops most of a burst.
+QUEUE_RPCS = 4096
+# Bytes that wait for one peer: 32 of the largest messages, for each peer has copies of its own.
+QUEUE_BYTES = 2 * 1024 * 1024
 RPC_SUBSCRIPTIONS = 100  # in one RPC; there are two topics
 RPC_MESSAGES = 1000  # in one RPC; ten seconds' worth
 RPC_IDS = 5000  # in one RPC's control messages; the limit of other implementations too
@@ -289,7 +292,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:
-            queue._queue = BoundedQueue(self._quotas.limits, self._quotas.counts)
+            queue._queue = BoundedQueue(self._quotas.counts)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Send an RPC; whoever leaves the window shut for 5 s is cut off, and may come again."""
@@ -307,14 +310,14 @@ class PeerBanned(HeliumError):
 class BoundedQueue(PriorityQueue):  # type: ignore[misc]
     """RPCs that wait for one peer, bounded in number and bytes; what is too much is dropped."""
 
-    def __init__(self, limits: Limits, counts: Counter[str]) -> None:
-        super().__init__(limits.peer_queue)
-        self._most, self._counts, self._bytes = limits.peer_queue_bytes, counts, 0
+    def __init__(self, counts: Counter[str], max_rpcs: int = QUEUE_RPCS) -> None:
+        super().__init__(max_rpcs)
+        self._counts, self._bytes = counts, 0
 
     def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
         """Queue an RPC, or count it as dropped and return False."""
         size = rpc.ByteSize()
-        if self._bytes + size > self._most or not super().push(rpc, priority):
+        if self._bytes + size > QUEUE_BYTES or not super().push(rpc, priority):
             self._counts["gossip-unsent"] += 1
             return False
         self._bytes += size

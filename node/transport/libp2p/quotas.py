@@ -33,11 +33,11 @@ class Quotas:
     def __init__(self, limits: Limits, counts: Counter[str]) -> None:
         now = trio.current_time
         self.limits, self.counts = limits, counts
-        self.messages = TokenBuckets(limits.peer_messages, MESSAGE_BURST_SECONDS, now)
-        self.streams = TokenBuckets(limits.peer_streams, STREAM_BURST_SECONDS, now)
-        self.read_bytes = TokenBuckets(limits.peer_bytes, BYTE_BURST_SECONDS, now)
-        self.written_bytes = TokenBuckets(limits.peer_bytes, BYTE_BURST_SECONDS, now)
-        self.tasks = TokenBuckets(limits.peer_submissions / 60.0, TASK_BURST_SECONDS, now)
+        self.messages = TokenBuckets(limits.messages_per_second, MESSAGE_BURST_SECONDS, now)
+        self.streams = TokenBuckets(limits.streams_per_second, STREAM_BURST_SECONDS, now)
+        self.read_bytes = TokenBuckets(limits.bytes_per_second, BYTE_BURST_SECONDS, now)
+        self.written_bytes = TokenBuckets(limits.bytes_per_second, BYTE_BURST_SECONDS, now)
+        self.tasks = TokenBuckets(limits.submissions_per_minute / 60.0, TASK_BURST_SECONDS, now)
 
     async def throttle(self, buckets: TokenBuckets, key: str, amount: float, counter: str) -> None:
         """Take tokens and wait until the debt is paid: a peer that is too fast is not read from."""

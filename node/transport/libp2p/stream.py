@@ -22,8 +22,11 @@ from node.transport.libp2p.trio_bridge import TrioBridge
 READ_AHEAD = 65_536
 # A bit more than the longest deadline of a task; whoever reads sets a shorter timeout.
 READ_SECONDS = 3_900.0
-# For a reader to begin. How fast it must go on is `Limits.reader_bytes`.
+# For a reader to begin.
 WRITE_SECONDS = 30.0
+# Bytes per second that a reader must take after that, or it is disconnected: 128 MiB in under
+# five hours.
+MIN_READ_RATE = 8192
 # Closing takes one frame. If the peer does not read even that, a reset is as good.
 CLOSE_SECONDS = 5.0
 # For the peer to read an answer and close its side.
@@ -135,7 +138,7 @@ class Libp2pStream:
             quotas.written_bytes, self.rate_limit_key, len(rest), "answers-slowed"
         )
         try:
-            with trio.fail_after(WRITE_SECONDS + len(rest) / quotas.limits.reader_bytes):
+            with trio.fail_after(WRITE_SECONDS + len(rest) / MIN_READ_RATE):
                 while rest:
                     room = await self._wait_for_window()
                     await self._stream.write(bytes(rest[:room]))

@@ -25,6 +25,15 @@ from node.config.limits import Limits
 from node.transport.libp2p.quotas import Quotas, is_loopback, rate_limit_address, rate_limit_key
 
 MINUTE = 60.0  # seconds
+# A peer needs one connection, and a second one for a moment when both sides dial.
+CONNECTIONS_PER_PEER = 4
+# Per address; a handshake costs 5 ms before the peer's id is known. A minute's worth may come at
+# once, as after a power cut.
+HANDSHAKES_PER_MINUTE = 60.0
+# Connections of one address that are being encrypted; one that stalls holds its slot only briefly.
+UPGRADES_PER_ADDRESS = 16
+# Encryption takes 0.25 s of work and some round trips; an idle socket may hold a slot this long.
+UPGRADE_SECONDS = 4.0
 # Two round trips to a peer under load. Less than the 15 s in which `open` must succeed.
 NEGOTIATION_SECONDS = 10.0
 # A hung peer is disconnected after an interval and a timeout.
@@ -42,11 +51,11 @@ def connection_config(limits: Limits) -> ConnectionConfig:
     """
     return ConnectionConfig(
         max_connections=limits.max_connections,
-        max_connections_per_peer=limits.peer_connections,
+        max_connections_per_peer=CONNECTIONS_PER_PEER,
         min_connections=0,
         low_watermark=0,
         high_watermark=limits.max_connections,
-        inbound_upgrade_timeout=limits.upgrade_seconds,
+        inbound_upgrade_timeout=UPGRADE_SECONDS,
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         enable_health_monitoring=True,
@@ -107,11 +116,11 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         self.auto_connector = _NoAutoConnector(self)
         # libp2p's own limiter would give all connections to strangers.
         self._inbound_limiter = trio.CapacityLimiter(limits.inbound_connections)
-        self._limits, self._counts = limits, quotas.counts
-        self._remote_connections = ConcurrencyLimit(limits.address_connections)
+        self._counts = quotas.counts
+        self._remote_connections = ConcurrencyLimit(limits.max_connections_per_address)
         self._loopback_connections = ConcurrencyLimit(limits.local_connections)
-        self._pending_upgrades = ConcurrencyLimit(limits.address_upgrades)
-        rate = limits.address_handshakes / MINUTE
+        self._pending_upgrades = ConcurrencyLimit(UPGRADES_PER_ADDRESS)
+        rate = HANDSHAKES_PER_MINUTE / MINUTE
         self._handshakes = TokenBuckets(rate, MINUTE, trio.current_time)
 
     async def _do_handle_inbound_connection(
@@ -151,7 +160,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
                 self._counts["connections-refused"] += 1
                 return
             muxed = await self.upgrade_inbound_raw_conn(RawConnection(connection, False), maddr)
-        if len(self.get_connections(muxed.peer_id)) > self._limits.peer_connections:
+        if len(self.get_connections(muxed.peer_id)) > CONNECTIONS_PER_PEER:
             self._counts["connections-refused"] += 1
             await muxed.close()
         await muxed.event_closed.wait()
@@ -163,7 +172,7 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
     def __init__(self, quotas: Quotas, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._quotas = quotas
-        self._open_streams = ConcurrencyLimit(quotas.limits.peer_open_streams)
+        self._open_streams = ConcurrencyLimit(quotas.limits.max_streams_per_peer)
 
     async def _swarm_stream_handler(self, stream: INetStream) -> None:
         """Negotiate and serve one inbound stream.

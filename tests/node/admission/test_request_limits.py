@@ -4,26 +4,38 @@ from contextlib import ExitStack
 
 import pytest
 
+from node.admission import request_limits
 from node.admission.request_limits import LimitedRequest, RequestLimiter
 from node.admission.task_policy import TaskNotServed, TaskPolicy
 from node.config.limits import Limits
 from node.errors import Busy
 from tests.support import fixtures
 
-LIMITS = Limits(peer_submissions=60, peer_watches=5, peer_reads=4, peer_uploads=3, peer_feeds=2)
-ONE_OF_EACH = Limits(max_watches=1, max_reads=1, max_uploads=1, max_feeds=1)
-PER_KEY: dict[LimitedRequest, int] = {"watch": 5, "blob": 4, "task": 4, "submit": 3, "feed": 2}
+LIMITS = Limits(submissions_per_minute=60)
+PER_KEY: dict[LimitedRequest, int] = {
+    "watch": request_limits.PEER_WATCHES,
+    "blob": request_limits.PEER_READS,
+    "task": request_limits.PEER_READS,
+    "submit": request_limits.PEER_UPLOADS,
+    "feed": request_limits.PEER_FEEDS,
+}
 
 each_request = pytest.mark.parametrize("request_name", PER_KEY)
+
+
+@pytest.fixture
+def one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One concurrent request of each kind, for all that are not roster members."""
+    for name in ("MAX_WATCHES", "MAX_READS", "MAX_UPLOADS", "MAX_FEEDS"):
+        monkeypatch.setattr(request_limits, name, 1)
 
 
 def limiter(
     counts: Counter[str],
     submitters: frozenset[str] = frozenset(),
-    limits: Limits = LIMITS,
     members: Container[str] = (),
 ) -> RequestLimiter:
-    return RequestLimiter(TaskPolicy(submitters, 0, float), limits, members, float, counts)
+    return RequestLimiter(TaskPolicy(submitters, 0, float), LIMITS, members, float, counts)
 
 
 def test_submissions_are_rate_limited_and_the_refusal_names_the_wait() -> None:
@@ -60,8 +72,8 @@ def test_slots_are_limited_per_key_and_released(request_name: LimitedRequest) ->
 
 
 @each_request
-def test_slots_are_limited_in_total(request_name: LimitedRequest) -> None:
-    limits = limiter(Counter(), limits=ONE_OF_EACH)
+def test_slots_are_limited_in_total(request_name: LimitedRequest, one_slot: None) -> None:
+    limits = limiter(Counter())
     with limits.slot(request_name, "a"), pytest.raises(Busy), limits.slot(request_name, "b"):
         pass
     with limits.slot(request_name, "b"):
@@ -69,8 +81,10 @@ def test_slots_are_limited_in_total(request_name: LimitedRequest) -> None:
 
 
 @each_request
-def test_strangers_that_hold_all_slots_keep_no_member_out(request_name: LimitedRequest) -> None:
-    limits = limiter(Counter(), limits=ONE_OF_EACH, members=("member",))
+def test_strangers_that_hold_all_slots_keep_no_member_out(
+    request_name: LimitedRequest, one_slot: None
+) -> None:
+    limits = limiter(Counter(), members=("member",))
     with ExitStack() as held:
         for key in ("stranger", "member", "member"):
             held.enter_context(limits.slot(request_name, key))
@@ -92,8 +106,8 @@ def test_a_member_has_the_same_limit_per_key(request_name: LimitedRequest) -> No
         pass
 
 
-def test_task_requests_and_blob_requests_hold_separate_slots() -> None:
-    limits = limiter(Counter(), limits=Limits(peer_reads=1, max_reads=1))
+def test_task_requests_and_blob_requests_hold_separate_slots(one_slot: None) -> None:
+    limits = limiter(Counter())
     with limits.slot("task", "a"), limits.slot("blob", "a"):
         pass
 

@@ -2,25 +2,12 @@
 
 from pathlib import Path
 
-import pytest
-
 from node.cli.exit_codes import MEANINGS
 from node.cli.main import COMMANDS
-from node.config.setting import Setting
-from node.config.settings import describe
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-
-
-@pytest.mark.parametrize("setting", describe(), ids=lambda setting: str(setting.name))
-def test_documented_settings_match_the_definitions(setting: Setting) -> None:
-    default = setting.default if isinstance(setting.default, str) else ", ".join(setting.default)
-    reason = setting.reason.replace("<owner>/<name>", "`<owner>/<name>`")
-    shown = f"`{default}`" if default else "none"
-    assert f"| `{setting.flag}` | `{setting.variable}` | {reason} | {shown} |" in CONFIGURATION
 
 
 def test_documented_exit_codes_match() -> None:

@@ -1,11 +1,16 @@
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from node.config.settings import InvalidSetting, Settings, describe, load
+from node.config.limits import Limits
+from node.config.setting import Setting, settings_of
+from node.config.settings import InvalidSetting, Settings, load
 
+ROOT = Path(__file__).resolve().parents[3]
 PEER = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW" + "a" * 44
 PEER_6 = "/ip6/::1/tcp/4001/p2p/12D3KooW" + "b" * 44
 
@@ -28,41 +33,27 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         listen="/ip4/0.0.0.0/tcp/4001",
         announce=(),
         peers=(),
-        max_queue=64,
+        submitters=(),
+        requester_tasks=0,
         feed_seconds=5.0,
         blob_days=30.0,
         blob_gigabytes=20.0,
-        submitters=(),
-        requester_tasks=0,
-        max_connections=300,
-        address_connections=32,
-        address_handshakes=60.0,
-        peer_connections=4,
-        peer_messages=100.0,
-        peer_bytes=33_554_432,
-        peer_streams=100.0,
-        peer_open_streams=64,
-        peer_submissions=600.0,
-        max_open=1000,
-        peer_queue=4096,
-        peer_queue_bytes=2_097_152,
-        address_upgrades=16,
-        upgrade_seconds=4.0,
-        ban_points=20.0,
-        ban_seconds=300.0,
-        forgiven_points=0.1,
-        idle_seconds=600.0,
-        reader_bytes=8192,
-        peer_watches=48,
-        max_watches=1024,
-        peer_reads=8,
-        max_reads=64,
-        peer_uploads=4,
-        max_uploads=32,
-        peer_feeds=2,
-        max_feeds=32,
         log_level="info",
         log_format="auto",
+        limits=Limits(
+            max_connections=300,
+            max_connections_per_address=32,
+            max_streams_per_peer=64,
+            streams_per_second=100.0,
+            messages_per_second=100.0,
+            bytes_per_second=33_554_432,
+            submissions_per_minute=600.0,
+            max_open_tasks=1000,
+            max_queued_tasks=64,
+            ban_points=20.0,
+            ban_seconds=300.0,
+            idle_seconds=600.0,
+        ),
     )
 
 
@@ -73,12 +64,12 @@ def test_defaults_follow_the_data_folder(tmp_path: Path) -> None:
 
 
 def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> None:
-    file = _file(tmp_path, "max_queue = 3")
-    environ = {"HELIUM_MAX_QUEUE": "2", "MAX_QUEUE": "9"}
-    assert load({"max_queue": 1}, environ, file).max_queue == 1
-    assert load({"max_queue": None}, environ, file).max_queue == 2
-    assert load({}, {}, file).max_queue == 3
-    assert load({}, {}, None).max_queue == 64
+    file = _file(tmp_path, "requester_tasks = 3")
+    environ = {"HELIUM_REQUESTER_TASKS": "2", "REQUESTER_TASKS": "9"}
+    assert load({"requester_tasks": 1}, environ, file).requester_tasks == 1
+    assert load({"requester_tasks": None}, environ, file).requester_tasks == 2
+    assert load({}, {}, file).requester_tasks == 3
+    assert load({}, {}, None).requester_tasks == 0
 
 
 @pytest.mark.parametrize("nothing", [None, (), []])
@@ -122,7 +113,7 @@ ACCEPTED: list[tuple[str, object, object]] = [
     ("listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0"),
     ("listen", "/ip6/::/tcp/4001", "/ip6/::/tcp/4001"),
     ("announce", "/dns4/node.example.org/tcp/443", ("/dns4/node.example.org/tcp/443",)),
-    ("max_queue", "10000", 10000),
+    ("requester_tasks", "10000", 10000),
     ("feed_seconds", "0.5", 0.5),
     ("feed_seconds", 2, 2.0),
     ("blob_days", "1.5", 1.5),
@@ -147,11 +138,11 @@ REFUSED: list[Any] = [
     ("peers", [PEER, 1], "is not of the form"),
     ("peers", PEER + "\n/x", "is not of the form"),
     ("peers", 5, "is no list"),
-    ("max_queue", "many", "is no whole number from 1 to 10000"),
-    ("max_queue", 0, "is no whole number"),
-    ("max_queue", True, "is no whole number"),
-    ("max_queue", 1.0, "is no whole number"),
-    ("max_queue", "9" * 5000, "is no whole number"),
+    ("requester_tasks", "many", "is no whole number from 0 to 1000000"),
+    ("requester_tasks", -1, "is no whole number"),
+    ("requester_tasks", True, "is no whole number"),
+    ("requester_tasks", 1.0, "is no whole number"),
+    ("requester_tasks", "9" * 5000, "is no whole number"),
     ("feed_seconds", "nan", "is no number from 0.05 to 3600"),
     ("feed_seconds", 0, "is no number"),
     ("blob_days", "0.5", "is no number from 1 to 36500"),
@@ -179,11 +170,11 @@ def test_refused(name: str, given: object, reason: str) -> None:
 
 def test_a_refusal_names_where_the_value_came_from(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidSetting, match=r"max_queue \(from HELIUM_MAX_QUEUE\): 'x' is no whole"
+        InvalidSetting, match=r"requester_tasks \(from HELIUM_REQUESTER_TASKS\): 'x' is no whole"
     ):
-        load({}, {"HELIUM_MAX_QUEUE": "x"}, None)
-    file = _file(tmp_path, 'max_queue = "x"')
-    with pytest.raises(InvalidSetting, match=rf"max_queue \(from {file}\): 'x' is no whole"):
+        load({}, {"HELIUM_REQUESTER_TASKS": "x"}, None)
+    file = _file(tmp_path, 'requester_tasks = "x"')
+    with pytest.raises(InvalidSetting, match=rf"requester_tasks \(from {file}\): 'x' is no whole"):
         load({}, {}, file)
 
 
@@ -201,19 +192,67 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="cannot be read: No such file"):
         load({}, {}, tmp_path / "absent.toml")
     with pytest.raises(InvalidSetting, match="is no TOML file"):
-        load({}, {}, _file(tmp_path, "max_queue ="))
+        load({}, {}, _file(tmp_path, "requester_tasks ="))
     (tmp_path / "latin.toml").write_bytes(b'key = "\xe9"')
     with pytest.raises(InvalidSetting, match="is no TOML file"):
         load({}, {}, tmp_path / "latin.toml")
 
 
-def test_every_setting_is_described_in_order() -> None:
-    assert [setting.name for setting in describe()] == [field.name for field in fields(Settings)]
-    for setting in describe():
-        assert setting.reason.endswith(".")
-        assert "\n" not in setting.reason
-    queue = next(setting for setting in describe() if setting.name == "max_queue")
-    assert (queue.flag, queue.variable) == ("--max-queue", "HELIUM_MAX_QUEUE")
+@pytest.mark.parametrize("group", [Settings, Limits])
+def test_every_field_is_a_setting_with_a_help_sentence(group: type) -> None:
+    names = [field.name for field in fields(group) if field.name != "limits"]
+    assert [setting.name for setting in settings_of(group)] == names
+    for setting in settings_of(group):
+        assert setting.help.endswith(".")
+        assert "\n" not in setting.help
+
+
+def test_setting_names_its_flag_and_its_variable() -> None:
+    (setting,) = [s for s in settings_of(Settings) if s.name == "requester_tasks"]
+    assert (setting.flag, setting.variable) == ("--requester-tasks", "HELIUM_REQUESTER_TASKS")
+
+
+def test_at_most_twelve_limits_can_be_set() -> None:
+    assert len(settings_of(Limits)) == 12
+
+
+def test_limits_come_from_their_table(tmp_path: Path) -> None:
+    file = _file(tmp_path, "[limits]\nmax_connections = 4\nban_seconds = 1.5")
+    assert load({}, {}, file).limits == Limits(max_connections=4, ban_seconds=1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("max_connections = 3", r"limits.max_connections \(from .*\): 3 is no whole number from 4"),
+        ("max_watches = 3", "'max_watches' is no limit; known are max_connections, "),
+        ("limits = 3", "'limits' is no limit"),
+    ],
+)
+def test_unusable_limit_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(InvalidSetting, match=reason):
+        load({}, {}, _file(tmp_path, f"[limits]\n{text}"))
+
+
+def test_limits_must_be_a_table(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="limits is no table"):
+        load({}, {}, _file(tmp_path, "limits = 3"))
+
+
+@pytest.mark.parametrize("limit", settings_of(Limits), ids=lambda limit: str(limit.name))
+def test_limit_outside_of_its_table_is_refused_with_the_key(tmp_path: Path, limit: Setting) -> None:
+    reason = rf"set {limit.name} in the table \[limits\]"
+    with pytest.raises(InvalidSetting, match=rf"the command line: {limit.formerly} .*{reason}"):
+        load({limit.formerly: 5}, {}, None)
+    with pytest.raises(InvalidSetting, match=rf"HELIUM_{limit.formerly.upper()}: .*{reason}"):
+        load({}, {f"HELIUM_{limit.formerly.upper()}": "5"}, None)
+    with pytest.raises(InvalidSetting, match=rf"helium.toml: {limit.name} .*{reason}"):
+        load({}, {}, _file(tmp_path, f"{limit.name} = 5"))
+
+
+def test_documentation_matches_the_definitions() -> None:
+    """On a failure, run `scripts/settings_doc`."""
+    subprocess.run([sys.executable, ROOT / "scripts" / "settings_doc", "--check"], check=True)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 import schemas
-from node.admission.request_limits import LimitedRequest, RequestLimiter
+from node.admission.request_limits import (
+    PEER_READS,
+    PEER_UPLOADS,
+    PEER_WATCHES,
+    LimitedRequest,
+    RequestLimiter,
+)
 from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
@@ -740,7 +746,7 @@ def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         task = arranged(SONGS[0])
         request: Document = {"task": task.envelope.document(), "blobs": [len(SONGS[0])]}
-        for _ in range(Limits().peer_uploads):
+        for _ in range(PEER_UPLOADS):
             stream = await bench.open("submit")
             await write_frame(stream, canonical(request))
         await asyncio.sleep(1)
@@ -756,7 +762,7 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
     """So no peer makes this node look for more blobs at a time than it may read."""
 
     async def test(bench: Bench) -> None:
-        bench.takes, most = 60.0, Limits().peer_reads
+        bench.takes, most = 60.0, PEER_READS
         request: Document = {"sha256": "0" * 64, "offset": 0}
         pending = [bench.request("blob", request) for _ in range(most + 3)]
         answers = await asyncio.gather(*pending, return_exceptions=True)
@@ -769,7 +775,7 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
 
 def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
     async def test(bench: Bench) -> None:
-        task, most = bench.accept(), Limits().peer_reads
+        task, most = bench.accept(), PEER_READS
         for vote in fat(task, 120):
             bench.journal.append(vote, 0.0)
         for _ in range(most):
@@ -848,7 +854,7 @@ def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
 def test_watchers_that_left_hold_no_places() -> None:
     async def test(bench: Bench) -> None:
         request = canonical({"task": bench.accept().id})
-        for _ in range(Limits().peer_watches + 8):
+        for _ in range(PEER_WATCHES + 8):
             stream = await bench.open("watch")
             await write_frame(stream, request)
             assert (await stream.read_exactly(1))[0] == Status.OK

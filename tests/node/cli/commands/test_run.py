@@ -2,22 +2,43 @@ from pathlib import Path
 
 import pytest
 
-from node.config.settings import describe
+from node.config.limits import Limits
+from node.config.setting import settings_of
+from node.config.settings import Settings
 from tests.node.cli.conftest import Helium
 
 
 def test_every_setting_is_a_flag_with_its_variable(helium: Helium) -> None:
     shown = " ".join(helium("run", "--help").stdout.split())
-    for setting in describe():
+    for setting in settings_of(Settings):
         assert setting.flag in shown
         assert setting.variable in shown
+
+
+def test_help_fits_on_two_screens(helium: Helium) -> None:
+    lines = helium("run", "--help").stdout.splitlines()
+    assert len(lines) <= 90
+    assert max(map(len, lines)) <= 80
+
+
+def test_limits_are_no_flags(helium: Helium) -> None:
+    shown = helium("run", "--help").stdout
+    assert not any(setting.flag in shown for setting in settings_of(Limits))
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--listen", "4001"], "listen (from --listen): '4001' is not of the form"),
-        (["--max-queue", "many"], "max_queue (from --max-queue): 'many' is no whole number"),
+        (
+            ["--requester-tasks", "many"],
+            "requester_tasks (from --requester-tasks): 'many' is no whole",
+        ),
+        (
+            ["--max-queue", "3"],
+            "--max-queue: max_queue is a limit: set max_queued_tasks in the table",
+        ),
+        (["--max-connections=3"], "set max_connections in the table [limits] of the TOML file"),
         (["--config", "none.toml"], "none.toml: cannot be read"),
         (["--key", "none.pem"], "none.pem is not there"),
     ],

@@ -8,9 +8,9 @@ import pytest
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
-from node.config.limits import Limits
 from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
+    QUEUE_BYTES,
     RPC_IDS,
     RPC_MESSAGES,
     RPC_SUBSCRIPTIONS,
@@ -83,8 +83,8 @@ async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start
 
 def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
     counts: Counter[str] = Counter()
-    queue = BoundedQueue(Limits(), counts)
-    large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(Limits().peer_queue_bytes // 3))])
+    queue = BoundedQueue(counts)
+    large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(QUEUE_BYTES // 3))])
     assert [queue.push(large) for _ in range(3)] == [True, True, False]
     assert counts == {"gossip-unsent": 1}
     assert queue.pop() is large
@@ -94,7 +94,7 @@ def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
 
 def test_what_waits_for_a_peer_is_bounded_in_number() -> None:
     counts: Counter[str] = Counter()
-    queue = BoundedQueue(Limits(peer_queue=2), counts)
+    queue = BoundedQueue(counts, max_rpcs=2)
     assert [queue.push(rpc_pb2.RPC()) for _ in range(3)] == [True, True, False]
     assert counts == {"gossip-unsent": 1}
 

@@ -15,6 +15,7 @@ from node.transport.libp2p.quotas import (
     rate_limit_address,
     rate_limit_key,
 )
+from node.transport.libp2p.swarm import UPGRADES_PER_ADDRESS
 from tests.node.admission.clock import Clock
 
 
@@ -22,7 +23,7 @@ def test_a_peer_over_its_rate_waits_and_is_counted() -> None:
     counts: Counter[str] = Counter()
 
     async def main() -> float:
-        quotas = Quotas(Limits(peer_messages=10), counts)
+        quotas = Quotas(Limits(messages_per_second=10), counts)
         began = trio.current_time()
         await quotas.throttle(quotas.messages, "a", 100, "slowed")
         assert trio.current_time() == began
@@ -94,7 +95,7 @@ def test_addresses_that_are_not_loopback(host: str) -> None:
 
 def test_the_limits_leave_connections_for_other_addresses_and_for_dialling() -> None:
     limits = Limits()
-    assert limits.address_upgrades < limits.address_connections < limits.local_connections
+    assert UPGRADES_PER_ADDRESS < limits.max_connections_per_address < limits.local_connections
     assert limits.local_connections < limits.inbound_connections < limits.max_connections
 
 

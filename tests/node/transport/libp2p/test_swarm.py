@@ -265,7 +265,7 @@ async def test_keys_of_one_address_keep_no_other_address_out(
     start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: near)
-    limits = Limits(max_connections=5 if near else 6, address_connections=9 if near else 2)
+    limits = Limits(max_connections=5 if near else 6, max_connections_per_address=9 if near else 2)
     assert limits.local_connections == (2 if near else 3)
     seen = Recorder()
     victim, newcomer = await start(seen, limits=limits), await start(Recorder())
@@ -288,9 +288,10 @@ async def test_one_address_begins_only_so_many_connections_a_minute(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
+    monkeypatch.setattr(swarm, "HANDSHAKES_PER_MINUTE", 2)
     seen = Recorder()
     victim, newcomer = (
-        await start(seen, limits=Limits(address_handshakes=2)),
+        await start(seen),
         await start(Recorder()),
     )
     attackers = [await start(Recorder()) for _ in range(3)]
@@ -326,7 +327,7 @@ async def test_idle_sockets_of_one_address_keep_no_other_address_out(
 ) -> None:
     async def patient_with_few_slots(host: Host) -> None:
         host.swarm.connection_config.inbound_upgrade_timeout = 60.0  # nobody waits it out
-        host.swarm._inbound_limiter.total_tokens = Limits().address_upgrades + 3
+        host.swarm._inbound_limiter.total_tokens = swarm.UPGRADES_PER_ADDRESS + 3
 
     await scene.in_victim(patient_with_few_slots)
     port = int(scene.victim.addresses[0].split("/")[4])
@@ -382,7 +383,7 @@ async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
 
 async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Start) -> None:
     seen, heard = Recorder(), Recorder()
-    victim = await start(seen, limits=Limits(peer_submissions=6))  # one at once
+    victim = await start(seen, limits=Limits(submissions_per_minute=6))  # one at once
     flooder = await start(heard)
     await flooder.dial(victim.addresses[0])
     await victim.publish(VOTES, b"greeting")
@@ -409,9 +410,12 @@ async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
     await seen.until(lambda: ("disconnected", asking.peer) in seen.events)
 
 
-async def test_one_peer_has_so_many_connections(start: Start) -> None:
+async def test_one_peer_has_so_many_connections(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "CONNECTIONS_PER_PEER", 1)
     seen = Recorder()
-    victim = await start(seen, limits=Limits(peer_connections=1))
+    victim = await start(seen)
     await (await start(Recorder(), seed=b"t" * 32)).dial(victim.addresses[0])
     twin = await start(Recorder(), seed=b"t" * 32)
     with contextlib.suppress(ConnectionError):
@@ -503,7 +507,7 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
 
 
 async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
-    served, most = 0, Limits().peer_open_streams
+    served, most = 0, Limits().max_streams_per_peer
     release = asyncio.Event()
 
     async def serve(protocol: str, stream: Stream) -> None:

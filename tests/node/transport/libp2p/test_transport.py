@@ -323,7 +323,7 @@ async def test_cancelled_closings_leave_no_streams_open_on_the_other_side(
     """Whoever watches a task is cancelled when it has ended, often while it closes its stream."""
     monkeypatch.setattr(streams, "LINGER_SECONDS", 600)  # or it would only take a while
     near = await start(Recorder())
-    far = await start(Recorder(), limits=Limits(peer_open_streams=8))
+    far = await start(Recorder(), limits=Limits(max_streams_per_peer=8))
     await near.dial(far.addresses[0])
     for number in range(24):
         stream = await near.open(far.peer, ECHO)
@@ -412,7 +412,8 @@ async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "WRITE_SECONDS", 0.3)
-    near = await start(Recorder(), limits=Limits(reader_bytes=10**9))
+    monkeypatch.setattr(streams, "MIN_READ_RATE", 10**9)
+    near = await start(Recorder())
     far = await start(Recorder(read_nothing))
     await near.dial(far.addresses[0])
     stream = await near.open(far.peer, ECHO)
