@@ -413,11 +413,11 @@ async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
 async def test_one_peer_has_so_many_connections(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    first, twin = [await start(Recorder(), seed=b"t" * 32) for _ in range(2)]
     monkeypatch.setattr(swarm, "CONNECTIONS_PER_PEER", 1)
     seen = Recorder()
     victim = await start(seen)
-    await (await start(Recorder(), seed=b"t" * 32)).dial(victim.addresses[0])
-    twin = await start(Recorder(), seed=b"t" * 32)
+    await first.dial(victim.addresses[0])
     with contextlib.suppress(ConnectionError):
         await twin.dial(victim.addresses[0])
     await seen.until(lambda: victim._counts["connections-refused"] == 1)
