@@ -100,7 +100,6 @@ class Client:
             NoNodeReachable: no node answered within `CONNECT_SECONDS`.
             ValueError: an address is not a multiaddr with a peer id.
             Rejected: the network document is not valid.
-
         """
         if not structlog.is_configured():  # the caller is a library user: warnings to stderr only
             log_setup.configure("warning", "auto")
@@ -172,7 +171,6 @@ class Client:
             Rejected: the task is not valid for the network document; the detail names the field.
             TaskRejected: the nodes refused the task.
             NoNodeReachable: no node is ready.
-
         """
         if seconds is not None:
             args = self.network.with_max_new_tokens(args, seconds)
@@ -196,7 +194,6 @@ class Client:
 
         Raises:
             Rejected: the task is not valid for the network document; the detail names the field.
-
         """
         return sign_task(
             self.network,
@@ -215,7 +212,6 @@ class Client:
         Raises:
             TaskRejected: the nodes refused the task.
             NoNodeReachable: no node is ready.
-
         """
         if not self.transport.peers():  # all connections were lost; the dialer is dialling again
             await self._wait_connected()
@@ -238,7 +234,6 @@ class Client:
             BlobUnavailable: no connected node served the right bytes.
             ProtocolViolation: the certificate names more bytes than the network allows.
             AudioMismatch: an output is not the waveform that the manifest describes.
-
         """
         if "error" in certificate.outcome:
             raise GenerationFailed(str(certificate.outcome["error"]), certificate)
@@ -260,7 +255,6 @@ class Client:
         Raises:
             BlobUnavailable: no connected node served the right bytes.
             ProtocolViolation: the blob is larger than the network allows.
-
         """
         limit = self.network.parameters.max_output_bytes
         if blob.size > limit:

@@ -103,7 +103,6 @@ class Submission:
             BlobUnavailable: no connected node served the certified bytes.
             ProtocolViolation: the certificate names more bytes than the network allows.
             AudioMismatch: the certified bytes are not the waveform that the manifest describes.
-
         """
         return await self._fetch(await self.tracker.certificate())
 
@@ -133,7 +132,6 @@ def sign_task(
 
     Raises:
         Rejected: the task is not valid for the network; the detail names the field.
-
     """
     if deadline is None:
         deadline = min(DEFAULT_DEADLINE, network.parameters.max_deadline_seconds)
@@ -180,7 +178,6 @@ async def submit_to_nodes(
     Raises:
         TaskRejected: every ready node refused it, at least one of them as invalid.
         NoNodeReachable: no node is ready, or the ready ones are busy or disconnected.
-
     """
     ready = [node.peer for node in nodes if node.ready]
     if not ready:
@@ -209,7 +206,6 @@ async def submit_to_node(
         RequestRefused: the node refused it.
         ProtocolViolation: the node's answer breaks the protocol.
         ConnectionError: the node disconnected or did not answer in time.
-
     """
     request: Document = {
         "task": task.envelope.document(),

@@ -1,5 +1,6 @@
-"""Why nodes disagreed about a task: it compares outcomes, traces and waveforms level by level.
+"""Why a member was outvoted: it compares outcomes, traces and waveforms level by level.
 
-It may import `node.sync`, `node.client` and below; it changes nothing.
-Public names: `findings`, `verdict`, `trace`, `waveform_diff`.
+It may import `node.sync` and below. It does no IO: `helium explain` fetches what is compared.
+Public names: `findings.compare` and its values, `verdict.reason`,
+`waveform_diff.compare_waveforms`; `trace` parses what a trace states.
 """

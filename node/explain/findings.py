@@ -1,7 +1,8 @@
-"""Why a member's outcome is not the one that was certified, from what both have signed.
+"""Where a member's outcome differs from the certified one, level by level.
 
-Level by level, as an outcome comes about: runtime, weights, tokens, score, waveform. The first that
-differs says where to look. Everything in a trace is what its signer says of itself.
+The levels are the steps by which an outcome is computed: runtime, weights, tokens, score,
+waveform. The first one that differs says where to look. Everything in a trace is only what its
+signer states.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 from node.explain import trace as traces
 from node.explain.trace import Tokens, Trace
-from node.explain.waveform_diff import Difference
+from node.explain.waveform_diff import WaveformDifference
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.conduct import VoteOutcome, vote_outcome
 from protocol.consensus.vote_set import VoteSet
@@ -20,12 +21,15 @@ from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstain, Commit, Reveal, Task
 
-SHOWN = 4  # differing fields of a runtime that are named
+# Differing fields of a runtime that are listed: one line stays readable.
+MAX_FIELDS = 4
+# Bytes of a sample (specification 8: binary32).
+_SAMPLE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a member's outcome is compared with, and who has it."""
+    """The outcome that members are compared with, and the members that revealed it."""
 
     outcome: Document
     digest: str
@@ -36,7 +40,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One level: whether it is the same, None where that cannot be told, and in what it is not."""
+    """One level: whether it is the same, None if that is not known, and how it differs."""
 
     level: str
     same: bool | None
@@ -44,12 +48,12 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A waveform of a member's result that differs: output `output`, from 0.
+class DifferingWaveform:
+    """A waveform whose manifest entry differs; `output` is its index in the manifest.
 
-    The manifests say that the first chunk, of `chunks`, that differs is `chunk`, from 0: nothing
-    differs before frame `frame`. `difference` compares the samples; None where they were not to be
-    had, `missing` then says why.
+    `chunk` is the index of the first of `chunks` chunks with another hash; no sample before
+    `frame` differs. `difference` compares the samples. If it is None, `missing` says why they
+    could not be fetched.
     """
 
     output: int
@@ -57,13 +61,13 @@ class Part:
     chunks: int
     frame: int
     sampling_rate: int
-    difference: Difference | None = None
+    difference: WaveformDifference | None = None
     missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A member's part in a task: what it did last, and its reveal if there is one."""
+class Activity:
+    """What a member did last in the task's attempts; `abstained` is its reason, or ""."""
 
     peer: str
     attempt: int
@@ -73,52 +77,54 @@ class Subject:
     abstained: str
 
 
-def reference_of(rounds: Sequence[VoteSet], certificate: Certificate | None) -> Reference | None:
-    """Return the certified outcome, or where none is, the one that most members revealed.
+def find_reference(
+    vote_sets: Sequence[VoteSet], certificate: Certificate | None
+) -> Reference | None:
+    """Return the certified outcome, or without a certificate the one that most members revealed.
 
-    None where no two members agree, or as many agree on another one.
+    None if no two members agree, or if as many agree on another outcome.
     """
     if certificate is not None:
         return _reference(certificate.votes, certified=True)
-    last = {vote.signer: vote for votes in rounds for vote in votes.reveals}
-    counts = Counter(vote.digest for vote in last.values()).most_common(2)
+    last_reveals = {vote.signer: vote for votes in vote_sets for vote in votes.reveals}
+    counts = Counter(vote.digest for vote in last_reveals.values()).most_common(2)
     if not counts or counts[0][1] < 2 or (len(counts) == 2 and counts[1][1] == counts[0][1]):
         return None
-    found = [vote for vote in last.values() if vote.digest == counts[0][0]]
-    return _reference(sorted(found, key=lambda vote: vote.signer), certified=False)
+    supporting = [vote for vote in last_reveals.values() if vote.digest == counts[0][0]]
+    return _reference(sorted(supporting, key=lambda vote: vote.signer), certified=False)
 
 
 def _reference(votes: Sequence[Reveal], *, certified: bool) -> Reference:
-    tokens = traces.most_common_tokens(traces.read(vote.trace) for vote in votes)
+    tokens = traces.most_common_tokens(traces.parse_trace(vote.trace) for vote in votes)
     signers = tuple(vote.signer for vote in votes)
     return Reference(votes[0].outcome, votes[0].digest, signers, tokens, certified)
 
 
-def attempts_with_votes(rounds: Sequence[VoteSet]) -> Sequence[VoteSet]:
-    """Return the attempts up to the last one in which anybody voted, and the first at least."""
+def attempts_with_votes(vote_sets: Sequence[VoteSet]) -> Sequence[VoteSet]:
+    """Return the attempts up to the last one with a vote, and at least the first."""
     voted = [
         attempt
-        for attempt, votes in enumerate(rounds)
+        for attempt, votes in enumerate(vote_sets)
         if any(
             votes.has(peer, kind) for peer in votes.committee for kind in (Commit, Reveal, Abstain)
         )
     ]
-    return rounds[: max(voted, default=0) + 1]
+    return vote_sets[: max(voted, default=0) + 1]
 
 
-def subject_of(rounds: Sequence[VoteSet], peer: str, digest: str | None) -> Subject | None:
-    """Return a member's part: its last reveal, or what it did last; None if it never was one.
+def activity_of(vote_sets: Sequence[VoteSet], peer: str, digest: str | None) -> Activity | None:
+    """Return a member's last reveal, or its last other vote; None if it is in no committee.
 
-    `digest` is the certified outcome's, None where there is none.
+    `digest` is the certified outcome's, None without a certificate.
     """
-    seats = [(attempt, votes) for attempt, votes in enumerate(rounds) if peer in votes.committee]
+    seats = [(attempt, votes) for attempt, votes in enumerate(vote_sets) if peer in votes.committee]
     if not seats:
         return None
     revealed = [seat for seat in seats if seat[1].votes_of(peer)[0] is not None]
-    active = [s for s in seats if s[1].has(peer, Commit) or s[1].has(peer, Abstain)]
-    attempt, votes = (revealed or active or seats[:1])[-1]
+    voted = [s for s in seats if s[1].has(peer, Commit) or s[1].has(peer, Abstain)]
+    attempt, votes = (revealed or voted or seats[:1])[-1]
     reveal, abstain = votes.votes_of(peer)
-    return Subject(
+    return Activity(
         peer,
         attempt,
         vote_outcome(votes, peer, digest),
@@ -128,103 +134,116 @@ def subject_of(rounds: Sequence[VoteSet], peer: str, digest: str | None) -> Subj
     )
 
 
-def findings(task: Task, network: Network, ours: Reference, theirs: Reveal) -> list[Finding]:
-    """Return what a reveal's trace and outcome say, level by level, of where it parts."""
-    trace = traces.read(theirs.trace)
-    levels = [_runtime(trace, network.classes[task.compute_class]), _weights(task, network, trace)]
-    levels.append(_tokens(ours.tokens, trace.tokens))
-    if "error" in ours.outcome or "error" in theirs.outcome:
-        said = f"{_told(theirs.outcome)}; the others: {_told(ours.outcome)}"
-        return [*levels, Finding("outcome", ours.digest == theirs.digest, said)]
-    return [*levels, *_outputs(ours.outcome, theirs.outcome)]
+def compare(task: Task, network: Network, reference: Reference, reveal: Reveal) -> list[Finding]:
+    """Return how a reveal's trace and outcome differ from the reference, level by level."""
+    trace = traces.parse_trace(reveal.trace)
+    levels = [
+        _runtime(trace, network.classes[task.compute_class]),
+        _weights(trace, network.models[task.model].digest),
+        _tokens(reference.tokens, trace.tokens),
+    ]
+    if "error" in reference.outcome or "error" in reveal.outcome:
+        detail = f"{_summary(reveal.outcome)}; the others: {_summary(reference.outcome)}"
+        return [*levels, Finding("outcome", reference.digest == reveal.digest, detail)]
+    return [*levels, *_outputs(reference.outcome, reveal.outcome)]
 
 
-def _runtime(trace: Trace, defined: Mapping[str, object]) -> Finding:
+def _summary(outcome: Document) -> str:
+    return f"fails with {outcome['error']}" if "error" in outcome else "has a result"
+
+
+def _runtime(trace: Trace, class_definition: Mapping[str, object]) -> Finding:
     if trace.runtime is None:
-        return Finding("runtime", None, "its trace does not tell its runtime")
-    differing = traces.runtime_differences(trace.runtime, defined)
-    if not differing:
+        return Finding("runtime", None, "not in its trace")
+    fields = traces.runtime_differences(trace.runtime, class_definition)
+    if not fields:
         return Finding("runtime", True, "the class's")
-    more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-    return Finding("runtime", False, "; ".join(differing[:SHOWN]) + more)
+    more = f", and {len(fields) - MAX_FIELDS} more" if len(fields) > MAX_FIELDS else ""
+    return Finding("runtime", False, "; ".join(fields[:MAX_FIELDS]) + more)
 
 
-def _weights(task: Task, network: Network, trace: Trace) -> Finding:
+def _weights(trace: Trace, listed: str) -> Finding:
     if trace.weights is None:
-        return Finding("weights", None, "its trace does not tell its weights")
-    listed = network.models[task.model].digest
+        return Finding("weights", None, "not in its trace")
     if trace.weights == listed:
         return Finding("weights", True, "those that the network lists")
     return Finding("weights", False, f"{trace.weights[:16]}.., the network lists {listed[:16]}..")
 
 
-def _tokens(ours: Tokens | None, theirs: Tokens | None) -> Finding:
-    if theirs is None or ours is None:
-        whose = "its trace does not tell its" if theirs is None else "no other trace tells the"
-        return Finding("tokens", None, f"{whose} tokens")
-    parted = traces.first_difference(ours, theirs)
-    if parted is None:
-        blocks = sum(len(blocks) for blocks in theirs.digests)
-        part = "" if ours.complete and theirs.complete else ", as far as both traces tell"
-        return Finding("tokens", True, f"the same in all {blocks} blocks of 64 steps{part}")
-    exact = parted.first == parted.last
-    steps = f"step {parted.first}" if exact else f"steps {parted.first} to {parted.last}"
-    where = f" of sequence {parted.sequence}" if len(ours.digests) > 1 else ""
-    what = "one ends" if parted.ended else "they differ"
-    return Finding("tokens", False, f"{what} {'at' if exact else 'first in'} {steps}{where}")
+def _tokens(reference: Tokens | None, tokens: Tokens | None) -> Finding:
+    if tokens is None:
+        return Finding("tokens", None, "not in its trace")
+    if reference is None:
+        return Finding("tokens", None, "not in the others' traces")
+    difference = traces.first_difference(reference, tokens)
+    if difference is None:
+        blocks = sum(len(blocks) for blocks in tokens.digests)
+        partial = "" if reference.complete and tokens.complete else ", as far as both traces go"
+        return Finding("tokens", True, f"the same in all {blocks} blocks of 64 steps{partial}")
+    exact = difference.first == difference.last
+    steps = f"step {difference.first}"
+    if not exact:
+        steps = f"steps {difference.first} to {difference.last}"
+    sequence = f" of sequence {difference.sequence}" if len(reference.digests) > 1 else ""
+    verb = "one ends" if difference.ended else "they differ"
+    return Finding("tokens", False, f"{verb} {'at' if exact else 'first in'} {steps}{sequence}")
 
 
-def _outputs(ours: Document, theirs: Document) -> list[Finding]:
-    one, other = outputs_of(ours), outputs_of(theirs)
-    if [o["media"] for o in one] != [o["media"] for o in other]:
-        said = f"{len(other)} outputs, the others have {len(one)}, or of other kinds"
-        return [Finding("waveform", False, said)]
+def _outputs(reference: Document, outcome: Document) -> list[Finding]:
+    expected, actual = outputs_of(reference), outputs_of(outcome)
+    if [entry["media"] for entry in expected] != [entry["media"] for entry in actual]:
+        detail = f"{len(actual)} outputs, the others have {len(expected)}, or of other kinds"
+        return [Finding("waveform", False, detail)]
     return [
-        _output(index, a, b, alone=len(one) == 1)
-        for index, (a, b) in enumerate(zip(one, other, strict=True))
+        _output(index, a, b, alone=len(expected) == 1)
+        for index, (a, b) in enumerate(zip(expected, actual, strict=True))
     ]
 
 
-def _output(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any], alone: bool) -> Finding:
-    level = "waveform" if ours["media"] == WAVEFORM else "score"
-    where = "" if alone else f"output {index}: "
-    if ours == theirs:
-        return Finding(level, True, f"{where}the same")
+def _output(
+    index: int, expected: Mapping[str, Any], actual: Mapping[str, Any], *, alone: bool
+) -> Finding:
+    level = "waveform" if expected["media"] == WAVEFORM else "score"
+    prefix = "" if alone else f"output {index}: "
+    if expected == actual:
+        return Finding(level, True, f"{prefix}the same")
     facts = [
-        f"{name} {theirs[name]}, the others have {ours[name]}"
+        f"{name} {actual[name]}, the others have {expected[name]}"
         for name in ("sampling_rate", "channels", "frames", "notes", "size")
-        if ours.get(name) != theirs.get(name)
+        if expected.get(name) != actual.get(name)
     ]
-    found = part(index, ours, theirs)
-    if found is not None and found.chunk == min(len(ours["chunks"]), len(theirs["chunks"])):
-        facts.append("the chunks are the same as far as both go")
-    elif found is not None:
-        facts.append(
-            f"chunk {found.chunk + 1} of {found.chunks} is the first that differs, "
-            f"from {found.frame / found.sampling_rate:.2f} s on"
-        )
-    return Finding(level, False, where + ("; ".join(facts) or "other bytes"))
+    waveform = differing_waveform(index, expected, actual)
+    if waveform is not None:
+        facts.append(_chunk_fact(waveform, min(len(expected["chunks"]), len(actual["chunks"]))))
+    return Finding(level, False, prefix + ("; ".join(facts) or "other bytes"))
 
 
-def parts(ours: Document, theirs: Document) -> list[Part]:
-    """Return the waveforms of two results that differ and can be compared."""
-    pairs = zip(outputs_of(ours), outputs_of(theirs), strict=False)
-    found = (part(index, a, b) for index, (a, b) in enumerate(pairs))
-    return [each for each in found if each is not None]
-
-
-def part(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Part | None:
-    """Return where two manifest entries' chunks part; None where that says nothing of samples."""
-    comparable = ours["media"] == theirs["media"] == WAVEFORM and all(
-        ours[name] == theirs[name] for name in ("sampling_rate", "channels")
+def _chunk_fact(waveform: DifferingWaveform, common: int) -> str:
+    if waveform.chunk == common:
+        return "the chunks are the same as far as both go"
+    return (
+        f"chunk {waveform.chunk + 1} of {waveform.chunks} is the first that differs, "
+        f"from {waveform.frame / waveform.sampling_rate:.2f} s on"
     )
-    if not comparable or ours["sha256"] == theirs["sha256"]:
+
+
+def differing_waveforms(reference: Document, outcome: Document) -> list[DifferingWaveform]:
+    """Return the waveforms of two results that differ and can be compared."""
+    pairs = zip(outputs_of(reference), outputs_of(outcome), strict=False)
+    waveforms = (differing_waveform(index, a, b) for index, (a, b) in enumerate(pairs))
+    return [waveform for waveform in waveforms if waveform is not None]
+
+
+def differing_waveform(
+    index: int, expected: Mapping[str, Any], actual: Mapping[str, Any]
+) -> DifferingWaveform | None:
+    """Return where two manifest entries' chunks differ; None if samples cannot be compared."""
+    comparable = expected["media"] == actual["media"] == WAVEFORM and all(
+        expected[name] == actual[name] for name in ("sampling_rate", "channels")
+    )
+    if not comparable or expected["sha256"] == actual["sha256"]:
         return None
-    pairs = list(zip(ours["chunks"], theirs["chunks"], strict=False))
+    pairs = list(zip(expected["chunks"], actual["chunks"], strict=False))
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    frame = first * CHUNK_BYTES // (4 * ours["channels"])
-    return Part(index, first, len(theirs["chunks"]), frame, ours["sampling_rate"])
-
-
-def _told(outcome: Document) -> str:
-    return f"fails with {outcome['error']}" if "error" in outcome else "has a result"
+    frame = first * CHUNK_BYTES // (_SAMPLE_BYTES * expected["channels"])
+    return DifferingWaveform(index, first, len(actual["chunks"]), frame, expected["sampling_rate"])

@@ -1,7 +1,7 @@
-"""What a reveal's trace tells of how its outcome came about (specification 4, clarification 4d).
+"""What a reveal's trace states about its execution (specification 4, clarification 4d).
 
-A trace is what its signer says of itself, in whatever shape: what does not have the shape that is
-known here counts as not told.
+A trace has no fixed schema, because it is not part of the agreement. A field without the expected
+shape counts as missing.
 """
 
 import re
@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 from executor.determinism.compute_class import same, shown
 from protocol.wire.encoding import Document
 
-BLOCK = 64  # steps for each digest of tokens
+BLOCK = 64  # steps per digest of tokens
 _BLOCK_DIGEST = re.compile(r"[0-9a-f]{16}\Z")
-_STEP_BYTES = re.compile(r"([0-9a-f]{2}){1,64}\Z")  # one byte for each step of a block
+_STEP_BYTES = re.compile(r"([0-9a-f]{2}){1,64}\Z")  # one byte per step of a block
 _WEIGHTS = re.compile(r"[0-9a-f]{64}\Z")
 
 Blocks: TypeAlias = tuple[tuple[str, ...], ...]
@@ -25,16 +25,19 @@ Blocks: TypeAlias = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What was told of the generated tokens; `complete` is False where the end was left out."""
+    """Digests of the generated tokens; `complete` is False if the trace leaves out the end.
+
+    `steps` has a byte for each step of a block. It may be shorter than `digests`, or empty.
+    """
 
     digests: Blocks
-    steps: Blocks  # may be shorter than the digests, or empty
+    steps: Blocks
     complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was told; None where nothing, or nothing readable, was."""
+    """The readable fields of a trace; None if one is missing."""
 
     runtime: Mapping[str, object] | None
     weights: str | None
@@ -43,10 +46,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class FirstDifference:
-    """Where two generations part: the sequence, from 0, and the step, from 1.
+    """Where two generations first differ: the sequence, from 0, and the step, from 1.
 
-    The step is at least `first` and at most `last`: one block of 64, or a single step where the
-    traces tell so. `ended`: one has no more steps there, as far as both are told.
+    The step is in `first` to `last`: one block of 64, or a single step if both traces have its
+    byte. `ended`: one of the two has no more steps there.
     """
 
     sequence: int
@@ -55,74 +58,83 @@ class FirstDifference:
     ended: bool
 
 
-def read(trace: Document) -> Trace:
-    """Return what a trace tells."""
-    told: Mapping[str, Any] = trace
-    runtime, weights = told.get("runtime"), told.get("weights")
+def parse_trace(trace: Document) -> Trace:
+    """Return the fields of a trace that have the expected shape."""
+    document: Mapping[str, Any] = trace
+    runtime, weights = document.get("runtime"), document.get("weights")
     flat = isinstance(runtime, Mapping) and all(
         isinstance(value, str | bool | int | float) for value in runtime.values()
     )
-    readable = isinstance(weights, str) and _WEIGHTS.match(weights)
+    is_digest = isinstance(weights, str) and _WEIGHTS.match(weights)
     return Trace(
-        runtime if flat and runtime else None, weights if readable else None, _tokens(told)
+        runtime if flat and runtime else None,
+        weights if is_digest else None,
+        _parse_tokens(document),
     )
 
 
-def _tokens(told: Mapping[str, Any]) -> Tokens | None:
-    digests = _blocks(told.get("tokens"), _BLOCK_DIGEST)
+def _parse_tokens(document: Mapping[str, Any]) -> Tokens | None:
+    digests = _parse_blocks(document.get("tokens"), _BLOCK_DIGEST)
     if digests is None or not any(digests):
         return None
-    complete = told.get("tokens_complete", True) is True
-    return Tokens(digests, _blocks(told.get("steps", ()), _STEP_BYTES) or (), complete)
+    complete = document.get("tokens_complete", True) is True
+    return Tokens(digests, _parse_blocks(document.get("steps", ()), _STEP_BYTES) or (), complete)
 
 
-def _blocks(value: object, shape: re.Pattern[str]) -> Blocks | None:
+def _parse_blocks(value: object, pattern: re.Pattern[str]) -> Blocks | None:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return None
     for blocks in value:
         if not isinstance(blocks, Sequence) or isinstance(blocks, str):
             return None
-        if not all(isinstance(block, str) and shape.match(block) for block in blocks):
+        if not all(isinstance(block, str) and pattern.match(block) for block in blocks):
             return None
     return tuple(tuple(blocks) for blocks in value)
 
 
 def most_common_tokens(traces: Iterable[Trace]) -> Tokens | None:
-    """Return the tokens that most of the traces tell; None if none tells any."""
-    counted = Counter(trace.tokens for trace in traces if trace.tokens is not None)
-    return counted.most_common(1)[0][0] if counted else None
+    """Return the tokens that most traces have; None if none has any."""
+    counts = Counter(trace.tokens for trace in traces if trace.tokens is not None)
+    return counts.most_common(1)[0][0] if counts else None
 
 
-def runtime_differences(theirs: Mapping[str, object], defined: Mapping[str, object]) -> list[str]:
+def runtime_differences(
+    runtime: Mapping[str, object], class_definition: Mapping[str, object]
+) -> list[str]:
     """Return a line for each field in which a runtime is not the class's."""
     return [
-        f"{name} is {shown(theirs, name)}, the class has {shown(defined, name)}"
-        for name in sorted(theirs.keys() | defined.keys())
-        if name not in theirs or name not in defined or not same(theirs[name], defined[name])
+        f"{name} is {shown(runtime, name)}, the class has {shown(class_definition, name)}"
+        for name in sorted(runtime.keys() | class_definition.keys())
+        if name not in runtime
+        or name not in class_definition
+        or not same(runtime[name], class_definition[name])
     ]
 
 
-def first_difference(ours: Tokens, theirs: Tokens) -> FirstDifference | None:
-    """Return where two generations part first; None if they do not as far as both are told."""
-    told = ours.complete and theirs.complete
-    for sequence, blocks in enumerate(zip_longest(ours.digests, theirs.digests, fillvalue=())):
-        for place, (one, other) in enumerate(zip_longest(*blocks)):
-            if one != other and (told or None not in (one, other)):
-                return _within(sequence, place, ours, theirs, ended=None in (one, other))
+def first_difference(a: Tokens, b: Tokens) -> FirstDifference | None:
+    """Return where two generations first differ; None if they do not, as far as both traces go."""
+    complete = a.complete and b.complete
+    for sequence, blocks in enumerate(zip_longest(a.digests, b.digests, fillvalue=())):
+        for block, digests in enumerate(zip_longest(*blocks)):
+            ended = None in digests
+            # A digest that an incomplete trace lacks may only have been left out.
+            if digests[0] != digests[1] and (complete or not ended):
+                return _locate_step(sequence, block, a, b, ended=ended)
     return None
 
 
-def _within(
-    sequence: int, block: int, ours: Tokens, theirs: Tokens, *, ended: bool
+def _locate_step(
+    sequence: int, block: int, a: Tokens, b: Tokens, *, ended: bool
 ) -> FirstDifference:
-    """Narrow a block down to the step, where both tell a byte for each of its steps."""
+    """Narrow a block down to one step, if both traces have a byte for each of its steps."""
     start = block * BLOCK
-    one, other = (_steps(tokens, sequence, block) for tokens in (ours, theirs))
-    if one and other:
-        for step, (a, b) in enumerate(zip_longest(one, other)):
-            if a != b:
-                at = start + step + 1
-                return FirstDifference(sequence, at, at, ended=None in (a, b))
+    steps_a, steps_b = (_steps(tokens, sequence, block) for tokens in (a, b))
+    if steps_a and steps_b:
+        for offset, pair in enumerate(zip_longest(steps_a, steps_b)):
+            if pair[0] != pair[1]:
+                step = start + offset + 1
+                return FirstDifference(sequence, step, step, ended=None in pair)
+    # One byte may be equal by chance while the tokens differ: then only the block is known.
     return FirstDifference(sequence, start + 1, start + BLOCK, ended)
 
 

@@ -104,7 +104,7 @@ class TaskTracker:
         return None if self._observer is None else self._observer.task
 
     @property
-    def rounds(self) -> tuple[VoteSet, ...]:
+    def vote_sets(self) -> tuple[VoteSet, ...]:
         """The votes of each attempt, as far as any node has shown them."""
         return () if self._observer is None else self._observer.vote_sets
 

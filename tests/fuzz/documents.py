@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from node.explain import trace
-from node.explain.findings import findings, reference_of
+from node.explain.findings import compare, find_reference
 from protocol.consensus import certificate, evidence
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees, quorum
@@ -151,10 +151,10 @@ def check_explained(content: bytes) -> None:
     """Whatever a dissenter says of itself, the sentences about it can be shown on a terminal."""
     vote = codec.decode(content, NET.id)
     assert isinstance(vote, Reveal)
-    ours = reference_of([], papers.ASSEMBLED)
+    ours = find_reference([], papers.ASSEMBLED)
     assert ours is not None
-    theirs = replace(ours, tokens=trace.read(EXPLAINED.trace).tokens)
-    for finding in findings(papers.TASK, NET, theirs, vote):
+    theirs = replace(ours, tokens=trace.parse_trace(EXPLAINED.trace).tokens)
+    for finding in compare(papers.TASK, NET, theirs, vote):
         assert finding.detail.isprintable()
         assert len(finding.detail) < 4096
 

@@ -1,4 +1,4 @@
-"""Two liars of five, outvoted over real libp2p, explained to whoever asks."""
+"""Two liars of five are outvoted over real libp2p, and `helium explain` compares their samples."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Daemons, create_network
 from tests.integration.conftest import Running, task
 
-LIES = ("times 0.9 (-0.92 dB)", "played backwards")
+# The lies are a tenth quieter, and backwards: the level of the difference in dB against the sound.
+LIES = ((-20.1, -19.9), (-10.0, 10.0))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def five(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterato
         yield Running(network, daemons, root)
 
 
-def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Path) -> None:
+def test_each_lie_is_measured_and_every_node_counts_it(five: Running, tmp_path: Path) -> None:
     file = tmp_path / "task.json"
     file.write_text(json.dumps(task()))
     submitted = five.json("submit", file, "-o", tmp_path / "song.wav")
@@ -36,12 +37,14 @@ def test_each_lie_is_named_and_every_node_counts_it(five: Running, tmp_path: Pat
     assert explained["certified"] is True
     members = {member["peer"]: member for member in explained["members"]}
     assert set(members) == set(liars)
-    for liar, lie in zip(liars, LIES, strict=True):
+    for liar, (lowest, highest) in zip(liars, LIES, strict=True):
         member = members[liar]
         levels = {level["level"]: level["same"] for level in member["levels"]}
         assert levels == {"runtime": True, "weights": True, "tokens": True, "waveform": False}
-        assert lie in member["reason"]
-        assert member["waveforms"][0]["difference"]["rms"] > 0
+        difference = member["waveforms"][0]["difference"]
+        assert difference["differing"] > 0
+        assert lowest < difference["relative_db"] < highest
+        assert "waveform differs" in member["reason"]
 
     folder = five.nodes[0].home
     seen: dict[str, Any] = five.json("peers", "--data-dir", folder)

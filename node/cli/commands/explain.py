@@ -15,40 +15,51 @@ from node.cli.session import resolve_target, run_with_client
 from node.client.client import Client
 from node.client.result import AudioMismatch, waveform_of
 from node.explain.findings import (
+    Activity,
+    DifferingWaveform,
     Finding,
-    Part,
     Reference,
-    Subject,
+    activity_of,
     attempts_with_votes,
-    findings,
-    parts,
-    reference_of,
-    subject_of,
+    compare,
+    differing_waveforms,
+    find_reference,
 )
 from node.explain.verdict import reason
-from node.explain.waveform_diff import Difference, difference
+from node.explain.waveform_diff import Samples, WaveformDifference, compare_waveforms
 from node.rpc.client import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import TaskTracker, UnknownTask
 from protocol.consensus.conduct import VoteOutcome
 from protocol.manifest import blobs_of, outputs_of
 from protocol.network import Network
+from protocol.wire.encoding import Document
 from protocol.wire.messages import Reveal, Task
 
 EPILOG = """\b
 Examples:
   helium explain 1b69885465d833fc7e9b32d356a60a7453a84092fe4b5c75f02cd451c2b5764e
   helium explain 1b69885465d833fc7e9b32d356a60a7453a84092fe4b5c75f02cd451c2b5764e --member bob
+
+\b
+Output, for each member:
+  runtime   what it computed with, compared with its class's definition
+  weights   the model's digest, compared with the network document
+  tokens    the first step at which the generated tokens differ
+  waveform  the first differing chunk of the manifest
+  samples   the first differing frame, how many samples differ, the largest difference
+  so        what the first differing level points to
+Each level is the same, DIFFERS or is unknown.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one member's part in a task was, where it parts from the others, and what of."""
+    """What one member did, where its outcome differs from the reference, and why."""
 
-    subject: Subject
+    activity: Activity
     findings: Sequence[Finding]
-    parts: Sequence[Part]
+    waveforms: Sequence[DifferingWaveform]
     reason: str
 
 
@@ -57,7 +68,7 @@ class Explanation:
 @click.option(
     "--member",
     metavar="PEER",
-    help="Only this one: its peer id, the end of it, or its operator.",
+    help="Only this member: its peer id, the end of its peer id, or its operator.",
 )
 @options.client
 @options.as_json
@@ -70,163 +81,181 @@ def explain(
 ) -> None:
     """Show why each member that did not agree on TASK was outvoted, level by level.
 
-    What it revealed is compared with what was certified: runtime, weights, tokens, waveform. Where
-    the waveforms differ, both are fetched and compared sample by sample; its own can be had from
-    the member alone, so name it with --peer too. Runtime, weights and tokens are what each member
-    says of itself. Where nothing was certified, it is compared with what most members revealed.
+    TASK is a task id. Each member's outcome is compared with the certified one. If the waveforms
+    differ, both are fetched and compared sample by sample. Only the member itself has its
+    waveform, so give its address with --peer too. Runtime, weights and tokens are the member's
+    own statements. Without a certificate, the outcome that most members revealed takes its place.
     """
 
     async def action(client: Client) -> None:
-        document, lines = await explained(client, task, member)
+        document, lines = await explain_task(client, task, member)
         options.say(document, lines, as_json)
 
     run_with_client(resolve_target(network, peers), action)
 
 
-async def explained(
+async def explain_task(
     client: Client, task: str, member: str | None = None
 ) -> tuple[dict[str, object], list[str]]:
-    """Return, as a document and as lines, why members did not agree: all of them or one."""
-    tracking = client.follow(task).tracker
-    await tracking.refresh()
-    tracking.count_certified()
-    if tracking.task is None:
+    """Return the explanations of a task's members as the JSON document and as lines.
+
+    `member` None selects those that did not agree. Raises UnknownTask if no node knows the task.
+    """
+    tracker = client.follow(task).tracker
+    await tracker.refresh()
+    tracker.count_certified()
+    if tracker.task is None:
         raise UnknownTask(f"no connected node knows the task {task}")
-    ours = reference_of(tracking.rounds, tracking.settled)
-    named = None if member is None else _member(member, tracking, client.network)
-    found = [
-        await _explained(client, tracking.task, subject, ours)
-        for subject in _subjects(tracking, [named] if named else tracking.committee, ours)
-        if named or _disagrees(subject, ours)
+    reference = find_reference(tracker.vote_sets, tracker.settled)
+    peer = None if member is None else _find_member(member, tracker, client.network)
+    explanations = [
+        await _explain_member(client, tracker.task, activity, reference)
+        for activity in _activities(tracker, [peer] if peer else tracker.committee, reference)
+        if peer or _disagrees(activity, reference)
     ]
-    if named and not found:
-        raise usage(f"--member {member}: no attempt in whose committee it is has begun")
-    lines = _lines(found, ours, client.network)
-    return _document(task, found, ours), [one_line(line) for line in lines]
+    if peer and not explanations:
+        raise usage(f"--member {member}: it is in no committee of an attempt that has begun")
+    lines = _lines(explanations, reference, client.network)
+    return _document(task, explanations, reference), [one_line(line) for line in lines]
 
 
-def _member(wanted: str, tracking: TaskTracker, network: Network) -> str:
-    """Return the one member of the task's committees that is meant."""
-    found = [
+def _find_member(name: str, tracker: TaskTracker, network: Network) -> str:
+    """Return the only member of the task's committees with this id, end of id, or operator."""
+    matches = [
         peer
-        for peer in tracking.committee
-        if peer.endswith(wanted) or network.roster[peer].operator == wanted
+        for peer in tracker.committee
+        if peer.endswith(name) or network.roster[peer].operator == name
     ]
-    if len(found) != 1:
-        known = ", ".join(display_name(peer, network) for peer in found or tracking.committee)
-        what = "names no single member" if found else "is not in a committee of the task"
-        raise usage(f"--member {wanted!r} {what}: {known}")
-    return found[0]
+    if len(matches) != 1:
+        choices = ", ".join(display_name(peer, network) for peer in matches or tracker.committee)
+        problem = "names several members" if matches else "is not in a committee of the task"
+        raise usage(f"--member {name!r} {problem}: choose one of {choices}")
+    return matches[0]
 
 
-def _subjects(
-    tracking: TaskTracker, peers: Iterable[str], ours: Reference | None
-) -> Iterable[Subject]:
-    digest = ours.digest if ours is not None and ours.certified else None
-    rounds = attempts_with_votes(tracking.rounds)
-    found = (subject_of(rounds, peer, digest) for peer in peers)
-    return [subject for subject in found if subject is not None]
+def _activities(
+    tracker: TaskTracker, peers: Iterable[str], reference: Reference | None
+) -> list[Activity]:
+    digest = reference.digest if reference is not None and reference.certified else None
+    vote_sets = attempts_with_votes(tracker.vote_sets)
+    activities = (activity_of(vote_sets, peer, digest) for peer in peers)
+    return [activity for activity in activities if activity is not None]
 
 
-def _disagrees(subject: Subject, ours: Reference | None) -> bool:
-    if ours is None or subject.reveal is None or subject.reveal.digest != ours.digest:
+def _disagrees(activity: Activity, reference: Reference | None) -> bool:
+    if reference is None or activity.reveal is None:
         return True
-    return subject.conduct in (VoteOutcome.LATE, VoteOutcome.EQUIVOCATED)
+    if activity.reveal.digest != reference.digest:
+        return True
+    return activity.conduct in (VoteOutcome.LATE, VoteOutcome.EQUIVOCATED)
 
 
-async def _explained(
-    client: Client, task: Task, subject: Subject, ours: Reference | None
+async def _explain_member(
+    client: Client, task: Task, activity: Activity, reference: Reference | None
 ) -> Explanation:
-    if ours is None or subject.reveal is None:
-        return Explanation(subject, (), (), reason(subject, ours, (), ()))
-    found = findings(task, client.network, ours, subject.reveal)
-    compared = [
-        await _compared(client, part, ours, subject.reveal)
-        for part in parts(ours.outcome, subject.reveal.outcome)
+    reveal = activity.reveal
+    if reference is None or reveal is None:
+        return Explanation(activity, (), (), reason(activity, reference, (), ()))
+    findings = compare(task, client.network, reference, reveal)
+    waveforms = [
+        await _compare_samples(client, waveform, reference, reveal)
+        for waveform in differing_waveforms(reference.outcome, reveal.outcome)
     ]
-    return Explanation(subject, found, compared, reason(subject, ours, found, compared))
+    text = reason(activity, reference, findings, waveforms)
+    return Explanation(activity, findings, waveforms, text)
 
 
-async def _compared(client: Client, part: Part, ours: Reference, theirs: Reveal) -> Part:
-    """Fetch both waveforms and compare them; the part says so if one is not to be had."""
+async def _compare_samples(
+    client: Client, waveform: DifferingWaveform, reference: Reference, reveal: Reveal
+) -> DifferingWaveform:
+    """Fetch both waveforms and compare them; `missing` says why one could not be fetched."""
+    index = waveform.output
     try:
-        one, other = [
-            waveform_of(
-                await client.fetch_blob(blobs_of(outcome)[part.output], holders),
-                outputs_of(outcome)[part.output],
-            ).audio
-            for outcome, holders in (
-                (ours.outcome, ours.supporters),
-                (theirs.outcome, (theirs.signer,)),
-            )
-        ]
+        expected = await _fetch_samples(client, reference.outcome, index, reference.supporters)
+        actual = await _fetch_samples(client, reveal.outcome, index, (reveal.signer,))
     except (BlobUnavailable, ProtocolViolation, AudioMismatch) as error:
-        return replace(part, missing=str(error))
-    return replace(part, difference=difference(one, other))
+        return replace(waveform, missing=str(error))
+    return replace(waveform, difference=compare_waveforms(expected, actual))
+
+
+async def _fetch_samples(
+    client: Client, outcome: Document, index: int, holders: Sequence[str]
+) -> Samples:
+    payload = await client.fetch_blob(blobs_of(outcome)[index], holders)
+    return waveform_of(payload, outputs_of(outcome)[index]).audio
 
 
 def _document(
-    task: str, explained: Sequence[Explanation], ours: Reference | None
+    task: str, explanations: Sequence[Explanation], reference: Reference | None
 ) -> dict[str, object]:
     return {
         "task": task,
-        "certified": ours is not None and ours.certified,
-        "compared_with": None if ours is None else ours.digest,
-        "supporters": [] if ours is None else list(ours.supporters),
-        "members": [
-            {
-                "peer": each.subject.peer,
-                "attempt": each.subject.attempt,
-                "conduct": str(each.subject.conduct),
-                "outcome": each.subject.reveal.digest if each.subject.reveal else None,
-                "abstained": each.subject.abstained or None,
-                "levels": [asdict(finding) for finding in each.findings],
-                "waveforms": [asdict(part) for part in each.parts],
-                "reason": each.reason,
-            }
-            for each in explained
-        ],
+        "certified": reference is not None and reference.certified,
+        "compared_with": None if reference is None else reference.digest,
+        "supporters": [] if reference is None else list(reference.supporters),
+        "members": [_member_entry(explanation) for explanation in explanations],
     }
 
 
-def _lines(explained: Sequence[Explanation], ours: Reference | None, network: Network) -> list[str]:
-    if ours is None:
+def _member_entry(explanation: Explanation) -> dict[str, object]:
+    activity = explanation.activity
+    return {
+        "peer": activity.peer,
+        "attempt": activity.attempt,
+        "conduct": str(activity.conduct),
+        "outcome": activity.reveal.digest if activity.reveal else None,
+        "abstained": activity.abstained or None,
+        "levels": [asdict(finding) for finding in explanation.findings],
+        "waveforms": [asdict(waveform) for waveform in explanation.waveforms],
+        "reason": explanation.reason,
+    }
+
+
+def _lines(
+    explanations: Sequence[Explanation], reference: Reference | None, network: Network
+) -> list[str]:
+    if reference is None:
         head = "no outcome has more members than another: there is nothing to compare with"
     else:
-        kind = "certified" if ours.certified else "NOT certified; what most members revealed"
-        names = ", ".join(display_name(peer, network) for peer in ours.supporters)
-        head = f"compared with {ours.digest[:16]}.., {kind}: {names}"
-    lines = [head, *(line for each in explained for line in _member_lines(each, network))]
-    return lines if explained else [*lines, "every member agreed"]
+        kind = "certified" if reference.certified else "NOT certified; what most members revealed"
+        names = ", ".join(display_name(peer, network) for peer in reference.supporters)
+        head = f"compared with {reference.digest[:16]}.., {kind}: {names}"
+    lines = [head, *(line for e in explanations for line in _member_lines(e, network))]
+    return lines if explanations else [*lines, "every member agreed"]
 
 
-def _member_lines(each: Explanation, network: Network) -> list[str]:
-    subject = each.subject
-    said = f"revealed {subject.reveal.digest[:16]}..  " if subject.reveal else ""
-    name = display_name(subject.peer, network)
+def _member_lines(explanation: Explanation, network: Network) -> list[str]:
+    activity = explanation.activity
+    name = display_name(activity.peer, network)
+    revealed = f"revealed {activity.reveal.digest[:16]}..  " if activity.reveal else ""
     return [
-        f"{name}  attempt {subject.attempt}  {said}{subject.conduct}",
-        *(f"{f.level:<10} {_MARKS[f.same]:<8} {f.detail}" for f in each.findings),
-        *(f"{'samples':<10} {_samples(part)}" for part in each.parts),
-        f"{'so':<10} {each.reason}",
+        f"{name}  attempt {activity.attempt}  {revealed}{activity.conduct}",
+        *(f"{f.level:<10} {_MARKS[f.same]:<8} {f.detail}" for f in explanation.findings),
+        *(f"{'samples':<10} {_samples(waveform)}" for waveform in explanation.waveforms),
+        f"{'so':<10} {explanation.reason}",
     ]
 
 
 _MARKS = {True: "same", False: "DIFFERS", None: "unknown"}
 
 
-def _samples(part: Part) -> str:
-    where = f"output {part.output}: " if part.output else ""
-    if part.difference is None:
-        return f"{'unknown':<8} {where}{part.missing or 'equal'}"
-    seconds = part.difference.first / part.sampling_rate
-    return f"{'DIFFERS':<8} {where}first at {seconds:.4f} s, {_said(part.difference)}"
+def _samples(waveform: DifferingWaveform) -> str:
+    prefix = f"output {waveform.output}: " if waveform.output else ""
+    if waveform.difference is None:
+        return f"{'unknown':<8} {prefix}{waveform.missing or 'equal'}"
+    difference = waveform.difference
+    seconds = difference.first / waveform.sampling_rate
+    counts = f"{difference.differing} of {difference.samples} differ"
+    return (
+        f"{'DIFFERS':<8} {prefix}first at {seconds:.4f} s, frame {difference.first}; "
+        f"{counts}; {_size(difference)}"
+    )
 
 
-def _said(found: Difference) -> str:
-    size = "they cannot be measured"
-    if found.greatest is not None and found.rms is not None:
-        size = f"largest difference {found.greatest:.3g}, RMS {found.rms:.3g}"
-        if found.relative_db is not None and math.isfinite(found.relative_db):
-            size += f" ({found.relative_db:+.1f} dB against the sound)"
-    return f"frame {found.first}; {found.differing} of {found.samples} differ; {size}"
+def _size(difference: WaveformDifference) -> str:
+    if difference.greatest is None or difference.rms is None:
+        return "not measurable: a sample is not a finite number"
+    size = f"largest difference {difference.greatest:.3g}, RMS {difference.rms:.3g}"
+    if difference.relative_db is not None and math.isfinite(difference.relative_db):
+        size += f" ({difference.relative_db:+.1f} dB against the sound)"
+    return size

@@ -1,4 +1,4 @@
-"""What a trace tells, from whoever signed it, and where two generations part."""
+"""What a trace states, and where two generations first differ."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from node.explain.trace import (
     Trace,
     first_difference,
     most_common_tokens,
-    read,
+    parse_trace,
     runtime_differences,
 )
 
@@ -25,8 +25,8 @@ def tokens(*labels: int, complete: bool = True) -> Tokens:
     return Tokens((digests(*labels),), (), complete)
 
 
-def test_a_whole_trace_is_read() -> None:
-    told: dict[str, Any] = {
+def test_a_complete_trace_is_parsed() -> None:
+    document: dict[str, Any] = {
         "runtime": {"device": "cpu", "threads": 1, "onednn": True},
         "weights": "a" * 64,
         "tokens": [[DIGEST, DIGEST], []],
@@ -35,48 +35,48 @@ def test_a_whole_trace_is_read() -> None:
     }
     runtime = {"device": "cpu", "threads": 1, "onednn": True}
     expected = Tokens(((DIGEST, DIGEST), ()), (("00ff",), ()), complete=True)
-    assert read(told) == Trace(runtime, "a" * 64, expected)
+    assert parse_trace(document) == Trace(runtime, "a" * 64, expected)
 
 
-def test_what_was_left_out_is_known_to_be() -> None:
-    found = read({"tokens": [[DIGEST]], "tokens_complete": False}).tokens
-    assert found == Tokens(((DIGEST,),), (), complete=False)
+def test_an_incomplete_trace_is_marked() -> None:
+    parsed = parse_trace({"tokens": [[DIGEST]], "tokens_complete": False}).tokens
+    assert parsed == Tokens(((DIGEST,),), (), complete=False)
 
 
 @pytest.mark.parametrize(
     "value",
     [None, 1, "text", {}, [], [[]], [1], ["text"], [[1]], [[DIGEST, "x" * 16]], [[DIGEST + "\n"]]],
 )
-def test_tokens_of_no_known_shape_are_not_told(value: Any) -> None:
-    assert read({"tokens": value}).tokens is None
+def test_malformed_tokens_are_ignored(value: Any) -> None:
+    assert parse_trace({"tokens": value}).tokens is None
 
 
 @pytest.mark.parametrize("value", [None, 1, "text", {"a": "b"}, [["0"]], [["g0"]], [["00" * 65]]])
-def test_steps_of_no_known_shape_are_not_told(value: Any) -> None:
-    found = read({"tokens": [[DIGEST]], "steps": value}).tokens
-    assert found == Tokens(((DIGEST,),), (), complete=True)
+def test_malformed_steps_are_ignored(value: Any) -> None:
+    parsed = parse_trace({"tokens": [[DIGEST]], "steps": value}).tokens
+    assert parsed == Tokens(((DIGEST,),), (), complete=True)
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "text", {"a": []}, {"a": {"b": 1}}, {"a": None}])
-def test_a_runtime_of_no_known_shape_is_not_told(value: Any) -> None:
-    assert read({"runtime": value}).runtime is None
+def test_a_malformed_runtime_is_ignored(value: Any) -> None:
+    assert parse_trace({"runtime": value}).runtime is None
 
 
 @pytest.mark.parametrize("value", [None, 1, "a" * 63, "A" * 64, "a" * 64 + "\n"])
-def test_weights_of_no_known_shape_are_not_told(value: Any) -> None:
-    assert read({"weights": value}).weights is None
+def test_malformed_weights_are_ignored(value: Any) -> None:
+    assert parse_trace({"weights": value}).weights is None
 
 
-def test_the_usual_tokens_are_most_traces() -> None:
-    found = [Trace(None, None, t) for t in (tokens(1), tokens(2), None, tokens(2))]
-    assert most_common_tokens(found) == tokens(2)
+def test_most_common_tokens() -> None:
+    traces = [Trace(None, None, t) for t in (tokens(1), tokens(2), None, tokens(2))]
+    assert most_common_tokens(traces) == tokens(2)
     assert most_common_tokens([Trace(None, None, None)]) is None
 
 
-def test_runtimes_differ_field_by_field() -> None:
-    theirs = {"torch": "2.12.0", "threads": 1, "own": "x", "onednn": True}
-    defined = {"torch": "2.13.0", "threads": 1, "device": "cpu", "onednn": 1}
-    assert runtime_differences(theirs, defined) == [
+def test_runtime_differences_are_listed_by_field() -> None:
+    runtime = {"torch": "2.12.0", "threads": 1, "own": "x", "onednn": True}
+    definition = {"torch": "2.13.0", "threads": 1, "device": "cpu", "onednn": 1}
+    assert runtime_differences(runtime, definition) == [
         "device is nothing, the class has 'cpu'",
         "onednn is True, the class has 1",
         "own is 'x', the class has nothing",
@@ -85,7 +85,7 @@ def test_runtimes_differ_field_by_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
+    ("a", "b", "expected"),
     [
         (tokens(1, 2, 3), tokens(1, 2, 3), None),
         (tokens(1, 2, 3), tokens(9, 2, 3), FirstDifference(0, 1, 64, ended=False)),
@@ -105,31 +105,26 @@ def test_runtimes_differ_field_by_field() -> None:
         ),
     ],
 )
-def test_generations_part_in_a_block(
-    ours: Tokens, theirs: Tokens, expected: FirstDifference
-) -> None:
-    assert first_difference(ours, theirs) == first_difference(theirs, ours) == expected
+def test_first_difference_is_a_block(a: Tokens, b: Tokens, expected: FirstDifference) -> None:
+    assert first_difference(a, b) == first_difference(b, a) == expected
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
+    ("a", "b", "expected"),
     [
         ("aabbcc", "aaddcc", FirstDifference(0, 66, 66, ended=False)),
         ("aabbcc", "aabb", FirstDifference(0, 67, 67, ended=True)),
-        (
-            "aabbcc",
-            "aabbcc",
-            FirstDifference(0, 65, 128, ended=False),
-        ),  # one byte may be equal by chance
+        # One byte may be equal by chance.
+        ("aabbcc", "aabbcc", FirstDifference(0, 65, 128, ended=False)),
         ("aabbcc", "", FirstDifference(0, 65, 128, ended=False)),
     ],
 )
-def test_generations_part_at_a_step_where_both_tell(
-    ours: str, theirs: str, expected: FirstDifference
+def test_first_difference_is_a_step_if_both_traces_have_steps(
+    a: str, b: str, expected: FirstDifference
 ) -> None:
     first = "00" * 64
-    one, other = (
+    tokens_a, tokens_b = (
         Tokens((digests(1, label),), ((first, text) if text else (first,),), complete=True)
-        for label, text in ((2, ours), (3, theirs))
+        for label, text in ((2, a), (3, b))
     )
-    assert first_difference(one, other) == first_difference(other, one) == expected
+    assert first_difference(tokens_a, tokens_b) == first_difference(tokens_b, tokens_a) == expected

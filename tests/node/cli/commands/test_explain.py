@@ -1,4 +1,4 @@
-"""What `helium explain` says of a member, from what nodes show and serve of it."""
+"""`helium explain` over the client: votes and waveforms that nodes serve."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.cli.commands.explain import explained
+from node.cli.commands.explain import explain_task
 from node.cli.exit_codes import Failure
 from node.client.client import Client
 from node.sync.task_tracker import UnknownTask
@@ -34,10 +34,10 @@ TRACE: dict[str, Any] = {
 }
 
 
-def revealed(member: str, found: dict[str, Any], **changes: Any) -> Reveal:
+def revealed(member: str, outcome: dict[str, Any], **changes: Any) -> Reveal:
     commits = {m: fixtures.bound(TASK, m, TRUTH) for m in (A, B, C)}
-    commits[member] = fixtures.bound(TASK, member, found)
-    body = fixtures.reveal(NET, TASK, member, commits, found).envelope.body
+    commits[member] = fixtures.bound(TASK, member, outcome)
+    body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
     vote = fixtures.signed_by(NET, {**body, "trace": {**TRACE, **changes}}, member)
     assert isinstance(vote, Reveal)
     return vote
@@ -47,20 +47,20 @@ HONEST = [revealed(A, TRUTH), revealed(B, TRUTH)]
 
 
 def node(*votes: Message, **changes: Any) -> Fake:
-    """A node that shows the task and votes, and serves the truth."""
+    """A node that has the task and votes, and serves the honest waveform."""
     envelopes = [message.envelope.document() for message in (TASK, *votes)]
     served = {hashlib.sha256(SOUND.tobytes()).hexdigest(): SOUND.tobytes()}
     return Fake(envelopes=envelopes, blobs=served, state="agreed", **changes)
 
 
-def said(*nodes: Fake, member: str | None = None) -> tuple[dict[str, Any], list[str]]:
-    found: list[tuple[dict[str, Any], list[str]]] = []
+def explain(*nodes: Fake, member: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    explanations: list[tuple[dict[str, Any], list[str]]] = []
 
     async def test(client: Client) -> None:
-        found.append(await explained(client, TASK.id, member))
+        explanations.append(await explain_task(client, TASK.id, member))
 
     with_client(*nodes, test=test)
-    return found[0]
+    return explanations[0]
 
 
 def serving(fake: Fake, *sounds: Any) -> Fake:
@@ -69,8 +69,8 @@ def serving(fake: Fake, *sounds: Any) -> Fake:
     return fake
 
 
-def test_a_liar_is_shown_down_to_the_sample() -> None:
-    document, lines = said(serving(node(*HONEST, revealed(C, ALTERED)), QUIET))
+def test_a_dissenting_waveform_is_compared_sample_by_sample() -> None:
+    document, lines = explain(serving(node(*HONEST, revealed(C, ALTERED)), QUIET))
     json.dumps(document)
     assert document["certified"] is True
     assert sorted(document["supporters"]) == sorted((A, B))
@@ -81,20 +81,21 @@ def test_a_liar_is_shown_down_to_the_sample() -> None:
     (waveform,) = member["waveforms"]
     assert waveform["difference"]["first"] == 0
     assert waveform["difference"]["relative_db"] == pytest.approx(-20, abs=1e-3)
-    assert "times 0.9 (-0.92 dB)" in member["reason"]
-    assert lines[-1].endswith("it was altered after it was computed.")
+    assert waveform["difference"]["differing"] == len(SOUND)
+    assert "or an altered result" in member["reason"]
+    assert lines[-1].endswith(member["reason"])
     assert any("largest difference" in line and "-20.0 dB" in line for line in lines)
 
 
-def test_votes_that_only_the_certificate_holds_count() -> None:
+def test_votes_of_the_certificate_count() -> None:
     certificate = assemble(TASK, 0, HONEST, NET)
-    document, _ = said(node(revealed(C, ALTERED), certificate=certificate.document))
+    document, _ = explain(node(revealed(C, ALTERED), certificate=certificate.document))
     assert document["certified"] is True
     assert [member["peer"] for member in document["members"]] == [C]
 
 
-def test_a_waveform_that_nobody_serves_is_said_to_be_missing() -> None:
-    document, lines = said(node(*HONEST, revealed(C, ALTERED)))
+def test_a_waveform_that_no_node_serves_is_missing() -> None:
+    document, lines = explain(node(*HONEST, revealed(C, ALTERED)))
     (waveform,) = document["members"][0]["waveforms"]
     assert waveform["difference"] is None
     assert "unknown-blob" in waveform["missing"]
@@ -102,25 +103,25 @@ def test_a_waveform_that_nobody_serves_is_said_to_be_missing() -> None:
     assert "or an altered result" in lines[-1]
 
 
-def test_wrong_bytes_are_no_waveform() -> None:
+def test_wrong_bytes_are_not_compared() -> None:
     liar = node(*HONEST, revealed(C, ALTERED))
     liar.blobs[hashlib.sha256(QUIET.tobytes()).hexdigest()] = SOUND.tobytes()
-    document, _ = said(liar)
+    document, _ = explain(liar)
     assert "does not have its hash" in document["members"][0]["waveforms"][0]["missing"]
 
 
-def test_a_manifest_that_claims_too_much_is_not_fetched() -> None:
+def test_an_oversized_output_is_not_fetched() -> None:
     huge = outcome_of(QUIET, size=2**28)
-    document, _ = said(node(*HONEST, revealed(C, huge)))
+    document, _ = explain(node(*HONEST, revealed(C, huge)))
     assert "the network allows" in document["members"][0]["waveforms"][0]["missing"]
 
 
-def test_who_agrees_is_left_out_unless_asked_for() -> None:
+def test_agreeing_members_are_omitted_unless_named() -> None:
     fake = node(*HONEST, revealed(C, TRUTH))
-    document, lines = said(fake)
+    document, lines = explain(fake)
     assert document["members"] == []
     assert lines[-1] == "every member agreed"
-    document, lines = said(fake, member=A)
+    document, lines = explain(fake, member=A)
     assert document["members"][0]["conduct"] == "agreed"
     assert lines[-1].endswith("It agreed.")
 
@@ -128,57 +129,57 @@ def test_who_agrees_is_left_out_unless_asked_for() -> None:
 @pytest.mark.parametrize(
     "name", [C, C[-6:], f"operator-{[fixtures.peer(i) for i in range(4)].index(C)}"]
 )
-def test_a_member_is_named_by_its_id_the_end_of_it_or_its_operator(name: str) -> None:
-    document, lines = said(node(*HONEST, fixtures.abstain(NET, TASK, C, "timeout")), member=name)
+def test_member_is_a_peer_id_its_end_or_an_operator(name: str) -> None:
+    document, lines = explain(node(*HONEST, fixtures.abstain(NET, TASK, C, "timeout")), member=name)
     assert [member["peer"] for member in document["members"]] == [C]
     assert document["members"][0]["abstained"] == "timeout"
-    assert lines[-1].endswith("It abstained: timeout. It has no result to compare.")
+    assert lines[-1].endswith("It abstained: timeout.")
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("nobody", "not in a committee"), (fixtures.peer(1000), "not in a"), ("", "no single")],
+    [("nobody", "not in a committee"), (fixtures.peer(1000), "not in a"), ("", "names several")],
 )
-def test_who_is_no_single_member_is_wrong_usage(name: str, reason: str) -> None:
+def test_an_ambiguous_or_unknown_member_is_a_usage_error(name: str, reason: str) -> None:
     async def test(client: Client) -> None:
         with pytest.raises(Failure, match=reason) as failure:
-            await explained(client, TASK.id, name)
+            await explain_task(client, TASK.id, name)
         assert failure.value.exit_code == 2
 
     with_client(node(*HONEST), test=test)
 
 
-def test_the_silent_are_explained() -> None:
-    document, lines = said(node(*HONEST))
+def test_a_silent_member_is_explained() -> None:
+    document, lines = explain(node(*HONEST))
     assert [m["conduct"] for m in document["members"]] == ["silent"]
     assert "neither committed nor abstained" in lines[-1]
 
 
-def test_without_agreement_most_members_are_compared_with() -> None:
-    alone = [revealed(A, TRUTH), revealed(B, ALTERED)]
-    document, lines = said(node(*alone))
+def test_without_agreement_the_most_common_outcome_is_the_reference() -> None:
+    votes = [revealed(A, TRUTH), revealed(B, ALTERED)]
+    document, lines = explain(node(*votes))
     assert (document["certified"], document["compared_with"]) == (False, None)
     assert lines[0].startswith("no outcome has more members than another")
     assert len(document["members"]) == 3
     unlisted = [fixtures.reveal(NET, TASK, member, {}, TRUTH) for member in (A, B)]
-    document, lines = said(node(*unlisted, revealed(C, ALTERED)))
+    document, lines = explain(node(*unlisted, revealed(C, ALTERED)))
     assert document["certified"] is False
     assert "NOT certified" in lines[0]
     assert [m["peer"] for m in document["members"]] == [C]
 
 
-def test_what_a_trace_says_cannot_steer_a_terminal() -> None:
-    """Right-to-left overrides are no control characters; the schema lets them pass."""
+def test_a_trace_cannot_control_the_terminal() -> None:
+    """Right-to-left overrides are not control characters, so the schema accepts them."""
     runtime = {"device": "cpu", "torch": "\u202e2.13.0\u2066"}
-    _, lines = said(node(*HONEST, revealed(C, ALTERED, runtime=runtime)))
+    _, lines = explain(node(*HONEST, revealed(C, ALTERED, runtime=runtime)))
     assert any("torch is" in line for line in lines)
     assert all(line.isprintable() for line in lines)
 
 
-def test_a_task_that_nobody_knows_is_unknown() -> None:
+def test_an_unknown_task_is_reported() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(UnknownTask):
-            await explained(client, TASK.id)
+            await explain_task(client, TASK.id)
 
     with_client(Fake(knows=False), test=test)
 
@@ -187,9 +188,7 @@ def test_a_task_that_nobody_knows_is_unknown() -> None:
     ("arguments", "reason"),
     [(["xyz"], "must be a task id"), (["0" * 64], "no node is named")],
 )
-def test_wrong_usage_is_said(
-    helium: Helium, files: Files, arguments: Sequence[str], reason: str
-) -> None:
+def test_usage_errors(helium: Helium, files: Files, arguments: Sequence[str], reason: str) -> None:
     done = helium("explain", *arguments, "--network", files.network)
     assert done.exit_code == 2
     assert reason in done.stderr
