@@ -86,11 +86,11 @@ def test_the_protocols_are_those_of_the_specification() -> None:
     assert REQUEST_LIMIT > ENVELOPE_LIMIT
 
 
-def test_an_answer_is_what_was_sent() -> None:
+def test_an_answer_is_returned_as_sent() -> None:
     assert asked(saying(framed(0, canonical(GREETING)))) == GREETING
 
 
-def test_a_request_arrives_whole_and_ended() -> None:
+def test_a_request_is_sent_completely_and_half_closed() -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         assert protocol == "/helium/1/hello"
         assert await read_document(stream, "hello-request") == HELLO
@@ -102,7 +102,7 @@ def test_a_request_arrives_whole_and_ended() -> None:
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
-def test_a_refusal_is_raised_with_its_words(status: Status) -> None:
+def test_a_refusal_is_raised_with_its_reason_and_detail(status: Status) -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         await refuse(stream, status, "over-limit", "args.seed: is too large")
 
@@ -140,7 +140,7 @@ def test_a_refusal_may_have_no_detail() -> None:
     ],
     ids=lambda payload: repr(payload[:24]),
 )
-def test_an_answer_that_breaks_the_protocol_is_misbehaviour(payload: bytes) -> None:
+def test_an_answer_that_breaks_the_protocol_raises_protocol_violation(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         asked(saying(payload))
 
@@ -148,13 +148,13 @@ def test_an_answer_that_breaks_the_protocol_is_misbehaviour(payload: bytes) -> N
 @pytest.mark.parametrize(
     "payload", [b"", b"\x00", b"\x00\x85", framed(0, canonical(GREETING))[:-1]], ids=len
 )
-def test_an_answer_cut_short_is_a_closed_stream(payload: bytes) -> None:
+def test_a_truncated_answer_raises_stream_closed(payload: bytes) -> None:
     with pytest.raises(StreamClosed):
         asked(saying(payload))
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x0a{"])
-def test_a_peer_that_stalls_is_left(sent: bytes) -> None:
+def test_a_request_to_a_stalled_peer_times_out(sent: bytes) -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         await stream.write(sent)
         await asyncio.sleep(10_000)
@@ -169,7 +169,7 @@ def test_a_peer_that_stalls_is_left(sent: bytes) -> None:
     assert virtual_loop.run(main) == pytest.approx(ANSWER_SECONDS, abs=0.1)
 
 
-def test_a_peer_that_is_not_there() -> None:
+def test_a_request_to_an_absent_peer_raises_a_connection_error() -> None:
     async def main() -> None:
         async with connected(saying(b"")) as asker:
             with pytest.raises(ConnectionError):
@@ -178,7 +178,7 @@ def test_a_peer_that_is_not_there() -> None:
     virtual_loop.run(main)
 
 
-def test_whoever_gives_up_resets_the_stream() -> None:
+def test_a_cancelled_request_resets_its_stream() -> None:
     seen: list[str] = []
 
     async def serve(protocol: str, stream: Stream) -> None:
@@ -200,7 +200,7 @@ def test_whoever_gives_up_resets_the_stream() -> None:
     assert seen == ["the stream was reset"]
 
 
-def test_no_answer_is_ever_longer_than_the_limit() -> None:
+def test_an_answer_over_the_limit_is_never_sent() -> None:
     """That is a mistake of our own, not of the peer's."""
     seen: list[str] = []
 
@@ -224,7 +224,9 @@ def test_no_answer_is_ever_longer_than_the_limit() -> None:
         ("one\ntwo\x00three\x7f", "one two three "),
     ],
 )
-def test_a_detail_is_cut_at_a_character_and_printable(detail: str, expected: str) -> None:
+def test_a_detail_is_truncated_at_a_character_and_made_printable(
+    detail: str, expected: str
+) -> None:
     async def serve(protocol: str, stream: Stream) -> None:
         await refuse(stream, Status.INVALID, "malformed", detail)
 
@@ -261,7 +263,7 @@ def test_a_document_may_be_as_long_as_the_limit(size: int) -> None:
         (b"", False),
     ],
 )
-def test_only_an_answer_that_no_version_gives_costs_points(sent: bytes, offence: bool) -> None:
+def test_only_an_attributable_violation_is_reported(sent: bytes, offence: bool) -> None:
     async def main() -> list[str]:
         async with connected(saying(sent)) as asker:
             reported: list[str] = []

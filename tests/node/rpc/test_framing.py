@@ -51,14 +51,14 @@ def frame(payload: bytes) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
-def test_frames_come_back_one_after_another(payloads: list[bytes]) -> None:
+def test_frames_are_read_in_the_order_written(payloads: list[bytes]) -> None:
     tape = Tape(b"".join(frame(payload) for payload in payloads))
     assert [run(read_frame(tape, 300)) for _ in payloads] == payloads
     assert tape.position == len(tape.content)
 
 
 @given(st.binary(max_size=300))
-def test_every_proper_prefix_ends_the_stream(payload: bytes) -> None:
+def test_every_truncated_frame_raises_stream_closed(payload: bytes) -> None:
     whole = frame(payload)
     for length in range(len(whole)):
         with pytest.raises(StreamClosed):
@@ -66,14 +66,14 @@ def test_every_proper_prefix_ends_the_stream(payload: bytes) -> None:
 
 
 @given(st.integers(0, 2**35 - 1))
-def test_the_length_is_in_its_shortest_form(size: int) -> None:
+def test_a_length_is_encoded_in_its_shortest_form(size: int) -> None:
     encoded = encode_length(size)
     assert len(encoded) == max(1, -(-size.bit_length() // 7))
     assert sum((byte & 0x7F) << 7 * n for n, byte in enumerate(encoded)) == size
     assert [byte >= 0x80 for byte in encoded] == [True] * (len(encoded) - 1) + [False]
 
 
-def test_known_bytes() -> None:
+def test_the_encoding_of_known_frames() -> None:
     assert frame(b"") == b"\x00"
     assert frame(b"x" * 300)[:2] == b"\xac\x02"
 
@@ -96,7 +96,7 @@ def test_a_padded_length_is_refused(length: bytes) -> None:
 
 
 @given(st.binary(max_size=20))
-def test_never_more_than_five_bytes_of_length_are_read(tail: bytes) -> None:
+def test_at_most_five_bytes_of_length_are_read(tail: bytes) -> None:
     tape = Tape(b"\x80" * LENGTH_BYTES + tail)
     with pytest.raises(MalformedFrame, match="over five bytes"):
         run(read_frame(tape, 2**40))

@@ -206,7 +206,7 @@ def test_hello() -> None:
     on_bench(test)
 
 
-def test_submit_and_a_repeat_of_it() -> None:
+def test_submit_and_resubmit() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         request: Document = {"task": task.envelope.document(), "blobs": []}
@@ -250,7 +250,7 @@ def test_task_with_its_certificate() -> None:
     on_bench(test)
 
 
-def test_watch_tells_each_change_until_the_end() -> None:
+def test_watch_sends_a_frame_for_each_change_until_the_end() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
         bench.journal.put_state(task, State.WAITING, 0)
@@ -276,7 +276,7 @@ def test_watch_tells_each_change_until_the_end() -> None:
     on_bench(test)
 
 
-def test_watching_what_has_ended_gives_one_frame() -> None:
+def test_watching_an_ended_task_sends_one_frame() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
         bench.journal.put_state(task, State.EXPIRED, 0)
@@ -303,7 +303,7 @@ def test_blob_from_any_offset(offset: int) -> None:
     on_bench(test)
 
 
-def test_feed_in_parts() -> None:
+def test_a_feed_is_read_in_pages() -> None:
     async def test(bench: Bench) -> None:
         tasks = [bench.accept(nonce=n) for n in range(3)]
         texts = [task.envelope.document() for task in tasks]
@@ -332,7 +332,7 @@ def test_feed_in_parts() -> None:
 
 
 @pytest.mark.parametrize("feed", ["", "another"])
-def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
+def test_a_cursor_of_another_feed_starts_at_zero(feed: str) -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
         found = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
@@ -343,7 +343,7 @@ def test_a_cursor_of_another_feed_counts_as_nothing(feed: str) -> None:
     on_bench(test)
 
 
-def test_an_empty_feed_of_another_id_starts_at_nothing() -> None:
+def test_an_empty_feed_with_another_id_starts_at_zero() -> None:
     async def test(bench: Bench) -> None:
         found = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
         assert found == {"feed": bench.journal.feed_id, "cursor": 0, "envelopes": []}
@@ -354,7 +354,7 @@ def test_an_empty_feed_of_another_id_starts_at_nothing() -> None:
 # Answers stay under 1 MiB: `ask` reads none that is longer
 
 
-def test_a_feed_of_large_envelopes_comes_in_several_answers() -> None:
+def test_a_feed_of_large_envelopes_needs_several_answers() -> None:
     async def test(bench: Bench) -> None:
         votes = fat(bench.accept(), 250)
         for vote in votes:
@@ -375,7 +375,7 @@ def test_a_feed_of_large_envelopes_comes_in_several_answers() -> None:
     on_bench(test)
 
 
-def test_a_task_with_more_votes_than_fit_shows_the_first() -> None:
+def test_a_task_answer_holds_as_many_votes_as_fit() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
         votes = fat(task, 250)
@@ -418,7 +418,7 @@ FRAMED = [
 
 
 @pytest.mark.parametrize("name", rpc_client.NAMES)
-def test_nonsense_is_answered_as_invalid(name: str) -> None:
+def test_a_malformed_request_is_answered_as_invalid(name: str) -> None:
     async def test(bench: Bench) -> None:
         for payload, reason in FRAMED:
             stream = await bench.open(name)
@@ -450,7 +450,7 @@ def test_a_bad_length_is_refused_before_any_payload(name: str, length: bytes) ->
 
 @pytest.mark.parametrize("name", rpc_client.NAMES)
 @pytest.mark.parametrize("sent", [b"", b"\x85", b"\x0a{", encode_length(1000) + b"x" * 999])
-def test_a_request_cut_short_gets_no_answer(name: str, sent: bytes) -> None:
+def test_a_truncated_request_gets_no_answer(name: str, sent: bytes) -> None:
     async def test(bench: Bench) -> None:
         stream = await bench.open(name)
         await stream.write(sent)
@@ -462,7 +462,7 @@ def test_a_request_cut_short_gets_no_answer(name: str, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", rpc_client.NAMES)
-def test_a_silent_requester_is_cut_off(name: str) -> None:
+def test_a_silent_requester_times_out(name: str) -> None:
     async def test(bench: Bench) -> None:
         stream = await bench.open(name)
         began = asyncio.get_running_loop().time()
@@ -473,7 +473,7 @@ def test_a_silent_requester_is_cut_off(name: str) -> None:
     on_bench(test)
 
 
-def test_a_trickling_requester_is_cut_off() -> None:
+def test_a_requester_that_sends_too_slowly_times_out() -> None:
     async def test(bench: Bench) -> None:
         stream = await bench.open("hello")
         began = asyncio.get_running_loop().time()
@@ -491,7 +491,7 @@ def test_a_trickling_requester_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("name", ["task", "watch"])
-def test_an_unknown_task(name: str) -> None:
+def test_an_unknown_task_is_refused(name: str) -> None:
     async def test(bench: Bench) -> None:
         refused = await bench.refused(name, {"task": "0" * 64})
         assert (refused.status, refused.reason) == (Status.INVALID, Rejection.UNKNOWN_TASK)
@@ -500,7 +500,7 @@ def test_an_unknown_task(name: str) -> None:
     on_bench(test)
 
 
-def test_a_blob_that_is_not_to_be_had() -> None:
+def test_an_unavailable_blob_is_refused() -> None:
     async def test(bench: Bench) -> None:
         kept = bench.blobs.write([b"kept"], size=4, limit=4)
         for fetchable, name in ((True, "0" * 64), (False, kept)):
@@ -511,7 +511,7 @@ def test_a_blob_that_is_not_to_be_had() -> None:
     on_bench(test)
 
 
-def test_an_offset_past_the_end() -> None:
+def test_an_offset_past_the_end_is_refused() -> None:
     async def test(bench: Bench) -> None:
         name = bench.blobs.write([b"kept"], size=4, limit=4)
         refused = await bench.refused("blob", {"sha256": name, "offset": 5})
@@ -522,7 +522,7 @@ def test_an_offset_past_the_end() -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "0" * 63])
-def test_a_name_that_is_no_hash_never_reaches_the_blobs(name: str) -> None:
+def test_a_blob_name_that_is_no_hash_is_refused_by_the_schema(name: str) -> None:
     async def test(bench: Bench) -> None:
         refused = await bench.refused("blob", {"sha256": name, "offset": 0})
         assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
@@ -530,7 +530,7 @@ def test_a_name_that_is_no_hash_never_reaches_the_blobs(name: str) -> None:
     on_bench(test)
 
 
-def test_a_task_that_is_not_acceptable_is_refused_with_its_reason() -> None:
+def test_an_unacceptable_task_is_refused_with_its_reason() -> None:
     async def test(bench: Bench) -> None:
         for task, reason in (
             (fixtures.task(NET, model="nobody/knows"), Rejection.UNKNOWN_MODEL),
@@ -555,7 +555,7 @@ def test_a_task_with_blobs_is_refused() -> None:
     on_bench(test)
 
 
-def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> None:
+def test_a_requester_that_is_not_served_is_refused_unless_its_task_is_known() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         request: Document = {"task": task.envelope.document(), "blobs": []}
@@ -570,7 +570,7 @@ def test_a_requester_not_served_is_told_so_unless_its_task_is_here_already() -> 
     on_bench(test, frozenset({fixtures.peer(1001)}))
 
 
-def test_a_peer_that_submits_too_fast_is_told_to_wait() -> None:
+def test_submissions_over_the_rate_limit_are_refused_as_busy() -> None:
     async def test(bench: Bench) -> None:
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
         pending = [bench.request("submit", request) for _ in range(130)]
@@ -603,7 +603,9 @@ def test_a_full_node_is_busy() -> None:
         (Busy("line\nbreak \x00 and \u202e" + "€" * 300), Status.BUSY),
     ],
 )
-def test_a_long_detail_is_cut_to_what_the_schema_allows(raised: Exception, status: Status) -> None:
+def test_a_long_detail_is_truncated_to_the_limit_of_the_schema(
+    raised: Exception, status: Status
+) -> None:
     async def test(bench: Bench) -> None:
         def submitted(payload: bytes, source: str) -> Task:
             raise raised
@@ -663,7 +665,7 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
+def test_the_inputs_of_an_accepted_task_are_kept(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         here: list[bool] = []
         submitted = bench.submitted
@@ -683,7 +685,7 @@ def test_the_songs_of_a_task_that_is_taken_are_kept(tmp_path: Path) -> None:
     on_bench(test, folder=BlobStore(tmp_path))
 
 
-def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
+def test_a_refused_task_leaves_no_inputs(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         refused = await overtaken(bench, arranged(*SONGS), *SONGS)
         assert (refused.status, refused.reason) == (Status.BUSY, "busy")
@@ -692,7 +694,7 @@ def test_a_task_that_is_refused_leaves_no_songs(tmp_path: Path) -> None:
     on_bench(test, folder=BlobStore(tmp_path))
 
 
-def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> None:
+def test_a_refused_task_does_not_delete_the_input_of_another_task(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await hand_over(bench, arranged(SONGS[0]), SONGS[0])
         await overtaken(bench, arranged(*SONGS, nonce=1), *SONGS)
@@ -704,7 +706,7 @@ def test_a_task_that_is_refused_takes_no_other_tasks_song(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("second", [SONGS[1][:-1], SONGS[1][:-1] + b"x", b""])
-def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
+def test_a_submission_that_fails_at_its_second_input_leaves_none(
     tmp_path: Path, second: bytes
 ) -> None:
     async def test(bench: Bench) -> None:
@@ -716,7 +718,7 @@ def test_a_submission_that_goes_wrong_at_its_second_song_leaves_none(
     on_bench(test, folder=BlobStore(tmp_path))
 
 
-def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
+def test_a_failing_store_leaves_no_inputs(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         def submitted(payload: bytes, source: str) -> Task:
             raise sqlite3.OperationalError("disk I/O error")
@@ -729,7 +731,7 @@ def test_a_store_that_fails_leaves_no_songs(tmp_path: Path) -> None:
     on_bench(test, folder=BlobStore(tmp_path))
 
 
-def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_quota_refuses_inputs_as_busy(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(RequestRefused, match="keeps as much audio as it may") as refused:
             await hand_over(bench, arranged(*SONGS), *SONGS)
@@ -742,7 +744,7 @@ def test_a_folder_that_holds_what_it_may_takes_no_songs_and_says_so(tmp_path: Pa
     on_bench(test, folder=BlobStore(tmp_path, sum(map(len, SONGS)) - 1))
 
 
-def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
+def test_a_task_without_inputs_needs_no_upload_slot(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         task = arranged(SONGS[0])
         request: Document = {"task": task.envelope.document(), "blobs": [len(SONGS[0])]}
@@ -758,7 +760,7 @@ def test_a_task_without_songs_needs_no_uploaders_place(tmp_path: Path) -> None:
     on_bench(test, folder=BlobStore(tmp_path))
 
 
-def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
+def test_a_blob_that_is_being_fetched_holds_a_slot() -> None:
     """So no peer makes this node look for more blobs at a time than it may read."""
 
     async def test(bench: Bench) -> None:
@@ -773,7 +775,7 @@ def test_who_waits_for_a_blob_from_elsewhere_has_a_readers_place() -> None:
     on_bench(test)
 
 
-def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
+def test_unread_task_answers_are_limited_by_slots() -> None:
     async def test(bench: Bench) -> None:
         task, most = bench.accept(), PEER_READS
         for vote in fat(task, 120):
@@ -792,7 +794,7 @@ def test_answers_on_a_task_that_nobody_reads_are_few() -> None:
     on_bench(test)
 
 
-def test_what_is_stored_of_a_task_is_answered_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_envelopes_are_sent_without_reencoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading and writing a MiB of envelopes again takes thirty times as long."""
 
     async def test(bench: Bench) -> None:
@@ -837,7 +839,7 @@ def test_every_reading_request_holds_a_slot_of_its_slot_key(
 # Requesters that go away
 
 
-def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
+def test_a_requester_that_disconnects_during_a_blob_harms_nothing() -> None:
     async def test(bench: Bench) -> None:
         payload = bytes(2_000_000)
         name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
@@ -851,7 +853,7 @@ def test_a_requester_that_leaves_in_the_middle_of_a_blob() -> None:
     on_bench(test)
 
 
-def test_watchers_that_left_hold_no_places() -> None:
+def test_disconnected_watchers_hold_no_slots() -> None:
     async def test(bench: Bench) -> None:
         request = canonical({"task": bench.accept().id})
         for _ in range(PEER_WATCHES + 8):
@@ -865,7 +867,7 @@ def test_watchers_that_left_hold_no_places() -> None:
     on_bench(test)
 
 
-def test_a_watcher_that_only_writes_no_more_is_told_on() -> None:
+def test_a_half_closed_watcher_still_gets_frames() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
         stream = await bench.open("watch")
@@ -881,7 +883,7 @@ def test_a_watcher_that_only_writes_no_more_is_told_on() -> None:
     on_bench(test)
 
 
-def test_a_watcher_that_left_is_told_nothing_more() -> None:
+def test_a_disconnected_watcher_causes_no_more_work() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept().id
         stream = await bench.open("watch")

@@ -1,11 +1,12 @@
-"""A listener that remembers everything, and waits for what is to come."""
+"""A listener that records every call, so that a test can wait for events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from node.transport.interface import Stream, ValidationResult
 
-SECONDS = 10.0
+# Fails a test that hangs. It says nothing about speed: at load 20 a step may take 20 times as long.
+HANG_SECONDS = 120.0
 
 
 async def echo_reversed(protocol: str, stream: Stream) -> None:
@@ -15,7 +16,7 @@ async def echo_reversed(protocol: str, stream: Stream) -> None:
 
 
 async def request(stream: Stream, payload: bytes) -> bytes:
-    """Ask `echo_reversed`."""
+    """Send a request to `echo_reversed` and return its answer."""
     await stream.write(len(payload).to_bytes(4, "big") + payload)
     answer = await stream.read_exactly(len(payload))
     await stream.close()
@@ -55,7 +56,7 @@ class Recorder:
         await self._serve(protocol, stream)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -44,7 +44,7 @@ class Line:
         return self.recorders[peer].payloads
 
 
-def test_gossip_passes_through_the_middle_and_never_comes_back() -> None:
+def test_gossip_is_forwarded_and_never_sent_back() -> None:
     async def main() -> None:
         line = await Line("abcd").up()
         await line.gossip("a", b"one", b"two")
@@ -55,7 +55,9 @@ def test_gossip_passes_through_the_middle_and_never_comes_back() -> None:
 
 
 @pytest.mark.parametrize("verdict", [ValidationResult.REJECT, ValidationResult.IGNORE])
-def test_what_is_not_accepted_is_neither_delivered_nor_forwarded(verdict: ValidationResult) -> None:
+def test_a_message_that_is_not_accepted_is_neither_delivered_nor_forwarded(
+    verdict: ValidationResult,
+) -> None:
     async def main() -> None:
         line = await Line().up()
         line.recorders["b"].verdicts[b"bad"] = verdict
@@ -66,7 +68,7 @@ def test_what_is_not_accepted_is_neither_delivered_nor_forwarded(verdict: Valida
     run(main)
 
 
-def test_a_repeat_is_dropped_for_two_minutes() -> None:
+def test_a_repeated_message_is_dropped_for_two_minutes() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         await line.gossip("a", b"again", b"again")
@@ -78,7 +80,7 @@ def test_a_repeat_is_dropped_for_two_minutes() -> None:
     run(main)
 
 
-def test_rejections_ban_the_forwarder_for_a_while() -> None:
+def test_rejected_messages_ban_the_forwarder_for_a_while() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         bad = [b"bad%d" % n for n in range(int(Limits().ban_points) + 5)]
@@ -97,7 +99,7 @@ def test_rejections_ban_the_forwarder_for_a_while() -> None:
     run(main)
 
 
-def test_loss_duplication_and_reordering() -> None:
+def test_a_link_loses_duplicates_and_reorders_messages() -> None:
     payloads = [b"%d" % n for n in range(200)]
 
     async def heard(link: Link) -> list[bytes]:
@@ -117,7 +119,7 @@ def test_loss_duplication_and_reordering() -> None:
     run(main)
 
 
-def test_one_direction_can_have_a_policy_of_its_own() -> None:
+def test_each_direction_can_have_its_own_link() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         line.network.set_link("a", "b", Link(loss=1.0))
@@ -226,7 +228,7 @@ async def forever(protocol: str, stream: Stream) -> None:
     await stream.read_exactly(1)
 
 
-def test_a_partition_cuts_what_crosses_it_until_healed() -> None:
+def test_a_partition_cuts_all_links_across_it_until_it_is_healed() -> None:
     async def main() -> None:
         line = await Line("abc").up()
         line.recorders["b"]._serve = line.recorders["c"]._serve = forever
@@ -256,7 +258,7 @@ def test_a_partition_cuts_what_crosses_it_until_healed() -> None:
     run(main)
 
 
-def test_a_crash_silences_the_peer_and_a_restart_is_a_new_transport() -> None:
+def test_a_crashed_peer_is_silent_and_can_restart_as_a_new_transport() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         line.recorders["b"]._serve = forever
@@ -279,7 +281,7 @@ def test_a_crash_silences_the_peer_and_a_restart_is_a_new_transport() -> None:
     run(main)
 
 
-def test_stop_cancels_what_is_served_and_frees_the_name() -> None:
+def test_stop_cancels_handlers_and_frees_the_name() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         ended: list[bool] = []
@@ -302,7 +304,7 @@ def test_stop_cancels_what_is_served_and_frees_the_name() -> None:
     run(main)
 
 
-def test_nobody_there() -> None:
+def test_unreachable_peers_and_unknown_protocols_raise_connection_errors() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         alone = line.transports["a"]
@@ -322,7 +324,7 @@ def test_nobody_there() -> None:
     run(main)
 
 
-def test_a_peer_that_is_punished_too_often_is_cut_off_and_kept_out() -> None:
+def test_a_peer_that_is_reported_too_often_is_disconnected_and_banned() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         near = line.transports["a"]

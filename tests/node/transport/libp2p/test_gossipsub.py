@@ -59,7 +59,7 @@ async def test_a_peer_in_prune_back_off_still_learns_of_messages_by_ihave(start:
     assert await middle._bridge.run_in_trio(pruned_now, host, peer)
 
 
-async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start) -> None:
+async def test_a_repeated_id_in_iwant_is_answered_once(start: Start) -> None:
     recorder = Recorder()
     near, far = await start(recorder), await start(Recorder())
     await near.dial(far.addresses[0])
@@ -81,7 +81,7 @@ async def test_an_id_is_answered_once_however_often_it_is_asked_for(start: Start
     assert [[message.data for message in rpc.publish] for rpc in sent] == [[b"the answer"]]
 
 
-def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
+def test_the_send_queue_is_bounded_in_bytes() -> None:
     counts: Counter[str] = Counter()
     queue = BoundedQueue(counts)
     large = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(QUEUE_BYTES // 3))])
@@ -92,7 +92,7 @@ def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
     assert [queue.pop() is None for _ in range(3)] == [False, False, True]
 
 
-def test_what_waits_for_a_peer_is_bounded_in_number() -> None:
+def test_the_send_queue_is_bounded_in_number() -> None:
     counts: Counter[str] = Counter()
     queue = BoundedQueue(counts, max_rpcs=2)
     assert [queue.push(rpc_pb2.RPC()) for _ in range(3)] == [True, True, False]
@@ -112,12 +112,12 @@ def test_what_waits_for_a_peer_is_bounded_in_number() -> None:
     ],
     ids=["messages", "subscriptions", "ids"],
 )
-def test_an_rpc_with_too_many_parts_is_no_rpc(rpc: Any) -> None:
+def test_an_rpc_with_too_many_parts_is_rejected(rpc: Any) -> None:
     with pytest.raises(ValueError, match="too many parts"):
         keep_to_1_1(rpc)
 
 
-def test_what_later_versions_know_is_taken_out() -> None:
+def test_fields_of_later_versions_are_removed() -> None:
     rpc: Any = rpc_pb2.RPC(senderRecord=b"x")
     rpc.control.idontwant.append(rpc_pb2.ControlIDontWant(messageIDs=[b"a"] * 9000))
     keep_to_1_1(rpc)

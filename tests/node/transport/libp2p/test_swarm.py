@@ -22,8 +22,9 @@ from node.transport.libp2p import swarm, yamux
 from node.transport.libp2p.gossipsub import PROTOCOL, Gossip
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
+from tests.node.admission.clock import Clock
 from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
-from tests.node.transport.recorder import Recorder, echo_reversed, request
+from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, request
 
 ECHO, OTHER = PROTOCOLS
 TASKS, VOTES = TOPICS
@@ -43,7 +44,7 @@ class Scene:
 
     async def attack(self, attack: Attack) -> None:
         """Run a trio function with the attacker's host and the victim's peer id."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             await self.attacker.dial(self.victim.addresses[0])
             host = self.attacker._host
             assert host is not None
@@ -58,7 +59,7 @@ class Scene:
         """The honest peer kept its connection, is answered, and gossip flows both ways."""
         assert self.victim.rebuilds == 0
         assert self.heard.events == [("connected", self.victim.peer)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             stream = await self.honest.open(self.victim.peer, ECHO)
             assert await request(stream, b"still here") == b"ereh llits"
         await self.honest.publish(TASKS, b"to the victim")
@@ -106,7 +107,7 @@ async def rpc_stream(host: Host, peer: str, content: bytes) -> None:
     await end_of(stream)
 
 
-async def test_an_exception_in_a_handler(scene: Scene) -> None:
+async def test_an_exception_in_a_handler_ends_only_its_stream(scene: Scene) -> None:
     async def attack(host: Host, peer: str) -> None:
         for _ in range(TIMES):
             # The reset may overtake the answer that agrees on the protocol.
@@ -128,7 +129,7 @@ async def test_an_exception_in_a_handler(scene: Scene) -> None:
     ],
     ids=["not UTF-8", "empty", "no newline", "huge length", "garbage"],
 )
-async def test_a_bad_multistream_message(scene: Scene, content: bytes) -> None:
+async def test_a_bad_multistream_message_ends_only_its_stream(scene: Scene, content: bytes) -> None:
     async def attack(host: Host, peer: str) -> None:
         for _ in range(TIMES):
             with trio.move_on_after(0.5):  # some are simply waited out
@@ -143,7 +144,9 @@ async def test_a_bad_multistream_message(scene: Scene, content: bytes) -> None:
     [b"\xff" * 300, b"\x12\x05abc", b"\x0a\x03\x12\x01\xff"],
     ids=["garbage", "cut off", "topic not UTF-8"],
 )
-async def test_undecodable_protobuf_on_a_gossip_stream(scene: Scene, content: bytes) -> None:
+async def test_undecodable_protobuf_ends_only_its_gossip_stream(
+    scene: Scene, content: bytes
+) -> None:
     async def attack(host: Host, peer: str) -> None:
         for _ in range(TIMES):
             await rpc_stream(host, peer, content)
@@ -152,7 +155,7 @@ async def test_undecodable_protobuf_on_a_gossip_stream(scene: Scene, content: by
     await scene.assert_unharmed()
 
 
-async def test_a_gossip_frame_over_the_limit(scene: Scene) -> None:
+async def test_a_gossip_frame_over_the_limit_ends_only_its_stream(scene: Scene) -> None:
     async def attack(host: Host, peer: str) -> None:
         stream = await host.open(peer, PROTOCOL)
         await stream.write(b"\xff\xff\xff\xff\x7f")
@@ -179,7 +182,7 @@ def publication(**fields: Any) -> bytes:
     ],
     ids=["all four", "key", "signature", "seqno", "from", "no topic"],
 )
-async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connection(
+async def test_messages_that_strict_no_sign_forbids_ban_the_sender(
     scene: Scene, content: bytes
 ) -> None:
     async def attack(host: Host, peer: str) -> None:
@@ -198,7 +201,7 @@ async def test_messages_that_strict_no_sign_forbids_cost_the_sender_its_connecti
     await scene.assert_unharmed()
 
 
-async def test_our_own_messages_carry_data_and_topic_alone(
+async def test_published_messages_carry_only_data_and_topic(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw: list[bytes] = []
@@ -216,7 +219,7 @@ async def test_our_own_messages_carry_data_and_topic_alone(
         assert [field.name for field, _ in message.ListFields()] == ["data", "topicIDs"]
 
 
-async def test_inbound_slots_come_back(scene: Scene) -> None:
+async def test_inbound_slots_are_released(scene: Scene) -> None:
     async def three_slots(host: Host) -> None:
         host.swarm._inbound_limiter.total_tokens = 3  # one is the honest peer's
 
@@ -253,7 +256,7 @@ async def dial_all(attackers: list[Libp2pTransport], victim: Libp2pTransport) ->
 
 
 async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             with contextlib.suppress(ConnectionError):
                 await peer.dial(other.addresses[0])
@@ -261,7 +264,7 @@ async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
 
 
 @pytest.mark.parametrize("near", [False, True])
-async def test_keys_of_one_address_keep_no_other_address_out(
+async def test_many_peer_ids_of_one_address_do_not_block_other_addresses(
     start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: near)
@@ -284,7 +287,7 @@ async def test_keys_of_one_address_keep_no_other_address_out(
     await seen.until(lambda: attackers[-1].peer in victim.peers())
 
 
-async def test_one_address_begins_only_so_many_connections_a_minute(
+async def test_handshakes_are_rate_limited_per_address(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
@@ -303,7 +306,7 @@ async def test_one_address_begins_only_so_many_connections_a_minute(
     assert await request(await newcomer.open(victim.peer, ECHO), b"let in") == b"ni tel"
 
 
-async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
+async def test_full_inbound_slots_do_not_block_outbound_dials(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
@@ -322,14 +325,13 @@ async def test_whoever_holds_all_inbound_slots_keeps_nobody_from_dialling(
     assert len(seen.events) == 4
 
 
-async def test_idle_sockets_of_one_address_keep_no_other_address_out(
+async def test_idle_sockets_of_one_address_do_not_block_other_addresses(
     scene: Scene, start: Start
 ) -> None:
-    async def patient_with_few_slots(host: Host) -> None:
-        host.swarm.connection_config.inbound_upgrade_timeout = 60.0  # nobody waits it out
+    async def few_slots(host: Host) -> None:
         host.swarm._inbound_limiter.total_tokens = swarm.UPGRADES_PER_ADDRESS + 3
 
-    await scene.in_victim(patient_with_few_slots)
+    await scene.in_victim(few_slots)
     port = int(scene.victim.addresses[0].split("/")[4])
     idle = []
     for _ in range(100):
@@ -338,7 +340,7 @@ async def test_idle_sockets_of_one_address_keep_no_other_address_out(
         one.connect(("127.0.0.1", port))
         idle.append(one)
     newcomer = await start(Recorder())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         await newcomer.dial(scene.victim.addresses[0])
     for one in idle:
         one.close()
@@ -346,17 +348,17 @@ async def test_idle_sockets_of_one_address_keep_no_other_address_out(
 
 
 @pytest.mark.parametrize("protocol", [b"/plaintext/2.0.0", b"/secio/1.0.0", b"/tls/1.0.0"])
-async def test_nothing_but_noise_is_spoken(scene: Scene, protocol: bytes) -> None:
+async def test_only_noise_is_negotiated(scene: Scene, protocol: bytes) -> None:
     port = int(scene.victim.addresses[0].split("/")[4])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(MULTISTREAM + encode_uvarint(len(protocol) + 1) + protocol + b"\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         assert await reader.readexactly(20 + 4) == MULTISTREAM + b"\x03na\n"
     writer.close()
     await writer.wait_closed()
 
 
-async def test_a_hung_peer_is_noticed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hung_peer_is_disconnected(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swarm, "PING_EVERY", 0.4)
     monkeypatch.setattr(swarm, "PING_SECONDS", 0.4)
     recorder = Recorder()
@@ -372,7 +374,7 @@ async def test_a_hung_peer_is_noticed(start: Start, monkeypatch: pytest.MonkeyPa
     await recorder.until(lambda: ("disconnected", hung.peer) in recorder.events)
 
 
-async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
+async def test_a_burst_of_gossip_is_delivered_completely(scene: Scene) -> None:
     burst = {b"%d" % number for number in range(500)}
     await scene.assert_unharmed()
     for payload in burst:
@@ -381,7 +383,7 @@ async def test_a_burst_of_gossip_arrives_whole(scene: Scene) -> None:
     assert len(scene.seen.payloads) == len(set(scene.seen.payloads))
 
 
-async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Start) -> None:
+async def test_tasks_over_the_rate_of_a_peer_are_dropped_unseen(start: Start) -> None:
     seen, heard = Recorder(), Recorder()
     victim = await start(seen, limits=Limits(submissions_per_minute=6))  # one at once
     flooder = await start(heard)
@@ -396,21 +398,32 @@ async def test_more_tasks_than_one_peer_may_bring_are_dropped_unseen(start: Star
     assert victim._counts["tasks-dropped"] == 19
 
 
-async def test_who_dials_and_wants_nothing_is_cut_off(start: Start) -> None:
-    seen = Recorder()
+async def test_an_idle_inbound_peer_is_disconnected(start: Start) -> None:
+    seen, clock = Recorder(), Clock()
     victim = await start(seen, limits=Limits(idle_seconds=0.4))
-    idle, asking = await start(Recorder()), await start(Recorder())
-    await asking.dial(victim.addresses[0])
-    stream = await asking.open(victim.peer, ECHO)  # and for as long as it is open
+    victim._idle_tracker._now = clock
+    idle, requesting = await start(Recorder()), await start(Recorder())
+    await requesting.dial(victim.addresses[0])
+    stream = await requesting.open(victim.peer, ECHO)  # a peer with an open request is not idle
     await idle.dial(victim.addresses[0])
+    await seen.until(lambda: len(victim.peers()) == 2)
+    clock.now += 1
     await seen.until(lambda: ("disconnected", idle.peer) in seen.events)
-    assert asking.peer in victim.peers()
+    assert requesting.peer in victim.peers()
     assert victim._counts["idle-cut"] >= 1
     await stream.reset()
-    await seen.until(lambda: ("disconnected", asking.peer) in seen.events)
+    await until_request_ended(victim)
+    clock.now += 1
+    await seen.until(lambda: ("disconnected", requesting.peer) in seen.events)
 
 
-async def test_one_peer_has_so_many_connections(
+async def until_request_ended(transport: Libp2pTransport) -> None:
+    async with asyncio.timeout(HANG_SECONDS):
+        while transport._idle_tracker._open_requests:  # noqa: ASYNC110 - libp2p has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_connections_are_limited_per_peer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, twin = [await start(Recorder(), seed=b"t" * 32) for _ in range(2)]
@@ -426,7 +439,7 @@ async def test_one_peer_has_so_many_connections(
     assert len(host.connections(twin.peer)) == 1
 
 
-async def test_a_stream_that_the_other_side_leaves_open_is_ended(
+async def test_a_stream_that_the_peer_leaves_open_is_reset(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "LINGER_SECONDS", 0.2)
@@ -436,12 +449,12 @@ async def test_a_stream_that_the_other_side_leaves_open_is_ended(
     assert await request(stream, b"and then no more") == b"erom on neht dna"
     host = lazy._host
     assert host is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while not stream._stream.muxed_stream.closed:  # noqa: ASYNC110 - libp2p tells nobody
             await asyncio.sleep(0.01)
 
 
-async def test_a_failed_dial_does_not_forbid_the_next(start: Start) -> None:
+async def test_a_failed_dial_does_not_block_the_next(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder(), seed=b"f" * 32)
     address = far.addresses[0]
     await far.stop()
@@ -463,7 +476,7 @@ async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> N
     gone = ("disconnected", scene.victim.peer)
     await scene.heard.until(lambda: gone in scene.heard.events)
     await scene.seen.until(lambda: ("disconnected", scene.honest.peer) in scene.seen.events)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while scene.victim.peer not in scene.honest.peers():
             try:
                 await scene.honest.dial(scene.victim.addresses[0])
@@ -476,7 +489,7 @@ async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> N
     await scene.heard.until(lambda: b"after the rebuild" in scene.heard.payloads)
 
 
-async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
+async def test_bytes_beyond_the_receive_window_are_bounded(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(yamux, "UNREAD_BYTES", 1_000_000)
@@ -506,7 +519,7 @@ async def test_what_a_peer_pushes_beyond_the_window_is_bounded(
     await scene.assert_unharmed()
 
 
-async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Scene) -> None:
+async def test_open_streams_are_limited_per_peer(scene: Scene) -> None:
     served, most = 0, Limits().max_streams_per_peer
     release = asyncio.Event()
 
@@ -536,7 +549,7 @@ async def test_a_peer_that_opens_streams_without_end_has_only_so_many(scene: Sce
     await scene.assert_unharmed()
 
 
-async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene: Scene) -> None:
+async def test_prune_causes_no_dials_and_unknown_topics_are_not_stored(scene: Scene) -> None:
     control = rpc_pb2.ControlMessage()
     for number in range(200):
         control.graft.append(rpc_pb2.ControlGraft(topicID=f"unknown {number}"))
@@ -561,7 +574,7 @@ async def test_a_prune_makes_nobody_dial_and_unknown_topics_leave_no_trace(scene
     await scene.assert_unharmed()
 
 
-async def test_a_peer_that_its_node_punishes_is_banned_as_by_gossip(scene: Scene) -> None:
+async def test_a_peer_that_the_node_reports_is_banned(scene: Scene) -> None:
     victim, attacker = scene.victim, scene.attacker
     await attacker.dial(victim.addresses[0])
     await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)

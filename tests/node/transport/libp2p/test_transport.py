@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node.config.limits import Limits
 from node.transport.interface import Stream, StreamClosed, ValidationResult
 from node.transport.libp2p import stream as streams
-from node.transport.libp2p import swarm
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.conftest import ANYWHERE, PROTOCOLS, TOPICS, Start
-from tests.node.transport.recorder import Recorder, request
+from tests.node.transport.recorder import HANG_SECONDS, Recorder, request
 
 ECHO, OTHER = PROTOCOLS
 TASKS, VOTES = TOPICS
@@ -36,19 +35,19 @@ async def test_the_peer_id_is_the_identity_multihash_of_the_public_key(start: St
     assert "/tcp/0/" not in transport.addresses[0]
 
 
-def test_a_key_of_another_length_is_refused() -> None:
+def test_a_key_of_the_wrong_length_is_rejected() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         Libp2pTransport(b"short", ANYWHERE)
 
 
-async def test_announced_addresses_stand_for_those_listened_on() -> None:
+async def test_announced_addresses_replace_the_listen_addresses() -> None:
     transport = Libp2pTransport(bytes(32), ANYWHERE, ["/ip4/203.0.113.7/tcp/4001"])
     await transport.start(Recorder(), TOPICS, PROTOCOLS)
     assert transport.addresses == (f"/ip4/203.0.113.7/tcp/4001/p2p/{transport.peer}",)
     await transport.stop()
 
 
-async def test_connecting_tells_both_sides_and_requests_are_answered(start: Start) -> None:
+async def test_both_sides_learn_of_a_connection_and_answer_requests(start: Start) -> None:
     here, there = Recorder(), Recorder()
     near, far = await start(here), await start(there)
     assert await near.dial(far.addresses[0]) == far.peer
@@ -61,7 +60,7 @@ async def test_connecting_tells_both_sides_and_requests_are_answered(start: Star
     assert await request(await far.open(near.peer, OTHER), b"back") == b"kcab"
 
 
-async def test_both_sides_dialling_at_once_is_one_connection_to_the_listener(start: Start) -> None:
+async def test_a_simultaneous_dial_is_reported_as_one_connection(start: Start) -> None:
     here, there = Recorder(), Recorder()
     near, far = await start(here), await start(there)
     await asyncio.gather(near.dial(far.addresses[0]), far.dial(near.addresses[0]))
@@ -70,7 +69,9 @@ async def test_both_sides_dialling_at_once_is_one_connection_to_the_listener(sta
     assert there.events == [("connected", near.peer)]
 
 
-async def test_dialling_nobody_or_another_than_named(start: Start) -> None:
+async def test_dialling_an_absent_or_a_different_peer_raises_a_connection_error(
+    start: Start,
+) -> None:
     near, far, third = [await start(Recorder()) for _ in range(3)]
     gone = far.addresses[0]
     await far.stop()
@@ -109,7 +110,7 @@ async def acquaint(transports: list[Libp2pTransport], recorders: list[Recorder])
         recorder.judged.clear()
 
 
-async def test_gossip_passes_through_the_middle_and_what_is_rejected_stops_there(
+async def test_gossip_is_forwarded_and_a_rejected_message_is_not(
     start: Start,
 ) -> None:
     transports, recorders = await line(start, 3)
@@ -127,7 +128,7 @@ async def test_gossip_passes_through_the_middle_and_what_is_rejected_stops_there
     assert recorders[0].gossip == []
 
 
-async def test_the_same_bytes_are_gossiped_once_and_another_topic_is_another_message(
+async def test_the_same_bytes_are_delivered_once_per_topic(
     start: Start,
 ) -> None:
     transports, recorders = await line(start, 2)
@@ -140,7 +141,7 @@ async def test_the_same_bytes_are_gossiped_once_and_another_topic_is_another_mes
     assert sorted(heard) == [(TASKS, b"last"), (TASKS, b"same"), (VOTES, b"same")]
 
 
-async def test_publishing_to_nobody_is_no_error(start: Start) -> None:
+async def test_publishing_without_peers_is_no_error(start: Start) -> None:
     transport = await start(Recorder())
     await transport.publish(TASKS, b"hello?")
 
@@ -155,7 +156,7 @@ async def swallow(protocol: str, stream: Stream) -> None:
     await stream.write(digest.digest())
 
 
-async def test_twenty_megabytes_arrive_whole(start: Start) -> None:
+async def test_twenty_megabytes_are_transferred_intact(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder(swallow))
     await near.dial(far.addresses[0])
     content = bytes(range(256)) * 1000 * 80
@@ -166,7 +167,7 @@ async def test_twenty_megabytes_arrive_whole(start: Start) -> None:
     assert await stream.read_exactly(32) == hashlib.sha256(content).digest()
 
 
-async def test_two_sides_that_both_write_megabytes_first_get_through(start: Start) -> None:
+async def test_two_sides_that_both_write_megabytes_first_do_not_deadlock(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder())
     await near.dial(far.addresses[0])
     stream = await near.open(far.peer, ECHO)
@@ -176,7 +177,7 @@ async def test_two_sides_that_both_write_megabytes_first_get_through(start: Star
     assert await answer == payload
 
 
-async def test_many_streams_at_once(start: Start) -> None:
+async def test_many_concurrent_streams_are_answered(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder())
     await near.dial(far.addresses[0])
 
@@ -184,12 +185,12 @@ async def test_many_streams_at_once(start: Start) -> None:
         payload = b"%d" % number
         assert await request(await near.open(far.peer, ECHO), payload) == payload[::-1]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_SECONDS):
         for _ in range(6):  # more in all than the 256 that libp2p lets be open
             await asyncio.gather(*(one(number) for number in range(50)))
 
 
-async def test_half_close(start: Start) -> None:
+async def test_a_half_closed_stream_can_still_be_read(start: Start) -> None:
     async def count(protocol: str, stream: Stream) -> None:
         size = 0
         try:
@@ -213,7 +214,7 @@ async def test_half_close(start: Start) -> None:
     await stream.reset()
 
 
-async def test_a_protocol_that_nobody_serves_and_a_peer_that_is_not_there(start: Start) -> None:
+async def test_an_unknown_protocol_or_peer_raises_a_connection_error(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder())
     with pytest.raises(ConnectionError, match="not connected"):
         await near.open(far.peer, ECHO)
@@ -246,7 +247,7 @@ class Hanging:
             self.ended.set()
 
 
-async def test_a_cancelled_reader_leaves_the_connection_whole(start: Start) -> None:
+async def test_a_cancelled_read_leaves_the_connection_usable(start: Start) -> None:
     hanging = Hanging()
     near, far = await start(Recorder()), await start(Recorder(hanging))
     await near.dial(far.addresses[0])
@@ -254,9 +255,9 @@ async def test_a_cancelled_reader_leaves_the_connection_whole(start: Start) -> N
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await stream.read_exactly(1)
-    await asyncio.wait_for(hanging.started.wait(), 5)
+    await asyncio.wait_for(hanging.started.wait(), HANG_SECONDS)
     await stream.reset()
-    await asyncio.wait_for(hanging.ended.wait(), 5)
+    await asyncio.wait_for(hanging.ended.wait(), HANG_SECONDS)
     assert isinstance(hanging.failure, StreamClosed)
     assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
 
@@ -265,7 +266,7 @@ async def read_nothing(protocol: str, stream: Stream) -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_cancelled_writer_leaves_the_connection_whole(start: Start) -> None:
+async def test_a_cancelled_write_leaves_the_connection_usable(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder(read_nothing))
     await near.dial(far.addresses[0])
     for _ in range(5):
@@ -276,7 +277,7 @@ async def test_a_cancelled_writer_leaves_the_connection_whole(start: Start) -> N
     assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
 
 
-async def test_cancelled_openings_leave_no_streams_behind(start: Start) -> None:
+async def test_cancelled_opens_leak_no_streams(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder())
     await near.dial(far.addresses[0])
     for _ in range(3):
@@ -289,7 +290,7 @@ async def test_cancelled_openings_leave_no_streams_behind(start: Start) -> None:
 
 
 @pytest.mark.parametrize("leave", ["reset", "hang up"])
-async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
+async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
     start: Start, monkeypatch: pytest.MonkeyPatch, leave: str
 ) -> None:
     monkeypatch.setattr(streams, "RESET_POLL_SECONDS", 0.01)
@@ -313,11 +314,11 @@ async def test_who_is_gone_is_noticed_and_who_only_writes_no_more_is_not(
     assert await stream.read_exactly(1) == b"!"
     left.set()
     await (stream.reset() if leave == "reset" else near.stop())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         await ended.wait()
 
 
-async def test_cancelled_closings_leave_no_streams_open_on_the_other_side(
+async def test_cancelled_closes_leave_no_streams_open_at_the_peer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever watches a task is cancelled when it has ended, often while it closes its stream."""
@@ -338,7 +339,7 @@ async def test_cancelled_closings_leave_no_streams_open_on_the_other_side(
     assert far._counts["streams-refused"] == 0
 
 
-async def test_stopping_waits_for_no_opening(start: Start) -> None:
+async def test_stop_does_not_wait_for_a_stream_that_is_being_opened(start: Start) -> None:
     near, far = await start(Recorder()), await start(Recorder())
     await near.dial(far.addresses[0])
     reached = threading.Event()
@@ -350,20 +351,20 @@ async def test_stopping_waits_for_no_opening(start: Start) -> None:
     assert far._host is not None
     far._host.swarm.set_stream_handler(say_nothing)
     opening = asyncio.create_task(near.open(far.peer, ECHO))
-    assert await asyncio.to_thread(reached.wait, 5)
-    async with asyncio.timeout(swarm.NEGOTIATION_SECONDS / 2):
+    assert await asyncio.to_thread(reached.wait, HANG_SECONDS)
+    async with asyncio.timeout(HANG_SECONDS):
         await near.stop()
     with pytest.raises(ConnectionError):
         await opening
 
 
-async def test_stop_cancels_what_is_served_and_leaves_no_thread(start: Start) -> None:
+async def test_stop_cancels_handlers_and_leaves_no_thread(start: Start) -> None:
     before = set(threading.enumerate())
     hanging = Hanging()
     near, far = await start(Recorder()), await start(Recorder(hanging))
     await near.dial(far.addresses[0])
     stream = await near.open(far.peer, ECHO)
-    await asyncio.wait_for(hanging.started.wait(), 5)
+    await asyncio.wait_for(hanging.started.wait(), HANG_SECONDS)
     await far.stop()
     assert hanging.ended.is_set()
     with pytest.raises(StreamClosed):
@@ -377,7 +378,7 @@ async def test_stop_cancels_what_is_served_and_leaves_no_thread(start: Start) ->
     await near.publish(TASKS, b"after the end")
 
 
-async def test_a_peer_that_goes_is_noticed_and_can_come_back(start: Start) -> None:
+async def test_a_peer_that_disconnects_can_reconnect(start: Start) -> None:
     here, there = Recorder(), Recorder()
     near, far = await start(here), await start(Recorder(), seed=b"f" * 32)
     await near.dial(far.addresses[0])
@@ -397,7 +398,7 @@ async def test_a_peer_that_goes_is_noticed_and_can_come_back(start: Start) -> No
     await there.until(lambda: b"to the restarted" in there.payloads)
 
 
-async def test_a_taken_address_is_an_error(start: Start) -> None:
+async def test_a_taken_address_raises_os_error(start: Start) -> None:
     first = await start(Recorder())
     address = first.addresses[0].partition("/p2p/")[0]
     second = Libp2pTransport(b"2" * 32, address)
@@ -408,7 +409,7 @@ async def test_a_taken_address_is_an_error(start: Start) -> None:
         await elsewhere.start(Recorder(), TOPICS, PROTOCOLS)
 
 
-async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
+async def test_a_write_that_nobody_reads_times_out(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "WRITE_SECONDS", 0.3)
@@ -418,5 +419,5 @@ async def test_a_writer_whom_nobody_reads_gives_up_after_a_while(
     await near.dial(far.addresses[0])
     stream = await near.open(far.peer, ECHO)
     with pytest.raises(StreamClosed):
-        await asyncio.wait_for(write_without_end(stream), 10)
+        await asyncio.wait_for(write_without_end(stream), HANG_SECONDS)
     assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"

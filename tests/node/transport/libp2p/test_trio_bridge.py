@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from node.transport.libp2p.trio_bridge import TrioBridge
+from tests.node.transport.recorder import HANG_SECONDS
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ async def bridge() -> AsyncIterator[TrioBridge]:
     await bridge.stop()
 
 
-async def test_values_and_exceptions_come_across(bridge: TrioBridge) -> None:
+async def test_results_and_exceptions_cross_the_bridge(bridge: TrioBridge) -> None:
     async def add(one: int, other: int) -> tuple[int, str]:
         await trio.lowlevel.checkpoint()
         return one + other, threading.current_thread().name
@@ -44,14 +45,14 @@ async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: TrioBri
             cancelled.set()
 
     task = asyncio.create_task(bridge.run_in_trio(wait))
-    assert await asyncio.to_thread(started.wait, 5)
+    assert await asyncio.to_thread(started.wait, HANG_SECONDS)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(cancelled.wait, 5)
+    assert await asyncio.to_thread(cancelled.wait, HANG_SECONDS)
 
 
-async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: TrioBridge) -> None:
+async def test_a_result_after_the_cancellation_goes_to_on_abandoned(bridge: TrioBridge) -> None:
     go_on, disposed = threading.Event(), threading.Event()
     found: list[str] = []
 
@@ -71,7 +72,7 @@ async def test_what_comes_too_late_for_a_cancelled_caller_is_handed_on(bridge: T
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(disposed.wait, 5)
+    assert await asyncio.to_thread(disposed.wait, HANG_SECONDS)
     assert found == ["a stream"]
 
 
@@ -96,7 +97,9 @@ async def cancelled_at_the_answer(
         await task
 
 
-async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: TrioBridge) -> None:
+async def test_a_result_in_the_turn_of_the_cancellation_goes_to_on_abandoned(
+    bridge: TrioBridge,
+) -> None:
     found: list[str] = []
     disposed = threading.Event()
 
@@ -110,11 +113,11 @@ async def test_what_comes_in_the_turn_of_the_cancellation_is_handed_on(bridge: T
         disposed.set()
 
     await cancelled_at_the_answer(bridge, finish, dispose)
-    assert await asyncio.to_thread(disposed.wait, 5)
+    assert await asyncio.to_thread(disposed.wait, HANG_SECONDS)
     assert found == ["a stream"]
 
 
-async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: TrioBridge) -> None:
+async def test_a_failure_in_the_turn_of_the_cancellation_is_dropped(bridge: TrioBridge) -> None:
     found: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
 
@@ -131,7 +134,7 @@ async def test_a_failure_in_the_turn_of_the_cancellation_is_nobodys(bridge: Trio
     assert found == []
 
 
-async def test_what_comes_in_time_is_the_callers(bridge: TrioBridge) -> None:
+async def test_a_result_in_time_does_not_go_to_on_abandoned(bridge: TrioBridge) -> None:
     found: list[int] = []
 
     async def finish() -> int:
@@ -147,7 +150,7 @@ async def test_what_comes_in_time_is_the_callers(bridge: TrioBridge) -> None:
     assert found == []
 
 
-async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: TrioBridge) -> None:
+async def test_trio_runs_a_coroutine_in_asyncio_and_can_cancel_it(bridge: TrioBridge) -> None:
     ended = asyncio.Event()
 
     async def answer(value: int) -> int:
@@ -170,11 +173,11 @@ async def test_trio_asks_asyncio_and_its_cancellation_comes_across(bridge: TrioB
         return await bridge.run_in_asyncio(answer, 41)
 
     assert await bridge.run_in_trio(ask) == 42
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         await ended.wait()
 
 
-async def test_stopping_fails_what_is_under_way_and_what_comes_later() -> None:
+async def test_after_stop_running_and_later_calls_raise_connection_errors() -> None:
     bridge = TrioBridge()
     with pytest.raises(ConnectionError, match="not running"):
         await bridge.run_in_trio(trio.sleep, 0)
