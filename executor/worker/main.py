@@ -1,10 +1,11 @@
-"""The child process: a fresh interpreter under the profile, warm with the last model.
+"""The worker process: a fresh interpreter under the numeric profile, warm with the last model.
 
-Started by `child` as `python -m executor.worker.main FD`. It talks over that one socket, in JSON
-messages: first it is told where things are, then it says that it is ready, then jobs come one at a
-time. It ends when the socket closes, also in the middle of a job: no worker outlives its parent.
+Started by `process` as `python -m executor.worker.main FD`. Over that socket it receives its
+configuration, sends `WorkerReady`, and then runs the jobs that it receives, one at a time. It ends
+when the socket closes, also in the middle of a job, so that no worker outlives its parent.
 """
 
+import dataclasses
 import gc
 import hashlib
 import json
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,15 @@ from executor.errors import (
 from executor.models.config import own_dtype
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders, configuration
 from executor.sandbox import confine
+from executor.worker.messages import (
+    JobAbstained,
+    JobDone,
+    JobProgress,
+    WorkerMessage,
+    WorkerReady,
+    encode_message,
+    message_text,
+)
 from protocol.constants import TRACE_LIMIT
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Abstention
@@ -39,15 +49,17 @@ from protocol.wire.messages import Abstention
 if TYPE_CHECKING:
     from executor.tasks.token_trace import TokenTrace
 
-KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
-STEP = 0.01  # smallest change of progress that is told
-EVERY = 0.05  # seconds between tellings: each wakes the parent, up to 0.3 ms taken from computing
+TASK_KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
+# The smallest change of progress that is reported; the supervisor refuses many more messages.
+PROGRESS_STEP = 0.01
+# Least seconds between reports: each wakes the parent, which takes up to 0.3 ms from computing.
+PROGRESS_SECONDS = 0.05
 
-Message = dict[str, Any]
+JobMessage = Mapping[str, Any]  # as `supervisor.job_message` makes it
 
 
 class JobRunner:
-    """Executes jobs one after another; keeps the last model that it loaded."""
+    """Runs jobs one after another; keeps the last model that it loaded."""
 
     def __init__(
         self,
@@ -58,127 +70,139 @@ class JobRunner:
         self._connection = connection
         self._device = device
         self._folders = folders
-        self._key: tuple[object, ...] = ()
-        self._loaded: Any = None
+        self._model_key: tuple[object, ...] = ()
+        self._model: Any = None
         self._runtime: dict[str, object] = {}
-        self._told, self._told_at = -1.0, 0.0
+        self._reported_share, self._reported_at = -1.0, 0.0
 
-    def ready(self) -> Message:
-        """Fix the profile, import what computes, run the self-test."""
+    def prepare(self) -> WorkerReady:
+        """Fix the profile, import the libraries that compute, and run the self-test."""
         try:
             profile.fix(self._device)
-            probe, reason = self_test.check(self._render)
+            probe, problem = self_test.check(self._render)
         except (ProfileViolated, ModelRefused) as error:
-            return {"kind": "ready", "runtime": {}, "ok": False, "reason": str(error)}
+            return WorkerReady({}, False, message_text(str(error)), {})
         self._runtime = compute_class.describe_runtime(probe, self._device)
-        return {"kind": "ready", "runtime": self._runtime, "ok": not reason, "reason": reason}
+        return WorkerReady(self._runtime, not problem, problem, {})
 
-    def run(self, order: Message) -> Message:
-        """Execute one job and say what it came to."""
+    def run(self, job: JobMessage) -> JobDone | JobAbstained:
+        """Execute one job and return its result."""
         try:
-            return self._outcome(order)
-        except Abstained as error:
-            return {"kind": "abstained", "reason": error.reason, "detail": error.detail}
+            return self._execute(job)
+        except Abstained as abstained:
+            return JobAbstained(abstained.reason, message_text(abstained.detail))
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_memory_error(error):
                 raise
-            return {"kind": "abstained", "reason": "out-of-memory", "detail": str(error)}
+            return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
 
-    def _outcome(self, order: Message) -> Message:
-        if order["task_kind"] not in KINDS:
-            raise Abstained(Abstention.MODEL_MISSING, f"no executor for {order['task_kind']}")
-        check(order)
-        started = time.monotonic()
-        self._told, self._told_at = -1.0, 0.0
+    def _execute(self, job: JobMessage) -> JobDone:
+        if job["task_kind"] not in TASK_KINDS:
+            raise Abstained(Abstention.MODEL_MISSING, f"no executor for {job['task_kind']}")
+        check_inputs(job)
+        started_at = time.monotonic()
+        self._reported_share, self._reported_at = -1.0, 0.0
         tokens: list[TokenTrace] = []
-        why: dict[str, object] = {}
+        explanation: dict[str, object] = {}
         try:
-            made, tokens = self._generated(self._load(order), order)
-            entries = manifest.write_outputs(made, Path(order["stem"]))
-            outcome: dict[str, object] = {"result": {"outputs": entries}}
+            outputs, tokens = self._generate(self._load(job), job)
+            entries = manifest.write_outputs(outputs, Path(job["stem"]))
+            outcome: dict[str, Any] = {"result": {"outputs": entries}}
         except TaskFailed as failure:
             outcome = {"error": failure.code}
             detail = printable_detail(failure.detail)
-            why = {"detail": detail} if detail else {}
+            explanation = {"detail": detail} if detail else {}
         trace = {
             "runtime": self._runtime,
-            "weights": order["model"]["digest"],
-            "tokens": [list(each.digests) for each in tokens],
-            "steps": [list(each.steps) for each in tokens],
-            "seconds": round(time.monotonic() - started, 3),
-            **why,
+            "weights": job["model"]["digest"],
+            "tokens": [list(sequence.digests) for sequence in tokens],
+            "steps": [list(sequence.steps) for sequence in tokens],
+            "seconds": round(time.monotonic() - started_at, 3),
+            **explanation,
         }
-        return {"kind": "done", "outcome": outcome, "trace": bounded(trace)}
+        return JobDone(outcome, bounded_trace(trace))
 
-    def _generated(
-        self, loaded: Any, order: Message
+    def _generate(
+        self, model: Any, job: JobMessage
     ) -> "tuple[Iterable[manifest.OutputFile], list[TokenTrace]]":
-        """What a job made, and what is told of the tokens; nothing can fail after this."""
-        if order["task_kind"] == POP2PIANO:
+        """Return a job's outputs and the trace of each sequence's tokens.
+
+        The outputs of pop2piano are rendered as they are read. That cannot fail any more.
+        """
+        if job["task_kind"] == POP2PIANO:
             from executor.tasks import pop2piano
 
-            paths = [Path(path) for path in order["inputs"]]
-            covers = pop2piano.covers(loaded, order["args"], paths, self._progress)
-            made = manifest.cover_outputs([cover.notes for cover in covers])
-            return made, [cover.tokens for cover in covers]
+            paths = [Path(path) for path in job["inputs"]]
+            covers = pop2piano.covers(model, job["args"], paths, self._report)
+            outputs = manifest.cover_outputs([cover.notes for cover in covers])
+            return outputs, [cover.tokens for cover in covers]
         from executor.tasks import text_to_music
 
-        sounds = text_to_music.sounds(loaded, order["args"], self._progress)
+        sounds = text_to_music.sounds(model, job["args"], self._report)
+        # All are checked for NaN before the first is written.
+        frames = [manifest.canonical_frames(sound.audio) for sound in sounds]
         waveforms = [
-            (manifest.canonical_frames(sound.audio), sound.sampling_rate) for sound in sounds
+            manifest.waveform_output(waveform, sound.sampling_rate)
+            for waveform, sound in zip(frames, sounds, strict=True)
         ]
-        return [manifest.waveform_output(*each) for each in waveforms], [
-            sound.tokens for sound in sounds
-        ]
+        return waveforms, [sound.tokens for sound in sounds]
 
-    def _load(self, order: Message) -> Any:
-        model, args = order["model"], order["args"]
+    def _load(self, job: JobMessage) -> Any:
+        model, args = job["model"], job["args"]
         folder = self._folders.find(model["id"], model["revision"], model["digest"])
-        if where := self._folders.first_nan_tensor(folder):
-            raise TaskFailed("non-finite-output", f"NaN in {where}")
+        if tensor := self._folders.first_nan_tensor(folder):
+            raise TaskFailed("non-finite-output", f"NaN in {tensor}")
         try:
-            dtype = precision(folder, args.get("dtype"))
+            dtype = dtype_name(folder, args.get("dtype"))
             bits = args.get("quantize_bits")
-            return self._warm(order["task_kind"], folder, model["digest"], dtype, bits)
+            return self._warm(job["task_kind"], folder, model["digest"], dtype, bits)
         except ModelRefused as refusal:
             raise Abstained(Abstention.MODEL_MISSING, str(refusal)) from refusal
 
     def _warm(self, kind: str, folder: Path, digest: str, dtype: str, bits: int | None) -> Any:
         key = (kind, folder, digest, dtype, bits)
-        if self._loaded is None or self._key != key:
+        if self._model is None or self._model_key != key:
             self._drop()
             if bits is not None:
                 profile.fix_quantization()
-            self._loaded = loader(kind, self._device)(folder, dtype, bits)
-            self._key = key
-        return self._loaded
+            self._model = loader(kind, self._device)(folder, dtype, bits)
+            self._model_key = key
+        return self._model
 
     def _drop(self) -> None:
-        self._loaded, self._key = None, ()
+        self._model, self._model_key = None, ()
         gc.collect()
 
     def _render(self, prompt: str, seed: int, fresh: bool) -> str:
+        """Generate for the self-test and return the SHA-256 of the canonical waveform."""
         from executor.tasks import text_to_music
 
         if fresh:
             self._drop()
         folder = SHIPPED / EMBEDDED
-        loaded = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
-        limit = {"max_new_tokens": self_test.TOKENS}
-        args = {"prompt": prompt, "seed": seed, "generation_config": limit}
-        (sound,) = text_to_music.sounds(loaded, args, lambda _: None)
-        frames = manifest.canonical_frames(sound.audio)
-        return hashlib.sha256(frames.tobytes()).hexdigest()
+        model = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
+        config = {"max_new_tokens": self_test.TOKENS}
+        args = {"prompt": prompt, "seed": seed, "generation_config": config}
+        (sound,) = text_to_music.sounds(model, args, lambda _: None)
+        return hashlib.sha256(manifest.canonical_frames(sound.audio).tobytes()).hexdigest()
 
-    def _progress(self, share: float) -> None:
+    def _report(self, share: float) -> None:
+        """Report progress, unless it is too little or too soon after the last report."""
         now = time.monotonic()
-        if share == 1.0 or (share - self._told >= STEP and now - self._told_at >= EVERY):
-            self._told, self._told_at = share, now
-            send(self._connection, {"kind": "progress", "share": share})
+        is_due = (
+            share - self._reported_share >= PROGRESS_STEP
+            and now - self._reported_at >= PROGRESS_SECONDS
+        )
+        if is_due or self._reported_share < share == 1.0:
+            self._reported_share, self._reported_at = share, now
+            send(self._connection, JobProgress(share))
 
 
 def loader(kind: str, device: profile.Device) -> Callable[[Path, str, int | None], Any]:
-    """What loads a model for jobs of a kind; nothing of a kind is imported before its first job."""
+    """Return the function that loads a model for jobs of a kind.
+
+    A kind's libraries are imported here, so that a worker pays only for the kinds that it runs.
+    """
     if kind == POP2PIANO:
         from executor.tasks import pop2piano
 
@@ -188,69 +212,76 @@ def loader(kind: str, device: profile.Device) -> Callable[[Path, str, int | None
     return lambda folder, dtype, bits: text_to_music.load(folder, dtype, bits, device)
 
 
-def precision(folder: Path, dtype: str | None) -> str:
-    """What a model is loaded in, by torch's name: of "auto" and null the model's own."""
+def dtype_name(folder: Path, dtype: str | None) -> str:
+    """Return torch's name of the precision to load; "auto" and None mean the model's own."""
     if dtype in (None, "auto"):
         return own_dtype(configuration(folder, "config.json"))
     return str(dtype)
 
 
-def check(order: Message) -> None:
+def check_inputs(job: JobMessage) -> None:
     """Raise `Abstained` (input-missing) unless the inputs are those that the args name."""
-    named = [audio["sha256"] for audio in order["args"].get("audio", ())]
-    found = []
-    for path in order["inputs"]:
-        with Path(path).open("rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if found != named:
-        raise Abstained(Abstention.INPUT_MISSING, f"the inputs are {found}, the task names {named}")
+    expected = [audio["sha256"] for audio in job["args"].get("audio", ())]
+    hashes = [file_sha256(Path(path)) for path in job["inputs"]]
+    if hashes != expected:
+        raise Abstained(
+            Abstention.INPUT_MISSING, f"the inputs are {hashes}, the task names {expected}"
+        )
 
 
-def bounded(trace: dict[str, Any]) -> dict[str, Any]:
-    """The trace within its limit: of a long generation the first steps, then digests, are kept."""
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bounded_trace(trace: dict[str, Any]) -> dict[str, Any]:
+    """Cut a trace to `TRACE_LIMIT`: of a long generation, first the steps go, then the digests."""
     while len(canonical(trace)) > TRACE_LIMIT:
         if any(trace["steps"]):
-            trace = {**trace, "steps": halved(trace["steps"])}
+            trace = {**trace, "steps": first_halves(trace["steps"])}
         else:
-            trace = {**trace, "tokens": halved(trace["tokens"]), "tokens_complete": False}
+            trace = {**trace, "tokens": first_halves(trace["tokens"]), "tokens_complete": False}
     return trace
 
 
-def halved(sequences: list[list[str]]) -> list[list[str]]:
-    """The first half of each sequence's blocks."""
+def first_halves(sequences: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the first half of each sequence's blocks."""
     return [blocks[: len(blocks) // 2] for blocks in sequences]
 
 
-def send(connection: "Connection[Any, Any]", message: Message) -> None:
-    """Tell the parent; `OSError` if it is gone."""
-    connection.send_bytes(json.dumps(message).encode())
+def send(connection: "Connection[Any, Any]", message: WorkerMessage) -> None:
+    """Send a message to the parent. Raises `OSError` if it has ended."""
+    connection.send_bytes(encode_message(message))
 
 
-def listen(connection: "Connection[Any, Any]", orders: "queue.SimpleQueue[Message]") -> None:
-    """Pass on what the parent says; end the process at once when it is gone."""
+def receive_jobs(connection: "Connection[Any, Any]", jobs: "queue.SimpleQueue[JobMessage]") -> None:
+    """Queue the jobs that the parent sends; end this process when the parent closes the socket."""
     while True:
         try:
-            orders.put(json.loads(connection.recv_bytes()))
+            jobs.put(json.loads(connection.recv_bytes()))
         except (EOFError, OSError):
             os._exit(0)
 
 
 def main() -> None:
     """Serve until the parent closes the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the parent
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    told = json.loads(connection.recv_bytes())
-    folders = [Path(folder) for folder in told["folders"]]
-    # Before the first thread is started, and before anything that computes is imported.
-    state = confine.confine(folders, Path(told["scratch"]), told["memory"], told["device"])
-    orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(connection, orders), daemon=True).start()
-    worker = JobRunner(connection, ModelFolders(folders), told["device"])
-    send(connection, {**worker.ready(), "sandbox": state})
+    config = json.loads(connection.recv_bytes())
+    folders = [Path(folder) for folder in config["folders"]]
+    # Before the first thread starts, because the sandbox does not reach threads that run already,
+    # and before anything is imported that computes or reads what strangers wrote.
+    scratch, memory, device = Path(config["scratch"]), config["memory"], config["device"]
+    sandbox = confine.confine(folders, scratch, memory, device)
+    jobs: queue.SimpleQueue[JobMessage] = queue.SimpleQueue()
+    threading.Thread(target=receive_jobs, args=(connection, jobs), daemon=True).start()
+    runner = JobRunner(connection, ModelFolders(folders), device)
+    send(connection, dataclasses.replace(runner.prepare(), sandbox=sandbox))
     while True:
-        order = orders.get()
+        job = jobs.get()
         confine.extend_cpu_limit()
-        send(connection, worker.run(order))
+        send(connection, runner.run(job))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,56 @@
-"""The executor's door: one warm worker, watched, timed out, killed and started again."""
+"""The entry point of the executor: one warm worker, started, watched, timed out and restarted.
+
+States of the worker, as `WorkerSupervisor` moves it:
+
+    none     --start, run-->            starting   spawn a process
+    starting --WorkerReady(ok)-->       ready
+    starting --WorkerReady(not ok),
+               timeout, death-->        none       `WorkerStatus.ok` is false; a run abstains
+    ready    --run-->                   running
+    running  --JobDone-->               ready      the result
+    running  --JobAbstained-->          ready      `Abstained`; none after out-of-memory, because
+                                                   the process's memory is in doubt
+    running  --timeout, cancel, death,
+               invalid message-->       none       `Abstained`: timeout or worker-died
+    any      --close-->                 none       for good
+"""
 
 import contextlib
 import dataclasses
 import shutil
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from executor.audio.manifest import output_path
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.job import Execution, Job
+from executor.worker.messages import JobAbstained, JobDone, JobProgress, WorkerReady
 from executor.worker.process import WorkerDied, WorkerProcess
+from protocol.manifest import outputs_of
+from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
 
-START_SECONDS = 300.0  # imports and the self-test take 10 s; a machine under load gets time
+# Imports and the self-test take 10 s; a machine under load gets more time.
+START_SECONDS = 300.0
+# Progress messages of one job. An honest worker reports steps of at least 1 %, so about 100; more
+# would flood the event loop behind `progress`.
+MAX_PROGRESS_MESSAGES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """Whether a worker may serve. `runtime` is the content of its class, if it got there.
+    """Whether a worker may serve; `seconds` is how long its start took.
 
-    `sandbox` says by name what keeps it from the rest of the machine, or why something does not.
+    `runtime` is the content of its compute class, {} if it failed earlier. `sandbox` says by name
+    what confines the worker, or why something does not.
     """
 
     runtime: dict[str, object]
@@ -38,11 +61,11 @@ class WorkerStatus:
 
 
 class WorkerSupervisor:
-    """Runs one job at a time in a child process. All methods block.
+    """Runs one job at a time in a worker process. All methods block.
 
-    `cancel` and `close` may be called from any thread. `folders` hold models (see `models`),
-    `scratch` receives the outputs; `memory_limit` bounds the child's address space, in bytes;
-    `device` is what its class computes with.
+    `cancel` and `close` may be called from any thread. `folders` hold models (`models.folders`),
+    and `scratch` receives the outputs. `memory_limit` bounds the worker's address space in bytes.
+    `device` is what its compute class computes with.
     """
 
     def __init__(
@@ -57,10 +80,12 @@ class WorkerSupervisor:
         self._scratch = scratch.absolute()
         self._memory_limit = memory_limit
         self._device = device
-        self._turn = threading.Lock()  # held by whoever speaks with the child
-        self._state = threading.Lock()  # guards what follows, never held for long
-        self._child: WorkerProcess | None = None
-        self._ready: WorkerStatus | None = None
+        # Held by the thread that exchanges messages with the worker, for a whole job.
+        self._conversation = threading.Lock()
+        # Guards the members below; never held while waiting.
+        self._state = threading.Lock()
+        self._worker: WorkerProcess | None = None
+        self._status: WorkerStatus | None = None
         self._task: str | None = None
         self._cancelled = False
         self._closed = False
@@ -71,29 +96,29 @@ class WorkerSupervisor:
         It takes about 5 seconds. Never raises for the worker's failure: `WorkerStatus.ok` is then
         false, and `reason` says why.
         """
-        began = time.monotonic()
-        with self._turn:
+        started_at = time.monotonic()
+        with self._conversation:
             try:
-                return self._started(began + timeout)
+                return self._ensure_started(started_at + timeout)
             except TimeoutError:
                 reason = f"the worker was not ready within {timeout:g} s"
             except (WorkerDied, OSError) as error:
                 reason = str(error)
             self._dispose()
-            return WorkerStatus({}, False, reason, time.monotonic() - began)
+            return WorkerStatus({}, False, reason, time.monotonic() - started_at)
 
     def run(self, job: Job, *, timeout: float, progress: Progress) -> Execution:
         """Execute a job within `timeout` seconds, a restart of the worker included.
 
-        `progress` is called on this thread with shares in [0, 1]. Raises `Abstained`: `busy` if
-        another job runs.
+        `progress` is called on this thread with shares in [0, 1]. Raises `Abstained`; with reason
+        `busy` if another job runs.
         """
-        if not self._turn.acquire(blocking=False):
+        if not self._conversation.acquire(blocking=False):
             raise Abstained(Abstention.BUSY)
         stem = self._scratch / uuid.uuid4().hex
         try:
             with self._current(job.task):
-                return self._executed(job, stem, time.monotonic() + timeout, progress)
+                return self._execute(job, stem, time.monotonic() + timeout, progress)
         except BaseException:
             for path in self._scratch.glob(f"{stem.name}-*"):
                 path.unlink(missing_ok=True)
@@ -101,7 +126,7 @@ class WorkerSupervisor:
         finally:
             for path in self._scratch.glob(f"{stem.name}-input-*"):
                 path.unlink(missing_ok=True)
-            self._turn.release()
+            self._conversation.release()
 
     def cancel(self, task: str) -> None:
         """Kill the running job of that task, if it runs: its `run` raises `Abstained`."""
@@ -111,18 +136,18 @@ class WorkerSupervisor:
                 self._kill()
 
     def close(self) -> None:
-        """End the worker and whatever runs in it. Later runs raise `Abstained`."""
+        """End the worker and the job that runs in it. Later runs raise `Abstained`."""
         with self._state:
             self._closed = True
             self._kill()
-        with self._turn:
+        with self._conversation:
             self._dispose()
 
     @property
     def pid(self) -> int | None:
-        """The process id of the worker, for whoever watches it; None if none runs."""
-        child = self._child
-        return child.pid if child is not None and child.alive() else None
+        """The process id of the worker; None if none runs."""
+        worker = self._worker
+        return worker.pid if worker is not None and worker.alive() else None
 
     @contextlib.contextmanager
     def _current(self, task: str) -> Iterator[None]:
@@ -134,18 +159,18 @@ class WorkerSupervisor:
             with self._state:
                 self._task, self._cancelled = None, False
 
-    def _executed(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
+    def _execute(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
         try:
-            ready = self._started(deadline)
-            if not ready.ok:
-                raise Abstained(Abstention.WORKER_DIED, ready.reason)
+            status = self._ensure_started(deadline)
+            if not status.ok:
+                raise Abstained(Abstention.WORKER_DIED, status.reason)
             return self._converse(copy_inputs(job, stem), stem, deadline, progress)
         except TimeoutError:
             self._dispose()
             raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline") from None
         except (WorkerDied, OSError) as error:
             self._dispose()
-            raise Abstained(self._why(), str(error)) from error
+            raise Abstained(self._failure(), str(error)) from error
         except Abstained as abstained:
             if abstained.reason is Abstention.OUT_OF_MEMORY:
                 self._dispose()
@@ -155,66 +180,69 @@ class WorkerSupervisor:
             raise
 
     def _converse(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
-        child = self._child
-        if child is None:
+        worker = self._worker
+        if worker is None:
             raise WorkerDied("stopped")
-        child.send(job_message(job, stem))
-        while True:
-            match child.receive(deadline):
-                case {"kind": "progress", "share": share}:
-                    progress(float(share))
-                case {"kind": "abstained", "reason": reason, "detail": detail}:
+        worker.send(job_message(job, stem))
+        for _ in range(MAX_PROGRESS_MESSAGES + 1):
+            match worker.receive(deadline):
+                case JobProgress(share):
+                    progress(share)
+                case JobAbstained(reason, detail):
                     raise Abstained(reason, detail)
-                case {"kind": "done", "outcome": outcome, "trace": trace}:
-                    return Execution(outcome, files(outcome, stem), trace)
-                case other:
-                    raise WorkerDied(f"the worker said {other!r:.200}")
+                case JobDone(outcome, trace):
+                    files = output_files(outcome, stem)
+                    return Execution(dict(outcome), files, dict(trace))
+                case WorkerReady():
+                    raise WorkerDied("the worker sent a ready message during a job")
+        raise WorkerDied(f"the worker sent over {MAX_PROGRESS_MESSAGES} progress messages")
 
-    def _started(self, deadline: float) -> WorkerStatus:
-        """Return the worker's state, starting one if needed. Raises WorkerDied or TimeoutError."""
-        if self._child is not None and self._child.alive() and self._ready is not None:
-            return self._ready
+    def _ensure_started(self, deadline: float) -> WorkerStatus:
+        """Return the worker's status, starting one if needed. Raises WorkerDied or TimeoutError."""
+        if self._worker is not None and self._worker.alive() and self._status is not None:
+            return self._status
         self._dispose()
-        began = time.monotonic()
-        said = self._spawned().receive(deadline)
-        seconds = time.monotonic() - began
-        sandbox = said.get("sandbox", {})
-        ready = WorkerStatus(said["runtime"], said["ok"], said["reason"], seconds, sandbox)
-        if ready.ok:
-            self._ready = ready
+        started_at = time.monotonic()
+        message = self._spawn().receive(deadline)
+        if not isinstance(message, WorkerReady):
+            raise WorkerDied(f"the worker's first message is {type(message).__name__}")
+        seconds = time.monotonic() - started_at
+        status = WorkerStatus(message.runtime, message.ok, message.reason, seconds, message.sandbox)
+        if status.ok:
+            self._status = status
         else:
             self._dispose()
-        return ready
+        return status
 
-    def _spawned(self) -> WorkerProcess:
+    def _spawn(self) -> WorkerProcess:
         with self._state:
             if self._closed or self._cancelled:
                 raise WorkerDied("stopped")
             self._scratch.mkdir(parents=True, exist_ok=True)
-            self._child = WorkerProcess(
+            self._worker = WorkerProcess(
                 self._folders, self._scratch, self._memory_limit, self._device
             )
-            return self._child
+            return self._worker
 
-    def _why(self) -> Abstention:
+    def _failure(self) -> Abstention:
         with self._state:
             return Abstention.TIMEOUT if self._cancelled else Abstention.WORKER_DIED
 
     def _kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
+        if self._worker is not None:
+            self._worker.kill()
 
     def _dispose(self) -> None:
         with self._state:
-            child, self._child, self._ready = self._child, None, None
-        if child is not None:
-            child.dispose()
+            worker, self._worker, self._status = self._worker, None, None
+        if worker is not None:
+            worker.dispose()
 
 
 def copy_inputs(job: Job, stem: Path) -> Job:
-    """The job with copies of its inputs in the scratch folder, the only place a worker reaches.
+    """Return the job with copies of its inputs in the scratch folder, where the worker reads them.
 
-    Copies and not links, for it may write there. Raises `Abstained` (input-missing).
+    Copies and not links, because the worker may write there. Raises `Abstained` (input-missing).
     """
     copies = tuple(stem.with_name(f"{stem.name}-input-{i}") for i in range(len(job.inputs)))
     try:
@@ -226,7 +254,7 @@ def copy_inputs(job: Job, stem: Path) -> Job:
 
 
 def job_message(job: Job, stem: Path) -> dict[str, object]:
-    """What the worker is told of a job; where its outputs go, `outputs` says."""
+    """Return the message that gives the worker a job; its outputs go to `manifest.output_path`."""
     return {
         "task_kind": job.kind,
         "args": dict(job.args),
@@ -240,7 +268,25 @@ def job_message(job: Job, stem: Path) -> dict[str, object]:
     }
 
 
-def files(outcome: dict[str, Any], stem: Path) -> tuple[Path, ...]:
-    """The files of an outcome's outputs, in order; none for an error."""
-    entries = outcome.get("result", {}).get("outputs", [])
-    return tuple(output_path(stem, number, entry["media"]) for number, entry in enumerate(entries))
+def output_files(outcome: Document, stem: Path) -> tuple[Path, ...]:
+    """Return the files of an outcome's outputs, in order; none for an error.
+
+    Raises `WorkerDied` unless each is a plain file of the size that its entry has. Its hash is
+    checked when the node stores it.
+    """
+    files = []
+    for number, entry in enumerate(outputs_of(outcome)):
+        path = output_path(stem, number, entry["media"])
+        if not is_plain_file(path, entry["size"]):
+            raise WorkerDied(f"output {number} is not a file of {entry['size']} bytes")
+        files.append(path)
+    return tuple(files)
+
+
+def is_plain_file(path: Path, size: int) -> bool:
+    """Return whether a path is a regular file of so many bytes; a link is not."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size

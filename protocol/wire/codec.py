@@ -53,6 +53,13 @@ def check_schema(name: str, document: Json, within: str = "") -> None:
         raise Rejected(Rejection.INVALID_FIELD, str(error)) from None
 
 
+def check_trace(trace: Document) -> None:
+    """Raise Rejected(OVER_LIMIT) unless the trace of a reveal is within its limit (section 4)."""
+    size = len(canonical(trace))
+    if size > TRACE_LIMIT:
+        raise Rejected(Rejection.OVER_LIMIT, f"body.trace: {size} bytes, at most {TRACE_LIMIT}")
+
+
 def check_canonical(text: bytes, exact: bytes, what: str) -> None:
     """Raise Rejected unless a file's bytes are the canonical ones; a line feed may follow them.
 
@@ -87,7 +94,7 @@ def _message(envelope: Envelope) -> Message:
         case "commit":
             return Commit(envelope, body["task"], body["attempt"], body["commitment"])
         case "reveal":
-            _check_trace(body["trace"])
+            check_trace(body["trace"])
             return _reveal(envelope, body)
         case _:
             return Abstain(envelope, body["task"], body["attempt"], Abstention(body["reason"]))
@@ -112,9 +119,3 @@ def _reveal(envelope: Envelope, body: Mapping[str, Any]) -> Reveal:
     return Reveal(
         envelope, task, attempt, body["outcome"], digest, opened, body["commits"], body["trace"]
     )
-
-
-def _check_trace(trace: Document) -> None:
-    size = len(canonical(trace))
-    if size > TRACE_LIMIT:
-        raise Rejected(Rejection.OVER_LIMIT, f"body.trace: {size} bytes, at most {TRACE_LIMIT}")

@@ -32,6 +32,7 @@ def documents() -> dict[str, Document]:
         "certificate": certificate,
         "evidence": {"type": "evidence", "kind": "equivocation", "envelopes": [vote, vote]},
         **_exchanges(envelope, certificate),
+        **_worker_messages(bodies["reveal"]),
     }
     unshared: dict[str, Document] = json.loads(json.dumps(found))
     return unshared
@@ -147,6 +148,25 @@ def _bodies() -> dict[str, Document]:
             "trace": {"weights": HASH, "tokens": [[HASH], []], "seconds": 1.5, "at": {"a": None}},
         },
         "abstain": {"type": "abstain", **vote, "reason": "busy"},
+    }
+
+
+def _worker_messages(reveal: Document) -> dict[str, Document]:
+    return {
+        "worker-ready": {
+            "kind": "ready",
+            "runtime": {"device": "cpu", "threads": 1, "onednn": False},
+            "ok": True,
+            "reason": "",
+            "sandbox": {"files": "landlock 6"},
+        },
+        "worker-progress": {"kind": "progress", "share": 0.5},
+        "worker-abstained": {
+            "kind": "abstained",
+            "reason": "out-of-memory",
+            "detail": "too little",
+        },
+        "worker-done": {"kind": "done", "outcome": reveal["outcome"], "trace": reveal["trace"]},
     }
 
 

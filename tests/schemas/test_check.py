@@ -118,7 +118,17 @@ def test_example_is_accepted_by_both(name: str) -> None:
 def test_an_unknown_member_is_refused_everywhere_but_where_another_schema_follows(
     name: str,
 ) -> None:
-    followed = {"body", "args", "envelopes", "trace", "classes", "limits", "at"}
+    followed = {
+        "body",
+        "args",
+        "envelopes",
+        "trace",
+        "classes",
+        "limits",
+        "at",
+        "runtime",
+        "sandbox",
+    }
     for path in _paths(documents()[name]):
         node = documents()[name]
         for step in path:

@@ -254,16 +254,17 @@ def test_where_a_file_can_be_reached_from(tmp_path: Path) -> None:
 # self-test, and so the seconds that imports take: the sandbox is entered before them.
 TAKEN_OVER = """
 import executor.worker.main as worker
-def outcome(self, order):
+from executor.worker.messages import JobDone, WorkerReady, message_text
+def execute(self, job):
     said = ""
     try:
-        exec(order["args"]["code"])
+        exec(job["args"]["code"])
     except BaseException as error:
-        said = repr(error)
-    return {"kind": "done", "outcome": {"result": {"outputs": []}}, "trace": {"said": said}}
-def ready(self):
-    return {"kind": "ready", "runtime": {}, "ok": True, "reason": ""}
-worker.JobRunner._outcome, worker.JobRunner.ready = outcome, ready
+        said = message_text(repr(error))[:1000]
+    return JobDone({"error": "no-notes"}, {"said": said})
+def prepare(self):
+    return WorkerReady({}, True, "", {})
+worker.JobRunner._execute, worker.JobRunner.prepare = execute, prepare
 worker.main()
 """
 
@@ -318,8 +319,8 @@ def test_it_reads_its_inputs_and_cannot_change_them(
     """Inputs are blobs of the node's store, named by their content."""
     blob = tmp_path / "blob"
     blob.write_text("sound")
-    change = "open(order['inputs'][0], 'a').write('more')"
-    said = told(taken, f"assert open(order['inputs'][0]).read() == 'sound'; {change}", blob)
+    change = "open(job['inputs'][0], 'a').write('more')"
+    said = told(taken, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob)
     assert said == ""
     assert blob.read_text() == "sound"
     assert not list(Path(taken._scratch).glob("*-input-*"))
@@ -359,7 +360,7 @@ def test_growing_past_the_limit_is_an_abstention(taken: WorkerSupervisor) -> Non
     """What a library raises for want of memory, as the worker itself meets it."""
     grow = "import numpy; numpy.ones(2**30)"
     assert "MemoryError" in told(taken, grow)
-    grown = f"try: {grow}\nexcept MemoryError as error: self._outcome = lambda _: 1 / 0"
+    grown = f"try: {grow}\nexcept MemoryError as error: self._execute = lambda _: 1 / 0"
     assert told(taken, grown) == ""
     with pytest.raises(Abstained, match="ZeroDivisionError") as caught:
         told(taken, "")

@@ -22,6 +22,7 @@ from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.worker import main
+from executor.worker.messages import JobAbstained, JobDone
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from protocol.constants import TRACE_LIMIT
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
@@ -232,12 +233,12 @@ def test_the_trace_shows_where_two_runs_part(run: Run) -> None:
 
 def test_a_trace_keeps_within_its_limit() -> None:
     blocks = [[f"{place:016x}" for place in range(1024)] for _ in range(16)]
-    bounded = main.bounded({"tokens": blocks, "steps": [], "seconds": 1.0})
+    bounded = main.bounded_trace({"tokens": blocks, "steps": [], "seconds": 1.0})
     assert 4_096 < len(rfc8785.dumps(bounded)) <= 8_192
     assert bounded["tokens_complete"] is False
     assert bounded["tokens"][3] == blocks[3][: len(bounded["tokens"][3])]
     small = {"tokens": [["a"]], "seconds": 1.0}
-    assert main.bounded(small) == small
+    assert main.bounded_trace(small) == small
 
 
 def test_not_a_number_is_an_outcome(run: Run, folders: Path) -> None:
@@ -401,7 +402,7 @@ def test_a_model_stays_for_whatever_names_its_own_precision(
         for args in ({}, {"dtype": None}, {"dtype": dtype}):
             asked = order(embedded.digest)
             asked["args"] |= args
-            assert one.run(asked)["kind"] == "done"
+            assert isinstance(one.run(asked), JobDone)
     assert loaded == ["float32", "float16"][:loads]
 
 
@@ -467,7 +468,8 @@ def test_too_little_memory_is_an_abstention(
     here, there = Pipe()
     with here, there:
         said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
-    assert (said["kind"], said["reason"]) == ("abstained", "out-of-memory")
+    assert isinstance(said, JobAbstained)
+    assert said.reason == "out-of-memory"
 
 
 def test_an_error_nobody_expected_is_not_swallowed(
@@ -494,7 +496,8 @@ def test_a_failure_is_an_outcome_with_its_code(
     here, there = Pipe()
     with here, there:
         said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
-    assert (said["kind"], said["outcome"]) == ("done", {"error": code})
+    assert isinstance(said, JobDone)
+    assert said.outcome == {"error": code}
 
 
 # What a trace has room for
@@ -511,12 +514,12 @@ def traced(sequences: int, steps: int) -> dict[str, Any]:
 
 def test_thirty_seconds_of_music_are_told_step_by_step() -> None:
     trace = traced(1, 1503)
-    assert main.bounded(trace) == trace
+    assert main.bounded_trace(trace) == trace
 
 
 def test_steps_are_left_out_before_blocks() -> None:
     trace = traced(4, 1503)
-    cut = main.bounded(trace)
+    cut = main.bounded_trace(trace)
     assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert cut["tokens"] == trace["tokens"]
     assert [len(blocks) for blocks in cut["steps"]] == [6] * 4
@@ -524,7 +527,7 @@ def test_steps_are_left_out_before_blocks() -> None:
 
 
 def test_blocks_that_are_left_out_are_said_to_be() -> None:
-    cut = main.bounded(traced(16, 4000))
+    cut = main.bounded_trace(traced(16, 4000))
     assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert not any(cut["steps"])
     assert [len(blocks) for blocks in cut["tokens"]] == [15] * 16

@@ -53,7 +53,7 @@ def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         started.receive(time.monotonic() + TIMEOUT)
     started.dispose()
     assert str(caught.value).endswith("xthe end")
-    assert len(str(caught.value)) < process.TAIL + 100
+    assert len(str(caught.value)) < process.OUTPUT_BYTES + 100
 
 
 @pytest.mark.parametrize("state", ["idle", "computing"])

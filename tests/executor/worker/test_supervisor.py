@@ -246,7 +246,7 @@ def test_a_closed_pool_abstains_and_leaves_no_process(tmp_path: Path, embedded: 
 
 # A worker that does not compute: it speaks the parent's protocol and answers one job in its way.
 FAKE = """
-import json, sys
+import json, os, sys
 from multiprocessing.connection import Connection
 
 connection = Connection(int(sys.argv[1]))
@@ -256,13 +256,13 @@ def say(**message):
     connection.send_bytes(json.dumps(message).encode())
 
 def ready(ok=True, reason=""):
-    say(kind="ready", runtime={"device": "fake"}, ok=ok, reason=reason)
+    say(kind="ready", runtime={"device": "fake"}, ok=ok, reason=reason, sandbox={})
 """
 
 
 def speak(monkeypatch: pytest.MonkeyPatch, answer: str, ready: str = "ready()") -> None:
     """Let new pools start a worker that says `answer` to each job."""
-    loop = f"{FAKE}\n{ready}\nwhile connection.recv_bytes():\n    {answer}"
+    loop = f"{FAKE}\n{ready}\nwhile job := connection.recv_bytes():\n    {answer}"
     monkeypatch.setattr(process, "ARGUMENTS", ("-c", loop))
 
 
@@ -289,24 +289,72 @@ def test_after_another_abstention_the_worker_stays(
     supervisor.close()
 
 
+DONE = (
+    "say(kind='done', trace={}, outcome={'result': {'outputs': "
+    "[{'media': 'audio/midi', 'sha256': '0' * 64, 'size': 3, 'notes': 0}]}})"
+)
+OUTPUT = "json.loads(job)['stem'] + '-0.mid'"
+
+
 @pytest.mark.parametrize(
-    "nonsense",
+    "answer",
     [
         "say(kind='else')",
+        "ready()",
+        "say(kind='progress', share=2)",
+        "say(kind='done', outcome={'result': 1}, trace={})",
         "connection.send_bytes(b'{')",
         "connection.send_bytes(b'17')",
+        r"connection.send_bytes(b'\xff')",
         "connection.send_bytes(b'[' * 100_000)",
         "connection.send_bytes(b' ' * 5_000_000)",
+        # Frames: of no bytes, of a negative number, of 2 GiB, and one that ends too early.
+        "os.write(connection.fileno(), bytes(4))",
+        r"os.write(connection.fileno(), b'\xff' * 12)",
+        r"os.write(connection.fileno(), b'\x7f' * 8)",
+        r"os.write(connection.fileno(), b'\0\0\0\x09{}'); sys.exit(0)",
+        r"os.write(connection.fileno(), b'\0\0'); sys.exit(0)",
+        "[say(kind='progress', share=0.5) for _ in range(201)]",
+        # Outputs: missing, too short, a link, a pipe.
+        DONE,
+        f"open({OUTPUT}, 'w').write('x'); {DONE}",
+        f"os.symlink('/etc/passwd', {OUTPUT}); {DONE}",
+        f"os.mkfifo({OUTPUT}); {DONE}",
     ],
 )
-def test_a_worker_that_talks_nonsense_is_given_up(
-    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, nonsense: str
+def test_a_worker_that_breaks_the_protocol_is_killed(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    speak(monkeypatch, nonsense)
+    speak(monkeypatch, answer)
     supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
         endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "worker-died"
+    assert supervisor.pid is None
+    assert not list(tmp_path.glob("*.mid"))
+
+
+def test_a_worker_that_stops_within_a_message_meets_the_deadline(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, r"os.write(connection.fileno(), b'\0\0\0\x09{}')")
+    supervisor = WorkerSupervisor([], tmp_path)
+    assert supervisor.start(TIMEOUT).ok
+    with pytest.raises(Abstained, match="deadline") as caught:
+        endless(supervisor, embedded, lambda _: None, 0.3)
+    assert caught.value.reason == "timeout"
+    assert supervisor.pid is None
+
+
+@pytest.mark.parametrize("message", ["say(kind='progress', share=0)", "say(kind='ready')", "1 / 0"])
+def test_a_first_message_that_is_not_ready_fails_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    speak(monkeypatch, "pass", ready=message)
+    supervisor = WorkerSupervisor([], tmp_path)
+    status = supervisor.start(TIMEOUT)
+    assert not status.ok
+    assert status.runtime == {}
     assert supervisor.pid is None
 
 

@@ -1,0 +1,115 @@
+"""The messages of a worker process to its supervisor: frozen values, their bytes, and the parser.
+
+A worker runs models and reads files that strangers made, so it may be taken over. The supervisor
+therefore treats its messages like those of any peer: `decode_message` bounds the size, parses
+strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind it checks again.
+
+    worker -> supervisor: WorkerReady, then per job: JobProgress*, then JobDone or JobAbstained
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from protocol.errors import Rejected, Rejection
+from protocol.wire.codec import check_schema, check_trace
+from protocol.wire.encoding import Document, parse
+from protocol.wire.messages import Abstention
+from schemas.errors import printable
+
+# Bytes. The largest message is an outcome: 16 outputs of 2,048 chunk hashes are 2.2 MB.
+MESSAGE_LIMIT = 4_194_304
+# Characters of a text for people; the schemas have the same limit.
+TEXT_CHARACTERS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The self-test has ended, or could not begin.
+
+    `runtime` is the content of its compute class, {} if it failed before that was known. `sandbox`
+    says by name what confines the worker, or why something does not.
+    """
+
+    runtime: dict[str, object]
+    ok: bool
+    reason: str
+    sandbox: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """The share of the job that is done, in [0, 1]."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobAbstained:
+    """The worker could not finish the job; `detail` is for the node's log."""
+
+    reason: Abstention
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """The job's outcome and trace, both fit for a reveal (specification 4 and 8)."""
+
+    outcome: Document
+    trace: Document
+
+
+WorkerMessage: TypeAlias = WorkerReady | JobProgress | JobAbstained | JobDone
+
+
+def _ready(document: Any) -> WorkerReady:
+    return WorkerReady(document["runtime"], document["ok"], document["reason"], document["sandbox"])
+
+
+def _done(document: Any) -> JobDone:
+    check_trace(document["trace"])
+    return JobDone(document["outcome"], document["trace"])
+
+
+# By the member `kind`: the message's schema is `worker-<kind>`.
+PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
+    {
+        "ready": _ready,
+        "progress": lambda document: JobProgress(float(document["share"])),
+        "abstained": lambda document: JobAbstained(
+            Abstention(document["reason"]), document["detail"]
+        ),
+        "done": _done,
+    }
+)
+KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
+    {WorkerReady: "ready", JobProgress: "progress", JobAbstained: "abstained", JobDone: "done"}
+)
+
+
+def decode_message(content: bytes) -> WorkerMessage:
+    """Return the message that the bytes of one frame hold.
+
+    Raises `Rejected` for everything else: too large, too deep, no I-JSON, an unknown kind, a field
+    that its schema does not allow, a trace over its limit.
+    """
+    document = parse(content, MESSAGE_LIMIT)
+    kind = document.get("kind") if isinstance(document, Mapping) else None
+    if not isinstance(kind, str) or kind not in PARSERS:
+        raise Rejected(Rejection.INVALID_FIELD, f"kind: must be one of {', '.join(PARSERS)}")
+    check_schema(f"worker-{kind}", document)
+    return PARSERS[kind](document)
+
+
+def encode_message(message: WorkerMessage) -> bytes:
+    """Return the bytes of a message, for one frame."""
+    members = {field.name: getattr(message, field.name) for field in fields(message)}
+    return json.dumps({"kind": KINDS[type(message)], **members}).encode()
+
+
+def message_text(text: str) -> str:
+    """Return a text as a message may hold it: one printable line of at most `TEXT_CHARACTERS`."""
+    return printable(text[:TEXT_CHARACTERS])
