@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor.errors import Abstained, ModelRefused
-from executor.models.folders import ID, REVISION, SHIPPED, inside, weights_digest
+from executor.models.folders import ID, REVISION, SHIPPED, require_inside, weights_digest
 
 CACHED = "models--"  # how a Hugging Face cache begins a model's folder: models--<org>--<name>
 
@@ -62,6 +62,8 @@ def examined(place: Path, id_: str, revision: str, folder: Path) -> InstalledMod
     if not (ID.fullmatch(id_) and (revision == "" or REVISION.fullmatch(revision))):
         return InstalledModel(id_, revision, folder, "", "its folder's name is no model id")
     try:
-        return InstalledModel(id_, revision, folder, weights_digest(inside(folder, place)), "")
+        return InstalledModel(
+            id_, revision, folder, weights_digest(require_inside(folder, place)), ""
+        )
     except (Abstained, ModelRefused, OSError) as error:
         return InstalledModel(id_, revision, folder, "", str(error))

@@ -27,7 +27,7 @@ from executor.determinism import profile
 from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, objection, refusal
-from executor.models.folders import VOCODER, configuration
+from executor.models.file_checks import VOCODER, configuration
 from executor.tasks.fast_linear import replace_linears
 
 LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})

@@ -26,7 +26,7 @@ from executor.audio import decode, midi
 from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import POP2PIANO as FAMILY
 from executor.models.config import own_dtype
-from executor.models.folders import configuration
+from executor.models.file_checks import configuration
 from executor.tasks.load_model import LOCAL, complete, quantization
 from executor.tasks.text_to_music import given, rejected
 from executor.tasks.token_trace import Step, TokenRecorder, TokenTrace

@@ -31,7 +31,8 @@ from executor.errors import (
     printable_detail,
 )
 from executor.models.config import own_dtype
-from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders, configuration
+from executor.models.file_checks import configuration
+from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.sandbox import confine
 from executor.worker.messages import (
     JobAbstained,

@@ -10,12 +10,12 @@ import pytest
 import rfc8785
 
 from executor.errors import Abstained, ModelRefused
+from executor.models.file_checks import checked_files
 from executor.models.folders import (
     EMBEDDED,
     SHIPPED,
     ModelFolders,
     describe_model,
-    loaded_files,
     weights_digest,
 )
 from tests.executor.conftest import rewritten
@@ -210,7 +210,7 @@ def test_an_index_that_names_no_file_at_all_is_refused(folder: Path, named: obje
 def test_an_index_of_the_folders_own_files_is_fine(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "model.safetensors.index.json" in {path.name for path in loaded_files(folder)}
+    assert "model.safetensors.index.json" in {path.name for path in checked_files(folder)}
 
 
 def test_an_index_of_pickles_is_not_followed_and_not_refused(folder: Path) -> None:
