@@ -28,6 +28,7 @@ from node.execution.queue import ExecutionQueue, Executor
 from node.rpc import client as rpc_client
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
+from node.storage.errors import BlobRefused
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
@@ -333,7 +334,8 @@ class Node:
         try:
             for file, blob in zip(execution.files, blobs, strict=False):
                 await asyncio.to_thread(self._parts.blobs.import_file, file, blob.sha256)
-        except OSError as error:  # a full disk, say: no vote for what this node could not serve
+        # A full disk, or a worker that lied about a file: no vote for what this node cannot serve.
+        except (OSError, BlobRefused) as error:
             log.error("output not kept", task=task.id, error=str(error))
             self.failed(task, Abstention.WORKER_DIED)
             return

@@ -56,6 +56,7 @@ class Workshop:
         self.trace: dict[str, Any] = {"seconds": 1}
         self.shares = [0.101, 0.104, 0.5]
         self.payloads = [PAYLOAD]
+        self.altered = False
 
     async def start(self) -> Readiness:
         return self.readiness
@@ -68,7 +69,7 @@ class Workshop:
             raise self.raises
         paths = [self.folder / f"{job.task}-{i}.f32" for i in range(len(self.payloads))]
         for path, payload in zip(paths, self.payloads, strict=True):
-            path.write_bytes(payload)
+            path.write_bytes(bytes(len(payload)) if self.altered else payload)
         outputs = [o for payload in self.payloads for o in manifest(payload)["outputs"]]
         return Execution({"result": {"outputs": outputs}}, tuple(paths), self.trace)
 
@@ -240,6 +241,21 @@ def test_outputs_count_together_towards_the_networks_limit(tmp_path: Path) -> No
 
     play(tmp_path, test, solo(max_output_bytes=2 * len(PAYLOAD) - 1), prepare=prepare)
     play(tmp_path / "fits", accepted, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
+
+
+def test_an_output_with_another_hash_is_an_abstention(tmp_path: Path) -> None:
+    """A worker that was taken over may write anything; the daemon goes on."""
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.altered = True
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.journal.entries(task.id)[-1].type == "abstain"
+        assert not scene.blobs.has(SHA256)
+
+    play(tmp_path, test, prepare=prepare)
 
 
 def test_who_cannot_keep_an_output_does_not_vote_for_it(
