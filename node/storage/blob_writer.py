@@ -1,4 +1,4 @@
-"""Blobs that are being written, and the room that a folder has for them and for those it holds."""
+"""Writing one blob under a temporary name, and the disk quota of the blob folder."""
 
 import errno
 import hashlib
@@ -9,93 +9,102 @@ from pathlib import Path
 
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 
-UNFINISHED = "incoming-"  # how temporary names begin: never the start of a hash
-FILE = 16_384  # bytes: ext4 has no more inodes than one for each, so a smaller file takes as much
+# Temporary names begin with this. It is not hexadecimal, so they are never taken for blobs.
+TEMPORARY_PREFIX = "incoming-"
+# The least that a file counts. ext4 has one inode per 16 KiB, so that many smaller files fill a
+# disk as fast as files of this size.
+MIN_FILE_BYTES = 16_384
 
 
 class DiskQuota:
-    """How many bytes may be used in all (None: any number), and how many are; for any thread."""
+    """A quota of `limit` bytes (None: no limit) that any thread may reserve from."""
 
-    __slots__ = ("_lock", "_most", "used")
+    __slots__ = ("_limit", "_lock", "used")
 
-    def __init__(self, most: int | None) -> None:
-        self._most, self.used, self._lock = most, 0, threading.Lock()
+    def __init__(self, limit: int | None) -> None:
+        self._limit, self.used, self._lock = limit, 0, threading.Lock()
 
-    def needs_eviction(self, size: int, share: int | None = None) -> bool:
-        """Whether a file has no room but would have, were others gone.
+    def needs_eviction(self, size: int, headroom: int | None = None) -> bool:
+        """Return True if the quota is exhausted and evicting blobs could make room for a file.
 
-        With a `share`, also if less than that part of all room is free.
+        With `headroom`, also if less than one part in `headroom` of the quota would be free.
         """
-        if self._most is None or max(size, FILE) > self._most:
+        if self._limit is None or max(size, MIN_FILE_BYTES) > self._limit:
             return False
-        spare = self._most // share if share else 0
-        return self._most - self.used < max(size, FILE, spare)
+        spare = self._limit // headroom if headroom else 0
+        return self._limit - self.used < max(size, MIN_FILE_BYTES, spare)
 
-    def reserve(self, size: int, *, bounded: bool = True) -> None:
-        """Take room for a file. Raises DiskQuotaExceeded, unless not `bounded`."""
+    def reserve(self, size: int, *, enforced: bool = True) -> None:
+        """Reserve room for a file. Raises DiskQuotaExceeded if `enforced`."""
         with self._lock:
-            used = self.used + max(size, FILE)
-            if bounded and self._most is not None and used > self._most:
+            used = self.used + max(size, MIN_FILE_BYTES)
+            if enforced and self._limit is not None and used > self._limit:
                 raise DiskQuotaExceeded(
-                    errno.ENOSPC, f"at most {self._most} bytes of others are kept here"
+                    errno.ENOSPC, f"the blob folder has a quota of {self._limit} bytes"
                 )
             self.used = used
 
     def release(self, size: int) -> None:
-        """Give the room for a file back."""
+        """Release the room of a file."""
         with self._lock:
-            self.used -= max(size, FILE)
+            self.used -= max(size, MIN_FILE_BYTES)
 
 
 class BlobWriter:
-    """A blob of `size` bytes being written in a folder, under a temporary name."""
+    """A blob of `size` bytes that is being written in `folder` under a temporary name."""
 
-    __slots__ = ("_file", "_hash", "_holds", "_left", "_path", "_quota", "sha256", "size")
+    __slots__ = ("_file", "_hash", "_path", "_quota", "_remaining", "_reserved", "sha256", "size")
 
-    def __init__(self, folder: Path, size: int, quota: DiskQuota, *, bounded: bool = True) -> None:
-        """Take the room for it first. Raises DiskQuotaExceeded, unless not `bounded`."""
-        quota.reserve(size, bounded=bounded)
-        self._quota, self._holds = quota, True
-        self._path = folder / f"{UNFINISHED}{secrets.token_hex(16)}"
+    def __init__(self, folder: Path, size: int, quota: DiskQuota, *, enforced: bool = True) -> None:
+        """Reserve the room, then create the file. Raises DiskQuotaExceeded if `enforced`."""
+        quota.reserve(size, enforced=enforced)
+        self._quota, self._reserved = quota, True
+        self._path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}"
         try:
             self._file = self._path.open("xb")
         except OSError:
             quota.release(size)
             raise
-        self._hash, self.sha256 = hashlib.sha256(), ""  # known when finished
-        self.size = self._left = size
+        # `sha256` is empty until the blob is finished.
+        self._hash, self.sha256 = hashlib.sha256(), ""
+        self.size = self._remaining = size
 
     def write(self, chunk: bytes) -> None:
-        """Write more. Raises BlobRefused when it is too much."""
-        self._left -= len(chunk)
-        if self._left < 0:
+        """Append a chunk. Raises BlobRefused if there are more bytes than declared."""
+        self._remaining -= len(chunk)
+        if self._remaining < 0:
             raise BlobRefused("there are more bytes than declared")
         self._hash.update(chunk)
         self._file.write(chunk)
 
     def finish(self, sha256: str | None) -> None:
-        """Sync it. Raises BlobRefused if bytes are missing, or the hash is not `sha256`."""
-        found = self._hash.hexdigest()
-        if self._left:
-            raise BlobRefused(f"{self._left} of the declared bytes are missing")
-        if sha256 not in (None, found):
-            raise BlobRefused(f"the hash is {found}, not {sha256}")
+        """Sync and close the file. Raises BlobRefused if bytes are missing or the hash differs."""
+        digest = self._hash.hexdigest()
+        if self._remaining:
+            raise BlobRefused(f"{self._remaining} of the declared bytes are missing")
+        if sha256 not in (None, digest):
+            raise BlobRefused(f"the hash is {digest}, not {sha256}")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()  # it may wait for others of its task
-        self.sha256 = found
+        # A finished blob can wait long for the other inputs of its task: hold no descriptor.
+        self._file.close()
+        self.sha256 = digest
 
-    def rename(self, target: Path, *, known: bool) -> None:
-        """Move what was finished to its name; its room is the target's, unless that is `known`."""
+    def move_to(self, target: Path, *, replaces: bool) -> None:
+        """Give the finished blob its name, and its reservation to the blob store.
+
+        If it `replaces` a blob, that blob's reservation stays and this one is for `discard`.
+        """
         self._path.rename(target)
-        self._holds = known
+        self._reserved = replaces
 
     def discard(self) -> None:
-        """Remove it, if it has no name yet, and give its room back; doing it again does nothing."""
-        if self._holds:
+        """Delete the file unless it was moved, and release the room. Idempotent."""
+        if self._reserved:
             self._quota.release(self.size)
-            self._holds = False
+            self._reserved = False
         try:
-            self._file.close()  # may write, and so fail on a full disk
+            # Closing flushes, which fails on a full disk.
+            self._file.close()
         finally:
             self._path.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
-"""Files by content: each is named by the SHA-256 of its bytes (section 2), so a name cannot lie.
+"""Blob store: content-addressed files, each named by the SHA-256 of its bytes (section 2).
 
-A blob is whole or absent, whatever is cut off and when: it is written under a temporary name,
-synced, renamed, and the folder synced. One process owns a folder; any of its threads may use it.
+A blob is either whole or absent, also after a power cut: it is written under a temporary name,
+synced and renamed, and then the folder is synced. One process owns a folder; any of its threads may
+use it. Blobs received from peers count towards a quota and are evicted oldest first; blobs of
+this node's own outcomes do not count and are never evicted.
 """
 
 import asyncio
@@ -16,202 +18,220 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from node.storage.blob_writer import UNFINISHED, BlobWriter, DiskQuota
+from node.storage.blob_writer import TEMPORARY_PREFIX, BlobWriter, DiskQuota
 from node.storage.errors import BlobRefused
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
-_READ = 1 << 18  # bytes: the chunk of a manifest (section 8)
-_SHARE = 16  # of the room is freed at once, for the oldest are found by a look at all files
-_PAUSE = 10.0  # seconds before another look, where the last found no room
-_RECENT = 1.0  # seconds; a file's clock lags behind, and what needs the file may be on its way
+# Bytes that are copied at once: the chunk of a manifest (section 8).
+_COPY_BYTES = 1 << 18
+# An eviction frees a sixteenth of the quota, because finding the oldest blobs reads all files.
+_HEADROOM = 16
+# Seconds until the next eviction after one that found too little to delete.
+_EVICTION_PAUSE = 10.0
+# Seconds; a younger blob is not evicted. File times lag behind the clock, and the task that needs
+# the blob may not be in the journal yet.
+_MIN_AGE = 1.0
 
 
 class BlobStore:
-    """The blobs in one folder. What is asked for and not there raises `FileNotFoundError`."""
+    """The blobs in one folder. Reading an absent blob raises FileNotFoundError."""
 
-    __slots__ = ("_clearing", "_lock", "_own", "_pause", "_pinned", "_quota", "_root")
+    __slots__ = (
+        "_eviction_lock",
+        "_lock",
+        "_next_eviction",
+        "_own",
+        "_pinned",
+        "_quota",
+        "_root",
+    )
 
     def __init__(
         self,
         root: Path,
-        most: int | None = None,
+        quota: int | None = None,
         own: Container[str] = (),
         pinned: Callable[[], Container[str]] = frozenset,
     ) -> None:
-        """Open the folder, made if needed; remove what an earlier process left unfinished.
+        """Open or create the folder; delete the temporary files of an earlier process.
 
-        It holds at most `most` bytes (None: any number) of what comes from others: of all but
-        `own` and what is adopted. What is received then takes the room of the oldest, but not of
-        those that `pinned` gives, which is called in the event loop.
+        `quota` bounds the bytes received from peers (None: no limit). Names in `own` are this
+        node's outputs. Names that `pinned()` returns are not evicted; it is called in the event
+        loop.
         """
         root.mkdir(parents=True, exist_ok=True)
-        self._root, self._quota, self._pinned = root, DiskQuota(most), pinned
+        self._root, self._quota, self._pinned = root, DiskQuota(quota), pinned
         self._own = set[str]()
-        self._clearing, self._pause = asyncio.Lock(), 0.0
-        self._lock = threading.RLock()  # held while a name comes, goes or is renewed
-        for left in root.glob(f"{UNFINISHED}*"):
-            left.unlink()
+        self._eviction_lock, self._next_eviction = asyncio.Lock(), 0.0
+        # Held while a blob appears, disappears or is touched.
+        self._lock = threading.RLock()
+        for temporary in root.glob(f"{TEMPORARY_PREFIX}*"):
+            temporary.unlink()
         with os.scandir(root) as entries:
             for entry in entries:
                 if _NAME.match(entry.name) and entry.name in own:
                     self._own.add(entry.name)
                 elif _NAME.match(entry.name):
-                    self._quota.reserve(entry.stat().st_size, bounded=False)
+                    self._quota.reserve(entry.stat().st_size, enforced=False)
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of others' blobs, and of those on their way in; each counts `drafts.FILE` at least.
+        """Bytes that count towards the quota; each file counts `MIN_FILE_BYTES` at least.
 
-        Counted since the start: what another program removes still counts.
+        It is counted from the start on: a blob that another program deletes still counts.
         """
         return self._quota.used
 
     def write(
         self, chunks: Iterable[bytes], *, size: int, limit: int, sha256: str | None = None
     ) -> str:
-        """Keep exactly `size` bytes from `chunks` and return their SHA-256.
+        """Store exactly `size` bytes from `chunks` and return their SHA-256. Evicts nothing.
 
-        `BlobRefused` when `size` is over `limit` bytes, when there are more or fewer bytes, or
-        when `sha256` is given and is not theirs; `DiskQuotaExceeded`, for no other's room is
-        taken. Then nothing stays.
+        Raises BlobRefused if `size` is over `limit`, if there are more or fewer bytes, or if their
+        hash is not `sha256`; raises DiskQuotaExceeded if there is no room. Then nothing is stored.
         """
-        draft = BlobWriter(self._root, _within(size, limit), self._quota)
-        return self._write(draft, chunks, sha256)
+        writer = BlobWriter(self._root, _check_size(size, limit), self._quota)
+        return self._write(writer, chunks, sha256)
 
-    def _write(self, draft: BlobWriter, chunks: Iterable[bytes], sha256: str | None) -> str:
+    def _write(self, writer: BlobWriter, chunks: Iterable[bytes], sha256: str | None) -> str:
         try:
             for chunk in chunks:
-                draft.write(chunk)
-            draft.finish(sha256)
-            self._name(draft)
+                writer.write(chunk)
+            writer.finish(sha256)
+            self._publish(writer)
         finally:
-            draft.discard()
+            writer.discard()
         _sync_folder(self._root)
-        return draft.sha256
+        return writer.sha256
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str | None = None
     ) -> BlobWriter:
-        """Take chunks that arrive, as `write` does, into a draft: checked, synced, for `commit`.
+        """Write chunks as they arrive, and return the checked and synced blob for `commit`.
 
-        Its room is there before the first chunk is asked for, if need be that of the oldest blobs.
-        Syncing does not hold up the event loop.
+        Room is made before the first chunk is read, by eviction if necessary. Syncing does not
+        block the event loop. Raises as `write` does.
         """
-        draft = await self._draft(_within(size, limit))
+        writer = await self._reserve(_check_size(size, limit))
         try:
             async for chunk in chunks:
-                draft.write(chunk)
-            await asyncio.to_thread(draft.finish, sha256)
+                writer.write(chunk)
+            await asyncio.to_thread(writer.finish, sha256)
         except BaseException:
-            draft.discard()
+            writer.discard()
             raise
-        return draft
+        return writer
 
-    async def _draft(self, size: int) -> BlobWriter:
-        async with self._clearing:
-            if self._quota.needs_eviction(size) and time.monotonic() >= self._pause:
-                pinned, before = self._pinned(), time.time() - _RECENT
-                await asyncio.to_thread(self._make_room, size, pinned, before)
+    async def _reserve(self, size: int) -> BlobWriter:
+        """Return a writer for `size` bytes, after an eviction if there is no room."""
+        async with self._eviction_lock:
+            if self._quota.needs_eviction(size) and time.monotonic() >= self._next_eviction:
+                pinned, before = self._pinned(), time.time() - _MIN_AGE
+                await asyncio.to_thread(self._evict, size, pinned, before)
                 if self._quota.needs_eviction(size):
-                    self._pause = time.monotonic() + _PAUSE
+                    self._next_eviction = time.monotonic() + _EVICTION_PAUSE
             return BlobWriter(self._root, size, self._quota)
 
-    def _make_room(self, size: int, pinned: Container[str], before: float) -> None:
-        """Remove the oldest of others' blobs, of those neither `pinned` nor new."""
-        for _, name in sorted(self._dated(before)):
-            if not self._quota.needs_eviction(size, _SHARE):
+    def _evict(self, size: int, pinned: Container[str], before: float) -> None:
+        """Delete the oldest blobs that are neither own nor `pinned` nor newer than `before`."""
+        for _, name in sorted(self._older_than(before)):
+            if not self._quota.needs_eviction(size, _HEADROOM):
                 return
             with self._lock:
                 if name not in self._own and name not in pinned:
-                    self._delete_older(name, before)
+                    self._delete_if_older(name, before)
 
     @contextmanager
-    def commit(self, drafts: Sequence[BlobWriter]) -> Iterator[None]:
-        """Keep what was received, if the block ends well; it is here while the block runs.
+    def commit(self, writers: Sequence[BlobWriter]) -> Iterator[None]:
+        """Store received blobs for good if the block succeeds.
 
-        If the block raises, what it brought is gone again, and what was here before stays. Nothing
-        else comes or goes meanwhile: the block must not wait for another thread or task.
+        They are visible inside the block. If the block raises, those that were new are deleted
+        again. All other changes wait for its end, so the block must not wait for another thread
+        or task.
         """
         with self._lock:
-            brought = [draft.sha256 for draft in drafts if not self.has(draft.sha256)]
+            new = [writer.sha256 for writer in writers if not self.has(writer.sha256)]
             try:
-                for draft in drafts:
-                    self._name(draft)
-                if drafts:
+                for writer in writers:
+                    self._publish(writer)
+                if writers:
                     _sync_folder(self._root)
                 yield
             except BaseException:
-                for sha256 in brought:
+                for sha256 in new:
                     self.delete(sha256)
                 raise
             finally:
-                for draft in drafts:
-                    draft.discard()
+                for writer in writers:
+                    writer.discard()
 
     async def save(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
     ) -> None:
-        """Receive one blob, and keep it."""
-        draft = await self.receive(chunks, size=size, limit=limit, sha256=sha256)
-        with self.commit([draft]):
+        """Receive one blob and store it. Raises as `write` does."""
+        writer = await self.receive(chunks, size=size, limit=limit, sha256=sha256)
+        with self.commit([writer]):
             pass
 
-    def _name(self, draft: BlobWriter) -> None:
+    def _publish(self, writer: BlobWriter) -> None:
         with self._lock:
-            draft.rename(self.path(draft.sha256), known=self.has(draft.sha256))
+            writer.move_to(self.path(writer.sha256), replaces=self.has(writer.sha256))
 
     def import_file(self, path: Path, sha256: str | None = None) -> str:
-        """Take over the finished file `path`, which is gone from there, and return its SHA-256.
+        """Move a finished file into the store as this node's own, and return its SHA-256.
 
-        It is this node's own: kept however much the folder holds, and not counted.
-        `BlobRefused` when `sha256` is given and is not its hash; then the file stays there.
+        Raises BlobRefused if its hash is not `sha256`; the file then stays where it is.
         """
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 not in (None, found):
-                raise BlobRefused(f"the hash is {found}, not {sha256}")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256 not in (None, digest):
+                raise BlobRefused(f"the hash is {digest}, not {sha256}")
             os.fsync(file.fileno())
         try:
             with self._lock:
-                known = self.has(found)
-                path.rename(self.path(found))
-                if not known:
-                    self._quota.reserve(self.size(found), bounded=False)
-                self._mark_own(found)
+                is_new = not self.has(digest)
+                path.rename(self.path(digest))
+                if is_new:
+                    self._quota.reserve(self.size(digest), enforced=False)
+                self._mark_own(digest)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # on another file system it has to be copied
+            if error.errno != errno.EXDEV:
                 raise
-            draft = BlobWriter(self._root, path.stat().st_size, self._quota, bounded=False)
-            with path.open("rb") as file:
-                self._write(draft, iter(lambda: file.read(_READ), b""), found)
-            self._mark_own(found)
-            path.unlink()
+            self._import_copy(path, digest)
         _sync_folder(self._root)
-        return found
+        return digest
+
+    def _import_copy(self, path: Path, sha256: str) -> None:
+        """Import a file from another file system, from which it cannot be renamed."""
+        writer = BlobWriter(self._root, path.stat().st_size, self._quota, enforced=False)
+        with path.open("rb") as file:
+            self._write(writer, iter(lambda: file.read(_COPY_BYTES), b""), sha256)
+        self._mark_own(sha256)
+        path.unlink()
 
     def _mark_own(self, sha256: str) -> None:
-        """Count a blob as this node's own from now on."""
+        """Treat a blob as this node's own from now on: it leaves the quota."""
         with self._lock:
             if sha256 not in self._own and self.has(sha256):
                 self._own.add(sha256)
                 self._quota.release(self.size(sha256))
 
     def path(self, sha256: str) -> Path:
-        """Where the blob is, or would be; `ValueError` if the name is no SHA-256."""
+        """Return where the blob is, or would be. Raises ValueError if the name is no SHA-256."""
         if not _NAME.match(sha256):
             raise ValueError(f"{sha256!r} is no SHA-256")
         return self._root / sha256
 
     def has(self, sha256: str) -> bool:
-        """Whether the blob is here."""
+        """Return True if the blob is here."""
         return self.path(sha256).is_file()
 
     def size(self, sha256: str) -> int:
-        """The blob's size in bytes."""
+        """Return the blob's size in bytes."""
         return self.path(sha256).stat().st_size
 
     def open(self, sha256: str, offset: int = 0) -> BinaryIO:
-        """The blob, open for reading from the byte `offset` on; the caller closes it."""
+        """Open the blob for reading from byte `offset`; the caller closes it."""
         if not 0 <= offset <= self.size(sha256):
             raise ValueError(f"offset {offset} is outside the blob")
         file = self.path(sha256).open("rb")
@@ -219,7 +239,7 @@ class BlobStore:
         return file
 
     def delete(self, sha256: str) -> None:
-        """Remove the blob, if it is here; who has it open can read on."""
+        """Delete the blob if it is here. A reader that has it open can read on."""
         with self._lock:
             if self.has(sha256):
                 size = self.size(sha256)
@@ -230,7 +250,7 @@ class BlobStore:
                     self._quota.release(size)
 
     def touch(self, sha256: str) -> bool:
-        """Return whether the blob is here; if so, let its time in `expire` begin anew."""
+        """Renew the blob's age for `expire`; return False if it is not here."""
         with self._lock:
             try:
                 os.utime(self.path(sha256))
@@ -239,21 +259,22 @@ class BlobStore:
             return True
 
     def expire(self, before: float) -> int:
-        """Remove the blobs kept or renewed before that Unix time; return how many they were."""
-        return sum(self._delete_older(name, before) for _, name in self._dated(before))
+        """Delete the blobs last touched before that Unix time; return how many."""
+        return sum(self._delete_if_older(name, before) for _, name in self._older_than(before))
 
-    def _dated(self, before: float) -> list[tuple[float, str]]:
-        """Return the blobs kept or renewed before that Unix time, each behind its time."""
+    def _older_than(self, before: float) -> list[tuple[float, str]]:
+        """Return the time and the name of each blob last touched before that Unix time."""
         dated = []
         with os.scandir(self._root) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # it is gone since
-                    if _NAME.match(entry.name) and (at := entry.stat().st_mtime) < before:
-                        dated.append((at, entry.name))
+                # Another thread may delete it meanwhile.
+                with suppress(FileNotFoundError):
+                    if _NAME.match(entry.name) and (mtime := entry.stat().st_mtime) < before:
+                        dated.append((mtime, entry.name))
         return dated
 
-    def _delete_older(self, name: str, before: float) -> bool:
-        """Remove a blob if it is still as old as when it was looked for; return whether it was."""
+    def _delete_if_older(self, name: str, before: float) -> bool:
+        """Delete a blob unless it was touched since the scan; return whether it was deleted."""
         with self._lock:
             if not self.has(name) or self.path(name).stat().st_mtime >= before:
                 return False
@@ -261,9 +282,9 @@ class BlobStore:
             return True
 
 
-def _within(size: int, limit: int) -> int:
+def _check_size(size: int, limit: int) -> int:
     if not 0 <= size <= limit:
-        raise BlobRefused(f"{size} bytes were declared, at most {limit} are taken")
+        raise BlobRefused(f"{size} bytes were declared; the limit is {limit}")
     return size
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from node.storage.blob_writer import FILE, BlobWriter, DiskQuota
+from node.storage.blob_writer import MIN_FILE_BYTES, BlobWriter, DiskQuota
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 
@@ -93,16 +93,16 @@ async def test_what_was_here_before_stays_whatever_is_refused(
         pass
     refused(blobs, kept[1:])
     assert _files(tmp_path) == [kept[0].sha256]
-    assert blobs.used_bytes == FILE
+    assert blobs.used_bytes == MIN_FILE_BYTES
 
 
 async def test_one_blob_may_arrive_twice_at_once(blobs: BlobStore, tmp_path: Path) -> None:
     drafts = [await arrived(blobs, b"song") for _ in range(2)]
-    assert blobs.used_bytes == 2 * FILE
+    assert blobs.used_bytes == 2 * MIN_FILE_BYTES
     with blobs.commit(drafts):
         pass
     assert _files(tmp_path) == [drafts[0].sha256]
-    assert blobs.used_bytes == FILE
+    assert blobs.used_bytes == MIN_FILE_BYTES
 
 
 async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
@@ -127,7 +127,7 @@ async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
     refused(blobs, [draft], meanwhile)
     other.join(5)
     assert _files(tmp_path) == [draft.sha256]
-    assert blobs.used_bytes == FILE
+    assert blobs.used_bytes == MIN_FILE_BYTES
 
 
 def test_an_empty_blob_is_a_blob(blobs: BlobStore) -> None:
@@ -148,7 +148,7 @@ def test_writing_again_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None
     [
         (len(BYTES) - 1, 10**6, None, "more bytes than declared"),
         (len(BYTES) + 1, 10**6, None, "1 of the declared bytes are missing"),
-        (len(BYTES), len(BYTES) - 1, None, "at most 599999 are taken"),
+        (len(BYTES), len(BYTES) - 1, None, "the limit is 599999"),
         (-1, 10**6, None, "-1 bytes were declared"),
         (len(BYTES), 10**6, OTHER, f"the hash is {SHA256}, not {OTHER}"),
     ],
@@ -319,12 +319,12 @@ def test_what_is_not_there(blobs: BlobStore) -> None:
 def test_deleting_gives_the_room_back(blobs: BlobStore) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small = blobs.write([b"abc"], size=3, limit=3)
-    assert blobs.used_bytes == len(BYTES) + FILE
+    assert blobs.used_bytes == len(BYTES) + MIN_FILE_BYTES
     for _ in range(2):
         blobs.delete(SHA256)
     assert not blobs.has(SHA256)
     assert blobs.has(small)
-    assert blobs.used_bytes == FILE
+    assert blobs.used_bytes == MIN_FILE_BYTES
     assert blobs.expire(2**40) == 1
     assert blobs.used_bytes == 0
 
@@ -347,10 +347,10 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
     with pytest.raises(KilledError):
         blobs.write(killed(), size=6, limit=6)
     assert "incoming-left" in _files(tmp_path)
-    assert blobs.used_bytes == FILE
+    assert blobs.used_bytes == MIN_FILE_BYTES
     again = BlobStore(tmp_path / "blobs")
     assert _files(tmp_path) == [hashlib.sha256(b"abc").hexdigest()]
-    assert again.used_bytes == FILE
+    assert again.used_bytes == MIN_FILE_BYTES
 
 
 # Room
@@ -358,7 +358,7 @@ def test_a_restart_removes_what_was_unfinished_and_nothing_else(
 
 @pytest.fixture
 def small(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs", len(BYTES) + FILE, pinned=lambda: {SHA256})
+    return BlobStore(tmp_path / "blobs", len(BYTES) + MIN_FILE_BYTES, pinned=lambda: {SHA256})
 
 
 async def test_a_full_folder_takes_nothing_more_from_others(
@@ -366,9 +366,11 @@ async def test_a_full_folder_takes_nothing_more_from_others(
 ) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     draft = await arrived(small, b"song")
-    for size in (0, 1, FILE):
+    for size in (0, 1, MIN_FILE_BYTES):
         chunks = _chunks()
-        with pytest.raises(DiskQuotaExceeded, match=f"at most {len(BYTES) + FILE} bytes of others"):
+        with pytest.raises(
+            DiskQuotaExceeded, match=f"quota of {len(BYTES) + MIN_FILE_BYTES} bytes"
+        ):
             small.write(chunks, size=size, limit=size)
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
         with pytest.raises(DiskQuotaExceeded):
@@ -391,11 +393,11 @@ def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
 ) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     for _ in range(2):
-        own = adopted(small, tmp_path, b"own" * FILE)
+        own = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
         assert small.used_bytes == len(BYTES)
     small.write([b"song"], size=4, limit=4)
     small.delete(own)
-    assert small.used_bytes == len(BYTES) + FILE
+    assert small.used_bytes == len(BYTES) + MIN_FILE_BYTES
 
 
 def test_what_others_brought_and_this_node_makes_too_is_its_own(
@@ -426,7 +428,7 @@ def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
 
     monkeypatch.setattr(Path, "rename", across)
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    finished.write_bytes(b"own" * FILE)
+    finished.write_bytes(b"own" * MIN_FILE_BYTES)
     own = small.import_file(finished)
     assert small.used_bytes == len(BYTES)
     small.delete(own)
@@ -436,11 +438,11 @@ def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
 def test_what_is_here_at_the_start_counts(small: BlobStore, tmp_path: Path) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small.write([b"abc"], size=3, limit=3)
-    again = BlobStore(tmp_path / "blobs", len(BYTES) + FILE)
-    assert again.used_bytes == len(BYTES) + FILE
+    again = BlobStore(tmp_path / "blobs", len(BYTES) + MIN_FILE_BYTES)
+    assert again.used_bytes == len(BYTES) + MIN_FILE_BYTES
     with pytest.raises(DiskQuotaExceeded):
         again.write([b"abcd"], size=4, limit=4)
-    assert BlobStore(tmp_path / "blobs", FILE, {SHA256}).used_bytes == FILE
+    assert BlobStore(tmp_path / "blobs", MIN_FILE_BYTES, {SHA256}).used_bytes == MIN_FILE_BYTES
 
 
 def test_what_is_refused_or_fails_gives_its_room_back(
@@ -473,7 +475,7 @@ async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
     tmp_path: Path,
 ) -> None:
     wanted: list[str] = []
-    blobs = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=lambda: wanted)
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: wanted)
     names = brought(blobs, 4)
     own = adopted(blobs, tmp_path, b"own")
     os.utime(blobs.path(own), (1.0, 1.0))
@@ -483,14 +485,14 @@ async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
     with blobs.commit([song]):
         pass
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
-    assert blobs.used_bytes == 4 * FILE
+    assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     for _ in range(2):
         await arrived(blobs, b"more")
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
     for _ in range(2):  # what is left is wanted or on its way
         with pytest.raises(DiskQuotaExceeded):
             await arrived(blobs, b"more")
-    assert blobs.used_bytes == 4 * FILE
+    assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     assert blobs.has(names[0])
 
 
@@ -498,7 +500,7 @@ async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.Mon
     """The task that wants it may be on its way."""
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
     monkeypatch.setattr("node.storage.blobs.time", clock)
-    blobs = BlobStore(tmp_path / "blobs", 2 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 2 * MIN_FILE_BYTES)
     names = brought(blobs, 2)  # at 1999 and 2000
     await arrived(blobs, b"song")
     with pytest.raises(DiskQuotaExceeded):
@@ -518,7 +520,7 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
         looks.append(now[0])
         return names
 
-    blobs = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=wanted)
     names += brought(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
@@ -528,22 +530,22 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
     now[0] = 120.0
     for _ in range(4):
         await arrived(blobs, b"song")
-    assert blobs.used_bytes == 4 * FILE
+    assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     assert len(looks) == 6
 
 
 async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
-    blobs = BlobStore(tmp_path / "blobs", 4 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
     names = brought(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
-        await arrived(blobs, bytes(4 * FILE + 1))
+        await arrived(blobs, bytes(4 * MIN_FILE_BYTES + 1))
     await arrived(blobs, b"song")
     assert all(map(blobs.has, names))
 
 
 async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
-    blobs = BlobStore(tmp_path / "blobs", 48 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES)
     names = brought(blobs, 48)
     await arrived(blobs, b"song")
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
@@ -556,7 +558,7 @@ async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
         looks.append("at all tasks")
         return []
 
-    blobs = BlobStore(tmp_path / "blobs", 48 * FILE, pinned=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=wanted)
     brought(blobs, 48)
     await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
@@ -574,18 +576,18 @@ async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> 
                 others.append(meanwhile(lambda: kept.import_file(finished)))
             return False
 
-    kept = BlobStore(tmp_path / "blobs", 4 * FILE, pinned=Wanted)
+    kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Wanted)
     names = brought(kept, 4)
     await arrived(kept, b"song")
     await asyncio.to_thread(others[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
-    assert kept.used_bytes == 4 * FILE
+    assert kept.used_bytes == 4 * MIN_FILE_BYTES
 
 
 async def test_what_comes_again_while_room_is_made_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blobs = BlobStore(tmp_path / "blobs", 4 * FILE)
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
     names = brought(blobs, 4)
     after_looking(monkeypatch, lambda: blobs.touch(names[0]))
     await arrived(blobs, b"song")
@@ -618,13 +620,13 @@ def test_two_threads_take_room_one_after_the_other() -> None:
         def __lt__(self, taken: int) -> bool:  # asked by `taken > most`
             if not others:
                 others.append(threading.Thread())
-                others[0] = meanwhile(lambda: quota.reserve(FILE))
+                others[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
             return super().__lt__(taken)
 
-    quota = DiskQuota(Most(8 * FILE))
-    quota.reserve(FILE)
+    quota = DiskQuota(Most(8 * MIN_FILE_BYTES))
+    quota.reserve(MIN_FILE_BYTES)
     others[0].join(5)
-    assert quota.used == 2 * FILE
+    assert quota.used == 2 * MIN_FILE_BYTES
 
 
 def test_what_two_threads_delete_gives_its_room_back_once(
