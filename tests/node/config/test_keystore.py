@@ -24,13 +24,13 @@ def test_a_created_key_is_loaded(path: Path, passphrase: str | None) -> None:
     assert len(loaded.private_bytes_raw()) == 32
 
 
-def test_two_keys_differ(tmp_path: Path) -> None:
+def test_each_created_key_is_different(tmp_path: Path) -> None:
     one, two = (keystore.create(tmp_path / name) for name in ("one", "two"))
     assert one.private_bytes_raw() != two.private_bytes_raw()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_only_the_owner_can_read_the_file(path: Path, umask: int) -> None:
+def test_key_file_is_readable_by_its_owner_only(path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         keystore.create(path)
@@ -39,7 +39,7 @@ def test_only_the_owner_can_read_the_file(path: Path, umask: int) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_the_file_is_never_open_to_others_not_even_while_written(
+def test_key_file_is_private_while_it_is_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[int] = []
@@ -49,17 +49,17 @@ def test_the_file_is_never_open_to_others_not_even_while_written(
     assert modes == [0o600]
 
 
-def test_the_file_is_pkcs8(path: Path) -> None:
+def test_key_file_is_pkcs8(path: Path) -> None:
     keystore.create(path)
     assert path.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----\n")
 
 
-def test_with_a_passphrase_the_seed_is_not_in_the_file(path: Path) -> None:
+def test_encrypted_key_file_does_not_contain_the_seed(path: Path) -> None:
     keystore.create(path, "correct horse")
     assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
 
 
-def test_a_key_is_never_overwritten(path: Path) -> None:
+def test_key_is_never_overwritten(path: Path) -> None:
     keystore.create(path)
     before = path.read_bytes()
     with pytest.raises(UnusableKeyFile, match="is there already"):
@@ -67,7 +67,7 @@ def test_a_key_is_never_overwritten(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path) -> None:
+def test_dangling_link_is_not_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnusableKeyFile, match="is there already"):
@@ -75,7 +75,7 @@ def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_failing_disk_leaves_no_half_a_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_disk_leaves_no_partial_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(_: int) -> None:
         raise OSError
 
@@ -86,7 +86,7 @@ def test_a_failing_disk_leaves_no_half_a_key(path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
-def test_a_file_open_to_others_is_refused(path: Path, mode: int) -> None:
+def test_key_file_readable_by_others_is_refused(path: Path, mode: int) -> None:
     keystore.create(path)
     path.chmod(mode)
     with pytest.raises(UnusableKeyFile, match=rf"mode {mode:04o}\): run chmod 600"):
@@ -95,7 +95,7 @@ def test_a_file_open_to_others_is_refused(path: Path, mode: int) -> None:
     keystore.load(path)
 
 
-def test_a_passphrase_that_is_missing_or_wrong(path: Path) -> None:
+def test_missing_or_wrong_passphrase_is_refused(path: Path) -> None:
     keystore.create(path, "correct horse")
     for missing in (None, ""):
         with pytest.raises(UnusableKeyFile, match="a passphrase is needed"):
@@ -104,12 +104,12 @@ def test_a_passphrase_that_is_missing_or_wrong(path: Path) -> None:
         keystore.load(path, "battery staple")
 
 
-def test_a_passphrase_for_an_open_key_is_not_needed(path: Path) -> None:
+def test_passphrase_is_ignored_for_an_unencrypted_key(path: Path) -> None:
     created = keystore.create(path)
     assert keystore.load(path, "any").private_bytes_raw() == created.private_bytes_raw()
 
 
-def test_an_empty_passphrase_makes_no_key(path: Path) -> None:
+def test_empty_passphrase_is_refused(path: Path) -> None:
     with pytest.raises(UnusableKeyFile, match="an empty passphrase"):
         keystore.create(path, "")
     assert not path.exists()
@@ -126,25 +126,25 @@ def _write(path: Path, content: bytes) -> Path:
     "content",
     [b"", b"\x00" * 32, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
 )
-def test_what_is_no_key(path: Path, content: bytes) -> None:
+def test_file_that_is_no_key_is_refused(path: Path, content: bytes) -> None:
     with pytest.raises(UnusableKeyFile, match="it is no PEM key"):
         keystore.load(_write(path, content))
 
 
-def test_another_kind_of_key(path: Path) -> None:
+def test_key_of_another_algorithm_is_refused(path: Path) -> None:
     key = x25519.X25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(UnusableKeyFile, match="only Ed25519 is used"):
         keystore.load(_write(path, pem))
 
 
-def test_a_key_made_elsewhere(path: Path) -> None:
+def test_key_made_by_another_program_is_loaded(path: Path) -> None:
     key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert keystore.load(_write(path, pem)).private_bytes_raw() == bytes(range(32))
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_absent_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableKeyFile, match="helium key new"):
         keystore.load(tmp_path / "key.pem")
     with pytest.raises(UnusableKeyFile, match="cannot be read"):
@@ -153,9 +153,7 @@ def test_no_file(tmp_path: Path) -> None:
         keystore.load(Path(os.devnull))
 
 
-def test_what_openssl_itself_cannot_explain_is_refused_too(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexplained_openssl_error_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by fuzzing: some damaged keys are an `InternalError` of the library's."""
     keystore.create(path)
 

@@ -32,7 +32,7 @@ def _lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_where_there_is_no_terminal() -> None:
+def test_json_without_a_terminal() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "auto", stream)
     structlog.get_logger("node.app").info("ready", peers=3, note="é\n")
@@ -57,7 +57,7 @@ def test_pretty_on_a_terminal() -> None:
         _lines(stream)
 
 
-def test_the_format_asked_for_counts_more_than_the_terminal() -> None:
+def test_configured_format_overrides_the_terminal() -> None:
     terminal, file = _Terminal(), io.StringIO()
     log_setup.configure("info", "json", terminal)
     structlog.get_logger().info("ready")
@@ -69,7 +69,7 @@ def test_the_format_asked_for_counts_more_than_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "pretty"])
-def test_what_is_less_weighty_than_the_level_is_left_out(form: log_setup.Format) -> None:
+def test_messages_below_the_level_are_dropped(form: log_setup.Format) -> None:
     stream = io.StringIO()
     log_setup.configure("warning", form, stream)
     for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
@@ -79,7 +79,7 @@ def test_what_is_less_weighty_than_the_level_is_left_out(form: log_setup.Format)
     assert stream.getvalue().count("loud") == 2
 
 
-def test_the_standard_library_s_messages_take_the_same_way() -> None:
+def test_standard_library_messages_are_formatted_alike() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "json", stream)
     logging.getLogger("asyncio").warning("slow: %s", "callback")
@@ -91,7 +91,7 @@ def test_the_standard_library_s_messages_take_the_same_way() -> None:
     )
 
 
-def test_warnings_take_the_same_way() -> None:
+def test_warnings_are_formatted_alike() -> None:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -101,7 +101,7 @@ def test_warnings_take_the_same_way() -> None:
     assert "old" in str(_lines(stream)[0]["event"])
 
 
-def test_configuring_again_replaces() -> None:
+def test_second_configuration_replaces_the_first() -> None:
     first, second = io.StringIO(), io.StringIO()
     log_setup.configure("info", "json", first)
     log_setup.configure("info", "json", second)
@@ -111,7 +111,7 @@ def test_configuring_again_replaces() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "pretty"])
-def test_a_traceback_shows_no_local_variable(form: log_setup.Format) -> None:
+def test_traceback_shows_no_local_variables(form: log_setup.Format) -> None:
     stream = io.StringIO()
     log_setup.configure("info", form, stream)
 
@@ -127,7 +127,7 @@ def test_a_traceback_shows_no_local_variable(form: log_setup.Format) -> None:
     assert "secret-seed" not in stream.getvalue()
 
 
-def test_what_a_peer_says_does_not_steer_the_terminal() -> None:
+def test_control_characters_of_peers_are_escaped() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "pretty", stream)
     structlog.get_logger().info("refused", detail="\x1b[2Jé", other="\r\nfake")
@@ -137,7 +137,7 @@ def test_what_a_peer_says_does_not_steer_the_terminal() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
-def test_a_logger_that_a_library_cut_off_rejoins() -> None:
+def test_logger_with_propagation_disabled_rejoins() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "json", stream)
     theirs = logging.getLogger("a-library")
@@ -150,7 +150,7 @@ def test_a_logger_that_a_library_cut_off_rejoins() -> None:
     assert [line["event"] for line in _lines(stream)] == ["heard"]
 
 
-def test_with_libp2p_every_line_is_ours_and_on_standard_error() -> None:
+def test_libp2p_logs_in_our_format_on_standard_error() -> None:
     script = """
 import logging
 from node.config import log_setup

@@ -57,13 +57,13 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
-def test_defaults_follow_the_data_folder(tmp_path: Path) -> None:
+def test_default_paths_are_in_the_data_folder(tmp_path: Path) -> None:
     settings = load({"data_dir": tmp_path / "a:b"}, {}, None)
     assert settings.key == tmp_path / "a:b" / "key.pem"
     assert settings.models_dir == (tmp_path / "a:b" / "models",)
 
 
-def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> None:
+def test_flag_overrides_environment_overrides_file_overrides_default(tmp_path: Path) -> None:
     file = _file(tmp_path, "requester_tasks = 3")
     environ = {"HELIUM_REQUESTER_TASKS": "2", "REQUESTER_TASKS": "9"}
     assert load({"requester_tasks": 1}, environ, file).requester_tasks == 1
@@ -73,11 +73,11 @@ def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("nothing", [None, (), []])
-def test_a_flag_that_was_not_given_hides_nothing(nothing: object) -> None:
+def test_absent_flag_overrides_nothing(nothing: object) -> None:
     assert load({"peers": nothing}, {"HELIUM_PEERS": PEER}, None).peers == (PEER,)
 
 
-def test_lists(tmp_path: Path) -> None:
+def test_lists_are_read_from_every_source(tmp_path: Path) -> None:
     file = _file(tmp_path, f'peers = ["{PEER}", "{PEER_6}"]\nmodels_dir = ["m", "/n"]')
     from_file = load({}, {}, file)
     assert from_file.peers == (PEER, PEER_6)
@@ -91,12 +91,12 @@ def test_lists(tmp_path: Path) -> None:
     assert from_flags.models_dir == (Path("/m"),)
 
 
-def test_an_empty_variable_empties_a_list(tmp_path: Path) -> None:
+def test_empty_variable_empties_a_list(tmp_path: Path) -> None:
     file = _file(tmp_path, f'peers = ["{PEER}"]')
     assert load({}, {"HELIUM_PEERS": ""}, file).peers == ()
 
 
-def test_paths_start_where_they_were_written(
+def test_relative_paths_start_where_they_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -124,7 +124,7 @@ ACCEPTED: list[tuple[str, object, object]] = [
 
 
 @pytest.mark.parametrize(("name", "given", "value"), ACCEPTED)
-def test_accepted(name: str, given: object, value: object) -> None:
+def test_valid_value_is_accepted(name: str, given: object, value: object) -> None:
     assert getattr(load({name: given}, {}, None), name) == value
 
 
@@ -162,13 +162,13 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize(("name", "given", "reason"), REFUSED)
-def test_refused(name: str, given: object, reason: str) -> None:
+def test_invalid_value_is_refused(name: str, given: object, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=reason) as raised:
         load({name: given}, {}, None)
     assert str(raised.value).startswith(f"{name} (from --{name.replace('_', '-')}): ")
 
 
-def test_a_refusal_names_where_the_value_came_from(tmp_path: Path) -> None:
+def test_error_names_the_source_of_the_value(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidSetting, match=r"requester_tasks \(from HELIUM_REQUESTER_TASKS\): 'x' is no whole"
     ):
@@ -178,7 +178,7 @@ def test_a_refusal_names_where_the_value_came_from(tmp_path: Path) -> None:
         load({}, {}, file)
 
 
-def test_an_unknown_setting(tmp_path: Path) -> None:
+def test_unknown_setting_is_refused(tmp_path: Path) -> None:
     file = _file(tmp_path, "max_que = 3")
     with pytest.raises(
         InvalidSetting, match=rf"{file}: 'max_que' is no setting; known are data_dir"
@@ -188,7 +188,7 @@ def test_an_unknown_setting(tmp_path: Path) -> None:
         load({"max_que": 3}, {}, None)
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="cannot be read: No such file"):
         load({}, {}, tmp_path / "absent.toml")
     with pytest.raises(InvalidSetting, match="is no TOML file"):
@@ -259,7 +259,7 @@ def test_documentation_matches_the_definitions() -> None:
     "text",
     ['peers = "' + "x" * 9_000 + '"', "x" * 9_000 + " = 1", "submitters = ['" + "x" * 9_000 + "']"],
 )
-def test_a_refusal_is_short_however_long_the_value(tmp_path: Path, text: str) -> None:
+def test_error_is_short_for_long_values(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidSetting) as refusal:
         load({}, {}, _file(tmp_path, text))
     assert len(str(refusal.value)) < 1_000

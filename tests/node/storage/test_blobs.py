@@ -55,7 +55,7 @@ def _files(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "blobs").iterdir())
 
 
-def test_what_is_written_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) -> None:
+def test_written_blob_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) -> None:
     assert not blobs.has(SHA256)
     assert blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES), sha256=SHA256) == SHA256
     assert blobs.has(SHA256)
@@ -64,9 +64,7 @@ def test_what_is_written_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) 
     assert _files(tmp_path) == [SHA256]
 
 
-async def test_what_arrives_is_found_by_its_hash_once_it_is_kept(
-    blobs: BlobStore, tmp_path: Path
-) -> None:
+async def test_received_blob_is_found_after_commit(blobs: BlobStore, tmp_path: Path) -> None:
     draft = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
     assert draft.sha256 == SHA256
     assert not blobs.has(SHA256)
@@ -76,7 +74,7 @@ async def test_what_arrives_is_found_by_its_hash_once_it_is_kept(
     assert _files(tmp_path) == [SHA256]
 
 
-async def test_what_arrives_and_is_refused_is_gone(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_failed_commit_deletes_new_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     seen: list[int] = []
     drafts = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
     refused(blobs, drafts, lambda: seen.append(len(_files(tmp_path))))
@@ -85,9 +83,7 @@ async def test_what_arrives_and_is_refused_is_gone(blobs: BlobStore, tmp_path: P
     assert blobs.used_bytes == 0
 
 
-async def test_what_was_here_before_stays_whatever_is_refused(
-    blobs: BlobStore, tmp_path: Path
-) -> None:
+async def test_failed_commit_keeps_earlier_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     kept = await arrived(blobs, b"song"), await arrived(blobs, b"song"), await arrived(blobs, b"x")
     with blobs.commit(kept[:1]):
         pass
@@ -96,7 +92,7 @@ async def test_what_was_here_before_stays_whatever_is_refused(
     assert blobs.used_bytes == MIN_FILE_BYTES
 
 
-async def test_one_blob_may_arrive_twice_at_once(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_same_blob_received_twice_is_stored_once(blobs: BlobStore, tmp_path: Path) -> None:
     drafts = [await arrived(blobs, b"song") for _ in range(2)]
     assert blobs.used_bytes == 2 * MIN_FILE_BYTES
     with blobs.commit(drafts):
@@ -105,7 +101,7 @@ async def test_one_blob_may_arrive_twice_at_once(blobs: BlobStore, tmp_path: Pat
     assert blobs.used_bytes == MIN_FILE_BYTES
 
 
-async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
+async def test_failed_commit_keeps_blob_stored_by_another_thread(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
     """A task's song is fetched while a submission that names it too is refused."""
@@ -130,13 +126,13 @@ async def test_what_another_thread_keeps_meanwhile_is_not_taken_back(
     assert blobs.used_bytes == MIN_FILE_BYTES
 
 
-def test_an_empty_blob_is_a_blob(blobs: BlobStore) -> None:
+def test_empty_blob_is_stored(blobs: BlobStore) -> None:
     empty = blobs.write([], size=0, limit=0)
     assert empty == hashlib.sha256(b"").hexdigest()
     assert blobs.size(empty) == 0
 
 
-def test_writing_again_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
+def test_writing_a_stored_blob_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     for _ in range(2):
         blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     assert _files(tmp_path) == [SHA256]
@@ -153,7 +149,7 @@ def test_writing_again_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None
         (len(BYTES), 10**6, OTHER, f"the hash is {SHA256}, not {OTHER}"),
     ],
 )
-async def test_what_was_not_declared_is_refused_and_leaves_nothing(
+async def test_undeclared_bytes_are_refused_and_leave_nothing(
     blobs: BlobStore, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
 ) -> None:
     with pytest.raises(BlobRefused, match=reason):
@@ -164,14 +160,14 @@ async def test_what_was_not_declared_is_refused_and_leaves_nothing(
     assert _files(tmp_path) == []
 
 
-def test_no_chunk_is_taken_when_too_much_is_declared(blobs: BlobStore) -> None:
+def test_oversized_declaration_is_refused_before_the_first_chunk(blobs: BlobStore) -> None:
     chunks = _chunks()
     with pytest.raises(BlobRefused):
         blobs.write(chunks, size=len(BYTES), limit=10)
     assert next(chunks) == BYTES[:65536]
 
 
-async def test_a_sender_that_breaks_off_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_broken_off_transfer_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     def breaking() -> Iterator[bytes]:
         yield BYTES[:10]
         raise ConnectionError
@@ -187,7 +183,7 @@ async def test_a_sender_that_breaks_off_leaves_nothing(blobs: BlobStore, tmp_pat
     assert _files(tmp_path) == []
 
 
-async def test_a_cancelled_arrival_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_cancelled_transfer_leaves_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     started = asyncio.Event()
 
     async def stalling() -> AsyncIterator[bytes]:
@@ -204,7 +200,7 @@ async def test_a_cancelled_arrival_leaves_nothing(blobs: BlobStore, tmp_path: Pa
     assert _files(tmp_path) == []
 
 
-def test_bytes_are_synced_before_the_rename_and_the_folder_after(
+def test_file_is_synced_before_the_rename_and_folder_after_it(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[bool, bool]] = []
@@ -224,7 +220,7 @@ def test_bytes_are_synced_before_the_rename_and_the_folder_after(
     assert synced == [(False, False), (True, True)]
 
 
-async def test_what_arrives_is_durable_before_its_task_is_taken(
+async def test_received_blob_is_durable_inside_the_commit_block(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[bool] = []
@@ -239,7 +235,7 @@ async def test_what_arrives_is_durable_before_its_task_is_taken(
         assert synced == [False, True]
 
 
-def test_a_failing_disk_leaves_nothing(
+def test_failing_disk_leaves_nothing(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(_: int) -> None:
@@ -251,7 +247,7 @@ def test_a_failing_disk_leaves_nothing(
     assert _files(tmp_path) == []
 
 
-def test_a_finished_file_is_adopted(blobs: BlobStore, tmp_path: Path) -> None:
+def test_file_is_imported(blobs: BlobStore, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
     assert blobs.import_file(finished, SHA256) == SHA256
@@ -259,7 +255,7 @@ def test_a_finished_file_is_adopted(blobs: BlobStore, tmp_path: Path) -> None:
     assert blobs.path(SHA256).read_bytes() == BYTES
 
 
-def test_a_finished_file_of_another_file_system_is_copied(
+def test_file_of_another_file_system_is_copied(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = tmp_path / "finished"
@@ -278,7 +274,7 @@ def test_a_finished_file_of_another_file_system_is_copied(
     assert _files(tmp_path) == [SHA256]
 
 
-def test_a_file_with_another_hash_is_not_adopted(blobs: BlobStore, tmp_path: Path) -> None:
+def test_file_with_another_hash_is_not_imported(blobs: BlobStore, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     finished.write_bytes(BYTES)
     with pytest.raises(BlobRefused, match=f"the hash is {SHA256}, not {OTHER}"):
@@ -295,20 +291,20 @@ def test_reading_starts_at_the_offset(blobs: BlobStore, offset: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, len(BYTES) + 1])
-def test_an_offset_outside_is_refused(blobs: BlobStore, offset: int) -> None:
+def test_offset_outside_the_blob_is_refused(blobs: BlobStore, offset: int) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     with pytest.raises(ValueError, match="outside the blob"):
         blobs.open(SHA256, offset)
 
 
 @pytest.mark.parametrize("name", ["", "../key.pem", "0" * 63, "0" * 64 + "\n", "A" * 64])
-def test_a_name_that_is_no_hash_reaches_no_file(blobs: BlobStore, name: str) -> None:
+def test_name_that_is_no_hash_is_refused(blobs: BlobStore, name: str) -> None:
     for use in (blobs.path, blobs.has, blobs.size, blobs.open, blobs.delete):
         with pytest.raises(ValueError, match="is no SHA-256"):
             use(name)
 
 
-def test_what_is_not_there(blobs: BlobStore) -> None:
+def test_absent_blob(blobs: BlobStore) -> None:
     with pytest.raises(FileNotFoundError):
         blobs.size(OTHER)
     with pytest.raises(FileNotFoundError):
@@ -316,7 +312,7 @@ def test_what_is_not_there(blobs: BlobStore) -> None:
     blobs.delete(OTHER)
 
 
-def test_deleting_gives_the_room_back(blobs: BlobStore) -> None:
+def test_deletion_releases_quota(blobs: BlobStore) -> None:
     blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small = blobs.write([b"abc"], size=3, limit=3)
     assert blobs.used_bytes == len(BYTES) + MIN_FILE_BYTES
@@ -329,9 +325,7 @@ def test_deleting_gives_the_room_back(blobs: BlobStore) -> None:
     assert blobs.used_bytes == 0
 
 
-def test_a_restart_removes_what_was_unfinished_and_nothing_else(
-    blobs: BlobStore, tmp_path: Path
-) -> None:
+def test_restart_deletes_only_temporary_files(blobs: BlobStore, tmp_path: Path) -> None:
     blobs.write([b"abc"], size=3, limit=3)
     unfinished = iter([b"abc", b"def"])
 
@@ -361,9 +355,7 @@ def small(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs", len(BYTES) + MIN_FILE_BYTES, pinned=lambda: {SHA256})
 
 
-async def test_a_full_folder_takes_nothing_more_from_others(
-    small: BlobStore, tmp_path: Path
-) -> None:
+async def test_exhausted_quota_refuses_blobs_of_peers(small: BlobStore, tmp_path: Path) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     draft = await arrived(small, b"song")
     for size in (0, 1, MIN_FILE_BYTES):
@@ -388,7 +380,7 @@ def adopted(blobs: BlobStore, tmp_path: Path, payload: bytes) -> str:
     return blobs.import_file(finished)
 
 
-def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
+def test_imported_file_is_stored_beyond_the_quota_and_evicts_nothing(
     small: BlobStore, tmp_path: Path
 ) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
@@ -400,9 +392,7 @@ def test_what_is_adopted_is_kept_in_a_full_folder_and_takes_nobodys_room(
     assert small.used_bytes == len(BYTES) + MIN_FILE_BYTES
 
 
-def test_what_others_brought_and_this_node_makes_too_is_its_own(
-    small: BlobStore, tmp_path: Path
-) -> None:
+def test_received_blob_becomes_own_when_it_is_imported(small: BlobStore, tmp_path: Path) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     assert adopted(small, tmp_path, BYTES) == SHA256
     assert small.used_bytes == 0
@@ -416,7 +406,7 @@ def test_what_others_brought_and_this_node_makes_too_is_its_own(
     assert small.used_bytes == 0
 
 
-def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
+def test_file_copied_from_another_file_system_is_stored_beyond_the_quota(
     small: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished, rename = tmp_path / "finished", Path.rename
@@ -435,7 +425,9 @@ def test_what_is_adopted_from_another_file_system_is_kept_in_a_full_folder(
     assert small.used_bytes == len(BYTES)
 
 
-def test_what_is_here_at_the_start_counts(small: BlobStore, tmp_path: Path) -> None:
+def test_blobs_present_at_the_start_count_towards_the_quota(
+    small: BlobStore, tmp_path: Path
+) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
     small.write([b"abc"], size=3, limit=3)
     again = BlobStore(tmp_path / "blobs", len(BYTES) + MIN_FILE_BYTES)
@@ -445,9 +437,7 @@ def test_what_is_here_at_the_start_counts(small: BlobStore, tmp_path: Path) -> N
     assert BlobStore(tmp_path / "blobs", MIN_FILE_BYTES, {SHA256}).used_bytes == MIN_FILE_BYTES
 
 
-def test_what_is_refused_or_fails_gives_its_room_back(
-    small: BlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_releases_quota(small: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, "input/output error")
 
@@ -471,7 +461,7 @@ def brought(blobs: BlobStore, count: int) -> list[str]:
     return names
 
 
-async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
+async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
     tmp_path: Path,
 ) -> None:
     wanted: list[str] = []
@@ -496,7 +486,7 @@ async def test_the_oldest_that_others_brought_make_room_unless_they_are_wanted(
     assert blobs.has(names[0])
 
 
-async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_new_blobs_are_not_evicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task that wants it may be on its way."""
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
     monkeypatch.setattr("node.storage.blobs.time", clock)
@@ -508,7 +498,7 @@ async def test_what_is_new_makes_no_room(tmp_path: Path, monkeypatch: pytest.Mon
     assert [blobs.has(name) for name in names] == [False, True]
 
 
-async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
+async def test_eviction_pauses_after_it_found_too_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or each refusal would cost a look at all files and open tasks."""
@@ -534,7 +524,7 @@ async def test_room_that_was_not_found_is_not_looked_for_again_for_a_while(
     assert len(looks) == 6
 
 
-async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path: Path) -> None:
+async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
     names = brought(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
@@ -543,7 +533,7 @@ async def test_what_has_room_or_never_will_takes_none_from_what_is_here(tmp_path
     assert all(map(blobs.has, names))
 
 
-async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
+async def test_eviction_frees_a_sixteenth_of_the_quota(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES)
     names = brought(blobs, 48)
@@ -551,7 +541,7 @@ async def test_a_sixteenth_of_the_room_is_made_at_once(tmp_path: Path) -> None:
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
 
 
-async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
+async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
     looks: list[str] = []
 
     def wanted() -> list[str]:
@@ -564,7 +554,7 @@ async def test_many_that_find_no_room_look_for_it_once(tmp_path: Path) -> None:
     assert len(looks) == 1
 
 
-async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> None:
+async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> None:
     others: list[threading.Thread] = []
     finished = tmp_path / "finished"
     finished.write_bytes(b"\0")
@@ -584,7 +574,7 @@ async def test_what_this_node_makes_while_room_is_made_stays(tmp_path: Path) -> 
     assert kept.used_bytes == 4 * MIN_FILE_BYTES
 
 
-async def test_what_comes_again_while_room_is_made_stays(
+async def test_blob_touched_during_eviction_is_not_evicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
@@ -600,7 +590,7 @@ def held_open(folder: Path) -> list[Path]:
     return [path for path in held if path.is_relative_to(folder)]
 
 
-async def test_what_arrived_holds_no_file_open(blobs: BlobStore, tmp_path: Path) -> None:
+async def test_received_blob_holds_no_file_open(blobs: BlobStore, tmp_path: Path) -> None:
     await arrived(blobs, b"song")
     assert held_open(tmp_path) == []
 
@@ -613,7 +603,7 @@ def meanwhile(work: Callable[[], object]) -> threading.Thread:
     return other
 
 
-def test_two_threads_take_room_one_after_the_other() -> None:
+def test_reservations_of_two_threads_are_serialised() -> None:
     others: list[threading.Thread] = []
 
     class Most(int):
@@ -629,7 +619,7 @@ def test_two_threads_take_room_one_after_the_other() -> None:
     assert quota.used == 2 * MIN_FILE_BYTES
 
 
-def test_what_two_threads_delete_gives_its_room_back_once(
+def test_deletion_by_two_threads_releases_quota_once(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[threading.Thread] = []
@@ -670,7 +660,7 @@ def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
 
 
 @pytest.mark.parametrize("again", ["renewed", "handed in"])
-def test_what_comes_again_while_others_expire_stays(
+def test_blob_touched_or_stored_during_expiry_stays(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     names = brought(blobs, 20)
@@ -687,7 +677,7 @@ def test_what_comes_again_while_others_expire_stays(
     assert [blobs.has(name) for name in names] == [True] * 10 + [False] * 10
 
 
-def test_what_goes_while_others_expire_is_no_fault(
+def test_blob_deleted_during_expiry_is_ignored(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names, scandir = brought(blobs, 2), os.scandir
@@ -703,7 +693,7 @@ def test_what_goes_while_others_expire_is_no_fault(
     assert blobs.expire(3000.0) == 1
 
 
-def test_nothing_is_renewed_while_it_expires(
+def test_blob_is_not_touched_while_it_expires(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[threading.Thread] = []
@@ -721,7 +711,7 @@ def test_nothing_is_renewed_while_it_expires(
     assert renewed == [blobs.has(name)] == [False]
 
 
-def test_what_was_kept_before_expires(blobs: BlobStore) -> None:
+def test_old_blobs_expire(blobs: BlobStore) -> None:
     old, new = (blobs.write([text], size=3, limit=3) for text in (b"old", b"new"))
     os.utime(blobs.path(old), (1000.0, 1000.0))
     os.utime(blobs.path(new), (2000.0, 2000.0))
@@ -730,7 +720,7 @@ def test_what_was_kept_before_expires(blobs: BlobStore) -> None:
     assert (blobs.has(old), blobs.has(new)) == (False, True)
 
 
-def test_what_is_renewed_stays(blobs: BlobStore) -> None:
+def test_touched_blob_does_not_expire(blobs: BlobStore) -> None:
     kept = blobs.write([b"old"], size=3, limit=3)
     os.utime(blobs.path(kept), (1000.0, 1000.0))
     assert blobs.touch(kept)
@@ -740,14 +730,14 @@ def test_what_is_renewed_stays(blobs: BlobStore) -> None:
         blobs.touch("../key.pem")
 
 
-def test_what_is_written_again_is_new(blobs: BlobStore) -> None:
+def test_blob_written_again_does_not_expire(blobs: BlobStore) -> None:
     for _ in range(2):
         kept = blobs.write([b"old"], size=3, limit=3)
         assert blobs.expire(2000.0) == 0
         os.utime(blobs.path(kept), (1000.0, 1000.0))
 
 
-def test_what_is_no_blob_never_expires(blobs: BlobStore, tmp_path: Path) -> None:
+def test_other_files_never_expire(blobs: BlobStore, tmp_path: Path) -> None:
     stranger = tmp_path / "blobs" / "README"
     stranger.touch()
     os.utime(stranger, (1000.0, 1000.0))

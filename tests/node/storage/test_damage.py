@@ -1,4 +1,8 @@
-"""A store opened after its files were damaged: all that was durable is there, or it is refused."""
+"""A database opened after its files were damaged: every durable row is there, or it is refused.
+
+The damaged copies live in memory (`/dev/shm`): what a file holds decides these tests, and syncing
+hundreds of copies to a disk would take most of their time.
+"""
 
 import contextlib
 import os
@@ -9,6 +13,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +28,7 @@ from tests.support import fixtures
 NET = fixtures.network()
 SECTOR = 512  # bytes: what a disk writes whole or not at all
 NAME = "node.sqlite"
+SHARED_MEMORY = Path("/dev/shm")
 NOBODY = 65534
 TABLES = ("about", "envelopes", "tasks", "salts", "outcomes", "certificates", "cursors")
 
@@ -30,7 +36,7 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 
 def work(store: Storage, nonces: range) -> None:
-    """Some steps, each durable when it returns."""
+    """Run two transactions per task, each durable when it returns."""
     for nonce in nonces:
         task = fixtures.task(NET, nonce=nonce)
         with store.journal.transaction():
@@ -42,18 +48,31 @@ def work(store: Storage, nonces: range) -> None:
 
 
 def rows(path: Path) -> Rows:
-    """All that a database holds, by table."""
-    connection = sqlite3.connect(path)
-    found = {
-        name: connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608  # ours
-        for name in TABLES
-    }
-    connection.close()
-    return found
+    """All rows of a database, by table."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {
+            name: connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608  # ours
+            for name in TABLES
+        }
+
+
+@cache
+def rows_of_copy(folder: Path) -> Rows:
+    """The rows of the database in a folder, which is left as it is."""
+    with in_memory() as other:
+        copy(folder, other / "copy")
+        return rows(other / "copy" / NAME)
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A temporary folder, in memory if the machine has one there."""
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as name:
+        yield Path(name)
 
 
 def copy(source: Path, target: Path) -> None:
-    """The files as a killed process leaves them; the index of the log is not one of them."""
+    """Copy the files that a killed process leaves; the index of the log is not one of them."""
     target.mkdir()
     for name in (NAME, f"{NAME}-wal", f"{NAME}.mark"):
         if (source / name).exists():
@@ -122,53 +141,54 @@ def garble(path: Path, damage: Damage) -> None:
         path.unlink()
 
 
-def whole_or_refused(left: Path, suffix: str, damage: Damage) -> bool:
-    """Damage one file of a copy and open it; return whether it opened, with nothing missing."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy(left, Path(folder) / "before")
-        copy(left, Path(folder) / "after")
-        path = Path(folder) / "after" / NAME
+def opens_with_every_row(left: Path, suffix: str, damage: Damage) -> bool:
+    """Damage one file of a copy; return False if it is refused, True if no row is missing."""
+    with in_memory() as folder:
+        copy(left, folder / "damaged")
+        path = folder / "damaged" / NAME
         garble(path.with_name(NAME + suffix), damage)
         try:
             open_storage(path, NET.id).close()
         except UnusableDatabase:
             return False
-        assert rows(path) == rows(Path(folder) / "before" / NAME)
+        assert rows(path) == rows_of_copy(left)
         return True
 
 
 @many
 @given(damages)
-def test_a_damaged_log_is_noticed(log_only: Path, damage: Damage) -> None:
-    whole_or_refused(log_only, "-wal", damage)
+def test_damaged_write_ahead_log_is_detected(log_only: Path, damage: Damage) -> None:
+    opens_with_every_row(log_only, "-wal", damage)
 
 
 @many
 @given(damages)
-def test_a_damaged_log_over_a_full_file_is_noticed(log_and_file: Path, damage: Damage) -> None:
-    whole_or_refused(log_and_file, "-wal", damage)
+def test_damaged_write_ahead_log_over_checkpointed_file_is_detected(
+    log_and_file: Path, damage: Damage
+) -> None:
+    opens_with_every_row(log_and_file, "-wal", damage)
 
 
 @many
 @given(damages)
-def test_the_log_makes_up_for_a_damaged_file(log_only: Path, damage: Damage) -> None:
+def test_write_ahead_log_repairs_a_damaged_file(log_only: Path, damage: Damage) -> None:
     kind, share, _ = damage
     nothing_left = kind == "gone" or (
         kind == "cut" and share * (log_only / NAME).stat().st_size < 1
     )
-    assert whole_or_refused(log_only, "", damage) != nothing_left
+    assert opens_with_every_row(log_only, "", damage) != nothing_left
 
 
 @many
 @given(damages)
-def test_a_damaged_watermark_loses_nothing(closed: Path, damage: Damage) -> None:
-    whole_or_refused(closed, ".mark", damage)
+def test_damaged_rollback_guard_loses_nothing(closed: Path, damage: Damage) -> None:
+    opens_with_every_row(closed, ".mark", damage)
 
 
 @many
 @given(st.sampled_from(["cut", "gone"]), st.floats(0, 1, exclude_max=True))
-def test_a_file_without_its_end_is_refused(closed: Path, kind: str, share: float) -> None:
-    assert not whole_or_refused(closed, "", (kind, share, 0))
+def test_truncated_database_is_refused(closed: Path, kind: str, share: float) -> None:
+    assert not opens_with_every_row(closed, "", (kind, share, 0))
 
 
 def checkpointed(left: Path, target: Path) -> bytes:
@@ -183,26 +203,26 @@ def checkpointed(left: Path, target: Path) -> bytes:
 
 @many
 @given(dice=st.randoms(use_true_random=False))
-def test_a_checkpoint_that_was_torn_is_made_good(log_only: Path, dice: random.Random) -> None:
+def test_torn_checkpoint_is_recovered(log_only: Path, dice: random.Random) -> None:
     """Any mixture of the file's old, new and torn sectors, under a log that is still whole."""
-    with tempfile.TemporaryDirectory() as folder:
+    with in_memory() as folder:
         old = (log_only / NAME).read_bytes()
-        new = checkpointed(log_only, Path(folder) / "new")
+        new = checkpointed(log_only, folder / "new")
         old += bytes(len(new) - len(old))
         seed, mixed = random.Random(dice.getrandbits(32)), bytearray()
         for at in range(0, len(new), SECTOR):
             sector = slice(at, at + SECTOR)
             mixed += seed.choice([old[sector], new[sector], seed.randbytes(SECTOR)])
-        copy(log_only, Path(folder) / "torn")
-        path = Path(folder) / "torn" / NAME
+        copy(log_only, folder / "torn")
+        path = folder / "torn" / NAME
         path.write_bytes(mixed)
         open_storage(path, NET.id).close()
-        assert rows(path) == rows(Path(folder) / "new" / NAME)
+        assert rows(path) == rows_of_copy(log_only)
 
 
 @pytest.fixture(scope="module")
 def one_more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """What a kill leaves before a step, and after it."""
+    """What a kill leaves before a transaction, and after it."""
     folder = tmp_path_factory.mktemp("step")
     (folder / "live").mkdir()
     store = open_storage(folder / "live" / NAME, NET.id)
@@ -219,25 +239,24 @@ def one_more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @many
 @given(st.floats(0, 1), st.sampled_from(["cut", "zeros", "noise"]))
-def test_a_step_torn_while_it_was_written_is_there_or_not(
+def test_torn_transaction_is_complete_or_absent(
     one_more: tuple[Path, Path], share: float, kind: str
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        copy(one_more[0], Path(folder) / "before")
-        copy(one_more[0], Path(folder) / "torn")  # with the mark as it was then
-        path = Path(folder) / "torn" / NAME
+    with in_memory() as folder:
+        copy(one_more[0], folder / "torn")  # with the guard as it was then
+        path = folder / "torn" / NAME
         log = path.with_name(f"{NAME}-wal")
         tail = (one_more[1] / log.name).read_bytes()[log.stat().st_size :]
         kept = int(share * len(tail))
         lost = {"cut": b"", "zeros": bytes(len(tail) - kept), "noise": b"\xa5" * SECTOR}[kind]
         log.write_bytes(log.read_bytes() + tail[:kept] + lost)
         open_storage(path, NET.id).close()
-        before, after = rows(Path(folder) / "before" / NAME), rows(path)
+        before, after = rows_of_copy(one_more[0]), rows(path)
         added = [name for name in TABLES if after[name] != before[name]]
         assert added == (["envelopes", "salts"] if kept == len(tail) else [])
 
 
-def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
+def test_restored_old_copy_is_refused(tmp_path: Path) -> None:
     """Nothing in it is wrong, but it does not know what this node has signed since."""
     path = tmp_path / NAME
     store = open_storage(path, NET.id)
@@ -258,7 +277,7 @@ def test_an_old_copy_put_back_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_a_vanished_database_is_not_begun_anew(tmp_path: Path, content: bytes | None) -> None:
+def test_vanished_database_is_not_recreated(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / NAME
     open_storage(path, NET.id).close()
     path.unlink()
@@ -271,7 +290,7 @@ def test_a_vanished_database_is_not_begun_anew(tmp_path: Path, content: bytes | 
     open_storage(path, NET.id).close()
 
 
-def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: Path) -> None:
+def test_database_without_its_log_is_not_recreated(tmp_path: Path, log_only: Path) -> None:
     """Before the first checkpoint all is in the log; without it the file holds nothing."""
     copy(log_only, tmp_path / "found")
     path = tmp_path / "found" / NAME
@@ -283,9 +302,7 @@ def test_a_database_without_its_log_is_not_begun_anew(tmp_path: Path, log_only: 
     assert not path.with_name(f"{NAME}-wal").exists()
 
 
-def test_the_log_of_a_vanished_database_is_left_for_a_rescue(
-    tmp_path: Path, log_only: Path
-) -> None:
+def test_log_of_vanished_database_is_left_for_recovery(tmp_path: Path, log_only: Path) -> None:
     """SQLite removes the log beside an empty file; here that is all there is."""
     copy(log_only, tmp_path / "found")
     path = tmp_path / "found" / NAME
@@ -312,28 +329,28 @@ def disk_of(size: int) -> Iterator[None]:
 
 @many
 @given(st.integers(0, 400_000))
-def test_a_full_disk_loses_no_step_that_was_done(size: int) -> None:
+def test_full_disk_loses_no_committed_transaction(size: int) -> None:
     """Whatever step it fails at: what returned is there, and it goes on when there is space."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, done = Path(folder) / NAME, 0
+    with in_memory() as folder:
+        path, done = folder / NAME, 0
         store = open_storage(path, NET.id)
         with disk_of(size), contextlib.suppress(sqlite3.Error):
             for nonce in range(10):
                 work(store, range(nonce, nonce + 1))
                 done += 1
         work(store, range(100, 101))
-        copy(Path(folder), Path(folder) / "killed")
+        copy(folder, folder / "killed")
         store.close()
-        for found in (path, Path(folder) / "killed" / NAME):
-            open_storage(found, NET.id).close()
-            nonces = [int(str(row[5])[:-2]) for row in rows(found)["envelopes"]]
+        for database in (path, folder / "killed" / NAME):
+            open_storage(database, NET.id).close()
+            nonces = [int(str(row[5])[:-2]) for row in rows(database)["envelopes"]]
             assert nonces[:done] == list(range(done))
             assert nonces[-1] == 100
             assert len(nonces) - done in (1, 2)  # of the step that failed, its first half
 
 
 @pytest.mark.parametrize("size", [0, 53, 4096, 20_000])
-def test_a_store_that_cannot_be_created_is_refused_and_can_be_later(
+def test_database_that_cannot_be_created_is_refused_and_can_be_later(
     tmp_path: Path, size: int
 ) -> None:
     with disk_of(size), pytest.raises(UnusableDatabase, match="disk"):
@@ -356,7 +373,7 @@ def unprivileged(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", [NAME, f"{NAME}.mark", f"{NAME}.lock", ""])
-def test_what_may_not_be_written_is_refused(what: str) -> None:
+def test_unwritable_file_is_refused(what: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = open_storage(folder / NAME, NET.id)
@@ -369,7 +386,7 @@ def test_what_may_not_be_written_is_refused(what: str) -> None:
         open_storage(folder / NAME, NET.id).close()
 
 
-def test_a_database_that_another_program_holds_is_refused(tmp_path: Path) -> None:
+def test_database_locked_by_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / NAME
     open_storage(path, NET.id).close()
     other = sqlite3.connect(path, isolation_level=None)
@@ -381,7 +398,7 @@ def test_a_database_that_another_program_holds_is_refused(tmp_path: Path) -> Non
     open_storage(path, NET.id).close()
 
 
-def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
+def test_refused_file_is_not_changed(tmp_path: Path) -> None:
     """A database of another program keeps its journal mode, its tables and its bytes."""
     path = tmp_path / NAME
     connection = sqlite3.connect(path)

@@ -87,7 +87,7 @@ def check_filled(store: Storage, net: Network, task: Task) -> None:
     assert len(store.ledger.certificates(task.id)) == 1
 
 
-def test_what_was_committed_survives_closing(path: Path, net: Network) -> None:
+def test_committed_rows_survive_closing(path: Path, net: Network) -> None:
     store = open_storage(path, net.id)
     task, feed = fill(store, net), store.journal.feed_id
     store.close()
@@ -97,7 +97,7 @@ def test_what_was_committed_survives_closing(path: Path, net: Network) -> None:
     reopened.close()
 
 
-def test_what_was_committed_survives_a_kill(path: Path, net: Network) -> None:
+def test_committed_rows_survive_a_kill(path: Path, net: Network) -> None:
     store = open_storage(path, net.id)
     task, feed = fill(store, net), store.journal.feed_id
     crashed = open_storage(crash_copy(path), net.id)
@@ -107,7 +107,7 @@ def test_what_was_committed_survives_a_kill(path: Path, net: Network) -> None:
     store.close()
 
 
-def test_a_transaction_cut_off_by_a_kill_left_nothing(path: Path, net: Network) -> None:
+def test_transaction_interrupted_by_a_kill_leaves_nothing(path: Path, net: Network) -> None:
     store = open_storage(path, net.id)
     task = fill(store, net)
     with store.journal.transaction():
@@ -130,7 +130,7 @@ def test_every_commit_is_synced(path: Path, net: Network) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, sqlite3.OperationalError])
-def test_an_error_inside_a_transaction_leaves_nothing(
+def test_error_inside_a_transaction_leaves_nothing(
     path: Path, net: Network, error: type[BaseException]
 ) -> None:
     store = open_storage(path, net.id)
@@ -152,7 +152,7 @@ def test_an_error_inside_a_transaction_leaves_nothing(
     store.close()
 
 
-def test_a_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
+def test_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
     """Another process that holds the database: the step fails whole, and works afterwards."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     store = Storage(Database(connection, net.id))
@@ -231,14 +231,14 @@ def _folder(path: Path) -> None:
         _folder,
     ],
 )
-def test_a_damaged_file_is_refused(path: Path, damage: Damage) -> None:
+def test_damaged_file_is_refused(path: Path, damage: Damage) -> None:
     open_storage(path, NETWORK).close()
     damage(path)
     with pytest.raises(UnusableDatabase):
         open_storage(path, NETWORK)
 
 
-def test_the_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
+def test_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
     store = open_storage(path, net.id)
     tasks = [fixtures.task(net, nonce=n) for n in range(5)]
     for at, task in enumerate(reversed(tasks)):
@@ -256,7 +256,7 @@ def test_the_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
     store.close()
 
 
-def test_cursors_are_never_given_twice(path: Path, net: Network) -> None:
+def test_feed_cursors_are_never_reused(path: Path, net: Network) -> None:
     """A feed's cursor means one envelope for ever, whatever was rolled back or closed between."""
     store = open_storage(path, net.id)
     store.journal.append(fixtures.task(net, nonce=1), 0.0)
@@ -267,14 +267,14 @@ def test_cursors_are_never_given_twice(path: Path, net: Network) -> None:
     store.close()
 
 
-def test_two_stores_have_two_feeds(tmp_path: Path) -> None:
+def test_two_databases_have_two_feed_ids(tmp_path: Path) -> None:
     stores = [open_storage(tmp_path / name, NETWORK) for name in ("a", "b")]
     assert stores[0].journal.feed_id != stores[1].journal.feed_id
     for store in stores:
         store.close()
 
 
-def test_nothing_known_is_nothing_found(path: Path) -> None:
+def test_empty_database_answers_with_nothing(path: Path) -> None:
     store = open_storage(path, NETWORK)
     assert store.journal.state("0" * 64) is None
     assert store.journal.outcome("0" * 64) is None
@@ -301,7 +301,7 @@ def test_open_tasks_are_those_that_have_not_ended(path: Path) -> None:
     store.close()
 
 
-def test_the_inputs_of_open_tasks_are_wanted(path: Path) -> None:
+def test_inputs_of_open_tasks_are_listed(path: Path) -> None:
     store, net = open_storage(path, NETWORK), fixtures.piano_network()
     body = fixtures.task(net, kind="pop2piano").envelope.body
     for number, state in enumerate(State):
@@ -319,7 +319,7 @@ def test_the_inputs_of_open_tasks_are_wanted(path: Path) -> None:
     store.close()
 
 
-def test_every_output_of_this_nodes_own_is_known(path: Path, net: Network) -> None:
+def test_own_outputs_are_listed(path: Path, net: Network) -> None:
     store, outcome = open_storage(path, NETWORK), fixtures.outcome()
     assert store.journal.own_outputs() == frozenset()
     store.journal.put_outcome("a", outcome, {}, 1.0)
@@ -328,7 +328,7 @@ def test_every_output_of_this_nodes_own_is_known(path: Path, net: Network) -> No
     store.close()
 
 
-def test_the_first_outcome_and_the_first_salt_stay(path: Path) -> None:
+def test_first_outcome_and_first_salt_are_kept(path: Path) -> None:
     store = open_storage(path, NETWORK)
     store.journal.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
     store.journal.put_outcome("t", fixtures.outcome("second"), {"seconds": 2}, 2.0)
@@ -343,7 +343,7 @@ def test_the_first_outcome_and_the_first_salt_stay(path: Path) -> None:
     store.close()
 
 
-def test_a_second_outcome_is_kept_beside_the_first(path: Path, net: Network) -> None:
+def test_second_certified_outcome_is_kept_beside_the_first(path: Path, net: Network) -> None:
     store, task = open_storage(path, net.id), fixtures.task(net)
     first, second = (certify(net, task, fixtures.outcome(label)) for label in ("one", "two"))
     for certificate in (first, second, first):
@@ -352,7 +352,7 @@ def test_a_second_outcome_is_kept_beside_the_first(path: Path, net: Network) -> 
     store.close()
 
 
-def test_a_certificate_says_where_its_outputs_are(path: Path, net: Network) -> None:
+def test_outputs_of_certificates_are_indexed_with_their_signers(path: Path, net: Network) -> None:
     store, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, fixtures.outcome())
     store.ledger.put_certificate(certificate)
@@ -361,7 +361,7 @@ def test_a_certificate_says_where_its_outputs_are(path: Path, net: Network) -> N
     store.close()
 
 
-def test_a_certificate_of_an_error_names_no_outputs(path: Path, net: Network) -> None:
+def test_certificate_of_an_error_indexes_no_outputs(path: Path, net: Network) -> None:
     store, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, {"error": "non-finite-output"})
     store.ledger.put_certificate(certificate)
@@ -383,7 +383,7 @@ def test_evidence_is_kept_once(path: Path, net: Network) -> None:
     store.close()
 
 
-def test_cursors_are_replaced(path: Path) -> None:
+def test_cursors_of_peers_are_replaced(path: Path) -> None:
     store = open_storage(path, NETWORK)
     store.ledger.put_cursor("p", "one", 5)
     store.ledger.put_cursor("p", "two", 3)
@@ -393,7 +393,7 @@ def test_cursors_are_replaced(path: Path) -> None:
     store.close()
 
 
-def test_one_process_owns_a_folder(tmp_path: Path) -> None:
+def test_second_process_on_a_data_folder_is_refused(tmp_path: Path) -> None:
     """A second node on it would vote with the same key, and unlink the first one's files."""
     first = open_storage(tmp_path / "node.sqlite", NETWORK)
     with pytest.raises(UnusableDatabase, match="another node is running"):

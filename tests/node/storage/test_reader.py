@@ -43,7 +43,7 @@ def check(path: Path) -> None:
         assert ledger.peer_records() == {LIAR: expected}
 
 
-def test_it_is_read_while_the_node_writes(path: Path) -> None:
+def test_ledger_is_read_while_the_node_writes(path: Path) -> None:
     store = fill(path)
     with store.journal.transaction():
         store.ledger.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
@@ -53,13 +53,13 @@ def test_it_is_read_while_the_node_writes(path: Path) -> None:
     store.close()
 
 
-def test_it_is_read_after_the_node(path: Path) -> None:
+def test_ledger_is_read_after_the_node_stopped(path: Path) -> None:
     fill(path).close()
     check(path)
     open_storage(path, NET.id).close()
 
 
-def test_nothing_is_written(path: Path) -> None:
+def test_reading_writes_nothing(path: Path) -> None:
     fill(path).close()
     before = path.read_bytes()
     with read_ledger(path, NET.id) as ledger, pytest.raises(sqlite3.Error, match="readonly"):
@@ -67,7 +67,7 @@ def test_nothing_is_written(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_another_networks_is_refused(path: Path) -> None:
+def test_database_of_another_network_is_refused(path: Path) -> None:
     fill(path).close()
     with (
         pytest.raises(UnusableDatabase, match=f"belongs to network {NET.id}"),
@@ -82,13 +82,13 @@ def test_empty_database_is_refused(path: Path) -> None:
         pass
 
 
-def test_what_is_not_there_is_not_made(path: Path) -> None:
+def test_absent_database_is_not_created(path: Path) -> None:
     with pytest.raises(UnusableDatabase, match="cannot be read"), read_ledger(path, NET.id):
         pass
     assert not path.exists()
 
 
-def test_what_is_no_database_is_refused(path: Path) -> None:
+def test_other_file_is_refused(path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(UnusableDatabase, match="cannot be read"), read_ledger(path, NET.id):
         pass

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("steps", [7, 8])
-def test_a_database_at_its_mark_or_ahead_is_accepted(path: Path, steps: int) -> None:
+def test_database_at_its_guard_or_ahead_is_accepted(path: Path, steps: int) -> None:
     mark = RollbackGuard(path)
     assert mark.has_record
     mark.check(FEED, steps)
@@ -33,14 +33,14 @@ def test_a_database_at_its_mark_or_ahead_is_accepted(path: Path, steps: int) -> 
     again.close()
 
 
-def test_a_database_behind_its_mark_is_refused(path: Path) -> None:
+def test_database_behind_its_guard_is_refused(path: Path) -> None:
     mark = RollbackGuard(path)
     with pytest.raises(UnusableDatabase, match=r"counts 7 .*, and the database holds 6"):
         mark.check(FEED, 6)
     mark.close()
 
 
-def test_another_database_is_refused(path: Path) -> None:
+def test_guard_of_another_database_is_refused(path: Path) -> None:
     mark = RollbackGuard(path)
     with pytest.raises(
         UnusableDatabase, match=r"counts 7 committed transactions\. Put the newest files back"
@@ -50,7 +50,7 @@ def test_another_database_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", FEED, f"{FEED} 7", f"{FEED} {'x' * 20}", "\0" * 53])
-def test_a_mark_that_says_nothing_is_taken_as_none(path: Path, text: str) -> None:
+def test_unreadable_guard_counts_as_absent(path: Path, text: str) -> None:
     path.write_text(text)
     mark = RollbackGuard(path)
     assert not mark.has_record
@@ -58,7 +58,7 @@ def test_a_mark_that_says_nothing_is_taken_as_none(path: Path, text: str) -> Non
     mark.close()
 
 
-def test_a_mark_that_cannot_be_written_stops_nothing(path: Path) -> None:
+def test_unwritable_guard_stops_nothing(path: Path) -> None:
     mark = RollbackGuard(path)
     mark.close()
     mark.advance(FEED, 8)  # its descriptor is closed

@@ -8,7 +8,7 @@ from node.config.settings import Settings
 from tests.node.cli.conftest import Helium
 
 
-def test_every_setting_is_a_flag_with_its_variable(helium: Helium) -> None:
+def test_help_lists_every_setting_with_its_variable(helium: Helium) -> None:
     shown = " ".join(helium("run", "--help").stdout.split())
     for setting in settings_of(Settings):
         assert setting.flag in shown
@@ -43,14 +43,14 @@ def test_limits_are_no_flags(helium: Helium) -> None:
         (["--key", "none.pem"], "none.pem is not there"),
     ],
 )
-def test_what_is_wrong_is_named(helium: Helium, arguments: list[str], reason: str) -> None:
+def test_wrong_argument_is_named(helium: Helium, arguments: list[str], reason: str) -> None:
     done = helium("run", *arguments)
     assert done.exit_code == 2
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_the_file_is_read(helium: Helium) -> None:
+def test_config_file_is_read(helium: Helium) -> None:
     Path("helium.toml").write_text("listen = 4001\n")
     done = helium("run", "--config", "helium.toml")
     assert done.exit_code == 2
