@@ -25,7 +25,7 @@ from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused
@@ -132,7 +132,7 @@ class Node:
 
     async def run(self) -> None:
         """Run until cancelled; whatever ends it otherwise is a fault and is raised."""
-        protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+        protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
         self.act(self._coordinator.open())
         await self._transport.start(self, self._topics, protocols)
         log.info("listening", peer=self._transport.peer, addresses=list(self._transport.addresses))

@@ -21,7 +21,7 @@ HeliumError                       schemas.errors: base of all
 ├─ PeerBanned                     node.transport.libp2p.gossipsub
 ├─ MalformedFrame                 node.rpc.framing: bytes that are no frame
 ├─ RequestRefused                 node.rpc.client: the peer answered with an error status
-├─ ProtocolViolation              node.rpc.client: the peer's answer breaks the protocol
+├─ ProtocolViolation              node.rpc.codec: the peer's answer breaks the protocol
 │  └─ WrongBytes                  node.sync.blob_download: a chunk has another hash
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended

@@ -13,7 +13,7 @@ from node.cli.exit_codes import Exit, Failure, usage
 from node.client.client import Client, GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
 from node.config import log_setup
-from node.rpc.client import ProtocolViolation
+from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.errors import Rejected

@@ -34,7 +34,7 @@ from node.client.submission import (
 )
 from node.clock import Clock, SystemClock
 from node.config import log_setup
-from node.rpc.client import ProtocolViolation
+from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
 from node.sync.task_tracker import NoAgreement, TaskTracker

@@ -7,14 +7,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.client.result import Result
-from node.rpc.client import (
-    ANSWER_SECONDS,
-    UPLOAD_SECONDS,
-    ProtocolViolation,
-    RequestRefused,
-    Status,
-    send_request,
-)
+from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
+from node.rpc.codec import UPLOAD_SECONDS, ProtocolViolation, Status
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
 from node.version import AGENT

@@ -12,9 +12,9 @@ from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskNotServed
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.rpc import uploads
-from node.rpc.client import ProtocolViolation, Status, answer, answer_encoded, refuse
+from node.rpc.codec import ProtocolViolation, Status, answer, answer_encoded, refuse
 from node.rpc.framing import write_frame
 from node.storage.blob_writer import BlobWriter
 from node.storage.blobs import BlobStore
@@ -71,12 +71,12 @@ class RequestHandler:
         self._journal, self._blobs = journal, blobs
         self._request_limiter = request_limiter
         self._answers: Mapping[str, Handler] = {
-            rpc_client.protocol_id("hello"): self._hello,
-            rpc_client.protocol_id("submit"): self._submit,
-            rpc_client.protocol_id("task"): self._task,
-            rpc_client.protocol_id("watch"): self._watch,
-            rpc_client.protocol_id("blob"): self._blob,
-            rpc_client.protocol_id("feed"): self._feed,
+            rpc_codec.protocol_id("hello"): self._hello,
+            rpc_codec.protocol_id("submit"): self._submit,
+            rpc_codec.protocol_id("task"): self._task,
+            rpc_codec.protocol_id("watch"): self._watch,
+            rpc_codec.protocol_id("blob"): self._blob,
+            rpc_codec.protocol_id("feed"): self._feed,
         }
 
     async def serve(self, protocol: str, stream: Stream) -> None:
@@ -91,8 +91,8 @@ class RequestHandler:
     async def _serve(self, name: str, handler: Handler, stream: Stream) -> None:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                request = await rpc_client.read_document(
-                    stream, f"{name}-request", rpc_client.REQUEST_LIMIT
+                request = await rpc_codec.read_document(
+                    stream, f"{name}-request", rpc_codec.REQUEST_LIMIT
                 )
             await handler(request, stream)
         except (ProtocolViolation, Rejected) as error:
@@ -135,7 +135,7 @@ class RequestHandler:
         if not task.inputs:  # no place is needed
             return []
         try:
-            async with asyncio.timeout(rpc_client.UPLOAD_SECONDS):
+            async with asyncio.timeout(rpc_codec.UPLOAD_SECONDS):
                 with self._request_limiter.slot("submit", stream.rate_limit_key):
                     return await uploads.receive(task, stream, self._blobs)
         except BlobRefused as refused:
@@ -204,7 +204,7 @@ class RequestHandler:
             raise Rejected(Rejection.INVALID_FIELD, f"offset: {offset} is past the end, {size}")
         with self._blobs.open(sha256, offset) as source:
             await answer(stream, {"size": size})
-            while piece := source.read(rpc_client.PIECE):
+            while piece := source.read(rpc_codec.WRITE_BYTES):
                 await stream.write(piece)
 
     async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:

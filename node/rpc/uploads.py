@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from node.rpc.client import PIECE
+from node.rpc.codec import WRITE_BYTES
 from node.storage.blob_writer import BlobWriter
 from node.storage.blobs import BlobStore
 from node.transport.interface import Stream
@@ -29,6 +29,6 @@ async def receive(task: Task, stream: Stream, blobs: BlobStore) -> list[BlobWrit
 
 async def _pieces(stream: Stream, size: int) -> AsyncIterator[bytes]:
     while size:
-        piece = await stream.read_exactly(min(PIECE, size))
+        piece = await stream.read_exactly(min(WRITE_BYTES, size))
         size -= len(piece)
         yield piece

@@ -8,7 +8,8 @@ import structlog
 
 from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
-from node.rpc.client import ProtocolViolation, RequestRefused, open_request, read_answer
+from node.rpc.client import RequestRefused, open_request, read_answer
+from node.rpc.codec import ProtocolViolation
 from node.transport.interface import Transport
 from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire.encoding import Document

@@ -12,7 +12,8 @@ from node.admission.peer_score import PeerAction
 from node.consensus.commands import Action
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.rpc.client import ProtocolViolation, RequestRefused, send_request
+from node.rpc.client import RequestRefused, send_request
+from node.rpc.codec import ProtocolViolation
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.task_tracker import TaskTracker

@@ -13,15 +13,8 @@ from typing import Any
 import structlog
 
 from node.clock import Clock
-from node.rpc.client import (
-    ProtocolViolation,
-    RequestRefused,
-    Status,
-    open_request,
-    read_document,
-    read_status,
-    send_request,
-)
+from node.rpc.client import RequestRefused, open_request, read_status, send_request
+from node.rpc.codec import ProtocolViolation, Status, read_document
 from node.transport.interface import Transport
 from protocol.consensus import certificate
 from protocol.consensus.agreement import Agreement

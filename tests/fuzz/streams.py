@@ -19,7 +19,9 @@ from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc import client as rpc_client
-from node.rpc.client import ProtocolViolation, RequestRefused
+from node.rpc import codec as rpc_codec
+from node.rpc.client import RequestRefused
+from node.rpc.codec import ProtocolViolation
 from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
@@ -42,8 +44,8 @@ from tests.schemas.examples import documents
 from tests.support import fixtures
 
 LIMIT = 4096  # of a frame, in the target that has nothing else
-REQUESTS = [f"{name}-request" for name in rpc_client.NAMES]
-ANSWERS = [f"{name}-answer" for name in rpc_client.NAMES if name != "watch"]
+REQUESTS = [f"{name}-request" for name in rpc_codec.REQUESTS]
+ANSWERS = [f"{name}-answer" for name in rpc_codec.REQUESTS if name != "watch"]
 READ = (*REQUESTS, *ANSWERS, "watch-frame", "failure")
 
 
@@ -202,13 +204,13 @@ def make_document(dice: Random) -> bytes:
 
 def check_document(content: bytes) -> None:
     name, stream = READ[_number(content) % len(READ)], Wire(content[1:])
-    document = asyncio.run(rpc_client.read_document(stream, name))
+    document = asyncio.run(rpc_codec.read_document(stream, name))
     schemas.check(name, document)
     again = canonical(document)
     assert len(again) <= 6 * DOCUMENT_LIMIT
     stream = Wire(encode_length(len(again)) + again)
     if len(again) <= DOCUMENT_LIMIT:
-        assert asyncio.run(rpc_client.read_document(stream, name)) == document
+        assert asyncio.run(rpc_codec.read_document(stream, name)) == document
 
 
 def make_answer(dice: Random) -> bytes:
@@ -238,7 +240,7 @@ def make_request(dice: Random) -> bytes:
 
 def check_request(content: bytes) -> None:
     """Every request gets one well-formed answer, or its stream is reset."""
-    name, stream = rpc_client.NAMES[_number(content) % len(rpc_client.NAMES)], Wire(content[1:])
+    name, stream = rpc_codec.REQUESTS[_number(content) % len(rpc_codec.REQUESTS)], Wire(content[1:])
     with node() as (coordinator, journal, _), tempfile.TemporaryDirectory() as folder:
         blobs = BlobStore(Path(folder) / "blobs")
         blobs.write([SONG], size=len(SONG), limit=len(SONG), sha256=SONG_HASH)
@@ -248,14 +250,14 @@ def check_request(content: bytes) -> None:
         serving = RequestHandler(
             FakeNode(coordinator, blobs), coordinator, journal, blobs, request_limiter
         )
-        asyncio.run(serving.serve(rpc_client.protocol_id(name), stream))
+        asyncio.run(serving.serve(rpc_codec.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
     if stream.resets:
         raise StreamClosed("reset")
     heard = Wire(stream.outbound)
     if name == "watch" and stream.outbound[:1] == b"\x00":
         asyncio.run(heard.read_exactly(1))
-        asyncio.run(rpc_client.read_document(heard, "watch-frame"))
+        asyncio.run(rpc_codec.read_document(heard, "watch-frame"))
     else:
         said = asyncio.run(rpc_client.read_answer(heard, name))
         if name == "blob":

@@ -13,7 +13,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from libp2p.utils.varint import encode_uvarint
 
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.transport.interface import Stream, ValidationResult
 from node.transport.libp2p.gossipsub import PROTOCOL
 from node.transport.libp2p.host import Host
@@ -126,7 +126,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"", length: int 
 async def heard(host: Host, peer: str) -> None:
     """Wait until the node has come as far as answering; frames are taken in their order."""
     with trio.move_on_after(HEARD_SECONDS):
-        await (await host.open(peer, rpc_client.protocol_id("hello"))).reset()
+        await (await host.open(peer, rpc_codec.protocol_id("hello"))).reset()
 
 
 async def frames(

@@ -17,7 +17,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 
 from node.daemon import topics
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.transport.libp2p.gossipsub import PROTOCOL, RPC_BYTES
 from node.transport.libp2p.host import Host
 from protocol.constants import DOCUMENT_LIMIT
@@ -206,14 +206,14 @@ async def overruns(target: Target) -> Counts:
 
     async def body(host: Host, peer: str) -> None:
         nonlocal taken
-        stream, pushed = await host.open(peer, rpc_client.protocol_id("blob")), 0
+        stream, pushed = await host.open(peer, rpc_codec.protocol_id("blob")), 0
         await stream.write(asked)
         muxed, number = stream.muxed_conn, stream.muxed_stream.stream_id
         try:
             while pushed < PUSHES:
                 await muxed.secured_conn.write(frame(DATA, 0, number, piece))
                 pushed += 1
-            await (await host.open(peer, rpc_client.protocol_id("hello"))).reset()
+            await (await host.open(peer, rpc_codec.protocol_id("hello"))).reset()
             taken = True
         except Exception:  # cut off, as it should be
             done["pushed"] += pushed
@@ -296,9 +296,9 @@ async def bad_requests(target: Target) -> Counts:
 
     async def body(host: Host, peer: str, kind: str) -> None:
         number = next(numbers)
-        name = rpc_client.NAMES[number % len(rpc_client.NAMES)]
+        name = rpc_codec.REQUESTS[number % len(rpc_codec.REQUESTS)]
         bad = BAD_REQUESTS[number % len(BAD_REQUESTS)]
-        await _told(host, peer, rpc_client.protocol_id(name), bad, ends=True)
+        await _told(host, peer, rpc_codec.protocol_id(name), bad, ends=True)
 
     return await streams(target, ["asked"], body)
 
@@ -308,7 +308,7 @@ async def failing_handlers(target: Target) -> Counts:
     asked = _request({"task": BUG})
 
     async def body(host: Host, peer: str, kind: str) -> None:
-        await _told(host, peer, rpc_client.protocol_id("task"), asked)
+        await _told(host, peer, rpc_codec.protocol_id("task"), asked)
 
     return await streams(target, ["raised"], body)
 
@@ -328,10 +328,10 @@ def _reads(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
 
 async def _begun(host: Host, peer: str, name: str, asked: bytes) -> Any:
     """Ask, and return the stream when the answer has begun; raise if it is a refusal."""
-    stream = await host.open(peer, rpc_client.protocol_id(name))
+    stream = await host.open(peer, rpc_codec.protocol_id(name))
     await stream.write(asked)
     with trio.move_on_after(ENDED_SECONDS):
-        if await stream.read(1) == bytes((rpc_client.Status.OK,)):
+        if await stream.read(1) == bytes((rpc_codec.Status.OK,)):
             return stream
     await stream.reset()
     raise LookupError(f"no {name}")
@@ -405,7 +405,7 @@ async def submissions(target: Target, many: bool = False) -> Counts:
         return _request({"task": sign(body, signer).document(), "blobs": []})
 
     async def body(host: Host, peer: str, kind: str) -> None:
-        stream = await host.open(peer, rpc_client.protocol_id("submit"))
+        stream = await host.open(peer, rpc_codec.protocol_id("submit"))
         await stream.write(signed())
         await end_of(stream)
         await stream.reset()

@@ -14,9 +14,9 @@ import pytest
 
 from node.config import keystore
 from node.daemon import topics
-from node.rpc.client import (
-    NAMES,
+from node.rpc.codec import (
     REQUEST_LIMIT,
+    REQUESTS,
     Status,
     answer,
     protocol_id,
@@ -96,7 +96,7 @@ async def _equivocate(four: Running) -> str:
     envelopes = [sign(each, key) for each in (body, *commits)]
     liar = Equivocator(network.id, envelopes, {honest.peer for honest in four.nodes[:3]})
     transport = Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
-    protocols = [protocol_id(name) for name in NAMES]
+    protocols = [protocol_id(name) for name in REQUESTS]
     await transport.start(Recorder(liar.serve), topics(network.id), protocols)
     try:
         for address in four.daemons.addresses[:3]:

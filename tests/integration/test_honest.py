@@ -22,7 +22,8 @@ from safetensors.numpy import save_file
 from executor.models.folders import EMBEDDED
 from node.cli.commands.network import ModelSelection
 from node.client.client import Client
-from node.rpc.client import RequestRefused, Status, protocol_id, read_answer
+from node.rpc.client import RequestRefused, read_answer
+from node.rpc.codec import Status, protocol_id
 from node.transport.interface import StreamClosed
 from protocol.network import NetworkParameters
 from protocol.wire import messages

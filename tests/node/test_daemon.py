@@ -22,7 +22,7 @@ from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
 from node.execution.queue import Readiness
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.rpc.framing import write_frame
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
@@ -562,9 +562,9 @@ def test_a_peer_that_asks_nonsense_is_answered_each_time(tmp_path: Path) -> None
         await other.start(Recorder(), (), ())
         await other.dial(f"/memory/0/p2p/{scene.coordinator.me}")
         for _ in range(int(Limits().ban_points) + 1):  # an answer costs little; a ban, a requester
-            stream = await other.open(scene.coordinator.me, rpc_client.protocol_id("hello"))
+            stream = await other.open(scene.coordinator.me, rpc_codec.protocol_id("hello"))
             await write_frame(stream, b"{")
-            assert await stream.read_exactly(1) == bytes((rpc_client.Status.INVALID,))
+            assert await stream.read_exactly(1) == bytes((rpc_codec.Status.INVALID,))
         assert other.peers() == {scene.coordinator.me}
 
     play(tmp_path, test)

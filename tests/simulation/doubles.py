@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from node.execution.queue import Readiness
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.transport.interface import Listener
@@ -228,6 +228,6 @@ class SlowServingTransport(MemoryTransport):
         return True
 
     async def _serve(self, listener: Listener, protocol: str, stream: MemoryStream) -> None:
-        if protocol == rpc_client.protocol_id("blob") and self.is_slow():
+        if protocol == rpc_codec.protocol_id("blob") and self.is_slow():
             stream = SlowStream(stream)
         await super()._serve(listener, protocol, stream)

@@ -27,7 +27,7 @@ from node.explain.findings import (
 )
 from node.explain.verdict import reason
 from node.explain.waveform_diff import Samples, WaveformDifference, compare_waveforms
-from node.rpc.client import ProtocolViolation
+from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import TaskTracker, UnknownTask
 from protocol.consensus.conduct import VoteOutcome

@@ -9,7 +9,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.session import exit_codes
 from node.client.client import GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
-from node.rpc.client import ProtocolViolation
+from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.consensus.effects import State

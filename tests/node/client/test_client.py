@@ -22,8 +22,8 @@ from node.client.client import (
 )
 from node.client.result import AudioMismatch, check_file
 from node.client.submission import SUBMIT_TO
-from node.rpc import client as rpc_client
-from node.rpc.client import ProtocolViolation, Status, answer, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import ProtocolViolation, Status, answer, refuse
 from node.sync.blob_download import BlobUnavailable
 from node.transport.interface import Stream
 from protocol.consensus.committee import committees
@@ -82,9 +82,7 @@ class Fake(Scripted):
         if name in ("task", "watch") or not self.answers:
             await super().serve(protocol, stream)
             return
-        request = await rpc_client.read_document(
-            stream, f"{name}-request", rpc_client.REQUEST_LIMIT
-        )
+        request = await rpc_codec.read_document(stream, f"{name}-request", rpc_codec.REQUEST_LIMIT)
         self.asked.append(name)
         await {"hello": self.hello, "submit": self.submit, "blob": self.blob}[name](request, stream)
 
@@ -126,7 +124,7 @@ class Fake(Scripted):
 async def connected(fakes: Sequence[Fake], net: Network = NET) -> AsyncIterator[Client]:
     medium = MemoryNetwork(random.Random(1))
     servers = [MemoryTransport(medium, fixtures.peer(index)) for index in range(len(fakes))]
-    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     for server, fake in zip(servers, fakes, strict=True):
         await server.start(Recorder(fake.serve), (), protocols)
     try:
@@ -206,7 +204,7 @@ def test_the_slower_nodes_are_not_waited_for_long() -> None:
     async def main() -> None:
         medium = MemoryNetwork(random.Random(1))
         server = MemoryTransport(medium, fixtures.peer(0))
-        await server.start(Recorder(Fake().serve), (), [rpc_client.protocol_id("hello")])
+        await server.start(Recorder(Fake().serve), (), [rpc_codec.protocol_id("hello")])
         addresses = [f"/memory/0/p2p/{fixtures.peer(index)}" for index in range(3)]
         transport = MemoryTransport(medium, fixtures.peer(1000))
         async with Client.connect(NET, addresses, transport=transport) as client:

@@ -17,8 +17,8 @@ import pytest
 from executor.errors import Abstained
 from node.execution import inputs
 from node.execution.inputs import InputFetcher
-from node.rpc import client as rpc_client
-from node.rpc.client import Status, answer, read_document, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import Status, answer, read_document, refuse
 from node.storage.blobs import BlobStore
 from node.sync.blob_download import MAX_SLOWDOWN, MIN_BYTES_PER_SECOND, rendezvous_order
 from node.transport.interface import Stream
@@ -58,17 +58,17 @@ class Bench:
         self.asked.append(peer)
         if peer in self.trickles:
             await answer(stream, {"size": len(SONG)})
-            for start in range(0, len(SONG), rpc_client.PIECE):
+            for start in range(0, len(SONG), rpc_codec.WRITE_BYTES):
                 await asyncio.sleep(29)  # never silent for half a minute
-                await stream.write(SONG[start : start + rpc_client.PIECE])
+                await stream.write(SONG[start : start + rpc_codec.WRITE_BYTES])
         elif peer in self.lies:
             await answer(stream, {"size": len(SONG)})
             await stream.write(bytes(len(SONG)))
         elif peer in self.has:
             await answer(stream, {"size": len(SONG)})
-            for start in range(0, len(SONG), rpc_client.PIECE):
-                await asyncio.sleep(rpc_client.PIECE / self.pace)
-                await stream.write(SONG[start : start + rpc_client.PIECE])
+            for start in range(0, len(SONG), rpc_codec.WRITE_BYTES):
+                await asyncio.sleep(rpc_codec.WRITE_BYTES / self.pace)
+                await stream.write(SONG[start : start + rpc_codec.WRITE_BYTES])
         else:
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
 
@@ -87,9 +87,7 @@ async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
     await transport.start(Recorder(), (), ())
     others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
     for other in others:
-        await other.start(
-            Recorder(serving(found, other.peer)), (), [rpc_client.protocol_id("blob")]
-        )
+        await other.start(Recorder(serving(found, other.peer)), (), [rpc_codec.protocol_id("blob")])
         await transport.dial(other.addresses[0])
     try:
         yield found

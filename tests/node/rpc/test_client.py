@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from node.rpc.client import (
-    ANSWER_SECONDS,
-    NAMES,
+from node.rpc.client import ANSWER_SECONDS, RequestRefused, open_request, send_request
+from node.rpc.codec import (
     REQUEST_LIMIT,
+    REQUESTS,
     ProtocolViolation,
-    RequestRefused,
     Status,
     answer,
-    open_request,
     protocol_id,
     read_document,
     refuse,
-    send_request,
 )
 from node.rpc.framing import encode_length, write_frame
 from node.transport.interface import Stream, StreamClosed
@@ -49,7 +46,7 @@ Serve = Callable[[str, Stream], Awaitable[None]]
 async def connected(serve: Serve) -> AsyncIterator[MemoryTransport]:
     medium = MemoryNetwork(random.Random(1))
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
-    await server.start(Recorder(serve), (), [protocol_id(name) for name in NAMES])
+    await server.start(Recorder(serve), (), [protocol_id(name) for name in REQUESTS])
     await asker.start(Recorder(), (), ())
     await asker.dial(server.addresses[0])
     try:
@@ -80,7 +77,7 @@ def framed(status: int, payload: bytes) -> bytes:
 
 
 def test_the_protocols_are_those_of_the_specification() -> None:
-    assert [protocol_id(name) for name in NAMES] == [
+    assert [protocol_id(name) for name in REQUESTS] == [
         f"/helium/1/{name}" for name in ("hello", "submit", "task", "watch", "blob", "feed")
     ]
     assert REQUEST_LIMIT > ENVELOPE_LIMIT

@@ -26,16 +26,9 @@ from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
-from node.rpc import client as rpc_client
-from node.rpc.client import (
-    REQUEST_LIMIT,
-    RequestRefused,
-    Status,
-    open_request,
-    read_answer,
-    read_document,
-    send_request,
-)
+from node.rpc import codec as rpc_codec
+from node.rpc.client import RequestRefused, open_request, read_answer, send_request
+from node.rpc.codec import REQUEST_LIMIT, Status, read_document
 from node.rpc.framing import encode_length, write_frame
 from node.rpc.server import REQUEST_SECONDS, RequestHandler
 from node.storage.blobs import BlobStore
@@ -112,7 +105,7 @@ class Bench:
         return task
 
     async def open(self, name: str) -> Stream:
-        return await self.asker.open(SERVER, rpc_client.protocol_id(name))
+        return await self.asker.open(SERVER, rpc_codec.protocol_id(name))
 
     async def request(self, name: str, request: Document) -> Any:
         return await send_request(self.asker, SERVER, name, request)
@@ -143,7 +136,7 @@ async def serving(
     admission = TaskPolicy(bench.submitters, 0, clock.now)
     request_limiter = RequestLimiter(admission, Limits(), net.roster, clock.now, bench.counts)
     answering = RequestHandler(bench, coordinator, journal, blobs, request_limiter)  # type: ignore[arg-type]  # a twin
-    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
     await asker.dial(server.addresses[0])
@@ -417,7 +410,7 @@ FRAMED = [
 ]
 
 
-@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize("name", rpc_codec.REQUESTS)
 def test_a_malformed_request_is_answered_as_invalid(name: str) -> None:
     async def test(bench: Bench) -> None:
         for payload, reason in FRAMED:
@@ -431,7 +424,7 @@ def test_a_malformed_request_is_answered_as_invalid(name: str) -> None:
     on_bench(test)
 
 
-@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize("name", rpc_codec.REQUESTS)
 @pytest.mark.parametrize(
     "length",
     [encode_length(REQUEST_LIMIT + 1), b"\xff" * 5, b"\xff\xff\xff\xff\x7f", b"\x80\x00"],
@@ -448,7 +441,7 @@ def test_a_bad_length_is_refused_before_any_payload(name: str, length: bytes) ->
     on_bench(test)
 
 
-@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize("name", rpc_codec.REQUESTS)
 @pytest.mark.parametrize("sent", [b"", b"\x85", b"\x0a{", encode_length(1000) + b"x" * 999])
 def test_a_truncated_request_gets_no_answer(name: str, sent: bytes) -> None:
     async def test(bench: Bench) -> None:
@@ -461,7 +454,7 @@ def test_a_truncated_request_gets_no_answer(name: str, sent: bytes) -> None:
     on_bench(test)
 
 
-@pytest.mark.parametrize("name", rpc_client.NAMES)
+@pytest.mark.parametrize("name", rpc_codec.REQUESTS)
 def test_a_silent_requester_times_out(name: str) -> None:
     async def test(bench: Bench) -> None:
         stream = await bench.open(name)
@@ -801,7 +794,7 @@ def test_stored_envelopes_are_sent_without_reencoding(monkeypatch: pytest.Monkey
         task = bench.accept()
         request = canonical({"task": task.id})
         monkeypatch.setattr("node.rpc.server.canonical", None)
-        monkeypatch.setattr("node.rpc.client.canonical", None)
+        monkeypatch.setattr("node.rpc.codec.canonical", None)
         stream = await bench.open("task")
         await write_frame(stream, request)
         assert (await read_answer(stream, "task"))["envelopes"] == [task.envelope.document()]

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from node.rpc import client as rpc_client
-from node.rpc.client import Status, answer, read_document, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import Status, answer, read_document, refuse
 from node.sync.blob_download import (
     ANSWER_SECONDS,
     MAX_SLOWDOWN,
@@ -149,7 +149,7 @@ class Servers:
         servers = [MemoryTransport(self._medium, peer) for peer in self.peers]
         await self.asker.start(Recorder(), (), ())
         for index, server in enumerate(servers):
-            await server.start(Recorder(self._serve(index)), (), [rpc_client.protocol_id("blob")])
+            await server.start(Recorder(self._serve(index)), (), [rpc_codec.protocol_id("blob")])
             await self.asker.dial(server.addresses[0])
         try:
             yield self

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from node.rpc import client as rpc_client
-from node.rpc.client import Status, answer, read_document, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import Status, answer, read_document, refuse
 from node.storage.database import Database
 from node.storage.ledger import Ledger
 from node.sync.blob_download import rendezvous_order
@@ -66,7 +66,7 @@ async def bench(me: str, most: int) -> AsyncIterator[Bench]:
         if peer != me:
             server = MemoryTransport(medium, peer)
             serve = Recorder(serving(found, peer))
-            await server.start(serve, (), [rpc_client.protocol_id("blob")])
+            await server.start(serve, (), [rpc_codec.protocol_id("blob")])
             await transport.dial(server.addresses[0])
             servers.append(server)
     try:

@@ -12,8 +12,8 @@ import pytest
 
 from node.consensus.commands import Action, Notify
 from node.consensus.coordinator import Coordinator
-from node.rpc import client as rpc_client
-from node.rpc.client import ProtocolViolation, Status, answer, read_document, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import ProtocolViolation, Status, answer, read_document, refuse
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
@@ -130,7 +130,7 @@ async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
     mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
     bench = Bench(journal, ledger, coordinator, mine)
     await mine.start(Recorder(), (), ())
-    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await other.start(Recorder(bench.serve), (), protocols)
     await mine.dial(other.addresses[0])
     try:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from node.rpc import client as rpc_client
-from node.rpc.client import Status, answer, read_document, refuse
+from node.rpc import codec as rpc_codec
+from node.rpc.codec import Status, answer, read_document, refuse
 from node.rpc.framing import write_frame
 from node.sync.task_tracker import (
     LATE_VOTE_SECONDS,
@@ -110,7 +110,7 @@ async def surrounded(nodes: Sequence[Serve]) -> AsyncIterator[MemoryTransport]:
     medium = MemoryNetwork(random.Random(1))
     asker = MemoryTransport(medium, ASKER)
     await asker.start(Recorder(), (), ())
-    protocols = [rpc_client.protocol_id(name) for name in rpc_client.NAMES]
+    protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     servers = [MemoryTransport(medium, fixtures.peer(index)) for index in range(len(nodes))]
     for server, node in zip(servers, nodes, strict=True):
         await server.start(Recorder(node), (), protocols)

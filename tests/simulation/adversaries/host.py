@@ -6,7 +6,7 @@ An adversary gossips. Some adversaries also answer requests, with false or malfo
 from collections.abc import Sequence
 from typing import Any
 
-from node.rpc import client as rpc_client
+from node.rpc import codec as rpc_codec
 from node.rpc.framing import write_frame
 from node.sync.feed_sync import Batch
 from node.transport.interface import Stream, StreamClosed, ValidationResult
@@ -21,7 +21,7 @@ from tests.simulation.adversaries.outsiders import FOREIGN, BadRequester, Garble
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
-PROTOCOLS = tuple(rpc_client.protocol_id(name) for name in rpc_client.NAMES)
+PROTOCOLS = tuple(rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS)
 
 
 class AdversaryHost:
@@ -64,7 +64,7 @@ class AdversaryHost:
 
     async def _answer_falsely(self, name: str, stream: Stream) -> None:
         """Answer a valid request: with a wrong network, a false feed or a forged certificate."""
-        request: Any = await rpc_client.read_document(stream, f"{name}-request")
+        request: Any = await rpc_codec.read_document(stream, f"{name}-request")
         net = self.adversary.environment.network.id
         if name == "hello":
             foreign = isinstance(self.adversary, LyingFeed) and self.adversary.rng.random() < 0.3
@@ -77,9 +77,9 @@ class AdversaryHost:
                 "reasons": [],
                 "models": [],
             }
-            await rpc_client.answer(stream, greeting)
+            await rpc_codec.answer(stream, greeting)
         elif name == "feed":
-            await rpc_client.answer(
+            await rpc_codec.answer(
                 stream, _feed_response(self.adversary.page(request["feed"], request["cursor"]))
             )
         elif name == "task" and (certificates := self.adversary.certificates_of(request["task"])):
@@ -89,9 +89,9 @@ class AdversaryHost:
                 "envelopes": [],
                 "certificate": self.adversary.rng.choice(certificates),
             }
-            await rpc_client.answer(stream, answer)
+            await rpc_codec.answer(stream, answer)
         else:
-            await rpc_client.refuse(stream, rpc_client.Status.BUSY, "busy", "never free")
+            await rpc_codec.refuse(stream, rpc_codec.Status.BUSY, "busy", "never free")
 
     async def _answer_malformed(self, stream: Stream) -> None:
         """Send no valid response: noise, an oversized, short or deeply nested frame, or silence."""
