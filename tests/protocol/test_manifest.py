@@ -5,7 +5,7 @@ from tests.support import fixtures
 NOTES: Document = {"media": "audio/midi", "sha256": "b" * 64, "size": 20, "notes": 3}
 
 
-def test_the_blobs_of_a_result_in_its_order() -> None:
+def test_blobs_of_result_keep_their_order() -> None:
     (wave,) = fixtures.outcome()["result"]["outputs"]
     outcome: Document = {"result": {"outputs": [NOTES, wave]}}
     assert blobs_of(outcome) == (
@@ -15,7 +15,7 @@ def test_the_blobs_of_a_result_in_its_order() -> None:
     assert list(outputs_of(outcome)) == [NOTES, wave]
 
 
-def test_an_error_has_no_outputs() -> None:
+def test_error_outcome_has_no_outputs() -> None:
     outcome: Document = {"error": "non-finite-output"}
     assert outputs_of(outcome) == []
     assert blobs_of(outcome) == ()

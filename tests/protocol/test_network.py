@@ -34,7 +34,7 @@ def asked(net: Network = NET, /, **changes: Any) -> Task:
 # The document
 
 
-def test_everything_is_read() -> None:
+def test_document_is_parsed_completely() -> None:
     net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
     assert net.parameters == NetworkParameters()
     assert net.classes == {fixtures.CLASS: {"device": "cpu", "torch": "2.13.0"}}
@@ -47,7 +47,7 @@ def test_everything_is_read() -> None:
     assert model.attempt_seconds == 900
 
 
-def test_the_parameters_are_the_documents() -> None:
+def test_parameters_come_from_the_document() -> None:
     given = {
         "committee_size": 5,
         "committee_max": 9,
@@ -61,13 +61,13 @@ def test_the_parameters_are_the_documents() -> None:
     assert fixtures.network(**given).parameters == NetworkParameters(**given)  # type: ignore[arg-type]
 
 
-def test_the_id_is_the_first_sixteen_characters_of_its_hash() -> None:
+def test_network_id_is_first_16_hex_characters_of_hash() -> None:
     document = fixtures.network_document()
     assert NET.id == document_hash("network", document)[:16]
     assert len(NET.id) == 16
 
 
-def test_any_change_is_another_network() -> None:
+def test_any_change_gives_another_network_id() -> None:
     ids = {
         NET.id,
         changed(lambda d: d.update(name="other")).id,
@@ -78,12 +78,12 @@ def test_any_change_is_another_network() -> None:
     assert len(ids) == 5
 
 
-def test_the_spelling_is_no_change() -> None:
+def test_json_spelling_does_not_change_the_id() -> None:
     text = canonical(fixtures.network_document())
     assert Network.parse(text.replace(b",", b" ,\n").replace(b":2,", b":2.0,")).id == NET.id
 
 
-def test_a_document_has_a_limit() -> None:
+def test_document_over_size_limit_is_rejected() -> None:
     text = canonical(fixtures.network_document())
     assert Network.parse(text + b" " * (1_048_576 - len(text))).id == NET.id
     with rejected(Rejection.TOO_LARGE):
@@ -112,7 +112,7 @@ def test_a_document_has_a_limit() -> None:
         (lambda d: d["classes"].update({"a b": {"x": 1}}), "classes"),
     ],
 )
-def test_a_wrong_field_is_named(change: Change, field: str) -> None:
+def test_error_names_wrong_field(change: Change, field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, field):
         changed(change)
 
@@ -120,28 +120,28 @@ def test_a_wrong_field_is_named(change: Change, field: str) -> None:
 # What one field says of another
 
 
-def test_a_committee_may_not_be_larger_than_the_largest() -> None:
+def test_committee_size_over_committee_max_is_rejected() -> None:
     assert fixtures.network(committee_size=7, committee_max=7).parameters.committee_size == 7
     with rejected(Rejection.INVALID_FIELD, "parameters.committee_max"):
         fixtures.network(committee_size=7, committee_max=6)
 
 
-def test_a_members_class_must_be_one_of_the_classes() -> None:
+def test_member_of_unknown_class_is_rejected() -> None:
     with rejected(Rejection.INVALID_FIELD, "roster[2].class: 'gpu' is not one of classes"):
         changed(lambda d: d["roster"][2].update({"class": "gpu"}))
 
 
-def test_a_peer_stands_once_in_the_roster() -> None:
+def test_duplicate_peer_in_roster_is_rejected() -> None:
     with rejected(Rejection.INVALID_FIELD, f"roster[3].peer: {fixtures.peer(0)} is listed twice"):
         changed(lambda d: d["roster"][3].update(peer=fixtures.peer(0)))
 
 
-def test_a_model_is_listed_once() -> None:
+def test_duplicate_model_is_rejected() -> None:
     with rejected(Rejection.INVALID_FIELD, f"models[1].id: {fixtures.MODEL} is listed twice"):
         changed(lambda d: d["models"].append({**d["models"][0], "revision": "other"}))
 
 
-def test_an_operator_may_have_several_members() -> None:
+def test_operator_may_have_several_members() -> None:
     net = changed(lambda d: [m.update(operator="one") for m in d["roster"]])
     assert {m.operator for m in net.roster.values()} == {"one"}
 
@@ -152,7 +152,7 @@ def two_classes(document: dict[str, Any]) -> None:
     document["roster"][1]["class"] = document["roster"][3]["class"] = "gpu"
 
 
-def test_members_are_told_apart_by_class() -> None:
+def test_members_are_filtered_by_class() -> None:
     net = changed(two_classes)
     assert [m.peer for m in net.members("gpu")] == [fixtures.peer(1), fixtures.peer(3)]
     assert [m.peer for m in net.members(fixtures.CLASS)] == [fixtures.peer(0), fixtures.peer(2)]
@@ -162,13 +162,13 @@ def test_members_are_told_apart_by_class() -> None:
 # Tasks
 
 
-def test_a_slow_model_has_its_own_attempt_seconds() -> None:
+def test_attempt_seconds_of_a_slow_model() -> None:
     assert NET.attempt_seconds(fixtures.task(NET)) == 120
     net = changed(lambda d: d["models"][0].update(attempt_seconds=900))
     assert net.attempt_seconds(fixtures.task(net)) == 900
 
 
-def test_a_listed_model_within_its_limits_is_admitted() -> None:
+def test_task_within_limits_is_admitted() -> None:
     NET.admit(fixtures.task(NET))
     most = {"max_new_tokens": 1503, "num_return_sequences": 4}
     NET.admit(fixtures.task(NET, generation_config=most))
@@ -176,35 +176,35 @@ def test_a_listed_model_within_its_limits_is_admitted() -> None:
         NET.admit(fixtures.task(NET, generation_config=config))
 
 
-def test_an_unknown_class_is_refused() -> None:
+def test_unknown_class_is_rejected() -> None:
     with rejected(Rejection.UNKNOWN_CLASS, "class: 'tpu' is not one of this network's: cpu"):
         NET.admit(asked(NET, **{"class": "tpu"}))
 
 
-def test_a_class_without_members_is_refused() -> None:
+def test_class_without_members_is_rejected() -> None:
     net = changed(two_classes)
     with rejected(Rejection.UNKNOWN_CLASS, "class: 'empty' has no member"):
         net.admit(asked(net, **{"class": "empty"}))
 
 
-def test_the_longest_deadline_is_the_networks() -> None:
+def test_deadline_over_network_maximum_is_rejected() -> None:
     net = fixtures.network(max_deadline_seconds=100)
     net.admit(fixtures.task(net, deadline=100))
     with rejected(Rejection.OVER_LIMIT, "deadline: 101 is over 100 seconds"):
         net.admit(fixtures.task(net, deadline=101))
 
 
-def test_an_unknown_model_is_refused() -> None:
+def test_unknown_model_is_rejected() -> None:
     with rejected(Rejection.UNKNOWN_MODEL, "args.model: 'no/such' is not one of this network's"):
         NET.admit(fixtures.task(NET, model="no/such"))
 
 
-def test_a_kind_that_no_model_does_is_refused() -> None:
+def test_kind_without_model_is_rejected() -> None:
     with rejected(Rejection.UNSUPPORTED_KIND, "kind: no model of this network does pop2piano"):
         NET.admit(asked(kind="pop2piano"))
 
 
-def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
+def test_model_is_rejected_for_kinds_it_is_not_listed_for() -> None:
     def two_models(document: dict[str, Any]) -> None:
         other = {**document["models"][0], "id": "another/one"}
         document["models"][0]["tasks"] = ["pop2piano"]
@@ -221,12 +221,12 @@ def test_a_model_serves_the_kinds_it_is_listed_for() -> None:
     ("config", "field"),
     [({"max_new_tokens": 1504}, "max_new_tokens"), ({"num_return_sequences": 5}, "num_return_se")],
 )
-def test_the_models_limits_hold(config: dict[str, int], field: str) -> None:
+def test_task_over_model_limits_is_rejected(config: dict[str, int], field: str) -> None:
     with rejected(Rejection.OVER_LIMIT, f"args.generation_config.{field}"):
         NET.admit(fixtures.task(NET, generation_config=config))
 
 
-def test_inputs_in_all_fit_the_networks_limit() -> None:
+def test_total_input_size_is_limited() -> None:
     net = fixtures.piano_network(max_input_bytes=100)
     for sizes, admitted in (((60, 40), True), ((60, 41), False), ((101,), False)):
         args = fixtures.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
@@ -254,18 +254,18 @@ def test_inputs_in_all_fit_the_networks_limit() -> None:
         ({"extra": 1}, "args.extra"),
     ],
 )
-def test_wrong_arguments_are_named(changes: dict[str, Any], field: str) -> None:
+def test_error_names_wrong_argument(changes: dict[str, Any], field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, field):
         NET.admit(fixtures.task(NET, **changes))
 
 
-def test_a_missing_seed_is_named() -> None:
+def test_error_names_missing_seed() -> None:
     args = {name: value for name, value in fixtures.args().items() if name != "seed"}
     with rejected(Rejection.INVALID_FIELD, "args.seed: is missing"):
         NET.admit(asked(args=args))
 
 
-def test_what_is_admitted_depends_on_no_time() -> None:
+def test_admission_does_not_depend_on_time() -> None:
     NET.admit(fixtures.task(NET, now=0))
     NET.admit(fixtures.task(NET, now=10_000_000_000))
 
@@ -273,14 +273,14 @@ def test_what_is_admitted_depends_on_no_time() -> None:
 # Time
 
 
-def test_the_clocks_may_differ_by_the_skew() -> None:
+def test_creation_time_may_be_ahead_by_clock_skew() -> None:
     task = fixtures.task(NET, now=fixtures.START)
     NET.check_timely(task, fixtures.START - 60)
     with rejected(Rejection.CREATED_AHEAD, "created: 60 s ahead, at most 60"):
         NET.check_timely(task, fixtures.START - 60.001)
 
 
-def test_the_deadline_itself_is_past() -> None:
+def test_task_is_expired_at_its_deadline() -> None:
     task = fixtures.task(NET, now=fixtures.START, deadline=600)
     NET.check_timely(task, fixtures.START + 599.999)
     for late in (600, 601):
@@ -288,7 +288,7 @@ def test_the_deadline_itself_is_past() -> None:
             NET.check_timely(task, fixtures.START + late)
 
 
-def test_created_is_in_milliseconds() -> None:
+def test_created_is_in_unix_milliseconds() -> None:
     body = {**fixtures.task(NET).envelope.body, "created": 1_750_000_000_999, "deadline": 1}
     task = fixtures.signed(NET, body, 1000)
     assert isinstance(task, messages.Task)

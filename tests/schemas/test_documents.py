@@ -45,14 +45,14 @@ def _types(schema: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_file_is_a_2020_12_schema_under_its_own_address(name: str) -> None:
+def test_file_is_a_2020_12_schema_with_its_own_address(name: str) -> None:
     document = schemas.load(name)
     Draft202012Validator.check_schema(document)
     assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert document["$id"] == f"{BASE}{name}.json"
 
 
-def test_every_object_refuses_the_unknown() -> None:
+def test_every_object_restricts_its_members() -> None:
     for name, key, schema in _all():
         if "object" in _types(schema) and (name, key) not in OPEN:
             assert "additionalProperties" in schema, (name, key)
@@ -60,7 +60,7 @@ def test_every_object_refuses_the_unknown() -> None:
             assert named or {"propertyNames", "maxProperties"} <= schema.keys(), (name, key)
 
 
-def test_every_string_has_a_length_and_a_pattern_anchored_at_both_ends() -> None:
+def test_every_string_has_maximum_length_and_anchored_pattern() -> None:
     for name, key, schema in _all():
         if "string" in _types(schema) or key == "propertyNames":
             if "$ref" in schema:
@@ -70,7 +70,7 @@ def test_every_string_has_a_length_and_a_pattern_anchored_at_both_ends() -> None
             assert schema["pattern"][-1] == "$", (name, key)
 
 
-def test_every_number_has_a_range_inside_the_integers_of_json() -> None:
+def test_every_number_has_a_range_within_exact_integers() -> None:
     for name, key, schema in _all():
         if _types(schema) & {"number", "integer"}:
             low: float = schema.get("minimum", schema.get("exclusiveMinimum", -(2**53)))
@@ -83,7 +83,7 @@ def test_every_array_is_bounded() -> None:
             assert {"items", "maxItems"} <= schema.keys(), (name, key)
 
 
-def test_every_field_says_what_it_must_be_and_what_it_is_for() -> None:
+def test_every_field_has_title_and_description() -> None:
     for name, key, schema in _all():
         assert title(schema, f"{BASE}{name}.json#/"), (name, key)
         described = schema.get("description") or at_location(_target(schema, name))["description"]
@@ -96,7 +96,7 @@ def _target(schema: dict[str, Any], name: str) -> str:
     return start + reference + ("/" if "#" in reference else "#/")
 
 
-def test_no_schema_leads_back_into_itself() -> None:
+def test_no_schema_is_recursive() -> None:
     """A validator follows such a schema as deep as the document goes, until the stack ends."""
 
     def follow(name: str, node: Any, seen: tuple[str, ...]) -> None:
@@ -116,12 +116,12 @@ def test_no_schema_leads_back_into_itself() -> None:
         follow(name, schemas.load(name), ())
 
 
-def test_load_gives_a_copy() -> None:
+def test_load_returns_a_copy() -> None:
     schemas.load("task")["required"].clear()
     assert schemas.load("task")["required"]
 
 
-def test_limits_name_what_tasks_can_set() -> None:
+def test_limits_cover_the_task_arguments() -> None:
     limits = _limits()
     members = {
         member
@@ -141,7 +141,7 @@ def _limits() -> dict[str, Any]:
     return found
 
 
-def test_the_seed_is_required_and_the_rest_of_the_reference_is_there() -> None:
+def test_text_to_music_has_reference_members_and_required_seed() -> None:
     document = schemas.load("text-to-music")
     assert document["required"] == ["model", "prompt", "seed"]
     assert list(document["properties"]["generation_config"]["properties"]) == [

@@ -65,7 +65,7 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("document", "sentence"), SENTENCES)
-def test_sentence_of_a_text_to_music_task(document: object, sentence: str) -> None:
+def test_message_for_text_to_music_task(document: object, sentence: str) -> None:
     assert str(_error("text-to-music", document)) == sentence
 
 
@@ -148,16 +148,16 @@ DEEPER = [
 
 
 @pytest.mark.parametrize(("name", "document", "sentence"), DEEPER)
-def test_sentence_of_a_nested_document(name: str, document: object, sentence: str) -> None:
+def test_message_for_nested_document(name: str, document: object, sentence: str) -> None:
     assert str(_error(name, document)) == sentence
 
 
-def test_parts_are_given_apart() -> None:
+def test_violation_has_field_value_and_allowed() -> None:
     error = _error("text-to-music", _music(seed=-5), at="args")
     assert (error.field, error.value, error.allowed) == ("args.seed", -5, "must be at least 0")
 
 
-def test_the_document_itself_has_no_field() -> None:
+def test_violation_of_the_document_itself_has_no_field() -> None:
     assert _error("task", 1).field == ""
     assert str(_error("task", 1, at="body")).startswith("body: 1 is not allowed")
 
@@ -176,14 +176,14 @@ def test_the_document_itself_has_no_field() -> None:
         {"\ud800": "\ud800" * 1000},
     ],
 )
-def test_whatever_the_input_the_sentence_fits_into_a_failure(document: object) -> None:
+def test_message_is_bounded_printable_ascii(document: object) -> None:
     sentence = str(_error("text-to-music", document, at="a" * 1000))
     schemas.check("failure", {"reason": "invalid", "detail": sentence})
     assert sentence.isascii()
     assert sentence.isprintable()
 
 
-def test_field_is_bounded_on_any_path() -> None:
+def test_field_is_bounded_on_long_path() -> None:
     trace = {"a" * 64: {"b" * 64: "\x00"}}
     error = _error("reveal", _in("reveal", "trace", value=trace), at="envelopes[3].body")
     assert len(error.field) == 96
@@ -204,7 +204,7 @@ def test_field_is_bounded_on_any_path() -> None:
         (object(), "a value of type object"),
     ],
 )
-def test_shown(value: object, text: str) -> None:
+def test_shown_values(value: object, text: str) -> None:
     assert shown(value) == text
 
 
@@ -237,7 +237,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize(("name", "changes", "sentence"), ODD_NAMES)
-def test_members_named_like_places_or_nothing(
+def test_members_named_like_indices_or_empty(
     name: str, changes: dict[str, Any], sentence: str
 ) -> None:
     """Found by fuzzing: the validator's path is not the document's, and a KeyError came of it."""

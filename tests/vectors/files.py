@@ -1,5 +1,6 @@
 """The golden vectors by file name, and the text of a file."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from tests.vectors.entries import Vectors
 FOLDER = Path(__file__).parent
 
 
+@functools.cache
 def documents() -> dict[str, Vectors]:
-    """Every file's document, made anew by the code as it is."""
+    """Return every file's document as the present code makes it; computed once, as it is slow."""
     return {
         "canonical.json": encoding.canonical_json(),
         "hashes.json": encoding.hashes(),

@@ -151,7 +151,7 @@ def speaker(seed: int, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("entry", SCORES, ids=lambda entry: str(entry["name"]))
-def test_a_score_is_these_bytes_by_the_text(entry: dict[str, Any]) -> None:
+def test_score_bytes_match_an_independent_implementation(entry: dict[str, Any]) -> None:
     notes = taken(entry["notes"])
     assert [list(note) for note in notes] == entry["taken"]
     assert midi(notes).hex() == entry["midi"]
@@ -161,7 +161,7 @@ def test_a_score_is_these_bytes_by_the_text(entry: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("entry", SPEAKERS, ids=lambda entry: str(entry["seed"]))
-def test_a_speaker_is_these_numbers_by_the_text(entry: dict[str, Any]) -> None:
+def test_speaker_numbers_match_an_independent_implementation(entry: dict[str, Any]) -> None:
     numbers = speaker(entry["seed"], entry["size"])
     assert entry.get("numbers", numbers.hex()) == numbers.hex()
     assert hashlib.sha256(numbers).hexdigest() == entry["sha256"]

@@ -25,16 +25,16 @@ def run(*arguments: str) -> int:
     return code
 
 
-def test_the_files_are_what_the_code_says() -> None:
+def test_stored_vectors_match_the_code() -> None:
     assert files.differing() == []
 
 
-def test_there_is_a_file_for_everything() -> None:
+def test_every_vector_document_has_a_file() -> None:
     assert sorted(files.documents()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_begins_with_how_to_use_it(name: str) -> None:
+def test_every_file_begins_with_its_description(name: str) -> None:
     assert next(iter(stored(name))) == "description"
     assert f"`{name}`" in (files.FOLDER / "README.md").read_text(encoding="utf-8")
 
@@ -42,14 +42,14 @@ def test_every_file_begins_with_how_to_use_it(name: str) -> None:
 # The script
 
 
-def test_the_script_writes_what_it_finds_right(tmp_path: Path) -> None:
+def test_script_output_passes_its_own_check(tmp_path: Path) -> None:
     assert run("--folder", str(tmp_path)) == 0
     assert run("--check", "--folder", str(tmp_path)) == 0
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (files.FOLDER / name).read_bytes()
 
 
-def test_the_script_names_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script_names_differing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "vectors"
     shutil.copytree(files.FOLDER, folder)
     changed = folder / "hashes.json"
@@ -68,7 +68,7 @@ def test_the_script_names_what_differs(tmp_path: Path, capsys: pytest.CaptureFix
 # The vectors against the standard library alone
 
 
-def test_the_hashes_are_of_their_preimages() -> None:
+def test_hashes_match_their_preimages() -> None:
     entries = stored("hashes.json")["bytes"]
     for entry in entries:
         preimage = bytes.fromhex(entry["preimage"])
@@ -77,7 +77,7 @@ def test_the_hashes_are_of_their_preimages() -> None:
     assert len(entries) == 14
 
 
-def test_the_commitments_are_of_their_preimages() -> None:
+def test_commitments_match_their_preimages() -> None:
     for entry in stored("commitments.json")["commitments"]:
         preimage = b"helium/1/commitment\0" + bytes.fromhex(entry["preimage"])
         assert hashlib.sha256(preimage).hexdigest() == entry["commitment"]
@@ -87,7 +87,7 @@ def test_the_commitments_are_of_their_preimages() -> None:
         assert entry["preimage"].endswith(digest + entry["salt"])
 
 
-def test_the_envelopes_are_signed_and_the_tasks_named() -> None:
+def test_envelopes_are_signed_and_task_ids_match() -> None:
     for entry in stored("envelopes.json")["envelopes"]:
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(entry["secret"]))
         signed = bytes.fromhex(entry["signed"])
@@ -98,7 +98,7 @@ def test_the_envelopes_are_signed_and_the_tasks_named() -> None:
             assert hashlib.sha256(b"helium/1/task\0" + body).hexdigest() == entry["task"]
 
 
-def test_the_waveforms_have_their_hashes() -> None:
+def test_waveforms_match_their_hashes() -> None:
     for entry in stored("waveforms.json")["short"]:
         payload = bytes.fromhex(entry["bytes"])
         assert hashlib.sha256(payload).hexdigest() == entry["output"]["sha256"]
@@ -106,14 +106,14 @@ def test_the_waveforms_have_their_hashes() -> None:
         assert (len(entry["output"]["chunks"]) == 1) is bool(payload)
 
 
-def test_the_seeds_are_those_the_executor_draws() -> None:
+def test_seeds_match_the_executor() -> None:
     entries = stored("waveforms.json")["sequences"]
     for entry in entries:
         assert sequence_seeds(entry["seed"], 4) == entry["seeds"]
     assert len({seed for entry in entries for seed in entry["seeds"]}) == 20
 
 
-def test_every_reason_is_given_by_some_vector() -> None:
+def test_every_rejection_reason_has_a_vector() -> None:
     """But for those that depend on a node's state."""
     given = {
         entry["reason"]

@@ -68,7 +68,7 @@ def dispute(attempt: int = 0) -> list[Vote]:
 # One attempt
 
 
-def test_a_member_begins_to_execute() -> None:
+def test_member_executes_when_attempt_begins() -> None:
     agreement = Agreement(NET, TASK, A, lambda a: fixtures.salt(A, a), T)
     assert agreement.state == "waiting"
     assert names(agreement.start(T)) == ["Execute", "StateChanged"]
@@ -77,20 +77,20 @@ def test_a_member_begins_to_execute() -> None:
 
 
 @pytest.mark.parametrize("me", [OUTSIDER, D, fixtures.peer(50)])
-def test_who_is_no_member_waits(me: str) -> None:
+def test_non_member_waits(me: str) -> None:
     found = Agreement(NET, TASK, me, lambda a: fixtures.salt(me, a), T)
     assert names(found.start(T)) == ["StateChanged"]
     assert found.state is State.WAITING
 
 
-def test_an_outcome_becomes_a_commit() -> None:
+def test_outcome_leads_to_commit() -> None:
     found = seat()
     assert names(found.executed(T + 10))[0] == "SignAndSend"
     assert found.sent[0].envelope.body == commit(A).envelope.body
     assert found.state is State.COMMITTED
 
 
-def test_a_commit_of_an_earlier_life_stays_the_only_one() -> None:
+def test_commit_signed_before_journal_loss_is_not_repeated() -> None:
     """The journal with its salt was lost, and others give back what was signed."""
     found = seat()
     found.hear(commit(A), now=T + 5)
@@ -102,7 +102,7 @@ def test_a_commit_of_an_earlier_life_stays_the_only_one() -> None:
     assert [(type(v), v.attempt) for v in found.sent] == [(Commit, 1)]
 
 
-def test_the_main_way_from_task_to_certificate() -> None:
+def test_happy_path_from_task_to_certificate() -> None:
     found = committed()
     assert names(found.hear(commit(B), now=T + 11)) == []
     assert names(found.hear(commit(C), now=T + 12)) == ["SignAndSend", "StateChanged"]
@@ -118,7 +118,7 @@ def test_the_main_way_from_task_to_certificate() -> None:
     assert found.agreement.wake_at() is None
 
 
-def test_closing_and_revealing_happen_to_the_second() -> None:
+def test_list_closes_and_reveal_follows_at_exact_times() -> None:
     found = committed()
     assert found.hear(commit(B), now=T + 20) == []
     assert found.agreement.wake_at() == T + 22
@@ -131,7 +131,7 @@ def test_closing_and_revealing_happen_to_the_second() -> None:
     assert found.sent[1].envelope.body == reveal(A, [A, B]).envelope.body
 
 
-def test_a_vote_comes_after_all_that_was_due_before_it() -> None:
+def test_timers_due_before_a_vote_fire_first() -> None:
     """Woken late, by a vote: the list is the one of the time at which it was to close."""
     found = committed()
     found.hear(commit(B), now=T + 20)
@@ -140,7 +140,7 @@ def test_a_vote_comes_after_all_that_was_due_before_it() -> None:
     assert found.sent[1].envelope.body == reveal(A, [A, B]).envelope.body
 
 
-def test_an_error_is_agreed_on() -> None:
+def test_error_outcome_is_certified_as_agreed_error() -> None:
     error = {"error": "non-finite-output"}
     found = seat()
     found.executed(T + 10, error)
@@ -150,7 +150,7 @@ def test_an_error_is_agreed_on() -> None:
 
 
 @pytest.mark.parametrize("me", [OUTSIDER, D, fixtures.peer(50)])
-def test_who_only_listens_certifies_too(me: str) -> None:
+def test_non_member_assembles_certificate(me: str) -> None:
     found = seat(me)
     assert found.hear(reveal(B), now=T + 1) == []
     assert names(found.hear(reveal(A), now=T + 1)) == ["Certified", "StateChanged"]
@@ -158,7 +158,7 @@ def test_who_only_listens_certifies_too(me: str) -> None:
     assert found.sent == []
 
 
-def test_an_execution_that_nobody_needs_is_halted() -> None:
+def test_certificate_stops_running_execution() -> None:
     found = seat()
     assert names(found.hear(reveal(B), reveal(C), now=T + 1)) == [
         "Certified",
@@ -169,14 +169,14 @@ def test_an_execution_that_nobody_needs_is_halted() -> None:
     assert found.sent == []
 
 
-def test_one_certificate_per_outcome() -> None:
+def test_one_certificate_per_outcome_is_assembled() -> None:
     found = seat(OUTSIDER)
     found.hear(reveal(A), reveal(B), now=T + 1)
     assert found.hear(reveal(C), now=T + 2) == []
     assert len(found.agreement.certificates) == 1
 
 
-def test_who_has_committed_still_reveals_after_the_end() -> None:
+def test_committed_member_reveals_after_the_end() -> None:
     """Its dissent, or its assent, is worth knowing."""
     found = committed()
     found.hear(commit(B), now=T + 20)
@@ -188,7 +188,7 @@ def test_who_has_committed_still_reveals_after_the_end() -> None:
     assert found.agreement.wake_at() is None
 
 
-def test_a_dissent_after_the_end_is_kept_and_changes_nothing() -> None:
+def test_dissent_after_the_end_is_kept_without_effect() -> None:
     found = seat(OUTSIDER)
     found.hear(reveal(A), reveal(B), now=T + 1)
     dissent = reveal(C, TRIO, LIES[0])
@@ -199,7 +199,7 @@ def test_a_dissent_after_the_end_is_kept_and_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("vain", TRIO)
-def test_one_member_that_does_not_list_itself_keeps_nobody_from_agreeing(vain: str) -> None:
+def test_reveal_that_does_not_list_itself_is_left_out_of_the_certificate(vain: str) -> None:
     found = seat(OUTSIDER)
     spoiled = reveal(vain, [m for m in TRIO if m != vain])
     others = [reveal(m) for m in TRIO if m != vain]
@@ -211,7 +211,7 @@ def test_one_member_that_does_not_list_itself_keeps_nobody_from_agreeing(vain: s
 # Votes that no round can keep
 
 
-def test_votes_of_strangers_are_refused() -> None:
+def test_votes_of_non_members_are_rejected() -> None:
     found = seat()
     for vote in (
         commit(D),
@@ -226,21 +226,21 @@ def test_votes_of_strangers_are_refused() -> None:
     assert found.agreement.judge(commit(D, attempt=1)) is VoteStatus.NEW
 
 
-def test_votes_for_attempts_that_never_come_are_refused() -> None:
+def test_votes_for_nonexistent_attempts_are_rejected() -> None:
     found = seat()
     with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 3, this task has 3"):
         found.agreement.receive(commit(A, attempt=3), T + 1)
     assert found.agreement.judge(commit(A, attempt=2)) is VoteStatus.NEW
 
 
-def test_a_repeated_vote_is_nothing() -> None:
+def test_duplicate_vote_has_no_effect() -> None:
     found = seat()
     found.hear(commit(B), now=T + 1)
     assert found.agreement.judge(commit(B)) is VoteStatus.DUPLICATE
     assert found.hear(commit(B), now=T + 2) == []
 
 
-def test_a_contradiction_is_proven() -> None:
+def test_conflicting_vote_gives_evidence() -> None:
     found = seat(OUTSIDER)
     found.hear(commit(B), now=T + 1)
     effects = found.hear(commit(B, LIES[0]), now=T + 2)
@@ -253,7 +253,7 @@ def test_a_contradiction_is_proven() -> None:
 # The next attempt
 
 
-def test_disagreement_starts_the_next_attempt() -> None:
+def test_disagreement_starts_next_attempt() -> None:
     found = seat(OUTSIDER)
     first, second, third = dispute()
     assert found.hear(first, second, now=T + 30) == []
@@ -262,14 +262,14 @@ def test_disagreement_starts_the_next_attempt() -> None:
     assert found.agreement.wake_at() == T + 31 + 120
 
 
-def test_abstentions_start_the_next_attempt() -> None:
+def test_abstentions_start_next_attempt() -> None:
     found = seat(OUTSIDER)
     assert found.hear(abstain(A), now=T + 1) == []
     assert names(found.hear(abstain(B), now=T + 2)) == ["StateChanged"]
     assert found.attempt == 1
 
 
-def test_time_starts_the_next_attempt_to_the_second() -> None:
+def test_attempt_timeout_starts_next_attempt_at_exact_time() -> None:
     found = seat(OUTSIDER)
     assert found.agreement.wake_at() == T + 120
     assert found.advance(T + 119.999) == []
@@ -278,21 +278,21 @@ def test_time_starts_the_next_attempt_to_the_second() -> None:
     assert found.agreement.wake_at() == T + 240
 
 
-def test_time_that_passed_unasked_passes_in_order() -> None:
+def test_late_advance_fires_missed_timeouts_in_order() -> None:
     found = seat(OUTSIDER)
     assert names(found.advance(T + 250)) == ["StateChanged", "StateChanged"]
     assert found.attempt == 2
     assert found.agreement.wake_at() == T + 360
 
 
-def test_a_slow_model_has_its_own_time() -> None:
+def test_model_attempt_seconds_replace_the_network_default() -> None:
     document = fixtures.network_document(8)
     document["models"][0]["attempt_seconds"] = 500
     net = Network.parse(canonical(document))
     assert seat(fixtures.peer(50), net).agreement.wake_at() == T + 500
 
 
-def test_members_of_both_committees_commit_anew_without_executing() -> None:
+def test_member_of_both_committees_commits_again_without_executing() -> None:
     found = committed()
     effects = found.hear(abstain(B), abstain(C), now=T + 30)
     assert set(names(effects)) == {"SignAndSend", "StateChanged"}
@@ -302,7 +302,7 @@ def test_members_of_both_committees_commit_anew_without_executing() -> None:
     assert found.salts == [0, 1]
 
 
-def test_who_is_new_in_the_committee_executes() -> None:
+def test_new_member_of_the_committee_executes() -> None:
     found = seat(D)
     assert names(found.hear(abstain(A), abstain(B), now=T + 30)) == ["Execute", "StateChanged"]
     assert found.state is State.EXECUTING
@@ -310,7 +310,7 @@ def test_who_is_new_in_the_committee_executes() -> None:
     assert found.sent[-1].envelope.body == commit(D, attempt=1).envelope.body
 
 
-def test_who_still_executes_goes_on_and_commits_to_the_new_attempt() -> None:
+def test_running_execution_continues_into_the_new_attempt() -> None:
     found = seat()
     assert names(found.advance(T + 120)) == ["StateChanged"]
     assert found.state is State.EXECUTING
@@ -318,14 +318,14 @@ def test_who_still_executes_goes_on_and_commits_to_the_new_attempt() -> None:
     assert [v.envelope.body for v in found.sent] == [commit(A, attempt=1).envelope.body]
 
 
-def test_who_abstained_from_one_attempt_executes_for_the_next() -> None:
+def test_member_that_abstained_executes_in_the_next_attempt() -> None:
     found = seat()
     found.did(found.agreement.failed(Abstention.BUSY, T + 1), T + 1)
     assert names(found.hear(abstain(B), now=T + 2)) == ["Execute", "StateChanged"]
     assert found.state is State.EXECUTING
 
 
-def test_a_commit_waits_on_in_the_old_attempt() -> None:
+def test_member_still_reveals_in_an_earlier_attempt() -> None:
     """A member that committed to attempt 0 still reveals there, in attempt 1."""
     found = committed()
     found.hear(commit(B), now=T + 118)
@@ -338,7 +338,7 @@ def test_a_commit_waits_on_in_the_old_attempt() -> None:
     assert found.agreement.certificates[0].attempt == 0
 
 
-def test_votes_of_a_coming_attempt_are_kept_and_start_nothing() -> None:
+def test_votes_of_a_later_attempt_are_kept_and_do_not_start_it() -> None:
     found = seat()
     early: list[Vote] = [commit(m, attempt=1) for m in FIVE[1:]]
     assert found.hear(*early, abstain(B, 2), now=T + 1) == []
@@ -350,13 +350,13 @@ def test_votes_of_a_coming_attempt_are_kept_and_start_nothing() -> None:
     assert found.sent[1].envelope.body == reveal(A, FIVE, None, 1).envelope.body
 
 
-def test_a_coming_attempt_that_cannot_settle_ends_nothing() -> None:
+def test_later_attempt_without_possible_quorum_does_not_end_the_current_one() -> None:
     found = seat(OUTSIDER)
     assert found.hear(*dispute(1), now=T + 1) == []
     assert found.attempt == 0
 
 
-def test_an_attempt_that_cannot_settle_when_it_starts_is_over_at_once() -> None:
+def test_attempt_without_possible_quorum_is_skipped_when_it_begins() -> None:
     """Specification 6.6: the next starts when no outcome can reach the quorum, however it began."""
     for by_time in (False, True):
         found = seat(OUTSIDER)
@@ -369,7 +369,7 @@ def test_an_attempt_that_cannot_settle_when_it_starts_is_over_at_once() -> None:
         assert found.agreement.wake_at() == T + 240
 
 
-def test_several_attempts_that_cannot_settle_are_over_at_once() -> None:
+def test_several_attempts_without_possible_quorum_are_skipped() -> None:
     found = seat(OUTSIDER)
     found.hear(*(abstain(m, 1) for m in FIVE[:3]), *(abstain(m, 2) for m in SEVEN[:4]), now=T + 1)
     assert found.attempt == 0
@@ -377,7 +377,7 @@ def test_several_attempts_that_cannot_settle_are_over_at_once() -> None:
     assert (found.attempt, found.state) == (2, State.INCONCLUSIVE)
 
 
-def test_a_coming_attempt_is_certified_all_the_same() -> None:
+def test_later_attempt_can_be_certified_early() -> None:
     found = seat()
     votes = [reveal(m, FIVE, None, 1) for m in FIVE[2:]]
     effects = found.hear(*votes, now=T + 1)
@@ -389,7 +389,7 @@ def test_a_coming_attempt_is_certified_all_the_same() -> None:
 # This node's own abstention
 
 
-def test_an_execution_that_fails_is_an_abstention() -> None:
+def test_failed_execution_leads_to_abstention() -> None:
     found = seat()
     effects = found.did(found.agreement.failed(Abstention.OUT_OF_MEMORY, T + 5), T + 5)
     vote = found.sent[0]
@@ -399,7 +399,7 @@ def test_an_execution_that_fails_is_an_abstention() -> None:
     assert found.state is State.ABSTAINED
 
 
-def test_its_own_abstention_from_the_journal_ends_the_execution() -> None:
+def test_replayed_own_abstention_ends_the_execution() -> None:
     """After a restart nobody calls `failed` again: the next attempt must execute anew."""
     found = seat()
     found.hear(abstain(A), now=T + 1)
@@ -407,14 +407,14 @@ def test_its_own_abstention_from_the_journal_ends_the_execution() -> None:
     only(Execute, found.hear(abstain(B), now=T + 2))
 
 
-def test_it_abstains_from_the_attempt_in_which_it_fails() -> None:
+def test_abstention_is_for_the_attempt_of_the_failure() -> None:
     found = seat()
     found.advance(T + 120)
     found.did(found.agreement.failed(Abstention.TIMEOUT, T + 121), T + 121)
     assert found.sent[0].attempt == 1
 
 
-def test_it_abstains_once_and_not_after_the_end() -> None:
+def test_abstains_once_per_attempt_and_not_after_the_end() -> None:
     found = seat()
     found.did(found.agreement.failed(Abstention.BUSY, T + 1), T + 1)
     found.did(found.agreement.failed(Abstention.TIMEOUT, T + 2), T + 2)
@@ -427,7 +427,7 @@ def test_it_abstains_once_and_not_after_the_end() -> None:
 # The end
 
 
-def test_attempts_used_up_are_inconclusive() -> None:
+def test_disagreement_in_last_attempt_is_inconclusive() -> None:
     found = seat(OUTSIDER)
     for attempt in range(3):
         assert found.attempt == attempt
@@ -436,14 +436,14 @@ def test_attempts_used_up_are_inconclusive() -> None:
     assert found.agreement.wake_at() is None
 
 
-def test_attempts_that_time_out_are_inconclusive() -> None:
+def test_timeout_of_last_attempt_is_inconclusive() -> None:
     found = seat()
     assert names(found.advance(T + 359.999)) == ["StateChanged", "StateChanged"]
     assert names(found.advance(T + 360)) == ["StopExecution", "StateChanged"]
     assert found.state is State.INCONCLUSIVE
 
 
-def test_the_deadline_ends_it_to_the_second() -> None:
+def test_deadline_expires_task_at_exact_time() -> None:
     task = fixtures.task(NET, deadline=60)
     found = Seat(NET, task, committees(NET, task)[0][0])
     assert found.agreement.wake_at() == T + 60
@@ -454,25 +454,25 @@ def test_the_deadline_ends_it_to_the_second() -> None:
     assert found.executed(T + 61) == []
 
 
-def test_the_deadline_comes_before_an_attempts_end() -> None:
+def test_deadline_takes_precedence_over_attempt_timeout() -> None:
     task = fixtures.task(NET, deadline=120)
     found = Seat(NET, task, OUTSIDER)
     found.advance(T + 1000)
     assert (found.attempt, found.state) == (0, State.EXPIRED)
 
 
-def test_the_deadline_counts_from_the_tasks_creation() -> None:
+def test_deadline_counts_from_task_creation() -> None:
     task = fixtures.task(NET, now=T - 550, deadline=600)
     assert Seat(NET, task, OUTSIDER, now=T).agreement.wake_at() == T + 50
 
 
-def test_an_agreement_that_begins_too_late_is_over() -> None:
+def test_agreement_started_after_deadline_is_expired() -> None:
     found = Seat(NET, TASK, A, now=T + 600)
     assert names(found.effects) == []
     assert found.state is State.EXPIRED
 
 
-def test_it_says_when_it_gives_up() -> None:
+def test_ends_at_is_the_latest_time_of_giving_up() -> None:
     found = seat(OUTSIDER)
     assert found.agreement.ends_at == T + 360
     found.hear(abstain(A), abstain(B), now=T + 30)
@@ -483,7 +483,9 @@ def test_it_says_when_it_gives_up() -> None:
 
 @pytest.mark.parametrize("error", [False, True])
 @pytest.mark.parametrize(("late", "state"), [(360, State.INCONCLUSIVE), (600, State.EXPIRED)])
-def test_a_certificate_replaces_an_end_without_one(late: int, state: State, error: bool) -> None:
+def test_late_certificate_replaces_inconclusive_and_expired(
+    late: int, state: State, error: bool
+) -> None:
     document = fixtures.network_document(
         8, attempt_seconds=1 if state is State.INCONCLUSIVE else 900
     )
@@ -513,7 +515,7 @@ def conflict() -> list[Vote]:
     ]
 
 
-def test_two_certificates_are_a_conflict_and_the_first_stands() -> None:
+def test_second_certificate_is_a_conflict_and_the_first_stands() -> None:
     found = seat(OUTSIDER)
     effects = found.hear(*conflict(), now=T + 1)
     assert names(effects) == ["Certified", "StateChanged", "EquivocationProven", "Certified"]
@@ -525,7 +527,7 @@ def test_two_certificates_are_a_conflict_and_the_first_stands() -> None:
     assert found.state is State.AGREED
 
 
-def test_an_error_after_a_result_does_not_change_the_state() -> None:
+def test_certified_error_after_result_does_not_change_state() -> None:
     found = seat(OUTSIDER)
     error = {"error": "no-notes"}
     both = listed(TASK, [B, C], error)
@@ -540,7 +542,7 @@ def test_an_error_after_a_result_does_not_change_the_state() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_votes_in_any_order_end_in_the_same_certificates(seed: int) -> None:
+def test_certificates_do_not_depend_on_order_of_votes(seed: int) -> None:
     votes = conflict()
     random.Random(seed).shuffle(votes)
     found = seat(OUTSIDER)
@@ -554,13 +556,13 @@ def test_votes_in_any_order_end_in_the_same_certificates(seed: int) -> None:
 # After a restart
 
 
-def test_an_execution_that_was_cut_short_begins_anew() -> None:
+def test_resume_restarts_interrupted_execution() -> None:
     found = seat()
     only(Execute, found.did(found.agreement.resume(T + 10), T + 10))
     assert found.state is State.EXECUTING
 
 
-def test_nothing_begins_anew_where_nothing_is_to_do() -> None:
+def test_resume_starts_nothing_when_no_execution_is_needed() -> None:
     abstained, outsider, ended, done = seat(), seat(OUTSIDER), seat(), committed()
     abstained.did(abstained.agreement.failed(Abstention.BUSY, T + 1), T + 1)
     ended.hear(reveal(B), reveal(C), now=T + 1)
@@ -568,7 +570,7 @@ def test_nothing_begins_anew_where_nothing_is_to_do() -> None:
         assert not any(isinstance(e, Execute) for e in found.agreement.resume(T + 20))
 
 
-def test_what_was_due_meanwhile_happens_first() -> None:
+def test_resume_fires_missed_timers_first() -> None:
     found = seat()
     assert "Execute" not in names(found.agreement.resume(T + 360))
     assert found.state is State.INCONCLUSIVE
@@ -624,18 +626,18 @@ def fresh() -> Agreement:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_same_calls_and_times_give_the_same_effects(seed: int) -> None:
+def test_same_calls_and_times_give_same_effects(seed: int) -> None:
     assert play(fresh(), seed) == play(fresh(), seed)
 
 
-def test_the_calls_at_random_make_everything_happen() -> None:
+def test_random_calls_cover_all_effects() -> None:
     seen = [part for seed in range(12) for part in play(fresh(), seed)]
     effects = {type(e) for part in seen if isinstance(part, list) for e in part}
     assert {Execute, SignAndSend, Certified, EquivocationProven, StateChanged} <= effects
     assert {Rejection.NOT_A_MEMBER} <= {r for r in seen if isinstance(r, Rejection)}
 
 
-def test_salts_are_drawn_once_for_each_attempt_entered() -> None:
+def test_salt_is_drawn_once_per_attempt() -> None:
     found = committed()
     found.hear(abstain(B), abstain(C), now=T + 30)
     found.hear(*(abstain(m, 1) for m in FIVE[1:4]), now=T + 31)
@@ -644,7 +646,7 @@ def test_salts_are_drawn_once_for_each_attempt_entered() -> None:
     assert len({v.commitment for v in found.sent if isinstance(v, Commit)}) == 3
 
 
-def test_halt_is_asked_once() -> None:
+def test_execution_is_stopped_once() -> None:
     found = seat()
     effects = found.hear(reveal(B), reveal(C), now=T + 1)
     only(StopExecution, effects)

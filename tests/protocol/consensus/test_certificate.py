@@ -37,7 +37,7 @@ def vote(member: str, listing: list[str], found: Any = None, **changes: Any) -> 
 # What is valid
 
 
-def test_all_of_a_committee() -> None:
+def test_certificate_of_whole_committee_is_valid() -> None:
     found = verify(VALID, NET)
     assert found.document == VALID
     assert found.task == TASK
@@ -50,23 +50,23 @@ def test_all_of_a_committee() -> None:
 
 
 @pytest.mark.parametrize("pair", [(A, B), (A, C), (B, C)])
-def test_a_quorum_of_it(pair: tuple[str, str]) -> None:
+def test_certificate_of_bare_quorum_is_valid(pair: tuple[str, str]) -> None:
     votes = [vote(member, list(pair)) for member in pair]
     assert verify(paper(NET, TASK, votes), NET).signers == pair
 
 
-def test_a_later_attempt() -> None:
+def test_certificate_of_later_attempt_is_valid() -> None:
     votes = reveals(NET, TASK, attempt=1)
     found = verify(paper(NET, TASK, votes, attempt=1), NET)
     assert (found.attempt, found.signers) == (1, tuple(sorted(LARGER)))
 
 
-def test_an_error_is_an_outcome() -> None:
+def test_certificate_of_error_outcome_is_valid() -> None:
     votes = reveals(NET, TASK, {"error": "non-finite-output"})
     assert verify(paper(NET, TASK, votes), NET).outcome == {"error": "non-finite-output"}
 
 
-def test_what_is_not_compared_may_differ() -> None:
+def test_traces_and_lists_of_non_signers_may_differ() -> None:
     """Traces, and what a list says of those who did not sign."""
     votes = [
         vote(A, [A, B], trace={"seconds": 9, "tokens": ["ab"]}),
@@ -77,7 +77,7 @@ def test_what_is_not_compared_may_differ() -> None:
     verify(paper(NET, TASK, votes), NET)
 
 
-def test_time_is_nothing_to_it() -> None:
+def test_validity_does_not_depend_on_time() -> None:
     old = fixtures.task(NET, now=1, deadline=1)
     verify(paper(NET, old, reveals(NET, old)), NET)
 
@@ -100,24 +100,24 @@ def test_time_is_nothing_to_it() -> None:
         ({"network": "x"}, "network"),
     ],
 )
-def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
+def test_error_names_wrong_field(changes: dict[str, Any], field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, field):
         verify({**VALID, **changes}, NET)
 
 
 @pytest.mark.parametrize("field", sorted(VALID))
-def test_a_missing_field_is_named(field: str) -> None:
+def test_error_names_missing_field(field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, f"{field}: is missing"):
         verify({name: value for name, value in VALID.items() if name != field}, NET)
 
 
 @pytest.mark.parametrize("document", [None, [], "certificate", 1])
-def test_what_is_no_object_is_no_certificate(document: Any) -> None:
+def test_document_that_is_not_an_object_is_rejected(document: Any) -> None:
     with rejected(Rejection.INVALID_FIELD):
         verify(document, NET)
 
 
-def test_another_networks_certificate() -> None:
+def test_certificate_of_another_network_is_rejected() -> None:
     other = fixtures.network(4)
     with rejected(Rejection.WRONG_NETWORK, other.id):
         verify(VALID, other)
@@ -125,7 +125,7 @@ def test_another_networks_certificate() -> None:
         verify({**VALID, "network": other.id}, NET)
 
 
-def test_a_task_or_a_vote_of_another_network() -> None:
+def test_task_or_vote_of_another_network_is_rejected() -> None:
     other = fixtures.network(4)
     with rejected(Rejection.WRONG_NETWORK, "body.network"):
         verify(paper(NET, fixtures.task(other), VOTES), NET)
@@ -134,12 +134,12 @@ def test_a_task_or_a_vote_of_another_network() -> None:
         verify(paper(NET, TASK, [foreign, *VOTES[1:]]), NET)
 
 
-def test_a_task_that_nobody_signed() -> None:
+def test_forged_task_signature_is_rejected() -> None:
     with rejected(Rejection.BAD_SIGNATURE, TASK.envelope.signer):
         verify({**VALID, "task": {**VALID["task"], "signature": FORGED}}, NET)
 
 
-def test_a_task_that_is_none() -> None:
+def test_task_member_must_be_a_task() -> None:
     with rejected(Rejection.INVALID_FIELD, "task: is not the envelope of a task"):
         verify(paper(NET, VOTES[0], VOTES), NET)
 
@@ -154,19 +154,19 @@ def test_a_task_that_is_none() -> None:
         ({"kind": "pop2piano"}, Rejection.UNSUPPORTED_KIND),
     ],
 )
-def test_a_task_that_the_network_does_not_admit(changes: Any, reason: Rejection) -> None:
+def test_task_not_admitted_by_the_network_is_rejected(changes: Any, reason: Rejection) -> None:
     task = fixtures.task(NET, **changes)
     with rejected(reason):
         verify(paper(NET, task, reveals(NET, task)), NET)
 
 
-def test_another_task_than_the_votes() -> None:
+def test_votes_for_another_task_are_rejected() -> None:
     other = fixtures.task(NET, nonce=1)
     with rejected(Rejection.WRONG_TASK, A):
         verify(paper(NET, other, VOTES), NET)
 
 
-def test_another_attempt_than_the_votes() -> None:
+def test_votes_for_another_attempt_are_rejected() -> None:
     with rejected(Rejection.WRONG_TASK, A):
         verify({**VALID, "attempt": 1}, NET)
     stray = reveals(NET, TASK, attempt=1)[-1]
@@ -174,13 +174,13 @@ def test_another_attempt_than_the_votes() -> None:
         verify(paper(NET, TASK, [*VOTES, stray]), NET)
 
 
-def test_an_attempt_that_the_task_never_has() -> None:
+def test_nonexistent_attempt_is_rejected() -> None:
     votes = [fixtures.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
     with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 2, this task has 2"):
         verify(paper(NET, TASK, votes, attempt=2), NET)
 
 
-def test_a_vote_that_nobody_signed() -> None:
+def test_forged_vote_signature_is_rejected() -> None:
     for at in range(3):
         votes: list[Any] = [dict(v) for v in VALID["votes"]]
         votes[at]["signature"] = FORGED
@@ -188,24 +188,24 @@ def test_a_vote_that_nobody_signed() -> None:
             verify({**VALID, "votes": votes}, NET)
 
 
-def test_a_vote_under_anothers_name() -> None:
+def test_vote_with_replaced_signer_is_rejected() -> None:
     stolen = {**VALID["votes"][0], "signer": B}
     with rejected(Rejection.BAD_SIGNATURE, B):
         verify({**VALID, "votes": [stolen, *VALID["votes"][2:]]}, NET)
 
 
-def test_a_vote_that_is_no_reveal() -> None:
+def test_vote_that_is_not_a_reveal_is_rejected() -> None:
     for stray in (fixtures.commit(NET, TASK, C), fixtures.abstain(NET, TASK, C), TASK):
         with rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal"):
             verify(paper(NET, TASK, [*VOTES[:2], stray]), NET)
 
 
-def test_signers_out_of_order() -> None:
+def test_unsorted_signers_are_rejected() -> None:
     with rejected(Rejection.UNSORTED_VOTES):
         verify(paper(NET, TASK, VOTES[::-1]), NET)
 
 
-def test_a_signer_who_votes_twice() -> None:
+def test_repeated_signer_is_rejected() -> None:
     with rejected(Rejection.UNSORTED_VOTES):
         verify(paper(NET, TASK, [VOTES[0], *VOTES]), NET)
     other = vote(A, [A, B, C], trace={"seconds": 2})
@@ -214,19 +214,19 @@ def test_a_signer_who_votes_twice() -> None:
 
 
 @pytest.mark.parametrize("stranger", [D, E, fixtures.peer(40)])
-def test_a_signer_outside_the_committee(stranger: str) -> None:
+def test_signer_outside_the_committee_is_rejected(stranger: str) -> None:
     """A member of the next attempt's committee is none of this one's."""
     trio = sorted([A, B, stranger])
     with rejected(Rejection.NOT_A_MEMBER, stranger):
         verify(paper(NET, TASK, [vote(m, trio) for m in trio]), NET)
 
 
-def test_too_few_signers() -> None:
+def test_too_few_signers_are_rejected() -> None:
     with rejected(Rejection.TOO_FEW_VOTES, "1 of a committee of 3, 2 are needed"):
         verify(paper(NET, TASK, [vote(A, [A])]), NET)
 
 
-def test_half_of_an_even_committee_is_too_few() -> None:
+def test_half_of_an_even_committee_is_not_a_quorum() -> None:
     net = fixtures.network(4, committee_size=4)
     task = fixtures.task(net)
     pair = sorted(committees(net, task)[0])[:2]
@@ -235,7 +235,7 @@ def test_half_of_an_even_committee_is_too_few() -> None:
         verify(paper(net, task, votes), net)
 
 
-def test_outcomes_that_differ() -> None:
+def test_different_outcomes_are_rejected() -> None:
     commits = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
     votes = [
         fixtures.reveal(NET, TASK, member, commits, LIE if member == C else None)
@@ -248,7 +248,7 @@ def test_outcomes_that_differ() -> None:
 
 @pytest.mark.parametrize("blind", [A, B, C])
 @pytest.mark.parametrize("unseen", [A, B, C])
-def test_a_list_that_lacks_a_signer(blind: str, unseen: str) -> None:
+def test_list_without_a_signer_is_rejected(blind: str, unseen: str) -> None:
     """Its own commitment included: whoever signs must have committed before closing the list."""
     everyone = [A, B, C]
     votes = [vote(m, [p for p in everyone if m != blind or p != unseen]) for m in everyone]
@@ -256,7 +256,7 @@ def test_a_list_that_lacks_a_signer(blind: str, unseen: str) -> None:
         verify(paper(NET, TASK, votes), NET)
 
 
-def test_a_list_with_another_commitment_of_a_signer() -> None:
+def test_list_with_wrong_commitment_is_rejected() -> None:
     for wrong in (
         fixtures.bound(TASK, B, LIE),
         fixtures.bound(TASK, B, fixtures.outcome(), attempt=1),
@@ -268,7 +268,7 @@ def test_a_list_with_another_commitment_of_a_signer() -> None:
             verify(paper(NET, TASK, [liar, vote(B, [A, B])]), NET)
 
 
-def test_a_salt_that_opens_nothing() -> None:
+def test_salt_that_does_not_open_the_commitment_is_rejected() -> None:
     liar = vote(B, [A, B], salt="00" * 32)
     with rejected(Rejection.COMMITMENT_MISSING, f"the commitment that {B} opens"):
         verify(paper(NET, TASK, [vote(A, [A, B]), liar]), NET)
@@ -277,7 +277,7 @@ def test_a_salt_that_opens_nothing() -> None:
 # Bytes
 
 
-def test_a_certificate_has_a_limit() -> None:
+def test_certificate_over_size_limit_is_rejected() -> None:
     text = canonical(VALID)
     with rejected(Rejection.TOO_LARGE):
         verify_bytes(text + b" " * (1_048_577 - len(text)), NET)
@@ -361,7 +361,7 @@ def roomy(task: Task, member: str, commits: dict[str, str], net: Any) -> Reveal:
     return fixtures.reveal(net, task, member, commits, {"result": {"outputs": [entry]}})
 
 
-def test_a_certificate_too_large_is_made_of_a_bare_quorum() -> None:
+def test_oversized_certificate_is_assembled_from_bare_quorum() -> None:
     net = fixtures.network(25, committee_size=25, committee_max=25)
     task = fixtures.task(net)
     members = sorted(committees(net, task)[0])
@@ -377,7 +377,7 @@ def test_a_certificate_too_large_is_made_of_a_bare_quorum() -> None:
 # Compatible reveals
 
 
-def test_two_are_compatible_if_they_can_stand_in_one_certificate() -> None:
+def test_compatible_reveals_can_stand_in_one_certificate() -> None:
     full = [A, B, C]
     assert compatible(vote(A, full), vote(B, full))
     assert compatible(vote(A, [A, B]), vote(B, [A, B]))
@@ -397,7 +397,7 @@ def test_two_are_compatible_if_they_can_stand_in_one_certificate() -> None:
 
 @given(st.lists(st.sets(st.sampled_from([A, B, C])), min_size=3, max_size=3))
 @PROPERTY
-def test_pairwise_compatible_reveals_that_list_themselves_are_a_certificate(
+def test_pairwise_compatible_reveals_make_a_certificate(
     lists: list[set[str]],
 ) -> None:
     votes = [vote(m, sorted(seen)) for m, seen in zip((A, B, C), lists, strict=True)]
@@ -407,7 +407,7 @@ def test_pairwise_compatible_reveals_that_list_themselves_are_a_certificate(
     assert reason is (None if pairwise else Rejection.COMMITMENT_MISSING)
 
 
-def test_listing_is_by_the_opened_commitment() -> None:
+def test_lists_compares_the_opened_commitment() -> None:
     assert certificate.lists(vote(A, [B]), vote(B, []))
     assert not certificate.lists(vote(A, [B]), vote(B, [], LIE))
     assert not certificate.lists(vote(A, []), vote(B, [A]))

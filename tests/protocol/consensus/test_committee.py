@@ -41,7 +41,7 @@ def expected(task: Task, operators: dict[str, str], k: int) -> list[str]:
     return chosen + [peer for peer in ranked if peer not in chosen][: k - len(chosen)]
 
 
-def test_the_ranking_is_the_specifications() -> None:
+def test_ranking_matches_section_5() -> None:
     net = fixtures.network(6)
     for nonce in range(5):
         task = fixtures.task(net, nonce=nonce)
@@ -56,9 +56,7 @@ def test_the_ranking_is_the_specifications() -> None:
     st.integers(0, 999),
 )
 @PROPERTY
-def test_committees_are_those_of_section_5(
-    operators: list[str], size: int, more: int, nonce: int
-) -> None:
+def test_committees_match_section_5(operators: list[str], size: int, more: int, nonce: int) -> None:
     net = crowd(operators, size, size + more)
     task = fixtures.task(net, nonce=nonce)
     found = committees(net, task)
@@ -89,7 +87,7 @@ def test_committees_are_those_of_section_5(
         (10, 4, 31, [4, 6, 8, 10]),
     ],
 )
-def test_committees_grow_until_nothing_is_left(
+def test_committees_grow_until_members_or_maximum_are_reached(
     members: int, size: int, most: int, sizes: list[int]
 ) -> None:
     net = fixtures.network(members, committee_size=size, committee_max=most)
@@ -99,11 +97,11 @@ def test_committees_grow_until_nothing_is_left(
 @pytest.mark.parametrize(
     ("size", "needed"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4), (31, 16)]
 )
-def test_a_quorum_is_a_majority(size: int, needed: int) -> None:
+def test_quorum_is_a_majority(size: int, needed: int) -> None:
     assert quorum(size) == needed
 
 
-def test_one_operator_has_one_seat_while_others_last() -> None:
+def test_operator_gets_one_seat_while_other_operators_remain() -> None:
     net = crowd(["one"] * 5 + ["two", "three"], size=3, most=3)
     owned = {m.peer: m.operator for m in net.roster.values()}
     for nonce in range(20):
@@ -111,7 +109,7 @@ def test_one_operator_has_one_seat_while_others_last() -> None:
         assert {owned[p] for p in committee} == {"one", "two", "three"}
 
 
-def test_other_classes_have_no_seat() -> None:
+def test_members_of_other_classes_are_excluded() -> None:
     document = fixtures.network_document(6)
     document["classes"]["gpu"] = {"device": "cuda"}
     for member in document["roster"][:3]:
@@ -122,7 +120,7 @@ def test_other_classes_have_no_seat() -> None:
         assert {p for c in found for p in c} == {fixtures.peer(i) for i in (3, 4, 5)}
 
 
-def test_the_order_of_the_roster_is_nothing() -> None:
+def test_ranking_does_not_depend_on_roster_order() -> None:
     """But for the network id, and so the task id: the ranking is asked with one task's id."""
     net = fixtures.network(6)
     members = net.members(fixtures.CLASS)
@@ -130,6 +128,6 @@ def test_the_order_of_the_roster_is_nothing() -> None:
     assert ranking(task.id, members) == ranking(task.id, members[::-1])
 
 
-def test_tasks_have_different_committees() -> None:
+def test_different_tasks_get_different_committees() -> None:
     net = fixtures.network(6)
     assert len({committees(net, fixtures.task(net, nonce=n))[0] for n in range(30)}) > 10

@@ -1,10 +1,9 @@
 """Who is held to have done what, whatever the order of its messages, and counted once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-from node.storage.ledger import Ledger
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import (
@@ -16,15 +15,6 @@ from protocol.consensus.conduct import (
 )
 from protocol.network import Network
 from protocol.wire.messages import Task, Vote
-from tests.node.consensus.test_coordinator import (
-    CASES,
-    ME,
-    Case,
-    Life,
-    commits_of,
-    every_case,
-    others,
-)
 from tests.support import fixtures
 
 BAN = 20.0  # points: the default of the setting `ban_points`
@@ -81,20 +71,20 @@ def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["before the end", "after the end"])
-def test_what_the_third_member_did(expected: VoteOutcome, votes: list[Vote], late: bool) -> None:
+def test_vote_outcome_of_third_member(expected: VoteOutcome, votes: list[Vote], late: bool) -> None:
     order = [*PAIR, *votes] if late else [*votes, *PAIR]
     assert conduct(C, order) is expected
     assert conduct(A, order) is VoteOutcome.AGREED
 
 
-def test_a_signer_whose_reveal_came_after_the_certificate_agreed() -> None:
+def test_reveal_after_the_certificate_still_counts_as_agreed() -> None:
     whole = {member: fixtures.bound(TASK, member, fixtures.outcome()) for member in (A, B, C)}
     assert (
         conduct(C, [fixtures.reveal(NET, TASK, m, whole) for m in (A, B, C)]) is VoteOutcome.AGREED
     )
 
 
-def test_without_a_certificate_nobody_agreed_or_dissented() -> None:
+def test_reveals_without_certificate_are_unsettled() -> None:
     third = fixtures.outcome("third")
     apart = [
         fixtures.reveal(NET, TASK, member, {}, found)
@@ -103,7 +93,7 @@ def test_without_a_certificate_nobody_agreed_or_dissented() -> None:
     assert [what for *_, what in vote_outcomes(seen(apart))] == [VoteOutcome.UNSETTLED] * 3
 
 
-def test_every_member_of_every_attempt_that_counts_is_named_once() -> None:
+def test_each_member_of_each_attempt_has_one_outcome() -> None:
     net = fixtures.network(5)
     task = fixtures.task(net)
     first, second = committees(net, task)
@@ -116,7 +106,7 @@ def test_every_member_of_every_attempt_that_counts_is_named_once() -> None:
     assert found == [(0, m) for m in first] + [(1, m) for m in second]
 
 
-def test_attempts_after_the_certified_one_are_nobodys_silence() -> None:
+def test_attempts_after_the_certified_one_have_no_outcomes() -> None:
     net = fixtures.network(5)
     task = fixtures.task(net)
     first = committees(net, task)[0]
@@ -132,7 +122,7 @@ def test_attempts_after_the_certified_one_are_nobodys_silence() -> None:
 # What it is worth
 
 
-def test_dissent_alone_never_bans() -> None:
+def test_dissent_alone_never_reaches_the_ban_threshold() -> None:
     assert score_floor(PeerRecord({VoteOutcome.DISSENTED: 1})) > 0
     assert score_floor(PeerRecord({VoteOutcome.DISSENTED: 10**9})) == MAX_DISSENT_PENALTY < BAN / 2
 
@@ -147,101 +137,10 @@ def test_dissent_alone_never_bans() -> None:
         VoteOutcome.SILENT,
     ],
 )
-def test_what_a_slow_peer_does_costs_it_nothing(conduct: VoteOutcome) -> None:
+def test_slow_peer_gets_no_penalty(conduct: VoteOutcome) -> None:
     assert score_floor(PeerRecord({conduct: 10**6})) == 0
 
 
-def test_after_a_second_proof_the_next_bad_message_bans() -> None:
+def test_two_equivocations_reach_the_ban_threshold() -> None:
     assert score_floor(PeerRecord({VoteOutcome.EQUIVOCATED: 1, VoteOutcome.DISSENTED: 99})) < BAN
     assert score_floor(PeerRecord({VoteOutcome.EQUIVOCATED: 2})) >= BAN
-
-
-# In the store
-
-
-def counts(ledger: Ledger) -> dict[str, dict[str, int]]:
-    return {
-        peer: {name: count for name, count in standing.document().items() if count}
-        for peer, standing in ledger.peer_records().items()
-    }
-
-
-def played(
-    case: Case, cut: Callable[[Life], None] = lambda life: None
-) -> dict[str, dict[str, int]]:
-    life = Life(case.net)
-    cut(life)
-    case.play(life, case.task)
-    found = counts(life.ledger)
-    life.disk.close()
-    return found
-
-
-def test_a_round_in_full_counts_once_for_each() -> None:
-    members = committees(CASES["in full"].net, CASES["in full"].task)[0]
-    assert played(CASES["in full"]) == {member: {"agreed": 1} for member in members}
-
-
-def test_who_commits_after_the_lists_are_closed_and_reveals_nothing_is_silent() -> None:
-    case = CASES["late"]
-    one, two = others(case.net, case.task)
-    assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"silent": 1}}
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
-@every_case
-def test_a_kill_at_any_write_counts_nothing_twice_or_not_at_all(case: Case, after: bool) -> None:
-    undisturbed = played(case)
-    index, fired = 0, True
-    while fired:
-        lives: list[Life] = []
-
-        def cut(life: Life, at: int = index, lives: list[Life] = lives) -> None:
-            life.disk.fail_at, life.disk.after = at, after
-            lives.append(life)
-
-        assert played(case, cut) == undisturbed
-        fired, index = lives[0].disk.fired, index + 1
-    assert index > 20
-
-
-def test_attempts_that_a_late_certificate_made_void_are_forgotten() -> None:
-    life = Life(fixtures.network(3))
-    journal, ledger = life.journal, life.ledger
-    with journal.transaction():
-        ledger.put_conduct(
-            "a" * 64, [(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
-        )
-    with journal.transaction():
-        ledger.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
-    assert counts(ledger) == {fixtures.peer(1): {"agreed": 1}}
-
-
-def test_a_late_dissent_replaces_the_silence_that_was_counted_and_a_restart_keeps_it() -> None:
-    life = Life(fixtures.network(3))
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.hear(fixtures.commit(life.net, task, two, LIE))
-    commits = {**commits_of(life, task, one), two: fixtures.bound(task, two, LIE)}
-    life.hear(fixtures.reveal(life.net, task, one, commits))
-    assert counts(life.ledger)[two] == {"silent": 1}
-    for _ in range(2):
-        life.hear(fixtures.reveal(life.net, task, two, commits, LIE))
-        life.restart()
-    assert counts(life.ledger) == {
-        ME: {"agreed": 1},
-        one: {"agreed": 1},
-        two: {"dissented": 1},
-    }
-    life.disk.close()
-
-
-def test_a_task_that_goes_on_counts_for_nothing() -> None:
-    life = Life(fixtures.network(3))
-    life.hear(fixtures.task(life.net))
-    life.until(2)
-    assert life.ledger.peer_records() == {}
-    life.disk.close()

@@ -2,7 +2,7 @@ from protocol.consensus.effects import State
 from schemas import load
 
 
-def test_the_terminal_states_are_those_of_section_6() -> None:
+def test_terminal_states_match_section_6() -> None:
     assert {str(s) for s in State if s.terminal} == {
         "agreed",
         "agreed-error",
@@ -11,9 +11,9 @@ def test_the_terminal_states_are_those_of_section_6() -> None:
     }
 
 
-def test_a_certificate_stands_behind_two_of_them() -> None:
+def test_certified_states_are_agreed_and_agreed_error() -> None:
     assert {s for s in State if s.certified} == {State.AGREED, State.AGREED_ERROR}
 
 
-def test_states_travel_as_the_schema_names_them() -> None:
+def test_states_match_the_schema() -> None:
     assert load("common")["$defs"]["state"]["enum"] == [str(s) for s in State]

@@ -61,7 +61,7 @@ def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("pair", CONTRADICTIONS)
-def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
+def test_conflicting_votes_are_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         assert evidence.is_equivocation(a, b)
         found = Evidence.from_votes(a, b)
@@ -71,7 +71,7 @@ def test_a_contradiction_is_evidence_in_either_order(pair: tuple[Vote, Vote]) ->
 
 
 @pytest.mark.parametrize("pair", CONSISTENT)
-def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
+def test_consistent_votes_are_not_evidence(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         assert not evidence.is_equivocation(a, b)
         with rejected(Rejection.NO_CONTRADICTION):
@@ -81,7 +81,9 @@ def test_what_goes_together_is_no_evidence(pair: tuple[Vote, Vote]) -> None:
 
 
 @pytest.mark.parametrize("pair", UNRELATED)
-def test_different_signers_tasks_and_attempts_are_no_evidence(pair: tuple[Vote, Vote]) -> None:
+def test_votes_of_different_signers_tasks_or_attempts_are_not_evidence(
+    pair: tuple[Vote, Vote],
+) -> None:
     for a, b in (pair, pair[::-1]):
         with rejected(Rejection.NO_CONTRADICTION):
             Evidence.from_votes(a, b)
@@ -89,7 +91,7 @@ def test_different_signers_tasks_and_attempts_are_no_evidence(pair: tuple[Vote, 
             evidence.verify(document(a, b), NET.id)
 
 
-def test_a_task_is_no_vote() -> None:
+def test_task_envelope_is_not_evidence() -> None:
     for a, b in ((TASK, HONEST), (HONEST, TASK), (TASK, OTHER)):
         with rejected(Rejection.NO_CONTRADICTION, "a task is no vote"):
             evidence.verify(document(a, b), NET.id)
@@ -108,25 +110,25 @@ PROOF = document(*CONTRADICTIONS[0])
         ({"extra": 1}, "extra"),
     ],
 )
-def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
+def test_error_names_wrong_field(changes: dict[str, Any], field: str) -> None:
     with rejected(Rejection.INVALID_FIELD, field):
         evidence.verify({**PROOF, **changes}, NET.id)
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_both_signatures_count(index: int) -> None:
+def test_both_signatures_are_verified(index: int) -> None:
     envelopes: list[Any] = [dict(e) for e in PROOF["envelopes"]]
     envelopes[index]["signature"] = envelopes[1 - index]["signature"]
     with rejected(Rejection.BAD_SIGNATURE):
         evidence.verify({**PROOF, "envelopes": envelopes}, NET.id)
 
 
-def test_another_networks_evidence_is_refused() -> None:
+def test_evidence_of_another_network_is_rejected() -> None:
     with rejected(Rejection.WRONG_NETWORK):
         evidence.verify(PROOF, fixtures.network(5).id)
 
 
-def test_it_is_named_by_its_document() -> None:
+def test_id_is_hash_of_document() -> None:
     found = evidence.verify(PROOF, NET.id)
     assert found.id == document_hash("evidence", PROOF)
     assert found.encode() == canonical(PROOF)
@@ -140,36 +142,35 @@ KEPT = Evidence.from_votes(HONEST, fixtures.commit(NET, TASK, A, LIE))
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_the_canonical_bytes_of_a_members_contradiction_pass(end: bytes) -> None:
+def test_canonical_bytes_with_optional_line_feed_are_accepted(end: bytes) -> None:
     found = evidence.verify_bytes(KEPT.encode() + end, NET)
     assert found == KEPT
     assert found.types == ("commit", "commit")
 
 
 @pytest.mark.parametrize("a", CONTRADICTIONS)
-def test_every_contradiction_passes_in_either_order(a: tuple[Vote, Vote]) -> None:
+def test_every_kind_of_conflict_is_accepted_in_either_order(a: tuple[Vote, Vote]) -> None:
     for pair in (a, a[::-1]):
         proof = Evidence.from_votes(*pair)
         assert evidence.verify_bytes(proof.encode(), NET) == proof
         assert proof.types == tuple(vote.envelope.body["type"] for vote in pair)
 
 
-def test_no_byte_can_change_unnoticed() -> None:
-    exact = KEPT.encode()
-    for position, byte in enumerate(exact):
-        for other in (byte ^ 1, byte ^ 32):
-            altered = exact[:position] + bytes((other,)) + exact[position + 1 :]
-            with pytest.raises(Rejected):
-                evidence.verify_bytes(altered, NET)
+def test_every_changed_byte_of_evidence_is_rejected() -> None:
+    text = KEPT.encode()
+    for at, byte in enumerate(text):
+        flip = 0x20 if chr(byte).isalpha() else 1 << at % 8
+        with pytest.raises(Rejected):
+            evidence.verify_bytes(text[:at] + bytes((byte ^ flip,)) + text[at + 1 :], NET)
 
 
 @pytest.mark.parametrize("end", [b" ", b"\n\n", b"\r"])
-def test_an_added_byte_is_noticed(end: bytes) -> None:
+def test_added_byte_is_rejected(end: bytes) -> None:
     with rejected(Rejection.NOT_CANONICAL, "evidence"):
         evidence.verify_bytes(KEPT.encode() + end, NET)
 
 
-def test_a_stranger_contradicts_nobody_but_itself() -> None:
+def test_evidence_against_non_member_is_rejected() -> None:
     pair = [
         fixtures.signed(NET, fixtures.commit(NET, TASK, A, found).envelope.body, 1000)
         for found in (fixtures.outcome(), LIE)
@@ -178,6 +179,6 @@ def test_a_stranger_contradicts_nobody_but_itself() -> None:
         evidence.verify_bytes(canonical(document(*pair)), NET)
 
 
-def test_another_network_is_noticed() -> None:
+def test_file_of_another_network_is_rejected() -> None:
     with rejected(Rejection.WRONG_NETWORK, NET.id):
         evidence.verify_bytes(KEPT.encode(), fixtures.network(5))

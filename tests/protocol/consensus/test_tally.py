@@ -27,7 +27,7 @@ def brute(size: int, edges: frozenset[tuple[int, int]]) -> int:
 
 @given(graphs())
 @PROPERTY
-def test_it_is_a_clique_and_no_larger_one_exists(
+def test_largest_clique_matches_brute_force(
     graph: tuple[int, frozenset[tuple[int, int]]],
 ) -> None:
     size, edges = graph
@@ -37,21 +37,21 @@ def test_it_is_a_clique_and_no_larger_one_exists(
     assert len(found) == brute(size, edges)
 
 
-def test_nothing_has_no_clique() -> None:
+def test_empty_graph_has_empty_clique() -> None:
     assert largest_clique([], lambda a, b: True) == []
 
 
-def test_the_order_is_that_of_the_items() -> None:
+def test_clique_keeps_order_of_items() -> None:
     assert largest_clique("cab", lambda a, b: True) == ["c", "a", "b"]
     assert largest_clique("cab", lambda a, b: False) == ["c"]
 
 
-def test_the_same_items_give_the_same_choice() -> None:
+def test_first_of_several_largest_cliques_is_chosen() -> None:
     """Of several largest the first found: items are told apart by place, not by value."""
     assert largest_clique([1, 2, 3, 4], lambda a, b: (a + b) in (3, 7)) == [1, 2]
 
 
-def test_a_committee_of_31_is_no_burden() -> None:
+def test_worst_graph_of_31_members_is_fast() -> None:
     """The Moon–Moser graph: ten triples and one, with 3^10 largest cliques."""
     asked = 0
 

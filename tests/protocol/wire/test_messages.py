@@ -19,34 +19,34 @@ def h(tag: bytes, payload: bytes) -> str:
     return hashlib.sha256(b"helium/1/" + tag + b"\x00" + payload).hexdigest()
 
 
-def test_a_task_is_named_by_its_body() -> None:
+def test_task_id_is_hash_of_body() -> None:
     assert TASK.id == messages.task_id(TASK.envelope.body)
     assert TASK.id == h(b"task", canonical(TASK.envelope.body))
 
 
-def test_whoever_signs_it_a_task_is_the_same() -> None:
+def test_task_id_does_not_depend_on_signer() -> None:
     assert fixtures.task(NET, requester=1001).id == TASK.id
     assert fixtures.task(NET, nonce=1).id != TASK.id
 
 
-def test_a_task_knows_its_deadline_and_its_model() -> None:
+def test_task_properties() -> None:
     task = fixtures.task(NET, now=1000.5, deadline=30)
     assert (task.created, task.deadline, task.expires_at) == (1_000_500, 30, 1030.5)
     assert task.model == fixtures.MODEL
     assert task.compute_class == fixtures.CLASS
 
 
-def test_the_outcome_digest_is_the_specifications() -> None:
+def test_outcome_digest_matches_section_4() -> None:
     assert messages.outcome_digest({"error": "no-notes"}) == h(b"outcome", b'{"error":"no-notes"}')
 
 
-def test_the_commitment_is_the_specifications() -> None:
+def test_commitment_matches_section_4() -> None:
     payload = bytes.fromhex(TASK.id) + b"\x00\x00\x01\x02" + PEER.encode()
     payload += bytes.fromhex(DIGEST) + bytes.fromhex(SALT)
     assert messages.commitment(TASK.id, 0x102, PEER, DIGEST, SALT) == h(b"commitment", payload)
 
 
-def test_a_commitment_binds_everything() -> None:
+def test_commitment_depends_on_every_argument() -> None:
     given = (TASK.id, 0, PEER, DIGEST, SALT)
     others = ("33" * 32, 1, fixtures.peer(1), "33" * 32, "33" * 32)
     changed = [(*given[:i], other, *given[i + 1 :]) for i, other in enumerate(others)]
@@ -54,7 +54,7 @@ def test_a_commitment_binds_everything() -> None:
     assert len(found) == 6
 
 
-def test_a_reveal_holds_what_it_opens_not_what_it_says() -> None:
+def test_reveal_commitment_is_recomputed() -> None:
     reveal = fixtures.reveal(NET, TASK, PEER, {})
     assert reveal.digest == messages.outcome_digest(fixtures.outcome())
     assert reveal.commitment == fixtures.commit(NET, TASK, PEER).commitment
@@ -63,7 +63,7 @@ def test_a_reveal_holds_what_it_opens_not_what_it_says() -> None:
     assert later.commitment != reveal.commitment
 
 
-def test_a_reveal_tells_an_error_and_the_members_words_for_it() -> None:
+def test_reveal_failure_gives_code_and_detail() -> None:
     failed = {"error": "no-notes"}
     told = fixtures.reveal(NET, TASK, PEER, {}, failed, trace={"detail": "no beat"})
     assert told.failure == ("no-notes", "no beat")
@@ -74,7 +74,7 @@ def test_a_reveal_tells_an_error_and_the_members_words_for_it() -> None:
     assert made.failure == (None, None)
 
 
-def test_bodies_are_the_specifications() -> None:
+def test_bodies_match_section_4() -> None:
     common = {"network": "n", "task": "t", "attempt": 2}
     assert messages.task_body("n", "text-to-music", {"seed": 1}, "cpu", 5, 6, "ff") == {
         "type": "task",
@@ -100,16 +100,16 @@ def test_bodies_are_the_specifications() -> None:
     assert type(abstain["reason"]) is str
 
 
-def test_reasons_to_abstain_are_the_schemas() -> None:
+def test_abstention_reasons_match_the_schema() -> None:
     assert load("abstain")["properties"]["reason"]["enum"] == [str(a) for a in Abstention]
 
 
-def test_messages_are_frozen() -> None:
+def test_messages_are_immutable() -> None:
     for message in (TASK, fixtures.commit(NET, TASK, PEER), fixtures.reveal(NET, TASK, PEER, {})):
         with pytest.raises(dataclasses.FrozenInstanceError):
             message.envelope = TASK.envelope  # type: ignore[misc]
 
 
-def test_a_votes_signer_is_its_envelopes() -> None:
+def test_vote_signer_is_the_envelope_signer() -> None:
     assert fixtures.commit(NET, TASK, PEER).signer == PEER
     assert fixtures.abstain(NET, TASK, fixtures.peer(2)).signer == fixtures.peer(2)

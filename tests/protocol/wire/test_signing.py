@@ -1,11 +1,19 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
 
 import base58
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Rejection
-from protocol.wire.signing import check_signature, peer_of, public_key_of, signature_of
+from protocol.wire.signing import (
+    Envelope,
+    check_signature,
+    peer_of,
+    public_key_of,
+    sign,
+    signature_of,
+)
 from tests.protocol.expect import rejected
 from tests.support import fixtures
 
@@ -43,9 +51,7 @@ def spelled(raw: bytes) -> str:
 
 
 @pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC_8032)
-def test_signatures_are_those_of_rfc_8032(
-    secret: str, public: str, message: str, signature: str
-) -> None:
+def test_signatures_match_rfc_8032(secret: str, public: str, message: str, signature: str) -> None:
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret))
     expected = spelled(bytes.fromhex(signature))
     assert public_key_of(peer_of(key)).public_bytes_raw().hex() == public
@@ -53,7 +59,7 @@ def test_signatures_are_those_of_rfc_8032(
     check_signature(peer_of(key), bytes.fromhex(message), expected)
 
 
-def test_a_peer_id_is_libp2ps() -> None:
+def test_peer_id_has_libp2p_format() -> None:
     """The multihash 0x00 0x24 of the protobuf 08 01 12 20 and the key, in base58btc."""
     key = fixtures.key(0).public_key()
     raw = bytes.fromhex("002408011220") + key.public_bytes_raw()
@@ -62,7 +68,7 @@ def test_a_peer_id_is_libp2ps() -> None:
     assert len(peer_of(key)) == 52
 
 
-def test_a_known_peer_id() -> None:
+def test_peer_id_of_libp2p_test_key() -> None:
     """The one of the libp2p specification's own Ed25519 test key (peer-ids.md)."""
     public = bytes.fromhex("1ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e")
     raw = bytes.fromhex("002408011220") + public
@@ -100,19 +106,19 @@ RAW = base58.b58decode(fixtures.peer(0))
         "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
     ],
 )
-def test_what_is_no_ed25519_peer_id_is_malformed(peer: str) -> None:
+def test_invalid_peer_id_is_malformed(peer: str) -> None:
     with rejected(Rejection.MALFORMED, "peer id"):
         public_key_of(peer)
 
 
 @pytest.mark.parametrize("added", [" ", "\n", "\t", "\x00", "\u2028"])
-def test_a_peer_has_one_name(added: str) -> None:
+def test_peer_id_with_extra_characters_is_malformed(added: str) -> None:
     for peer in (fixtures.peer(0) + added, added + fixtures.peer(0)):
         with rejected(Rejection.MALFORMED):
             public_key_of(peer)
 
 
-def test_a_signature_is_over_one_message_by_one_peer() -> None:
+def test_signature_is_bound_to_peer_and_message() -> None:
     signature = signature_of(fixtures.key(0), b"message")
     check_signature(fixtures.peer(0), b"message", signature)
     for peer, message in ((fixtures.peer(1), b"message"), (fixtures.peer(0), b"messagf")):
@@ -121,7 +127,7 @@ def test_a_signature_is_over_one_message_by_one_peer() -> None:
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_one_of_sixteen_spellings_of_the_last_character_is_taken(index: int) -> None:
+def test_only_canonical_last_character_is_accepted(index: int) -> None:
     message = b"message %d" % index
     signature = signature_of(fixtures.key(0), message)
     raw = urlsafe_b64decode(signature + "==")
@@ -135,7 +141,7 @@ def test_one_of_sixteen_spellings_of_the_last_character_is_taken(index: int) -> 
                 check_signature(fixtures.peer(0), message, signature[:-1] + last)
 
 
-def test_every_changed_character_is_refused() -> None:
+def test_every_changed_character_is_rejected() -> None:
     signature = signature_of(fixtures.key(0), b"message")
     for at, character in enumerate(signature):
         other = ALPHABET[(ALPHABET.index(character) + 17) % 64]
@@ -164,14 +170,14 @@ def test_every_changed_character_is_refused() -> None:
         lambda s: s.replace("-", "+").replace("_", "/") + "!" * (not set(s) & set("-_")),
     ],
 )
-def test_other_spellings_are_refused(change: object) -> None:
+def test_other_base64_spellings_are_rejected(change: object) -> None:
     assert callable(change)
     signature = signature_of(fixtures.key(0), b"message")
     with rejected(Rejection.BAD_SIGNATURE):
         check_signature(fixtures.peer(0), b"message", change(signature))
 
 
-def test_a_signature_plus_the_group_order_is_refused() -> None:
+def test_signature_plus_group_order_is_rejected() -> None:
     """RFC 8032, section 5.1.7: S must be below the order, or one body has two signatures."""
     raw = urlsafe_b64decode(signature_of(fixtures.key(0), b"message") + "==")
     s = int.from_bytes(raw[32:], "little") + ORDER
@@ -179,6 +185,56 @@ def test_a_signature_plus_the_group_order_is_refused() -> None:
         check_signature(fixtures.peer(0), b"message", spelled(raw[:32] + s.to_bytes(32, "little")))
 
 
-def test_a_signer_that_is_no_peer_is_malformed() -> None:
+def test_invalid_signer_is_malformed() -> None:
     with rejected(Rejection.MALFORMED):
         check_signature("12D3KooW" + "z" * 44, b"", signature_of(fixtures.key(0), b""))
+
+
+# Envelopes
+
+BODY: dict[str, Any] = {"type": "abstain", "network": "0" * 16, "z": [1, {"é": True}]}
+
+
+def test_signature_covers_domain_and_canonical_body() -> None:
+    envelope = sign(BODY, fixtures.key(0))
+    signed = (
+        b'helium/1/envelope\x00{"network":"0000000000000000","type":"abstain",'
+        b'"z":[1,{"\xc3\xa9":true}]}'
+    )
+    raw = urlsafe_b64decode(envelope.signature + "==")
+    fixtures.key(0).public_key().verify(raw, signed)
+    assert envelope.signer == fixtures.peer(0)
+    envelope.verify()
+
+
+def test_envelope_has_body_signer_and_signature() -> None:
+    envelope = sign({"a": 1}, fixtures.key(0))
+    assert envelope.document() == {
+        "body": {"a": 1},
+        "signer": fixtures.peer(0),
+        "signature": envelope.signature,
+    }
+    assert (
+        envelope.encode()
+        == (
+            f'{{"body":{{"a":1}},"signature":"{envelope.signature}","signer":"{fixtures.peer(0)}"}}'
+        ).encode()
+    )
+
+
+@pytest.mark.parametrize("body", [{**BODY, "type": "task"}, {**BODY, "z": [1, {"é": 1}]}, {}])
+def test_changed_body_fails_verification(body: dict[str, Any]) -> None:
+    envelope = sign(BODY, fixtures.key(0))
+    with rejected(Rejection.BAD_SIGNATURE, fixtures.peer(0)):
+        Envelope(body, envelope.signer, envelope.signature).verify()
+
+
+def test_changed_signer_fails_verification() -> None:
+    envelope = sign(BODY, fixtures.key(0))
+    with rejected(Rejection.BAD_SIGNATURE, fixtures.peer(1)):
+        Envelope(BODY, fixtures.peer(1), envelope.signature).verify()
+
+
+def test_member_order_does_not_change_the_envelope() -> None:
+    shuffled = dict(reversed(BODY.items()))
+    assert sign(shuffled, fixtures.key(0)) == sign(BODY, fixtures.key(0))

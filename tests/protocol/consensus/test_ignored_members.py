@@ -47,7 +47,7 @@ def revealed_at(seat: Seat, begin: float) -> float | None:
     return None
 
 
-def test_a_liars_commit_starts_no_wait() -> None:
+def test_commit_of_dissenter_does_not_start_the_wait() -> None:
     seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     assert any(isinstance(v, Commit) and v.attempt == 1 for v in seat.sent)
     seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
@@ -58,7 +58,7 @@ def test_a_liars_commit_starts_no_wait() -> None:
     assert revealed_at(seat, T + 140) == 4.0  # both waits, from the third honest commit
 
 
-def test_the_liar_is_listed_all_the_same() -> None:
+def test_commit_of_dissenter_is_still_listed() -> None:
     seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
     assert revealed_at(seat, T + 121) == 4.0
@@ -66,7 +66,7 @@ def test_the_liar_is_listed_all_the_same() -> None:
     assert set(own.commits) == {ME, LIAR, OLD, NEW}
 
 
-def test_all_commits_end_the_waits_whoever_made_them() -> None:
+def test_all_commits_end_the_waits_despite_ignored_members() -> None:
     seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     everyone = [commit(m, 1, lie=m == LIAR) for m in SECOND if m != ME]
     seat.hear(*everyone, now=T + 121)
@@ -74,7 +74,7 @@ def test_all_commits_end_the_waits_whoever_made_them() -> None:
 
 
 @pytest.mark.parametrize("others_revealed", [True, False])
-def test_who_commits_and_does_not_reveal_counts_for_nothing_only_where_others_did(
+def test_member_that_did_not_reveal_is_ignored_only_if_others_did(
     others_revealed: bool,
 ) -> None:
     """This node's own reveal is one that shows that the time for it had come."""
@@ -90,7 +90,7 @@ def test_who_commits_and_does_not_reveal_counts_for_nothing_only_where_others_di
     assert revealed_at(seat, T + 121) == (None if others_revealed else 4.0)
 
 
-def test_a_late_reveal_counts_a_member_in_again() -> None:
+def test_late_reveal_makes_member_count_again() -> None:
     seat = after_a_failed_attempt()
     seat.hear(commit(OLD, 0), now=T + 121)  # late in attempt 0, and silent since
     seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
@@ -99,7 +99,7 @@ def test_a_late_reveal_counts_a_member_in_again() -> None:
     assert revealed_at(seat, T + 230) == 4.0
 
 
-def test_who_contradicted_itself_counts_for_nothing_whatever_it_says_later() -> None:
+def test_equivocator_stays_ignored_after_later_reveal() -> None:
     seat = after_a_failed_attempt(commit(LIAR, 0))  # its second commit of attempt 0
     seat.hear(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
     seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
@@ -107,7 +107,7 @@ def test_who_contradicted_itself_counts_for_nothing_whatever_it_says_later() -> 
 
 
 @pytest.mark.parametrize("contradicts", [True, False])
-def test_who_contradicted_itself_counts_for_nothing_though_it_reveals_what_is_right(
+def test_equivocator_is_ignored_despite_correct_reveal(
     contradicts: bool,
 ) -> None:
     """Its list lacks this node's commit, so that attempt 0 cannot settle."""
@@ -122,7 +122,7 @@ def test_who_contradicted_itself_counts_for_nothing_though_it_reveals_what_is_ri
     assert revealed_at(seat, T + 7) == (None if contradicts else 4.0)
 
 
-def test_ones_own_commit_counts_though_its_reveal_is_still_to_come() -> None:
+def test_own_commit_counts_before_own_reveal() -> None:
     """Nobody else's commit arrived, so the list is open still; a reveal of another did."""
     seat = Seat(NET, TASK, ME)
     seat.executed(T + 1)

@@ -1,0 +1,109 @@
+"""What the ledger records of each member's votes: once per attempt, also after a crash."""
+
+from collections.abc import Callable
+
+import pytest
+
+from node.storage.ledger import Ledger
+from protocol.consensus.committee import committees
+from protocol.consensus.conduct import VoteOutcome
+from tests.node.consensus.test_coordinator import (
+    CASES,
+    ME,
+    Case,
+    Life,
+    commits_of,
+    every_case,
+    others,
+)
+from tests.support import fixtures
+
+LIE = fixtures.outcome("lie")
+
+
+def counts(ledger: Ledger) -> dict[str, dict[str, int]]:
+    return {
+        peer: {name: count for name, count in standing.document().items() if count}
+        for peer, standing in ledger.peer_records().items()
+    }
+
+
+def played(
+    case: Case, cut: Callable[[Life], None] = lambda life: None
+) -> dict[str, dict[str, int]]:
+    life = Life(case.net)
+    cut(life)
+    case.play(life, case.task)
+    found = counts(life.ledger)
+    life.disk.close()
+    return found
+
+
+def test_complete_round_counts_once_per_member() -> None:
+    members = committees(CASES["in full"].net, CASES["in full"].task)[0]
+    assert played(CASES["in full"]) == {member: {"agreed": 1} for member in members}
+
+
+def test_late_committer_that_never_reveals_is_silent() -> None:
+    case = CASES["late"]
+    one, two = others(case.net, case.task)
+    assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"silent": 1}}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@every_case
+def test_crash_at_any_write_neither_loses_nor_doubles_counts(case: Case, after: bool) -> None:
+    undisturbed = played(case)
+    index, fired = 0, True
+    while fired:
+        lives: list[Life] = []
+
+        def cut(life: Life, at: int = index, lives: list[Life] = lives) -> None:
+            life.disk.fail_at, life.disk.after = at, after
+            lives.append(life)
+
+        assert played(case, cut) == undisturbed
+        fired, index = lives[0].disk.fired, index + 1
+    assert index > 20
+
+
+def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
+    life = Life(fixtures.network(3))
+    journal, ledger = life.journal, life.ledger
+    with journal.transaction():
+        ledger.put_conduct(
+            "a" * 64, [(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
+        )
+    with journal.transaction():
+        ledger.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
+    assert counts(ledger) == {fixtures.peer(1): {"agreed": 1}}
+
+
+def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
+    life = Life(fixtures.network(3))
+    task = fixtures.task(life.net)
+    one, two = others(life.net, task)
+    life.hear(task)
+    life.until(2)
+    life.hear(fixtures.commit(life.net, task, one))
+    life.hear(fixtures.commit(life.net, task, two, LIE))
+    commits = {**commits_of(life, task, one), two: fixtures.bound(task, two, LIE)}
+    life.hear(fixtures.reveal(life.net, task, one, commits))
+    assert counts(life.ledger)[two] == {"silent": 1}
+    for _ in range(2):
+        life.hear(fixtures.reveal(life.net, task, two, commits, LIE))
+        life.restart()
+    assert counts(life.ledger) == {
+        ME: {"agreed": 1},
+        one: {"agreed": 1},
+        two: {"dissented": 1},
+    }
+    life.disk.close()
+
+
+def test_open_task_is_not_counted() -> None:
+    life = Life(fixtures.network(3))
+    life.hear(fixtures.task(life.net))
+    life.until(2)
+    assert life.ledger.peer_records() == {}
+    life.disk.close()
