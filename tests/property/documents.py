@@ -1,10 +1,9 @@
-"""Targets: JSON, and all documents of the protocol."""
+"""Parsers of JSON and of the protocol's documents."""
 
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import pytest
@@ -21,11 +20,11 @@ from protocol.network import Network
 from protocol.wire import codec, encoding
 from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Reveal, Task, outcome_digest, task_id
-from tests.fuzz import mutation, papers
-from tests.fuzz.papers import NET
-from tests.fuzz.target import Target
+from tests.property import envelopes, strategies
+from tests.property.envelopes import NET
+from tests.property.parsers import Parser
 
-EXPLAINED = papers.revealed(
+EXPLAINED = envelopes.revealed(
     {
         "runtime": {"device": "cpu", "torch": "2.13.1", "threads": 1},
         "weights": "d" * 64,
@@ -35,7 +34,8 @@ EXPLAINED = papers.revealed(
         "seconds": 1.5,
     }
 )
-ANYTHING: tuple[Json, ...] = ({"a": [1, 1.5, "é", None, True, {"b": []}], "c": -1e-7}, [], "x", 0)
+EXPLAINED_INPUTS = strategies.encoded(envelopes.resigned(EXPLAINED.envelope.document()))
+DOCUMENTS: tuple[Json, ...] = ({"a": [1, 1.5, "é", None, True, {"b": []}], "c": -1e-7}, [], "x", 0)
 
 
 def depth(value: object) -> int:
@@ -60,19 +60,18 @@ def numbers(value: object) -> list[float]:
     return []
 
 
+JSON_INPUTS = strategies.near((*DOCUMENTS, *envelopes.ENVELOPES))
+
+
 def check_json(content: bytes) -> None:
     value = encoding.parse(content, ENVELOPE_LIMIT)
     assert len(content) <= ENVELOPE_LIMIT
     assert depth(value) <= MAX_DEPTH
     assert all(math.isfinite(n) and abs(n) <= MAX_INTEGER for n in numbers(value))
-    assert value == json.loads(content), "another parser reads something else"
-    again = canonical(value)
-    assert encoding.parse(again, 10 * len(content)) == value
-    assert canonical(encoding.parse(again, 10 * len(content))) == again
-
-
-def make_json(dice: Random) -> bytes:
-    return mutation.spoilt((*ANYTHING, *papers.ENVELOPES), dice)
+    assert value == json.loads(content), "the json module parses another value"
+    encoded = canonical(value)
+    assert encoding.parse(encoded, 10 * len(content)) == value
+    assert canonical(encoding.parse(encoded, 10 * len(content))) == encoded
 
 
 def check_message(content: bytes) -> None:
@@ -97,36 +96,36 @@ def check_task(content: bytes) -> None:
     model = NET.models[task.model]
     assert task.kind in model.tasks
     assert task.deadline <= NET.parameters.max_deadline_seconds
-    asked = task.args.get("generation_config") or {}
-    assert isinstance(asked, dict)
+    config = task.args.get("generation_config") or {}
+    assert isinstance(config, dict)
     limits: Mapping[str, Any] = model.limits
-    assert all((asked.get(name) or 0) <= limits.get(name, math.inf) for name in UPPER_BOUNDS)
-    assert asked.get("top_p") is None or "top_p" in limits.get("generation_config", ["top_p"])
+    assert all((config.get(name) or 0) <= limits.get(name, math.inf) for name in UPPER_BOUNDS)
+    assert config.get("top_p") is None or "top_p" in limits.get("generation_config", ["top_p"])
     assert sum(named.size for named in task.inputs) <= NET.parameters.max_input_bytes
     assert all(len(bytes.fromhex(named.sha256)) == 32 for named in task.inputs)
     assert committees(NET, task)
 
 
-def valid(found: Certificate) -> None:
-    """What a certificate proves, asked of its parts."""
-    committee = committees(NET, found.task)[found.attempt]
-    assert len(set(found.signers)) == len(found.votes) >= quorum(len(committee))
-    assert set(found.signers) <= set(committee)
-    assert list(found.signers) == sorted(found.signers)
-    assert len({vote.digest for vote in found.votes}) == 1
-    for vote in found.votes:
+def check_signers(parsed: Certificate) -> None:
+    """Check what a certificate proves on its parts."""
+    committee = committees(NET, parsed.task)[parsed.attempt]
+    assert len(set(parsed.signers)) == len(parsed.votes) >= quorum(len(committee))
+    assert set(parsed.signers) <= set(committee)
+    assert list(parsed.signers) == sorted(parsed.signers)
+    assert len({vote.digest for vote in parsed.votes}) == 1
+    for vote in parsed.votes:
         vote.envelope.verify()
-        assert (vote.task, vote.attempt) == (found.task.id, found.attempt)
+        assert (vote.task, vote.attempt) == (parsed.task.id, parsed.attempt)
 
 
 def check_certificate(content: bytes) -> None:
-    found = certificate.verify(encoding.parse(content, DOCUMENT_LIMIT), NET)
-    valid(found)
-    check_file(content, found.encode(), lambda text: certificate.verify_bytes(text, NET))
+    parsed = certificate.verify(encoding.parse(content, DOCUMENT_LIMIT), NET)
+    check_signers(parsed)
+    check_file(content, parsed.encode(), lambda text: certificate.verify_bytes(text, NET))
 
 
 def check_file(content: bytes, encoded: bytes, verify: Callable[[bytes], object]) -> None:
-    """A proof has one spelling in a file; `verify` refuses every other."""
+    """A proof has one encoding in a file. `verify` rejects all others."""
     verify(encoded)
     if content.removesuffix(b"\n") == encoded:
         verify(content)
@@ -136,49 +135,44 @@ def check_file(content: bytes, encoded: bytes, verify: Callable[[bytes], object]
 
 
 def check_evidence(content: bytes) -> None:
-    found = evidence.verify(encoding.parse(content, DOCUMENT_LIMIT), NET.id)
-    check_file(content, found.encode(), lambda text: evidence.verify_bytes(text, NET))
-    bodies = [canonical(e["body"]) for e in found.document["envelopes"]]  # type: ignore[union-attr, index, call-overload]
+    parsed = evidence.verify(encoding.parse(content, DOCUMENT_LIMIT), NET.id)
+    check_file(content, parsed.encode(), lambda text: evidence.verify_bytes(text, NET))
+    bodies = [canonical(e["body"]) for e in parsed.document["envelopes"]]  # type: ignore[union-attr, index, call-overload]
     assert bodies[0] != bodies[1]
 
 
-def make_explained(dice: Random) -> bytes:
-    """A reveal that tells of its outcome what it likes."""
-    return mutation.bytes_of(papers.resigned(EXPLAINED.envelope.document(), dice), dice)
-
-
 def check_explained(content: bytes) -> None:
-    """Whatever a dissenter says of itself, the sentences about it can be shown on a terminal."""
+    """Findings about a dissenter contain no terminal control characters."""
     vote = codec.decode(content, NET.id)
     assert isinstance(vote, Reveal)
-    ours = find_reference([], papers.ASSEMBLED)
-    assert ours is not None
-    theirs = replace(ours, tokens=trace.parse_trace(EXPLAINED.trace).tokens)
-    for finding in compare(papers.TASK, NET, theirs, vote):
+    reference = find_reference([], envelopes.ASSEMBLED)
+    assert reference is not None
+    diverging = replace(reference, tokens=trace.parse_trace(EXPLAINED.trace).tokens)
+    for finding in compare(envelopes.TASK, NET, diverging, vote):
         assert finding.detail.isprintable()
         assert len(finding.detail) < 4096
 
 
 def check_network(content: bytes) -> None:
-    found = Network.parse(content)
-    again = Network.parse(canonical(found.document))
-    assert again.id == found.id
-    assert again == found
-    assert found.parameters.committee_size <= found.parameters.committee_max
-    assert all(member.compute_class in found.classes for member in found.roster.values())
-    assert len(found.roster) == len(found.document["roster"])  # type: ignore[arg-type]
+    parsed = Network.parse(content)
+    encoded = Network.parse(canonical(parsed.document))
+    assert encoded.id == parsed.id
+    assert encoded == parsed
+    assert parsed.parameters.committee_size <= parsed.parameters.committee_max
+    assert all(member.compute_class in parsed.classes for member in parsed.roster.values())
+    assert len(parsed.roster) == len(parsed.document["roster"])  # type: ignore[arg-type]
 
 
-TARGETS = (
-    Target("json", make_json, check_json, (Rejected,)),
-    Target("message", papers.envelope, check_message, (Rejected,)),
-    Target("task", papers.task, check_task, (Rejected,)),
-    Target("certificate", papers.certificate, check_certificate, (Rejected,)),
-    Target("evidence", papers.proof, check_evidence, (Rejected,)),
-    Target("explained", make_explained, check_explained, (Rejected,)),
-    Target(
+PARSERS = (
+    Parser("json", JSON_INPUTS, check_json, (Rejected,)),
+    Parser("message", envelopes.envelopes, check_message, (Rejected,)),
+    Parser("task", envelopes.tasks, check_task, (Rejected,)),
+    Parser("certificate", envelopes.certificates, check_certificate, (Rejected,)),
+    Parser("evidence", envelopes.proofs, check_evidence, (Rejected,)),
+    Parser("explained", EXPLAINED_INPUTS, check_explained, (Rejected,)),
+    Parser(
         "network",
-        lambda dice: mutation.spoilt([NET.document], dice),
+        strategies.near([NET.document]) | strategies.encoded(strategies.from_schema("network")),
         check_network,
         (Rejected,),
     ),

@@ -1,11 +1,10 @@
-"""Targets: files that strangers made, or that an owner may have spoilt."""
+"""Parsers of files: audio, model configurations, weights, keys and settings."""
 
-import contextlib
 import functools
 import io
+import json
 import tempfile
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import soundfile
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from hypothesis import strategies as st
 
 from executor.audio.decode import FRAMES, LOUDEST, RATES, decoded
 from executor.errors import ModelRefused, TaskFailed
@@ -23,8 +23,8 @@ from executor.models.folders import EMBEDDED, SHIPPED
 from node.config import keystore, settings
 from node.config.keystore import UnusableKeyFile
 from node.config.settings import InvalidSetting
-from tests.fuzz import mutation
-from tests.fuzz.target import Target
+from tests.property import strategies
+from tests.property.parsers import Parser
 from tests.support import fixtures
 
 FORMS = (
@@ -36,7 +36,7 @@ FORMS = (
 
 @functools.cache
 def songs() -> tuple[bytes, ...]:
-    """A short stereo sound in every form that is heard."""
+    """Return a short stereo sound in every supported encoding."""
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (700, 2))
     made = []
     for form, subtype in FORMS:
@@ -46,11 +46,12 @@ def songs() -> tuple[bytes, ...]:
     return tuple(made)
 
 
-def make_audio(dice: Random) -> bytes:
-    """A song whose head, where most meaning is, is changed more often than the rest."""
-    song = dice.choice(songs())
-    head = dice.choice((64, 128, len(song)))
-    return mutation.raw(song[:head], dice, 3) + song[head:]
+@st.composite
+def audio_inputs(draw: st.DrawFn) -> bytes:
+    """Draw an audio file. Most edits are in the header, which has most of the meaning."""
+    song = draw(st.sampled_from(songs()))
+    header = draw(st.sampled_from((64, 128, len(song))))
+    return draw(strategies.edited(song[:header], 3)) + song[header:]
 
 
 def check_audio(content: bytes) -> None:
@@ -92,10 +93,13 @@ NAMES = (
 KINDS = {"musicgen", "bark", "csm", "speecht5", "fastspeech2_conformer", "vits", "seamless_m4t"}
 
 
-def make_configuration(dice: Random) -> bytes:
-    """The number of a file, the number of the config.json beside it, and the content."""
-    where = bytes((dice.choice((0, 0, 0, 1, 2, 3, 4)), dice.randrange(len(CONFIGURATIONS))))
-    return where + mutation.spoilt(CONFIGURATIONS, dice)
+# The index of a file name, the index of the config.json beside it, and the content.
+model_inputs = st.builds(
+    lambda name, beside, content: bytes((name, beside)) + content,
+    st.sampled_from((0, 0, 0, 1, 2, 3, 4)),
+    st.integers(0, len(CONFIGURATIONS) - 1),
+    strategies.near(CONFIGURATIONS),
+)
 
 
 def check_configuration(content: bytes) -> None:
@@ -104,14 +108,14 @@ def check_configuration(content: bytes) -> None:
         folder = Path(name)
         (folder / "vocoder").mkdir()
         (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
-        other = mutation.bytes_of(CONFIGURATIONS[beside % len(CONFIGURATIONS)], Random(0))
-        (folder / "config.json").write_bytes(other)
+        config = json.dumps(CONFIGURATIONS[beside % len(CONFIGURATIONS)])
+        (folder / "config.json").write_text(config)
         (folder / NAMES[place % len(NAMES)]).write_bytes(content[2:])
-        told = folders.describe_model(folder)
-    assert told["tasks"] in (["text-to-music"], ["pop2piano"])
-    assert told["dtype"] in ("float32", "float16", "bfloat16")
-    assert type(told.get("sampling_rate", 1)) is int
-    limits = told["limits"]
+        described = folders.describe_model(folder)
+    assert described["tasks"] in (["text-to-music"], ["pop2piano"])
+    assert described["dtype"] in ("float32", "float16", "bfloat16")
+    assert type(described.get("sampling_rate", 1)) is int
+    limits = described["limits"]
     assert isinstance(limits, dict)
     assert type(limits.get("max_new_tokens", 1)) is type(limits.get("delay", 1)) is int
     assert limits.get("max_new_tokens", 1) > 0 <= limits.get("delay", 0)
@@ -134,10 +138,13 @@ SMALL = {
 }
 
 
-def make_weights(dice: Random) -> bytes:
-    header = mutation.spoilt([SMALL], dice)
-    content = len(header).to_bytes(8, "little") + header + bytes(40)
-    return mutation.raw(content, dice, 2) if dice.random() < 0.2 else content
+def _weights(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + bytes(40)
+
+
+weight_inputs = strategies.near([SMALL]).map(_weights) | strategies.edited(
+    _weights(json.dumps(SMALL).encode()), 2
+)
 
 
 def check_weights(content: bytes) -> None:
@@ -156,15 +163,19 @@ PASSPHRASE = "correct horse"
 
 @functools.cache
 def pems() -> tuple[bytes, ...]:
-    """A key as it is kept, plain and encrypted."""
+    """Return a key file, plain and encrypted."""
     key = fixtures.key(0)
     ways = (NoEncryption(), BestAvailableEncryption(PASSPHRASE.encode()))
     return tuple(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, way) for way in ways)
 
 
-def make_key(dice: Random) -> bytes:
-    pem = pems()[0] if dice.random() < 0.9 else pems()[1]  # to decrypt is slow on purpose
-    return mutation.raw(pem, dice, 2) if dice.random() < 0.9 else mutation.noise(dice)
+# Mostly plain keys: decryption is slow on purpose.
+key_inputs = st.one_of(
+    st.deferred(lambda: st.just(pems()[0])),
+    *[st.deferred(lambda: strategies.edited(pems()[0], 2))] * 4,
+    st.deferred(lambda: st.sampled_from(pems()).flatmap(strategies.edited)),
+    strategies.noise,
+)
 
 
 def check_key(content: bytes) -> None:
@@ -193,18 +204,23 @@ max_connections = 64
 """
 
 
-def make_settings(dice: Random) -> bytes:
-    if dice.random() < 0.05:
-        return mutation.noise(dice)
+@st.composite
+def _settings_files(draw: st.DrawFn) -> bytes:
+    """Draw a settings file with up to two other values."""
     lines = TOML.splitlines(keepends=True)
-    for _ in range(dice.randrange(3)):
-        at = dice.randrange(len(lines))
-        name = lines[at].partition(b"=")[0]
-        odd = dice.choice(mutation.ODD)
-        with contextlib.suppress(ValueError, TypeError):
-            lines[at] = name + b"= " + mutation.bytes_of(odd, dice) + b"\n"
-    content = b"".join(lines)
-    return mutation.raw(content, dice, 3) if dice.random() < 0.5 else content
+    for _ in range(draw(st.integers(0, 2))):
+        index = draw(st.integers(0, len(lines) - 1))
+        name = lines[index].partition(b"=")[0]
+        lines[index] = name + b"= " + draw(strategies.encoded(strategies.edge_values)) + b"\n"
+    return b"".join(lines)
+
+
+settings_inputs = st.one_of(
+    _settings_files(),
+    strategies.edited(TOML, 3),
+    _settings_files().flatmap(strategies.edited),
+    strategies.noise,
+)
 
 
 def check_settings(content: bytes) -> None:
@@ -221,10 +237,10 @@ def check_settings(content: bytes) -> None:
     assert found.listen.startswith("/ip")
 
 
-TARGETS = (
-    Target("audio", make_audio, check_audio, (TaskFailed,)),
-    Target("model", make_configuration, check_configuration, (ModelRefused,)),
-    Target("weights", make_weights, check_weights, (ModelRefused,)),
-    Target("key", make_key, check_key, (UnusableKeyFile,)),
-    Target("settings", make_settings, check_settings, (InvalidSetting,)),
+PARSERS = (
+    Parser("audio", audio_inputs(), check_audio, (TaskFailed,)),
+    Parser("model", model_inputs, check_configuration, (ModelRefused,)),
+    Parser("weights", weight_inputs, check_weights, (ModelRefused,)),
+    Parser("key", key_inputs, check_key, (UnusableKeyFile,)),
+    Parser("settings", settings_inputs, check_settings, (InvalidSetting,)),
 )

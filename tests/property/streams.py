@@ -1,15 +1,17 @@
-"""Targets: what comes over a stream or by gossip, through the code that reads it in a node."""
+"""Parsers of streams and gossip: frames, requests, responses, feeds, blobs and messages."""
 
 import asyncio
 import contextlib
 import hashlib
+import random
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+
+from hypothesis import strategies as st
 
 import schemas
 from node.admission.peer_score import PeerAction
@@ -37,20 +39,21 @@ from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
-from tests.fuzz import mutation, papers
-from tests.fuzz.papers import NET, TASK
-from tests.fuzz.target import Target
+from tests.property import envelopes, strategies
+from tests.property.envelopes import NET, TASK
+from tests.property.parsers import Parser
 from tests.schemas.examples import documents
 from tests.support import fixtures
 
-LIMIT = 4096  # of a frame, in the target that has nothing else
+# Bytes of a frame in the frame parser.
+LIMIT = 4096
 REQUESTS = [f"{name}-request" for name in rpc_codec.REQUESTS]
 ANSWERS = [f"{name}-answer" for name in rpc_codec.REQUESTS if name != "watch"]
 READ = (*REQUESTS, *ANSWERS, "watch-frame", "failure")
 
 
 class Wire:
-    """A stream on which `inbound` comes, and then its end; what is written is kept."""
+    """A stream that delivers `inbound` and then ends. It records what is written."""
 
     peer = rate_limit_key = fixtures.peer(1001)
 
@@ -61,7 +64,7 @@ class Wire:
         piece = self.inbound[self.position : self.position + n]
         self.position += len(piece)
         if len(piece) < n:
-            raise StreamClosed("no more comes")
+            raise StreamClosed("end of stream")
         return piece
 
     async def write(self, payload: bytes) -> None:
@@ -79,7 +82,7 @@ class Wire:
 
 
 class Line:
-    """A transport on which whoever is asked says `inbound`."""
+    """A transport on which every peer answers `inbound`."""
 
     def __init__(self, inbound: bytes) -> None:
         self._inbound = inbound
@@ -92,17 +95,17 @@ class Line:
 
 
 class Still:
-    """A clock that stands."""
+    """A stopped clock."""
 
     def now(self) -> float:
         return fixtures.START + 1
 
 
 class Over(asyncio.Event):
-    """A change that never comes: the stream ends instead of waiting for it."""
+    """An event that ends the stream instead of waiting."""
 
     async def wait(self) -> bool:  # type: ignore[override]
-        raise StreamClosed("nothing changes any more")
+        raise StreamClosed("no more changes")
 
 
 @dataclass(slots=True)
@@ -128,7 +131,7 @@ class FakeNode:
         return Over()
 
 
-SONG = b"a song that is kept"
+SONG = b"a stored song"
 SONG_HASH = hashlib.sha256(SONG).hexdigest()
 
 
@@ -138,12 +141,12 @@ def _documents() -> dict[str, Document]:
     found["blob-request"] = {"sha256": SONG_HASH, "offset": 1}
     found["feed-request"] = {"feed": "f", "cursor": 0, "limit": 7}
     found["task-request"] = found["watch-request"] = {"task": TASK.id}
-    found["feed-answer"] = {"feed": "f", "cursor": 9, "envelopes": tuple(papers.ENVELOPES)}
+    found["feed-answer"] = {"feed": "f", "cursor": 9, "envelopes": tuple(envelopes.ENVELOPES)}
     return found
 
 
 VALID = _documents()
-SENT: Document = {"task": papers.PIANO.envelope.document(), "blobs": (4, 8)}
+SENT: Document = {"task": envelopes.PIANO.envelope.document(), "blobs": (4, 8)}
 
 
 @contextlib.contextmanager
@@ -152,7 +155,9 @@ def node() -> Iterator[tuple[Coordinator, Journal, Ledger]]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     database = Database(connection, NET.id)
     journal, ledger = Journal(database), Ledger(database)
-    coordinator = Coordinator(NET, fixtures.key(0), journal, ledger, Still(), Random(1).randbytes)
+    coordinator = Coordinator(
+        NET, fixtures.key(0), journal, ledger, Still(), random.Random(1).randbytes
+    )
     coordinator.receive(TASK.envelope.encode())
     try:
         yield coordinator, journal, ledger
@@ -160,24 +165,33 @@ def node() -> Iterator[tuple[Coordinator, Journal, Ledger]]:
         connection.close()
 
 
-def framed(payload: bytes, dice: Random) -> bytes:
-    """A frame, one time in ten with another length than its own."""
-    if dice.random() < 0.9:
-        return encode_length(len(payload)) + payload
-    return mutation.raw(encode_length(len(payload)), dice, 1) + payload
+@st.composite
+def framed(draw: st.DrawFn, payloads: st.SearchStrategy[bytes]) -> bytes:
+    """Draw a frame, sometimes with a wrong length."""
+    payload = draw(payloads)
+    length = encode_length(len(payload))
+    if draw(st.integers(0, 9)) == 0:
+        length = draw(strategies.edited(length, 1))
+    return length + payload
+
+
+def prefixed(first: bytes, rest: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """Draw these bytes and then a drawn rest."""
+    return rest.map(lambda content: first + content)
 
 
 def _number(content: bytes) -> int:
-    """The first byte, which chooses a protocol."""
+    """Return the first byte, which selects a protocol."""
     return content[0] if content else 0
 
 
 # Frames
 
 
-def make_frame(dice: Random) -> bytes:
-    size = dice.choice((0, 1, 127, 128, 300, LIMIT, LIMIT + 1, 16_384))
-    return mutation.raw(framed(dice.randbytes(size), dice), dice, 1)
+SIZES = st.sampled_from((0, 1, 127, 128, 300, LIMIT, LIMIT + 1, 16_384))
+frame_inputs = framed(SIZES.map(bytes)) | framed(SIZES.map(bytes)).flatmap(
+    lambda frame: strategies.edited(frame, 1)
+)
 
 
 def check_frame(content: bytes) -> None:
@@ -196,10 +210,14 @@ def check_frame(content: bytes) -> None:
 # Requests and answers
 
 
-def make_document(dice: Random) -> bytes:
-    """The number of a document and a frame of it."""
-    number = dice.randrange(len(READ))
-    return bytes((number,)) + framed(mutation.spoilt([VALID[READ[number]]], dice), dice)
+def _near_or_from_schema(name: str) -> st.SearchStrategy[bytes]:
+    return strategies.near([VALID[name]]) | strategies.encoded(strategies.from_schema(name))
+
+
+# The index of a document, and a frame of it.
+document_inputs = st.integers(0, len(READ) - 1).flatmap(
+    lambda index: prefixed(bytes((index,)), framed(_near_or_from_schema(READ[index])))
+)
 
 
 def check_document(content: bytes) -> None:
@@ -213,11 +231,15 @@ def check_document(content: bytes) -> None:
         assert asyncio.run(rpc_codec.read_document(stream, name)) == document
 
 
-def make_answer(dice: Random) -> bytes:
-    """The number of a protocol, a status and the document that goes with it."""
-    number, status = dice.randrange(len(ANSWERS)), dice.choice((0, 0, 0, 1, 2, 3, 4, 5, 255))
-    valid = VALID[ANSWERS[number] if status == 0 else "failure"]
-    return bytes((number, status)) + framed(mutation.spoilt([valid], dice), dice)
+def _answers(index: int, status: int) -> st.SearchStrategy[bytes]:
+    name = ANSWERS[index] if status == 0 else "failure"
+    return prefixed(bytes((index, status)), framed(_near_or_from_schema(name)))
+
+
+# The index of a protocol, a status, and the document that belongs to it.
+answer_inputs = st.tuples(
+    st.integers(0, len(ANSWERS) - 1), st.sampled_from((0, 0, 0, 1, 2, 3, 4, 5, 255))
+).flatmap(lambda pair: _answers(*pair))
 
 
 def check_answer(content: bytes) -> None:
@@ -226,16 +248,18 @@ def check_answer(content: bytes) -> None:
     schemas.check(name, found)
 
 
-def make_request(dice: Random) -> bytes:
-    """The number of a protocol, and all that its requester says."""
-    number = dice.randrange(len(REQUESTS))
-    if REQUESTS[number] == "submit-request" and dice.random() < 0.5:
-        payload = canonical(SENT) if dice.random() < 0.5 else mutation.spoilt([SENT], dice)
-        follows = dice.choice((b"songsong two", b"songsong tw", b"", mutation.noise(dice)))
-        return bytes((number,)) + framed(payload, dice) + follows
-    valid = VALID[REQUESTS[number]]
-    payload = canonical(valid) if dice.random() < 0.2 else mutation.spoilt([valid], dice)
-    return bytes((number,)) + framed(payload, dice)
+def _requests(index: int) -> st.SearchStrategy[bytes]:
+    name = REQUESTS[index]
+    requests = framed(st.just(canonical(VALID[name])) | _near_or_from_schema(name))
+    if name == "submit-request":
+        submissions = framed(st.just(canonical(SENT)) | strategies.near([SENT]))
+        blobs = st.sampled_from((b"songsong two", b"songsong tw", b"")) | strategies.noise
+        requests |= st.tuples(submissions, blobs).map(b"".join)
+    return prefixed(bytes((index,)), requests)
+
+
+# The index of a protocol, and all bytes of its request.
+request_inputs = st.integers(0, len(REQUESTS) - 1).flatmap(_requests)
 
 
 def check_request(content: bytes) -> None:
@@ -254,32 +278,34 @@ def check_request(content: bytes) -> None:
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
     if stream.resets:
         raise StreamClosed("reset")
-    heard = Wire(stream.outbound)
+    response = Wire(stream.outbound)
     if name == "watch" and stream.outbound[:1] == b"\x00":
-        asyncio.run(heard.read_exactly(1))
-        asyncio.run(rpc_codec.read_document(heard, "watch-frame"))
+        asyncio.run(response.read_exactly(1))
+        asyncio.run(rpc_codec.read_document(response, "watch-frame"))
     else:
-        said = asyncio.run(rpc_client.read_answer(heard, name))
+        answer = asyncio.run(rpc_client.read_answer(response, name))
         if name == "blob":
-            served = asyncio.run(heard.read_exactly(len(stream.outbound) - heard.position))
+            served = asyncio.run(response.read_exactly(len(stream.outbound) - response.position))
             assert SONG.endswith(served)
-            assert said["size"] == len(SONG)
-    assert heard.position == len(stream.outbound)
+            assert answer["size"] == len(SONG)
+    assert response.position == len(stream.outbound)
 
 
 # Feeds and blobs
 
 
-def make_feed(dice: Random) -> bytes:
-    """An answer to a feed request, most of whose envelopes are good."""
-    page = dict(VALID["feed-answer"])
-    page["envelopes"] = [
-        papers.resigned(e, dice) if dice.random() < 0.1 else e for e in papers.ENVELOPES
-    ]
-    payload = mutation.bytes_of(page, dice)
-    if dice.random() < 0.3:
-        payload = mutation.spoilt([VALID["feed-answer"]], dice)
-    return b"\x00" + framed(payload, dice)
+@st.composite
+def _pages(draw: st.DrawFn) -> Document:
+    """Draw a feed page in which at most one envelope is mutated and signed again."""
+    page = list(envelopes.ENVELOPES)
+    index = draw(st.integers(0, len(page) - 1))
+    page[index] = draw(st.just(page[index]) | envelopes.resigned(page[index]))
+    return {**VALID["feed-answer"], "envelopes": tuple(page)}
+
+
+feed_inputs = prefixed(
+    b"\x00", framed(strategies.encoded(_pages()) | strategies.near([VALID["feed-answer"]]))
+)
 
 
 def check_feed(content: bytes) -> None:
@@ -295,15 +321,15 @@ def check_feed(content: bytes) -> None:
             raise
         assert (ledger.cursor(peer) != before) == moved
         for _, envelope in journal.feed(0, 1000):
-            check_kept(envelope.encode())
+            check_entry(envelope.encode())
 
 
-def check_kept(envelope: bytes) -> None:
-    """What a node has in its journal it gives to others, so it must be what it would take."""
+def check_entry(envelope: bytes) -> None:
+    """A node serves its journal, so each entry must be a message that a node accepts."""
     assert codec.decode(envelope, NET.id).envelope.encode() == envelope
 
 
-BLOB_BYTES = Random(3).randbytes(CHUNK_BYTES + 100)
+BLOB_BYTES = random.Random(3).randbytes(CHUNK_BYTES + 100)
 BLOB = Blob(
     hashlib.sha256(BLOB_BYTES).hexdigest(),
     len(BLOB_BYTES),
@@ -313,13 +339,13 @@ BLOB = Blob(
 )
 
 
-def make_blob(dice: Random) -> bytes:
-    """An answer to a blob request, and bytes that may be the blob's."""
-    answer = canonical({"size": len(BLOB_BYTES)})
-    if dice.random() < 0.4:
-        answer = mutation.spoilt([{"size": len(BLOB_BYTES)}], dice)
-    payload = BLOB_BYTES if dice.random() < 0.4 else mutation.raw(BLOB_BYTES, dice, 1)
-    return b"\x00" + framed(answer, dice) + payload
+# An answer to a blob request, and bytes that may be the blob's.
+BLOB_ANSWER: Document = {"size": len(BLOB_BYTES)}
+blob_inputs = st.tuples(
+    st.just(b"\x00"),
+    framed(st.just(canonical(BLOB_ANSWER)) | strategies.near([BLOB_ANSWER])),
+    st.just(BLOB_BYTES) | strategies.edited(BLOB_BYTES, 1),
+).map(b"".join)
 
 
 def check_blob(content: bytes) -> None:
@@ -330,12 +356,12 @@ def check_blob(content: bytes) -> None:
 # Gossip
 
 
-def make_gossip(dice: Random) -> bytes:
-    return bytes((dice.randrange(2),)) + papers.envelope(dice)
+# The index of a topic, and a message.
+gossip_inputs = st.tuples(st.sampled_from((b"\x00", b"\x01")), envelopes.envelopes).map(b"".join)
 
 
 def check_gossip(content: bytes) -> None:
-    """The judge never raises, and what it lets pass can be taken."""
+    """The validator never raises, and the coordinator takes what it accepts."""
     topic, payload = content[:1], content[1:]
     with node() as (coordinator, journal, _):
         verdict = coordinator.validate(payload, tasks=topic == b"\x00")
@@ -343,19 +369,23 @@ def check_gossip(content: bytes) -> None:
         try:
             coordinator.receive(payload)
         except (Rejected, Busy):
-            assert verdict is not ValidationResult.ACCEPT, "what it passes on it does not take"
+            assert verdict is not ValidationResult.ACCEPT, (
+                "accepted by the validator, rejected by the coordinator"
+            )
             assert journal.tip() == before
             raise
         for _, envelope in journal.feed(0, 1000):
-            check_kept(envelope.encode())
+            check_entry(envelope.encode())
 
 
-TARGETS = (
-    Target("frame", make_frame, check_frame, (MalformedFrame, StreamClosed)),
-    Target("document", make_document, check_document, (ProtocolViolation, StreamClosed)),
-    Target("answer", make_answer, check_answer, (ProtocolViolation, StreamClosed, RequestRefused)),
-    Target("request", make_request, check_request, (RequestRefused, StreamClosed)),
-    Target("feed", make_feed, check_feed, (ProtocolViolation, RequestRefused, ConnectionError)),
-    Target("blob", make_blob, check_blob, (BlobUnavailable,)),
-    Target("gossip", make_gossip, check_gossip, (Rejected, Busy)),
+PARSERS = (
+    Parser("frame", frame_inputs, check_frame, (MalformedFrame, StreamClosed)),
+    Parser("document", document_inputs, check_document, (ProtocolViolation, StreamClosed)),
+    Parser(
+        "answer", answer_inputs, check_answer, (ProtocolViolation, StreamClosed, RequestRefused)
+    ),
+    Parser("request", request_inputs, check_request, (RequestRefused, StreamClosed)),
+    Parser("feed", feed_inputs, check_feed, (ProtocolViolation, RequestRefused, ConnectionError)),
+    Parser("blob", blob_inputs, check_blob, (BlobUnavailable,)),
+    Parser("gossip", gossip_inputs, check_gossip, (Rejected, Busy)),
 )

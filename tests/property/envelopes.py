@@ -1,0 +1,117 @@
+"""Valid signed documents, and strategies that mutate and sign them again."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from protocol.consensus.certificate import assemble
+from protocol.consensus.committee import committees
+from protocol.consensus.evidence import Evidence
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Message, Reveal
+from protocol.wire.signing import sign
+from tests.property import strategies
+from tests.protocol.papers import reveals
+from tests.support import fixtures
+
+NET = fixtures.piano_network()
+TASK = fixtures.task(
+    NET,
+    generation_config={"max_new_tokens": 500, "temperature": 0.7, "num_return_sequences": 2},
+    dtype="auto",
+    quantize_bits=8,
+)
+PIANO = fixtures.signed(
+    NET,
+    dict(TASK.envelope.body)
+    | {"kind": "pop2piano", "args": fixtures.piano_args(b"song", b"song two")},
+    1001,
+)
+COMMITTEE = committees(NET, TASK)[0]
+REVEALS = reveals(NET, TASK)
+COMMITS = [fixtures.commit(NET, TASK, member) for member in COMMITTEE]
+MESSAGES: tuple[Message, ...] = (
+    TASK,
+    PIANO,
+    *COMMITS,
+    *REVEALS,
+    fixtures.abstain(NET, TASK, COMMITTEE[0]),
+)
+ENVELOPES: list[Document] = [message.envelope.document() for message in MESSAGES]
+ASSEMBLED = assemble(TASK, 0, REVEALS, NET)
+CERTIFICATE = ASSEMBLED.document
+EVIDENCE = Evidence.from_votes(
+    COMMITS[0], fixtures.commit(NET, TASK, COMMITTEE[0], fixtures.outcome("other"))
+).document
+
+KEYS = {fixtures.peer(i): fixtures.key(i) for i in (*range(4), 1000, 1001)}
+
+
+@st.composite
+def resigned(draw: st.DrawFn, envelope: Any, max_changes: int = 3) -> Any:
+    """Draw an envelope with a mutated body, signed again if the body can be signed."""
+    body = draw(strategies.mutated(envelope["body"], max_changes))
+    return _signed(body, envelope)
+
+
+@st.composite
+def from_schema(draw: st.DrawFn) -> Any:
+    """Draw a signed envelope whose body satisfies the schema of its type."""
+    envelope = draw(st.sampled_from(ENVELOPES))
+    body = draw(strategies.from_schema(str(envelope["body"]["type"])))  # type: ignore[index, call-overload]
+    return _signed({**body, "network": NET.id}, envelope)
+
+
+# Most are signed, so that only the rules behind the signature reject them.
+envelopes = st.one_of(
+    strategies.encoded(st.sampled_from(ENVELOPES).flatmap(resigned)),
+    strategies.encoded(from_schema()),
+    strategies.near(ENVELOPES),
+)
+
+
+@st.composite
+def _tasks(draw: st.DrawFn) -> Any:
+    task = draw(st.sampled_from([TASK, PIANO]))
+    kind = str(task.envelope.body["kind"])
+    mutations = strategies.mutated(task.envelope.body["args"], 2)
+    args = draw(mutations | strategies.from_schema(kind))
+    return _signed(dict(task.envelope.body) | {"args": args}, task.envelope.document())
+
+
+# Signed tasks with other arguments.
+tasks = strategies.encoded(_tasks())
+
+
+@st.composite
+def _bundles(draw: st.DrawFn, document: Any, member: str) -> Any:
+    """Draw a document in which one of several envelopes is mutated and signed again."""
+    envelopes = list(document[member])
+    index = draw(st.integers(0, len(envelopes) - 1))
+    envelopes[index] = draw(resigned(envelopes[index], 1))
+    return {**document, member: envelopes}
+
+
+certificates = st.one_of(
+    strategies.near([CERTIFICATE]),
+    strategies.encoded(_bundles(CERTIFICATE, "votes")),
+    strategies.encoded(
+        resigned(TASK.envelope.document(), 1).map(lambda task: {**CERTIFICATE, "task": task})
+    ),
+)
+proofs = strategies.near([EVIDENCE]) | strategies.encoded(_bundles(EVIDENCE, "envelopes"))
+
+
+def _signed(body: Any, envelope: Any) -> Any:
+    try:
+        return dict(sign(body, KEYS[str(envelope["signer"])]).document())
+    except (ValueError, TypeError):  # no I-JSON: the old signature stays
+        return {**envelope, "body": body}
+
+
+def revealed(trace: Document) -> Reveal:
+    """Return the reveal of a dissenter with this trace."""
+    body = dict(REVEALS[0].envelope.body) | {"trace": trace, "outcome": fixtures.outcome("other")}
+    vote = fixtures.signed_by(NET, body, REVEALS[0].signer)
+    assert isinstance(vote, Reveal)
+    return vote
