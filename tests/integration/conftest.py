@@ -16,6 +16,7 @@ from node.cli.commands.network import ModelSelection, local_compute_class
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import MODELS, Daemons, LocalNode, create_network
+from tests.integration.light import RUNTIME, LightDaemons
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine
@@ -79,8 +80,20 @@ def running(
     parameters: NetworkParameters,
     models: ModelSelection = MODELS,
 ) -> Iterator[Running]:
+    """Run a network whose nodes have real worker processes. Each costs seconds to start."""
     network, nodes = create_network(root, count, runtime, parameters, models=models)
     with Daemons(root / "network.json", nodes) as daemons:
+        daemons.wait_ready()
+        yield Running(network, daemons, root)
+
+
+@contextmanager
+def running_light(
+    root: Path, count: int, parameters: NetworkParameters, *arguments: str
+) -> Iterator[Running]:
+    """Run a network of `light` nodes, which need no worker. `arguments` go to every node."""
+    network, nodes = create_network(root, count, RUNTIME, parameters)
+    with LightDaemons(root / "network.json", nodes, arguments) as daemons:
         daemons.wait_ready()
         yield Running(network, daemons, root)
 

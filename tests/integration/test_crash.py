@@ -1,4 +1,4 @@
-"""A member is killed in the middle of its execution, and comes back."""
+"""A member is killed during its execution and restarted."""
 
 from collections.abc import Iterator
 
@@ -8,66 +8,70 @@ from node.client.client import Client, Submission
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import NetworkParameters
-from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import LocalNode
-from tests.integration.conftest import Running, running, task
+from tests.integration.conftest import Running, running_light, task
 
-LONG = 800  # tokens: some seconds, in which there is time to kill a node
+# Seconds of an execution: enough time to see it and kill the node.
+EXECUTION = "--seconds=4"
 
 
 @pytest.fixture(scope="module")
-def three_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def three_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-3")
-    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=1)) as found:
-        yield found
+    with running_light(root, 4, NetworkParameters(commit_grace_seconds=1), EXECUTION) as network:
+        yield network
 
 
 @pytest.fixture(scope="module")
-def two_of_four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def two_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-2")
-    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=25)
-    with running(root, 4, runtime, parameters) as found:
-        yield found
+    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=15)
+    with running_light(root, 4, parameters, EXECUTION) as network:
+        yield network
 
 
-async def _submit_and_kill(client: Client, found: Running) -> tuple[Submission, LocalNode]:
+async def _submit_and_kill(client: Client, network: Running) -> tuple[Submission, LocalNode]:
     """Kill a member of the first committee once it has begun to generate."""
-    submission = await client.submit("text-to-music", task(max_new_tokens=LONG))  # type: ignore[arg-type]
-    async for sighting in submission.tracker.watch():
-        if sighting.state is State.EXECUTING and sighting.progress > 0:
-            [victim] = [node for node in found.nodes if node.peer == sighting.peer]
-            found.daemons.kill(victim)
+    submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
+    async for status in submission.tracker.watch():
+        if status.state is State.EXECUTING and status.progress > 0:
+            [victim] = [node for node in network.nodes if node.peer == status.peer]
+            network.daemons.kill(victim)
             return submission, victim
-    raise AssertionError("the task ended before anyone was seen to execute it")
+    raise AssertionError("the task ended before any node reported its execution")
 
 
-async def _restart_and_ask(found: Running, victim: LocalNode, submission: Submission) -> None:
-    """Ask the killed node, and nobody else, for the certificate."""
-    found.daemons.start(victim)
-    found.daemons.wait_connected()
-    async with Client.connect(found.network, [victim.address]) as client:
+async def _restart_and_query(network: Running, victim: LocalNode, submission: Submission) -> None:
+    """Restart the killed node and request the certificate from it alone."""
+    network.daemons.start(victim)
+    network.daemons.wait_connected()
+    async with Client.connect(network.network, [victim.address]) as client:
         certificate = await client.follow(submission.id).tracker.certificate()
         assert certificate.task.id == submission.id
         assert victim.peer not in certificate.signers
 
 
-async def test_the_others_agree_and_the_killed_node_catches_up(three_of_four: Running) -> None:
-    found = three_of_four
-    async with Client.connect(found.network, found.daemons.addresses) as client:
-        submission, victim = await _submit_and_kill(client, found)
+async def test_others_agree_and_killed_node_catches_up(
+    three_of_four: Running,
+) -> None:
+    network = three_of_four
+    async with Client.connect(network.network, network.daemons.addresses) as client:
+        submission, victim = await _submit_and_kill(client, network)
         certificate = await submission.tracker.certificate()
     assert certificate.attempt == 0
     assert len(certificate.signers) == 2
-    await _restart_and_ask(found, victim, submission)
+    await _restart_and_query(network, victim, submission)
 
 
-async def test_where_the_quorum_is_lost_the_next_attempt_agrees(two_of_four: Running) -> None:
-    found = two_of_four
-    async with Client.connect(found.network, found.daemons.addresses) as client:
-        submission, victim = await _submit_and_kill(client, found)
+async def test_next_attempt_agrees_after_quorum_loss(
+    two_of_four: Running,
+) -> None:
+    network = two_of_four
+    async with Client.connect(network.network, network.daemons.addresses) as client:
+        submission, victim = await _submit_and_kill(client, network)
         certificate = await submission.tracker.certificate()
     assert certificate.attempt == 1
-    first = committees(found.network, certificate.task)[0]
+    first = committees(network.network, certificate.task)[0]
     assert victim.peer in first
     assert len(certificate.signers) == 3
-    await _restart_and_ask(found, victim, submission)
+    await _restart_and_query(network, victim, submission)

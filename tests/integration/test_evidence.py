@@ -1,4 +1,4 @@
-"""A member that signs two commitments is proven to have done so, to whoever was not there."""
+"""A member signs two conflicting commits. Every node gets evidence and exports it."""
 
 import asyncio
 import json
@@ -29,8 +29,9 @@ from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json
 from protocol.wire.signing import Envelope, sign
-from scripts.testnet_tool.nodes import CLASS, Daemons, create_network
+from scripts.testnet_tool.nodes import CLASS, create_network
 from tests.integration.conftest import ROOT, SECONDS, Running, task
+from tests.integration.light import RUNTIME, LightDaemons
 from tests.node.transport.recorder import Recorder
 
 FEED = "f" * 32
@@ -38,12 +39,12 @@ ARGUMENTS = ["evidence", "verify", "proof.json", "--json"]
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterator[Running]:
-    """A network of four, of whom the last is yet to come."""
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Run three nodes of a network of four. The test plays the fourth."""
     root = tmp_path_factory.mktemp("four")
-    parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=5)
-    network, nodes = create_network(root, 4, runtime, parameters)
-    daemons = Daemons(root / "network.json", nodes)
+    parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=2)
+    network, nodes = create_network(root, 4, RUNTIME, parameters)
+    daemons = LightDaemons(root / "network.json", nodes)
     try:
         for node in nodes[:3]:
             daemons.start(node)
@@ -54,21 +55,21 @@ def four(tmp_path_factory: pytest.TempPathFactory, runtime: Document) -> Iterato
 
 
 class Equivocator:
-    """A node whose feed has a task and two commits of its own for it."""
+    """A node whose feed has a task and two conflicting commits of its own."""
 
     def __init__(self, network: str, envelopes: Sequence[Envelope], readers: set[str]) -> None:
-        """`told` is set when all `readers` have read the feed to its end."""
+        """`read_by_all` is set when all `readers` have read the feed to its end."""
         self._network = network
         self._envelopes: list[Json] = [envelope.document() for envelope in envelopes]
         self._readers = set(readers)
-        self.told = asyncio.Event()
+        self.read_by_all = asyncio.Event()
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request", REQUEST_LIMIT)
         if name == "hello":
-            said: Document = {"network": self._network, "agent": "equivocator", "class": None}
-            await answer(stream, {**said, "ready": False, "reasons": [], "models": []})
+            greeting: Document = {"network": self._network, "agent": "equivocator", "class": None}
+            await answer(stream, {**greeting, "ready": False, "reasons": [], "models": []})
         elif name == "feed":
             cursor = request["cursor"] if request["feed"] == FEED else 0
             self._count(stream.peer, cursor)
@@ -81,11 +82,11 @@ class Equivocator:
         if cursor == len(self._envelopes):
             self._readers.discard(reader)
             if not self._readers:
-                self.told.set()
+                self.read_by_all.set()
 
 
 async def _equivocate(four: Running) -> str:
-    """Join as the fourth member, with a task and commits to two outcomes of it; return its id."""
+    """Join as the fourth member and serve two conflicting commits. Return the task's id."""
     node, network = four.nodes[3], four.network
     key = keystore.load(node.home / "key.pem", None)
     created = int(time.time() * 1000)
@@ -93,7 +94,7 @@ async def _equivocate(four: Running) -> str:
     body = messages.task_body(network.id, "text-to-music", args, CLASS, created, 600, "0" * 32)
     id_ = messages.task_id(body)
     commits = [messages.commit_body(network.id, id_, 0, character * 64) for character in "ab"]
-    envelopes = [sign(each, key) for each in (body, *commits)]
+    envelopes = [sign(signed, key) for signed in (body, *commits)]
     liar = Equivocator(network.id, envelopes, {honest.peer for honest in four.nodes[:3]})
     transport = Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
     protocols = [protocol_id(name) for name in REQUESTS]
@@ -102,28 +103,28 @@ async def _equivocate(four: Running) -> str:
         for address in four.daemons.addresses[:3]:
             await transport.dial(address)
         async with asyncio.timeout(SECONDS):
-            await liar.told.wait()
+            await liar.read_by_all.wait()
     finally:
         await transport.stop()
     return id_
 
 
-def test_evidence_travels(four: Running, tmp_path: Path) -> None:
+def test_evidence_reaches_every_node_and_verifies_offline(four: Running, tmp_path: Path) -> None:
     id_ = asyncio.run(_equivocate(four))
     liar = four.nodes[3].peer
     honest = four.daemons.addresses[:3]
     peers = [part for address in honest for part in ("--peer", address)]
     four.json("fetch", id_, "-o", tmp_path / "song.wav", *peers)
-    held: list[Any] = []
+    exported: list[Any] = []
     for node in four.nodes[:3]:
-        found = four.json("evidence", "list", "--data-dir", node.home)["evidence"]
-        assert [(entry["signer"], entry["messages"]) for entry in found] == [
+        evidence = four.json("evidence", "list", "--data-dir", node.home)["evidence"]
+        assert [(entry["signer"], entry["messages"]) for entry in evidence] == [
             (liar, ["commit", "commit"])
         ]
-        held += found
+        exported += evidence
     proof = tmp_path / "proof.json"
     flags = ("--data-dir", four.nodes[0].home, "-o", proof)
-    four.json("evidence", "export", held[0]["id"][:12], *flags)
+    four.json("evidence", "export", exported[0]["id"][:12], *flags)
 
     network = tmp_path / "network.json"
     network.write_bytes((four.root / "network.json").read_bytes())

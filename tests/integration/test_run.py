@@ -1,11 +1,11 @@
-"""`helium run` as a process: how it stops, and what it says when it cannot start."""
+"""`helium run` as a process: how it stops, and its errors at start."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,21 @@ from protocol.network import NetworkParameters
 from scripts.testnet_tool.nodes import LocalNode, create_network
 from tests.integration.conftest import ROOT, SECONDS
 
+# A node without a worker process, for what happens before or without one.
+LIGHT = ("tests.integration.light",)
+
 
 @pytest.fixture
 def node(tmp_path: Path) -> LocalNode:
-    """A network of one node, of a class that is not this machine's."""
-    _, [found] = create_network(tmp_path / "one", 1, {"device": "none"}, NetworkParameters())
-    return found
+    """Lay out a network of one node, of another compute class than this machine's."""
+    _, [node] = create_network(tmp_path / "one", 1, {"device": "none"}, NetworkParameters())
+    return node
 
 
 @contextmanager
-def _run(node: LocalNode, **flags: str) -> Iterator[subprocess.Popen[str]]:
+def _run(
+    node: LocalNode, command: Sequence[str] = ("node.cli", "run"), **flags: str
+) -> Iterator[subprocess.Popen[str]]:
     settings = {
         "data-dir": str(node.home),
         "network": str(node.home.parent / "network.json"),
@@ -34,64 +39,66 @@ def _run(node: LocalNode, **flags: str) -> Iterator[subprocess.Popen[str]]:
     }
     arguments = [f"--{name}={value}" for name, value in settings.items()]
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "node.cli", "run", *arguments],
+        [sys.executable, "-P", "-m", *command, *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ) as started:
+    ) as process:
         try:
-            yield started
+            yield process
         finally:
-            if started.poll() is None:
-                started.kill()
+            if process.poll() is None:
+                process.kill()
 
 
-def _wait_for(started: subprocess.Popen[str], event: str) -> str:
-    assert started.stderr is not None
-    for line in started.stderr:
+def _wait_for(process: subprocess.Popen[str], event: str) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
         if event in line:
             return line
-    raise AssertionError(f"the node ended before it said {event!r}")
+    raise AssertionError(f"the node ended before it logged {event!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("event", ["listening", '"executor"'])
-def test_a_signal_stops_it_cleanly(node: LocalNode, number: signal.Signals, event: str) -> None:
-    with _run(node) as started:
-        _wait_for(started, event)
-        started.send_signal(number)
-        _, rest = started.communicate(timeout=SECONDS)
-    assert started.returncode == 0
+def _stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
     assert "Traceback" not in rest
 
 
-def test_a_machine_of_another_class_says_why_it_does_not_vote(node: LocalNode) -> None:
-    with _run(node) as started:
-        line = _wait_for(started, '"executor"')
+def test_sigint_stops_a_node_whose_worker_is_starting(node: LocalNode) -> None:
+    with _run(node) as process:
+        _wait_for(process, "listening")
+        _stop(process, signal.SIGINT)
+
+
+def test_node_of_another_class_logs_the_reason_and_stops_on_sigterm(node: LocalNode) -> None:
+    with _run(node) as process:
+        line = _wait_for(process, '"executor"')
         assert '"ready": false' in line
         assert "runtime: device: ours 'cpu', theirs 'none'" in line
+        _stop(process, signal.SIGTERM)
 
 
-def test_a_port_that_is_taken_is_one_line(node: LocalNode) -> None:
+def test_occupied_port_is_a_one_line_error(node: LocalNode) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         address = f"/ip4/127.0.0.1/tcp/{holder.getsockname()[1]}"
-        with _run(node, listen=address) as started:
-            _, said = started.communicate(timeout=SECONDS)
-    assert started.returncode == 1
-    assert said.splitlines() == [f"helium: {address} is taken"]
+        with _run(node, listen=address) as process:
+            _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert error.splitlines() == [f"helium: {address} is taken"]
 
 
-def test_a_journal_of_another_network_is_not_taken_over(node: LocalNode, tmp_path: Path) -> None:
-    with _run(node) as started:
-        _wait_for(started, "listening")
-        started.send_signal(signal.SIGTERM)
-        started.communicate(timeout=SECONDS)
+def test_data_folder_of_another_network_is_refused(node: LocalNode, tmp_path: Path) -> None:
+    with _run(node, LIGHT) as process:
+        _wait_for(process, "listening")
+        _stop(process, signal.SIGTERM)
     _, [other] = create_network(tmp_path / "two", 1, {"device": "other"}, NetworkParameters())
     network = str(other.home.parent / "network.json")
-    with _run(node, network=network) as started:
-        _, said = started.communicate(timeout=SECONDS)
-    assert started.returncode == 1
-    assert said.startswith("helium: ")
-    assert said.count("\n") == 1
+    with _run(node, network=network) as process:
+        _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert error.startswith("helium: ")
+    assert error.count("\n") == 1

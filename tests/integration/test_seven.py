@@ -9,25 +9,25 @@ from node.rpc.client import send_request
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import NetworkParameters
-from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import events
-from tests.integration.conftest import Running, running, task
+from tests.integration.conftest import Running, running_light, task
 
 
 @pytest.fixture(scope="module")
-def seven(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("seven")
-    with running(root, 7, runtime, NetworkParameters(commit_grace_seconds=3)) as found:
-        yield found
+    parameters = NetworkParameters(commit_grace_seconds=1)
+    with running_light(root, 7, parameters, "--seconds=1") as network:
+        yield network
 
 
 async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven: Running) -> None:
     executing = set()
     async with Client.connect(seven.network, seven.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
-        async for sighting in submission.tracker.watch():
-            if sighting.state is State.EXECUTING:
-                executing.add(sighting.peer)
+        async for status in submission.tracker.watch():
+            if status.state is State.EXECUTING:
+                executing.add(status.peer)
         certificate = await submission.tracker.certificate()
         committee = set(committees(seven.network, certificate.task)[0])
         for node in seven.nodes:
@@ -51,11 +51,11 @@ async def test_a_node_outside_the_committee_serves_the_certificate(seven: Runnin
         assert followed.outcome == certificate.outcome
 
 
-def _executed(found: Running, task_id: str) -> set[str]:
+def _executed(network: Running, task_id: str) -> set[str]:
     """Return the peers whose own log says that they executed the task."""
     return {
         node.peer
-        for node in found.nodes
+        for node in network.nodes
         for event in events(node)
         if event.get("task") == task_id and event.get("state") == "executing"
     }

@@ -142,11 +142,11 @@ def check_end(simulation: "Simulation") -> None:
         if {target, source} <= {m.peer for m in simulation.honest}:
             banning, banned = fixtures.index_of(target), fixtures.index_of(source)
             raise Violation("bans", f"honest {banning} banned honest {banned}")
+    for node in simulation.honest:
+        _check_accepted(simulation, node)
     ids = sorted({task for m in simulation.honest for task in m.tasks()})
     for task in ids:
         _check_task(simulation, task)
-    for node in simulation.honest:
-        _check_accepted(simulation, node)
     for submitted in simulation.submitted:
         _check_submitted(simulation, submitted)
     votes = list(_votes(simulation))

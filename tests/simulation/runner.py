@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -90,10 +90,19 @@ def run_scenario(drawn: Scenario, trace: Callable[[str], None] | None = None) ->
 async def _run(drawn: Scenario, report: Report, trace: Callable[[str], None] | None) -> None:
     try:
         await Simulation(drawn, report, trace).run()
-    except Violation:
-        raise
-    except Exception as fault:
-        raise Violation("unexpected exception", repr(fault)) from fault
+    except Exception as exception:
+        raise _violation_in([exception]) from exception
+
+
+def _violation_in(exceptions: Sequence[BaseException]) -> Violation:
+    """Return the first violation among these exceptions, also in groups."""
+    leaves = list(exceptions)
+    for exception in leaves:
+        if isinstance(exception, Violation):
+            return exception
+        if isinstance(exception, BaseExceptionGroup):
+            leaves.extend(exception.exceptions)
+    return Violation("unexpected exception", repr(exceptions))
 
 
 def summarize(drawn: Scenario) -> str:
@@ -175,7 +184,7 @@ class Simulation:
             self._trace_final_states()
         exceptions = [*self._exceptions, *self.world.medium.failures]
         if exceptions:
-            raise Violation("unexpected exception", repr(exceptions))
+            raise _violation_in(exceptions)
 
     def _create_peers(self) -> None:
         environment = Environment(

@@ -9,8 +9,10 @@ from node.consensus.coordinator import Coordinator
 from node.storage.journal import Journal
 from protocol.consensus import certificate, committee
 from protocol.consensus.agreement import Agreement
+from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import messages
+from protocol.wire.messages import Task
 from tests.simulation import invariants, specification
 from tests.simulation.faulty_nodes import FaultyNode
 from tests.simulation.runner import RunConfig, run_seed
@@ -80,8 +82,12 @@ def test_commitment_without_peer_lets_a_thief_sign(monkeypatch: pytest.MonkeyPat
     assert violations(config, 8) == {"4"}
 
 
-def test_untimely_task_violates_section_6(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Network, "check_timely", lambda self, task, now: None)
+def test_task_created_ahead_violates_section_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_deadline_only(self: Network, task: Task, now: float) -> None:
+        if task.expires_at <= now:
+            raise Rejected(Rejection.EXPIRED, "")
+
+    monkeypatch.setattr(Network, "check_timely", check_deadline_only)
     assert "3, 6.1" in violations(BAD_REQUESTER, 6)
 
 
