@@ -1,4 +1,4 @@
-"""The command line, put together. Each command's module is imported when the command is called."""
+"""The command `helium`. A subcommand's module is imported only when the subcommand is used."""
 
 import importlib
 import os
@@ -10,19 +10,19 @@ import click
 
 from node.cli.exit_codes import MEANINGS, Exit, Failure, usage
 
-# name: (module in this package, what it is for). The order is that of `--help`.
+# name: (module in node.cli.commands, purpose). The order is that of `--help`.
 COMMANDS = {
-    "key": ("key", "Make a node's key, or show whose key a file holds."),
+    "key": ("key", "Create a node's key, or show a key's peer id."),
     "network": ("network", "Write, show or extend a network document."),
-    "doctor": ("doctor", "Show what this machine computes with, and whether it is ready."),
-    "run": ("run", "Run a node until it is told to stop."),
+    "doctor": ("doctor", "Check whether this machine can serve as a node."),
+    "run": ("run", "Run a node."),
     "submit": ("tasks", "Submit a task, wait, and write the audio and its certificate."),
-    "status": ("tasks", "Show how a task stands, and who has voted for what."),
-    "fetch": ("tasks", "Fetch a finished task's audio and certificate, verified."),
+    "status": ("tasks", "Show a task's state at each node, and its votes."),
+    "fetch": ("tasks", "Fetch a task's audio and certificate, verified."),
     "verify": ("verify", "Verify a certificate, and audio against it, offline."),
-    "evidence": ("evidence", "List, export or verify proof that a member contradicted itself."),
-    "explain": ("explain", "Show why a member was outvoted: where its result parts from the rest."),
-    "peers": ("peers", "Show the nodes that can be reached, and whether they are ready."),
+    "evidence": ("evidence", "List, export or verify evidence of equivocation."),
+    "explain": ("explain", "Show why a member was outvoted, level by level."),
+    "peers": ("peers", "Show reachable nodes, their readiness and their voting record."),
 }
 
 EPILOG = """\b
@@ -35,12 +35,20 @@ Examples:
   helium verify song.wav.certificate.json --audio song.wav
 
 \b
+Output:
+  Results go to standard output; --json prints them as one JSON document.
+  Progress and failures go to standard error; a failure is one line.
+
+\b
 Exit codes:
 """ + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANINGS.items())
 
 
 class Commands(click.Group):
-    """A group that imports a command only to run it or to show its own help."""
+    """A group that imports a subcommand only to run it or to show its own help.
+
+    Importing torch and libp2p takes seconds, which `--help` and `verify` do not need.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names."""
@@ -51,9 +59,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"node.cli.commands.{COMMANDS[cmd_name][0]}")
-        found = getattr(module, cmd_name)
-        assert isinstance(found, click.Command)  # noqa: S101  # our own table says so
-        return found
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101  # COMMANDS names only commands
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -61,58 +69,63 @@ class Commands(click.Group):
             formatter.write_dl([(name, purpose) for name, (_, purpose) in COMMANDS.items()])
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the arguments before the command's name; what is wrong there is one line too."""
-        with one_line_each():
+        """Parse the arguments before the command's name; an error becomes one line."""
+        with one_line_errors():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; whatever it raises becomes one line and an exit code."""
+        """Run a command; every exception becomes one line and an exit code."""
         try:
-            with one_line_each():
+            with one_line_errors():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Failure(Exit.INTERRUPTED, "interrupted") from None
 
 
 @contextmanager
-def one_line_each() -> Iterator[None]:
-    """Turn wrong usage and faults that no command expected into a `Failure`.
+def one_line_errors() -> Iterator[None]:
+    """Turn usage errors and unexpected exceptions into a `Failure`.
 
-    HELIUM_DEBUG=1 shows faults whole.
+    With HELIUM_DEBUG set, an unexpected exception keeps its traceback.
     """
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:  # shows the help
         raise
     except click.UsageError as error:
-        raise usage(_of_the_user(error)) from None
+        raise usage(_usage_line(error)) from None
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise
     except Exception as error:
         if os.environ.get("HELIUM_DEBUG"):
             raise
-        what = _of_the_system(error) if isinstance(error, OSError) else _of_ours(error)
-        raise Failure(Exit.FAULT, what) from None
+        line = _system_line(error) if isinstance(error, OSError) else _internal_line(error)
+        raise Failure(Exit.FAULT, line) from None
 
 
-def _of_the_user(error: click.UsageError) -> str:
+def _usage_line(error: click.UsageError) -> str:
     hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
     return error.format_message().rstrip(".") + hint
 
 
-def _of_the_system(error: OSError) -> str:
+def _system_line(error: OSError) -> str:
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def _of_ours(error: Exception) -> str:
-    return f"internal fault (HELIUM_DEBUG=1 shows more): {type(error).__name__}: {error}"
+def _internal_line(error: Exception) -> str:
+    name = type(error).__name__
+    return f"internal fault (HELIUM_DEBUG=1 shows the traceback): {name}: {error}"
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="helium-node", prog_name="helium")
 def cli() -> None:
-    """Generate audio on peers that need not trust each other, and verify that they agree."""
+    """Generate audio on peers that do not trust each other, and verify their agreement.
+
+    A requester submits a task. The nodes of a committee compute it independently and vote. If a
+    majority agrees bit by bit, their signatures form a certificate, which anyone can verify.
+    """
 
 
 def main() -> None:

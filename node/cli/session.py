@@ -1,4 +1,4 @@
-"""Commands that speak with nodes: connected as a client, its failures as exit codes."""
+"""Commands that ask nodes: they connect as a client, and failures become exit codes."""
 
 import asyncio
 import os
@@ -21,10 +21,24 @@ from protocol.network import Network
 
 _T = TypeVar("_T")
 
+# What the client raises, with the exit code and the line on standard error.
+EXIT_CODES: dict[type[Exception], tuple[Exit, str]] = {
+    NoNodeReachable: (Exit.NO_NODE, "{error}"),
+    BlobUnavailable: (Exit.NO_NODE, "{error}"),
+    ConnectionError: (Exit.NO_NODE, "{error}"),
+    Rejected: (Exit.REJECTED, "task rejected: {error.detail}"),
+    TaskRejected: (Exit.REJECTED, "task rejected by the nodes: {error.detail}"),
+    UnknownTask: (Exit.REJECTED, "{error}"),
+    GenerationFailed: (Exit.REJECTED, "{error}"),
+    NoAgreement: (Exit.NO_AGREEMENT, "{error}"),
+    AudioMismatch: (Exit.UNVERIFIED, "{error}"),
+    ProtocolViolation: (Exit.UNVERIFIED, "{error}"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ClientTarget:
-    """Where a command's network is: its document and the nodes to ask."""
+    """The network that a command asks: its document, nodes' multiaddrs, and the own key's file."""
 
     network: Network
     peers: Sequence[str]
@@ -36,59 +50,53 @@ def resolve_target(
     peers: tuple[str, ...],
     key: Path | None = None,
     *,
-    needed: bool = True,
+    peers_required: bool = True,
 ) -> ClientTarget:
-    """Return the network and nodes that flags and environment name; sets the logs up.
+    """Return the network and nodes that flags and environment name, and set up the logs.
 
-    Without a node to ask it is a usage failure, unless none is `needed`.
+    Without a node it is a usage failure, unless `peers_required` is False.
     """
     settings = options.settings({"network": network, "peers": peers})
+    # "info" is the daemon's default. A command's standard error is for progress and failures.
     log_setup.configure("error" if settings.log_level == "info" else settings.log_level, "auto")
-    if needed and not settings.peers:
+    if peers_required and not settings.peers:
         raise no_node_named()
     return ClientTarget(options.chosen_network(settings.network), settings.peers, key)
 
 
 def no_node_named() -> Failure:
-    """Return the failure for a command that needs a node to ask."""
+    """Return the failure of a command that has no node to ask."""
     return usage("no node is named: give --peer MULTIADDR or set HELIUM_PEERS")
 
 
 def silence_libp2p() -> None:
-    """Keep libp2p's own log lines from among ours: a peer that is away is no error of libp2p's."""
-    import node.transport.libp2p.transport  # noqa: F401  # sets its loggers up, which has to come first
+    """Hide libp2p's log lines unless HELIUM_DEBUG is set: it logs each lost peer as an error."""
+    # The import configures libp2p's loggers, so it has to come before they are changed.
+    import node.transport.libp2p.transport  # noqa: F401
 
     if not os.environ.get("HELIUM_DEBUG"):
         log_setup.rejoin("libp2p", "critical")
 
 
 def run_with_client(target: ClientTarget, action: Callable[[Client], Awaitable[_T]]) -> _T:
-    """Connect to nodes, run `action` and return its result; failures become exit codes."""
+    """Connect to nodes, run `action` and return its result; exceptions become exit codes."""
     key = options.key_of(target.key) if target.key else None
     silence_libp2p()
 
-    async def connected() -> _T:
+    async def connect_and_run() -> _T:
         async with Client.connect(target.network, target.peers, key=key) as client:
             return await action(client)
 
-    with exit_codes():
-        return asyncio.run(connected())
+    with map_exit_codes():
+        return asyncio.run(connect_and_run())
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn what a client raises into the documented exit codes."""
+def map_exit_codes() -> Iterator[None]:
+    """Turn an exception of `EXIT_CODES`, or of a subclass, into a `Failure`."""
     try:
         yield
-    except (NoNodeReachable, BlobUnavailable, ConnectionError) as error:
-        raise Failure(Exit.NO_NODE, str(error)) from None
-    except Rejected as error:
-        raise Failure(Exit.REJECTED, f"task rejected: {error.detail}") from None
-    except TaskRejected as error:
-        raise Failure(Exit.REJECTED, f"task rejected by the nodes: {error.detail}") from None
-    except (UnknownTask, GenerationFailed) as error:
-        raise Failure(Exit.REJECTED, str(error)) from None
-    except NoAgreement as error:
-        raise Failure(Exit.NO_AGREEMENT, str(error)) from None
-    except (AudioMismatch, ProtocolViolation) as error:
-        raise Failure(Exit.UNVERIFIED, str(error)) from None
+    except tuple(EXIT_CODES) as error:
+        kind = next(kind for kind in type(error).__mro__ if kind in EXIT_CODES)
+        code, line = EXIT_CODES[kind]
+        raise Failure(code, line.format(error=error)) from None

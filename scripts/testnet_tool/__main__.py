@@ -16,8 +16,8 @@ import click
 from node.cli.commands.network import local_compute_class
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
-from node.cli.main import one_line_each
-from node.cli.session import exit_codes, silence_libp2p
+from node.cli.main import one_line_errors
+from node.cli.session import map_exit_codes, silence_libp2p
 from node.cli.task_output import wait_and_write
 from node.client.client import Client
 from node.config import log_setup
@@ -109,7 +109,7 @@ def testnet(
     signal.signal(signal.SIGHUP, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
-    with one_line_each():
+    with one_line_errors():
         _run(options)
 
 
@@ -171,7 +171,7 @@ async def _submit(
 
     `times` are those of the start and of readiness, for the report.
     """
-    with exit_codes():
+    with map_exit_codes():
         async with Client.connect(network, daemons.addresses) as client:
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
             _show(f"task {submission.id}")

@@ -44,7 +44,7 @@ def peers(
     With a node's data folder, show also how every peer has voted, as that node saw it. That alone
     is shown where no node is named, with exit code 0, and where none answers.
     """
-    target = resolve_target(network, peers, needed=False)
+    target = resolve_target(network, peers, peers_required=False)
     standings = _standings(data_dir, target.network.id)
     if not (target.peers or standings or data_dir):
         raise no_node_named()

@@ -81,7 +81,7 @@ def test_help_and_verify_import_neither_torch_nor_libp2p(arguments: list[str]) -
 def _raising(error: Exception) -> Any:
     @click.command(cls=type("One", (click.Command,), {}))
     def failing() -> None:
-        with main.one_line_each():
+        with main.one_line_errors():
             raise error
 
     return CliRunner().invoke(failing)
@@ -91,7 +91,7 @@ def _raising(error: Exception) -> Any:
     ("error", "shown"),
     [
         (OSError(28, "No space left on device", "song.wav"), "song.wav: No space left on device"),
-        (KeyError("x"), "internal fault (HELIUM_DEBUG=1 shows more): KeyError: 'x'"),
+        (KeyError("x"), "internal fault (HELIUM_DEBUG=1 shows the traceback): KeyError: 'x'"),
     ],
 )
 def test_what_nobody_expected_is_one_line_too(error: Exception, shown: str) -> None:

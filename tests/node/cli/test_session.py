@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.cli.exit_codes import Exit, Failure
-from node.cli.session import exit_codes
+from node.cli.session import map_exit_codes
 from node.client.client import GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
 from node.rpc.codec import ProtocolViolation
@@ -35,14 +35,14 @@ PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
     ],
 )
 def test_every_failure_has_its_code(error: Exception, code: Exit) -> None:
-    with pytest.raises(Failure) as raised, exit_codes():
+    with pytest.raises(Failure) as raised, map_exit_codes():
         raise error
     assert raised.value.exit_code == code
     assert ("inconclusive" if code is Exit.NO_AGREEMENT else "away") in raised.value.message
 
 
 def test_an_agreed_error_is_a_rejection(made: Made) -> None:
-    with pytest.raises(Failure, match="generation-rejected") as raised, exit_codes():
+    with pytest.raises(Failure, match="generation-rejected") as raised, map_exit_codes():
         raise GenerationFailed("generation-rejected", made.certificate)
     assert raised.value.exit_code == Exit.REJECTED
 
