@@ -1,4 +1,4 @@
-"""Files that the command line reads and writes; a written one appears whole or not at all."""
+"""Files that the command line reads and writes; a write is atomic."""
 
 import os
 import sys
@@ -12,9 +12,12 @@ from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.wire.encoding import Json, parse
 
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""The type of an option that names a file; opening the file checks that it exists."""
+
 
 def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
-    """Return a file's bytes, `-` being standard input; one over `limit` bytes is refused."""
+    """Return a file's bytes; `-` is standard input. Over `limit` bytes is a usage failure."""
     try:
         if str(path) == "-":
             content = sys.stdin.buffer.read(limit + 1)
@@ -29,7 +32,7 @@ def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
 
 
 def check_readable(path: Path) -> None:
-    """See to it that a file is there and can be read; its content is left alone."""
+    """Check that a file can be opened, without reading it. Raises a usage failure."""
     try:
         path.open("rb").close()
     except OSError as error:
@@ -37,12 +40,12 @@ def check_readable(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make an empty file beside `path` for a moment. Raises OSError where `write` would fail."""
-    _draft(path).unlink()
+    """Check that `write` can create `path`, by a temporary file beside it. Raises OSError."""
+    _create_temporary(path).unlink()
 
 
 def read_json(path: Path) -> Json:
-    """Return the I-JSON value in a file; what is wrong with it is named."""
+    """Return the I-JSON value in a file. A usage failure names what is wrong with it."""
     try:
         return parse(read(path), DOCUMENT_LIMIT)
     except Rejected as rejected:
@@ -50,34 +53,34 @@ def read_json(path: Path) -> Json:
 
 
 def write(path: Path, content: bytes, *, over: bool = True) -> None:
-    """Write a file whole: to a temporary name beside it, then renamed.
+    """Write a file atomically: to a temporary name beside it, then renamed.
 
-    Unless `over`, a file that is there stays: click's usage failure.
+    With `over` False, an existing file stays and is a usage failure.
     """
     try:
-        draft = _draft(path)
+        temporary = _create_temporary(path)
     except OSError as error:
         raise Failure(Exit.FAULT, f"{path}: cannot be written: {error.strerror}") from None
     try:
-        with draft.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        draft.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_umask())  # a temporary file has mode 0600
         if over:
-            draft.replace(path)
+            temporary.replace(path)
         else:
-            os.link(draft, path)
+            os.link(temporary, path)  # fails if `path` exists, unlike a rename
     except FileExistsError:
         raise usage(f"{path}: exists already; --force replaces it") from None
     except OSError as error:
         raise Failure(Exit.FAULT, f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _draft(path: Path) -> Path:
-    """Make an empty file of a name not yet taken, beside `path`."""
+def _create_temporary(path: Path) -> Path:
+    """Create an empty file with an unused name beside `path`."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     return Path(name)
@@ -87,7 +90,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-"""An option or argument that names a file; whether it is there is seen when it is opened."""

@@ -1,4 +1,4 @@
-"""What several commands take, and how they say what they found."""
+"""Options, files and output that several commands share."""
 
 import json
 import os
@@ -29,7 +29,7 @@ network = click.option(
 data_dir = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A node's data folder; it may be running. [env: HELIUM_DATA_DIR]",
+    help="A node's data folder; the node may be running. [env: HELIUM_DATA_DIR]",
     metavar="FOLDER",
 )
 peers = click.option(
@@ -44,7 +44,7 @@ peers = click.option(
 
 
 def client(command: _F) -> _F:
-    """Add the options of the commands that speak with nodes."""
+    """Add the options of commands that ask nodes."""
     return network(peers(command))
 
 
@@ -57,7 +57,7 @@ def settings(given: Mapping[str, object], toml: Path | None = None) -> Settings:
 
 
 def network_of(path: Path) -> Network:
-    """Return the network document in a file; a usage failure says what is wrong with it."""
+    """Return the network document in a file; a usage failure names what is wrong."""
     try:
         return Network.parse(read(path))
     except Rejected as rejected:
@@ -65,7 +65,7 @@ def network_of(path: Path) -> Network:
 
 
 def chosen_network(path: Path) -> Network:
-    """Return the network document that a setting names; a failure says which setting."""
+    """Return the network document of the setting `network`; a failure names the setting."""
     try:
         return network_of(path)
     except Failure as failure:
@@ -74,12 +74,17 @@ def chosen_network(path: Path) -> Network:
 
 
 def key_of(path: Path) -> Ed25519PrivateKey:
-    """Return the key in a file, unlocked by the passphrase in the environment if it is locked."""
+    """Return the key in a file; the passphrase in the environment decrypts an encrypted one."""
     try:
         return keystore.load(path, os.environ.get(PASSPHRASE))
     except keystore.UnusableKeyFile as error:
         hint = f" (set {PASSPHRASE})" if "passphrase" in str(error) else ""
         raise usage(f"{error}{hint}") from None
+
+
+def unusable_data_dir(error: Exception) -> Failure:
+    """Return the usage failure for a data folder whose database cannot be read."""
+    return usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)")
 
 
 def say(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> None:
@@ -88,12 +93,13 @@ def say(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> 
 
 
 def note(text: str) -> None:
-    """Print what is no result on standard error."""
+    """Print a line on standard error, which is not part of the result."""
     click.echo(text, err=True)
 
 
 def display_name(peer: str, network: Network) -> str:
-    """Return a peer's name for people: its operator if that tells it apart, and its id's end."""
+    """Return a short name for a peer: its operator, if it has one, and the end of its id."""
     member = network.roster.get(peer)
+    # The operator of a member that names none is its peer id.
     operator = member.operator if member and member.operator != peer else ""
     return f"{operator} ..{peer[-6:]}" if operator else f"..{peer[-12:]}"

@@ -1,4 +1,4 @@
-"""A task's progress while it is waited for: one updating table, or plain lines."""
+"""The progress of a task while a command waits: one updating table, or plain lines."""
 
 import asyncio
 import contextlib
@@ -15,55 +15,61 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
 
-Show = Callable[[NodeStatus], None]
-Say = Callable[[str], None]
-STEP = 0.1  # of an execution: how often a plain line reports it
-BAR = 10  # characters, so that a row with seconds fits into 80
-POLL = 0.5  # seconds between looks at who is connected
+ShowStatus = Callable[[NodeStatus], None]
+ShowLine = Callable[[str], None]
+
+# The share of an execution after which plain output has another line.
+PLAIN_STEP = 0.1
+# Characters of the bar: a row with seconds then fits into 80 columns.
+BAR_WIDTH = 10
+# Seconds between checks for a connected node.
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressDisplay:
-    """Shows sightings, and says in a line of its own what concerns no single node."""
+    """Shows node statuses, and lines that belong to no single node."""
 
-    show: Show
-    say: Say
+    show: ShowStatus
+    line: ShowLine
 
 
 async def follow(submission: Submission, client: Client) -> None:
-    """Show what the nodes report on standard error until the task has ended."""
-    with progress_display(client.network, submission, sys.stderr) as shown:
-        watching = asyncio.create_task(report_connection_loss(client.transport.peers, shown.say))
+    """Show what the nodes report, on standard error, until the task has ended."""
+    with progress_display(client.network, submission, sys.stderr) as display:
+        connections = asyncio.create_task(
+            report_connection_loss(client.transport.peers, display.line)
+        )
         try:
-            async for sighting in submission.tracker.watch():
-                shown.show(sighting)
+            async for status in submission.tracker.watch():
+                display.show(status)
         finally:
-            watching.cancel()
+            connections.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await watching
+                await connections
 
 
-async def report_connection_loss(peers: Callable[[], Collection[str]], say: Say) -> None:
-    """Say whenever the last connection is lost, and when there is one again; for ever."""
+async def report_connection_loss(peers: Callable[[], Collection[str]], line: ShowLine) -> None:
+    """Show a line when the last connection is lost, and when there is one again; never returns."""
     connected = True
     while True:
         if bool(peers()) is not connected:
             connected = not connected
-            say("connected again" if connected else "no node is connected, trying again")
-        await asyncio.sleep(POLL)
+            line("connected again" if connected else "no node is connected, trying again")
+        await asyncio.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def progress_display(
     network: Network, submission: Submission, stream: TextIO
 ) -> Iterator[ProgressDisplay]:
-    """Give the view of a task: one updating table on a terminal, plain lines elsewhere."""
+    """Give the display of a task: one updating table on a terminal, plain lines elsewhere."""
     if not stream.isatty():
 
-        def say(line: str) -> None:
+        def print_line(line: str) -> None:
             print(line, file=stream, flush=True)
 
-        yield ProgressDisplay(_plain(network, submission, say), say)
+        yield ProgressDisplay(_plain_lines(network, submission, print_line), print_line)
         return
     from rich.console import Console
     from rich.live import Live
@@ -79,58 +85,57 @@ def progress_display(
 
     with Live(console=Console(file=stream), refresh_per_second=8) as live:
 
-        def show(sighting: NodeStatus) -> None:
-            latest[sighting.peer] = sighting
+        def show(status: NodeStatus) -> None:
+            latest[status.peer] = status
             live.update(table())
 
         yield ProgressDisplay(show, live.console.print)
 
 
-def _columns(
-    sighting: NodeStatus, network: Network, submission: Submission
-) -> tuple[str, str, str]:
-    attempt = f"attempt {sighting.attempt}"
-    if sighting.state is not State.EXECUTING:
-        return attempt, _word(sighting, network, submission), ""
-    filled = round(BAR * sighting.progress)
-    heard = _heard(sighting.progress, network, submission)
-    said = f"executing {sighting.progress:4.0%}{heard}"
-    return attempt, said, "█" * filled + "░" * (BAR - filled)
+def _columns(status: NodeStatus, network: Network, submission: Submission) -> tuple[str, str, str]:
+    attempt = f"attempt {status.attempt}"
+    if status.state is not State.EXECUTING:
+        return attempt, _state_text(status, network, submission), ""
+    filled = round(BAR_WIDTH * status.progress)
+    seconds = _seconds_text(status.progress, network, submission)
+    text = f"executing {status.progress:4.0%}{seconds}"
+    return attempt, text, "█" * filled + "░" * (BAR_WIDTH - filled)
 
 
-def _heard(progress: float, network: Network, submission: Submission) -> str:
-    """Return how much audio there is, where the network document tells how long it is to be."""
+def _seconds_text(progress: float, network: Network, submission: Submission) -> str:
+    """Return the generated seconds of audio; "" if the task's length is not known."""
     task = submission.tracker.task
     length = None if task is None else network.audio_seconds(task)
     return "" if length is None else f" ({progress * length:.1f} of {length:.1f} s)"
 
 
-def _word(sighting: NodeStatus, network: Network, submission: Submission) -> str:
-    """Return a node's state; one that waits because it is in no committee is said to look on."""
-    if sighting.state is State.WAITING and not _sits(sighting, network, submission):
+def _state_text(status: NodeStatus, network: Network, submission: Submission) -> str:
+    """Return a node's state. A node in no committee waits too, but has no part: "looking on"."""
+    if status.state is State.WAITING and not _in_committee(status, network, submission):
         return "looking on"
-    return str(sighting.state)
+    return str(status.state)
 
 
-def _sits(sighting: NodeStatus, network: Network, submission: Submission) -> bool:
+def _in_committee(status: NodeStatus, network: Network, submission: Submission) -> bool:
     task = submission.tracker.task
     if task is None:
         return True
     attempts = committees(network, task)
-    return sighting.peer in attempts[min(sighting.attempt, len(attempts) - 1)]
+    return status.peer in attempts[min(status.attempt, len(attempts) - 1)]
 
 
-def _plain(network: Network, submission: Submission, say: Say) -> Show:
+def _plain_lines(network: Network, submission: Submission, print_line: ShowLine) -> ShowStatus:
+    """Return a function that prints a node's status when its line changes."""
     last: dict[str, str] = {}
 
-    def show(sighting: NodeStatus) -> None:
-        said = _word(sighting, network, submission)
-        if sighting.state is State.EXECUTING:
-            share = sighting.progress // STEP * STEP
-            said += f" {share:.0%}{_heard(share, network, submission)}"
-        line = f"{display_name(sighting.peer, network)}  attempt {sighting.attempt}  {said}"
-        if last.get(sighting.peer) != line:
-            last[sighting.peer] = line
-            say(line)
+    def show(status: NodeStatus) -> None:
+        text = _state_text(status, network, submission)
+        if status.state is State.EXECUTING:
+            share = status.progress // PLAIN_STEP * PLAIN_STEP
+            text += f" {share:.0%}{_seconds_text(share, network, submission)}"
+        line = f"{display_name(status.peer, network)}  attempt {status.attempt}  {text}"
+        if last.get(status.peer) != line:
+            last[status.peer] = line
+            print_line(line)
 
     return show

@@ -1,4 +1,4 @@
-"""`helium doctor`: whether this machine can serve, and if not, why not."""
+"""`helium doctor`: whether this machine can serve as a node, and why not."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from node.cli.exit_codes import Exit
 from node.cli.files import FILE
 from node.config.setting import settings_of
 from node.config.settings import Settings
-from protocol.network import Network
+from protocol.network import Model, Network
 
 if TYPE_CHECKING:
     from executor.worker.supervisor import WorkerStatus
@@ -27,34 +27,55 @@ if TYPE_CHECKING:
 DEVICES = get_args(Device)
 SETTINGS = ("data_dir", "network", "key", "models_dir")
 
+EPILOG = """\b
+Example:
+  helium doctor --network network.json --key node.pem
+
+\b
+Output:
+  runtime    a fact of the compute class: device, architecture, library versions, ...
+  sandbox    a confinement of the worker, and whether this machine enforces it
+  model      a model found on this disk: its digest, or why it is refused
+  class      a class of the network, and how this machine's runtime differs from it
+  listed     a model of the network, and whether it is present
+  worker     the result of the self-test, and the seconds that it took
+  not ready  a reason why this machine cannot serve
+Exit code 0: this machine is ready. Exit code 1: it is not.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found. `differences` has a class's lines, `missing` a listed model's reason."""
+    """What decides whether this machine may serve.
+
+    `differences` has, for each class of the network, the differing fields of the runtime;
+    `missing`, for each listed model, why it cannot be used, or "". `key_risk` says why the worker
+    could read the node's key, or "".
+    """
 
     worker: "WorkerStatus"
     models: Sequence[InstalledModel]
     differences: dict[str, list[str]]
     missing: dict[str, str]
-    key_readable_by_worker: str
+    key_risk: str
 
     @property
     def reasons(self) -> list[str]:
         """Why this machine cannot serve; empty if it can."""
         reasons = [] if self.worker.ok else [f"worker: {self.worker.reason}"]
+        # One class that fits is enough.
         if self.worker.ok and self.differences and all(self.differences.values()):
             reasons += [
                 f"runtime differs from class {name}: {line}"
                 for name, lines in self.differences.items()
                 for line in lines
             ]
-        reasons += [f"model {name}: {why}" for name, why in self.missing.items() if why]
-        return reasons + (
-            [f"key: {self.key_readable_by_worker}"] if self.key_readable_by_worker else []
-        )
+        reasons += [f"model {name}: {reason}" for name, reason in self.missing.items() if reason]
+        return reasons + ([f"key: {self.key_risk}"] if self.key_risk else [])
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add a flag for each of `SETTINGS`."""
     for setting in reversed(settings_of(Settings)):
         if setting.name in SETTINGS:
             text = f"{setting.help} [env: {setting.variable}]"
@@ -63,55 +84,49 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
-@click.option("--config", type=FILE, metavar="FILE", help="A TOML file with any of the settings.")
+@click.command(epilog=EPILOG)
+@click.option("--config", type=FILE, metavar="FILE", help="A TOML file with settings and limits.")
 @_flags
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
     default=DEVICES[0],
     show_default=True,
-    help="What to compute with. cuda has not been run on a GPU yet.",
+    help="The device to compute on. cuda has not been run on a GPU yet.",
 )
 @options.as_json
 def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) -> None:
-    """Show what this machine computes with, and whether it is ready to serve.
+    """Check whether this machine can serve as a node.
 
-    Starts a worker once, which tests itself: it takes some seconds. Shows the runtime that makes
-    its compute class, what keeps the worker from the rest of the machine, and the models found.
-    Compares with the network document, if there is one. Exit code 0 if ready, 1 if not.
+    It starts a worker once, which tests itself; that takes some seconds. With a network document
+    it compares this machine's runtime with the classes, and looks for the listed models.
     """
     settings = options.settings(flags, config)
-    given = bool(flags["network"]) or settings.network.exists()
-    network = options.network_of(settings.network) if given else None
+    network_named = bool(flags["network"]) or settings.network.exists()
+    network = options.network_of(settings.network) if network_named else None
     findings = examine(settings, network, device)
-    options.say(document(findings), lines(findings), as_json)
+    options.say(_document(findings), _lines(findings), as_json)
     if findings.reasons:
         click.get_current_context().exit(int(Exit.FAULT))
 
 
 def examine(settings: Settings, network: Network | None, device: Device) -> Findings:
-    """Start a worker and look at everything that decides whether it may serve."""
+    """Start a worker once and return everything that decides whether this machine may serve."""
     folders = [*settings.models_dir, SHIPPED]
     worker = start_worker(folders, device)
+    classes = network.classes if network else {}
     listed = network.models.values() if network else ()
     return Findings(
         worker,
         inventory(settings.models_dir),
-        {
-            name: mismatch(worker.runtime, runtime)
-            for name, runtime in (network.classes.items() if network else ())
-        },
-        {
-            f"{model.id}@{model.revision}": missing(folders, model.id, model.revision, model.digest)
-            for model in listed
-        },
-        key_readable_by_worker(settings.key, folders),
+        {name: mismatch(worker.runtime, definition) for name, definition in classes.items()},
+        {f"{model.id}@{model.revision}": _why_missing(folders, model) for model in listed},
+        _key_risk(settings.key, folders),
     )
 
 
 def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
-    """A worker's own account of itself; it is ended again."""
+    """Start a worker, return the status that it reports, and end it."""
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
@@ -122,23 +137,22 @@ def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
             supervisor.close()
 
 
-def missing(folders: Sequence[Path], id_: str, revision: str, digest: str) -> str:
-    """Why a listed model cannot be used here; "" if it can."""
+def _why_missing(folders: Sequence[Path], model: Model) -> str:
+    """Return why a listed model cannot be used here; "" if it can."""
     try:
-        ModelFolders(folders).find(id_, revision, digest)
+        ModelFolders(folders).find(model.id, model.revision, model.digest)
     except Abstained as abstained:
         return abstained.detail
     return ""
 
 
-def key_readable_by_worker(key: Path, folders: Sequence[Path]) -> str:
-    """Why a worker could read the node's key; "" if it could not, or if there is none."""
-    reader = confine.folder_granting(key, confine.readable_paths(folders)) if key.exists() else None
-    return f"{key} can be read by the worker, which reads {reader}" if reader else ""
+def _key_risk(key: Path, folders: Sequence[Path]) -> str:
+    """Return why a worker could read the node's key; "" if it could not, or there is no key."""
+    folder = confine.folder_granting(key, confine.readable_paths(folders)) if key.exists() else None
+    return f"{key} can be read by the worker, which reads {folder}" if folder else ""
 
 
-def document(findings: Findings) -> dict[str, object]:
-    """The findings as a JSON document."""
+def _document(findings: Findings) -> dict[str, object]:
     worker = findings.worker
     return {
         "ready": not findings.reasons,
@@ -158,31 +172,30 @@ def document(findings: Findings) -> dict[str, object]:
             for model in findings.models
         ],
         "classes": findings.differences,
-        "listed": {name: why or None for name, why in findings.missing.items()},
+        "listed": {name: reason or None for name, reason in findings.missing.items()},
     }
 
 
-def lines(findings: Findings) -> list[str]:
-    """The findings for people, the verdict last."""
+def _lines(findings: Findings) -> list[str]:
+    """Return the findings as lines, whether the machine is ready last."""
     worker = findings.worker
-    said = "self-test passed" if worker.ok else worker.reason
+    self_test = "self-test passed" if worker.ok else worker.reason
     return [
         *(f"runtime   {name} {value}" for name, value in worker.runtime.items()),
         *(f"sandbox   {name}: {state}" for name, state in worker.sandbox.items()),
-        *(f"model     {model_line(model)}" for model in findings.models),
+        *(f"model     {_model_line(model)}" for model in findings.models),
         *(
-            f"class     {name}: {'; '.join(differing) or 'is what this machine computes with'}"
-            for name, differing in findings.differences.items()
+            f"class     {name}: {'; '.join(fields) or 'is what this machine computes with'}"
+            for name, fields in findings.differences.items()
         ),
-        *(f"listed    {name}: {why or 'present'}" for name, why in findings.missing.items()),
-        f"worker    {said}, {worker.seconds:.1f} s",
+        *(f"listed    {name}: {reason or 'present'}" for name, reason in findings.missing.items()),
+        f"worker    {self_test}, {worker.seconds:.1f} s",
         *(f"not ready {reason}" for reason in findings.reasons),
         *(() if findings.reasons else ("ready",)),
     ]
 
 
-def model_line(model: InstalledModel) -> str:
-    """One model for people."""
+def _model_line(model: InstalledModel) -> str:
     revision = f"@{model.revision}" if model.revision else ""
     state = f"refused: {model.refused}" if model.refused else model.digest
     return f"{model.id}{revision} {state} ({model.folder})"

@@ -1,6 +1,7 @@
-"""`helium evidence`: what a node holds as proof that members contradicted themselves."""
+"""`helium evidence`: proof that a member contradicted itself, from a node's data folder."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,14 +12,15 @@ from node.cli.files import FILE, read, write
 from node.cli.options import display_name
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
-from protocol.consensus import evidence as proofs
+from protocol.consensus import evidence as protocol_evidence
 from protocol.consensus.evidence import Evidence
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
 
-SHOWN = 16  # characters of an id; `export` takes any beginning of one
-_BEGINNING = re.compile(r"[0-9a-f]{4,64}\Z")
+# Characters of an id in a list. `export` accepts any prefix of at least 4.
+_SHORT_ID = 16
+_ID_PREFIX = re.compile(r"[0-9a-f]{4,64}\Z")
 
 EPILOG = """\b
 Examples:
@@ -31,11 +33,11 @@ Examples:
 
 @click.group(epilog=EPILOG)
 def evidence() -> None:
-    """List, export or verify proof that a member signed what no honest one does.
+    """List, export or verify evidence of equivocation.
 
     Evidence is two signed messages of one member, in one attempt at one task, that contradict each
-    other. `list` and `export` read a node's data folder, also while the node runs; `verify` needs
-    nothing but the file and the network document.
+    other. `list` and `export` read a node's data folder, also while the node runs. `verify` needs
+    only the file and the network document.
     """
 
 
@@ -44,53 +46,55 @@ def evidence() -> None:
 @options.network
 @options.as_json
 def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
-    """List the evidence in a node's data folder."""
-    own, found = _held(data_dir, network)
-    document = {"network": own.id, "evidence": [_entry(each) for each in found]}
+    """List the evidence in a node's data folder: id, member, messages, attempt and task."""
+    chosen, stored = _stored_evidence(data_dir, network)
+    document = {"network": chosen.id, "evidence": [_entry(item) for item in stored]}
     lines = [
-        f"{each.id[:SHOWN]}  {display_name(each.signer, own)}  {' and '.join(each.types)} "
-        f"in attempt {each.attempt} of task {each.task[:SHOWN]}.."
-        for each in found
+        f"{item.id[:_SHORT_ID]}  {display_name(item.signer, chosen)}  {' and '.join(item.types)} "
+        f"in attempt {item.attempt} of task {item.task[:_SHORT_ID]}.."
+        for item in stored
     ]
     options.say(document, lines or ["no evidence"], as_json)
 
 
 @evidence.command(epilog=EPILOG)
 @click.argument("id_", metavar="[ID]", required=False, default="")
-@click.option("--all", "everything", is_flag=True, help="Every one, into the folder -o.")
+@click.option("--all", "export_all", is_flag=True, help="Export all evidence into the folder -o.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="The file, or with --all the folder, to write; made if needed.",
+    help="The file to write; with --all the folder, which is created if needed.",
 )
 @options.data_dir
 @options.network
 @options.as_json
 def export(
     id_: str,
-    everything: bool,
+    export_all: bool,
     output: Path,
     data_dir: Path | None,
     network: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the canonical document of the evidence whose id begins with ID."""
-    if bool(id_) == everything:
+    """Write the canonical document of the evidence whose id begins with ID.
+
+    The file is what `helium evidence verify` reads, on any machine.
+    """
+    if bool(id_) == export_all:
         raise usage("give an ID, as `helium evidence list` shows it, or --all")
-    own, found = _held(data_dir, network)
-    chosen = found if everything else [_one(id_, found)]
-    if everything:
+    chosen, stored = _stored_evidence(data_dir, network)
+    if export_all:
         output.mkdir(parents=True, exist_ok=True)
-    paths = [output / f"{each.id}.json" if everything else output for each in chosen]
-    for path, each in zip(paths, chosen, strict=True):
-        write(path, each.encode())
-    written = [
-        {**_entry(each), "file": str(path)} for path, each in zip(paths, chosen, strict=True)
-    ]
-    lines = [f"{path}  {_claim(each, own)}" for path, each in zip(paths, chosen, strict=True)]
-    options.say({"network": own.id, "evidence": written}, lines or ["no evidence"], as_json)
+        files = {output / f"{item.id}.json": item for item in stored}
+    else:
+        files = {output: _find(id_, stored)}
+    for path, item in files.items():
+        write(path, item.encode())
+    entries = [{**_entry(item), "file": str(path)} for path, item in files.items()]
+    lines = [f"{path}  {_claim(item, chosen)}" for path, item in files.items()]
+    options.say({"network": chosen.id, "evidence": entries}, lines or ["no evidence"], as_json)
 
 
 @evidence.command(epilog=EPILOG)
@@ -100,65 +104,67 @@ def export(
 def verify(file: Path, network: Path | None, as_json: bool) -> None:
     """Verify the evidence in FILE against the network document, offline; `-` is standard input.
 
-    Checked are that the bytes are the canonical ones, that both signatures are one roster member's,
-    that both messages are for this network, one task and one attempt, and that they contradict each
-    other. Exit code 6, with the reason, if anything is wrong.
+    It checks that the bytes are canonical, that one member of the roster signed both messages,
+    that both are for this network, one task and one attempt, and that they contradict each other.
+    Exit code 6, with the reason, if a check fails.
     """
-    own = options.chosen_network(options.settings({"network": network}).network)
+    chosen = options.chosen_network(options.settings({"network": network}).network)
     try:
-        found = proofs.verify_bytes(read(file, DOCUMENT_LIMIT), own)
+        verified = protocol_evidence.verify_bytes(read(file, DOCUMENT_LIMIT), chosen)
     except Rejected as error:
         raise Failure(Exit.UNVERIFIED, f"{file}: {error}") from None
     lines = [
-        f"valid      {found.id}",
-        f"signed by  {found.signer} ({own.roster[found.signer].operator})",
-        f"task       {found.task}",
-        f"network    {own.id} ({own.document['name']})",
-        f"proves     {_claim(found, own)}",
+        f"valid      {verified.id}",
+        f"signed by  {verified.signer} ({chosen.roster[verified.signer].operator})",
+        f"task       {verified.task}",
+        f"network    {chosen.id} ({chosen.document['name']})",
+        f"proves     {_claim(verified, chosen)}",
     ]
-    options.say({"valid": True, "network": own.id, **_entry(found)}, lines, as_json)
+    options.say({"valid": True, "network": chosen.id, **_entry(verified)}, lines, as_json)
 
 
-def _held(data_dir: Path | None, network: Path | None) -> tuple[Network, list[Evidence]]:
-    """Return the network and all evidence that the node keeps."""
+def _stored_evidence(data_dir: Path | None, network: Path | None) -> tuple[Network, list[Evidence]]:
+    """Return the network and all evidence in the node's database."""
     settings = options.settings({"data_dir": data_dir, "network": network})
-    own = options.chosen_network(settings.network)
+    chosen = options.chosen_network(settings.network)
     try:
-        with read_ledger(settings.data_dir / DATABASE, own.id) as ledger:
-            return own, [proofs.verify(each, own.id) for each in ledger.evidence()]
+        with read_ledger(settings.data_dir / DATABASE, chosen.id) as ledger:
+            return chosen, [
+                protocol_evidence.verify(document, chosen.id) for document in ledger.evidence()
+            ]
     except UnusableDatabase as error:
-        raise usage(f"{error} (--data-dir or HELIUM_DATA_DIR names the data folder)") from None
+        raise options.unusable_data_dir(error) from None
 
 
-def _one(beginning: str, found: list[Evidence]) -> Evidence:
-    if not _BEGINNING.match(beginning):
-        raise usage(f"{beginning}: must be 4 to 64 hex characters that an id begins with")
-    fitting = [each for each in found if each.id.startswith(beginning)]
-    if len(fitting) != 1:
-        known = f"{len(fitting)} begin so" if fitting else f"none of the {len(found)} begins so"
-        raise usage(f"{beginning}: names no single evidence, {known}")
-    return fitting[0]
+def _find(prefix: str, stored: Sequence[Evidence]) -> Evidence:
+    if not _ID_PREFIX.match(prefix):
+        raise usage(f"{prefix}: must be the first 4 to 64 hex characters of an id")
+    matches = [item for item in stored if item.id.startswith(prefix)]
+    if len(matches) != 1:
+        count = f"{len(matches)} ids" if matches else f"none of the {len(stored)} ids"
+        raise usage(f"{prefix}: must match one evidence, but {count} begin with it")
+    return matches[0]
 
 
-def _entry(found: Evidence) -> dict[str, object]:
+def _entry(item: Evidence) -> dict[str, object]:
     return {
-        "id": found.id,
+        "id": item.id,
         "kind": "equivocation",
-        "signer": found.signer,
-        "task": found.task,
-        "attempt": found.attempt,
-        "messages": list(found.types),
+        "signer": item.signer,
+        "task": item.task,
+        "attempt": item.attempt,
+        "messages": list(item.types),
     }
 
 
-def _claim(found: Evidence, network: Network) -> str:
-    """Return in a sentence what evidence proves, and what it does not."""
-    one, other = found.types
-    what = (
-        f"two different {one}s" if one == other else "a commit, and a reveal that does not open it"
-    )
+def _claim(item: Evidence, network: Network) -> str:
+    """Return a sentence about what the evidence proves, and what it does not."""
+    first, second = item.types
+    messages = "a commit, and a reveal that does not open it"
+    if first == second:
+        messages = f"two different {first}s"
     return (
-        f"{display_name(found.signer, network)} signed {what}, in attempt {found.attempt} of task "
-        f"{found.task[:SHOWN]}..: no member that keeps to the protocol does. It does not show "
-        "which of the two is right, nor why."
+        f"{display_name(item.signer, network)} signed {messages}, in attempt {item.attempt} of "
+        f"task {item.task[:_SHORT_ID]}..: no member that keeps to the protocol does. It does not "
+        "show which of the two is right, nor why."
     )

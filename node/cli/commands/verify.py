@@ -1,4 +1,4 @@
-"""`helium verify`: offline, from nothing but the documents."""
+"""`helium verify`: a certificate against the network document, offline."""
 
 from pathlib import Path
 
@@ -13,36 +13,59 @@ from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
 
+EPILOG = """\b
+Examples:
+  helium verify song.wav.certificate.json --network network.json
+  helium verify song.wav.certificate.json --network network.json --audio song.wav
 
-@click.command()
+\b
+Output:
+  valid      the hash of the certified outcome, or the error that was agreed
+  attempt    how many members of the committee agree, and how many are needed
+  signed by  a member that agreed, and its operator
+  audio      the output of the certificate whose samples the file holds
+
+\b
+Exit code 0: every check passed. Exit code 6, with the reason: a check failed. The reason begins
+with a code such as bad-signature or outcomes-differ; protocol/README.md explains them.
+"""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("certificate", type=FILE)
 @options.network
-@click.option("--audio", type=FILE, metavar="FILE", help="A WAV file that it should vouch for.")
+@click.option(
+    "--audio",
+    type=FILE,
+    metavar="FILE",
+    help="Also check that this WAV or MIDI file is an output of the certificate.",
+)
 @options.as_json
 def verify(certificate: Path, network: Path | None, audio: Path | None, as_json: bool) -> None:
-    """Verify CERTIFICATE against the network document, offline; `-` is standard input.
+    """Verify CERTIFICATE against the network document, offline; `-` reads standard input.
 
-    Checked are the task, the committee, every signature, the quorum, that the votes are equal, that
-    every signer had committed before any revealed, and with --audio that the file's samples are the
-    very ones. Exit code 6, with the reason, if anything is wrong.
+    It checks the task, the committee, every signature, the quorum, that the votes are equal, and
+    that every signer committed before any of them revealed. With --audio it also checks that the
+    file's samples are exactly the certified ones.
     """
     if audio is not None:
         check_readable(audio)
-    own = options.chosen_network(options.settings({"network": network}).network)
+    chosen = options.chosen_network(options.settings({"network": network}).network)
     try:
-        found = verify_bytes(read(certificate, DOCUMENT_LIMIT), own)
+        verified = verify_bytes(read(certificate, DOCUMENT_LIMIT), chosen)
     except Rejected as error:
         raise Failure(Exit.UNVERIFIED, f"{certificate}: {error}") from None
-    document, lines = _described(found, own)
+    document, lines = _describe(verified, chosen)
     if audio is not None:
-        output = _check_audio(audio, found)
+        output = _check_audio(audio, verified)
         document["audio"] = {"path": str(audio), "output": output}
         lines.append(f"audio      {audio} is output {output} of it, sample for sample")
     options.say(document, lines, as_json)
 
 
 def _check_audio(path: Path, certificate: Certificate) -> int:
-    from node.client.result import AudioMismatch, check_file  # numpy takes longer than all the rest
+    # numpy takes longer to import than everything else here.
+    from node.client.result import AudioMismatch, check_file
 
     try:
         return check_file(path, certificate.outcome)
@@ -50,27 +73,30 @@ def _check_audio(path: Path, certificate: Certificate) -> int:
         raise Failure(Exit.UNVERIFIED, str(error)) from None
 
 
-def _described(found: Certificate, network: Network) -> tuple[dict[str, object], list[str]]:
-    committee = committees(network, found.task)[found.attempt]
-    digest = found.votes[0].digest
+def _describe(certificate: Certificate, network: Network) -> tuple[dict[str, object], list[str]]:
+    """Return a valid certificate as the JSON document and as lines."""
+    committee = committees(network, certificate.task)[certificate.attempt]
+    needed, outcome = quorum(len(committee)), certificate.outcome
+    digest = certificate.votes[0].digest
     document: dict[str, object] = {
         "valid": True,
         "network": network.id,
-        "task": found.task.id,
-        "attempt": found.attempt,
-        "outcome": found.outcome,
+        "task": certificate.task.id,
+        "attempt": certificate.attempt,
+        "outcome": outcome,
         "digest": digest,
         "committee": list(committee),
-        "quorum": quorum(len(committee)),
-        "signers": list(found.signers),
+        "quorum": needed,
+        "signers": list(certificate.signers),
     }
-    said = f"error {found.outcome['error']}" if "error" in found.outcome else f"result {digest}"
+    agreed = f"error {outcome['error']}" if "error" in outcome else f"result {digest}"
+    signers = [f"{signer} ({network.roster[signer].operator})" for signer in certificate.signers]
     lines = [
-        f"valid      {said}",
-        f"task       {found.task.id}",
+        f"valid      {agreed}",
+        f"task       {certificate.task.id}",
         f"network    {network.id} ({network.document['name']})",
-        f"attempt    {found.attempt}: {len(found.signers)} of {len(committee)} members agree, "
-        f"{quorum(len(committee))} are needed",
-        *(f"signed by  {signer} ({network.roster[signer].operator})" for signer in found.signers),
+        f"attempt    {certificate.attempt}: {len(signers)} of {len(committee)} members agree, "
+        f"{needed} are needed",
+        *(f"signed by  {signer}" for signer in signers),
     ]
     return document, lines

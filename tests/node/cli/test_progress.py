@@ -41,7 +41,7 @@ def _seen(
     with progress_display(network, cast("Submission", _Submission(task)), stream) as shown:
         for sighting in sightings:
             shown.show(sighting)
-        shown.say("by the way")
+        shown.line("by the way")
     return stream.getvalue()
 
 

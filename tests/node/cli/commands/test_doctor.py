@@ -1,4 +1,4 @@
-"""`helium doctor`: one real worker for the whole file, made-up ones for what goes wrong."""
+"""`helium doctor` with worker statuses made here; the integration tests start real workers."""
 
 import json
 import shutil
@@ -14,29 +14,21 @@ from tests.node.cli.conftest import Helium
 
 RUNTIME: dict[str, object] = {"device": "cpu", "torch": "2.13.0"}
 SANDBOX = {"network": "seccomp", "files": "not in force: this kernel has no landlock"}
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> WorkerStatus:
-    supervisor = WorkerSupervisor([], tmp_path_factory.mktemp("scratch"))
-    try:
-        return supervisor.start(60.0)
-    finally:
-        supervisor.close()
+READY = WorkerStatus(RUNTIME, True, "", 1.5, SANDBOX)
 
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the worker say this of itself."""
+    """Replace the worker: it reports the status that the fixture is called with."""
 
-    def says(ready: WorkerStatus) -> None:
-        monkeypatch.setattr(doctor, "start_worker", lambda folders, device: ready)
+    def report(status: WorkerStatus) -> None:
+        monkeypatch.setattr(doctor, "start_worker", lambda folders, device: status)
 
-    says(WorkerStatus(RUNTIME, True, "", 1.5, SANDBOX))
-    return says
+    report(READY)
+    return report
 
 
-def asked(helium: Helium, *arguments: object) -> tuple[int, dict[str, Any]]:
+def run_doctor(helium: Helium, *arguments: object) -> tuple[int, dict[str, Any]]:
     done = helium("doctor", "--json", *arguments)
     return done.exit_code, json.loads(done.stdout)
 
@@ -50,38 +42,34 @@ def network(helium: Helium, **runtime: object) -> Path:
     return path
 
 
-def test_a_real_worker_is_asked_and_ended(
-    real: WorkerStatus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Everything here goes through `start_worker`; it is the supervisor's own word."""
-    asked_of: list[object] = []
+def test_a_worker_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
 
     class Fake(WorkerSupervisor):
         def start(self, timeout: float) -> WorkerStatus:
-            asked_of.append((self._folders, self._device))
-            return real
+            calls.append((self._folders, self._device))
+            return READY
 
         def close(self) -> None:
-            asked_of.append("closed")
+            calls.append("closed")
 
     monkeypatch.setattr("executor.worker.supervisor.WorkerSupervisor", Fake)
-    assert doctor.start_worker([SHIPPED], "cuda") == real
-    assert asked_of == [((SHIPPED,), "cuda"), "closed"]
+    assert doctor.start_worker([SHIPPED], "cuda") == READY
+    assert calls == [((SHIPPED,), "cuda"), "closed"]
 
 
-def test_a_machine_that_can_serve(helium: Helium, worker: Any, real: WorkerStatus) -> None:
-    worker(real)
-    code, document = asked(helium)
+def test_a_machine_that_can_serve(helium: Helium, worker: Any) -> None:
+    code, document = run_doctor(helium)
     assert (code, document["ready"], document["reasons"]) == (0, True, [])
     assert document["self_test"] is True
-    assert document["runtime"] == real.runtime
-    assert document["sandbox"] == dict(real.sandbox)
+    assert document["runtime"] == RUNTIME
+    assert document["sandbox"] == SANDBOX
     assert [model["id"] for model in document["models"]] == [*DEFAULTS]
     assert document["models"][0]["digest"] == weights_digest(SHIPPED / EMBEDDED)
     assert (document["classes"], document["listed"]) == ({}, {})
 
 
-def test_the_lines_say_all_of_it(helium: Helium, worker: Any) -> None:
+def test_lines_show_all_findings(helium: Helium, worker: Any) -> None:
     done = helium("doctor")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[:4] == [
@@ -94,9 +82,9 @@ def test_the_lines_say_all_of_it(helium: Helium, worker: Any) -> None:
     assert done.stdout.splitlines()[-2:] == ["worker    self-test passed, 1.5 s", "ready"]
 
 
-def test_a_worker_that_fails_its_test(helium: Helium, worker: Any) -> None:
+def test_a_failed_self_test_is_not_ready(helium: Helium, worker: Any) -> None:
     worker(WorkerStatus({}, False, "self-test: warm differs from cold", 2.0))
-    code, document = asked(helium)
+    code, document = run_doctor(helium)
     assert (code, document["ready"], document["self_test"]) == (1, False, False)
     assert document["reasons"] == ["worker: self-test: warm differs from cold"]
     assert helium("doctor").stdout.splitlines()[-1] == (
@@ -104,17 +92,17 @@ def test_a_worker_that_fails_its_test(helium: Helium, worker: Any) -> None:
     )
 
 
-def test_the_networks_class_is_compared_field_by_field(helium: Helium, worker: Any) -> None:
-    code, document = asked(helium, "--network", network(helium, **RUNTIME))
+def test_the_runtime_is_compared_with_the_class_field_by_field(helium: Helium, worker: Any) -> None:
+    code, document = run_doctor(helium, "--network", network(helium, **RUNTIME))
     assert (code, document["classes"]) == (0, {"cpu": []})
-    other = network(helium, device="cpu", torch="2.12.0")
-    code, document = asked(helium, "--network", other)
+    network_file = network(helium, device="cpu", torch="2.12.0")
+    code, document = run_doctor(helium, "--network", network_file)
     line = "torch: ours '2.13.0', theirs '2.12.0'"
     assert (code, document["classes"]) == (1, {"cpu": [line]})
     assert document["reasons"] == [f"runtime differs from class cpu: {line}"]
 
 
-def test_a_listed_model_that_is_not_here(helium: Helium, worker: Any) -> None:
+def test_a_missing_listed_model_is_not_ready(helium: Helium, worker: Any) -> None:
     folder = Path("models") / "org" / "name"
     shutil.copytree(SHIPPED / EMBEDDED, folder)
     Path("runtime.json").write_text(json.dumps(RUNTIME))
@@ -122,43 +110,43 @@ def test_a_listed_model_that_is_not_here(helium: Helium, worker: Any) -> None:
         *("network", "create", "n.json", "--class-from", "runtime.json"),
         *("--model", "org/name", "--models-dir", "models"),
     )
-    here = ("--network", "n.json", "--models-dir", "models")
-    code, document = asked(helium, *here)
+    arguments = ("--network", "n.json", "--models-dir", "models")
+    code, document = run_doctor(helium, *arguments)
     assert (code, document["listed"]) == (0, {"org/name@main": None})
     (folder / "generation_config.json").write_text("{}")
-    code, document = asked(helium, *here)
+    code, document = run_doctor(helium, *arguments)
     assert code == 1
     assert "not the listed" in document["listed"]["org/name@main"]
     shutil.rmtree(folder)
-    code, document = asked(helium, *here)
+    code, document = run_doctor(helium, *arguments)
     assert code == 1
     assert "in none of the model folders" in document["reasons"][0]
 
 
-def test_what_is_found_and_refused_is_told(helium: Helium, worker: Any) -> None:
+def test_refused_models_are_listed_with_the_reason(helium: Helium, worker: Any) -> None:
     folder = Path("models") / "org" / "name@v2"
     shutil.copytree(SHIPPED / EMBEDDED, folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     snapshot = Path("models") / "models--hub--music" / "snapshots" / "abc"
     shutil.copytree(SHIPPED / EMBEDDED, snapshot)
-    code, document = asked(helium, "--models-dir", "models")
-    assert code == 0  # nobody has to be able to load everything that lies about
-    found = {(m["id"], m["revision"]): (m["digest"], m["refused"]) for m in document["models"]}
-    assert found[("hub/music", "abc")] == (weights_digest(snapshot), None)
-    assert found[("org/name", "v2")][0] is None
-    assert "only pytorch_model.bin" in str(found[("org/name", "v2")][1])
+    code, document = run_doctor(helium, "--models-dir", "models")
+    assert code == 0  # a refused model on disk does not prevent serving
+    models = {(m["id"], m["revision"]): (m["digest"], m["refused"]) for m in document["models"]}
+    assert models[("hub/music", "abc")] == (weights_digest(snapshot), None)
+    assert models[("org/name", "v2")][0] is None
+    assert "only pytorch_model.bin" in str(models[("org/name", "v2")][1])
 
 
-def test_a_key_that_the_worker_could_read(helium: Helium, worker: Any) -> None:
+def test_a_key_in_a_model_folder_is_not_ready(helium: Helium, worker: Any) -> None:
     Path("models").mkdir()
-    for place, code in (("models/node.pem", 1), ("node.pem", 0)):
-        assert helium("key", "new", place).exit_code == 0
-        done, document = asked(helium, "--key", place, "--models-dir", "models")
-        assert done == code
+    for key, code in (("models/node.pem", 1), ("node.pem", 0)):
+        assert helium("key", "new", key).exit_code == 0
+        exit_code, document = run_doctor(helium, "--key", key, "--models-dir", "models")
+        assert exit_code == code
         assert any("can be read by the worker" in r for r in document["reasons"]) == bool(code)
 
 
-def test_a_network_that_is_not_there_is_wrong_usage(helium: Helium, worker: Any) -> None:
+def test_a_missing_network_document_is_a_usage_error(helium: Helium, worker: Any) -> None:
     done = helium("doctor", "--network", "absent.json")
     assert done.exit_code == 2
     assert "absent.json" in done.stderr

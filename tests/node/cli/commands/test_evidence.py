@@ -112,8 +112,8 @@ def test_all_are_exported_into_a_folder_and_each_verifies(
     [
         ((), "give an ID"),
         (("abcd", "--all"), "give an ID"),
-        (("xyz!",), "must be 4 to 64 hex"),
-        (("abc",), "must be 4 to 64 hex"),
+        (("xyz!",), "must be the first 4 to 64 hex"),
+        (("abc",), "must be the first 4 to 64 hex"),
         (("0" * 64,), "none of the 2"),
     ],
 )

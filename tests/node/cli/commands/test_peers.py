@@ -23,7 +23,7 @@ from tests.support import fixtures
 NET = fixtures.network()
 READY, ASLEEP, AWAY = (fixtures.peer(index) for index in range(3))
 ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
-GREETINGS = [
+ANSWERS = [
     HelloAnswer(READY, "helium/1", fixtures.CLASS, True, (), (fixtures.MODEL,)),
     HelloAnswer(ASLEEP, "helium/1", fixtures.CLASS, False, ("starting",), ()),
 ]
@@ -32,10 +32,10 @@ TASKS = ("0" * 64, "1" * 64)
 
 @pytest.fixture
 def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
-    """The command's flags, for nodes that greet without being there."""
+    """The command's flags, with a client that has the answers `ANSWERS`."""
 
     async def query_nodes() -> list[HelloAnswer]:
-        return GREETINGS
+        return ANSWERS
 
     def run_with_client(target: Any, action: Callable[[Any], Awaitable[Any]]) -> Any:
         async def main() -> Any:
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     database.close()
 
 
-def test_without_a_data_folder_no_standing_is_shown(
+def test_without_a_data_folder_no_record_is_shown(
     helium: Helium, flags: tuple[object, ...]
 ) -> None:
     done = helium("peers", *flags, "--json")
@@ -74,7 +74,7 @@ def test_without_a_data_folder_no_standing_is_shown(
     assert done.stderr == ""
 
 
-def test_standings_are_shown_of_who_is_away_too(
+def test_records_of_unreached_peers_are_shown(
     helium: Helium, flags: tuple[object, ...], folder: Path
 ) -> None:
     done = helium("peers", *flags, "--data-dir", folder, "--json")
@@ -86,7 +86,7 @@ def test_standings_are_shown_of_who_is_away_too(
     assert entries[ASLEEP]["standing"] is None
 
 
-def test_they_are_shown_to_people(
+def test_records_are_shown_as_lines(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_DATA_DIR", str(folder))
@@ -96,7 +96,7 @@ def test_they_are_shown_to_people(
     assert any(ASLEEP in line and line.endswith("not ready: starting") for line in lines)
 
 
-def test_a_folder_that_was_named_must_be_a_nodes(
+def test_a_named_folder_without_a_database_is_a_usage_error(
     helium: Helium, flags: tuple[object, ...], tmp_path: Path
 ) -> None:
     done = helium("peers", *flags, "--data-dir", tmp_path / "none")
@@ -104,24 +104,24 @@ def test_a_folder_that_was_named_must_be_a_nodes(
     assert "HELIUM_DATA_DIR" in done.stderr
 
 
-def test_a_default_folder_of_another_network_is_no_hindrance(
+def test_a_default_folder_of_another_network_is_skipped(
     helium: Helium, flags: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_database(tmp_path / DATABASE, "f" * 16).close()
     monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path))
     done = helium("peers", *flags, "--json")
     assert done.exit_code == 0
-    assert "standings are not shown" in done.stderr
+    assert "voting records are not shown" in done.stderr
 
 
-def test_none_ready_has_a_code_of_its_own(
+def test_no_ready_node_exits_with_code_3(
     helium: Helium, flags: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.node.cli.commands.test_peers.GREETINGS", GREETINGS[1:])
+    monkeypatch.setattr("tests.node.cli.commands.test_peers.ANSWERS", ANSWERS[1:])
     assert helium("peers", *flags).exit_code == 3
 
 
-def test_where_no_node_is_named_the_standing_is_shown(
+def test_without_a_named_node_records_are_shown(
     helium: Helium, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
@@ -133,9 +133,7 @@ def test_where_no_node_is_named_the_standing_is_shown(
     assert "none was asked" in done.stderr
 
 
-def test_a_folder_that_holds_no_standing_yet_is_shown_as_it_is(
-    helium: Helium, tmp_path: Path
-) -> None:
+def test_a_folder_without_records_is_shown_as_empty(helium: Helium, tmp_path: Path) -> None:
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
     (tmp_path / "fresh").mkdir()
     open_database(tmp_path / "fresh" / DATABASE, NET.id).close()
@@ -153,7 +151,7 @@ def fail_run_with_client(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> N
     monkeypatch.setattr(peers, "run_with_client", run_with_client)
 
 
-def test_where_no_node_answers_the_standing_is_shown_all_the_same(
+def test_records_are_shown_if_no_node_answers(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_run_with_client(monkeypatch, Failure(Exit.NO_NODE, "no node answered"))
@@ -163,7 +161,7 @@ def test_where_no_node_answers_the_standing_is_shown_all_the_same(
     assert any(AWAY in line and "(dissented 2)" in line for line in done.stdout.splitlines())
 
 
-def test_another_failure_is_not_covered_up(
+def test_other_failures_are_raised(
     helium: Helium, flags: tuple[object, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_run_with_client(monkeypatch, Failure(Exit.UNVERIFIED, "a lie"))
@@ -171,7 +169,7 @@ def test_another_failure_is_not_covered_up(
     assert (done.exit_code, done.stdout) == (6, "")
 
 
-def test_with_neither_a_node_nor_a_standing_nothing_can_be_shown(
+def test_neither_node_nor_record_is_a_usage_error(
     helium: Helium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_DATA_DIR", str(tmp_path / "none"))
