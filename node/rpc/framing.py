@@ -3,18 +3,19 @@
 from node.transport.interface import Stream
 from schemas.errors import HeliumError
 
-LENGTH_BYTES = 5  # 7 bits each: enough for every length below 32 GiB, and no more is ever read
+# With 7 bits each, five bytes hold every length below 32 GiB; no more are ever read.
+LENGTH_BYTES = 5
 
 
 class MalformedFrame(HeliumError, ValueError):
-    """The other side broke the framing: an over-long, non-minimal or too large length."""
+    """The length of a frame is over five bytes, not minimal, or over the limit."""
 
 
 async def read_frame(stream: Stream, limit: int) -> bytes:
-    """Return one frame's payload of at most `limit` bytes.
+    """Read one frame and return its payload of at most `limit` bytes.
 
-    No byte of the payload is read before its length has been checked. Raises `MalformedFrame` for
-    a bad length and `StreamClosed` when the stream ends within the frame.
+    The length is checked before any byte of the payload is read. Raises `MalformedFrame` for a bad
+    length, and `StreamClosed` when the stream ends within the frame.
     """
     size = await _read_length(stream)
     if size > limit:

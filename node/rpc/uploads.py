@@ -9,22 +9,22 @@ from node.transport.interface import Stream
 from protocol.wire.messages import Task
 
 
-async def receive(task: Task, stream: Stream, blobs: BlobStore) -> list[BlobWriter]:
-    """Take a task's inputs, in their order, from the stream of its submission.
+async def receive_inputs(task: Task, stream: Stream, blobs: BlobStore) -> list[BlobWriter]:
+    """Receive a task's inputs, in their order, from the stream of its submission.
 
-    Nothing is kept of them until `BlobStore.commit` does. Raises BlobRefused if they are not
-    what the task names, DiskQuotaExceeded, and StreamClosed.
+    They are stored only when `BlobStore.commit` is called. Raises BlobRefused if they are not what
+    the task names, DiskQuotaExceeded, and StreamClosed.
     """
-    drafts: list[BlobWriter] = []
+    writers: list[BlobWriter] = []
     try:
-        for named in task.inputs:
-            pieces, size = _pieces(stream, named.size), named.size
-            drafts.append(await blobs.receive(pieces, size=size, limit=size, sha256=named.sha256))
+        for blob in task.inputs:
+            pieces, size = _pieces(stream, blob.size), blob.size
+            writers.append(await blobs.receive(pieces, size=size, limit=size, sha256=blob.sha256))
     except BaseException:
-        for draft in drafts:
-            draft.discard()
+        for writer in writers:
+            writer.discard()
         raise
-    return drafts
+    return writers
 
 
 async def _pieces(stream: Stream, size: int) -> AsyncIterator[bytes]:
