@@ -1,8 +1,13 @@
-"""A dedicated trio thread and the two ways across: asyncio asks trio, trio asks asyncio.
+"""A thread that runs trio, and calls between it and the asyncio loop in both directions.
 
 libp2p runs on trio only. A thread of its own keeps it answering pings while the asyncio side is
-busy. Cancelling the waiting side cancels the work on the other. No `trio.Cancelled` ever leaves the
-scope that it belongs to: on the asyncio side it appears as `ConnectionError`.
+busy. Cancelling the waiting side cancels the work on the other side. No `trio.Cancelled` ever
+leaves the scope that it belongs to: on the asyncio side it appears as `ConnectionError`.
+
+| called from | waits for the result | does not wait        |
+| ----------- | -------------------- | -------------------- |
+| asyncio     | `run_in_trio`        | `spawn`              |
+| trio        | `run_in_asyncio`     | `post`, `start_soon` |
 """
 
 import asyncio
@@ -25,7 +30,7 @@ class TrioBridge:
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
-        self._asked: set[asyncio.Task[Any]] = set()
+        self._asyncio_tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Start the thread and wait until it takes calls."""
@@ -38,14 +43,14 @@ class TrioBridge:
         await ready
 
     async def stop(self) -> None:
-        """Cancel everything that runs in the thread and wait for its end."""
+        """Cancel everything that runs in the thread and wait until it has ended."""
         if self._thread is None or self._nursery is None or self._token is None:
             return
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._nursery.cancel_scope.cancel)
         await asyncio.to_thread(self._thread.join)
         self._thread = None
-        await asyncio.gather(*self._asked, return_exceptions=True)
+        await asyncio.gather(*self._asyncio_tasks, return_exceptions=True)
 
     async def run_in_trio(
         self,
@@ -60,24 +65,25 @@ class TrioBridge:
         """
         if self._loop is None or self._token is None or self._nursery is None:
             raise ConnectionError("the transport is not running")
-        answer: asyncio.Future[T] = self._loop.create_future()
+        outcome: asyncio.Future[T] = self._loop.create_future()
         scope = trio.CancelScope()
         try:
             self._token.run_sync_soon(
-                self.start_soon, self._run, scope, answer, on_abandoned, function, args
+                self.start_soon, self._run, scope, outcome, on_abandoned, function, args
             )
         except trio.RunFinishedError:
             raise ConnectionError("the transport has stopped") from None
         try:
-            return await answer
+            return await outcome
         except asyncio.CancelledError:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(scope.cancel)
-            if _succeeded(answer) and on_abandoned is not None:  # in this very turn of the loop
-                self.spawn(on_abandoned, answer.result())
+            # The result may have come in the same turn of the loop as the cancellation.
+            if _succeeded(outcome) and on_abandoned is not None:
+                self.spawn(on_abandoned, outcome.result())
             raise
         finally:
-            del answer  # it holds the exception, whose traceback holds this frame
+            del outcome  # it holds the exception, whose traceback holds this frame
 
     def spawn(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """From asyncio: run a trio function until the bridge stops; it must not raise."""
@@ -93,7 +99,7 @@ class TrioBridge:
     def post(self, function: Callable[[*Ts], object], *args: *Ts) -> None:
         """From trio: call a function on the asyncio loop, in order, without waiting."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(function, *args)
 
     async def run_in_asyncio(
@@ -107,18 +113,18 @@ class TrioBridge:
         tasks: list[asyncio.Task[T]] = []
         token = trio.lowlevel.current_trio_token()
 
-        def finished(task: asyncio.Task[T]) -> None:
-            self._asked.discard(task)
+        def on_done(task: asyncio.Task[T]) -> None:
+            self._asyncio_tasks.discard(task)
             if not task.cancelled():
-                task.exception()  # seen, even if nobody waits for it any more
+                task.exception()  # or asyncio warns of it if nobody waits any more
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(done.set)
 
         def start() -> None:
             task = asyncio.get_running_loop().create_task(function(*args))
             tasks.append(task)
-            self._asked.add(task)
-            task.add_done_callback(finished)
+            self._asyncio_tasks.add(task)
+            task.add_done_callback(on_done)
 
         self.post(start)
         try:
@@ -139,7 +145,7 @@ class TrioBridge:
     async def _run(
         self,
         scope: trio.CancelScope,
-        answer: "asyncio.Future[T]",
+        outcome: "asyncio.Future[T]",
         on_abandoned: Callable[[T], Awaitable[object]] | None,
         function: Callable[..., Awaitable[T]],
         args: tuple[object, ...],
@@ -148,34 +154,31 @@ class TrioBridge:
         try:
             with scope:
                 result = await function(*args)
-                self.post(self._settle, answer, on_abandoned, result)
+                self.post(self._settle, outcome, on_abandoned, result)
                 return
-        except Exception as raised:  # it belongs to the caller, on the other side
+        except Exception as raised:  # it is raised to the caller, on the other side
             failure = raised
         finally:
-            self.post(_fail, answer, failure)
-            del (
-                failure,
-                answer,
-                args,
-            )  # a failure's traceback holds this frame, and so whole answers
+            self.post(_fail, outcome, failure)
+            # A failure's traceback holds this frame, and with it whole payloads.
+            del failure, outcome, args
 
     def _settle(
         self,
-        answer: "asyncio.Future[T]",
+        outcome: "asyncio.Future[T]",
         on_abandoned: Callable[[T], Awaitable[object]] | None,
         result: T,
     ) -> None:
-        if not answer.done():
-            answer.set_result(result)
+        if not outcome.done():
+            outcome.set_result(result)
         elif on_abandoned is not None:
             self.spawn(on_abandoned, result)
 
 
-def _fail(answer: "asyncio.Future[T]", failure: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(failure)
+def _fail(outcome: "asyncio.Future[T]", failure: Exception) -> None:
+    if not outcome.done():
+        outcome.set_exception(failure)
 
 
-def _succeeded(answer: "asyncio.Future[T]") -> bool:
-    return answer.done() and not answer.cancelled() and answer.exception() is None
+def _succeeded(outcome: "asyncio.Future[T]") -> bool:
+    return outcome.done() and not outcome.cancelled() and outcome.exception() is None

@@ -726,7 +726,7 @@ def test_a_failing_store_leaves_no_inputs(tmp_path: Path) -> None:
 
 def test_a_full_disk_quota_refuses_inputs_as_busy(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        with pytest.raises(RequestRefused, match="keeps as much audio as it may") as refused:
+        with pytest.raises(RequestRefused, match="disk quota of this node is full") as refused:
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert (refused.value.status, refused.value.reason) == (Status.BUSY, "busy")
         assert kept(tmp_path) == []
