@@ -48,10 +48,10 @@ def client(command: _F) -> _F:
     return network(peers(command))
 
 
-def settings(given: Mapping[str, object], toml: Path | None = None) -> Settings:
-    """Return the settings from flags, environment and file; a wrong one is a usage failure."""
+def settings(flags: Mapping[str, object], toml: Path | None = None) -> Settings:
+    """Return the settings from flags, environment and TOML file. Raises Failure (usage)."""
     try:
-        return load(given, os.environ, toml)
+        return load(flags, os.environ, toml)
     except InvalidSetting as error:
         raise usage(str(error)) from None
 

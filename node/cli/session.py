@@ -75,7 +75,7 @@ def silence_libp2p() -> None:
     import node.transport.libp2p.transport  # noqa: F401
 
     if not os.environ.get("HELIUM_DEBUG"):
-        log_setup.rejoin("libp2p", "critical")
+        log_setup.restore_logger("libp2p", "critical")
 
 
 def run_with_client(target: ClientTarget, action: Callable[[Client], Awaitable[_T]]) -> _T:

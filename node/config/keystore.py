@@ -1,7 +1,7 @@
 """The node's key: an Ed25519 seed in a PKCS#8 PEM file that only its owner can read.
 
-The peer id and signatures are `protocol.wire.signing`'s. Keys made by OpenSSL
-(`openssl genpkey -algorithm ed25519`) can be used as they are.
+`protocol.wire.signing` derives the peer id and signs. Keys made by OpenSSL
+(`openssl genpkey -algorithm ed25519`) work unchanged.
 """
 
 import os
@@ -21,22 +21,26 @@ from cryptography.hazmat.primitives.serialization import (
 
 from schemas.errors import HeliumError
 
-_LIMIT = 16384  # bytes; an encrypted Ed25519 key has some 300
+# An encrypted Ed25519 key has about 300 bytes. A device or a wrong file can be endless.
+_MAX_BYTES = 16_384
 
 
 class UnusableKeyFile(HeliumError):
-    """The key file cannot be used; the message says why, and what to do."""
+    """The key file cannot be used; the message says why and what to do."""
 
 
 def create(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
-    """Make a new key and write it to `path`, mode 0600; never over a file that is there."""
+    """Create a key and write it to `path` with mode 0600. An existing file is never overwritten.
+
+    Raises UnusableKeyFile or OSError; then no file is left behind.
+    """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _encryption(passphrase))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise UnusableKeyFile(f"{path} is there already, and a key is never overwritten") from None
+        raise UnusableKeyFile(f"{path} exists already, and a key is never overwritten") from None
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 a descriptor, not a path
             file.write(pem)
@@ -49,15 +53,19 @@ def create(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
 
 
 def load(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
-    """The key in `path`; `UnusableKeyFile` if it is missing, open to others, locked or no key."""
+    """Return the key in `path`, decrypted with the passphrase if it is encrypted.
+
+    Raises UnusableKeyFile if the file is absent, readable by others, encrypted with another
+    passphrase, or no Ed25519 key.
+    """
     pem = _read(path)
-    locked = b"ENCRYPTED" in pem.partition(b"\n")[0]
-    if locked and not passphrase:
+    encrypted = b"ENCRYPTED" in pem.partition(b"\n")[0]
+    if encrypted and not passphrase:
         raise UnusableKeyFile(f"{path} is encrypted: a passphrase is needed")
     try:
-        key = load_pem_private_key(pem, passphrase.encode() if locked and passphrase else None)
+        key = load_pem_private_key(pem, passphrase.encode() if encrypted and passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
-        reason = "the passphrase is wrong, or the file damaged" if locked else "it is no PEM key"
+        reason = "the passphrase is wrong, or the file damaged" if encrypted else "it is no PEM key"
         raise UnusableKeyFile(f"{path} cannot be read: {reason}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise UnusableKeyFile(f"{path} holds another kind of key: only Ed25519 is used")
@@ -73,11 +81,11 @@ def _read(path: Path) -> bytes:
             if status.st_mode & 0o077:
                 mode = stat.S_IMODE(status.st_mode)
                 raise UnusableKeyFile(
-                    f"{path} is open to others (mode {mode:04o}): run chmod 600 {path}"
+                    f"{path} is readable by others (mode {mode:04o}): run chmod 600 {path}"
                 )
-            return file.read(_LIMIT)
+            return file.read(_MAX_BYTES)
     except FileNotFoundError:
-        raise UnusableKeyFile(f"{path} is not there: helium key new makes a key") from None
+        raise UnusableKeyFile(f"{path} does not exist: helium key new creates a key") from None
     except OSError as error:
         raise UnusableKeyFile(f"{path} cannot be read: {error.strerror}") from None
 
@@ -86,5 +94,5 @@ def _encryption(passphrase: str | None) -> KeySerializationEncryption:
     if passphrase is None:
         return NoEncryption()
     if not passphrase:
-        raise UnusableKeyFile("an empty passphrase protects nothing: give one, or none at all")
+        raise UnusableKeyFile("an empty passphrase protects nothing: give another, or none")
     return BestAvailableEncryption(passphrase.encode())

@@ -1,7 +1,8 @@
-"""Logs: pretty on a terminal, JSON lines otherwise, always on standard error.
+"""Log output: pretty on a terminal, JSON lines otherwise, always on standard error.
 
-Call `configure` before libp2p is imported: libp2p logs by `logging.debug()`, which sets the root
-logger up by itself if nobody has. Call `rejoin("libp2p")` after: it cuts its logger off the root.
+Call `configure` before libp2p is imported: libp2p calls `logging.debug()`, which configures the
+root logger if it has no handler yet. Call `restore_logger("libp2p")` after the import: libp2p
+detaches its logger from the root.
 """
 
 import logging
@@ -15,10 +16,10 @@ Format = Literal["auto", "pretty", "json"]
 
 
 def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
-    """Send structlog's, the standard library's and the warnings' messages to `stream`.
+    """Write the messages of structlog, of `logging` and of `warnings` to `stream`.
 
-    `level` is one of debug, info, warning and error; `form` auto is pretty on a terminal and json
-    elsewhere; `stream` is standard error.
+    `level` is debug, info, warning or error. The form auto is pretty on a terminal and json
+    elsewhere. `stream` is standard error unless given.
     """
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
@@ -50,8 +51,8 @@ def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
     )
 
 
-def rejoin(name: str, level: str = "warning") -> None:
-    """Give the logger `name`, which a library took for itself, back to `configure`'s output."""
+def restore_logger(name: str, level: str = "warning") -> None:
+    """Attach a logger to the root again, after a library gave it handlers of its own."""
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = True
@@ -79,13 +80,13 @@ def _rendering(pretty: bool, *, colors: bool) -> list[Processor]:
 
 
 def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Write out control characters: what a peer sends must not steer a terminal."""
-    return {key: _written(value) for key, value in event.items()}
+    """Escape control characters: text from a peer must not control the terminal."""
+    return {key: _escaped(value) for key, value in event.items()}
 
 
-def _written(value: object) -> object:
+def _escaped(value: object) -> object:
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in value
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in value
     )

@@ -50,49 +50,48 @@ class Journal:
     # Envelopes: the feed and the journal
 
     def append(self, message: Message, at: float) -> None:
-        """Accept an envelope at the end of the feed."""
-        task = message.id if isinstance(message, Task) else message.task
-        envelope = message.envelope
+        """Append an accepted envelope; `at` is the time of acceptance."""
         self._db.execute(
             "INSERT INTO envelopes (task, signer, type, envelope, at) VALUES (?, ?, ?, ?, ?)",
-            (task, envelope.signer, envelope.body["type"], envelope.encode().decode(), at),
+            (*_columns(message), at),
         )
 
     def contains(self, message: Message) -> bool:
-        """Return whether this very envelope was accepted."""
-        task = message.id if isinstance(message, Task) else message.task
-        envelope = message.envelope
+        """Return True if exactly this envelope was accepted."""
         row = self._db.execute(
             "SELECT 1 FROM envelopes"
             " WHERE task = ? AND signer = ? AND type = ? AND envelope = ? LIMIT 1",
-            (task, envelope.signer, envelope.body["type"], envelope.encode().decode()),
+            _columns(message),
         ).fetchone()
         return row is not None
 
     def feed(self, cursor: int, limit: int) -> list[tuple[int, str]]:
-        """Return up to `limit` accepted envelopes after `cursor`, each with its own cursor."""
+        """Return up to `limit` envelopes that follow `cursor`, each behind its own cursor.
+
+        Cursors are sequence numbers. They increase and are never reused.
+        """
         return self._db.execute(
             "SELECT seq, envelope FROM envelopes WHERE seq > ? ORDER BY seq LIMIT ?",
             (cursor, limit),
         ).fetchall()
 
-    def tip(self) -> int:
-        """Return the cursor of the last envelope accepted; 0 if there is none."""
+    def last_cursor(self) -> int:
+        """Return the cursor of the newest envelope; 0 if there is none."""
         (seq,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM envelopes").fetchone()
         return int(seq)
 
     def entries(self, task: str) -> list[JournalEntry]:
-        """Return all accepted envelopes of a task in order of acceptance."""
+        """Return a task's envelopes in the order of acceptance."""
         rows = self._db.execute(
             "SELECT seq, signer, type, envelope, at FROM envelopes WHERE task = ? ORDER BY seq",
             (task,),
         )
         return [JournalEntry(*row) for row in rows]
 
-    # Tasks
+    # States of tasks
 
     def put_state(self, task: str, state: State, attempt: int) -> None:
-        """Record how a task stands."""
+        """Record the state and the current attempt of a task."""
         self._db.execute(
             "INSERT INTO tasks VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
             " SET state = excluded.state, attempt = excluded.attempt, ended = excluded.ended",
@@ -100,27 +99,27 @@ class Journal:
         )
 
     def state(self, task: str) -> tuple[State, int] | None:
-        """Return the state and the attempt of a task, None for one never accepted."""
+        """Return the state and the current attempt of a task; None if it was never accepted."""
         row = self._db.execute("SELECT state, attempt FROM tasks WHERE id = ?", (task,)).fetchone()
         return None if row is None else (State(row[0]), row[1])
 
     def open_tasks(self) -> list[str]:
         """Return the ids of the tasks that have not ended."""
-        return [id_ for (id_,) in self._db.execute("SELECT id FROM tasks WHERE ended = 0")]
+        return [task for (task,) in self._db.execute("SELECT id FROM tasks WHERE ended = 0")]
 
     def open_task_inputs(self) -> frozenset[str]:
-        """Return the names of the inputs of the tasks that have not ended."""
+        """Return the hashes of the input blobs of all tasks that have not ended."""
         rows = self._db.execute(
-            "SELECT json_extract(named.value, '$.sha256') FROM tasks"
+            "SELECT json_extract(input.value, '$.sha256') FROM tasks"
             " JOIN envelopes ON envelopes.task = tasks.id AND envelopes.type = 'task',"
-            " json_each(envelopes.envelope, '$.body.args.audio') AS named WHERE tasks.ended = 0"
+            " json_each(envelopes.envelope, '$.body.args.audio') AS input WHERE tasks.ended = 0"
         )
         return frozenset(sha256 for (sha256,) in rows)
 
-    # This node's own part
+    # Outcomes and salts of this node
 
     def own_outputs(self) -> frozenset[str]:
-        """Return the names of all outputs of this node's own, outvoted ones too."""
+        """Return the hashes of all output blobs of this node, outvoted ones included."""
         rows = self._db.execute(
             "SELECT json_extract(output.value, '$.sha256') FROM outcomes,"
             " json_each(outcomes.outcome, '$.result.outputs') AS output"
@@ -128,7 +127,10 @@ class Journal:
         return frozenset(sha256 for (sha256,) in rows)
 
     def put_outcome(self, task: str, outcome: Document, trace: Document, at: float) -> None:
-        """Record what this node's execution gave; the first outcome of a task stays."""
+        """Record the outcome of this node's execution. A task's first outcome is never replaced.
+
+        A second execution after a restart must not change what this node has committed to.
+        """
         self._db.execute(
             "INSERT OR IGNORE INTO outcomes"
             " SELECT ?, ?, ?, coalesce(max(seq), 0), ? FROM envelopes",
@@ -136,22 +138,29 @@ class Journal:
         )
 
     def outcome(self, task: str) -> OwnOutcome | None:
-        """Return this node's own outcome of a task, if it has one."""
+        """Return this node's outcome of a task; None before its execution has ended."""
         row = self._db.execute(
             "SELECT outcome, trace, after, at FROM outcomes WHERE task = ?", (task,)
         ).fetchone()
         return row and OwnOutcome(json.loads(row[0]), json.loads(row[1]), row[2], row[3])
 
     def salt(self, task: str, attempt: int) -> str | None:
-        """Return the salt drawn for an attempt, if any was."""
+        """Return the salt of this node's commit in an attempt; None if none was drawn."""
         row = self._db.execute(
             "SELECT salt FROM salts WHERE task = ? AND attempt = ?", (task, attempt)
         ).fetchone()
         return None if row is None else str(row[0])
 
     def put_salt(self, task: str, attempt: int, salt: str) -> None:
-        """Record the salt of an attempt; there is never a second one."""
+        """Record the salt of an attempt. Raises sqlite3.IntegrityError if it has one."""
         self._db.execute("INSERT INTO salts VALUES (?, ?, ?)", (task, attempt, salt))
+
+
+def _columns(message: Message) -> tuple[str, str, object, str]:
+    """Return the columns task, signer, type and envelope of a message."""
+    task = message.id if isinstance(message, Task) else message.task
+    envelope = message.envelope
+    return task, envelope.signer, envelope.body["type"], envelope.encode().decode()
 
 
 def _text(document: Document) -> str:

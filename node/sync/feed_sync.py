@@ -110,10 +110,10 @@ class FeedSync:
         """Read until the end, or until it has brought nothing new for a while."""
         barren = 0
         while barren < MAX_EMPTY_BATCHES:
-            tip = self._journal.tip()
+            tip = self._journal.last_cursor()
             if not await self.read(peer):
                 return
-            barren = 0 if self._journal.tip() > tip else barren + 1
+            barren = 0 if self._journal.last_cursor() > tip else barren + 1
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id

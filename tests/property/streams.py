@@ -365,14 +365,14 @@ def check_gossip(content: bytes) -> None:
     topic, payload = content[:1], content[1:]
     with node() as (coordinator, journal, _):
         verdict = coordinator.validate(payload, tasks=topic == b"\x00")
-        before = journal.tip()
+        before = journal.last_cursor()
         try:
             coordinator.receive(payload)
         except (Rejected, Busy):
             assert verdict is not ValidationResult.ACCEPT, (
                 "accepted by the validator, rejected by the coordinator"
             )
-            assert journal.tip() == before
+            assert journal.last_cursor() == before
             raise
         for _, envelope in journal.feed(0, 1000):
             check_entry(envelope.encode())

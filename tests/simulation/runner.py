@@ -234,7 +234,7 @@ class Simulation:
             await asyncio.sleep(pause + 5.0)
             invariants.check_now(self)
             with self.faults_suspended():
-                last_tips, tips = tips, [node.journal.tip() for node in self.honest]
+                last_tips, tips = tips, [node.journal.last_cursor() for node in self.honest]
                 all_ended = all(not node.journal.open_tasks() for node in self.honest)
             quiet = last_tips == tips and all(node.up for node in self.honest)
             if self._loop.time() > earliest_end and all_ended and quiet:

@@ -52,12 +52,12 @@ def test_crash_at_a_point_keeps_what_was_committed(only: str) -> None:
 def test_full_disk_refuses_writes_and_broken_disk_refuses_reads() -> None:
     node = Node()
     node.disk = "full"
-    assert node.journal.tip() == 0
+    assert node.journal.last_cursor() == 0
     with pytest.raises(sqlite3.OperationalError, match="full"):
         node.write()
     node.disk = "broken"
     with pytest.raises(sqlite3.OperationalError, match="I/O"):
-        node.journal.tip()
+        node.journal.last_cursor()
     node.disk = None
     node.write()
     assert node.journal.state(TASK) == (State.WAITING, 0)

@@ -70,43 +70,44 @@ def run(config: Path | None, **flags: object) -> None:
 
 
 def serve(settings: Settings, alter: "Alter | None" = None) -> None:
-    """Run a node with these settings until it is told to stop.
+    """Run a node with these settings until a signal stops it.
 
-    `alter` may wrap its executor, which only tests and demonstrations do.
+    `alter` may wrap its executor; only tests and demonstrations use it.
     """
-    _stop_at_once()
+    _exit_on_signal()
     key = options.key_of(settings.key)
     log_setup.configure(settings.log_level, cast("log_setup.Format", settings.log_format))
-    from node import app  # takes seconds, and libp2p wants the logs set up before
+    # Importing libp2p takes seconds, and the logs must be configured first (`log_setup`).
+    from node import app
     from node.storage.errors import UnusableDatabase
 
-    # A peer that goes away or does not speak a protocol is no error of ours.
-    log_setup.rejoin("libp2p", "debug" if settings.log_level == "debug" else "critical")
+    # libp2p logs errors when a peer goes away or speaks another protocol. These are no faults here.
+    log_setup.restore_logger("libp2p", "debug" if settings.log_level == "debug" else "critical")
     try:
-        built = app.build(settings, key, alter) if alter else app.build(settings, key)
+        node = app.build(settings, key, alter) if alter else app.build(settings, key)
     except app.UnusableNetwork as error:
         raise usage(str(error)) from None
     except UnusableDatabase as error:
         raise Failure(Exit.FAULT, str(error)) from None
     try:
-        asyncio.run(_until_stopped(built.run()))
+        asyncio.run(_run_until_signal(node.run()))
     except Exception as error:
         raise _failure(error) from None
 
 
 def _failure(error: Exception) -> Failure:
-    """Return the first fault as one line; one that is not the system's is logged whole."""
+    """Return the first fault as one line. Only an error of the system needs no traceback."""
     fault = error
     while isinstance(fault, ExceptionGroup):
         fault = fault.exceptions[0]
     if isinstance(fault, OSError):
         return Failure(Exit.FAULT, str(fault))
-    structlog.get_logger("run").critical("the node failed", exc_info=fault)
+    structlog.get_logger("run").critical("node failed", exc_info=fault)
     return Failure(Exit.FAULT, f"the node failed: {type(fault).__name__}: {fault}")
 
 
-async def _until_stopped(running: Any) -> None:
-    """Run until it ends by itself or a signal cancels it; signals while stopping change nothing."""
+async def _run_until_signal(running: Any) -> None:
+    """Run the node until it ends or a signal cancels it. Later signals change nothing."""
     node = asyncio.ensure_future(running)
     loop = asyncio.get_running_loop()
     for number in STOPPING:
@@ -115,8 +116,8 @@ async def _until_stopped(running: Any) -> None:
         await node
 
 
-def _stop_at_once() -> None:
-    """Until the node runs, there is nothing to stop cleanly: a signal just ends the process."""
+def _exit_on_signal() -> None:
+    """Exit at once on a signal: before the node runs there is nothing to stop cleanly."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         sys.exit(0)

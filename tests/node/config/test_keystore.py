@@ -62,7 +62,7 @@ def test_encrypted_key_file_does_not_contain_the_seed(path: Path) -> None:
 def test_key_is_never_overwritten(path: Path) -> None:
     keystore.create(path)
     before = path.read_bytes()
-    with pytest.raises(UnusableKeyFile, match="is there already"):
+    with pytest.raises(UnusableKeyFile, match="exists already"):
         keystore.create(path)
     assert path.read_bytes() == before
 
@@ -70,7 +70,7 @@ def test_key_is_never_overwritten(path: Path) -> None:
 def test_dangling_link_is_not_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UnusableKeyFile, match="is there already"):
+    with pytest.raises(UnusableKeyFile, match="exists already"):
         keystore.create(link)
     assert not (tmp_path / "elsewhere").exists()
 

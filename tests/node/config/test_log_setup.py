@@ -137,14 +137,14 @@ def test_control_characters_of_peers_are_escaped() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
-def test_logger_with_propagation_disabled_rejoins() -> None:
+def test_logger_that_a_library_detached_is_restored() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "json", stream)
     theirs = logging.getLogger("a-library")
     theirs.propagate = False
     theirs.addHandler(logging.NullHandler())
     logging.getLogger("a-library.part").warning("lost")
-    log_setup.rejoin("a-library")
+    log_setup.restore_logger("a-library")
     logging.getLogger("a-library.part").info("chatter")
     logging.getLogger("a-library.part").warning("heard")
     assert [line["event"] for line in _lines(stream)] == ["heard"]
@@ -156,7 +156,7 @@ import logging
 from node.config import log_setup
 log_setup.configure("info", "auto")
 import libp2p
-log_setup.rejoin("libp2p")
+log_setup.restore_logger("libp2p")
 logging.debug("sets the root up, if nobody has")
 logging.getLogger("libp2p.host").warning("from libp2p")
 logging.getLogger("node").info("from us")

@@ -35,16 +35,18 @@ TABLES = ("about", "envelopes", "tasks", "salts", "outcomes", "certificates", "c
 Rows = dict[str, list[tuple[object, ...]]]
 
 
-def work(store: Storage, nonces: range) -> None:
+def work(storage: Storage, nonces: range) -> None:
     """Run two transactions per task, each durable when it returns."""
     for nonce in nonces:
         task = fixtures.task(NET, nonce=nonce)
-        with store.journal.transaction():
-            store.journal.append(task, float(nonce))
-            store.journal.put_state(task.id, State.EXECUTING, 0)
-        with store.journal.transaction():
-            store.journal.put_salt(task.id, 0, f"{nonce:064x}")
-            store.journal.put_outcome(task.id, fixtures.outcome(), {"seconds": nonce}, nonce + 0.5)
+        with storage.journal.transaction():
+            storage.journal.append(task, float(nonce))
+            storage.journal.put_state(task.id, State.EXECUTING, 0)
+        with storage.journal.transaction():
+            storage.journal.put_salt(task.id, 0, f"{nonce:064x}")
+            storage.journal.put_outcome(
+                task.id, fixtures.outcome(), {"seconds": nonce}, nonce + 0.5
+            )
 
 
 def rows(path: Path) -> Rows:
@@ -83,18 +85,18 @@ def left_behind(folder: Path, *, checkpoint: str | None, closed: bool) -> Path:
     """A folder with twenty tasks, the second half of them after a checkpoint or none."""
     live = folder / "live"
     live.mkdir()
-    store = open_storage(live / NAME, NET.id)
-    work(store, range(10))
+    storage = open_storage(live / NAME, NET.id)
+    work(storage, range(10))
     if checkpoint:
         other = sqlite3.connect(live / NAME)
         other.execute(f"PRAGMA wal_checkpoint({checkpoint})")
         other.close()
-    work(store, range(10, 20))
+    work(storage, range(10, 20))
     if closed:
-        store.close()
+        storage.close()
     left = folder / "left"
     copy(live, left)
-    store.close()
+    storage.close()
     return left
 
 
@@ -225,15 +227,15 @@ def one_more(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What a kill leaves before a transaction, and after it."""
     folder = tmp_path_factory.mktemp("step")
     (folder / "live").mkdir()
-    store = open_storage(folder / "live" / NAME, NET.id)
-    work(store, range(3))
+    storage = open_storage(folder / "live" / NAME, NET.id)
+    work(storage, range(3))
     copy(folder / "live", folder / "before")
     task = fixtures.task(NET, nonce=99)
-    with store.journal.transaction():
-        store.journal.append(task, 99.0)
-        store.journal.put_salt(task.id, 0, "9" * 64)
+    with storage.journal.transaction():
+        storage.journal.append(task, 99.0)
+        storage.journal.put_salt(task.id, 0, "9" * 64)
     copy(folder / "live", folder / "after")
-    store.close()
+    storage.close()
     return folder / "before", folder / "after"
 
 
@@ -259,13 +261,13 @@ def test_torn_transaction_is_complete_or_absent(
 def test_restored_old_copy_is_refused(tmp_path: Path) -> None:
     """Nothing in it is wrong, but it does not know what this node has signed since."""
     path = tmp_path / NAME
-    store = open_storage(path, NET.id)
-    work(store, range(2))
-    store.close()
+    storage = open_storage(path, NET.id)
+    work(storage, range(2))
+    storage.close()
     old = path.read_bytes()
-    store = open_storage(path, NET.id)
-    work(store, range(2, 4))
-    store.close()
+    storage = open_storage(path, NET.id)
+    work(storage, range(2, 4))
+    storage.close()
     path.write_bytes(old)
     with pytest.raises(
         UnusableDatabase,
@@ -333,14 +335,14 @@ def test_full_disk_loses_no_committed_transaction(size: int) -> None:
     """Whatever step it fails at: what returned is there, and it goes on when there is space."""
     with in_memory() as folder:
         path, done = folder / NAME, 0
-        store = open_storage(path, NET.id)
+        storage = open_storage(path, NET.id)
         with disk_of(size), contextlib.suppress(sqlite3.Error):
             for nonce in range(10):
-                work(store, range(nonce, nonce + 1))
+                work(storage, range(nonce, nonce + 1))
                 done += 1
-        work(store, range(100, 101))
+        work(storage, range(100, 101))
         copy(folder, folder / "killed")
-        store.close()
+        storage.close()
         for database in (path, folder / "killed" / NAME):
             open_storage(database, NET.id).close()
             nonces = [int(str(row[5])[:-2]) for row in rows(database)["envelopes"]]
@@ -376,9 +378,9 @@ def unprivileged(folder: Path) -> Iterator[None]:
 def test_unwritable_file_is_refused(what: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = open_storage(folder / NAME, NET.id)
-        work(store, range(1))
-        store.close()
+        storage = open_storage(folder / NAME, NET.id)
+        work(storage, range(1))
+        storage.close()
         (folder / what).chmod(0o500 if what == "" else 0o400)
         with unprivileged(folder), pytest.raises(UnusableDatabase, match=r"[Pp]ermission|writable"):
             open_storage(folder / NAME, NET.id)

@@ -56,41 +56,43 @@ def crash_copy(path: Path) -> Path:
     return target
 
 
-def fill(store: Storage, net: Network) -> Task:
+def fill(storage: Storage, net: Network) -> Task:
     task = fixtures.task(net)
     member = committees(net, task)[0][0]
-    with store.journal.transaction():
-        store.journal.append(task, 1.5)
-        store.journal.put_state(task.id, State.EXECUTING, 0)
-    with store.journal.transaction():
-        store.journal.put_salt(task.id, 0, "5" * 64)
-        store.journal.put_outcome(task.id, fixtures.outcome(), {"seconds": 1}, 2.5)
-        store.journal.append(fixtures.commit(net, task, member), 2.5)
-        store.journal.put_state(task.id, State.COMMITTED, 0)
-        store.ledger.put_cursor("peer", "feed", 7)
-        store.ledger.put_certificate(certify(net, task, fixtures.outcome()))
+    with storage.journal.transaction():
+        storage.journal.append(task, 1.5)
+        storage.journal.put_state(task.id, State.EXECUTING, 0)
+    with storage.journal.transaction():
+        storage.journal.put_salt(task.id, 0, "5" * 64)
+        storage.journal.put_outcome(task.id, fixtures.outcome(), {"seconds": 1}, 2.5)
+        storage.journal.append(fixtures.commit(net, task, member), 2.5)
+        storage.journal.put_state(task.id, State.COMMITTED, 0)
+        storage.ledger.put_cursor("peer", "feed", 7)
+        storage.ledger.put_certificate(certify(net, task, fixtures.outcome()))
     return task
 
 
-def check_filled(store: Storage, net: Network, task: Task) -> None:
-    entries = store.journal.entries(task.id)
+def check_filled(storage: Storage, net: Network, task: Task) -> None:
+    entries = storage.journal.entries(task.id)
     member = committees(net, task)[0][0]
     assert [(e.seq, e.signer, e.type, e.at) for e in entries] == [
         (1, fixtures.peer(1000), "task", 1.5),
         (2, member, "commit", 2.5),
     ]
     assert entries[0].envelope.encode() == task.envelope.encode()
-    assert store.journal.state(task.id) == (State.COMMITTED, 0)
-    assert store.journal.salt(task.id, 0) == "5" * 64
-    assert store.journal.outcome(task.id) == OwnOutcome(fixtures.outcome(), {"seconds": 1}, 1, 2.5)
-    assert store.ledger.cursor("peer") == ("feed", 7)
-    assert len(store.ledger.certificates(task.id)) == 1
+    assert storage.journal.state(task.id) == (State.COMMITTED, 0)
+    assert storage.journal.salt(task.id, 0) == "5" * 64
+    assert storage.journal.outcome(task.id) == OwnOutcome(
+        fixtures.outcome(), {"seconds": 1}, 1, 2.5
+    )
+    assert storage.ledger.cursor("peer") == ("feed", 7)
+    assert len(storage.ledger.certificates(task.id)) == 1
 
 
 def test_committed_rows_survive_closing(path: Path, net: Network) -> None:
-    store = open_storage(path, net.id)
-    task, feed = fill(store, net), store.journal.feed_id
-    store.close()
+    storage = open_storage(path, net.id)
+    task, feed = fill(storage, net), storage.journal.feed_id
+    storage.close()
     reopened = open_storage(path, net.id)
     check_filled(reopened, net, task)
     assert reopened.journal.feed_id == feed
@@ -98,26 +100,26 @@ def test_committed_rows_survive_closing(path: Path, net: Network) -> None:
 
 
 def test_committed_rows_survive_a_kill(path: Path, net: Network) -> None:
-    store = open_storage(path, net.id)
-    task, feed = fill(store, net), store.journal.feed_id
+    storage = open_storage(path, net.id)
+    task, feed = fill(storage, net), storage.journal.feed_id
     crashed = open_storage(crash_copy(path), net.id)
     check_filled(crashed, net, task)
     assert crashed.journal.feed_id == feed
     crashed.close()
-    store.close()
+    storage.close()
 
 
 def test_transaction_interrupted_by_a_kill_leaves_nothing(path: Path, net: Network) -> None:
-    store = open_storage(path, net.id)
-    task = fill(store, net)
-    with store.journal.transaction():
-        store.journal.put_state(task.id, State.REVEALED, 0)
-        store.journal.put_salt(task.id, 1, "6" * 64)
+    storage = open_storage(path, net.id)
+    task = fill(storage, net)
+    with storage.journal.transaction():
+        storage.journal.put_state(task.id, State.REVEALED, 0)
+        storage.journal.put_salt(task.id, 1, "6" * 64)
         crashed = open_storage(crash_copy(path), net.id)
     check_filled(crashed, net, task)
     assert crashed.journal.salt(task.id, 1) is None
     crashed.close()
-    store.close()
+    storage.close()
 
 
 def test_every_commit_is_synced(path: Path, net: Network) -> None:
@@ -133,39 +135,39 @@ def test_every_commit_is_synced(path: Path, net: Network) -> None:
 def test_error_inside_a_transaction_leaves_nothing(
     path: Path, net: Network, error: type[BaseException]
 ) -> None:
-    store = open_storage(path, net.id)
+    storage = open_storage(path, net.id)
     task = fixtures.task(net)
 
     def broken_step() -> None:
-        with store.journal.transaction():
-            store.journal.append(task, 1.0)
-            store.journal.put_state(task.id, State.WAITING, 0)
+        with storage.journal.transaction():
+            storage.journal.append(task, 1.0)
+            storage.journal.put_state(task.id, State.WAITING, 0)
             raise error
 
     with pytest.raises(error):
         broken_step()
-    assert store.journal.feed(0, 10) == []
-    assert store.journal.state(task.id) is None
-    with store.journal.transaction():  # and the store is of use again
-        store.journal.append(task, 1.0)
-    assert len(store.journal.feed(0, 10)) == 1
-    store.close()
+    assert storage.journal.feed(0, 10) == []
+    assert storage.journal.state(task.id) is None
+    with storage.journal.transaction():  # and the database is usable again
+        storage.journal.append(task, 1.0)
+    assert len(storage.journal.feed(0, 10)) == 1
+    storage.close()
 
 
 def test_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
     """Another process that holds the database: the step fails whole, and works afterwards."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-    store = Storage(Database(connection, net.id))
+    storage = Storage(Database(connection, net.id))
     other = sqlite3.connect(path, isolation_level=None, timeout=0)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"), store.journal.transaction():
+    with pytest.raises(sqlite3.OperationalError, match="locked"), storage.journal.transaction():
         raise AssertionError("the transaction must not begin")
     other.execute("ROLLBACK")
     other.close()
-    with store.journal.transaction():
-        store.ledger.put_cursor("p", "f", 1)
-    assert store.ledger.cursor("p") == ("f", 1)
-    store.close()
+    with storage.journal.transaction():
+        storage.ledger.put_cursor("p", "f", 1)
+    assert storage.ledger.cursor("p") == ("f", 1)
+    storage.close()
 
 
 def test_another_network_is_refused(path: Path) -> None:
@@ -239,158 +241,160 @@ def test_damaged_file_is_refused(path: Path, damage: Damage) -> None:
 
 
 def test_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
-    store = open_storage(path, net.id)
+    storage = open_storage(path, net.id)
     tasks = [fixtures.task(net, nonce=n) for n in range(5)]
     for at, task in enumerate(reversed(tasks)):
-        store.journal.append(task, float(at))
-    everything = store.journal.feed(0, 100)
+        storage.journal.append(task, float(at))
+    everything = storage.journal.feed(0, 100)
     assert [text.encode() for _, text in everything] == [
         task.envelope.encode() for task in reversed(tasks)
     ]
     cursors = [seq for seq, _ in everything]
     assert cursors == sorted(set(cursors))
-    assert store.journal.feed(0, 2) == everything[:2]
-    assert store.journal.feed(cursors[1], 2) == everything[2:4]
-    assert store.journal.feed(cursors[-1], 2) == []
-    assert store.journal.feed(10**15, 2) == []
-    store.close()
+    assert storage.journal.feed(0, 2) == everything[:2]
+    assert storage.journal.feed(cursors[1], 2) == everything[2:4]
+    assert storage.journal.feed(cursors[-1], 2) == []
+    assert storage.journal.feed(10**15, 2) == []
+    storage.close()
 
 
 def test_feed_cursors_are_never_reused(path: Path, net: Network) -> None:
     """A feed's cursor means one envelope for ever, whatever was rolled back or closed between."""
-    store = open_storage(path, net.id)
-    store.journal.append(fixtures.task(net, nonce=1), 0.0)
-    store.close()
-    store = open_storage(path, net.id)
-    store.journal.append(fixtures.task(net, nonce=2), 0.0)
-    assert [seq for seq, _ in store.journal.feed(0, 9)] == [1, 2]
-    store.close()
+    storage = open_storage(path, net.id)
+    storage.journal.append(fixtures.task(net, nonce=1), 0.0)
+    storage.close()
+    storage = open_storage(path, net.id)
+    storage.journal.append(fixtures.task(net, nonce=2), 0.0)
+    assert [seq for seq, _ in storage.journal.feed(0, 9)] == [1, 2]
+    storage.close()
 
 
 def test_two_databases_have_two_feed_ids(tmp_path: Path) -> None:
-    stores = [open_storage(tmp_path / name, NETWORK) for name in ("a", "b")]
-    assert stores[0].journal.feed_id != stores[1].journal.feed_id
-    for store in stores:
-        store.close()
+    storages = [open_storage(tmp_path / name, NETWORK) for name in ("a", "b")]
+    assert storages[0].journal.feed_id != storages[1].journal.feed_id
+    for storage in storages:
+        storage.close()
 
 
 def test_empty_database_answers_with_nothing(path: Path) -> None:
-    store = open_storage(path, NETWORK)
-    assert store.journal.state("0" * 64) is None
-    assert store.journal.outcome("0" * 64) is None
-    assert store.journal.salt("0" * 64, 0) is None
-    assert store.ledger.output("0" * 64) is None
-    assert store.journal.entries("0" * 64) == []
-    assert store.ledger.certificates("0" * 64) == []
-    assert store.ledger.evidence() == []
-    assert store.journal.open_tasks() == []
-    assert store.ledger.cursor("nobody") == ("", 0)
-    store.close()
+    storage = open_storage(path, NETWORK)
+    assert storage.journal.state("0" * 64) is None
+    assert storage.journal.outcome("0" * 64) is None
+    assert storage.journal.salt("0" * 64, 0) is None
+    assert storage.ledger.output("0" * 64) is None
+    assert storage.journal.entries("0" * 64) == []
+    assert storage.ledger.certificates("0" * 64) == []
+    assert storage.ledger.evidence() == []
+    assert storage.journal.open_tasks() == []
+    assert storage.ledger.cursor("nobody") == ("", 0)
+    storage.close()
 
 
 def test_open_tasks_are_those_that_have_not_ended(path: Path) -> None:
-    store = open_storage(path, NETWORK)
+    storage = open_storage(path, NETWORK)
     for number, state in enumerate(State):
-        store.journal.put_state(f"{number:064x}", state, number)
-    assert {store.journal.state(task) for task in store.journal.open_tasks()} == {
+        storage.journal.put_state(f"{number:064x}", state, number)
+    assert {storage.journal.state(task) for task in storage.journal.open_tasks()} == {
         (state, number) for number, state in enumerate(State) if not state.terminal
     }
-    store.journal.put_state(f"{0:064x}", State.AGREED, 3)
-    assert f"{0:064x}" not in store.journal.open_tasks()
-    assert store.journal.state(f"{0:064x}") == (State.AGREED, 3)
-    store.close()
+    storage.journal.put_state(f"{0:064x}", State.AGREED, 3)
+    assert f"{0:064x}" not in storage.journal.open_tasks()
+    assert storage.journal.state(f"{0:064x}") == (State.AGREED, 3)
+    storage.close()
 
 
 def test_inputs_of_open_tasks_are_listed(path: Path) -> None:
-    store, net = open_storage(path, NETWORK), fixtures.piano_network()
+    storage, net = open_storage(path, NETWORK), fixtures.piano_network()
     body = fixtures.task(net, kind="pop2piano").envelope.body
     for number, state in enumerate(State):
         args = fixtures.piano_args(b"all of them", bytes((number,)))
         task = fixtures.signed(net, {**body, "args": args}, 1000)
         assert isinstance(task, Task)
-        store.journal.append(task, 0.0)
-        store.journal.put_state(task.id, state, 0)
+        storage.journal.append(task, 0.0)
+        storage.journal.put_state(task.id, state, 0)
     plain = fixtures.task(fixtures.network())
-    store.journal.append(plain, 0.0)
-    store.journal.put_state(plain.id, State.EXECUTING, 0)
+    storage.journal.append(plain, 0.0)
+    storage.journal.put_state(plain.id, State.EXECUTING, 0)
     open_ = [bytes((number,)) for number, state in enumerate(State) if not state.terminal]
     named = {hashlib.sha256(song).hexdigest() for song in (b"all of them", *open_)}
-    assert store.journal.open_task_inputs() == named
-    store.close()
+    assert storage.journal.open_task_inputs() == named
+    storage.close()
 
 
 def test_own_outputs_are_listed(path: Path, net: Network) -> None:
-    store, outcome = open_storage(path, NETWORK), fixtures.outcome()
-    assert store.journal.own_outputs() == frozenset()
-    store.journal.put_outcome("a", outcome, {}, 1.0)
-    store.journal.put_outcome("b", {"error": "generation-rejected"}, {}, 1.0)
-    assert store.journal.own_outputs() == {blob.sha256 for blob in blobs_of(outcome)} != frozenset()
-    store.close()
+    storage, outcome = open_storage(path, NETWORK), fixtures.outcome()
+    assert storage.journal.own_outputs() == frozenset()
+    storage.journal.put_outcome("a", outcome, {}, 1.0)
+    storage.journal.put_outcome("b", {"error": "generation-rejected"}, {}, 1.0)
+    assert (
+        storage.journal.own_outputs() == {blob.sha256 for blob in blobs_of(outcome)} != frozenset()
+    )
+    storage.close()
 
 
 def test_first_outcome_and_first_salt_are_kept(path: Path) -> None:
-    store = open_storage(path, NETWORK)
-    store.journal.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
-    store.journal.put_outcome("t", fixtures.outcome("second"), {"seconds": 2}, 2.0)
-    assert store.journal.outcome("t") == OwnOutcome(
+    storage = open_storage(path, NETWORK)
+    storage.journal.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
+    storage.journal.put_outcome("t", fixtures.outcome("second"), {"seconds": 2}, 2.0)
+    assert storage.journal.outcome("t") == OwnOutcome(
         fixtures.outcome("first"), {"seconds": 1}, 0, 1.0
     )
-    store.journal.put_salt("t", 0, "a" * 64)
+    storage.journal.put_salt("t", 0, "a" * 64)
     with pytest.raises(sqlite3.IntegrityError):
-        store.journal.put_salt("t", 0, "b" * 64)
-    store.journal.put_salt("t", 1, "c" * 64)
-    assert (store.journal.salt("t", 0), store.journal.salt("t", 1)) == ("a" * 64, "c" * 64)
-    store.close()
+        storage.journal.put_salt("t", 0, "b" * 64)
+    storage.journal.put_salt("t", 1, "c" * 64)
+    assert (storage.journal.salt("t", 0), storage.journal.salt("t", 1)) == ("a" * 64, "c" * 64)
+    storage.close()
 
 
 def test_second_certified_outcome_is_kept_beside_the_first(path: Path, net: Network) -> None:
-    store, task = open_storage(path, net.id), fixtures.task(net)
+    storage, task = open_storage(path, net.id), fixtures.task(net)
     first, second = (certify(net, task, fixtures.outcome(label)) for label in ("one", "two"))
     for certificate in (first, second, first):
-        store.ledger.put_certificate(certificate)
-    assert store.ledger.certificates(task.id) == [first.document, second.document]
-    store.close()
+        storage.ledger.put_certificate(certificate)
+    assert storage.ledger.certificates(task.id) == [first.document, second.document]
+    storage.close()
 
 
 def test_outputs_of_certificates_are_indexed_with_their_signers(path: Path, net: Network) -> None:
-    store, task = open_storage(path, net.id), fixtures.task(net)
+    storage, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, fixtures.outcome())
-    store.ledger.put_certificate(certificate)
+    storage.ledger.put_certificate(certificate)
     (blob,) = blobs_of(fixtures.outcome())
-    assert store.ledger.output(blob.sha256) == CertifiedBlob(blob, certificate.signers)
-    store.close()
+    assert storage.ledger.output(blob.sha256) == CertifiedBlob(blob, certificate.signers)
+    storage.close()
 
 
 def test_certificate_of_an_error_indexes_no_outputs(path: Path, net: Network) -> None:
-    store, task = open_storage(path, net.id), fixtures.task(net)
+    storage, task = open_storage(path, net.id), fixtures.task(net)
     certificate = certify(net, task, {"error": "non-finite-output"})
-    store.ledger.put_certificate(certificate)
-    assert store.ledger.certificates(task.id) == [certificate.document]
-    store.close()
+    storage.ledger.put_certificate(certificate)
+    assert storage.ledger.certificates(task.id) == [certificate.document]
+    storage.close()
 
 
 def test_evidence_is_kept_once(path: Path, net: Network) -> None:
-    store, task = open_storage(path, net.id), fixtures.task(net)
+    storage, task = open_storage(path, net.id), fixtures.task(net)
     member = committees(net, task)[0][0]
     votes = [
         fixtures.commit(net, task, member, fixtures.outcome(label)) for label in ("one", "two")
     ]
     proof = Evidence.from_votes(*votes)
-    store.ledger.put_evidence(proof)
-    store.ledger.put_evidence(proof)
-    assert store.ledger.evidence() == [proof.document]
-    assert evidence.verify(store.ledger.evidence()[0], net.id) == proof
-    store.close()
+    storage.ledger.put_evidence(proof)
+    storage.ledger.put_evidence(proof)
+    assert storage.ledger.evidence() == [proof.document]
+    assert evidence.verify(storage.ledger.evidence()[0], net.id) == proof
+    storage.close()
 
 
 def test_cursors_of_peers_are_replaced(path: Path) -> None:
-    store = open_storage(path, NETWORK)
-    store.ledger.put_cursor("p", "one", 5)
-    store.ledger.put_cursor("p", "two", 3)
-    store.ledger.put_cursor("q", "three", 1)
-    assert store.ledger.cursor("p") == ("two", 3)
-    assert store.ledger.cursor("q") == ("three", 1)
-    store.close()
+    storage = open_storage(path, NETWORK)
+    storage.ledger.put_cursor("p", "one", 5)
+    storage.ledger.put_cursor("p", "two", 3)
+    storage.ledger.put_cursor("q", "three", 1)
+    assert storage.ledger.cursor("p") == ("two", 3)
+    assert storage.ledger.cursor("q") == ("three", 1)
+    storage.close()
 
 
 def test_second_process_on_a_data_folder_is_refused(tmp_path: Path) -> None:

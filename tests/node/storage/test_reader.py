@@ -27,13 +27,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def fill(path: Path) -> Storage:
-    store = open_storage(path, NET.id)
-    with store.journal.transaction():
-        store.ledger.put_evidence(PROOF)
-        store.ledger.put_conduct(
+    storage = open_storage(path, NET.id)
+    with storage.journal.transaction():
+        storage.ledger.put_evidence(PROOF)
+        storage.ledger.put_conduct(
             TASK.id, [(0, LIAR, VoteOutcome.EQUIVOCATED), (1, LIAR, VoteOutcome.SILENT)]
         )
-    return store
+    return storage
 
 
 def check(path: Path) -> None:
@@ -44,13 +44,13 @@ def check(path: Path) -> None:
 
 
 def test_ledger_is_read_while_the_node_writes(path: Path) -> None:
-    store = fill(path)
-    with store.journal.transaction():
-        store.ledger.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
+    storage = fill(path)
+    with storage.journal.transaction():
+        storage.ledger.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
         check(path)
     with read_ledger(path, NET.id) as ledger:
         assert ledger.peer_records()[LIAR].times(VoteOutcome.SILENT) == 2
-    store.close()
+    storage.close()
 
 
 def test_ledger_is_read_after_the_node_stopped(path: Path) -> None:

@@ -48,4 +48,4 @@ def test_an_encrypted_key_needs_its_passphrase(
 def test_a_missing_key_names_the_file_and_the_way_out(helium: Helium) -> None:
     missing = helium("key", "show", "none.pem")
     assert missing.exit_code == 2
-    assert "none.pem is not there: helium key new makes a key" in missing.stderr
+    assert "none.pem does not exist: helium key new creates a key" in missing.stderr

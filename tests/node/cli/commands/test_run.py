@@ -40,7 +40,7 @@ def test_limits_are_no_flags(helium: Helium) -> None:
         ),
         (["--max-connections=3"], "set max_connections in the table [limits] of the TOML file"),
         (["--config", "none.toml"], "none.toml: cannot be read"),
-        (["--key", "none.pem"], "none.pem is not there"),
+        (["--key", "none.pem"], "none.pem does not exist"),
     ],
 )
 def test_wrong_argument_is_named(helium: Helium, arguments: list[str], reason: str) -> None:
