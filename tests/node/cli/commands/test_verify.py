@@ -1,5 +1,4 @@
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from tests.node.cli.certified import RATE, Made, make, wav
 from tests.node.cli.conftest import Files, Helium
 
 
-def test_a_certificate_and_its_audio_pass(helium: Helium, files: Files, made: Made) -> None:
+def test_a_valid_certificate_and_its_audio(helium: Helium, files: Files, made: Made) -> None:
     done = helium(
         "verify", files.certificate, "--network", files.network, "--audio", files.audio, "--json"
     )
@@ -26,7 +25,7 @@ def test_a_certificate_and_its_audio_pass(helium: Helium, files: Files, made: Ma
     assert document["audio"] == {"path": str(files.audio), "output": 0}
 
 
-def test_lines_for_people_name_every_signer(helium: Helium, files: Files, made: Made) -> None:
+def test_lines_name_every_signer(helium: Helium, files: Files, made: Made) -> None:
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 0
     assert all(signer in done.stdout for signer in made.certificate.signers)
@@ -44,27 +43,14 @@ def test_standard_input_is_read(helium: Helium, files: Files) -> None:
     assert helium("verify", "-", "--network", files.network, stdin=text).exit_code == 0
 
 
-def test_an_agreed_error_verifies_too(helium: Helium, files: Files) -> None:
+def test_an_agreed_error_is_valid(helium: Helium, files: Files) -> None:
     files.certificate.write_bytes(make({"error": "non-finite-output"}).certificate.encode())
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 0
     assert "error non-finite-output" in done.stdout
 
 
-def test_no_byte_can_change_unnoticed(made: Made) -> None:
-    """Every position, with its neighbour in the alphabet, the other case and any other byte."""
-    exact = made.certificate.encode()
-    dice = random.Random(1)
-    for position, byte in enumerate(exact):
-        for other in {byte ^ 1, byte ^ 32, dice.randrange(256)} - {byte}:
-            altered = bytearray(exact)
-            altered[position] = other
-            with pytest.raises(Rejected) as raised:
-                verify_bytes(bytes(altered), made.network)
-            assert len(str(raised.value)) > 10
-
-
-def test_another_spelling_of_the_same_number_is_noticed(made: Made) -> None:
+def test_another_spelling_of_the_same_number_is_rejected(made: Made) -> None:
     exact = made.certificate.encode()
     altered = exact.replace(b"0.30000000000000004", b"0.30000000000000003")
     assert altered != exact
@@ -74,9 +60,9 @@ def test_another_spelling_of_the_same_number_is_noticed(made: Made) -> None:
 
 
 @pytest.mark.parametrize("end", [b" ", b"\n\n", b"\r"])
-def test_an_added_byte_is_noticed(made: Made, end: bytes) -> None:
+def test_an_added_or_missing_byte_is_rejected(made: Made, end: bytes) -> None:
     exact = made.certificate.encode()
-    assert verify_bytes(exact + b"\n", made.network) == made.certificate  # as editors leave it
+    assert verify_bytes(exact + b"\n", made.network) == made.certificate  # editors add a newline
     with pytest.raises(Rejected, match=f"byte {len(exact)}"):
         verify_bytes(exact + end, made.network)
     with pytest.raises(Rejected):
@@ -84,32 +70,38 @@ def test_an_added_byte_is_noticed(made: Made, end: bytes) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
-def test_a_fresh_process_says_no_with_code_6(files: Files, share: float) -> None:
-    altered = bytearray(files.certificate.read_bytes())
-    altered[int(share * len(altered))] ^= 1
-    files.certificate.write_bytes(altered)
-    done = _verify_in_a_process(files)
-    assert done.returncode == 6
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"helium: {files.certificate}: ")
+def test_an_altered_byte_fails_with_code_6(helium: Helium, files: Files, share: float) -> None:
+    """The protocol's tests alter every byte; here it is the exit code and the line."""
+    _alter(files, share)
+    done = helium("verify", files.certificate, "--network", files.network)
+    assert (done.exit_code, done.stdout) == (6, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"helium: {files.certificate}: ")
 
 
-def test_a_fresh_process_says_yes(files: Files) -> None:
-    done = _verify_in_a_process(files)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def _verify_in_a_process(files: Files) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_real_process_exits_with_the_verdict(files: Files, valid: bool) -> None:
+    if not valid:
+        _alter(files, 0.5)
     command = [sys.executable, "-m", "node.cli", "verify"]
     arguments = [str(files.certificate), "--network", str(files.network)]
     root = Path(__file__).resolve().parents[4]
-    return subprocess.run(
+    done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, cwd=root, check=False
     )
+    assert done.returncode == (0 if valid else 6)
+    assert bool(done.stdout) == valid
+    assert done.stderr.count("\n") == (0 if valid else 1)
 
 
-def test_another_network_is_named(helium: Helium, files: Files, made: Made) -> None:
+def _alter(files: Files, share: float) -> None:
+    """Change the byte at this share of the certificate's length."""
+    altered = bytearray(files.certificate.read_bytes())
+    altered[int(share * len(altered))] ^= 1
+    files.certificate.write_bytes(altered)
+
+
+def test_a_certificate_of_another_network_fails(helium: Helium, files: Files, made: Made) -> None:
     document = json.loads(files.network.read_text())
     document["name"] = "another"
     files.network.write_text(json.dumps(document))
@@ -118,9 +110,9 @@ def test_another_network_is_named(helium: Helium, files: Files, made: Made) -> N
     assert made.network.id in done.stderr
 
 
-def test_other_samples_and_another_rate_fail(helium: Helium, files: Files) -> None:
-    other = np.zeros((100, 1), dtype=np.float32)
-    for content, reason in ((wav(other, RATE), "another hash"), (wav(other, 8000), "8000 Hz")):
+def test_other_samples_or_another_rate_fail(helium: Helium, files: Files) -> None:
+    silence = np.zeros((100, 1), dtype=np.float32)
+    for content, reason in ((wav(silence, RATE), "another hash"), (wav(silence, 8000), "8000 Hz")):
         files.audio.write_bytes(content)
         done = helium(
             "verify", files.certificate, "--network", files.network, "--audio", files.audio
@@ -129,7 +121,7 @@ def test_other_samples_and_another_rate_fail(helium: Helium, files: Files) -> No
         assert reason in done.stderr
 
 
-def test_no_audio_file_at_all_fails(helium: Helium, files: Files) -> None:
+def test_a_file_that_is_not_audio_fails(helium: Helium, files: Files) -> None:
     files.audio.write_bytes(b"no audio")
     done = helium("verify", files.certificate, "--network", files.network, "--audio", files.audio)
     assert done.exit_code == 6
@@ -137,14 +129,14 @@ def test_no_audio_file_at_all_fails(helium: Helium, files: Files) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.wav", "c.json/none.wav"])
-def test_missing_audio_is_wrong_usage(name: str, helium: Helium, files: Files) -> None:
+def test_missing_audio_is_a_usage_error(name: str, helium: Helium, files: Files) -> None:
     done = helium("verify", files.certificate, "--network", files.network, "--audio", name)
     assert done.exit_code == 2
     assert f"{name}: cannot be read: No" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_missing_files_are_wrong_usage(helium: Helium, files: Files) -> None:
+def test_missing_files_are_usage_errors(helium: Helium, files: Files) -> None:
     for arguments in (["none", "--network", files.network], [files.certificate]):
         done = helium("verify", *arguments)
         assert done.exit_code == 2
