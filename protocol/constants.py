@@ -1,10 +1,22 @@
-"""Limits and windows of protocol version 1, each with its reason (specification 2 to 4)."""
+"""Versions and limits of protocol version 1, each with its reason (specification 2 to 4)."""
 
+# The version of network documents and certificates (specification 3 and 4).
 VERSION = 1
 
-ENVELOPE_LIMIT = 65_536  # bytes; specification 2, one gossip message stays small
-DOCUMENT_LIMIT = 1_048_576  # bytes; specification 2: certificates, network documents, answers
-MAX_DEPTH = 16  # containers inside one another; specification 2, bounds the parser's recursion
-MAX_INTEGER = 2**53 - 1  # RFC 7493 section 2.2: what every JSON implementation holds exactly
-TRACE_LIMIT = 8_192  # bytes of canonical JSON; specification 4
-SALT_BYTES = 32  # specification 4
+# Bytes of an envelope (specification 2): one gossip message stays small enough to flood.
+ENVELOPE_LIMIT = 65_536
+
+# Bytes of a certificate, a network document or an answer (specification 2).
+DOCUMENT_LIMIT = 1_048_576
+
+# Nested containers in a document (specification 2): bounds the recursion of every parser.
+MAX_DEPTH = 16
+
+# The largest integer that every JSON implementation holds exactly (RFC 7493 section 2.2).
+MAX_INTEGER = 2**53 - 1
+
+# Bytes of a trace as canonical JSON (specification 4): leaves room for the outcome in a reveal.
+TRACE_LIMIT = 8_192
+
+# Random bytes in a commitment (specification 4): an outcome cannot be guessed from its commitment.
+SALT_BYTES = 32

@@ -1,4 +1,4 @@
-"""Why something a peer said is not accepted: one exception, one enumeration of reasons."""
+"""Why a message or document of another peer is rejected: one exception, one enumeration."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from schemas.errors import HeliumError
 
 
 class Rejection(StrEnum):
-    """The reasons for which foreign bytes are refused; the values travel in failure answers."""
+    """Why foreign bytes are rejected. The values travel in failure answers (section 7)."""
 
     TOO_LARGE = "too-large"
     TOO_DEEP = "too-deep"
@@ -33,9 +33,10 @@ class Rejection(StrEnum):
 
 
 class Rejected(HeliumError):
-    """A document of another peer breaks a rule; `reason` says which, `detail` what was found.
+    """A document of another peer breaks a rule.
 
-    Raised for the remote side's faults only; our own misuse raises `ValueError` or `TypeError`.
+    `reason` says which rule; `detail` says where and how, in at most some 200 characters. Raised
+    for faults of the remote side only: our own misuse raises `ValueError` or `TypeError`.
     """
 
     def __init__(self, reason: Rejection, detail: str) -> None:

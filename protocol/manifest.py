@@ -1,4 +1,4 @@
-"""What a certificate vouches for: the outputs of its manifest (specification 8).
+"""The manifest of an outcome: its outputs and their blobs (specification 8).
 
 The one definition of manifest entries: an executor makes them with `waveform_entry` and
 `score_entry`; every reader takes `outputs_of` or `blobs_of`.
@@ -11,15 +11,19 @@ from typing import Any
 
 from protocol.wire.encoding import Document
 
-WAVEFORM = "audio/f32"  # the media of a waveform: binary32, little-endian, (frames, channels)
-SCORE = "audio/midi"  # the media of a MIDI file
+# The media of a waveform: binary32, little-endian, C order of shape (frames, channels).
+WAVEFORM = "audio/f32"
+
+# The media of a MIDI file.
+SCORE = "audio/midi"
+
 # Bytes of content per entry in `chunks`, so that a download is verified while it runs (section 8).
 CHUNK_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as a manifest names it; `chunks` may be empty where no chunk hashes are known."""
+    """A blob of a manifest; `chunks` is empty if the manifest has no chunk hashes for it."""
 
     sha256: str
     size: int

@@ -1,4 +1,7 @@
-"""The network document: everything that peers must have in common (specification 3)."""
+"""The network document: everything that peers must have in common (specification 3).
+
+`Network` is the parsed document. It also decides which tasks the network admits.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +15,11 @@ from protocol.wire.encoding import Document, Json, document_hash, parse
 from protocol.wire.messages import Task
 from protocol.wire.signing import public_key_of
 
+# Hex characters of the hash that make the network id: 64 bits, short enough for topic names.
 _ID_CHARACTERS = 16
+
+# Characters of an error message: with the field's name it fits the 256 bytes of a failure answer.
+_MAX_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Member:
 class Model:
     """One listed model. `attempt_seconds` replaces the network's for slow models.
 
-    `limits` are as in the document, members that are not known here included.
+    `limits` are those of the document, unknown members included (clarification 3b).
     """
 
     id: str
@@ -58,7 +65,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A valid network document and what is read from it; immutable, as the document is."""
+    """A valid network document, parsed. Immutable: a changed document is another network."""
 
     document: Document
     id: str
@@ -127,10 +134,10 @@ class Network:
         return model_limits.audio_seconds(self.models[task.model].limits, task.args)
 
     def admit(self, task: Task) -> None:
-        """Raise Rejected unless the task is valid for this network, whatever the time.
+        """Raise Rejected unless the task is valid for this network, at any time.
 
-        Model, kind, class, arguments, the model's limits and the longest deadline are checked: what
-        specification 4 calls "valid for it" when a certificate is verified.
+        Checks the class, the deadline's length, the kind, the arguments, the model and its limits:
+        what clarification 4b calls "valid for it" when a certificate is verified.
         """
         if task.compute_class not in self.classes:
             raise Rejected(
@@ -142,9 +149,9 @@ class Network:
                 f"class: {task.compute_class!r} has no member in the roster",
             )
         if task.deadline > self.parameters.max_deadline_seconds:
-            most = self.parameters.max_deadline_seconds
+            limit = self.parameters.max_deadline_seconds
             raise Rejected(
-                Rejection.OVER_LIMIT, f"deadline: {task.deadline} is over {most} seconds"
+                Rejection.OVER_LIMIT, f"deadline: {task.deadline} is over {limit} seconds"
             )
         self._admit_model(task)
 
@@ -165,12 +172,12 @@ class Network:
                 Rejection.UNSUPPORTED_KIND,
                 f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
             )
-        if why := model_limits.objection(model.limits, task.args):
-            raise Rejected(Rejection.OVER_LIMIT, why)
-        size, most = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
-        if size > most:
+        if objection := model_limits.objection(model.limits, task.args):
+            raise Rejected(Rejection.OVER_LIMIT, objection)
+        size, limit = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
+        if size > limit:
             raise Rejected(
-                Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {most}"
+                Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {limit}"
             )
 
     def check_timely(self, task: Task, now: float) -> None:
@@ -203,7 +210,7 @@ def _member(entry: Mapping[str, Any]) -> Member:
 
 
 def _check_peer(field: str, peer: str) -> None:
-    """Refuse a name that is no key: it could never vote, and would take a place in committees."""
+    """Raise Rejected for a peer id without a key: it would take a seat and could never vote."""
     try:
         public_key_of(peer)
     except Rejected as rejected:
@@ -211,16 +218,18 @@ def _check_peer(field: str, peer: str) -> None:
 
 
 def _by(field: str, key: str, entries: list[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return the entries by their attribute `key`. Raises Rejected for a duplicate."""
+    entries_by_key: dict[str, Any] = {}
     for index, entry in enumerate(entries):
         name = getattr(entry, key)
-        if name in found:
+        if name in entries_by_key:
             raise Rejected(
                 Rejection.INVALID_FIELD, f"{field}[{index}].{key}: {name} is listed twice"
             )
-        found[name] = entry
-    return found
+        entries_by_key[name] = entry
+    return entries_by_key
 
 
 def _not_one_of(field: str, value: str, allowed: Mapping[str, object]) -> str:
-    return f"{field}: {value!r} is not one of this network's: {', '.join(allowed) or 'none'}"[:200]
+    message = f"{field}: {value!r} is not one of this network's: {', '.join(allowed) or 'none'}"
+    return message[:_MAX_MESSAGE]

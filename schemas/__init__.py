@@ -1,7 +1,8 @@
-"""What a Helium document may look like: JSON Schema 2020-12 files and the one check over them.
+"""The forms of all documents: JSON Schema 2020-12 files and the one function that checks them.
 
-The files stand beside this module, one per document, named as in `names()`. They say what a single
-document may look like; rules between documents, or between distant fields, are `protocol`'s.
+It imports nothing of the project. Public names: `check`, `load`, `names`, `SchemaViolation`.
+The files stand beside this module, one per document, named as in `names()`. A schema describes one
+document; rules between documents or between distant fields belong to `protocol`.
 """
 
 import functools
@@ -17,16 +18,16 @@ __all__ = ["SchemaViolation", "check", "load", "names"]
 def check(name: str, document: object, *, at: str = "") -> None:
     """Raise `SchemaViolation` unless the parsed JSON `document` fits the schema `name`.
 
-    `at` is the path of `document` in what it was taken from ("args"): errors name it in front.
-    Microseconds for a body of usual size. `KeyError` for a name not in `names()`. `document` must
-    be what `json.loads` gives: an integer of over 4,300 digits, which that refuses, passes here.
+    `at` is the path of `document` inside a larger document, such as "args": errors put it in front
+    of the field. Raises `KeyError` for a name that is not in `names()`. `document` must come from
+    `json.loads`, which rejects integers of over 4,300 digits; they would pass here.
     """
     validator = _validator(name)
     try:
         validator.validate(document)
     except jsonschema_rs.ValidationError as error:
         raise explain(error, document, at) from None
-    except ValueError as error:  # what is not JSON at all, such as a lone surrogate
+    except ValueError as error:  # not JSON at all, such as a lone surrogate
         raise SchemaViolation(at, document, f"must be I-JSON ({error})") from None
 
 

@@ -1,4 +1,4 @@
-"""The schema files, and how one points into another."""
+"""The schema files, and how references from one into another are resolved."""
 
 import functools
 import json
@@ -6,47 +6,54 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-# Never fetched: `.invalid` names nothing (RFC 2606), and every reference is answered from here.
+# The address of all schemas. It is never fetched: `.invalid` names no host (RFC 2606), and every
+# reference is resolved from the files here.
 BASE = "https://schemas.helium.invalid/1/"
-COMMON = "common"  # definitions that others refer to, no document of its own
+
+# Definitions that other schemas refer to; it describes no document of its own.
+COMMON = "common"
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """Names of the documents that have a schema, sorted."""
+    """Return the names of the documents that have a schema, sorted."""
     return tuple(name for name in sorted(_files()) if name != COMMON)
 
 
 def load(name: str) -> dict[str, Any]:
-    """The JSON Schema document `name`, the caller's own copy; `KeyError` if there is none."""
-    loaded: dict[str, Any] = json.loads(_files()[name])
-    return loaded
+    """Return a new copy of the JSON Schema document `name`. Raises `KeyError` if there is none."""
+    schema: dict[str, Any] = json.loads(_files()[name])
+    return schema
 
 
 def registry() -> list[tuple[str, Any]]:
-    """Every schema by its absolute address, as the validators take them."""
+    """Return every schema with its absolute address, in the form that validators accept."""
     return [(f"{BASE}{name}.json", load(name)) for name in _files()]
 
 
 def at_location(location: str) -> dict[str, Any]:
-    """The schema object that holds the keyword at the absolute `location`."""
+    """Return the schema object that contains the keyword at the absolute `location`."""
     address, _, pointer = location.partition("#")
     node = _parsed(address.removeprefix(BASE).removesuffix(".json"))
     for step in pointer.split("/")[1:-1]:
         name = step.replace("~1", "/").replace("~0", "~")
         node = node[int(name) if isinstance(node, list) else name]
-    assert isinstance(node, dict)  # noqa: S101 a keyword stands in an object
+    assert isinstance(node, dict)  # noqa: S101  # a keyword is a member of an object
     return node
 
 
-def title(schema: Mapping[str, Any], holder: str) -> str:
-    """What a value of `schema` must be; through `$ref`, relative to the address `holder`."""
-    found = schema
-    while "title" not in found:
-        reference = str(found["$ref"])
-        target = holder.partition("#")[0] + reference if reference[0] == "#" else BASE + reference
-        found = at_location(target + ("/" if "#" in target else "#/"))
-    return str(found["title"])
+def title(schema: Mapping[str, Any], address: str) -> str:
+    """Return the title of a schema, which says what its value must be ("a peer id").
+
+    A schema without a title refers to another by `$ref`, relative to `address`, its own.
+    """
+    described = schema
+    while "title" not in described:
+        reference = str(described["$ref"])
+        is_local = reference[0] == "#"
+        target = address.partition("#")[0] + reference if is_local else BASE + reference
+        described = at_location(target + ("/" if "#" in target else "#/"))
+    return str(described["title"])
 
 
 @functools.cache

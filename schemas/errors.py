@@ -1,7 +1,7 @@
-"""From a validator's error to one plain sentence: the field, the value, and what is allowed.
+"""Turns a validator's error into one sentence: the field, the value and what is allowed.
 
-Everything shown is ASCII and bounded, whatever the document holds, so that a sentence fits into the
-256 bytes of a failure's `detail` (section 7).
+The sentence is printable ASCII and bounded for any document, so that it fits the 256 bytes of
+`detail` in a failure answer (section 7).
 """
 
 import json
@@ -12,7 +12,11 @@ import jsonschema_rs
 
 from schemas.documents import at_location, title
 
-_FIELD, _VALUE, _SENTENCE = 96, 48, 256  # characters
+# Characters of the field, the value and the whole sentence. The sentence fits `detail`; the field
+# and the value leave room in it for what is allowed.
+_MAX_FIELD, _MAX_VALUE, _MAX_SENTENCE = 96, 48, 256
+
+# Member names that a path shows as they are; all others are quoted.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _TYPES = {
     "array": "an array",
@@ -38,14 +42,14 @@ class HeliumError(Exception):
 class SchemaViolation(HeliumError, ValueError):
     """A document does not fit its schema.
 
-    `field` is a dotted path such as `votes[0].signer`, "" for the document itself; `value` what
-    stands there, None where it is missing; `allowed` what may stand there.
+    `field` is a dotted path such as `votes[0].signer`, "" for the document itself. `value` is the
+    value of the field, None if it is missing. `allowed` says what it must be.
     """
 
     def __init__(self, field: str, value: object, allowed: str, *, problem: str = "") -> None:
         problem = problem or f"{shown(value)} is not allowed"
         sentence = f"{field or 'the document'}: {problem}: {allowed}"
-        super().__init__(_cut(sentence.encode("ascii", "backslashreplace").decode(), _SENTENCE))
+        super().__init__(_cut(sentence.encode("ascii", "backslashreplace").decode(), _MAX_SENTENCE))
         self.field = field
         self.value = value
         self.allowed = allowed
@@ -54,11 +58,11 @@ class SchemaViolation(HeliumError, ValueError):
 def explain(
     error: jsonschema_rs.ValidationError, document: object, at: str = ""
 ) -> SchemaViolation:
-    """Return the SchemaViolation for a validator's error on `document`, found at path `at`."""
+    """Return the SchemaViolation for a validator's error on `document`, which has the path `at`."""
     keyword, limit = error.kind.name, error.kind.value
     location = str(error.absolute_keyword_location)
     schema = at_location(location)
-    path, value = _found(document, error)
+    path, value = _path_and_value(document, error)
     field = _field(at, path)
     match keyword:
         case "required":
@@ -67,28 +71,28 @@ def explain(
         case "additionalProperties":
             unknown = limit[0]
             allowed = "known members are " + ", ".join(schema["properties"])
-            found = value.get(unknown) if isinstance(value, dict) else None
-            return SchemaViolation(_field(field, [unknown]), found, allowed, problem="is unknown")
+            extra = value.get(unknown) if isinstance(value, dict) else None
+            return SchemaViolation(_field(field, [unknown]), extra, allowed, problem="is unknown")
         case "propertyNames":
             inner = explain(error.kind.error, document, at)  # type: ignore[attr-defined]
             name = error.kind.error.instance  # type: ignore[attr-defined]
             return SchemaViolation(field, name, f"a member's name {inner.allowed}")
         case "oneOf" | "anyOf":
-            fitting = _fitting(error)
-            if fitting is not None:
-                return explain(fitting, document, at)
+            intended = _error_of_intended_branch(error)
+            if intended is not None:
+                return explain(intended, document, at)
     return SchemaViolation(field, value, _allowed(keyword, limit, schema))
 
 
 def shown(value: object) -> str:
-    """`value` for a sentence: ASCII, at most some 50 characters, at a bounded cost."""
+    """Return `value` as text: ASCII, at most some 50 characters, at a bounded cost."""
     match value:
         case dict():
             return f"an object of {len(value)} members"
         case list() | tuple():
             return f"an array of {len(value)} items"
         case str():
-            return _cut(json.dumps(value[: _VALUE + 1]), _VALUE)
+            return _cut(json.dumps(value[: _MAX_VALUE + 1]), _MAX_VALUE)
         case int() if abs(value) >> 128:
             return f"an integer of {value.bit_length()} bits"
         case bool() | int() | float() | None:
@@ -114,17 +118,22 @@ def _allowed(keyword: str, limit: Any, schema: dict[str, Any]) -> str:
             return "must not hold the same item twice"
         case _ if keyword in _BOUNDS:
             return f"{_BOUNDS[keyword]} {limit}"
-    return f"must be {schema['title']}"  # a title says its schema's lengths and patterns
+    return f"must be {schema['title']}"  # a title describes lengths and patterns
 
 
-def _fitting(error: jsonschema_rs.ValidationError) -> jsonschema_rs.ValidationError | None:
-    """The first error of the alternative that was meant: right in its type and its constants."""
+def _error_of_intended_branch(
+    error: jsonschema_rs.ValidationError,
+) -> jsonschema_rs.ValidationError | None:
+    """Return the first error of the alternative whose type and constants the document fits.
+
+    That is the one its author meant; the errors of the other alternatives would only confuse.
+    """
     depth = len(error.instance_path)
     branches: list[list[jsonschema_rs.ValidationError]]
     branches = error.kind.context  # type: ignore[attr-defined]
     for branch in branches:
-        wrong = {(found.kind.name, len(found.instance_path) - depth) for found in branch}
-        if branch and not wrong & {("type", 0), ("const", 1)}:
+        mismatches = {(e.kind.name, len(e.instance_path) - depth) for e in branch}
+        if branch and not mismatches & {("type", 0), ("const", 1)}:
             return branch[0]
     return None
 
@@ -138,14 +147,16 @@ def _field(start: str, path: list[str | int]) -> str:
             field += f".{step}" if field else step
         else:
             field += f"[{shown(step)}]"
-    return _cut(field, _FIELD)
+    return _cut(field, _MAX_FIELD)
 
 
-def _found(document: Any, error: jsonschema_rs.ValidationError) -> tuple[list[str | int], Any]:
-    """Where the error is, as `document` has it, and what stands there.
+def _path_and_value(
+    document: Any, error: jsonschema_rs.ValidationError
+) -> tuple[list[str | int], Any]:
+    """Return the path of the error in `document`, and the value there.
 
-    The validator tells a member named "1" as an item, and leaves one named "" out of the path; what
-    is not found for that reason is what the validator says it saw.
+    The validator's path gives a member named "1" as an index and leaves out a member named "".
+    Where such a path leads nowhere, the validator's own path and value are returned.
     """
     path: list[str | int] = []
     for step in error.instance_path:

@@ -8,43 +8,49 @@ from protocol.wire.messages import Task
 
 
 def committees(network: Network, task: Task) -> tuple[tuple[str, ...], ...]:
-    """Return the committee of each attempt, first attempt first; each is a prefix of the next.
+    """Return the committee of each attempt, from attempt 0; each is a prefix of the next.
 
-    The peers stand in the order in which they were chosen. There is at least one attempt; there is
-    no further one once the committee stops growing.
+    A committee lists peer ids in the order in which they were chosen. There is at least one
+    attempt, and no further one once the committee stops growing.
     """
-    chosen = _in_order_of_choice(ranking(task.id, network.members(task.compute_class)))
+    chosen = _selection_order(ranking(task.id, network.members(task.compute_class)))
     return tuple(tuple(chosen[:size]) for size in _sizes(network, len(chosen)))
 
 
 def quorum(size: int) -> int:
-    """Return how many equal votes a committee of `size` needs."""
+    """Return how many equal votes a committee of `size` needs: a majority."""
     return size // 2 + 1
 
 
 def ranking(task_id: str, members: Sequence[Member]) -> list[Member]:
     """Return the members by ascending `H("committee", task id ‖ peer id)`."""
-    task = bytes.fromhex(task_id)
-    return sorted(members, key=lambda m: tagged_hash("committee", task + m.peer.encode("ascii")))
+    prefix = bytes.fromhex(task_id)
+    return sorted(members, key=lambda m: tagged_hash("committee", prefix + m.peer.encode("ascii")))
 
 
 def _sizes(network: Network, members: int) -> Iterator[int]:
-    last, attempt = 0, 0
+    """Yield `k` for each attempt, until it stops growing."""
+    parameters = network.parameters
+    previous, attempt = 0, 0
     while True:
-        grown = network.parameters.committee_size + 2 * attempt
-        size = min(grown, network.parameters.committee_max, members)
-        if size == last:
+        size = min(parameters.committee_size + 2 * attempt, parameters.committee_max, members)
+        if size == previous:
             return
         yield size
-        last, attempt = size, attempt + 1
+        previous, attempt = size, attempt + 1
 
 
-def _in_order_of_choice(ranked: Sequence[Member]) -> list[str]:
-    """One peer per operator first, then the others, each part in rank order."""
-    operators: set[str] = set()
-    first: list[str] = []
-    others: list[str] = []
+def _selection_order(ranked: Sequence[Member]) -> list[str]:
+    """Return the peers: the first of each operator, then all others, each part in rank order.
+
+    Peer ids are free, operators are not: a second peer of an operator gets a seat only when all
+    operators have one.
+    """
+    seated_operators: set[str] = set()
+    first_of_operator: list[str] = []
+    further: list[str] = []
     for member in ranked:
-        (others if member.operator in operators else first).append(member.peer)
-        operators.add(member.operator)
-    return first + others
+        is_further = member.operator in seated_operators
+        (further if is_further else first_of_operator).append(member.peer)
+        seated_operators.add(member.operator)
+    return first_of_operator + further

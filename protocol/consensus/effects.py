@@ -14,7 +14,7 @@ from protocol.wire.messages import Message, Task
 
 
 class State(StrEnum):
-    """How a task stands at one node; those from AGREED on are terminal (specification 6.7)."""
+    """The state of a task at one node; those from AGREED on are terminal (specification 6.7)."""
 
     WAITING = "waiting"
     EXECUTING = "executing"
@@ -28,12 +28,15 @@ class State(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the task has ended here. A valid certificate still replaces the last two."""
+        """Whether the task has ended here.
+
+        A valid certificate still replaces INCONCLUSIVE and EXPIRED (clarification 6e).
+        """
         return self in _TERMINAL
 
     @property
     def certified(self) -> bool:
-        """Whether a certificate stands behind the state."""
+        """Whether the state rests on a certificate."""
         return self in (State.AGREED, State.AGREED_ERROR)
 
 
@@ -50,14 +53,17 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class StopExecution:
-    """The outcome of a running execution is of no use any more; `task` is the task's id."""
+    """Stop the running execution: its outcome is not needed any more. `task` is the task's id."""
 
     task: str
 
 
 @dataclass(frozen=True, slots=True)
 class SignAndSend:
-    """Sign this body, write it to the journal, then send it. Never another of its kind."""
+    """Sign this body, write the envelope to the journal, then send it.
+
+    The agreement asks at most once per task, attempt and type: a second one is an equivocation.
+    """
 
     body: Document
 
@@ -78,14 +84,14 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A valid certificate was assembled; a second one for the task is a conflict."""
+    """Store a certificate that was assembled; a second one for the task is a conflict."""
 
     certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)
 class EquivocationProven:
-    """A member contradicted itself."""
+    """Store the evidence that a member equivocated."""
 
     evidence: Evidence
 

@@ -1,6 +1,6 @@
-"""Proof that a member contradicted itself (specification 4).
+"""Evidence of equivocation: two envelopes that an honest member never both signs (specification 4).
 
-A dissent is no evidence: a reveal that differs from a certificate may come of broken hardware.
+A dissent is no evidence: a reveal that differs from the certificate may come from broken hardware.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from protocol.wire.messages import Commit, Reveal, Task, Vote
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two envelopes of one signer that an honest member never both signs."""
+    """Two valid envelopes of one signer, for one task and attempt, that contradict each other."""
 
     document: Document
     signer: str
@@ -37,7 +37,7 @@ class Evidence:
 
     @property
     def id(self) -> str:
-        """A name for the evidence: a hash of the document."""
+        """The tagged hash of the document, which names the evidence."""
         return document_hash("evidence", self.document)
 
     def encode(self) -> bytes:
@@ -64,7 +64,11 @@ def is_equivocation(a: Vote, b: Vote) -> bool:
 
 
 def verify(document: Json, network: str) -> Evidence:
-    """Return the evidence if both envelopes are valid and contradict each other, else raise."""
+    """Return the evidence if both envelopes are valid and contradict each other.
+
+    `network` is the network id. Raises Rejected, as `codec.decode_document` does or with
+    NO_CONTRADICTION.
+    """
     check_schema("evidence", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
@@ -75,15 +79,16 @@ def verify(document: Json, network: str) -> Evidence:
 
 
 def verify_bytes(text: bytes, network: Network) -> Evidence:
-    """Return the evidence in the canonical bytes of a file if it is valid, else raise Rejected.
+    """Return the evidence in a file's bytes if it is valid. Raises Rejected.
 
-    The signer must be in the roster: a key that may not vote contradicts nobody but itself.
+    The signer must be in the roster, because anyone can contradict itself with a new key; and the
+    bytes must be canonical (clarification 4e).
     """
-    found = verify(parse(text, DOCUMENT_LIMIT), network.id)
-    if found.signer not in network.roster:
-        raise Rejected(Rejection.NOT_A_MEMBER, f"{found.signer} is not in the roster")
-    check_canonical(text, found.encode(), "evidence")
-    return found
+    evidence = verify(parse(text, DOCUMENT_LIMIT), network.id)
+    if evidence.signer not in network.roster:
+        raise Rejected(Rejection.NOT_A_MEMBER, f"{evidence.signer} is not in the roster")
+    check_canonical(text, evidence.encode(), "evidence")
+    return evidence
 
 
 def _checked(document: Document, a: Vote, b: Vote) -> Evidence:

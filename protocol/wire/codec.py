@@ -1,8 +1,8 @@
-"""Bytes to messages: the only parser of what peers sign, bounded (specification 2 and 4).
+"""Bytes to messages: the only parser of signed messages, bounded (specification 2 and 4).
 
-What leaves this module needs no further check of shape, network or signature. Whether a task
-suits the network document, and whether a voter is in the committee, depends on more than the
-bytes: `network.Network.admit` and `agreement.Agreement.receive` say.
+A message that this module returns needs no further check of form, network or signature. Whether
+the network admits a task is decided by `network.Network.admit`, and whether a voter is in the
+committee by `agreement.Agreement.judge`: both depend on more than the bytes.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,16 @@ _TYPES = ("task", "commit", "reveal", "abstain")
 
 
 def decode(payload: bytes, network: str) -> Message:
-    """Return the message that an envelope's bytes hold, for the network id given.
+    """Return the message in the bytes of an envelope; `network` is the network id.
 
-    Raises Rejected, with the cheapest check that fails: size, depth, JSON, schema, network, limits
-    of single fields, and the signature last.
+    Raises Rejected. The cheapest check comes first: size, depth, JSON, schema, network, limits of
+    single fields, and the signature last.
     """
     return decode_document(parse(payload, ENVELOPE_LIMIT), network)
 
 
 def decode_document(document: Json, network: str) -> Message:
-    """Return the message of an envelope that stood inside another, already parsed, document."""
+    """Return the message of an envelope that is part of a parsed document; as `decode`."""
     envelope = _envelope(document)
     kind = envelope.body.get("type")
     if kind not in _TYPES:
@@ -46,7 +46,10 @@ def decode_document(document: Json, network: str) -> Message:
 
 
 def check_schema(name: str, document: Json, within: str = "") -> None:
-    """Raise Rejected(INVALID_FIELD), naming the field, unless the document fits the schema."""
+    """Raise Rejected(INVALID_FIELD) unless the document fits the schema.
+
+    `within` is the path of the document in its envelope: errors name the field with it.
+    """
     try:
         schemas.check(name, document, at=within)
     except schemas.SchemaViolation as error:
@@ -61,18 +64,19 @@ def check_trace(trace: Document) -> None:
 
 
 def check_canonical(text: bytes, exact: bytes, what: str) -> None:
-    """Raise Rejected unless a file's bytes are the canonical ones; a line feed may follow them.
+    """Raise Rejected(NOT_CANONICAL) unless a file's bytes are `exact`; a line feed may follow.
 
-    So no byte can change unnoticed: `1E-7` and `1e-7`, or `0.1` and many other decimals, are one
-    value in JSON.
+    JSON has several spellings of one value, such as `1E-7` and `1e-7`. Without this check, a byte
+    of a file could change without failing verification (clarification 4b).
     """
-    if text not in (exact, exact + b"\n"):
-        shared = enumerate(zip(text, exact, strict=False))
-        place = next((i for i, (a, b) in shared if a != b), len(exact))
-        raise Rejected(
-            Rejection.NOT_CANONICAL,
-            f"the {what} is valid but not written canonically, from byte {place} on",
-        )
+    if text in (exact, exact + b"\n"):
+        return
+    pairs = enumerate(zip(text, exact, strict=False))
+    first_difference = next((at for at, (a, b) in pairs if a != b), len(exact))
+    raise Rejected(
+        Rejection.NOT_CANONICAL,
+        f"the {what} is valid but not written canonically, from byte {first_difference} on",
+    )
 
 
 def _envelope(document: Json) -> Envelope:

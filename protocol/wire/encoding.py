@@ -20,11 +20,15 @@ Json: TypeAlias = (
 )
 Document: TypeAlias = Mapping[str, Json]
 
-# Strings are skipped whole (an unterminated one to the end, possessively, so that the scan stays
-# linear); what remains of interest are brackets.
+# Finds brackets outside strings. A string is skipped whole, an unterminated one up to the end of
+# the text; the possessive `*+` never backtracks, which keeps the scan linear.
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_LONGEST_NUMBER = 64  # characters; a double needs 25, and Python's int() is quadratic
-_FORBIDDEN = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # RFC 7493 section 2.1
+
+# Characters of a number (clarification 2a): a double needs 25, and Python's int() is quadratic.
+_MAX_NUMBER_LENGTH = 64
+
+# Surrogates, and the noncharacters below U+10000 (RFC 7493 section 2.1).
+_FORBIDDEN = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def canonical(document: Json) -> bytes:
@@ -42,7 +46,7 @@ def tagged_hash(tag: str, payload: bytes) -> bytes:
 
 
 def domain(tag: str) -> bytes:
-    """Return the bytes that separate one use of a hash or signature from every other."""
+    """Return the prefix that separates one use of a hash or signature from all other uses."""
     return b"helium/1/" + tag.encode("ascii") + b"\x00"
 
 
@@ -52,10 +56,11 @@ def document_hash(tag: str, document: Json) -> str:
 
 
 def parse(text: bytes, limit: int) -> Json:
-    """Return the value that I-JSON `text` (UTF-8, at most `limit` bytes) stands for.
+    """Return the value of I-JSON `text` (UTF-8, at most `limit` bytes).
 
-    Numbers with an integral value become `int` whatever their spelling (`1.0`, `1e0`), as they are
-    one value in JSON and in its canonical form. Raises Rejected: TOO_LARGE, TOO_DEEP or MALFORMED.
+    Size and depth are checked before anything is built. A number with an integral value becomes an
+    `int` in any spelling (`1.0`, `1e0`), because JSON and its canonical form have one value for
+    them. Raises Rejected: TOO_LARGE, TOO_DEEP or MALFORMED.
     """
     if len(text) > limit:
         raise Rejected(Rejection.TOO_LARGE, f"{len(text)} bytes, at most {limit} are allowed")
@@ -100,7 +105,7 @@ def _checked(value: Any) -> Any:
 
 
 def _check_string(value: str) -> None:
-    """Refuse surrogates and noncharacters; those above U+FFFF end in FFFE or FFFF (RFC 7493)."""
+    """Reject surrogates and noncharacters; those above U+FFFF end in FFFE or FFFF."""
     if value.isascii():
         return
     if _FORBIDDEN.search(value) or any(
@@ -110,7 +115,7 @@ def _check_string(value: str) -> None:
 
 
 def _number(text: str) -> int | float:
-    if len(text) > _LONGEST_NUMBER:
+    if len(text) > _MAX_NUMBER_LENGTH:
         raise Rejected(Rejection.MALFORMED, f"a number of {len(text)} characters")
     value = float(text)
     if abs(value) > MAX_INTEGER:  # every larger double is integral, infinity included
@@ -123,7 +128,7 @@ def _constant(text: str) -> NoReturn:
 
 
 class _Decoder(json.JSONDecoder):
-    """Python's decoder with our hooks; a string at the top is checked too."""
+    """Python's decoder with the checks above as hooks; it also checks a string at the top level."""
 
     def __init__(self) -> None:
         super().__init__(

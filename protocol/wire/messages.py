@@ -26,7 +26,7 @@ class Abstention(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A blob that a task's args name: plain SHA-256 (64 hex) and size in bytes."""
+    """A blob that the args of a task name: plain SHA-256 (64 hex) and size in bytes."""
 
     sha256: str
     size: int
@@ -34,7 +34,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a requester wants generated; `created` in Unix milliseconds, `deadline` in seconds."""
+    """A request to generate; `created` in Unix milliseconds, `deadline` in seconds after it."""
 
     envelope: Envelope
     id: str
@@ -58,29 +58,29 @@ class Task:
     def inputs(self) -> tuple[Input, ...]:
         """The blobs that the args name, in their order; none for text-to-music.
 
-        To be asked of admitted tasks: the kind's schema says what `audio` looks like.
+        For admitted tasks only: admission checks `audio` against the schema of the kind.
         """
         if self.kind != "pop2piano":
             return ()
-        named: Any = self.args["audio"]
-        return tuple(Input(entry["sha256"], entry["size"]) for entry in named)
+        audio: Any = self.args["audio"]
+        return tuple(Input(blob["sha256"], blob["size"]) for blob in audio)
 
 
 class _Signed:
-    """What all votes have: the signer of the envelope they came in."""
+    """Mix-in of all votes: the signer of their envelope."""
 
     __slots__ = ()
     envelope: Envelope
 
     @property
     def signer(self) -> str:
-        """The member whose vote it is."""
+        """The peer id of the member that voted."""
         return self.envelope.signer
 
 
 @dataclass(frozen=True, slots=True)
 class Commit(_Signed):
-    """A member has an outcome and binds itself to it, still secret."""
+    """A member has an outcome and binds itself to it without showing it."""
 
     envelope: Envelope
     task: str
@@ -90,10 +90,11 @@ class Commit(_Signed):
 
 @dataclass(frozen=True, slots=True)
 class Reveal(_Signed):
-    """A member opens its commitment and names the commitments that it had seen before.
+    """A member opens its commitment and lists the commitments that it received before.
 
-    `digest` is the outcome digest and `commitment` what this reveal opens: both recomputed from
-    its own salt and outcome when it was read, never taken from the signer.
+    `digest` is the outcome digest, and `commitment` is what this reveal opens. The codec computes
+    both from the outcome and the salt; neither is taken from the signer. `commits` is the closed
+    list, commitment by peer id.
     """
 
     envelope: Envelope
@@ -107,7 +108,7 @@ class Reveal(_Signed):
 
     @property
     def failure(self) -> tuple[str | None, str | None]:
-        """The code of an outcome that is an error, and the member's own words for it, if any."""
+        """The code of an error outcome and the member's explanation; (None, None) for a result."""
         if "error" not in self.outcome:
             return None, None
         detail = self.trace.get("detail")
@@ -116,7 +117,7 @@ class Reveal(_Signed):
 
 @dataclass(frozen=True, slots=True)
 class Abstain(_Signed):
-    """A member will not take part in this attempt."""
+    """A member does not take part in this attempt."""
 
     envelope: Envelope
     task: str
