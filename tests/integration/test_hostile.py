@@ -56,11 +56,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
     with ExitStack() as stack:
         for name, toml, more in (("limited", "", LONG), ("unlimited", UNLIMITED, [])):
             root = tmp_path_factory.mktemp(name)
-            config = root / "helium.toml"
-            config.write_text(toml)
             network, nodes = create_network(
                 root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2)
             )
+            config = root / "helium.toml"
+            config.write_text(toml)
             light = LightDaemons(
                 root / "network.json", nodes, ["--seconds=0.05", f"--config={config}", *more]
             )
