@@ -1,4 +1,4 @@
-"""What a requester gets: verified waveforms, as arrays and as files (the task's response)."""
+"""A task's verified result: waveforms and scores, as arrays and as files (the task's response)."""
 
 import functools
 import hashlib
@@ -21,34 +21,43 @@ _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 
 class AudioMismatch(HeliumError):
-    """Audio is not what a certificate vouches for; the text says in what."""
+    """Audio does not match what a certificate covers; the text says how it differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """One generated sequence: `audio` of shape (audio_length, channels), float32, and its rate."""
+    """One generated sequence.
+
+    `audio` is float32 of shape (audio_length, channels); `sampling_rate` is in Hz.
+    """
 
     audio: NDArray[np.float32]
     sampling_rate: int
 
     @property
     def seconds(self) -> float:
-        """The duration."""
+        """The duration in seconds."""
         return len(self.audio) / self.sampling_rate
 
     def write(self, path: Path | str) -> None:
-        """Write a 32-bit float WAV: the very samples, so that the file can be verified again."""
+        """Write a 32-bit float WAV file, which has the exact samples and so can be verified.
+
+        Raises:
+            OSError: the file could not be written completely.
+            soundfile.LibsndfileError: the file could not be opened.
+        """
         soundfile.write(str(path), self.audio, self.sampling_rate, format="WAV", subtype="FLOAT")
+        # soundfile does not report a full disk.
         if soundfile.info(str(path)).frames != len(self.audio):
-            raise OSError(f"{path} could not be written whole")
+            raise OSError(f"{path} could not be written completely")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A task's verified result. `audio` and `sampling_rate` are the first sequence's.
+    """A task's verified result.
 
-    `scores` are a pop2piano task's MIDI files, one for each input; `waveforms` what they sound
-    like.
+    `waveforms` are the generated sequences; `scores` are the MIDI files of a pop2piano task, one
+    for each input, of which the waveforms are the sound.
     """
 
     waveforms: tuple[Waveform, ...]
@@ -68,32 +77,37 @@ class Result:
     @property
     def midi(self) -> list[Any]:
         """The scores as `pretty_midi.PrettyMIDI`, one for each input of a pop2piano task."""
-        import pretty_midi  # only for this
+        import pretty_midi  # slow to import, and only needed here
 
         return [pretty_midi.PrettyMIDI(io.BytesIO(score)) for score in self.scores]
 
     def write(self, path: Path | str) -> list[Path]:
-        """Write each sequence to a WAV: `song.wav`, then `song-2.wav` and so on. Returns the paths.
+        """Write each sequence as a WAV file and each score as a MIDI file; return the paths.
 
-        Scores go beside them: `song.mid` and so on. A file appears whole or not at all.
+        They are `song.wav`, `song-2.wav` and so on, and `song.mid` and so on. Each file is
+        written atomically.
+
+        Raises:
+            OSError, soundfile.LibsndfileError: a file could not be written.
         """
         written = []
         for index, waveform in enumerate(self.waveforms):
-            written.append(_whole(numbered(Path(path), index), waveform.write))
+            written.append(_write_atomically(numbered(Path(path), index), waveform.write))
         for index, score in enumerate(self.scores):
             target = numbered(Path(path).with_suffix(".mid"), index)
-            written.append(_whole(target, functools.partial(_write_bytes, payload=score)))
+            write_score = functools.partial(_write_bytes, payload=score)
+            written.append(_write_atomically(target, write_score))
         return written
 
 
-def _whole(target: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` write a file under another name, then give it its own."""
-    draft = target.with_name(f".{target.name}.part")
+def _write_atomically(target: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` write a temporary file, then rename it to `target`."""
+    temporary = target.with_name(f".{target.name}.part")
     try:
-        write(draft)
-        return draft.replace(target)
+        write(temporary)
+        return temporary.replace(target)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _write_bytes(path: Path, payload: bytes) -> None:
@@ -106,7 +120,15 @@ def numbered(path: Path, index: int) -> Path:
 
 
 def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:
-    """Return the waveform that a manifest entry's bytes are. Raises AudioMismatch."""
+    """Return the waveform of an output's bytes.
+
+    Args:
+        payload: binary32 samples, little-endian, interleaved by channel.
+        output: the manifest entry, with media, frames, channels and sampling_rate.
+
+    Raises:
+        AudioMismatch: the entry is not a waveform, or the bytes have another length.
+    """
     if output["media"] != WAVEFORM:
         raise AudioMismatch(f"an output is {output['media']}, not a waveform")
     frames, channels = output["frames"], output["channels"]
@@ -117,28 +139,32 @@ def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:
 
 
 def check_file(path: Path, outcome: Document) -> int:
-    """Return the index of the output that a file is: a score by its bytes, a sound by its samples.
+    """Return the index of the output that a file holds.
 
-    Raises AudioMismatch, saying what differs, if it is none of the outcome's.
+    A score matches by the file's bytes, a waveform by its samples, rate and shape.
+
+    Raises:
+        AudioMismatch: the file holds none of the outcome's outputs; the text says how it differs.
     """
     outputs = outputs_of(outcome)
     if not outputs:
-        raise AudioMismatch("the certificate is of an error: it vouches for no audio")
-    exact = {output["sha256"]: index for index, output in enumerate(outputs)}
+        raise AudioMismatch("the certificate is of an error: it covers no audio")
+    indices = {output["sha256"]: index for index, output in enumerate(outputs)}
     try:
         with path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest()
+            file_hash = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AudioMismatch(f"{path} cannot be read as audio: {error.strerror}") from None
-    if whole in exact:
-        return exact[whole]
+    if file_hash in indices:
+        return indices[file_hash]
     try:
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
-    found = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
+    # Adding 0.0 turns -0.0 into 0.0, as the canonical bytes have it (specification 8).
+    sample_hash = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
     for index, output in enumerate(outputs):
-        same = output["sha256"] == found and output.get("sampling_rate") == rate
+        same = output["sha256"] == sample_hash and output.get("sampling_rate") == rate
         if same and samples.shape == (output["frames"], output["channels"]):
             return index
     raise AudioMismatch(
@@ -149,13 +175,14 @@ def check_file(path: Path, outcome: Document) -> int:
 def _difference(
     samples: NDArray[np.float32], rate: int, outputs: Sequence[Mapping[str, Any]]
 ) -> str:
-    output = next((o for o in outputs if o["media"] == WAVEFORM), None)
+    """Return how a file differs from the first waveform of the outputs."""
+    output = next((output for output in outputs if output["media"] == WAVEFORM), None)
     if output is None:
         return f"the first is {outputs[0]['media']}"
     frames, channels = output["frames"], output["channels"]
     if rate != output["sampling_rate"]:
         return f"{rate} Hz, not {output['sampling_rate']}"
     if samples.shape != (frames, channels):
-        found = " frames of ".join(map(str, samples.shape))
-        return f"{found} channels, not {frames} frames of {channels} channels"
+        shape = " frames of ".join(map(str, samples.shape))
+        return f"{shape} channels, not {frames} frames of {channels} channels"
     return "its samples have another hash"

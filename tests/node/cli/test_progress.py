@@ -31,47 +31,47 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _shown(made: Made, stream: io.StringIO, sightings: list[NodeStatus]) -> str:
-    return _seen(made.network, made.certificate.task, stream, sightings)
+def _display_members(made: Made, stream: io.StringIO, statuses: list[NodeStatus]) -> str:
+    return _display(made.network, made.certificate.task, stream, statuses)
 
 
-def _seen(
-    network: Network, task: Task | None, stream: io.StringIO, sightings: list[NodeStatus]
+def _display(
+    network: Network, task: Task | None, stream: io.StringIO, statuses: list[NodeStatus]
 ) -> str:
-    with progress_display(network, cast("Submission", _Submission(task)), stream) as shown:
-        for sighting in sightings:
-            shown.show(sighting)
-        shown.line("by the way")
+    with progress_display(network, cast("Submission", _Submission(task)), stream) as display:
+        for status in statuses:
+            display.show(status)
+        display.line("by the way")
     return stream.getvalue()
 
 
 def _members(made: Made) -> tuple[str, str]:
-    """Return one peer in the first committee, and one that is not."""
+    """Return a member of the first committee, and a peer outside it."""
     committee = committees(made.network, made.certificate.task)[0]
     return committee[0], next(p for p in made.network.roster if p not in committee)
 
 
-def test_plain_lines_come_on_change_only(made: Made) -> None:
-    member, other = _members(made)
-    sightings = [
+def test_plain_lines_are_printed_on_change_only(made: Made) -> None:
+    member, outsider = _members(made)
+    statuses = [
         NodeStatus(member, State.EXECUTING, 0, share) for share in (0.0, 0.01, 0.11, 0.12, 0.55)
     ]
-    sightings += [NodeStatus(member, State.COMMITTED, 0, 0.0)] * 2
-    sightings += [NodeStatus(other, State.WAITING, 0, 0.0)]
-    *lines, last = _shown(made, io.StringIO(), sightings).splitlines()
+    statuses += [NodeStatus(member, State.COMMITTED, 0, 0.0)] * 2
+    statuses += [NodeStatus(outsider, State.WAITING, 0, 0.0)]
+    *lines, last = _display_members(made, io.StringIO(), statuses).splitlines()
     assert last == "by the way"
     assert [line.split("attempt 0  ")[1] for line in lines] == [
         *("executing 0%", "executing 10%", "executing 50%", "committed", "looking on")
     ]
 
 
-def test_a_terminal_gets_one_table(made: Made) -> None:
-    member, other = _members(made)
-    sightings = [
+def test_a_terminal_shows_one_updating_table(made: Made) -> None:
+    member, outsider = _members(made)
+    statuses = [
         NodeStatus(member, State.EXECUTING, 0, 0.5),
-        NodeStatus(other, State.WAITING, 0, 0.0),
+        NodeStatus(outsider, State.WAITING, 0, 0.0),
     ]
-    shown = _shown(made, _Terminal(), sightings)
+    shown = _display_members(made, _Terminal(), statuses)
     assert "executing  50%" in shown
     assert "looking on" in shown
     assert shown.count("by the way") == 1
@@ -89,48 +89,48 @@ def test_a_terminal_gets_one_table(made: Made) -> None:
         (None, "50%", "executing  55%  "),
     ],
 )
-def test_progress_is_in_seconds_where_the_network_tells_them(
+def test_progress_is_in_seconds_if_the_model_has_a_frame_rate(
     config: Any, plain: str, table: str
 ) -> None:
     document = fixtures.network_document()
     document["models"][0]["limits"] |= {"frame_rate": 50, "delay": 3}
     network = Network.of(document)
     task = fixtures.task(network, generation_config=config)
-    sightings = [NodeStatus(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
-    line, _ = _seen(network, task, io.StringIO(), sightings).splitlines()
+    statuses = [NodeStatus(committees(network, task)[0][0], State.EXECUTING, 0, 0.55)]
+    line, _ = _display(network, task, io.StringIO(), statuses).splitlines()
     assert line.endswith(f"attempt 0  executing {plain}")
-    assert table in _seen(network, task, _Terminal(), sightings)
+    assert table in _display(network, task, _Terminal(), statuses)
 
 
-def test_progress_of_a_task_that_is_not_known_yet_is_a_share(made: Made) -> None:
-    sightings = [NodeStatus(_members(made)[0], State.EXECUTING, 0, 0.55)]
-    line, _ = _seen(made.network, None, io.StringIO(), sightings).splitlines()
+def test_progress_of_an_unknown_task_is_a_percentage(made: Made) -> None:
+    statuses = [NodeStatus(_members(made)[0], State.EXECUTING, 0, 0.55)]
+    line, _ = _display(made.network, None, io.StringIO(), statuses).splitlines()
     assert line.endswith("executing 50%")
 
 
-class _Over(Exception):
-    """There is no more to see."""
+class _Ended(Exception):
+    """The scripted peers are used up."""
 
 
-def test_a_lost_and_a_new_connection_are_said_once() -> None:
-    seen = iter(["a", "ab", "", "", "", "b", "", "a", "a"])
-    said: list[str] = []
+def test_a_lost_and_a_new_connection_are_reported_once() -> None:
+    connected = iter(["a", "ab", "", "", "", "b", "", "a", "a"])
+    lines: list[str] = []
 
     def peers() -> str:
-        now = next(seen, None)
+        now = next(connected, None)
         if now is None:
-            raise _Over
+            raise _Ended
         return now
 
     async def watching() -> None:
-        await report_connection_loss(peers, said.append)
+        await report_connection_loss(peers, lines.append)
 
-    with pytest.raises(_Over):
+    with pytest.raises(_Ended):
         virtual_loop.run(watching)
-    assert said == ["no node is connected, trying again", "connected again"] * 2
+    assert lines == ["no node is connected, trying again", "connected again"] * 2
 
 
-def test_whoever_waits_sees_that_the_only_node_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_loss_of_the_only_node_is_display_members(capsys: pytest.CaptureFixture[str]) -> None:
     node = Fake()
 
     async def test(client: Client) -> None:
@@ -150,10 +150,10 @@ def test_whoever_waits_sees_that_the_only_node_is_gone(capsys: pytest.CaptureFix
     assert lines.count("connected again") == 1
 
 
-async def _until(true: Callable[[], bool]) -> None:
-    """Wait in virtual time, for a minute of it at most."""
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, at most a minute of virtual time."""
     for _ in range(600):
-        if true():
+        if condition():
             return
         await asyncio.sleep(0.1)
-    raise AssertionError("it never became so")
+    raise AssertionError("the condition never became true")

@@ -34,21 +34,21 @@ PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
         (ProtocolViolation("away"), Exit.UNVERIFIED),
     ],
 )
-def test_every_failure_has_its_code(error: Exception, code: Exit) -> None:
+def test_every_exception_has_its_exit_code(error: Exception, code: Exit) -> None:
     with pytest.raises(Failure) as raised, map_exit_codes():
         raise error
     assert raised.value.exit_code == code
     assert ("inconclusive" if code is Exit.NO_AGREEMENT else "away") in raised.value.message
 
 
-def test_an_agreed_error_is_a_rejection(made: Made) -> None:
+def test_an_agreed_error_exits_as_rejected(made: Made) -> None:
     with pytest.raises(Failure, match="generation-rejected") as raised, map_exit_codes():
         raise GenerationFailed("generation-rejected", made.certificate)
     assert raised.value.exit_code == Exit.REJECTED
 
 
 @pytest.mark.parametrize("command", [("peers",), ("submit", "--seed", "1"), ("status", "0" * 64)])
-def test_a_command_without_a_node_to_ask_is_wrong_usage(
+def test_a_command_without_a_node_is_a_usage_error(
     command: tuple[str, ...], helium: Helium, files: Files
 ) -> None:
     done = helium(*command, "--network", files.network)
@@ -56,7 +56,7 @@ def test_a_command_without_a_node_to_ask_is_wrong_usage(
     assert "HELIUM_PEERS" in done.stderr
 
 
-def test_a_bad_address_is_named(helium: Helium, files: Files) -> None:
+def test_a_malformed_address_is_named(helium: Helium, files: Files) -> None:
     done = helium("peers", "--network", files.network, "--peer", "localhost:4001")
     assert done.exit_code == 2
     assert "peers (from --peers): ('localhost:4001',) is not of the form" in done.stderr
@@ -69,7 +69,7 @@ def test_a_missing_network_document_is_named(helium: Helium) -> None:
     assert "--network or HELIUM_NETWORK" in done.stderr
 
 
-def test_no_task_at_all_is_said_first(helium: Helium) -> None:
+def test_a_missing_task_is_reported_first(helium: Helium) -> None:
     done = helium("submit")
     assert done.exit_code == 2
     assert "name a FILE or give --model, --prompt and --seed" in done.stderr
@@ -87,7 +87,7 @@ def test_no_task_at_all_is_said_first(helium: Helium) -> None:
         ("", "-o: must name a file"),
     ],
 )
-def test_where_the_song_goes_is_looked_at_first(
+def test_the_output_is_checked_before_any_node_is_asked(
     command: tuple[str, ...], output: str, reason: str, helium: Helium, files: Files
 ) -> None:
     done = helium(*command, "--network", files.network, "--peer", PEER, "-o", output)
@@ -96,20 +96,20 @@ def test_where_the_song_goes_is_looked_at_first(
     assert done.stderr.count("\n") == 1
 
 
-def test_an_output_that_is_not_written_may_be_anywhere(helium: Helium, files: Files) -> None:
+def test_the_output_is_not_checked_with_no_wait(helium: Helium, files: Files) -> None:
     done = helium("submit", "--seed", "1", "--no-wait", "-o", "none/song.wav")
     assert "HELIUM_PEERS" in done.stderr
 
 
-IN_A_HURRY = (
+WITH_SHORT_TIMEOUT = (
     "import sys, node.client.client; node.client.client.CONNECT_SECONDS = 1.5;"
     "from node.cli.main import main; sys.argv[0] = 'helium'; main()"
 )
 
 
-def test_an_unreachable_peer_is_one_line(files: Files, made: Made) -> None:
+def test_an_unreachable_peer_is_one_line_of_a_real_process(files: Files, made: Made) -> None:
     address = f"/ip4/127.0.0.1/tcp/1/p2p/{made.certificate.signers[0]}"
-    command = [sys.executable, "-c", IN_A_HURRY, "peers", "--network", str(files.network)]
+    command = [sys.executable, "-c", WITH_SHORT_TIMEOUT, "peers", "--network", str(files.network)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
     done = subprocess.run(
         [*command, "--peer", address],
@@ -124,13 +124,15 @@ def test_an_unreachable_peer_is_one_line(files: Files, made: Made) -> None:
 
 
 @pytest.mark.parametrize("task", ["x", "0" * 63, "G" * 64])
-def test_a_task_id_is_checked_first(task: str, helium: Helium, files: Files) -> None:
+def test_a_malformed_task_id_is_a_usage_error(task: str, helium: Helium, files: Files) -> None:
     done = helium("status", task, "--network", files.network, "--peer", PEER)
     assert done.exit_code == 2
     assert "64 lowercase hex" in done.stderr
 
 
-def test_a_bad_task_file_is_named_before_anyone_is_asked(helium: Helium, files: Files) -> None:
+def test_a_malformed_task_file_is_reported_before_any_node_is_asked(
+    helium: Helium, files: Files
+) -> None:
     Path("task.json").write_text('{"seed": 1, "seed": 1}')
     done = helium("submit", "task.json", "--network", files.network, "--peer", PEER)
     assert done.exit_code == 2

@@ -11,7 +11,7 @@ from protocol.wire.encoding import canonical
 from tests.node.cli.conftest import Helium
 from tests.support import fixtures
 
-NOTHING = dict.fromkeys(
+NO_FLAGS = dict.fromkeys(
     (
         *("model", "prompt", "seed", "dtype", "quantize_bits", "max_new_tokens", "do_sample"),
         *("temperature", "top_k", "top_p", "num_return_sequences", "guidance_scale"),
@@ -24,25 +24,25 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "task.json"
 
 
-def test_a_file_is_taken_as_it_stands(file: Path) -> None:
+def test_a_file_is_not_changed(file: Path) -> None:
     file.write_text('{"model": "m", "generation_config": null, "dtype": null, "odd": [1.0]}')
-    found = task_arguments.merge_args(file, NOTHING)
-    assert found == {"model": "m", "generation_config": None, "dtype": None, "odd": [1]}
+    args = task_arguments.merge_args(file, NO_FLAGS)
+    assert args == {"model": "m", "generation_config": None, "dtype": None, "odd": [1]}
 
 
-def test_flags_count_before_the_file(file: Path) -> None:
+def test_flags_override_the_file(file: Path) -> None:
     file.write_text('{"seed": 1, "prompt": "x", "generation_config": {"top_k": 5, "top_p": 0.5}}')
-    given = {**NOTHING, "seed": 2, "top_k": 0, "do_sample": False}
-    assert task_arguments.merge_args(file, given) == {
+    values = {**NO_FLAGS, "seed": 2, "top_k": 0, "do_sample": False}
+    assert task_arguments.merge_args(file, values) == {
         "seed": 2,
         "prompt": "x",
         "generation_config": {"top_k": 0, "top_p": 0.5, "do_sample": False},
     }
 
 
-def test_flags_alone_are_a_task() -> None:
-    given = {**NOTHING, "model": "m", "prompt": "p", "seed": 0}
-    assert task_arguments.merge_args(None, given) == {"model": "m", "prompt": "p", "seed": 0}
+def test_flags_suffice_without_a_file() -> None:
+    values = {**NO_FLAGS, "model": "m", "prompt": "p", "seed": 0}
+    assert task_arguments.merge_args(None, values) == {"model": "m", "prompt": "p", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,19 @@ def test_flags_alone_are_a_task() -> None:
         ('{"prompt": "\\ud800"}', "surrogate"),
     ],
 )
-def test_a_bad_file_is_named(file: Path, text: str, reason: str) -> None:
+def test_a_malformed_file_is_named(file: Path, text: str, reason: str) -> None:
     file.write_text(text)
     with pytest.raises(Failure, match=reason) as raised:
-        task_arguments.merge_args(file, NOTHING)
+        task_arguments.merge_args(file, NO_FLAGS)
     assert raised.value.exit_code == 2
     assert str(file) in raised.value.message
 
 
 @pytest.mark.parametrize("flag", ["--temperature", "--top-p", "--guidance-scale"])
 @pytest.mark.parametrize("number", ["nan", "inf", "-Infinity", "1e999"])
-def test_what_json_cannot_hold_is_wrong_usage(flag: str, number: str, helium: Helium) -> None:
+def test_numbers_that_json_cannot_hold_are_usage_errors(
+    flag: str, number: str, helium: Helium
+) -> None:
     done = helium("submit", flag, number)
     assert done.exit_code == 2
     assert f"'{flag}': '{number}' is not a finite number" in done.stderr
@@ -84,10 +86,10 @@ def listed(limits: dict[str, Any]) -> Network:
     return Network.parse(canonical(document))
 
 
-def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
+def test_seconds_become_tokens_of_the_networks_model(file: Path) -> None:
     file.write_text('{"generation_config": {"top_p": 0.0}}')
-    given = {**NOTHING, "audio": (), "model": fixtures.MODEL, "seed": 1, "seconds": 8.0}
-    request = task_arguments.task_request(file, given)
+    values = {**NO_FLAGS, "audio": (), "model": fixtures.MODEL, "seed": 1, "seconds": 8.0}
+    request = task_arguments.task_request(file, values)
     assert request.args_for(listed(MUSIC)) == {
         "model": fixtures.MODEL,
         "seed": 1,
@@ -95,9 +97,9 @@ def test_seconds_are_tokens_of_the_networks_model(file: Path) -> None:
     }
 
 
-def test_without_seconds_a_task_is_left_as_it_is(file: Path) -> None:
+def test_without_seconds_the_arguments_are_not_changed(file: Path) -> None:
     file.write_text('{"model": "m", "generation_config": null}')
-    request = task_arguments.task_request(file, {**NOTHING, "audio": (), "seconds": None})
+    request = task_arguments.task_request(file, {**NO_FLAGS, "audio": (), "seconds": None})
     assert request.args_for(listed(MUSIC)) == {"model": "m", "generation_config": None}
 
 
@@ -111,10 +113,10 @@ def test_without_seconds_a_task_is_left_as_it_is(file: Path) -> None:
         ({}, ["--seconds", 8], "--seconds 8: how long this model sounds is not decided by max_"),
     ],
 )
-def test_seconds_that_cannot_be_are_wrong_usage(
+def test_impossible_seconds_are_usage_errors(
     limits: dict[str, Any], flags: list[object], reason: str, helium: Helium
 ) -> None:
-    """Before any node is asked: there is none."""
+    """They are reported before any node is asked."""
     Path("n.json").write_bytes(canonical(listed(limits).document))
     done = helium("submit", *FLAGS, *flags, "--network", "n.json", "--peer", PEER)
     assert done.exit_code == 2, done.stderr
@@ -122,7 +124,7 @@ def test_seconds_that_cannot_be_are_wrong_usage(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_huge_file_is_not_read_whole(file: Path) -> None:
+def test_an_oversized_file_is_rejected(file: Path) -> None:
     file.write_text(" " * 2_000_000)
     with pytest.raises(Failure, match="longer than 1048576 bytes"):
-        task_arguments.merge_args(file, NOTHING)
+        task_arguments.merge_args(file, NO_FLAGS)

@@ -1,4 +1,4 @@
-"""What comes of a waited-for task: files, document, lines and exit code; in virtual time."""
+"""The end of a task: files, JSON document, lines and exit code; in virtual time."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from tests.node.client.test_client import (
     STEREO,
     TASK,
     Fake,
-    kept,
+    blobs_by_hash,
     outcome_of,
     truth_of,
     with_client,
@@ -47,33 +47,33 @@ OTHER = certify(NET, TASK, SILENCE, COMMITTEE[1:])
 
 
 def honest(**more: Any) -> Fake:
-    return Fake(**truth_of(SONGS), blobs=kept(STEREO, MONO), **more)
+    return Fake(**truth_of(SONGS), blobs=blobs_by_hash(STEREO, MONO), **more)
 
 
-def delivered(output: Path, *fakes: Fake) -> TaskReport:
-    found: list[TaskReport] = []
+def wait_for_task(output: Path, *fakes: Fake) -> TaskReport:
+    reports: list[TaskReport] = []
 
     async def test(client: Client) -> None:
-        found.append(await wait_and_write(client, client.follow(TASK.id), output))
+        reports.append(await wait_and_write(client, client.follow(TASK.id), output))
 
     with_client(*fakes, test=test)
-    return found[0]
+    return reports[0]
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_all_of_a_song_is_written(tmp_path: Path) -> None:
+def test_audio_and_certificate_are_written(tmp_path: Path) -> None:
     output = tmp_path / "song.wav"
     output.write_bytes(b"an older one")
-    found = delivered(output, honest())
-    assert found.failure is None
+    report = wait_for_task(output, honest())
+    assert report.failure is None
     assert names(tmp_path) == {"song.wav", "song-2.wav", "song.wav.certificate.json"}
-    assert verify_bytes(Path(str(found.document["certificate"])).read_bytes(), NET).task == TASK
+    assert verify_bytes(Path(str(report.document["certificate"])).read_bytes(), NET).task == TASK
     assert [check_file(tmp_path / name, SONGS) for name in ("song.wav", "song-2.wav")] == [0, 1]
-    assert found.document["conflict"] == []
-    assert found.lines[0] == f"agreed       task {TASK.id}"
+    assert report.document["conflict"] == []
+    assert report.lines[0] == f"agreed       task {TASK.id}"
 
 
 def _fails_at_the_second(error: BaseException) -> Callable[..., None]:
@@ -96,25 +96,25 @@ def _fails_at_the_second(error: BaseException) -> Callable[..., None]:
         (AssertionError(), "cannot be written whole: disk full?"),
     ],
 )
-def test_a_song_that_cannot_be_written_whole_is_not_written(
+def test_a_failed_write_leaves_no_file(
     error: BaseException, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("soundfile.write", _fails_at_the_second(error))
     with pytest.raises(Failure) as raised:
-        delivered(tmp_path / "song.wav", honest())
+        wait_for_task(tmp_path / "song.wav", honest())
     assert raised.value.exit_code == Exit.FAULT
     assert f"{tmp_path / 'song.wav'}: {reason}" in raised.value.message
     assert names(tmp_path) == set()
 
 
-def test_an_agreed_error_leaves_its_certificate(
+def test_an_agreed_error_writes_its_certificate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = Fake(**truth_of({"error": "non-finite-output"}) | {"state": "agreed-error"})
-    found = delivered(tmp_path / "song.wav", fake)
+    report = wait_for_task(tmp_path / "song.wav", fake)
     capsys.readouterr()
     with pytest.raises(Failure, match="non-finite-output") as raised:
-        found.print(as_json=True)
+        report.print(as_json=True)
     assert raised.value.exit_code == Exit.REJECTED
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["code"]) == ("agreed-error", "non-finite-output")
@@ -122,15 +122,18 @@ def test_an_agreed_error_leaves_its_certificate(
     assert names(tmp_path) == {"song.wav.certificate.json"}
     content = (tmp_path / "song.wav.certificate.json").read_bytes()
     assert verify_bytes(content, NET).outcome == {"error": "non-finite-output"}
-    assert found.lines[0] == f"agreed-error task {TASK.id}: non-finite-output"
+    assert report.lines[0] == f"agreed-error task {TASK.id}: non-finite-output"
 
 
 def failing(detail: str | None) -> Fake:
     """A node that shows an agreed error and all its votes."""
     trace = {} if detail is None else {"detail": detail}
-    found = certify(NET, TASK, {"error": "no-notes"}, trace=trace)
-    envelopes = [TASK.envelope.document(), *(vote.envelope.document() for vote in found.votes)]
-    return Fake(state="agreed-error", certificate=found.document, envelopes=envelopes)
+    certificate = certify(NET, TASK, {"error": "no-notes"}, trace=trace)
+    envelopes = [
+        TASK.envelope.document(),
+        *(vote.envelope.document() for vote in certificate.votes),
+    ]
+    return Fake(state="agreed-error", certificate=certificate.document, envelopes=envelopes)
 
 
 @pytest.mark.parametrize(
@@ -141,19 +144,19 @@ def failing(detail: str | None) -> Fake:
         (None, "no detail given"),
     ],
 )
-def test_an_agreed_error_is_told_in_its_members_words(
+def test_an_agreed_error_shows_each_members_detail(
     detail: str | None, shown: str, tmp_path: Path
 ) -> None:
-    """A line for each, printable whatever a member wrote; the document has it as it was."""
-    found = delivered(tmp_path / "song.wav", failing(detail))
-    lines = [line for line in found.lines if line.startswith("attempt")]
+    """The line is printable whatever a member wrote; the document has the exact text."""
+    report = wait_for_task(tmp_path / "song.wav", failing(detail))
+    lines = [line for line in report.lines if line.startswith("attempt")]
     assert len(lines) == len(COMMITTEE)
     assert all(line.endswith(f"  voted error no-notes: {shown}") for line in lines), lines
-    votes: Any = found.document["votes"]
+    votes: Any = report.document["votes"]
     assert {(vote["error"], vote["detail"]) for vote in votes} == {("no-notes", detail)}
 
 
-def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
+def test_status_shows_an_agreed_error_with_details() -> None:
     async def test(client: Client) -> None:
         tracker = client.follow(TASK.id).tracker
         document, lines = describe_status(TASK.id, tracker, await tracker.refresh(), client)
@@ -165,16 +168,16 @@ def test_the_status_tells_an_agreed_error_in_its_members_words() -> None:
     with_client(failing("too short"), test=test)
 
 
-def test_no_agreement_leaves_nothing(tmp_path: Path) -> None:
-    found = delivered(tmp_path / "song.wav", Fake(state="inconclusive"))
-    assert found.failure is not None
-    assert found.failure.exit_code == Exit.NO_AGREEMENT
-    assert found.document["conflict"] == []
+def test_no_agreement_writes_nothing(tmp_path: Path) -> None:
+    report = wait_for_task(tmp_path / "song.wav", Fake(state="inconclusive"))
+    assert report.failure is not None
+    assert report.failure.exit_code == Exit.NO_AGREEMENT
+    assert report.document["conflict"] == []
     assert names(tmp_path) == set()
 
 
-def in_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None:
-    """Let a second valid certificate appear when the first has settled the task."""
+def with_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None:
+    """Show a second valid certificate after the first one has ended the task."""
     second = Fake(state="agreed", certificate=OTHER.document, answers=False)
 
     async def settled(client: Client) -> None:
@@ -186,7 +189,7 @@ def in_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None:
     with_client(honest(), second, test=settled)
 
 
-def is_shown(document: Mapping[str, Any], lines: Sequence[str]) -> None:
+def assert_conflict_shown(document: Mapping[str, Any], lines: Sequence[str]) -> None:
     [entry] = document["conflict"]
     assert entry["outcome"] == OTHER.votes[0].digest
     assert entry["signers"] == list(OTHER.signers)
@@ -197,45 +200,45 @@ def is_shown(document: Mapping[str, Any], lines: Sequence[str]) -> None:
     assert all(signer[-6:] in line for signer in OTHER.signers)
 
 
-def test_a_conflicting_certificate_is_shown_and_kept(tmp_path: Path) -> None:
+def test_a_conflicting_certificate_is_shown_and_written(tmp_path: Path) -> None:
     async def test(client: Client, submission: Submission) -> None:
-        found = await wait_and_write(client, submission, tmp_path / "song.wav")
-        is_shown(found.document, found.lines)
+        report = await wait_and_write(client, submission, tmp_path / "song.wav")
+        assert_conflict_shown(report.document, report.lines)
 
-    in_conflict(test)
+    with_conflict(test)
     assert (tmp_path / "song.wav.conflict.json").read_bytes() == OTHER.encode()
     content = (tmp_path / "song.wav.certificate.json").read_bytes()
     assert verify_bytes(content, NET).outcome == SONGS
 
 
-def test_the_status_shows_a_conflict() -> None:
+def test_status_shows_a_conflict() -> None:
     async def test(client: Client, submission: Submission) -> None:
         statuses = await submission.tracker.refresh()
-        is_shown(*describe_status(TASK.id, submission.tracker, statuses, client))
+        assert_conflict_shown(*describe_status(TASK.id, submission.tracker, statuses, client))
 
-    in_conflict(test)
+    with_conflict(test)
 
 
-def test_several_conflicts_have_several_files() -> None:
-    found = [conflict_path(Path("a/song.wav"), index).name for index in range(2)]
-    assert found == ["song.wav.conflict.json", "song.wav.conflict-2.json"]
+def test_each_conflicting_certificate_has_a_file() -> None:
+    files = [conflict_path(Path("a/song.wav"), index).name for index in range(2)]
+    assert files == ["song.wav.conflict.json", "song.wav.conflict-2.json"]
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
-def test_whoever_leaves_is_told_how_to_return(error: BaseException) -> None:
+def test_an_interrupt_names_the_command_that_resumes(error: BaseException) -> None:
     with pytest.raises(Failure) as raised, explain_interrupt(TASK.id):
         raise error
     assert raised.value.exit_code == 130
     assert raised.value.message == f"interrupted; the task goes on: helium fetch {TASK.id}"
 
 
-def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Made) -> None:
-    one, two, three = made.certificate.signers
+def test_dissent_is_an_outcome_that_contradicts_the_certificate(made: Made) -> None:
+    first, second, third = made.certificate.signers
     agreed = made.certificate.votes[0].digest
     votes = [
-        VoteSummary(one, 0, agreed, None),
-        VoteSummary(two, 0, "ff" * 32, None),
-        VoteSummary(three, 0, None, "busy"),
+        VoteSummary(first, 0, agreed, None),
+        VoteSummary(second, 0, "ff" * 32, None),
+        VoteSummary(third, 0, None, "busy"),
     ]
     assert [v["dissent"] for v in vote_entries(votes, made.certificate)] == [False, True, False]
     assert not any(v["dissent"] for v in vote_entries(votes, None))
@@ -244,7 +247,7 @@ def test_dissent_is_a_revealed_outcome_that_contradicts_the_certificate(made: Ma
     assert lines[2].endswith("abstained: busy")
 
 
-def test_a_line_says_how_a_member_voted() -> None:
+def test_a_vote_in_words() -> None:
     peer, outcome = "12D3KooW" + "x" * 44, "ab" * 32
     assert vote_text(VoteSummary(peer, 0, outcome, None)) == "voted abababababababab.."
     assert vote_text(VoteSummary(peer, 0, None, "busy")) == "abstained: busy"

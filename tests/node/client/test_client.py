@@ -1,4 +1,4 @@
-"""What a requester gets through the client, from nodes of which some refuse, lie or vanish."""
+"""The client, connected to nodes of which some refuse, lie or disconnect."""
 
 import asyncio
 import hashlib
@@ -65,7 +65,7 @@ def outcome_of(*audios: Any, **changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Fake(Scripted):
-    """A node that greets, takes tasks and serves blobs as it was told to."""
+    """A node that answers hello, accepts tasks and serves blobs as its fields say."""
 
     network: str = NET.id
     ready: bool = True
@@ -74,7 +74,7 @@ class Fake(Scripted):
     vanishes: bool = False  # in the middle of a submission
     task_id: str = ""  # that it answers with instead of the right one
     blobs: dict[str, bytes] = field(default_factory=dict)
-    taken: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
     interruptions: int = 0  # how often it goes away instead of serving a blob
 
     async def serve(self, protocol: str, stream: Stream) -> None:
@@ -87,13 +87,13 @@ class Fake(Scripted):
         await {"hello": self.hello, "submit": self.submit, "blob": self.blob}[name](request, stream)
 
     async def hello(self, request: Any, stream: Stream) -> None:
-        said: Document = {
+        document: Document = {
             "network": self.network,
             "agent": "fake",
             "class": fixtures.CLASS,
             "models": [],
         }
-        await answer(stream, {**said, "ready": self.ready, "reasons": list(self.reasons)})
+        await answer(stream, {**document, "ready": self.ready, "reasons": list(self.reasons)})
 
     async def submit(self, request: Any, stream: Stream) -> None:
         if self.vanishes:
@@ -103,7 +103,7 @@ class Fake(Scripted):
         else:
             task = codec.decode(canonical(request["task"]), self.network)
             assert isinstance(task, Task)
-            self.taken.append(task.id)
+            self.accepted.append(task.id)
             committee: list[Json] = [*committees(NET, task)[0]]
             await answer(stream, {"task": self.task_id or task.id, "committee": committee})
 
@@ -180,7 +180,7 @@ def unreachable(addresses: Sequence[str]) -> tuple[BaseException | None, float]:
     return error, float(seconds)
 
 
-def test_whoever_reaches_nobody_is_told() -> None:
+def test_an_unreachable_node_raises_after_the_timeout() -> None:
     address = f"/memory/0/p2p/{fixtures.peer(0)}"
     error, seconds = unreachable([address])
     assert isinstance(error, NoNodeReachable)
@@ -188,19 +188,19 @@ def test_whoever_reaches_nobody_is_told() -> None:
     assert seconds == pytest.approx(CONNECT_SECONDS, abs=0.5)
 
 
-def test_no_addresses_reach_nobody() -> None:
+def test_no_addresses_reach_no_node() -> None:
     error, _ = unreachable([])
     assert isinstance(error, NoNodeReachable)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/4001"])
-def test_an_address_without_a_peer_is_named(address: str) -> None:
+def test_an_address_without_a_peer_id_is_named(address: str) -> None:
     error, _ = unreachable([address])
     assert isinstance(error, ValueError | NoNodeReachable)
     assert address in str(error)
 
 
-def test_the_slower_nodes_are_not_waited_for_long() -> None:
+def test_slow_nodes_are_not_waited_for_long() -> None:
     async def main() -> None:
         medium = MemoryNetwork(random.Random(1))
         server = MemoryTransport(medium, fixtures.peer(0))
@@ -215,7 +215,7 @@ def test_the_slower_nodes_are_not_waited_for_long() -> None:
     virtual_loop.run(main)
 
 
-def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
+def test_a_network_document_in_bytes_is_validated() -> None:
     async def main() -> None:
         transport = MemoryTransport(MemoryNetwork(random.Random(1)), fixtures.peer(1000))
         with pytest.raises(Rejected):
@@ -228,7 +228,7 @@ def test_a_network_document_may_come_as_bytes_and_must_be_valid() -> None:
     virtual_loop.run(main)
 
 
-def test_a_client_serves_nothing_and_hears_nothing() -> None:
+def test_a_client_serves_no_request() -> None:
     async def main() -> None:
         async with run_network(1, NET) as world, world.client() as client:
             await client.submit("text-to-music", fixtures.args())
@@ -238,16 +238,16 @@ def test_a_client_serves_nothing_and_hears_nothing() -> None:
     virtual_loop.run(main)
 
 
-# Greetings
+# Hello
 
 
-def test_only_nodes_of_this_network_count() -> None:
+def test_only_nodes_of_this_network_are_returned() -> None:
     async def test(client: Client) -> None:
-        found = await client.query_nodes()
-        assert [(g.peer, g.ready, g.reasons) for g in found] == sorted(
+        answers = await client.query_nodes()
+        assert [(g.peer, g.ready, g.reasons) for g in answers] == sorted(
             [(fixtures.peer(0), True, ()), (fixtures.peer(3), False, ("self-test: x",))]
         )
-        assert found[0].compute_class == fixtures.CLASS
+        assert answers[0].compute_class == fixtures.CLASS
 
     fakes = [
         Fake(),
@@ -261,7 +261,7 @@ def test_only_nodes_of_this_network_count() -> None:
 # Making a task
 
 
-def test_the_deadline_is_within_what_the_network_allows() -> None:
+def test_the_default_deadline_is_within_the_networks_maximum() -> None:
     async def test(client: Client) -> None:
         assert client.sign_task("text-to-music", fixtures.args()).deadline == 100
         assert client.sign_task("text-to-music", fixtures.args(), deadline=7).deadline == 7
@@ -273,7 +273,7 @@ def test_the_deadline_is_within_what_the_network_allows() -> None:
     with_client(Fake(network=net.id), test=test, net=net)
 
 
-def test_the_class_may_be_left_out_where_there_is_one() -> None:
+def test_the_class_is_optional_if_the_network_has_one() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(Rejected, match="choose one of cpu, gpu") as refused:
             client.sign_task("text-to-music", fixtures.args())
@@ -303,7 +303,7 @@ def test_the_class_may_be_left_out_where_there_is_one() -> None:
         ("juggling", fixtures.args(), "kind"),
     ],
 )
-def test_an_invalid_task_is_refused_here_naming_the_field(
+def test_an_invalid_task_is_rejected_before_it_is_sent(
     kind: str, args: dict[str, Any], field: str
 ) -> None:
     fake = Fake()
@@ -316,7 +316,7 @@ def test_an_invalid_task_is_refused_here_naming_the_field(
     with_client(fake, test=test)
 
 
-def test_a_length_may_be_given_in_seconds() -> None:
+def test_seconds_set_the_number_of_tokens() -> None:
     async def test(client: Client) -> None:
         submission = await client.submit("text-to-music", fixtures.args(), seconds=8)
         task = submission.tracker.task
@@ -331,7 +331,7 @@ def test_a_length_may_be_given_in_seconds() -> None:
     with_client(Fake(network=net.id), test=test, net=net)
 
 
-def test_two_tasks_alike_are_two_tasks() -> None:
+def test_equal_arguments_make_different_tasks() -> None:
     async def test(client: Client) -> None:
         ids = {client.sign_task("text-to-music", fixtures.args()).id for _ in range(10)}
         assert len(ids) == 10
@@ -339,7 +339,7 @@ def test_two_tasks_alike_are_two_tasks() -> None:
     with_client(Fake(), test=test)
 
 
-# Handing it over
+# Submitting
 
 BUSY = (Status.BUSY, "busy", "1000 tasks are open here")
 INVALID = (Status.INVALID, "created-ahead", "created: 100 s ahead")
@@ -354,30 +354,30 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_task_is_handed_to_enough_nodes_and_no_more() -> None:
+def test_a_task_is_submitted_to_two_nodes() -> None:
     fakes = [Fake() for _ in range(4)]
 
     async def test(client: Client) -> None:
         task = await submit(client)
-        assert sorted(fake.taken for fake in fakes) == [[], [], [task], [task]]
+        assert sorted(fake.accepted for fake in fakes) == [[], [], [task], [task]]
         assert SUBMIT_TO == 2
 
     with_client(*fakes, test=test)
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
-def test_where_some_do_not_take_it_another_does(other: dict[str, Any]) -> None:
-    for place in range(3):  # wherever in the order the willing one stands
+def test_the_task_goes_to_the_next_node_if_one_does_not_accept(other: dict[str, Any]) -> None:
+    for place in range(3):  # whatever the position of the accepting node
         fakes = [Fake(**other) for _ in range(3)]
         fakes[place] = Fake()
 
         async def test(client: Client, willing: Fake = fakes[place]) -> None:
-            assert willing.taken == [await submit(client)]
+            assert willing.accepted == [await submit(client)]
 
         with_client(*fakes, test=test)
 
 
-def test_a_refusal_of_all_is_told_with_its_reason() -> None:
+def test_a_refusal_by_all_nodes_has_its_reason() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(TaskRejected, match="created-ahead: created: 100 s") as refused:
             await submit(client)
@@ -386,7 +386,7 @@ def test_a_refusal_of_all_is_told_with_its_reason() -> None:
     with_client(Fake(refusal=BUSY), Fake(refusal=INVALID), Fake(vanishes=True), test=test)
 
 
-def test_all_busy_is_no_node() -> None:
+def test_only_busy_nodes_raise_no_node_reachable() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(NoNodeReachable, match="busy: 1000 tasks are open here"):
             await submit(client)
@@ -394,7 +394,7 @@ def test_all_busy_is_no_node() -> None:
     with_client(Fake(refusal=BUSY), Fake(refusal=BUSY), test=test)
 
 
-def test_nobody_ready_says_why() -> None:
+def test_nodes_that_are_not_ready_say_why() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(NoNodeReachable, match=r"runtime: torch: ours 1, theirs 2") as refused:
             await submit(client)
@@ -405,7 +405,7 @@ def test_nobody_ready_says_why() -> None:
 
 
 @pytest.mark.parametrize("other", ["vanishing", "mute", "of another network", "lying about the id"])
-def test_nobody_left_is_no_node(other: str) -> None:
+def test_no_remaining_node_raises_no_node_reachable(other: str) -> None:
     async def test(client: Client) -> None:
         with pytest.raises(NoNodeReachable):
             await submit(client)
@@ -413,7 +413,7 @@ def test_nobody_left_is_no_node(other: str) -> None:
     with_client(Fake(**OTHERS[other]), Fake(**OTHERS[other]), test=test)
 
 
-def test_a_lost_connection_is_waited_for() -> None:
+def test_submit_waits_for_a_lost_connection() -> None:
     fake = Fake()
 
     async def test(client: Client) -> None:
@@ -421,7 +421,7 @@ def test_a_lost_connection_is_waited_for() -> None:
         assert isinstance(transport, MemoryTransport)
         transport.disconnect(fixtures.peer(0))
         assert not transport.peers()
-        assert fake.taken == [await submit(client)]
+        assert fake.accepted == [await submit(client)]
 
     with_client(fake, test=test)
 
@@ -433,11 +433,11 @@ def truth_of(outcome: dict[str, Any]) -> dict[str, Any]:
     return {"state": "agreed", "certificate": certify(NET, TASK, outcome).document}
 
 
-def kept(*audios: Any) -> dict[str, bytes]:
+def blobs_by_hash(*audios: Any) -> dict[str, bytes]:
     return {hashlib.sha256(audio.tobytes()).hexdigest(): audio.tobytes() for audio in audios}
 
 
-def test_a_result_is_the_certified_samples(tmp_path: Path) -> None:
+def test_a_result_has_the_certified_samples(tmp_path: Path) -> None:
     outcome = outcome_of(STEREO, MONO)
 
     async def test(client: Client) -> None:
@@ -450,38 +450,38 @@ def test_a_result_is_the_certified_samples(tmp_path: Path) -> None:
         for index, path in enumerate(result.write(tmp_path / "song.wav")):
             assert check_file(path, outcome) == index
 
-    with_client(Fake(**truth_of(outcome), blobs=kept(STEREO, MONO)), test=test)
+    with_client(Fake(**truth_of(outcome), blobs=blobs_by_hash(STEREO, MONO)), test=test)
 
 
-def wrong(blobs: dict[str, bytes]) -> dict[str, bytes]:
+def zeroed(blobs: dict[str, bytes]) -> dict[str, bytes]:
     return {name: bytes(len(payload)) for name, payload in blobs.items()}
 
 
-def test_bytes_that_are_not_the_certified_ones_are_taken_from_another_node() -> None:
-    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+def test_wrong_bytes_are_fetched_from_another_node() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), blobs_by_hash(STEREO)
 
     async def test(client: Client) -> None:
         result = await client.follow(TASK.id).result()
         assert result.audio.tobytes() == STEREO.tobytes()
 
     for place in range(4):
-        fakes = [Fake(**truth, blobs=wrong(blobs)) for _ in range(4)]
+        fakes = [Fake(**truth, blobs=zeroed(blobs)) for _ in range(4)]
         fakes[place] = Fake(**truth, blobs=blobs)
         with_client(*fakes, test=test)
 
 
-def test_where_all_serve_wrong_bytes_there_is_no_result() -> None:
-    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+def test_only_wrong_bytes_raise_blob_unavailable() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), blobs_by_hash(STEREO)
 
     async def test(client: Client) -> None:
         with pytest.raises(BlobUnavailable, match="does not have its hash"):
             await client.follow(TASK.id).result()
 
-    with_client(*(Fake(**truth, blobs=wrong(blobs)) for _ in range(2)), Fake(**truth), test=test)
+    with_client(*(Fake(**truth, blobs=zeroed(blobs)) for _ in range(2)), Fake(**truth), test=test)
 
 
-def test_who_is_alone_in_having_the_bytes_is_asked_again() -> None:
-    truth, blobs = truth_of(outcome_of(STEREO)), kept(STEREO)
+def test_the_only_node_with_the_bytes_is_retried() -> None:
+    truth, blobs = truth_of(outcome_of(STEREO)), blobs_by_hash(STEREO)
 
     async def test(client: Client) -> None:
         result = await client.follow(TASK.id).result()
@@ -493,7 +493,7 @@ def test_who_is_alone_in_having_the_bytes_is_asked_again() -> None:
 def test_signers_are_asked_for_the_bytes_first() -> None:
     signers = list(COMMITTEE[:2])
     certificate = certify(NET, TASK, outcome_of(STEREO), signers)
-    fakes = [Fake(blobs=kept(STEREO)) for _ in range(4)]
+    fakes = [Fake(blobs=blobs_by_hash(STEREO)) for _ in range(4)]
 
     async def test(client: Client) -> None:
         await client.fetch(certificate)
@@ -504,7 +504,7 @@ def test_signers_are_asked_for_the_bytes_first() -> None:
     with_client(*fakes, test=test)
 
 
-def test_a_certified_error_is_told_with_its_certificate() -> None:
+def test_an_agreed_error_raises_with_its_certificate() -> None:
     outcome = {"error": "non-finite-output"}
     truth = truth_of(outcome) | {"state": "agreed-error"}
 
@@ -518,10 +518,10 @@ def test_a_certified_error_is_told_with_its_certificate() -> None:
     with_client(Fake(**truth), test=test)
 
 
-def test_the_members_words_for_a_certified_error_are_told_once() -> None:
+def test_details_of_an_agreed_error_have_no_duplicates() -> None:
     outcome = {"error": "no-notes"}
-    found = certify(NET, TASK, outcome, trace={"detail": "no beat"})
-    fake = Fake(state="agreed-error", certificate=found.document)
+    certificate = certify(NET, TASK, outcome, trace={"detail": "no beat"})
+    fake = Fake(state="agreed-error", certificate=certificate.document)
 
     async def test(client: Client) -> None:
         with pytest.raises(GenerationFailed) as failed:
@@ -540,10 +540,10 @@ def test_forged_certificates_give_no_result(forge: Callable[[], Any]) -> None:
     with_client(Fake(state="agreed", certificate=forge()), test=test)
 
 
-def test_more_bytes_than_the_network_allows_are_not_fetched() -> None:
+def test_oversized_outputs_are_not_fetched() -> None:
     net = fixtures.network(max_output_bytes=STEREO.nbytes)
     task = fixtures.task(net)
-    fake = Fake(network=net.id, blobs=kept(STEREO, MONO))
+    fake = Fake(network=net.id, blobs=blobs_by_hash(STEREO, MONO))
 
     async def test(client: Client) -> None:
         assert len((await client.fetch(certify(net, task, outcome_of(STEREO)))).waveforms) == 1
@@ -555,12 +555,12 @@ def test_more_bytes_than_the_network_allows_are_not_fetched() -> None:
     with_client(fake, test=test, net=net)
 
 
-def test_a_manifest_whose_shape_is_not_its_bytes_is_refused() -> None:
+def test_a_manifest_with_a_wrong_shape_is_rejected() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(AudioMismatch, match="are not 301 frames"):
             await client.fetch(certify(NET, TASK, outcome_of(STEREO, frames=301)))
 
-    with_client(Fake(blobs=kept(STEREO)), test=test)
+    with_client(Fake(blobs=blobs_by_hash(STEREO)), test=test)
 
 
 def test_progress_and_certificate_of_a_submission() -> None:
@@ -568,7 +568,7 @@ def test_progress_and_certificate_of_a_submission() -> None:
 
     async def test(client: Client) -> None:
         submission = client.follow(TASK.id)
-        states = [str(sighting.state) async for sighting in submission.tracker.watch()]
+        states = [str(status.state) async for status in submission.tracker.watch()]
         assert states == ["agreed"]
         assert (await submission.tracker.certificate()).document == truth["certificate"]
         assert submission.tracker.settled is not None
@@ -576,8 +576,8 @@ def test_progress_and_certificate_of_a_submission() -> None:
     with_client(Fake(**truth), test=test)
 
 
-def test_a_submitted_task_is_followed_without_any_node_showing_it() -> None:
-    """The requester knows its own task: nodes that keep it to themselves cannot hide it."""
+def test_a_submitted_task_is_known_without_any_node() -> None:
+    """The requester has its own task: nodes cannot hide it."""
 
     async def test(client: Client) -> None:
         submission = await client.submit("text-to-music", fixtures.args())

@@ -1,4 +1,4 @@
-"""From certified bytes to arrays and files and back, sample for sample."""
+"""Certified bytes as arrays and files, sample for sample."""
 
 import hashlib
 from pathlib import Path
@@ -54,7 +54,7 @@ def result_of(*audios: NDArray[np.float32]) -> Result:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_bytes_are_frames_of_channels(channels: int) -> None:
+def test_bytes_become_frames_of_channels(channels: int) -> None:
     audio = samples(channels)
     waveform = waveform_of(audio.tobytes(), entry(audio))
     assert waveform.audio.shape == (500, channels)
@@ -73,7 +73,7 @@ def test_stereo_is_interleaved() -> None:
 
 
 @pytest.mark.parametrize("change", [-4, -1, 1, 4])
-def test_bytes_that_are_not_the_frames_are_refused(change: int) -> None:
+def test_bytes_of_another_length_are_rejected(change: int) -> None:
     audio = samples(2)
     payload = (audio.tobytes() + bytes(8))[: audio.nbytes + change]
     with pytest.raises(AudioMismatch, match="are not 500 frames of 2 channels"):
@@ -81,19 +81,19 @@ def test_bytes_that_are_not_the_frames_are_refused(change: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_written_file_has_the_very_samples(tmp_path: Path, channels: int) -> None:
+def test_a_written_file_has_the_exact_samples(tmp_path: Path, channels: int) -> None:
     audio = samples(channels)
     path = tmp_path / "song.wav"
     assert result_of(audio).write(path) == [path]
-    found, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    content, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     assert rate == 32_000
-    assert found.tobytes() == audio.tobytes()
+    assert content.tobytes() == audio.tobytes()
     assert soundfile.info(str(path)).subtype == "FLOAT"
     assert check_file(path, outcome_of(audio)) == 0
-    assert list(tmp_path.iterdir()) == [path], "no draft stays"
+    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
 
 
-def test_several_sequences_are_several_files(tmp_path: Path) -> None:
+def test_each_sequence_has_a_file(tmp_path: Path) -> None:
     audios = samples(1), samples(2), samples(1, 400)
     result = result_of(*audios)
     paths = result.write(tmp_path / "song.wav")
@@ -104,7 +104,7 @@ def test_several_sequences_are_several_files(tmp_path: Path) -> None:
     assert result.sampling_rate == 32_000
 
 
-def test_writing_replaces_and_a_failure_leaves_what_was(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "song.wav"
     path.write_text("old")
     with pytest.raises((OSError, soundfile.LibsndfileError), match="missing"):
@@ -119,7 +119,7 @@ def test_numbered_keeps_the_suffix() -> None:
     assert names == ["a/song.final.wav", "a/song.final-2.wav"]
 
 
-def test_negative_zero_is_zero(tmp_path: Path) -> None:
+def test_negative_zero_verifies_as_zero(tmp_path: Path) -> None:
     """Files may hold -0.0 where the specification's bytes hold 0.0 (section 8)."""
     audio = np.array([[0.0], [0.5], [0.0]], "<f4")
     path = tmp_path / "song.wav"
@@ -127,12 +127,12 @@ def test_negative_zero_is_zero(tmp_path: Path) -> None:
     assert check_file(path, outcome_of(audio)) == 0
 
 
-def test_a_file_of_one_other_sample_is_none_of_the_outputs(tmp_path: Path) -> None:
+def test_one_changed_sample_matches_no_output(tmp_path: Path) -> None:
     audio = samples(1)
-    other = audio.copy()
-    other[250, 0] = np.nextafter(other[250, 0], np.float32(2))
+    altered = audio.copy()
+    altered[250, 0] = np.nextafter(altered[250, 0], np.float32(2))
     path = tmp_path / "song.wav"
-    soundfile.write(str(path), other, 32_000, subtype="FLOAT")
+    soundfile.write(str(path), altered, 32_000, subtype="FLOAT")
     with pytest.raises(AudioMismatch, match="none of the 1 outputs: its samples have another hash"):
         check_file(path, outcome_of(audio))
 
@@ -147,7 +147,7 @@ def test_a_file_of_one_other_sample_is_none_of_the_outputs(tmp_path: Path) -> No
     ],
     ids=["rate", "frames", "channels", "precision"],
 )
-def test_a_file_says_in_what_it_differs(
+def test_a_mismatch_names_the_difference(
     tmp_path: Path, audio: NDArray[np.float32], rate: int, subtype: str, words: str
 ) -> None:
     path = tmp_path / "song.wav"
@@ -157,7 +157,7 @@ def test_a_file_says_in_what_it_differs(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"RIFF", b"this is no audio" * 100])
-def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_audio_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "song.wav"
     if content is not None:
         path.write_bytes(content)
@@ -165,12 +165,12 @@ def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes | Non
         check_file(path, outcome_of(samples(1)))
 
 
-def test_a_certified_error_vouches_for_no_audio(tmp_path: Path) -> None:
-    with pytest.raises(AudioMismatch, match="vouches for no audio"):
+def test_an_agreed_error_matches_no_audio(tmp_path: Path) -> None:
+    with pytest.raises(AudioMismatch, match="covers no audio"):
         check_file(tmp_path / "song.wav", {"error": "no-notes"})
 
 
-def test_equal_bytes_in_another_shape_are_another_sound(tmp_path: Path) -> None:
+def test_equal_bytes_in_another_shape_do_not_match(tmp_path: Path) -> None:
     """8 frames of one channel and 4 of two have the same bytes, and the same hash."""
     audio = np.arange(8, dtype=np.float32).reshape(8, 1)
     outcome: Any = {"result": {"outputs": [entry(audio, 16_000)]}}
@@ -182,7 +182,7 @@ def test_equal_bytes_in_another_shape_are_another_sound(tmp_path: Path) -> None:
     assert check_file(path, outcome) == 0
 
 
-def test_what_is_no_waveform_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_score_is_not_a_waveform(tmp_path: Path) -> None:
     output: Any = {"media": "audio/midi", "sha256": "0" * 64, "size": 4, "notes": 1}
     with pytest.raises(AudioMismatch, match="audio/midi"):
         waveform_of(b"MThd", output)
@@ -195,8 +195,8 @@ def test_what_is_no_waveform_is_said_to_be_none(tmp_path: Path) -> None:
 def test_scores_are_pretty_midi_objects(tmp_path: Path) -> None:
     """As the reference document has them: `result.midi[i].write(path)`."""
     scores = [midi.canonical([(0, 1, 60, 77)]), midi.canonical([(0.5, 1.5, 64, 77), (1, 2, 67, 9)])]
-    made = result_of(samples(1), samples(1))
-    result = Result(made.waveforms, made.certificate, tuple(map(midi.encode, scores)))
+    audio = result_of(samples(1), samples(1))
+    result = Result(audio.waveforms, audio.certificate, tuple(map(midi.encode, scores)))
     assert [type(score) for score in result.midi] == [pretty_midi.PrettyMIDI] * 2
     for score, notes in zip(result.midi, scores, strict=True):
         score.write(str(tmp_path / "midi_output.mid"))

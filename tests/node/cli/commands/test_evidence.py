@@ -63,29 +63,29 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_what_a_node_holds_is_listed(helium: Helium, node: Node, runs: bool) -> None:
+def test_list_shows_stored_evidence(helium: Helium, node: Node, runs: bool) -> None:
     if not runs:
         node.database.close()
     done = helium("evidence", "list", *node.flags, "--json")
     assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["network"] == NET.id
-    assert {entry["id"]: entry["messages"] for entry in found["evidence"]} == {
+    listed = json.loads(done.stdout)
+    assert listed["network"] == NET.id
+    assert {entry["id"]: entry["messages"] for entry in listed["evidence"]} == {
         TWICE.id: ["commit", "commit"],
         UNOPENED.id: ["commit", "reveal"],
     }
-    assert all(entry["task"] == TASK.id and entry["attempt"] == 0 for entry in found["evidence"])
+    assert all(entry["task"] == TASK.id and entry["attempt"] == 0 for entry in listed["evidence"])
     lines = helium("evidence", "list", *node.flags).stdout.splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(e.id[:16] for e in (TWICE, UNOPENED))
 
 
-def test_none_is_said_so(helium: Helium, node: Node) -> None:
+def test_list_without_evidence(helium: Helium, node: Node) -> None:
     node.database.connection.execute("DELETE FROM evidence")
     assert helium("evidence", "list", *node.flags).stdout == "no evidence\n"
 
 
 @pytest.mark.parametrize("length", [8, 64])
-def test_one_is_exported_by_the_beginning_of_its_id(
+def test_export_by_the_prefix_of_an_id(
     helium: Helium, node: Node, length: int, tmp_path: Path
 ) -> None:
     target = tmp_path / "proof.json"
@@ -95,9 +95,7 @@ def test_one_is_exported_by_the_beginning_of_its_id(
     assert "two different commits" in done.stdout
 
 
-def test_all_are_exported_into_a_folder_and_each_verifies(
-    helium: Helium, node: Node, tmp_path: Path
-) -> None:
+def test_export_all_into_a_folder(helium: Helium, node: Node, tmp_path: Path) -> None:
     done = helium("evidence", "export", "--all", "-o", tmp_path / "new", *node.flags, "--json")
     assert done.exit_code == 0, done.stderr
     files = [Path(entry["file"]) for entry in json.loads(done.stdout)["evidence"]]
@@ -117,7 +115,7 @@ def test_all_are_exported_into_a_folder_and_each_verifies(
         (("0" * 64,), "none of the 2"),
     ],
 )
-def test_what_names_none_is_wrong_usage(
+def test_a_prefix_that_matches_no_evidence_is_a_usage_error(
     helium: Helium, node: Node, arguments: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     done = helium("evidence", "export", *arguments, "-o", tmp_path / "x", *node.flags)
@@ -126,14 +124,14 @@ def test_what_names_none_is_wrong_usage(
     assert not (tmp_path / "x").exists()
 
 
-def test_a_folder_without_a_node_is_wrong_usage(helium: Helium, node: Node) -> None:
+def test_a_folder_without_a_database_is_a_usage_error(helium: Helium, node: Node) -> None:
     done = helium("evidence", "list", "--data-dir", "none", "--network", node.network)
     assert done.exit_code == 2
     assert "HELIUM_DATA_DIR" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_the_folder_may_come_from_the_environment(
+def test_the_environment_names_the_data_folder(
     helium: Helium, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_DATA_DIR", str(node.folder))
@@ -145,7 +143,7 @@ def test_the_folder_may_come_from_the_environment(
     ("proof", "what"),
     [(TWICE, "two different commits"), (UNOPENED, "a commit, and a reveal that does not open it")],
 )
-def test_it_is_said_in_a_sentence_what_it_proves(
+def test_verify_says_what_the_evidence_proves(
     helium: Helium, node: Node, proof: Evidence, what: str
 ) -> None:
     text = proof.encode().decode()
@@ -156,7 +154,7 @@ def test_it_is_said_in_a_sentence_what_it_proves(
     assert "does not show which" in done.stdout
 
 
-def test_it_is_said_in_json_too(helium: Helium, node: Node) -> None:
+def test_verify_prints_json(helium: Helium, node: Node) -> None:
     text = TWICE.encode().decode()
     done = helium("evidence", "verify", "-", "--network", node.network, "--json", stdin=text)
     assert json.loads(done.stdout) == {
@@ -181,7 +179,7 @@ def test_it_is_said_in_json_too(helium: Helium, node: Node) -> None:
         (b"[" * 100, "too-deep"),
     ],
 )
-def test_what_is_wrong_has_code_6(
+def test_invalid_evidence_exits_with_code_6(
     helium: Helium, node: Node, altered: bytes, reason: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "altered.json"
@@ -193,11 +191,11 @@ def test_what_is_wrong_has_code_6(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_file_is_wrong_usage(helium: Helium, node: Node) -> None:
+def test_a_missing_file_is_a_usage_error(helium: Helium, node: Node) -> None:
     assert helium("evidence", "verify", "none", "--network", node.network).exit_code == 2
 
 
-def test_verifying_needs_neither_torch_nor_libp2p_nor_a_data_folder(
+def test_verify_needs_neither_torch_nor_libp2p_nor_a_data_folder(
     node: Node, tmp_path: Path
 ) -> None:
     proof = tmp_path / "proof.json"

@@ -35,7 +35,7 @@ def created(helium: Helium, runtime: Path) -> Network:
     return Network.parse(Path("n.json").read_bytes())
 
 
-def test_the_document_is_canonical_and_says_what_was_asked(created: Network) -> None:
+def test_create_writes_the_canonical_document(created: Network) -> None:
     assert Path("n.json").read_bytes() == canonical(created.document)
     assert created.document["name"] == "demo"
     assert created.parameters.committee_size == 1
@@ -54,7 +54,7 @@ def test_the_document_is_canonical_and_says_what_was_asked(created: Network) -> 
     assert created.classes == {"cpu": {"device": "cpu", "threads": 1}}
 
 
-def test_without_a_model_the_shipped_ones_are_listed(helium: Helium, runtime: Path) -> None:
+def test_create_without_a_model_lists_the_shipped_models(helium: Helium, runtime: Path) -> None:
     done = helium("network", "create", "n.json", "--class-from", runtime)
     assert done.exit_code == 0, done.stderr
     models = Network.parse(Path("n.json").read_bytes()).models
@@ -64,20 +64,20 @@ def test_without_a_model_the_shipped_ones_are_listed(helium: Helium, runtime: Pa
     }
 
 
-def test_a_document_is_replaced_only_by_force(
+def test_create_replaces_a_file_only_with_force(
     helium: Helium, created: Network, runtime: Path
 ) -> None:
-    before = Path("n.json").read_bytes()
+    content = Path("n.json").read_bytes()
     again = ("network", "create", "n.json", "--class-from", runtime)
     done = helium(*again)
     assert done.exit_code == 2
     assert "--force" in done.stderr
-    assert Path("n.json").read_bytes() == before
+    assert Path("n.json").read_bytes() == content
     assert helium(*again, "--force").exit_code == 0
-    assert Path("n.json").read_bytes() != before
+    assert Path("n.json").read_bytes() != content
 
 
-def test_show_has_the_id_and_the_document(helium: Helium, created: Network) -> None:
+def test_show_prints_the_id_and_the_document(helium: Helium, created: Network) -> None:
     shown = json.loads(helium("network", "show", "n.json", "--json").stdout)
     assert shown == {"id": created.id, "document": created.document}
     lines = helium("network", "show", "n.json").stdout
@@ -85,7 +85,7 @@ def test_show_has_the_id_and_the_document(helium: Helium, created: Network) -> N
     assert PEERS[0] in lines
 
 
-def test_show_has_what_each_model_can_do(helium: Helium, created: Network) -> None:
+def test_show_prints_each_models_limits(helium: Helium, created: Network) -> None:
     document: Any = copy.deepcopy(dict(created.document))
     limits = {"max_new_tokens": 9, "generation_config": [], "odd": "\x9b[31m"}
     document["models"].append({**document["models"][0], "id": "acme/voice", "limits": limits})
@@ -106,28 +106,28 @@ def test_show_has_what_each_model_can_do(helium: Helium, created: Network) -> No
     ]
 
 
-def test_add_extends_and_says_that_the_id_changed(helium: Helium, created: Network) -> None:
+def test_add_extends_the_document_and_reports_the_new_id(helium: Helium, created: Network) -> None:
     done = helium("network", "add", "n.json", "--member", PEERS[1], "--json")
     new = Network.parse(Path("n.json").read_bytes())
     assert list(new.roster) == PEERS[:2]
     assert new.roster[PEERS[1]].operator == PEERS[1]
     assert f"changed from {created.id} to {new.id}" in done.stderr
-    said = json.loads(done.stdout)
-    assert (said["id"], said["previous"]) == (new.id, created.id)
+    printed = json.loads(done.stdout)
+    assert (printed["id"], printed["previous"]) == (new.id, created.id)
 
 
-def test_add_can_write_elsewhere(helium: Helium, created: Network) -> None:
-    before = Path("n.json").read_bytes()
+def test_add_can_write_another_file(helium: Helium, created: Network) -> None:
+    content = Path("n.json").read_bytes()
     limit = ("--limit", "max_new_tokens=9", "--model-attempt-seconds", 600)
     member = ("--member", PEERS[1])
     done = helium("network", "add", "n.json", *member, *limit, "-o", "m.json")
     assert done.exit_code == 0, done.stderr
-    assert Path("n.json").read_bytes() == before
+    assert Path("n.json").read_bytes() == content
     assert len(Network.parse(Path("m.json").read_bytes()).roster) == 2
     assert helium("network", "add", "n.json", *member, "-o", "m.json").exit_code == 2
 
 
-def test_models_on_disk_are_listed_with_limits(
+def test_a_model_on_disk_is_listed_with_its_limits(
     helium: Helium, created: Network, tmp_path: Path
 ) -> None:
     folder = tmp_path / "models" / "acme" / "small@2"
@@ -146,7 +146,7 @@ def test_models_on_disk_are_listed_with_limits(
     assert "frame_rate" not in model.limits  # that config.json tells no codec
 
 
-def test_a_model_that_takes_no_generation_config_is_listed_so(
+def test_a_model_without_generation_config_is_listed_so(
     helium: Helium, created: Network, tmp_path: Path
 ) -> None:
     folder = tmp_path / "models" / "acme" / "voice"
@@ -174,7 +174,7 @@ def test_a_model_that_takes_no_generation_config_is_listed_so(
         (["--model", EMBEDDED, "--limit", "max_new_tokens=0"], "models[0].limits.max_new_tokens"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_written(
+def test_an_error_is_named_and_nothing_is_written(
     helium: Helium, runtime: Path, arguments: list[str], reason: str
 ) -> None:
     done = helium("network", "create", "n.json", "--class-from", runtime, *arguments)
@@ -192,12 +192,14 @@ def test_what_is_wrong_is_named_and_nothing_written(
         ('{"a": NaN}', "NaN is no JSON number"),
     ],
 )
-def test_a_bad_class_file_is_named(helium: Helium, runtime: Path, text: str, reason: str) -> None:
+def test_a_malformed_class_file_is_named(
+    helium: Helium, runtime: Path, text: str, reason: str
+) -> None:
     runtime.write_text(text)
     done = helium("network", "create", "n.json", "--class-from", runtime)
     assert done.exit_code == 2
     assert reason in done.stderr
 
 
-def test_adding_nothing_is_wrong_usage(helium: Helium, created: Network) -> None:
+def test_adding_nothing_is_a_usage_error(helium: Helium, created: Network) -> None:
     assert helium("network", "add", "n.json").exit_code == 2

@@ -31,7 +31,7 @@ def test_lines_name_every_signer(helium: Helium, files: Files, made: Made) -> No
     assert all(signer in done.stdout for signer in made.certificate.signers)
 
 
-def test_the_network_may_come_from_the_environment(
+def test_the_environment_names_the_network(
     helium: Helium, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_NETWORK", str(files.network))
