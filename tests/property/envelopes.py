@@ -11,7 +11,7 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Reveal
 from protocol.wire.signing import sign
 from tests.property import strategies
-from tests.protocol.papers import reveals
+from tests.protocol.certificates import reveals
 from tests.support import fixtures
 
 NET = fixtures.piano_network()

@@ -9,7 +9,7 @@ from protocol.errors import Rejection
 from protocol.model_limits import DurationUnknown, objection, seconds_for, tokens_for
 from protocol.network import Network
 from protocol.wire.encoding import canonical
-from tests.protocol.expect import rejected
+from tests.protocol.rejections import rejected
 from tests.support import fixtures
 
 MUSIC = {

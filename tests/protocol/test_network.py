@@ -10,7 +10,7 @@ from protocol.network import Member, Network, NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import canonical, document_hash
 from protocol.wire.messages import Task
-from tests.protocol.expect import rejected
+from tests.protocol.rejections import rejected
 from tests.support import fixtures
 
 NET = fixtures.network()

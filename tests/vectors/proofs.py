@@ -8,7 +8,7 @@ from protocol.consensus.evidence import Evidence
 from protocol.errors import Rejection
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Message, Reveal, Vote
-from tests.protocol.papers import listed, paper, reveals
+from tests.protocol.certificates import certificate_document, commitments, reveals
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
@@ -27,10 +27,10 @@ def certificates() -> Vectors:
     """Valid certificates, and one that breaks each clause."""
     pair = [_vote(A, [A, B]), _vote(B, [A, B], trace={"seconds": 2.5})]
     valid = {
-        "all of a committee": paper(NET, TASK, VOTES),
-        "a quorum of it, with different traces": paper(NET, TASK, pair),
-        "a later attempt": paper(NET, TASK, reveals(NET, TASK, None, 1), 1),
-        "an error": paper(NET, TASK, reveals(NET, TASK, ERROR)),
+        "all of a committee": certificate_document(NET, TASK, VOTES),
+        "a quorum of it, with different traces": certificate_document(NET, TASK, pair),
+        "a later attempt": certificate_document(NET, TASK, reveals(NET, TASK, None, 1), 1),
+        "an error": certificate_document(NET, TASK, reveals(NET, TASK, ERROR)),
     }
     return {
         "description": "Section 4. Against `network` (a network document) each `certificate`"
@@ -46,7 +46,7 @@ def certificates() -> Vectors:
             refused(
                 "a space at the end",
                 Rejection.NOT_CANONICAL,
-                canonical(paper(NET, TASK, VOTES)) + b" ",
+                canonical(certificate_document(NET, TASK, VOTES)) + b" ",
                 lambda t: certificate.verify_bytes(t, NET),
             )
         ],
@@ -54,7 +54,7 @@ def certificates() -> Vectors:
 
 
 def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:
-    body = fixtures.reveal(NET, TASK, member, listed(TASK, listing)).envelope.body
+    body = fixtures.reveal(NET, TASK, member, commitments(TASK, listing)).envelope.body
     vote = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(vote, Reveal)
     return vote
@@ -73,14 +73,16 @@ def _certificate(name: str, document: Entry) -> Entry:
 
 
 def _invalid() -> dict[str, tuple[Rejection, Entry]]:
-    mixed = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
+    mixed = commitments(TASK, [A, B]) | commitments(TASK, [C], LIE)
     differing = [fixtures.reveal(NET, TASK, m, mixed, LIE if m == C else None) for m in (A, B, C)]
     forged = [v.envelope.document() for v in VOTES]
     strangers = sorted([A, B, D])
     unlisted = fixtures.task(NET, model="no/such")
-    never = [fixtures.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
-    other = {**listed(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
-    good = paper(NET, TASK, VOTES)
+    never = [
+        fixtures.reveal(NET, TASK, m, commitments(TASK, [A, B], None, 2), None, 2) for m in (A, B)
+    ]
+    other = {**commitments(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
+    good = certificate_document(NET, TASK, VOTES)
     return {
         "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),
         "an unknown member": (Rejection.INVALID_FIELD, {**good, "extra": 1}),
@@ -92,46 +94,61 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         ),
         "a task of a model that is not listed": (
             Rejection.UNKNOWN_MODEL,
-            paper(NET, unlisted, reveals(NET, unlisted)),
+            certificate_document(NET, unlisted, reveals(NET, unlisted)),
         ),
         "a commit for a task": (
             Rejection.INVALID_FIELD,
-            paper(NET, fixtures.commit(NET, TASK, A), VOTES),
+            certificate_document(NET, fixtures.commit(NET, TASK, A), VOTES),
         ),
-        "votes for another task": (Rejection.WRONG_TASK, paper(NET, OTHER, VOTES)),
+        "votes for another task": (Rejection.WRONG_TASK, certificate_document(NET, OTHER, VOTES)),
         "votes for another attempt": (Rejection.WRONG_TASK, {**good, "attempt": 1}),
-        "an attempt that never comes": (Rejection.NO_SUCH_ATTEMPT, paper(NET, TASK, never, 2)),
+        "an attempt that never comes": (
+            Rejection.NO_SUCH_ATTEMPT,
+            certificate_document(NET, TASK, never, 2),
+        ),
         "a vote under another's name": (
             Rejection.BAD_SIGNATURE,
             {**good, "votes": [{**forged[0], "signer": B}, *forged[1:]]},
         ),
         "a commit among the votes": (
             Rejection.INVALID_FIELD,
-            paper(NET, TASK, [*VOTES[:2], fixtures.commit(NET, TASK, C)]),
+            certificate_document(NET, TASK, [*VOTES[:2], fixtures.commit(NET, TASK, C)]),
         ),
-        "votes out of order": (Rejection.UNSORTED_VOTES, paper(NET, TASK, VOTES[::-1])),
-        "a vote twice": (Rejection.UNSORTED_VOTES, paper(NET, TASK, [VOTES[0], *VOTES])),
+        "votes out of order": (
+            Rejection.UNSORTED_VOTES,
+            certificate_document(NET, TASK, VOTES[::-1]),
+        ),
+        "a vote twice": (
+            Rejection.UNSORTED_VOTES,
+            certificate_document(NET, TASK, [VOTES[0], *VOTES]),
+        ),
         "a signer of the next attempt's committee": (
             Rejection.NOT_A_MEMBER,
-            paper(NET, TASK, [_vote(m, strangers) for m in strangers]),
+            certificate_document(NET, TASK, [_vote(m, strangers) for m in strangers]),
         ),
-        "too few votes": (Rejection.TOO_FEW_VOTES, paper(NET, TASK, [_vote(A, [A])])),
-        "outcomes that differ": (Rejection.OUTCOMES_DIFFER, paper(NET, TASK, differing)),
+        "too few votes": (
+            Rejection.TOO_FEW_VOTES,
+            certificate_document(NET, TASK, [_vote(A, [A])]),
+        ),
+        "outcomes that differ": (
+            Rejection.OUTCOMES_DIFFER,
+            certificate_document(NET, TASK, differing),
+        ),
         "a list without another signer": (
             Rejection.COMMITMENT_MISSING,
-            paper(NET, TASK, [_vote(A, [A]), _vote(B, [A, B])]),
+            certificate_document(NET, TASK, [_vote(A, [A]), _vote(B, [A, B])]),
         ),
         "a list without its own signer": (
             Rejection.COMMITMENT_MISSING,
-            paper(NET, TASK, [_vote(A, [B]), _vote(B, [A, B])]),
+            certificate_document(NET, TASK, [_vote(A, [B]), _vote(B, [A, B])]),
         ),
         "a list with another commitment": (
             Rejection.COMMITMENT_MISSING,
-            paper(NET, TASK, [_vote(A, [], commits=other), _vote(B, [A, B])]),
+            certificate_document(NET, TASK, [_vote(A, [], commits=other), _vote(B, [A, B])]),
         ),
         "a salt that opens nothing": (
             Rejection.COMMITMENT_MISSING,
-            paper(NET, TASK, [_vote(A, [A, B]), _vote(B, [A, B], salt="00" * 32)]),
+            certificate_document(NET, TASK, [_vote(A, [A, B]), _vote(B, [A, B], salt="00" * 32)]),
         ),
     }
 

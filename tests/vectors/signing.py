@@ -6,7 +6,7 @@ from protocol.consensus.committee import committees
 from protocol.wire import messages
 from protocol.wire.encoding import canonical, domain
 from protocol.wire.messages import Message, Task
-from tests.protocol.papers import listed
+from tests.protocol import certificates
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
 
@@ -18,7 +18,7 @@ ERROR = {"error": "generation-rejected"}
 
 def envelopes() -> Vectors:
     """One of each message, with everything on the way to its bytes."""
-    seen = listed(TASK, [A, B, C])
+    seen = certificates.commitments(TASK, [A, B, C])
     sent: dict[str, Message] = {
         "a task": TASK,
         "a task in other characters": fixtures.task(
@@ -27,7 +27,9 @@ def envelopes() -> Vectors:
         "a commit": fixtures.commit(NET, TASK, A),
         "a commit in a later attempt": fixtures.commit(NET, TASK, B, attempt=1),
         "a reveal of a result": fixtures.reveal(NET, TASK, A, seen),
-        "a reveal of an error": fixtures.reveal(NET, TASK, B, listed(TASK, [B], ERROR), ERROR),
+        "a reveal of an error": fixtures.reveal(
+            NET, TASK, B, certificates.commitments(TASK, [B], ERROR), ERROR
+        ),
         "an abstention": fixtures.abstain(NET, TASK, C, "out-of-memory"),
     }
     return {

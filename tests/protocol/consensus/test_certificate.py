@@ -11,8 +11,8 @@ from protocol.consensus.committee import committees
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Reveal, Task
-from tests.protocol.expect import PROPERTY, reason_of, rejected
-from tests.protocol.papers import listed, paper, reveals
+from tests.protocol.certificates import certificate_document, commitments, reveals
+from tests.protocol.rejections import PROPERTY, reason_of, rejected
 from tests.support import fixtures
 
 NET = fixtures.network(5, committee_size=3, committee_max=5)
@@ -21,14 +21,14 @@ COMMITTEE, LARGER = committees(NET, TASK)
 A, B, C = sorted(COMMITTEE)
 D, E = sorted(set(LARGER) - set(COMMITTEE))
 VOTES = reveals(NET, TASK)
-VALID = paper(NET, TASK, VOTES)
+VALID = certificate_document(NET, TASK, VOTES)
 LIE = fixtures.outcome("lie")
 FORGED = urlsafe_b64encode(bytes(64)).rstrip(b"=").decode()
 
 
-def vote(member: str, listing: list[str], found: Any = None, **changes: Any) -> Reveal:
+def vote(member: str, listing: list[str], outcome: Any = None, **changes: Any) -> Reveal:
     """A reveal that lists the honest commitments of some members, or has other changes."""
-    body = fixtures.reveal(NET, TASK, member, listed(TASK, listing), found).envelope.body
+    body = fixtures.reveal(NET, TASK, member, commitments(TASK, listing), outcome).envelope.body
     signed = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(signed, Reveal)
     return signed
@@ -38,32 +38,34 @@ def vote(member: str, listing: list[str], found: Any = None, **changes: Any) -> 
 
 
 def test_certificate_of_whole_committee_is_valid() -> None:
-    found = verify(VALID, NET)
-    assert found.document == VALID
-    assert found.task == TASK
-    assert found.attempt == 0
-    assert found.votes == tuple(VOTES)
-    assert found.signers == (A, B, C)
-    assert found.outcome == fixtures.outcome()
-    assert found.encode() == canonical(VALID)
-    assert verify_bytes(found.encode(), NET) == found
+    certified = verify(VALID, NET)
+    assert certified.document == VALID
+    assert certified.task == TASK
+    assert certified.attempt == 0
+    assert certified.votes == tuple(VOTES)
+    assert certified.signers == (A, B, C)
+    assert certified.outcome == fixtures.outcome()
+    assert certified.encode() == canonical(VALID)
+    assert verify_bytes(certified.encode(), NET) == certified
 
 
 @pytest.mark.parametrize("pair", [(A, B), (A, C), (B, C)])
 def test_certificate_of_bare_quorum_is_valid(pair: tuple[str, str]) -> None:
     votes = [vote(member, list(pair)) for member in pair]
-    assert verify(paper(NET, TASK, votes), NET).signers == pair
+    assert verify(certificate_document(NET, TASK, votes), NET).signers == pair
 
 
 def test_certificate_of_later_attempt_is_valid() -> None:
     votes = reveals(NET, TASK, attempt=1)
-    found = verify(paper(NET, TASK, votes, attempt=1), NET)
-    assert (found.attempt, found.signers) == (1, tuple(sorted(LARGER)))
+    certified = verify(certificate_document(NET, TASK, votes, attempt=1), NET)
+    assert (certified.attempt, certified.signers) == (1, tuple(sorted(LARGER)))
 
 
 def test_certificate_of_error_outcome_is_valid() -> None:
     votes = reveals(NET, TASK, {"error": "non-finite-output"})
-    assert verify(paper(NET, TASK, votes), NET).outcome == {"error": "non-finite-output"}
+    assert verify(certificate_document(NET, TASK, votes), NET).outcome == {
+        "error": "non-finite-output"
+    }
 
 
 def test_traces_and_lists_of_non_signers_may_differ() -> None:
@@ -71,15 +73,17 @@ def test_traces_and_lists_of_non_signers_may_differ() -> None:
     votes = [
         vote(A, [A, B], trace={"seconds": 9, "tokens": ["ab"]}),
         vote(
-            B, [A, B], commits=listed(TASK, [A, B]) | {C: "ab" * 32, fixtures.peer(60): "cd" * 32}
+            B,
+            [A, B],
+            commits=commitments(TASK, [A, B]) | {C: "ab" * 32, fixtures.peer(60): "cd" * 32},
         ),
     ]
-    verify(paper(NET, TASK, votes), NET)
+    verify(certificate_document(NET, TASK, votes), NET)
 
 
 def test_validity_does_not_depend_on_time() -> None:
     old = fixtures.task(NET, now=1, deadline=1)
-    verify(paper(NET, old, reveals(NET, old)), NET)
+    verify(certificate_document(NET, old, reveals(NET, old)), NET)
 
 
 # Each clause of section 4, broken
@@ -118,20 +122,20 @@ def test_document_that_is_not_an_object_is_rejected(document: Any) -> None:
 
 
 def test_certificate_of_another_network_is_rejected() -> None:
-    other = fixtures.network(4)
-    with rejected(Rejection.WRONG_NETWORK, other.id):
-        verify(VALID, other)
+    other_network = fixtures.network(4)
+    with rejected(Rejection.WRONG_NETWORK, other_network.id):
+        verify(VALID, other_network)
     with rejected(Rejection.WRONG_NETWORK, "network"):
-        verify({**VALID, "network": other.id}, NET)
+        verify({**VALID, "network": other_network.id}, NET)
 
 
 def test_task_or_vote_of_another_network_is_rejected() -> None:
-    other = fixtures.network(4)
+    other_network = fixtures.network(4)
     with rejected(Rejection.WRONG_NETWORK, "body.network"):
-        verify(paper(NET, fixtures.task(other), VOTES), NET)
-    foreign = fixtures.reveal(other, TASK, A, listed(TASK, [A, B]))
+        verify(certificate_document(NET, fixtures.task(other_network), VOTES), NET)
+    foreign = fixtures.reveal(other_network, TASK, A, commitments(TASK, [A, B]))
     with rejected(Rejection.WRONG_NETWORK, "body.network"):
-        verify(paper(NET, TASK, [foreign, *VOTES[1:]]), NET)
+        verify(certificate_document(NET, TASK, [foreign, *VOTES[1:]]), NET)
 
 
 def test_forged_task_signature_is_rejected() -> None:
@@ -141,7 +145,7 @@ def test_forged_task_signature_is_rejected() -> None:
 
 def test_task_member_must_be_a_task() -> None:
     with rejected(Rejection.INVALID_FIELD, "task: is not the envelope of a task"):
-        verify(paper(NET, VOTES[0], VOTES), NET)
+        verify(certificate_document(NET, VOTES[0], VOTES), NET)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +161,13 @@ def test_task_member_must_be_a_task() -> None:
 def test_task_not_admitted_by_the_network_is_rejected(changes: Any, reason: Rejection) -> None:
     task = fixtures.task(NET, **changes)
     with rejected(reason):
-        verify(paper(NET, task, reveals(NET, task)), NET)
+        verify(certificate_document(NET, task, reveals(NET, task)), NET)
 
 
 def test_votes_for_another_task_are_rejected() -> None:
-    other = fixtures.task(NET, nonce=1)
+    other_task = fixtures.task(NET, nonce=1)
     with rejected(Rejection.WRONG_TASK, A):
-        verify(paper(NET, other, VOTES), NET)
+        verify(certificate_document(NET, other_task, VOTES), NET)
 
 
 def test_votes_for_another_attempt_are_rejected() -> None:
@@ -171,13 +175,15 @@ def test_votes_for_another_attempt_are_rejected() -> None:
         verify({**VALID, "attempt": 1}, NET)
     stray = reveals(NET, TASK, attempt=1)[-1]
     with rejected(Rejection.WRONG_TASK, stray.signer):
-        verify(paper(NET, TASK, [*VOTES, stray]), NET)
+        verify(certificate_document(NET, TASK, [*VOTES, stray]), NET)
 
 
 def test_nonexistent_attempt_is_rejected() -> None:
-    votes = [fixtures.reveal(NET, TASK, m, listed(TASK, [A, B], None, 2), None, 2) for m in (A, B)]
+    votes = [
+        fixtures.reveal(NET, TASK, m, commitments(TASK, [A, B], None, 2), None, 2) for m in (A, B)
+    ]
     with rejected(Rejection.NO_SUCH_ATTEMPT, "attempt: 2, this task has 2"):
-        verify(paper(NET, TASK, votes, attempt=2), NET)
+        verify(certificate_document(NET, TASK, votes, attempt=2), NET)
 
 
 def test_forged_vote_signature_is_rejected() -> None:
@@ -197,20 +203,20 @@ def test_vote_with_replaced_signer_is_rejected() -> None:
 def test_vote_that_is_not_a_reveal_is_rejected() -> None:
     for stray in (fixtures.commit(NET, TASK, C), fixtures.abstain(NET, TASK, C), TASK):
         with rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal"):
-            verify(paper(NET, TASK, [*VOTES[:2], stray]), NET)
+            verify(certificate_document(NET, TASK, [*VOTES[:2], stray]), NET)
 
 
 def test_unsorted_signers_are_rejected() -> None:
     with rejected(Rejection.UNSORTED_VOTES):
-        verify(paper(NET, TASK, VOTES[::-1]), NET)
+        verify(certificate_document(NET, TASK, VOTES[::-1]), NET)
 
 
 def test_repeated_signer_is_rejected() -> None:
     with rejected(Rejection.UNSORTED_VOTES):
-        verify(paper(NET, TASK, [VOTES[0], *VOTES]), NET)
-    other = vote(A, [A, B, C], trace={"seconds": 2})
+        verify(certificate_document(NET, TASK, [VOTES[0], *VOTES]), NET)
+    second_vote = vote(A, [A, B, C], trace={"seconds": 2})
     with rejected(Rejection.UNSORTED_VOTES):
-        verify(paper(NET, TASK, [VOTES[0], other]), NET)
+        verify(certificate_document(NET, TASK, [VOTES[0], second_vote]), NET)
 
 
 @pytest.mark.parametrize("stranger", [D, E, fixtures.peer(40)])
@@ -218,32 +224,32 @@ def test_signer_outside_the_committee_is_rejected(stranger: str) -> None:
     """A member of the next attempt's committee is none of this one's."""
     trio = sorted([A, B, stranger])
     with rejected(Rejection.NOT_A_MEMBER, stranger):
-        verify(paper(NET, TASK, [vote(m, trio) for m in trio]), NET)
+        verify(certificate_document(NET, TASK, [vote(m, trio) for m in trio]), NET)
 
 
 def test_too_few_signers_are_rejected() -> None:
     with rejected(Rejection.TOO_FEW_VOTES, "1 of a committee of 3, 2 are needed"):
-        verify(paper(NET, TASK, [vote(A, [A])]), NET)
+        verify(certificate_document(NET, TASK, [vote(A, [A])]), NET)
 
 
 def test_half_of_an_even_committee_is_not_a_quorum() -> None:
     net = fixtures.network(4, committee_size=4)
     task = fixtures.task(net)
     pair = sorted(committees(net, task)[0])[:2]
-    votes = [fixtures.reveal(net, task, m, listed(task, pair)) for m in pair]
+    votes = [fixtures.reveal(net, task, m, commitments(task, pair)) for m in pair]
     with rejected(Rejection.TOO_FEW_VOTES, "2 of a committee of 4, 3 are needed"):
-        verify(paper(net, task, votes), net)
+        verify(certificate_document(net, task, votes), net)
 
 
 def test_different_outcomes_are_rejected() -> None:
-    commits = listed(TASK, [A, B]) | listed(TASK, [C], LIE)
+    commits = commitments(TASK, [A, B]) | commitments(TASK, [C], LIE)
     votes = [
         fixtures.reveal(NET, TASK, member, commits, LIE if member == C else None)
         for member in (A, B, C)
     ]
     with rejected(Rejection.OUTCOMES_DIFFER, C):
-        verify(paper(NET, TASK, votes), NET)
-    verify(paper(NET, TASK, votes[:2]), NET)
+        verify(certificate_document(NET, TASK, votes), NET)
+    verify(certificate_document(NET, TASK, votes[:2]), NET)
 
 
 @pytest.mark.parametrize("blind", [A, B, C])
@@ -253,7 +259,7 @@ def test_list_without_a_signer_is_rejected(blind: str, unseen: str) -> None:
     everyone = [A, B, C]
     votes = [vote(m, [p for p in everyone if m != blind or p != unseen]) for m in everyone]
     with rejected(Rejection.COMMITMENT_MISSING, f"{blind} does not list"):
-        verify(paper(NET, TASK, votes), NET)
+        verify(certificate_document(NET, TASK, votes), NET)
 
 
 def test_list_with_wrong_commitment_is_rejected() -> None:
@@ -263,15 +269,15 @@ def test_list_with_wrong_commitment_is_rejected() -> None:
         fixtures.bound(fixtures.task(NET, nonce=1), B, fixtures.outcome()),
         fixtures.bound(TASK, A, fixtures.outcome()),
     ):
-        liar = vote(A, [], commits={**listed(TASK, [A]), B: wrong})
+        liar = vote(A, [], commits={**commitments(TASK, [A]), B: wrong})
         with rejected(Rejection.COMMITMENT_MISSING, f"{A} does not list the commitment that {B}"):
-            verify(paper(NET, TASK, [liar, vote(B, [A, B])]), NET)
+            verify(certificate_document(NET, TASK, [liar, vote(B, [A, B])]), NET)
 
 
 def test_salt_that_does_not_open_the_commitment_is_rejected() -> None:
     liar = vote(B, [A, B], salt="00" * 32)
     with rejected(Rejection.COMMITMENT_MISSING, f"the commitment that {B} opens"):
-        verify(paper(NET, TASK, [vote(A, [A, B]), liar]), NET)
+        verify(certificate_document(NET, TASK, [vote(A, [A, B]), liar]), NET)
 
 
 # Bytes
@@ -291,7 +297,7 @@ PAIR_TASK = fixtures.task(
     prompt='é "\\\t\n\r/€😀',
     generation_config={"temperature": 1e-7, "top_p": 0.25, "guidance_scale": 3, "do_sample": True},
 )
-PAIR_TEXT = canonical(paper(PAIR_NET, PAIR_TASK, reveals(PAIR_NET, PAIR_TASK)))
+PAIR_TEXT = canonical(certificate_document(PAIR_NET, PAIR_TASK, reveals(PAIR_NET, PAIR_TASK)))
 
 
 def test_every_changed_byte_is_rejected() -> None:
@@ -351,7 +357,7 @@ def test_assemble_rejects_reveals_that_make_no_certificate() -> None:
 
 
 def reveals_of_attempt(attempt: int) -> list[Reveal]:
-    commits = listed(TASK, [A, B], None, attempt)
+    commits = commitments(TASK, [A, B], None, attempt)
     return [fixtures.reveal(NET, TASK, member, commits, None, attempt) for member in (A, B)]
 
 
@@ -366,12 +372,12 @@ def test_oversized_certificate_is_assembled_from_bare_quorum() -> None:
     task = fixtures.task(net)
     members = sorted(committees(net, task)[0])
     outcome: Any = roomy(task, members[0], {}, net).outcome
-    commits = listed(task, members, outcome)
+    commits = commitments(task, members, outcome)
     votes = [roomy(task, member, commits, net) for member in members]
-    assert len(canonical(paper(net, task, votes))) > 1_048_576
-    found = assemble(task, 0, votes, net)
-    assert found.signers == tuple(members[:13])
-    assert verify_bytes(found.encode(), net) == found
+    assert len(canonical(certificate_document(net, task, votes))) > 1_048_576
+    certified = assemble(task, 0, votes, net)
+    assert certified.signers == tuple(members[:13])
+    assert verify_bytes(certified.encode(), net) == certified
 
 
 # Compatible reveals
@@ -387,8 +393,8 @@ def test_compatible_reveals_can_stand_in_one_certificate() -> None:
         (vote(A, [A, C]), vote(B, full)),
         (vote(A, full), vote(B, full, salt="00" * 32)),
         (
-            vote(A, [], commits=listed(TASK, [A]) | listed(TASK, [B], LIE)),
-            vote(B, [], LIE, commits=listed(TASK, [A]) | listed(TASK, [B], LIE)),
+            vote(A, [], commits=commitments(TASK, [A]) | commitments(TASK, [B], LIE)),
+            vote(B, [], LIE, commits=commitments(TASK, [A]) | commitments(TASK, [B], LIE)),
         ),
     ):
         assert not compatible(a, b)
@@ -403,7 +409,7 @@ def test_pairwise_compatible_reveals_make_a_certificate(
     votes = [vote(m, sorted(seen)) for m, seen in zip((A, B, C), lists, strict=True)]
     pairwise = all(compatible(a, b) for a in votes for b in votes if a is not b)
     pairwise = pairwise and all(certificate.lists(a, a) for a in votes)
-    reason = reason_of(lambda: verify(paper(NET, TASK, votes), NET))
+    reason = reason_of(lambda: verify(certificate_document(NET, TASK, votes), NET))
     assert reason is (None if pairwise else Rejection.COMMITMENT_MISSING)
 
 

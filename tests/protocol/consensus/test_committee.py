@@ -9,7 +9,7 @@ from protocol.consensus.committee import committees, quorum, ranking
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Task
-from tests.protocol.expect import PROPERTY
+from tests.protocol.rejections import PROPERTY
 from tests.support import fixtures
 
 
@@ -59,15 +59,15 @@ def test_ranking_matches_section_5() -> None:
 def test_committees_match_section_5(operators: list[str], size: int, more: int, nonce: int) -> None:
     net = crowd(operators, size, size + more)
     task = fixtures.task(net, nonce=nonce)
-    found = committees(net, task)
+    attempts = committees(net, task)
     names = {fixtures.peer(i): operator for i, operator in enumerate(operators)}
-    for attempt, committee in enumerate(found):
+    for attempt, committee in enumerate(attempts):
         k = min(size + 2 * attempt, size + more, len(operators))
         assert list(committee) == expected(task, names, k)
-    sizes = [len(committee) for committee in found]
+    sizes = [len(committee) for committee in attempts]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == min(size + more, len(operators))
-    for smaller, larger in itertools.pairwise(found):
+    for smaller, larger in itertools.pairwise(attempts):
         assert larger[: len(smaller)] == smaller
 
 
@@ -116,8 +116,8 @@ def test_members_of_other_classes_are_excluded() -> None:
         member["class"] = "gpu"
     net = Network.parse(canonical(document))
     for nonce in range(10):
-        found = committees(net, fixtures.task(net, nonce=nonce))
-        assert {p for c in found for p in c} == {fixtures.peer(i) for i in (3, 4, 5)}
+        attempts = committees(net, fixtures.task(net, nonce=nonce))
+        assert {p for c in attempts for p in c} == {fixtures.peer(i) for i in (3, 4, 5)}
 
 
 def test_ranking_does_not_depend_on_roster_order() -> None:

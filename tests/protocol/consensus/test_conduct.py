@@ -40,9 +40,11 @@ def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreem
 
 
 def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
-    found = {(attempt, who): what for attempt, who, what in vote_outcomes(seen(votes))}
-    assert {who for attempt, who in found if attempt == 0} == {A, B, C}
-    return found[0, peer]
+    outcomes = {
+        (attempt, member): outcome for attempt, member, outcome in vote_outcomes(seen(votes))
+    }
+    assert {who for attempt, who in outcomes if attempt == 0} == {A, B, C}
+    return outcomes[0, peer]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_reveal_after_the_certificate_still_counts_as_agreed() -> None:
 def test_reveals_without_certificate_are_unsettled() -> None:
     third = fixtures.outcome("third")
     apart = [
-        fixtures.reveal(NET, TASK, member, {}, found)
-        for member, found in ((A, fixtures.outcome()), (B, LIE), (C, third))
+        fixtures.reveal(NET, TASK, member, {}, outcome)
+        for member, outcome in ((A, fixtures.outcome()), (B, LIE), (C, third))
     ]
     assert [what for *_, what in vote_outcomes(seen(apart))] == [VoteOutcome.UNSETTLED] * 3
 
@@ -100,10 +102,10 @@ def test_each_member_of_each_attempt_has_one_outcome() -> None:
     apart = [fixtures.abstain(net, task, member) for member in first]
     commits = {m: fixtures.bound(task, m, fixtures.outcome(), 1) for m in second}
     agreed = [fixtures.reveal(net, task, m, commits, attempt=1) for m in second[:3]]
-    found = [
+    members = [
         (attempt, who) for attempt, who, _ in vote_outcomes(seen([*apart, *agreed], net, task))
     ]
-    assert found == [(0, m) for m in first] + [(1, m) for m in second]
+    assert members == [(0, m) for m in first] + [(1, m) for m in second]
 
 
 def test_attempts_after_the_certified_one_have_no_outcomes() -> None:

@@ -8,7 +8,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
 from protocol.wire.encoding import canonical, document_hash
 from protocol.wire.messages import Vote
-from tests.protocol.expect import rejected
+from tests.protocol.rejections import rejected
 from tests.support import fixtures
 
 NET = fixtures.network()
@@ -64,10 +64,10 @@ def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
 def test_conflicting_votes_are_evidence_in_either_order(pair: tuple[Vote, Vote]) -> None:
     for a, b in (pair, pair[::-1]):
         assert evidence.is_equivocation(a, b)
-        found = Evidence.from_votes(a, b)
-        assert found.document == document(a, b)
-        assert (found.signer, found.task, found.attempt) == (A, TASK.id, 0)
-        assert evidence.verify(document(a, b), NET.id) == found
+        proof = Evidence.from_votes(a, b)
+        assert proof.document == document(a, b)
+        assert (proof.signer, proof.task, proof.attempt) == (A, TASK.id, 0)
+        assert evidence.verify(document(a, b), NET.id) == proof
 
 
 @pytest.mark.parametrize("pair", CONSISTENT)
@@ -129,10 +129,10 @@ def test_evidence_of_another_network_is_rejected() -> None:
 
 
 def test_id_is_hash_of_document() -> None:
-    found = evidence.verify(PROOF, NET.id)
-    assert found.id == document_hash("evidence", PROOF)
-    assert found.encode() == canonical(PROOF)
-    assert Evidence.from_votes(*CONTRADICTIONS[1]).id != found.id
+    proof = evidence.verify(PROOF, NET.id)
+    assert proof.id == document_hash("evidence", PROOF)
+    assert proof.encode() == canonical(PROOF)
+    assert Evidence.from_votes(*CONTRADICTIONS[1]).id != proof.id
 
 
 # In a file
@@ -143,9 +143,9 @@ KEPT = Evidence.from_votes(HONEST, fixtures.commit(NET, TASK, A, LIE))
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_canonical_bytes_with_optional_line_feed_are_accepted(end: bytes) -> None:
-    found = evidence.verify_bytes(KEPT.encode() + end, NET)
-    assert found == KEPT
-    assert found.types == ("commit", "commit")
+    proof = evidence.verify_bytes(KEPT.encode() + end, NET)
+    assert proof == KEPT
+    assert proof.types == ("commit", "commit")
 
 
 @pytest.mark.parametrize("a", CONTRADICTIONS)
@@ -172,8 +172,8 @@ def test_added_byte_is_rejected(end: bytes) -> None:
 
 def test_evidence_against_non_member_is_rejected() -> None:
     pair = [
-        fixtures.signed(NET, fixtures.commit(NET, TASK, A, found).envelope.body, 1000)
-        for found in (fixtures.outcome(), LIE)
+        fixtures.signed(NET, fixtures.commit(NET, TASK, A, outcome).envelope.body, 1000)
+        for outcome in (fixtures.outcome(), LIE)
     ]
     with rejected(Rejection.NOT_A_MEMBER, fixtures.peer(1000)):
         evidence.verify_bytes(canonical(document(*pair)), NET)

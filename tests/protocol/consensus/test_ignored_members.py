@@ -4,7 +4,7 @@ import pytest
 
 from protocol.consensus.committee import committees
 from protocol.wire.messages import Commit, Reveal, Vote
-from tests.protocol.seat import Seat
+from tests.protocol.driver import AgreementDriver
 from tests.support import fixtures
 
 T = fixtures.START
@@ -26,51 +26,51 @@ def reveal(member: str, listed: tuple[str, ...], lie: bool = False) -> Vote:
     return fixtures.reveal(NET, TASK, member, commits, LIE if lie else None)
 
 
-def after_a_failed_attempt(*votes: Vote) -> Seat:
+def after_a_failed_attempt(*votes: Vote) -> AgreementDriver:
     """This node and a liar committed in attempt 0; `votes` came; then its time was over."""
-    seat = Seat(NET, TASK, ME)
-    seat.executed(T + 1)
-    seat.hear(commit(LIAR, 0, lie=True), now=T + 1)
-    seat.advance(T + 5)  # closed after 2 s with the liar on the list, revealed after 4
-    seat.hear(*votes, now=T + 6)
-    seat.advance(T + 120)
-    assert seat.attempt == 1
-    return seat
+    node = AgreementDriver(NET, TASK, ME)
+    node.executed(T + 1)
+    node.receive(commit(LIAR, 0, lie=True), now=T + 1)
+    node.advance(T + 5)  # closed after 2 s with the liar on the list, revealed after 4
+    node.receive(*votes, now=T + 6)
+    node.advance(T + 120)
+    assert node.attempt == 1
+    return node
 
 
-def revealed_at(seat: Seat, begin: float) -> float | None:
+def revealed_at(node: AgreementDriver, begin: float) -> float | None:
     """When this node reveals in attempt 1, in whole seconds after `begin`."""
     for second in range(100):
-        seat.advance(begin + second)
-        if any(isinstance(v, Reveal) and v.attempt == 1 for v in seat.sent):
+        node.advance(begin + second)
+        if any(isinstance(v, Reveal) and v.attempt == 1 for v in node.sent):
             return float(second)
     return None
 
 
 def test_commit_of_dissenter_does_not_start_the_wait() -> None:
-    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
-    assert any(isinstance(v, Commit) and v.attempt == 1 for v in seat.sent)
-    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) is None  # two of the three that count
-    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
-    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
-    seat.hear(commit(NEW, 1), now=T + 140)
-    assert revealed_at(seat, T + 140) == 4.0  # both waits, from the third honest commit
+    node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    assert any(isinstance(v, Commit) and v.attempt == 1 for v in node.sent)
+    node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    assert revealed_at(node, T + 121) is None  # two of the three that count
+    node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    node.receive(commit(NEW, 1), now=T + 140)
+    assert revealed_at(node, T + 140) == 4.0  # both waits, from the third honest commit
 
 
 def test_commit_of_dissenter_is_still_listed() -> None:
-    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
-    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) == 4.0
-    (own,) = (v for v in seat.sent if isinstance(v, Reveal) and v.attempt == 1)
+    node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(node, T + 121) == 4.0
+    (own,) = (v for v in node.sent if isinstance(v, Reveal) and v.attempt == 1)
     assert set(own.commits) == {ME, LIAR, OLD, NEW}
 
 
 def test_all_commits_end_the_waits_despite_ignored_members() -> None:
-    seat = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
+    node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     everyone = [commit(m, 1, lie=m == LIAR) for m in SECOND if m != ME]
-    seat.hear(*everyone, now=T + 121)
-    assert revealed_at(seat, T + 121) == 0.0
+    node.receive(*everyone, now=T + 121)
+    assert revealed_at(node, T + 121) == 0.0
 
 
 @pytest.mark.parametrize("others_revealed", [True, False])
@@ -79,31 +79,31 @@ def test_member_that_did_not_reveal_is_ignored_only_if_others_did(
 ) -> None:
     """This node's own reveal is one that shows that the time for it had come."""
     if others_revealed:
-        seat = after_a_failed_attempt()
+        node = after_a_failed_attempt()
     else:  # alone with its commit in attempt 0, it never had a quorum, and nobody revealed
-        seat = Seat(NET, TASK, ME)
-        seat.advance(T + 119)
-        seat.hear(commit(LIAR, 0, lie=True), now=T + 119)
-        seat.advance(T + 120)
-        seat.executed(T + 120)
-    seat.hear(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) == (None if others_revealed else 4.0)
+        node = AgreementDriver(NET, TASK, ME)
+        node.advance(T + 119)
+        node.receive(commit(LIAR, 0, lie=True), now=T + 119)
+        node.advance(T + 120)
+        node.executed(T + 120)
+    node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    assert revealed_at(node, T + 121) == (None if others_revealed else 4.0)
 
 
 def test_late_reveal_makes_member_count_again() -> None:
-    seat = after_a_failed_attempt()
-    seat.hear(commit(OLD, 0), now=T + 121)  # late in attempt 0, and silent since
-    seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) is None
-    seat.hear(reveal(OLD, (ME, OLD, LIAR)), now=T + 230)
-    assert revealed_at(seat, T + 230) == 4.0
+    node = after_a_failed_attempt()
+    node.receive(commit(OLD, 0), now=T + 121)  # late in attempt 0, and silent since
+    node.receive(commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(node, T + 121) is None
+    node.receive(reveal(OLD, (ME, OLD, LIAR)), now=T + 230)
+    assert revealed_at(node, T + 230) == 4.0
 
 
 def test_equivocator_stays_ignored_after_later_reveal() -> None:
-    seat = after_a_failed_attempt(commit(LIAR, 0))  # its second commit of attempt 0
-    seat.hear(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
-    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) is None
+    node = after_a_failed_attempt(commit(LIAR, 0))  # its second commit of attempt 0
+    node.receive(reveal(LIAR, (ME, LIAR), lie=True), now=T + 120)
+    node.receive(commit(LIAR, 1), commit(OLD, 1), now=T + 121)
+    assert revealed_at(node, T + 121) is None
 
 
 @pytest.mark.parametrize("contradicts", [True, False])
@@ -111,22 +111,22 @@ def test_equivocator_is_ignored_despite_correct_reveal(
     contradicts: bool,
 ) -> None:
     """Its list lacks this node's commit, so that attempt 0 cannot settle."""
-    seat = Seat(NET, TASK, ME)
-    seat.executed(T + 1)
-    seat.hear(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
-    seat.advance(T + 5)
+    node = AgreementDriver(NET, TASK, ME)
+    node.executed(T + 1)
+    node.receive(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
+    node.advance(T + 5)
     right = {LIAR: fixtures.bound(TASK, LIAR, fixtures.outcome())}
-    seat.hear(fixtures.reveal(NET, TASK, LIAR, right), now=T + 6)
-    assert seat.attempt == 1
-    seat.hear(commit(LIAR, 1), commit(OLD, 1), now=T + 7)
-    assert revealed_at(seat, T + 7) == (None if contradicts else 4.0)
+    node.receive(fixtures.reveal(NET, TASK, LIAR, right), now=T + 6)
+    assert node.attempt == 1
+    node.receive(commit(LIAR, 1), commit(OLD, 1), now=T + 7)
+    assert revealed_at(node, T + 7) == (None if contradicts else 4.0)
 
 
 def test_own_commit_counts_before_own_reveal() -> None:
     """Nobody else's commit arrived, so the list is open still; a reveal of another did."""
-    seat = Seat(NET, TASK, ME)
-    seat.executed(T + 1)
-    seat.hear(reveal(LIAR, (LIAR,), lie=True), now=T + 6)
-    seat.advance(T + 120)
-    seat.hear(commit(OLD, 1), commit(NEW, 1), now=T + 121)
-    assert revealed_at(seat, T + 121) == 4.0
+    node = AgreementDriver(NET, TASK, ME)
+    node.executed(T + 1)
+    node.receive(reveal(LIAR, (LIAR,), lie=True), now=T + 6)
+    node.advance(T + 120)
+    node.receive(commit(OLD, 1), commit(NEW, 1), now=T + 121)
+    assert revealed_at(node, T + 121) == 4.0

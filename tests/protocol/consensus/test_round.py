@@ -6,7 +6,7 @@ from protocol.consensus.committee import committees
 from protocol.consensus.round import Opening, Round
 from protocol.consensus.vote_set import VoteStatus
 from protocol.wire.messages import Commit, Reveal, Vote, outcome_digest
-from tests.protocol.papers import listed
+from tests.protocol.certificates import commitments
 from tests.support import fixtures
 
 NET = fixtures.network(5, committee_size=3, committee_max=5)
@@ -23,13 +23,13 @@ def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:
     return Round(NET.id, TASK.id, attempt, committee, 2.0)
 
 
-def commit(member: str, found: Any = None) -> Commit:
-    return fixtures.commit(NET, TASK, member, found)
+def commit(member: str, outcome: Any = None) -> Commit:
+    return fixtures.commit(NET, TASK, member, outcome)
 
 
-def reveal(member: str, seen: Any = TRIO, found: Any = None, **changes: Any) -> Reveal:
-    commits = seen if isinstance(seen, dict) else listed(TASK, seen)
-    body = fixtures.reveal(NET, TASK, member, commits, found).envelope.body
+def reveal(member: str, seen: Any = TRIO, outcome: Any = None, **changes: Any) -> Reveal:
+    commits = seen if isinstance(seen, dict) else commitments(TASK, seen)
+    body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
     vote = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(vote, Reveal)
     return vote
@@ -48,10 +48,10 @@ def receive(round_: Round, vote: Vote, at: float, *, keep_conflicting: bool = Fa
 
 def committed(at: float, committee: tuple[str, ...] = TRIO) -> Round:
     """A round in which the first member has committed at this time."""
-    found = fresh(committee)
-    found.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
-    receive(found, commit(A), at)
-    return found
+    round_ = fresh(committee)
+    round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
+    receive(round_, commit(A), at)
+    return round_
 
 
 # Commit

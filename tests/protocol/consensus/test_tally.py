@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.consensus.tally import largest_clique
-from tests.protocol.expect import PROPERTY
+from tests.protocol.rejections import PROPERTY
 
 
 @st.composite
@@ -31,10 +31,10 @@ def test_largest_clique_matches_brute_force(
     graph: tuple[int, frozenset[tuple[int, int]]],
 ) -> None:
     size, edges = graph
-    found = largest_clique(range(size), lambda a, b: (min(a, b), max(a, b)) in edges)
-    assert found == sorted(set(found))
-    assert all(pair in edges for pair in combinations(found, 2))
-    assert len(found) == brute(size, edges)
+    clique = largest_clique(range(size), lambda a, b: (min(a, b), max(a, b)) in edges)
+    assert clique == sorted(set(clique))
+    assert all(pair in edges for pair in combinations(clique, 2))
+    assert len(clique) == brute(size, edges)
 
 
 def test_empty_graph_has_empty_clique() -> None:
@@ -47,7 +47,7 @@ def test_clique_keeps_order_of_items() -> None:
 
 
 def test_first_of_several_largest_cliques_is_chosen() -> None:
-    """Of several largest the first found: items are told apart by place, not by value."""
+    """Of several largest the first clique: items are told apart by place, not by value."""
     assert largest_clique([1, 2, 3, 4], lambda a, b: (a + b) in (3, 7)) == [1, 2]
 
 

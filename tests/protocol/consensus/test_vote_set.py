@@ -9,8 +9,8 @@ from protocol.consensus.certificate import assemble, lists, verify
 from protocol.consensus.committee import committees, quorum
 from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.wire.messages import Abstain, Commit, Reveal, Vote, outcome_digest
-from tests.protocol.expect import PROPERTY
-from tests.protocol.papers import listed
+from tests.protocol.certificates import commitments
+from tests.protocol.rejections import PROPERTY
 from tests.support import fixtures
 
 NET = fixtures.network(5, committee_size=3, committee_max=5)
@@ -23,13 +23,13 @@ DIGEST, LIE_DIGEST = outcome_digest(fixtures.outcome()), outcome_digest(LIE)
 NEW, DUPLICATE, CONFLICTING = VoteStatus.NEW, VoteStatus.DUPLICATE, VoteStatus.CONFLICTING
 
 
-def commit(member: str, found: Any = None) -> Commit:
-    return fixtures.commit(NET, TASK, member, found)
+def commit(member: str, outcome: Any = None) -> Commit:
+    return fixtures.commit(NET, TASK, member, outcome)
 
 
-def reveal(member: str, seen: Any = TRIO, found: Any = None, **changes: Any) -> Reveal:
-    commits = seen if isinstance(seen, dict) else listed(TASK, seen)
-    body = fixtures.reveal(NET, TASK, member, commits, found).envelope.body
+def reveal(member: str, seen: Any = TRIO, outcome: Any = None, **changes: Any) -> Reveal:
+    commits = seen if isinstance(seen, dict) else commitments(TASK, seen)
+    body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
     vote = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(vote, Reveal)
     return vote
@@ -67,7 +67,7 @@ def test_reveal_is_kept_before_its_commit() -> None:
     vote_set = VoteSet(TRIO)
     assert add(vote_set, reveal(A)) is NEW
     assert add(vote_set, commit(A)) is NEW
-    assert vote_set.commits == listed(TASK, [A])
+    assert vote_set.commits == commitments(TASK, [A])
     assert vote_set.reveals == [reveal(A)]
 
 
@@ -85,17 +85,17 @@ def test_reveal_is_kept_before_its_commit() -> None:
     ],
 )
 def test_first_of_two_conflicting_votes_counts(first: Vote, second: Vote) -> None:
-    for one, other in ((first, second), (second, first)):
+    for earlier, later in ((first, second), (second, first)):
         vote_set = VoteSet(TRIO)
-        assert vote_set.conflicting_vote(other) is None
-        add(vote_set, one)
-        assert vote_set.conflicting_vote(other) == one
-        assert vote_set.judge(other) is CONFLICTING
-        assert add(vote_set, other) is CONFLICTING
-        assert vote_set.judge(other) is DUPLICATE
-        assert vote_set.judge(one) is DUPLICATE
-        assert vote_set.has(A, type(one))
-        assert vote_set.has(A, type(other)) is (type(one) is type(other))
+        assert vote_set.conflicting_vote(later) is None
+        add(vote_set, earlier)
+        assert vote_set.conflicting_vote(later) == earlier
+        assert vote_set.judge(later) is CONFLICTING
+        assert add(vote_set, later) is CONFLICTING
+        assert vote_set.judge(later) is DUPLICATE
+        assert vote_set.judge(earlier) is DUPLICATE
+        assert vote_set.has(A, type(earlier))
+        assert vote_set.has(A, type(later)) is (type(earlier) is type(later))
 
 
 def test_abstention_conflicts_with_no_other_vote() -> None:
@@ -209,9 +209,9 @@ def test_agreeing_reveals_are_the_largest_valid_certificate(
     vote_set = VoteSet(FIVE)
     votes = []
     for member, listing, lie in zip(FIVE, seen, lying, strict=True):
-        found = LIE if lie else None
+        outcome = LIE if lie else None
         commits = {m: fixtures.bound(TASK, m, LIE if lie else fixtures.outcome()) for m in listing}
-        votes.append(reveal(member, commits, found))
+        votes.append(reveal(member, commits, outcome))
         add(vote_set, votes[-1])
     for digest in (DIGEST, LIE_DIGEST):
         fit = [v for v in votes if v.digest == digest]
@@ -289,11 +289,11 @@ def test_can_reach_quorum_matches_brute_force(
         elif role == "abstain":
             add(vote_set, abstain(member))
 
-    def can_sign(group: tuple[str, ...], found: dict[str, Any]) -> bool:
-        """Whether all of a group may come to stand in one certificate of this outcome."""
-        told = [reveals[m] for m in group if m in reveals]
+    def can_sign(group: tuple[str, ...], outcome: dict[str, Any]) -> bool:
+        """Whether all of a group may come to stand in earlier certificate of this outcome."""
+        revealed = [reveals[m] for m in group if m in reveals]
         return all(
-            m in silent or (m in reveals and reveals[m].outcome == found) for m in group
+            m in silent or (m in reveals and reveals[m].outcome == outcome) for m in group
         ) and all(
             vote.commits.get(m) is not None
             and (
@@ -301,14 +301,14 @@ def test_can_reach_quorum_matches_brute_force(
                 if m in reveals
                 else vote_set.commits.get(m, vote.commits[m]) == vote.commits[m]
             )
-            for vote in told
+            for vote in revealed
             for m in group
         )
 
     possible = any(
-        can_sign(group, found)
+        can_sign(group, outcome)
         for group in combinations(FIVE, quorum(5))
-        for found in (fixtures.outcome(), LIE)
+        for outcome in (fixtures.outcome(), LIE)
     )
     assert vote_set.can_reach_quorum() is possible
 

@@ -7,7 +7,7 @@ from protocol.wire import codec, messages
 from protocol.wire.encoding import Document, canonical, parse
 from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task
 from protocol.wire.signing import Envelope, sign
-from tests.protocol.expect import rejected
+from tests.protocol.rejections import rejected
 from tests.support import fixtures
 
 NET = fixtures.network()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import canonical, document_hash, domain, parse, tagged_hash
-from tests.protocol.expect import PROPERTY, reason_of, rejected
+from tests.protocol.rejections import PROPERTY, reason_of, rejected
 
 LIMIT = 65_536
 MOST = 2**53 - 1

@@ -14,7 +14,7 @@ from protocol.wire.signing import (
     sign,
     signature_of,
 )
-from tests.protocol.expect import rejected
+from tests.protocol.rejections import rejected
 from tests.support import fixtures
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -1,4 +1,4 @@
-"""How these tests say what they expect."""
+"""Assertions on rejections."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from hypothesis import settings
 from protocol.errors import Rejected, Rejection
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
-"""The same examples in every run, however slow the machine is."""
+"""Hypothesis settings: the same examples in every run, without a deadline."""
 
 
 @contextmanager
 def rejected(reason: Rejection, detail: str = "") -> Iterator[None]:
-    """The block must be refused for this reason, with `detail` in what is said of it."""
+    """Assert that the block raises Rejected for this reason, with `detail` in its detail."""
     with pytest.raises(Rejected) as caught:
         yield
     assert caught.value.reason is reason, caught.value
@@ -22,7 +22,7 @@ def rejected(reason: Rejection, detail: str = "") -> Iterator[None]:
 
 
 def reason_of(call: Callable[[], object]) -> Rejection | None:
-    """Why a call is refused; None if it is not. Anything else that it raises is raised."""
+    """Return the reason of the rejection that a call raises; None if it raises none."""
     try:
         call()
     except Rejected as refused:
