@@ -1,1 +1,0 @@
-"""Rules broken on purpose, one at a time, and whether the tests notice."""

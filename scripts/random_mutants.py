@@ -1,0 +1,84 @@
+"""Run random mutants of `protocol/` and `node/consensus/` against their tests with mutmut.
+
+A mutant is one small change of the code, for example `<` instead of `<=`. A mutant that no test
+notices survives: it is either equivalent to the code, or shows a missing test. The seed selects the
+mutants, so a run can be repeated. The run works on a copy of the committed and uncommitted files.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+# More mutants take hours: each costs seconds.
+MAX_MUTANTS = 300
+# Exit codes of mutmut for one mutant.
+SURVIVED, NO_TESTS = 0, 33
+
+
+@click.command(help=__doc__)
+@click.option("--count", type=click.IntRange(1, MAX_MUTANTS), default=100, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--only", default="", metavar="PREFIX", help="Such as protocol.consensus.round.")
+@click.option("--jobs", type=int, default=os.cpu_count() or 1, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the copy here and reuse it.")
+def main(count: int, seed: int, only: str, jobs: int, folder: Path | None) -> None:
+    copy = folder or Path(tempfile.mkdtemp(prefix="mutants-"))
+    try:
+        _copy_tree(copy)
+        _mutmut(copy, jobs, "no.such.mutant")  # generates all mutants and runs none
+        names = sorted(name for name in _results(copy) if name.startswith(only))
+        chosen = sorted(random.Random(seed).sample(names, min(count, len(names))))
+        click.echo(f"{len(chosen)} of {len(names)} mutants, seed {seed}")
+        _mutmut(copy, jobs, *chosen)
+        codes = _results(copy)
+        survivors = [name for name in chosen if codes[name] in (SURVIVED, NO_TESTS)]
+        for name in survivors:
+            click.echo(f"== {name}: {'no tests' if codes[name] == NO_TESTS else 'survived'}")
+            click.echo(_show(copy, name))
+        counts = Counter(codes[name] for name in chosen)
+        click.echo(f"{len(chosen) - len(survivors)} killed, {len(survivors)} survived; {counts}")
+    finally:
+        if folder is None:
+            shutil.rmtree(copy)
+    sys.exit(bool(survivors))
+
+
+def _copy_tree(copy: Path) -> None:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        source = ROOT / name
+        if name and source.is_file() and source.suffix != ".safetensors":
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy / name)
+
+
+def _mutmut(copy: Path, jobs: int, *names: str) -> None:
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *names]
+    subprocess.run(command, cwd=copy, stdout=subprocess.DEVNULL, check=False)
+
+
+def _results(copy: Path) -> dict[str, int | None]:
+    """Return the exit code of every mutant; None for one that did not run."""
+    codes: dict[str, int | None] = {}
+    for file in (copy / "mutants").rglob("*.meta"):
+        codes.update(json.loads(file.read_text())["exit_code_by_key"])
+    return codes
+
+
+def _show(copy: Path, name: str) -> str:
+    command = [sys.executable, "-m", "mutmut", "show", name]
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False).stdout
+
+
+if __name__ == "__main__":
+    main()
