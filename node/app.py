@@ -93,13 +93,13 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
         score_floors,
     )
     options = Options(
-        settings.peers,
-        settings.feed_seconds,
-        frozenset(settings.submitters),
-        settings.requester_tasks,
-        _present(network, folders),
-        limits,
-        settings.blob_days * 86_400,
+        feed_seconds=settings.feed_seconds,
+        peers=settings.peers,
+        submitters=frozenset(settings.submitters),
+        requester_tasks=settings.requester_tasks,
+        models=_present(network, folders),
+        limits=limits,
+        blob_seconds=settings.blob_days * 86_400,
     )
     return Node(parts, options)
 

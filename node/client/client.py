@@ -43,7 +43,7 @@ from protocol.consensus.certificate import Certificate
 from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Task
+from protocol.wire.messages import Message, Task
 
 log = structlog.get_logger("client")
 
@@ -285,10 +285,10 @@ class Client:
 class _ClientListener:
     """A client joins no topic and serves no request."""
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        return ValidationResult.IGNORE
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        return ValidationResult.IGNORE, None
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, message: Message) -> None:
         return
 
     async def serve(self, protocol: str, stream: Stream) -> None:

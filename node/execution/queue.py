@@ -13,6 +13,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -22,7 +23,6 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.lru_dict import LruDict
 from node.clock import Clock
-from node.consensus.commands import Run
 from protocol.network import Network
 from protocol.wire.messages import Abstention, Task
 
@@ -67,17 +67,16 @@ class Requester:
 FairnessKey: TypeAlias = Source | Requester
 
 
-class Sink(Protocol):
-    """What becomes of an execution; implemented by the daemon."""
+@dataclass(frozen=True, slots=True)
+class QueuedTask:
+    """A task to execute until `until` (Unix seconds) at the latest, charged to `source`."""
 
-    async def executed(self, task: Task, execution: Execution) -> None:
-        """Take an outcome and its files."""
+    task: Task
+    until: float
+    source: str = ""
 
-    def failed(self, task: Task, reason: Abstention) -> None:
-        """Take an abstention."""
 
-    def progressed(self, task: Task, fraction: float) -> None:
-        """Take the progress of the running job, 0 to 1."""
+RecordResult: TypeAlias = Callable[[Task, Execution | Abstention], Awaitable[None]]
 
 
 class ExecutionQueue:
@@ -87,64 +86,74 @@ class ExecutionQueue:
         self,
         network: Network,
         executor: Executor,
-        sink: Sink,
         clock: Clock,
         max_queue: int,
-        inputs: Callable[[Task], Awaitable[tuple[Path, ...]]],
+        fetch_inputs: Callable[[Task], Awaitable[tuple[Path, ...]]],
+        report_progress: Callable[[str, float], None],
         counts: Counter[str],
     ) -> None:
-        """`inputs` fetches the files that a task's args name; it raises `Abstained`."""
-        self._network, self._executor, self._sink, self._clock = network, executor, sink, clock
-        self._inputs, self._max_queue, self._counts = inputs, max_queue, counts
-        self._waiting: dict[str, Run] = {}
+        """`fetch_inputs` returns the files that a task's args name; it raises `Abstained`.
+
+        `report_progress` takes the id of the running task and its progress, 0 to 1.
+        """
+        self._network, self._executor, self._clock = network, executor, clock
+        self._fetch_inputs, self._report_progress = fetch_inputs, report_progress
+        self._max_queue, self._counts = max_queue, counts
+        self._waiting: dict[str, QueuedTask] = {}
         self._turn = 0
         self._last_turns: LruDict[FairnessKey, int] = LruDict()  # kept while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
 
-    def add(self, run: Run) -> None:
-        """Queue a task; one that is queued or running already stays as it is."""
-        if run.task.id in self._waiting or (self._running and self._running[0] == run.task.id):
-            return
-        self._waiting[run.task.id] = run
-        for key in _fairness_keys(run):
+    def add(self, queued: QueuedTask) -> Task | None:
+        """Queue a task, and return the one that is evicted if the queue is over its limit.
+
+        A task that is queued or running already stays as it is.
+        """
+        task = queued.task.id
+        if task in self._waiting or (self._running and self._running[0] == task):
+            return None
+        self._waiting[task] = queued
+        for key in _fairness_keys(queued):
             # A new key starts at the end of the round. At turn 0 it would overtake all others, and
             # an attacker could make a new key for each task.
             if key not in self._last_turns:
                 self._take_turn(key)
         self._arrived.set()
-        if len(self._waiting) > self._max_queue:
-            evicted = self._eviction_candidate()
-            del self._waiting[evicted.task.id]
-            self._counts["tasks-evicted"] += 1
-            self._sink.failed(evicted.task, Abstention.BUSY)
+        if len(self._waiting) <= self._max_queue:
+            return None
+        evicted = self._eviction_candidate()
+        del self._waiting[evicted.id]
+        self._counts["tasks-evicted"] += 1
+        return evicted
 
-    def _eviction_candidate(self) -> Run:
+    def _eviction_candidate(self) -> Task:
         """Return the task to drop when the queue is full, so that a flood evicts its own tasks.
 
         It is the newest task of the source with the most queued tasks. Within that source, the
         requester with the most queued tasks loses its newest one.
         """
-        lengths = Counter(key for run in self._waiting.values() for key in _fairness_keys(run))
-        newest_first = reversed(self._waiting.values())
-        return max(newest_first, key=lambda run: [lengths[key] for key in _fairness_keys(run)])
+        waiting = self._waiting.values()
+        lengths = Counter(key for queued in waiting for key in _fairness_keys(queued))
+        newest_first = reversed(waiting)
+        return max(newest_first, key=lambda q: [lengths[key] for key in _fairness_keys(q)]).task
 
-    def _next(self) -> Run:
+    def _next(self) -> QueuedTask:
         """Remove and return the first task whose source and requester have both waited longest."""
-        run = min(self._waiting.values(), key=self._last_turn)
-        del self._waiting[run.task.id]
-        for key in _fairness_keys(run):
+        queued = min(self._waiting.values(), key=self._last_turn)
+        del self._waiting[queued.task.id]
+        for key in _fairness_keys(queued):
             self._take_turn(key)
-        return run
+        return queued
 
-    def _last_turn(self, run: Run) -> tuple[int, int]:
+    def _last_turn(self, queued: QueuedTask) -> tuple[int, int]:
         """Return the later one of the last turns of a task's source and requester, as a sort key.
 
         With the later one, neither a new requester key for each task nor many nodes that forward
         the tasks of one requester gain turns.
         """
-        source, requester = (self._last_turns.get(key, 0) for key in _fairness_keys(run))
+        source, requester = (self._last_turns.get(key, 0) for key in _fairness_keys(queued))
         return max(source, requester), requester
 
     def _take_turn(self, key: FairnessKey) -> None:
@@ -157,8 +166,8 @@ class ExecutionQueue:
         if self._running and self._running[0] == task:
             self._running[1].cancel()
 
-    async def work(self) -> None:
-        """Start the executor, then run what is queued, for ever."""
+    async def run(self, record: RecordResult) -> None:
+        """Start the executor, then execute what is queued, forever; `record` takes each result."""
         self.readiness = await self._executor.start()
         log.info("executor", ready=self.readiness.ok, reasons=list(self.readiness.reasons))
         while True:
@@ -166,11 +175,12 @@ class ExecutionQueue:
                 self._last_turns.clear()
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._run_one(self._next())
+            await self._run_one(self._next(), record)
 
-    async def _run_one(self, run: Run) -> None:
-        running = asyncio.create_task(self._execute(run))
-        self._running = (run.task.id, running)
+    async def _run_one(self, queued: QueuedTask, record: RecordResult) -> None:
+        # An asyncio task of its own, so that `remove` can cancel a job and the queue goes on.
+        running = asyncio.create_task(self._execute(queued, record))
+        self._running = (queued.task.id, running)
         try:
             await asyncio.wait([running])
         finally:
@@ -182,30 +192,31 @@ class ExecutionQueue:
         if not running.cancelled():
             running.result()  # a fault of our own ends the daemon, with its traceback
 
-    async def _execute(self, run: Run) -> None:
-        task = run.task
+    async def _execute(self, queued: QueuedTask, record: RecordResult) -> None:
+        task = queued.task
+        result: Execution | Abstention
         try:
-            execution = await self._run(run)
+            result = await self._run_job(queued)
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
-            self._sink.failed(task, abstained.reason)
-        else:
-            await self._sink.executed(task, execution)
+            result = abstained.reason
+        await record(task, result)
 
-    async def _run(self, run: Run) -> Execution:
-        if not self.readiness.ok:  # specification 3: not in this class, or not to be trusted
+    async def _run_job(self, queued: QueuedTask) -> Execution:
+        # Specification 3: this machine is not in its class, or its bits cannot be trusted.
+        if not self.readiness.ok:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
-        task, model = run.task, self._network.models[run.task.model]
-        inputs = await self._inputs(task)
-        seconds = run.until - self._clock.now()
+        task, model = queued.task, self._network.models[queued.task.model]
+        inputs = await self._fetch_inputs(task)
+        seconds = queued.until - self._clock.now()
         if seconds <= 0:
-            raise Abstained(Abstention.TIMEOUT, "its time was over before it was its turn")
-        listed = ModelRef(model.id, model.revision, model.digest, model.limits)
-        job = Job(task.id, task.kind, task.args, listed, inputs)
-        return await self._executor.run(
-            job, seconds, lambda fraction: self._sink.progressed(task, fraction)
-        )
+            raise Abstained(
+                Abstention.TIMEOUT, "the task waited in the queue until its time was over"
+            )
+        model_ref = ModelRef(model.id, model.revision, model.digest, model.limits)
+        job = Job(task.id, task.kind, task.args, model_ref, inputs)
+        return await self._executor.run(job, seconds, partial(self._report_progress, task.id))
 
 
-def _fairness_keys(run: Run) -> tuple[Source, Requester]:
-    return Source(run.source), Requester(run.task.envelope.signer)
+def _fairness_keys(queued: QueuedTask) -> tuple[Source, Requester]:
+    return Source(queued.source), Requester(queued.task.envelope.signer)

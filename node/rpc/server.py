@@ -13,14 +13,15 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import structlog
 
 from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskNotServed
 from node.consensus.coordinator import Coordinator
+from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import ProtocolViolation, Status, answer, answer_encoded, refuse
@@ -31,9 +32,10 @@ from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
-from protocol.consensus.effects import State
+from protocol.consensus.effects import Effect, State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
+from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 
@@ -49,39 +51,28 @@ _OVERHEAD_BYTES = 65_536
 Handler: TypeAlias = Callable[[Mapping[str, Any], Stream], Awaitable[None]]
 
 
-class NodeApi(Protocol):
-    """What the request handler needs of its node."""
-
-    def greeting(self) -> Document:
-        """Return the answer to a hello."""
-
-    def submitted(self, payload: bytes, source: str) -> Task:
-        """Accept a task and charge it to `source`. Raises Rejected or Busy."""
-
-    async def obtain(self, sha256: str) -> bool:
-        """Return whether a blob is stored here, after fetching it from a peer if possible."""
-
-    def progress(self, task: str) -> float:
-        """Return the fraction of a task that this node has executed, 0 to 1."""
-
-    def changes(self, task: str) -> asyncio.Event:
-        """Return an event that is set at the task's next change."""
-
-
 class RequestHandler:
     """Answers requests; `serve` is called once for each inbound stream."""
 
     def __init__(
         self,
-        node: NodeApi,
         coordinator: Coordinator,
         journal: Journal,
         blobs: BlobStore,
         request_limiter: RequestLimiter,
+        events: TaskEvents,
+        act: Callable[[Sequence[Effect]], None],
+        ensure_local: Callable[[str], Awaitable[bool]],
+        greeting: Callable[[], Document],
     ) -> None:
-        self._node, self._coordinator = node, coordinator
-        self._journal, self._blobs = journal, blobs
-        self._request_limiter = request_limiter
+        """`act` carries out the coordinator's effects.
+
+        `ensure_local` returns whether a blob is here, after downloading it if that is possible.
+        `greeting` returns the answer to a hello.
+        """
+        self._coordinator, self._journal, self._blobs = coordinator, journal, blobs
+        self._request_limiter, self._events = request_limiter, events
+        self._act, self._ensure_local, self._greeting = act, ensure_local, greeting
         self._handlers: Mapping[str, Handler] = {
             rpc_codec.protocol_id("hello"): self._hello,
             rpc_codec.protocol_id("submit"): self._submit,
@@ -122,14 +113,16 @@ class RequestHandler:
         return self._request_limiter.slot_key(stream.peer, stream.rate_limit_key)
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
-        await answer(stream, self._node.greeting())
+        await answer(stream, self._greeting())
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
         self._request_limiter.count_submission(stream.rate_limit_key)
-        payload = canonical(request["task"])
+        task = codec.decode_document(request["task"], self._coordinator.network.id)
+        if not isinstance(task, Task):
+            raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
         source = self._slot_key(stream)
-        task = self._coordinator.examine(payload, source)
         if self._journal.state(task.id) is None:
+            self._coordinator.admit(task, source)
             self._request_limiter.check_task(task)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
@@ -138,8 +131,8 @@ class RequestHandler:
             )
         uploads = await self._receive_inputs(task, stream)
         with self._blobs.commit(uploads):  # if the task is refused, its inputs are deleted
-            self._node.submitted(payload, source)
-        committee = self._coordinator.committee(task)
+            self._act(self._coordinator.submit(task, source))
+        committee = self._coordinator.first_committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 
     async def _receive_inputs(self, task: Task, stream: Stream) -> list[BlobWriter]:
@@ -187,7 +180,7 @@ class RequestHandler:
         while True:
             state, frame = self._frame(task)
             # A task that has ended changes no more: nothing would set or delete its event.
-            changed = None if state.terminal else self._node.changes(task)
+            changed = None if state.terminal else self._events.next_change(task)
             if frame != sent:
                 await write_frame(stream, canonical(frame))
                 sent = frame
@@ -199,14 +192,14 @@ class RequestHandler:
         row = self._journal.state(task)
         assert row is not None  # noqa: S101  # tasks are never deleted
         state, attempt = row
-        progress = self._node.progress(task)
+        progress = self._events.progress(task)
         return state, {"state": str(state), "attempt": attempt, "progress": progress}
 
     async def _blob(self, request: Mapping[str, Any], stream: Stream) -> None:
         sha256, offset = request["sha256"], request["offset"]
         # The slot is also held while the blob is fetched from a peer: that costs more than a read.
         with self._request_limiter.slot("blob", self._slot_key(stream)):
-            if not await self._node.obtain(sha256):
+            if not await self._ensure_local(sha256):
                 detail = f"{sha256} is not stored here"
                 await refuse(stream, Status.UNAVAILABLE, "unknown-blob", detail)
                 return

@@ -1,15 +1,13 @@
 """Reading other nodes' feeds, so that what gossip lost arrives all the same (specification 7)."""
 
 import asyncio
-import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from node.admission.peer_score import PeerAction
-from node.consensus.commands import Action
 from node.consensus.coordinator import Coordinator
 from node.errors import Busy
 from node.rpc.client import RequestRefused, send_request
@@ -20,8 +18,11 @@ from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
 from node.version import AGENT
 from protocol.consensus.certificate import Certificate
+from protocol.consensus.effects import Effect
 from protocol.errors import Rejected, Rejection
-from protocol.wire.encoding import Document, canonical
+from protocol.wire import codec
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Message, Reveal
 
 log = structlog.get_logger("feed_sync")
 
@@ -47,7 +48,7 @@ class Batch:
 
     feed: str
     cursor: int
-    envelopes: tuple[bytes, ...]
+    envelopes: tuple[Document, ...]
 
 
 class FeedSync:
@@ -60,16 +61,17 @@ class FeedSync:
         journal: Journal,
         ledger: Ledger,
         seconds: float,
-        act: Callable[[list[Action]], None],
-        source: Callable[[str], str],
+        act: Callable[[Sequence[Effect]], None],
+        source_of: Callable[[str], str],
     ) -> None:
-        """Each feed is read on connecting and every `seconds`; `act` takes what follows from it.
+        """Each feed is read on connecting and every `seconds`.
 
-        `source` says who is charged for the tasks in a peer's feed.
+        `act` carries out the coordinator's effects; `source_of` returns who is charged for the
+        tasks in a peer's feed.
         """
         self._transport, self._coordinator = transport, coordinator
         self._journal, self._ledger = journal, ledger
-        self._seconds, self._act, self._source_of = seconds, act, source
+        self._seconds, self._act, self._source_of = seconds, act, source_of
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
@@ -141,11 +143,15 @@ class FeedSync:
             raise self._protocol_violation(peer, "the feed gives envelopes without moving on")
         if len(batch.envelopes) > BATCH:
             raise self._protocol_violation(peer, "the feed gives more than was asked for")
+        revealed: dict[str, None] = {}  # tasks, in order
         for envelope in batch.envelopes:
-            if not self._take(peer, envelope):
+            message = self._decode(peer, envelope)
+            if not self._receive(peer, message):
                 return False
+            if isinstance(message, Reveal):
+                revealed[message.task] = None
             await self._yield_to_loop()
-        for task in dict.fromkeys(_revealed(envelope) for envelope in batch.envelopes):
+        for task in revealed:
             if self._ledger.votes_may_be_missing(task):
                 await self._ask_about(peer, task)
         self._ledger.put_cursor(peer, batch.feed, batch.cursor)
@@ -165,8 +171,8 @@ class FeedSync:
         A member contradicted itself in it, so not all its votes are kept, and what the peer has
         accepted just now may have completed a certificate with one of them (correction 6h).
         """
-        for found in await self._shown(peer, task):
-            self._act(self._coordinator.certified(found))
+        for certificate in await self._shown(peer, task):
+            self._act(self._coordinator.receive_certificate(certificate))
         await self._yield_to_loop(PAUSE_SECONDS)
 
     async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
@@ -183,27 +189,29 @@ class FeedSync:
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
         request: Document = {"feed": feed, "cursor": cursor, "limit": BATCH}
-        found = await send_request(self._transport, peer, "feed", request)
-        envelopes = tuple(canonical(e) for e in found["envelopes"])
-        return Batch(found["feed"], found["cursor"], envelopes)
+        answer = await send_request(self._transport, peer, "feed", request)
+        return Batch(answer["feed"], answer["cursor"], tuple(answer["envelopes"]))
 
-    def _take(self, peer: str, envelope: bytes) -> bool:
-        """Take one envelope; return False if it must be asked for again later."""
+    def _decode(self, peer: str, envelope: Document) -> Message:
         try:
-            self._act(self._coordinator.receive(envelope, self._source_of(peer)))
+            return codec.decode_document(envelope, self._coordinator.network.id)
+        except Rejected as rejected:
+            raise self._invalid_envelope(peer, rejected) from None
+
+    def _invalid_envelope(self, peer: str, rejected: Rejected) -> ProtocolViolation:
+        detail = f"the feed holds what is not acceptable: {rejected}"
+        return self._protocol_violation(peer, detail, rejected.reason)
+
+    def _receive(self, peer: str, message: Message) -> bool:
+        """Take one message; return False if it must be read again later."""
+        try:
+            self._act(self._coordinator.receive(message, self._source_of(peer)))
         except Busy:
             return False
         except Rejected as rejected:
             if rejected.reason is Rejection.CREATED_AHEAD:  # our clocks differ: later it will do
                 return False
             if rejected.reason not in _HARMLESS:
-                detail = f"the feed holds what is not acceptable: {rejected}"
-                raise self._protocol_violation(peer, detail, rejected.reason) from None
+                raise self._invalid_envelope(peer, rejected) from None
             log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
         return True
-
-
-def _revealed(envelope: bytes) -> str:
-    """Return the task of a reveal; "" for anything else."""
-    body = json.loads(envelope)["body"]
-    return str(body["task"]) if body["type"] == "reveal" else ""

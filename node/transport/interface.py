@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Protocol
 
 from node.admission.peer_score import PeerAction
+from protocol.wire.messages import Message
 from schemas.errors import HeliumError
 
 SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
@@ -88,10 +89,13 @@ class Stream(Protocol):
 class Listener(Protocol):
     """What a node gives its transport; all but `validate` is called on the asyncio loop."""
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        """Judge what a peer forwarded. Synchronous, thread-safe, quick, and never raises."""
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        """Parse and validate what a peer forwarded; return the message if it is accepted.
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+        Synchronous, thread-safe, quick, and never raises.
+        """
+
+    def on_gossip(self, peer: str, message: Message) -> None:
         """Take an accepted message, forwarded by `peer`; never called for own publications."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:

@@ -14,7 +14,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json, canonical, parse
 from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task
-from protocol.wire.signing import Envelope
+from protocol.wire.signing import SIGNATURE_CHARACTERS, Envelope
 
 _TYPES = ("task", "commit", "reveal", "abstain")
 
@@ -40,9 +40,25 @@ def decode_document(document: Json, network: str) -> Message:
             Rejection.WRONG_NETWORK,
             f"body.network: {envelope.body['network']} is not this network, {network}",
         )
-    message = _message(envelope)
+    message = build_message(envelope)
+    if isinstance(message, Reveal):
+        check_trace(message.trace)
     envelope.verify()
     return message
+
+
+def check_body(body: Document, signer: str) -> None:
+    """Raise Rejected if no envelope of `signer` with this body could be decoded."""
+    try:
+        # Every signature has this length, and nothing but its length matters here.
+        envelope = Envelope(body, signer, "A" * SIGNATURE_CHARACTERS)
+        document: Any = parse(envelope.encode(), ENVELOPE_LIMIT)
+    except ValueError as error:  # no JSON value: NaN, an integer beyond 2^53-1
+        raise Rejected(Rejection.MALFORMED, f"body: {error}") from None
+    parsed = document["body"]  # as others will read it: 1.0 is the integer 1
+    check_schema(str(parsed["type"]), parsed, "body")
+    if parsed["type"] == "reveal":
+        check_trace(parsed["trace"])
 
 
 def check_schema(name: str, document: Json, within: str = "") -> None:
@@ -90,7 +106,8 @@ def _envelope(document: Json) -> Envelope:
     return envelope
 
 
-def _message(envelope: Envelope) -> Message:
+def build_message(envelope: Envelope) -> Message:
+    """Return the message of an envelope that needs no checks: this node has just signed it."""
     body: Mapping[str, Any] = envelope.body
     match body["type"]:
         case "task":
@@ -98,7 +115,6 @@ def _message(envelope: Envelope) -> Message:
         case "commit":
             return Commit(envelope, body["task"], body["attempt"], body["commitment"])
         case "reveal":
-            check_trace(body["trace"])
             return _reveal(envelope, body)
         case _:
             return Abstain(envelope, body["task"], body["attempt"], Abstention(body["reason"]))

@@ -27,6 +27,9 @@ _CACHED_KEYS = 1024
 # Precedes the signed bytes, so that a signature cannot be taken for one of another use.
 _ENVELOPE_DOMAIN = domain("envelope")
 
+# 64 bytes in base64url without padding.
+SIGNATURE_CHARACTERS = 86
+
 
 def peer_of(key: Ed25519PublicKey | Ed25519PrivateKey) -> str:
     """Return the peer id (`12D3KooW…`, 52 characters) of an Ed25519 key."""

@@ -14,6 +14,7 @@ from node.daemon import topics
 from node.sync.dialer import keep_connected
 from node.transport.interface import Stream, ValidationResult
 from node.transport.libp2p.transport import Libp2pTransport
+from protocol.wire.messages import Message
 from scripts.testnet_tool.nodes import LocalNode
 
 Event = Mapping[str, Any]
@@ -25,12 +26,12 @@ class GossipListener:
     def __init__(self, envelopes: set[bytes]) -> None:
         self._envelopes = envelopes
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         """Store the envelope. IGNORE stops it here, so the listener cannot bridge a partition."""
         self._envelopes.add(payload)
-        return ValidationResult.IGNORE
+        return ValidationResult.IGNORE, None
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, message: Message) -> None:
         """Never called, because `validate` accepts nothing."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:

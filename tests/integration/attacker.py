@@ -19,6 +19,7 @@ from node.transport.libp2p.gossipsub import PROTOCOL
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.network import Network
+from protocol.wire.messages import Message
 
 TIMES = 1000  # of each kind of each attack
 ATTACKERS = 4  # each with a key of its own
@@ -58,10 +59,10 @@ Attack = Callable[[Target], Coroutine[None, None, Counts]]
 class Mute:
     """A listener that hears and answers nothing."""
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        return ValidationResult.IGNORE
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        return ValidationResult.IGNORE, None
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_gossip(self, peer: str, message: Message) -> None:
         return
 
     async def serve(self, protocol: str, stream: Stream) -> None:

@@ -24,7 +24,7 @@ from executor.job import Execution, Job
 from node.cli import options
 from node.cli.commands.run import run, serve
 from node.config.settings import Settings
-from node.consensus.coordinator import Coordinator, View
+from node.consensus.coordinator import Coordinator, TaskView
 from node.execution.queue import Readiness
 from protocol.manifest import CHUNK_BYTES
 from protocol.wire.encoding import Document
@@ -111,7 +111,7 @@ def plant_bug() -> None:
     """Let the handler of a request raise what no handler should."""
     view = Coordinator.view
 
-    def failing(coordinator: Coordinator, task: str) -> View | None:
+    def failing(coordinator: Coordinator, task: str) -> TaskView | None:
         if task == BUG:
             raise LookupError("a bug in a handler")
         return view(coordinator, task)

@@ -69,17 +69,18 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert options.peers == PEERS
         assert (options.limits.max_queued_tasks, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
-        assert node._relay._most == fixtures.network().parameters.max_output_bytes
+        limit = fixtures.network().parameters.max_output_bytes
+        assert node._recorder._max_output_bytes == limit
 
 
 def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
     member, stranger = fixtures.peer(1), fixtures.peer(40)
     one_at_once = replace(settings.limits, submissions_per_minute=6)
     with built(replace(settings, limits=one_at_once)) as (node, *_):
-        request_limiter = node._request_handler._request_limiter
+        request_limiter = node._limiter
         assert request_limiter.slot_key(member, "address") == member
         assert request_limiter.slot_key(stranger, "address") == "address"
-        assert node._coordinator._max_open == 4
+        assert node._coordinator._tasks.max_open == 4
         assert node._coordinator._counts is node._parts.counts
         request_limiter.count_submission("a")
         with pytest.raises(Busy):
@@ -120,7 +121,7 @@ async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settin
 
 def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:
     with built(settings) as (node, _, _options):
-        greeting = node.greeting()
+        greeting = node._requests._greeting()
         assert greeting["ready"] is False
         assert greeting["class"] == fixtures.CLASS
         assert greeting["models"] == [EMBEDDED]
@@ -129,7 +130,7 @@ def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> Non
 def test_a_key_outside_the_roster_never_executes(settings: Settings) -> None:
     with built(settings, 40) as (node, parts, _options):
         assert isinstance(parts.executor, NoWorker)
-        assert node.greeting()["class"] is None
+        assert node._requests._greeting()["class"] is None
         assert not (settings.data_dir / "scratch").exists()
 
 

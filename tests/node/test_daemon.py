@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-import schemas
 from executor.job import Execution, Job
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
-from node.daemon import EXPIRY_SECONDS, WEIGH_SECONDS, Node, Options, Parts, topics
+from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts, topics
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
+from node.rpc.client import send_request
 from node.rpc.framing import write_frame
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
@@ -34,7 +34,7 @@ from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, VoteOutcome
 from protocol.consensus.effects import State
 from protocol.network import Network
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
@@ -92,7 +92,9 @@ class Scene:
     running: asyncio.Task[None]
 
     def submit(self, **changes: Any) -> Task:
-        return self.node.submitted(fixtures.task(self.net, **changes).envelope.encode())
+        task = fixtures.task(self.net, **changes)
+        self.node._driver.act(self.coordinator.submit(task))
+        return task
 
     def state(self, task: Task) -> State | None:
         standing = self.journal.state(task.id)
@@ -101,10 +103,22 @@ class Scene:
     async def listen(self) -> Recorder:
         """Another peer, connected, that hears the node's gossip."""
         recorder = Recorder()
+        await self.connect(recorder)
+        return recorder
+
+    async def connect(self, recorder: Recorder) -> MemoryTransport:
         other = MemoryTransport(self.medium, fixtures.peer(1000))
         await other.start(recorder, topics(self.net.id), ())
         await other.dial(f"/memory/0/p2p/{self.coordinator.me}")
-        return recorder
+        return other
+
+    async def hello(self) -> Any:
+        """The node's answer to a hello, which fits its schema."""
+        other = await self.connect(Recorder())
+        request = {"network": self.net.id, "agent": AGENT}
+        answer = await send_request(other, self.coordinator.me, "hello", request)
+        await other.stop()
+        return answer
 
 
 def solo(**parameters: Any) -> Network:
@@ -288,7 +302,7 @@ async def accepted(scene: Scene) -> None:
 
 def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        greeting = scene.node.greeting()
+        greeting = await scene.hello()
         assert greeting == {
             "network": scene.net.id,
             "agent": AGENT,
@@ -297,14 +311,13 @@ def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
             "reasons": [],
             "models": [fixtures.MODEL],
         }
-        schemas.check("hello-answer", greeting)
 
     play(tmp_path, test)
 
 
 def test_whoever_is_in_no_roster_has_no_class(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        assert scene.node.greeting()["class"] is None
+        assert (await scene.hello())["class"] is None
         task = scene.submit()
         await asyncio.sleep(30)
         assert scene.state(task) is State.WAITING, "it keeps the round and takes no part"
@@ -314,9 +327,8 @@ def test_whoever_is_in_no_roster_has_no_class(tmp_path: Path) -> None:
 
 def test_reasons_fit_the_greeting(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        greeting = scene.node.greeting()
+        greeting = await scene.hello()
         assert greeting["ready"] is False
-        schemas.check("hello-answer", greeting)
         task = scene.submit()
         await asyncio.sleep(1)
         assert scene.journal.entries(task.id)[-1].type == "abstain"
@@ -337,8 +349,8 @@ def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
 
         async def watch() -> None:
             while True:
-                event = scene.node.changes(task.id)
-                told.append(scene.node.progress(task.id))
+                event = scene.node._events.next_change(task.id)
+                told.append(scene.node._events.progress(task.id))
                 await event.wait()
 
         watching = asyncio.create_task(watch())
@@ -352,20 +364,6 @@ def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_a_step_of_less_than_a_percent_is_no_change(tmp_path: Path) -> None:
-    async def test(scene: Scene) -> None:
-        task = fixtures.task(scene.net)
-        seen = []
-        for share in (0.101, 0.104, 0.11):
-            event = scene.node.changes(task.id)
-            scene.node.progressed(task, share)
-            seen.append(event.is_set())
-        assert seen == [True, False, True]
-        assert scene.node.progress(task.id) == 0.11
-
-    play(tmp_path, test)
-
-
 # What it survives
 
 
@@ -373,8 +371,9 @@ def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         tasks, votes = topics(scene.net.id)
         payload = fixtures.task(scene.net).envelope.encode()
-        assert scene.node.validate(tasks, payload) is ValidationResult.ACCEPT
-        assert scene.node.validate(votes, payload) is ValidationResult.REJECT
+        result, message = scene.node.validate(tasks, payload)
+        assert (result, message) == (ValidationResult.ACCEPT, fixtures.task(scene.net))
+        assert scene.node.validate(votes, payload) == (ValidationResult.REJECT, None)
 
     play(tmp_path, test)
 
@@ -382,8 +381,7 @@ def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
 def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
-        for payload in (stale.envelope.encode(), b"garbage"):
-            scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
+        scene.node.on_gossip(fixtures.peer(1), stale)
         assert scene.journal.feed(0, 10) == []
         assert not scene.running.done()
 
@@ -397,12 +395,12 @@ def test_a_store_that_fails_costs_a_step_and_not_the_node(
         def broken(*args: Any, **kwargs: Any) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        payload = fixtures.task(scene.net).envelope.encode()
+        task = fixtures.task(scene.net)
         with monkeypatch.context() as patch:
             patch.setattr(scene.journal, "append", broken)
-            scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
+            scene.node.on_gossip(fixtures.peer(1), task)
         assert scene.journal.feed(0, 10) == []
-        scene.node.on_gossip(fixtures.peer(1), topics(scene.net.id)[0], payload)
+        scene.node.on_gossip(fixtures.peer(1), task)
         await asyncio.sleep(5)
         with monkeypatch.context() as patch:
             patch.setattr(scene.journal, "append", broken)
@@ -513,7 +511,7 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
         assert score_floors == {}
         vote_outcomes = [(0, liar, VoteOutcome.EQUIVOCATED), (1, liar, VoteOutcome.EQUIVOCATED)]
         scene.ledger.put_conduct("0" * 64, [*vote_outcomes, (0, slow, VoteOutcome.SILENT)])
-        await asyncio.sleep(WEIGH_SECONDS)
+        await asyncio.sleep(SCORE_SECONDS)
         assert score_floors == {liar: 2 * EQUIVOCATION_PENALTY, slow: 0.0}
 
     play(tmp_path, test)
@@ -528,9 +526,9 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
         async with running(tmp_path, solo(), options=options) as scene:
             recorder = await scene.listen()
             task = fixtures.task(scene.net, requester=1000)
-            scene.node.on_gossip(fixtures.peer(7), "", task.envelope.encode())
+            scene.node.on_gossip(fixtures.peer(7), task)
             served = fixtures.task(scene.net, requester=1001, nonce=1)
-            scene.node.on_gossip(fixtures.peer(7), "", served.envelope.encode())
+            scene.node.on_gossip(fixtures.peer(7), served)
             await asyncio.sleep(30)
             assert scene.state(task) is State.INCONCLUSIVE
             assert scene.state(served) is State.AGREED
@@ -543,15 +541,13 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
 
 def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        await scene.listen()
-        peer = fixtures.peer(1000)
-        gossiped = fixtures.task(scene.net, nonce=1)
-        scene.node.on_gossip(peer, topics(scene.net.id)[0], gossiped.envelope.encode())
-        submitted = scene.node.submitted(
-            fixtures.task(scene.net, nonce=2).envelope.encode(), "203.0.113.7"
-        )
-        charged = scene.coordinator._sources
-        assert charged == {gossiped.id: peer, submitted.id: "203.0.113.7"}
+        peer, other = fixtures.peer(7), await scene.connect(Recorder())
+        gossiped, submitted = (fixtures.task(scene.net, nonce=nonce) for nonce in (1, 2))
+        scene.node.on_gossip(peer, gossiped)
+        request: Document = {"task": submitted.envelope.document(), "blobs": []}
+        await send_request(other, scene.coordinator.me, "submit", request)
+        charged = [scene.coordinator.source(task.id) for task in (gossiped, submitted)]
+        assert charged == [peer, other.peer]
 
     play(tmp_path, test)
 

@@ -8,7 +8,6 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
+from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.rpc import client as rpc_client
 from node.rpc import codec as rpc_codec
@@ -38,7 +38,6 @@ from protocol.errors import Rejected
 from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Task
 from tests.property import envelopes, strategies
 from tests.property.envelopes import NET, TASK
 from tests.property.parsers import Parser
@@ -108,26 +107,10 @@ class Over(asyncio.Event):
         raise StreamClosed("no more changes")
 
 
-@dataclass(slots=True)
-class FakeNode:
-    """What the request handler needs of a node."""
+class EventsThatEnd(TaskEvents):
+    """Task events of a node on which nothing changes any more."""
 
-    coordinator: Coordinator
-    blobs: BlobStore
-
-    def greeting(self) -> Document:
-        return VALID["hello-answer"]
-
-    def submitted(self, payload: bytes, source: str) -> Task:
-        return self.coordinator.submit(payload, source)[0]
-
-    async def obtain(self, sha256: str) -> bool:
-        return self.blobs.has(sha256)
-
-    def progress(self, task: str) -> float:
-        return 0.0
-
-    def changes(self, task: str) -> asyncio.Event:
+    def next_change(self, task: str) -> asyncio.Event:
         return Over()
 
 
@@ -158,7 +141,7 @@ def node() -> Iterator[tuple[Coordinator, Journal, Ledger]]:
     coordinator = Coordinator(
         NET, fixtures.key(0), journal, ledger, Still(), random.Random(1).randbytes
     )
-    coordinator.receive(TASK.envelope.encode())
+    coordinator.receive(TASK)
     try:
         yield coordinator, journal, ledger
     finally:
@@ -271,8 +254,19 @@ def check_request(content: bytes) -> None:
         request_limiter = RequestLimiter(
             TaskPolicy(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter()
         )
+
+        async def is_local(sha256: str) -> bool:
+            return blobs.has(sha256)
+
         serving = RequestHandler(
-            FakeNode(coordinator, blobs), coordinator, journal, blobs, request_limiter
+            coordinator,
+            journal,
+            blobs,
+            request_limiter,
+            EventsThatEnd(journal),
+            lambda effects: None,
+            is_local,
+            lambda: VALID["hello-answer"],
         )
         asyncio.run(serving.serve(rpc_codec.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]
@@ -364,14 +358,13 @@ def check_gossip(content: bytes) -> None:
     """The validator never raises, and the coordinator takes what it accepts."""
     topic, payload = content[:1], content[1:]
     with node() as (coordinator, journal, _):
-        verdict = coordinator.validate(payload, tasks=topic == b"\x00")
+        result, message = coordinator.validate(payload, tasks=topic == b"\x00")
+        assert (message is not None) is (result is ValidationResult.ACCEPT)
         before = journal.last_cursor()
         try:
-            coordinator.receive(payload)
+            coordinator.receive(codec.decode(payload, NET.id))
         except (Rejected, Busy):
-            assert verdict is not ValidationResult.ACCEPT, (
-                "accepted by the validator, rejected by the coordinator"
-            )
+            assert message is None, "accepted by the validator, rejected by the coordinator"
             assert journal.last_cursor() == before
             raise
         for _, envelope in journal.feed(0, 1000):

@@ -117,14 +117,15 @@ class FaultyNode(SimulatedNode):
         if node is None or transport is None:
             return {}
         assert self.coordinator is not None
-        tasks = len(self.coordinator._agreements) + len(self.coordinator._lost)
+        table = self.coordinator._tasks
+        tasks = len(table._agreements) + len(table._rebuilds)
         peers = len(transport.peers())
         return {
-            "messages to send": (node._outbox.qsize(), 8 * (tasks + 1)),
-            "executions waiting": (len(node._executions._waiting), MAX_QUEUE),
-            "progress of tasks": (len(node._progress), 1),
+            "messages to send": (len(node._outbox), 8 * (tasks + 1)),
+            "executions waiting": (len(node._queue._waiting), MAX_QUEUE),
+            "progress of tasks": (len(node._events._progress), 1),
             "feeds followed": (len(node._feeds._followers), peers),
-            "tasks watched": (len(node._changes), tasks),
+            "tasks watched": (len(node._events._changes), tasks),
             "streams served": (len(transport._serving), 8 * (peers + 1)),
         }
 

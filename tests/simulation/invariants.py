@@ -118,14 +118,15 @@ def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[st
     `known` are the tasks of the node's journal. Nothing is held for other tasks, except for a
     retry of a failed write.
     """
-    held = coordinator._agreements
+    table = coordinator._tasks
+    held = table._agreements
     ended = sum(a.state.terminal for a in held.values())
     revealing = sum(a.state.terminal and a.wake_at() is not None for a in held.values())
     if len(held) - ended > max_open or len(held) - revealing > 2 * max_open + 1:
         raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them ended")
-    if len(coordinator._lost) > 2 * max_open + 64:
-        raise Violation("I7", f"{len(coordinator._lost)} tasks to be rebuilt")
-    if unknown := coordinator._expiries.keys() - known - coordinator._lost.keys():
+    if len(table._rebuilds) > 2 * max_open + 64:
+        raise Violation("I7", f"{len(table._rebuilds)} tasks to be rebuilt")
+    if unknown := table._expiries.keys() - known - table._rebuilds.keys():
         raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
     for votes in (r for agreement in held.values() for r in agreement.vote_sets):
         votes_of = Counter(signer for signer, _ in votes._first)

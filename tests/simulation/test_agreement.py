@@ -78,7 +78,7 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
             task = client.sign_task("text-to-music", fixtures.args())
             silent = world.nodes[0].coordinator
             assert silent is not None
-            gone = silent.committee(task)[0]
+            gone = silent.first_committee(task)[0]
             await client.submit_task(task)
             await asyncio.sleep(1)
             await next(i for i in world.nodes if i.peer == gone).crash()
@@ -96,7 +96,7 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
             task = client.sign_task("text-to-music", fixtures.args())
             first = world.nodes[0].coordinator
             assert first is not None
-            member = next(i for i in world.nodes if i.peer == first.committee(task)[0])
+            member = next(i for i in world.nodes if i.peer == first.first_committee(task)[0])
             assert member.executor is not None
             member.executor.abstain = "out-of-memory"
             await client.submit_task(task)

@@ -54,7 +54,7 @@ def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -
             task = client.sign_task("pop2piano", fixtures.piano_args(*SONGS))
             first = world.nodes[0].coordinator
             assert first is not None
-            outside = next(i for i in world.nodes if i.peer not in first.committee(task))
+            outside = next(i for i in world.nodes if i.peer not in first.first_committee(task))
             await submit_to_node(client.transport, outside.peer, task, SONGS)
             certificate = await client.follow(task.id).tracker.certificate()
             assert outside.peer not in certificate.signers

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from node.consensus.coordinator import Coordinator
+from node.consensus.task_table import TaskTable
 from node.storage.journal import Journal
 from protocol.consensus import certificate, committee
 from protocol.consensus.agreement import Agreement
@@ -139,11 +139,11 @@ def test_accepted_forgery_violates_i2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_deadline_of_an_unknown_task_violates_i7(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember = Coordinator._remember
+    add = TaskTable.add
 
-    def remember_unknown(self: Coordinator, agreement: Agreement) -> None:
-        remember(self, agreement)
+    def add_unknown(self: TaskTable, agreement: Agreement, now: float, source: str = "") -> None:
+        add(self, agreement, now, source)
         self._expiries["f" * 64] = 0.0
 
-    monkeypatch.setattr(Coordinator, "_remember", remember_unknown)
+    monkeypatch.setattr(TaskTable, "add", add_unknown)
     assert violations(NO_FAULTY, 2) == {"I7"}

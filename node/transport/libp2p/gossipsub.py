@@ -27,6 +27,7 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from node.admission.rate_limits import ConcurrencyLimit
 from node.transport.interface import SEEN_SECONDS, ValidationResult, brings_work, message_id
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
+from protocol.wire.messages import Message
 from schemas.errors import HeliumError
 
 PROTOCOL = TProtocol("/meshsub/1.1.0")
@@ -192,8 +193,8 @@ class Gossip(Pubsub):  # type: ignore[misc]
         host: IHost,
         topics: Sequence[str],
         quotas: Quotas,
-        validate: Callable[[str, bytes], ValidationResult],
-        on_accepted: Callable[[str, str, bytes], None],
+        validate: Callable[[str, bytes], tuple[ValidationResult, Message | None]],
+        on_accepted: Callable[[str, Message], None],
         report_peer: Callable[[str], bool],
     ) -> None:
         """`report_peer` says whether it was once too often."""
@@ -234,13 +235,13 @@ class Gossip(Pubsub):  # type: ignore[misc]
             self._quotas.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
             return
         self.seen_messages.add(identity)
-        verdict = ValidationResult.ACCEPT if own else self._validate(topic, msg.data)
-        if verdict is ValidationResult.REJECT:
-            self._offend(msg_forwarder)
-        if verdict is not ValidationResult.ACCEPT:
-            return
         if not own:
-            self._on_accepted(str(msg_forwarder), topic, msg.data)
+            result, message = self._validate(topic, msg.data)
+            if result is ValidationResult.REJECT:
+                self._offend(msg_forwarder)
+            if message is None:
+                return
+            self._on_accepted(str(msg_forwarder), message)
         await self.router.publish(msg_forwarder, msg)
 
     async def continuously_read_stream(self, stream: INetStream) -> None:

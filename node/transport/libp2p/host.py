@@ -28,6 +28,7 @@ from node.transport.libp2p.gossipsub import Gossip
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedSwarm
 from node.transport.libp2p.yamux import GuardedMuxers
+from protocol.wire.messages import Message
 
 CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
 
@@ -35,10 +36,10 @@ CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whos
 class Reports(Protocol):
     """What a host tells and asks; called in the trio thread."""
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        """Judge a forwarded message; never raises."""
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        """Parse and validate a forwarded message; never raises."""
 
-    def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_accepted(self, peer: str, message: Message) -> None:
         """Take an accepted message."""
 
     def report_peer(self, peer: str) -> bool:

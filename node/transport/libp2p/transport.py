@@ -22,6 +22,7 @@ from node.transport.libp2p.host import Host, key_pair, port_taken
 from node.transport.libp2p.quotas import IdleTracker, Quotas
 from node.transport.libp2p.stream import Libp2pStream
 from node.transport.libp2p.trio_bridge import TrioBridge
+from protocol.wire.messages import Message
 
 DIAL_SECONDS = 15.0  # 0.25 s on loopback; room for lost packets and a peer that is busy
 OPEN_SECONDS = 15.0  # libp2p negotiates for at most 10 s, and waits for ever over 256 streams
@@ -235,26 +236,23 @@ class Libp2pTransport:
 
     # What the host reports, on the trio side.
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         """Ask the listener; without one, or if it raises, nothing is delivered or forwarded."""
         try:
-            return (
-                ValidationResult.IGNORE
-                if self._listener is None
-                else self._listener.validate(topic, payload)
-            )
+            if self._listener is not None:
+                return self._listener.validate(topic, payload)
         except Exception:
             _log.exception("the gossip validator failed")
-            return ValidationResult.IGNORE
+        return ValidationResult.IGNORE, None
 
-    def on_accepted(self, peer: str, topic: str, payload: bytes) -> None:
+    def on_accepted(self, peer: str, message: Message) -> None:
         """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
         self._idle_tracker.touch(peer)
         if self._untaken >= UNTAKEN:
             self._counts["gossip-dropped"] += 1
             return
         self._untaken += 1
-        self._bridge.post(self._on_gossip, peer, topic, payload)
+        self._bridge.post(self._on_gossip, peer, message)
 
     def report_peer(self, peer: str, action: PeerAction = PeerAction.INVALID_GOSSIP) -> bool:
         """Take a point from a peer, and the connection when it was one too many."""
@@ -289,10 +287,10 @@ class Libp2pTransport:
         if not started.done():
             started.set_result(None)
 
-    def _on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+    def _on_gossip(self, peer: str, message: Message) -> None:
         self._untaken -= 1
         if self._listener is not None:
-            self._listener.on_gossip(peer, topic, payload)
+            self._listener.on_gossip(peer, message)
 
     def _add_peer(self, peer: str, rate_limit_key: str) -> None:
         if peer not in self._peers and self._listener is not None:

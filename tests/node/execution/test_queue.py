@@ -14,8 +14,7 @@ import pytest
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.lru_dict import MAX_KEYS
-from node.consensus.commands import Run
-from node.execution.queue import ExecutionQueue, Readiness
+from node.execution.queue import ExecutionQueue, QueuedTask, Readiness
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -55,16 +54,21 @@ class Script:
     async def close(self) -> None:
         return
 
-    async def executed(self, task: Task, execution: Execution) -> None:
-        assert execution is RESULT
+    async def record(self, task: Task, result: Execution | Abstention) -> None:
+        if isinstance(result, Abstention):
+            self.events.append((str(result), task.id))
+            return
+        assert result is RESULT
         await asyncio.sleep(1)  # files are moved
         self.events.append(("executed", task.id))
 
-    def failed(self, task: Task, reason: Abstention) -> None:
-        self.events.append((str(reason), task.id))
+    def progressed(self, task: str, fraction: float) -> None:
+        self.events.append(("progressed", (task, fraction)))
 
-    def progressed(self, task: Task, fraction: float) -> None:
-        self.events.append(("progressed", (task.id, fraction)))
+    def add(self, queue: ExecutionQueue, queued: QueuedTask) -> None:
+        evicted = queue.add(queued)
+        if evicted is not None:
+            self.events.append(("busy", evicted.id))
 
     def told(self, *kinds: str) -> list[tuple[str, object]]:
         return [(kind, what) for kind, what in self.events if kind in kinds]
@@ -78,13 +82,13 @@ def task(number: int, requester: int = 1000) -> Task:
     return fixtures.task(NET, nonce=number, requester=requester)
 
 
-def run_of(number: int, seconds: float = 600, requester: int = 1000) -> Run:
-    return Run(task(number, requester), fixtures.START + seconds)
+def run_of(number: int, seconds: float = 600, requester: int = 1000) -> QueuedTask:
+    return QueuedTask(task(number, requester), fixtures.START + seconds)
 
 
 @asynccontextmanager
-async def working(executions: ExecutionQueue) -> AsyncIterator[asyncio.Task[None]]:
-    worker = asyncio.create_task(executions.work())
+async def working(executions: ExecutionQueue, script: Script) -> AsyncIterator[asyncio.Task[None]]:
+    worker = asyncio.create_task(executions.run(script.record))
     try:
         yield worker
     finally:
@@ -99,14 +103,14 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
 
 def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-    return ExecutionQueue(NET, script, script, clock, max_queue, inputs, script.counts)
+    return ExecutionQueue(NET, script, clock, max_queue, inputs, script.progressed, script.counts)
 
 
 def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
     async def main() -> None:
         acting = script or Script()
         executions = executions_of(acting, max_queue)
-        async with working(executions):
+        async with working(executions, acting):
             await asyncio.sleep(1.5)
             await test(executions, acting)
 
@@ -117,7 +121,7 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         numbers = [3, 1, 2]
         for number in numbers:
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         await asyncio.sleep(60)
         ids = [task(number).id for number in numbers]
         expected = [event for id_ in ids for event in (("run", id_), ("executed", id_))]
@@ -130,7 +134,7 @@ def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
         for number, requester in wanted:
-            executions.add(run_of(number, requester=requester))
+            script.add(executions, run_of(number, requester=requester))
         await asyncio.sleep(100)
         turns = [(1, 1000), (5, 1001), (6, 1002), (2, 1000), (7, 1001), (3, 1000), (4, 1000)]
         expected = [("run", task(number, requester).id) for number, requester in turns]
@@ -142,10 +146,10 @@ def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
 def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(1, 5):  # one runs, two wait
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
             await asyncio.sleep(0.1)
-        executions.add(run_of(5, requester=1001))
-        executions.add(run_of(6, requester=1001))
+        script.add(executions, run_of(5, requester=1001))
+        script.add(executions, run_of(6, requester=1001))
         assert script.told("busy") == [
             ("busy", task(4).id),
             ("busy", task(3).id),
@@ -157,7 +161,7 @@ def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
 
 def test_the_job_is_what_the_task_and_the_network_say() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
-        executions.add(run_of(1, seconds=101.5))
+        script.add(executions, run_of(1, seconds=101.5))
         await asyncio.sleep(1)
         ((job, seconds),) = script.jobs
         limits = MappingProxyType({"max_new_tokens": 1503, "num_return_sequences": 4})
@@ -172,13 +176,13 @@ def test_the_job_is_what_the_task_and_the_network_say() -> None:
 def test_a_task_is_queued_and_run_once() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         await asyncio.sleep(1)
         for number in (1, 2):  # the one runs, the other waits
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         await asyncio.sleep(60)
         assert len(script.jobs) == 2
-        executions.add(run_of(1))  # a third attempt at it is a new run
+        script.add(executions, run_of(1))  # a third attempt at it is a new run
         await asyncio.sleep(60)
         assert len(script.jobs) == 3
 
@@ -187,10 +191,10 @@ def test_a_task_is_queued_and_run_once() -> None:
 
 def test_a_full_queue_is_busy() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
-        executions.add(run_of(0))
+        script.add(executions, run_of(0))
         await asyncio.sleep(1)  # it runs; two may wait
         for number in (1, 2, 3):
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         assert script.told("busy") == [("busy", task(3).id)]
         await asyncio.sleep(60)
         assert [job.task for job, _ in script.jobs] == [task(n).id for n in (0, 1, 2)]
@@ -201,7 +205,7 @@ def test_a_full_queue_is_busy() -> None:
 def test_a_removed_task_is_not_run() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         await asyncio.sleep(1)
         executions.remove(task(2).id)
         executions.remove(task(9).id)  # never heard of
@@ -215,7 +219,7 @@ def test_a_removed_task_is_not_run() -> None:
 def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
-            executions.add(run_of(number))
+            script.add(executions, run_of(number))
         await asyncio.sleep(1)
         executions.remove(task(1).id)
         await asyncio.sleep(60)
@@ -236,10 +240,10 @@ def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Abstention
 
     async def test(executions: ExecutionQueue, script: Script) -> None:
         script.raises = Abstained(reason, "in detail")
-        executions.add(run_of(1))
+        script.add(executions, run_of(1))
         await asyncio.sleep(SECONDS + 1)
         script.raises = None
-        executions.add(run_of(2))
+        script.add(executions, run_of(2))
         await asyncio.sleep(SECONDS + 2)
         assert script.told("executed", *Abstention) == [
             (reason, task(1).id),
@@ -251,8 +255,8 @@ def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Abstention
 
 def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
-        executions.add(run_of(1))
-        executions.add(run_of(2, seconds=5))
+        script.add(executions, run_of(1))
+        script.add(executions, run_of(2, seconds=5))
         await asyncio.sleep(60)
         assert [job.task for job, _ in script.jobs] == [task(1).id]
         assert script.told("timeout") == [("timeout", task(2).id)]
@@ -263,7 +267,7 @@ def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
 def test_an_executor_that_is_not_ready_runs_nothing() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         assert executions.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
-        executions.add(run_of(1))
+        script.add(executions, run_of(1))
         await asyncio.sleep(1)
         assert script.told("busy") == [("busy", task(1).id)]
         assert not script.jobs
@@ -279,8 +283,8 @@ def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
         executions = executions_of(script)
         assert not executions.readiness.ok
         assert "starting" in executions.readiness.reasons[0]
-        async with working(executions):
-            executions.add(run_of(1))
+        async with working(executions, script):
+            script.add(executions, run_of(1))
             await asyncio.sleep(0.5)
             assert not script.events
             await asyncio.sleep(1)
@@ -299,9 +303,9 @@ def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None
     async def main() -> None:
         script = Script()
         executions = executions_of(script, inputs=inputs)
-        async with working(executions):
-            executions.add(run_of(1))
-            executions.add(run_of(2))
+        async with working(executions, script):
+            script.add(executions, run_of(1))
+            script.add(executions, run_of(2))
             await asyncio.sleep(5)
             assert script.told("input-missing") == [("input-missing", task(1).id)]
             assert [job.inputs for job, _ in script.jobs] == [(Path("song.wav"),)]
@@ -315,9 +319,9 @@ def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
         script = Script()
         script.raises = fault
         executions = executions_of(script)
-        executions.add(run_of(1))
+        script.add(executions, run_of(1))
         with pytest.raises(type(fault), match=str(fault)):
-            await executions.work()
+            await executions.run(script.record)
         assert script.told("executed", *Abstention) == []
 
     virtual_loop.run(main)
@@ -327,8 +331,8 @@ def test_stopping_the_work_stops_the_running_job() -> None:
     async def main() -> None:
         script = Script()
         executions = executions_of(script)
-        async with working(executions):
-            executions.add(run_of(1))
+        async with working(executions, script):
+            script.add(executions, run_of(1))
             await asyncio.sleep(3)
         assert script.told("cancelled") == [("cancelled", task(1).id)]
 
@@ -338,7 +342,7 @@ def test_stopping_the_work_stops_the_running_job() -> None:
 # Who brought a task counts before who signed it
 
 
-def brought(number: int, source: str, requester: int = 1000) -> Run:
+def brought(number: int, source: str, requester: int = 1000) -> QueuedTask:
     return replace(run_of(number, requester=requester), source=source)
 
 
@@ -351,9 +355,9 @@ async def served(script: Script, count: int) -> list[str]:
 def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
-            executions.add(brought(number, "flooder", requester=2000 + number))
+            script.add(executions, brought(number, "flooder", requester=2000 + number))
         for number in (50, 51):
-            executions.add(brought(number, "honest"))
+            script.add(executions, brought(number, "honest"))
         found = await served(script, 6)
         assert found == [
             task(0, 2000).id,
@@ -370,8 +374,8 @@ def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> 
 def test_within_what_one_has_brought_requesters_have_turns() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
-            executions.add(brought(number, "member"))
-        executions.add(brought(9, "member", requester=1001))
+            script.add(executions, brought(number, "member"))
+        script.add(executions, brought(9, "member", requester=1001))
         assert (await served(script, 3))[1] == task(9, 1001).id
 
     play(test, max_queue=20)
@@ -380,9 +384,9 @@ def test_within_what_one_has_brought_requesters_have_turns() -> None:
 def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
-            executions.add(brought(number, f"member {number % 3}"))
+            script.add(executions, brought(number, f"member {number % 3}"))
         for number in (50, 51):
-            executions.add(brought(number, "honest", requester=1001))
+            script.add(executions, brought(number, "honest", requester=1001))
         assert {task(50, 1001).id, task(51, 1001).id} <= {*await served(script, 4)}
 
     play(test, max_queue=20)
@@ -390,11 +394,11 @@ def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
 
 def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
-        executions.add(brought(1, "known"))
-        executions.add(brought(2, "known"))
+        script.add(executions, brought(1, "known"))
+        script.add(executions, brought(2, "known"))
         await asyncio.sleep(1)  # the first is running
         for number in range(10, 15):
-            executions.add(brought(number, f"new {number}"))
+            script.add(executions, brought(number, f"new {number}"))
         assert (await served(script, 2))[1] == task(2).id
 
     play(test, max_queue=20)
@@ -403,9 +407,9 @@ def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
 def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
-            executions.add(brought(number, "flooder", requester=2000 + number))
+            script.add(executions, brought(number, "flooder", requester=2000 + number))
         for number in (50, 51):
-            executions.add(brought(number, "honest"))  # of one requester, who has most
+            script.add(executions, brought(number, "honest"))  # of one requester, who has most
         assert script.told("busy") == [
             ("busy", task(3, 2003).id),
             ("busy", task(2, 2002).id),
@@ -419,7 +423,7 @@ def test_turns_are_remembered_of_so_many_and_no_more() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         run = run_of(1)
         for number in range(MAX_KEYS + 10):
-            executions.add(replace(run, source=str(number)))
+            script.add(executions, replace(run, source=str(number)))
             executions.remove(run.task.id)
         assert len(executions._last_turns) == MAX_KEYS
 

@@ -25,6 +25,7 @@ from node.admission.request_limits import (
 from node.admission.task_policy import TaskPolicy
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
+from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, open_request, read_answer, send_request
@@ -37,7 +38,7 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.committee import committees
-from protocol.consensus.effects import State
+from protocol.consensus.effects import Effect, State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical
@@ -61,9 +62,18 @@ GREETING: Document = {
 }
 
 
+class FixedEvents(TaskEvents):
+    """Task events with the same progress for all tasks."""
+
+    fraction = 0.25
+
+    def progress(self, task: str) -> float:
+        return self.fraction
+
+
 @dataclass
 class Bench:
-    """A serving node and one that asks; also the host that serving speaks for."""
+    """A request handler, a peer that asks it, and what the handler needs of its node."""
 
     journal: Journal
     ledger: Ledger
@@ -74,34 +84,22 @@ class Bench:
     fetchable: bool = True
     obtained: list[str] = field(default_factory=list)
     takes: float = 0.0  # seconds to fetch a blob from elsewhere
-    done: float = 0.25
-    events: dict[str, asyncio.Event] = field(default_factory=dict)
+    events: FixedEvents = field(init=False)
+    acted: list[Effect] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     submitters: frozenset[str] = frozenset()
 
-    def greeting(self) -> Document:
-        return GREETING
+    def __post_init__(self) -> None:
+        self.events = FixedEvents(self.journal)
 
-    def submitted(self, payload: bytes, source: str) -> Task:
-        return self.coordinator.submit(payload, source)[0]
-
-    async def obtain(self, sha256: str) -> bool:
+    async def ensure_local(self, sha256: str) -> bool:
         self.obtained.append(sha256)
         await asyncio.sleep(self.takes)
         return self.fetchable and self.blobs.has(sha256)
 
-    def progress(self, task: str) -> float:
-        return self.done
-
-    def changes(self, task: str) -> asyncio.Event:
-        return self.events.setdefault(task, asyncio.Event())
-
-    def change(self, task: str) -> None:
-        self.events.pop(task, asyncio.Event()).set()
-
     def accept(self, **changes: Any) -> Task:
         task = fixtures.task(NET, **changes)
-        self.coordinator.receive(task.envelope.encode())
+        self.coordinator.receive(task)
         return task
 
     async def open(self, name: str) -> Stream:
@@ -135,7 +133,16 @@ async def serving(
     bench = Bench(journal, ledger, coordinator, blobs, medium, asker, submitters=submitters)
     admission = TaskPolicy(bench.submitters, 0, clock.now)
     request_limiter = RequestLimiter(admission, Limits(), net.roster, clock.now, bench.counts)
-    answering = RequestHandler(bench, coordinator, journal, blobs, request_limiter)  # type: ignore[arg-type]  # a twin
+    answering = RequestHandler(
+        coordinator,
+        journal,
+        blobs,  # type: ignore[arg-type]  # a double
+        request_limiter,
+        bench.events,
+        bench.acted.extend,
+        bench.ensure_local,
+        lambda: GREETING,
+    )
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
@@ -215,7 +222,7 @@ def test_task() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
         vote = fixtures.abstain(NET, task, committees(NET, task)[0][0])
-        bench.coordinator.receive(vote.envelope.encode())
+        bench.coordinator.receive(vote)
         view = bench.coordinator.view(task.id)
         assert view is not None
         assert await bench.request("task", {"task": task.id}) == {
@@ -235,7 +242,7 @@ def test_task_with_its_certificate() -> None:
         commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in committee}
         for peer in committee:
             vote = fixtures.reveal(NET, task, peer, commits)
-            bench.coordinator.receive(vote.envelope.encode())
+            bench.coordinator.receive(vote)
         found = await bench.request("task", {"task": task.id})
         assert (found["state"], found["attempt"]) == ("agreed", 0)
         assert found["certificate"] == bench.ledger.certificates(task.id)[0]
@@ -251,13 +258,13 @@ def test_watch_sends_a_frame_for_each_change_until_the_end() -> None:
         await write_frame(stream, canonical({"task": task}))
         assert await stream.read_exactly(1) == b"\x00"
         seen = [await read_document(stream, "watch-frame")]
-        bench.change(task)  # nothing is different: no frame
+        bench.events.set_changed(task)  # nothing is different: no frame
         await asyncio.sleep(1)
-        bench.done = 0.5
-        bench.change(task)
+        bench.events.fraction = 0.5
+        bench.events.set_changed(task)
         seen.append(await read_document(stream, "watch-frame"))
         bench.journal.put_state(task, State.INCONCLUSIVE, 1)
-        bench.change(task)
+        bench.events.set_changed(task)
         seen.append(await read_document(stream, "watch-frame"))
         assert seen == [
             {"state": "waiting", "attempt": 0, "progress": 0.25},
@@ -538,6 +545,17 @@ def test_an_unacceptable_task_is_refused_with_its_reason() -> None:
     on_bench(test)
 
 
+def test_a_vote_cannot_be_submitted() -> None:
+    async def test(bench: Bench) -> None:
+        vote = fixtures.commit(NET, bench.accept(), committees(NET, fixtures.task(NET))[0][0])
+        request: Document = {"task": vote.envelope.document(), "blobs": []}
+        refused = await bench.refused("submit", request)
+        assert (refused.status, refused.reason) == (Status.INVALID, Rejection.INVALID_FIELD)
+        assert len(bench.journal.feed(0, 10)) == 1
+
+    on_bench(test)
+
+
 def test_a_task_with_blobs_is_refused() -> None:
     async def test(bench: Bench) -> None:
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": [5]}
@@ -600,10 +618,10 @@ def test_a_long_detail_is_truncated_to_the_limit_of_the_schema(
     raised: Exception, status: Status
 ) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes, source: str) -> Task:
+        def submit(task: Task, source: str = "") -> list[Effect]:
             raise raised
 
-        bench.submitted = submitted  # type: ignore[method-assign]
+        bench.coordinator.submit = submit  # type: ignore[method-assign]
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
         refused = await bench.refused("submit", request)  # it fits the schema, or `ask` says so
         assert refused.status is status
@@ -636,18 +654,18 @@ def fill(bench: Bench) -> None:
     """Let no more tasks be taken."""
     for nonce in range(3):
         task = fixtures.task(PIANO, nonce=100 + nonce)
-        bench.coordinator.receive(task.envelope.encode())
+        bench.coordinator.receive(task)
 
 
 async def overtaken(bench: Bench, task: Task, *songs: bytes) -> RequestRefused:
     """Hand a task over, which is refused only when all its songs have come."""
-    submitted = bench.submitted
+    submit = bench.coordinator.submit
 
-    def late(payload: bytes, source: str) -> Task:
+    def late(task: Task, source: str = "") -> list[Effect]:
         fill(bench)
-        return submitted(payload, source)
+        return submit(task, source)
 
-    bench.submitted = late  # type: ignore[method-assign]
+    bench.coordinator.submit = late  # type: ignore[method-assign]
     with pytest.raises(RequestRefused) as refused:
         await hand_over(bench, task, *songs)
     assert bench.coordinator.view(task.id) is None
@@ -661,13 +679,13 @@ def kept(folder: Path) -> list[str]:
 def test_the_inputs_of_an_accepted_task_are_kept(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         here: list[bool] = []
-        submitted = bench.submitted
+        submit = bench.coordinator.submit
 
-        def taken(payload: bytes, source: str) -> Task:
+        def taken(task: Task, source: str = "") -> list[Effect]:
             here.extend(map(bench.blobs.has, NAMES))
-            return submitted(payload, source)
+            return submit(task, source)
 
-        bench.submitted = taken  # type: ignore[method-assign]
+        bench.coordinator.submit = taken  # type: ignore[method-assign]
         task = arranged(*SONGS)
         assert (await hand_over(bench, task, *SONGS))["task"] == task.id
         assert here == [True, True], "they are there before anybody hears of the task"
@@ -713,10 +731,10 @@ def test_a_submission_that_fails_at_its_second_input_leaves_none(
 
 def test_a_failing_store_leaves_no_inputs(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        def submitted(payload: bytes, source: str) -> Task:
+        def submit(task: Task, source: str = "") -> list[Effect]:
             raise sqlite3.OperationalError("disk I/O error")
 
-        bench.submitted = submitted  # type: ignore[method-assign]
+        bench.coordinator.submit = submit  # type: ignore[method-assign]
         with pytest.raises(RequestRefused, match="store"):
             await hand_over(bench, arranged(*SONGS), *SONGS)
         assert kept(tmp_path) == []
@@ -869,8 +887,8 @@ def test_a_half_closed_watcher_still_gets_frames() -> None:
         await stream.read_exactly(1)
         await read_document(stream, "watch-frame")
         await asyncio.sleep(10)
-        bench.done = 0.5
-        bench.change(task)
+        bench.events.fraction = 0.5
+        bench.events.set_changed(task)
         assert (await read_document(stream, "watch-frame"))["progress"] == 0.5
 
     on_bench(test)
@@ -890,10 +908,10 @@ def test_a_disconnected_watcher_causes_no_more_work() -> None:
             looked.append(task)
             return len(looked) / 10
 
-        bench.progress = progress  # type: ignore[method-assign]
+        bench.events.progress = progress  # type: ignore[method-assign]
         for _ in range(3):
             await asyncio.sleep(1)
-            bench.change(task)
+            bench.events.set_changed(task)
         await asyncio.sleep(1)
         assert looked == []
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from node.consensus.commands import Action, Notify
 from node.consensus.coordinator import Coordinator
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import ProtocolViolation, Status, answer, read_document, refuse
@@ -22,7 +21,7 @@ from node.transport.interface import Stream
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
-from protocol.consensus.effects import State
+from protocol.consensus.effects import Effect, State, StateChanged
 from protocol.wire import messages
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
@@ -48,7 +47,7 @@ class Bench:
     mine: MemoryTransport
     asked: list[Any] = field(default_factory=list)
     network: str = NET.id
-    acted: list[Action] = field(default_factory=list)
+    acted: list[Effect] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
     shown: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
@@ -67,11 +66,11 @@ class Bench:
     async def read(self) -> bool:
         return await self.feeds.read(LIAR)
 
-    def act(self, actions: list[Action]) -> None:
+    def act(self, effects: Sequence[Effect]) -> None:
         if self.faults:
             self.faults -= 1
             raise sqlite3.OperationalError("disk I/O error")
-        self.acted += actions
+        self.acted += effects
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
@@ -466,7 +465,7 @@ def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
         bench.feed = paged(*pages, lies[:1])
         assert await bench.read()
         assert bench.ledger.certificates(task.id) == [found.document]
-        assert bench.acted[-1] == Notify(task.id)
+        assert bench.acted[-1] == StateChanged(task.id)
         assert bench.ledger.cursor(LIAR) == ("f", 5)
 
     on_bench(test)
@@ -475,7 +474,7 @@ def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
 def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
-        bench.coordinator.receive(task.envelope.encode())
+        bench.coordinator.receive(task)
         lies = contradiction(task, "a", "b", "c", "d")
         bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
         bench.feed = paged(lies, lies)
@@ -495,7 +494,7 @@ def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
         for known in (task, other):
-            bench.coordinator.receive(known.envelope.encode())
+            bench.coordinator.receive(known)
         bench.feed = paged(contradiction(task, "a", "b"))
         good: Any = certified(task, "c").document
         bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
@@ -512,7 +511,7 @@ def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
 def test_a_busy_peer_is_asked_again_later() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
-        bench.coordinator.receive(task.envelope.encode())
+        bench.coordinator.receive(task)
         bench.feed = paged(contradiction(task, "a", "b"))
         bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
         with pytest.raises(ConnectionError, match=task.id):
@@ -531,7 +530,7 @@ def test_questions_are_paced() -> None:
     async def test(bench: Bench) -> None:
         tasks = [fixtures.task(NET, nonce=n) for n in range(20)]
         for task in tasks:
-            bench.coordinator.receive(task.envelope.encode())
+            bench.coordinator.receive(task)
             bench.shown[task.id] = []
         bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
         began = asyncio.get_running_loop().time()
@@ -570,6 +569,6 @@ def test_the_tasks_in_a_feed_are_charged_to_its_peer() -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 1, task)
         await bench.read()
-        assert bench.coordinator._sources == {task.id: LIAR}
+        assert bench.coordinator._tasks._sources == {task.id: LIAR}
 
     on_bench(test)

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from node.transport.interface import Stream, ValidationResult
+from protocol.wire.messages import Message
 
 # Fails a test that hangs. It says nothing about speed: at load 20 a step may take 20 times as long.
 HANG_SECONDS = 120.0
@@ -36,12 +38,15 @@ class Recorder:
     def payloads(self) -> list[bytes]:
         return [payload for _, _, payload in self.gossip]
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         self.judged.append(payload)
-        return self.verdicts.get(payload, ValidationResult.ACCEPT)
+        result = self.verdicts.get(payload, ValidationResult.ACCEPT)
+        # Transports pass the message on and never look into it: any value will do.
+        message = cast("Message", (topic, payload))
+        return result, message if result is ValidationResult.ACCEPT else None
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
-        self.gossip.append((peer, topic, payload))
+    def on_gossip(self, peer: str, message: Message) -> None:
+        self.gossip.append((peer, *cast("tuple[str, bytes]", message)))
         self._changed.set()
 
     def connected(self, peer: str) -> None:

@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 
+from protocol.constants import TRACE_LIMIT
 from protocol.errors import Rejection
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document, canonical, parse
 from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task
 from protocol.wire.signing import Envelope, sign
-from tests.protocol.rejections import rejected
+from tests.protocol.rejections import reason_of, rejected
 from tests.support import fixtures
 
 NET = fixtures.network()
@@ -261,3 +262,53 @@ def test_depth_limit_counts_the_envelope() -> None:
         else:
             with rejected(reason):
                 read(body)
+
+
+# What this node signs itself
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_is_built_from_its_envelope_as_others_decode_it(kind: str) -> None:
+    envelope = SENT[kind].envelope
+    assert codec.build_message(envelope) == codec.decode(envelope.encode(), NET.id)
+
+
+def _trace_of(size: int) -> dict[str, Any]:
+    """A trace of `size` canonical bytes."""
+    lines = ["x" * 1000] * 7
+    rest = size - len(canonical({"lines": [*lines, ""]}))
+    return {"lines": [*lines, "x" * rest]}
+
+
+OUTPUT = fixtures.outcome()["result"]["outputs"][0]
+UNCHECKED: dict[str, dict[str, Any]] = {
+    "a valid reveal": {},
+    "the longest trace": {"trace": _trace_of(TRACE_LIMIT)},
+    "a trace one byte longer": {"trace": _trace_of(TRACE_LIMIT + 1)},
+    "an empty detail": {"trace": {"detail": ""}},
+    "a noncharacter": {"trace": {"text": "\ufdd0"}},
+    "a noncharacter of another plane": {"trace": {"text": "\U0001ffff"}},
+    "an integral number": {"trace": {"n": 2.0}},
+    "an unknown error": {"outcome": {"error": "no-such-error"}},
+    "sixteen outputs": {"outcome": {"result": {"outputs": [OUTPUT] * 16}}},
+    "seventeen outputs": {"outcome": {"result": {"outputs": [OUTPUT] * 17}}},
+    "a large envelope": {
+        "outcome": {"result": {"outputs": [{**OUTPUT, "chunks": ["0" * 64] * 1000}]}}
+    },
+}
+
+
+@pytest.mark.parametrize("changes", UNCHECKED.values(), ids=list(UNCHECKED))
+def test_a_body_is_refused_unsigned_exactly_if_it_is_refused_signed(
+    changes: dict[str, Any],
+) -> None:
+    body = body_of("reveal", **changes)
+    unsigned = reason_of(lambda: codec.check_body(body, PEER))
+    assert unsigned == reason_of(lambda: read(body))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 2**53], ids=str)
+def test_a_body_without_canonical_bytes_is_malformed(number: float) -> None:
+    body = body_of("reveal", trace={"n": number})
+    with rejected(Rejection.MALFORMED):
+        codec.check_body(body, PEER)

@@ -7,10 +7,9 @@ override the event methods to break one rule each.
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from node.sync.feed_sync import Batch
-from node.transport.interface import ValidationResult
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected
 from protocol.network import Network
@@ -73,6 +72,15 @@ class Environment:
                 self._medium.send(peer, target, topic, payload)
 
 
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """An answer to a feed request; the envelopes need not be any."""
+
+    feed: str
+    cursor: int
+    envelopes: tuple[bytes, ...]
+
+
 class Adversary:
     """A peer that need not follow the protocol."""
 
@@ -87,9 +95,6 @@ class Adversary:
         """Called once, after the adversary joined the network."""
 
     # Transport listener
-
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        return ValidationResult.ACCEPT
 
     def on_gossip(self, source: str, topic: str, payload: bytes) -> None:
         try:
@@ -118,7 +123,7 @@ class Adversary:
         self.tasks[task.id] = task
         self.on_task(task)
 
-    def page(self, feed: str, cursor: int) -> Batch:
+    def page(self, feed: str, cursor: int) -> FeedPage:
         """Answer a feed request. Raises ConnectionError where there is no answer."""
         raise ConnectionError(f"{self.peer} has no feed")
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.sync.feed_sync import BATCH, Batch
+from node.sync.feed_sync import BATCH
 from protocol.consensus.committee import committees, quorum
 from protocol.wire import messages
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Reveal, Vote
 from protocol.wire.signing import sign
-from tests.simulation.adversaries.adversary import Adversary, Environment, Round
+from tests.simulation.adversaries.adversary import Adversary, Environment, FeedPage, Round
 from tests.simulation.adversaries.outsiders import FEED
 from tests.support import fixtures
 
@@ -43,10 +43,10 @@ class CertificateForger(Adversary):
             if label:
                 self.commit_to(here, self.outcome(task, label), self.salt(here))
 
-    def page(self, feed: str, cursor: int) -> Batch:
+    def page(self, feed: str, cursor: int) -> FeedPage:
         start = cursor if feed == FEED else 0
         page = tuple(self.payloads[start : start + BATCH])
-        return Batch(FEED, start + len(page), page)
+        return FeedPage(FEED, start + len(page), page)
 
     def certificates_of(self, task: str) -> list[Document]:
         """Return forged certificates of a task, all of them invalid."""

@@ -4,18 +4,18 @@ An adversary gossips. Some adversaries also answer requests, with false or malfo
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from node.rpc import codec as rpc_codec
 from node.rpc.framing import write_frame
-from node.sync.feed_sync import Batch
 from node.transport.interface import Stream, StreamClosed, ValidationResult
 from node.version import AGENT
 from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.wire.encoding import Document, parse
-from tests.simulation.adversaries.adversary import Adversary
+from protocol.wire.messages import Message
+from tests.simulation.adversaries.adversary import Adversary, FeedPage
 from tests.simulation.adversaries.certificate_forger import CertificateForger
 from tests.simulation.adversaries.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
@@ -41,11 +41,12 @@ class AdversaryHost:
 
     # Listener
 
-    def validate(self, topic: str, payload: bytes) -> ValidationResult:
-        return self.adversary.validate(topic, payload)
+    def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        # Adversaries forward everything, and parse it later: the transport only passes it on.
+        return ValidationResult.ACCEPT, cast("Message", (topic, payload))
 
-    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
-        self.adversary.on_gossip(peer, topic, payload)
+    def on_gossip(self, peer: str, message: Message) -> None:
+        self.adversary.on_gossip(peer, *cast("tuple[str, bytes]", message))
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         try:
@@ -110,11 +111,11 @@ class AdversaryHost:
                 await stream.read_exactly(1_000_000)
 
 
-def _feed_response(batch: Batch) -> Document:
+def _feed_response(page: FeedPage) -> Document:
     envelopes: list[Any] = []
-    for text in batch.envelopes:
+    for text in page.envelopes:
         try:
             envelopes.append(parse(text, DOCUMENT_LIMIT))
         except Rejected:
             envelopes.append({"body": {}, "signer": "nobody", "signature": "none"})
-    return {"feed": batch.feed, "cursor": batch.cursor, "envelopes": envelopes}
+    return {"feed": page.feed, "cursor": page.cursor, "envelopes": envelopes}

@@ -4,13 +4,12 @@ import json
 from base64 import urlsafe_b64encode
 from typing import Any
 
-from node.sync.feed_sync import Batch
 from protocol.consensus.committee import committees
 from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 from protocol.wire.signing import sign
-from tests.simulation.adversaries.adversary import Adversary, Environment
+from tests.simulation.adversaries.adversary import Adversary, Environment, FeedPage
 from tests.support import fixtures
 
 FOREIGN = "0123456789abcdef"  # another network's id
@@ -102,22 +101,24 @@ class LyingFeed(Adversary):
     def on_payload(self, topic: str, payload: bytes) -> None:
         self.payloads.append(payload)
 
-    def page(self, feed: str, cursor: int) -> Batch:
+    def page(self, feed: str, cursor: int) -> FeedPage:
         page = tuple(self.rng.sample(self.payloads, min(len(self.payloads), 8)))
         match self.lie:
             case "gaps":
-                return Batch("f" * 32, cursor + 1000, page)
+                return FeedPage("f" * 32, cursor + 1000, page)
             case "loop":
-                return Batch(self.rng.randbytes(16).hex(), 1, page)
+                return FeedPage(self.rng.randbytes(16).hex(), 1, page)
             case "back":
-                return Batch("f" * 32, max(0, cursor - 1), page)
+                return FeedPage("f" * 32, max(0, cursor - 1), page)
             case "still":
-                return Batch("f" * 32, cursor, page)
+                return FeedPage("f" * 32, cursor, page)
             case "foreign":
                 body = messages.commit_body(FOREIGN, "a" * 64, 0, "b" * 64)
-                return Batch("f" * 32, cursor + 1, (sign(body, fixtures.key(self.index)).encode(),))
+                return FeedPage(
+                    "f" * 32, cursor + 1, (sign(body, fixtures.key(self.index)).encode(),)
+                )
             case _:
-                return Batch("f" * 32, cursor + 1, (self.rng.randbytes(64),))
+                return FeedPage("f" * 32, cursor + 1, (self.rng.randbytes(64),))
 
 
 class Requester(Adversary):
@@ -172,9 +173,9 @@ class BadRequester(Requester):
         chosen = self.rng.choice((untimely, unfit))
         self.feed = [sign(body, _key(self)).encode() for body in chosen]
 
-    def page(self, feed: str, cursor: int) -> Batch:
+    def page(self, feed: str, cursor: int) -> FeedPage:
         start = cursor if feed == FEED else 0
-        return Batch(FEED, len(self.feed), tuple(self.feed[start:]))
+        return FeedPage(FEED, len(self.feed), tuple(self.feed[start:]))
 
 
 class NonceGrinder(Requester):

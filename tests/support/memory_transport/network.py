@@ -250,14 +250,12 @@ class MemoryTransport:
             return
         if not self._first_seen(topic, payload):
             return
-        match listener.validate(topic, payload):
-            case ValidationResult.ACCEPT:
-                self._forward(topic, payload, source)
-                listener.on_gossip(source, topic, payload)
-            case ValidationResult.REJECT:
-                self.report(source, PeerAction.INVALID_GOSSIP)
-            case ValidationResult.IGNORE:
-                pass
+        result, message = listener.validate(topic, payload)
+        if result is ValidationResult.REJECT:
+            self.report(source, PeerAction.INVALID_GOSSIP)
+        if message is not None:
+            self._forward(topic, payload, source)
+            listener.on_gossip(source, message)
 
     def vanish(self) -> None:
         """Stop at once: no callback reaches the listener from now on."""

@@ -1,0 +1,138 @@
+"""Calls the coordinator and carries out its effects: gossip, execution, timers, task events."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import structlog
+
+from node.admission.task_policy import TaskPolicy
+from node.consensus.coordinator import Coordinator
+from node.consensus.task_events import TaskEvents
+from node.errors import Busy
+from node.execution.queue import ExecutionQueue, QueuedTask
+from node.transport.interface import Transport
+from protocol.consensus.effects import Effect, Execute, Publish, StateChanged, StopExecution
+from protocol.errors import Rejected
+from protocol.wire.encoding import Document
+from protocol.wire.messages import Abstention, Message, Task
+
+log = structlog.get_logger("node")
+
+
+class Outbox:
+    """Messages to gossip, in order. The journal holds them already."""
+
+    def __init__(self, transport: Transport, tasks_topic: str, votes_topic: str) -> None:
+        self._transport = transport
+        self._tasks_topic, self._votes_topic = tasks_topic, votes_topic
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+
+    def __len__(self) -> int:
+        """Return how many messages wait."""
+        return self._messages.qsize()
+
+    def put(self, message: Message) -> None:
+        """Queue a message."""
+        self._messages.put_nowait(message)
+
+    async def run(self) -> None:
+        """Publish what is queued, forever."""
+        while True:
+            message = await self._messages.get()
+            topic = self._tasks_topic if isinstance(message, Task) else self._votes_topic
+            await self._transport.publish(topic, message.envelope.encode())
+
+
+class Driver:
+    """Drives one coordinator on the asyncio loop."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        outbox: Outbox,
+        queue: ExecutionQueue,
+        task_policy: TaskPolicy,
+        events: TaskEvents,
+        counts: Counter[str],
+    ) -> None:
+        self._coordinator, self._outbox, self._queue = coordinator, outbox, queue
+        self._task_policy, self._events, self._counts = task_policy, events, counts
+        self._due_changed = asyncio.Event()
+
+    def act(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects of the coordinator, which its journal holds already."""
+        self._carry_out(effects)
+        self._due_changed.set()  # a vote without an effect may still bring the next timer forward
+
+    def receive(self, peer: str, message: Message, source: str) -> None:
+        """Take a gossiped message that `Coordinator.validate` accepted."""
+        try:
+            with self._store_failures_logged():
+                self.act(self._coordinator.receive(message, source))
+        except (Rejected, Busy) as error:  # what holds has changed since the validation
+            log.debug("gossip not accepted", peer=peer, reason=str(error))
+
+    def executed(self, task: str, outcome: Document, trace: Document) -> None:
+        """Take the outcome of this node's execution of a task."""
+        self._events.clear_progress(task)
+        with self._store_failures_logged():
+            self.act(self._coordinator.executed(task, outcome, trace))
+
+    def failed(self, task: str, reason: Abstention) -> None:
+        """Abstain from a task."""
+        self._events.clear_progress(task)
+        with self._store_failures_logged():
+            self.act(self._coordinator.failed(task, reason))
+
+    async def run_timers(self) -> None:
+        """Call the coordinator whenever something is due, forever."""
+        while True:
+            self._due_changed.clear()
+            self._carry_out(self._coordinator.tick())
+            due = self._coordinator.wake_at()
+            pause = None if due is None else max(0.0, due - self._coordinator.clock.now())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):  # 3.11's wait_for may swallow a cancellation
+                    await self._due_changed.wait()
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Publish(message):
+                    self._outbox.put(message)
+                case Execute(task, until):
+                    self._execute(task, until)
+                case StopExecution(task_id):
+                    self._queue.remove(task_id)
+                    self._events.clear_progress(task_id)
+                case StateChanged(task_id):
+                    self._events.set_changed(task_id)
+                case _:  # certificates and evidence are in the ledger
+                    pass
+
+    def _execute(self, task: Task, until: float) -> None:
+        """Queue a task, or abstain if this node's policy leaves its requester to others."""
+        not_served = self._task_policy.check(task)
+        if not_served is not None:
+            self._counts["tasks-unserved"] += 1
+            log.info(
+                "task not served", task=task.id, reason=not_served.reason, detail=str(not_served)
+            )
+            self.failed(task.id, Abstention.BUSY)
+            return
+        source = self._coordinator.source(task.id)
+        evicted = self._queue.add(QueuedTask(task, until, source))
+        if evicted is not None:
+            self.failed(evicted.id, Abstention.BUSY)
+
+    @contextlib.contextmanager
+    def _store_failures_logged(self) -> Iterator[None]:
+        """Let a failing database cost a step, not the node."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            log.error("journal write failed", error=str(error))
+            self._due_changed.set()  # the coordinator rebuilds the task soon
