@@ -103,7 +103,7 @@ def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
 
 
 def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) -> None:
-    full = pytest.raises(DiskQuotaExceeded, match="at most 500000000 bytes")
+    full = pytest.raises(DiskQuotaExceeded, match="quota of 500000000 bytes")
     with built(settings) as (_, parts, _options), full:
         parts.blobs.write([], size=500_000_001, limit=500_000_001)
 
