@@ -41,12 +41,22 @@ def evidence() -> None:
     """
 
 
-@evidence.command("list", epilog=EPILOG)
+LIST_EPILOG = """\b
+Example:
+  helium evidence list --data-dir ~/.local/share/helium
+
+\b
+Output, for each evidence:
+  the beginning of its id, the member that signed, the two messages, attempt and task
+"""
+
+
+@evidence.command("list", epilog=LIST_EPILOG)
 @options.data_dir
 @options.network
 @options.as_json
 def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
-    """List the evidence in a node's data folder: id, member, messages, attempt and task."""
+    """List the evidence in a node's data folder."""
     chosen, stored = _stored_evidence(data_dir, network)
     document = {"network": chosen.id, "evidence": [_entry(item) for item in stored]}
     lines = [
@@ -57,7 +67,14 @@ def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
     options.say(document, lines or ["no evidence"], as_json)
 
 
-@evidence.command(epilog=EPILOG)
+EXPORT_EPILOG = """\b
+Examples:
+  helium evidence export 1f0c2a -o proof.json
+  helium evidence export --all -o proofs
+"""
+
+
+@evidence.command(epilog=EXPORT_EPILOG)
 @click.argument("id_", metavar="[ID]", required=False, default="")
 @click.option("--all", "export_all", is_flag=True, help="Export all evidence into the folder -o.")
 @click.option(
@@ -78,9 +95,10 @@ def export(
     network: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the canonical document of the evidence whose id begins with ID.
+    """Write evidence to a file.
 
-    The file is what `helium evidence verify` reads, on any machine.
+    ID is the beginning of an id that `helium evidence list` shows. The file has the canonical
+    bytes, which `helium evidence verify` reads on any machine.
     """
     if bool(id_) == export_all:
         raise usage("give an ID, as `helium evidence list` shows it, or --all")
@@ -97,16 +115,28 @@ def export(
     options.say({"network": chosen.id, "evidence": entries}, lines or ["no evidence"], as_json)
 
 
-@evidence.command(epilog=EPILOG)
+VERIFY_EPILOG = """\b
+Example:
+  helium evidence verify proof.json --network network.json
+
+\b
+Output:
+  valid      the id of the evidence
+  signed by  the member that contradicted itself, and its operator
+  proves     what the two messages show, and what they do not
+"""
+
+
+@evidence.command(epilog=VERIFY_EPILOG)
 @click.argument("file", type=FILE)
 @options.network
 @options.as_json
 def verify(file: Path, network: Path | None, as_json: bool) -> None:
-    """Verify the evidence in FILE against the network document, offline; `-` is standard input.
+    """Verify the evidence in FILE, offline.
 
-    It checks that the bytes are canonical, that one member of the roster signed both messages,
-    that both are for this network, one task and one attempt, and that they contradict each other.
-    Exit code 6, with the reason, if a check fails.
+    `-` reads standard input. It checks that the bytes are canonical, that one member of the roster
+    signed both messages, that both are for this network, one task and one attempt, and that they
+    contradict each other. Exit code 6, with the reason, if a check fails.
     """
     chosen = options.chosen_network(options.settings({"network": network}).network)
     try:

@@ -102,7 +102,19 @@ def _list_options(command: _F) -> _F:
     return command
 
 
-@network.command()
+CREATE_EPILOG = """\b
+Examples:
+  helium network create network.json --member 12D3KooW...=alice --member 12D3KooW...=bob
+  helium network create network.json --model acme/music --models-dir models
+
+\b
+Output:
+  the network's id, 16 hex characters, by which peers recognise each other
+Members need machines of the same compute class. `helium network class` shows a machine's class.
+"""
+
+
+@network.command(epilog=CREATE_EPILOG)
 @click.argument("file", type=FILE)
 @click.option(
     "--name", default="helium", show_default=True, help="The network's name, shown to people."
@@ -164,16 +176,20 @@ def create(
     options.say({"id": new.id, "document": new.document}, [line], as_json)
 
 
-@network.command()
+@network.command(epilog="Example: helium network show network.json")
 @click.argument("file", type=FILE)
 @options.as_json
 def show(file: Path, as_json: bool) -> None:
-    """Show the network document in FILE: its id, parameters, classes, models and members."""
+    """Show the network document in FILE.
+
+    It prints the id, the parameters, the compute classes, the models with their limits, and the
+    members. --json prints the whole document.
+    """
     shown = options.network_of(file)
     options.say({"id": shown.id, "document": shown.document}, _lines(shown), as_json)
 
 
-@network.command()
+@network.command(epilog="Example: helium network add network.json --member 12D3KooW...=bob")
 @click.argument("file", type=FILE)
 @_list_options
 @click.option("--class", "class_name", metavar="NAME", help="The new members' class.")
@@ -220,7 +236,14 @@ def add(
     )
 
 
-@network.command("class")
+CLASS_EPILOG = """\b
+Example:
+  helium network class > class.json
+  helium network create network.json --class-from class.json
+"""
+
+
+@network.command("class", epilog=CLASS_EPILOG)
 def print_class() -> None:
     """Print the definition of this machine's compute class, as JSON.
 

@@ -42,11 +42,11 @@ with a code such as bad-signature or outcomes-differ; protocol/README.md explain
 )
 @options.as_json
 def verify(certificate: Path, network: Path | None, audio: Path | None, as_json: bool) -> None:
-    """Verify CERTIFICATE against the network document, offline; `-` reads standard input.
+    """Verify CERTIFICATE against the network document, offline.
 
-    It checks the task, the committee, every signature, the quorum, that the votes are equal, and
-    that every signer committed before any of them revealed. With --audio it also checks that the
-    file's samples are exactly the certified ones.
+    `-` reads standard input. It checks the task, the committee, every signature, the quorum, that
+    the votes are equal, and that every signer committed before any of them revealed. With --audio
+    it also checks that the file's samples are exactly the certified ones.
     """
     if audio is not None:
         check_readable(audio)
