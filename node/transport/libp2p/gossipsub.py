@@ -1,10 +1,23 @@
 """GossipSub 1.1 without message signatures (StrictNoSign) and with content ids, on py-libp2p 0.8.1.
 
-Why libp2p's own is not enough, as of 0.8.1: with `strict_signing=False` it still sends `from` and
-`seqno`, which StrictNoSign peers reject, and accepts messages that carry them; its message cache
-and its equivocation check know a message by these two fields only, so that without them all
-messages are one; it replays recent messages beside the sending queue, where frames can interleave;
-one undecodable RPC ends the host; topic validators know only yes and no, and cache a no for 300 s.
+libp2p's own is not enough, as of 0.8.1:
+- With `strict_signing=False` it still sends `from` and `seqno`, which StrictNoSign peers reject. It
+  also accepts messages that carry them.
+- Its message cache and its equivocation check identify a message by these two fields only. Without
+  them all messages are one.
+- It replays recent messages beside the send queue, where frames can interleave.
+- One undecodable RPC ends the host.
+- Topic validators return only yes or no, and a no is cached for 300 s.
+
+A message passes these steps, and any of them may end it.
+
+| step               | ends it                           | effect                                 |
+| ------------------ | --------------------------------- | -------------------------------------- |
+| form               | a field besides data and topic    | the peer is reported                   |
+| topic, seen cache  | an unknown topic, or a repetition | -                                      |
+| rate of tasks      | over the rate                     | not seen: another peer may forward it  |
+| validation         | IGNORE or REJECT                  | REJECT: the peer is reported           |
+| delivery           | -                                 | given to the listener and to the mesh  |
 """
 
 import logging
@@ -35,14 +48,20 @@ PROTOCOL = TProtocol("/meshsub/1.1.0")
 QUEUE_RPCS = 4096
 # Bytes that wait for one peer: 32 of the largest messages, for each peer has copies of its own.
 QUEUE_BYTES = 2 * 1024 * 1024
-RPC_SUBSCRIPTIONS = 100  # in one RPC; there are two topics
-RPC_MESSAGES = 1000  # in one RPC; ten seconds' worth
-RPC_IDS = 5000  # in one RPC's control messages; the limit of other implementations too
-IDS_PER_MESSAGE = 100  # of equal cost: looking an id up against judging a message
-RPC_BYTES = 1_048_576  # one RPC; 1 MiB is the usual limit of GossipSub implementations
+# Subscriptions in one RPC. A network has two topics.
+RPC_SUBSCRIPTIONS = 100
+# Messages in one RPC: ten seconds' worth.
+RPC_MESSAGES = 1000
+# Ids in the control messages of one RPC; other implementations have the same limit.
+RPC_IDS = 5000
+# Ids that cost as much as one message: an id is looked up, a message is validated.
+IDS_PER_MESSAGE = 100
+# Of one RPC. 1 MiB is the usual limit of GossipSub implementations.
+RPC_BYTES = 1_048_576
 # About 10 MB. At 500 messages a second this bound and `SEEN_SECONDS` are met together.
 SEEN_IDS = 65_536
-STREAMS_PER_PEER = 4  # inbound; a peer needs one, and for a moment a second when it reconnects
+# Inbound. A peer needs one, and for a moment a second one when it reconnects.
+STREAMS_PER_PEER = 4
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +116,7 @@ class ContentCache(MessageCache):  # type: ignore[misc]  # libp2p is untyped her
 
 
 class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
-    """Who gets what; a mesh of 4 to 12 peers, looked after every second."""
+    """Decides which peer gets which message; keeps a mesh of 4 to 12 peers per topic."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -115,47 +134,48 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
         self.mcache = ContentCache(3, 5)
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Send a message on: an own one to all subscribers, another's to the mesh."""
+        """Send an own message to all subscribers, and forward another's to the mesh."""
         self.mcache.put(pubsub_msg)
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
         for peer in self._targets(msg_forwarder, pubsub_msg):
             self.send_rpc(peer, rpc)
 
     async def send_recent_messages(self, peer_id: ID, topic: str) -> None:
-        """Queue the last seconds' messages for a new subscriber."""
+        """Queue the messages of the last seconds for a new subscriber."""
         for identity in self.mcache.window(topic):
             message = self.mcache.get(identity)
             if message is not None:
                 self.send_rpc(peer_id, rpc_pb2.RPC(publish=[message]))
 
     async def flush_pending_messages(self, peer_id: ID) -> None:
-        """Nothing is held back: a new subscriber gets the recent messages."""
+        """Do nothing: `send_recent_messages` sends a new subscriber what it has missed."""
 
     def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
-        """Choose who outside the mesh is told which messages there are: topics' ids per peer.
+        """Choose the peers outside the mesh that get an IHAVE; return its ids by peer and topic.
 
-        libp2p's own passes over peers in prune back-off, but that is for GRAFT alone (GossipSub
-        1.1), and IHAVE is all that they have left. There is no fanout here: every topic is joined.
+        libp2p's own skips peers in prune back-off. That back-off is for GRAFT alone (GossipSub
+        1.1), and IHAVE is the only way that such a peer learns of messages. There is no fanout
+        here, as every topic is joined.
         """
-        told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
+        ids_by_peer: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
         for topic, mesh in self.mesh.items():
             recent = self.mcache.window(topic)
             subscribed = self.pubsub.peer_topics.get(topic, set())
             if recent and subscribed:
                 count = self._get_adaptive_gossip_peers_count(topic, len(subscribed - mesh))
                 for peer in self._get_in_topic_gossipsub_peers_from_minus(topic, count, mesh):
-                    told[peer][topic] = recent
-        return told
+                    ids_by_peer[peer][topic] = recent
+        return ids_by_peer
 
     async def handle_ihave(self, ihave_msg: rpc_pb2.ControlIHave, sender_peer_id: ID) -> None:
-        """Ignore topics that are not ours, as with GRAFT."""
+        """Ignore unknown topics, as with GRAFT."""
         if ihave_msg.topicID in self.mesh:
             await super().handle_ihave(ihave_msg, sender_peer_id)
 
     async def handle_iwant(self, iwant_msg: rpc_pb2.ControlIWant, sender_peer_id: ID) -> None:
-        """Answer each id once, with half an RPC at most.
+        """Answer each id once, with at most half an RPC.
 
-        libp2p's own answers an id as often as it is repeated: gigabytes for a request of one RPC.
+        libp2p's own answers an id as often as it is repeated: one RPC could request gigabytes.
         """
         if not self._check_iwant_rate_limit(sender_peer_id):
             return
@@ -168,12 +188,12 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
             self.send_rpc(sender_peer_id, answer)
 
     async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
-        """Ignore topics that are not ours, or each unknown one leaves a trace in memory."""
+        """Ignore unknown topics: libp2p's own would keep each of them in memory."""
         if graft_msg.topicID in self.mesh:
             await super().handle_graft(graft_msg, sender_peer_id)
 
     async def handle_prune(self, prune_msg: rpc_pb2.ControlPrune, sender_peer_id: ID) -> None:
-        """Leave a mesh; without dialling the peers that the sender would like us to dial."""
+        """Leave a mesh, without dialling the peers that the sender suggests."""
         if prune_msg.topicID in self.mesh:
             del prune_msg.peers[:]
             await super().handle_prune(prune_msg, sender_peer_id)
@@ -186,7 +206,7 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
 
 
 class Gossip(Pubsub):  # type: ignore[misc]
-    """What arrives and leaves; its three callbacks are called in the trio thread."""
+    """Receives and publishes messages; its three callbacks are called in the trio thread."""
 
     def __init__(
         self,
@@ -197,7 +217,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         on_accepted: Callable[[str, Message], None],
         report_peer: Callable[[str], bool],
     ) -> None:
-        """`report_peer` says whether it was once too often."""
+        """`report_peer` returns whether the peer is banned now."""
         super().__init__(
             host,
             Router(),
@@ -207,7 +227,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
             max_inbound_rpc_size=RPC_BYTES,
             allowed_topics=frozenset(topics),
         )
-        self.seen_messages.stop()  # or its thread outlives the host
+        self.seen_messages.stop()  # libp2p's own has a thread, which would outlive the host
         self.seen_messages: SeenCache = SeenCache(trio.current_time)
         self._topics = frozenset(topics)
         self._quotas = quotas
@@ -216,38 +236,39 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self._streams = ConcurrencyLimit(STREAMS_PER_PEER)
 
     async def publish(self, topic_id: str, data: bytes) -> None:
-        """Gossip with data and topic alone: no author, sequence number, signature or key."""
+        """Publish data and topic only: no author, sequence number, signature or key."""
         await self.push_msg(self.my_id, rpc_pb2.Message(data=data, topicIDs=[topic_id]))
 
     async def push_msg(
         self, msg_forwarder: ID, msg: rpc_pb2.Message, rate_limit_key: str | None = None
     ) -> None:
-        """Take one message through the rules: form, seen before, rate of tasks, verdict."""
+        """Check, deliver and forward one message, by the table at the head of the module."""
         own = msg_forwarder == self.my_id
         if not own and not well_formed(msg):
-            self._offend(msg_forwarder)
+            self._report(msg_forwarder)
             return
         topic = msg.topicIDs[0]
         identity = rpc_message_id(msg)
         if topic not in self._topics or self.seen_messages.has(identity):
             return
         if rate_limit_key and brings_work(topic) and self._quotas.tasks.try_take(rate_limit_key):
-            self._quotas.counts["tasks-dropped"] += 1  # unseen: another peer may bring it
+            # It is not marked as seen, as another peer may forward it.
+            self._quotas.counts["tasks-dropped"] += 1
             return
         self.seen_messages.add(identity)
         if not own:
             result, message = self._validate(topic, msg.data)
             if result is ValidationResult.REJECT:
-                self._offend(msg_forwarder)
+                self._report(msg_forwarder)
             if message is None:
                 return
             self._on_accepted(str(msg_forwarder), message)
         await self.router.publish(msg_forwarder, msg)
 
     async def continuously_read_stream(self, stream: INetStream) -> None:
-        """Read RPCs one after another, each handled before the next is read.
+        """Read RPCs, each handled before the next is read.
 
-        An undecodable one ends the stream and is an offence. libp2p's own loop starts a task for
+        An undecodable RPC ends the stream and is reported. libp2p's own loop starts a task for
         every message, raises at 1,000 of them, and lets protobuf's exceptions through.
         """
         peer = stream.muxed_conn.peer_id
@@ -257,9 +278,9 @@ class Gossip(Pubsub):  # type: ignore[misc]
                     raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
                     await self._handle(peer, raw, rate_limit_key(stream.muxed_conn))
             except PeerBanned:
-                _log.debug("no more is read from %s", peer)
-            except (ValueError, TypeError, AttributeError) as offence:  # protobuf's are ValueErrors
-                _log.debug("bad RPC from %s: %r", peer, offence)
+                _log.debug("gossip stream of banned peer %s closed", peer)
+            except (ValueError, TypeError, AttributeError) as failure:  # protobuf's are ValueErrors
+                _log.debug("invalid RPC from %s: %r", peer, failure)
                 self._report_peer(str(peer))
             except Exception as failure:
                 _log.debug("gossip stream from %s ended: %r", peer, failure)
@@ -267,7 +288,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
 
     async def _handle(self, peer: ID, raw: bytes, rate_limit_key: str) -> None:
         rpc = parse(raw)
-        keep_to_1_1(rpc)
+        restrict_to_1_1(rpc)
         await self._throttle(
             rate_limit_key, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE
         )
@@ -280,13 +301,13 @@ class Gossip(Pubsub):  # type: ignore[misc]
             await self.router.handle_rpc(rpc, peer)
 
     async def _throttle(self, rate_limit_key: str, amount: float) -> None:
-        """Wait for the peer's turn, and let the others have theirs."""
+        """Wait for tokens of the peer, and in any case let other tasks run."""
         await self._quotas.throttle(self._quotas.messages, rate_limit_key, amount, "gossip-slowed")
         await trio.lowlevel.checkpoint()
 
-    def _offend(self, peer: ID) -> None:
+    def _report(self, peer: ID) -> None:
         self._quotas.counts["messages-rejected"] += 1
-        if self._report_peer(str(peer)) and peer != self.my_id:
+        if self._report_peer(str(peer)):
             raise PeerBanned
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
@@ -296,7 +317,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
             queue._queue = BoundedQueue(self._quotas.counts)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
-        """Send an RPC; whoever leaves the window shut for 5 s is cut off, and may come again."""
+        """Send an RPC; disconnect a peer that leaves its window closed for 5 s."""
         sent: bool = await super().write_msg(stream, rpc_msg)
         if not sent and stream.muxed_stream.send_window <= 0:
             self._quotas.counts["readers-cut"] += 1
@@ -305,11 +326,11 @@ class Gossip(Pubsub):  # type: ignore[misc]
 
 
 class PeerBanned(HeliumError):
-    """The peer has offended once too often; nothing more is taken from it."""
+    """The peer was reported too often; nothing more is read from it."""
 
 
 class BoundedQueue(PriorityQueue):  # type: ignore[misc]
-    """RPCs that wait for one peer, bounded in number and bytes; what is too much is dropped."""
+    """The send queue of one peer, bounded in number and bytes; what exceeds it is dropped."""
 
     def __init__(self, counts: Counter[str], max_rpcs: int = QUEUE_RPCS) -> None:
         super().__init__(max_rpcs)
@@ -332,12 +353,12 @@ class BoundedQueue(PriorityQueue):  # type: ignore[misc]
         return rpc
 
 
-def keep_to_1_1(rpc: Any) -> None:
-    """Take out of an RPC what GossipSub 1.1 does not know; raise `ValueError` if it holds too much.
+def restrict_to_1_1(rpc: Any) -> None:
+    """Remove what GossipSub 1.1 does not have; raise `ValueError` if there are too many parts.
 
-    What libp2p keeps for the sake of later versions, it keeps for every id that a peer makes up.
+    libp2p stores the fields of later versions for every id that a peer makes up.
     """
-    rpc.ClearField("senderRecord")  # nobody here dials the addresses that a peer tells
+    rpc.ClearField("senderRecord")  # addresses, which nobody here dials
     for field in ("idontwant", "extensions", "observe", "unobserve"):
         if rpc.HasField("control"):
             rpc.control.ClearField(field)
@@ -350,14 +371,14 @@ def keep_to_1_1(rpc: Any) -> None:
 
 
 def control_ids(rpc: Any) -> int:
-    """Return how many ids an RPC's control messages come to, each such message as one more."""
+    """Return the number of ids in an RPC's control messages; each message counts as one more."""
     control = rpc.control
-    named = sum(len(part.messageIDs) + 1 for part in (*control.ihave, *control.iwant))
-    return named + len(control.graft) + len(control.prune)
+    ids = sum(len(part.messageIDs) + 1 for part in (*control.ihave, *control.iwant))
+    return ids + len(control.graft) + len(control.prune)
 
 
 def parse(raw: bytes) -> Any:
-    """Return the RPC in `raw`; raise `ValueError` if it is none."""
+    """Decode an RPC; raise `ValueError` if it cannot be decoded."""
     rpc = rpc_pb2.RPC()
     try:
         rpc.ParseFromString(raw)
@@ -367,7 +388,7 @@ def parse(raw: bytes) -> Any:
 
 
 def well_formed(message: Any) -> bool:
-    """Return whether a forwarded message keeps StrictNoSign: data and one topic, nothing else."""
+    """Return whether a message is StrictNoSign: data and one topic, nothing else."""
     return len(message.topicIDs) == 1 and not any(
         message.HasField(field) for field in ("from_id", "seqno", "signature", "key")
     )

@@ -30,38 +30,39 @@ from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedSwarm
 from node.transport.libp2p.yamux import GuardedMuxers
 from protocol.wire.messages import Message
 
-CLOSE_SECONDS = 5.0  # takes 0.2 s; longer only for peers that do not read, whose sockets go anyway
+# Closing takes 0.2 s, and longer only for peers that do not read. Their sockets are closed anyway.
+CLOSE_SECONDS = 5.0
 
 
-class Reports(Protocol):
-    """What a host tells and asks; called in the trio thread."""
+class HostCallbacks(Protocol):
+    """The callbacks of a host, called in the trio thread."""
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         """Parse and validate a forwarded message; never raises."""
 
     def on_accepted(self, peer: str, message: Message) -> None:
-        """Take an accepted message."""
+        """Receive an accepted message."""
 
     def report_peer(self, peer: str) -> bool:
-        """Learn that a peer sent what no honest peer sends; say whether it is banned now."""
+        """Report invalid gossip of a peer; return whether the peer is banned now."""
 
     def is_banned(self, peer: str) -> bool:
-        """Say whether a peer is to be kept out."""
+        """Return whether a peer is banned now."""
 
     def connected(self, peer: str, rate_limit_key: str) -> None:
-        """Learn of a connection; there may be others with the same peer."""
+        """Handle a new connection; the same peer may have others."""
 
     def disconnected(self, peer: str) -> None:
-        """Learn that the last connection with a peer is gone."""
+        """Handle the end of a peer's last connection."""
 
 
 class Host:
-    """A host with gossip; `running` is its life, and it has only one."""
+    """A libp2p host with gossip. `running` may be entered only once."""
 
     def __init__(
-        self, key: KeyPair, announce: Sequence[str], reports: Reports, quotas: Quotas
+        self, key: KeyPair, announce: Sequence[str], callbacks: HostCallbacks, quotas: Quotas
     ) -> None:
-        self._reports, self._quotas = reports, quotas
+        self._callbacks, self._quotas = callbacks, quotas
         self._announce = announce
         self._tcp = ClosingTCP()
         self.swarm = _swarm(key, self._tcp, quotas)
@@ -71,20 +72,20 @@ class Host:
             announce_addrs=[Multiaddr(address) for address in announce] or None,
             disable_identify_address_discovery=True,
         )
-        self.swarm.register_notifee(_Connections(self._host, reports))
+        self.swarm.register_notifee(_Connections(self._host, callbacks))
         self.bound = Multiaddr("/ip4/127.0.0.1/tcp/0")
-        """Where it listens, with the real port; known once it runs."""
+        """The listen address with the real port; known once the host runs."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What others can dial, each with "/p2p/<peer>"."""
+        """The addresses to dial this host at, each with "/p2p/<peer>"."""
         suffix = f"/p2p/{self._host.get_id()}"
         bases = self._announce or [str(address) for address in self._host.get_transport_addrs()]
         return tuple(base.removesuffix(suffix) + suffix for base in bases)
 
     @asynccontextmanager
     async def running(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
-        """Listen, gossip and serve; raise `OSError` if the address cannot be had."""
+        """Listen, gossip and serve; raise `OSError` if the address is not available."""
         try:
             async with self._listening(listen, topics):
                 yield
@@ -96,24 +97,24 @@ class Host:
         async with self._host.run(listen_addrs=[listen]):
             try:
                 bound = self._host.get_transport_addrs()
-                if not bound:  # libp2p raises nothing
+                if not bound:  # libp2p raises no exception
                     raise OSError(f"cannot listen on {listen}")
                 self.bound = bound[0]
                 async with self._gossiping(topics):
                     yield
-            finally:  # or sockets leak
+            finally:  # without `close` sockets would leak
                 with trio.move_on_after(CLOSE_SECONDS) as scope:
                     scope.shield = True
                     await self._host.close()
 
     def serve(self, protocol: str, handler: StreamHandlerFn) -> None:
-        """Let `handler` have the inbound streams of `protocol`."""
+        """Pass the inbound streams of `protocol` to `handler`."""
         self._host.set_stream_handler(TProtocol(protocol), handler)
 
     async def dial(self, address: Multiaddr, peer: ID) -> None:
-        """Connect to a peer at this address alone; raises whatever libp2p raises."""
-        self.swarm.unblock_peer(peer)  # or a failed dial forbids the next for 60 s
-        with contextlib.suppress(Exception):  # a peer that is not known yet
+        """Connect to a peer at this address only; raises whatever libp2p raises."""
+        self.swarm.unblock_peer(peer)  # libp2p refuses to dial for 60 s after a failed dial
+        with contextlib.suppress(Exception):  # the peer is not in the peerstore yet
             self.swarm.peerstore.clear_addrs(peer)
         base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
         await self._host.connect(PeerInfo(peer, [base]))
@@ -121,7 +122,7 @@ class Host:
     async def open(self, peer: str, protocol: str) -> INetStream:
         """Open a stream to a connected peer; raises whatever libp2p raises."""
         identity = ID.from_base58(peer)
-        if not self.connections(peer):  # libp2p would dial
+        if not self.connections(peer):  # libp2p would dial it
             raise ConnectionError(f"{peer} is not connected")
         return await self._host.new_stream(identity, [TProtocol(protocol)])
 
@@ -136,14 +137,14 @@ class Host:
 
     @asynccontextmanager
     async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
-        reports = self._reports
+        callbacks = self._callbacks
         self.gossip = Gossip(
             self._host,
             topics,
             self._quotas,
-            reports.validate,
-            reports.on_accepted,
-            reports.report_peer,
+            callbacks.validate,
+            callbacks.on_accepted,
+            callbacks.report_peer,
         )
         async with (
             background_trio_service(self.gossip),
@@ -156,23 +157,23 @@ class Host:
 
 
 class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
-    """Reports peers that come and go, and turns banned ones away."""
+    """Reports connections, and closes those of banned peers."""
 
-    def __init__(self, host: GuardedHost, reports: Reports) -> None:
+    def __init__(self, host: GuardedHost, callbacks: HostCallbacks) -> None:
         self._host = host
-        self._reports = reports
+        self._callbacks = callbacks
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         peer = str(conn.muxed_conn.peer_id)
-        if self._reports.is_banned(peer):
+        if self._callbacks.is_banned(peer):
             await conn.close()
         else:
-            self._reports.connected(peer, rate_limit_key(conn.muxed_conn))
+            self._callbacks.connected(peer, rate_limit_key(conn.muxed_conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         left = self._host.get_network().get_connections(conn.muxed_conn.peer_id)
-        if all(other.is_closed for other in left):
-            self._reports.disconnected(str(conn.muxed_conn.peer_id))
+        if all(connection.is_closed for connection in left):
+            self._callbacks.disconnected(str(conn.muxed_conn.peer_id))
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         pass
@@ -199,7 +200,7 @@ def key_pair(seed: bytes) -> tuple[KeyPair, str]:
 
 
 def port_taken(listen: Multiaddr) -> bool:
-    """Return whether somebody listens there: libp2p would share the port with them, silently."""
+    """Return whether the port is in use: libp2p would share it with another program, silently."""
     port = int(listen.value_for_protocol("tcp") or 0)
     family, name = (socket.AF_INET6, "ip6") if "/ip6/" in str(listen) else (socket.AF_INET, "ip4")
     if not port or f"/{name}/" not in str(listen):
@@ -214,8 +215,8 @@ def port_taken(listen: Multiaddr) -> bool:
 
 
 def _swarm(key: KeyPair, tcp: TCP, quotas: Quotas) -> GuardedSwarm:
-    """Build a swarm for TCP, Noise and Yamux alone; libp2p's default accepts plaintext too."""
-    # Otherwise every read sends a window update of its own, a third of all CPU time.
+    """Build a swarm with TCP, Noise and Yamux only; libp2p's default accepts plaintext too."""
+    # Otherwise every read sends a window update of its own, which takes a third of all CPU time.
     os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
     peer = ID.from_pubkey(key.public_key)
     store = PeerStore()

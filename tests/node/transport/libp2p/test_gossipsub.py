@@ -18,7 +18,7 @@ from node.transport.libp2p.gossipsub import (
     BoundedQueue,
     ContentCache,
     SeenCache,
-    keep_to_1_1,
+    restrict_to_1_1,
     rpc_message_id,
 )
 from node.transport.libp2p.host import Host
@@ -114,13 +114,13 @@ def test_the_send_queue_is_bounded_in_number() -> None:
 )
 def test_an_rpc_with_too_many_parts_is_rejected(rpc: Any) -> None:
     with pytest.raises(ValueError, match="too many parts"):
-        keep_to_1_1(rpc)
+        restrict_to_1_1(rpc)
 
 
 def test_fields_of_later_versions_are_removed() -> None:
     rpc: Any = rpc_pb2.RPC(senderRecord=b"x")
     rpc.control.idontwant.append(rpc_pb2.ControlIDontWant(messageIDs=[b"a"] * 9000))
-    keep_to_1_1(rpc)
+    restrict_to_1_1(rpc)
     assert not rpc.senderRecord
     assert not rpc.control.idontwant
 
