@@ -25,6 +25,13 @@ async def request(stream: Stream, payload: bytes) -> bytes:
     return answer
 
 
+async def poll(condition: Callable[[], bool]) -> None:
+    """Wait for a condition of which neither libp2p nor a listener sends an event."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 class Recorder:
     def __init__(self, serve: Callable[[str, Stream], Awaitable[None]] = echo_reversed) -> None:
         self.verdicts: dict[bytes, ValidationResult] = {}
@@ -61,6 +68,7 @@ class Recorder:
         await self._serve(protocol, stream)
 
     async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that only a call of this listener makes true."""
         async with asyncio.timeout(HANG_SECONDS):
             while not condition():
                 self._changed.clear()

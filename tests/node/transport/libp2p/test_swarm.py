@@ -24,7 +24,7 @@ from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.admission.clock import Clock
 from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start
-from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, request
+from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, poll, request
 
 ECHO, OTHER = PROTOCOLS
 TASKS, VOTES = TOPICS
@@ -292,6 +292,7 @@ async def test_handshakes_are_rate_limited_per_address(
 ) -> None:
     monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
     monkeypatch.setattr(swarm, "HANDSHAKES_PER_MINUTE", 2)
+    monkeypatch.setattr(swarm, "MINUTE", 1e6)  # so that none is refilled during the test
     seen = Recorder()
     victim, newcomer = (
         await start(seen),
@@ -385,7 +386,7 @@ async def test_a_burst_of_gossip_is_delivered_completely(scene: Scene) -> None:
 
 async def test_tasks_over_the_rate_of_a_peer_are_dropped_unseen(start: Start) -> None:
     seen, heard = Recorder(), Recorder()
-    victim = await start(seen, limits=Limits(submissions_per_minute=6))  # one at once
+    victim = await start(seen, limits=Limits(submissions_per_minute=0.01))  # a burst of one
     flooder = await start(heard)
     await flooder.dial(victim.addresses[0])
     await victim.publish(VOTES, b"greeting")
@@ -407,20 +408,15 @@ async def test_an_idle_inbound_peer_is_disconnected(start: Start) -> None:
     stream = await requesting.open(victim.peer, ECHO)  # a peer with an open request is not idle
     await idle.dial(victim.addresses[0])
     await seen.until(lambda: len(victim.peers()) == 2)
+    await poll(lambda: bool(victim._idle_tracker._open_requests))
     clock.now += 1
     await seen.until(lambda: ("disconnected", idle.peer) in seen.events)
     assert requesting.peer in victim.peers()
     assert victim._counts["idle-cut"] >= 1
     await stream.reset()
-    await until_request_ended(victim)
+    await poll(lambda: not victim._idle_tracker._open_requests)
     clock.now += 1
     await seen.until(lambda: ("disconnected", requesting.peer) in seen.events)
-
-
-async def until_request_ended(transport: Libp2pTransport) -> None:
-    async with asyncio.timeout(HANG_SECONDS):
-        while transport._idle_tracker._open_requests:  # noqa: ASYNC110 - libp2p has no event
-            await asyncio.sleep(0.01)
 
 
 async def test_connections_are_limited_per_peer(
@@ -428,15 +424,15 @@ async def test_connections_are_limited_per_peer(
 ) -> None:
     first, twin = [await start(Recorder(), seed=b"t" * 32) for _ in range(2)]
     monkeypatch.setattr(swarm, "CONNECTIONS_PER_PEER", 1)
-    seen = Recorder()
-    victim = await start(seen)
+    victim = await start(Recorder())
     await first.dial(victim.addresses[0])
-    with contextlib.suppress(ConnectionError):
-        await twin.dial(victim.addresses[0])
-    await seen.until(lambda: victim._counts["connections-refused"] == 1)
     host = victim._host
     assert host is not None
-    assert len(host.connections(twin.peer)) == 1
+    await poll(lambda: len(host.connections(first.peer)) == 1)
+    with contextlib.suppress(ConnectionError):
+        await twin.dial(victim.addresses[0])
+    await poll(lambda: victim._counts["connections-refused"] == 1)
+    await poll(lambda: len(host.connections(twin.peer)) == 1)
 
 
 async def test_a_stream_that_the_peer_leaves_open_is_reset(
@@ -449,9 +445,7 @@ async def test_a_stream_that_the_peer_leaves_open_is_reset(
     assert await request(stream, b"and then no more") == b"erom on neht dna"
     host = lazy._host
     assert host is not None
-    async with asyncio.timeout(HANG_SECONDS):
-        while not stream._stream.muxed_stream.closed:  # noqa: ASYNC110 - libp2p tells nobody
-            await asyncio.sleep(0.01)
+    await poll(lambda: bool(stream._stream.muxed_stream.closed))
 
 
 async def test_a_failed_dial_does_not_block_the_next(start: Start) -> None:
@@ -584,7 +578,7 @@ async def test_a_peer_that_the_node_reports_is_banned(scene: Scene) -> None:
     for _ in range(int(Limits().ban_points) + 1):
         victim.report(attacker.peer, PeerAction.PROTOCOL_VIOLATION)
     await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
-    assert victim._counts["misbehaviours"] == Limits().ban_points + 1
+    await poll(lambda: victim._counts["misbehaviours"] == Limits().ban_points + 1)
     with pytest.raises(ConnectionError):
         await victim.dial(attacker.addresses[0])
     await scene.assert_unharmed()
