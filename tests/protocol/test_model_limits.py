@@ -1,4 +1,4 @@
-"""What a model's limits in the network document forbid, and how they relate tokens to seconds."""
+"""Limits of models: unsupported arguments, and the relation of tokens to seconds."""
 
 import copy
 from typing import Any

@@ -23,12 +23,12 @@ def changed(change: Change) -> Network:
     return Network.parse(canonical(document))
 
 
-def asked(net: Network = NET, /, **changes: Any) -> Task:
-    """A task, signed and read, whose body has these changes."""
+def task_with(net: Network = NET, /, **changes: Any) -> Task:
+    """Return a signed and decoded task whose body has these changes."""
     body = {**fixtures.task(net).envelope.body, **changes}
-    found = fixtures.signed(net, body, 1000)
-    assert isinstance(found, Task)
-    return found
+    task = fixtures.signed(net, body, 1000)
+    assert isinstance(task, Task)
+    return task
 
 
 # The document
@@ -48,7 +48,7 @@ def test_document_is_parsed_completely() -> None:
 
 
 def test_parameters_come_from_the_document() -> None:
-    given = {
+    parameters = {
         "committee_size": 5,
         "committee_max": 9,
         "commit_grace_seconds": 0.25,
@@ -58,7 +58,7 @@ def test_parameters_come_from_the_document() -> None:
         "max_input_bytes": 17,
         "max_output_bytes": 19,
     }
-    assert fixtures.network(**given).parameters == NetworkParameters(**given)  # type: ignore[arg-type]
+    assert fixtures.network(**parameters).parameters == NetworkParameters(**parameters)  # type: ignore[arg-type]
 
 
 def test_network_id_is_first_16_hex_characters_of_hash() -> None:
@@ -117,7 +117,7 @@ def test_error_names_wrong_field(change: Change, field: str) -> None:
         changed(change)
 
 
-# What one field says of another
+# References between fields
 
 
 def test_committee_size_over_committee_max_is_rejected() -> None:
@@ -170,21 +170,21 @@ def test_attempt_seconds_of_a_slow_model() -> None:
 
 def test_task_within_limits_is_admitted() -> None:
     NET.admit(fixtures.task(NET))
-    most = {"max_new_tokens": 1503, "num_return_sequences": 4}
-    NET.admit(fixtures.task(NET, generation_config=most))
+    limits = {"max_new_tokens": 1503, "num_return_sequences": 4}
+    NET.admit(fixtures.task(NET, generation_config=limits))
     for config in (None, {}, {"max_new_tokens": None}, {"temperature": 0}):
         NET.admit(fixtures.task(NET, generation_config=config))
 
 
 def test_unknown_class_is_rejected() -> None:
     with rejected(Rejection.UNKNOWN_CLASS, "class: 'tpu' is not one of this network's: cpu"):
-        NET.admit(asked(NET, **{"class": "tpu"}))
+        NET.admit(task_with(NET, **{"class": "tpu"}))
 
 
 def test_class_without_members_is_rejected() -> None:
     net = changed(two_classes)
     with rejected(Rejection.UNKNOWN_CLASS, "class: 'empty' has no member"):
-        net.admit(asked(net, **{"class": "empty"}))
+        net.admit(task_with(net, **{"class": "empty"}))
 
 
 def test_deadline_over_network_maximum_is_rejected() -> None:
@@ -201,14 +201,14 @@ def test_unknown_model_is_rejected() -> None:
 
 def test_kind_without_model_is_rejected() -> None:
     with rejected(Rejection.UNSUPPORTED_KIND, "kind: no model of this network does pop2piano"):
-        NET.admit(asked(kind="pop2piano"))
+        NET.admit(task_with(kind="pop2piano"))
 
 
 def test_model_is_rejected_for_kinds_it_is_not_listed_for() -> None:
     def two_models(document: dict[str, Any]) -> None:
-        other = {**document["models"][0], "id": "another/one"}
+        second = {**document["models"][0], "id": "another/one"}
         document["models"][0]["tasks"] = ["pop2piano"]
-        document["models"].append(other)
+        document["models"].append(second)
 
     net = changed(two_models)
     with rejected(
@@ -230,7 +230,7 @@ def test_total_input_size_is_limited() -> None:
     net = fixtures.piano_network(max_input_bytes=100)
     for sizes, admitted in (((60, 40), True), ((60, 41), False), ((101,), False)):
         args = fixtures.piano_args(*(bytes([n]) * size for n, size in enumerate(sizes)))
-        task = asked(net, kind="pop2piano", args=args)
+        task = task_with(net, kind="pop2piano", args=args)
         if admitted:
             net.admit(task)
             continue
@@ -262,7 +262,7 @@ def test_error_names_wrong_argument(changes: dict[str, Any], field: str) -> None
 def test_error_names_missing_seed() -> None:
     args = {name: value for name, value in fixtures.args().items() if name != "seed"}
     with rejected(Rejection.INVALID_FIELD, "args.seed: is missing"):
-        NET.admit(asked(args=args))
+        NET.admit(task_with(args=args))
 
 
 def test_admission_does_not_depend_on_time() -> None:

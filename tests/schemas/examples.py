@@ -1,4 +1,4 @@
-"""One valid document per schema, as small as is useful; each call gives fresh ones."""
+"""One small valid document per schema; each call returns new objects."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def documents() -> dict[str, Document]:
         "attempt": 1,
         "votes": [vote, vote],
     }
-    found = {
+    examples = {
         "text-to-music": _text_to_music(),
         "pop2piano": _pop2piano(),
         "network": _network(),
@@ -34,8 +34,8 @@ def documents() -> dict[str, Document]:
         **_exchanges(envelope, certificate),
         **_worker_messages(bodies["reveal"]),
     }
-    unshared: dict[str, Document] = json.loads(json.dumps(found))
-    return unshared
+    copies: dict[str, Document] = json.loads(json.dumps(examples))
+    return copies
 
 
 def _text_to_music() -> Document:

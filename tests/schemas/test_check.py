@@ -1,4 +1,4 @@
-"""What is accepted, what is refused, and that both validators say so."""
+"""Which documents are valid, and that an independent validator agrees."""
 
 import copy
 import functools
@@ -34,7 +34,7 @@ def _pattern(_: Any, pattern: str, instance: object, __: Any) -> Any:
 
 @functools.cache
 def _reference(name: str) -> Any:
-    resources = [(address, Resource.from_contents(found)) for address, found in registry()]
+    resources = [(address, Resource.from_contents(schema)) for address, schema in registry()]
     reference: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
     return reference(schemas.load(name), registry=Registry().with_resources(resources))
 

@@ -1,4 +1,4 @@
-"""The schema files themselves: what each of them must say, so that none forgets a bound."""
+"""Rules for the schema files: every value is bounded, titled and described."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ OPEN = {
 
 
 def _schemas(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every schema object in `node`, with the name under which it stands."""
+    """Yield every schema object in `node` with its member name."""
     if isinstance(node, dict) and isinstance(node.get("title", ""), str):
         yield key, node
     if isinstance(node, dict):
@@ -36,7 +36,7 @@ def _schemas(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _all() -> list[tuple[str, str, dict[str, Any]]]:
-    return [(name, key, found) for name in EVERY for key, found in _schemas(schemas.load(name))]
+    return [(name, key, schema) for name in EVERY for key, schema in _schemas(schemas.load(name))]
 
 
 def _types(schema: dict[str, Any]) -> set[str]:
@@ -97,7 +97,7 @@ def _target(schema: dict[str, Any], name: str) -> str:
 
 
 def test_no_schema_is_recursive() -> None:
-    """A validator follows such a schema as deep as the document goes, until the stack ends."""
+    """A validator would follow a recursive schema to the depth of the document."""
 
     def follow(name: str, node: Any, seen: tuple[str, ...]) -> None:
         if isinstance(node, list):

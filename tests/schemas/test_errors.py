@@ -1,4 +1,4 @@
-"""The sentence that an error makes: field, value and what is allowed, in a bounded space."""
+"""The message of a violation: field, value and what is allowed, in bounded length."""
 
 import copy
 from typing import Any
@@ -240,5 +240,5 @@ ODD_NAMES = [
 def test_members_named_like_indices_or_empty(
     name: str, changes: dict[str, Any], sentence: str
 ) -> None:
-    """Found by fuzzing: the validator's path is not the document's, and a KeyError came of it."""
+    """The validator's path differs from the document's here; it once caused a KeyError."""
     assert str(_error(name, documents()[name] | changes)).startswith(sentence)

@@ -77,7 +77,7 @@ def canonical_json() -> Vectors:
             for name, text in ACCEPTED.items()
         ],
         "refused": [
-            refused(name, reason, text, lambda found: parse(found, LIMIT))
+            refused(name, reason, text, lambda payload: parse(payload, LIMIT))
             for name, (text, reason) in REFUSED.items()
         ],
     }
@@ -172,7 +172,7 @@ def _no_signatures() -> dict[str, str]:
     signature = signature_of(fixtures.key(0), b"helium")
     raw = urlsafe_b64decode(signature + "==")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    others = [c for c in alphabet if urlsafe_b64decode(signature[:-1] + c + "==") == raw]
+    spellings = [c for c in alphabet if urlsafe_b64decode(signature[:-1] + c + "==") == raw]
     order = 2**252 + 27742317777372353535851937790883648493
     s = int.from_bytes(raw[32:], "little") + order
     beyond = urlsafe_b64encode(raw[:32] + s.to_bytes(32, "little")).rstrip(b"=").decode()
@@ -183,6 +183,6 @@ def _no_signatures() -> dict[str, str]:
         "S plus the group order": beyond,
         "cut off": signature[:-1],
     } | {
-        f"unused bits set: spelling {n} of the last character": signature[:-1] + other
-        for n, other in enumerate(c for c in others if c != signature[-1])
+        f"unused bits set: spelling {n} of the last character": signature[:-1] + last
+        for n, last in enumerate(c for c in spellings if c != signature[-1])
     }

@@ -1,4 +1,4 @@
-"""What the entries of all golden vectors have in common."""
+"""Helpers for the entries of golden vectors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Vectors = dict[str, Any]
 
 
 def spelled(text: bytes) -> Entry:
-    """Bytes as a member of an entry: `text` where they are UTF-8, else `hex`."""
+    """Return bytes as a member of an entry: `text` if they are UTF-8, else `hex`."""
     try:
         return {"text": text.decode("utf-8")}
     except UnicodeDecodeError:
@@ -18,7 +18,7 @@ def spelled(text: bytes) -> Entry:
 
 
 def refused(name: str, reason: Rejection, text: bytes, call: Callable[[bytes], object]) -> Entry:
-    """The entry of bytes that `call` must refuse for this reason, which is made sure of."""
+    """Return the entry of bytes that `call` rejects for this reason; asserts that it does."""
     try:
         call(text)
     except Rejected as found:

@@ -61,14 +61,14 @@ def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:
 
 
 def _certificate(name: str, document: Entry) -> Entry:
-    found = certificate.verify(document, NET)
+    verified = certificate.verify(document, NET)
     return {
         "name": name,
-        "certificate": found.encode().decode(),
-        "task": found.task.id,
-        "attempt": found.attempt,
-        "signers": list(found.signers),
-        "outcome": found.outcome,
+        "certificate": verified.encode().decode(),
+        "task": verified.task.id,
+        "attempt": verified.attempt,
+        "signers": list(verified.signers),
+        "outcome": verified.outcome,
     }
 
 
@@ -81,7 +81,7 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
     never = [
         fixtures.reveal(NET, TASK, m, commitments(TASK, [A, B], None, 2), None, 2) for m in (A, B)
     ]
-    other = {**commitments(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
+    wrong_commitment = {**commitments(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
     good = certificate_document(NET, TASK, VOTES)
     return {
         "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),
@@ -144,7 +144,9 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         ),
         "a list with another commitment": (
             Rejection.COMMITMENT_MISSING,
-            certificate_document(NET, TASK, [_vote(A, [], commits=other), _vote(B, [A, B])]),
+            certificate_document(
+                NET, TASK, [_vote(A, [], commits=wrong_commitment), _vote(B, [A, B])]
+            ),
         ),
         "a salt that opens nothing": (
             Rejection.COMMITMENT_MISSING,
@@ -205,13 +207,13 @@ def _evidence(a: Message, b: Message) -> Entry:
 
 
 def _proof(name: str, a: Vote, b: Vote) -> Entry:
-    found = Evidence.from_votes(a, b)
+    proof = Evidence.from_votes(a, b)
     return {
         "name": name,
-        "evidence": found.encode().decode(),
-        "signer": found.signer,
-        "task": found.task,
-        "attempt": found.attempt,
+        "evidence": proof.encode().decode(),
+        "signer": proof.signer,
+        "task": proof.task,
+        "attempt": proof.attempt,
     }
 
 

@@ -1,4 +1,4 @@
-"""Vectors of messages that are refused, and of tasks that a network does not admit."""
+"""Vectors of messages that are rejected, and of tasks that a network does not admit."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def _read(text: bytes) -> Message:
 
 
 def _changed(message: Message, **changes: Any) -> bytes:
-    """The envelope of a changed body, rightly signed; a value of None takes the member out."""
+    """Return the signed envelope of a changed body; a value of None removes the member."""
     body = {k: v for k, v in {**message.envelope.body, **changes}.items() if v is not None}
     return sign(body, fixtures.key(0)).encode()
 
@@ -78,7 +78,7 @@ def _envelopes() -> dict[str, tuple[Rejection, bytes]]:
         "a deadline of nothing": _changed(TASK, deadline=0),
         "a time before 1970": _changed(TASK, created=-1),
     }
-    return {name: (Rejection.INVALID_FIELD, found) for name, found in invalid.items()} | {
+    return {name: (Rejection.INVALID_FIELD, body) for name, body in invalid.items()} | {
         "cut off": (Rejection.MALFORMED, text[:-1]),
         "a byte too many": (Rejection.MALFORMED, text + b"}"),
         "a member twice": (Rejection.MALFORMED, text[:-1] + b',"signer":"x"}'),

@@ -57,8 +57,8 @@ def test_script_names_differing_files(tmp_path: Path, capsys: pytest.CaptureFixt
     (folder / "evidence.json").unlink()
     (folder / "more.json").write_text("{}")
     assert run("--check", "--folder", str(folder)) == 1
-    told = capsys.readouterr().out.splitlines()
-    assert [Path(line.split()[0]).name for line in told] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert [Path(line.split()[0]).name for line in lines] == [
         "evidence.json",
         "hashes.json",
         "more.json",
@@ -114,8 +114,8 @@ def test_seeds_match_the_executor() -> None:
 
 
 def test_every_rejection_reason_has_a_vector() -> None:
-    """But for those that depend on a node's state."""
-    given = {
+    """Except the reason that depends on a node's state."""
+    tested_reasons = {
         entry["reason"]
         for name in NAMES
         for part in stored(name).values()
@@ -123,4 +123,4 @@ def test_every_rejection_reason_has_a_vector() -> None:
         for entry in part
         if isinstance(entry, dict) and entry.get("reason")
     }
-    assert {str(r) for r in Rejection} - given == {"unknown-task"}
+    assert {str(r) for r in Rejection} - tested_reasons == {"unknown-task"}

@@ -43,7 +43,9 @@ def _short(name: str, channels: list[list[float]]) -> Entry:
     frames = manifest.canonical_frames(np.array(channels, dtype=np.float32))
     return {
         "name": name,
-        "channels": [[struct.pack(">f", sample).hex() for sample in one] for one in channels],
+        "channels": [
+            [struct.pack(">f", sample).hex() for sample in channel] for channel in channels
+        ],
         "bytes": frames.tobytes().hex(),
         "output": manifest.waveform_output(frames, 32_000).entry,
     }
@@ -66,7 +68,7 @@ def _refused(name: str, bits: str) -> Entry:
 
 
 def _seed(seed: int, index: int) -> int:
-    """As section 8 has it; `test_vectors` compares with what the executor draws."""
+    """Computed by section 8; `test_vectors` compares it with the executor."""
     if index == 0:
         return seed
     return int.from_bytes(tagged_hash("sequence", struct.pack(">QI", seed, index))[:4], "big")

@@ -53,14 +53,14 @@ def driver(me: str = A, net: Network = NET) -> AgreementDriver:
 
 
 def committed(me: str = A) -> AgreementDriver:
-    """A member of the first committee that committed ten seconds after the start."""
+    """Return a member of the first committee that committed ten seconds after the start."""
     node = driver(me)
     node.executed(T + 10)
     return node
 
 
 def dispute(attempt: int = 0) -> list[Vote]:
-    """Reveals of a whole committee, each of which says something else."""
+    """Return reveals of a whole committee, each with another outcome."""
     members = (TRIO, FIVE, SEVEN)[attempt]
     return [reveal(m, members, lie, attempt) for m, lie in zip(members, LIES, strict=False)]
 
@@ -91,7 +91,7 @@ def test_outcome_leads_to_commit() -> None:
 
 
 def test_commit_signed_before_journal_loss_is_not_repeated() -> None:
-    """The journal with its salt was lost, and others give back what was signed."""
+    """The journal with the salt was lost; other nodes send back the own commit."""
     node = driver()
     node.receive(commit(A), now=T + 5)
     node.executed(T + 10)
@@ -132,7 +132,7 @@ def test_list_closes_and_reveal_follows_at_exact_times() -> None:
 
 
 def test_timers_due_before_a_vote_fire_first() -> None:
-    """Woken late, by a vote: the list is the one of the time at which it was to close."""
+    """A late vote wakes the machine: the list has the commits of the scheduled closing time."""
     node = committed()
     node.receive(commit(B), now=T + 20)
     effects = node.receive(commit(C), now=T + 30)
@@ -177,7 +177,7 @@ def test_one_certificate_per_outcome_is_assembled() -> None:
 
 
 def test_committed_member_reveals_after_the_end() -> None:
-    """Its dissent, or its assent, is worth knowing."""
+    """Its vote is still recorded as agreement or dissent."""
     node = committed()
     node.receive(commit(B), now=T + 20)
     node.receive(reveal(B, [A, B, C]), reveal(C, [A, B, C]), now=T + 21)
@@ -363,7 +363,7 @@ def test_later_attempt_without_possible_quorum_does_not_end_the_current_one() ->
 
 
 def test_attempt_without_possible_quorum_is_skipped_when_it_begins() -> None:
-    """Specification 6.6: the next starts when no outcome can reach the quorum, however it began."""
+    """Specification 6.6, whether the attempt began by time or by votes."""
     for by_time in (False, True):
         node = driver(OUTSIDER)
         node.receive(*(abstain(m, 1) for m in FIVE[:3]), now=T + 1)
@@ -406,7 +406,7 @@ def test_failed_execution_leads_to_abstention() -> None:
 
 
 def test_replayed_own_abstention_ends_the_execution() -> None:
-    """After a restart nobody calls `failed` again: the next attempt must execute anew."""
+    """A replay does not call `failed`; the next attempt must execute again."""
     node = driver()
     node.receive(abstain(A), now=T + 1)
     assert node.state is State.ABSTAINED
@@ -509,7 +509,7 @@ def test_late_certificate_replaces_inconclusive_and_expired(
 
 
 def conflict() -> list[Vote]:
-    """B says one thing with A and another with C."""
+    """Return votes for two certificates: B reveals one outcome with A and another with C."""
     lie = LIES[0]
     truth = commitments(TASK, [A, B])
     lying = commitments(TASK, [B, C], lie)
@@ -589,7 +589,7 @@ def test_resume_fires_missed_timers_first() -> None:
 
 
 def play(agreement: Agreement, seed: int) -> list[object]:
-    """A hundred calls at random; what each of them gave."""
+    """Make a hundred random calls and return their results."""
     rng = random.Random(seed)
     results: list[object] = [agreement.start(T)]
     now = T

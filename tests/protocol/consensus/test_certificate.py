@@ -27,14 +27,14 @@ FORGED = urlsafe_b64encode(bytes(64)).rstrip(b"=").decode()
 
 
 def vote(member: str, listing: list[str], outcome: Any = None, **changes: Any) -> Reveal:
-    """A reveal that lists the honest commitments of some members, or has other changes."""
+    """Return a reveal that lists the honest commitments of some members, with changes."""
     body = fixtures.reveal(NET, TASK, member, commitments(TASK, listing), outcome).envelope.body
     signed = fixtures.signed_by(NET, {**body, **changes}, member)
     assert isinstance(signed, Reveal)
     return signed
 
 
-# What is valid
+# Valid certificates
 
 
 def test_certificate_of_whole_committee_is_valid() -> None:
@@ -69,7 +69,7 @@ def test_certificate_of_error_outcome_is_valid() -> None:
 
 
 def test_traces_and_lists_of_non_signers_may_differ() -> None:
-    """Traces, and what a list says of those who did not sign."""
+    """Traces, and list entries of members that did not sign."""
     votes = [
         vote(A, [A, B], trace={"seconds": 9, "tokens": ["ab"]}),
         vote(
@@ -86,7 +86,7 @@ def test_validity_does_not_depend_on_time() -> None:
     verify(certificate_document(NET, old, reveals(NET, old)), NET)
 
 
-# Each clause of section 4, broken
+# Violations of each clause of section 4
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_repeated_signer_is_rejected() -> None:
 
 @pytest.mark.parametrize("stranger", [D, E, fixtures.peer(40)])
 def test_signer_outside_the_committee_is_rejected(stranger: str) -> None:
-    """A member of the next attempt's committee is none of this one's."""
+    """Members of the next attempt's committee included."""
     trio = sorted([A, B, stranger])
     with rejected(Rejection.NOT_A_MEMBER, stranger):
         verify(certificate_document(NET, TASK, [vote(m, trio) for m in trio]), NET)
@@ -255,7 +255,7 @@ def test_different_outcomes_are_rejected() -> None:
 @pytest.mark.parametrize("blind", [A, B, C])
 @pytest.mark.parametrize("unseen", [A, B, C])
 def test_list_without_a_signer_is_rejected(blind: str, unseen: str) -> None:
-    """Its own commitment included: whoever signs must have committed before closing the list."""
+    """A signer must list its own commitment too (clarification 4b)."""
     everyone = [A, B, C]
     votes = [vote(m, [p for p in everyone if m != blind or p != unseen]) for m in everyone]
     with rejected(Rejection.COMMITMENT_MISSING, f"{blind} does not list"):
@@ -280,7 +280,7 @@ def test_salt_that_does_not_open_the_commitment_is_rejected() -> None:
         verify(certificate_document(NET, TASK, [vote(A, [A, B]), liar]), NET)
 
 
-# Bytes
+# Changed bytes
 
 
 def test_certificate_over_size_limit_is_rejected() -> None:

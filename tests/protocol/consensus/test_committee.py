@@ -14,7 +14,7 @@ from tests.support import fixtures
 
 
 def crowd(operators: list[str], size: int = 3, most: int = 7) -> Network:
-    """A network whose member `i` belongs to `operators[i]`."""
+    """Return a network whose member `i` belongs to `operators[i]`."""
     document = fixtures.network_document(len(operators), committee_size=size, committee_max=most)
     for member, operator in zip(document["roster"], operators, strict=True):
         member["operator"] = operator
@@ -22,7 +22,7 @@ def crowd(operators: list[str], size: int = 3, most: int = 7) -> Network:
 
 
 def by_rank(task: Task, peers: list[str]) -> list[str]:
-    """Section 5, written down once more."""
+    """An independent implementation of the ranking of section 5."""
 
     def rank(peer: str) -> bytes:
         preimage = b"helium/1/committee\x00" + bytes.fromhex(task.id) + peer.encode()
@@ -32,7 +32,7 @@ def by_rank(task: Task, peers: list[str]) -> list[str]:
 
 
 def expected(task: Task, operators: dict[str, str], k: int) -> list[str]:
-    """The walk of section 5: at most one per operator, and where those run out, rank order."""
+    """An independent implementation of the walk of section 5."""
     ranked = by_rank(task, list(operators))
     chosen: list[str] = []
     for peer in ranked:
@@ -121,7 +121,7 @@ def test_members_of_other_classes_are_excluded() -> None:
 
 
 def test_ranking_does_not_depend_on_roster_order() -> None:
-    """But for the network id, and so the task id: the ranking is asked with one task's id."""
+    """The roster order changes the network id, so the ranking is called with one task id."""
     net = fixtures.network(6)
     members = net.members(fixtures.CLASS)
     task = fixtures.task(net)

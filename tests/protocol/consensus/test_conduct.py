@@ -1,4 +1,4 @@
-"""Who is held to have done what, whatever the order of its messages, and counted once."""
+"""Vote outcomes of members, in any order of messages, and the penalties for them."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ PAIR = [fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
 
 
 def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreement:
-    """The task at a node that votes in nothing and has received the votes."""
+    """Return the agreement of a non-member that received the votes."""
     agreement = Agreement(net, task, "", lambda attempt: "", fixtures.START)
     agreement.start(fixtures.START)
     for vote in votes:
@@ -121,7 +121,7 @@ def test_attempts_after_the_certified_one_have_no_outcomes() -> None:
     assert {attempt for attempt, *_ in vote_outcomes(agreement)} == {0}
 
 
-# What it is worth
+# Penalties
 
 
 def test_dissent_alone_never_reaches_the_ban_threshold() -> None:

@@ -1,4 +1,4 @@
-"""Correction 6f: who failed an earlier attempt cannot close the lists of a later one early."""
+"""Correction 6f: commits of members that failed an earlier attempt do not start the wait."""
 
 import pytest
 
@@ -21,13 +21,13 @@ def commit(member: str, attempt: int, lie: bool = False) -> Vote:
 
 
 def reveal(member: str, listed: tuple[str, ...], lie: bool = False) -> Vote:
-    """A reveal of attempt 0 that lists these members."""
+    """Return a reveal of attempt 0 that lists these members."""
     commits = {m: fixtures.bound(TASK, m, LIE if m == LIAR else fixtures.outcome()) for m in listed}
     return fixtures.reveal(NET, TASK, member, commits, LIE if lie else None)
 
 
 def after_a_failed_attempt(*votes: Vote) -> AgreementDriver:
-    """This node and a liar committed in attempt 0; `votes` came; then its time was over."""
+    """Return a node in attempt 1: it and a liar committed in attempt 0, which timed out."""
     node = AgreementDriver(NET, TASK, ME)
     node.executed(T + 1)
     node.receive(commit(LIAR, 0, lie=True), now=T + 1)
@@ -39,7 +39,7 @@ def after_a_failed_attempt(*votes: Vote) -> AgreementDriver:
 
 
 def revealed_at(node: AgreementDriver, begin: float) -> float | None:
-    """When this node reveals in attempt 1, in whole seconds after `begin`."""
+    """Return when this node reveals in attempt 1, in whole seconds after `begin`."""
     for second in range(100):
         node.advance(begin + second)
         if any(isinstance(v, Reveal) and v.attempt == 1 for v in node.sent):
@@ -77,7 +77,7 @@ def test_all_commits_end_the_waits_despite_ignored_members() -> None:
 def test_member_that_did_not_reveal_is_ignored_only_if_others_did(
     others_revealed: bool,
 ) -> None:
-    """This node's own reveal is one that shows that the time for it had come."""
+    """The own reveal counts as a reveal of another member."""
     if others_revealed:
         node = after_a_failed_attempt()
     else:  # alone with its commit in attempt 0, it never had a quorum, and nobody revealed
@@ -110,7 +110,7 @@ def test_equivocator_stays_ignored_after_later_reveal() -> None:
 def test_equivocator_is_ignored_despite_correct_reveal(
     contradicts: bool,
 ) -> None:
-    """Its list lacks this node's commit, so that attempt 0 cannot settle."""
+    """Its list lacks this node's commit, so that attempt 0 cannot reach a quorum."""
     node = AgreementDriver(NET, TASK, ME)
     node.executed(T + 1)
     node.receive(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
@@ -123,7 +123,7 @@ def test_equivocator_is_ignored_despite_correct_reveal(
 
 
 def test_own_commit_counts_before_own_reveal() -> None:
-    """Nobody else's commit arrived, so the list is open still; a reveal of another did."""
+    """No other commit arrived, so the list is still open; a reveal of another member did."""
     node = AgreementDriver(NET, TASK, ME)
     node.executed(T + 1)
     node.receive(reveal(LIAR, (LIAR,), lie=True), now=T + 6)

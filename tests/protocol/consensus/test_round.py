@@ -47,7 +47,7 @@ def receive(round_: Round, vote: Vote, at: float, *, keep_conflicting: bool = Fa
 
 
 def committed(at: float, committee: tuple[str, ...] = TRIO) -> Round:
-    """A round in which the first member has committed at this time."""
+    """Return a round in which the first member committed at this time."""
     round_ = fresh(committee)
     round_.commit(A, Opening(fixtures.outcome(), fixtures.salt(A), {"seconds": 1}))
     receive(round_, commit(A), at)
@@ -129,7 +129,7 @@ def test_commit_just_before_closing_is_listed() -> None:
 
 
 def test_late_advance_uses_scheduled_times() -> None:
-    """Asked long after, it closes and reveals as if it had been asked in time."""
+    """A late call closes and reveals as a call in time would."""
     round_ = committed(5)
     receive(round_, commit(B), 10)
     assert round_.advance(1000) is None

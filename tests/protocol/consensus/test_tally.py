@@ -47,12 +47,12 @@ def test_clique_keeps_order_of_items() -> None:
 
 
 def test_first_of_several_largest_cliques_is_chosen() -> None:
-    """Of several largest the first clique: items are told apart by place, not by value."""
+    """Items are distinguished by position, not by value."""
     assert largest_clique([1, 2, 3, 4], lambda a, b: (a + b) in (3, 7)) == [1, 2]
 
 
 def test_worst_graph_of_31_members_is_fast() -> None:
-    """The Moon–Moser graph: ten triples and one, with 3^10 largest cliques."""
+    """The Moon–Moser graph of ten triples and one vertex has 3^10 largest cliques."""
     asked = 0
 
     def together(a: int, b: int) -> bool:

@@ -123,7 +123,7 @@ def test_one_conflicting_vote_per_type_is_kept() -> None:
 
 
 def test_further_conflicting_reveal_is_kept_if_it_completes_a_certificate() -> None:
-    """Nodes that met an equivocator's reveals in another order hold the certificate already."""
+    """Nodes that received the reveals in another order may hold the certificate already."""
     vote_set = VoteSet(TRIO)
     add(vote_set, reveal(A, TRIO, LIE))
     add(vote_set, reveal(A, TRIO, fixtures.outcome("another lie")))
@@ -290,7 +290,7 @@ def test_can_reach_quorum_matches_brute_force(
             add(vote_set, abstain(member))
 
     def can_sign(group: tuple[str, ...], outcome: dict[str, Any]) -> bool:
-        """Whether all of a group may come to stand in earlier certificate of this outcome."""
+        """Whether all of a group may still be in one certificate of this outcome."""
         revealed = [reveals[m] for m in group if m in reveals]
         return all(
             m in silent or (m in reveals and reveals[m].outcome == outcome) for m in group

@@ -23,7 +23,7 @@ SENT: dict[str, messages.Message] = {
 KINDS = sorted(SENT)
 
 
-def read(body: Document) -> messages.Message:
+def decode_body(body: Document) -> messages.Message:
     return codec.decode(sign(body, fixtures.key(0)).encode(), NET.id)
 
 
@@ -31,7 +31,7 @@ def body_of(kind: str, /, **changes: Any) -> dict[str, Any]:
     return {**SENT[kind].envelope.body, **changes}
 
 
-# What is read
+# Decoding
 
 
 def test_task_is_decoded_completely() -> None:
@@ -71,7 +71,7 @@ def test_json_spelling_does_not_change_the_message(kind: str) -> None:
     assert codec.decode(spaced.replace(b'"attempt" :\n0', b'"attempt":0.0'), NET.id) == SENT[kind]
 
 
-# What is refused
+# Rejections
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,12 +89,12 @@ def test_error_names_missing_or_unknown_field(kind: str) -> None:
     body = body_of(kind)
     for field in sorted(set(body) - {"type", "network"}):
         with rejected(Rejection.INVALID_FIELD, f"body.{field}: is missing"):
-            read({name: body[name] for name in body if name != field})
+            decode_body({name: body[name] for name in body if name != field})
     for field in ("type", "network"):
         with rejected(Rejection.INVALID_FIELD, field):
-            read({name: body[name] for name in body if name != field})
+            decode_body({name: body[name] for name in body if name != field})
     with rejected(Rejection.INVALID_FIELD, "body.extra: is unknown"):
-        read({**body, "extra": 1})
+        decode_body({**body, "extra": 1})
 
 
 HEX = "ab" * 32
@@ -154,28 +154,28 @@ WRONG: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(("kind", "field", "value"), WRONG)
 def test_error_names_wrong_field(kind: str, field: str, value: Any) -> None:
     with rejected(Rejection.INVALID_FIELD, f"body.{field}"):
-        read(body_of(kind, **{field: value}))
+        decode_body(body_of(kind, **{field: value}))
 
 
 @pytest.mark.parametrize("kind", ["certificate", "Task", "", None, 1, ["task"]])
 def test_unknown_type_is_rejected(kind: Any) -> None:
     with rejected(Rejection.INVALID_FIELD, "body.type"):
-        read(body_of("commit", type=kind))
+        decode_body(body_of("commit", type=kind))
 
 
 def test_signature_is_bound_to_type() -> None:
-    """An abstention's body under a commit's type does not fit, whoever signed what."""
+    """The body of an abstention with the type of a commit does not fit its schema."""
     with rejected(Rejection.INVALID_FIELD):
-        read(body_of("abstain", type="commit"))
+        decode_body(body_of("abstain", type="commit"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_message_of_another_network_is_rejected(kind: str) -> None:
-    other = fixtures.network(5).id
+    other_id = fixtures.network(5).id
     with rejected(Rejection.WRONG_NETWORK, NET.id):
-        codec.decode(SENT[kind].envelope.encode(), other)
-    with rejected(Rejection.WRONG_NETWORK, other):
-        read(body_of(kind, network=other))
+        codec.decode(SENT[kind].envelope.encode(), other_id)
+    with rejected(Rejection.WRONG_NETWORK, other_id):
+        decode_body(body_of(kind, network=other_id))
 
 
 def test_signature_is_checked_last() -> None:
@@ -218,7 +218,7 @@ def test_error_names_wrong_signer_or_signature(field: str, value: str) -> None:
 
 
 def roomy(size: int) -> bytes:
-    """A task's envelope of exactly `size` bytes."""
+    """Return a task envelope of exactly `size` bytes."""
     bare = len(sign(body_of("task", args={"x": ""}), fixtures.key(0)).encode())
     return sign(body_of("task", args={"x": "a" * (size - bare)}), fixtures.key(0)).encode()
 
@@ -236,45 +236,45 @@ def test_envelope_inside_document_has_the_same_limit() -> None:
 
 
 def traced(size: int) -> Document:
-    """A reveal whose trace has exactly `size` canonical bytes."""
+    """Return the body of a reveal whose trace has exactly `size` canonical bytes."""
     parts: list[Any] = ["x" * 1000] * (size // 1003)
     bare = len(canonical({"a": [*parts, ""]}))
     return body_of("reveal", trace={"a": [*parts, "x" * (size - bare)]})
 
 
 def test_trace_size_limit_is_8192_bytes() -> None:
-    within = read(traced(8192))
+    within = decode_body(traced(8192))
     assert isinstance(within, Reveal)
     assert len(canonical(within.trace)) == 8192
     with rejected(Rejection.OVER_LIMIT, "body.trace: 8193 bytes"):
-        read(traced(8193))
+        decode_body(traced(8193))
 
 
 def test_depth_limit_counts_the_envelope() -> None:
-    """The parser's limit holds for envelopes: two of the levels are the envelope and its body."""
+    """Two of the 16 levels are the envelope and its body."""
     for levels, reason in ((13, None), (14, Rejection.TOO_DEEP)):
         nested: Any = 1
         for _ in range(levels):
             nested = {"x": nested}
         body = body_of("task", args={"x": nested})
         if reason is None:
-            read(body)
+            decode_body(body)
         else:
             with rejected(reason):
-                read(body)
+                decode_body(body)
 
 
-# What this node signs itself
+# Messages that this node signs
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_message_is_built_from_its_envelope_as_others_decode_it(kind: str) -> None:
+def test_built_message_equals_decoded_message(kind: str) -> None:
     envelope = SENT[kind].envelope
     assert codec.build_message(envelope) == codec.decode(envelope.encode(), NET.id)
 
 
 def _trace_of(size: int) -> dict[str, Any]:
-    """A trace of `size` canonical bytes."""
+    """Return a trace of `size` canonical bytes."""
     lines = ["x" * 1000] * 7
     rest = size - len(canonical({"lines": [*lines, ""]}))
     return {"lines": [*lines, "x" * rest]}
@@ -299,16 +299,16 @@ UNCHECKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", UNCHECKED.values(), ids=list(UNCHECKED))
-def test_a_body_is_refused_unsigned_exactly_if_it_is_refused_signed(
+def test_check_body_rejects_exactly_what_decode_rejects(
     changes: dict[str, Any],
 ) -> None:
     body = body_of("reveal", **changes)
     unsigned = reason_of(lambda: codec.check_body(body, PEER))
-    assert unsigned == reason_of(lambda: read(body))
+    assert unsigned == reason_of(lambda: decode_body(body))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 2**53], ids=str)
-def test_a_body_without_canonical_bytes_is_malformed(number: float) -> None:
+def test_body_without_canonical_bytes_is_malformed(number: float) -> None:
     body = body_of("reveal", trace={"n": number})
     with rejected(Rejection.MALFORMED):
         codec.check_body(body, PEER)

@@ -12,14 +12,14 @@ from protocol.wire.encoding import canonical, document_hash, domain, parse, tagg
 from tests.protocol.rejections import PROPERTY, reason_of, rejected
 
 LIMIT = 65_536
-MOST = 2**53 - 1
+MAX_INTEGER = 2**53 - 1
 
 NONCHARACTERS = [0xFDD0, 0xFDEF, 0xFFFE, 0xFFFF, 0x1FFFE, 0x1FFFF, 0xFFFFE, 0x10FFFE, 0x10FFFF]
 NEIGHBOURS = [0xFDCF, 0xFDF0, 0xFFFD, 0x10000, 0x1FFFD, 0x20000, 0x10FFFD, 0xD7FF, 0xE000]
 
 
-def spoken(value: Any) -> str:
-    """The value with its types, so that True is not 1 and 1 not 1.0."""
+def typed_text(value: Any) -> str:
+    """Return the value as text with its types: True is not 1, and 1 is not 1.0."""
     return repr(value)
 
 
@@ -268,18 +268,18 @@ def test_same_name_in_different_objects_is_accepted() -> None:
 
 @pytest.mark.parametrize("text", ["1.0", "1e0", "10e-1", "0.1e1", "1.000", "100E-2", "1e+0"])
 def test_spellings_of_one_parse_to_int(text: str) -> None:
-    assert spoken(parse(text.encode(), LIMIT)) == "1"
+    assert typed_text(parse(text.encode(), LIMIT)) == "1"
 
 
 @pytest.mark.parametrize("text", ["0", "-0", "0.0", "-0.0", "0e9", "-0e-9", "1e-400"])
 def test_spellings_of_zero_parse_to_int(text: str) -> None:
-    assert spoken(parse(text.encode(), LIMIT)) == "0"
+    assert typed_text(parse(text.encode(), LIMIT)) == "0"
 
 
 @pytest.mark.parametrize("text", ["9007199254740991", "9007199254740991.0", "9.007199254740991e15"])
 def test_largest_integer_is_accepted(text: str) -> None:
-    assert spoken(parse(text.encode(), LIMIT)) == str(MOST)
-    assert spoken(parse(b"-" + text.encode(), LIMIT)) == str(-MOST)
+    assert typed_text(parse(text.encode(), LIMIT)) == str(MAX_INTEGER)
+    assert typed_text(parse(b"-" + text.encode(), LIMIT)) == str(-MAX_INTEGER)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_number_of_over_64_characters_is_rejected() -> None:
 
 
 def test_booleans_are_not_integers() -> None:
-    assert spoken(parse(b"[true,false,1,0]", LIMIT)) == "[True, False, 1, 0]"
+    assert typed_text(parse(b"[true,false,1,0]", LIMIT)) == "[True, False, 1, 0]"
 
 
 # Strings
@@ -336,7 +336,7 @@ def test_neighbours_of_noncharacters_are_accepted(point: int) -> None:
     assert parse(f'["{chr(point)}"]'.encode(), LIMIT) == [chr(point)]
 
 
-# What leaves the parser
+# Parsed values
 
 CHARACTERS = st.characters(
     exclude_categories=["Cs"],
@@ -349,8 +349,8 @@ CHARACTERS = st.characters(
 SCALARS = (
     st.none()
     | st.booleans()
-    | st.integers(-MOST, MOST)
-    | st.floats(-MOST, MOST)
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(-MAX_INTEGER, MAX_INTEGER)
     | st.text(CHARACTERS, max_size=8)
     | st.text(string.printable, max_size=8)
 )
@@ -370,7 +370,7 @@ def test_canonical_bytes_round_trip(document: Any) -> None:
     text = canonical(document)
     parsed = parse(text, LIMIT)
     assert canonical(parsed) == text
-    assert spoken(parse(canonical(parsed), LIMIT)) == spoken(parsed)
+    assert typed_text(parse(canonical(parsed), LIMIT)) == typed_text(parsed)
 
 
 # Time
@@ -396,7 +396,7 @@ def test_canonical_bytes_round_trip(document: Any) -> None:
     ids=range(13),
 )
 def test_parsing_time_is_linear_for_hostile_texts(text: bytes) -> None:
-    """Some milliseconds; what is quadratic in 60,000 bytes takes well over these seconds."""
+    """Linear time takes milliseconds; quadratic time in 60,000 bytes takes many seconds."""
     began = time.process_time()
     assert reason_of(lambda: parse(text, LIMIT)) in (None, Rejection.MALFORMED)
     assert time.process_time() - began < 1.5

@@ -15,13 +15,13 @@ PEER = fixtures.peer(0)
 DIGEST, SALT = "11" * 32, "22" * 32
 
 
-def h(tag: bytes, payload: bytes) -> str:
+def tagged_hash(tag: bytes, payload: bytes) -> str:
     return hashlib.sha256(b"helium/1/" + tag + b"\x00" + payload).hexdigest()
 
 
 def test_task_id_is_hash_of_body() -> None:
     assert TASK.id == messages.task_id(TASK.envelope.body)
-    assert TASK.id == h(b"task", canonical(TASK.envelope.body))
+    assert TASK.id == tagged_hash(b"task", canonical(TASK.envelope.body))
 
 
 def test_task_id_does_not_depend_on_signer() -> None:
@@ -37,21 +37,28 @@ def test_task_properties() -> None:
 
 
 def test_outcome_digest_matches_section_4() -> None:
-    assert messages.outcome_digest({"error": "no-notes"}) == h(b"outcome", b'{"error":"no-notes"}')
+    assert messages.outcome_digest({"error": "no-notes"}) == tagged_hash(
+        b"outcome", b'{"error":"no-notes"}'
+    )
 
 
 def test_commitment_matches_section_4() -> None:
     payload = bytes.fromhex(TASK.id) + b"\x00\x00\x01\x02" + PEER.encode()
     payload += bytes.fromhex(DIGEST) + bytes.fromhex(SALT)
-    assert messages.commitment(TASK.id, 0x102, PEER, DIGEST, SALT) == h(b"commitment", payload)
+    assert messages.commitment(TASK.id, 0x102, PEER, DIGEST, SALT) == tagged_hash(
+        b"commitment", payload
+    )
 
 
 def test_commitment_depends_on_every_argument() -> None:
-    given = (TASK.id, 0, PEER, DIGEST, SALT)
-    others = ("33" * 32, 1, fixtures.peer(1), "33" * 32, "33" * 32)
-    changed = [(*given[:i], other, *given[i + 1 :]) for i, other in enumerate(others)]
-    found = {messages.commitment(*arguments) for arguments in (given, *changed)}  # type: ignore[arg-type]
-    assert len(found) == 6
+    arguments = (TASK.id, 0, PEER, DIGEST, SALT)
+    replacements = ("33" * 32, 1, fixtures.peer(1), "33" * 32, "33" * 32)
+    changed = [
+        (*arguments[:i], replacement, *arguments[i + 1 :])
+        for i, replacement in enumerate(replacements)
+    ]
+    commitments = {messages.commitment(*args) for args in (arguments, *changed)}  # type: ignore[arg-type]
+    assert len(commitments) == 6
 
 
 def test_reveal_commitment_is_recomputed() -> None:
@@ -65,13 +72,13 @@ def test_reveal_commitment_is_recomputed() -> None:
 
 def test_reveal_failure_gives_code_and_detail() -> None:
     failed = {"error": "no-notes"}
-    told = fixtures.reveal(NET, TASK, PEER, {}, failed, trace={"detail": "no beat"})
-    assert told.failure == ("no-notes", "no beat")
-    silent = fixtures.reveal(NET, TASK, PEER, {}, failed)
-    assert silent.failure == ("no-notes", None)
-    assert (told.digest, told.commitment) == (silent.digest, silent.commitment)
-    made = fixtures.reveal(NET, TASK, PEER, {}, trace={"detail": "all is well"})
-    assert made.failure == (None, None)
+    explained = fixtures.reveal(NET, TASK, PEER, {}, failed, trace={"detail": "no beat"})
+    assert explained.failure == ("no-notes", "no beat")
+    unexplained = fixtures.reveal(NET, TASK, PEER, {}, failed)
+    assert unexplained.failure == ("no-notes", None)
+    assert (explained.digest, explained.commitment) == (unexplained.digest, unexplained.commitment)
+    succeeded = fixtures.reveal(NET, TASK, PEER, {}, trace={"detail": "all is well"})
+    assert succeeded.failure == (None, None)
 
 
 def test_bodies_match_section_4() -> None:

@@ -69,7 +69,7 @@ def test_peer_id_has_libp2p_format() -> None:
 
 
 def test_peer_id_of_libp2p_test_key() -> None:
-    """The one of the libp2p specification's own Ed25519 test key (peer-ids.md)."""
+    """The Ed25519 test key of the libp2p specification (peer-ids.md)."""
     public = bytes.fromhex("1ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e")
     raw = bytes.fromhex("002408011220") + public
     assert public_key_of(base58.b58encode(raw).decode()).public_bytes_raw() == public
@@ -144,10 +144,10 @@ def test_only_canonical_last_character_is_accepted(index: int) -> None:
 def test_every_changed_character_is_rejected() -> None:
     signature = signature_of(fixtures.key(0), b"message")
     for at, character in enumerate(signature):
-        other = ALPHABET[(ALPHABET.index(character) + 17) % 64]
+        replacement = ALPHABET[(ALPHABET.index(character) + 17) % 64]
         with rejected(Rejection.BAD_SIGNATURE):
             check_signature(
-                fixtures.peer(0), b"message", signature[:at] + other + signature[at + 1 :]
+                fixtures.peer(0), b"message", signature[:at] + replacement + signature[at + 1 :]
             )
 
 
@@ -178,7 +178,7 @@ def test_other_base64_spellings_are_rejected(change: object) -> None:
 
 
 def test_signature_plus_group_order_is_rejected() -> None:
-    """RFC 8032, section 5.1.7: S must be below the order, or one body has two signatures."""
+    """RFC 8032 section 5.1.7: S must be below the order, or a body has two valid signatures."""
     raw = urlsafe_b64decode(signature_of(fixtures.key(0), b"message") + "==")
     s = int.from_bytes(raw[32:], "little") + ORDER
     with rejected(Rejection.BAD_SIGNATURE):
