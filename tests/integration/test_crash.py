@@ -25,7 +25,7 @@ def three_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]
 @pytest.fixture(scope="module")
 def two_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-2")
-    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=15)
+    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=30)
     with running_light(root, 4, parameters, EXECUTION) as network:
         yield network
 

@@ -1,4 +1,4 @@
-"""Four honest nodes: a task goes in, a certificate and audio come out, all verified."""
+"""Four honest nodes with real workers: submit, fetch, verify, and invalid requests."""
 
 import hashlib
 import json
@@ -32,11 +32,12 @@ from protocol.wire.signing import sign
 from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
-VOICE = "acme/voice"  # listed, and on no node's disk: what is refused needs no model
+# A listed model that no node has: rejected tasks need no model.
+VOICE = "acme/voice"
 
 
 def voice_in(folder: Path) -> Path:
-    """Make a model of a class that speaks in one pass, as far as its configuration tells."""
+    """Create a model whose configuration describes a one-pass speech model."""
     model = folder / VOICE
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
@@ -48,11 +49,11 @@ def voice_in(folder: Path) -> Path:
 def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root, folder = tmp_path_factory.mktemp("four"), tmp_path_factory.mktemp("models")
     models = ModelSelection([EMBEDDED, VOICE], [voice_in(folder)], [], None)
-    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as found:
-        yield found
-        codes = found.daemons.stop()
+    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as network:
+        yield network
+        codes = network.daemons.stop()
     assert set(codes.values()) == {0}, codes
-    for node in found.nodes:
+    for node in network.nodes:
         assert "Traceback" not in node.log.read_text()
 
 
@@ -62,7 +63,7 @@ def song(four: Running) -> Mapping[str, Any]:
     return document
 
 
-def test_a_quorum_agrees_and_nobody_dissents(four: Running, song: Mapping[str, Any]) -> None:
+def test_quorum_agrees_without_dissent(four: Running, song: Mapping[str, Any]) -> None:
     assert song["state"] == "agreed"
     assert {vote["peer"] for vote in song["votes"]} >= set(song["signers"])
     assert len({vote["outcome"] for vote in song["votes"]}) == 1
@@ -79,25 +80,13 @@ def test_certificate_and_audio_verify_in_a_fresh_process(
     assert verified["audio"]["output"] == 0
 
 
-def test_the_certificate_file_cannot_change_by_a_byte(
-    four: Running, song: Mapping[str, Any]
-) -> None:
-    exact = (four.root / song["certificate"]).read_bytes()
-    changed = four.root / "changed.json"
-    for position in (0, len(exact) // 3, len(exact) - 1):
-        altered = bytearray(exact)
-        altered[position] ^= 1
-        changed.write_bytes(altered)
-        assert four.helium("verify", changed).returncode == 6
-
-
-def test_fetching_later_gives_the_same_audio(four: Running, song: Mapping[str, Any]) -> None:
+def test_fetch_returns_the_same_audio(four: Running, song: Mapping[str, Any]) -> None:
     fetched = four.json("fetch", song["task"], "-o", "b.wav")
     assert _digest(four.root / "a.wav") == _digest(four.root / "b.wav")
     assert {v["peer"] for v in fetched["votes"]} == {v["peer"] for v in song["votes"]}
 
 
-def test_status_and_peers_tell_the_same_story(four: Running, song: Mapping[str, Any]) -> None:
+def test_status_and_peers_report_the_agreed_task(four: Running, song: Mapping[str, Any]) -> None:
     status = four.json("status", song["task"])
     assert status["certified"] is True
     assert {node["state"] for node in status["nodes"]} == {"agreed"}
@@ -105,9 +94,7 @@ def test_status_and_peers_tell_the_same_story(four: Running, song: Mapping[str, 
     assert [entry["ready"] for entry in peers["peers"]] == [True] * 4
 
 
-def test_the_same_arguments_give_the_same_audio_and_another_seed_another(
-    four: Running, song: Mapping[str, Any]
-) -> None:
+def test_audio_depends_on_arguments_and_seed_only(four: Running, song: Mapping[str, Any]) -> None:
     flags = ("submit", "-", "--temperature", 0, "--num-return-sequences", 2)
     greedy = four.json(*flags, "-o", "c.wav", stdin=json.dumps(task()))
     assert len(greedy["audio"]) == 2
@@ -118,7 +105,7 @@ def test_the_same_arguments_give_the_same_audio_and_another_seed_another(
     assert len(set(sums.values())) == 3
 
 
-def test_a_task_can_be_left_and_fetched(four: Running) -> None:
+def test_task_submitted_with_no_wait_can_be_fetched(four: Running) -> None:
     left = four.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
     assert left.returncode == 0, left.stderr
     assert four.json("fetch", left.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
@@ -127,43 +114,28 @@ def test_a_task_can_be_left_and_fetched(four: Running) -> None:
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["--seed", -1], "args.seed: -1 is not allowed"),
         (["--seed", 2**32], "args.seed: 4294967296 is not allowed"),
-        (["--model", "acme/none"], "args.model: 'acme/none' is not one of"),
         (["--max-new-tokens", 2049], "max_new_tokens: 2049 is over this model's limit, 2048"),
-        (["--deadline", 4000], "deadline: 4000 is over 3600 seconds"),
         (["--model", VOICE], "args.generation_config.max_new_tokens: this model does not take it"),
     ],
 )
-def test_a_wrong_flag_is_rejected_with_code_4(
-    four: Running, flags: list[object], reason: str
-) -> None:
+def test_invalid_flag_exits_with_4(four: Running, flags: list[object], reason: str) -> None:
     done = four.helium("submit", "-", *flags, stdin=json.dumps(task()))
     assert done.returncode == 4
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("args", "reason"),
-    [
-        ({"generation_config": {"guidance_scale": 3.0}}, "args.generation_config.guidance_scale: "),
-        ({"generation_config": {}}, "args.generation_config: this model takes none, not even"),
-        ({"dtype": "float16"}, "args.dtype: this model does not compute in float16, only in float"),
-        ({"quantize_bits": 4}, "args.quantize_bits: this model does not compute in 4, only in 8"),
-    ],
-)
-def test_what_a_models_class_cannot_do_is_rejected_at_submission(
-    four: Running, args: dict[str, object], reason: str
-) -> None:
-    written = json.dumps({"model": VOICE, "prompt": "hello", "seed": 1, **args})
-    done = four.helium("submit", "-", stdin=written)
+def test_unsupported_dtype_is_rejected_before_submission(four: Running) -> None:
+    reason = "args.dtype: this model does not compute in float16, only in float"
+    arguments = {"model": VOICE, "prompt": "hello", "seed": 1, "dtype": "float16"}
+    done = four.helium("submit", "-", stdin=json.dumps(arguments))
     assert done.returncode == 4
     assert done.stderr.startswith(f"helium: task rejected: {reason}"), done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_seconds_are_asked_for_and_given(four: Running) -> None:
+def test_seconds_flag_sets_the_duration(four: Running) -> None:
     args = {name: value for name, value in task().items() if name != "generation_config"}
     done = four.helium("submit", "-", "--seconds", 1.5, "-o", "s.wav", stdin=json.dumps(args))
     assert done.returncode == 0, done.stderr
@@ -171,8 +143,8 @@ def test_seconds_are_asked_for_and_given(four: Running) -> None:
     assert soundfile.info(four.root / "s.wav").duration == 1.5
 
 
-def test_a_task_as_another_network_writes_it(four: Running) -> None:
-    """Crynux's shape: every member of the reference document, nulls and a top_p of 0.0."""
+def test_task_in_crynux_format_is_accepted(four: Running) -> None:
+    """Crynux sends every member of the reference document, with nulls and a top_p of 0.0."""
     file = four.root / "crynux.json"
     file.write_text(CRYNUX)
     song = four.json("submit", file, "-o", "n.wav")
@@ -198,26 +170,28 @@ CRYNUX = """{
 }"""
 
 
-def test_an_unknown_task_is_code_4_and_an_unreachable_node_code_3(four: Running) -> None:
+def test_unknown_task_exits_with_4_and_unreachable_node_with_3(four: Running) -> None:
     unknown = four.helium("status", "0" * 64)
     assert unknown.returncode == 4
     assert unknown.stderr == f"helium: no connected node knows the task {'0' * 64}\n"
-    done = four.helium("peers", "--peer", _nobody(four))
+    done = four.helium("peers", "--peer", _unused_address(four))
     assert done.returncode == 3
-    assert done.stderr == f"helium: none of {_nobody(four)} can be reached\n"
+    assert done.stderr == f"helium: none of {_unused_address(four)} can be reached\n"
 
 
-def test_a_peer_that_is_away_is_no_noise(four: Running) -> None:
+def test_unreachable_peers_are_skipped_silently(four: Running) -> None:
     first, other = four.nodes[:2]
     wrong = first.address.replace(first.peer, other.peer)
-    done = four.helium("peers", "--peer", first.address, "--peer", _nobody(four), "--peer", wrong)
+    done = four.helium(
+        "peers", "--peer", first.address, "--peer", _unused_address(four), "--peer", wrong
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_ctrl_c_leaves_the_task_and_says_how_to_return(four: Running) -> None:
+def test_ctrl_c_prints_how_to_fetch_the_task(four: Running) -> None:
     arguments = json.dumps(task(max_new_tokens=2000))
-    with _started(four, "submit", "-", "-o", "g.wav") as left:
+    with _start_helium(four, "submit", "-", "-o", "g.wav") as left:
         assert left.stdin is not None
         assert left.stderr is not None
         left.stdin.write(arguments)
@@ -235,7 +209,7 @@ def test_ctrl_c_leaves_the_task_and_says_how_to_return(four: Running) -> None:
     assert four.json("fetch", id_, "-o", "g.wav")["state"] == "agreed"
 
 
-def _started(four: Running, *arguments: str) -> subprocess.Popen[str]:
+def _start_helium(four: Running, *arguments: str) -> subprocess.Popen[str]:
     settings = {
         "PYTHONPATH": str(ROOT),
         "HELIUM_NETWORK": str(four.root / "network.json"),
@@ -252,26 +226,26 @@ def _started(four: Running, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def _nobody(four: Running) -> str:
-    """Return an address where nobody listens."""
+def _unused_address(four: Running) -> str:
+    """Return an address on which no node listens."""
     return four.nodes[0].address.replace(f"/{four.nodes[0].port}/", "/1/")
 
 
-def test_the_readmes_python_example_runs(four: Running) -> None:
-    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found is not None
-    done = four.python("-c", found[1])
+def test_python_example_of_the_readme_runs(four: Running) -> None:
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    done = four.python("-c", example[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "(80000, 1) 16000\n", "")
     assert (four.root / "rain.wav").is_file()
 
 
-# What the client of this package would never send: raw bytes on a stream.
+# Raw bytes on a stream, which the client of this package never sends.
 
 
 @pytest_asyncio.fixture
 async def client(four: Running) -> AsyncIterator[Client]:
-    async with Client.connect(four.network, four.daemons.addresses[:1]) as found:
-        yield found
+    async with Client.connect(four.network, four.daemons.addresses[:1]) as client:
+        yield client
 
 
 async def _answer(client: Client, payload: bytes) -> Mapping[str, Any]:
@@ -331,7 +305,7 @@ BODIES: list[tuple[dict[str, object], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "reason", "detail"), BODIES)
-async def test_a_bad_task_is_answered_with_its_reason(
+async def test_invalid_task_is_refused_with_its_reason(
     client: Client, fields: dict[str, object], reason: str, detail: str
 ) -> None:
     with pytest.raises(RequestRefused) as raised:
@@ -347,34 +321,32 @@ RAW: list[tuple[bytes, str]] = [
     (_framed(b'{"blobs": [], "blobs": []}'), "duplicate member 'blobs'"),
     (_framed(b'{"task": ' + b"[" * 40 + b"]" * 40 + b"}"), "nested deeper than 16"),
     (_framed(b'{"task": NaN}'), "NaN is no JSON number"),
-    (b"\xff\xff\xff\xff\x0f", ""),  # a length of 4 GiB, and nothing of it
+    (b"\xff\xff\xff\xff\x0f", ""),  # a length of 4 GiB without content
 ]
 
 
 @pytest.mark.parametrize(("payload", "detail"), RAW)
-async def test_bytes_that_are_no_request_are_answered_too(
-    client: Client, payload: bytes, detail: str
-) -> None:
+async def test_malformed_request_is_refused(client: Client, payload: bytes, detail: str) -> None:
     with pytest.raises(RequestRefused) as raised:
         await _answer(client, payload)
     assert raised.value.status is Status.INVALID
     assert detail in raised.value.detail
 
 
-async def test_a_changed_task_has_a_bad_signature(client: Client) -> None:
+async def test_altered_task_has_a_bad_signature(client: Client) -> None:
     altered = _request(client.network.id, {}).replace(b"bells in the rain", b"drums in the rain")
     with pytest.raises(RequestRefused) as raised:
         await _answer(client, _framed(altered))
     assert raised.value.reason == "bad-signature"
 
 
-async def test_a_request_cut_short_gets_no_answer(client: Client) -> None:
+async def test_truncated_request_gets_no_answer(client: Client) -> None:
     whole = _framed(_request(client.network.id, {}))
     with pytest.raises((StreamClosed, RequestRefused)):
         await _answer(client, whole[:-10])
 
 
-async def test_after_all_that_the_nodes_still_agree(four: Running, client: Client) -> None:
+async def test_nodes_still_agree_after_all_invalid_requests(four: Running, client: Client) -> None:
     four.daemons.check()
     submission = await client.submit("text-to-music", task(prompt="still there"))  # type: ignore[arg-type]
     result = await submission.result()

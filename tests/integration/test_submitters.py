@@ -27,7 +27,9 @@ async def test_only_listed_submitters_are_served(tmp_path: Path) -> None:
         async with Client.connect(net.network, net.daemons.addresses, key=KEY) as client:
             await submit(client, 1)
         async with Client.connect(net.network, net.daemons.addresses) as stranger:
-            with pytest.raises(TaskRejected, match=r"requester-not-served: 12D3KooW\w+ is not"):
+            with pytest.raises(
+                TaskRejected, match=r"requester-not-served: this node does not serve 12D3KooW"
+            ):
                 await submit(stranger, 2)
 
 
@@ -37,7 +39,8 @@ async def test_requester_over_quota_gets_a_retry_time(tmp_path: Path) -> None:
             await submit(client, 1)
             await submit(client, 2)
             with pytest.raises(
-                NoNodeReachable, match=r"over-quota: 2 tasks an hour .* try again in 1[78]\d\d s"
+                NoNodeReachable,
+                match=r"over-quota: the limit is 2 tasks an hour; try again in 1[78]\d\d s",
             ):
                 await submit(client, 3)
         async with Client.connect(net.network, net.daemons.addresses) as another:
