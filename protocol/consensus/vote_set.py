@@ -130,13 +130,11 @@ class VoteSet:
         return self.has(peer, Commit) and bool(self.reveals)
 
     def _first_votes(self, kind: type[_V]) -> list[_V]:
-        # A copy: `judge` may run on another thread while votes are added.
-        return [vote for vote in list(self._first.values()) if isinstance(vote, kind)]
+        return [vote for vote in self._first.values() if isinstance(vote, kind)]
 
     def _all_reveals(self) -> Iterator[Reveal]:
         yield from self.reveals
-        # A copy, as in `_first_votes`.
-        for votes in list(self._conflicting.values()):
+        for votes in self._conflicting.values():
             yield from (vote for vote in votes if isinstance(vote, Reveal))
 
     # Counting
