@@ -1,1 +1,7 @@
-"""The command `helium`: one file per group of commands, put together in `main`."""
+"""The command `helium`: arguments in, lines or JSON and an exit code out.
+
+It may import everything below it in `node`, and nothing imports it but scripts and tests.
+`main` lists the commands; each is a module in `commands`. The other modules are what the commands
+share: options, files, exit codes, the client session, progress and the output of a task.
+Public names: `main.main`, `exit_codes.Exit`.
+"""

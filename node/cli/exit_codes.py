@@ -1,4 +1,4 @@
-"""How the command ends: exit codes, and the one exception that carries them."""
+"""How the command ends: exit codes, and the exception that carries one."""
 
 import sys
 from enum import IntEnum
@@ -10,7 +10,7 @@ from schemas.errors import HeliumError, printable
 
 
 class Exit(IntEnum):
-    """The exit codes of `helium`, as its `--help` lists them."""
+    """The exit codes of `helium`. Scripts depend on them, so a code never changes its meaning."""
 
     OK = 0
     FAULT = 1
@@ -19,9 +19,10 @@ class Exit(IntEnum):
     REJECTED = 4
     NO_AGREEMENT = 5
     UNVERIFIED = 6
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # what shells report for SIGINT: 128 + 2
 
 
+# `helium --help` and docs/operations.md show these texts; a test compares them.
 MEANINGS = {
     Exit.OK: "done",
     Exit.FAULT: "a fault of this machine or of the program (disk full, port taken)",
@@ -35,7 +36,7 @@ MEANINGS = {
 
 
 class Failure(HeliumError, click.ClickException):
-    """The command failed: one line on standard error, and the exit code."""
+    """The command failed: one line on standard error, and an exit code."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(one_line(message))
@@ -47,10 +48,13 @@ class Failure(HeliumError, click.ClickException):
 
 
 def one_line(text: str) -> str:
-    """Return `text` as one line of printable characters: what a peer says may hold anything."""
+    """Return `text` as one line of printable characters.
+
+    A message may quote a peer, whose text may hold escape sequences for the terminal.
+    """
     return printable(text).strip()
 
 
 def usage(message: str) -> Failure:
-    """Return the failure for something that the user gave."""
+    """Return the failure for wrong usage: a flag, a setting or a file of the user."""
     return Failure(Exit.USAGE, message)

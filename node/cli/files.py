@@ -18,6 +18,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 def read(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
     """Return a file's bytes; `-` is standard input. Over `limit` bytes is a usage failure."""
+    # One byte over the limit shows that a file is too long, without reading all of it.
     try:
         if str(path) == "-":
             content = sys.stdin.buffer.read(limit + 1)
@@ -64,6 +65,7 @@ def write(path: Path, content: bytes, *, over: bool = True) -> None:
     try:
         with temporary.open("wb") as file:
             file.write(content)
+            # Without fsync, a power cut after the rename may leave an empty file.
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # a temporary file has mode 0600
@@ -87,6 +89,7 @@ def _create_temporary(path: Path) -> Path:
 
 
 def _umask() -> int:
+    # There is no call that only reads it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

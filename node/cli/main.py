@@ -63,6 +63,7 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101  # COMMANDS names only commands
         return command
 
+    # Click would call get_command for each name here, and so import every module.
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -90,10 +91,11 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:  # shows the help
+    except click.exceptions.NoArgsIsHelpError:  # a UsageError, but it shows the help
         raise
     except click.UsageError as error:
         raise usage(_usage_line(error)) from None
+    # Click prints these itself, or ends the process with their exit code.
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise
     except Exception as error:
@@ -104,6 +106,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _usage_line(error: click.UsageError) -> str:
+    # The context names the subcommand whose arguments are wrong.
     hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
     return error.format_message().rstrip(".") + hint
 

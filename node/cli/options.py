@@ -20,6 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 PASSPHRASE = "HELIUM_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
 
+# Options that several commands take. Each command adds those that it needs, as decorators.
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
 )
@@ -78,6 +79,7 @@ def key_of(path: Path) -> Ed25519PrivateKey:
     try:
         return keystore.load(path, os.environ.get(PASSPHRASE))
     except keystore.UnusableKeyFile as error:
+        # The keystore does not know where the passphrase comes from.
         hint = f" (set {PASSPHRASE})" if "passphrase" in str(error) else ""
         raise usage(f"{error}{hint}") from None
 
@@ -89,6 +91,7 @@ def unusable_data_dir(error: Exception) -> Failure:
 
 def say(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> None:
     """Print a result on standard output: as one JSON document, or as lines for people."""
+    # Prompts and operators stay readable in any language.
     click.echo(json.dumps(document, ensure_ascii=False) if as_json else "\n".join(lines))
 
 

@@ -37,6 +37,7 @@ class ProgressDisplay:
 async def follow(submission: Submission, client: Client) -> None:
     """Show what the nodes report, on standard error, until the task has ended."""
     with progress_display(client.network, submission, sys.stderr) as display:
+        # Watching the task goes on silently while no node is connected, so say that it waits.
         connections = asyncio.create_task(
             report_connection_loss(client.transport.peers, display.line)
         )
@@ -71,6 +72,7 @@ def progress_display(
 
         yield ProgressDisplay(_plain_lines(network, submission, print_line), print_line)
         return
+    # Only a terminal needs rich, which is slow to import.
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
@@ -118,9 +120,10 @@ def _state_text(status: NodeStatus, network: Network, submission: Submission) ->
 
 def _in_committee(status: NodeStatus, network: Network, submission: Submission) -> bool:
     task = submission.tracker.task
-    if task is None:
+    if task is None:  # no node has shown the task yet
         return True
     attempts = committees(network, task)
+    # A faulty node may report an attempt that does not exist.
     return status.peer in attempts[min(status.attempt, len(attempts) - 1)]
 
 
@@ -131,6 +134,7 @@ def _plain_lines(network: Network, submission: Submission, print_line: ShowLine)
     def show(status: NodeStatus) -> None:
         text = _state_text(status, network, submission)
         if status.state is State.EXECUTING:
+            # Rounded down to a step, so that the line changes only once per step.
             share = status.progress // PLAIN_STEP * PLAIN_STEP
             text += f" {share:.0%}{_seconds_text(share, network, submission)}"
         line = f"{display_name(status.peer, network)}  attempt {status.attempt}  {text}"

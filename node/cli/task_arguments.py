@@ -71,6 +71,7 @@ _OPTIONS = (
 
 def flags(command: _F) -> _F:
     """Add a flag for each argument of both task kinds."""
+    # Decorators apply from the last to the first; --help shows the first one first.
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -111,12 +112,14 @@ def task_request(file: Path | None, flag_values: Mapping[str, object]) -> TaskRe
     songs: Any = values.pop("audio")
     seconds: Any = values.pop("seconds")
     args = dict(merge_args(file, values))
+    # Paths are for this command only: the task itself names files by hash and size.
     audio = args.get("audio")
     if not songs and isinstance(audio, list) and all(isinstance(name, str) for name in audio):
         folder = Path.cwd() if file is None or str(file) == "-" else file.parent
         songs = tuple(folder / str(name) for name in audio)
     if songs:
         args.pop("audio", None)
+    # A task kind has no flag: each kind has arguments that the other one does not accept.
     piano = songs or "audio" in args or "composer" in args
     return TaskRequest("pop2piano" if piano else "text-to-music", args, tuple(songs), seconds)
 
@@ -124,6 +127,7 @@ def task_request(file: Path | None, flag_values: Mapping[str, object]) -> TaskRe
 def merge_args(file: Path | None, flag_values: Mapping[str, object]) -> Document:
     """Return a file's arguments, overridden by the flags that are not None."""
     document = _read_args(file)
+    # None means that a flag was not given; 0 and False are values.
     values = {name: value for name, value in flag_values.items() if value is not None}
     top_level = {name: value for name, value in values.items() if name in _TOP_LEVEL}
     generation = {name: value for name, value in values.items() if name not in _TOP_LEVEL}

@@ -68,6 +68,7 @@ async def wait_and_write(client: Client, submission: Submission, output: Path) -
     An agreed error has a certificate, which is written. A task without agreement has none.
     """
     start = time.monotonic()
+    # Returns when the task has ended; the certificate, if any, is known by then.
     await follow(submission, client)
     try:
         certificate = await submission.tracker.certificate()
@@ -80,6 +81,7 @@ async def wait_and_write(client: Client, submission: Submission, output: Path) -
         await _await_last_votes(client, submission, certificate.attempt)
         return _error_report(client, submission, error, output)
     await _await_last_votes(client, submission, certificate.attempt)
+    # In a thread: encoding minutes of audio would stall the connections.
     await asyncio.to_thread(_write_result, result, conflicts(submission.tracker), output)
     document, lines = _certified(client, submission, certificate, State.AGREED, output)
     document |= {
@@ -95,6 +97,7 @@ async def _await_last_votes(client: Client, submission: Submission, attempt: int
     task = submission.tracker.task
     if task is None:
         return
+    # Members of other attempts have no vote to wait for.
     attempts = committees(client.network, task)
     counted = len(attempts) - 1 if attempt is None else attempt
     grace = client.network.parameters.commit_grace_seconds
@@ -135,6 +138,7 @@ def write_certificates(
 
 def _write_result(result: Result, conflicting: Sequence[Certificate], output: Path) -> None:
     """Write all files of a result, or none: into a temporary folder, then rename each."""
+    # Beside the output, because a rename works only within one file system.
     try:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".helium-") as name:
             folder = Path(name)
@@ -205,6 +209,7 @@ def _disagreement_report(client: Client, submission: Submission, error: NoAgreem
 
 def conflicts(tracker: TaskTracker) -> tuple[Certificate, ...]:
     """Return the valid certificates that contradict the first one that was seen."""
+    # The tracker keeps one certificate per outcome, in the order in which they arrived.
     return tracker.certificates[1:]
 
 

@@ -104,11 +104,13 @@ class Client:
         if not structlog.is_configured():  # the caller is a library user: warnings to stderr only
             log_setup.configure("warning", "auto")
         document = network if isinstance(network, Network) else Network.parse(network)
+        # Before anything is started: a malformed address would fail only inside the dialer.
         for address in peers:
             peer_in(address)
         key = key or Ed25519PrivateKey.generate()
         transport = transport or _libp2p(key)
         client = Client(document, transport, key, clock or SystemClock(), entropy, peers)
+        # No topics and no protocols: a client takes no part in gossip and serves nothing.
         await transport.start(_ClientListener(), (), ())
         # The random numbers only spread the dialling in time.
         rng = random.Random(entropy(8))  # noqa: S311
@@ -202,6 +204,7 @@ class Client:
             args,
             compute_class=compute_class,
             deadline=deadline,
+            # The network document bounds how far ahead of the nodes' clocks this may be.
             created=int(self.clock.now() * 1000),
             nonce=self._entropy(16).hex(),
         )
@@ -237,6 +240,7 @@ class Client:
         """
         if "error" in certificate.outcome:
             raise GenerationFailed(str(certificate.outcome["error"]), certificate)
+        # The sizes are the signers' statement. Check them before any byte is fetched.
         outputs = outputs_of(certificate.outcome)
         self._check_total_size(outputs)
         waveforms: list[Waveform] = []

@@ -149,6 +149,7 @@ def check_file(path: Path, outcome: Document) -> int:
     outputs = outputs_of(outcome)
     if not outputs:
         raise AudioMismatch("the certificate is of an error: it covers no audio")
+    # A score is hashed as a file. A waveform is not: WAV headers may differ for equal samples.
     indices = {output["sha256"]: index for index, output in enumerate(outputs)}
     try:
         with path.open("rb") as file:
@@ -163,6 +164,7 @@ def check_file(path: Path, outcome: Document) -> int:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
     # Adding 0.0 turns -0.0 into 0.0, as the canonical bytes have it (specification 8).
     sample_hash = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
+    # The hash covers no shape: two mono frames and one stereo frame have equal bytes.
     for index, output in enumerate(outputs):
         same = output["sha256"] == sample_hash and output.get("sampling_rate") == rate
         if same and samples.shape == (output["frames"], output["channels"]):

@@ -131,6 +131,7 @@ def sign_task(
         deadline = min(DEFAULT_DEADLINE, network.parameters.max_deadline_seconds)
     compute_class = compute_class or _only_class(network)
     body = messages.task_body(network.id, kind, args, compute_class, created, deadline, nonce)
+    # Decoded from bytes as a node decodes it, so an invalid task fails here, with its field.
     task = decode(sign(body, key).encode(), network.id)
     assert isinstance(task, Task)  # noqa: S101  # task_body wrote the type
     network.admit(task)
@@ -152,6 +153,7 @@ async def say_hello(transport: Transport, network: Network, peer: str) -> HelloA
     except (RequestRefused, ProtocolViolation, ConnectionError) as error:
         log.debug("hello failed", peer=peer, error=str(error))
         return None
+    # A node at a known address may have joined another network since.
     if answer["network"] != network.id:
         return None
     return HelloAnswer(
@@ -176,6 +178,7 @@ async def submit_to_nodes(
     ready = [node.peer for node in nodes if node.ready]
     if not ready:
         raise NoNodeReachable(_why_not_ready(nodes))
+    # One after the other: a task with inputs is uploaded to no more nodes than needed.
     accepted, refusals = 0, list[RequestRefused]()
     for peer in ready:
         try:
@@ -205,8 +208,10 @@ async def submit_to_node(
         "task": task.envelope.document(),
         "blobs": [len(blob) for blob in blobs],
     }
+    # The answer comes after the upload, which may take minutes on a slow line.
     seconds = UPLOAD_SECONDS if blobs else ANSWER_SECONDS
     answer = await send_request(transport, peer, "submit", request, seconds, blobs)
+    # Another id means that the node did not read the task that was signed.
     if answer["task"] != task.id:
         raise ProtocolViolation("the node answered with another task id")
 

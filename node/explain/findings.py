@@ -87,6 +87,7 @@ def find_reference(
     if certificate is not None:
         return _reference(certificate.votes, certified=True)
     last_reveals = {vote.signer: vote for votes in vote_sets for vote in votes.reveals}
+    # At least two members have to agree, and no other outcome may have as many.
     counts = Counter(vote.digest for vote in last_reveals.values()).most_common(2)
     if not counts or counts[0][1] < 2 or (len(counts) == 2 and counts[1][1] == counts[0][1]):
         return None
@@ -102,6 +103,7 @@ def _reference(votes: Sequence[Reveal], *, certified: bool) -> Reference:
 
 def attempts_with_votes(vote_sets: Sequence[VoteSet]) -> Sequence[VoteSet]:
     """Return the attempts up to the last one with a vote, and at least the first."""
+    # Later attempts exist in the protocol from the start; without a vote they never began.
     voted = [
         attempt
         for attempt, votes in enumerate(vote_sets)
@@ -120,6 +122,7 @@ def activity_of(vote_sets: Sequence[VoteSet], peer: str, digest: str | None) -> 
     seats = [(attempt, votes) for attempt, votes in enumerate(vote_sets) if peer in votes.committee]
     if not seats:
         return None
+    # A reveal says more than a later commit or abstention, which has no outcome to compare.
     revealed = [seat for seat in seats if seat[1].votes_of(peer)[0] is not None]
     voted = [s for s in seats if s[1].has(peer, Commit) or s[1].has(peer, Abstain)]
     attempt, votes = (revealed or voted or seats[:1])[-1]
@@ -142,6 +145,7 @@ def compare(task: Task, network: Network, reference: Reference, reveal: Reveal) 
         _weights(trace, network.models[task.model].digest),
         _tokens(reference.tokens, trace.tokens),
     ]
+    # An error has no outputs, so there is nothing below it to compare.
     if "error" in reference.outcome or "error" in reveal.outcome:
         detail = f"{_summary(reveal.outcome)}; the others: {_summary(reference.outcome)}"
         return [*levels, Finding("outcome", reference.digest == reveal.digest, detail)]
@@ -191,6 +195,7 @@ def _tokens(reference: Tokens | None, tokens: Tokens | None) -> Finding:
 
 def _outputs(reference: Document, outcome: Document) -> list[Finding]:
     expected, actual = outputs_of(reference), outputs_of(outcome)
+    # Outputs are compared by position, which is meaningful only for equal lists of kinds.
     if [entry["media"] for entry in expected] != [entry["media"] for entry in actual]:
         detail = f"{len(actual)} outputs, the others have {len(expected)}, or of other kinds"
         return [Finding("waveform", False, detail)]
@@ -238,6 +243,7 @@ def differing_waveform(
     index: int, expected: Mapping[str, Any], actual: Mapping[str, Any]
 ) -> DifferingWaveform | None:
     """Return where two manifest entries' chunks differ; None if samples cannot be compared."""
+    # Chunks hash bytes: with another rate or channel count, equal offsets are not equal times.
     comparable = expected["media"] == actual["media"] == WAVEFORM and all(
         expected[name] == actual[name] for name in ("sampling_rate", "channels")
     )

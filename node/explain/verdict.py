@@ -47,6 +47,7 @@ def reason(
         return NOTHING_TO_COMPARE
     if activity.reveal.digest == reference.digest:
         return _agreed(activity, reference)
+    # Each level follows from the one before it: the first difference explains the later ones.
     level = next(finding.level for finding in findings if finding.same is False)
     differences = [w.difference for w in waveforms if w.difference is not None]
     rounding = bool(differences) and all(d.is_rounding for d in differences)

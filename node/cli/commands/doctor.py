@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from executor.worker.supervisor import WorkerStatus
 
 DEVICES = get_args(Device)
+# The settings that decide whether a machine can serve; limits and addresses do not.
 SETTINGS = ("data_dir", "network", "key", "models_dir")
 
 EPILOG = """\b
@@ -102,6 +103,7 @@ def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) 
     it compares this machine's runtime with the classes, and looks for the listed models.
     """
     settings = options.settings(flags, config)
+    # Without a network document, a machine can still be checked before it joins a network.
     network_named = bool(flags["network"]) or settings.network.exists()
     network = options.network_of(settings.network) if network_named else None
     findings = examine(settings, network, device)
@@ -119,6 +121,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
     return Findings(
         worker,
         inventory(settings.models_dir),
+        # This machine may become a member of any class, so all are compared.
         {name: mismatch(worker.runtime, definition) for name, definition in classes.items()},
         {f"{model.id}@{model.revision}": _why_missing(folders, model) for model in listed},
         _key_risk(settings.key, folders),
@@ -127,6 +130,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
 
 def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
     """Start a worker, return the status that it reports, and end it."""
+    # Imported here: `helium network show` needs no worker.
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with tempfile.TemporaryDirectory(prefix="helium-") as scratch:

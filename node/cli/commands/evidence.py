@@ -103,6 +103,7 @@ def export(
     if bool(id_) == export_all:
         raise usage("give an ID, as `helium evidence list` shows it, or --all")
     chosen, stored = _stored_evidence(data_dir, network)
+    # A file per evidence, named by the whole id, so that names cannot clash.
     if export_all:
         output.mkdir(parents=True, exist_ok=True)
         files = {output / f"{item.id}.json": item for item in stored}
@@ -159,6 +160,7 @@ def _stored_evidence(data_dir: Path | None, network: Path | None) -> tuple[Netwo
     chosen = options.chosen_network(settings.network)
     try:
         with read_ledger(settings.data_dir / DATABASE, chosen.id) as ledger:
+            # Verified again: the file may have been edited since the node stored it.
             return chosen, [
                 protocol_evidence.verify(document, chosen.id) for document in ledger.evidence()
             ]

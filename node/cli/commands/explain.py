@@ -103,6 +103,7 @@ async def explain_task(
     """
     tracker = client.follow(task).tracker
     await tracker.refresh()
+    # A node that joined late has some votes only inside the certificate.
     tracker.count_certified()
     if tracker.task is None:
         raise UnknownTask(f"no connected node knows the task {task}")
@@ -116,6 +117,7 @@ async def explain_task(
     if peer and not explanations:
         raise usage(f"--member {member}: it is in no committee of an attempt that has begun")
     lines = _lines(explanations, reference, client.network)
+    # Details quote traces, which may hold any character.
     return _document(task, explanations, reference), [one_line(line) for line in lines]
 
 
@@ -124,6 +126,7 @@ def _find_member(name: str, tracker: TaskTracker, network: Network) -> str:
     matches = [
         peer
         for peer in tracker.committee
+        # Lines show the end of a peer id, so the end is accepted as a name.
         if peer.endswith(name) or network.roster[peer].operator == name
     ]
     if len(matches) != 1:
@@ -136,6 +139,7 @@ def _find_member(name: str, tracker: TaskTracker, network: Network) -> str:
 def _activities(
     tracker: TaskTracker, peers: Iterable[str], reference: Reference | None
 ) -> list[Activity]:
+    # Agreed, dissented and late are relative to a certified outcome only.
     digest = reference.digest if reference is not None and reference.certified else None
     vote_sets = attempts_with_votes(tracker.vote_sets)
     activities = (activity_of(vote_sets, peer, digest) for peer in peers)
@@ -145,6 +149,7 @@ def _activities(
 def _disagrees(activity: Activity, reference: Reference | None) -> bool:
     if reference is None or activity.reveal is None:
         return True
+    # The same outcome can still be late, or one of two contradicting votes.
     if activity.reveal.digest != reference.digest:
         return True
     return activity.conduct in (VoteOutcome.LATE, VoteOutcome.EQUIVOCATED)
@@ -171,6 +176,7 @@ async def _compare_samples(
     """Fetch both waveforms and compare them; `missing` says why one could not be fetched."""
     index = waveform.output
     try:
+        # Every supporter has the reference; only the member itself has its own waveform.
         expected = await _fetch_samples(client, reference.outcome, index, reference.supporters)
         actual = await _fetch_samples(client, reveal.outcome, index, (reveal.signer,))
     except (BlobUnavailable, ProtocolViolation, AudioMismatch) as error:

@@ -51,6 +51,7 @@ def _parameter_options(command: _F) -> _F:
     for field in reversed(fields(NetworkParameters)):
         flag = "--" + field.name.replace("_", "-")
         kind = click.FLOAT if field.type in (float, "float") else click.INT
+        # The first sentence, without the default in brackets, which click shows itself.
         description = properties[field.name]["description"].partition(". ")[0]
         text = re.sub(r" \(\d+\)", "", description).rstrip(".") + "."
         command = click.option(
@@ -59,6 +60,7 @@ def _parameter_options(command: _F) -> _F:
     return command
 
 
+# Options of `create` and `add`: what the document lists.
 _LIST_OPTIONS = (
     click.option(
         "--model",
@@ -226,6 +228,7 @@ def add(
             "roster": [*document["roster"], *members],
         }
     )
+    # The file itself may be replaced without --force: the user named it to be extended.
     target = output or file
     write(target, canonical(new.document), over=output is None or force)
     options.note(f"the network id changed from {old.id} to {new.id}: all need the new document")
@@ -314,6 +317,7 @@ def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -
         "revision": revision,
         "digest": description["digest"],
         "tasks": description["tasks"],
+        # A flag replaces the limit that the model's files state.
         "limits": {**description["limits"], **limits},
     }
     if selection.attempt_seconds is not None:
@@ -365,6 +369,7 @@ def _limit_text(value: Json) -> str:
 
 
 def _class_line(definition: Mapping[str, Any]) -> str:
+    # A class has dozens of facts; these three tell most classes apart.
     names = [name for name in ("device", "architecture", "torch") if name in definition]
     shown = " ".join(f"{name}={definition[name]}" for name in names)
     return f"{shown} ({len(definition)} facts, --json shows them)"

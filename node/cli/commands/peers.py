@@ -63,6 +63,7 @@ def peers(
         + _record_text(records.get(peer))
         for peer in ids
     ]
+    # Nothing is printed if no node was reached and nothing is stored: the failure says it all.
     if answers or records or not target.peers:
         options.say(document, lines, as_json)
     if failure is not None:
@@ -82,6 +83,7 @@ def _query(target: ClientTarget) -> tuple[Mapping[str, HelloAnswer], Failure | N
     try:
         return {answer.peer: answer for answer in run_with_client(target, action)}, None
     except Failure as failure:
+        # The stored records are still worth showing; any other failure ends the command.
         if failure.exit_code != Exit.NO_NODE:
             raise
         return {}, failure
@@ -106,6 +108,7 @@ def _entry(peer: str, answer: HelloAnswer | None, record: PeerRecord | None) -> 
     entry: dict[str, object] = {"peer": peer, "reached": answer is not None, "ready": False}
     if answer is not None:
         entry |= asdict(answer)
+        # "class" is a keyword in Python, but the field's name in JSON.
         entry["class"] = entry.pop("compute_class")
     return entry | {"standing": None if record is None else record.document()}
 

@@ -120,10 +120,12 @@ def submit(
     """
     if file is None and all(value in (None, ()) for value in arguments.values()):
         raise usage("no task: name a FILE or give --model, --prompt and --seed (see --help)")
+    # The cheap checks come first: no node should compute for a result that cannot be written.
     if not no_wait:
         check_output(output)
     target = resolve_target(network, peers, key)
     request = task_arguments.task_request(file, arguments)
+    # The network document relates seconds to tokens.
     args = request.args_for(target.network)
 
     async def action(client: Client) -> None:
@@ -137,6 +139,7 @@ def submit(
         if no_wait:
             options.say({"task": submission.id}, [submission.id], as_json)
             return
+        # Before waiting, so that the id is known even if the terminal is closed.
         options.note(f"task {submission.id}")
         with explain_interrupt(submission.id):
             report = await wait_and_write(client, submission, output)

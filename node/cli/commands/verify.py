@@ -48,6 +48,7 @@ def verify(certificate: Path, network: Path | None, audio: Path | None, as_json:
     the votes are equal, and that every signer committed before any of them revealed. With --audio
     it also checks that the file's samples are exactly the certified ones.
     """
+    # A missing file is wrong usage (2), not a failed verification (6): look for it first.
     if audio is not None:
         check_readable(audio)
     chosen = options.chosen_network(options.settings({"network": network}).network)
