@@ -85,6 +85,7 @@ def _ranged(
     formerly: str,
     parse: Parser,
 ) -> Any:
+    # The keys are the names of the fields of `Setting`.
     metadata = {"help": text, "parse": parse, "unit": unit, "formerly": formerly}
     return field(default=default, metadata={**metadata, "minimum": minimum, "maximum": maximum})
 

@@ -119,6 +119,7 @@ class _Sources:
 
     def pick(self, definition: Setting, data_dir: object) -> tuple[object, str, Path]:
         """Return a setting's value as written, where it comes from, and where its paths start."""
+        # click passes None for an absent flag and () for an absent list.
         flag = self.flags.get(definition.name)
         if flag is not None and flag != () and flag != []:
             return flag, definition.flag, Path.cwd()
@@ -142,6 +143,7 @@ def load(
     sources = _Sources(flags, environ, file, toml_path)
     _check_names(sources)
     values: dict[str, object] = {}
+    # `data_dir` is the first setting, because the defaults of others are inside of it.
     for definition in settings_of(Settings):
         value, origin, folder = sources.pick(definition, values.get("data_dir"))
         values[definition.name] = _parse(definition, definition.name, value, origin, folder)

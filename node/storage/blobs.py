@@ -124,6 +124,7 @@ class BlobStore:
 
     async def _reserve(self, size: int) -> BlobWriter:
         """Return a writer for `size` bytes, after an eviction if there is no room."""
+        # One eviction at a time: concurrent transfers would all delete for the same shortage.
         async with self._eviction_lock:
             if self._quota.needs_eviction(size) and time.monotonic() >= self._next_eviction:
                 pinned, before = self._pinned(), time.time() - _MIN_AGE
@@ -149,6 +150,8 @@ class BlobStore:
         again. All other changes wait for its end, so the block must not wait for another thread
         or task.
         """
+        # The lock is held for the whole block: if it raises, `new` must still be exactly the blobs
+        # that nobody else has stored or touched.
         with self._lock:
             new = [writer.sha256 for writer in writers if not self.has(writer.sha256)]
             try:
@@ -186,6 +189,7 @@ class BlobStore:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if sha256 not in (None, digest):
                 raise BlobRefused(f"the hash is {digest}, not {sha256}")
+            # The worker that wrote the file does not sync it.
             os.fsync(file.fileno())
         try:
             with self._lock:

@@ -93,6 +93,7 @@ class Journal:
     def put_state(self, task: str, state: State, attempt: int) -> None:
         """Record the state and the current attempt of a task."""
         self._db.execute(
+            # `ended` follows from the state; it is a column so that an index finds open tasks.
             "INSERT INTO tasks VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
             " SET state = excluded.state, attempt = excluded.attempt, ended = excluded.ended",
             (task, state, attempt, state.terminal),
@@ -109,6 +110,7 @@ class Journal:
 
     def open_task_inputs(self) -> frozenset[str]:
         """Return the hashes of the input blobs of all tasks that have not ended."""
+        # Only tasks that take audio have `args.audio`; json_each yields no row for the others.
         rows = self._db.execute(
             "SELECT json_extract(input.value, '$.sha256') FROM tasks"
             " JOIN envelopes ON envelopes.task = tasks.id AND envelopes.type = 'task',"
@@ -131,6 +133,7 @@ class Journal:
 
         A second execution after a restart must not change what this node has committed to.
         """
+        # A replay must see the outcome between the same two envelopes as the first run did.
         self._db.execute(
             "INSERT OR IGNORE INTO outcomes"
             " SELECT ?, ?, ?, coalesce(max(seq), 0), ? FROM envelopes",

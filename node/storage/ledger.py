@@ -37,6 +37,8 @@ class Ledger(LedgerReader):
             "INSERT OR IGNORE INTO certificates (task, outcome, document) VALUES (?, ?, ?)",
             (certificate.task.id, certificate.votes[0].digest, certificate.encode().decode()),
         )
+        # Hashes and peer ids hold no spaces. If two certificates name one blob, the first signers
+        # are enough: each of them has signed that it holds the same bytes.
         signers = " ".join(certificate.signers)
         for blob in blobs_of(certificate.outcome):
             self._db.execute(
@@ -87,6 +89,7 @@ class Ledger(LedgerReader):
 
     def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, VoteOutcome]]) -> None:
         """Record how each (attempt, peer) of a task voted, replacing the task's earlier rows."""
+        # A vote that arrives after the task has ended can change what was recorded.
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
         for attempt, peer, conduct in conducts:
             self._db.execute(

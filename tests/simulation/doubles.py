@@ -163,11 +163,11 @@ class MemoryBlobs:
     save = BlobStore.save  # calls methods of this class
 
     @contextmanager
-    def commit(self, drafts: Sequence[MemoryBlobWriter]) -> Iterator[None]:
+    def commit(self, writers: Sequence[MemoryBlobWriter]) -> Iterator[None]:
         before = dict(self._kept)
         try:
-            for draft in drafts:
-                self._keep(draft.payload)
+            for writer in writers:
+                self._keep(writer.payload)
             yield
         except BaseException:
             self._kept = before

@@ -72,7 +72,7 @@ def test_configured_format_overrides_the_terminal() -> None:
 def test_messages_below_the_level_are_dropped(form: log_setup.Format) -> None:
     stream = io.StringIO()
     log_setup.configure("warning", form, stream)
-    for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
+    for logger in (structlog.get_logger("helium"), logging.getLogger("library")):
         logger.info("quiet")
         logger.warning("loud")
     assert "quiet" not in stream.getvalue()
@@ -140,9 +140,9 @@ def test_control_characters_of_peers_are_escaped() -> None:
 def test_logger_that_a_library_detached_is_restored() -> None:
     stream = io.StringIO()
     log_setup.configure("info", "json", stream)
-    theirs = logging.getLogger("a-library")
-    theirs.propagate = False
-    theirs.addHandler(logging.NullHandler())
+    library = logging.getLogger("a-library")
+    library.propagate = False
+    library.addHandler(logging.NullHandler())
     logging.getLogger("a-library.part").warning("lost")
     log_setup.restore_logger("a-library")
     logging.getLogger("a-library.part").info("chatter")

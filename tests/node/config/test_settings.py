@@ -123,9 +123,9 @@ ACCEPTED: list[tuple[str, object, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "value"), ACCEPTED)
-def test_valid_value_is_accepted(name: str, given: object, value: object) -> None:
-    assert getattr(load({name: given}, {}, None), name) == value
+@pytest.mark.parametrize(("name", "written", "value"), ACCEPTED)
+def test_valid_value_is_accepted(name: str, written: object, value: object) -> None:
+    assert getattr(load({name: written}, {}, None), name) == value
 
 
 REFUSED: list[Any] = [
@@ -161,10 +161,10 @@ REFUSED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "reason"), REFUSED)
-def test_invalid_value_is_refused(name: str, given: object, reason: str) -> None:
+@pytest.mark.parametrize(("name", "written", "reason"), REFUSED)
+def test_invalid_value_is_refused(name: str, written: object, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=reason) as raised:
-        load({name: given}, {}, None)
+        load({name: written}, {}, None)
     assert str(raised.value).startswith(f"{name} (from --{name.replace('_', '-')}): ")
 
 

@@ -35,10 +35,10 @@ async def arrived(blobs: BlobStore, payload: bytes) -> BlobWriter:
 
 
 def refused(
-    blobs: BlobStore, drafts: Sequence[BlobWriter], during: Callable[[], None] = lambda: None
+    blobs: BlobStore, writers: Sequence[BlobWriter], during: Callable[[], None] = lambda: None
 ) -> None:
     def keep() -> None:
-        with blobs.commit(drafts):
+        with blobs.commit(writers):
             during()
             raise RuntimeError("refused")
 
@@ -65,10 +65,10 @@ def test_written_blob_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) -> 
 
 
 async def test_received_blob_is_found_after_commit(blobs: BlobStore, tmp_path: Path) -> None:
-    draft = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
-    assert draft.sha256 == SHA256
+    writer = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
+    assert writer.sha256 == SHA256
     assert not blobs.has(SHA256)
-    with blobs.commit([draft]):
+    with blobs.commit([writer]):
         assert blobs.has(SHA256)
     assert blobs.path(SHA256).read_bytes() == BYTES
     assert _files(tmp_path) == [SHA256]
@@ -76,8 +76,8 @@ async def test_received_blob_is_found_after_commit(blobs: BlobStore, tmp_path: P
 
 async def test_failed_commit_deletes_new_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     seen: list[int] = []
-    drafts = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
-    refused(blobs, drafts, lambda: seen.append(len(_files(tmp_path))))
+    writers = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
+    refused(blobs, writers, lambda: seen.append(len(_files(tmp_path))))
     assert seen == [2]
     assert _files(tmp_path) == []
     assert blobs.used_bytes == 0
@@ -93,11 +93,11 @@ async def test_failed_commit_keeps_earlier_blobs(blobs: BlobStore, tmp_path: Pat
 
 
 async def test_same_blob_received_twice_is_stored_once(blobs: BlobStore, tmp_path: Path) -> None:
-    drafts = [await arrived(blobs, b"song") for _ in range(2)]
+    writers = [await arrived(blobs, b"song") for _ in range(2)]
     assert blobs.used_bytes == 2 * MIN_FILE_BYTES
-    with blobs.commit(drafts):
+    with blobs.commit(writers):
         pass
-    assert _files(tmp_path) == [drafts[0].sha256]
+    assert _files(tmp_path) == [writers[0].sha256]
     assert blobs.used_bytes == MIN_FILE_BYTES
 
 
@@ -105,7 +105,7 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
     """A task's song is fetched while a submission that names it too is refused."""
-    draft, fetching = await arrived(blobs, b"song"), threading.Event()
+    writer, fetching = await arrived(blobs, b"song"), threading.Event()
 
     def fetch() -> None:
         def chunks() -> Iterator[bytes]:
@@ -120,9 +120,9 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
         other.join(0.05)  # it is for the block to end first
 
     other = threading.Thread(target=fetch)
-    refused(blobs, [draft], meanwhile)
+    refused(blobs, [writer], meanwhile)
     other.join(5)
-    assert _files(tmp_path) == [draft.sha256]
+    assert _files(tmp_path) == [writer.sha256]
     assert blobs.used_bytes == MIN_FILE_BYTES
 
 
@@ -229,9 +229,9 @@ async def test_received_blob_is_durable_inside_the_commit_block(
         synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))  # noqa: PTH112 no path of ours
 
     monkeypatch.setattr(os, "fsync", fsync)
-    draft = await arrived(blobs, b"song")
+    writer = await arrived(blobs, b"song")
     assert synced == [False]
-    with blobs.commit([draft]):
+    with blobs.commit([writer]):
         assert synced == [False, True]
 
 
@@ -357,7 +357,7 @@ def small(tmp_path: Path) -> BlobStore:
 
 async def test_exhausted_quota_refuses_blobs_of_peers(small: BlobStore, tmp_path: Path) -> None:
     small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    draft = await arrived(small, b"song")
+    writer = await arrived(small, b"song")
     for size in (0, 1, MIN_FILE_BYTES):
         chunks = _chunks()
         with pytest.raises(
@@ -367,8 +367,8 @@ async def test_exhausted_quota_refuses_blobs_of_peers(small: BlobStore, tmp_path
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
         with pytest.raises(DiskQuotaExceeded):
             await small.receive(_arriving(), size=size, limit=size)
-    draft.discard()
-    draft.discard()
+    writer.discard()
+    writer.discard()
     assert small.used_bytes == len(BYTES)
     small.write([b"song"], size=4, limit=4)
     assert len(_files(tmp_path)) == 2
@@ -464,14 +464,14 @@ def brought(blobs: BlobStore, count: int) -> list[str]:
 async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
     tmp_path: Path,
 ) -> None:
-    wanted: list[str] = []
-    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: wanted)
+    pinned: list[str] = []
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: pinned)
     names = brought(blobs, 4)
     own = adopted(blobs, tmp_path, b"own")
     os.utime(blobs.path(own), (1.0, 1.0))
-    wanted.append(names[0])
+    pinned.append(names[0])
     song = await arrived(blobs, b"song")
-    wanted.append(song.sha256)
+    pinned.append(song.sha256)
     with blobs.commit([song]):
         pass
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
@@ -479,7 +479,7 @@ async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
     for _ in range(2):
         await arrived(blobs, b"more")
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
-    for _ in range(2):  # what is left is wanted or on its way
+    for _ in range(2):  # the rest is pinned or being received
         with pytest.raises(DiskQuotaExceeded):
             await arrived(blobs, b"more")
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
@@ -506,11 +506,11 @@ async def test_eviction_pauses_after_it_found_too_little(
     clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
     monkeypatch.setattr("node.storage.blobs.time", clock)
 
-    def wanted() -> list[str]:
+    def pinned() -> list[str]:
         looks.append(now[0])
         return names
 
-    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=pinned)
     names += brought(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
@@ -544,11 +544,11 @@ async def test_eviction_frees_a_sixteenth_of_the_quota(tmp_path: Path) -> None:
 async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
     looks: list[str] = []
 
-    def wanted() -> list[str]:
+    def pinned() -> list[str]:
         looks.append("at all tasks")
         return []
 
-    blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=wanted)
+    blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=pinned)
     brought(blobs, 48)
     await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
@@ -560,13 +560,13 @@ async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> N
     finished.write_bytes(b"\0")
     os.utime(finished, (1.0, 1.0))
 
-    class Wanted(list[str]):
+    class Pinned(list[str]):
         def __contains__(self, name: object) -> bool:
             if not others:
                 others.append(meanwhile(lambda: kept.import_file(finished)))
             return False
 
-    kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Wanted)
+    kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Pinned)
     names = brought(kept, 4)
     await arrived(kept, b"song")
     await asyncio.to_thread(others[0].join, 5)
@@ -606,14 +606,14 @@ def meanwhile(work: Callable[[], object]) -> threading.Thread:
 def test_reservations_of_two_threads_are_serialised() -> None:
     others: list[threading.Thread] = []
 
-    class Most(int):
-        def __lt__(self, taken: int) -> bool:  # asked by `taken > most`
+    class Limit(int):
+        def __lt__(self, used: int) -> bool:  # called by `used > limit`
             if not others:
                 others.append(threading.Thread())
                 others[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
-            return super().__lt__(taken)
+            return super().__lt__(used)
 
-    quota = DiskQuota(Most(8 * MIN_FILE_BYTES))
+    quota = DiskQuota(Limit(8 * MIN_FILE_BYTES))
     quota.reserve(MIN_FILE_BYTES)
     others[0].join(5)
     assert quota.used == 2 * MIN_FILE_BYTES

@@ -294,8 +294,8 @@ def test_vanished_database_is_not_recreated(tmp_path: Path, content: bytes | Non
 
 def test_database_without_its_log_is_not_recreated(tmp_path: Path, log_only: Path) -> None:
     """Before the first checkpoint all is in the log; without it the file holds nothing."""
-    copy(log_only, tmp_path / "found")
-    path = tmp_path / "found" / NAME
+    copy(log_only, tmp_path / "copy")
+    path = tmp_path / "copy" / NAME
     path.with_name(f"{NAME}-wal").unlink()
     before = path.read_bytes()
     with pytest.raises(UnusableDatabase, match="it is empty"):
@@ -306,8 +306,8 @@ def test_database_without_its_log_is_not_recreated(tmp_path: Path, log_only: Pat
 
 def test_log_of_vanished_database_is_left_for_recovery(tmp_path: Path, log_only: Path) -> None:
     """SQLite removes the log beside an empty file; here that is all there is."""
-    copy(log_only, tmp_path / "found")
-    path = tmp_path / "found" / NAME
+    copy(log_only, tmp_path / "copy")
+    path = tmp_path / "copy" / NAME
     header, log = path.read_bytes(), path.with_name(f"{NAME}-wal").read_bytes()
     path.write_bytes(b"")
     with pytest.raises(UnusableDatabase, match="it is empty"):
