@@ -1,4 +1,4 @@
-"""A small network, a task, and a real certificate of it, signed with keys made from numbers."""
+"""A small network, a task in it, and a valid certificate, signed with fixed keys."""
 
 import hashlib
 import io
@@ -18,13 +18,14 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Reveal, Task
 from protocol.wire.signing import peer_of, sign
 
-AWKWARD = 0.30000000000000004  # its last digit can change without changing the number
+# A number in every trace: its last digit can change without changing the binary64 value.
+AWKWARD = 0.30000000000000004
 RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A network and a certificate in it, with the audio that the certificate vouches for."""
+class Certified:
+    """A network, a certificate in it, and the WAV file that the certificate covers."""
 
     network: Network
     certificate: Certificate
@@ -69,8 +70,8 @@ def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
     return task
 
 
-def make(outcome: Document | None = None) -> Made:
-    """Let the whole first committee vote for one outcome; the audio is 100 frames of noise."""
+def make(outcome: Document | None = None) -> Certified:
+    """Return a certificate by the whole first committee; the audio is 100 frames of noise."""
     samples = np.random.default_rng(1).uniform(-1, 1, (100, 1)).astype("<f4")
     owners = {peer_of(key): key for key in keys()}
     network = network_of(list(owners.values()))
@@ -87,7 +88,7 @@ def make(outcome: Document | None = None) -> Made:
         vote = decode(sign(body, owners[peer]).encode(), network.id)
         assert isinstance(vote, Reveal)
         reveals.append(vote)
-    return Made(network, assemble(task, 0, reveals, network), wav(samples, RATE))
+    return Certified(network, assemble(task, 0, reveals, network), wav(samples, RATE))
 
 
 def wav(samples: Any, rate: int) -> bytes:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from node.cli.main import cli
 from protocol.wire.encoding import canonical
-from tests.node.cli.certified import Made, make
+from tests.node.cli.certified import Certified, make
 
 Helium = Callable[..., Result]
 
@@ -39,14 +39,14 @@ class Files:
 
 
 @pytest.fixture(scope="session")
-def made() -> Made:
+def certified() -> Certified:
     return make()
 
 
 @pytest.fixture
-def files(made: Made, tmp_path: Path) -> Files:
-    found = Files(tmp_path / "network.json", tmp_path / "c.json", tmp_path / "song.wav")
-    found.network.write_bytes(canonical(made.network.document))
-    found.certificate.write_bytes(made.certificate.encode())
-    found.audio.write_bytes(made.wav)
-    return found
+def files(certified: Certified, tmp_path: Path) -> Files:
+    files = Files(tmp_path / "network.json", tmp_path / "c.json", tmp_path / "song.wav")
+    files.network.write_bytes(canonical(certified.network.document))
+    files.certificate.write_bytes(certified.certificate.encode())
+    files.audio.write_bytes(certified.wav)
+    return files

@@ -12,7 +12,7 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.messages import Task
-from tests.node.cli.certified import Made
+from tests.node.cli.certified import Certified
 from tests.node.client.test_client import TASK, Fake, truth_of, with_client
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -31,8 +31,8 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _display_members(made: Made, stream: io.StringIO, statuses: list[NodeStatus]) -> str:
-    return _display(made.network, made.certificate.task, stream, statuses)
+def _display_members(certified: Certified, stream: io.StringIO, statuses: list[NodeStatus]) -> str:
+    return _display(certified.network, certified.certificate.task, stream, statuses)
 
 
 def _display(
@@ -45,33 +45,33 @@ def _display(
     return stream.getvalue()
 
 
-def _members(made: Made) -> tuple[str, str]:
+def _members(certified: Certified) -> tuple[str, str]:
     """Return a member of the first committee, and a peer outside it."""
-    committee = committees(made.network, made.certificate.task)[0]
-    return committee[0], next(p for p in made.network.roster if p not in committee)
+    committee = committees(certified.network, certified.certificate.task)[0]
+    return committee[0], next(p for p in certified.network.roster if p not in committee)
 
 
-def test_plain_lines_are_printed_on_change_only(made: Made) -> None:
-    member, outsider = _members(made)
+def test_plain_lines_are_printed_on_change_only(certified: Certified) -> None:
+    member, outsider = _members(certified)
     statuses = [
         NodeStatus(member, State.EXECUTING, 0, share) for share in (0.0, 0.01, 0.11, 0.12, 0.55)
     ]
     statuses += [NodeStatus(member, State.COMMITTED, 0, 0.0)] * 2
     statuses += [NodeStatus(outsider, State.WAITING, 0, 0.0)]
-    *lines, last = _display_members(made, io.StringIO(), statuses).splitlines()
+    *lines, last = _display_members(certified, io.StringIO(), statuses).splitlines()
     assert last == "by the way"
     assert [line.split("attempt 0  ")[1] for line in lines] == [
         *("executing 0%", "executing 10%", "executing 50%", "committed", "looking on")
     ]
 
 
-def test_a_terminal_shows_one_updating_table(made: Made) -> None:
-    member, outsider = _members(made)
+def test_a_terminal_shows_one_updating_table(certified: Certified) -> None:
+    member, outsider = _members(certified)
     statuses = [
         NodeStatus(member, State.EXECUTING, 0, 0.5),
         NodeStatus(outsider, State.WAITING, 0, 0.0),
     ]
-    shown = _display_members(made, _Terminal(), statuses)
+    shown = _display_members(certified, _Terminal(), statuses)
     assert "executing  50%" in shown
     assert "looking on" in shown
     assert shown.count("by the way") == 1
@@ -102,9 +102,9 @@ def test_progress_is_in_seconds_if_the_model_has_a_frame_rate(
     assert table in _display(network, task, _Terminal(), statuses)
 
 
-def test_progress_of_an_unknown_task_is_a_percentage(made: Made) -> None:
-    statuses = [NodeStatus(_members(made)[0], State.EXECUTING, 0, 0.55)]
-    line, _ = _display(made.network, None, io.StringIO(), statuses).splitlines()
+def test_progress_of_an_unknown_task_is_a_percentage(certified: Certified) -> None:
+    statuses = [NodeStatus(_members(certified)[0], State.EXECUTING, 0, 0.55)]
+    line, _ = _display(certified.network, None, io.StringIO(), statuses).splitlines()
     assert line.endswith("executing 50%")
 
 

@@ -14,7 +14,7 @@ from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import UnknownTask
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
-from tests.node.cli.certified import Made
+from tests.node.cli.certified import Certified
 from tests.node.cli.conftest import Files, Helium
 
 PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
@@ -41,9 +41,9 @@ def test_every_exception_has_its_exit_code(error: Exception, code: Exit) -> None
     assert ("inconclusive" if code is Exit.NO_AGREEMENT else "away") in raised.value.message
 
 
-def test_an_agreed_error_exits_as_rejected(made: Made) -> None:
+def test_an_agreed_error_exits_as_rejected(certified: Certified) -> None:
     with pytest.raises(Failure, match="generation-rejected") as raised, map_exit_codes():
-        raise GenerationFailed("generation-rejected", made.certificate)
+        raise GenerationFailed("generation-rejected", certified.certificate)
     assert raised.value.exit_code == Exit.REJECTED
 
 
@@ -107,8 +107,10 @@ WITH_SHORT_TIMEOUT = (
 )
 
 
-def test_an_unreachable_peer_is_one_line_of_a_real_process(files: Files, made: Made) -> None:
-    address = f"/ip4/127.0.0.1/tcp/1/p2p/{made.certificate.signers[0]}"
+def test_an_unreachable_peer_is_one_line_of_a_real_process(
+    files: Files, certified: Certified
+) -> None:
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{certified.certificate.signers[0]}"
     command = [sys.executable, "-c", WITH_SHORT_TIMEOUT, "peers", "--network", str(files.network)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HELIUM_")}
     done = subprocess.run(

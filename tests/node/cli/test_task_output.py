@@ -26,7 +26,7 @@ from node.client.client import Client, Submission
 from node.client.result import check_file
 from node.sync.task_tracker import VoteSummary
 from protocol.consensus.certificate import verify_bytes
-from tests.node.cli.certified import Made
+from tests.node.cli.certified import Certified
 from tests.node.client.test_client import (
     COMMITTEE,
     MONO,
@@ -232,17 +232,21 @@ def test_an_interrupt_names_the_command_that_resumes(error: BaseException) -> No
     assert raised.value.message == f"interrupted; the task goes on: helium fetch {TASK.id}"
 
 
-def test_dissent_is_an_outcome_that_contradicts_the_certificate(made: Made) -> None:
-    first, second, third = made.certificate.signers
-    agreed = made.certificate.votes[0].digest
+def test_dissent_is_an_outcome_that_contradicts_the_certificate(certified: Certified) -> None:
+    first, second, third = certified.certificate.signers
+    agreed = certified.certificate.votes[0].digest
     votes = [
         VoteSummary(first, 0, agreed, None),
         VoteSummary(second, 0, "ff" * 32, None),
         VoteSummary(third, 0, None, "busy"),
     ]
-    assert [v["dissent"] for v in vote_entries(votes, made.certificate)] == [False, True, False]
+    assert [v["dissent"] for v in vote_entries(votes, certified.certificate)] == [
+        False,
+        True,
+        False,
+    ]
     assert not any(v["dissent"] for v in vote_entries(votes, None))
-    lines = vote_lines(votes, made.certificate, made.network)
+    lines = vote_lines(votes, certified.certificate, certified.network)
     assert [line.endswith("DISSENT") for line in lines] == [False, True, False]
     assert lines[2].endswith("abstained: busy")
 

@@ -9,26 +9,28 @@ import pytest
 from protocol.consensus.certificate import verify_bytes
 from protocol.errors import Rejected
 from protocol.wire.encoding import parse
-from tests.node.cli.certified import RATE, Made, make, wav
+from tests.node.cli.certified import RATE, Certified, make, wav
 from tests.node.cli.conftest import Files, Helium
 
 
-def test_a_valid_certificate_and_its_audio(helium: Helium, files: Files, made: Made) -> None:
+def test_a_valid_certificate_and_its_audio(
+    helium: Helium, files: Files, certified: Certified
+) -> None:
     done = helium(
         "verify", files.certificate, "--network", files.network, "--audio", files.audio, "--json"
     )
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["valid"] is True
-    assert document["task"] == made.certificate.task.id
-    assert document["signers"] == list(made.certificate.signers)
+    assert document["task"] == certified.certificate.task.id
+    assert document["signers"] == list(certified.certificate.signers)
     assert document["audio"] == {"path": str(files.audio), "output": 0}
 
 
-def test_lines_name_every_signer(helium: Helium, files: Files, made: Made) -> None:
+def test_lines_name_every_signer(helium: Helium, files: Files, certified: Certified) -> None:
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 0
-    assert all(signer in done.stdout for signer in made.certificate.signers)
+    assert all(signer in done.stdout for signer in certified.certificate.signers)
 
 
 def test_the_environment_names_the_network(
@@ -50,23 +52,25 @@ def test_an_agreed_error_is_valid(helium: Helium, files: Files) -> None:
     assert "error non-finite-output" in done.stdout
 
 
-def test_another_spelling_of_the_same_number_is_rejected(made: Made) -> None:
-    exact = made.certificate.encode()
+def test_another_spelling_of_the_same_number_is_rejected(certified: Certified) -> None:
+    exact = certified.certificate.encode()
     altered = exact.replace(b"0.30000000000000004", b"0.30000000000000003")
     assert altered != exact
-    assert parse(altered, len(altered)) == made.certificate.document
+    assert parse(altered, len(altered)) == certified.certificate.document
     with pytest.raises(Rejected, match="from byte"):
-        verify_bytes(altered, made.network)
+        verify_bytes(altered, certified.network)
 
 
 @pytest.mark.parametrize("end", [b" ", b"\n\n", b"\r"])
-def test_an_added_or_missing_byte_is_rejected(made: Made, end: bytes) -> None:
-    exact = made.certificate.encode()
-    assert verify_bytes(exact + b"\n", made.network) == made.certificate  # editors add a newline
+def test_an_added_or_missing_byte_is_rejected(certified: Certified, end: bytes) -> None:
+    exact = certified.certificate.encode()
+    assert (
+        verify_bytes(exact + b"\n", certified.network) == certified.certificate
+    )  # editors add a newline
     with pytest.raises(Rejected, match=f"byte {len(exact)}"):
-        verify_bytes(exact + end, made.network)
+        verify_bytes(exact + end, certified.network)
     with pytest.raises(Rejected):
-        verify_bytes(exact[:-1], made.network)
+        verify_bytes(exact[:-1], certified.network)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
@@ -101,13 +105,15 @@ def _alter(files: Files, share: float) -> None:
     files.certificate.write_bytes(altered)
 
 
-def test_a_certificate_of_another_network_fails(helium: Helium, files: Files, made: Made) -> None:
+def test_a_certificate_of_another_network_fails(
+    helium: Helium, files: Files, certified: Certified
+) -> None:
     document = json.loads(files.network.read_text())
     document["name"] = "another"
     files.network.write_text(json.dumps(document))
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 6
-    assert made.network.id in done.stderr
+    assert certified.network.id in done.stderr
 
 
 def test_other_samples_or_another_rate_fail(helium: Helium, files: Files) -> None:

@@ -1,4 +1,4 @@
-"""What is written into a network document is what the executor does: two checks, one verdict."""
+"""The limits that a network document lists reject exactly what the executor rejects."""
 
 import copy
 import itertools
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from executor.models import config as described
+from executor.models import config
 from executor.models.families import DTYPES, FAMILIES, MUSIC, Family, objection
 from protocol import model_limits
 from protocol.network import Network
@@ -28,16 +28,17 @@ BITS = (None, 4, 8)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
-def test_peers_refuse_what_the_executor_would_refuse(family: Family) -> None:
-    told: Any = described.limits(family, {}, {})
-    for config, dtype, bits in itertools.product(CONFIGS, DTYPE, BITS):
-        args: Any = {"generation_config": config, "dtype": dtype, "quantize_bits": bits}
-        here, there = objection(family, args), model_limits.objection(told, args)
-        assert here.partition(":")[0] == there.partition(":")[0], args  # the same field, or none
+def test_peers_reject_what_the_executor_rejects(family: Family) -> None:
+    limits: Any = config.limits(family, {}, {})
+    for generation_config, dtype, bits in itertools.product(CONFIGS, DTYPE, BITS):
+        args: Any = {"generation_config": generation_config, "dtype": dtype, "quantize_bits": bits}
+        executor_says, peers_say = objection(family, args), model_limits.objection(limits, args)
+        # The same field, or none.
+        assert executor_says.partition(":")[0] == peers_say.partition(":")[0], args
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
-def test_every_familys_limits_fit_into_a_network_document(family: Family) -> None:
+def test_limits_of_every_family_are_valid_in_a_network_document(family: Family) -> None:
     document = copy.deepcopy(fixtures.network_document())
-    document["models"][0]["limits"] = described.limits(family, {}, {})
+    document["models"][0]["limits"] = config.limits(family, {}, {})
     assert Network.parse(canonical(document)).models[fixtures.MODEL].limits["dtypes"]
