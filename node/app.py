@@ -28,11 +28,11 @@ from protocol.network import Network
 from protocol.wire.signing import peer_of
 from schemas.errors import HeliumError
 
-Alter = Callable[[Executor], Executor]
+WrapExecutor = Callable[[Executor], Executor]
 
 
 class UnusableNetwork(HeliumError):
-    """The network document cannot be used; the text says why."""
+    """The network document cannot be read or is not valid; the message says why."""
 
 
 def read_network(path: Path) -> Network:
@@ -45,8 +45,8 @@ def read_network(path: Path) -> Network:
         raise UnusableNetwork(f"{path}: {rejected.detail}") from None
 
 
-def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e) -> Node:
-    """Return a node ready to run. `alter` may wrap its executor, as the testnet's liars do.
+def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambda e: e) -> Node:
+    """Return a node ready to run. `wrap` may wrap its executor, as the testnet's liars do.
 
     Raises UnusableNetwork, UnusableDatabase or OSError.
     """
@@ -86,9 +86,9 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
             counts,
             score_floors,
         ),
-        alter(_executor(settings, network, peer_of(key), folders)),
+        wrap(_make_executor(settings, network, peer_of(key), folders)),
         clock,
-        random.Random(),  # noqa: S311  # spreads dialling in time, decides nothing
+        random.Random(),  # noqa: S311  # only spreads dialling in time
         counts,
         score_floors,
     )
@@ -97,22 +97,23 @@ def build(settings: Settings, key: Ed25519PrivateKey, alter: Alter = lambda e: e
         peers=settings.peers,
         submitters=frozenset(settings.submitters),
         requester_tasks=settings.requester_tasks,
-        models=_present(network, folders),
+        models=_models_on_disk(network, folders),
         limits=limits,
         blob_seconds=settings.blob_days * 86_400,
     )
     return Node(parts, options)
 
 
-def _executor(settings: Settings, network: Network, me: str, folders: list[Path]) -> Executor:
+def _make_executor(settings: Settings, network: Network, me: str, folders: list[Path]) -> Executor:
     member = network.roster.get(me)
     if member is None:
         return NoWorker()
     scratch = settings.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    for left in scratch.iterdir():  # of a process that was killed
-        if left.is_file():  # `home` is the worker's own folder
-            left.unlink()
+    # A killed process leaves files behind. The folder `home` belongs to the worker.
+    for leftover in scratch.iterdir():
+        if leftover.is_file():
+            leftover.unlink()
     runtime = network.classes[member.compute_class]
     supervisor = WorkerSupervisor(
         folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu"
@@ -120,13 +121,13 @@ def _executor(settings: Settings, network: Network, me: str, folders: list[Path]
     return Worker(supervisor, runtime)
 
 
-def _present(network: Network, folders: list[Path]) -> tuple[str, ...]:
+def _models_on_disk(network: Network, folders: list[Path]) -> tuple[str, ...]:
     """Return the listed models that are on disk; their digests are checked before first use."""
-    found = []
+    models = []
     for model in network.models.values():
         try:
             ModelFolders(folders).locate(model.id, model.revision)
         except Abstained:
             continue
-        found.append(model.id)
-    return tuple(found)
+        models.append(model.id)
+    return tuple(models)

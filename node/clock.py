@@ -1,4 +1,4 @@
-"""Time, as the node tells it: the only way in which anything here learns what time it is."""
+"""The node's clock. No other module of the node reads the system time."""
 
 import time
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What tells the time; tests have their own."""
+    """A source of the time; tests use virtual ones."""
 
     def now(self) -> float:
-        """Unix time in seconds; never less than an answer before."""
+        """Return Unix time in seconds; it never decreases."""
         ...
 
 
@@ -19,10 +19,10 @@ def _since_boot() -> float:
 
 
 class SystemClock:
-    """The wall clock as it was at the start, carried on by one that is never set.
+    """The wall clock at the start of the process, advanced by a monotonic clock.
 
-    A correction of the system's clock moves neither deadlines nor grace periods under way; it takes
-    effect at the next start.
+    A correction of the system clock takes effect at the next start. Until then it moves no deadline
+    and no grace period.
     """
 
     __slots__ = ("_offset", "_steady")
@@ -34,5 +34,5 @@ class SystemClock:
         self._offset = wall() - steady()
 
     def now(self) -> float:
-        """Unix time in seconds."""
+        """Return Unix time in seconds."""
         return self._offset + self._steady()

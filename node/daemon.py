@@ -162,7 +162,7 @@ class Node:
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         """Validate a gossip message, on the transport's thread."""
-        return self._coordinator.validate(payload, tasks=topic == self._topics[0])
+        return self._coordinator.validator.validate(payload, tasks=topic == self._topics[0])
 
     def on_gossip(self, peer: str, message: Message) -> None:
         """Take a gossip message that was validated."""

@@ -1,5 +1,6 @@
-"""The coordinator: it drives `protocol.consensus` and writes every step to the journal first.
+"""One node's part in agreement: it drives `protocol.consensus` and journals every step first.
 
 It may import `node.storage`, `node.transport.interface` and below; it does no network IO.
-Public names: `coordinator.Coordinator`, `commands`.
+Public names: `coordinator.Coordinator` (the rules), `validator.GossipValidator`,
+`task_events.TaskEvents`; `task_table` and `replay` serve the coordinator.
 """

@@ -6,8 +6,8 @@ Synchronous; the database is its only IO. Two rules hold for every call:
 2. What the journal could not take is not kept in memory either: the task is rebuilt from the
    journal when it is needed next.
 
-The asyncio loop makes all calls but `validate`, which the transport calls on its own thread. What
-both threads touch is guarded by `TaskTable.lock`.
+All calls come from the asyncio loop. The gossip validator reads the agreements on the transport's
+thread: they are changed under `TaskTable.lock` only.
 """
 
 import sqlite3
@@ -23,10 +23,10 @@ from node.clock import Clock
 from node.config.limits import Limits
 from node.consensus.replay import replay, signed_messages
 from node.consensus.task_table import TaskTable
+from node.consensus.validator import GossipValidator
 from node.errors import Busy
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
@@ -54,8 +54,6 @@ log = structlog.get_logger("coordinator")
 # Wait after a failed write before a task is rebuilt. Long enough for an operator to see a full
 # disk in the log, short against the 2 s in which commits are collected.
 RETRY_SECONDS = 1.0
-# An honest peer may forward these: its clock differs, or it knows a task that we do not.
-_UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,7 @@ class Coordinator:
         self.clock, self._entropy = clock, entropy
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._tasks = TaskTable(max_open, network.roster)
+        self.validator = GossipValidator(network, self._tasks, clock, self._counts)
 
     # Start
 
@@ -296,44 +295,6 @@ class Coordinator:
     def source(self, task: str) -> str:
         """Return who is charged for a task, "" if that is not known any more."""
         return self._tasks.source(task)
-
-    # Gossip validation
-
-    def validate(self, payload: bytes, *, tasks: bool) -> tuple[ValidationResult, Message | None]:
-        """Parse a gossip message and decide whether to deliver and forward it (specification 7).
-
-        `tasks`: it came on the topic for tasks. The message is returned if it is accepted. Called
-        on the transport's thread: changes no task.
-        """
-        try:
-            message = codec.decode(payload, self.network.id)
-            if isinstance(message, Task) is not tasks:
-                return ValidationResult.REJECT, None
-            is_new = (
-                self._is_new_task(message)
-                if isinstance(message, Task)
-                else self._is_new_vote(message)
-            )
-        except Rejected as rejected:
-            untimely = rejected.reason in _UNTIMELY
-            return ValidationResult.IGNORE if untimely else ValidationResult.REJECT, None
-        return (ValidationResult.ACCEPT, message) if is_new else (ValidationResult.IGNORE, None)
-
-    def _is_new_task(self, task: Task) -> bool:
-        if self._tasks.is_known(task.id):
-            return False
-        self.network.admit(task)
-        self.network.check_timely(task, self.clock.now())
-        if self._tasks.is_full():
-            self._counts["tasks-refused"] += 1
-            return False
-        return True
-
-    def _is_new_vote(self, vote: Vote) -> bool:
-        with self._tasks.lock:
-            agreement = self._tasks.get(vote.task)
-            # Without an agreement the vote is early or long past. A feed brings it if it matters.
-            return agreement is not None and agreement.judge(vote) is not VoteStatus.DUPLICATE
 
     # The journal
 

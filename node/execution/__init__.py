@@ -1,5 +1,6 @@
-"""Running tasks on this node: the fair queue, the input fetcher and the worker adapter.
+"""Execution of tasks: the driver of the coordinator, the fair queue, inputs, results, the worker.
 
-It may import `node.sync`, `node.rpc`, `executor` and below.
-Public names: `queue.ExecutionQueue`, `inputs.InputFetcher`, `worker.Worker`.
+It may import `node.sync`, `node.rpc`, `node.consensus`, `executor` and below.
+Public names: `driver.Driver`, `driver.Outbox`, `queue.ExecutionQueue`, `inputs.InputFetcher`,
+`results.ResultRecorder`, `worker.Worker`.
 """

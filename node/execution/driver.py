@@ -68,7 +68,7 @@ class Driver:
         self._due_changed.set()  # a vote without an effect may still bring the next timer forward
 
     def receive(self, peer: str, message: Message, source: str) -> None:
-        """Take a gossiped message that `Coordinator.validate` accepted."""
+        """Take a gossiped message that the validator accepted."""
         try:
             with self._store_failures_logged():
                 self.act(self._coordinator.receive(message, source))

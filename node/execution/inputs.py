@@ -1,4 +1,4 @@
-"""The files that a task's args name: fetched by hash from any peer that has them."""
+"""Downloads the input files of a task, by their hashes, from any peer that has them."""
 
 import asyncio
 import sqlite3
@@ -16,16 +16,20 @@ from protocol.wire.messages import Abstention, Input, Task
 
 log = structlog.get_logger("inputs")
 
-TRIES = 10  # of asking every connected peer, for an input that is still on its way to them
-PAUSE = 2.0  # seconds between them
-SHARE = 0.5  # of an attempt, for a task's inputs: the executor waits for them, and has the rest
+# Rounds in which every connected peer is asked. An input may still be on its way to them.
+MAX_ROUNDS = 10
+# Seconds between rounds.
+PAUSE_SECONDS = 2.0
+# Share of an attempt's time for the inputs of a task. The executor waits for them and needs the
+# rest.
+TIME_SHARE = 0.5
 
 
 class InputFetcher:
-    """One input is fetched at a time, which bounds the memory that this takes."""
+    """Fetches one input at a time, because a download is held in memory."""
 
     def __init__(self, transport: Transport, blobs: BlobStore, network: Network) -> None:
-        """`network`: its members are asked first; anybody else may be anybody."""
+        """Members of `network` are asked before other peers, whose ids cost nothing."""
         self._transport, self._blobs, self._network = transport, blobs, network
         self._downloader = BlobDownloader(transport)
         self._turn = asyncio.Lock()
@@ -33,43 +37,45 @@ class InputFetcher:
     async def fetch(self, task: Task) -> tuple[Path, ...]:
         """Return the files of a task's inputs, fetching what is missing.
 
-        Raises `Abstained` (input-missing) when no peer has them, when they do not come within
-        `SHARE` of an attempt, and when they cannot be kept.
+        Raises `Abstained` (input-missing) if no peer has them, if they do not arrive within
+        `TIME_SHARE` of an attempt, or if they cannot be stored.
         """
-        seconds = SHARE * self._network.attempt_seconds(task)
+        seconds = TIME_SHARE * self._network.attempt_seconds(task)
         try:
             async with asyncio.timeout(seconds):
-                return tuple([await self._fetch_one(named) for named in task.inputs])
+                return tuple([await self._fetch_one(blob) for blob in task.inputs])
         except TimeoutError:
-            detail = f"its inputs were not to be had within {seconds:g} s"
+            detail = f"the inputs did not arrive within {seconds:g} s"
             raise Abstained(Abstention.INPUT_MISSING, detail) from None
 
-    async def _fetch_one(self, named: Input) -> Path:
-        for attempt in range(TRIES):
-            if self._blobs.touch(named.sha256):
-                return self._blobs.path(named.sha256)
+    async def _fetch_one(self, blob: Input) -> Path:
+        for attempt in range(MAX_ROUNDS):
+            if self._blobs.touch(blob.sha256):
+                return self._blobs.path(blob.sha256)
             if attempt:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE_SECONDS)
             async with self._turn:
-                if await self._download(named, min(2**attempt, MAX_SLOWDOWN)):
-                    return self._blobs.path(named.sha256)
-        raise Abstained(Abstention.INPUT_MISSING, f"no peer has the input {named.sha256}")
+                # Later rounds allow slower peers: the only one that has it may be slow.
+                if await self._download(blob, min(2**attempt, MAX_SLOWDOWN)):
+                    return self._blobs.path(blob.sha256)
+        raise Abstained(Abstention.INPUT_MISSING, f"no peer has the input {blob.sha256}")
 
-    async def _download(self, named: Input, patience: int) -> bool:
-        """Ask the connected peers, each once, until one has served it; return whether one has."""
-        sha256, size = named.sha256, named.size
+    async def _download(self, blob: Input, slowdown: int) -> bool:
+        """Ask each connected peer once; return whether one of them served the input."""
+        sha256, size = blob.sha256, blob.size
         peers = rendezvous_order(self._transport.peers(), self._transport.peer, sha256)
         chunks = self._downloader.chunks(
-            Blob(sha256, size, ()), peers, self._network.roster, (patience, patience)
+            Blob(sha256, size, ()), peers, self._network.roster, (slowdown, slowdown)
         )
         try:
             await self._blobs.save(chunks, size=size, limit=size, sha256=sha256)
         except BlobUnavailable as unavailable:
-            log.info("input not to be had", sha256=sha256, detail=str(unavailable))
+            log.info("input not available", sha256=sha256, detail=str(unavailable))
             return False
-        except (OSError, sqlite3.Error) as error:  # a full disk or folder: as full for another copy
-            log.error("input not kept", sha256=sha256, error=str(error))
+        # A full disk or quota. Another peer's copy would not fit either.
+        except (OSError, sqlite3.Error) as error:
+            log.error("input not stored", sha256=sha256, error=str(error))
             raise Abstained(
-                Abstention.INPUT_MISSING, f"the input {sha256} cannot be kept"
+                Abstention.INPUT_MISSING, f"the input {sha256} cannot be stored"
             ) from None
         return True

@@ -1,4 +1,4 @@
-"""The real executor, spoken to from asyncio: a worker process behind one thread."""
+"""Adapter from asyncio to the blocking worker supervisor, by one thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,11 +23,11 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="executor")
 
     async def start(self) -> Readiness:
-        """Start the worker process and test it; not ready if its bits are not the class's."""
-        ready = await self._in_thread(lambda: self._supervisor.start(START_SECONDS))
-        if not ready.ok:
-            return Readiness(False, (f"self-test: {ready.reason}",))
-        differences = mismatch(ready.runtime, self._runtime)
+        """Start the worker process and test it; not ready if its outputs are not the class's."""
+        status = await self._in_thread(lambda: self._supervisor.start(START_SECONDS))
+        if not status.ok:
+            return Readiness(False, (f"self-test: {status.reason}",))
+        differences = mismatch(status.runtime, self._runtime)
         return Readiness(not differences, tuple(f"runtime: {line}" for line in differences))
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
@@ -41,6 +41,7 @@ class Worker:
             self._in_thread(lambda: self._supervisor.run(job, timeout=seconds, progress=report))
         )
         try:
+            # The thread cannot be cancelled: it must end before the next job starts.
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             self._supervisor.cancel(job.task)
@@ -58,15 +59,15 @@ class Worker:
 
 
 class NoWorker:
-    """The executor of a node in no roster: it relays, verifies and serves, and never votes."""
+    """The executor of a node outside the roster, which relays and verifies but never votes."""
 
     async def start(self) -> Readiness:
-        """Be ready: there is nothing that could not be done."""
+        """Be ready at once."""
         return Readiness(True)
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Never called: a node in no roster is in no committee."""
+        """Never called: a node outside the roster is in no committee."""
         raise AssertionError(f"a node that does not vote was asked to execute {job.task}")
 
     async def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing."""

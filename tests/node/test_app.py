@@ -137,11 +137,11 @@ def test_a_key_outside_the_roster_never_executes(settings: Settings) -> None:
 def test_the_executor_may_be_wrapped(settings: Settings) -> None:
     wrapped: list[Executor] = []
 
-    def alter(executor: Executor) -> Executor:
+    def wrap(executor: Executor) -> Executor:
         wrapped.append(executor)
         return NoWorker()
 
-    with built(settings, alter=alter) as (_, parts, _options):
+    with built(settings, wrap=wrap) as (_, parts, _options):
         assert isinstance(parts.executor, NoWorker)
         assert [type(executor) for executor in wrapped] == [Worker]
 

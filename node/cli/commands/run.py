@@ -20,7 +20,7 @@ from node.config.setting import Setting, settings_of
 from node.config.settings import Settings, former_limit
 
 if TYPE_CHECKING:
-    from node.app import Alter
+    from node.app import WrapExecutor
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -69,10 +69,10 @@ def run(config: Path | None, **flags: object) -> None:
     serve(options.settings(flags, config))
 
 
-def serve(settings: Settings, alter: "Alter | None" = None) -> None:
+def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
     """Run a node with these settings until a signal stops it.
 
-    `alter` may wrap its executor; only tests and demonstrations use it.
+    `wrap` may wrap its executor; only tests and demonstrations use it.
     """
     _exit_on_signal()
     key = options.key_of(settings.key)
@@ -84,7 +84,7 @@ def serve(settings: Settings, alter: "Alter | None" = None) -> None:
     # libp2p logs errors when a peer goes away or speaks another protocol. These are no faults here.
     log_setup.restore_logger("libp2p", "debug" if settings.log_level == "debug" else "critical")
     try:
-        node = app.build(settings, key, alter) if alter else app.build(settings, key)
+        node = app.build(settings, key, wrap) if wrap else app.build(settings, key)
     except app.UnusableNetwork as error:
         raise usage(str(error)) from None
     except UnusableDatabase as error:

@@ -943,7 +943,7 @@ def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None
 
 def judged(life: Life, message: Message, *, tasks: bool | None = None) -> ValidationResult:
     topic = isinstance(message, Task) if tasks is None else tasks
-    result, parsed = life.coordinator.validate(message.envelope.encode(), tasks=topic)
+    result, parsed = life.coordinator.validator.validate(message.envelope.encode(), tasks=topic)
     assert parsed == (message if result is ValidationResult.ACCEPT else None)
     return result
 
@@ -997,7 +997,10 @@ def test_what_is_early_or_late_is_ignored(life: Life) -> None:
 )
 def test_what_is_malformed_is_rejected(life: Life, payload: bytes) -> None:
     for tasks in (False, True):
-        assert life.coordinator.validate(payload, tasks=tasks) == (ValidationResult.REJECT, None)
+        assert life.coordinator.validator.validate(payload, tasks=tasks) == (
+            ValidationResult.REJECT,
+            None,
+        )
 
 
 def test_a_bad_signature_is_rejected(life: Life) -> None:
@@ -1007,7 +1010,10 @@ def test_a_bad_signature_is_rejected(life: Life) -> None:
     for message, topic in ((fixtures.task(life.net, nonce=9), True), (vote, False)):
         forged = sign(message.envelope.body, fixtures.key(2)).document()
         payload = canonical({**forged, "signer": fixtures.peer(1)})
-        assert life.coordinator.validate(payload, tasks=topic) == (ValidationResult.REJECT, None)
+        assert life.coordinator.validator.validate(payload, tasks=topic) == (
+            ValidationResult.REJECT,
+            None,
+        )
 
 
 def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:

@@ -165,9 +165,9 @@ def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
 def test_what_nobody_has_is_asked_for_again_while_it_may_be_on_its_way(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await missing(bench)
-        assert len(bench.asked) == inputs.TRIES * 7
+        assert len(bench.asked) == inputs.MAX_ROUNDS * 7
 
-    assert on_bench(tmp_path, test) < inputs.TRIES * inputs.PAUSE + 1
+    assert on_bench(tmp_path, test) < inputs.MAX_ROUNDS * inputs.PAUSE_SECONDS + 1
 
 
 async def comes(bench: Bench, peer: str, seconds: float) -> None:
@@ -184,7 +184,7 @@ async def comes(bench: Bench, peer: str, seconds: float) -> None:
 
 def test_what_comes_at_the_last_try_is_taken(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        await comes(bench, MEMBERS[0], (inputs.TRIES - 1.5) * inputs.PAUSE)
+        await comes(bench, MEMBERS[0], (inputs.MAX_ROUNDS - 1.5) * inputs.PAUSE_SECONDS)
 
     on_bench(tmp_path, test)
 

@@ -1,0 +1,63 @@
+"""Validation of gossip messages, on the transport's thread (specification 7)."""
+
+from collections import Counter
+
+from node.clock import Clock
+from node.consensus.task_table import TaskTable
+from node.transport.interface import ValidationResult
+from protocol.consensus.vote_set import VoteStatus
+from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire import codec
+from protocol.wire.messages import Message, Task, Vote
+
+# An honest peer may forward these: its clock differs, or it knows a task that we do not.
+_UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
+
+
+class GossipValidator:
+    """Decides which gossip messages are delivered and forwarded. It changes no task.
+
+    All else in this package runs on the asyncio loop. Parsing and signature checks, which cost
+    most, touch nothing that the loop changes; agreements are read under the lock of the table.
+    """
+
+    def __init__(
+        self, network: Network, tasks: TaskTable, clock: Clock, counts: Counter[str]
+    ) -> None:
+        self._network, self._tasks, self._clock, self._counts = network, tasks, clock, counts
+
+    def validate(self, payload: bytes, *, tasks: bool) -> tuple[ValidationResult, Message | None]:
+        """Parse a message and validate it; return it if it is accepted.
+
+        `tasks` says whether it came on the topic for tasks or on that for votes.
+        """
+        try:
+            message = codec.decode(payload, self._network.id)
+            if isinstance(message, Task) is not tasks:
+                return ValidationResult.REJECT, None
+            is_new = (
+                self._is_new_task(message)
+                if isinstance(message, Task)
+                else self._is_new_vote(message)
+            )
+        except Rejected as rejected:
+            untimely = rejected.reason in _UNTIMELY
+            return ValidationResult.IGNORE if untimely else ValidationResult.REJECT, None
+        return (ValidationResult.ACCEPT, message) if is_new else (ValidationResult.IGNORE, None)
+
+    def _is_new_task(self, task: Task) -> bool:
+        if self._tasks.is_known(task.id):
+            return False
+        self._network.admit(task)
+        self._network.check_timely(task, self._clock.now())
+        if self._tasks.is_full():  # forwarding it would fill other nodes too
+            self._counts["tasks-refused"] += 1
+            return False
+        return True
+
+    def _is_new_vote(self, vote: Vote) -> bool:
+        with self._tasks.lock:
+            agreement = self._tasks.get(vote.task)
+            # Without an agreement the vote is early or long past. A feed brings it if it matters.
+            return agreement is not None and agreement.judge(vote) is not VoteStatus.DUPLICATE
