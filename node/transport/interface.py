@@ -25,7 +25,8 @@ from node.admission.peer_score import PeerAction
 from protocol.wire.messages import Message
 from schemas.errors import HeliumError
 
-SEEN_SECONDS = 120.0  # for so long a repeat of a gossiped message is dropped
+# A repeated gossip message is dropped for this long; the usual value of GossipSub.
+SEEN_SECONDS = 120.0
 
 
 def message_id(topic: str, payload: bytes) -> bytes:
@@ -33,15 +34,16 @@ def message_id(topic: str, payload: bytes) -> bytes:
     return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
-def brings_work(topic: str) -> bool:
-    """Return whether messages on a topic are tasks, which cost more than reading them."""
+def is_task_topic(topic: str) -> bool:
+    """Return whether the messages on a topic are tasks, which have a rate limit of their own."""
     return topic.endswith("/tasks")
 
 
 class ValidationResult(Enum):
-    """What becomes of a gossiped message.
+    """The result of validating a gossip message (GossipSub 1.1).
 
-    Only `ACCEPT` delivers and forwards; `REJECT` also costs the peer that forwarded it.
+    `ACCEPT` delivers and forwards it, `IGNORE` drops it, and `REJECT` drops it and reports the peer
+    that forwarded it.
     """
 
     ACCEPT = "accept"
@@ -50,44 +52,44 @@ class ValidationResult(Enum):
 
 
 class StreamClosed(HeliumError, ConnectionError):
-    """The stream gave nothing more: end of data, a reset from either side, or a timeout."""
+    """The stream is closed: by the end of the data, a reset from either side, or a timeout."""
 
 
 class Stream(Protocol):
-    """One ordered two-way pipe of bytes to a peer, used by one reader and one writer at a time."""
+    """An ordered two-way stream of bytes to a peer, for one reader and one writer at a time."""
 
     @property
     def peer(self) -> str:
-        """The other side's peer id."""
+        """The peer id of the other side."""
 
     @property
     def rate_limit_key(self) -> str:
         """The key of the token buckets that the stream is charged to."""
 
     async def read_exactly(self, n: int) -> bytes:
-        """Return exactly `n` bytes, or raise `StreamClosed`; what came of a short read is lost."""
+        """Return exactly `n` bytes. Raises `StreamClosed`, and the bytes read by then are lost."""
 
     async def write(self, payload: bytes) -> None:
-        """Hand over all of `payload`, waiting for a slow reader; raise `StreamClosed`."""
+        """Send all of `payload`, waiting for a slow reader. Raises `StreamClosed`."""
 
     async def close_write(self) -> None:
-        """Say that nothing more will be written; reading goes on. Raise `StreamClosed`."""
+        """Close the outbound direction; reading goes on. Raises `StreamClosed`."""
 
     async def close(self) -> None:
-        """Close both directions; what was written is still delivered. Never raises."""
+        """Close both directions; written bytes are still delivered. Never raises."""
 
     async def reset(self) -> None:
         """Abort both directions; the other side gets `StreamClosed`. Never raises."""
 
     async def wait_closed(self) -> None:
-        """Wait until the other side has reset the stream, or is away. Never raises.
+        """Wait until the other side has reset the stream or disconnected. Never raises.
 
-        A side that only writes no more is there: it may be reading.
+        It does not return at a half-close: the other side may still be reading.
         """
 
 
 class Listener(Protocol):
-    """What a node gives its transport; all but `validate` is called on the asyncio loop."""
+    """The callbacks of a transport; all but `validate` are called on the asyncio loop."""
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         """Parse and validate what a peer forwarded; return the message if it is accepted.
@@ -96,42 +98,42 @@ class Listener(Protocol):
         """
 
     def on_gossip(self, peer: str, message: Message) -> None:
-        """Take an accepted message, forwarded by `peer`; never called for own publications."""
+        """Handle an accepted message that `peer` forwarded; own messages do not come back."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:
-        """Serve one inbound stream. On return it is closed, on an exception it is reset."""
+        """Serve one inbound stream. The transport closes it on return and resets it on errors."""
 
     def connected(self, peer: str) -> None:
-        """Learn that the first connection with `peer` is up."""
+        """Handle the first connection of a peer."""
 
     def disconnected(self, peer: str) -> None:
-        """Learn that the last connection with `peer` is gone."""
+        """Handle the end of a peer's last connection."""
 
 
 class Transport(Protocol):
-    """A peer's presence in the network, from `start` to `stop`."""
+    """The network as one node sees it, from `start` to `stop`."""
 
     @property
     def peer(self) -> str:
-        """The own peer id."""
+        """The peer id of this node."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Own multiaddrs, each with "/p2p/<peer>"; known after `start`."""
+        """The multiaddrs of this node, each with "/p2p/<peer>"; known after `start`."""
 
     async def start(
         self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
     ) -> None:
-        """Listen, join `topics`, serve `protocols`; raise `OSError` if the address is taken."""
+        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use."""
 
     async def stop(self) -> None:
-        """Leave: cancel what is being served, reset all streams, free the port."""
+        """Cancel all handlers, reset all streams and free the port."""
 
     async def dial(self, address: str) -> str:
-        """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
+        """Connect to a multiaddr with "/p2p/<peer>"; return the peer. Raises `ConnectionError`."""
 
     def peers(self) -> frozenset[str]:
-        """Return who is connected now."""
+        """Return the peers that are connected now."""
 
     def rate_limit_key(self, peer: str) -> str:
         """Return the key of the token buckets that a connected peer is charged to."""
@@ -143,7 +145,7 @@ class Transport(Protocol):
         """
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
+        """Gossip `payload`; a repetition within `SEEN_SECONDS` is dropped. Never raises."""
 
     async def open(self, peer: str, protocol: str) -> Stream:
-        """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""
+        """Open a stream to a connected peer, with a timeout. Raises `ConnectionError`."""

@@ -88,7 +88,7 @@ def test_occupied_port_is_a_one_line_error(node: LocalNode) -> None:
         with _run(node, listen=address) as process:
             _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert error.splitlines() == [f"helium: {address} is taken"]
+    assert error.splitlines() == [f"helium: {address} is already in use"]
 
 
 def test_data_folder_of_another_network_is_refused(node: LocalNode, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The transport over py-libp2p. The only package that imports trio and libp2p.
+"""The transport over py-libp2p, the only package that imports trio and libp2p.
 
-It runs libp2p on a trio thread and bridges to asyncio; it hardens Yamux, GossipSub and the swarm.
+`transport` runs a `host` in a trio thread behind `trio_bridge`. `swarm`, `yamux`, `gossipsub` and
+`stream` guard libp2p's parts against bad peers; `quotas` holds their rate limits.
 It may import `node.admission` and `node.transport.interface`.
 Public name: `transport.Libp2pTransport`.
 """

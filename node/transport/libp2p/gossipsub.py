@@ -38,7 +38,7 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.admission.rate_limits import ConcurrencyLimit
-from node.transport.interface import SEEN_SECONDS, ValidationResult, brings_work, message_id
+from node.transport.interface import SEEN_SECONDS, ValidationResult, is_task_topic, message_id
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from protocol.wire.messages import Message
 from schemas.errors import HeliumError
@@ -251,7 +251,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         identity = rpc_message_id(msg)
         if topic not in self._topics or self.seen_messages.has(identity):
             return
-        if rate_limit_key and brings_work(topic) and self._quotas.tasks.try_take(rate_limit_key):
+        if rate_limit_key and is_task_topic(topic) and self._quotas.tasks.try_take(rate_limit_key):
             # It is not marked as seen, as another peer may forward it.
             self._quotas.counts["tasks-dropped"] += 1
             return

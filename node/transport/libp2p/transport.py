@@ -1,7 +1,15 @@
 """The real transport: libp2p over TCP, Noise and Yamux, with GossipSub (specification section 7).
 
-The only module that knows libp2p and trio, with its parts `bridge`, `gossip`, `guards`, `host`,
-`seen` and `streams`. The host lives in a trio thread; who is connected is kept on the asyncio loop.
+The libp2p host runs in a trio thread; the set of connected peers is kept on the asyncio loop. The
+host passes these states:
+
+| state    | event                    | next                                        |
+| -------- | ------------------------ | ------------------------------------------- |
+| starting | it listens               | running                                     |
+| starting | an exception             | none: `start` raises `OSError`              |
+| running  | an exception             | paused; all peers are reported disconnected |
+| paused   | `REBUILD_SECONDS` passed | running: a new host, the same key and port  |
+| any      | `stop`                   | none                                        |
 """
 
 import asyncio
@@ -24,12 +32,20 @@ from node.transport.libp2p.stream import Libp2pStream
 from node.transport.libp2p.trio_bridge import TrioBridge
 from protocol.wire.messages import Message
 
-DIAL_SECONDS = 15.0  # 0.25 s on loopback; room for lost packets and a peer that is busy
-OPEN_SECONDS = 15.0  # libp2p negotiates for at most 10 s, and waits for ever over 256 streams
-START_SECONDS = 20.0  # listening takes under a second; a machine that loads models is slower
-UNTAKEN = 1024  # some seconds of work, for messages that are on the journal's way
-IDLE_CHECKS = 4  # in the time after which a caller is idle
-REBUILD_SECONDS = (0.5, 30.0)  # the first and the longest pause before a failed host is rebuilt
+# A dial takes 0.25 s on loopback. The rest is for lost packets and a busy peer.
+DIAL_SECONDS = 15.0
+# libp2p negotiates for at most 10 s. With 256 streams open it would wait for ever.
+OPEN_SECONDS = 15.0
+# Listening takes under a second, and longer on a machine that is loading models.
+START_SECONDS = 20.0
+# Accepted messages that wait for the asyncio loop: some seconds of writing to the journal.
+MAX_UNDELIVERED = 1024
+# Looks for idle peers in the time after which a peer is idle.
+IDLE_CHECKS = 4
+# The first and the longest pause before a failed host is rebuilt; each is twice the last.
+REBUILD_SECONDS = (0.5, 30.0)
+# A host that ran for this long starts again with the first pause.
+STABLE_SECONDS = 60.0
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -40,8 +56,8 @@ _log = logging.getLogger(__name__)
 class Libp2pTransport:
     """A `node.transport.interface.Transport` with the Ed25519 private key `seed` (32 bytes).
 
-    `listen` is a multiaddr such as "/ip4/0.0.0.0/tcp/4001"; `announce` are the multiaddrs to tell
-    others instead of those listened on.
+    `listen` is a multiaddr such as "/ip4/0.0.0.0/tcp/4001". `announce` are the multiaddrs to send
+    to other peers instead of the listen addresses.
     """
 
     def __init__(
@@ -53,7 +69,7 @@ class Libp2pTransport:
         counts: Counter[str] | None = None,
         score_floors: Mapping[str, float] | None = None,
     ) -> None:
-        """`counts` is told how often a limit was met; `score_floors` is read, not kept."""
+        """`counts` counts how often each limit was met; `score_floors` is read at each report."""
         self._key_pair, self.peer = key_pair(seed)
         self._listen = Multiaddr(listen)
         self._announce = tuple(announce)
@@ -62,7 +78,7 @@ class Libp2pTransport:
         self._host: Host | None = None
         self._addresses: tuple[str, ...] = ()
         self._peers: frozenset[str] = frozenset()
-        self._rate_limit_keys: dict[str, str] = {}  # of those
+        self._rate_limit_keys: dict[str, str] = {}  # of connected peers
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._quotas = Quotas(limits or Limits(), self._counts)
         limits = self._quotas.limits
@@ -70,22 +86,22 @@ class Libp2pTransport:
             trio.current_time, limits, {} if score_floors is None else score_floors
         )
         self._idle_tracker = IdleTracker(limits.idle_seconds, trio.current_time)
-        self._untaken = 0  # accepted messages on their way to the asyncio loop
-        self._dialled: set[str] = set()  # by the node's own wish: a few, and never idle
+        self._undelivered = 0  # accepted messages that wait for the asyncio loop
+        self._dialled: set[str] = set()  # the node's configured peers: a few, and never idle
         self.rebuilds = 0
-        """How often the host failed and was built anew."""
+        """The number of times that the host failed and was rebuilt."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Own multiaddrs, each with "/p2p/<peer>"; known after `start`."""
+        """The multiaddrs of this node, each with "/p2p/<peer>"; known after `start`."""
         return self._addresses
 
     async def start(
         self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
     ) -> None:
-        """Listen, join `topics`, serve `protocols`; raise `OSError` if the address is taken."""
+        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use."""
         if port_taken(self._listen):
-            raise OSError(f"{self._listen} is taken")
+            raise OSError(f"{self._listen} is already in use")
         self._listener = listener
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._bridge.start()
@@ -98,18 +114,18 @@ class Libp2pTransport:
             raise
 
     async def stop(self) -> None:
-        """Leave: cancel what is being served, reset all streams, free the port."""
+        """Cancel all handlers, reset all streams and free the port."""
         self._listener = None
         await self._bridge.stop()
         self._peers = frozenset()
         self._rate_limit_keys.clear()
 
     async def dial(self, address: str) -> str:
-        """Connect to a multiaddr with "/p2p/<peer>", return the peer; raise `ConnectionError`."""
+        """Connect to a multiaddr with "/p2p/<peer>"; return the peer. Raises `ConnectionError`."""
         return await self._bridge.run_in_trio(self._bounded, DIAL_SECONDS, self._dial, address)
 
     def peers(self) -> frozenset[str]:
-        """Return who is connected now."""
+        """Return the peers that are connected now."""
         return self._peers
 
     def rate_limit_key(self, peer: str) -> str:
@@ -121,14 +137,14 @@ class Libp2pTransport:
         self._bridge.spawn(self._report, peer, action)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Gossip `payload`, once: a repeat within two minutes is dropped. No peers is no error."""
+        """Gossip `payload`; a repetition within `SEEN_SECONDS` is dropped. Never raises."""
         try:
             await self._bridge.run_in_trio(self._publish, topic, payload)
         except ConnectionError as failure:
-            _log.debug("nothing published: %s", failure)
+            _log.debug("gossip not published: %s", failure)
 
     async def open(self, peer: str, protocol: str) -> Libp2pStream:
-        """Open a stream to a connected peer; raise `ConnectionError`, bounded by a timeout."""
+        """Open a stream to a connected peer, with a timeout. Raises `ConnectionError`."""
         return await self._bridge.run_in_trio(
             self._open, peer, protocol, on_abandoned=Libp2pStream.reset_in_trio
         )
@@ -141,7 +157,7 @@ class Libp2pTransport:
         topics: tuple[str, ...],
         protocols: tuple[str, ...],
     ) -> None:
-        """Run the host; when it fails after all, build a new one with the same key and port."""
+        """Run the host; if it fails, build a new one with the same key and port."""
         pause = REBUILD_SECONDS[0]
         while True:
             began = trio.current_time()
@@ -151,11 +167,13 @@ class Libp2pTransport:
                 if self._host is None and not self.rebuilds:
                     self._bridge.post(_fail, started, failure)
                     return
-                _log.exception("the libp2p host failed and is rebuilt")
+                _log.exception("libp2p host failed; rebuilding it")
             self._host = None
             self._bridge.post(self._forget_peers)
             self.rebuilds += 1
-            pause = REBUILD_SECONDS[0] if trio.current_time() - began > 60 else pause * 2
+            pause = (
+                REBUILD_SECONDS[0] if trio.current_time() - began > STABLE_SECONDS else pause * 2
+            )
             await trio.sleep(min(pause, REBUILD_SECONDS[1]))
 
     async def _run_host(
@@ -170,11 +188,11 @@ class Libp2pTransport:
         async with host.running(self._listen, topics):
             self._host = host
             self._listen = host.bound
-            self._bridge.post(self._start_done, started, host.addresses)
-            await self._cut_idle(host)
+            self._bridge.post(self._on_started, started, host.addresses)
+            await self._disconnect_idle_peers(host)
 
-    async def _cut_idle(self, host: Host) -> None:
-        """Close the connections of idle_tracker who want nothing, for ever."""
+    async def _disconnect_idle_peers(self, host: Host) -> None:
+        """Disconnect inbound peers that are idle, for ever."""
         while True:
             await trio.sleep(self._idle_tracker.seconds / IDLE_CHECKS)
             for peer in self._idle_tracker.idle_peers():
@@ -184,7 +202,7 @@ class Libp2pTransport:
     async def _bounded(
         self, seconds: float, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
     ) -> T:
-        """Run a function within a time, and turn whatever it raises into `ConnectionError`."""
+        """Run a function with a timeout; turn whatever it raises into `ConnectionError`."""
         try:
             with trio.fail_after(seconds):
                 return await function(*args)
@@ -199,7 +217,7 @@ class Libp2pTransport:
     async def _dial(self, address: str) -> str:
         peer = Multiaddr(address).value_for_protocol("p2p")
         if peer is None or peer == self.peer or self.is_banned(peer):
-            raise ConnectionError(f"no connection to {address} is wanted")
+            raise ConnectionError(f"{address} is banned, this node itself, or not a peer's address")
         self._dialled.add(peer)
         await self._running().dial(Multiaddr(address), ID.from_base58(peer))
         return str(peer)
@@ -212,32 +230,32 @@ class Libp2pTransport:
         self.report_peer(peer, action)
 
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
-        """Open shielded: half an opening would leak a stream, a whole one can be reset."""
+        """Open a stream, shielded: an interrupted open would leak it."""
         with trio.CancelScope(shield=True):
-            opened = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
-            return Libp2pStream(self._bridge, opened, self._quotas)
+            stream = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
+            return Libp2pStream(self._bridge, stream, self._quotas)
 
-    async def _serve(self, stream: INetStream) -> None:
-        listener, served = self._listener, Libp2pStream(self._bridge, stream, self._quotas)
-        protocol = stream.get_protocol()
+    async def _serve(self, inbound: INetStream) -> None:
+        listener, stream = self._listener, Libp2pStream(self._bridge, inbound, self._quotas)
+        protocol = inbound.get_protocol()
         if listener is None or protocol is None:
-            await served.reset_in_trio()
+            await stream.reset_in_trio()
             return
         try:
-            with self._idle_tracker.request(served.peer):
-                await self._bridge.run_in_asyncio(listener.serve, str(protocol), served)
-            await served.close_gracefully()
+            with self._idle_tracker.request(stream.peer):
+                await self._bridge.run_in_asyncio(listener.serve, str(protocol), stream)
+            await stream.close_gracefully()
         except BaseException as failure:
             if isinstance(failure, Exception):
-                _log.warning("serving %s to %s failed: %r", protocol, served.peer, failure)
-            await served.reset_in_trio()
+                _log.warning("handler of %s for %s failed: %r", protocol, stream.peer, failure)
+            await stream.reset_in_trio()
             if not isinstance(failure, Exception):
                 raise
 
-    # What the host reports, on the trio side.
+    # The callbacks of the host, on the trio side.
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
-        """Ask the listener; without one, or if it raises, nothing is delivered or forwarded."""
+        """Let the listener validate; without one, or if it raises, ignore the message."""
         try:
             if self._listener is not None:
                 return self._listener.validate(topic, payload)
@@ -246,49 +264,50 @@ class Libp2pTransport:
         return ValidationResult.IGNORE, None
 
     def on_accepted(self, peer: str, message: Message) -> None:
-        """Hand an accepted message over; what waits is bounded, and feeds bring what is dropped."""
+        """Pass an accepted message to the asyncio loop; drop it if too many wait."""
+        # What is dropped comes again: feeds have it too.
         self._idle_tracker.touch(peer)
-        if self._untaken >= UNTAKEN:
+        if self._undelivered >= MAX_UNDELIVERED:
             self._counts["gossip-dropped"] += 1
             return
-        self._untaken += 1
+        self._undelivered += 1
         self._bridge.post(self._on_gossip, peer, message)
 
     def report_peer(self, peer: str, action: PeerAction = PeerAction.INVALID_GOSSIP) -> bool:
-        """Take a point from a peer, and the connection when it was one too many."""
-        known = self._peer_scores.is_banned(peer)
+        """Report a peer; disconnect it if that bans it. Return whether it is banned now."""
+        was_banned = self._peer_scores.is_banned(peer)
         banned = self._peer_scores.report(peer, action)
-        if banned and not known:
+        if banned and not was_banned:
             self._counts["bans"] += 1
-            _log.warning("peer %s is banned for a while: too much of it was rejected", peer)
+            _log.warning("peer %s banned, last for %s", peer, action.value)
         if banned and self._host is not None:
             self._bridge.start_soon(self._host.disconnect, peer)
         return banned
 
     def is_banned(self, peer: str) -> bool:
-        """Return whether nothing is to be had with `peer` for now."""
+        """Return whether `peer` is banned now."""
         return self._peer_scores.is_banned(peer)
 
     def connected(self, peer: str, rate_limit_key: str) -> None:
-        """Report a first connection."""
+        """Handle a new connection of a peer."""
         if peer not in self._dialled:
             self._idle_tracker.add(peer)
         self._bridge.post(self._add_peer, peer, rate_limit_key)
 
     def disconnected(self, peer: str) -> None:
-        """Report that the last connection is gone."""
+        """Handle the end of a peer's last connection."""
         self._idle_tracker.remove(peer)
         self._bridge.post(self._remove_peer, peer)
 
     # What follows runs on the asyncio loop.
 
-    def _start_done(self, started: "asyncio.Future[None]", addresses: tuple[str, ...]) -> None:
+    def _on_started(self, started: "asyncio.Future[None]", addresses: tuple[str, ...]) -> None:
         self._addresses = addresses
         if not started.done():
             started.set_result(None)
 
     def _on_gossip(self, peer: str, message: Message) -> None:
-        self._untaken -= 1
+        self._undelivered -= 1
         if self._listener is not None:
             self._listener.on_gossip(peer, message)
 
@@ -311,11 +330,11 @@ class Libp2pTransport:
 
 def _fail(started: "asyncio.Future[None]", failure: Exception) -> None:
     if not started.done():
-        started.set_exception(OSError(str(_first(failure))))
+        started.set_exception(OSError(str(_root_failure(failure))))
 
 
-def _first(failure: BaseException) -> BaseException:
-    """Return what raised first in nested nurseries."""
+def _root_failure(failure: BaseException) -> BaseException:
+    """Return the first exception in nested nurseries."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure

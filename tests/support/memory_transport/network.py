@@ -1,8 +1,8 @@
-"""The in-memory twin of the libp2p transport, for simulation: no threads, no wall clock.
+"""An in-memory transport for simulation: no threads, no wall clock.
 
-It uses nothing but `call_soon` and `call_at` of the running loop, so that it runs in virtual time
-when a simulation supplies such a loop; the same seed and the same calls then give the same trace.
-What a link does to what is sent is its `Link`; links and partitions can be changed at any time.
+It uses only `call_soon` and `call_at` of the running loop, so that it runs in virtual time on a
+virtual loop; the same seed and the same calls then give the same trace. A `Link` says how one
+direction delays and loses messages; links and partitions can be changed at any time.
 """
 
 import asyncio
@@ -16,14 +16,15 @@ from node.admission.peer_score import PeerAction, PeerScores
 from node.transport.interface import SEEN_SECONDS, Listener, ValidationResult, message_id
 from tests.support.memory_transport.pipes import MemoryStream, pair
 
-OPEN_SECONDS = 10.0  # virtual; libp2p's negotiation has as long, so that slow links fail alike
+# Virtual. libp2p's negotiation has the same timeout, so that slow links fail in the same way.
+OPEN_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What one direction between two peers does to what is sent: seconds and probabilities.
+    """One direction between two peers: a range of delays in seconds, and probabilities.
 
     Loss, duplication and reordering are for gossip only; a stream loses nothing until it is reset.
     `reordering` is the probability that a message does not wait for those sent before it.
@@ -36,36 +37,36 @@ class Link:
 
 
 class MemoryNetwork:
-    """The medium between all `MemoryTransport`s of one simulation."""
+    """Connects all `MemoryTransport`s of one simulation."""
 
     def __init__(self, random: Random, link: Link | None = None) -> None:
         self.random = random
         self.link = link or Link()
         self.failures: list[BaseException] = []
-        """What listeners raised in `serve`: the transport survives it, a test may assert on it."""
+        """The exceptions that listeners raised in `serve`; the transport survives them."""
         self._links: dict[tuple[str, str], Link] = {}
         self._groups: tuple[frozenset[str], ...] = ()
         self._present: dict[str, MemoryTransport] = {}
         self._last_arrival: dict[tuple[str, str], float] = {}
 
     def set_link(self, source: str, target: str, link: Link) -> None:
-        """Give one direction its own policy."""
+        """Give one direction a link of its own."""
         self._links[source, target] = link
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut all links between different groups; peers named in none form one more group."""
         self._groups = tuple(frozenset(group) for group in groups)
-        for one in list(self._present.values()):
-            for other in sorted(one.peers()):
-                if not self.reachable(one.peer, other):
-                    self.disconnect(one.peer, other)
+        for transport in list(self._present.values()):
+            for peer in sorted(transport.peers()):
+                if not self.reachable(transport.peer, peer):
+                    self.disconnect(transport.peer, peer)
 
     def heal(self) -> None:
         """Undo all partitions; peers have to dial again."""
         self._groups = ()
 
     def crash(self, peer: str) -> None:
-        """Take a peer away at once: its streams break and its listener hears nothing more."""
+        """Remove a peer at once: its streams are reset and its listener is called no more."""
         transport = self._present.pop(peer, None)
         if transport is not None:
             for other in sorted(transport.peers()):
@@ -81,7 +82,7 @@ class MemoryNetwork:
         return self._present.get(peer)
 
     def enter(self, transport: "MemoryTransport") -> None:
-        """Make a transport reachable; its address is taken while it runs."""
+        """Make a transport reachable. Raises `OSError` if its peer is running already."""
         if transport.peer in self._present:
             raise OSError(f"{transport.peer} is running already")
         self._present[transport.peer] = transport
@@ -99,11 +100,11 @@ class MemoryNetwork:
                 transport.disconnect(far)
 
     def delay(self, source: str, target: str) -> float:
-        """Draw the seconds that something takes from `source` to `target`."""
+        """Return a random delay in seconds from `source` to `target`."""
         return self.random.uniform(*self._links.get((source, target), self.link).delay)
 
     def send(self, source: str, target: str, topic: str, payload: bytes) -> None:
-        """Carry one gossiped message over one link, or lose it, or carry it twice."""
+        """Send one gossip message over one link, which may lose or duplicate it."""
         link = self._links.get((source, target), self.link)
         receiver = self._present.get(target)
         if receiver is None or self.random.random() < link.loss:
@@ -166,7 +167,7 @@ class MemoryTransport:
         if other is None or peer == self.peer or not self._network.reachable(self.peer, peer):
             raise ConnectionError(f"{peer} cannot be reached")
         if self._listener is None or self.bans(peer) or other.bans(self.peer):
-            raise ConnectionError(f"no connection with {peer} is wanted")
+            raise ConnectionError(f"one side bans the other: {peer}")
         self._network.connect(self, other)
         return peer
 
@@ -175,7 +176,7 @@ class MemoryTransport:
         return frozenset(self._streams)
 
     def rate_limit_key(self, peer: str) -> str:
-        """Return the peer itself: there are no addresses here."""
+        """Return the peer: there are no addresses here."""
         return peer
 
     def report(self, peer: str, action: PeerAction) -> None:
@@ -188,7 +189,7 @@ class MemoryTransport:
         self.gossip(topic, payload)
 
     def gossip(self, topic: str, payload: bytes) -> None:
-        """Do what `publish` does, from where nothing can be awaited."""
+        """Do what `publish` does, without awaiting."""
         if self._listener is not None and self._first_seen(topic, payload):
             self._forward(topic, payload)
 
@@ -209,7 +210,7 @@ class MemoryTransport:
     # What follows is called by the network and by the other side's transport.
 
     def bans(self, peer: str) -> bool:
-        """Return whether `peer` forwarded too much that was rejected."""
+        """Return whether `peer` is banned here."""
         return self._peer_scores.is_banned(peer)
 
     def serves(self, protocol: str) -> bool:
@@ -258,7 +259,7 @@ class MemoryTransport:
             listener.on_gossip(source, message)
 
     def vanish(self) -> None:
-        """Stop at once: no callback reaches the listener from now on."""
+        """Stop at once; the listener is called no more."""
         self._listener = None
         self._streams.clear()
         for task in list(self._serving):

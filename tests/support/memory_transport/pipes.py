@@ -1,4 +1,4 @@
-"""Byte pipes with delay and a bounded buffer: the streams of the in-memory transport."""
+"""Pipes with a delay and a bounded buffer: the streams of the in-memory transport."""
 
 import asyncio
 import math
@@ -7,16 +7,25 @@ from collections.abc import Callable
 
 from node.transport.interface import StreamClosed
 
-CAPACITY = 262_144  # bytes under way or unread before a writer waits; Yamux's initial window
+# Bytes in flight or unread before a writer waits: Yamux's initial window.
+CAPACITY = 262_144
 
 
 class Pipe:
-    """One direction: bytes go in while there is room, and come out after a delay, in order."""
+    """One direction of a stream: bounded, delayed, in order.
+
+    | state  | entered by  | a read                           | a write                   |
+    | ------ | ----------- | -------------------------------- | ------------------------- |
+    | open   | -           | waits for bytes                  | waits for room            |
+    | ending | `end`       | waits for bytes                  | `StreamClosed`            |
+    | ended  | the end arrives | `StreamClosed` after the bytes | `StreamClosed`            |
+    | broken | `break_off` | `StreamClosed`                   | `StreamClosed`            |
+    """
 
     def __init__(self, delay: Callable[[], float]) -> None:
         self._delay = delay
         self._arrived = bytearray()
-        self._under_way = 0
+        self._in_flight = 0
         self._last_arrival = 0.0
         self._ended = False
         self._ending = False
@@ -25,15 +34,15 @@ class Pipe:
 
     async def read_exactly(self, n: int) -> bytes:
         """Return `n` bytes; raise `StreamClosed` if the pipe ends or breaks first."""
-        taken = bytearray()
+        received = bytearray()
         while True:
-            piece = self._arrived[: n - len(taken)]
+            piece = self._arrived[: n - len(received)]
             if piece:
                 del self._arrived[: len(piece)]
-                taken += piece
+                received += piece
                 self._wake()
-            if len(taken) == n:
-                return bytes(taken)
+            if len(received) == n:
+                return bytes(received)
             if self._broken or self._ended:
                 raise StreamClosed("the stream was reset" if self._broken else "the stream ended")
             await self._changed()
@@ -44,13 +53,13 @@ class Pipe:
         while position < len(payload):
             if self._broken or self._ending:
                 raise StreamClosed("the stream is closed for writing")
-            room = CAPACITY - self._under_way - len(self._arrived)
+            room = CAPACITY - self._in_flight - len(self._arrived)
             if room <= 0:
                 await self._changed()
                 continue
             piece = payload[position : position + room]
             position += len(piece)
-            self._under_way += len(piece)
+            self._in_flight += len(piece)
             self._schedule(piece)
 
     def end(self) -> None:
@@ -83,7 +92,7 @@ class Pipe:
 
     def _arrive(self, piece: bytes) -> None:
         if not self._broken:
-            self._under_way -= len(piece)
+            self._in_flight -= len(piece)
             self._arrived += piece
             self._ended = not piece  # only the end is empty
             self._wake()
