@@ -10,8 +10,9 @@ from node.cli.session import map_exit_codes
 from node.client.client import GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
 from node.rpc.codec import ProtocolViolation
-from node.sync.blob_download import BlobUnavailable
+from node.sync.blob_download import BlobUnavailable, WrongBytes
 from node.sync.task_tracker import UnknownTask
+from node.transport.interface import StreamClosed
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
 from tests.node.cli.certified import Certified
@@ -32,6 +33,9 @@ PEER = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooW" + "a" * 44
         (NoAgreement(State.INCONCLUSIVE, ()), Exit.NO_AGREEMENT),
         (AudioMismatch("away"), Exit.UNVERIFIED),
         (ProtocolViolation("away"), Exit.UNVERIFIED),
+        # Subclasses have the code of their base.
+        (WrongBytes("away"), Exit.UNVERIFIED),
+        (StreamClosed("away"), Exit.NO_NODE),
     ],
 )
 def test_every_exception_has_its_exit_code(error: Exception, code: Exit) -> None:
@@ -39,6 +43,11 @@ def test_every_exception_has_its_exit_code(error: Exception, code: Exit) -> None
         raise error
     assert raised.value.exit_code == code
     assert ("inconclusive" if code is Exit.NO_AGREEMENT else "away") in raised.value.message
+
+
+def test_other_exceptions_are_not_mapped() -> None:
+    with pytest.raises(KeyError), map_exit_codes():
+        raise KeyError("away")
 
 
 def test_an_agreed_error_exits_as_rejected(certified: Certified) -> None:
