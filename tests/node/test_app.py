@@ -58,7 +58,7 @@ def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Nod
         parts.journal._database.close()
 
 
-def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
+def test_build_makes_the_real_parts_of_a_member(settings: Settings) -> None:
     with built(settings) as (node, parts, options):
         assert isinstance(parts.executor, Worker)
         assert isinstance(parts.transport, Libp2pTransport)
@@ -73,7 +73,7 @@ def test_a_member_gets_all_its_real_parts(settings: Settings) -> None:
         assert node._recorder._max_output_bytes == limit
 
 
-def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Settings) -> None:
+def test_limits_and_roster_reach_the_request_limiter(settings: Settings) -> None:
     member, stranger = fixtures.peer(1), fixtures.peer(40)
     one_at_once = replace(settings.limits, submissions_per_minute=6)
     with built(replace(settings, limits=one_at_once)) as (node, *_):
@@ -87,13 +87,13 @@ def test_a_node_lets_in_what_its_settings_say_and_knows_its_roster(settings: Set
             request_limiter.count_submission("a")
 
 
-def test_the_data_folder_is_made_with_all_that_belongs_in_it(settings: Settings) -> None:
+def test_the_data_folder_is_created(settings: Settings) -> None:
     with built(settings):
         found = {path.name for path in settings.data_dir.iterdir() if path.suffix[:7] != ".sqlite-"}
         assert {"node.sqlite", "blobs", "scratch"} <= found
 
 
-def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
+def test_the_database_survives_a_restart(settings: Settings) -> None:
     with built(settings) as (_, parts, _options):
         feed = parts.journal.feed_id
         parts.ledger.put_cursor("peer", "feed", 3)
@@ -102,13 +102,13 @@ def test_what_was_stored_is_there_after_a_restart(settings: Settings) -> None:
         assert parts.ledger.cursor("peer") == ("feed", 3)
 
 
-def test_others_may_fill_the_blobs_to_what_the_settings_say(settings: Settings) -> None:
+def test_the_blob_quota_is_that_of_the_settings(settings: Settings) -> None:
     full = pytest.raises(DiskQuotaExceeded, match="quota of 500000000 bytes")
     with built(settings) as (_, parts, _options), full:
         parts.blobs.write([], size=500_000_001, limit=500_000_001)
 
 
-async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settings) -> None:
+async def test_own_outputs_and_inputs_of_open_tasks_are_not_evicted(settings: Settings) -> None:
     outcome = fixtures.outcome()
     name = blobs_of(outcome)[0].sha256
     with built(settings) as (_, parts, _):
@@ -119,7 +119,7 @@ async def test_what_its_journal_says_is_its_own_or_wanted_stays(settings: Settin
         assert parts.blobs._pinned == parts.journal.open_task_inputs
 
 
-def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> None:
+def test_the_hello_before_the_start_is_not_ready(settings: Settings) -> None:
     with built(settings) as (node, _, _options):
         greeting = node._requests._greeting()
         assert greeting["ready"] is False
@@ -127,7 +127,7 @@ def test_a_greeting_before_the_start_is_not_ready_yet(settings: Settings) -> Non
         assert greeting["models"] == [EMBEDDED]
 
 
-def test_a_key_outside_the_roster_never_executes(settings: Settings) -> None:
+def test_a_node_outside_the_roster_has_no_worker(settings: Settings) -> None:
     with built(settings, 40) as (node, parts, _options):
         assert isinstance(parts.executor, NoWorker)
         assert node._requests._greeting()["class"] is None
@@ -146,7 +146,7 @@ def test_the_executor_may_be_wrapped(settings: Settings) -> None:
         assert [type(executor) for executor in wrapped] == [Worker]
 
 
-def test_what_a_killed_process_left_is_removed(settings: Settings) -> None:
+def test_leftover_scratch_files_are_removed(settings: Settings) -> None:
     """The worker's own folder may stay; it is made anew for each worker anyhow."""
     scratch = settings.data_dir / "scratch"
     (scratch / "home" / "hub").mkdir(parents=True)
@@ -202,7 +202,7 @@ def _unlisted(path: Path) -> None:
         (_unlisted, r"roster\[2\].class"),
     ],
 )
-def test_a_network_document_that_cannot_be_used_says_why(
+def test_an_unusable_network_document_is_explained(
     settings: Settings, spoil: Callable[[Path], None], words: str
 ) -> None:
     spoil(settings.network)
@@ -212,11 +212,11 @@ def test_a_network_document_that_cannot_be_used_says_why(
     assert not settings.data_dir.exists(), "nothing is made for a network that cannot be used"
 
 
-def test_a_good_network_document_is_read(settings: Settings) -> None:
+def test_a_valid_network_document_is_read(settings: Settings) -> None:
     assert read_network(settings.network).id == fixtures.network().id
 
 
-def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_a_data_folder_of_another_network_is_refused(settings: Settings, tmp_path: Path) -> None:
     with built(settings):
         pass
     other = tmp_path / "other.json"
@@ -225,12 +225,12 @@ def test_the_data_of_another_network_is_refused(settings: Settings, tmp_path: Pa
         build(replace(settings, network=other), fixtures.key(0))
 
 
-def test_a_data_folder_that_cannot_be_made_is_an_error_of_the_system(settings: Settings) -> None:
+def test_a_data_folder_that_cannot_be_created_raises_oserror(settings: Settings) -> None:
     with pytest.raises(OSError, match="Not a directory"):
         build(replace(settings, data_dir=settings.network / "node"), fixtures.key(0))
 
 
-def test_the_store_of_a_node_is_that_of_its_network(settings: Settings) -> None:
+def test_the_database_belongs_to_the_network(settings: Settings) -> None:
     with built(settings):
         pass
     open_database(settings.data_dir / "node.sqlite", fixtures.network().id).close()

@@ -3,13 +3,13 @@ import time
 from node.clock import SystemClock
 
 
-def test_now_is_the_wall_clock_at_the_start() -> None:
+def test_now_starts_at_the_wall_clock() -> None:
     before = time.time()
     now = SystemClock().now()
     assert before - 0.001 <= now <= time.time() + 0.001
 
 
-def test_a_jump_of_the_wall_clock_moves_nothing() -> None:
+def test_a_step_of_the_wall_clock_is_ignored() -> None:
     wall, steady = [1_700_000_000.0], [50.0]
     clock = SystemClock(wall=lambda: wall[0], steady=lambda: steady[0])
     assert clock.now() == 1_700_000_000.0

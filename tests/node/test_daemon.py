@@ -211,7 +211,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> None:
+def test_outputs_over_the_size_limit_give_an_agreed_error(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         task = scene.submit()
         await asyncio.sleep(30)
@@ -228,7 +228,7 @@ def test_outputs_over_the_networks_limit_are_an_agreed_error(tmp_path: Path) -> 
     play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
 
 
-def test_a_trace_that_is_full_makes_room_for_the_reason(tmp_path: Path) -> None:
+def test_a_full_trace_is_cut_for_the_error_detail(tmp_path: Path) -> None:
     def prepare(workshop: Workshop) -> None:
         workshop.trace = {"tokens": [["0" * 16] * 430], "seconds": 1}
         assert 8_192 - len(canonical(workshop.trace)) < 64
@@ -241,7 +241,7 @@ def test_a_trace_that_is_full_makes_room_for_the_reason(tmp_path: Path) -> None:
     play(tmp_path, test, solo(max_output_bytes=1), prepare=prepare)
 
 
-def test_outputs_count_together_towards_the_networks_limit(tmp_path: Path) -> None:
+def test_the_size_limit_holds_for_all_outputs_together(tmp_path: Path) -> None:
     payloads = [PAYLOAD, bytes(len(PAYLOAD))]
 
     def prepare(workshop: Workshop) -> None:
@@ -257,7 +257,7 @@ def test_outputs_count_together_towards_the_networks_limit(tmp_path: Path) -> No
     play(tmp_path / "fits", accepted, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
 
 
-def test_an_output_with_another_hash_is_an_abstention(tmp_path: Path) -> None:
+def test_an_output_with_a_wrong_hash_abstains(tmp_path: Path) -> None:
     """A worker that was taken over may write anything; the daemon goes on."""
 
     def prepare(workshop: Workshop) -> None:
@@ -272,7 +272,7 @@ def test_an_output_with_another_hash_is_an_abstention(tmp_path: Path) -> None:
     play(tmp_path, test, prepare=prepare)
 
 
-def test_who_cannot_keep_an_output_does_not_vote_for_it(
+def test_a_node_that_cannot_store_an_output_abstains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
@@ -300,7 +300,7 @@ async def accepted(scene: Scene) -> None:
 # What it says of itself
 
 
-def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
+def test_the_hello_of_a_member_names_its_class(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         greeting = await scene.hello()
         assert greeting == {
@@ -315,7 +315,7 @@ def test_a_member_greets_with_its_class(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_whoever_is_in_no_roster_has_no_class(tmp_path: Path) -> None:
+def test_the_hello_of_a_listener_names_no_class(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         assert (await scene.hello())["class"] is None
         task = scene.submit()
@@ -325,7 +325,7 @@ def test_whoever_is_in_no_roster_has_no_class(tmp_path: Path) -> None:
     play(tmp_path, test, index=5)
 
 
-def test_reasons_fit_the_greeting(tmp_path: Path) -> None:
+def test_long_reasons_are_cut_in_the_hello(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         greeting = await scene.hello()
         assert greeting["ready"] is False
@@ -342,7 +342,7 @@ def test_reasons_fit_the_greeting(tmp_path: Path) -> None:
 # Progress
 
 
-def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
+def test_watchers_see_progress_up_to_the_end(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         told: list[float] = []
         task = scene.submit()
@@ -367,7 +367,7 @@ def test_watchers_hear_of_whole_percents(tmp_path: Path) -> None:
 # What it survives
 
 
-def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
+def test_gossip_is_validated_by_its_topic(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         tasks, votes = topics(scene.net.id)
         payload = fixtures.task(scene.net).envelope.encode()
@@ -378,7 +378,7 @@ def test_gossip_is_judged_by_its_topic(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
+def test_gossip_that_expired_after_validation_is_dropped(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
         scene.node.on_gossip(fixtures.peer(1), stale)
@@ -388,7 +388,7 @@ def test_gossip_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_a_store_that_fails_costs_a_step_and_not_the_node(
+def test_a_failing_database_costs_a_step_and_not_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(scene: Scene) -> None:
@@ -415,7 +415,7 @@ def test_a_store_that_fails_costs_a_step_and_not_the_node(
 # How it ends
 
 
-def test_a_stopped_node_is_gone(tmp_path: Path) -> None:
+def test_a_stopped_node_closes_its_executor_and_transport(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         scene.submit()
         await asyncio.sleep(1)
@@ -428,7 +428,7 @@ def test_a_stopped_node_is_gone(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_a_fault_of_the_executor_ends_the_node(tmp_path: Path) -> None:
+def test_an_unexpected_exception_of_the_executor_ends_the_node(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         scene.submit()
         with pytest.raises(BaseExceptionGroup) as ended:
@@ -443,7 +443,7 @@ def test_a_fault_of_the_executor_ends_the_node(tmp_path: Path) -> None:
     play(tmp_path, test, prepare=prepare)
 
 
-def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
+def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo()) as scene:
             taken = MemoryTransport(scene.medium, fixtures.peer(0))
@@ -466,7 +466,7 @@ def test_an_address_that_is_taken_ends_the_node_at_once(tmp_path: Path) -> None:
 # Keeping
 
 
-def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
+def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
     day, kept = 86_400.0, BlobStore(tmp_path / "blobs")
     old, young = (kept.write([text], size=1, limit=1) for text in (b"a", b"b"))
     for sha256, age in ((old, 31), (young, 29)):
@@ -482,7 +482,7 @@ def test_blobs_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
     virtual_loop.run(main)
 
 
-def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_path: Path) -> None:
+def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo(), most=0) as scene:
             await accepted(scene)
@@ -492,7 +492,7 @@ def test_what_a_node_generates_is_kept_though_others_have_filled_its_folder(tmp_
     virtual_loop.run(main)
 
 
-def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
+def test_blobs_do_not_expire_by_default(tmp_path: Path) -> None:
     kept = BlobStore(tmp_path / "blobs").write([b"a"], size=1, limit=1)
     os.utime(tmp_path / "blobs" / kept, (1.0, 1.0))
 
@@ -503,7 +503,7 @@ def test_without_a_time_blobs_are_kept_for_ever(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
+def test_score_floors_follow_the_votes_of_peers(tmp_path: Path) -> None:
     liar, slow = fixtures.peer(1), fixtures.peer(2)
 
     async def test(scene: Scene) -> None:
@@ -517,7 +517,7 @@ def test_what_peers_have_voted_weighs_on_them(tmp_path: Path) -> None:
     play(tmp_path, test)
 
 
-def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
+def test_a_gossiped_task_that_the_policy_excludes_is_kept_but_not_executed(
     tmp_path: Path,
 ) -> None:
     options = Options(submitters=frozenset({fixtures.peer(1001)}))
@@ -539,7 +539,7 @@ def test_a_gossiped_task_of_a_requester_not_served_is_kept_but_not_executed(
     virtual_loop.run(main)
 
 
-def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> None:
+def test_the_peer_that_submits_or_forwards_a_task_is_its_source(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         peer, other = fixtures.peer(7), await scene.connect(Recorder())
         gossiped, submitted = (fixtures.task(scene.net, nonce=nonce) for nonce in (1, 2))
@@ -552,7 +552,7 @@ def test_who_submits_or_passes_a_task_on_is_charged_for_it(tmp_path: Path) -> No
     play(tmp_path, test)
 
 
-def test_a_peer_that_asks_nonsense_is_answered_each_time(tmp_path: Path) -> None:
+def test_malformed_requests_are_answered_and_not_banned(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         other = MemoryTransport(scene.medium, fixtures.peer(1000))
         await other.start(Recorder(), (), ())

@@ -323,7 +323,7 @@ def test_a_late_commit_is_not_listed(life: Life) -> None:
     assert listed(life) == {ME, others(life.net, task)[0]}
 
 
-def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> None:
+def test_signed_messages_are_journalled_before_they_are_published(life: Life) -> None:
     """The salt and the outcome too: without them the commit could never be opened again."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -338,7 +338,7 @@ def test_whatever_is_signed_is_in_the_store_before_it_is_said(life: Life) -> Non
     assert commit.commitment == messages.commitment(task.id, 0, ME, digest, salt)
 
 
-def test_every_attempt_has_a_salt_of_its_own() -> None:
+def test_each_attempt_draws_a_new_salt() -> None:
     """One that was revealed hides nothing any more."""
     case = CASES["twice"]
     life = Life(case.net)
@@ -364,7 +364,7 @@ def writes_of(case: Case) -> int:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @every_case
-def test_a_kill_at_any_write_changes_nothing(case: Case, after: bool) -> None:
+def test_a_crash_at_any_write_changes_no_vote(case: Case, after: bool) -> None:
     task, total = case.task, writes_of(case)
     assert total > 20
     for index in range(total):
@@ -378,7 +378,7 @@ def test_a_kill_at_any_write_changes_nothing(case: Case, after: bool) -> None:
 
 
 @every_case
-def test_a_failing_write_costs_a_step_and_signs_nothing_twice(case: Case) -> None:
+def test_a_failed_write_loses_one_step_and_never_equivocates(case: Case) -> None:
     """The same coordinator goes on; what it had in memory of the failed step is gone."""
     task = case.task
     for index in range(writes_of(case)):
@@ -390,7 +390,7 @@ def test_a_failing_write_costs_a_step_and_signs_nothing_twice(case: Case) -> Non
         life.disk.close()
 
 
-def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Life) -> None:
+def test_a_task_whose_first_write_failed_is_accepted_when_it_comes_again(life: Life) -> None:
     task = fixtures.task(life.net)
     life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
     with pytest.raises(sqlite3.OperationalError):
@@ -401,7 +401,7 @@ def test_a_task_that_could_not_be_written_is_taken_when_it_comes_again(life: Lif
     assert life.state(task) is State.EXECUTING
 
 
-def test_a_task_lost_to_a_failing_write_keeps_its_place(life: Life) -> None:
+def test_a_task_lost_to_a_failed_write_still_counts_as_open(life: Life) -> None:
     life.coordinator._tasks.max_open = 1
     task, other = (fixtures.task(life.net, nonce=n) for n in (1, 2))
     life.hear(task)
@@ -412,7 +412,7 @@ def test_a_task_lost_to_a_failing_write_keeps_its_place(life: Life) -> None:
         life.coordinator.submit(other)
 
 
-def test_a_failing_tick_is_due_again(life: Life) -> None:
+def test_a_failed_tick_is_retried(life: Life) -> None:
     """Nothing else may come for this task: time alone has to bring it back."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -425,7 +425,7 @@ def test_a_failing_tick_is_due_again(life: Life) -> None:
     assert len(life.own(Reveal)) == 1
 
 
-def test_a_failing_write_of_an_outcome_is_made_up_for(life: Life) -> None:
+def test_a_task_is_executed_again_if_its_outcome_was_not_written(life: Life) -> None:
     """The only copy of the outcome is gone, so the task has to be executed again."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -435,7 +435,7 @@ def test_a_failing_write_of_an_outcome_is_made_up_for(life: Life) -> None:
     assert len(life.own(Commit)) == 1
 
 
-def test_a_failing_tick_of_one_task_loses_no_actions_of_another(life: Life) -> None:
+def test_a_failed_tick_of_one_task_loses_no_effects_of_another(life: Life) -> None:
     tasks = [fixtures.task(life.net, nonce=n) for n in (1, 2)]
     for task in tasks:
         life.hear(task)
@@ -454,7 +454,7 @@ def test_a_failing_tick_of_one_task_loses_no_actions_of_another(life: Life) -> N
 # Restarts
 
 
-def test_a_restart_sends_again_what_was_signed_and_nothing_else(life: Life) -> None:
+def test_a_restart_publishes_only_what_was_signed_before(life: Life) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
     life.until(3)
@@ -465,7 +465,7 @@ def test_a_restart_sends_again_what_was_signed_and_nothing_else(life: Life) -> N
     assert not life.running
 
 
-def test_a_restart_executes_again_what_was_cut_off(life: Life) -> None:
+def test_a_restart_executes_an_interrupted_task_again(life: Life) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
     life.until(0.5)
@@ -476,7 +476,7 @@ def test_a_restart_executes_again_what_was_cut_off(life: Life) -> None:
     assert life.state(task) is State.COMMITTED
 
 
-def test_a_list_closed_before_a_restart_stays_closed(life: Life) -> None:
+def test_a_commit_list_closed_before_a_restart_stays_closed(life: Life) -> None:
     """A commit that came after the closing is in the journal, and still not in the list."""
     task = fixtures.task(life.net)
     one, two = others(life.net, task)
@@ -490,7 +490,7 @@ def test_a_list_closed_before_a_restart_stays_closed(life: Life) -> None:
     assert listed(life) == {ME, one}
 
 
-def test_a_reveal_that_fell_due_while_the_node_was_down_lists_what_came_in_time(
+def test_a_reveal_due_during_downtime_lists_the_commits_that_came_in_time(
     life: Life,
 ) -> None:
     task = fixtures.task(life.net)
@@ -505,7 +505,7 @@ def test_a_reveal_that_fell_due_while_the_node_was_down_lists_what_came_in_time(
     assert listed(life) == {ME, one}
 
 
-def test_an_attempt_that_ended_while_the_node_was_down_has_ended(net: Network) -> None:
+def test_an_attempt_that_timed_out_during_downtime_is_over(net: Network) -> None:
     life = Life(fixtures.network(3, committee_size=1))
     task = next(
         t
@@ -534,7 +534,7 @@ def test_a_restart_does_not_prolong_an_attempt(life: Life) -> None:
     assert life.state(task) is State.INCONCLUSIVE
 
 
-def test_an_expired_task_is_not_taken_up_again(life: Life) -> None:
+def test_an_expired_task_is_not_resumed(life: Life) -> None:
     task = fixtures.task(life.net, deadline=60)
     life.hear(task)
     life.clock.time = fixtures.START + 61
@@ -547,7 +547,7 @@ def test_an_expired_task_is_not_taken_up_again(life: Life) -> None:
 # What a task does at one node
 
 
-def test_a_known_task_is_answered_alike(life: Life) -> None:
+def test_submitting_a_known_task_changes_nothing(life: Life) -> None:
     task = fixtures.task(life.net)
     effects = life.coordinator.submit(task)
     assert isinstance(effects[0], Publish)
@@ -562,7 +562,7 @@ def test_a_known_task_is_answered_alike(life: Life) -> None:
     assert life.coordinator.first_committee(task) == committees(life.net, task)[0]
 
 
-def test_a_known_task_is_answered_alike_past_its_deadline(life: Life) -> None:
+def test_a_known_task_may_be_submitted_after_its_deadline(life: Life) -> None:
     """A requester that was cut off asks again, and is not told that it comes too late."""
     task = fixtures.task(life.net, deadline=60)
     life.hear(task)
@@ -578,7 +578,7 @@ def test_a_known_task_is_answered_alike_past_its_deadline(life: Life) -> None:
 
 
 @pytest.mark.parametrize("reason", list(Abstention))
-def test_a_failed_execution_is_an_abstention(life: Life, reason: Abstention) -> None:
+def test_a_failed_execution_abstains(life: Life, reason: Abstention) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
     life.running.clear()
@@ -614,7 +614,9 @@ MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}
         "a large integer",
     ],
 )
-def test_what_no_reveal_can_hold_is_abstained_from(life: Life, outcome: Any, trace: Any) -> None:
+def test_an_outcome_that_does_not_fit_a_reveal_abstains(
+    life: Life, outcome: Any, trace: Any
+) -> None:
     """And is not journalled: neither this node nor its next life could go on with it."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -643,7 +645,7 @@ def test_a_certificate_stops_the_execution(life: Life) -> None:
     assert not life.own(Commit)
 
 
-def test_an_outcome_that_came_too_late_is_never_signed(life: Life) -> None:
+def test_an_outcome_after_the_end_of_the_task_is_never_signed(life: Life) -> None:
     """Not even when a late vote brings the ended task back from the journal."""
     task = fixtures.task(life.net)
     one, two = others(life.net, task)
@@ -671,7 +673,7 @@ def test_equivocation_is_recorded(life: Life) -> None:
     assert len(life.journal.entries(task.id)) == 3
 
 
-def test_what_is_known_is_journalled_once(life: Life) -> None:
+def test_duplicates_and_further_equivocations_are_not_journalled(life: Life) -> None:
     """A third contradiction too: whoever contradicts itself without end fills no disk."""
     task = fixtures.task(life.net)
     one = others(life.net, task)[0]
@@ -704,7 +706,7 @@ def contradictory(life: Life, task: Task, *labels: str) -> None:
             life.hear(fixtures.reveal(life.net, task, peer, alone, found))
 
 
-def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -> None:
+def test_a_certificate_brings_the_votes_that_were_not_kept(life: Life) -> None:
     """Two equivocators: one by one, neither's reveal would complete anything (correction 6h)."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -726,7 +728,7 @@ def test_a_certificate_that_rests_on_votes_not_kept_is_taken_whole(life: Life) -
     assert not life.own(Commit)
 
 
-def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
+def test_votes_of_a_certificate_survive_a_restart(life: Life) -> None:
     """Else the task would be open again, and end as if nobody had agreed."""
     task = fixtures.task(life.net)
     life.hear(task)
@@ -746,7 +748,7 @@ def test_such_votes_are_kept_through_a_restart(life: Life) -> None:
     assert life.ledger.peer_records() == before
 
 
-def test_a_certificate_of_another_outcome_is_a_conflict_and_a_third_is_nothing(life: Life) -> None:
+def test_a_second_certified_outcome_is_a_conflict_and_a_third_is_ignored(life: Life) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
     life.hear(certified(life, task, "a").votes[0])
@@ -797,7 +799,7 @@ def test_an_unknown_task_has_no_view(life: Life) -> None:
 # Room
 
 
-def test_more_open_tasks_than_there_is_room_for_are_busy(net: Network) -> None:
+def test_tasks_beyond_max_open_are_refused_as_busy(net: Network) -> None:
     life = Life(net, max_open=2)
     tasks = [fixtures.task(net, nonce=n) for n in range(3)]
     for task in tasks[:2]:
@@ -810,7 +812,7 @@ def test_more_open_tasks_than_there_is_room_for_are_busy(net: Network) -> None:
     life.disk.close()
 
 
-def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
+def test_one_source_holds_at_most_half_of_the_open_tasks(net: Network) -> None:
     life = Life(net, max_open=4)
     tasks = [fixtures.task(net, nonce=n, requester=2000 + n) for n in range(6)]
     life.take(life.coordinator.submit(tasks[0], "flooder"))
@@ -830,7 +832,7 @@ def test_one_bringer_takes_half_of_the_room_at_most(net: Network) -> None:
     life.disk.close()
 
 
-def test_a_member_that_passes_tasks_on_may_take_all_the_room(net: Network) -> None:
+def test_a_member_may_be_the_source_of_all_open_tasks(net: Network) -> None:
     life = Life(net, max_open=2)
     for number in range(2):
         task = fixtures.task(net, nonce=number)
@@ -839,7 +841,7 @@ def test_a_member_that_passes_tasks_on_may_take_all_the_room(net: Network) -> No
     life.disk.close()
 
 
-def test_what_a_bringer_brought_is_forgotten_with_the_tasks_that_ended(net: Network) -> None:
+def test_the_sources_of_evicted_tasks_are_forgotten(net: Network) -> None:
     life = Life(net, max_open=2)
     for number in range(10):
         task = fixtures.task(net, nonce=number, deadline=60, now=life.clock.time)
@@ -860,7 +862,7 @@ def test_the_source_of_a_task_is_known_until_a_restart(net: Network) -> None:
     life.disk.close()
 
 
-def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> None:
+def test_evicted_tasks_are_rebuilt_for_a_late_vote(net: Network) -> None:
     life = Life(net, max_open=1)
     first = fixtures.task(net, deadline=60)
     one, two = others(net, first)
@@ -886,7 +888,7 @@ def test_ended_tasks_make_room_and_come_back_with_a_late_vote(net: Network) -> N
     life.disk.close()
 
 
-def test_votes_that_are_known_rebuild_no_ended_task(
+def test_a_duplicate_vote_does_not_rebuild_an_evicted_task(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A peer's feed begins with all that was ever said: none of it may cost more than a look."""
@@ -919,7 +921,7 @@ def test_votes_that_are_known_rebuild_no_ended_task(
     assert read == [task.id]
 
 
-def test_any_number_of_ended_tasks_leaves_room_for_another(net: Network) -> None:
+def test_ended_tasks_do_not_count_as_open(net: Network) -> None:
     """Long before their deadlines: a thousand quick tasks must not close a node for an hour."""
     life = Life(net, max_open=2)
     done = []
@@ -948,7 +950,7 @@ def judged(life: Life, message: Message, *, tasks: bool | None = None) -> Valida
     return result
 
 
-def test_what_is_new_and_right_is_accepted(life: Life) -> None:
+def test_new_valid_messages_are_accepted(life: Life) -> None:
     task = fixtures.task(life.net)
     assert judged(life, task) is ValidationResult.ACCEPT
     life.hear(task)
@@ -956,7 +958,7 @@ def test_what_is_new_and_right_is_accepted(life: Life) -> None:
     assert judged(life, fixtures.abstain(life.net, task, ME)) is ValidationResult.ACCEPT
 
 
-def test_judging_changes_nothing(life: Life) -> None:
+def test_validation_changes_nothing(life: Life) -> None:
     task = fixtures.task(life.net)
     judged(life, task)
     assert life.coordinator.view(task.id) is None
@@ -967,7 +969,7 @@ def test_judging_changes_nothing(life: Life) -> None:
     assert len(life.journal.entries(task.id)) == 1
 
 
-def test_what_is_known_is_ignored(life: Life) -> None:
+def test_duplicates_are_ignored(life: Life) -> None:
     task = fixtures.task(life.net)
     vote = fixtures.commit(life.net, task, others(life.net, task)[0])
     life.hear(task)
@@ -976,7 +978,7 @@ def test_what_is_known_is_ignored(life: Life) -> None:
     assert judged(life, vote) is ValidationResult.IGNORE
 
 
-def test_what_is_early_or_late_is_ignored(life: Life) -> None:
+def test_untimely_messages_are_ignored(life: Life) -> None:
     unknown = fixtures.task(life.net)
     assert judged(life, fixtures.commit(life.net, unknown, ME)) is ValidationResult.IGNORE
     assert judged(life, fixtures.task(life.net, now=fixtures.START + 61)) is ValidationResult.IGNORE
@@ -995,7 +997,7 @@ def test_what_is_early_or_late_is_ignored(life: Life) -> None:
     [b"", b"{", b"\xff", b"[]", b"{}", b"[" * 50_000, b" " * 65_537],
     ids=lambda payload: repr(payload[:4]),
 )
-def test_what_is_malformed_is_rejected(life: Life, payload: bytes) -> None:
+def test_malformed_messages_are_rejected(life: Life, payload: bytes) -> None:
     for tasks in (False, True):
         assert life.coordinator.validator.validate(payload, tasks=tasks) == (
             ValidationResult.REJECT,
@@ -1029,20 +1031,20 @@ def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
     assert len(life.journal.entries(task.id)) == 1
 
 
-def test_a_vote_of_an_attempt_that_will_not_be_is_rejected(life: Life) -> None:
+def test_a_vote_for_a_nonexistent_attempt_is_rejected(life: Life) -> None:
     task = fixtures.task(life.net)
     life.hear(task)
     assert judged(life, fixtures.commit(life.net, task, ME, attempt=1)) is ValidationResult.REJECT
 
 
-def test_the_wrong_topic_is_rejected(life: Life) -> None:
+def test_a_message_on_the_wrong_topic_is_rejected(life: Life) -> None:
     task = fixtures.task(life.net)
     assert judged(life, task, tasks=False) is ValidationResult.REJECT
     life.hear(task)
     assert judged(life, fixtures.commit(life.net, task, ME), tasks=True) is ValidationResult.REJECT
 
 
-def test_another_network_is_rejected(life: Life) -> None:
+def test_a_message_of_another_network_is_rejected(life: Life) -> None:
     other = fixtures.network(4)
     task = fixtures.task(other)
     assert judged(life, task) is ValidationResult.REJECT

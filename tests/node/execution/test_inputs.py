@@ -124,7 +124,7 @@ async def missing(bench: Bench) -> None:
     assert caught.value.reason == "input-missing"
 
 
-def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
+def test_members_are_asked_before_other_peers(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has = {STRANGERS[-1]}
         (path,) = await bench.fetch(SONG)
@@ -134,7 +134,7 @@ def test_members_are_asked_before_anybody_else(tmp_path: Path) -> None:
     on_bench(tmp_path, test)
 
 
-def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
+def test_slow_peers_are_abandoned_within_seconds(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles, bench.has = {*MEMBERS[:2], *STRANGERS}, {MEMBERS[2]}
         assert await bench.fetch(SONG)
@@ -142,7 +142,7 @@ def test_peers_that_trickle_cost_moments(tmp_path: Path) -> None:
     assert on_bench(tmp_path, test) < 15
 
 
-def test_peers_that_trickled_are_not_waited_for_again(tmp_path: Path) -> None:
+def test_slow_peers_are_asked_last_the_next_time(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles, bench.has = set(MEMBERS[:2]), {MEMBERS[2]}
         await bench.fetch(SONG)
@@ -154,7 +154,7 @@ def test_peers_that_trickled_are_not_waited_for_again(tmp_path: Path) -> None:
     on_bench(tmp_path, test)
 
 
-def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
+def test_the_node_abstains_in_time_if_all_peers_are_slow(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles = {*MEMBERS, *STRANGERS}
         await missing(bench)
@@ -162,7 +162,7 @@ def test_where_all_trickle_the_member_abstains_in_time(tmp_path: Path) -> None:
     assert on_bench(tmp_path, test) == pytest.approx(SECONDS, abs=1)
 
 
-def test_what_nobody_has_is_asked_for_again_while_it_may_be_on_its_way(tmp_path: Path) -> None:
+def test_an_input_that_no_peer_has_is_requested_in_several_rounds(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await missing(bench)
         assert len(bench.asked) == inputs.MAX_ROUNDS * 7
@@ -182,14 +182,14 @@ async def comes(bench: Bench, peer: str, seconds: float) -> None:
     await coming
 
 
-def test_what_comes_at_the_last_try_is_taken(tmp_path: Path) -> None:
+def test_an_input_that_arrives_in_the_last_round_is_used(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await comes(bench, MEMBERS[0], (inputs.MAX_ROUNDS - 1.5) * inputs.PAUSE_SECONDS)
 
     on_bench(tmp_path, test)
 
 
-def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> None:
+def test_a_slow_peer_does_not_delay_further_rounds(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles = {MEMBERS[2]}
         await comes(bench, MEMBERS[0], 3.0)
@@ -197,7 +197,7 @@ def test_who_trickles_keeps_nobody_from_asking_others_again(tmp_path: Path) -> N
     assert on_bench(tmp_path, test) < 10
 
 
-def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> None:
+def test_the_only_peer_with_an_input_gets_more_time(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has, bench.pace = {MEMBERS[0]}, MIN_BYTES_PER_SECOND / MAX_SLOWDOWN
         assert await bench.fetch(SONG)
@@ -206,7 +206,7 @@ def test_a_slow_line_gets_more_time_where_nobody_else_has_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_a_full_or_broken_disk_is_an_abstention(
+def test_a_full_or_broken_disk_abstains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """And no reason to fetch the same again and again."""
@@ -223,7 +223,7 @@ def test_a_full_or_broken_disk_is_an_abstention(
     on_bench(tmp_path, test)
 
 
-def test_nobody_is_asked_for_what_has_no_room(tmp_path: Path) -> None:
+def test_no_peer_is_asked_for_an_input_over_the_quota(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has = set(MEMBERS)
         await missing(bench)
@@ -232,7 +232,7 @@ def test_nobody_is_asked_for_what_has_no_room(tmp_path: Path) -> None:
     on_bench(tmp_path, test, most=len(SONG) - 1)
 
 
-def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
+def test_a_failing_database_abstains(tmp_path: Path) -> None:
     def wanted() -> frozenset[str]:
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -244,7 +244,7 @@ def test_a_store_that_fails_is_an_abstention(tmp_path: Path) -> None:
     on_bench(tmp_path, test)
 
 
-def test_a_member_that_lied_is_not_asked_first_again(tmp_path: Path) -> None:
+def test_a_peer_that_sent_wrong_bytes_is_asked_last_the_next_time(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.lies, bench.has = {MEMBERS[0]}, {MEMBERS[2]}
         await bench.fetch(SONG)
@@ -255,7 +255,7 @@ def test_a_member_that_lied_is_not_asked_first_again(tmp_path: Path) -> None:
     on_bench(tmp_path, test)
 
 
-def test_inputs_have_half_of_their_own_models_attempt(tmp_path: Path) -> None:
+def test_the_time_limit_is_half_of_the_attempt_of_the_tasks_model(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         models = {fixtures.PIANO: replace(NET.models[fixtures.PIANO], attempt_seconds=40.0)}
         bench.inputs._network = replace(NET, models=models)

@@ -117,7 +117,7 @@ def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
     virtual_loop.run(main)
 
 
-def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
+def test_tasks_of_one_requester_run_one_at_a_time_in_order() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         numbers = [3, 1, 2]
         for number in numbers:
@@ -130,7 +130,7 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
     play(test, max_queue=3)
 
 
-def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
+def test_requesters_are_scheduled_round_robin() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
         for number, requester in wanted:
@@ -143,7 +143,7 @@ def test_requesters_have_turns_however_much_one_of_them_asks_for() -> None:
     play(test, max_queue=9)
 
 
-def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
+def test_a_full_queue_evicts_the_newest_task_of_the_largest_requester() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(1, 5):  # one runs, two wait
             script.add(executions, run_of(number))
@@ -159,7 +159,7 @@ def test_of_a_full_queue_whoever_has_most_in_it_loses_the_last() -> None:
     play(test)
 
 
-def test_the_job_is_what_the_task_and_the_network_say() -> None:
+def test_the_job_is_built_from_the_task_and_the_network_document() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         script.add(executions, run_of(1, seconds=101.5))
         await asyncio.sleep(1)
@@ -189,7 +189,7 @@ def test_a_task_is_queued_and_run_once() -> None:
     play(test)
 
 
-def test_a_full_queue_is_busy() -> None:
+def test_a_task_evicted_from_a_full_queue_is_returned() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         script.add(executions, run_of(0))
         await asyncio.sleep(1)  # it runs; two may wait
@@ -216,7 +216,7 @@ def test_a_removed_task_is_not_run() -> None:
     play(test)
 
 
-def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
+def test_removing_the_running_task_cancels_it_and_runs_the_next() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in (1, 2):
             script.add(executions, run_of(number))
@@ -235,7 +235,7 @@ def test_removing_the_running_task_stops_it_and_the_next_one_runs() -> None:
 
 
 @pytest.mark.parametrize("reason", typing.get_args(Abstention))
-def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Abstention) -> None:
+def test_every_abstention_is_recorded_and_the_next_task_runs(reason: Abstention) -> None:
     assert reason in list(Abstention)
 
     async def test(executions: ExecutionQueue, script: Script) -> None:
@@ -253,7 +253,7 @@ def test_every_abstention_is_passed_on_and_the_next_task_runs(reason: Abstention
     play(test)
 
 
-def test_whose_time_is_over_before_its_turn_is_not_run() -> None:
+def test_a_task_whose_time_passed_in_the_queue_is_not_run() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         script.add(executions, run_of(1))
         script.add(executions, run_of(2, seconds=5))
@@ -277,7 +277,7 @@ def test_an_executor_that_is_not_ready_runs_nothing() -> None:
     play(test, script)
 
 
-def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
+def test_tasks_wait_for_the_self_test_of_the_executor() -> None:
     async def main() -> None:
         script = Script()
         executions = executions_of(script)
@@ -294,7 +294,7 @@ def test_until_the_executor_has_tested_itself_the_tasks_wait() -> None:
     virtual_loop.run(main)
 
 
-def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None:
+def test_missing_inputs_abstain_and_fetched_ones_reach_the_job() -> None:
     async def inputs(task: Task) -> tuple[Path, ...]:
         if task.id == fixtures.task(NET, nonce=1).id:
             raise Abstained(Abstention.INPUT_MISSING)
@@ -314,7 +314,7 @@ def test_missing_inputs_are_an_abstention_and_found_ones_reach_the_job() -> None
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no space left")])
-def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
+def test_an_unexpected_exception_ends_the_queue(fault: BaseException) -> None:
     async def main() -> None:
         script = Script()
         script.raises = fault
@@ -327,7 +327,7 @@ def test_a_fault_of_our_own_ends_the_work(fault: BaseException) -> None:
     virtual_loop.run(main)
 
 
-def test_stopping_the_work_stops_the_running_job() -> None:
+def test_cancelling_the_queue_cancels_the_running_job() -> None:
     async def main() -> None:
         script = Script()
         executions = executions_of(script)
@@ -352,7 +352,7 @@ async def served(script: Script, count: int) -> list[str]:
     return [job.task for job, _ in script.jobs[:count]]
 
 
-def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> None:
+def test_new_requester_keys_gain_a_source_no_turns() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
             script.add(executions, brought(number, "flooder", requester=2000 + number))
@@ -371,7 +371,7 @@ def test_a_new_requester_for_each_task_gets_one_bringers_turns_and_no_more() -> 
     play(test, max_queue=20)
 
 
-def test_within_what_one_has_brought_requesters_have_turns() -> None:
+def test_requesters_of_one_source_are_scheduled_round_robin() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
             script.add(executions, brought(number, "member"))
@@ -381,7 +381,7 @@ def test_within_what_one_has_brought_requesters_have_turns() -> None:
     play(test, max_queue=20)
 
 
-def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
+def test_more_sources_gain_a_requester_no_turns() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(8):
             script.add(executions, brought(number, f"member {number % 3}"))
@@ -392,7 +392,7 @@ def test_one_requester_gets_no_more_turns_by_more_bringers() -> None:
     play(test, max_queue=20)
 
 
-def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
+def test_a_new_source_does_not_overtake_waiting_tasks() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         script.add(executions, brought(1, "known"))
         script.add(executions, brought(2, "known"))
@@ -404,7 +404,7 @@ def test_a_newcomer_does_not_come_before_whoever_has_waited_since() -> None:
     play(test, max_queue=20)
 
 
-def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
+def test_a_full_queue_evicts_the_newest_task_of_the_largest_source() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         for number in range(4):
             script.add(executions, brought(number, "flooder", requester=2000 + number))
@@ -419,7 +419,7 @@ def test_of_a_full_queue_the_bringer_with_most_in_it_loses_the_last() -> None:
     play(test, max_queue=4)
 
 
-def test_turns_are_remembered_of_so_many_and_no_more() -> None:
+def test_remembered_turns_are_bounded() -> None:
     async def test(executions: ExecutionQueue, script: Script) -> None:
         run = run_of(1)
         for number in range(MAX_KEYS + 10):

@@ -79,7 +79,7 @@ async def test_a_worker_of_its_own_class_is_ready_and_runs(
     assert all(on_loop), "progress is told on the loop's thread"
 
 
-async def test_a_worker_of_another_class_says_in_what(
+async def test_a_worker_of_another_class_reports_the_differences(
     supervisor: WorkerSupervisor, runtime: Document
 ) -> None:
     theirs: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
@@ -155,7 +155,7 @@ async def test_a_failed_self_test_is_a_reason() -> None:
     assert readiness.reasons == ("self-test: the worker died, exit code -9",)
 
 
-async def test_the_time_left_reaches_the_pool_and_its_result_comes_back() -> None:
+async def test_the_supervisor_gets_the_time_limit_and_its_result_is_returned() -> None:
     script, shares = Script(), list[float]()
     done = Execution({"error": "no-notes"}, (), {})
     script.ends.set_result(done)
@@ -165,7 +165,7 @@ async def test_the_time_left_reaches_the_pool_and_its_result_comes_back() -> Non
 
 
 @pytest.mark.parametrize("error", [Abstained(Abstention.OUT_OF_MEMORY), RuntimeError("a bug")])
-async def test_what_the_pool_raises_comes_back(error: Exception) -> None:
+async def test_exceptions_of_the_supervisor_are_raised(error: Exception) -> None:
     script = Script()
     script.ends.set_exception(error)
     with pytest.raises(type(error)) as raised:
@@ -185,7 +185,7 @@ async def test_cancelling_waits_for_the_end_of_the_job() -> None:
     assert script.ends.done()
 
 
-async def test_closing_closes_the_pool() -> None:
+async def test_closing_closes_the_supervisor() -> None:
     script = Script()
     worker = worker_of(script)
     await worker.start()
@@ -193,7 +193,7 @@ async def test_closing_closes_the_pool() -> None:
     assert script.closed
 
 
-async def test_a_node_in_no_roster_is_ready_and_never_executes() -> None:
+async def test_a_node_outside_the_roster_is_ready_and_never_executes() -> None:
     worker = NoWorker()
     assert (await worker.start()).ok
     with pytest.raises(AssertionError, match="does not vote"):

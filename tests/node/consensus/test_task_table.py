@@ -1,0 +1,131 @@
+"""The lock between the asyncio loop and the gossip validator on the transport's thread."""
+
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from node.consensus.coordinator import Coordinator
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
+from node.transport.interface import ValidationResult
+from protocol.consensus.agreement import Agreement
+from protocol.consensus.committee import committees
+from protocol.wire.messages import Abstention
+from tests.support import fixtures
+
+NET = fixtures.network(7, committee_size=7)
+ME = fixtures.peer(0)
+
+
+class Clock:
+    def now(self) -> float:
+        return fixtures.START
+
+
+class ObservedDisk(sqlite3.Connection):
+    """A database in memory that calls `on_commit` before each commit."""
+
+    on_commit: Callable[[], None] = staticmethod(lambda: None)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql.startswith("COMMIT"):
+            self.on_commit()
+        return super().execute(sql, parameters)
+
+
+@pytest.fixture
+def disk() -> Iterator[ObservedDisk]:
+    disk = sqlite3.connect(":memory:", isolation_level=None, factory=ObservedDisk)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def coordinator(disk: ObservedDisk) -> Coordinator:
+    database = Database(disk, NET.id)
+    entropy = random.Random(1).randbytes
+    return Coordinator(NET, fixtures.key(0), Journal(database), Ledger(database), Clock(), entropy)
+
+
+def test_agreements_in_the_table_change_under_the_lock(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[str] = []
+
+    def observe(name: str) -> None:
+        method = getattr(Agreement, name)
+
+        def observed(agreement: Agreement, *args: Any) -> Any:
+            if coordinator._tasks.get(agreement.task.id) is agreement:
+                owned = coordinator._tasks.lock._is_owned()  # type: ignore[attr-defined]
+                changes.append(name if owned else f"{name} without the lock")
+            return method(agreement, *args)
+
+        monkeypatch.setattr(Agreement, name, observed)
+
+    for name in ("start", "advance", "receive", "executed", "failed"):
+        observe(name)
+    task, other = (fixtures.task(NET, nonce=nonce) for nonce in (1, 2))
+    for accepted in (task, other):
+        coordinator.submit(accepted)
+    coordinator.executed(task.id, fixtures.outcome(), {})
+    coordinator.failed(other.id, Abstention.BUSY)
+    coordinator.receive(fixtures.commit(NET, task, fixtures.peer(1)))
+    assert set(changes) == {"start", "advance", "receive", "executed", "failed"}
+
+
+def test_the_lock_is_free_during_a_commit_to_disk(
+    coordinator: Coordinator, disk: ObservedDisk
+) -> None:
+    """A slow disk must not hold up the transport's thread."""
+    free: list[bool] = []
+
+    def try_lock() -> bool:
+        acquired = coordinator._tasks.lock.acquire(blocking=False)
+        if acquired:
+            coordinator._tasks.lock.release()
+        return acquired
+
+    with ThreadPoolExecutor(1) as transport:
+        disk.on_commit = lambda: free.append(transport.submit(try_lock).result())
+        task = fixtures.task(NET)
+        coordinator.submit(task)
+        coordinator.executed(task.id, fixtures.outcome(), {})
+        coordinator.receive(fixtures.commit(NET, task, fixtures.peer(1)))
+    assert free == [True] * 3
+
+
+def test_votes_are_validated_while_others_are_received(coordinator: Coordinator) -> None:
+    task = fixtures.task(NET)
+    coordinator.submit(task)
+    members = [member for member in committees(NET, task)[0] if member != ME]
+    votes = [
+        fixtures.commit(NET, task, member, fixtures.outcome(label))
+        for member in members
+        for label in ("a", "b")
+    ]
+    payloads = [vote.envelope.encode() for vote in votes]
+    done = threading.Event()
+
+    def validate() -> set[ValidationResult]:
+        results = set()
+        while not done.is_set():
+            for payload in payloads:
+                results.add(coordinator.validator.validate(payload, tasks=False)[0])
+        return results
+
+    with ThreadPoolExecutor(1) as transport:
+        validating = transport.submit(validate)
+        for vote in votes:
+            coordinator.receive(vote)
+        done.set()
+        assert validating.result() <= {ValidationResult.ACCEPT, ValidationResult.IGNORE}
+    for payload in payloads:
+        result = coordinator.validator.validate(payload, tasks=False)
+        assert result == (ValidationResult.IGNORE, None)
