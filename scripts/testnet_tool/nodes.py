@@ -3,9 +3,11 @@
 Used by `scripts/testnet`, `scripts/chaos`, `scripts/bench` and the integration tests.
 """
 
+import contextlib
 import ctypes
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,6 +39,9 @@ START_SECONDS = 240.0
 STOP_SECONDS = 20.0
 # Seconds between two reads of the logs.
 POLL = 0.1
+# Below the ephemeral ports of Linux, so that no outgoing connection takes a port before its daemon
+# listens. Random, so that test networks that start at once rarely choose the same.
+PORTS = range(10_000, 32_768)
 # From Linux' prctl(2).
 _PR_SET_PDEATHSIG = 1
 
@@ -126,14 +131,14 @@ def _clear(root: Path) -> None:
 
 def free_ports(count: int) -> list[int]:
     """Return TCP ports on loopback that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [int(listener.getsockname()[1]) for listener in sockets]
-    finally:
-        for listener in sockets:
-            listener.close()
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.choice(PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            if port not in ports:
+                ports.append(port)
+    return ports
 
 
 class Daemons:

@@ -1,4 +1,4 @@
-"""The liars of the test network: every one alters the audio in its own, consistent way."""
+"""The liars of the test network. Each alters the audio in its own, consistent way."""
 
 import hashlib
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class _Honest:
         return
 
 
-async def _told(
+async def _run_liar(
     folder: Path, index: int
 ) -> tuple[object, np.ndarray[tuple[int], np.dtype[np.float32]]]:
     honest = _Honest(folder, {"result": {"outputs": [waveform_output(SAMPLES, 16_000).entry]}})
@@ -40,8 +40,8 @@ async def _told(
 
 
 @pytest.mark.parametrize("index", range(1, 8))
-async def test_a_lie_is_consistent_in_itself(tmp_path: Path, index: int) -> None:
-    outcome, samples = await _told(tmp_path, index)
+async def test_lie_has_a_matching_manifest(tmp_path: Path, index: int) -> None:
+    outcome, samples = await _run_liar(tmp_path, index)
     assert outcome == {
         "result": {"outputs": [waveform_output(samples.reshape(-1, 1), 16_000).entry]}
     }
@@ -49,12 +49,14 @@ async def test_a_lie_is_consistent_in_itself(tmp_path: Path, index: int) -> None
     assert not np.signbit(samples[samples == 0]).any()
 
 
-async def test_every_liar_lies_in_its_own_way(tmp_path: Path) -> None:
-    told = {hashlib.sha256((await _told(tmp_path, i))[1].tobytes()).digest() for i in range(1, 8)}
-    assert len(told) == 7
+async def test_each_liar_alters_the_audio_differently(tmp_path: Path) -> None:
+    digests = {
+        hashlib.sha256((await _run_liar(tmp_path, i))[1].tobytes()).digest() for i in range(1, 8)
+    }
+    assert len(digests) == 7
 
 
-async def test_an_error_is_passed_on_as_it_is(tmp_path: Path) -> None:
+async def test_liar_passes_errors_on(tmp_path: Path) -> None:
     outcome: dict[str, object] = {"error": "generation-rejected"}
     execution = await Liar(_Honest(tmp_path, outcome), lie_of(1)).run(JOB, 1.0, lambda _: None)
     assert execution.outcome == outcome

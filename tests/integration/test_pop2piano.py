@@ -1,4 +1,4 @@
-"""Songs to piano over real nodes: what comes back, verified, and what a failure tells."""
+"""Songs to piano over real nodes: verified scores and audio, and the error of a failed task."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -41,25 +41,25 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return recorded(tmp_path_factory.mktemp("songs"))
 
 
-def test_files_become_scores_and_their_sound(two: Running, songs: Mapping[str, Path]) -> None:
+def test_songs_become_verified_scores_and_audio(two: Running, songs: Mapping[str, Path]) -> None:
     flags = ["--model", NAME, "--seed", 1, "--composer", "composer2", "-o", "piano.wav"]
     audio = ["--audio", songs["mono"], "--audio", songs["stereo"]]
-    made: Any = two.json("submit", *flags, *audio)
-    assert made["state"] == "agreed"
-    assert len(made["signers"]) == 2
-    assert made["midi"] == ["piano.mid", "piano-2.mid"]
-    assert [song["path"] for song in made["audio"]] == ["piano.wav", "piano-2.wav"]
-    for index, (score, song) in enumerate(zip(made["midi"], made["audio"], strict=True)):
+    result: Any = two.json("submit", *flags, *audio)
+    assert result["state"] == "agreed"
+    assert len(result["signers"]) == 2
+    assert result["midi"] == ["piano.mid", "piano-2.mid"]
+    assert [song["path"] for song in result["audio"]] == ["piano.wav", "piano-2.wav"]
+    for index, (score, song) in enumerate(zip(result["midi"], result["audio"], strict=True)):
         assert pretty_midi.PrettyMIDI(str(two.root / score)).instruments[0].notes
         sound, rate = soundfile.read(two.root / song["path"])
         assert (rate, len(sound)) == (44_100, song["frames"])
         assert 0.8 < np.abs(sound).max() <= 0.9
         for output, file in ((2 * index, score), (2 * index + 1, song["path"])):
-            verified = two.json("verify", made["certificate"], "--audio", file)
+            verified = two.json("verify", result["certificate"], "--audio", file)
             assert verified["audio"]["output"] == output
 
 
-def test_a_failure_is_told_in_its_members_words(two: Running, songs: Mapping[str, Path]) -> None:
+def test_failed_task_reports_the_members_reason(two: Running, songs: Mapping[str, Path]) -> None:
     flags = ["--model", NAME, "--seed", 1, "--audio", songs["mono"], "--composer", "Satie"]
     done = two.helium("submit", *flags, "-o", "none.wav")
     assert done.returncode == 4

@@ -21,7 +21,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield network
 
 
-async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven: Running) -> None:
+async def test_only_the_committee_executes(seven: Running) -> None:
     executing = set()
     async with Client.connect(seven.network, seven.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ async def test_exactly_the_committee_executes_and_all_have_the_certificate(seven
     assert _executed(seven, submission.id) == committee
 
 
-async def test_a_node_outside_the_committee_serves_the_certificate(seven: Running) -> None:
+async def test_node_outside_the_committee_serves_the_certificate(seven: Running) -> None:
     async with Client.connect(seven.network, seven.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task(seed=1))  # type: ignore[arg-type]
         certificate = await submission.tracker.certificate()

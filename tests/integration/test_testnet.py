@@ -1,4 +1,4 @@
-"""`scripts/testnet` as a user starts it, but for the set-up."""
+"""`scripts/testnet` as a user runs it, without the set-up."""
 
 import json
 import os
@@ -42,9 +42,9 @@ def _testnet(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _left(out: Path) -> list[str]:
-    """Return the processes that still have to do with the folder."""
-    found = []
+def _remaining_processes(out: Path) -> list[str]:
+    """Return the processes that still use the folder."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -52,11 +52,11 @@ def _left(out: Path) -> list[str]:
         except OSError:
             continue
         if str(out) in command or folder.startswith(str(out)):
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
-def test_one_liar_is_outvoted_and_named(tmp_path: Path, file: Path) -> None:
+def test_one_liar_is_outvoted_and_reported(tmp_path: Path, file: Path) -> None:
     out = tmp_path / "out"
     done = _testnet(out, "--liars", 1, "--task", file, "--json")
     assert done.returncode == Exit.OK, done.stderr
@@ -68,12 +68,10 @@ def test_one_liar_is_outvoted_and_named(tmp_path: Path, file: Path) -> None:
     assert liar not in document["signers"]
     assert Path(document["certificate"]).is_file()
     assert Path(document["audio"][0]["path"]).is_file()
-    assert _left(out) == []
+    assert _remaining_processes(out) == []
 
 
-def test_two_liars_of_four_prevent_agreement_and_every_vote_is_shown(
-    tmp_path: Path, file: Path
-) -> None:
+def test_two_liars_of_four_prevent_agreement(tmp_path: Path, file: Path) -> None:
     out = tmp_path / "out"
     done = _testnet(out, "--liars", 2, "--task", file)
     assert done.returncode == Exit.NO_AGREEMENT
@@ -83,13 +81,11 @@ def test_two_liars_of_four_prevent_agreement_and_every_vote_is_shown(
     assert len(votes) == 4
     assert len(set(votes)) == 3
     assert not (out / "song.wav").exists()
-    assert _left(out) == []
+    assert _remaining_processes(out) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_process_behind(
-    tmp_path: Path, file: Path, number: signal.Signals
-) -> None:
+def test_signal_stops_all_processes(tmp_path: Path, file: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     command = _command(out, "--nodes", 2, "--task", file)
     with subprocess.Popen(
@@ -102,10 +98,10 @@ def test_a_signal_leaves_no_process_behind(
         started.send_signal(number)
         started.communicate(timeout=SECONDS)
     assert started.returncode != 0
-    assert _left(out) == []
+    assert _remaining_processes(out) == []
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, file: Path) -> None:
+def test_folder_with_other_files_is_not_touched(tmp_path: Path, file: Path) -> None:
     done = _testnet(tmp_path, "--task", file)
     assert done.returncode == Exit.USAGE
     assert "holds other files" in done.stderr

@@ -1,4 +1,4 @@
-"""The nodes of a simulation log only what is wrong."""
+"""Nodes of a simulation log errors only."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The main job in virtual time: who agrees, who is outvoted, and what a requester sees of it."""
+"""Agreement in virtual time: which members agree, and what a requester gets."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
     virtual_loop.run(main)
 
 
-def test_one_liar_is_outvoted_and_its_dissent_is_seen() -> None:
+def test_one_liar_is_outvoted_and_its_dissent_is_reported() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=4)
         labels = ["liar", "honest", "honest", "honest"]
@@ -69,7 +69,7 @@ def test_two_different_liars_of_four_leave_no_certificate() -> None:
     virtual_loop.run(main)
 
 
-def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
+def test_silent_member_forces_an_attempt_with_a_larger_committee() -> None:
     """With a committee of two, one silent member forces the next attempt (specification 6.6)."""
 
     async def main() -> None:
@@ -89,7 +89,7 @@ def test_a_silent_committee_is_replaced_by_a_larger_one() -> None:
     virtual_loop.run(main)
 
 
-def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
+def test_abstention_starts_the_next_attempt_at_once() -> None:
     async def main() -> None:
         net = fixtures.network(4, committee_size=2, attempt_seconds=600)
         async with run_network(5, net) as world, world.client() as client:
@@ -108,7 +108,7 @@ def test_an_abstaining_member_starts_the_next_attempt_without_waiting() -> None:
     virtual_loop.run(main)
 
 
-def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
+def test_hasty_liar_cannot_exclude_slower_honest_members_twice() -> None:
     """It closes the lists of attempt 0 early; in attempt 1 its commit starts no wait (6f)."""
 
     async def main() -> None:
@@ -127,7 +127,7 @@ def test_a_hasty_liar_cannot_shut_out_slower_honest_members_twice() -> None:
     virtual_loop.run(main)
 
 
-def test_a_crashed_member_catches_up_through_the_feeds() -> None:
+def test_crashed_member_catches_up_through_feeds() -> None:
     async def main() -> None:
         async with run_network(6, fixtures.network()) as world:
             task = await submit(world)
@@ -144,7 +144,7 @@ def test_a_crashed_member_catches_up_through_the_feeds() -> None:
     virtual_loop.run(main)
 
 
-def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
+def test_crashes_of_all_nodes_lose_nothing() -> None:
     async def main() -> None:
         async with run_network(7, fixtures.network()) as world:
             task = await submit(world)
@@ -160,7 +160,7 @@ def test_everybody_crashing_and_coming_back_loses_nothing() -> None:
     virtual_loop.run(main)
 
 
-def test_a_task_that_nobody_finishes_expires() -> None:
+def test_task_without_results_expires() -> None:
     async def main() -> None:
         async with run_network(8, fixtures.network()) as world, world.client() as client:
             task = await client.submit("text-to-music", fixtures.args(), deadline=2)
@@ -173,7 +173,7 @@ def test_a_task_that_nobody_finishes_expires() -> None:
     virtual_loop.run(main)
 
 
-def test_any_node_serves_the_sound_it_did_not_make() -> None:
+def test_node_outside_the_committee_serves_the_audio() -> None:
     async def main() -> None:
         async with run_network(9, fixtures.network()) as world:
             task = await submit(world)
@@ -186,7 +186,7 @@ def test_any_node_serves_the_sound_it_did_not_make() -> None:
     virtual_loop.run(main)
 
 
-def test_what_no_node_would_take_is_refused_before_it_is_sent() -> None:
+def test_client_rejects_an_unknown_model_before_submission() -> None:
     async def main() -> None:
         async with run_network(10, fixtures.network()) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
@@ -208,7 +208,7 @@ def test_nodes_refuse_a_task_created_in_the_future() -> None:
     virtual_loop.run(main)
 
 
-def test_a_client_that_reaches_nobody_says_so() -> None:
+def test_client_without_reachable_node_raises() -> None:
     async def main() -> None:
         async with run_network(12, fixtures.network()) as world:
             for node in world.nodes:

@@ -1,4 +1,4 @@
-"""Songs that travel with a task: handed over by the requester, fetched by the members, by hash."""
+"""Input files of a task: uploaded by the requester, fetched by the members by hash."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
 ARGS: dict[str, Any] = {"model": fixtures.PIANO, "composer": "composer1", "seed": 7}
 
 
-def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
+def test_inputs_reach_every_member_and_scores_are_returned(tmp_path: Path) -> None:
     async def main() -> None:
         file = tmp_path / "song.wav"
         file.write_bytes(SONGS[0])
@@ -48,7 +48,7 @@ def test_songs_reach_every_member_and_scores_come_back(tmp_path: Path) -> None:
     virtual_loop.run(main)
 
 
-def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -> None:
+def test_members_fetch_inputs_from_a_node_outside_the_committee() -> None:
     async def main() -> None:
         async with run_network(2, fixtures.piano_network()) as world, world.client() as client:
             task = client.sign_task("pop2piano", fixtures.piano_args(*SONGS))
@@ -62,24 +62,24 @@ def test_a_node_outside_the_committee_takes_the_songs_and_members_fetch_them() -
     virtual_loop.run(main)
 
 
-class Trickling(SimulatedNode):
-    """An honest member but for the songs, which it gives a piece of each half minute."""
+class SlowServingNode(SimulatedNode):
+    """An honest member that serves inputs very slowly."""
 
     def make_transport(self) -> SlowServingTransport:
         return SlowServingTransport(self._world.medium, self.peer)
 
 
-def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_trickle() -> None:
+def test_inputs_arrive_in_time_although_the_first_peers_serve_slowly() -> None:
     async def main() -> None:
         net, song = fixtures.piano_network(7, committee_size=7), SONGS[1] * 5
         name = hashlib.sha256(song).hexdigest()
         numbers = {fixtures.peer(index): index for index in range(7)}
-        asker = fixtures.peer(0)  # and others may ask in another order
-        order = [numbers[peer] for peer in rendezvous_order({*numbers} - {asker}, asker, name)]
+        first = fixtures.peer(0)  # and others may ask in another order
+        order = [numbers[peer] for peer in rendezvous_order({*numbers} - {first}, first, name)]
         labels = ["absent" if index in order[:3] else "honest" for index in range(7)]
         async with run_network(6, net, labels=labels) as world:
             for index in order[:3]:
-                world.nodes.append(Trickling(world, index, "honest"))
+                world.nodes.append(SlowServingNode(world, index, "honest"))
                 await world.nodes[-1].start()
             await asyncio.sleep(1)
             indices = [*order[:3], order[5]]
@@ -96,12 +96,12 @@ def test_songs_reach_every_member_in_time_though_peers_that_are_asked_first_tric
     virtual_loop.run(main)
 
 
-def test_members_ask_members_before_strangers() -> None:
+def test_members_request_inputs_from_members_first() -> None:
     async def main() -> None:
         async def serve(protocol: str, stream: Stream) -> None:
-            asked.append(protocol)
+            requests.append(protocol)
 
-        asked: list[str] = []
+        requests: list[str] = []
         async with (
             run_network(7, fixtures.piano_network()) as world,
             world.client([0]) as client,
@@ -114,13 +114,13 @@ def test_members_ask_members_before_strangers() -> None:
                 await stranger.dial(world.address(index))
             task = await client.submit("pop2piano", ARGS, audio=[SONGS[0]])
             assert await task.result()
-            assert asked == []
+            assert requests == []
             await stranger.stop()
 
     virtual_loop.run(main)
 
 
-def test_songs_that_nobody_has_are_an_abstention() -> None:
+def test_missing_inputs_lead_to_abstention() -> None:
     async def main() -> None:
         net = fixtures.piano_network(5)
         async with run_network(3, net, labels=["honest"] * 4 + ["absent"]) as world:
@@ -133,8 +133,8 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
             async with world.client([0, 1, 2, 3]) as client:
                 with pytest.raises(NoAgreement) as ended:
                     await client.follow(task).tracker.certificate()
-            said = {ballot.abstained for ballot in ended.value.votes}
-            assert said == {str(Abstention.INPUT_MISSING)}
+            reasons = {ballot.abstained for ballot in ended.value.votes}
+            assert reasons == {str(Abstention.INPUT_MISSING)}
 
     virtual_loop.run(main)
 
@@ -147,7 +147,7 @@ def test_songs_that_nobody_has_are_an_abstention() -> None:
         ([len(SONGS[0])], (bytes(len(SONGS[0])),), "blobs: the hash"),
     ],
 )
-def test_songs_that_are_not_what_the_task_names_are_refused(
+def test_uploads_that_differ_from_the_task_are_refused(
     sizes: list[int], payloads: tuple[bytes, ...], detail: str
 ) -> None:
     async def main() -> None:
@@ -163,7 +163,7 @@ def test_songs_that_are_not_what_the_task_names_are_refused(
     virtual_loop.run(main)
 
 
-def test_too_many_bytes_are_refused_before_they_are_sent() -> None:
+def test_oversized_inputs_are_rejected_before_upload() -> None:
     async def main() -> None:
         net = fixtures.piano_network(max_input_bytes=1_000_000)
         async with run_network(5, net) as world, world.client() as client:

@@ -1,4 +1,4 @@
-"""Remembering changes nothing: the same bytes, the same messages, the same rejections."""
+"""The caches change nothing: same bytes, same messages, same rejections."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ def test_canonical_bytes_are_those_of_rfc_8785(document: Any) -> None:
 @pytest.mark.parametrize(
     "document", [{"a": 2**53}, {"a": [1.5, 1e-7, -0.0]}, {"ﬁ": 1, "𝒜": 2}, {"a": {"b": 1.0}}]
 )
-def test_what_python_writes_otherwise_is_not_plain(document: Any) -> None:
+def test_values_that_json_encodes_differently_are_not_plain(document: Any) -> None:
     assert not memoization.plain(document)
 
 
-def test_a_message_is_read_once_and_a_rejection_stays_one() -> None:
+def test_message_is_decoded_once_and_rejections_are_cached() -> None:
     net = fixtures.network()
     payload = fixtures.task(net).envelope.encode()
     with memoization.installed():
