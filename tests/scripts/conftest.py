@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import EncodecModel
 
-from scripts.embedded_model import codec, notation
-from scripts.embedded_model.analysis import Samples
-from scripts.embedded_model.measuring import decoded
+from scripts.models.music.codec import codec_config, decode_audio, write_codec
+from scripts.models.music.instruments import Samples
+from scripts.models.music.tokens import Codes
 
-Play = Callable[[notation.Codes], Samples]
+Play = Callable[[Codes], Samples]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,11 +26,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def written() -> Any:
     torch.manual_seed(0)
-    model = EncodecModel(codec.configuration()).eval()
-    codec.write(model)
+    model = EncodecModel(codec_config()).eval()
+    write_codec(model)
     return model
 
 
 @pytest.fixture
 def play(written: Any) -> Play:
-    return lambda codes: decoded(written, codes)
+    return lambda codes: decode_audio(written, codes)

@@ -3,8 +3,28 @@
 import numpy as np
 import pytest
 
-from scripts.embedded_model import analysis, calibrating, captions, measuring, notation, rendering
-from scripts.embedded_model.analysis import Samples
+from scripts.models.common.audio_analysis import (
+    CLICK_THRESHOLD,
+    analyse,
+    largest_click,
+    spectral_distance,
+)
+from scripts.models.music.captions import is_held_out
+from scripts.models.music.evaluate import (
+    ATTRIBUTE_COUNTS,
+    PIECE_FRAMES,
+    Tally,
+    attribute_table,
+    best_threshold,
+    calibration_report,
+    find_faults,
+    held_out_captions,
+    share_correct,
+    tally_answers,
+)
+from scripts.models.music.instruments import Samples
+from scripts.models.music.render import render_tokens
+from scripts.models.music.tokens import compose_piece
 from tests.scripts.conftest import Play
 
 SECOND = 16_000
@@ -15,24 +35,24 @@ def sung(frequency: float, seconds: float = 4.0) -> Samples:
 
 
 def test_it_knows_the_generators_own_audio() -> None:
-    tally = measuring.judged(measuring.questions(24), lambda asked: rendering.play(asked.codes))
-    for name in measuring.ATTRIBUTES:
+    tally = tally_answers(held_out_captions(24), lambda asked: render_tokens(asked.codes))
+    for name in ATTRIBUTE_COUNTS:
         assert tally.share(name) >= max(0.75, tally.chance(name)), name
         assert tally.balanced(name) > 0.7, name
     assert not sum(tally.faults.values())
 
 
 def test_the_codec_sounds_like_the_generator(play: Play) -> None:
-    codes = [asked.codes for asked in measuring.questions(4)]
+    codes = [asked.codes for asked in held_out_captions(4)]
     for one, other in zip(codes, [*codes[1:], codes[0]], strict=True):
-        due = rendering.play(one)
-        assert measuring.distance(due, play(one)) < 4 < measuring.distance(due, play(other))
+        due = render_tokens(one)
+        assert spectral_distance(due, play(one)) < 4 < spectral_distance(due, play(other))
 
 
 def test_faults_are_found() -> None:
     for audio, fault in ((np.zeros(SECOND), "silent"), (4 * sung(440), "clipped")):
-        assert measuring.faults(analysis.analyse(audio))[fault]
-    assert not any(measuring.faults(analysis.analyse(sung(440))).values())
+        assert find_faults(analyse(audio))[fault]
+    assert not any(find_faults(analyse(sung(440))).values())
 
 
 def test_clicks_are_steps_that_stand_alone() -> None:
@@ -41,10 +61,10 @@ def test_clicks_are_steps_that_stand_alone() -> None:
     click[SECOND] += 0.5
     edge[SECOND:] += 0.5
     drum[SECOND : SECOND + 800] += np.random.default_rng(0).uniform(-0.5, 0.5, 800)
-    assert analysis.jump(quiet) < 0.05
-    assert min(analysis.jump(click), analysis.jump(edge)) > 0.4 > analysis.JUMP
+    assert largest_click(quiet) < 0.05
+    assert min(largest_click(click), largest_click(edge)) > 0.4 > CLICK_THRESHOLD
     assert np.abs(np.diff(drum)).max() > 0.5
-    assert analysis.jump(drum) < analysis.JUMP
+    assert largest_click(drum) < CLICK_THRESHOLD
 
 
 @pytest.mark.parametrize("frames", [5, 7, 8, 11])
@@ -52,18 +72,18 @@ def test_clicks_have_a_tempo(frames: int) -> None:
     audio = 0.001 * np.ones(8 * SECOND)
     for beat in range(0, 8 * 50, 4 * frames):
         audio[beat * 320 : beat * 320 + 800] += sung(1_000, 0.05)
-    assert analysis.analyse(audio).frames in (frames, 2 * frames)
+    assert analyse(audio).frames in (frames, 2 * frames)
 
 
 def test_questions_are_held_back() -> None:
-    for asked in measuring.questions(5):
-        assert captions.held_back(asked.brief)
-        assert asked.codes.shape == (4, measuring.FRAMES)
+    for asked in held_out_captions(5):
+        assert is_held_out(asked.brief)
+        assert asked.codes.shape == (4, PIECE_FRAMES)
 
 
 def test_a_wrong_answer_counts() -> None:
-    asked = measuring.questions(12)
-    tally = measuring.judged(asked, lambda one: rendering.play(notation.piece("other", 400)[2]))
+    asked = held_out_captions(12)
+    tally = tally_answers(asked, lambda one: render_tokens(compose_piece("other", 400)[2]))
     assert tally.count == 12
     asked_for, right = (
         sum(by_value.total() for by_value in found.values()) for found in (tally.asked, tally.right)
@@ -72,20 +92,20 @@ def test_a_wrong_answer_counts() -> None:
 
 
 def test_always_saying_the_commonest_is_chance() -> None:
-    tally = measuring.Tally()
+    tally = Tally()
     for value, asked, right in (("fast", 6, 6), ("medium", 3, 0), ("slow", 1, 0)):
         tally.asked["tempo"][value], tally.right["tempo"][value] = asked, right
     assert tally.share("tempo") == tally.chance("tempo") == pytest.approx(0.6)
     assert tally.balanced("tempo") == pytest.approx(1 / 3)
     assert tally.chance("mode") == 0.5
-    shown = measuring.table([("model", tally)])
+    shown = attribute_table([("model", tally)])
     assert "| tempo (of 10) | 60% | 60% (33%) |" in shown
     assert "| tempo | fast 6 of 6, medium 0 of 3, slow 0 of 1 |" in shown
 
 
 def test_thresholds_are_where_most_are_told_right() -> None:
     told = [(1.0, False), (2.0, True), (4.0, False), (9.0, True), (16.0, True)]
-    assert calibrating.best(told) == pytest.approx(72**0.25)
-    assert calibrating.right(told, 3.0) == 0.6
-    lines = calibrating.report(10).splitlines()
+    assert best_threshold(told) == pytest.approx(72**0.25)
+    assert share_correct(told, 3.0) == 0.6
+    lines = calibration_report(10).splitlines()
     assert [line.split()[0] for line in lines] == ["BRIGHT", "DRUMMED", "DENSE", "jumps"]

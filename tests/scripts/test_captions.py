@@ -4,11 +4,27 @@ import random
 
 import pytest
 
-from scripts.embedded_model import captions, lessons, notation, wording
-from scripts.embedded_model.brief import Brief, draw
-from scripts.embedded_model.tokenizer import HEARD, tokenizer
+from scripts.models.music.brief import Brief, draw_brief
+from scripts.models.music.captions import (
+    BRIGHTNESS_WORDS,
+    DENSITY_ADJECTIVES,
+    DRUM_WORDS,
+    GROOVE_WORDS,
+    HELD_OUT_FORMS,
+    MENTION_PROBABILITY,
+    MODE_WORDS,
+    SENTENCE_FORMS,
+    SPEED_WORDS,
+    all_wordings,
+    is_held_out,
+    split_words,
+    write_caption,
+)
+from scripts.models.music.dataset import draw_training_piece
+from scripts.models.music.model import MAX_PROMPT_CHARACTERS, build_tokenizer
+from scripts.models.music.tokens import compose_piece
 
-EVERYTHING = dict.fromkeys(captions.SAID, 1.0)
+EVERYTHING = dict.fromkeys(MENTION_PROBABILITY, 1.0)
 BRIEF = Brief(
     "80s pop", 9, "minor", 6, bright=True, density="dense", groove="four", lead="synth",
     part="melody", chords="pad", bass="synth",
@@ -17,59 +33,59 @@ BRIEF = Brief(
 
 def test_a_caption_says_what_it_claims() -> None:
     for seed in range(50):
-        text, said = captions.caption(BRIEF, random.Random(seed), said=EVERYTHING)
-        assert said == set(captions.SAID)
+        text, said = write_caption(BRIEF, random.Random(seed), probabilities=EVERYTHING)
+        assert said == set(MENTION_PROBABILITY)
         assert "a minor" in text
-        assert any(word in text for word in wording.words(wording.SPEED["fast"]))
-        assert any(word in text for word in wording.words(wording.BRIGHTNESS[True]))
-        assert any(word in text for word in wording.words(wording.MODE["minor"]))
-        drums = (*wording.words(wording.KIT), *wording.words(wording.GROOVE["four"]))
+        assert any(word in text for word in split_words(SPEED_WORDS["fast"]))
+        assert any(word in text for word in split_words(BRIGHTNESS_WORDS[True]))
+        assert any(word in text for word in split_words(MODE_WORDS["minor"]))
+        drums = (*split_words(DRUM_WORDS), *split_words(GROOVE_WORDS["four"]))
         assert any(word in text for word in drums)
 
 
 def test_a_caption_may_say_nothing() -> None:
-    text, said = captions.caption(BRIEF, random.Random(1), said=dict.fromkeys(captions.SAID, 0.0))
+    text, said = write_caption(
+        BRIEF, random.Random(1), probabilities=dict.fromkeys(MENTION_PROBABILITY, 0.0)
+    )
     assert text
     assert not said
 
 
 def test_no_wording_says_two_things_at_once() -> None:
-    for table in (wording.SPEED, wording.MODE, wording.BRIGHTNESS, wording.DENSITY):
-        lists = [set(wording.words(text)) for text in table.values()]
+    for table in (SPEED_WORDS, MODE_WORDS, BRIGHTNESS_WORDS, DENSITY_ADJECTIVES):
+        lists = [set(split_words(text)) for text in table.values()]
         for place, one in enumerate(lists):
             assert not any(one & other for other in lists[place + 1 :])
 
 
 def test_what_is_held_back_is_never_taught() -> None:
-    assert not set(captions.FORMS) & set(captions.HELD_BACK_FORMS)
-    share = sum(captions.held_back(draw(random.Random(n))) for n in range(2_000)) / 2_000
+    assert not set(SENTENCE_FORMS) & set(HELD_OUT_FORMS)
+    share = sum(is_held_out(draw_brief(random.Random(n))) for n in range(2_000)) / 2_000
     assert 0.07 < share < 0.14
     for number in range(30):
         name = f"train/0/0/{number}"
-        codes, _ = lessons.taught(name, 60)
-        again = next(
-            n for n in range(100) if not captions.held_back(notation.piece(f"{name}/{n}", 60)[0])
-        )
-        assert (codes == notation.piece(f"{name}/{again}", 60)[2]).all()
+        codes, _ = draw_training_piece(name, 60)
+        again = next(n for n in range(100) if not is_held_out(compose_piece(f"{name}/{n}", 60)[0]))
+        assert (codes == compose_piece(f"{name}/{again}", 60)[2]).all()
 
 
 @pytest.mark.parametrize("text", ["", "🎵 ночь", "Straße\x00\u0301", "a" * 5_000, "#!?,.;:\n\t"])
 def test_no_text_has_an_unknown_token(text: str) -> None:
-    words = tokenizer()
+    words = build_tokenizer()
     ids = words(text)["input_ids"]
     assert words.unk_token_id not in ids
     assert ids[-1] == words.eos_token_id
-    assert len(ids) <= 8 * HEARD
+    assert len(ids) <= 8 * MAX_PROMPT_CHARACTERS
 
 
 def test_words_of_captions_are_tokens() -> None:
-    words = tokenizer()
-    for text in wording.everything():
+    words = build_tokenizer()
+    for text in all_wordings():
         for word in text.replace("'s", "").replace("-", " ").replace("&", " ").split():
             if word.isalpha():
                 assert len(words(word)["input_ids"]) == 2, word
 
 
 def test_case_does_not_matter() -> None:
-    words = tokenizer()
+    words = build_tokenizer()
     assert words("Happy POP")["input_ids"] == words("happy pop")["input_ids"]

@@ -10,12 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from executor.models.folders import EMBEDDED, SHIPPED
-from scripts.embedded_model import codec, notation, percussion
-from scripts.embedded_model.analysis import Samples
-from scripts.embedded_model.percussion import HOP, SAMPLING_RATE
-from scripts.embedded_model.shipping import EXACT
-from scripts.embedded_model.timbre import partials
-from scripts.embedded_model.vocabulary import (
+from scripts.models.common.export import FLOAT32_PARTS
+from scripts.models.music.codec import DRUMS, FRAME_DECAY, pitch_frequency, starting_phase
+from scripts.models.music.instruments import (
+    HOP,
+    SAMPLING_RATE,
+    Samples,
+    drum_samples,
+    partial_levels,
+)
+from scripts.models.music.tokens import (
     BASS,
     BEAT,
     CHORDS,
@@ -27,12 +31,14 @@ from scripts.embedded_model.vocabulary import (
     Chord,
     ChordHold,
     ChordRest,
+    Codes,
     Lead,
     LeadHold,
     LeadRest,
     Tick,
     Token,
     Until,
+    compose_piece,
 )
 from tests.scripts.conftest import Play
 
@@ -45,7 +51,7 @@ REST: tuple[Token, ...] = (
 )
 
 
-def score(frames: int, book: int, *events: tuple[int, Token]) -> notation.Codes:
+def score(frames: int, book: int, *events: tuple[int, Token]) -> Codes:
     """Rests, but for what is in a book from given frames on."""
     rows = np.array([[IDS[b][token]] * frames for b, token in enumerate(REST)])
     for frame, token in events:
@@ -86,7 +92,7 @@ def cents(audio: Samples, pitch: int) -> float:
     part = audio[(START + 10) * HOP :]
     size = 1 << 20
     found = np.abs(np.fft.rfft(part * np.hanning(len(part)), size))
-    due = codec.frequency(pitch)
+    due = pitch_frequency(pitch)
     near = np.arange(int(due * 0.9 / SAMPLING_RATE * size), int(due * 1.1 / SAMPLING_RATE * size))
     return 1200 * math.log2(near[found[near].argmax()] * SAMPLING_RATE / size / due)
 
@@ -97,9 +103,9 @@ def test_a_note_is_the_sum_of_its_partials(play: Play) -> None:
     audio = play(score(150, LEAD, *note(event, LeadHold("strings", "melody"))))
     place = np.arange(len(audio)) - START * HOP - HOP / 2
     due = np.zeros(len(audio))
-    for pitch, amplitude in partials(event).items():
-        turn = codec.frequency(pitch) * place / SAMPLING_RATE + codec.starting_phase("lead", pitch)
-        due += amplitude * codec.LASTING ** (place / HOP) * np.cos(2 * math.pi * turn)
+    for pitch, amplitude in partial_levels(event).items():
+        turn = pitch_frequency(pitch) * place / SAMPLING_RATE + starting_phase("lead", pitch)
+        due += amplitude * FRAME_DECAY ** (place / HOP) * np.cos(2 * math.pi * turn)
     heard = slice((START + 2) * HOP, -2 * HOP)
     error = audio[heard] - due[heard]
     assert 10 * math.log10((due[heard] ** 2).sum() / (error**2).sum()) > 40
@@ -126,7 +132,7 @@ def test_a_chord_ends_the_one_before(play: Play) -> None:
     hold = ChordHold(0, "major", "none")
     first, second = (Chord(root, "major", "pad", bright=False) for root in (0, 6))
     audio = play(score(150, CHORDS, *note(first, hold), *note(second, hold, 80)))
-    fifth = codec.frequency(55)  # of the first: the second chord has no G
+    fifth = pitch_frequency(55)  # of the first: the second chord has no G
     assert level(audio, fifth, 85, 145) < level(audio, fifth, 15, 75) / 10
 
 
@@ -138,20 +144,20 @@ def test_a_new_note_is_as_loud_as_the_first(play: Play) -> None:
         *note(Bass(45, "synth", strong=True), hold, 80),
     )
     audio = play(score(150, BASS, *events))
-    first = level(audio, codec.frequency(40), 15, 40)
-    assert level(audio, codec.frequency(45), 85, 110) == pytest.approx(first, rel=0.1)
+    first = level(audio, pitch_frequency(40), 15, 40)
+    assert level(audio, pitch_frequency(45), 85, 110) == pytest.approx(first, rel=0.1)
 
 
-@pytest.mark.parametrize("name", codec.DRUMS)
+@pytest.mark.parametrize("name", DRUMS)
 def test_a_drum_is_its_recording(play: Play, name: str) -> None:
     audio = play(score(60, BEAT, (START, Tick(0, 0, name)), (START + 1, Until(5, 1))))
-    due = np.array(percussion.recording(name))
+    due = np.array(drum_samples(name))
     made = audio[START * HOP : START * HOP + len(due)]
     assert np.abs(made - due).max() < 0.02 * np.abs(due).max()
 
 
 def test_the_loudest_pieces_do_not_clip(play: Play) -> None:
-    peaks = [np.abs(play(notation.piece(f"loud/{n}", 300)[2])).max() for n in range(12)]
+    peaks = [np.abs(play(compose_piece(f"loud/{n}", 300)[2])).max() for n in range(12)]
     assert 0.3 < max(peaks) < 0.9
 
 
@@ -159,7 +165,7 @@ def test_what_is_shipped_is_what_is_written(written: Any) -> None:
     shipped = load_file(SHIPPED / EMBEDDED / "model.safetensors")
     for name, tensor in written.state_dict().items():
         found = shipped[f"audio_encoder.{name}"]
-        if any(part in name for part in EXACT):
+        if any(part in name for part in FLOAT32_PARTS):
             torch.testing.assert_close(found, tensor, rtol=1e-6, atol=1e-7)
         else:
             assert torch.equal(found, tensor.half()), name

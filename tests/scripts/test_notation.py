@@ -6,22 +6,23 @@ import random
 import numpy as np
 import pytest
 
-from scripts.embedded_model import notation
-from scripts.embedded_model.brief import SPEEDS, draw
-from scripts.embedded_model.composer import compose
-from scripts.embedded_model.theory import SCALES
-from scripts.embedded_model.vocabulary import (
+from scripts.models.music.brief import SIXTEENTHS_PER_BAR, SPEEDS, draw_brief
+from scripts.models.music.composition import SCALES, compose
+from scripts.models.music.tokens import (
     BEAT,
+    BLANK,
     BOOKS,
     CHORDS,
+    CODEBOOK_SIZE,
     LEAD,
-    SIXTEENTHS,
-    SIZE,
     TOKENS,
     Chord,
     Lead,
     Tick,
     Until,
+    apply_delay,
+    compose_piece,
+    decode_tokens,
 )
 
 SEEDS = [f"piece/{number}" for number in range(30)]
@@ -29,21 +30,21 @@ SEEDS = [f"piece/{number}" for number in range(30)]
 
 def test_tokens_are_told_apart() -> None:
     for book in TOKENS:
-        assert len(book) == len(set(book)) <= SIZE
+        assert len(book) == len(set(book)) <= CODEBOOK_SIZE
 
 
 def test_a_piece_is_its_seed() -> None:
     """Models were trained on these: another composer needs another training."""
-    content = b"".join(notation.piece(seed, 300)[2].tobytes() for seed in SEEDS)
+    content = b"".join(compose_piece(seed, 300)[2].tobytes() for seed in SEEDS)
     assert hashlib.sha256(content).hexdigest().startswith("1c18d9285e20c562")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_beat_counts(seed: str) -> None:
     """From tick to tick as many frames as each wait says, and sixteen ticks to a bar."""
-    brief, _, codes = notation.piece(seed, 600)
+    brief, _, codes = compose_piece(seed, 600)
     left, places = 0, []
-    for token in notation.decode(codes)[BEAT]:
+    for token in decode_tokens(codes)[BEAT]:
         if isinstance(token, Tick):
             assert left == 0
             places.append(token.sixteenth)
@@ -51,14 +52,14 @@ def test_the_beat_counts(seed: str) -> None:
         else:
             assert token == Until(brief.frames, left)
             left -= 1
-    assert places == [number % SIXTEENTHS for number in range(len(places))]
+    assert places == [number % SIXTEENTHS_PER_BAR for number in range(len(places))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_piece_stays_in_its_key(seed: str) -> None:
     """But for the raised seventh over a minor key's fifth; and it begins on the tonic."""
-    brief, score, codes = notation.piece(seed, 600)
-    rows = notation.decode(codes)
+    brief, score, codes = compose_piece(seed, 600)
+    rows = decode_tokens(codes)
     scale = {(brief.tonic + step) % 12 for step in SCALES[brief.mode]}
     scale |= {(brief.tonic + 11) % 12} if score.key.leading else set()
     pitches = {token.pitch % 12 for token in rows[LEAD] if isinstance(token, Lead)}
@@ -70,16 +71,16 @@ def test_a_piece_stays_in_its_key(seed: str) -> None:
 
 
 def test_a_book_is_delayed_by_its_number() -> None:
-    codes = notation.piece("delay", 20)[2]
-    moved = notation.delayed(codes)
+    codes = compose_piece("delay", 20)[2]
+    moved = apply_delay(codes)
     assert moved.shape == (len(BOOKS), 20 + len(BOOKS))
     for book in range(len(BOOKS)):
-        assert (moved[book, : book + 1] == notation.BLANK).all()
+        assert (moved[book, : book + 1] == BLANK).all()
         assert (moved[book, book + 1 : book + 21] == codes[book]).all()
 
 
 def test_briefs_are_of_all_kinds() -> None:
-    briefs = [draw(random.Random(seed)) for seed in range(400)]
+    briefs = [draw_brief(random.Random(seed)) for seed in range(400)]
     assert {brief.speed for brief in briefs} == set(SPEEDS)
     for name in ("mode", "bright", "density", "groove", "lead", "chords", "bass"):
         counts = np.unique([str(getattr(brief, name)) for brief in briefs], return_counts=True)[1]
@@ -89,6 +90,6 @@ def test_briefs_are_of_all_kinds() -> None:
 @pytest.mark.parametrize("bars", [1, 3, 8])
 def test_a_score_has_its_bars(bars: int) -> None:
     for seed in range(20):
-        score = compose(draw(random.Random(seed)), bars, random.Random(seed))
+        score = compose(draw_brief(random.Random(seed)), bars, random.Random(seed))
         for row in (score.hits, score.chords, score.bass, score.lead):
-            assert len(row) == bars * SIXTEENTHS
+            assert len(row) == bars * SIXTEENTHS_PER_BAR

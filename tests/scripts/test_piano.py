@@ -3,16 +3,39 @@
 import json
 import random
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import Pop2PianoTokenizer
 
-from scripts.embedded_model import cover, covering, notation, piano
-from scripts.embedded_model.piano import COMPOSERS, STEPS, VOCABULARY, Grid, Stroke
-from scripts.embedded_model.worker import Worker
+from scripts.models.music.tokens import compose_piece
+from scripts.models.piano import evaluate
+from scripts.models.piano.dataset import FASTEST_BEAT, SLOWEST_BEAT, _draw_grid
+from scripts.models.piano.evaluate import (
+    OnsetCounts,
+    cover_table,
+    expected_onsets,
+    held_out_song,
+    match_onsets,
+    score_covers,
+)
+from scripts.models.piano.model import build_piano_model
+from scripts.models.piano.score import (
+    COMPOSERS,
+    END_TOKEN,
+    MAX_TIME_STEPS,
+    STEPS_PER_ROW,
+    VOCABULARY,
+    Grid,
+    PianoNote,
+    decode_row,
+    encode_row,
+    note_onsets,
+    piano_parts,
+    quantize,
+)
 
 
 @pytest.fixture
@@ -25,62 +48,64 @@ def reader(tmp_path: Path) -> Any:
 @pytest.mark.parametrize("composer", COMPOSERS)
 @pytest.mark.parametrize("number", range(6))
 def test_rows_are_read_as_they_were_written(reader: Any, composer: str, number: int) -> None:
-    brief, _, codes = notation.piece(f"piano/{number}", 700)
+    brief, _, codes = compose_piece(f"piano/{number}", 700)
     grid = Grid(0.0, 2.0 * brief.frames)
-    found = piano.on_grid(piano.parts(codes)[composer], grid)
+    found = quantize(piano_parts(codes)[composer], grid)
     for row in range(grid.rows(700)):
-        tokens = np.array(piano.written(found, row))
-        notes = reader.relative_tokens_ids_to_notes(tokens, STEPS * row, STEPS * row + piano.LAST)
+        tokens = np.array(encode_row(found, row))
+        notes = reader.relative_tokens_ids_to_notes(
+            tokens, STEPS_PER_ROW * row, STEPS_PER_ROW * row + MAX_TIME_STEPS
+        )
         read = {(int(start), int(pitch)) for start, _, pitch, _ in notes}
-        due = {(step, pitch) for step, pitch in found if step // STEPS == row}
+        due = {(step, pitch) for step, pitch in found if step // STEPS_PER_ROW == row}
         assert read == due
         ends = {(int(start), int(pitch)): int(end) for start, end, pitch, _ in notes}
         assert ends == {one: until(found, one) for one in due}
-        assert piano.begun(tokens) == {(step - STEPS * row, pitch) for step, pitch in due}
+        assert note_onsets(tokens) == {(step - STEPS_PER_ROW * row, pitch) for step, pitch in due}
 
 
 def until(found: dict[tuple[int, int], int], one: tuple[int, int]) -> int:
     """A note's end: at the latest where its pitch begins anew, or its row is over."""
     step, pitch = one
-    over = (step // STEPS + 1) * STEPS
+    over = (step // STEPS_PER_ROW + 1) * STEPS_PER_ROW
     return min([found[one], over, *(at for at, other in found if other == pitch and at > step)])
 
 
 def test_what_tokens_say() -> None:
     words = ["1_TOKEN_VELOCITY", "60_TOKEN_NOTE", "2_TOKEN_TIME", "0_TOKEN_VELOCITY"]
-    tokens = [*(VOCABULARY[word] for word in (*words, "60_TOKEN_NOTE")), piano.END]
-    found = [(word.kind, word.number, word.step) for word in piano.said(tokens)]
+    tokens = [*(VOCABULARY[word] for word in (*words, "60_TOKEN_NOTE")), END_TOKEN]
+    found = [(word.kind, word.number, word.step) for word in decode_row(tokens)]
     assert found == [
-        ("VELOCITY", 1, 0), ("begun", 60, 0), ("TIME", 2, 2), ("VELOCITY", 0, 2), ("ended", 60, 2),
-        ("SPECIAL", piano.END, 2),
+        ("VELOCITY", 1, 0), ("onset", 60, 0), ("TIME", 2, 2), ("VELOCITY", 0, 2),
+        ("release", 60, 2), ("SPECIAL", END_TOKEN, 2),
     ]  # fmt: skip
     late = [VOCABULARY["8_TOKEN_TIME"], *tokens[:2]]
-    assert piano.begun([0, *tokens, *tokens[:2]]) == {(0, 60)}  # what follows the end is nothing
-    assert piano.begun(late) == set()  # the next row's
+    assert note_onsets([0, *tokens, *tokens[:2]]) == {(0, 60)}  # what follows the end is nothing
+    assert note_onsets(late) == set()  # the next row's
 
 
 def test_what_begins_off_the_grid_is_left_out() -> None:
     grid = Grid(0.0, 10.0)
-    strokes = [Stroke(0, 60, 40), Stroke(5, 62, 9), Stroke(21, 64, 22)]
-    assert piano.on_grid(strokes, grid) == {(0, 60): 4, (2, 64): 3}
+    strokes = [PianoNote(0, 60, 40), PianoNote(5, 62, 9), PianoNote(21, 64, 22)]
+    assert quantize(strokes, grid) == {(0, 60): 4, (2, 64): 3}
 
 
 def test_composers_play_their_books() -> None:
-    codes = notation.piece("piano/0", 400)[2]
-    full, thin, low = (set(part) for part in piano.parts(codes).values())
+    codes = compose_piece("piano/0", 400)[2]
+    full, thin, low = (set(part) for part in piano_parts(codes).values())
     assert thin < full > low
 
 
 def test_grids_are_where_a_beat_tracker_looks() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     for frames in (5, 6, 7, 8, 10, 11, 12):
-        beats = {round(cover.grid(frames, chance).step * 2) for _ in range(20)}
-        assert all(cover.SLOWEST <= 3_000 / beat <= cover.FASTEST for beat in beats)
+        beats = {round(_draw_grid(frames, rng).step * 2) for _ in range(20)}
+        assert all(SLOWEST_BEAT <= 3_000 / beat <= FASTEST_BEAT for beat in beats)
 
 
 def test_frames_look_near_everywhere_before_and_after() -> None:
     torch.manual_seed(0)
-    model = cover.untrained()
+    model = build_piano_model()
     with torch.no_grad():
         biases = model.encoder.block[0].layer[0].SelfAttention.compute_bias(9, 9)[0]
     near, everywhere, before, after = biases.softmax(-1)[:, 4]  # of the fifth of nine frames
@@ -92,14 +117,14 @@ def test_frames_look_near_everywhere_before_and_after() -> None:
 
 def test_onsets_match_once() -> None:
     due = [(0.0, 60), (1.0, 60), (2.0, 64)]
-    assert covering.matched(due, due).f1 == 1.0
-    assert covering.matched([(0.05, 60)], due).right == 1
-    assert covering.matched([(0.5, 60), (2.0, 65)], due).right == 0
+    assert match_onsets(due, due).f1 == 1.0
+    assert match_onsets([(0.05, 60)], due).correct == 1
+    assert match_onsets([(0.5, 60), (2.0, 65)], due).correct == 0
 
 
 def test_the_table_counts_notes_and_songs() -> None:
-    covers = [covering.Heard(1, 1, 1), covering.Heard(0, 3, 1)]  # a short one right, one wrong
-    row = covering.table({"composer1": covers, "composer2": []}).splitlines()[-1]
+    covers = [OnsetCounts(1, 1, 1), OnsetCounts(0, 3, 1)]  # a short one right, one wrong
+    row = cover_table({"composer1": covers, "composer2": []}).splitlines()[-1]
     assert row == "| composer1 | 2 | 0.33 | 0.25 | 0.50 | 0.50 |"
 
 
@@ -107,20 +132,16 @@ def test_chance_is_the_same_composers_cover_of_another_song(
     written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With covers that are right, chance is what two songs of a composer have in common."""
-    monkeypatch.setattr(covering, "FRAMES", 200)
+    monkeypatch.setattr(evaluate, "SONG_FRAMES", 200)
     count = 2 * len(COMPOSERS)
-    due = iter([covering.onsets(covering.song(n), name) for n, name in asked(count)])
+    due = iter([expected_onsets(held_out_song(n), name) for n, name in asked(count)])
 
-    class Right:
-        def cover(self, _: Any, __: str) -> list[covering.Onset]:
-            return next(due)
-
-    found = covering.judged(written, cast(Worker, Right()), count)
+    found = score_covers(written, lambda song, composer: next(due), count)
     assert all(one.f1 == 1.0 for name in COMPOSERS for one in found[name])
     assert len(found["chance"]) == len(COMPOSERS)
-    songs = [covering.onsets(covering.song(n), name) for n, name in asked(count)]
+    songs = [expected_onsets(held_out_song(n), name) for n, name in asked(count)]
     one, other = songs[0], songs[len(COMPOSERS)]
-    assert found["chance"][0] == covering.matched(one, other)
+    assert found["chance"][0] == match_onsets(one, other)
 
 
 def asked(count: int) -> list[tuple[int, str]]:

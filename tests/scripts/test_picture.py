@@ -5,22 +5,22 @@ import zlib
 
 import numpy as np
 
-from scripts.embedded_model import picture
+from scripts.models.common.spectrogram import HEIGHT, WIDTH, encode_png, spectrogram
 
 
 def test_a_tone_is_a_line_at_its_height() -> None:
     turns = 2 * np.pi * np.arange(32_000) / 16_000
     heights = []
     for frequency in (200, 2_000):
-        pixels = picture.spectrogram(0.5 * np.sin(frequency * turns), 16_000)
-        assert pixels.shape == (picture.HEIGHT, picture.WIDTH, 3)
+        pixels = spectrogram(0.5 * np.sin(frequency * turns), 16_000)
+        assert pixels.shape == (HEIGHT, WIDTH, 3)
         heights.append(int(pixels.sum(-1).mean(1).argmax()))
     assert heights[1] < heights[0]
 
 
 def test_a_png_holds_the_pixels() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    file = picture.png(pixels)
+    file = encode_png(pixels)
     assert file[:8] == b"\x89PNG\r\n\x1a\n"
     place, parts = 8, {}
     while place < len(file):

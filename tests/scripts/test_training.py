@@ -9,11 +9,35 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.embedded_model import codec, language, lessons, train, training, words
-from scripts.embedded_model.captions import held_back
-from scripts.embedded_model.tokenizer import tokenizer
-from scripts.embedded_model.training import Course
-from scripts.embedded_model.vocabulary import BOOKS
+from scripts.models.common import train
+from scripts.models.common.train import (
+    CAPTION_STAGE,
+    CHECKPOINT,
+    PRINT_STEPS,
+    TrainingConfig,
+    build_optimizers,
+    run_training,
+    train_music,
+    training_step,
+)
+from scripts.models.music import dataset
+from scripts.models.music.captions import is_held_out
+from scripts.models.music.codec import codec_config
+from scripts.models.music.dataset import (
+    ATTRIBUTE_CLASSES,
+    ATTRIBUTE_VALUES,
+    CAPTIONS_PER_STEP,
+    LONG_SHAPE,
+    OPENING_SHAPE,
+    SHORT_SHAPE,
+    attribute_losses,
+    attribute_targets,
+    draw_captions,
+    draw_music_batch,
+    music_losses,
+)
+from scripts.models.music.model import WIDTH, build_music_model, build_tokenizer, codebook_losses
+from scripts.models.music.tokens import BOOKS
 
 
 def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]:
@@ -35,12 +59,12 @@ def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]
 
 def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     whole, losses = toy()
-    training.train(whole, Course(tmp_path / "a", 30, 0.01, 0.5, math.inf), losses, ("x", "y"))
+    run_training(whole, TrainingConfig(tmp_path / "a", 30, 0.01, 0.5, math.inf), losses, ("x", "y"))
     over = []
     for _ in range(31):  # each run stops after its first step
         parts, losses = toy()
-        course = Course(tmp_path / "b", 30, 0.01, 0.5, -1.0)
-        over.append(training.train(parts, course, losses, ("x", "y")))
+        course = TrainingConfig(tmp_path / "b", 30, 0.01, 0.5, -1.0)
+        over.append(run_training(parts, course, losses, ("x", "y")))
     assert over == [False] * 29 + [True] * 2
     for name, parameter in whole.items():
         assert torch.equal(parameter, parts[name])
@@ -50,7 +74,7 @@ def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learned, losses = toy()
     before = losses(99).mean()
-    training.train(learned, Course(tmp_path, 60, 0.3, 0.5, math.inf), losses, ("x", "y"))
+    run_training(learned, TrainingConfig(tmp_path, 60, 0.3, 0.5, math.inf), losses, ("x", "y"))
     assert losses(99).mean() < before / 2
     assert '"step": 60' in capsys.readouterr().out
 
@@ -64,8 +88,10 @@ def test_a_line_is_the_mean_of_the_steps_since_the_last(
     def same(_: int) -> torch.Tensor:
         return losses(0) * 0 + due.detach()
 
-    for _ in range(training.PRINT_EVERY):
-        training.train(learned, Course(tmp_path, 20, 0.01, 0.5, -1.0), same, ("x", "y"), watch)
+    for _ in range(PRINT_STEPS):
+        run_training(
+            learned, TrainingConfig(tmp_path, 20, 0.01, 0.5, -1.0), same, ("x", "y"), watch
+        )
     shown = json.loads(capsys.readouterr().out)
     assert (shown["x"], shown["y"]) == tuple(round(loss, 4) for loss in due.tolist())
     assert shown["seen"] == 0.25
@@ -78,28 +104,28 @@ def watch() -> dict[str, float]:
 def test_what_is_quick_learns_at_ten_times_the_rate() -> None:
     learned, losses = toy()
     before = learned["line.bias"].detach().clone()
-    used = training.optimizers(learned, "line.bias")
-    training.advanced(learned, used, 1e-3, losses, 0)
+    used = build_optimizers(learned, "line.bias")
+    training_step(learned, used, 1e-3, losses, 0)
     assert torch.allclose((learned["line.bias"] - before).abs()[:2], torch.tensor(1e-2), rtol=1e-3)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    course = Course(Path(), 1_000, 2.0, 0.25, math.inf)
-    assert [course.rate_at(step) for step in (0, 49, 99, 750)] == [0.02, 1.0, 2.0, 2.0]
-    assert course.rate_at(875) == pytest.approx(1.0)
-    assert course.rate_at(999) == pytest.approx(0.04)
+    course = TrainingConfig(Path(), 1_000, 2.0, 0.25, math.inf)
+    assert [course.learning_rate(step) for step in (0, 49, 99, 750)] == [0.02, 1.0, 2.0, 2.0]
+    assert course.learning_rate(875) == pytest.approx(1.0)
+    assert course.learning_rate(999) == pytest.approx(0.04)
 
 
 def test_each_book_has_a_loss_and_captions_matter() -> None:
     torch.manual_seed(0)
-    said = tokenizer()
-    model = language.untrained(len(said), codec.configuration())
-    given = lessons.lesson(said, 0, 0, longer=False)
-    count, length = lessons.OPENINGS
+    said = build_tokenizer()
+    model = build_music_model(len(said), codec_config())
+    given = draw_music_batch(said, 0, 0, longer=False)
+    count, length = OPENING_SHAPE
     assert given.columns.shape == (count, len(BOOKS), length)
     with torch.no_grad():
-        found = lessons.loss(model, given, "cpu")
-        other = language.losses(model, given.text, torch.zeros_like(given.mask), given.columns)
+        found = music_losses(model, given, "cpu")
+        other = codebook_losses(model, given.text, torch.zeros_like(given.mask), given.columns)
     assert found.shape == (len(BOOKS),)
     assert torch.isfinite(other).all()
     assert not torch.allclose(found, other)
@@ -108,66 +134,66 @@ def test_each_book_has_a_loss_and_captions_matter() -> None:
 def test_captions_tell_attributes() -> None:
     """Forty steps of words alone are enough to tell major from minor better than chance."""
     torch.manual_seed(0)
-    said = tokenizer()
-    model = language.untrained(len(said), codec.configuration())
-    head = torch.nn.Linear(language.WIDTH, words.CLASSES)
+    said = build_tokenizer()
+    model = build_music_model(len(said), codec_config())
+    head = torch.nn.Linear(WIDTH, ATTRIBUTE_CLASSES)
     learned = dict(model.text_encoder.named_parameters()) | dict(head.named_parameters())
-    used = training.optimizers(learned)
+    used = build_optimizers(learned)
 
     def told(step: int) -> torch.Tensor:
-        return words.losses(model, head, said, words.briefs(0, step), "cpu")
+        return attribute_losses(model, head, said, draw_captions(0, step), "cpu")
 
-    found = [training.advanced(learned, used, 2e-3, told, step) for step in range(40)]
-    mode = list(words.VALUES).index("mode")
+    found = [training_step(learned, used, 2e-3, told, step) for step in range(40)]
+    mode = list(ATTRIBUTE_VALUES).index("mode")
     assert found[0][mode] > 0.65 > found[-1][mode]
 
 
 def test_the_words_of_a_step_are_not_held_back() -> None:
-    given = words.briefs(0, 3)
-    assert given == words.briefs(0, 3) != words.briefs(0, 4)
-    assert len(given) == words.CAPTIONS
-    assert not any(held_back(brief) for brief, _ in given)
-    for name in words.VALUES:
-        assert words.due(name, given, "cpu").shape == (words.CAPTIONS,)
+    given = draw_captions(0, 3)
+    assert given == draw_captions(0, 3) != draw_captions(0, 4)
+    assert len(given) == CAPTIONS_PER_STEP
+    assert not any(is_held_out(brief) for brief, _ in given)
+    for name in ATTRIBUTE_VALUES:
+        assert attribute_targets(name, given, "cpu").shape == (CAPTIONS_PER_STEP,)
 
 
 def test_lessons_grow_longer() -> None:
-    said = tokenizer()
-    for step, longer, (count, length) in ((1, False, lessons.SHORT), (3, True, lessons.LONG)):
-        columns = lessons.lesson(said, 0, step, longer=longer).columns
+    said = build_tokenizer()
+    for step, longer, (count, length) in ((1, False, SHORT_SHAPE), (3, True, LONG_SHAPE)):
+        columns = draw_music_batch(said, 0, step, longer=longer).columns
         assert columns.shape == (count, len(BOOKS), length)
 
 
 def test_lessons_are_drawn_from_their_step() -> None:
-    said = tokenizer()
-    one, same, next_one = (lessons.lesson(said, 0, step, longer=False) for step in (5, 5, 6))
+    said = build_tokenizer()
+    one, same, next_one = (draw_music_batch(said, 0, step, longer=False) for step in (5, 5, 6))
     assert torch.equal(one.columns, same.columns)
     assert torch.equal(one.text, same.text)
     assert not torch.equal(one.columns, next_one.columns)
-    assert not torch.equal(lessons.lesson(said, 1, 5, longer=False).columns, one.columns)
+    assert not torch.equal(draw_music_batch(said, 1, 5, longer=False).columns, one.columns)
 
 
 def test_music_waits_for_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after each step, through both stages, the weights are those of one run."""
-    monkeypatch.setattr(train, "WORD_STEPS", 2)
-    monkeypatch.setattr(words, "CAPTIONS", 4)
-    for name in ("OPENINGS", "SHORT", "LONG"):
-        monkeypatch.setattr(lessons, name, (2, 12))
+    monkeypatch.setattr(train, "CAPTION_STEPS", 2)
+    monkeypatch.setattr(dataset, "CAPTIONS_PER_STEP", 4)
+    for name in ("OPENING_SHAPE", "SHORT_SHAPE", "LONG_SHAPE"):
+        monkeypatch.setattr(dataset, name, (2, 12))
 
     def run(folder: Path, until: float) -> bool:
         torch.manual_seed(0)
         options = argparse.Namespace(seed=0, device="cpu")
-        return train.music(Course(folder, 2, 2e-3, 0.3, until), options)
+        return train_music(TrainingConfig(folder, 2, 2e-3, 0.3, until), options)
 
-    last = tmp_path / "parts" / training.CHECKPOINT
+    last = tmp_path / "parts" / CHECKPOINT
     assert not run(last.parent, -1.0)
     assert not last.exists()
     assert not run(last.parent, -1.0)
     assert run(last.parent, -1.0)
     assert run(tmp_path / "whole", math.inf)
-    for place in ("", training.WORDS):
+    for place in ("", CAPTION_STAGE):
         whole, parts = (
-            torch.load(tmp_path / folder / place / training.CHECKPOINT, weights_only=True)
+            torch.load(tmp_path / folder / place / CHECKPOINT, weights_only=True)
             for folder in ("whole", "parts")
         )
         assert whole["step"] == parts["step"] == 2

@@ -7,9 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from executor.models.folders import EMBEDDED, SHIPPED
-from scripts.embedded_model import codec, cover, language
-from scripts.embedded_model.shipping import WEIGHTS
-from scripts.embedded_model.tokenizer import tokenizer
+from scripts.models.common.export import WEIGHTS
+from scripts.models.music.codec import codec_config
+from scripts.models.music.model import _decoder_config, build_tokenizer, generation_config
+from scripts.models.piano.model import build_piano_model, save_piano_model
 
 FOLDER = SHIPPED / EMBEDDED
 PIANO = SHIPPED / "helium/embedded-pop2piano"
@@ -48,31 +49,31 @@ def test_its_shape_is_what_the_scripts_say() -> None:
     decoder, audio = config["decoder"], config["audio_encoder"]
     assert isinstance(decoder, dict)
     assert isinstance(audio, dict)
-    due = language.decoder_config().to_dict()
+    due = _decoder_config().to_dict()
     assert {name: decoder[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")} == {
         name: due[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")
     }
-    due = codec.configuration().to_dict()
+    due = codec_config().to_dict()
     assert {name: audio[name] for name in ("hidden_size", "num_filters", "upsampling_ratios")} == {
         name: due[name] for name in ("hidden_size", "num_filters", "upsampling_ratios")
     }
 
 
 def test_its_generation_settings_are_the_scripts() -> None:
-    due = language.generation().to_dict()
+    due = generation_config().to_dict()
     for name in ("do_sample", "guidance_scale", "max_length", "temperature", "top_k"):
         assert read("generation_config.json")[name] == due[name]
 
 
 def test_its_tokenizer_is_the_scripts(tmp_path: Path) -> None:
-    tokenizer().save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (FOLDER / path.name).read_bytes(), path.name
 
 
 def test_the_pianos_files_are_the_scripts(tmp_path: Path) -> None:
     """All but its weights and its card; of the weights, names and shapes."""
-    cover.save(cover.untrained(), tmp_path)
+    save_piano_model(build_piano_model(), tmp_path)
     made = {path.name for path in tmp_path.iterdir()}
     assert made | {"README.md"} == {path.name for path in PIANO.iterdir()}
     for name in made - {WEIGHTS}:

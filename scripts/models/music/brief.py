@@ -1,4 +1,4 @@
-"""What a piece shall be: drawn at large, or the way a style goes."""
+"""The attributes of a piece, drawn at random or within a musical style."""
 
 import dataclasses
 import random
@@ -6,8 +6,28 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from scripts.embedded_model.vocabulary import BASS_SOUNDS, FRAME_RATE
-
+# Frames per second.
+FRAME_RATE: Final = 50
+# All pieces are in 4/4 time.
+SIXTEENTHS_PER_BAR: Final = 16
+BARS_PER_PHRASE: Final = 4  # of a phrase
+# The tempi, as frames of a sixteenth note: 150 to 62.5 quarters per minute.
+TEMPI: Final = (5, 6, 7, 8, 10, 11, 12)
+HITS: Final = (
+    "", "kick", "snare", "hat", "kick hat", "snare hat", "open", "kick open", "shaker",
+    "kick shaker", "rim", "kick crash",
+)  # fmt: skip
+MODES: Final = ("major", "minor")
+QUALITIES: Final = ("major", "minor", "major 7", "minor 7")
+CHORD_SOUNDS: Final = ("pad", "organ", "piano", "guitar")
+CHORD_DAMPING: Final = ("none", "piano", "guitar")
+BASS_SOUNDS: Final = ("round", "picked", "synth")
+BASS_STYLES: Final = ("whole", "halves", "pulse", "fifths", "walking", "octaves")
+LEAD_SOUNDS: Final = ("piano", "bells", "harp", "synth", "flute", "strings")
+PARTS: Final = ("silent", "melody", "arpeggio", "answer")
+# MIDI notes, both included.
+BASS_LOW, BASS_HIGH = 28, 51
+LEAD_LOW, LEAD_HIGH = 60, 89
 SPEEDS: Final = MappingProxyType({"slow": (10, 11, 12), "medium": (7, 8), "fast": (5, 6)})
 DENSITIES: Final = ("sparse", "even", "dense")
 GROOVES: Final = ("backbeat", "four", "half", "hiphop", "shuffle", "light")
@@ -15,10 +35,11 @@ GROOVES: Final = ("backbeat", "four", "half", "hiphop", "shuffle", "light")
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """The attributes of a piece; "" is none.
+    """The attributes of a piece. An empty string means none.
 
-    `frames` of a sixteenth note, `tonic` from 0 at C. `lead` and `chords` are sounds, `part` what
-    the lead does, `groove` what the drums do.
+    `tonic`: 0 to 11 from C. `frames`: frames of a sixteenth note. `groove`: the drum pattern.
+    `lead`, `chords`
+    and `bass` are sounds; `part` is what the lead plays. `sevenths`: chords have a seventh.
     """
 
     style: str
@@ -36,18 +57,18 @@ class Brief:
 
     @property
     def speed(self) -> str:
-        """The class of the tempo."""
+        """The class of the tempo: slow, medium or fast."""
         return next(speed for speed, frames in SPEEDS.items() if self.frames in frames)
 
     @property
     def quarters(self) -> float:
-        """The tempo in quarters per minute."""
+        """The tempo in quarter notes per minute."""
         return 60 * FRAME_RATE / (4 * self.frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a style leaves to choose from; an empty choice is any."""
+    """The values that a style allows for each attribute. An empty tuple allows all."""
 
     speed: tuple[str, ...] = ()
     mode: tuple[str, ...] = ()
@@ -61,7 +82,7 @@ class Style:
     sevenths: bool = False
 
 
-SPARSE: Final = ("sparse",)
+_SPARSE: Final = ("sparse",)
 STYLES: Final = MappingProxyType(
     {
         "pop": Style(
@@ -93,7 +114,7 @@ STYLES: Final = MappingProxyType(
             lead=("piano", "harp"), chords=("piano", "guitar"), bass=("round",), sevenths=True,
         ),
         "ambient": Style(
-            ("slow",), density=SPARSE, groove=("",), lead=("flute", "strings", "bells"),
+            ("slow",), density=_SPARSE, groove=("",), lead=("flute", "strings", "bells"),
             part=("melody",), chords=("pad",), bass=("round", ""),
         ),
         "lullaby": Style(
@@ -128,41 +149,41 @@ STYLES: Final = MappingProxyType(
 )  # fmt: skip
 
 
-def draw(chance: random.Random) -> Brief:
-    """Any brief: half of them in a style."""
-    name = chance.choice((*STYLES, *[""] * len(STYLES)))
-    brief = in_style(name, STYLES.get(name, Style()), chance)
-    return heard(brief, chance)
+def draw_brief(rng: random.Random) -> Brief:
+    """Draw a brief. Half of the briefs have a style."""
+    name = rng.choice((*STYLES, *[""] * len(STYLES)))
+    brief = _draw_in_style(name, STYLES.get(name, Style()), rng)
+    return _make_audible(brief, rng)
 
 
-def in_style(name: str, style: Style, chance: random.Random) -> Brief:
-    def among(chosen: tuple[Any, ...], others: tuple[Any, ...]) -> Any:
-        return chance.choice(chosen or others)
+def _draw_in_style(name: str, style: Style, rng: random.Random) -> Brief:
+    def choose(options: tuple[Any, ...], defaults: tuple[Any, ...]) -> Any:
+        return rng.choice(options or defaults)
 
-    speed = among(style.speed, tuple(SPEEDS))
+    speed = choose(style.speed, tuple(SPEEDS))
     return Brief(
         style=name,
-        tonic=chance.randrange(12),
-        mode=among(style.mode, ("major", "minor")),
-        frames=chance.choice(SPEEDS[speed]),
-        bright=among(style.bright, (False, True)),
-        density=among(style.density, DENSITIES),
-        groove=among(style.groove, (*GROOVES, *[""] * len(GROOVES))),
-        lead=among(style.lead, ("piano", "bells", "harp", "synth", "flute", "strings")),
-        part=among(style.part, ("melody", "melody", "arpeggio")),
-        chords=among(style.chords, ("pad", "organ", "piano", "guitar", "")),
-        bass=among(style.bass, (*BASS_SOUNDS, "")),
-        sevenths=style.sevenths or chance.random() < 0.15,
+        tonic=rng.randrange(12),
+        mode=choose(style.mode, ("major", "minor")),
+        frames=rng.choice(SPEEDS[speed]),
+        bright=choose(style.bright, (False, True)),
+        density=choose(style.density, DENSITIES),
+        groove=choose(style.groove, (*GROOVES, *[""] * len(GROOVES))),
+        lead=choose(style.lead, ("piano", "bells", "harp", "synth", "flute", "strings")),
+        part=choose(style.part, ("melody", "melody", "arpeggio")),
+        chords=choose(style.chords, ("pad", "organ", "piano", "guitar", "")),
+        bass=choose(style.bass, (*BASS_SOUNDS, "")),
+        sevenths=style.sevenths or rng.random() < 0.15,
     )
 
 
-def heard(brief: Brief, chance: random.Random) -> Brief:
-    """The same with enough in it: an arpeggio where it is dense, something beside a lone lead."""
+def _make_audible(brief: Brief, rng: random.Random) -> Brief:
+    """Correct combinations in which an attribute could not be heard."""
     changes: dict[str, object] = {}
     if brief.density == "dense" and brief.lead in ("flute", "strings") and brief.part == "arpeggio":
         changes["lead"] = "harp"
     if brief.density == "sparse" and brief.part == "arpeggio":
         changes["part"] = "melody"
     if not brief.chords and not brief.bass and brief.part == "melody":
-        changes["bass"] = chance.choice(BASS_SOUNDS)
+        changes["bass"] = rng.choice(BASS_SOUNDS)
     return dataclasses.replace(brief, **changes)  # type: ignore[arg-type]
