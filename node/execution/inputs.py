@@ -64,7 +64,7 @@ class InputFetcher:
         """Ask each connected peer once; return whether one of them served the input."""
         sha256, size = blob.sha256, blob.size
         peers = rendezvous_order(self._transport.peers(), self._transport.peer, sha256)
-        chunks = self._downloader.chunks(
+        chunks = self._downloader.stream(
             Blob(sha256, size, ()), peers, self._network.roster, (slowdown, slowdown)
         )
         try:

@@ -1,8 +1,9 @@
-"""Blobs from peers that nobody trusts: every chunk is checked before the next is asked for."""
+"""Blob downloads from untrusted peers. Every chunk is verified before it is passed on."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Container, Iterable, Sequence
+from collections.abc import AsyncGenerator, Container, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 import structlog
 
@@ -27,139 +28,190 @@ MAX_SLOWDOWN = 8
 
 
 class BlobUnavailable(HeliumError):
-    """No connected peer served the right bytes; the text says what each did."""
-
-
-def rendezvous_order(peers: Iterable[str], me: str, sha256: str) -> list[str]:
-    """Return peers in an order of this asker and this blob, so that nobody always comes first."""
-    return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
+    """No connected peer served the right bytes. The message has each peer's failure."""
 
 
 class WrongBytes(ProtocolViolation):
-    """What came is not the blob that was asked for, or whoever described the blob lied."""
+    """The peer's bytes do not match the blob's description; either of them may be wrong."""
 
     attributable = False
 
 
-class BlobDownloader:
-    """Fetches blobs over one transport. Who was too slow, or lied, is asked last from then on.
+def rendezvous_order(peers: Iterable[str], me: str, sha256: str) -> list[str]:
+    """Return peers in rendezvous order, so that the nodes spread their requests for a blob.
 
-    That somebody lied is certain once another's bytes have the hash, and costs points only then:
-    a requester may name a wrong size, and a certificate may hold chunk hashes that are none.
+    The order depends on the requesting peer (`me`) and on the blob.
+    """
+    return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
+
+
+class BlobDownloader:
+    """Downloads blobs over one transport and verifies every chunk.
+
+    Peers that timed out or sent wrong bytes are tried last next time. A peer is reported for wrong
+    bytes only after another peer has delivered bytes with the right hash. Until then the requested
+    size or the chunk hashes may be wrong: they come from a requester or a certificate.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._failed: LruDict[str, None] = LruDict()  # peers, the one that failed longest ago first
+        # Peers whose last download failed. The value is unused.
+        self._failed_peers: LruDict[str, None] = LruDict()
 
     async def fetch(
         self,
         blob: Blob,
         peers: Sequence[str],
-        first: Container[str] = (),
+        preferred: Container[str] = (),
         slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
     ) -> bytes:
-        """Return the blob's bytes, checked, from `peers`, those in `first` before the others.
+        """Return the verified bytes of a blob. Arguments and exceptions are those of `stream`."""
+        return b"".join([chunk async for chunk in self.stream(blob, peers, preferred, slowdown)])
 
-        A peer that sends wrong bytes, falls behind `MIN_BYTES_PER_SECOND` or disconnects is
-        left. The next peer continues after the last verified chunk; without chunk hashes it
-        starts at zero. Slow peers are retried with doubled time limits, from `slowdown[0]` to
-        `slowdown[1]` times the normal limit. The last round repeats while it yields chunks, so a
-        caller that cannot wait sets a timeout of its own.
-        Raises BlobUnavailable.
-        """
-        progress, (scale, most) = _Progress(blob), slowdown
-        asked, before = sorted(peers, key=lambda p: (p not in first, p in self._failed)), 0
-        lied = list[str]()
-        while asked and (scale <= most or progress.done > before):
-            before, slow = progress.done, list[str]()
-            for peer in asked:
-                try:
-                    await self._from_peer(peer, progress, min(scale, most))
-                except TimeoutError:
-                    slow.append(peer)
-                    self._failed[peer] = None
-                    progress.failed(peer, "too slow")
-                except ProtocolViolation as error:
-                    progress.failed(peer, str(error))  # unless the blob's own hashes are at fault
-                    self._failed[peer] = None
-                    lied += [peer] if isinstance(error, WrongBytes) else []
-                except (RequestRefused, ConnectionError) as error:
-                    progress.failed(peer, str(error))
-                else:
-                    self._failed.pop(peer, None)
-                    for liar in lied:
-                        self._transport.report(liar, PeerAction.WRONG_BYTES)
-                    return bytes(progress.payload)
-            asked, scale = slow, 2 * scale
-        raise BlobUnavailable(progress.told() or "no peer is connected")
-
-    async def chunks(
+    async def stream(
         self,
         blob: Blob,
         peers: Sequence[str],
-        first: Container[str] = (),
+        preferred: Container[str] = (),
         slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
-    ) -> AsyncIterator[bytes]:
-        """Give what `fetch` returns in chunks, so that its taker holds up the event loop briefly.
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the verified chunks of a blob in order, each as soon as it has been received.
 
-        Nobody is asked before the first is asked for. Raises BlobUnavailable.
+        Without chunk hashes, nothing is verified before the end, so the blob is first held in
+        memory. No peer is contacted before the first chunk is requested.
+
+        A peer that sends wrong bytes, falls behind `MIN_BYTES_PER_SECOND` or disconnects is left.
+        The next peer continues after the last verified chunk; without chunk hashes it starts at
+        zero. Slow peers are retried with doubled time limits. The last round repeats while it
+        yields chunks, so a caller that cannot wait sets a timeout of its own.
+
+        Args:
+            blob: hash, size and chunk hashes.
+            peers: the peers to ask, in this order.
+            preferred: those of `peers` to ask before the others.
+            slowdown: the first and the largest factor of the time limits.
+
+        Raises:
+            BlobUnavailable: no peer served the right bytes.
         """
-        payload = await self.fetch(blob, peers, first, slowdown)
-        for start in range(0, len(payload), CHUNK_BYTES):
-            yield payload[start : start + CHUNK_BYTES]
+        download = _Download(blob)
+        factor, max_factor = slowdown
+        candidates = sorted(peers, key=lambda p: (p not in preferred, p in self._failed_peers))
+        wrong_peers: list[str] = []
+        round_start = 0
+        while candidates and (factor <= max_factor or download.received > round_start):
+            round_start, slow_peers = download.received, list[str]()
+            for peer in candidates:
+                try:
+                    rest = self._chunks_from(peer, download, min(factor, max_factor))
+                    async with aclosing(rest) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                except TimeoutError:
+                    self._failed_peers[peer] = None
+                    slow_peers.append(peer)
+                    download.record_failure(peer, "too slow")
+                except ProtocolViolation as error:
+                    # First this, as it raises if the blob's own hashes contradict each other:
+                    # then no peer is to blame.
+                    download.record_failure(peer, str(error))
+                    self._failed_peers[peer] = None
+                    if isinstance(error, WrongBytes):
+                        wrong_peers.append(peer)
+                except (RequestRefused, ConnectionError) as error:
+                    download.record_failure(peer, str(error))
+                else:
+                    self._failed_peers.pop(peer, None)
+                    for wrong_peer in wrong_peers:
+                        self._transport.report(wrong_peer, PeerAction.WRONG_BYTES)
+                    return
+            candidates, factor = slow_peers, 2 * factor
+        raise BlobUnavailable(download.describe_failures() or "no peer is connected")
+
+    async def _chunks_from(
+        self, peer: str, download: "_Download", slowdown: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the rest of a download from one peer.
+
+        Raises TimeoutError as soon as the peer has fallen behind, and WrongBytes.
+        """
+        loop = asyncio.get_running_loop()
+        started, offset, size = loop.time(), download.received, download.blob.size
+        request: Document = {"sha256": download.blob.sha256, "offset": offset}
+
+        def deadline(received: int) -> float:
+            return started + slowdown * (ANSWER_SECONDS + received / MIN_BYTES_PER_SECOND)
+
+        async with AsyncExitStack() as stack:
+            # No timeout spans a `yield`: it would cancel the consumer instead of the peer.
+            async with asyncio.timeout_at(deadline(0)):
+                stream = await stack.enter_async_context(
+                    open_request(self._transport, peer, "blob", request)
+                )
+                declared = (await read_answer(stream, "blob"))["size"]
+            if declared != size:
+                raise WrongBytes(f"the blob has {size} bytes, not {declared}")
+            while download.received < size:
+                length = min(CHUNK_BYTES, size - download.received)
+                async with asyncio.timeout_at(deadline(download.received - offset + length)):
+                    chunk = await stream.read_exactly(length)
+                if download.add(chunk):
+                    paused = loop.time()
+                    yield chunk
+                    # The peer does not pay for the time that the consumer takes.
+                    started += loop.time() - paused
+            unyielded = download.finish()
+        for chunk in unyielded:
+            yield chunk
+            # A consumer that only writes would block the event loop for the whole blob.
             await asyncio.sleep(0)
 
-    async def _from_peer(self, peer: str, progress: "_Progress", slowdown: int) -> None:
-        """Go on with one peer, to the end. Raises TimeoutError as soon as it has fallen behind."""
-        size, before, began = progress.blob.size, progress.done, asyncio.get_running_loop().time()
-        request: Document = {"sha256": progress.blob.sha256, "offset": before}
 
-        def due(given: int) -> float:
-            return began + slowdown * (ANSWER_SECONDS + given / MIN_BYTES_PER_SECOND)
-
-        async with asyncio.timeout_at(due(0)) as limit:
-            async with open_request(self._transport, peer, "blob", request) as stream:
-                said = (await read_answer(stream, "blob"))["size"]
-                if said != size:
-                    raise WrongBytes(f"the blob has {size} bytes, not {said}")
-                while progress.done < size:
-                    more = min(CHUNK_BYTES, size - progress.done)
-                    limit.reschedule(due(progress.done - before + more))
-                    progress.add(await stream.read_exactly(more))
-
-
-class _Progress:
-    """How much of a blob is there, all of it right as far as can be told, and who failed how."""
+class _Download:
+    """The state of one download: the bytes received so far, and the peers that failed."""
 
     def __init__(self, blob: Blob) -> None:
-        self.blob, self.payload, self._whole = blob, bytearray(), hashlib.sha256()
+        self.blob = blob
         self._failures: dict[str, str] = {}
+        self._restart()
 
-    @property
-    def done(self) -> int:
-        """How many bytes are there."""
-        return len(self.payload)
+    def _restart(self) -> None:
+        self.received = 0
+        """Bytes that were accepted; with chunk hashes they are verified."""
+        self._hash = hashlib.sha256()
+        self._unverified: list[bytes] = []
 
-    def add(self, chunk: bytes) -> None:
-        """Take a chunk, or raise ProtocolViolation if it is not the blob's."""
-        chunks, place = self.blob.chunks, self.done // CHUNK_BYTES
-        if chunks and hashlib.sha256(chunk).hexdigest() not in chunks[place : place + 1]:
-            raise WrongBytes(f"the chunk at {self.done} does not have its hash")
-        self._whole.update(chunk)
-        self.payload += chunk
-        if self.done == self.blob.size and self._whole.hexdigest() != self.blob.sha256:
+    def add(self, chunk: bytes) -> bool:
+        """Accept the next chunk. Returns whether it is verified. Raises WrongBytes."""
+        hashes, index = self.blob.chunks, self.received // CHUNK_BYTES
+        if hashes and hashlib.sha256(chunk).hexdigest() not in hashes[index : index + 1]:
+            raise WrongBytes(f"the chunk at {self.received} does not have its hash")
+        self._hash.update(chunk)
+        self.received += len(chunk)
+        if not hashes:
+            self._unverified.append(chunk)
+        return bool(hashes)
+
+    def finish(self) -> list[bytes]:
+        """Verify the whole blob. Returns the chunks that were not verified before.
+
+        Raises WrongBytes.
+        """
+        if self._hash.hexdigest() != self.blob.sha256:
             raise WrongBytes("the bytes do not have the hash")
+        return self._unverified
 
-    def failed(self, peer: str, why: str) -> None:
+    def record_failure(self, peer: str, reason: str) -> None:
         """Record a failed peer. Raises BlobUnavailable if the hashes contradict each other."""
-        log.warning("blob not served", peer=peer, sha256=self.blob.sha256, error=why)
-        self._failures[peer] = why
-        if not self.blob.chunks:  # nothing says which of the bytes are right
-            self.payload, self._whole = bytearray(), hashlib.sha256()
-        elif self.done == self.blob.size:
-            raise BlobUnavailable(self.told())
+        log.warning("blob download failed", peer=peer, sha256=self.blob.sha256, error=reason)
+        self._failures[peer] = reason
+        if not self.blob.chunks:
+            # Nothing tells which of the received bytes are right.
+            self._restart()
+        elif self.received == self.blob.size:
+            # All chunks have their hashes, but the whole does not: no peer can ever serve it.
+            raise BlobUnavailable(self.describe_failures())
 
-    def told(self) -> str:
-        """Return what each peer did that failed."""
-        return "; ".join(f"{peer}: {why}" for peer, why in self._failures.items())
+    def describe_failures(self) -> str:
+        """Return each failed peer with its last failure."""
+        return "; ".join(f"{peer}: {reason}" for peer, reason in self._failures.items())

@@ -1,10 +1,11 @@
-"""Certified outputs that this node did not generate itself, fetched when they are asked for.
+"""Downloads of certified outputs that this node did not generate, so that any node can serve them.
 
-So that any node can serve any agreed sound. Only the certificate's signers are asked, who have the
-bytes of their own making: nodes never ask each other in a circle.
+Only the signers of the certificate are asked, because they generated the bytes themselves. Nodes
+therefore never forward a request in a circle.
 """
 
 import asyncio
+from contextlib import aclosing
 
 import structlog
 
@@ -24,55 +25,61 @@ RETRY_SECONDS = 60.0
 
 
 class BlobRelay:
-    """Fetches one output at a time, which bounds the memory that this takes."""
+    """Downloads outputs into the blob store, one at a time to bound memory and bandwidth."""
 
     def __init__(
-        self, me: str, transport: Transport, ledger: Ledger, blobs: BlobStore, most: int
+        self, me: str, transport: Transport, ledger: Ledger, blobs: BlobStore, max_bytes: int
     ) -> None:
-        """`most`: bytes of an output that is fetched; the network allows no more."""
+        """`max_bytes` is the largest output that the network allows."""
         self._me, self._transport, self._ledger, self._blobs = me, transport, ledger, blobs
-        self._most = most
+        self._max_bytes = max_bytes
         self._downloader = BlobDownloader(transport)
-        # By hash: until when, and which peers failed.
+        # By hash: when to retry, and the signers that failed.
         self._failed: LruDict[str, tuple[float, frozenset[str]]] = LruDict()
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def ensure_local(self, sha256: str) -> bool:
-        """Return whether the blob is here, after fetching it if a certificate names it.
+        """Return whether the blob is stored here, after downloading it if a certificate lists it.
 
-        What could not be had is looked for again after a minute, or once another of its signers
-        is connected.
+        A failed download is retried after a minute, or earlier if another signer has connected.
         """
         if self._blobs.has(sha256):
             return True
-        known = self._ledger.output(sha256)
-        if known is None or self._me in known.signers or known.blob.size > self._most:
+        output = self._ledger.output(sha256)
+        if output is None or self._me in output.signers or output.blob.size > self._max_bytes:
             return False
-        signers = frozenset(known.signers)
+        signers = frozenset(output.signers)
         if self._recently_failed(sha256, signers):
             return False
-        async with self._turn:
+        async with self._lock:
+            # Another request may have downloaded it, or failed, while this one waited.
             if self._blobs.has(sha256):
                 return True
-            return not self._recently_failed(sha256, signers) and await self._fetch(
-                known.blob, signers
-            )
+            if self._recently_failed(sha256, signers):
+                return False
+            return await self._download(output.blob, signers)
 
     def _recently_failed(self, sha256: str, signers: frozenset[str]) -> bool:
-        until, asked = self._failed.get(sha256, (0.0, frozenset[str]()))
+        """Whether no signer is connected, or all that are connected have failed recently."""
+        retry_at, failed = self._failed.get(sha256, (0.0, frozenset[str]()))
         connected = signers & self._transport.peers()
-        lately = asyncio.get_running_loop().time() < until
-        return not connected or (lately and connected <= asked)
+        too_early = asyncio.get_running_loop().time() < retry_at
+        return not connected or (too_early and connected <= failed)
 
-    async def _fetch(self, blob: Blob, signers: frozenset[str]) -> bool:
-        peers, size = signers & self._transport.peers(), blob.size
-        chunks = self._downloader.chunks(blob, rendezvous_order(peers, self._me, blob.sha256))
+    async def _download(self, blob: Blob, signers: frozenset[str]) -> bool:
+        connected = signers & self._transport.peers()
+        peers = rendezvous_order(connected, self._me, blob.sha256)
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
-                await self._blobs.save(chunks, size=size, limit=self._most, sha256=blob.sha256)
-        except (BlobUnavailable, OSError) as error:  # TimeoutError, a full disk or folder
-            log.info("output not to be had", sha256=blob.sha256, detail=str(error))
-            until = asyncio.get_running_loop().time() + RETRY_SECONDS
-            self._failed[blob.sha256] = (until, peers)
+            async with (
+                asyncio.timeout(FETCH_TIMEOUT),
+                aclosing(self._downloader.stream(blob, peers)) as chunks,
+            ):
+                await self._blobs.save(
+                    chunks, size=blob.size, limit=self._max_bytes, sha256=blob.sha256
+                )
+        except (BlobUnavailable, OSError) as error:  # OSError: a timeout, a full disk or quota
+            log.info("output unavailable", sha256=blob.sha256, detail=str(error))
+            retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+            self._failed[blob.sha256] = (retry_at, connected)
             return False
         return True

@@ -1,17 +1,19 @@
-"""Following one task through many nodes' answers, believing only signatures.
+"""Client-side view of one task: polls all connected nodes and trusts only signatures.
 
-An observer's `Agreement` takes every vote that any node passes on; when it certifies, the task has
-ended, whatever the nodes say. That it ended without agreement is believed only if all connected
-nodes say so, or the deadline has passed.
+The tracker feeds every vote that a node shows into an `Agreement` of its own and derives the result
+itself. A node's statement that a task ended without agreement counts only if all connected nodes
+say so, or once the deadline has passed.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from node.admission.lru_dict import LruDict
 from node.clock import Clock
 from node.rpc.client import RequestRefused, open_request, read_status, send_request
 from node.rpc.codec import ProtocolViolation, Status, read_document
@@ -24,14 +26,16 @@ from protocol.consensus.vote_set import VoteSet
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.encoding import Json
-from protocol.wire.messages import Abstain, Reveal, Task
+from protocol.wire.encoding import Json, canonical
+from protocol.wire.messages import Abstain, Message, Reveal, Task
 from schemas.errors import HeliumError
 
 log = structlog.get_logger("task_tracker")
 
-RETRY = 0.3  # seconds before a node that does not know the task yet, or went away, is asked again
-LONGEST_PAUSE = 5.0  # seconds; for a node that has ended the task, or is busy, and is asked anyway
+# Seconds before the next request to a node that does not know the task yet, or disconnected.
+RETRY_SECONDS = 0.3
+# The longest pause in seconds between requests to a node that is busy or has ended the task.
+MAX_BACKOFF = 5.0
 # A new task may still be on its way to nodes that answer "unknown-task" for this long.
 UNKNOWN_TASK_SECONDS = 5.0
 # The last votes may arrive for this long after the deadline.
@@ -40,7 +44,7 @@ LATE_VOTE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """What one node said of the task: its own state, and how far its own execution is (0 to 1)."""
+    """What one node reports of the task: its state, and the progress of its execution (0 to 1)."""
 
     peer: str
     state: State
@@ -50,9 +54,10 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class VoteSummary:
-    """How one committee member voted in one attempt: an outcome digest, or why it abstained.
+    """The vote of one committee member in one attempt.
 
-    Of an outcome that is an error, `error` is its code and `detail` what the member says of it.
+    Either `outcome` is the digest of an outcome, or `abstained` the reason of an abstention. If the
+    outcome is an error, `error` is its code and `detail` the member's description.
     """
 
     peer: str
@@ -64,7 +69,7 @@ class VoteSummary:
 
 
 class NoAgreement(HeliumError):
-    """The task ended without a certificate; `votes` has the votes that were seen."""
+    """The task ended without a certificate. `votes` are those that the nodes have shown."""
 
     def __init__(self, state: State, votes: tuple[VoteSummary, ...]) -> None:
         super().__init__(f"no agreement: {state}")
@@ -76,68 +81,77 @@ class UnknownTask(HeliumError):
 
 
 class TaskTracker:
-    """One task as seen through all connected nodes."""
+    """Follows one task through all connected nodes. Each vote and certificate is verified once."""
 
     def __init__(
         self, network: Network, transport: Transport, clock: Clock, task: str, known: Task | None
     ) -> None:
+        """`task` is the id. `known` is the task itself, if the caller has it."""
         self._network, self._transport, self._clock = network, transport, clock
         self._id = task
         self._observer: Agreement | None = None
-        self._said: dict[str, State] = {}
-        self._unaware_peers: set[str] = set()  # who does not know the task
-        self._since = clock.now()
-        self._certificates: dict[str, Certificate] = {}  # by outcome digest
+        # The last state that each node has shown together with its votes.
+        self._states: dict[str, State] = {}
+        # Nodes that answered "unknown-task".
+        self._unaware_peers: set[str] = set()
+        self._started = clock.now()
+        # By outcome digest.
+        self._certificates: dict[str, Certificate] = {}
+        # Nodes show the same envelopes and certificates at each poll, and verifying signatures is
+        # what a poll costs. Keys are hashes; an invalid envelope has no message.
+        self._messages: LruDict[bytes, Message | None] = LruDict()
+        self._seen_certificates: LruDict[bytes, None] = LruDict()
         if known is not None:
             self._observe(known)
 
     @property
     def task(self) -> Task | None:
-        """The task itself, once any node has shown it."""
+        """The task, or None until a node has shown it."""
         return None if self._observer is None else self._observer.task
 
     @property
     def vote_sets(self) -> tuple[VoteSet, ...]:
-        """The votes of each attempt, as far as any node has shown them."""
+        """The votes of each attempt that the nodes have shown."""
         return () if self._observer is None else self._observer.vote_sets
 
     @property
     def committee(self) -> tuple[str, ...]:
-        """The largest committee that the task can get; empty while the task is not known."""
+        """The committee of the last attempt, which is the largest; empty without the task."""
         return () if self._observer is None else tuple(self._observer.vote_sets[-1].committee)
 
     @property
     def votes(self) -> tuple[VoteSummary, ...]:
-        """The votes seen so far, attempt by attempt, each attempt's in the committee's order."""
+        """The votes shown so far, by attempt and in the order of the committee."""
         return tuple(
             vote
-            for attempt, votes in enumerate(self._observer.vote_sets if self._observer else ())
-            for peer in votes.committee
-            for vote in _vote_summaries(peer, attempt, votes.votes_of(peer))
+            for attempt, vote_set in enumerate(self.vote_sets)
+            for peer in vote_set.committee
+            for vote in _vote_summaries(peer, attempt, vote_set.votes_of(peer))
         )
 
     async def certificate(self) -> Certificate:
         """Wait for the task's certificate.
 
-        Raises NoAgreement when it ends without one, UnknownTask when nobody knows it.
+        Raises NoAgreement if the task ends without one, UnknownTask if no node knows it.
         """
         async for _ in self.watch():
             pass
         if self.settled is None:
-            raise NoAgreement(self._verdict() or State.EXPIRED, self.votes)
+            raise NoAgreement(self._failed_state() or State.EXPIRED, self.votes)
         return self.settled
 
     async def watch(self) -> AsyncIterator[NodeStatus]:
-        """Give what the nodes report, as it changes, until the task has ended."""
-        seen: asyncio.Queue[NodeStatus | None] = asyncio.Queue()
+        """Yield the nodes' reports as they change, until the task has ended."""
+        reports: asyncio.Queue[NodeStatus | None] = asyncio.Queue()
         followers: dict[str, asyncio.Task[None]] = {}
         try:
             while not self._ended():
                 for peer in sorted(self._transport.peers() - followers.keys()):
-                    followers[peer] = asyncio.create_task(self._follow(peer, seen))
+                    followers[peer] = asyncio.create_task(self._follow(peer, reports))
                 try:
-                    async with asyncio.timeout(RETRY):  # 3.11's wait_for may swallow a Ctrl-C
-                        status = await seen.get()
+                    # Not wait_for: in Python 3.11 it may swallow the cancellation of Ctrl-C.
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        status = await reports.get()
                 except TimeoutError:
                     continue
                 if status is not None:
@@ -148,67 +162,68 @@ class TaskTracker:
             await asyncio.gather(*followers.values(), return_exceptions=True)
 
     async def refresh(self) -> list[NodeStatus]:
-        """Ask every connected node once how the task stands; learn the votes they hold."""
+        """Poll every connected node once. Returns the statuses of those that answered."""
         peers = sorted(self._transport.peers())
-        found = await asyncio.gather(*(self.poll(peer) for peer in peers))
-        return [status for status in found if status is not None]
+        statuses = await asyncio.gather(*(self.poll(peer) for peer in peers))
+        return [status for status in statuses if status is not None]
 
     async def poll(self, peer: str) -> NodeStatus | None:
-        """Learn what a node holds of the task; return None if it does not say."""
+        """Request a node's votes and certificate of the task. Returns None if it fails."""
         try:
             answer = await send_request(self._transport, peer, "task", {"task": self._id})
         except (RequestRefused, ProtocolViolation, ConnectionError) as error:
-            log.debug("not asked", peer=peer, error=str(error))
+            log.debug("task request failed", peer=peer, error=str(error))
             if isinstance(error, RequestRefused) and error.reason == Rejection.UNKNOWN_TASK:
                 self._unaware_peers.add(peer)
             return None
         for envelope in answer["envelopes"]:
-            self._learn(peer, envelope)
+            self._add_envelope(peer, envelope)
         if answer["certificate"] is not None:
-            self._learn_certificate(peer, answer["certificate"])
-        self._said[peer] = State(answer["state"])
-        return NodeStatus(peer, State(answer["state"]), answer["attempt"], 0.0)
+            self._add_certificate(peer, answer["certificate"])
+        self._states[peer] = State(answer["state"])
+        return NodeStatus(peer, self._states[peer], answer["attempt"], 0.0)
 
     def count_certified(self) -> None:
-        """Count the votes of all certificates seen, which nodes may have shown only there."""
-        for found in list(self._certificates.values()):
-            for vote in found.votes:
-                self._learn("", vote.envelope.document())
+        """Add the votes of all certificates, which the nodes may not have shown otherwise."""
+        for certified in self.certificates:
+            for vote in certified.votes:
+                self._add_envelope("", vote.envelope.document())
 
     @property
     def settled(self) -> Certificate | None:
-        """The certificate that was seen first, if any was."""
+        """The first certificate that a node has shown or that the votes gave, if any."""
         return next(iter(self._certificates.values()), None)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
-        """All valid certificates seen, with different outcomes: more than one is a conflict."""
+        """All valid certificates with different outcomes. More than one is a conflict."""
         return tuple(self._certificates.values())
 
     def _ended(self) -> bool:
-        return bool(self._certificates) or self._verdict() is not None
+        return bool(self._certificates) or self._failed_state() is not None
 
-    def _verdict(self) -> State | None:
-        """Return how the task ended without a certificate, or None if that is not certain."""
-        task = self.task
-        waited = self._clock.now() - self._since
-        if (
-            task is None
-            and waited > UNKNOWN_TASK_SECONDS
-            and self._transport.peers() <= self._unaware_peers
-        ):
-            raise UnknownTask(f"no connected node knows the task {self._id}")
-        if task is not None and self._clock.now() > task.expires_at + LATE_VOTE_SECONDS:
+    def _failed_state(self) -> State | None:
+        """Return the state in which the task ended without a certificate, or None.
+
+        Raises UnknownTask if no connected node knows the task after `UNKNOWN_TASK_SECONDS`.
+        """
+        now, task, peers = self._clock.now(), self.task, self._transport.peers()
+        if task is None:
+            if now - self._started > UNKNOWN_TASK_SECONDS and peers <= self._unaware_peers:
+                raise UnknownTask(f"no connected node knows the task {self._id}")
+        elif now > task.expires_at + LATE_VOTE_SECONDS:
             return State.EXPIRED
-        said = {peer: self._said.get(peer) for peer in self._transport.peers()}
-        if not said or not all(state is not None and state.terminal for state in said.values()):
-            return None
-        failed = [s for s in said.values() if s is not None and not s.certified]
-        return failed[0] if len(failed) == len(said) else None
+        states = [self._states.get(peer) for peer in sorted(peers)]
+        failed = [s for s in states if s is not None and s.terminal and not s.certified]
+        # One node that is still at work, or that claims a certificate, keeps the task open.
+        return failed[0] if failed and len(failed) == len(states) else None
 
-    async def _follow(self, peer: str, seen: "asyncio.Queue[NodeStatus | None]") -> None:
-        """Pass on one node's frames, and fetch its votes whenever its state changes."""
-        pause = RETRY
+    async def _follow(self, peer: str, reports: "asyncio.Queue[NodeStatus | None]") -> None:
+        """Forward one node's reports, and poll it whenever its state changes. Never returns.
+
+        None in the queue means that the node was polled, which may have ended the task.
+        """
+        pause = RETRY_SECONDS
         while True:
             busy = False
             try:
@@ -219,48 +234,66 @@ class TaskTracker:
                     while True:
                         frame = await read_document(stream, "watch-frame", 4096)
                         status = _node_status(peer, frame)
-                        if self._said.get(peer) is not status.state:
+                        if self._states.get(peer) is not status.state:
                             await self.poll(peer)
-                        seen.put_nowait(status)
+                        reports.put_nowait(status)
                         if status.state.terminal:
-                            busy = self._said.get(peer) is not status.state  # too busy to show it
+                            # It may be too busy to answer the poll.
+                            busy = self._states.get(peer) is not status.state
                             break
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
-                log.debug("not watched", peer=peer, error=str(error))
+                log.debug("watch request failed", peer=peer, error=str(error))
                 busy = isinstance(error, RequestRefused) and error.status is Status.BUSY
             await asyncio.sleep(pause)
-            said = self._said.get(peer)
-            patient = busy or (said is not None and said.terminal)
-            pause = min(2 * pause, LONGEST_PAUSE) if patient else RETRY
+            state = self._states.get(peer)
+            back_off = busy or (state is not None and state.terminal)
+            pause = min(2 * pause, MAX_BACKOFF) if back_off else RETRY_SECONDS
             await self.poll(peer)
-            seen.put_nowait(None)
+            reports.put_nowait(None)
 
-    def _learn(self, peer: str, document: Json) -> None:
+    def _add_envelope(self, peer: str, document: Json) -> None:
+        """Add a task or a vote that a node has shown."""
+        message = self._decode(peer, document)
         try:
-            message = codec.decode_document(document, self._network.id)
             if isinstance(message, Task):
                 if message.id == self._id:
                     self._observe(message)
-            elif self._observer is not None and message.task == self._id:
+            elif message is not None and message.task == self._id and self._observer is not None:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):
                         self._keep(effect.certificate)
         except Rejected as rejected:
-            log.warning("a node passed on what is not valid", peer=peer, reason=str(rejected))
+            log.warning("vote rejected", peer=peer, reason=str(rejected))
 
-    def _learn_certificate(self, peer: str, document: Json) -> None:
+    def _decode(self, peer: str, document: Json) -> Message | None:
+        """Return the message of an envelope, None if it is invalid. Verifies each envelope once."""
+        digest = _digest(document)
+        if digest not in self._messages:
+            try:
+                self._messages[digest] = codec.decode_document(document, self._network.id)
+            except Rejected as rejected:
+                log.warning("invalid envelope from node", peer=peer, reason=str(rejected))
+                self._messages[digest] = None
+        return self._messages[digest]
+
+    def _add_certificate(self, peer: str, document: Json) -> None:
+        """Add a certificate that a node has shown. Verifies each certificate once."""
+        digest = _digest(document)
+        if digest in self._seen_certificates:
+            return
+        self._seen_certificates[digest] = None
         try:
-            found = certificate.verify(document, self._network)
-            if found.task.id != self._id:
+            verified = certificate.verify(document, self._network)
+            if verified.task.id != self._id:
                 raise Rejected(Rejection.WRONG_TASK, "the certificate is of another task")
-            self._observe(found.task)
-            self._keep(found)
+            self._observe(verified.task)
+            self._keep(verified)
         except Rejected as rejected:
-            log.warning("a node showed no valid certificate", peer=peer, reason=str(rejected))
+            log.warning("invalid certificate from node", peer=peer, reason=str(rejected))
 
-    def _keep(self, found: Certificate) -> None:
-        new = self._certificates.setdefault(found.votes[0].digest, found) is found
-        if new and len(self._certificates) > 1:
+    def _keep(self, certified: Certificate) -> None:
+        is_new = self._certificates.setdefault(certified.votes[0].digest, certified) is certified
+        if is_new and len(self._certificates) > 1:
             log.warning("conflict: two valid certificates", task=self._id)
 
     def _observe(self, task: Task) -> None:
@@ -271,7 +304,11 @@ class TaskTracker:
 
 
 def _no_salt(attempt: int) -> str:
-    raise AssertionError("an observer commits to nothing")
+    raise AssertionError("an observer does not commit")
+
+
+def _digest(document: Json) -> bytes:
+    return hashlib.sha256(canonical(document)).digest()
 
 
 def _node_status(peer: str, frame: Mapping[str, Any]) -> NodeStatus:

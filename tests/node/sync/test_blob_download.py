@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -378,12 +378,61 @@ def test_the_order_is_another_for_every_blob_and_asker() -> None:
     )
 
 
-def test_chunks_are_those_of_the_blob_and_asked_for_when_they_are_wanted() -> None:
+def test_stream_contacts_no_peer_before_the_first_chunk_is_requested() -> None:
     async def main() -> None:
         async with Servers([honest]).up() as servers:
-            chunks = servers.downloader.chunks(BLOB, servers.peers)
+            chunks = servers.downloader.stream(BLOB, servers.peers)
             assert servers.asked == []
             assert [hashed(chunk) async for chunk in chunks] == list(BLOB.chunks)
+
+    virtual_loop.run(main)
+
+
+def test_stream_yields_each_chunk_before_the_next_has_arrived() -> None:
+    async def main() -> None:
+        taken = asyncio.Event()
+
+        async def waiting(stream: Stream, offset: int) -> None:
+            await say(stream, PAYLOAD[:CHUNK_BYTES], offset)
+            await taken.wait()
+            await stream.write(PAYLOAD[CHUNK_BYTES:])
+
+        async with Servers([waiting]).up() as servers:
+            received = []
+            async for chunk in servers.downloader.stream(BLOB, servers.peers):
+                received.append(chunk)
+                taken.set()
+            assert b"".join(received) == PAYLOAD
+
+    virtual_loop.run(main)
+
+
+def test_stream_without_chunk_hashes_yields_nothing_unverified() -> None:
+    async def main() -> None:
+        blob = blob_of(PAYLOAD, chunked=False)
+        async with Servers([wrong_in_the_last_byte]).up() as servers:
+            with pytest.raises(BlobUnavailable):
+                await anext(servers.downloader.stream(blob, servers.peers))
+
+    virtual_loop.run(main)
+
+
+def test_peer_is_not_charged_for_the_time_that_the_consumer_takes() -> None:
+    async def main() -> None:
+        async with Servers([honest]).up() as servers:
+            async for _ in servers.downloader.stream(BLOB, servers.peers):
+                await asyncio.sleep(10 * ANSWER_SECONDS)
+            assert servers.asked == [(0, 0)]
+
+    virtual_loop.run(main)
+
+
+def test_stream_that_is_closed_early_resets_its_request() -> None:
+    async def main() -> None:
+        async with Servers([endless]).up() as servers:
+            async with aclosing(servers.downloader.stream(BLOB, servers.peers)) as chunks:
+                assert await anext(chunks) == PAYLOAD[:CHUNK_BYTES]
+            assert servers.reported == []
 
     virtual_loop.run(main)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from node.sync.dialer import CHECK, FIRST_PAUSE, LONGEST_PAUSE, keep_connected, peer_in
+from node.sync.dialer import CHECK_SECONDS, MAX_BACKOFF, MIN_BACKOFF, keep_connected, peer_in
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -72,7 +72,7 @@ def test_every_address_is_dialled_and_dialled_again_when_lost() -> None:
             assert scene.mine.peers() == set(peers)
             scene.medium.disconnect(ME, OTHER)
             assert OTHER not in scene.mine.peers()
-            await asyncio.sleep(CHECK + 0.1)
+            await asyncio.sleep(CHECK_SECONDS + 0.1)
             assert scene.mine.peers() == set(peers)
             assert len(scene.mine.dialled) == 4, "those still there are left alone"
 
@@ -95,12 +95,12 @@ def test_an_absent_peer_is_tried_ever_less_often_and_found_when_it_comes() -> No
             await asyncio.sleep(120)
             times = [at for at, _ in scene.mine.dialled]
             pauses = [late - early for early, late in itertools.pairwise(times)]
-            assert FIRST_PAUSE / 2 <= pauses[0] <= FIRST_PAUSE + 0.1
-            assert max(pauses) > LONGEST_PAUSE / 2
-            assert all(pause <= LONGEST_PAUSE + 0.1 for pause in pauses)
+            assert MIN_BACKOFF / 2 <= pauses[0] <= MIN_BACKOFF + 0.1
+            assert max(pauses) > MAX_BACKOFF / 2
+            assert all(pause <= MAX_BACKOFF + 0.1 for pause in pauses)
             assert len(set(pauses)) == len(pauses), "drawn, so that two do not dial in step"
             await scene.appear(OTHER)
-            await asyncio.sleep(LONGEST_PAUSE + 0.1)
+            await asyncio.sleep(MAX_BACKOFF + 0.1)
             assert scene.mine.peers() == {OTHER}
 
     play(scene)
@@ -114,7 +114,7 @@ def test_after_a_connection_the_pauses_are_short_again() -> None:
             await asyncio.sleep(20)
             scene.medium.crash(OTHER)
             tried = len(scene.mine.dialled)
-            await asyncio.sleep(CHECK + 3 * FIRST_PAUSE)
+            await asyncio.sleep(CHECK_SECONDS + 3 * MIN_BACKOFF)
             assert len(scene.mine.dialled) >= tried + 2
 
     play(scene)

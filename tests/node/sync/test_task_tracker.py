@@ -27,6 +27,7 @@ from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
+from protocol.wire.signing import Envelope
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -486,3 +487,46 @@ def test_a_node_that_has_not_answered_may_still_know_it() -> None:
         await expect(tracker, truth)
 
     tracked(node, Scripted(knows=False), test=test, known=None)
+
+
+def test_each_envelope_and_certificate_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is shown, and by however many nodes; an invalid one too."""
+    truth = certify()
+    envelopes = [TASK.envelope.document(), *(vote.envelope.document() for vote in truth.votes)]
+    forged = {**envelopes[1], "signature": envelopes[2]["signature"]}
+    verified: list[object] = []
+    verify = Envelope.verify
+
+    def counting(envelope: Envelope) -> None:
+        verified.append(envelope)
+        verify(envelope)
+
+    monkeypatch.setattr(Envelope, "verify", counting)
+    shown = Scripted(envelopes=[*envelopes, forged], **agreed(truth))
+
+    async def test(tracker: TaskTracker) -> None:
+        await tracker.refresh()
+        # Those of the certificate are verified with it.
+        assert len(verified) == len(envelopes) + 1 + len(envelopes)
+        await tracker.refresh()
+        assert len(verified) == 2 * len(envelopes) + 1
+        assert tracker.settled is not None
+        assert len(tracker.votes) == len(truth.votes)
+
+    tracked(shown, shown, test=test)
+
+
+def test_votes_shown_before_their_task_are_counted_later() -> None:
+    """They are verified once all the same, but not judged without the task."""
+    truth = certify()
+    votes = [vote.envelope.document() for vote in truth.votes]
+    node = Scripted(envelopes=votes)
+
+    async def test(tracker: TaskTracker) -> None:
+        await tracker.refresh()
+        assert tracker.votes == ()
+        node.say(envelopes=[TASK.envelope.document(), *votes])
+        await tracker.refresh()
+        assert len(tracker.votes) == len(votes)
+
+    tracked(node, test=test, known=None)
