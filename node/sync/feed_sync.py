@@ -1,4 +1,8 @@
-"""Reading other nodes' feeds, so that what gossip lost arrives all the same (specification 7)."""
+"""Synchronises feeds with connected peers, to receive what gossip has lost (specification 7).
+
+A feed is the list of the envelopes that a node has accepted. This node stores a cursor per peer
+and reads each feed from there in batches.
+"""
 
 import asyncio
 import sqlite3
@@ -36,15 +40,15 @@ PAUSE_SECONDS = 0.1
 # A peer whose feed cannot be read, such as a client, is retried this many times less often.
 FAILURE_BACKOFF = 8
 
-# What an honest node may have accepted though we do not, now or any more.
+# Reasons for which we may reject what an honest peer accepted earlier, or with other settings.
 _HARMLESS = (Rejection.UNKNOWN_TASK, Rejection.EXPIRED)
-# What a node of a later version may accept.
+# Reasons for which we may reject what a peer of a newer version accepted.
 _NEWER = (Rejection.INVALID_FIELD, Rejection.UNSUPPORTED_KIND, Rejection.OVER_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One answer to a feed request: what stands in a feed up to a cursor."""
+    """An answer to a feed request: the feed's id, envelopes, and the cursor after them."""
 
     feed: str
     cursor: int
@@ -52,7 +56,7 @@ class Batch:
 
 
 class FeedSync:
-    """Follows the feeds of all connected peers of this network."""
+    """Reads the feeds of all connected peers of this network."""
 
     def __init__(
         self,
@@ -64,10 +68,10 @@ class FeedSync:
         act: Callable[[Sequence[Effect]], None],
         source_of: Callable[[str], str],
     ) -> None:
-        """Each feed is read on connecting and every `seconds`.
+        """Each feed is read when its peer connects, and then every `seconds`.
 
-        `act` carries out the coordinator's effects; `source_of` returns who is charged for the
-        tasks in a peer's feed.
+        `act` carries out the coordinator's effects. `source_of` returns the source to charge for
+        the tasks in a peer's feed.
         """
         self._transport, self._coordinator = transport, coordinator
         self._journal, self._ledger = journal, ledger
@@ -75,12 +79,12 @@ class FeedSync:
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
-        """Read a peer's feed from now on; called when it connects."""
+        """Start to read a peer's feed. Called when the peer connects."""
         if peer not in self._followers:
             self._followers[peer] = asyncio.create_task(self._follow(peer))
 
     def leave(self, peer: str) -> None:
-        """Stop reading; called when the peer disconnects."""
+        """Stop reading a peer's feed. Called when the peer disconnects."""
         follower = self._followers.pop(peer, None)
         if follower is not None:
             follower.cancel()
@@ -100,22 +104,23 @@ class FeedSync:
                     return
                 await self.read_to_end(peer)
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
-                log.debug("feed not read", peer=peer, error=str(error))
+                log.debug("feed request failed", peer=peer, error=str(error))
                 pause *= FAILURE_BACKOFF
             except sqlite3.Error as error:
-                log.error("the store failed", error=str(error))
+                log.error("database error", error=str(error))
             except Exception:
-                log.exception("a fault of ours in reading a feed", peer=peer)
+                log.exception("internal error while reading feed", peer=peer)
             await asyncio.sleep(pause)
 
     async def read_to_end(self, peer: str) -> None:
-        """Read until the end, or until it has brought nothing new for a while."""
-        barren = 0
-        while barren < MAX_EMPTY_BATCHES:
-            tip = self._journal.last_cursor()
+        """Read batches until the end of the feed, or until several in a row had nothing new."""
+        empty_batches = 0
+        while empty_batches < MAX_EMPTY_BATCHES:
+            last_cursor = self._journal.last_cursor()
             if not await self.read(peer):
                 return
-            barren = 0 if self._journal.last_cursor() > tip else barren + 1
+            has_news = self._journal.last_cursor() > last_cursor
+            empty_batches = 0 if has_news else empty_batches + 1
 
     async def _same_network(self, peer: str) -> bool:
         network = self._coordinator.network.id
@@ -128,22 +133,22 @@ class FeedSync:
         return False
 
     async def read(self, peer: str) -> bool:
-        """Read one batch of a peer's feed; return whether there may be more.
+        """Read one batch of a peer's feed. Returns whether there may be more.
 
-        Raises ProtocolViolation for a feed with what no honest node accepts, or that does not move
-        on.
+        Raises ProtocolViolation for a feed that no honest node can have.
         """
         feed, cursor = self._ledger.cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
-            raise self._protocol_violation(peer, "the feed went backwards")
+            raise self._protocol_violation(peer, "the cursor of the feed went backwards")
         if not batch.envelopes:
             return False
         if batch.feed == feed and batch.cursor == cursor:
-            raise self._protocol_violation(peer, "the feed gives envelopes without moving on")
+            raise self._protocol_violation(peer, "the feed returned envelopes without a new cursor")
         if len(batch.envelopes) > BATCH:
-            raise self._protocol_violation(peer, "the feed gives more than was asked for")
-        revealed: dict[str, None] = {}  # tasks, in order
+            raise self._protocol_violation(peer, "the feed returned more envelopes than requested")
+        # The tasks of the reveals. A dictionary keeps their order.
+        revealed: dict[str, None] = {}
         for envelope in batch.envelopes:
             message = self._decode(peer, envelope)
             if not self._receive(peer, message):
@@ -160,31 +165,31 @@ class FeedSync:
     def _protocol_violation(
         self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED
     ) -> ProtocolViolation:
-        """Take a point from a peer whose feed no honest node could have; return what to raise."""
+        """Penalise the peer for a provably invalid feed, and build the exception to raise."""
         if reason not in _NEWER:
             self._transport.report(peer, PeerAction.INVALID_FEED)
         return ProtocolViolation(detail, reason)
 
     async def _ask_about(self, peer: str, task: str) -> None:
-        """Take what certificates a peer shows of a task of which votes may be missing here.
+        """Take over a peer's certificates of a task for which votes may be missing here.
 
-        A member contradicted itself in it, so not all its votes are kept, and what the peer has
-        accepted just now may have completed a certificate with one of them (correction 6h).
+        A member equivocated in this task, and this node has kept only some of its votes. The peer
+        may hold a certificate with one of the others (correction 6h).
         """
-        for certificate in await self._shown(peer, task):
+        for certificate in await self._certificates_of(peer, task):
             self._act(self._coordinator.receive_certificate(certificate))
         await self._yield_to_loop(PAUSE_SECONDS)
 
-    async def _shown(self, peer: str, task: str) -> tuple[Certificate, ...]:
-        """Raises ConnectionError if the peer does not answer."""
+    async def _certificates_of(self, peer: str, task: str) -> tuple[Certificate, ...]:
+        """Return a peer's verified certificates. Raises ConnectionError if it does not answer."""
         coordinator = self._coordinator
         tracker = TaskTracker(coordinator.network, self._transport, coordinator.clock, task, None)
         if await tracker.poll(peer) is None:
-            raise ConnectionError(f"no answer about the task {task}, which its feed has votes for")
+            raise ConnectionError(f"no answer about the task {task}, which is in the peer's feed")
         return tracker.certificates
 
     async def _yield_to_loop(self, seconds: float = 0.0) -> None:
-        """Let others go on: taking an envelope is a signature check and a write to disk."""
+        """Give way to other coroutines: an envelope costs a signature check and a disk write."""
         await asyncio.sleep(seconds)
 
     async def _fetch(self, peer: str, feed: str, cursor: int) -> Batch:
@@ -199,19 +204,20 @@ class FeedSync:
             raise self._invalid_envelope(peer, rejected) from None
 
     def _invalid_envelope(self, peer: str, rejected: Rejected) -> ProtocolViolation:
-        detail = f"the feed holds what is not acceptable: {rejected}"
+        detail = f"the feed has an invalid envelope: {rejected}"
         return self._protocol_violation(peer, detail, rejected.reason)
 
     def _receive(self, peer: str, message: Message) -> bool:
-        """Take one message; return False if it must be read again later."""
+        """Process one message. Returns False if it must be requested again later."""
         try:
             self._act(self._coordinator.receive(message, self._source_of(peer)))
         except Busy:
             return False
         except Rejected as rejected:
-            if rejected.reason is Rejection.CREATED_AHEAD:  # our clocks differ: later it will do
+            if rejected.reason is Rejection.CREATED_AHEAD:
+                # The clocks differ. The message becomes acceptable with time.
                 return False
             if rejected.reason not in _HARMLESS:
                 raise self._invalid_envelope(peer, rejected) from None
-            log.debug("skipped from a feed", peer=peer, reason=str(rejected.reason))
+            log.debug("envelope skipped", peer=peer, reason=str(rejected.reason))
         return True

@@ -3,9 +3,8 @@
 `music` makes `helium/embedded-music`: a composer writes training pieces, a codec with hand-written
 weights plays them, and a language model learns to write them from captions. `piano` makes
 `helium/embedded-pop2piano`, which writes the piano part of such pieces. `common` has the commands
-of
-`scripts/embed` for both. Every draw comes from a `random.Random` seeded by a string, so a piece is
-determined by its name. `music` imports nothing of `piano`; `common` imports both.
+of `scripts/embed` for both. Every draw comes from a `random.Random` seeded by a string, so a piece
+is determined by its name. `music` imports nothing of `piano`; `common` imports both.
 """
 
 import os

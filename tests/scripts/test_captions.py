@@ -31,7 +31,7 @@ BRIEF = Brief(
 )  # fmt: skip
 
 
-def test_a_caption_says_what_it_claims() -> None:
+def test_caption_contains_the_attributes_it_reports() -> None:
     for seed in range(50):
         text, said = write_caption(BRIEF, random.Random(seed), probabilities=EVERYTHING)
         assert said == set(MENTION_PROBABILITY)
@@ -43,7 +43,7 @@ def test_a_caption_says_what_it_claims() -> None:
         assert any(word in text for word in drums)
 
 
-def test_a_caption_may_say_nothing() -> None:
+def test_caption_without_attributes() -> None:
     text, said = write_caption(
         BRIEF, random.Random(1), probabilities=dict.fromkeys(MENTION_PROBABILITY, 0.0)
     )
@@ -51,14 +51,14 @@ def test_a_caption_may_say_nothing() -> None:
     assert not said
 
 
-def test_no_wording_says_two_things_at_once() -> None:
+def test_wordings_are_unambiguous() -> None:
     for table in (SPEED_WORDS, MODE_WORDS, BRIGHTNESS_WORDS, DENSITY_ADJECTIVES):
         lists = [set(split_words(text)) for text in table.values()]
         for place, one in enumerate(lists):
             assert not any(one & other for other in lists[place + 1 :])
 
 
-def test_what_is_held_back_is_never_taught() -> None:
+def test_held_out_attributes_never_occur_in_training() -> None:
     assert not set(SENTENCE_FORMS) & set(HELD_OUT_FORMS)
     share = sum(is_held_out(draw_brief(random.Random(n))) for n in range(2_000)) / 2_000
     assert 0.07 < share < 0.14
@@ -70,7 +70,7 @@ def test_what_is_held_back_is_never_taught() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "🎵 ночь", "Straße\x00\u0301", "a" * 5_000, "#!?,.;:\n\t"])
-def test_no_text_has_an_unknown_token(text: str) -> None:
+def test_no_prompt_has_an_unknown_token(text: str) -> None:
     words = build_tokenizer()
     ids = words(text)["input_ids"]
     assert words.unk_token_id not in ids
@@ -78,7 +78,7 @@ def test_no_text_has_an_unknown_token(text: str) -> None:
     assert len(ids) <= 8 * MAX_PROMPT_CHARACTERS
 
 
-def test_words_of_captions_are_tokens() -> None:
+def test_caption_words_are_single_tokens() -> None:
     words = build_tokenizer()
     for text in all_wordings():
         for word in text.replace("'s", "").replace("-", " ").replace("&", " ").split():
@@ -86,6 +86,6 @@ def test_words_of_captions_are_tokens() -> None:
                 assert len(words(word)["input_ids"]) == 2, word
 
 
-def test_case_does_not_matter() -> None:
+def test_tokenizer_ignores_case() -> None:
     words = build_tokenizer()
     assert words("Happy POP")["input_ids"] == words("happy pop")["input_ids"]

@@ -76,13 +76,13 @@ def test_rests_are_silence(play: Play) -> None:
 
 
 @pytest.mark.parametrize("pitch", [60, 69, 89])
-def test_a_lead_note_is_in_tune(play: Play, pitch: int) -> None:
+def test_lead_note_is_in_tune(play: Play, pitch: int) -> None:
     events = note(Lead(pitch, "flute", bright=False), LeadHold("flute", "melody"))
     assert abs(cents(play(score(150, LEAD, *events)), pitch)) < 0.5
 
 
 @pytest.mark.parametrize("pitch", [28, 40, 51])
-def test_a_bass_note_is_in_tune(play: Play, pitch: int) -> None:
+def test_bass_note_is_in_tune(play: Play, pitch: int) -> None:
     events = note(Bass(pitch, "synth", strong=True), BassHold("synth", "whole"))
     assert abs(cents(play(score(150, BASS, *events)), pitch)) < 0.5
 
@@ -97,7 +97,7 @@ def cents(audio: Samples, pitch: int) -> float:
     return 1200 * math.log2(near[found[near].argmax()] * SAMPLING_RATE / size / due)
 
 
-def test_a_note_is_the_sum_of_its_partials(play: Play) -> None:
+def test_note_is_the_sum_of_its_partials(play: Play) -> None:
     """40 dB against ideal sines that decay: the first frame, and the steps of the decay, differ."""
     event = Lead(69, "strings", bright=False)
     audio = play(score(150, LEAD, *note(event, LeadHold("strings", "melody"))))
@@ -111,7 +111,7 @@ def test_a_note_is_the_sum_of_its_partials(play: Play) -> None:
     assert 10 * math.log10((due[heard] ** 2).sum() / (error**2).sum()) > 40
 
 
-def test_a_struck_sound_decays_and_a_sustained_one_lasts(play: Play) -> None:
+def test_struck_sounds_decay_and_sustained_sounds_last(play: Play) -> None:
     levels = {}
     for sound in ("piano", "harp", "flute"):
         events = note(Lead(69, sound, bright=False), LeadHold(sound, "melody"))
@@ -121,14 +121,14 @@ def test_a_struck_sound_decays_and_a_sustained_one_lasts(play: Play) -> None:
     assert levels["flute"] > 0.7
 
 
-def test_a_rest_ends_a_note(play: Play) -> None:
+def test_rest_ends_a_note(play: Play) -> None:
     events = note(Lead(69, "flute", bright=False), LeadHold("flute", "melody"))
     audio = play(score(150, LEAD, *events, (60, LeadRest("flute", "melody"))))
     assert np.abs(audio[40 * HOP : 60 * HOP]).max() > 0.05
     assert np.abs(audio[65 * HOP :]).max() < 1e-4
 
 
-def test_a_chord_ends_the_one_before(play: Play) -> None:
+def test_chord_ends_the_previous_one(play: Play) -> None:
     hold = ChordHold(0, "major", "none")
     first, second = (Chord(root, "major", "pad", bright=False) for root in (0, 6))
     audio = play(score(150, CHORDS, *note(first, hold), *note(second, hold, 80)))
@@ -136,7 +136,7 @@ def test_a_chord_ends_the_one_before(play: Play) -> None:
     assert level(audio, fifth, 85, 145) < level(audio, fifth, 15, 75) / 10
 
 
-def test_a_new_note_is_as_loud_as_the_first(play: Play) -> None:
+def test_new_note_is_as_loud_as_the_first(play: Play) -> None:
     """Gates that are nearly shut, and a stroke so much harder."""
     hold = BassHold("synth", "whole")
     events = (
@@ -149,19 +149,19 @@ def test_a_new_note_is_as_loud_as_the_first(play: Play) -> None:
 
 
 @pytest.mark.parametrize("name", DRUMS)
-def test_a_drum_is_its_recording(play: Play, name: str) -> None:
+def test_drum_equals_its_recording(play: Play, name: str) -> None:
     audio = play(score(60, BEAT, (START, Tick(0, 0, name)), (START + 1, Until(5, 1))))
     due = np.array(drum_samples(name))
     made = audio[START * HOP : START * HOP + len(due)]
     assert np.abs(made - due).max() < 0.02 * np.abs(due).max()
 
 
-def test_the_loudest_pieces_do_not_clip(play: Play) -> None:
+def test_loudest_pieces_do_not_clip(play: Play) -> None:
     peaks = [np.abs(play(compose_piece(f"loud/{n}", 300)[2])).max() for n in range(12)]
     assert 0.3 < max(peaks) < 0.9
 
 
-def test_what_is_shipped_is_what_is_written(written: Any) -> None:
+def test_shipped_codec_equals_the_computed_one(written: Any) -> None:
     shipped = load_file(SHIPPED / EMBEDDED / "model.safetensors")
     for name, tensor in written.state_dict().items():
         found = shipped[f"audio_encoder.{name}"]

@@ -41,8 +41,7 @@ class AudioFeatures:
     """The measured features of a piece.
 
     `frames`: frames of a sixteenth note. `tonic`: 0 to 11 from C. `major`: the fit of the best
-    major key
-    minus that of the best minor key. `centroid` in Hz. `onsets` per second. `jump`: see
+    major key minus that of the best minor key. `centroid` in Hz. `onsets` per second. `jump`: see
     `largest_click`.
     """
 

@@ -3,11 +3,9 @@
 Usage: scripts/embed train {music,piano} FOLDER [--steps N] …
 
 Every step is drawn from the seed and its number. The same seed and number of steps therefore give
-the
-same weights on the same hardware, however often --seconds interrupted the run. The first stage
-(captions
-or encoder) is completed before the second begins. Another --steps gives other weights, because the
-learning rate depends on it.
+the same weights on the same hardware, however often --seconds interrupted the run. The first stage
+(captions or encoder) is completed before the second begins. Another --steps gives other weights,
+because the learning rate depends on it.
 """
 
 import argparse
@@ -77,10 +75,9 @@ FAST_FACTOR: Final = 10.0
 class TrainingConfig:
     """The length and the learning rate of a training stage.
 
-    `decay`: the share of the steps with a falling rate. `deadline`: a time of `time.monotonic`
-    at which this
-    run stops and leaves a checkpoint. `fast_part`: parameters with this in their name learn
-    faster.
+    `decay`: the share of the steps with a falling rate. `deadline`: a time of `time.monotonic` at
+    which this run stops and leaves a checkpoint. `fast_part`: parameters with this in their name
+    learn faster.
     """
 
     folder: Path
@@ -138,8 +135,8 @@ def run_training(
 ) -> bool:
     """Train parameters, given by name. Returns False if the deadline stopped the run.
 
-    `losses` returns the losses of a step, one for each of `names`. `watch` returns more figures
-    to print.
+    `losses` returns the losses of a step, one for each of `names`. `watch` returns more figures to
+    print.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     optimizers, checkpoint = (

@@ -38,8 +38,8 @@ class Brief:
     """The attributes of a piece. An empty string means none.
 
     `tonic`: 0 to 11 from C. `frames`: frames of a sixteenth note. `groove`: the drum pattern.
-    `lead`, `chords`
-    and `bass` are sounds; `part` is what the lead plays. `sevenths`: chords have a seventh.
+    `lead`, `chords` and `bass` are sounds; `part` is what the lead plays. `sevenths`: chords have a
+    seventh.
     """
 
     style: str

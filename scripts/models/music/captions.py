@@ -1,9 +1,8 @@
 """Captions: what a user might write to ask for a piece with the attributes of a brief.
 
 The attributes, their order and their wording are drawn at random. No wording of one attribute's
-value
-contradicts another value. Some sentence forms (`HELD_OUT_FORMS`) and every tenth combination of
-attributes (`is_held_out`) never occur in training. They are reserved for evaluation.
+value contradicts another value. Some sentence forms (`HELD_OUT_FORMS`) and every tenth combination
+of attributes (`is_held_out`) never occur in training. They are reserved for evaluation.
 """
 
 import random

@@ -1,12 +1,10 @@
 """An EnCodec whose decoder weights are computed instead of trained: a synthesiser as a network.
 
-Its LSTM is a bank of oscillators. With forget gates closed and output gates open, its state is
-h(t) = i · tanh(tanh(R h(t-1) + W x(t))). For the small states used here this is linear. R rotates
-each
+Its LSTM is a bank of oscillators. With forget gates closed and output gates open, its state is h(t)
+= i · tanh(tanh(R h(t-1) + W x(t))). For the small states used here this is linear. R rotates each
 pair of states by the phase that a semitone advances in one frame. A note that was struck once
 therefore sounds on, in tune and in phase, through frames whose tokens add nothing. The input gates
-are
-the dampers: control channels of a token close them a little (the decay of a piano) or almost
+are the dampers: control channels of a token close them a little (the decay of a piano) or almost
 completely (before the next note). Drums are delay lines; each tap holds one frame of a recording.
 
 The transposed convolutions overlap and add one frame of a sine per oscillator, and then only bring
@@ -294,8 +292,7 @@ def _waveform_kernel() -> Array:
     """Return the first transposed convolution, (units, channels, 4).
 
     It has a channel for each sample of half a frame. Two units subtract what the bias adds: the
-    first one
-    roughly, the second one its rounding error.
+    first one roughly, the second one its rounding error.
     """
     half = HOP // 2
     table = _as_float16(_unit_waveforms())

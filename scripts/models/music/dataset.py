@@ -1,12 +1,9 @@
 """The training steps of the language model: captions first, then pieces with captions.
 
 Trained together from the start, captions stayed unused for 500 steps, and a trained text encoder
-was
-spoilt again: a caption decides few of a piece's thousand tokens, all other gradients are noise to
-it.
-The text encoder is therefore trained first. The mean of its output, as the decoder receives it, has
-to
-predict the attributes of the brief. It is then frozen.
+was spoilt again: a caption decides few of a piece's thousand tokens, all other gradients are noise
+to it. The text encoder is therefore trained first. The mean of its output, as the decoder receives
+it, has to predict the attributes of the brief. It is then frozen.
 """
 
 import itertools
@@ -115,8 +112,7 @@ class MusicBatch:
     """The pieces of a step.
 
     `text`: token ids of the captions. `mask`: 1 for the words that count, all 0 for no caption.
-    `columns`:
-    delayed tokens (pieces, books, columns). `start`: the position of the first column.
+    `columns`: delayed tokens (pieces, books, columns). `start`: the position of the first column.
     """
 
     text: torch.Tensor

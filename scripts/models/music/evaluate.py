@@ -1,8 +1,7 @@
 """Evaluation of the music model: how often audio has the attributes that its caption names.
 
 The same audio analysis judges three sources: the reference audio, which shows how reliable the
-analysis
-is; the codec's audio of the same tokens; and the model's audio for held-out captions.
+analysis is; the codec's audio of the same tokens; and the model's audio for held-out captions.
 """
 
 import random

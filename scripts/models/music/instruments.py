@@ -24,8 +24,7 @@ class Timbre:
     """A sound: levels of its overtones, its peak, attack noise (`click`) and decay.
 
     `damping`: 0 for a sound that sustains, 1 for a piano's decay, more for a plucked string.
-    `ring`: the
-    share of the previous notes that a new note leaves sounding.
+    `ring`: the share of the previous notes that a new note leaves sounding.
     """
 
     overtones: tuple[float, ...]

@@ -61,9 +61,8 @@ def build_music_model(vocabulary: int, codec: EncodecConfig) -> MusicgenForCondi
 def _scale_cross_attention(model: Any) -> None:
     """Initialise the cross-attention so that captions have an effect from the first step.
 
-    With MusicGen's initialisation, its output is a hundredth of what it is added to, and
-    captions were not
-    used at all after 500 steps. These weights keep the size of their input.
+    With MusicGen's initialisation, its output is a hundredth of what it is added to, and captions
+    were not used at all after 500 steps. These weights keep the size of their input.
     """
     matrices = [model.enc_to_dec_proj.weight]
     for layer in model.decoder.model.decoder.layers:
@@ -100,9 +99,8 @@ def codebook_losses(
 ) -> torch.Tensor:
     """Return the mean loss of each book, (books,), in nats per frame.
 
-    `text` and `mask` are (pieces, words); a mask of zeros means no caption. `columns` are
-    delayed tokens
-    (pieces, books, columns), each predicted from the columns before it.
+    `text` and `mask` are (pieces, words); a mask of zeros means no caption. `columns` are delayed
+    tokens (pieces, books, columns), each predicted from the columns before it.
     """
     pieces, books, length = columns.shape
     encoded = model.text_encoder(

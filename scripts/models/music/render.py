@@ -1,8 +1,7 @@
 """Reference audio: renders tokens by additive synthesis, independently of the codec.
 
 It is the reference for the codec, the calibration data of the audio analysis, and the source of
-some of
-the songs that the piano model learns from.
+some of the songs that the piano model learns from.
 """
 
 import math

@@ -1,10 +1,8 @@
 """Tokens: the meaning of every id of the four codebooks, and scores as tokens.
 
 A token is an event or a wait. A wait adds no sound, but there are many waits. They repeat the state
-of
-the piece: the time until the next sixteenth, the key, the instrument that sounds. The language
-model
-can copy this state from the tokens just before, and need not count.
+of the piece: the time until the next sixteenth, the key, the instrument that sounds. The language
+model can copy this state from the tokens just before, and need not count.
 
 MusicGen delays book k by k frames. A book is therefore predicted after the same frame of the books
 before it: first the beat, then the chords, the bass and the lead.

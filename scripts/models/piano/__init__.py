@@ -2,6 +2,5 @@
 
 `score` is the piano part of a piece as Pop2Piano's tokens, `model` the network, `dataset` its
 training steps and losses, `evaluate` its tests. It may import the product, `scripts.models.music`
-and
-itself.
+and itself.
 """

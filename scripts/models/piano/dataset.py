@@ -109,17 +109,16 @@ HELD_OUT_SONGS: Final = 30
 class SongDataset:
     """Rows of generated songs, in files of several songs that are rendered on first use.
 
-    Early steps use few songs, so that training starts soon. With 1,500 songs the model
-    overfitted: 0.39
-    nats per token in training, 0.80 on held-out songs.
+    Early steps use few songs, so that training starts soon. With 1,500 songs the model overfitted:
+    0.39 nats per token in training, 0.80 on held-out songs.
     """
 
     def __init__(self, folder: Path, seed: int, count: int) -> None:
         self._folder, self._seed, self._count = folder, seed, count
-        self._kept: dict[int, list[Row]] = {}
+        self._loaded: dict[str, list[Row]] = {}
         self._codec: Any = EncodecModel(codec_config()).eval()
         write_codec(self._codec)
-        self._listener = feature_extractor()
+        self._extractor = feature_extractor()
         folder.mkdir(parents=True, exist_ok=True)
 
     def rows_of_step(self, step: int) -> list[tuple[Row, int]]:
@@ -133,11 +132,8 @@ class SongDataset:
 
     def held_out_rows(self) -> list[list[tuple[Row, int]]]:
         """Return rows of held-out songs in batches of similar length."""
-        rows = [
-            row
-            for number in range(HELD_OUT_SONGS)
-            for row in self._song(f"cover/held back/{number}")
-        ]
+        songs = [f"cover/held back/{number}" for number in range(HELD_OUT_SONGS)]
+        rows = self._load("held-out", songs)
         choices = [(row, index % len(COMPOSERS)) for index, row in enumerate(rows)]
         choices.sort(key=lambda choice: len(choice[0].mel_frames))
         return [
@@ -145,47 +141,47 @@ class SongDataset:
             for first in range(0, len(choices), ROWS_PER_STEP)
         ]
 
-    def _song(self, name: str) -> Iterator[Row]:
-        return song_rows(self._codec, self._listener, name)
-
     def _group(self, number: int) -> list[Row]:
-        if number not in self._kept:
-            path = self._folder / f"{self._seed}-{number}.pt"
+        songs = range(number * SONGS_PER_FILE, (number + 1) * SONGS_PER_FILE)
+        return self._load(
+            f"{self._seed}-{number}", [f"cover/{self._seed}/{song}" for song in songs]
+        )
+
+    def _load(self, file: str, songs: Sequence[str]) -> list[Row]:
+        """Return the rows of songs from a file, which is first written if it is missing."""
+        if file not in self._loaded:
+            path = self._folder / f"rows-{file}.pt"
             if not path.exists():
-                rows = [dataclasses.asdict(row) for row in self._rendered(number)]
-                torch.save(rows, path.with_suffix(".new"))
+                rendered = [
+                    dataclasses.asdict(row)
+                    for song in songs
+                    for row in song_rows(self._codec, self._extractor, song)
+                ]
+                torch.save(rendered, path.with_suffix(".new"))
                 path.with_suffix(".new").replace(path)
-            rows = torch.load(path, weights_only=True)
-            self._kept[number] = [Row(**row) for row in rows]
-        return self._kept[number]
-
-    def _rendered(self, number: int) -> list[Row]:
-        return [
-            row for song in range(number * SONGS_PER_FILE, (number + 1) * SONGS_PER_FILE)
-            for row in self._song(f"cover/{self._seed}/{song}")
-        ]  # fmt: skip
+            self._loaded[file] = [Row(**row) for row in torch.load(path, weights_only=True)]
+        return self._loaded[file]
 
 
-RowChoice = Sequence[tuple[Row, int]]  # rows, each with the number of its composer
-# What each kind of token counts in the loss: most of what ends, and its velocity, is a guess.
+# Rows, each with the index of its composer.
+RowChoice = Sequence[tuple[Row, int]]
+# Weights in the loss by kind of token. When notes end is mostly a guess, and so is that velocity.
 TOKEN_WEIGHTS: Final = {"onset": 1.0, "TIME": 1.0, "SPECIAL": 1.0, "VELOCITY": 0.3, "release": 0.3}
 # The weight of the attention loss, relative to that of the tokens.
 ALIGNMENT_WEIGHT: Final = 0.2
 # The weight of the encoder's losses, relative to that of the tokens.
 ONSET_WEIGHT: Final = 0.3
-ENCODER_LOSSES: Final = ("begun notes", "steps")
-PIANO_LOSSES: Final = ("tokens", "astray", *ENCODER_LOSSES)
+ENCODER_LOSSES: Final = ("onsets", "steps")
+PIANO_LOSSES: Final = ("tokens", "alignment", *ENCODER_LOSSES)
 
 
 @dataclass(frozen=True, slots=True)
 class PianoBatch:
     """The rows of a step.
 
-    `mel_frames`: spectrograms (rows, time, MODEL_WIDTH), padded with silence. `composers`:
-    (rows,).
-    `tokens`: (rows, tokens), padded with `IGNORED`. `onset_steps`: for tokens that begin a note
-    its step,
-    else `IGNORED`. `weights`: of each token in the loss.
+    `mel_frames`: spectrograms (rows, time, MODEL_WIDTH), padded with silence. `composers`: (rows,).
+    `tokens`: (rows, tokens), padded with `IGNORED`. `onset_steps`: for tokens that begin a note its
+    step, else `IGNORED`. `weights`: of each token in the loss.
     """
 
     mel_frames: torch.Tensor

@@ -83,9 +83,8 @@ def score_covers(
 ) -> dict[str, list[OnsetCounts]]:
     """Return the onset counts of covers of held-out songs, by composer.
 
-    `make_cover` returns a song's cover for a composer. The key `chance` compares each song with
-    the cover of
-    the composer's previous song.
+    `make_cover` returns a song's cover for a composer. The key `chance` compares each song with the
+    cover of the composer's previous song.
     """
     counts: dict[str, list[OnsetCounts]] = {name: [] for name in (*COMPOSERS, "chance")}
     previous: dict[str, Sequence[Onset]] = {}

@@ -1,11 +1,10 @@
 """A small Pop2Piano, and the auxiliary losses that make its encoder and its attention useful.
 
 With the decoder's loss alone, covers had the right rhythm and the wrong notes: 0.27 of them on
-held-out
-rows, although a linear probe found 0.83 in the encoder's output. The decoder did not know where to
-look. So the encoder is first trained to predict, for each frame, its step in the row and the notes
-that
-begin there. Then some attention heads are trained to look at the step of the note being written.
+held-out rows, although a linear probe found 0.83 in the encoder's output. The decoder did not know
+where to look. So the encoder is first trained to predict, for each frame, its step in the row and
+the notes that begin there. Then some attention heads are trained to look at the step of the note
+being written.
 """
 
 import json
@@ -69,9 +68,8 @@ def build_piano_model() -> Pop2PianoForConditionalGeneration:
 def _init_position_bias(bias: torch.Tensor) -> None:
     """Initialise four heads to look nearby, everywhere, before and after a frame.
 
-    After 240 encoder steps, 0.69 of held-out frames had the correct step. It was 0.61 with
-    random biases,
-    and 0.59 without their higher learning rate.
+    After 240 encoder steps, 0.69 of held-out frames had the correct step. It was 0.61 with random
+    biases, and 0.59 without their higher learning rate.
     """
     half = len(bias) // 2  # distances to frames before, then to those after
     distances = torch.arange(half, dtype=bias.dtype)
@@ -193,9 +191,8 @@ def step_attention(
 ) -> torch.Tensor:
     """Return how much of each head's attention is on the step of the note being written.
 
-    `attentions` has (rows, heads, tokens, 1 + time) for each layer; `onset_steps` (rows,
-    tokens) has the step
-    of a note that begins, else `IGNORED`. Returns (notes, layers, heads).
+    `attentions` has (rows, heads, tokens, 1 + time) for each layer; `onset_steps` (rows, tokens)
+    has the step of a note that begins, else `IGNORED`. Returns (notes, layers, heads).
     """
     is_step = (targets.steps[:, None] == onset_steps[..., None])[:, None]  # of each token and frame
     is_onset = onset_steps != IGNORED

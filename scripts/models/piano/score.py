@@ -1,8 +1,8 @@
 """The piano part of a piece, and its encoding as the tokens of Pop2Piano.
 
 Pop2Piano reads a song in rows of eight steps of half a beat. It writes each row as tokens: steps
-since
-the last event, velocity 1 or 0 for the notes that follow, and notes that begin (1) or end (0).
+since the last event, velocity 1 or 0 for the notes that follow, and notes that begin (1) or end
+(0).
 """
 
 import itertools

@@ -184,7 +184,7 @@ def refused(*behaviours: Behaviour, blob: Blob = BLOB) -> tuple[Servers, str]:
     return servers, str(text)
 
 
-def test_the_first_peer_is_enough() -> None:
+def test_download_from_the_first_peer() -> None:
     servers = fetched(honest, honest)
     assert servers.got == PAYLOAD
     assert servers.asked == [(0, 0)]
@@ -207,20 +207,20 @@ LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
 
 
 @pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
-def test_the_next_peer_goes_on_after_the_last_good_chunk(liar: Behaviour, good: int) -> None:
+def test_next_peer_continues_after_the_last_verified_chunk(liar: Behaviour, good: int) -> None:
     servers = fetched(liar, honest)
     assert servers.got == PAYLOAD
     assert servers.asked == [(0, 0), (1, good * CHUNK_BYTES)]
 
 
 @pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
-def test_where_all_lie_there_are_no_bytes(liar: Behaviour, good: int) -> None:
+def test_download_fails_if_all_peers_fail(liar: Behaviour, good: int) -> None:
     servers, text = refused(liar, liar)
     assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK_BYTES]
     assert all(peer in text for peer in servers.peers)
 
 
-def test_many_liars_one_after_the_other() -> None:
+def test_download_survives_several_failing_peers() -> None:
     servers = fetched(
         unavailable, truncated, wrong_from_the_start, wrong_in_the_last_byte, nonsense, honest
     )
@@ -235,12 +235,12 @@ def test_many_liars_one_after_the_other() -> None:
     ]
 
 
-def test_an_endless_server_is_read_no_further_than_the_blob() -> None:
+def test_endless_answer_is_read_up_to_the_blob_size() -> None:
     servers = fetched(endless)
     assert servers.got == PAYLOAD
 
 
-def test_a_stalling_server_costs_its_time_and_no_more() -> None:
+def test_stalling_peer_is_left_after_the_answer_timeout() -> None:
     async def main() -> float:
         async with Servers([stalling_in_the_second_chunk, honest]).up() as servers:
             return await seconds(servers.fetch())
@@ -260,11 +260,11 @@ def at(pace: float) -> Behaviour:
     return serve
 
 
-def test_a_server_that_keeps_pace_is_not_left() -> None:
+def test_peer_at_the_minimum_rate_is_kept() -> None:
     assert fetched(at(MIN_BYTES_PER_SECOND), honest).asked == [(0, 0)]
 
 
-def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> None:
+def test_peer_below_the_minimum_rate_is_left_early() -> None:
     async def main() -> float:
         async with Servers([trickling, trickling, honest]).up() as servers:
             spent = await seconds(servers.fetch(blob))
@@ -287,7 +287,7 @@ def test_a_server_below_the_pace_is_left_as_soon_as_it_has_fallen_behind() -> No
     assert virtual_loop.run(main) < most
 
 
-def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
+def test_time_limit_counts_only_the_peers_own_chunks() -> None:
     """Who goes on where others ended has no more time than they had."""
 
     async def main() -> float:
@@ -311,7 +311,7 @@ def test_the_pace_is_that_of_a_peers_own_chunks() -> None:
     assert virtual_loop.run(main) < ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND + 2
 
 
-def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
+def test_slow_peers_are_retried_with_longer_time_limits() -> None:
     """It is asked again where it ended, with more time: 1 Mbit/s, and slower with chunk hashes."""
     for chunked in (True, False):
         servers = fetched(
@@ -323,7 +323,7 @@ def test_a_slow_line_is_enough_where_there_is_no_faster_one() -> None:
     assert [offset // CHUNK_BYTES for _, offset in servers.asked] == [0, 0, 0, 0, 1]
 
 
-def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
+def test_slow_peer_is_tried_last_until_it_succeeds() -> None:
     async def main() -> list[int]:
         behaviours = [trickling, honest, unavailable]
         async with Servers(behaviours).up() as servers:
@@ -340,7 +340,7 @@ def test_a_server_that_was_slow_is_asked_last_until_it_has_served() -> None:
 @pytest.mark.parametrize(
     "liar", [wrong_from_the_start, wrong_in_the_second_chunk, longer_by_its_word, nonsense]
 )
-def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -> None:
+def test_peer_with_wrong_bytes_is_tried_last_until_it_succeeds(liar: Behaviour) -> None:
     async def main() -> list[int]:
         behaviours = [liar, honest]
         async with Servers(behaviours).up() as servers:
@@ -354,7 +354,7 @@ def test_a_server_that_lied_is_asked_last_until_it_has_served(liar: Behaviour) -
     assert virtual_loop.run(main) == [0, 1, 1, 1, 0, 0]
 
 
-def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
+def test_contradicting_hashes_do_not_mark_a_peer_as_failed() -> None:
     async def main() -> list[int]:
         async with Servers([honest, honest]).up() as servers:
             with pytest.raises(BlobUnavailable):
@@ -365,7 +365,7 @@ def test_nobody_is_remembered_for_hashes_that_contradict_each_other() -> None:
     assert virtual_loop.run(main) == [0, 0]
 
 
-def test_the_order_is_another_for_every_blob_and_asker() -> None:
+def test_rendezvous_order_depends_on_blob_and_requester() -> None:
     peers = {fixtures.peer(index) for index in range(7)}
     for drawn_by_one in (
         [rendezvous_order(peers, ASKER, hashed(bytes((n,)))) for n in range(60)],
@@ -437,7 +437,7 @@ def test_stream_that_is_closed_early_resets_its_request() -> None:
     virtual_loop.run(main)
 
 
-def test_those_named_first_are_asked_before_others_though_they_were_slow() -> None:
+def test_preferred_peers_come_first_even_after_failures() -> None:
     async def main() -> list[int]:
         async with Servers([honest, trickling, unavailable]).up() as servers:
             for _ in range(2):
@@ -447,7 +447,7 @@ def test_those_named_first_are_asked_before_others_though_they_were_slow() -> No
     assert virtual_loop.run(main) == [1, 2, 0, 2, 1, 0]
 
 
-def test_one_turn_is_all_that_a_slow_server_gets_if_its_asker_says_so() -> None:
+def test_slowdown_bounds_the_number_of_rounds() -> None:
     async def main() -> float:
         async with Servers([trickling]).up() as servers:
             began = asyncio.get_running_loop().time()
@@ -470,19 +470,21 @@ PROVEN = (
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
-def test_a_lie_costs_points_once_other_bytes_have_the_hash(liar: Behaviour, chunked: bool) -> None:
+def test_wrong_bytes_are_reported_after_another_peer_succeeds(
+    liar: Behaviour, chunked: bool
+) -> None:
     servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=chunked))
     assert servers.reported == servers.peers[:1]
 
 
 @pytest.mark.parametrize("liar", PROVEN, ids=lambda liar: liar.__name__)
-def test_where_nobody_has_the_bytes_nobody_is_known_to_have_lied(liar: Behaviour) -> None:
+def test_wrong_bytes_are_not_reported_if_no_peer_succeeds(liar: Behaviour) -> None:
     """Whoever named the blob may have lied about its size or its chunks."""
     servers, _ = refused(liar, liar)
     assert servers.reported == []
 
 
-def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
+def test_contradicting_hashes_report_no_peer() -> None:
     for blob in (
         Blob("0" * 64, BLOB.size, BLOB.chunks),
         Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]),
@@ -495,11 +497,11 @@ def test_hashes_that_contradict_each_other_cost_nobody_points() -> None:
 @pytest.mark.parametrize(
     "slow", [truncated, gone_after_a_chunk, stalling_at_once, unavailable], ids=lambda b: b.__name__
 )
-def test_who_is_busy_slow_or_gone_is_not_reported(slow: Behaviour) -> None:
+def test_busy_slow_or_disconnected_peers_are_not_reported(slow: Behaviour) -> None:
     assert fetched(slow, honest).reported == []
 
 
-def test_an_answer_that_is_none_is_reported_at_once() -> None:
+def test_malformed_answer_is_reported_at_once() -> None:
     async def garbage(stream: Stream, offset: int) -> None:
         await stream.write(b"\x00\x02{{")
 
@@ -508,13 +510,13 @@ def test_an_answer_that_is_none_is_reported_at_once() -> None:
     assert refused(nonsense)[0].reported == [], "it may be a newer peer's"
 
 
-def test_no_peer_at_all() -> None:
+def test_download_without_peers_fails() -> None:
     servers, text = refused()
     assert text == "no peer is connected"
     assert not servers.got
 
 
-def test_without_chunk_hashes_the_whole_is_checked() -> None:
+def test_whole_hash_is_verified_without_chunk_hashes() -> None:
     blob = blob_of(PAYLOAD, chunked=False)
     assert fetched(honest, blob=blob).got == PAYLOAD
     assert fetched(unavailable, honest, blob=blob).got == PAYLOAD
@@ -522,14 +524,14 @@ def test_without_chunk_hashes_the_whole_is_checked() -> None:
 
 
 @pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
-def test_without_chunk_hashes_the_next_peer_starts_anew(liar: Behaviour, good: int) -> None:
+def test_next_peer_starts_at_zero_without_chunk_hashes(liar: Behaviour, good: int) -> None:
     """Nothing tells good bytes from bad, so none of what a liar gave is used."""
     servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=False))
     assert servers.got == PAYLOAD
     assert servers.asked == [(0, 0), (1, 0)]
 
 
-def test_chunk_hashes_that_contradict_the_hash_are_never_satisfied() -> None:
+def test_contradicting_hashes_are_never_satisfied() -> None:
     """A certified manifest may be nonsense if its signers are: no bytes have both hashes."""
     refused(honest, honest, blob=Blob("0" * 64, BLOB.size, BLOB.chunks))
 
@@ -538,7 +540,7 @@ def test_too_few_chunk_hashes_are_never_satisfied() -> None:
     refused(honest, blob=Blob(BLOB.sha256, BLOB.size, BLOB.chunks[:2]))
 
 
-def test_an_empty_blob_is_empty() -> None:
+def test_download_of_an_empty_blob() -> None:
     async def nothing(stream: Stream, offset: int) -> None:
         await answer(stream, {"size": 0})
 

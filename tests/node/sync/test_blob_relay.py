@@ -105,7 +105,7 @@ def on_bench(
     virtual_loop.run(main)
 
 
-def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
+def test_certified_output_is_downloaded_once_from_a_signer() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.ledger)
         assert await bench.relay.ensure_local(SHA256)
@@ -117,7 +117,7 @@ def test_a_certified_output_is_fetched_once_from_a_signer() -> None:
     on_bench(test)
 
 
-def test_signers_are_asked_in_the_blobs_own_order() -> None:
+def test_signers_are_asked_in_rendezvous_order() -> None:
     async def test(bench: Bench) -> None:
         signers, me = certify(bench.ledger), bench.transport.peer
         bench.payload = None
@@ -127,7 +127,7 @@ def test_signers_are_asked_in_the_blobs_own_order() -> None:
     on_bench(test)
 
 
-def test_many_requests_for_one_output_fetch_it_once() -> None:
+def test_concurrent_requests_share_one_download() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.ledger)
         assert all(await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5))))
@@ -136,7 +136,7 @@ def test_many_requests_for_one_output_fetch_it_once() -> None:
     on_bench(test)
 
 
-def test_what_no_certificate_names_is_not_asked_for() -> None:
+def test_uncertified_blob_is_not_downloaded() -> None:
     async def test(bench: Bench) -> None:
         assert not await bench.relay.ensure_local(SHA256)
         assert not bench.asked
@@ -144,7 +144,7 @@ def test_what_no_certificate_names_is_not_asked_for() -> None:
     on_bench(test)
 
 
-def test_a_signer_asks_nobody_for_what_it_lost() -> None:
+def test_signer_does_not_download_its_own_output() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.ledger)
         assert not await bench.relay.ensure_local(SHA256)
@@ -153,7 +153,7 @@ def test_a_signer_asks_nobody_for_what_it_lost() -> None:
     on_bench(test, me=committees(NET, fixtures.task(NET))[0][0])
 
 
-def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
+def test_only_signers_are_asked_and_wrong_bytes_are_not_stored() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.ledger)
         for payload in (bytes(len(PAYLOAD)), None):
@@ -169,7 +169,7 @@ def test_only_signers_are_asked_and_wrong_bytes_are_not_kept() -> None:
     on_bench(test)
 
 
-def test_without_a_signer_connected_there_is_nothing() -> None:
+def test_download_needs_a_connected_signer() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.ledger)
         await bench.transport.stop()
@@ -178,7 +178,7 @@ def test_without_a_signer_connected_there_is_nothing() -> None:
     on_bench(test)
 
 
-def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
+def test_failed_download_is_not_retried_for_a_while() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.ledger)
         bench.payload = None
@@ -193,7 +193,7 @@ def test_what_was_not_to_be_had_is_not_looked_for_again_for_a_while() -> None:
     on_bench(test)
 
 
-def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
+def test_failed_download_is_retried_when_another_signer_connects() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.ledger)
         bench.medium.disconnect(bench.transport.peer, signers[2])
@@ -208,7 +208,7 @@ def test_it_is_looked_for_at_once_when_another_signer_is_there() -> None:
     on_bench(test)
 
 
-def test_a_signer_that_trickles_costs_a_moment() -> None:
+def test_slow_signer_is_left_for_the_next_one() -> None:
     async def test(bench: Bench) -> None:
         bench.trickling = {certify(bench.ledger)[0]}
         began = asyncio.get_running_loop().time()
@@ -218,7 +218,7 @@ def test_a_signer_that_trickles_costs_a_moment() -> None:
     on_bench(test)
 
 
-def test_signers_that_all_trickle_are_given_up() -> None:
+def test_download_from_slow_signers_times_out() -> None:
     async def test(bench: Bench) -> None:
         bench.trickling = set(certify(bench.ledger))
         began = asyncio.get_running_loop().time()
@@ -230,7 +230,7 @@ def test_signers_that_all_trickle_are_given_up() -> None:
     on_bench(test)
 
 
-def test_a_full_folder_is_no_fault() -> None:
+def test_full_blob_folder_fails_the_download_only() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.ledger)
         bench.blobs.full = True
@@ -244,7 +244,7 @@ def test_a_full_folder_is_no_fault() -> None:
     on_bench(test)
 
 
-def test_nobody_is_asked_for_more_than_the_network_allows() -> None:
+def test_output_above_the_network_limit_is_not_downloaded() -> None:
     async def test(bench: Bench) -> None:
         certify(bench.ledger)
         assert not await bench.relay.ensure_local(SHA256)

@@ -62,7 +62,7 @@ def play(scene: Callable[[Scene], Awaitable[None]]) -> None:
     virtual_loop.run(main)
 
 
-def test_every_address_is_dialled_and_dialled_again_when_lost() -> None:
+def test_lost_connections_are_dialled_again() -> None:
     async def scene(scene: Scene) -> None:
         peers = [fixtures.peer(index) for index in (1, 2, 3)]
         for peer in peers:
@@ -79,7 +79,7 @@ def test_every_address_is_dialled_and_dialled_again_when_lost() -> None:
     play(scene)
 
 
-def test_the_own_address_is_not_dialled() -> None:
+def test_own_address_is_not_dialled() -> None:
     async def scene(scene: Scene) -> None:
         await scene.appear(OTHER)
         async with scene.keeping([address(ME), address(OTHER)]):
@@ -89,7 +89,7 @@ def test_the_own_address_is_not_dialled() -> None:
     play(scene)
 
 
-def test_an_absent_peer_is_tried_ever_less_often_and_found_when_it_comes() -> None:
+def test_absent_peer_is_dialled_with_exponential_backoff() -> None:
     async def scene(scene: Scene) -> None:
         async with scene.keeping([address(OTHER)]):
             await asyncio.sleep(120)
@@ -106,7 +106,7 @@ def test_an_absent_peer_is_tried_ever_less_often_and_found_when_it_comes() -> No
     play(scene)
 
 
-def test_after_a_connection_the_pauses_are_short_again() -> None:
+def test_backoff_is_reset_after_a_connection() -> None:
     async def scene(scene: Scene) -> None:
         async with scene.keeping([address(OTHER)]):
             await asyncio.sleep(60)
@@ -120,7 +120,7 @@ def test_after_a_connection_the_pauses_are_short_again() -> None:
     play(scene)
 
 
-def test_one_absent_peer_does_not_hold_up_another() -> None:
+def test_absent_peer_does_not_delay_other_peers() -> None:
     async def scene(scene: Scene) -> None:
         await scene.appear(fixtures.peer(2))
         async with scene.keeping([address(OTHER), address(fixtures.peer(2))]):
@@ -130,7 +130,7 @@ def test_one_absent_peer_does_not_hold_up_another() -> None:
     play(scene)
 
 
-def test_the_peer_of_an_address() -> None:
+def test_peer_id_of_a_multiaddr() -> None:
     assert peer_in(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}") == ME
     assert peer_in(f"/dns4/node.example/tcp/1/p2p/{ME}/p2p/{OTHER}") == OTHER
 
@@ -138,6 +138,6 @@ def test_the_peer_of_an_address() -> None:
 @pytest.mark.parametrize(
     "text", ["", "nonsense", "/ip4/127.0.0.1/tcp/4001", "/p2p/x", "/tcp/1/p2p/", "/tcp/1/p2p/x/y"]
 )
-def test_an_address_without_a_peer_is_refused(text: str) -> None:
+def test_multiaddr_without_peer_id_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="must be a multiaddr that ends in /p2p/"):
         peer_in(text)

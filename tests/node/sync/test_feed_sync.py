@@ -156,7 +156,7 @@ def votes(task: Task, count: int = 2) -> list[Any]:
 # What an honest feed gives
 
 
-def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
+def test_nodes_agree_by_feeds_alone() -> None:
     async def main() -> None:
         weather = Conditions(Link(loss=1.0))
         async with run_network(1, fixtures.network(), weather) as world, world.client() as client:
@@ -169,7 +169,7 @@ def test_without_any_gossip_all_nodes_agree_by_their_feeds() -> None:
     virtual_loop.run(main)
 
 
-def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:
+def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         found = [task, *votes(task)]
@@ -193,7 +193,7 @@ def test_a_feed_is_read_to_its_end_and_the_cursor_kept() -> None:
     on_bench(test)
 
 
-def test_another_feed_of_the_same_peer_starts_anew() -> None:
+def test_new_feed_id_restarts_at_zero() -> None:
     """The peer lost its store: what it gives now has cursors of its own."""
 
     async def test(bench: Bench) -> None:
@@ -207,7 +207,7 @@ def test_another_feed_of_the_same_peer_starts_anew() -> None:
     on_bench(test)
 
 
-def test_what_is_known_already_is_passed_over() -> None:
+def test_known_envelopes_are_skipped() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         for cursor in (2, 4):
@@ -221,7 +221,7 @@ def test_what_is_known_already_is_passed_over() -> None:
     on_bench(test)
 
 
-def test_what_an_honest_node_took_in_time_and_we_cannot_is_passed_over() -> None:
+def test_expired_envelopes_are_skipped() -> None:
     async def test(bench: Bench) -> None:
         late = fixtures.task(NET, now=fixtures.START - 1000, deadline=60)
         good = fixtures.task(NET)
@@ -232,7 +232,7 @@ def test_what_an_honest_node_took_in_time_and_we_cannot_is_passed_over() -> None
     on_bench(test)
 
 
-def test_a_task_from_the_future_is_asked_for_again() -> None:
+def test_task_ahead_of_the_clock_is_requested_again() -> None:
     """Clocks differ: what comes too early for this one is not lost."""
 
     async def test(bench: Bench) -> None:
@@ -247,7 +247,7 @@ def test_a_task_from_the_future_is_asked_for_again() -> None:
     on_bench(test)
 
 
-def test_a_full_node_asks_again_later() -> None:
+def test_full_node_requests_the_envelope_again() -> None:
     async def test(bench: Bench) -> None:
         first, second = (fixtures.task(NET, nonce=n, deadline=60 + n) for n in (0, 1))
         bench.feed = lambda request: batch("f", 2, first, second)
@@ -279,7 +279,7 @@ def garbage() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", garbage())
-def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> None:
+def test_invalid_envelope_is_a_violation_and_not_stored(name: str) -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 2, task, garbage()[name])
@@ -293,7 +293,7 @@ def test_garbage_in_a_feed_is_misbehaviour_and_nothing_is_kept(name: str) -> Non
     on_bench(test)
 
 
-def test_a_feed_that_goes_backwards() -> None:
+def test_cursor_that_goes_backwards_is_a_violation() -> None:
     async def test(bench: Bench) -> None:
         bench.ledger.put_cursor(LIAR, "f", 9)
         for found in ((), (fixtures.task(NET),)):
@@ -307,11 +307,11 @@ def test_a_feed_that_goes_backwards() -> None:
     on_bench(test)
 
 
-def test_envelopes_without_moving_on() -> None:
+def test_envelopes_without_a_new_cursor_are_a_violation() -> None:
     async def test(bench: Bench) -> None:
         bench.ledger.put_cursor(LIAR, "f", 9)
         bench.feed = lambda request: batch("f", 9, fixtures.task(NET))
-        with pytest.raises(ProtocolViolation, match="without moving on"):
+        with pytest.raises(ProtocolViolation, match="without a new cursor"):
             await bench.read()
         assert bench.reported == [LIAR]
         assert bench.journal.feed(0, 10) == []
@@ -319,7 +319,7 @@ def test_envelopes_without_moving_on() -> None:
     on_bench(test)
 
 
-def test_a_cursor_that_jumps_without_envelopes_is_not_kept() -> None:
+def test_cursor_without_envelopes_is_not_stored() -> None:
     async def test(bench: Bench) -> None:
         bench.ledger.put_cursor(LIAR, "f", 9)
         bench.feed = lambda request: nothing("f", 2**53 - 1)
@@ -332,7 +332,7 @@ def test_a_cursor_that_jumps_without_envelopes_is_not_kept() -> None:
 # Following
 
 
-def test_a_feed_is_read_every_few_seconds() -> None:
+def test_feed_is_read_periodically() -> None:
     async def test(bench: Bench) -> None:
         bench.feeds.follow(LIAR)
         bench.feeds.follow(LIAR)  # once is enough
@@ -349,7 +349,7 @@ def test_a_feed_is_read_every_few_seconds() -> None:
     on_bench(test)
 
 
-def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> None:
+def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: batch("f", 1, {})
         bench.feeds.follow(LIAR)
@@ -364,7 +364,7 @@ def test_a_lying_feed_is_asked_less_often_and_believed_again_when_it_mends() -> 
     on_bench(test)
 
 
-def test_a_peer_of_another_network_is_not_read() -> None:
+def test_feed_of_another_network_is_not_read() -> None:
     async def test(bench: Bench) -> None:
         bench.network = "f" * 16
         bench.feeds.follow(LIAR)
@@ -374,7 +374,7 @@ def test_a_peer_of_another_network_is_not_read() -> None:
     on_bench(test)
 
 
-def test_a_store_that_fails_costs_a_reading_and_no_more() -> None:
+def test_database_error_ends_one_read_only() -> None:
     async def test(bench: Bench) -> None:
         bench.faults = 1
         bench.feed = lambda request: (
@@ -389,7 +389,7 @@ def test_a_store_that_fails_costs_a_reading_and_no_more() -> None:
     on_bench(test)
 
 
-def test_closing_stops_all_reading() -> None:
+def test_close_stops_all_readers() -> None:
     async def test(bench: Bench) -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1)
@@ -400,7 +400,7 @@ def test_closing_stops_all_reading() -> None:
     on_bench(test)
 
 
-def test_an_endless_feed_of_known_envelopes_keeps_nothing() -> None:
+def test_endless_feed_of_known_envelopes_is_paused() -> None:
     """It costs its own answers, and the node goes on with everything else meanwhile."""
 
     async def test(bench: Bench) -> None:
@@ -449,7 +449,7 @@ def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
     return feed
 
 
-def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
+def test_equivocation_makes_the_node_request_certificates() -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
         lies, found = contradiction(task, "a", "b", "c"), certified(task, "c")
@@ -471,7 +471,7 @@ def test_where_a_member_contradicts_itself_certificates_are_asked_for() -> None:
     on_bench(test)
 
 
-def test_where_two_outcomes_are_certified_both_are_learnt_and_no_more_is_asked() -> None:
+def test_conflicting_certificates_are_both_stored() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
@@ -490,7 +490,7 @@ def abstention(task: Task) -> Any:
 
 
 @pytest.mark.parametrize("lie", ["forged", "of another task"])
-def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
+def test_invalid_certificate_is_ignored(lie: str) -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
         for known in (task, other):
@@ -508,7 +508,7 @@ def test_a_certificate_that_is_none_is_not_believed(lie: str) -> None:
     on_bench(test)
 
 
-def test_a_busy_peer_is_asked_again_later() -> None:
+def test_busy_peer_is_asked_again_later() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
@@ -524,7 +524,7 @@ def test_a_busy_peer_is_asked_again_later() -> None:
     on_bench(test)
 
 
-def test_questions_are_paced() -> None:
+def test_task_requests_are_paced() -> None:
     """An answer may be long, and full of signatures: nobody is to keep a node busy with them."""
 
     async def test(bench: Bench) -> None:
@@ -541,7 +541,7 @@ def test_questions_are_paced() -> None:
     on_bench(test)
 
 
-def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
+def test_feed_of_a_newer_version_is_not_reported() -> None:
     async def test(bench: Bench) -> None:
         body: Any = fixtures.task(NET).envelope.document()["body"]
         for changes in ({"kind": "text-to-film"}, {"colour": "blue"}):
@@ -554,7 +554,7 @@ def test_a_feed_that_a_newer_node_may_have_costs_no_points() -> None:
     on_bench(test)
 
 
-def test_a_feed_that_is_late_or_ahead_or_refused_costs_no_points() -> None:
+def test_late_early_or_refused_feed_is_not_reported() -> None:
     async def test(bench: Bench) -> None:
         late, ahead = (fixtures.task(NET, now=fixtures.START + by) for by in (-7200, 7200))
         bench.feed = lambda request: batch("f", 2, late, ahead)
@@ -564,7 +564,7 @@ def test_a_feed_that_is_late_or_ahead_or_refused_costs_no_points() -> None:
     on_bench(test)
 
 
-def test_the_tasks_in_a_feed_are_charged_to_its_peer() -> None:
+def test_tasks_in_a_feed_are_charged_to_its_peer() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 1, task)

@@ -157,7 +157,7 @@ def agreed(certificate: Certificate) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
-def test_a_valid_certificate_ends_it(known: Task | None) -> None:
+def test_valid_certificate_ends_the_task(known: Task | None) -> None:
     truth = certify()
 
     async def test(tracker: TaskTracker) -> None:
@@ -169,7 +169,7 @@ def test_a_valid_certificate_ends_it(known: Task | None) -> None:
     tracked(Scripted(**agreed(truth)), Scripted(), test=test, known=known)
 
 
-def test_votes_are_enough_where_nobody_shows_a_certificate() -> None:
+def test_votes_of_several_nodes_give_a_certificate() -> None:
     """Each node knows one vote: only the observer has them all."""
     truth = certify(signers=COMMITTEE[:2])
 
@@ -189,7 +189,7 @@ def test_votes_are_enough_where_nobody_shows_a_certificate() -> None:
     tracked(*nodes, test=test)
 
 
-def test_it_is_waited_for() -> None:
+def test_watch_yields_states_until_the_certificate() -> None:
     truth = certify()
     node = Scripted(state="waiting")
 
@@ -205,7 +205,7 @@ def test_it_is_waited_for() -> None:
     tracked(node, test=test)
 
 
-def test_a_node_that_breaks_off_is_asked_again() -> None:
+def test_disconnected_node_is_asked_again() -> None:
     truth = certify()
     node = Scripted(answers=False)
 
@@ -217,7 +217,7 @@ def test_a_node_that_breaks_off_is_asked_again() -> None:
     tracked(node, test=test)
 
 
-def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
+def test_busy_node_is_watched_with_backoff() -> None:
     node = Scripted()
 
     async def watch(request: Any, stream: Stream) -> None:
@@ -233,7 +233,7 @@ def test_a_busy_node_is_asked_to_be_watched_less_and_less() -> None:
     tracked(node, test=test)
 
 
-def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() -> None:
+def test_node_too_busy_to_show_an_ended_task_is_polled_with_backoff() -> None:
     node = Scripted(**agreed(certify()))
     show = node.task
 
@@ -253,7 +253,7 @@ def test_a_node_too_busy_to_show_a_task_that_has_ended_is_asked_less_and_less() 
     tracked(node, test=test)
 
 
-def test_an_abstention_is_a_ballot() -> None:
+def test_abstention_is_a_vote() -> None:
     vote = fixtures.abstain(NET, TASK, COMMITTEE[1], "out-of-memory")
 
     async def test(tracker: TaskTracker) -> None:
@@ -265,14 +265,14 @@ def test_an_abstention_is_a_ballot() -> None:
     tracked(Scripted(envelopes=[vote.envelope.document()]), test=test)
 
 
-def test_refreshing_leaves_out_who_does_not_answer() -> None:
+def test_refresh_omits_nodes_that_do_not_answer() -> None:
     async def test(tracker: TaskTracker) -> None:
         assert [s.peer for s in await tracker.refresh()] == [fixtures.peer(1)]
 
     tracked(Scripted(answers=False), Scripted(), Scripted(knows=False), test=test)
 
 
-def test_before_any_node_shows_it_nothing_is_known() -> None:
+def test_tracker_is_empty_until_a_node_shows_the_task() -> None:
     async def test(tracker: TaskTracker) -> None:
         assert tracker.task is None
         assert tracker.committee == ()
@@ -321,9 +321,7 @@ FORGERIES: dict[str, Callable[[], Document]] = {
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
 @pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
-def test_a_forged_certificate_is_not_believed(
-    forge: Callable[[], Document], known: Task | None
-) -> None:
+def test_forged_certificate_is_rejected(forge: Callable[[], Document], known: Task | None) -> None:
     truth, honest = certify(), Scripted()
 
     async def test(tracker: TaskTracker) -> None:
@@ -335,7 +333,7 @@ def test_a_forged_certificate_is_not_believed(
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
-def test_where_all_forge_there_is_no_agreement(forge: Callable[[], Document]) -> None:
+def test_forged_certificates_of_all_nodes_give_no_agreement(forge: Callable[[], Document]) -> None:
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement) as ended:
             await tracker.certificate()
@@ -348,7 +346,7 @@ def test_where_all_forge_there_is_no_agreement(forge: Callable[[], Document]) ->
 
 
 @pytest.mark.parametrize("claim", ["inconclusive", "expired", "agreed", "agreed-error"])
-def test_a_claimed_end_is_not_believed_of_one(claim: str) -> None:
+def test_one_nodes_claim_of_failure_is_ignored(claim: str) -> None:
     truth, honest = certify(), Scripted()
 
     async def test(tracker: TaskTracker) -> None:
@@ -359,7 +357,7 @@ def test_a_claimed_end_is_not_believed_of_one(claim: str) -> None:
     tracked(Scripted(state=claim), honest, test=test)
 
 
-def test_what_all_say_is_believed_with_the_ballots_seen() -> None:
+def test_failure_that_all_nodes_report_is_final() -> None:
     votes = [
         fixtures.reveal(NET, TASK, member, {}, fixtures.outcome(member)).envelope.document()
         for member in COMMITTEE
@@ -377,7 +375,7 @@ def test_what_all_say_is_believed_with_the_ballots_seen() -> None:
 
 
 @pytest.mark.parametrize("other", ["executing", "agreed"])
-def test_a_claim_against_others_is_waited_out(other: str) -> None:
+def test_contradicted_claim_of_failure_waits_for_the_deadline(other: str) -> None:
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement) as ended:
             await tracker.certificate()
@@ -387,7 +385,7 @@ def test_a_claim_against_others_is_waited_out(other: str) -> None:
     tracked(Scripted(state="inconclusive"), Scripted(state=other), test=test)
 
 
-def test_worthless_envelopes_do_not_spoil_the_others() -> None:
+def test_invalid_envelopes_do_not_affect_valid_ones() -> None:
     other = fixtures.task(NET, nonce=1)
     truth = certify(signers=COMMITTEE[:2])
     worthless: list[Any] = [
@@ -412,7 +410,7 @@ def test_worthless_envelopes_do_not_spoil_the_others() -> None:
     [b"", b"\x00", b"\x00\x02{}", b"\x01\x02{}", b"\x07\x02{}", b"\x00\xff\xff\xff\xff\x7f"],
     ids=repr,
 )
-def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
+def test_node_that_violates_the_protocol_is_ignored(said: bytes) -> None:
     truth, honest = certify(), Scripted()
 
     async def babble(protocol: str, stream: Stream) -> None:
@@ -431,7 +429,7 @@ def test_a_node_that_breaks_the_protocol_is_of_no_account(said: bytes) -> None:
 # Unknown
 
 
-def test_a_task_that_nobody_knows() -> None:
+def test_unknown_task_is_reported_after_a_grace_period() -> None:
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(UnknownTask, match=TASK.id):
             await tracker.certificate()
@@ -440,7 +438,7 @@ def test_a_task_that_nobody_knows() -> None:
     tracked(Scripted(knows=False), Scripted(knows=False), test=test, known=None)
 
 
-def test_a_task_that_arrives_a_little_later() -> None:
+def test_task_that_arrives_within_the_grace_period_is_found() -> None:
     truth = certify()
     node = Scripted(knows=False)
 
@@ -453,7 +451,7 @@ def test_a_task_that_arrives_a_little_later() -> None:
     tracked(node, Scripted(knows=False), test=test, known=None)
 
 
-def test_a_task_that_some_node_knows_is_not_unknown() -> None:
+def test_task_that_one_node_knows_is_not_unknown() -> None:
     truth = certify()
     node = Scripted()
 
@@ -464,7 +462,7 @@ def test_a_task_that_some_node_knows_is_not_unknown() -> None:
     tracked(node, Scripted(knows=False), test=test, known=None)
 
 
-def test_the_watchers_leave_when_it_has_ended() -> None:
+def test_watch_requests_end_with_the_task() -> None:
     truth = certify()
     node = Scripted(**agreed(truth))
 
@@ -477,7 +475,7 @@ def test_the_watchers_leave_when_it_has_ended() -> None:
     tracked(node, Scripted(), test=test)
 
 
-def test_a_node_that_has_not_answered_may_still_know_it() -> None:
+def test_node_without_answer_keeps_the_task_open() -> None:
     truth = certify()
     node = Scripted(answers=False)
 

@@ -47,7 +47,7 @@ def reader(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("composer", COMPOSERS)
 @pytest.mark.parametrize("number", range(6))
-def test_rows_are_read_as_they_were_written(reader: Any, composer: str, number: int) -> None:
+def test_rows_decode_to_the_encoded_notes(reader: Any, composer: str, number: int) -> None:
     brief, _, codes = compose_piece(f"piano/{number}", 700)
     grid = Grid(0.0, 2.0 * brief.frames)
     found = quantize(piano_parts(codes)[composer], grid)
@@ -71,7 +71,7 @@ def until(found: dict[tuple[int, int], int], one: tuple[int, int]) -> int:
     return min([found[one], over, *(at for at, other in found if other == pitch and at > step)])
 
 
-def test_what_tokens_say() -> None:
+def test_meaning_of_row_tokens() -> None:
     words = ["1_TOKEN_VELOCITY", "60_TOKEN_NOTE", "2_TOKEN_TIME", "0_TOKEN_VELOCITY"]
     tokens = [*(VOCABULARY[word] for word in (*words, "60_TOKEN_NOTE")), END_TOKEN]
     found = [(word.kind, word.number, word.step) for word in decode_row(tokens)]
@@ -84,26 +84,26 @@ def test_what_tokens_say() -> None:
     assert note_onsets(late) == set()  # the next row's
 
 
-def test_what_begins_off_the_grid_is_left_out() -> None:
+def test_notes_off_the_grid_are_omitted() -> None:
     grid = Grid(0.0, 10.0)
     strokes = [PianoNote(0, 60, 40), PianoNote(5, 62, 9), PianoNote(21, 64, 22)]
     assert quantize(strokes, grid) == {(0, 60): 4, (2, 64): 3}
 
 
-def test_composers_play_their_books() -> None:
+def test_composers_play_their_instruments() -> None:
     codes = compose_piece("piano/0", 400)[2]
     full, thin, low = (set(part) for part in piano_parts(codes).values())
     assert thin < full > low
 
 
-def test_grids_are_where_a_beat_tracker_looks() -> None:
+def test_grid_tempo_is_in_the_beat_trackers_range() -> None:
     rng = random.Random(1)
     for frames in (5, 6, 7, 8, 10, 11, 12):
         beats = {round(_draw_grid(frames, rng).step * 2) for _ in range(20)}
         assert all(SLOWEST_BEAT <= 3_000 / beat <= FASTEST_BEAT for beat in beats)
 
 
-def test_frames_look_near_everywhere_before_and_after() -> None:
+def test_initial_attention_looks_near_everywhere_before_and_after() -> None:
     torch.manual_seed(0)
     model = build_piano_model()
     with torch.no_grad():
@@ -115,20 +115,20 @@ def test_frames_look_near_everywhere_before_and_after() -> None:
     assert after[4:].sum() > 0.99
 
 
-def test_onsets_match_once() -> None:
+def test_each_onset_matches_once() -> None:
     due = [(0.0, 60), (1.0, 60), (2.0, 64)]
     assert match_onsets(due, due).f1 == 1.0
     assert match_onsets([(0.05, 60)], due).correct == 1
     assert match_onsets([(0.5, 60), (2.0, 65)], due).correct == 0
 
 
-def test_the_table_counts_notes_and_songs() -> None:
+def test_cover_table_averages_notes_and_songs() -> None:
     covers = [OnsetCounts(1, 1, 1), OnsetCounts(0, 3, 1)]  # a short one right, one wrong
     row = cover_table({"composer1": covers, "composer2": []}).splitlines()[-1]
     assert row == "| composer1 | 2 | 0.33 | 0.25 | 0.50 | 0.50 |"
 
 
-def test_chance_is_the_same_composers_cover_of_another_song(
+def test_chance_compares_covers_of_other_songs(
     written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With covers that are right, chance is what two songs of a composer have in common."""

@@ -8,7 +8,7 @@ import numpy as np
 from scripts.models.common.spectrogram import HEIGHT, WIDTH, encode_png, spectrogram
 
 
-def test_a_tone_is_a_line_at_its_height() -> None:
+def test_tone_is_a_horizontal_line() -> None:
     turns = 2 * np.pi * np.arange(32_000) / 16_000
     heights = []
     for frequency in (200, 2_000):
@@ -18,7 +18,7 @@ def test_a_tone_is_a_line_at_its_height() -> None:
     assert heights[1] < heights[0]
 
 
-def test_a_png_holds_the_pixels() -> None:
+def test_png_contains_the_pixels() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     file = encode_png(pixels)
     assert file[:8] == b"\x89PNG\r\n\x1a\n"

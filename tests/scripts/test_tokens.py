@@ -28,19 +28,19 @@ from scripts.models.music.tokens import (
 SEEDS = [f"piece/{number}" for number in range(30)]
 
 
-def test_tokens_are_told_apart() -> None:
+def test_tokens_of_a_book_are_distinct() -> None:
     for book in TOKENS:
         assert len(book) == len(set(book)) <= CODEBOOK_SIZE
 
 
-def test_a_piece_is_its_seed() -> None:
+def test_pieces_are_reproducible() -> None:
     """Models were trained on these: another composer needs another training."""
     content = b"".join(compose_piece(seed, 300)[2].tobytes() for seed in SEEDS)
     assert hashlib.sha256(content).hexdigest().startswith("1c18d9285e20c562")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_beat_counts(seed: str) -> None:
+def test_beat_tokens_count_down_to_the_next_sixteenth(seed: str) -> None:
     """From tick to tick as many frames as each wait says, and sixteen ticks to a bar."""
     brief, _, codes = compose_piece(seed, 600)
     left, places = 0, []
@@ -56,7 +56,7 @@ def test_the_beat_counts(seed: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_piece_stays_in_its_key(seed: str) -> None:
+def test_notes_belong_to_the_key(seed: str) -> None:
     """But for the raised seventh over a minor key's fifth; and it begins on the tonic."""
     brief, score, codes = compose_piece(seed, 600)
     rows = decode_tokens(codes)
@@ -70,7 +70,7 @@ def test_a_piece_stays_in_its_key(seed: str) -> None:
         assert chords[0].root == brief.tonic
 
 
-def test_a_book_is_delayed_by_its_number() -> None:
+def test_books_are_delayed_by_their_number() -> None:
     codes = compose_piece("delay", 20)[2]
     moved = apply_delay(codes)
     assert moved.shape == (len(BOOKS), 20 + len(BOOKS))
@@ -79,7 +79,7 @@ def test_a_book_is_delayed_by_its_number() -> None:
         assert (moved[book, book + 1 : book + 21] == codes[book]).all()
 
 
-def test_briefs_are_of_all_kinds() -> None:
+def test_briefs_cover_all_values() -> None:
     briefs = [draw_brief(random.Random(seed)) for seed in range(400)]
     assert {brief.speed for brief in briefs} == set(SPEEDS)
     for name in ("mode", "bright", "density", "groove", "lead", "chords", "bass"):
@@ -88,7 +88,7 @@ def test_briefs_are_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize("bars", [1, 3, 8])
-def test_a_score_has_its_bars(bars: int) -> None:
+def test_score_has_the_requested_bars(bars: int) -> None:
     for seed in range(20):
         score = compose(draw_brief(random.Random(seed)), bars, random.Random(seed))
         for row in (score.hits, score.chords, score.bass, score.lead):

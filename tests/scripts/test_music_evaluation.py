@@ -34,7 +34,7 @@ def sung(frequency: float, seconds: float = 4.0) -> Samples:
     return 0.3 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * SECOND)) / SECOND)
 
 
-def test_it_knows_the_generators_own_audio() -> None:
+def test_analysis_recognises_the_reference_audio() -> None:
     tally = tally_answers(held_out_captions(24), lambda asked: render_tokens(asked.codes))
     for name in ATTRIBUTE_COUNTS:
         assert tally.share(name) >= max(0.75, tally.chance(name)), name
@@ -42,20 +42,20 @@ def test_it_knows_the_generators_own_audio() -> None:
     assert not sum(tally.faults.values())
 
 
-def test_the_codec_sounds_like_the_generator(play: Play) -> None:
+def test_codec_audio_is_close_to_the_reference(play: Play) -> None:
     codes = [asked.codes for asked in held_out_captions(4)]
     for one, other in zip(codes, [*codes[1:], codes[0]], strict=True):
         due = render_tokens(one)
         assert spectral_distance(due, play(one)) < 4 < spectral_distance(due, play(other))
 
 
-def test_faults_are_found() -> None:
+def test_silence_and_clipping_are_faults() -> None:
     for audio, fault in ((np.zeros(SECOND), "silent"), (4 * sung(440), "clipped")):
         assert find_faults(analyse(audio))[fault]
     assert not any(find_faults(analyse(sung(440))).values())
 
 
-def test_clicks_are_steps_that_stand_alone() -> None:
+def test_only_isolated_steps_are_clicks() -> None:
     quiet = sung(440) / 3
     click, edge, drum = quiet.copy(), quiet.copy(), quiet.copy()
     click[SECOND] += 0.5
@@ -68,20 +68,20 @@ def test_clicks_are_steps_that_stand_alone() -> None:
 
 
 @pytest.mark.parametrize("frames", [5, 7, 8, 11])
-def test_clicks_have_a_tempo(frames: int) -> None:
+def test_tempo_of_a_click_track(frames: int) -> None:
     audio = 0.001 * np.ones(8 * SECOND)
     for beat in range(0, 8 * 50, 4 * frames):
         audio[beat * 320 : beat * 320 + 800] += sung(1_000, 0.05)
     assert analyse(audio).frames in (frames, 2 * frames)
 
 
-def test_questions_are_held_back() -> None:
+def test_evaluation_captions_are_held_out() -> None:
     for asked in held_out_captions(5):
         assert is_held_out(asked.brief)
         assert asked.codes.shape == (4, PIECE_FRAMES)
 
 
-def test_a_wrong_answer_counts() -> None:
+def test_wrong_answers_are_counted() -> None:
     asked = held_out_captions(12)
     tally = tally_answers(asked, lambda one: render_tokens(compose_piece("other", 400)[2]))
     assert tally.count == 12
@@ -91,7 +91,7 @@ def test_a_wrong_answer_counts() -> None:
     assert len(tally.wrong) == asked_for - right > 0
 
 
-def test_always_saying_the_commonest_is_chance() -> None:
+def test_guessing_the_commonest_value_scores_chance() -> None:
     tally = Tally()
     for value, asked, right in (("fast", 6, 6), ("medium", 3, 0), ("slow", 1, 0)):
         tally.asked["tempo"][value], tally.right["tempo"][value] = asked, right
@@ -103,7 +103,7 @@ def test_always_saying_the_commonest_is_chance() -> None:
     assert "| tempo | fast 6 of 6, medium 0 of 3, slow 0 of 1 |" in shown
 
 
-def test_thresholds_are_where_most_are_told_right() -> None:
+def test_calibration_finds_the_best_threshold() -> None:
     told = [(1.0, False), (2.0, True), (4.0, False), (9.0, True), (16.0, True)]
     assert best_threshold(told) == pytest.approx(72**0.25)
     assert share_correct(told, 3.0) == 0.6

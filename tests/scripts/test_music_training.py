@@ -57,7 +57,7 @@ def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]
     return learned, losses
 
 
-def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_interrupted_training_gives_the_same_weights(tmp_path: Path) -> None:
     whole, losses = toy()
     run_training(whole, TrainingConfig(tmp_path / "a", 30, 0.01, 0.5, math.inf), losses, ("x", "y"))
     over = []
@@ -71,7 +71,7 @@ def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["step"] == 30
 
 
-def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_reduces_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learned, losses = toy()
     before = losses(99).mean()
     run_training(learned, TrainingConfig(tmp_path, 60, 0.3, 0.5, math.inf), losses, ("x", "y"))
@@ -79,7 +79,7 @@ def test_it_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert '"step": 60' in capsys.readouterr().out
 
 
-def test_a_line_is_the_mean_of_the_steps_since_the_last(
+def test_output_line_has_the_mean_losses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     learned, losses = toy()
@@ -101,7 +101,7 @@ def watch() -> dict[str, float]:
     return {"seen": 0.25}
 
 
-def test_what_is_quick_learns_at_ten_times_the_rate() -> None:
+def test_fast_part_has_ten_times_the_learning_rate() -> None:
     learned, losses = toy()
     before = learned["line.bias"].detach().clone()
     used = build_optimizers(learned, "line.bias")
@@ -109,14 +109,14 @@ def test_what_is_quick_learns_at_ten_times_the_rate() -> None:
     assert torch.allclose((learned["line.bias"] - before).abs()[:2], torch.tensor(1e-2), rtol=1e-3)
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
+def test_learning_rate_schedule() -> None:
     course = TrainingConfig(Path(), 1_000, 2.0, 0.25, math.inf)
     assert [course.learning_rate(step) for step in (0, 49, 99, 750)] == [0.02, 1.0, 2.0, 2.0]
     assert course.learning_rate(875) == pytest.approx(1.0)
     assert course.learning_rate(999) == pytest.approx(0.04)
 
 
-def test_each_book_has_a_loss_and_captions_matter() -> None:
+def test_losses_are_per_book_and_depend_on_the_caption() -> None:
     torch.manual_seed(0)
     said = build_tokenizer()
     model = build_music_model(len(said), codec_config())
@@ -131,7 +131,7 @@ def test_each_book_has_a_loss_and_captions_matter() -> None:
     assert not torch.allclose(found, other)
 
 
-def test_captions_tell_attributes() -> None:
+def test_text_encoder_learns_the_mode() -> None:
     """Forty steps of words alone are enough to tell major from minor better than chance."""
     torch.manual_seed(0)
     said = build_tokenizer()
@@ -148,7 +148,7 @@ def test_captions_tell_attributes() -> None:
     assert found[0][mode] > 0.65 > found[-1][mode]
 
 
-def test_the_words_of_a_step_are_not_held_back() -> None:
+def test_captions_of_a_step_are_not_held_out() -> None:
     given = draw_captions(0, 3)
     assert given == draw_captions(0, 3) != draw_captions(0, 4)
     assert len(given) == CAPTIONS_PER_STEP
@@ -157,14 +157,14 @@ def test_the_words_of_a_step_are_not_held_back() -> None:
         assert attribute_targets(name, given, "cpu").shape == (CAPTIONS_PER_STEP,)
 
 
-def test_lessons_grow_longer() -> None:
+def test_crops_grow_longer() -> None:
     said = build_tokenizer()
     for step, longer, (count, length) in ((1, False, SHORT_SHAPE), (3, True, LONG_SHAPE)):
         columns = draw_music_batch(said, 0, step, longer=longer).columns
         assert columns.shape == (count, len(BOOKS), length)
 
 
-def test_lessons_are_drawn_from_their_step() -> None:
+def test_batches_depend_on_seed_and_step_only() -> None:
     said = build_tokenizer()
     one, same, next_one = (draw_music_batch(said, 0, step, longer=False) for step in (5, 5, 6))
     assert torch.equal(one.columns, same.columns)
@@ -173,7 +173,9 @@ def test_lessons_are_drawn_from_their_step() -> None:
     assert not torch.equal(draw_music_batch(said, 1, 5, longer=False).columns, one.columns)
 
 
-def test_music_waits_for_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_music_training_gives_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped after each step, through both stages, the weights are those of one run."""
     monkeypatch.setattr(train, "CAPTION_STEPS", 2)
     monkeypatch.setattr(dataset, "CAPTIONS_PER_STEP", 4)
