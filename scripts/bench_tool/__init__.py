@@ -1,1 +1,6 @@
-"""Benchmarks that `scripts/bench NAME` runs; each prints ratios of one run."""
+"""Benchmarks, one module each, run by `scripts/bench NAME`. They print ratios within one run.
+
+`executor` compares the executor with the plain pipeline, `flood` measures the service that honest
+requesters get beside a flooder. They may import the product, `scripts.testnet_tool` and
+`tests.integration`.
+"""

@@ -1,8 +1,8 @@
-"""What the executor adds to the pipeline that it runs, and what its profile costs.
+"""Measure the overhead of the executor and of its numeric profile over a plain pipeline.
 
-Everything that is compared runs in turns within one call, each with its model resident, and medians
-are told: of the time that passed, and of the processors' time spent, which other programs on the
-machine disturb less. Absolute seconds are this machine's; the ratios are what is worth keeping.
+All variants take turns within one run, each with its model loaded. The medians of wall time and of
+processor time are printed; other programs on the machine disturb processor time less. The absolute
+times are this machine's. The ratios are what can be compared.
 """
 
 import argparse
@@ -21,13 +21,14 @@ from typing import Any
 from executor.determinism import profile
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, ModelFolders
-from executor.worker import supervisor
+from executor.worker.supervisor import WorkerSupervisor
 
 PROMPT, SEED = "a slow sad piano in A minor", 7
-START_SECONDS = 120.0
+# Seconds that a worker has to start.
+START_TIMEOUT = 120.0
 
-# transformers alone: told tokens, seed and prompt, it answers with the seconds and the hash.
-PLAIN = """
+# The plain pipeline. For each line with tokens, seed and prompt it prints seconds and hash.
+PLAIN_SCRIPT = """
 import hashlib, json, sys, time
 if sys.argv[2] == "profile":
     from executor.determinism import profile
@@ -36,230 +37,244 @@ import transformers
 pipeline = transformers.pipeline("text-to-audio", model=sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:
-    told = json.loads(line)
-    began = time.perf_counter()
-    transformers.set_seed(told["seed"])
-    made = pipeline(told["prompt"], generate_kwargs={"max_new_tokens": told["tokens"]})
-    seconds = time.perf_counter() - began
-    sha256 = hashlib.sha256(made["audio"].astype("<f4").T.tobytes()).hexdigest()
+    task = json.loads(line)
+    started = time.perf_counter()
+    transformers.set_seed(task["seed"])
+    result = pipeline(task["prompt"], generate_kwargs={"max_new_tokens": task["tokens"]})
+    seconds = time.perf_counter() - started
+    sha256 = hashlib.sha256(result["audio"].astype("<f4").T.tobytes()).hexdigest()
     print(json.dumps({"seconds": seconds, "sha256": sha256}), flush=True)
 """
 
-# A worker's start, step by step: the clock is the same in all processes.
-STEPS = """
+# The steps of a worker's start with the time after each. All processes share this clock.
+START_SCRIPT = """
 import sys, time
-told = [("spawn", time.monotonic())]
+steps = [("spawn", time.monotonic())]
 from pathlib import Path
-from executor.determinism import profile
-from executor.determinism import self_test as selftest
-from executor.sandbox import confine as sandbox
-from executor.worker import main as worker
-sandbox.confine([], Path(sys.argv[1]), None)
-told.append(("our own modules, sandbox", time.monotonic()))
+from executor.determinism import profile, self_test
+from executor.sandbox import confine
+from executor.worker import main
+confine.confine([], Path(sys.argv[1]), None)
+steps.append(("own modules, sandbox", time.monotonic()))
 profile.fix()
-told.append(("import torch, profile", time.monotonic()))
+steps.append(("import torch, profile", time.monotonic()))
 from executor.tasks import text_to_music
-told.append(("import transformers", time.monotonic()))
+steps.append(("import transformers", time.monotonic()))
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from multiprocessing import Pipe
-ours, theirs = Pipe()
-one = worker.JobRunner(ours, ModelFolders([]))
+connection, _ = Pipe()
+runner = main.JobRunner(connection, ModelFolders([]))
 folder = SHIPPED / EMBEDDED
-one._warm("text-to-music", folder, one._folders.digest(folder), "float32", None)
-told.append(("digest and load", time.monotonic()))
-assert not selftest.check(one._render)[1]
-told.append(("self-test", time.monotonic()))
+runner._warm("text-to-music", folder, runner._folders.digest(folder), "float32", None)
+steps.append(("digest and load", time.monotonic()))
+assert not self_test.check(runner._render)[1]
+steps.append(("self-test", time.monotonic()))
 import json
-print(json.dumps(told))
+print(json.dumps(steps))
 """
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One generation: seconds that passed, seconds of processors, the SHA-256 of the sound."""
+    """One generation: wall time and processor time in seconds, and the hash of the audio."""
 
     wall: float
     cpu: float
     sha256: str
 
 
+Generate = Callable[[int], Run]  # a number of tokens to a run
+Runs = dict[str, list[Run]]  # by variant
+
+
 def cpu_seconds(pid: int) -> float:
-    """What all threads of a process have used so far; the clock is clock_getcpuclockid's."""
+    """Return the processor time that all threads of a process have used so far."""
+    # The clock id of clock_getcpuclockid(3).
     return time.clock_gettime((~pid << 3) | 2)
 
 
-class Plain:
-    """The plain script, its model resident, in a process under some environment."""
+class PlainPipeline:
+    """The plain script in a process of its own, with its model loaded."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], kind: str) -> None:
+        """`kind` is "profile" to fix the numeric profile, else anything."""
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PLAIN, str(folder), kind],
+            [sys.executable, "-P", "-c", PLAIN_SCRIPT, str(folder), kind],
             env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        if self._said() != "ready":
+        if self._read_line() != "ready":
             sys.exit(f"the plain script ({kind}) did not start")
 
-    def __call__(self, tokens: int) -> Run:
-        """Generate once; the time that passed is measured inside."""
+    def generate(self, tokens: int) -> Run:
+        """Generate once. The script measures the wall time itself."""
         used = cpu_seconds(self._process.pid)
         assert self._process.stdin
-        told = {"tokens": tokens, "seed": SEED, "prompt": PROMPT}
-        self._process.stdin.write(f"{json.dumps(told)}\n")
+        task = {"tokens": tokens, "seed": SEED, "prompt": PROMPT}
+        self._process.stdin.write(f"{json.dumps(task)}\n")
         self._process.stdin.flush()
-        answer = json.loads(self._said())
+        answer = json.loads(self._read_line())
         used = cpu_seconds(self._process.pid) - used
         return Run(answer["seconds"], used, answer["sha256"])
 
-    def end(self) -> None:
-        """Kill it."""
+    def close(self) -> None:
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
-    def _said(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline().strip()
 
 
 def main() -> int:
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeat", type=int, default=15, help="times each, default 15")
-    parser.add_argument("--tokens", type=int, default=253, help="253 tokens are 5 seconds of audio")
-    parser.add_argument("--short", type=int, default=6, help="tokens of the shortest task")
-    parser.add_argument("--starts", type=int, default=3, help="cold starts, default 3")
-    parser.add_argument("--models", type=Path, help="a models folder, for --model")
-    parser.add_argument(
-        "--model", default=EMBEDDED, help="default: the embedded one; scripts/build_small_model"
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench executor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit code 1 if the executor and the plain pipeline give different hashes.",
     )
-    chosen = parser.parse_args()
-    folders = [chosen.models.resolve()] if chosen.models else []
-    if chosen.starts:
-        cold(chosen.starts)
-    return warm(chosen.model, folders, chosen.repeat, chosen.tokens, chosen.short)
+    parser.add_argument("--repeat", type=int, default=15, help="runs of each (default 15)")
+    parser.add_argument(
+        "--tokens", type=int, default=253, help="tokens of a long task (default 253, 5 seconds)"
+    )
+    parser.add_argument("--short", type=int, default=6, help="tokens of a short task (default 6)")
+    parser.add_argument(
+        "--starts", type=int, default=3, help="cold starts of a worker (default 3, 0 for none)"
+    )
+    parser.add_argument("--models", type=Path, help="the models folder with --model")
+    parser.add_argument(
+        "--model",
+        default=EMBEDDED,
+        help=f"default {EMBEDDED}; scripts/build_small_model builds a larger one",
+    )
+    options = parser.parse_args()
+    folders = [options.models.resolve()] if options.models else []
+    if options.starts:
+        measure_starts(options.starts)
+    return compare(options.model, folders, options.repeat, options.tokens, options.short)
 
 
-def cold(times: int) -> None:
-    """Print how long the steps of a worker's start take, and the whole as a pool sees it."""
+def measure_starts(times: int) -> None:
+    """Print the median time of each step of a worker's start, and of a whole start."""
     steps: dict[str, list[float]] = {}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as home:
-            began = time.monotonic()
-            told = subprocess.run(
-                [sys.executable, "-P", "-c", STEPS, home],
+            previous = time.monotonic()
+            script = subprocess.run(
+                [sys.executable, "-P", "-c", START_SCRIPT, home],
                 env=profile.child_environment(Path(home)),
                 stdout=subprocess.PIPE,
                 check=True,
             )
-            for name, at in json.loads(told.stdout):
-                steps.setdefault(name, []).append(at - began)
-                began = at
-            running = supervisor.WorkerSupervisor([], Path(home))
-            steps.setdefault("whole, to WorkerStatus", []).append(
-                running.start(START_SECONDS).seconds
-            )
-            running.close()
+            for name, reached in json.loads(script.stdout):
+                steps.setdefault(name, []).append(reached - previous)
+                previous = reached
+            supervisor = WorkerSupervisor([], Path(home))
+            seconds = supervisor.start(START_TIMEOUT).seconds
+            steps.setdefault("whole start, until ready", []).append(seconds)
+            supervisor.close()
     print(f"cold start, median of {times}")
-    for name, seconds in steps.items():
-        print(f"  {name:34} {statistics.median(seconds):8.2f} s")
+    for name, measured in steps.items():
+        print(f"  {name:34} {statistics.median(measured):8.2f} s")
 
 
-def warm(model: str, folders: Sequence[Path], repeat: int, tokens: int, short: int) -> int:
-    """Print the comparison of one model; 1 if the hashes differ."""
-    found = ModelFolders(folders)
-    folder = found.locate(model, "main")
-    reference = ModelRef(model, "main", found.digest(folder))
+def compare(model: str, folders: Sequence[Path], repeat: int, tokens: int, short: int) -> int:
+    """Compare the variants on one model. Returns the exit code."""
+    models = ModelFolders(folders)
+    folder = models.locate(model, "main")
+    reference = ModelRef(model, "main", models.digest(folder))
     with tempfile.TemporaryDirectory() as scratch:
         pinned = profile.child_environment(Path(scratch))
-        free = {name: value for name, value in pinned.items() if name not in profile.NUMERIC}
-        running = supervisor.WorkerSupervisor(folders, Path(scratch))
-        ready = running.start(START_SECONDS)
+        unpinned = {name: value for name, value in pinned.items() if name not in profile.NUMERIC}
+        supervisor = WorkerSupervisor(folders, Path(scratch))
+        ready = supervisor.start(START_TIMEOUT)
         if not ready.ok:
             sys.exit(ready.reason)
-        plain = Plain(folder, pinned, "profile")
-        runs: dict[str, Callable[[int], Run]] = {
-            "ours": lambda length: ours(running, reference, length),
-            "plain, under the profile": plain,
-            "plain, unpinned, 1 thread": (one := Plain(folder, free | ONE, "free")),
-            f"plain, unpinned, {os.cpu_count()} threads": (all_ := Plain(folder, free, "free")),
+        plain = {
+            "plain, under the profile": PlainPipeline(folder, pinned, "profile"),
+            "plain, unpinned, 1 thread": PlainPipeline(folder, unpinned | ONE_THREAD, "free"),
+            f"plain, unpinned, {os.cpu_count()} threads": PlainPipeline(folder, unpinned, "free"),
+        }
+        variants: dict[str, Generate] = {
+            "executor": lambda length: run_task(supervisor, reference, length),
+            **{name: pipeline.generate for name, pipeline in plain.items()},
         }
         try:
-            long = in_turns(runs, tokens, repeat)
-            brief = in_turns(dict(list(runs.items())[:2]), short, repeat)
+            long_runs = take_turns(variants, tokens, repeat)
+            short_runs = take_turns(dict(list(variants.items())[:2]), short, repeat)
         finally:
-            running.close()
-            for each in (plain, one, all_):
-                each.end()
-    return report(model, tokens, short, repeat, long, brief)
+            supervisor.close()
+            for pipeline in plain.values():
+                pipeline.close()
+    return report(model, tokens, short, repeat, long_runs, short_runs)
 
 
-ONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-Timed = dict[str, list[Run]]
-
-
-def ours(running: supervisor.WorkerSupervisor, model: ModelRef, tokens: int) -> Run:
-    """One task through the pool, from the order to the file's path."""
+def run_task(supervisor: WorkerSupervisor, model: ModelRef, tokens: int) -> Run:
+    """Run one task in the worker. The time includes the messages to and from it."""
     args = {
         "model": model.id,
         "prompt": PROMPT,
         "seed": SEED,
         "generation_config": {"max_new_tokens": tokens},
     }
-    assert running.pid
-    used, began = time.process_time() + cpu_seconds(running.pid), time.perf_counter()
+    assert supervisor.pid
+    used = time.process_time() + cpu_seconds(supervisor.pid)
+    started = time.perf_counter()
     job = Job("task", "text-to-music", args, model)
-    made = running.run(job, timeout=3600.0, progress=lambda _: None)
-    seconds = time.perf_counter() - began
-    used = time.process_time() + cpu_seconds(running.pid) - used
-    for path in made.files:
+    execution = supervisor.run(job, timeout=3600.0, progress=lambda _: None)
+    seconds = time.perf_counter() - started
+    used = time.process_time() + cpu_seconds(supervisor.pid) - used
+    for path in execution.files:
         path.unlink()
-    result: Any = made.outcome["result"]
+    result: Any = execution.outcome["result"]
     return Run(seconds, used, str(result["outputs"][0]["sha256"]))
 
 
-def in_turns(runs: Mapping[str, Callable[[int], Run]], tokens: int, repeat: int) -> Timed:
-    """Each in turn, `repeat` times after one that does not count."""
-    found: Timed = {name: [] for name in runs}
+def take_turns(variants: Mapping[str, Generate], tokens: int, repeat: int) -> Runs:
+    """Run the variants in turns, `repeat` times after a first turn that does not count."""
+    runs: Runs = {name: [] for name in variants}
     for turn in range(repeat + 1):
-        for name, run in runs.items():
-            made = run(tokens)
+        for name, generate in variants.items():
+            run = generate(tokens)
             if turn:
-                found[name].append(made)
-    return found
+                runs[name].append(run)
+    return runs
 
 
-def report(model: str, tokens: int, short: int, repeat: int, long: Timed, brief: Timed) -> int:
-    """Print the table; 1 if ours and the plain pipeline's hashes differ."""
-    ours, plain, *_ = long
+def report(
+    model: str, tokens: int, short: int, repeat: int, long_runs: Runs, short_runs: Runs
+) -> int:
+    """Print the table. Returns 1 if the hashes of executor and plain pipeline differ."""
+    executor, plain, *_ = long_runs
     print(f"{model}, {tokens} tokens, warm, median of {repeat} in turns; ratios to {plain}")
-    for name, runs in long.items():
-        wall, cpu = (statistics.median(seconds) for seconds in zip(*times(runs), strict=True))
-        pairs = [
-            zip(*pair, strict=True) for pair in zip(times(runs), times(long[plain]), strict=True)
-        ]
-        ratios = [[one / other for one, other in pair] for pair in pairs]
-        by_wall, by_cpu = (statistics.median(each) for each in zip(*ratios, strict=True))
-        shown = ", ".join(sorted({run.sha256[:12] for run in runs}))
-        print(f"  {name:30} {wall:8.3f} s {by_wall:7.3f}  CPU {cpu:8.3f} s {by_cpu:7.3f}  {shown}")
-    pairs_ = list(zip(times(brief[ours]), times(brief[plain]), strict=True))
-    wall, cpu = (
-        1000 * statistics.median(one[kind] - other[kind] for one, other in pairs_)
-        for kind in (0, 1)
-    )
+    for name, runs in long_runs.items():
+        pairs = list(zip(runs, long_runs[plain], strict=True))
+        wall, cpu = (
+            statistics.median(r.wall for r in runs),
+            statistics.median(r.cpu for r in runs),
+        )
+        wall_ratio = statistics.median(run.wall / base.wall for run, base in pairs)
+        cpu_ratio = statistics.median(run.cpu / base.cpu for run, base in pairs)
+        hashes = ", ".join(sorted({run.sha256[:12] for run in runs}))
+        times = f"{wall:8.3f} s {wall_ratio:7.3f}  CPU {cpu:8.3f} s {cpu_ratio:7.3f}"
+        print(f"  {name:30} {times}  {hashes}")
+    pairs = list(zip(short_runs[executor], short_runs[plain], strict=True))
+    wall = 1000 * statistics.median(run.wall - base.wall for run, base in pairs)
+    cpu = 1000 * statistics.median(run.cpu - base.cpu for run, base in pairs)
     print(f"  a task of {short} tokens: {wall:.1f} ms more, CPU {cpu:.1f} ms more")
-    same = all(
-        len({run.sha256 for run in timed[ours] + timed[plain]}) == 1 for timed in (long, brief)
+    equal = all(
+        len({run.sha256 for run in runs[executor] + runs[plain]}) == 1
+        for runs in (long_runs, short_runs)
     )
-    print(f"  ours and the plain pipeline's hashes: {'equal' if same else 'NOT equal'}")
-    return 0 if same else 1
-
-
-def times(runs: Sequence[Run]) -> list[tuple[float, float]]:
-    """The two times of each run."""
-    return [(run.wall, run.cpu) for run in runs]
+    print(f"  hashes of executor and plain pipeline: {'equal' if equal else 'NOT equal'}")
+    return 0 if equal else 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What an honest requester gets of a network beside a flooder, as a ratio within one run.
+"""Measure the service that an honest requester gets from a network beside a flooder.
 
-Light nodes (a task's sound comes from a hash, in --seconds) are started on loopback. The honest
-requester submits one task after another, in turns without and with a flooder of each kind beside
-it, who is a process of its own. The fair share of two is a half: beside submissions, a ratio of
-0.5 is all that an honest requester is due; less means that the flooder took of its half. Tasks that
-ended without agreement are counted apart. Absolute figures are this machine's; the ratios are what
-is worth keeping. With as many processors as nodes, the flooder does not take the nodes' own time.
+Light nodes run on loopback; a task's audio is a hash, and takes --seconds. An honest requester
+submits one task after another, in turns without and with a flooder of each kind, which is a process
+of its own. The fair share of two requesters is a half. Beside a flood of submissions, a ratio of
+0.5 is therefore all that an honest requester is due; less means that the flooder took more than its
+half. Tasks that ended without agreement are counted separately. The absolute figures are this
+machine's. Use as many processors as nodes, or the flooder takes the nodes' own time.
 """
 
 import argparse
@@ -24,12 +24,16 @@ from pathlib import Path
 from node.client.client import Client, NoAgreement
 from protocol.manifest import blobs_of
 from protocol.network import Network, NetworkParameters
+from protocol.wire.encoding import Json
 from scripts.testnet_tool.nodes import create_network, events
 from tests.integration import hostile
+from tests.integration.attacker import Target
 from tests.integration.light import RUNTIME, LightDaemons
 
-FRAMES = 300_000  # of a sound, so that its readers can be stalled
-KINDS = (
+# The length of the audio in frames: enough to stall a reader of it.
+FRAMES = 300_000
+# Functions of `tests.integration.hostile`.
+FLOOD_KINDS = (
     "submissions",
     "submissions_of_many",
     "messages",
@@ -38,8 +42,9 @@ KINDS = (
     "unread_answers",
     "bad_messages",
 )
-BACKLOG = 64  # tasks that a flood leaves waiting at a node, by its settings
-TASK = {
+# Tasks that a flood leaves in a node's queue, by the default limits.
+MAX_BACKLOG = 64
+TASK: dict[str, Json] = {
     "model": "helium/embedded-music",
     "prompt": "bells in the rain",
     "generation_config": {"max_new_tokens": 53},
@@ -48,41 +53,42 @@ TASK = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Some seconds of honest use: how long each settled task took, and how many did not settle."""
+    """A period of honest use: the duration of each certified task, and the tasks without one."""
 
     seconds: float
-    took: tuple[float, ...]
+    durations: tuple[float, ...]
     inconclusive: int
 
     @property
-    def a_minute(self) -> float:
-        """Tasks settled a minute."""
-        return 60 * len(self.took) / self.seconds
+    def tasks_per_minute(self) -> float:
+        """The rate of certified tasks."""
+        return 60 * len(self.durations) / self.seconds
 
 
-async def use(client: Client, seconds: float, first: int) -> Turn:
-    """Submit tasks one after another, each waiting for the last one's result."""
-    began, took, failed = time.monotonic(), list[float](), 0
-    while time.monotonic() - began < seconds:
-        start = time.monotonic()
-        seed = first + len(took) + failed
+async def submit_for(client: Client, seconds: float, first_seed: int) -> Turn:
+    """Submit tasks for some time, each after the result of the previous one."""
+    started, durations, failed = time.monotonic(), list[float](), 0
+    while time.monotonic() - started < seconds:
+        submitted = time.monotonic()
+        seed = first_seed + len(durations) + failed
         submission = await client.submit("text-to-music", {**TASK, "seed": seed})
         try:
             await submission.tracker.certificate()
         except NoAgreement:
             failed += 1
         else:
-            took.append(time.monotonic() - start)
-    return Turn(time.monotonic() - began, tuple(took), failed)
+            durations.append(time.monotonic() - submitted)
+    return Turn(time.monotonic() - started, tuple(durations), failed)
 
 
 @contextmanager
 def flooding(kind: str, network: Path, address: str, blob: str) -> Iterator[None]:
-    """Flood a node from another process while the block runs."""
-    asked = ["--flood", kind, str(network), address, blob]
+    """Flood a node from another process during the block."""
+    arguments = ["--flood", kind, str(network), address, blob]
     flooder = subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.bench_tool.flood", *asked],
-        stderr=subprocess.DEVNULL,  # it is told all the time that it is cut off
+        [sys.executable, "-P", "-m", "scripts.bench_tool.flood", *arguments],
+        # The node disconnects it again and again, which it would log.
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield
@@ -92,54 +98,65 @@ def flooding(kind: str, network: Path, address: str, blob: str) -> Iterator[None
 
 
 async def flood(kind: str, network: Network, address: str, blob: str) -> None:
-    """Attack for ever."""
-    target = hostile.Target(address, network, blob)
+    """Attack a node. Never returns."""
+    target = Target(address, network, blob)
     while True:
         await getattr(hostile, kind)(target)
 
 
 async def measure(network: Path, daemons: LightDaemons, options: argparse.Namespace) -> None:
-    """Print a line for each kind of flood: tasks a minute without and with it, and their ratio."""
-    document, first = network.read_bytes(), 0  # noqa: ASYNC240 - nothing else runs yet
+    """Print a JSON line for each kind of flood."""
+    document, seed = network.read_bytes(), 0  # noqa: ASYNC240 - nothing else runs yet
     async with Client.connect(document, daemons.addresses) as client:
-        await use(client, options.turn / 2, 1_000_000)
+        await submit_for(client, options.turn / 2, 1_000_000)  # warm-up
         submission = await client.submit("text-to-music", {**TASK, "seed": 0})
         [blob] = blobs_of((await submission.tracker.certificate()).outcome)
-        for kind in options.kind or KINDS:
+        for kind in options.kind or FLOOD_KINDS:
             calm, flooded = list[Turn](), list[Turn]()
             for _ in range(options.turns):
-                calm.append(await use(client, options.turn, first))
-                first += 1000
+                calm.append(await submit_for(client, options.turn, seed))
+                seed += 1000
                 with flooding(kind, network, daemons.addresses[0], blob.sha256):
-                    flooded.append(await use(client, options.turn, first))
-                await use(client, BACKLOG * options.seconds, 2_000_000 + first)  # until it is over
-                first += 1000
+                    flooded.append(await submit_for(client, options.turn, seed))
+                # Until the queue that the flood has left is empty.
+                await submit_for(client, MAX_BACKLOG * options.seconds, 2_000_000 + seed)
+                seed += 1000
             print(json.dumps(summary(kind, calm, flooded)), flush=True)
 
 
 def summary(kind: str, calm: Sequence[Turn], flooded: Sequence[Turn]) -> Mapping[str, object]:
-    """Return the figures of one kind."""
-    without, beside = (statistics.median(t.a_minute for t in turns) for turns in (calm, flooded))
-    took = [[each for turn in turns for each in turn.took] for turns in (calm, flooded)]
+    """Return the figures of one kind of flood."""
+    without, beside = (
+        statistics.median(turn.tasks_per_minute for turn in turns) for turns in (calm, flooded)
+    )
+    durations = [[d for turn in turns for d in turn.durations] for turns in (calm, flooded)]
     return {
         "flood": kind,
         "tasks a minute without": round(without, 1),
         "tasks a minute beside it": round(beside, 1),
         "ratio": round(beside / without, 2),
         "inconclusive": [sum(turn.inconclusive for turn in turns) for turns in (calm, flooded)],
-        "median seconds": [round(statistics.median(each), 3) if each else None for each in took],
-        "worst seconds": [round(max(each), 2) if each else None for each in took],
+        "median seconds": [round(statistics.median(d), 3) if d else None for d in durations],
+        "worst seconds": [round(max(d), 2) if d else None for d in durations],
     }
 
 
 def main() -> None:
-    """Run the benchmark, or be the flooder that it started."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind of flood")
+    """Run the benchmark, or with --flood be the flooder that it started."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench flood",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--kind", action="append", choices=FLOOD_KINDS, help="only this kind of flood"
+    )
     parser.add_argument("--nodes", type=int, default=1, help="light nodes (default 1)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="what a task takes")
-    parser.add_argument("--turn", type=float, default=10.0, help="seconds of a turn (default 10)")
-    parser.add_argument("--turns", type=int, default=2, help="turns of each (default 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.2, help="duration of a task (default 0.2)"
+    )
+    parser.add_argument("--turn", type=float, default=10.0, help="seconds per turn (default 10)")
+    parser.add_argument("--turns", type=int, default=2, help="turns of each kind (default 2)")
     parser.add_argument("--flood", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:
@@ -156,8 +173,8 @@ def main() -> None:
             daemons.wait_ready()
             asyncio.run(measure(root / "network.json", daemons, options))
             daemons.stop()
-            met = [event for event in events(nodes[0]) if event.get("event") == "limits"]
-            print("limits met:", json.dumps(met[-1]))
+            rejections = [event for event in events(nodes[0]) if event.get("event") == "limits"]
+            print("rejections by limit:", json.dumps(rejections[-1]))
 
 
 if __name__ == "__main__":
