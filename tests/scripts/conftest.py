@@ -17,14 +17,14 @@ Play = Callable[[Codes], Samples]
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Small products on a busy machine: threads would wait for each other more than compute."""
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def written() -> Any:
+def codec() -> Any:
     torch.manual_seed(0)
     model = EncodecModel(codec_config()).eval()
     write_codec(model)
@@ -32,5 +32,5 @@ def written() -> Any:
 
 
 @pytest.fixture
-def play(written: Any) -> Play:
-    return lambda codes: decode_audio(written, codes)
+def play(codec: Any) -> Play:
+    return lambda codes: decode_audio(codec, codes)

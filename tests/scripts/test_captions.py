@@ -33,8 +33,8 @@ BRIEF = Brief(
 
 def test_caption_contains_the_attributes_it_reports() -> None:
     for seed in range(50):
-        text, said = write_caption(BRIEF, random.Random(seed), probabilities=EVERYTHING)
-        assert said == set(MENTION_PROBABILITY)
+        text, attributes = write_caption(BRIEF, random.Random(seed), probabilities=EVERYTHING)
+        assert attributes == set(MENTION_PROBABILITY)
         assert "a minor" in text
         assert any(word in text for word in split_words(SPEED_WORDS["fast"]))
         assert any(word in text for word in split_words(BRIGHTNESS_WORDS[True]))
@@ -44,18 +44,18 @@ def test_caption_contains_the_attributes_it_reports() -> None:
 
 
 def test_caption_without_attributes() -> None:
-    text, said = write_caption(
+    text, attributes = write_caption(
         BRIEF, random.Random(1), probabilities=dict.fromkeys(MENTION_PROBABILITY, 0.0)
     )
     assert text
-    assert not said
+    assert not attributes
 
 
 def test_wordings_are_unambiguous() -> None:
     for table in (SPEED_WORDS, MODE_WORDS, BRIGHTNESS_WORDS, DENSITY_ADJECTIVES):
         lists = [set(split_words(text)) for text in table.values()]
-        for place, one in enumerate(lists):
-            assert not any(one & other for other in lists[place + 1 :])
+        for place, first in enumerate(lists):
+            assert not any(first & second for second in lists[place + 1 :])
 
 
 def test_held_out_attributes_never_occur_in_training() -> None:

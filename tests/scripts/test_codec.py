@@ -91,10 +91,12 @@ def cents(audio: Samples, pitch: int) -> float:
     """How far the strongest frequency near a pitch is from it."""
     part = audio[(START + 10) * HOP :]
     size = 1 << 20
-    found = np.abs(np.fft.rfft(part * np.hanning(len(part)), size))
-    due = pitch_frequency(pitch)
-    near = np.arange(int(due * 0.9 / SAMPLING_RATE * size), int(due * 1.1 / SAMPLING_RATE * size))
-    return 1200 * math.log2(near[found[near].argmax()] * SAMPLING_RATE / size / due)
+    spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part)), size))
+    expected = pitch_frequency(pitch)
+    near = np.arange(
+        int(expected * 0.9 / SAMPLING_RATE * size), int(expected * 1.1 / SAMPLING_RATE * size)
+    )
+    return 1200 * math.log2(near[spectrum[near].argmax()] * SAMPLING_RATE / size / expected)
 
 
 def test_note_is_the_sum_of_its_partials(play: Play) -> None:
@@ -102,13 +104,13 @@ def test_note_is_the_sum_of_its_partials(play: Play) -> None:
     event = Lead(69, "strings", bright=False)
     audio = play(score(150, LEAD, *note(event, LeadHold("strings", "melody"))))
     place = np.arange(len(audio)) - START * HOP - HOP / 2
-    due = np.zeros(len(audio))
+    expected = np.zeros(len(audio))
     for pitch, amplitude in partial_levels(event).items():
         turn = pitch_frequency(pitch) * place / SAMPLING_RATE + starting_phase("lead", pitch)
-        due += amplitude * FRAME_DECAY ** (place / HOP) * np.cos(2 * math.pi * turn)
-    heard = slice((START + 2) * HOP, -2 * HOP)
-    error = audio[heard] - due[heard]
-    assert 10 * math.log10((due[heard] ** 2).sum() / (error**2).sum()) > 40
+        expected += amplitude * FRAME_DECAY ** (place / HOP) * np.cos(2 * math.pi * turn)
+    steady = slice((START + 2) * HOP, -2 * HOP)
+    error = audio[steady] - expected[steady]
+    assert 10 * math.log10((expected[steady] ** 2).sum() / (error**2).sum()) > 40
 
 
 def test_struck_sounds_decay_and_sustained_sounds_last(play: Play) -> None:
@@ -151,9 +153,9 @@ def test_new_note_is_as_loud_as_the_first(play: Play) -> None:
 @pytest.mark.parametrize("name", DRUMS)
 def test_drum_equals_its_recording(play: Play, name: str) -> None:
     audio = play(score(60, BEAT, (START, Tick(0, 0, name)), (START + 1, Until(5, 1))))
-    due = np.array(drum_samples(name))
-    made = audio[START * HOP : START * HOP + len(due)]
-    assert np.abs(made - due).max() < 0.02 * np.abs(due).max()
+    expected = np.array(drum_samples(name))
+    played = audio[START * HOP : START * HOP + len(expected)]
+    assert np.abs(played - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_loudest_pieces_do_not_clip(play: Play) -> None:
@@ -161,11 +163,11 @@ def test_loudest_pieces_do_not_clip(play: Play) -> None:
     assert 0.3 < max(peaks) < 0.9
 
 
-def test_shipped_codec_equals_the_computed_one(written: Any) -> None:
+def test_shipped_codec_equals_the_computed_one(codec: Any) -> None:
     shipped = load_file(SHIPPED / EMBEDDED / "model.safetensors")
-    for name, tensor in written.state_dict().items():
-        found = shipped[f"audio_encoder.{name}"]
+    for name, tensor in codec.state_dict().items():
+        weights = shipped[f"audio_encoder.{name}"]
         if any(part in name for part in FLOAT32_PARTS):
-            torch.testing.assert_close(found, tensor, rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(weights, tensor, rtol=1e-6, atol=1e-7)
         else:
-            assert torch.equal(found, tensor.half()), name
+            assert torch.equal(weights, tensor.half()), name

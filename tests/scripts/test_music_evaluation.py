@@ -35,7 +35,7 @@ def sung(frequency: float, seconds: float = 4.0) -> Samples:
 
 
 def test_analysis_recognises_the_reference_audio() -> None:
-    tally = tally_answers(held_out_captions(24), lambda asked: render_tokens(asked.codes))
+    tally = tally_answers(held_out_captions(24), lambda question: render_tokens(question.codes))
     for name in ATTRIBUTE_COUNTS:
         assert tally.share(name) >= max(0.75, tally.chance(name)), name
         assert tally.balanced(name) > 0.7, name
@@ -43,10 +43,14 @@ def test_analysis_recognises_the_reference_audio() -> None:
 
 
 def test_codec_audio_is_close_to_the_reference(play: Play) -> None:
-    codes = [asked.codes for asked in held_out_captions(4)]
-    for one, other in zip(codes, [*codes[1:], codes[0]], strict=True):
-        due = render_tokens(one)
-        assert spectral_distance(due, play(one)) < 4 < spectral_distance(due, play(other))
+    codes = [question.codes for question in held_out_captions(4)]
+    for song, next_song in zip(codes, [*codes[1:], codes[0]], strict=True):
+        reference = render_tokens(song)
+        assert (
+            spectral_distance(reference, play(song))
+            < 4
+            < spectral_distance(reference, play(next_song))
+        )
 
 
 def test_silence_and_clipping_are_faults() -> None:
@@ -76,17 +80,18 @@ def test_tempo_of_a_click_track(frames: int) -> None:
 
 
 def test_evaluation_captions_are_held_out() -> None:
-    for asked in held_out_captions(5):
-        assert is_held_out(asked.brief)
-        assert asked.codes.shape == (4, PIECE_FRAMES)
+    for question in held_out_captions(5):
+        assert is_held_out(question.brief)
+        assert question.codes.shape == (4, PIECE_FRAMES)
 
 
 def test_wrong_answers_are_counted() -> None:
-    asked = held_out_captions(12)
-    tally = tally_answers(asked, lambda one: render_tokens(compose_piece("other", 400)[2]))
+    questions = held_out_captions(12)
+    tally = tally_answers(questions, lambda _: render_tokens(compose_piece("other", 400)[2]))
     assert tally.count == 12
     asked_for, right = (
-        sum(by_value.total() for by_value in found.values()) for found in (tally.asked, tally.right)
+        sum(by_value.total() for by_value in counts.values())
+        for counts in (tally.asked, tally.right)
     )
     assert len(tally.wrong) == asked_for - right > 0
 
@@ -104,8 +109,8 @@ def test_guessing_the_commonest_value_scores_chance() -> None:
 
 
 def test_calibration_finds_the_best_threshold() -> None:
-    told = [(1.0, False), (2.0, True), (4.0, False), (9.0, True), (16.0, True)]
-    assert best_threshold(told) == pytest.approx(72**0.25)
-    assert share_correct(told, 3.0) == 0.6
+    samples = [(1.0, False), (2.0, True), (4.0, False), (9.0, True), (16.0, True)]
+    assert best_threshold(samples) == pytest.approx(72**0.25)
+    assert share_correct(samples, 3.0) == 0.6
     lines = calibration_report(10).splitlines()
     assert [line.split()[0] for line in lines] == ["BRIGHT", "DRUMMED", "DENSE", "jumps"]

@@ -50,32 +50,40 @@ def reader(tmp_path: Path) -> Any:
 def test_rows_decode_to_the_encoded_notes(reader: Any, composer: str, number: int) -> None:
     brief, _, codes = compose_piece(f"piano/{number}", 700)
     grid = Grid(0.0, 2.0 * brief.frames)
-    found = quantize(piano_parts(codes)[composer], grid)
+    decoded = quantize(piano_parts(codes)[composer], grid)
     for row in range(grid.rows(700)):
-        tokens = np.array(encode_row(found, row))
+        tokens = np.array(encode_row(decoded, row))
         notes = reader.relative_tokens_ids_to_notes(
             tokens, STEPS_PER_ROW * row, STEPS_PER_ROW * row + MAX_TIME_STEPS
         )
         read = {(int(start), int(pitch)) for start, _, pitch, _ in notes}
-        due = {(step, pitch) for step, pitch in found if step // STEPS_PER_ROW == row}
-        assert read == due
+        expected = {(step, pitch) for step, pitch in decoded if step // STEPS_PER_ROW == row}
+        assert read == expected
         ends = {(int(start), int(pitch)): int(end) for start, end, pitch, _ in notes}
-        assert ends == {one: until(found, one) for one in due}
-        assert note_onsets(tokens) == {(step - STEPS_PER_ROW * row, pitch) for step, pitch in due}
+        assert ends == {note: until(decoded, note) for note in expected}
+        assert note_onsets(tokens) == {
+            (step - STEPS_PER_ROW * row, pitch) for step, pitch in expected
+        }
 
 
-def until(found: dict[tuple[int, int], int], one: tuple[int, int]) -> int:
+def until(decoded: dict[tuple[int, int], int], note: tuple[int, int]) -> int:
     """A note's end: at the latest where its pitch begins anew, or its row is over."""
-    step, pitch = one
-    over = (step // STEPS_PER_ROW + 1) * STEPS_PER_ROW
-    return min([found[one], over, *(at for at, other in found if other == pitch and at > step)])
+    step, pitch = note
+    row_end = (step // STEPS_PER_ROW + 1) * STEPS_PER_ROW
+    return min(
+        [
+            decoded[note],
+            row_end,
+            *(step_at for step_at, second in decoded if second == pitch and step_at > step),
+        ]
+    )
 
 
 def test_meaning_of_row_tokens() -> None:
     words = ["1_TOKEN_VELOCITY", "60_TOKEN_NOTE", "2_TOKEN_TIME", "0_TOKEN_VELOCITY"]
     tokens = [*(VOCABULARY[word] for word in (*words, "60_TOKEN_NOTE")), END_TOKEN]
-    found = [(word.kind, word.number, word.step) for word in decode_row(tokens)]
-    assert found == [
+    decoded = [(word.kind, word.number, word.step) for word in decode_row(tokens)]
+    assert decoded == [
         ("VELOCITY", 1, 0), ("onset", 60, 0), ("TIME", 2, 2), ("VELOCITY", 0, 2),
         ("release", 60, 2), ("SPECIAL", END_TOKEN, 2),
     ]  # fmt: skip
@@ -116,10 +124,10 @@ def test_initial_attention_looks_near_everywhere_before_and_after() -> None:
 
 
 def test_each_onset_matches_once() -> None:
-    due = [(0.0, 60), (1.0, 60), (2.0, 64)]
-    assert match_onsets(due, due).f1 == 1.0
-    assert match_onsets([(0.05, 60)], due).correct == 1
-    assert match_onsets([(0.5, 60), (2.0, 65)], due).correct == 0
+    expected = [(0.0, 60), (1.0, 60), (2.0, 64)]
+    assert match_onsets(expected, expected).f1 == 1.0
+    assert match_onsets([(0.05, 60)], expected).correct == 1
+    assert match_onsets([(0.5, 60), (2.0, 65)], expected).correct == 0
 
 
 def test_cover_table_averages_notes_and_songs() -> None:
@@ -128,20 +136,18 @@ def test_cover_table_averages_notes_and_songs() -> None:
     assert row == "| composer1 | 2 | 0.33 | 0.25 | 0.50 | 0.50 |"
 
 
-def test_chance_compares_covers_of_other_songs(
-    written: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chance_compares_covers_of_other_songs(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With covers that are right, chance is what two songs of a composer have in common."""
     monkeypatch.setattr(evaluate, "SONG_FRAMES", 200)
     count = 2 * len(COMPOSERS)
-    due = iter([expected_onsets(held_out_song(n), name) for n, name in asked(count)])
+    expected = iter([expected_onsets(held_out_song(n), name) for n, name in asked(count)])
 
-    found = score_covers(written, lambda song, composer: next(due), count)
-    assert all(one.f1 == 1.0 for name in COMPOSERS for one in found[name])
-    assert len(found["chance"]) == len(COMPOSERS)
+    scores = score_covers(codec, lambda song, composer: next(expected), count)
+    assert all(counts.f1 == 1.0 for name in COMPOSERS for counts in scores[name])
+    assert len(scores["chance"]) == len(COMPOSERS)
     songs = [expected_onsets(held_out_song(n), name) for n, name in asked(count)]
-    one, other = songs[0], songs[len(COMPOSERS)]
-    assert found["chance"][0] == match_onsets(one, other)
+    first, second = songs[0], songs[len(COMPOSERS)]
+    assert scores["chance"][0] == match_onsets(first, second)
 
 
 def asked(count: int) -> list[tuple[int, str]]:

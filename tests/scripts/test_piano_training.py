@@ -59,7 +59,7 @@ def row(length: int, *tokens: int) -> Row:
 
 
 @pytest.fixture
-def given() -> PianoBatch:
+def batch() -> PianoBatch:
     torch.manual_seed(0)
     return make_batch([(row(33, *BEGIN, *LATER), 1), (row(41, *BEGIN, END_TOKEN), 1)])
 
@@ -67,25 +67,25 @@ def given() -> PianoBatch:
 @pytest.fixture
 def model() -> Any:
     torch.manual_seed(0)
-    made = build_piano_model()
-    made.set_attn_implementation("eager")
-    return made
+    generated = build_piano_model()
+    generated.set_attn_implementation("eager")
+    return generated
 
 
-def test_batch_is_padded_to_the_longest_row(given: PianoBatch) -> None:
-    assert given.mel_frames.shape == (2, 41, MODEL_WIDTH)
-    assert (given.mel_frames[0, 33:] == SILENCE).all()
-    assert given.tokens.tolist() == [[*BEGIN, *LATER], [*BEGIN, END_TOKEN, IGNORED, IGNORED]]
-    assert given.onset_steps.tolist() == [
+def test_batch_is_padded_to_the_longest_row(batch: PianoBatch) -> None:
+    assert batch.mel_frames.shape == (2, 41, MODEL_WIDTH)
+    assert (batch.mel_frames[0, 33:] == SILENCE).all()
+    assert batch.tokens.tolist() == [[*BEGIN, *LATER], [*BEGIN, END_TOKEN, IGNORED, IGNORED]]
+    assert batch.onset_steps.tolist() == [
         [IGNORED, 0, IGNORED, 3, IGNORED],
         [IGNORED, 0] + 3 * [IGNORED],
     ]
-    assert given.weights[0].tolist() == pytest.approx([0.3, 1, 1, 1, 1])
-    assert given.weights[1].tolist() == pytest.approx([0.3, 1, 1, 0, 0])
+    assert batch.weights[0].tolist() == pytest.approx([0.3, 1, 1, 1, 1])
+    assert batch.weights[1].tolist() == pytest.approx([0.3, 1, 1, 0, 0])
 
 
-def test_targets_of_each_frame(given: PianoBatch) -> None:
-    steps = given.targets.steps
+def test_targets_of_each_frame(batch: PianoBatch) -> None:
+    steps = batch.targets.steps
     assert steps[0, :33].tolist() == sorted(steps[0, :33].tolist())
     assert set(steps[0, :33].tolist()) == set(range(STEPS_PER_ROW))
     assert (steps[0, 33:] == IGNORED).all()
@@ -95,84 +95,84 @@ def test_targets_of_each_frame(given: PianoBatch) -> None:
         3,
         STEPS_PER_ROW - 1,
     ]  # step 3 is at frame 15
-    notes = frame_notes(given.targets)
+    notes = frame_notes(batch.targets)
     assert {tuple(place) for place in notes[0, 12].nonzero().tolist()} == {(1, 64)}
     assert {tuple(place) for place in notes[0, 0].nonzero().tolist()} == {(1, 60), (2, 60)}
 
 
-def scores(due: OnsetTargets) -> torch.Tensor:
+def scores(targets: OnsetTargets) -> torch.Tensor:
     """What a perfect ear says, composer first."""
-    frames = torch.full((*due.steps.shape, STEPS_PER_ROW), -20.0)
-    frames.scatter_(2, due.steps.clamp(min=0)[..., None], 20.0)
-    told = torch.cat([frames, 40 * frame_notes(due).flatten(2) - 20], dim=2)
-    return torch.cat([torch.zeros_like(told[:, :1]), told], dim=1)
+    frames = torch.full((*targets.steps.shape, STEPS_PER_ROW), -20.0)
+    frames.scatter_(2, targets.steps.clamp(min=0)[..., None], 20.0)
+    logits = torch.cat([frames, 40 * frame_notes(targets).flatten(2) - 20], dim=2)
+    return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
-def test_perfect_prediction_has_no_loss_and_padding_is_ignored(given: PianoBatch) -> None:
-    perfect = scores(given.targets)
-    assert onset_losses(torch.nn.Identity(), perfect, given.targets).max() < 1e-4
+def test_perfect_prediction_has_no_loss_and_padding_is_ignored(batch: PianoBatch) -> None:
+    perfect = scores(batch.targets)
+    assert onset_losses(torch.nn.Identity(), perfect, batch.targets).max() < 1e-4
     changed = perfect.clone()
     changed[0, 34:] *= -1  # of the shorter row what is over
-    assert onset_losses(torch.nn.Identity(), changed, given.targets).max() < 1e-4
+    assert onset_losses(torch.nn.Identity(), changed, batch.targets).max() < 1e-4
     changed[0, 33] *= -1
-    assert onset_losses(torch.nn.Identity(), changed, given.targets).min() > 0.1
+    assert onset_losses(torch.nn.Identity(), changed, batch.targets).min() > 0.1
 
 
 def test_untrained_head_predicts_few_notes() -> None:
-    made = build_onset_head(MODEL_WIDTH)
-    steps, notes = onset_logits(made, torch.randn(1, 3, MODEL_WIDTH))
+    generated = build_onset_head(MODEL_WIDTH)
+    steps, notes = onset_logits(generated, torch.randn(1, 3, MODEL_WIDTH))
     assert steps.shape == (1, 2, STEPS_PER_ROW)
     assert notes.shape == (1, 2, len(COMPOSERS), PITCHES)
     assert (notes == INITIAL_LOGIT).all()
 
 
-def test_attention_on_the_step_of_a_note(given: PianoBatch) -> None:
-    tokens, frames = given.tokens.shape[1], given.mel_frames.shape[1]
+def test_attention_on_the_step_of_a_note(batch: PianoBatch) -> None:
+    tokens, frames = batch.tokens.shape[1], batch.mel_frames.shape[1]
     attention = torch.zeros(2, 4, tokens, 1 + frames)
     attention[..., 1] = 1.0  # all look at the first frame: step 0
-    shares = step_attention([attention], given.onset_steps, given.targets)
+    shares = step_attention([attention], batch.onset_steps, batch.targets)
     assert shares.shape == (3, 1, 4)
     assert shares[:, 0, 0].tolist() == [1, 0, 1]  # the second note begins at step 3
     attention[0, :2, 3] = 0
     attention[0, :2, 3, 1 + 12] = 1.0  # now two heads look there
-    found = step_attention([attention], given.onset_steps, given.targets)
-    assert found[1, 0].tolist() == [1, 1, 0, 0]
-    assert alignment_loss(found) < 1e-3 < alignment_loss(shares)
+    aligned = step_attention([attention], batch.onset_steps, batch.targets)
+    assert aligned[1, 0].tolist() == [1, 1, 0, 0]
+    assert alignment_loss(aligned) < 1e-3 < alignment_loss(shares)
 
 
 def test_cover_metrics_compare_onsets(
-    model: Any, given: PianoBatch, monkeypatch: pytest.MonkeyPatch
+    model: Any, batch: PianoBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = given.tokens.clamp(min=0)
-    monkeypatch.setattr(GenerationMixin, "generate", lambda *_, **__: made)
-    assert cover_metrics(model, [given])["note f1"] == 1.0
-    made[0, 3] += 1  # another pitch: two of three are right
-    assert cover_metrics(model, [given])["note f1"] == pytest.approx(2 / 3)
+    generated = batch.tokens.clamp(min=0)
+    monkeypatch.setattr(GenerationMixin, "generate", lambda *_, **__: generated)
+    assert cover_metrics(model, [batch])["note f1"] == 1.0
+    generated[0, 3] += 1  # another pitch: two of three are right
+    assert cover_metrics(model, [batch])["note f1"] == pytest.approx(2 / 3)
 
 
-def test_untrained_model_respects_the_row_limit(model: Any, given: PianoBatch) -> None:
-    made = GenerationMixin.generate(model, inputs_embeds=encoder_inputs(model, given))
-    assert made.shape[0] == 2
-    assert made.shape[1] <= MAX_ROW_TOKENS
-    assert 0 <= cover_metrics(model, [given])["looked"] <= 1
+def test_untrained_model_respects_the_row_limit(model: Any, batch: PianoBatch) -> None:
+    generated = GenerationMixin.generate(model, inputs_embeds=encoder_inputs(model, batch))
+    assert generated.shape[0] == 2
+    assert generated.shape[1] <= MAX_ROW_TOKENS
+    assert 0 <= cover_metrics(model, [batch])["looked"] <= 1
 
 
-def test_training_reduces_all_losses(model: Any, written: Any) -> None:
+def test_training_reduces_all_losses(model: Any, codec: Any) -> None:
     """By heart, from one song's rows: enough to see that what is told reaches the weights."""
-    heard = list(song_rows(written, feature_extractor(), "cover/toy"))
-    one = make_batch([(row, 0) for row in heard])
+    rows = list(song_rows(codec, feature_extractor(), "cover/toy"))
+    song = make_batch([(row, 0) for row in rows])
     head = build_onset_head(MODEL_WIDTH)
-    learned = dict(model.named_parameters())
-    learned |= {ONSET_HEAD + n: p for n, p in head.named_parameters()}
-    used = build_optimizers(learned, POSITION_BIAS)
-    before = piano_losses(model, head, one)
+    parameters = dict(model.named_parameters())
+    parameters |= {ONSET_HEAD + n: p for n, p in head.named_parameters()}
+    optimizers = build_optimizers(parameters, POSITION_BIAS)
+    initial = piano_losses(model, head, song)
     for _ in range(30):
-        training_step(learned, used, 3e-3, lambda _: piano_losses(model, head, one), 0)
-    after = piano_losses(model, head, one)
-    assert (after < 0.8 * before).all(), (before, after)
+        training_step(parameters, optimizers, 3e-3, lambda _: piano_losses(model, head, song), 0)
+    final = piano_losses(model, head, song)
+    assert (final < 0.8 * initial).all(), (initial, final)
 
 
-def small(folder: Path, until: float, monkeypatch: pytest.MonkeyPatch) -> bool:
+def small(folder: Path, deadline: float, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Two steps of each, of two songs."""
     for module, name, value in (
         (dataset, "SONGS_PER_FILE", 1), (dataset, "HELD_OUT_SONGS", 1), (train, "ENCODER_STEPS", 2),
@@ -180,7 +180,7 @@ def small(folder: Path, until: float, monkeypatch: pytest.MonkeyPatch) -> bool:
         monkeypatch.setattr(module, name, value)
     torch.manual_seed(0)
     options = argparse.Namespace(seed=0, songs=2)
-    return train_piano(TrainingConfig(folder, 2, 1e-3, 0.5, until), options)
+    return train_piano(TrainingConfig(folder, 2, 1e-3, 0.5, deadline), options)
 
 
 def test_interrupted_piano_training_gives_the_same_weights(
@@ -191,12 +191,12 @@ def test_interrupted_piano_training_gives_the_same_weights(
     shutil.copytree(tmp_path / "whole" / "songs", tmp_path / "parts" / "songs")
     runs = [small(tmp_path / "parts", -1.0, monkeypatch) for _ in range(3)]
     assert runs == [False, False, True]
-    kept = [
+    weights = [
         torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["model"]
         for name in ("whole", "parts")
     ]
-    assert kept[0].keys() == kept[1].keys()
-    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_training_only_weights_are_not_exported(tmp_path: Path, model: Any) -> None:
