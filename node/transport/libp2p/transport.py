@@ -86,7 +86,8 @@ class Libp2pTransport:
             trio.current_time, limits, {} if score_floors is None else score_floors
         )
         self._idle_tracker = IdleTracker(limits.idle_seconds, trio.current_time)
-        self._undelivered = 0  # accepted messages that wait for the asyncio loop
+        # Accepted messages posted to the asyncio loop, and handled there; one thread writes each.
+        self._posted = self._delivered = 0
         self._dialled: set[str] = set()  # the node's configured peers: a few, and never idle
         self.rebuilds = 0
         """The number of times that the host failed and was rebuilt."""
@@ -129,7 +130,7 @@ class Libp2pTransport:
         return self._peers
 
     def rate_limit_key(self, peer: str) -> str:
-        """Return who is charged for what a connected peer brings, as for its streams."""
+        """Return the key of the token buckets that a connected peer is charged to."""
         return self._rate_limit_keys.get(peer, peer)
 
     def report(self, peer: str, action: PeerAction) -> None:
@@ -267,10 +268,10 @@ class Libp2pTransport:
         """Pass an accepted message to the asyncio loop; drop it if too many wait."""
         # What is dropped comes again: feeds have it too.
         self._idle_tracker.touch(peer)
-        if self._undelivered >= MAX_UNDELIVERED:
+        if self._posted - self._delivered >= MAX_UNDELIVERED:
             self._counts["gossip-dropped"] += 1
             return
-        self._undelivered += 1
+        self._posted += 1
         self._bridge.post(self._on_gossip, peer, message)
 
     def report_peer(self, peer: str, action: PeerAction = PeerAction.INVALID_GOSSIP) -> bool:
@@ -307,7 +308,7 @@ class Libp2pTransport:
             started.set_result(None)
 
     def _on_gossip(self, peer: str, message: Message) -> None:
-        self._undelivered -= 1
+        self._delivered += 1
         if self._listener is not None:
             self._listener.on_gossip(peer, message)
 

@@ -49,9 +49,9 @@ def reports_until_ban(score_floors: dict[str, float]) -> int:
 
 
 def test_a_score_floor_lowers_the_ban_threshold() -> None:
-    most = int(Limits().ban_points)
-    assert reports_until_ban({}) == reports_until_ban({"other": 99.0}) == most
-    assert reports_until_ban({"p": 5.0}) == most - 5
+    ban_points = int(Limits().ban_points)
+    assert reports_until_ban({}) == reports_until_ban({"other": 99.0}) == ban_points
+    assert reports_until_ban({"p": 5.0}) == ban_points - 5
     assert reports_until_ban({"p": 10.0**9}) == 1
 
 

@@ -170,11 +170,11 @@ def on_bench(
 
 async def rest(stream: Stream) -> bytes:
     """All that still comes until the other side closes."""
-    found = b""
+    received = b""
     with contextlib.suppress(StreamClosed):
         while True:
-            found += await stream.read_exactly(1)
-    return found
+            received += await stream.read_exactly(1)
+    return received
 
 
 async def refusal(stream: Stream) -> tuple[Status, Any]:
@@ -243,9 +243,9 @@ def test_task_with_its_certificate() -> None:
         for peer in committee:
             vote = fixtures.reveal(NET, task, peer, commits)
             bench.coordinator.receive(vote)
-        found = await bench.request("task", {"task": task.id})
-        assert (found["state"], found["attempt"]) == ("agreed", 0)
-        assert found["certificate"] == bench.ledger.certificates(task.id)[0]
+        answer = await bench.request("task", {"task": task.id})
+        assert (answer["state"], answer["attempt"]) == ("agreed", 0)
+        assert answer["certificate"] == bench.ledger.certificates(task.id)[0]
 
     on_bench(test)
 
@@ -296,8 +296,8 @@ def test_blob_from_any_offset(offset: int) -> None:
         request: Document = {"sha256": name, "offset": offset}
         async with open_request(bench.asker, SERVER, "blob", request) as stream:
             assert await read_answer(stream, "blob") == {"size": len(payload)}
-            found = await stream.read_exactly(len(payload) - offset)
-            assert found == payload[offset:]
+            received = await stream.read_exactly(len(payload) - offset)
+            assert received == payload[offset:]
             assert await rest(stream) == b""
 
     on_bench(test)
@@ -335,18 +335,18 @@ def test_a_feed_is_read_in_pages() -> None:
 def test_a_cursor_of_another_feed_starts_at_zero(feed: str) -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
-        found = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
-        assert found["feed"] == bench.journal.feed_id
-        assert found["envelopes"] == [task.envelope.document()]
-        assert found["cursor"] == 1
+        page = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
+        assert page["feed"] == bench.journal.feed_id
+        assert page["envelopes"] == [task.envelope.document()]
+        assert page["cursor"] == 1
 
     on_bench(test)
 
 
 def test_an_empty_feed_with_another_id_starts_at_zero() -> None:
     async def test(bench: Bench) -> None:
-        found = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
-        assert found == {"feed": bench.journal.feed_id, "cursor": 0, "envelopes": []}
+        page = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
+        assert page == {"feed": bench.journal.feed_id, "cursor": 0, "envelopes": []}
 
     on_bench(test)
 
@@ -359,7 +359,7 @@ def test_a_feed_of_large_envelopes_needs_several_answers() -> None:
         votes = fat(bench.accept(), 250)
         for vote in votes:
             bench.journal.append(vote, 0.0)
-        cursor, found, answers = 0, list[Any](), 0
+        cursor, envelopes, answers = 0, list[Any](), 0
         while True:
             request: Document = {"feed": bench.journal.feed_id, "cursor": cursor, "limit": 1000}
             answer = await bench.request("feed", request)
@@ -367,9 +367,9 @@ def test_a_feed_of_large_envelopes_needs_several_answers() -> None:
             if not answer["envelopes"]:
                 break
             assert len(canonical(answer)) > DOCUMENT_LIMIT // 2 or answers == 2
-            found += answer["envelopes"]
+            envelopes += answer["envelopes"]
             cursor, answers = answer["cursor"], answers + 1
-        assert found[1:] == [vote.envelope.document() for vote in votes]
+        assert envelopes[1:] == [vote.envelope.document() for vote in votes]
         assert answers == 3
 
     on_bench(test)
@@ -640,8 +640,8 @@ NAMES = [hashlib.sha256(song).hexdigest() for song in SONGS]
 
 def arranged(*songs: bytes, nonce: int = 0) -> Task:
     body = fixtures.task(PIANO, kind="pop2piano", nonce=nonce).envelope.body
-    found: Any = fixtures.signed(PIANO, {**body, "args": fixtures.piano_args(*songs)}, 1000)
-    return found  # type: ignore[no-any-return]
+    task: Any = fixtures.signed(PIANO, {**body, "args": fixtures.piano_args(*songs)}, 1000)
+    return task  # type: ignore[no-any-return]
 
 
 async def hand_over(bench: Bench, task: Task, *songs: bytes) -> Any:
@@ -775,23 +775,23 @@ def test_a_blob_that_is_being_fetched_holds_a_slot() -> None:
     """So no peer makes this node look for more blobs at a time than it may read."""
 
     async def test(bench: Bench) -> None:
-        bench.takes, most = 60.0, PEER_READS
+        bench.takes, limit = 60.0, PEER_READS
         request: Document = {"sha256": "0" * 64, "offset": 0}
-        pending = [bench.request("blob", request) for _ in range(most + 3)]
+        pending = [bench.request("blob", request) for _ in range(limit + 3)]
         answers = await asyncio.gather(*pending, return_exceptions=True)
         reasons = Counter(answer.reason for answer in answers if isinstance(answer, RequestRefused))
         assert reasons["busy"] == 3
-        assert len(bench.obtained) == most
+        assert len(bench.obtained) == limit
 
     on_bench(test)
 
 
 def test_unread_task_answers_are_limited_by_slots() -> None:
     async def test(bench: Bench) -> None:
-        task, most = bench.accept(), PEER_READS
+        task, limit = bench.accept(), PEER_READS
         for vote in fat(task, 120):
             bench.journal.append(vote, 0.0)
-        for _ in range(most):
+        for _ in range(limit):
             stream = await bench.open("task")
             await write_frame(stream, canonical({"task": task.id}))
             await stream.read_exactly(1)

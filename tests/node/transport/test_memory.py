@@ -137,8 +137,8 @@ def trace(seed: int) -> list[object]:
         await line.gossip("a", *(b"%d" % n for n in range(50)))
         return [line.recorders[peer].gossip for peer in "abcd"]
 
-    found: list[object] = run(main)
-    return found
+    trace: list[object] = run(main)
+    return trace
 
 
 def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:
@@ -328,8 +328,8 @@ def test_a_peer_that_is_reported_too_often_is_disconnected_and_banned() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         near = line.transports["a"]
-        most = int(Limits().ban_points)
-        for _ in range(most - 1):
+        ban_points = int(Limits().ban_points)
+        for _ in range(ban_points - 1):
             near.report("b", PeerAction.PROTOCOL_VIOLATION)
         assert near.peers() == {"b"}
         near.report("b", PeerAction.PROTOCOL_VIOLATION)

@@ -69,13 +69,13 @@ class MemoryNetwork:
         """Remove a peer at once: its streams are reset and its listener is called no more."""
         transport = self._present.pop(peer, None)
         if transport is not None:
-            for other in sorted(transport.peers()):
-                self.disconnect(peer, other)
+            for neighbour in sorted(transport.peers()):
+                self.disconnect(peer, neighbour)
             transport.vanish()
 
-    def reachable(self, one: str, other: str) -> bool:
+    def reachable(self, a: str, b: str) -> bool:
         """Return whether no partition lies between two peers."""
-        return self._group(one) == self._group(other)
+        return self._group(a) == self._group(b)
 
     def transport(self, peer: str) -> "MemoryTransport | None":
         """Return the running transport of `peer`."""
@@ -87,14 +87,14 @@ class MemoryNetwork:
             raise OSError(f"{transport.peer} is running already")
         self._present[transport.peer] = transport
 
-    def connect(self, one: "MemoryTransport", other: "MemoryTransport") -> None:
+    def connect(self, a: "MemoryTransport", b: "MemoryTransport") -> None:
         """Bring up a connection on both sides."""
-        one.connect(other.peer)
-        other.connect(one.peer)
+        a.connect(b.peer)
+        b.connect(a.peer)
 
-    def disconnect(self, one: str, other: str) -> None:
+    def disconnect(self, a: str, b: str) -> None:
         """Take a connection down on both sides at once."""
-        for near, far in ((one, other), (other, one)):
+        for near, far in ((a, b), (b, a)):
             transport = self._present.get(near)
             if transport is not None:
                 transport.disconnect(far)
@@ -163,12 +163,12 @@ class MemoryTransport:
         """Connect to the peer named at the end of `address`."""
         peer = address.rpartition("/p2p/")[2]
         await asyncio.sleep(self._network.delay(self.peer, peer))
-        other = self._network.transport(peer)
-        if other is None or peer == self.peer or not self._network.reachable(self.peer, peer):
+        remote = self._network.transport(peer)
+        if remote is None or peer == self.peer or not self._network.reachable(self.peer, peer):
             raise ConnectionError(f"{peer} cannot be reached")
-        if self._listener is None or self.bans(peer) or other.bans(self.peer):
+        if self._listener is None or self.bans(peer) or remote.bans(self.peer):
             raise ConnectionError(f"one side bans the other: {peer}")
-        self._network.connect(self, other)
+        self._network.connect(self, remote)
         return peer
 
     def peers(self) -> frozenset[str]:
@@ -197,14 +197,14 @@ class MemoryTransport:
         """Open a stream to a connected peer that serves `protocol`."""
         delay = self._network.delay(self.peer, peer) + self._network.delay(peer, self.peer)
         await asyncio.sleep(min(delay, OPEN_SECONDS))
-        other = self._network.transport(peer)
-        if peer not in self._streams or other is None or delay > OPEN_SECONDS:
+        remote = self._network.transport(peer)
+        if peer not in self._streams or remote is None or delay > OPEN_SECONDS:
             raise ConnectionError(f"{peer} is not connected")
-        if not other.serves(protocol):
+        if not remote.serves(protocol):
             raise ConnectionError(f"{peer} does not serve {protocol}")
         near, far = pair(self.peer, peer, lambda: self._network.delay(self.peer, peer))
         self._hold(near)
-        other.accept(protocol, far)
+        remote.accept(protocol, far)
         return near
 
     # What follows is called by the network and by the other side's transport.
@@ -282,7 +282,7 @@ class MemoryTransport:
 
     def _hold(self, stream: MemoryStream) -> None:
         held = self._streams[stream.peer]
-        held[:] = [other for other in held if not other.finished]
+        held[:] = [open_stream for open_stream in held if not open_stream.finished]
         held.append(stream)
 
     async def _serve(self, listener: Listener, protocol: str, stream: MemoryStream) -> None:

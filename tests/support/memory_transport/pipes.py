@@ -152,7 +152,9 @@ class MemoryStream:
         self._outbound.break_off()
 
 
-def pair(one: str, other: str, delay: Callable[[], float]) -> tuple[MemoryStream, MemoryStream]:
-    """Return the two ends of a stream between two peers: first the end that `one` holds."""
+def pair(
+    opener: str, acceptor: str, delay: Callable[[], float]
+) -> tuple[MemoryStream, MemoryStream]:
+    """Return the two ends of a stream between two peers: first the opener's."""
     there, back = Pipe(delay), Pipe(delay)
-    return MemoryStream(other, back, there), MemoryStream(one, there, back)
+    return MemoryStream(acceptor, back, there), MemoryStream(opener, there, back)

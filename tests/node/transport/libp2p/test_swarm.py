@@ -255,21 +255,23 @@ async def dial_all(attackers: list[Libp2pTransport], victim: Libp2pTransport) ->
             await attacker.dial(victim.addresses[0])
 
 
-async def until_dialled(peer: Libp2pTransport, other: Libp2pTransport) -> None:
+async def dial_until_accepted(peer: Libp2pTransport, victim: Libp2pTransport) -> None:
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             with contextlib.suppress(ConnectionError):
-                await peer.dial(other.addresses[0])
+                await peer.dial(victim.addresses[0])
                 return
 
 
-@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("loopback", [False, True])
 async def test_many_peer_ids_of_one_address_do_not_block_other_addresses(
-    start: Start, monkeypatch: pytest.MonkeyPatch, near: bool
+    start: Start, monkeypatch: pytest.MonkeyPatch, loopback: bool
 ) -> None:
-    monkeypatch.setattr(swarm, "is_loopback", lambda origin: near)
-    limits = Limits(max_connections=5 if near else 6, max_connections_per_address=9 if near else 2)
-    assert limits.local_connections == (2 if near else 3)
+    monkeypatch.setattr(swarm, "is_loopback", lambda address: loopback)
+    limits = Limits(
+        max_connections=5 if loopback else 6, max_connections_per_address=9 if loopback else 2
+    )
+    assert limits.local_connections == (2 if loopback else 3)
     seen = Recorder()
     victim, newcomer = await start(seen, limits=limits), await start(Recorder())
     attackers = [await start(Recorder()) for _ in range(5)]
@@ -283,14 +285,14 @@ async def test_many_peer_ids_of_one_address_do_not_block_other_addresses(
     await attackers[0].stop()
     await seen.until(lambda: attackers[0].peer not in victim.peers())
     with dialling_from("127.0.0.2"):
-        await until_dialled(attackers[-1], victim)
+        await dial_until_accepted(attackers[-1], victim)
     await seen.until(lambda: attackers[-1].peer in victim.peers())
 
 
 async def test_handshakes_are_rate_limited_per_address(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
+    monkeypatch.setattr(swarm, "is_loopback", lambda address: False)
     monkeypatch.setattr(swarm, "HANDSHAKES_PER_MINUTE", 2)
     monkeypatch.setattr(swarm, "MINUTE", 1e6)  # so that none is refilled during the test
     seen = Recorder()
@@ -310,7 +312,7 @@ async def test_handshakes_are_rate_limited_per_address(
 async def test_full_inbound_slots_do_not_block_outbound_dials(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "is_loopback", lambda origin: False)
+    monkeypatch.setattr(swarm, "is_loopback", lambda address: False)
     seen = Recorder()
     victim, configured = (
         await start(seen, limits=Limits(max_connections=4)),
@@ -336,15 +338,15 @@ async def test_idle_sockets_of_one_address_do_not_block_other_addresses(
     port = int(scene.victim.addresses[0].split("/")[4])
     idle = []
     for _ in range(100):
-        one = socket.socket()
-        one.bind(("127.0.0.2", 0))
-        one.connect(("127.0.0.1", port))
-        idle.append(one)
+        client = socket.socket()
+        client.bind(("127.0.0.2", 0))
+        client.connect(("127.0.0.1", port))
+        idle.append(client)
     newcomer = await start(Recorder())
     async with asyncio.timeout(HANG_SECONDS):
         await newcomer.dial(scene.victim.addresses[0])
-    for one in idle:
-        one.close()
+    for client in idle:
+        client.close()
     await scene.assert_unharmed()
 
 
@@ -514,7 +516,7 @@ async def test_bytes_beyond_the_receive_window_are_bounded(
 
 
 async def test_open_streams_are_limited_per_peer(scene: Scene) -> None:
-    served, most = 0, Limits().max_streams_per_peer
+    served, limit = 0, Limits().max_streams_per_peer
     release = asyncio.Event()
 
     async def serve(protocol: str, stream: Stream) -> None:
@@ -525,18 +527,18 @@ async def test_open_streams_are_limited_per_peer(scene: Scene) -> None:
     scene.seen._serve = serve
 
     async def attack(host: Host, peer: str) -> None:
-        async def one() -> None:
+        async def open_one() -> None:
             try:
                 await host.open(peer, ECHO)
             except Exception:
                 return
 
         async with trio.open_nursery() as nursery:
-            for _ in range(most + 40):
-                nursery.start_soon(one)
+            for _ in range(limit + 40):
+                nursery.start_soon(open_one)
 
     await scene.attack(attack)
-    assert 0 < served <= most
+    assert 0 < served <= limit
     assert scene.victim._counts["streams-refused"] >= 40
     release.set()
     scene.seen._serve = echo_reversed
@@ -560,8 +562,8 @@ async def test_prune_causes_no_dials_and_unknown_topics_are_not_stored(scene: Sc
 
     async def topics(host: Host) -> set[str]:
         router = host.gossip.router
-        told = {topic for limits in router.ihave_message_limits.values() for topic in limits}
-        return set(router.back_off) | set(host.gossip.peer_topics) | told
+        limited = {topic for limits in router.ihave_message_limits.values() for topic in limits}
+        return set(router.back_off) | set(host.gossip.peer_topics) | limited
 
     await scene.attack(attack)
     assert await scene.in_victim(topics) <= set(TOPICS)

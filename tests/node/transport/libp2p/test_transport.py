@@ -27,11 +27,11 @@ async def test_the_peer_id_is_the_identity_multihash_of_the_public_key(start: St
     seed = bytes(range(32))
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     transport = await start(Recorder(), seed=seed)
-    wanted = base58.b58encode(b"\x00\x24\x08\x01\x12\x20" + public).decode()
-    assert transport.peer == wanted
+    expected = base58.b58encode(b"\x00\x24\x08\x01\x12\x20" + public).decode()
+    assert transport.peer == expected
     assert transport.peer.startswith("12D3KooW")
     assert transport.addresses[0].startswith("/ip4/127.0.0.1/tcp/")
-    assert transport.addresses[0].endswith(f"/p2p/{wanted}")
+    assert transport.addresses[0].endswith(f"/p2p/{expected}")
     assert "/tcp/0/" not in transport.addresses[0]
 
 
@@ -359,7 +359,7 @@ async def test_stop_does_not_wait_for_a_stream_that_is_being_opened(start: Start
 
 
 async def test_stop_cancels_handlers_and_leaves_no_thread(start: Start) -> None:
-    before = set(threading.enumerate())
+    threads = set(threading.enumerate())
     hanging = Hanging()
     near, far = await start(Recorder()), await start(Recorder(hanging))
     await near.dial(far.addresses[0])
@@ -370,7 +370,7 @@ async def test_stop_cancels_handlers_and_leaves_no_thread(start: Start) -> None:
     with pytest.raises(StreamClosed):
         await stream.read_exactly(1)
     await near.stop()
-    left = set(threading.enumerate()) - before
+    left = set(threading.enumerate()) - threads
     assert [thread for thread in left if "asyncio" not in thread.name] == []
     for call in (near.dial(far.addresses[0]), near.open(far.peer, ECHO)):
         with pytest.raises(ConnectionError):

@@ -22,9 +22,9 @@ async def bridge() -> AsyncIterator[TrioBridge]:
 
 
 async def test_results_and_exceptions_cross_the_bridge(bridge: TrioBridge) -> None:
-    async def add(one: int, other: int) -> tuple[int, str]:
+    async def add(a: int, b: int) -> tuple[int, str]:
         await trio.lowlevel.checkpoint()
-        return one + other, threading.current_thread().name
+        return a + b, threading.current_thread().name
 
     async def fail() -> None:
         raise LookupError("over there")
@@ -54,7 +54,7 @@ async def test_cancelling_the_asyncio_side_cancels_the_trio_side(bridge: TrioBri
 
 async def test_a_result_after_the_cancellation_goes_to_on_abandoned(bridge: TrioBridge) -> None:
     go_on, disposed = threading.Event(), threading.Event()
-    found: list[str] = []
+    abandoned: list[str] = []
 
     async def finish() -> str:
         with trio.CancelScope(shield=True):
@@ -63,7 +63,7 @@ async def test_a_result_after_the_cancellation_goes_to_on_abandoned(bridge: Trio
 
     async def dispose(result: str) -> None:
         await trio.lowlevel.checkpoint()
-        found.append(result)
+        abandoned.append(result)
         disposed.set()
 
     task = asyncio.create_task(bridge.run_in_trio(finish, on_abandoned=dispose))
@@ -73,7 +73,7 @@ async def test_a_result_after_the_cancellation_goes_to_on_abandoned(bridge: Trio
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(disposed.wait, HANG_SECONDS)
-    assert found == ["a stream"]
+    assert abandoned == ["a stream"]
 
 
 async def cancelled_at_the_answer(
@@ -100,7 +100,7 @@ async def cancelled_at_the_answer(
 async def test_a_result_in_the_turn_of_the_cancellation_goes_to_on_abandoned(
     bridge: TrioBridge,
 ) -> None:
-    found: list[str] = []
+    abandoned: list[str] = []
     disposed = threading.Event()
 
     async def finish() -> str:
@@ -109,17 +109,19 @@ async def test_a_result_in_the_turn_of_the_cancellation_goes_to_on_abandoned(
 
     async def dispose(result: str) -> None:
         await trio.lowlevel.checkpoint()
-        found.append(result)
+        abandoned.append(result)
         disposed.set()
 
     await cancelled_at_the_answer(bridge, finish, dispose)
     assert await asyncio.to_thread(disposed.wait, HANG_SECONDS)
-    assert found == ["a stream"]
+    assert abandoned == ["a stream"]
 
 
 async def test_a_failure_in_the_turn_of_the_cancellation_is_dropped(bridge: TrioBridge) -> None:
-    found: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
+    abandoned: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: abandoned.append(context)
+    )
 
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
@@ -127,15 +129,15 @@ async def test_a_failure_in_the_turn_of_the_cancellation_is_dropped(bridge: Trio
 
     async def dispose(result: None) -> None:
         await trio.lowlevel.checkpoint()
-        found.append(result)
+        abandoned.append(result)
 
     await cancelled_at_the_answer(bridge, fail, dispose)
     await asyncio.to_thread(gc.collect)
-    assert found == []
+    assert abandoned == []
 
 
 async def test_a_result_in_time_does_not_go_to_on_abandoned(bridge: TrioBridge) -> None:
-    found: list[int] = []
+    abandoned: list[int] = []
 
     async def finish() -> int:
         await trio.lowlevel.checkpoint()
@@ -143,11 +145,11 @@ async def test_a_result_in_time_does_not_go_to_on_abandoned(bridge: TrioBridge) 
 
     async def dispose(result: int) -> None:
         await trio.lowlevel.checkpoint()
-        found.append(result)
+        abandoned.append(result)
 
     assert await bridge.run_in_trio(finish, on_abandoned=dispose) == 1
     await bridge.run_in_trio(trio.sleep, 0)
-    assert found == []
+    assert abandoned == []
 
 
 async def test_trio_runs_a_coroutine_in_asyncio_and_can_cancel_it(bridge: TrioBridge) -> None:
