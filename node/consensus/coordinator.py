@@ -153,9 +153,7 @@ class Coordinator:
         if self._tasks.is_full():
             raise self._refused(f"{self._tasks.max_open} tasks are open here")
         if self._tasks.has_full_share(source):
-            raise self._refused(
-                f"half of {self._tasks.max_open} places for open tasks are taken by one"
-            )
+            raise self._refused(f"one source holds half of {self._tasks.max_open} open tasks")
 
     def _refused(self, why: str) -> Busy:
         self._counts["tasks-refused"] += 1

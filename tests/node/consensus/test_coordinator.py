@@ -1,4 +1,4 @@
-"""One node's part in a round: journalled before it is said, the same after every crash."""
+"""One node's part in agreement: journalled before it is published, and the same after a crash."""
 
 import json
 import sqlite3
@@ -40,16 +40,16 @@ Slots: TypeAlias = tuple[tuple[str, int], ...]
 ONCE: Slots = (("commit", 0), ("reveal", 0))
 
 
-class Killed(BaseException):
-    """The process ends here: nothing after this statement happens."""
+class ProcessKilled(BaseException):
+    """The process ends at this statement."""
 
 
 class Disk(sqlite3.Connection):
-    """A database in memory that outlives its process and may fail at one write, or kill there."""
+    """A database in memory that outlives its process; one write may fail or kill the process."""
 
     writes = 0
     fail_at: int | None = None
-    error: type[BaseException] = Killed
+    error: type[BaseException] = ProcessKilled
     after = False  # whether the statement still took effect
     dead = False
     fired = False
@@ -58,11 +58,11 @@ class Disk(sqlite3.Connection):
         if not sql.startswith(("BEGIN", "INSERT", "COMMIT")):
             return super().execute(sql, parameters)
         if self.dead:
-            raise Killed
+            raise ProcessKilled
         self.writes += 1
         if self.writes - 1 != self.fail_at:
             return super().execute(sql, parameters)
-        self.dead, self.fired = self.error is Killed, True
+        self.dead, self.fired = self.error is ProcessKilled, True
         if self.after:
             super().execute(sql, parameters)
         raise self.error(sql)
@@ -81,7 +81,7 @@ class Clock:
 
 
 class Entropy:
-    """Never the same bytes twice, so that a salt drawn anew shows."""
+    """Returns different bytes at each call, so that a second draw of a salt is noticed."""
 
     def __init__(self) -> None:
         self.drawn = 0
@@ -91,21 +91,21 @@ class Entropy:
         return self.drawn.to_bytes(n, "big")
 
 
-class Life:
-    """A node through crashes: what it has said, and what the world does to it."""
+class CrashableNode:
+    """A coordinator on a disk that survives crashes, with a fake clock and executor."""
 
     def __init__(self, net: Network, max_open: int = 1000) -> None:
         self.net, self.clock, self.entropy = net, Clock(), Entropy()
         self.disk = sqlite3.connect(":memory:", isolation_level=None, factory=Disk)
         self.max_open = max_open
         self.counts: Counter[str] = Counter()
-        self.said: list[Message] = []
+        self.published: list[Message] = []
         self.effects: list[Effect] = []
         self.running: dict[str, float] = {}
-        self.born()
+        self.start()
         self.disk.writes = 0
 
-    def born(self) -> None:
+    def start(self) -> None:
         database = Database(self.disk, self.net.id)
         self.journal, self.ledger = Journal(database), Ledger(database)
         self.coordinator = Coordinator(
@@ -119,41 +119,41 @@ class Life:
             self.counts,
         )
         self.running.clear()
-        self.take(self.coordinator.open())
+        self.carry_out(self.coordinator.open())
 
     def restart(self) -> None:
         self.disk.recover()
-        self.born()
+        self.start()
 
-    def take(self, effects: list[Effect]) -> None:
+    def carry_out(self, effects: list[Effect]) -> None:
         self.effects += effects
         for effect in effects:
             match effect:
                 case Publish(message):
                     stored = [text.encode() for _, text in self.journal.feed(0, 1000)]
-                    assert message.envelope.encode() in stored, "sent before it was journalled"
-                    self.said.append(message)
+                    assert message.envelope.encode() in stored, "published before it was journalled"
+                    self.published.append(message)
                 case Execute(task):
                     self.running[task.id] = self.clock.time + EXECUTION
                 case StopExecution(stopped):
                     self.running.pop(stopped, None)
 
-    def step(self, call: Callable[[], list[Effect]], *, insist: bool) -> None:
-        """Take one step; a failed one is taken again if the world insists, as feeds do."""
+    def step(self, call: Callable[[], list[Effect]], *, retry: bool) -> None:
+        """Make one step; make a failed one again if `retry`, as feeds do."""
         for _ in range(2):
             try:
-                self.take(call())
+                self.carry_out(call())
                 return
-            except Killed:
+            except ProcessKilled:
                 self.restart()
             except sqlite3.OperationalError:
                 assert not self.disk.in_transaction
-            if not insist:
+            if not retry:
                 return
         raise AssertionError("a store that fails once fails one step only")
 
-    def hear(self, message: Message) -> None:
-        self.step(lambda: self.coordinator.receive(message), insist=True)
+    def receive(self, message: Message) -> None:
+        self.step(lambda: self.coordinator.receive(message), retry=True)
 
     def until(self, seconds: float) -> None:
         """Let time pass up to START + `seconds`: due ticks and finished executions."""
@@ -167,9 +167,9 @@ class Life:
             self.clock.time = max(self.clock.time, at)
             if at == finished:
                 del self.running[task]
-                self.step(lambda t=task: self.executed(t), insist=False)  # type: ignore[misc]
+                self.step(lambda t=task: self.executed(t), retry=False)  # type: ignore[misc]
             else:
-                self.step(self.tick, insist=False)
+                self.step(self.tick, retry=False)
         self.clock.time = end
 
     def tick(self) -> list[Effect]:
@@ -178,8 +178,8 @@ class Life:
     def executed(self, task: str) -> list[Effect]:
         return self.coordinator.executed(task, fixtures.outcome(), TRACE)
 
-    def own(self, kind: type[Vote]) -> list[Vote]:
-        return [m for m in self.said if isinstance(m, kind) and m.signer == ME]
+    def own_votes(self, kind: type[Vote]) -> list[Vote]:
+        return [m for m in self.published if isinstance(m, kind) and m.signer == ME]
 
     def state(self, task: Task) -> State:
         view = self.coordinator.view(task.id)
@@ -193,86 +193,86 @@ def net() -> Network:
 
 
 @pytest.fixture
-def life(net: Network) -> Iterator[Life]:
-    life = Life(net)
-    yield life
-    life.disk.close()
+def node(net: Network) -> Iterator[CrashableNode]:
+    node = CrashableNode(net)
+    yield node
+    node.disk.close()
 
 
-def others(net: Network, task: Task) -> list[str]:
+def other_members(net: Network, task: Task) -> list[str]:
     return [member for member in committees(net, task)[-1] if member != ME]
 
 
-def commits_of(life: Life, task: Task, *peers: str, attempt: int = 0) -> dict[str, str]:
-    own = [v for v in life.own(Commit) if isinstance(v, Commit) and v.attempt == attempt]
+def commits_of(node: CrashableNode, task: Task, *peers: str, attempt: int = 0) -> dict[str, str]:
+    own = [v for v in node.own_votes(Commit) if isinstance(v, Commit) and v.attempt == attempt]
     (mine,) = {v.commitment for v in own}
     return {ME: mine} | {p: fixtures.bound(task, p, fixtures.outcome(), attempt) for p in peers}
 
 
-def vote_in_full(life: Life, task: Task) -> None:
+def vote_in_full(node: CrashableNode, task: Task) -> None:
     """All three commit, this node reveals at once, a second reveals: agreed."""
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.hear(fixtures.commit(life.net, task, two))
-    life.until(3)
-    commits = commits_of(life, task, one, two)
-    life.hear(fixtures.reveal(life.net, task, one, commits))
-    life.hear(fixtures.reveal(life.net, task, two, commits))
-    life.until(4)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, one))
+    node.receive(fixtures.commit(node.net, task, two))
+    node.until(3)
+    commits = commits_of(node, task, one, two)
+    node.receive(fixtures.reveal(node.net, task, one, commits))
+    node.receive(fixtures.reveal(node.net, task, two, commits))
+    node.until(4)
 
 
-def vote_late(life: Life, task: Task) -> None:
+def vote_late(node: CrashableNode, task: Task) -> None:
     """One commit of two in time, the list closes, the other commit comes late."""
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.until(5)
-    life.hear(fixtures.commit(life.net, task, two))
-    life.until(7)
-    life.hear(fixtures.reveal(life.net, task, one, commits_of(life, task, one)))
-    life.until(8)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, one))
+    node.until(5)
+    node.receive(fixtures.commit(node.net, task, two))
+    node.until(7)
+    node.receive(fixtures.reveal(node.net, task, one, commits_of(node, task, one)))
+    node.until(8)
 
 
-def vote_twice(life: Life, task: Task) -> None:
+def vote_twice(node: CrashableNode, task: Task) -> None:
     """The other of a committee of two abstains; all three agree in the next attempt."""
-    one, two = others(life.net, task)
-    other = next(member for member in committees(life.net, task)[0] if member != ME)
-    life.hear(task)
-    life.until(5)
-    life.hear(fixtures.abstain(life.net, task, other))
-    life.until(7)
+    one, two = other_members(node.net, task)
+    other = next(member for member in committees(node.net, task)[0] if member != ME)
+    node.receive(task)
+    node.until(5)
+    node.receive(fixtures.abstain(node.net, task, other))
+    node.until(7)
     for member in (one, two):
-        life.hear(fixtures.commit(life.net, task, member, attempt=1))
-    life.until(8)
-    commits = commits_of(life, task, one, two, attempt=1)
+        node.receive(fixtures.commit(node.net, task, member, attempt=1))
+    node.until(8)
+    commits = commits_of(node, task, one, two, attempt=1)
     for member in (one, two):
-        life.hear(fixtures.reveal(life.net, task, member, commits, attempt=1))
-    life.until(9)
+        node.receive(fixtures.reveal(node.net, task, member, commits, attempt=1))
+    node.until(9)
 
 
-def check_round(life: Life, task: Task, slots: Slots = ONCE) -> None:
+def check_round(node: CrashableNode, task: Task, slots: Slots = ONCE) -> None:
     """Agreed, and nothing was ever signed twice with two contents."""
-    assert life.state(task) is State.AGREED
-    view = life.coordinator.view(task.id)
+    assert node.state(task) is State.AGREED
+    view = node.coordinator.view(task.id)
     assert view is not None
-    found = certificate.verify(view.certificates[0], life.net)
-    assert ME in found.signers
-    assert life.ledger.evidence() == []
-    journal = [json.loads(e.envelope) for e in life.journal.entries(task.id)]
+    verified = certificate.verify(view.certificates[0], node.net)
+    assert ME in verified.signers
+    assert node.ledger.evidence() == []
+    journal = [json.loads(e.envelope) for e in node.journal.entries(task.id)]
     bodies = {
         canonical(envelope["body"])
-        for envelope in [*journal, *(m.envelope.document() for m in life.said)]
+        for envelope in [*journal, *(m.envelope.document() for m in node.published)]
         if envelope["signer"] == ME
     }
     found_slots = [(body["type"], body["attempt"]) for body in map(json.loads, bodies)]
     assert sorted(found_slots) == sorted(slots)
 
 
-def listed(life: Life) -> set[str]:
-    reveals = [v for v in life.own(Reveal) if isinstance(v, Reveal)]
+def listed(node: CrashableNode) -> set[str]:
+    reveals = [v for v in node.own_votes(Reveal) if isinstance(v, Reveal)]
     assert len({canonical(r.envelope.body) for r in reveals}) == 1
     return set(reveals[0].commits)
 
@@ -281,7 +281,7 @@ def listed(life: Life) -> set[str]:
 class Case:
     """A way in which a task goes, in a network of three, and what this node signs in it."""
 
-    play: Callable[[Life, Task], None]
+    play: Callable[[CrashableNode, Task], None]
     size: int  # of the first committee
     slots: Slots
     listed: int  # commitments in the last reveal
@@ -304,33 +304,33 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 
 
-# A round, undisturbed
+# One round without failures
 
 
-def test_a_full_round_reveals_at_once_and_agrees(life: Life) -> None:
-    task = fixtures.task(life.net)
-    vote_in_full(life, task)
-    check_round(life, task)
-    assert listed(life) == set(committees(life.net, task)[0])
-    asked = [type(e) for e in life.effects if isinstance(e, Execute | StopExecution | Publish)]
+def test_a_full_round_reveals_at_once_and_agrees(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    vote_in_full(node, task)
+    check_round(node, task)
+    assert listed(node) == set(committees(node.net, task)[0])
+    asked = [type(e) for e in node.effects if isinstance(e, Execute | StopExecution | Publish)]
     assert asked == [Execute, Publish, Publish]
 
 
-def test_a_late_commit_is_not_listed(life: Life) -> None:
-    task = fixtures.task(life.net)
-    vote_late(life, task)
-    check_round(life, task)
-    assert listed(life) == {ME, others(life.net, task)[0]}
+def test_a_late_commit_is_not_listed(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    vote_late(node, task)
+    check_round(node, task)
+    assert listed(node) == {ME, other_members(node.net, task)[0]}
 
 
-def test_signed_messages_are_journalled_before_they_are_published(life: Life) -> None:
-    """The salt and the outcome too: without them the commit could never be opened again."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(1)
-    (commit,) = life.own(Commit)
-    salt = life.journal.salt(task.id, 0)
-    produced = life.journal.outcome(task.id)
+def test_signed_messages_are_journalled_before_they_are_published(node: CrashableNode) -> None:
+    """The salt and the outcome too: a reveal needs both."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(1)
+    (commit,) = node.own_votes(Commit)
+    salt = node.journal.salt(task.id, 0)
+    produced = node.journal.outcome(task.id)
     assert isinstance(commit, Commit)
     assert salt is not None
     assert produced is not None
@@ -339,27 +339,27 @@ def test_signed_messages_are_journalled_before_they_are_published(life: Life) ->
 
 
 def test_each_attempt_draws_a_new_salt() -> None:
-    """One that was revealed hides nothing any more."""
+    """A revealed salt hides no later outcome."""
     case = CASES["twice"]
-    life = Life(case.net)
-    case.play(life, case.task)
-    first, second = (life.journal.salt(case.task.id, attempt) for attempt in (0, 1))
+    node = CrashableNode(case.net)
+    case.play(node, case.task)
+    first, second = (node.journal.salt(case.task.id, attempt) for attempt in (0, 1))
     assert None not in (first, second)
     assert first != second
-    (reveal,) = life.own(Reveal)
+    (reveal,) = node.own_votes(Reveal)
     assert reveal.envelope.body["salt"] == second
-    life.disk.close()
+    node.disk.close()
 
 
-# A round, cut off at every write
+# One round, with a failure at each write
 
 
 def writes_of(case: Case) -> int:
-    life = Life(case.net)
-    case.play(life, case.task)
-    check_round(life, case.task, case.slots)
-    life.disk.close()
-    return life.disk.writes
+    node = CrashableNode(case.net)
+    case.play(node, case.task)
+    check_round(node, case.task, case.slots)
+    node.disk.close()
+    return node.disk.writes
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
@@ -368,226 +368,228 @@ def test_a_crash_at_any_write_changes_no_vote(case: Case, after: bool) -> None:
     task, total = case.task, writes_of(case)
     assert total > 20
     for index in range(total):
-        life = Life(case.net)
-        life.disk.fail_at, life.disk.after = index, after
-        case.play(life, task)
-        assert life.disk.fired, "the kill never came"
-        check_round(life, task, case.slots)
-        assert len(listed(life)) == case.listed
-        life.disk.close()
+        node = CrashableNode(case.net)
+        node.disk.fail_at, node.disk.after = index, after
+        case.play(node, task)
+        assert node.disk.fired, "no kill happened"
+        check_round(node, task, case.slots)
+        assert len(listed(node)) == case.listed
+        node.disk.close()
 
 
 @every_case
 def test_a_failed_write_loses_one_step_and_never_equivocates(case: Case) -> None:
-    """The same coordinator goes on; what it had in memory of the failed step is gone."""
+    """The same coordinator goes on, without what the failed step had put in memory."""
     task = case.task
     for index in range(writes_of(case)):
-        life = Life(case.net)
-        life.disk.fail_at, life.disk.error = index, sqlite3.OperationalError
-        case.play(life, task)
-        assert life.disk.fired, "the failure never came"
-        check_round(life, task, case.slots)
-        life.disk.close()
+        node = CrashableNode(case.net)
+        node.disk.fail_at, node.disk.error = index, sqlite3.OperationalError
+        case.play(node, task)
+        assert node.disk.fired, "no failure happened"
+        check_round(node, task, case.slots)
+        node.disk.close()
 
 
-def test_a_task_whose_first_write_failed_is_accepted_when_it_comes_again(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+def test_a_task_whose_first_write_failed_is_accepted_when_it_comes_again(
+    node: CrashableNode,
+) -> None:
+    task = fixtures.task(node.net)
+    node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
     with pytest.raises(sqlite3.OperationalError):
-        life.coordinator.receive(task)
-    life.until(2)
-    assert judged(life, task) is ValidationResult.ACCEPT
-    life.hear(task)
-    assert life.state(task) is State.EXECUTING
+        node.coordinator.receive(task)
+    node.until(2)
+    assert validated(node, task) is ValidationResult.ACCEPT
+    node.receive(task)
+    assert node.state(task) is State.EXECUTING
 
 
-def test_a_task_lost_to_a_failed_write_still_counts_as_open(life: Life) -> None:
-    life.coordinator._tasks.max_open = 1
-    task, other = (fixtures.task(life.net, nonce=n) for n in (1, 2))
-    life.hear(task)
-    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
+def test_a_task_lost_to_a_failed_write_still_counts_as_open(node: CrashableNode) -> None:
+    node.coordinator._tasks.max_open = 1
+    task, other = (fixtures.task(node.net, nonce=n) for n in (1, 2))
+    node.receive(task)
+    node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
     with pytest.raises(sqlite3.OperationalError):
-        life.coordinator.failed(task.id, Abstention.BUSY)
+        node.coordinator.failed(task.id, Abstention.BUSY)
     with pytest.raises(Busy):
-        life.coordinator.submit(other)
+        node.coordinator.submit(other)
 
 
-def test_a_failed_tick_is_retried(life: Life) -> None:
-    """Nothing else may come for this task: time alone has to bring it back."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, others(life.net, task)[0]))
-    life.until(5.9)
-    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
-    life.until(30)
-    assert life.disk.fired, "the failure never came"
-    assert len(life.own(Reveal)) == 1
+def test_a_failed_tick_is_retried(node: CrashableNode) -> None:
+    """No further message may come for the task, so a timer must bring it back."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, other_members(node.net, task)[0]))
+    node.until(5.9)
+    node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
+    node.until(30)
+    assert node.disk.fired, "no failure happened"
+    assert len(node.own_votes(Reveal)) == 1
 
 
-def test_a_task_is_executed_again_if_its_outcome_was_not_written(life: Life) -> None:
-    """The only copy of the outcome is gone, so the task has to be executed again."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.disk.fail_at, life.disk.error = life.disk.writes, sqlite3.OperationalError
-    life.until(30)
-    assert life.disk.fired, "the failure never came"
-    assert len(life.own(Commit)) == 1
+def test_a_task_is_executed_again_if_its_outcome_was_not_written(node: CrashableNode) -> None:
+    """The only copy of the outcome is lost."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
+    node.until(30)
+    assert node.disk.fired, "no failure happened"
+    assert len(node.own_votes(Commit)) == 1
 
 
-def test_a_failed_tick_of_one_task_loses_no_effects_of_another(life: Life) -> None:
-    tasks = [fixtures.task(life.net, nonce=n) for n in (1, 2)]
+def test_a_failed_tick_of_one_task_loses_no_effects_of_another(node: CrashableNode) -> None:
+    tasks = [fixtures.task(node.net, nonce=n) for n in (1, 2)]
     for task in tasks:
-        life.hear(task)
-    life.until(2)
+        node.receive(task)
+    node.until(2)
     for task in tasks:
-        life.hear(fixtures.commit(life.net, task, others(life.net, task)[0]))
-    life.until(5.9)
-    writes = life.disk.writes
-    life.disk.fail_at, life.disk.error = writes + 4, sqlite3.OperationalError
-    life.until(6)
-    assert life.disk.fired, "the failure never came"
-    journalled = [e for task in tasks for e in life.journal.entries(task.id) if e.type == "reveal"]
-    assert len(journalled) == len(life.own(Reveal)), "signed, journalled and never said"
+        node.receive(fixtures.commit(node.net, task, other_members(node.net, task)[0]))
+    node.until(5.9)
+    writes = node.disk.writes
+    node.disk.fail_at, node.disk.error = writes + 4, sqlite3.OperationalError
+    node.until(6)
+    assert node.disk.fired, "no failure happened"
+    journalled = [e for task in tasks for e in node.journal.entries(task.id) if e.type == "reveal"]
+    assert len(journalled) == len(node.own_votes(Reveal)), "signed, journalled and never published"
 
 
 # Restarts
 
 
-def test_a_restart_publishes_only_what_was_signed_before(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(3)
-    (first,) = life.own(Commit)
-    life.said.clear()
-    life.restart()
-    assert [m.envelope for m in life.said] == [task.envelope, first.envelope]
-    assert not life.running
+def test_a_restart_publishes_only_what_was_signed_before(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(3)
+    (first,) = node.own_votes(Commit)
+    node.published.clear()
+    node.restart()
+    assert [m.envelope for m in node.published] == [task.envelope, first.envelope]
+    assert not node.running
 
 
-def test_a_restart_executes_an_interrupted_task_again(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(0.5)
-    assert life.state(task) is State.EXECUTING
-    life.restart()
-    assert set(life.running) == {task.id}
-    life.until(2)
-    assert life.state(task) is State.COMMITTED
+def test_a_restart_executes_an_interrupted_task_again(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(0.5)
+    assert node.state(task) is State.EXECUTING
+    node.restart()
+    assert set(node.running) == {task.id}
+    node.until(2)
+    assert node.state(task) is State.COMMITTED
 
 
-def test_a_commit_list_closed_before_a_restart_stays_closed(life: Life) -> None:
-    """A commit that came after the closing is in the journal, and still not in the list."""
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))  # the quorum: closed 2 s later
-    life.until(5)
-    life.hear(fixtures.commit(life.net, task, two))
-    life.restart()
-    life.until(7)
-    assert listed(life) == {ME, one}
+def test_a_commit_list_closed_before_a_restart_stays_closed(node: CrashableNode) -> None:
+    """A commit after the closing is journalled but not listed."""
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, one))  # the quorum: closed 2 s later
+    node.until(5)
+    node.receive(fixtures.commit(node.net, task, two))
+    node.restart()
+    node.until(7)
+    assert listed(node) == {ME, one}
 
 
 def test_a_reveal_due_during_downtime_lists_the_commits_that_came_in_time(
-    life: Life,
+    node: CrashableNode,
 ) -> None:
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.clock.time = fixtures.START + 50
-    life.restart()
-    life.hear(fixtures.commit(life.net, task, two))
-    life.until(51)
-    assert listed(life) == {ME, one}
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, one))
+    node.clock.time = fixtures.START + 50
+    node.restart()
+    node.receive(fixtures.commit(node.net, task, two))
+    node.until(51)
+    assert listed(node) == {ME, one}
 
 
 def test_an_attempt_that_timed_out_during_downtime_is_over(net: Network) -> None:
-    life = Life(fixtures.network(3, committee_size=1))
+    node = CrashableNode(fixtures.network(3, committee_size=1))
     task = next(
         t
-        for t in (fixtures.task(life.net, nonce=n) for n in range(64))
-        if committees(life.net, t)[0] == (ME,)
+        for t in (fixtures.task(node.net, nonce=n) for n in range(64))
+        if committees(node.net, t)[0] == (ME,)
     )
-    life.hear(task)
-    life.clock.time = fixtures.START + 121
-    life.restart()
-    view = life.coordinator.view(task.id)
+    node.receive(task)
+    node.clock.time = fixtures.START + 121
+    node.restart()
+    view = node.coordinator.view(task.id)
     assert view is not None
     assert (view.state, view.attempt) == (State.EXECUTING, 1)
-    life.disk.close()
+    node.disk.close()
 
 
-def test_a_restart_does_not_prolong_an_attempt(life: Life) -> None:
-    """It lasts from its start, not from what was journalled last."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(2)
-    assert life.own(Commit)
-    life.restart()
-    life.until(119.9)
-    assert life.state(task) is State.COMMITTED
-    life.until(120)
-    assert life.state(task) is State.INCONCLUSIVE
+def test_a_restart_does_not_prolong_an_attempt(node: CrashableNode) -> None:
+    """Its time counts from its start, not from the last journal entry."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(2)
+    assert node.own_votes(Commit)
+    node.restart()
+    node.until(119.9)
+    assert node.state(task) is State.COMMITTED
+    node.until(120)
+    assert node.state(task) is State.INCONCLUSIVE
 
 
-def test_an_expired_task_is_not_resumed(life: Life) -> None:
-    task = fixtures.task(life.net, deadline=60)
-    life.hear(task)
-    life.clock.time = fixtures.START + 61
-    life.restart()
-    assert life.state(task) is State.EXPIRED
-    assert not life.running
-    assert life.coordinator.wake_at() is None
+def test_an_expired_task_is_not_resumed(node: CrashableNode) -> None:
+    task = fixtures.task(node.net, deadline=60)
+    node.receive(task)
+    node.clock.time = fixtures.START + 61
+    node.restart()
+    assert node.state(task) is State.EXPIRED
+    assert not node.running
+    assert node.coordinator.wake_at() is None
 
 
-# What a task does at one node
+# One task at one node
 
 
-def test_submitting_a_known_task_changes_nothing(life: Life) -> None:
-    task = fixtures.task(life.net)
-    effects = life.coordinator.submit(task)
+def test_submitting_a_known_task_changes_nothing(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    effects = node.coordinator.submit(task)
     assert isinstance(effects[0], Publish)
     assert any(isinstance(effect, Execute) for effect in effects)
-    assert life.coordinator.submit(task) == []
-    assert life.coordinator.receive(task) == []
-    life.take(effects)
-    vote_in_full(life, task)
-    assert life.state(task) is State.AGREED
-    life.coordinator.admit(task)
-    assert life.coordinator.submit(task) == []
-    assert life.coordinator.first_committee(task) == committees(life.net, task)[0]
+    assert node.coordinator.submit(task) == []
+    assert node.coordinator.receive(task) == []
+    node.carry_out(effects)
+    vote_in_full(node, task)
+    assert node.state(task) is State.AGREED
+    node.coordinator.admit(task)
+    assert node.coordinator.submit(task) == []
+    assert node.coordinator.first_committee(task) == committees(node.net, task)[0]
 
 
-def test_a_known_task_may_be_submitted_after_its_deadline(life: Life) -> None:
-    """A requester that was cut off asks again, and is not told that it comes too late."""
-    task = fixtures.task(life.net, deadline=60)
-    life.hear(task)
-    life.until(61)
-    assert life.state(task) is State.EXPIRED
-    life.coordinator.admit(task)
-    assert life.coordinator.submit(task) == []
-    unknown = fixtures.task(life.net, deadline=60, nonce=1)
-    for take in (life.coordinator.admit, life.coordinator.submit):
+def test_a_known_task_may_be_submitted_after_its_deadline(node: CrashableNode) -> None:
+    """A requester that lost its connection may repeat a submission late."""
+    task = fixtures.task(node.net, deadline=60)
+    node.receive(task)
+    node.until(61)
+    assert node.state(task) is State.EXPIRED
+    node.coordinator.admit(task)
+    assert node.coordinator.submit(task) == []
+    unknown = fixtures.task(node.net, deadline=60, nonce=1)
+    for take in (node.coordinator.admit, node.coordinator.submit):
         with pytest.raises(Rejected) as refused:
             take(unknown)
         assert refused.value.reason is Rejection.EXPIRED
 
 
 @pytest.mark.parametrize("reason", list(Abstention))
-def test_a_failed_execution_abstains(life: Life, reason: Abstention) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.running.clear()
-    life.take(life.coordinator.failed(task.id, reason))
-    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+def test_a_failed_execution_abstains(node: CrashableNode, reason: Abstention) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.running.clear()
+    node.carry_out(node.coordinator.failed(task.id, reason))
+    (vote,) = [m for m in node.published if not isinstance(m, Task)]
     assert vote.envelope.body["reason"] == reason
-    assert life.state(task) is State.ABSTAINED
-    life.restart()
-    assert not life.running, "an abstention is not taken back"
+    assert node.state(task) is State.ABSTAINED
+    node.restart()
+    assert not node.running, "an abstention is not taken back"
 
 
 MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}}
@@ -615,180 +617,182 @@ MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}
     ],
 )
 def test_an_outcome_that_does_not_fit_a_reveal_abstains(
-    life: Life, outcome: Any, trace: Any
+    node: CrashableNode, outcome: Any, trace: Any
 ) -> None:
-    """And is not journalled: neither this node nor its next life could go on with it."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.running.clear()
-    life.take(life.coordinator.executed(task.id, outcome, trace))
-    assert life.state(task) is State.ABSTAINED
-    (vote,) = [m for m in life.said if not isinstance(m, Task)]
+    """And is not journalled: neither this node nor its next node could go on with it."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.running.clear()
+    node.carry_out(node.coordinator.executed(task.id, outcome, trace))
+    assert node.state(task) is State.ABSTAINED
+    (vote,) = [m for m in node.published if not isinstance(m, Task)]
     assert vote.envelope.body["reason"] == Abstention.WORKER_DIED
-    life.restart()
-    life.until(500)
-    assert not life.own(Commit)
+    node.restart()
+    node.until(500)
+    assert not node.own_votes(Commit)
 
 
-def test_a_certificate_stops_the_execution(life: Life) -> None:
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
+def test_a_certificate_stops_the_execution(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
     commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
     for peer in (one, two):
-        life.hear(fixtures.commit(life.net, task, peer))
-        life.hear(fixtures.reveal(life.net, task, peer, commits))
-    assert life.state(task) is State.AGREED
-    assert StopExecution(task.id) in life.effects
-    assert not life.running
-    life.take(life.executed(task.id))  # it was too late to stop it
-    assert not life.own(Commit)
+        node.receive(fixtures.commit(node.net, task, peer))
+        node.receive(fixtures.reveal(node.net, task, peer, commits))
+    assert node.state(task) is State.AGREED
+    assert StopExecution(task.id) in node.effects
+    assert not node.running
+    node.carry_out(node.executed(task.id))  # it was too late to stop it
+    assert not node.own_votes(Commit)
 
 
-def test_an_outcome_after_the_end_of_the_task_is_never_signed(life: Life) -> None:
-    """Not even when a late vote brings the ended task back from the journal."""
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
+def test_an_outcome_after_the_end_of_the_task_is_never_signed(node: CrashableNode) -> None:
+    """Not even if a late vote rebuilds the ended task from the journal."""
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
     commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
     for peer in (one, two):
-        life.hear(fixtures.reveal(life.net, task, peer, commits))
-    life.take(life.executed(task.id))
-    life.restart()
-    life.hear(fixtures.commit(life.net, task, one))
-    assert life.state(task) is State.AGREED
-    assert not life.own(Commit)
-    assert not life.running
+        node.receive(fixtures.reveal(node.net, task, peer, commits))
+    node.carry_out(node.executed(task.id))
+    node.restart()
+    node.receive(fixtures.commit(node.net, task, one))
+    assert node.state(task) is State.AGREED
+    assert not node.own_votes(Commit)
+    assert not node.running
 
 
-def test_equivocation_is_recorded(life: Life) -> None:
-    task = fixtures.task(life.net)
-    one = others(life.net, task)[0]
-    life.hear(task)
+def test_equivocation_is_recorded(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    one = other_members(node.net, task)[0]
+    node.receive(task)
     for label in ("one", "two"):
-        life.hear(fixtures.commit(life.net, task, one, fixtures.outcome(label)))
-    (document,) = life.ledger.evidence()
-    proof = evidence.verify(document, life.net.id)
+        node.receive(fixtures.commit(node.net, task, one, fixtures.outcome(label)))
+    (document,) = node.ledger.evidence()
+    proof = evidence.verify(document, node.net.id)
     assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
-    assert len(life.journal.entries(task.id)) == 3
+    assert len(node.journal.entries(task.id)) == 3
 
 
-def test_duplicates_and_further_equivocations_are_not_journalled(life: Life) -> None:
-    """A third contradiction too: whoever contradicts itself without end fills no disk."""
-    task = fixtures.task(life.net)
-    one = others(life.net, task)[0]
+def test_duplicates_and_further_equivocations_are_not_journalled(node: CrashableNode) -> None:
+    """One conflicting vote is evidence enough; further ones must not fill the disk."""
+    task = fixtures.task(node.net)
+    one = other_members(node.net, task)[0]
     contradictions = [
-        fixtures.commit(life.net, task, one, fixtures.outcome(f"lie {n}")) for n in range(9)
+        fixtures.commit(node.net, task, one, fixtures.outcome(f"lie {n}")) for n in range(9)
     ]
-    life.hear(task)
+    node.receive(task)
     for vote in (*contradictions, *contradictions):
-        life.hear(vote)
-    kept = [e.envelope.encode() for e in life.journal.entries(task.id)]
+        node.receive(vote)
+    kept = [e.envelope.encode() for e in node.journal.entries(task.id)]
     expected: list[Message] = [task, *contradictions[:2]]
     assert kept == [message.envelope.encode() for message in expected]
-    assert life.coordinator.receive(contradictions[0]) == []
+    assert node.coordinator.receive(contradictions[0]) == []
 
 
-def certified(life: Life, task: Task, label: str) -> certificate.Certificate:
-    """What the two other members certified between them."""
+def certified(node: CrashableNode, task: Task, label: str) -> certificate.Certificate:
+    """Return the certificate of the two other members."""
     found = fixtures.outcome(label)
-    commits = {peer: fixtures.bound(task, peer, found) for peer in others(life.net, task)}
-    votes = [fixtures.reveal(life.net, task, peer, commits, found) for peer in commits]
-    return certificate.assemble(task, 0, votes, life.net)
+    commits = {peer: fixtures.bound(task, peer, found) for peer in other_members(node.net, task)}
+    votes = [fixtures.reveal(node.net, task, peer, commits, found) for peer in commits]
+    return certificate.assemble(task, 0, votes, node.net)
 
 
-def contradictory(life: Life, task: Task, *labels: str) -> None:
-    """Both other members reveal everything, none of it together with anything of the other."""
+def reveal_separately(node: CrashableNode, task: Task, *labels: str) -> None:
+    """Let both other members reveal each outcome, in reveals that list only themselves."""
     for label in labels:
-        for peer in others(life.net, task):
+        for peer in other_members(node.net, task):
             found = fixtures.outcome(label)
             alone = {peer: fixtures.bound(task, peer, found)}
-            life.hear(fixtures.reveal(life.net, task, peer, alone, found))
+            node.receive(fixtures.reveal(node.net, task, peer, alone, found))
 
 
-def test_a_certificate_brings_the_votes_that_were_not_kept(life: Life) -> None:
-    """Two equivocators: one by one, neither's reveal would complete anything (correction 6h)."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    contradictory(life, task, "a", "b")
-    found = certified(life, task, "c")
+def test_a_certificate_brings_the_votes_that_were_not_kept(node: CrashableNode) -> None:
+    """Of two equivocators, no single further reveal completes a certificate (correction 6h)."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    reveal_separately(node, task, "a", "b")
+    found = certified(node, task, "c")
     for vote in found.votes:
-        life.hear(vote)
-    assert not life.ledger.certificates(task.id)
+        node.receive(vote)
+    assert not node.ledger.certificates(task.id)
     for _ in range(2):
-        life.step(lambda: life.coordinator.receive_certificate(found), insist=True)
-        assert life.state(task) is State.AGREED
-        assert life.ledger.certificates(task.id) == [found.document]
-    kept = len(life.journal.entries(task.id))
-    life.restart()
-    life.hear(fixtures.commit(life.net, task, found.signers[0]))  # brings the task back
-    life.step(lambda: life.coordinator.receive_certificate(found), insist=True)
-    assert life.state(task) is State.AGREED
-    assert len(life.journal.entries(task.id)) == kept + 1
-    assert not life.own(Commit)
+        node.step(lambda: node.coordinator.receive_certificate(found), retry=True)
+        assert node.state(task) is State.AGREED
+        assert node.ledger.certificates(task.id) == [found.document]
+    kept = len(node.journal.entries(task.id))
+    node.restart()
+    node.receive(fixtures.commit(node.net, task, found.signers[0]))  # brings the task back
+    node.step(lambda: node.coordinator.receive_certificate(found), retry=True)
+    assert node.state(task) is State.AGREED
+    assert len(node.journal.entries(task.id)) == kept + 1
+    assert not node.own_votes(Commit)
 
 
-def test_votes_of_a_certificate_survive_a_restart(life: Life) -> None:
-    """Else the task would be open again, and end as if nobody had agreed."""
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.until(2)
-    for peer in others(life.net, task):
-        life.hear(fixtures.commit(life.net, task, peer))
-    life.until(3)
-    contradictory(life, task, "a", "b")
-    life.step(lambda: life.coordinator.receive_certificate(certified(life, task, "c")), insist=True)
-    before = life.ledger.peer_records()
+def test_votes_of_a_certificate_survive_a_restart(node: CrashableNode) -> None:
+    """Otherwise the task would be open again and end inconclusive."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(2)
+    for peer in other_members(node.net, task):
+        node.receive(fixtures.commit(node.net, task, peer))
+    node.until(3)
+    reveal_separately(node, task, "a", "b")
+    node.step(lambda: node.coordinator.receive_certificate(certified(node, task, "c")), retry=True)
+    before = node.ledger.peer_records()
     assert before[ME].times(VoteOutcome.DISSENTED) == 1
-    life.restart()
-    late = fixtures.commit(life.net, task, others(life.net, task)[0], fixtures.outcome("a"))
-    life.hear(late)  # brings the task back
-    life.until(121)
-    assert life.state(task) is State.AGREED
-    assert life.ledger.peer_records() == before
+    node.restart()
+    late = fixtures.commit(node.net, task, other_members(node.net, task)[0], fixtures.outcome("a"))
+    node.receive(late)  # brings the task back
+    node.until(121)
+    assert node.state(task) is State.AGREED
+    assert node.ledger.peer_records() == before
 
 
-def test_a_second_certified_outcome_is_a_conflict_and_a_third_is_ignored(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
-    life.hear(certified(life, task, "a").votes[0])
+def test_a_second_certified_outcome_is_a_conflict_and_a_third_is_ignored(
+    node: CrashableNode,
+) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.receive(certified(node, task, "a").votes[0])
     for label in ("a", "b", "c"):
-        found = certified(life, task, label)
-        life.step(lambda f=found: life.coordinator.receive_certificate(f), insist=True)  # type: ignore[misc]
-    shown = [certified(life, task, label).document for label in ("a", "b")]
-    assert life.ledger.certificates(task.id) == shown
-    kept = [entry.envelope.encode() for entry in life.journal.entries(task.id)]
+        found = certified(node, task, label)
+        node.step(lambda f=found: node.coordinator.receive_certificate(f), retry=True)  # type: ignore[misc]
+    shown = [certified(node, task, label).document for label in ("a", "b")]
+    assert node.ledger.certificates(task.id) == shown
+    kept = [entry.envelope.encode() for entry in node.journal.entries(task.id)]
     assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
 
 
-def test_a_dissent_after_the_end_is_recorded(life: Life) -> None:
-    task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
-    life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.hear(fixtures.commit(life.net, task, two, fixtures.outcome("other")))
+def test_a_dissent_after_the_end_is_recorded(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    node.until(2)
+    node.receive(fixtures.commit(node.net, task, one))
+    node.receive(fixtures.commit(node.net, task, two, fixtures.outcome("other")))
     commits = {
-        **commits_of(life, task, one),
+        **commits_of(node, task, one),
         two: fixtures.bound(task, two, fixtures.outcome("other")),
     }
-    life.hear(fixtures.reveal(life.net, task, one, commits))
-    assert life.state(task) is State.AGREED
-    dissent = fixtures.reveal(life.net, task, two, commits, fixtures.outcome("other"))
-    life.hear(dissent)
-    assert life.journal.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
-    assert life.state(task) is State.AGREED
-    assert len(life.ledger.certificates(task.id)) == 1
-    assert life.ledger.evidence() == []
+    node.receive(fixtures.reveal(node.net, task, one, commits))
+    assert node.state(task) is State.AGREED
+    dissent = fixtures.reveal(node.net, task, two, commits, fixtures.outcome("other"))
+    node.receive(dissent)
+    assert node.journal.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
+    assert node.state(task) is State.AGREED
+    assert len(node.ledger.certificates(task.id)) == 1
+    assert node.ledger.evidence() == []
 
 
-def test_an_unknown_task_has_no_view(life: Life) -> None:
-    assert life.coordinator.view("0" * 64) is None
-    vote = fixtures.commit(life.net, fixtures.task(life.net), ME)
+def test_an_unknown_task_has_no_view(node: CrashableNode) -> None:
+    assert node.coordinator.view("0" * 64) is None
+    vote = fixtures.commit(node.net, fixtures.task(node.net), ME)
     calls: tuple[Callable[[], object], ...] = (
-        lambda: life.coordinator.failed("0" * 64, Abstention.BUSY),
-        lambda: life.executed("0" * 64),
-        lambda: life.coordinator.receive(vote),
+        lambda: node.coordinator.failed("0" * 64, Abstention.BUSY),
+        lambda: node.executed("0" * 64),
+        lambda: node.coordinator.receive(vote),
     )
     for call in calls:
         with pytest.raises(Rejected) as refused:
@@ -796,114 +800,114 @@ def test_an_unknown_task_has_no_view(life: Life) -> None:
         assert refused.value.reason is Rejection.UNKNOWN_TASK
 
 
-# Room
+# Limits and eviction
 
 
 def test_tasks_beyond_max_open_are_refused_as_busy(net: Network) -> None:
-    life = Life(net, max_open=2)
+    node = CrashableNode(net, max_open=2)
     tasks = [fixtures.task(net, nonce=n) for n in range(3)]
     for task in tasks[:2]:
-        life.hear(task)
+        node.receive(task)
     with pytest.raises(Busy, match="2 tasks are open"):
-        life.coordinator.receive(tasks[2])
-    assert life.coordinator.view(tasks[2].id) is None
-    assert judged(life, tasks[2]) is ValidationResult.IGNORE
-    life.hear(tasks[0])  # a known one is not refused
-    life.disk.close()
+        node.coordinator.receive(tasks[2])
+    assert node.coordinator.view(tasks[2].id) is None
+    assert validated(node, tasks[2]) is ValidationResult.IGNORE
+    node.receive(tasks[0])  # a known one is not refused
+    node.disk.close()
 
 
 def test_one_source_holds_at_most_half_of_the_open_tasks(net: Network) -> None:
-    life = Life(net, max_open=4)
+    node = CrashableNode(net, max_open=4)
     tasks = [fixtures.task(net, nonce=n, requester=2000 + n) for n in range(6)]
-    life.take(life.coordinator.submit(tasks[0], "flooder"))
-    life.take(life.coordinator.receive(tasks[1], "flooder"))
-    takes = (life.coordinator.admit, life.coordinator.submit, life.coordinator.receive)
+    node.carry_out(node.coordinator.submit(tasks[0], "flooder"))
+    node.carry_out(node.coordinator.receive(tasks[1], "flooder"))
+    takes = (node.coordinator.admit, node.coordinator.submit, node.coordinator.receive)
     for refused in takes:
         with pytest.raises(Busy, match="half of 4"):
             refused(tasks[2], "flooder")
-    assert life.counts == {"tasks-refused": 3}
-    assert life.coordinator.receive(tasks[0], "flooder") == [], "a known one is not refused"
-    life.take(life.coordinator.receive(tasks[3], "honest"))
-    life.take(life.coordinator.receive(tasks[2]))  # nobody is charged
+    assert node.counts == {"tasks-refused": 3}
+    assert node.coordinator.receive(tasks[0], "flooder") == [], "a known one is not refused"
+    node.carry_out(node.coordinator.receive(tasks[3], "honest"))
+    node.carry_out(node.coordinator.receive(tasks[2]))  # nobody is charged
     with pytest.raises(Busy, match="4 tasks are open"):
-        life.coordinator.receive(tasks[4], "honest")
-    assert judged(life, tasks[4]) is ValidationResult.IGNORE
-    assert life.counts == {"tasks-refused": 5}
-    life.disk.close()
+        node.coordinator.receive(tasks[4], "honest")
+    assert validated(node, tasks[4]) is ValidationResult.IGNORE
+    assert node.counts == {"tasks-refused": 5}
+    node.disk.close()
 
 
 def test_a_member_may_be_the_source_of_all_open_tasks(net: Network) -> None:
-    life = Life(net, max_open=2)
+    node = CrashableNode(net, max_open=2)
     for number in range(2):
         task = fixtures.task(net, nonce=number)
-        life.take(life.coordinator.receive(task, fixtures.peer(1)))
-    assert life.counts == {}
-    life.disk.close()
+        node.carry_out(node.coordinator.receive(task, fixtures.peer(1)))
+    assert node.counts == {}
+    node.disk.close()
 
 
 def test_the_sources_of_evicted_tasks_are_forgotten(net: Network) -> None:
-    life = Life(net, max_open=2)
+    node = CrashableNode(net, max_open=2)
     for number in range(10):
-        task = fixtures.task(net, nonce=number, deadline=60, now=life.clock.time)
-        life.take(life.coordinator.receive(task, "one"))
-        life.until(life.clock.time - fixtures.START + 100)
-        assert len(life.coordinator._tasks._sources) <= 3
-    life.disk.close()
+        task = fixtures.task(net, nonce=number, deadline=60, now=node.clock.time)
+        node.carry_out(node.coordinator.receive(task, "one"))
+        node.until(node.clock.time - fixtures.START + 100)
+        assert len(node.coordinator._tasks._sources) <= 3
+    node.disk.close()
 
 
 def test_the_source_of_a_task_is_known_until_a_restart(net: Network) -> None:
-    life = Life(net)
+    node = CrashableNode(net)
     task = fixtures.task(net)
-    life.take(life.coordinator.receive(task, "one"))
-    assert life.coordinator.source(task.id) == "one"
-    life.restart()  # which forgets it
-    assert set(life.running) == {task.id}
-    assert life.coordinator.source(task.id) == ""
-    life.disk.close()
+    node.carry_out(node.coordinator.receive(task, "one"))
+    assert node.coordinator.source(task.id) == "one"
+    node.restart()  # which forgets it
+    assert set(node.running) == {task.id}
+    assert node.coordinator.source(task.id) == ""
+    node.disk.close()
 
 
 def test_evicted_tasks_are_rebuilt_for_a_late_vote(net: Network) -> None:
-    life = Life(net, max_open=1)
+    node = CrashableNode(net, max_open=1)
     first = fixtures.task(net, deadline=60)
-    one, two = others(net, first)
-    life.hear(first)
+    one, two = other_members(net, first)
+    node.receive(first)
     with pytest.raises(Busy):
-        life.coordinator.receive(fixtures.task(net, nonce=2))
-    life.until(2)
-    life.hear(fixtures.commit(net, first, one))
-    life.hear(fixtures.commit(net, first, two))
-    commits = commits_of(life, first, one, two)
-    life.hear(fixtures.reveal(net, first, one, commits))
-    life.until(30)
+        node.coordinator.receive(fixtures.task(net, nonce=2))
+    node.until(2)
+    node.receive(fixtures.commit(net, first, one))
+    node.receive(fixtures.commit(net, first, two))
+    commits = commits_of(node, first, one, two)
+    node.receive(fixtures.reveal(net, first, one, commits))
+    node.until(30)
     second = fixtures.task(net, nonce=1, now=fixtures.START + 61)
-    life.until(61)
-    life.hear(second)
+    node.until(61)
+    node.receive(second)
     late = fixtures.reveal(net, first, two, commits)
-    assert judged(life, late) is ValidationResult.IGNORE
-    said = len(life.said)
-    life.hear(late)
-    assert life.journal.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
-    assert life.state(first) is State.AGREED
-    assert len(life.said) == said, "nothing is signed for a task that has ended"
-    life.disk.close()
+    assert validated(node, late) is ValidationResult.IGNORE
+    published = len(node.published)
+    node.receive(late)
+    assert node.journal.entries(first.id)[-1].envelope.encode() == late.envelope.encode()
+    assert node.state(first) is State.AGREED
+    assert len(node.published) == published, "nothing is signed for an ended task"
+    node.disk.close()
 
 
 def test_a_duplicate_vote_does_not_rebuild_an_evicted_task(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A peer's feed begins with all that was ever said: none of it may cost more than a look."""
-    life = Life(net)
+    """A feed begins with all old votes. Each may cost one query, not a rebuild."""
+    node = CrashableNode(net)
     task = fixtures.task(net, deadline=60)
-    one, two = others(net, task)
-    life.hear(task)
-    life.until(2)
+    one, two = other_members(net, task)
+    node.receive(task)
+    node.until(2)
     for peer in (one, two):
-        life.hear(fixtures.commit(net, task, peer))
-    commits = commits_of(life, task, one, two)
-    life.hear(fixtures.reveal(net, task, one, commits))
-    life.until(30)
-    assert life.state(task) is State.AGREED
-    life.restart()
+        node.receive(fixtures.commit(net, task, peer))
+    commits = commits_of(node, task, one, two)
+    node.receive(fixtures.reveal(net, task, one, commits))
+    node.until(30)
+    assert node.state(task) is State.AGREED
+    node.restart()
     read: list[str] = []
     entries = Journal.entries
 
@@ -912,83 +916,88 @@ def test_a_duplicate_vote_does_not_rebuild_an_evicted_task(
         return entries(journal, of)
 
     monkeypatch.setattr(Journal, "entries", counted)
-    journal = len(life.journal.feed(0, 1000))
-    life.hear(fixtures.commit(net, task, one))
-    life.hear(fixtures.reveal(net, task, one, commits))
+    journal = len(node.journal.feed(0, 1000))
+    node.receive(fixtures.commit(net, task, one))
+    node.receive(fixtures.reveal(net, task, one, commits))
     assert not read
-    assert len(life.journal.feed(0, 1000)) == journal
-    life.hear(fixtures.reveal(net, task, two, commits))
+    assert len(node.journal.feed(0, 1000)) == journal
+    node.receive(fixtures.reveal(net, task, two, commits))
     assert read == [task.id]
 
 
 def test_ended_tasks_do_not_count_as_open(net: Network) -> None:
-    """Long before their deadlines: a thousand quick tasks must not close a node for an hour."""
-    life = Life(net, max_open=2)
+    """Even long before their deadlines: quick tasks must not block a node for an hour."""
+    node = CrashableNode(net, max_open=2)
     done = []
     for nonce in range(7):
         task = fixtures.task(net, nonce=nonce, deadline=3600)
-        life.hear(task)
-        for member in others(net, task):
-            life.hear(fixtures.abstain(net, task, member))
-        assert life.state(task) is State.INCONCLUSIVE
+        node.receive(task)
+        for member in other_members(net, task):
+            node.receive(fixtures.abstain(net, task, member))
+        assert node.state(task) is State.INCONCLUSIVE
         done.append(task)
-    assert len(life.coordinator._tasks._agreements) <= 4
-    assert judged(life, done[0]) is ValidationResult.IGNORE, (
+    assert len(node.coordinator._tasks._agreements) <= 4
+    assert validated(node, done[0]) is ValidationResult.IGNORE, (
         "a task that is over is not spread again"
     )
-    life.hear(fixtures.task(net, nonce=100))
-    life.disk.close()
+    node.receive(fixtures.task(net, nonce=100))
+    node.disk.close()
 
 
-# Judging
+# Gossip validation
 
 
-def judged(life: Life, message: Message, *, tasks: bool | None = None) -> ValidationResult:
+def validated(
+    node: CrashableNode, message: Message, *, tasks: bool | None = None
+) -> ValidationResult:
     topic = isinstance(message, Task) if tasks is None else tasks
-    result, parsed = life.coordinator.validator.validate(message.envelope.encode(), tasks=topic)
+    result, parsed = node.coordinator.validator.validate(message.envelope.encode(), tasks=topic)
     assert parsed == (message if result is ValidationResult.ACCEPT else None)
     return result
 
 
-def test_new_valid_messages_are_accepted(life: Life) -> None:
-    task = fixtures.task(life.net)
-    assert judged(life, task) is ValidationResult.ACCEPT
-    life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME)) is ValidationResult.ACCEPT
-    assert judged(life, fixtures.abstain(life.net, task, ME)) is ValidationResult.ACCEPT
+def test_new_valid_messages_are_accepted(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    assert validated(node, task) is ValidationResult.ACCEPT
+    node.receive(task)
+    assert validated(node, fixtures.commit(node.net, task, ME)) is ValidationResult.ACCEPT
+    assert validated(node, fixtures.abstain(node.net, task, ME)) is ValidationResult.ACCEPT
 
 
-def test_validation_changes_nothing(life: Life) -> None:
-    task = fixtures.task(life.net)
-    judged(life, task)
-    assert life.coordinator.view(task.id) is None
-    life.hear(task)
-    vote = fixtures.commit(life.net, task, others(life.net, task)[0])
-    judged(life, vote)
-    assert judged(life, vote) is ValidationResult.ACCEPT
-    assert len(life.journal.entries(task.id)) == 1
+def test_validation_changes_nothing(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    validated(node, task)
+    assert node.coordinator.view(task.id) is None
+    node.receive(task)
+    vote = fixtures.commit(node.net, task, other_members(node.net, task)[0])
+    validated(node, vote)
+    assert validated(node, vote) is ValidationResult.ACCEPT
+    assert len(node.journal.entries(task.id)) == 1
 
 
-def test_duplicates_are_ignored(life: Life) -> None:
-    task = fixtures.task(life.net)
-    vote = fixtures.commit(life.net, task, others(life.net, task)[0])
-    life.hear(task)
-    life.hear(vote)
-    assert judged(life, task) is ValidationResult.IGNORE
-    assert judged(life, vote) is ValidationResult.IGNORE
+def test_duplicates_are_ignored(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    vote = fixtures.commit(node.net, task, other_members(node.net, task)[0])
+    node.receive(task)
+    node.receive(vote)
+    assert validated(node, task) is ValidationResult.IGNORE
+    assert validated(node, vote) is ValidationResult.IGNORE
 
 
-def test_untimely_messages_are_ignored(life: Life) -> None:
-    unknown = fixtures.task(life.net)
-    assert judged(life, fixtures.commit(life.net, unknown, ME)) is ValidationResult.IGNORE
-    assert judged(life, fixtures.task(life.net, now=fixtures.START + 61)) is ValidationResult.IGNORE
+def test_untimely_messages_are_ignored(node: CrashableNode) -> None:
+    unknown = fixtures.task(node.net)
+    assert validated(node, fixtures.commit(node.net, unknown, ME)) is ValidationResult.IGNORE
     assert (
-        judged(life, fixtures.task(life.net, now=fixtures.START - 600)) is ValidationResult.IGNORE
+        validated(node, fixtures.task(node.net, now=fixtures.START + 61)) is ValidationResult.IGNORE
+    )
+    assert (
+        validated(node, fixtures.task(node.net, now=fixtures.START - 600))
+        is ValidationResult.IGNORE
     )
     for untimely, reason in ((61, Rejection.CREATED_AHEAD), (-600, Rejection.EXPIRED)):
-        task = fixtures.task(life.net, now=fixtures.START + untimely)
+        task = fixtures.task(node.net, now=fixtures.START + untimely)
         with pytest.raises(Rejected) as refused:
-            life.coordinator.receive(task)
+            node.coordinator.receive(task)
         assert refused.value.reason is reason
 
 
@@ -997,58 +1006,62 @@ def test_untimely_messages_are_ignored(life: Life) -> None:
     [b"", b"{", b"\xff", b"[]", b"{}", b"[" * 50_000, b" " * 65_537],
     ids=lambda payload: repr(payload[:4]),
 )
-def test_malformed_messages_are_rejected(life: Life, payload: bytes) -> None:
+def test_malformed_messages_are_rejected(node: CrashableNode, payload: bytes) -> None:
     for tasks in (False, True):
-        assert life.coordinator.validator.validate(payload, tasks=tasks) == (
+        assert node.coordinator.validator.validate(payload, tasks=tasks) == (
             ValidationResult.REJECT,
             None,
         )
 
 
-def test_a_bad_signature_is_rejected(life: Life) -> None:
-    task = fixtures.task(life.net)
-    vote = fixtures.commit(life.net, task, ME)
-    life.hear(task)
-    for message, topic in ((fixtures.task(life.net, nonce=9), True), (vote, False)):
+def test_a_bad_signature_is_rejected(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    vote = fixtures.commit(node.net, task, ME)
+    node.receive(task)
+    for message, topic in ((fixtures.task(node.net, nonce=9), True), (vote, False)):
         forged = sign(message.envelope.body, fixtures.key(2)).document()
         payload = canonical({**forged, "signer": fixtures.peer(1)})
-        assert life.coordinator.validator.validate(payload, tasks=topic) == (
+        assert node.coordinator.validator.validate(payload, tasks=topic) == (
             ValidationResult.REJECT,
             None,
         )
 
 
-def test_a_voter_outside_the_committee_is_rejected(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
+def test_a_voter_outside_the_committee_is_rejected(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
     bound = fixtures.bound(task, ME, fixtures.outcome())
-    body = messages.commit_body(life.net.id, task.id, 0, bound)
-    stranger = fixtures.signed(life.net, body, 1001)
-    assert judged(life, stranger) is ValidationResult.REJECT
+    body = messages.commit_body(node.net.id, task.id, 0, bound)
+    stranger = fixtures.signed(node.net, body, 1001)
+    assert validated(node, stranger) is ValidationResult.REJECT
     with pytest.raises(Rejected) as refused:
-        life.coordinator.receive(stranger)
+        node.coordinator.receive(stranger)
     assert refused.value.reason is Rejection.NOT_A_MEMBER
-    assert len(life.journal.entries(task.id)) == 1
+    assert len(node.journal.entries(task.id)) == 1
 
 
-def test_a_vote_for_a_nonexistent_attempt_is_rejected(life: Life) -> None:
-    task = fixtures.task(life.net)
-    life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME, attempt=1)) is ValidationResult.REJECT
+def test_a_vote_for_a_nonexistent_attempt_is_rejected(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    assert (
+        validated(node, fixtures.commit(node.net, task, ME, attempt=1)) is ValidationResult.REJECT
+    )
 
 
-def test_a_message_on_the_wrong_topic_is_rejected(life: Life) -> None:
-    task = fixtures.task(life.net)
-    assert judged(life, task, tasks=False) is ValidationResult.REJECT
-    life.hear(task)
-    assert judged(life, fixtures.commit(life.net, task, ME), tasks=True) is ValidationResult.REJECT
+def test_a_message_on_the_wrong_topic_is_rejected(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    assert validated(node, task, tasks=False) is ValidationResult.REJECT
+    node.receive(task)
+    assert (
+        validated(node, fixtures.commit(node.net, task, ME), tasks=True) is ValidationResult.REJECT
+    )
 
 
-def test_a_message_of_another_network_is_rejected(life: Life) -> None:
+def test_a_message_of_another_network_is_rejected(node: CrashableNode) -> None:
     other = fixtures.network(4)
     task = fixtures.task(other)
-    assert judged(life, task) is ValidationResult.REJECT
-    assert judged(life, fixtures.abstain(other, task, ME)) is ValidationResult.REJECT
+    assert validated(node, task) is ValidationResult.REJECT
+    assert validated(node, fixtures.abstain(other, task, ME)) is ValidationResult.REJECT
 
 
 @pytest.mark.parametrize(
@@ -1063,12 +1076,12 @@ def test_a_message_of_another_network_is_rejected(life: Life) -> None:
     ids=["over the model's limit", "deadline", "model", "seed", "kind"],
 )
 def test_a_task_over_the_networks_limits_is_rejected(
-    life: Life, changes: dict[str, Any], reason: Rejection
+    node: CrashableNode, changes: dict[str, Any], reason: Rejection
 ) -> None:
-    task = fixtures.task(life.net, **changes)
-    assert judged(life, task) is ValidationResult.REJECT
-    for take in (life.coordinator.admit, life.coordinator.receive):
+    task = fixtures.task(node.net, **changes)
+    assert validated(node, task) is ValidationResult.REJECT
+    for take in (node.coordinator.admit, node.coordinator.receive):
         with pytest.raises(Rejected) as refused:
             take(task)
         assert refused.value.reason is reason
-    assert life.coordinator.view(task.id) is None
+    assert node.coordinator.view(task.id) is None

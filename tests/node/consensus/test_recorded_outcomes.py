@@ -11,10 +11,10 @@ from tests.node.consensus.test_coordinator import (
     CASES,
     ME,
     Case,
-    Life,
+    CrashableNode,
     commits_of,
     every_case,
-    others,
+    other_members,
 )
 from tests.support import fixtures
 
@@ -29,9 +29,9 @@ def counts(ledger: Ledger) -> dict[str, dict[str, int]]:
 
 
 def played(
-    case: Case, cut: Callable[[Life], None] = lambda life: None
+    case: Case, cut: Callable[[CrashableNode], None] = lambda life: None
 ) -> dict[str, dict[str, int]]:
-    life = Life(case.net)
+    life = CrashableNode(case.net)
     cut(life)
     case.play(life, case.task)
     found = counts(life.ledger)
@@ -46,7 +46,7 @@ def test_complete_round_counts_once_per_member() -> None:
 
 def test_late_committer_that_never_reveals_is_silent() -> None:
     case = CASES["late"]
-    one, two = others(case.net, case.task)
+    one, two = other_members(case.net, case.task)
     assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"silent": 1}}
 
 
@@ -56,9 +56,9 @@ def test_crash_at_any_write_neither_loses_nor_doubles_counts(case: Case, after: 
     undisturbed = played(case)
     index, fired = 0, True
     while fired:
-        lives: list[Life] = []
+        lives: list[CrashableNode] = []
 
-        def cut(life: Life, at: int = index, lives: list[Life] = lives) -> None:
+        def cut(life: CrashableNode, at: int = index, lives: list[CrashableNode] = lives) -> None:
             life.disk.fail_at, life.disk.after = at, after
             lives.append(life)
 
@@ -68,7 +68,7 @@ def test_crash_at_any_write_neither_loses_nor_doubles_counts(case: Case, after: 
 
 
 def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
-    life = Life(fixtures.network(3))
+    life = CrashableNode(fixtures.network(3))
     journal, ledger = life.journal, life.ledger
     with journal.transaction():
         ledger.put_conduct(
@@ -80,18 +80,18 @@ def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
 
 
 def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
-    life = Life(fixtures.network(3))
+    life = CrashableNode(fixtures.network(3))
     task = fixtures.task(life.net)
-    one, two = others(life.net, task)
-    life.hear(task)
+    one, two = other_members(life.net, task)
+    life.receive(task)
     life.until(2)
-    life.hear(fixtures.commit(life.net, task, one))
-    life.hear(fixtures.commit(life.net, task, two, LIE))
+    life.receive(fixtures.commit(life.net, task, one))
+    life.receive(fixtures.commit(life.net, task, two, LIE))
     commits = {**commits_of(life, task, one), two: fixtures.bound(task, two, LIE)}
-    life.hear(fixtures.reveal(life.net, task, one, commits))
+    life.receive(fixtures.reveal(life.net, task, one, commits))
     assert counts(life.ledger)[two] == {"silent": 1}
     for _ in range(2):
-        life.hear(fixtures.reveal(life.net, task, two, commits, LIE))
+        life.receive(fixtures.reveal(life.net, task, two, commits, LIE))
         life.restart()
     assert counts(life.ledger) == {
         ME: {"agreed": 1},
@@ -102,8 +102,8 @@ def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
 
 
 def test_open_task_is_not_counted() -> None:
-    life = Life(fixtures.network(3))
-    life.hear(fixtures.task(life.net))
+    life = CrashableNode(fixtures.network(3))
+    life.receive(fixtures.task(life.net))
     life.until(2)
     assert life.ledger.peer_records() == {}
     life.disk.close()

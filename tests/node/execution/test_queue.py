@@ -1,4 +1,4 @@
-"""The queue in front of an executor: order, room, removal, and what becomes of every end."""
+"""The execution queue: order, eviction, removal and results."""
 
 import asyncio
 import typing
@@ -24,8 +24,8 @@ RESULT = Execution({"error": "generation-rejected"}, (), {"seconds": 1})
 SECONDS = 10.0  # that a job takes, in virtual time
 
 
-class Script:
-    """An executor and a sink that write down what happens to them."""
+class FakeExecutor:
+    """An executor that records its jobs, and the results that the queue gives."""
 
     def __init__(self) -> None:
         self.readiness = Readiness(True)
@@ -70,11 +70,11 @@ class Script:
         if evicted is not None:
             self.events.append(("busy", evicted.id))
 
-    def told(self, *kinds: str) -> list[tuple[str, object]]:
+    def events_of(self, *kinds: str) -> list[tuple[str, object]]:
         return [(kind, what) for kind, what in self.events if kind in kinds]
 
 
-Test = Callable[[ExecutionQueue, Script], Awaitable[None]]
+Test = Callable[[ExecutionQueue, FakeExecutor], Awaitable[None]]
 Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
 
 
@@ -82,13 +82,15 @@ def task(number: int, requester: int = 1000) -> Task:
     return fixtures.task(NET, nonce=number, requester=requester)
 
 
-def run_of(number: int, seconds: float = 600, requester: int = 1000) -> QueuedTask:
+def queued_task(number: int, seconds: float = 600, requester: int = 1000) -> QueuedTask:
     return QueuedTask(task(number, requester), fixtures.START + seconds)
 
 
 @asynccontextmanager
-async def working(executions: ExecutionQueue, script: Script) -> AsyncIterator[asyncio.Task[None]]:
-    worker = asyncio.create_task(executions.run(script.record))
+async def working(
+    queue: ExecutionQueue, executor: FakeExecutor
+) -> AsyncIterator[asyncio.Task[None]]:
+    worker = asyncio.create_task(queue.run(executor.record))
     try:
         yield worker
     finally:
@@ -101,195 +103,199 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
     return ()
 
 
-def executions_of(script: Script, max_queue: int = 2, inputs: Inputs = no_inputs) -> ExecutionQueue:
+def queue_of(
+    executor: FakeExecutor, max_queue: int = 2, inputs: Inputs = no_inputs
+) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-    return ExecutionQueue(NET, script, clock, max_queue, inputs, script.progressed, script.counts)
+    return ExecutionQueue(
+        NET, executor, clock, max_queue, inputs, executor.progressed, executor.counts
+    )
 
 
-def play(test: Test, script: Script | None = None, max_queue: int = 2) -> None:
+def run_test(test: Test, executor: FakeExecutor | None = None, max_queue: int = 2) -> None:
     async def main() -> None:
-        acting = script or Script()
-        executions = executions_of(acting, max_queue)
-        async with working(executions, acting):
+        fake = executor or FakeExecutor()
+        queue = queue_of(fake, max_queue)
+        async with working(queue, fake):
             await asyncio.sleep(1.5)
-            await test(executions, acting)
+            await test(queue, fake)
 
     virtual_loop.run(main)
 
 
 def test_tasks_of_one_requester_run_one_at_a_time_in_order() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         numbers = [3, 1, 2]
         for number in numbers:
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
         await asyncio.sleep(60)
         ids = [task(number).id for number in numbers]
         expected = [event for id_ in ids for event in (("run", id_), ("executed", id_))]
-        assert script.told("run", "executed") == expected
+        assert executor.events_of("run", "executed") == expected
 
-    play(test, max_queue=3)
+    run_test(test, max_queue=3)
 
 
 def test_requesters_are_scheduled_round_robin() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
         for number, requester in wanted:
-            script.add(executions, run_of(number, requester=requester))
+            executor.add(queue, queued_task(number, requester=requester))
         await asyncio.sleep(100)
         turns = [(1, 1000), (5, 1001), (6, 1002), (2, 1000), (7, 1001), (3, 1000), (4, 1000)]
         expected = [("run", task(number, requester).id) for number, requester in turns]
-        assert script.told("run") == expected
+        assert executor.events_of("run") == expected
 
-    play(test, max_queue=9)
+    run_test(test, max_queue=9)
 
 
 def test_a_full_queue_evicts_the_newest_task_of_the_largest_requester() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in range(1, 5):  # one runs, two wait
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
             await asyncio.sleep(0.1)
-        script.add(executions, run_of(5, requester=1001))
-        script.add(executions, run_of(6, requester=1001))
-        assert script.told("busy") == [
+        executor.add(queue, queued_task(5, requester=1001))
+        executor.add(queue, queued_task(6, requester=1001))
+        assert executor.events_of("busy") == [
             ("busy", task(4).id),
             ("busy", task(3).id),
             ("busy", task(6, 1001).id),
         ]
 
-    play(test)
+    run_test(test)
 
 
 def test_the_job_is_built_from_the_task_and_the_network_document() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        script.add(executions, run_of(1, seconds=101.5))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.add(queue, queued_task(1, seconds=101.5))
         await asyncio.sleep(1)
-        ((job, seconds),) = script.jobs
+        ((job, seconds),) = executor.jobs
         limits = MappingProxyType({"max_new_tokens": 1503, "num_return_sequences": 4})
         model = ModelRef(fixtures.MODEL, "main", "d" * 64, limits)
         assert job == Job(task(1).id, "text-to-music", fixtures.args(), model, ())
         assert seconds == pytest.approx(100)
-        assert script.told("progressed") == [("progressed", (task(1).id, 0.5))]
+        assert executor.events_of("progressed") == [("progressed", (task(1).id, 0.5))]
 
-    play(test)
+    run_test(test)
 
 
 def test_a_task_is_queued_and_run_once() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in (1, 2):
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
         await asyncio.sleep(1)
         for number in (1, 2):  # the one runs, the other waits
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
         await asyncio.sleep(60)
-        assert len(script.jobs) == 2
-        script.add(executions, run_of(1))  # a third attempt at it is a new run
+        assert len(executor.jobs) == 2
+        executor.add(queue, queued_task(1))  # a third attempt at it is a new run
         await asyncio.sleep(60)
-        assert len(script.jobs) == 3
+        assert len(executor.jobs) == 3
 
-    play(test)
+    run_test(test)
 
 
 def test_a_task_evicted_from_a_full_queue_is_returned() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        script.add(executions, run_of(0))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.add(queue, queued_task(0))
         await asyncio.sleep(1)  # it runs; two may wait
         for number in (1, 2, 3):
-            script.add(executions, run_of(number))
-        assert script.told("busy") == [("busy", task(3).id)]
+            executor.add(queue, queued_task(number))
+        assert executor.events_of("busy") == [("busy", task(3).id)]
         await asyncio.sleep(60)
-        assert [job.task for job, _ in script.jobs] == [task(n).id for n in (0, 1, 2)]
+        assert [job.task for job, _ in executor.jobs] == [task(n).id for n in (0, 1, 2)]
 
-    play(test)
+    run_test(test)
 
 
 def test_a_removed_task_is_not_run() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in (1, 2):
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
         await asyncio.sleep(1)
-        executions.remove(task(2).id)
-        executions.remove(task(9).id)  # never heard of
+        queue.remove(task(2).id)
+        queue.remove(task(9).id)  # never heard of
         await asyncio.sleep(60)
-        assert [job.task for job, _ in script.jobs] == [task(1).id]
-        assert script.told("executed", "cancelled") == [("executed", task(1).id)]
+        assert [job.task for job, _ in executor.jobs] == [task(1).id]
+        assert executor.events_of("executed", "cancelled") == [("executed", task(1).id)]
 
-    play(test)
+    run_test(test)
 
 
 def test_removing_the_running_task_cancels_it_and_runs_the_next() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in (1, 2):
-            script.add(executions, run_of(number))
+            executor.add(queue, queued_task(number))
         await asyncio.sleep(1)
-        executions.remove(task(1).id)
+        queue.remove(task(1).id)
         await asyncio.sleep(60)
         first, second = task(1).id, task(2).id
-        assert script.told("run", "cancelled", "executed", *Abstention) == [
+        assert executor.events_of("run", "cancelled", "executed", *Abstention) == [
             ("run", first),
             ("cancelled", first),
             ("run", second),
             ("executed", second),
         ]
 
-    play(test)
+    run_test(test)
 
 
 @pytest.mark.parametrize("reason", typing.get_args(Abstention))
 def test_every_abstention_is_recorded_and_the_next_task_runs(reason: Abstention) -> None:
     assert reason in list(Abstention)
 
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        script.raises = Abstained(reason, "in detail")
-        script.add(executions, run_of(1))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.raises = Abstained(reason, "in detail")
+        executor.add(queue, queued_task(1))
         await asyncio.sleep(SECONDS + 1)
-        script.raises = None
-        script.add(executions, run_of(2))
+        executor.raises = None
+        executor.add(queue, queued_task(2))
         await asyncio.sleep(SECONDS + 2)
-        assert script.told("executed", *Abstention) == [
+        assert executor.events_of("executed", *Abstention) == [
             (reason, task(1).id),
             ("executed", task(2).id),
         ]
 
-    play(test)
+    run_test(test)
 
 
 def test_a_task_whose_time_passed_in_the_queue_is_not_run() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        script.add(executions, run_of(1))
-        script.add(executions, run_of(2, seconds=5))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.add(queue, queued_task(1))
+        executor.add(queue, queued_task(2, seconds=5))
         await asyncio.sleep(60)
-        assert [job.task for job, _ in script.jobs] == [task(1).id]
-        assert script.told("timeout") == [("timeout", task(2).id)]
+        assert [job.task for job, _ in executor.jobs] == [task(1).id]
+        assert executor.events_of("timeout") == [("timeout", task(2).id)]
 
-    play(test)
+    run_test(test)
 
 
 def test_an_executor_that_is_not_ready_runs_nothing() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        assert executions.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
-        script.add(executions, run_of(1))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert queue.readiness == Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+        executor.add(queue, queued_task(1))
         await asyncio.sleep(1)
-        assert script.told("busy") == [("busy", task(1).id)]
-        assert not script.jobs
+        assert executor.events_of("busy") == [("busy", task(1).id)]
+        assert not executor.jobs
 
-    script = Script()
-    script.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
-    play(test, script)
+    executor = FakeExecutor()
+    executor.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+    run_test(test, executor)
 
 
 def test_tasks_wait_for_the_self_test_of_the_executor() -> None:
     async def main() -> None:
-        script = Script()
-        executions = executions_of(script)
-        assert not executions.readiness.ok
-        assert "starting" in executions.readiness.reasons[0]
-        async with working(executions, script):
-            script.add(executions, run_of(1))
+        executor = FakeExecutor()
+        queue = queue_of(executor)
+        assert not queue.readiness.ok
+        assert "starting" in queue.readiness.reasons[0]
+        async with working(queue, executor):
+            executor.add(queue, queued_task(1))
             await asyncio.sleep(0.5)
-            assert not script.events
+            assert not executor.events
             await asyncio.sleep(1)
-            assert script.told("run")
-            assert executions.readiness.ok
+            assert executor.events_of("run")
+            assert queue.readiness.ok
 
     virtual_loop.run(main)
 
@@ -301,14 +307,14 @@ def test_missing_inputs_abstain_and_fetched_ones_reach_the_job() -> None:
         return (Path("song.wav"),)
 
     async def main() -> None:
-        script = Script()
-        executions = executions_of(script, inputs=inputs)
-        async with working(executions, script):
-            script.add(executions, run_of(1))
-            script.add(executions, run_of(2))
+        executor = FakeExecutor()
+        queue = queue_of(executor, inputs=inputs)
+        async with working(queue, executor):
+            executor.add(queue, queued_task(1))
+            executor.add(queue, queued_task(2))
             await asyncio.sleep(5)
-            assert script.told("input-missing") == [("input-missing", task(1).id)]
-            assert [job.inputs for job, _ in script.jobs] == [(Path("song.wav"),)]
+            assert executor.events_of("input-missing") == [("input-missing", task(1).id)]
+            assert [job.inputs for job, _ in executor.jobs] == [(Path("song.wav"),)]
 
     virtual_loop.run(main)
 
@@ -316,49 +322,49 @@ def test_missing_inputs_abstain_and_fetched_ones_reach_the_job() -> None:
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), OSError("no space left")])
 def test_an_unexpected_exception_ends_the_queue(fault: BaseException) -> None:
     async def main() -> None:
-        script = Script()
-        script.raises = fault
-        executions = executions_of(script)
-        script.add(executions, run_of(1))
+        executor = FakeExecutor()
+        executor.raises = fault
+        queue = queue_of(executor)
+        executor.add(queue, queued_task(1))
         with pytest.raises(type(fault), match=str(fault)):
-            await executions.run(script.record)
-        assert script.told("executed", *Abstention) == []
+            await queue.run(executor.record)
+        assert executor.events_of("executed", *Abstention) == []
 
     virtual_loop.run(main)
 
 
 def test_cancelling_the_queue_cancels_the_running_job() -> None:
     async def main() -> None:
-        script = Script()
-        executions = executions_of(script)
-        async with working(executions, script):
-            script.add(executions, run_of(1))
+        executor = FakeExecutor()
+        queue = queue_of(executor)
+        async with working(queue, executor):
+            executor.add(queue, queued_task(1))
             await asyncio.sleep(3)
-        assert script.told("cancelled") == [("cancelled", task(1).id)]
+        assert executor.events_of("cancelled") == [("cancelled", task(1).id)]
 
     virtual_loop.run(main)
 
 
-# Who brought a task counts before who signed it
+# Fairness by source, then by requester
 
 
-def brought(number: int, source: str, requester: int = 1000) -> QueuedTask:
-    return replace(run_of(number, requester=requester), source=source)
+def queued_from(number: int, source: str, requester: int = 1000) -> QueuedTask:
+    return replace(queued_task(number, requester=requester), source=source)
 
 
-async def served(script: Script, count: int) -> list[str]:
-    """Let so many jobs run, in virtual time; return their tasks in order."""
+async def started_tasks(executor: FakeExecutor, count: int) -> list[str]:
+    """Run `count` jobs in virtual time; return their tasks in order."""
     await asyncio.sleep(count * (SECONDS + 1))
-    return [job.task for job, _ in script.jobs[:count]]
+    return [job.task for job, _ in executor.jobs[:count]]
 
 
 def test_new_requester_keys_gain_a_source_no_turns() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in range(8):
-            script.add(executions, brought(number, "flooder", requester=2000 + number))
+            executor.add(queue, queued_from(number, "flooder", requester=2000 + number))
         for number in (50, 51):
-            script.add(executions, brought(number, "honest"))
-        found = await served(script, 6)
+            executor.add(queue, queued_from(number, "honest"))
+        found = await started_tasks(executor, 6)
         assert found == [
             task(0, 2000).id,
             task(50).id,
@@ -368,63 +374,63 @@ def test_new_requester_keys_gain_a_source_no_turns() -> None:
             task(3, 2003).id,
         ]
 
-    play(test, max_queue=20)
+    run_test(test, max_queue=20)
 
 
 def test_requesters_of_one_source_are_scheduled_round_robin() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in range(4):
-            script.add(executions, brought(number, "member"))
-        script.add(executions, brought(9, "member", requester=1001))
-        assert (await served(script, 3))[1] == task(9, 1001).id
+            executor.add(queue, queued_from(number, "member"))
+        executor.add(queue, queued_from(9, "member", requester=1001))
+        assert (await started_tasks(executor, 3))[1] == task(9, 1001).id
 
-    play(test, max_queue=20)
+    run_test(test, max_queue=20)
 
 
 def test_more_sources_gain_a_requester_no_turns() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in range(8):
-            script.add(executions, brought(number, f"member {number % 3}"))
+            executor.add(queue, queued_from(number, f"member {number % 3}"))
         for number in (50, 51):
-            script.add(executions, brought(number, "honest", requester=1001))
-        assert {task(50, 1001).id, task(51, 1001).id} <= {*await served(script, 4)}
+            executor.add(queue, queued_from(number, "honest", requester=1001))
+        assert {task(50, 1001).id, task(51, 1001).id} <= {*await started_tasks(executor, 4)}
 
-    play(test, max_queue=20)
+    run_test(test, max_queue=20)
 
 
 def test_a_new_source_does_not_overtake_waiting_tasks() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        script.add(executions, brought(1, "known"))
-        script.add(executions, brought(2, "known"))
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.add(queue, queued_from(1, "known"))
+        executor.add(queue, queued_from(2, "known"))
         await asyncio.sleep(1)  # the first is running
         for number in range(10, 15):
-            script.add(executions, brought(number, f"new {number}"))
-        assert (await served(script, 2))[1] == task(2).id
+            executor.add(queue, queued_from(number, f"new {number}"))
+        assert (await started_tasks(executor, 2))[1] == task(2).id
 
-    play(test, max_queue=20)
+    run_test(test, max_queue=20)
 
 
 def test_a_full_queue_evicts_the_newest_task_of_the_largest_source() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         for number in range(4):
-            script.add(executions, brought(number, "flooder", requester=2000 + number))
+            executor.add(queue, queued_from(number, "flooder", requester=2000 + number))
         for number in (50, 51):
-            script.add(executions, brought(number, "honest"))  # of one requester, who has most
-        assert script.told("busy") == [
+            executor.add(queue, queued_from(number, "honest"))  # of one requester, who has most
+        assert executor.events_of("busy") == [
             ("busy", task(3, 2003).id),
             ("busy", task(2, 2002).id),
         ]
-        assert script.counts == {"tasks-evicted": 2}
+        assert executor.counts == {"tasks-evicted": 2}
 
-    play(test, max_queue=4)
+    run_test(test, max_queue=4)
 
 
 def test_remembered_turns_are_bounded() -> None:
-    async def test(executions: ExecutionQueue, script: Script) -> None:
-        run = run_of(1)
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        run = queued_task(1)
         for number in range(MAX_KEYS + 10):
-            script.add(executions, replace(run, source=str(number)))
-            executions.remove(run.task.id)
-        assert len(executions._last_turns) == MAX_KEYS
+            executor.add(queue, replace(run, source=str(number)))
+            queue.remove(run.task.id)
+        assert len(queue._last_turns) == MAX_KEYS
 
-    play(test)
+    run_test(test)
