@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from node.cli.options import display_name
-from node.client.client import Client, Submission
+from node.client.client import Client
+from node.client.submission import Submission
 from node.sync.task_tracker import NodeStatus
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State

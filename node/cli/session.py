@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
-from node.client.client import Client, GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
+from node.client.client import Client
 from node.client.result import AudioMismatch
+from node.client.submission import GenerationFailed, NoNodeReachable, TaskRejected
 from node.config import log_setup
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
-from node.sync.task_tracker import UnknownTask
+from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.errors import Rejected
 from protocol.network import Network
 

@@ -13,9 +13,10 @@ from node.cli.exit_codes import Exit, Failure, one_line, usage
 from node.cli.files import check_writable, write
 from node.cli.options import display_name
 from node.cli.progress import follow
-from node.client.client import Client, GenerationFailed, NoAgreement, Submission
+from node.client.client import Client
 from node.client.result import Result, numbered
-from node.sync.task_tracker import TaskTracker, VoteSummary
+from node.client.submission import GenerationFailed, Submission
+from node.sync.task_tracker import NoAgreement, TaskTracker, VoteSummary
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State

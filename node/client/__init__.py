@@ -1,11 +1,31 @@
 """The Python client: submit a task, follow it, verify its certificate, fetch its audio.
 
 It may import `node.sync`, `node.rpc` and below. It needs no daemon and no data folder.
-Public names: `Client`, `Submission` and `Result`; the exceptions are drawn in `node.errors`.
+Public names: `Client` and the values that it returns, and the exceptions that it raises;
+`node.errors` draws them.
 """
 
 from node.client.client import Client
-from node.client.result import Result
-from node.client.submission import Submission
+from node.client.result import AudioMismatch, Result, Waveform
+from node.client.submission import (
+    GenerationFailed,
+    HelloAnswer,
+    NoNodeReachable,
+    Submission,
+    TaskRejected,
+)
+from node.sync.task_tracker import NoAgreement, UnknownTask
 
-__all__ = ["Client", "Result", "Submission"]
+__all__ = [
+    "AudioMismatch",
+    "Client",
+    "GenerationFailed",
+    "HelloAnswer",
+    "NoAgreement",
+    "NoNodeReachable",
+    "Result",
+    "Submission",
+    "TaskRejected",
+    "UnknownTask",
+    "Waveform",
+]

@@ -27,7 +27,6 @@ from node.client.submission import (
     HelloAnswer,
     NoNodeReachable,
     Submission,
-    TaskRejected,
     say_hello,
     sign_task,
     submit_to_nodes,
@@ -37,7 +36,7 @@ from node.config import log_setup
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
-from node.sync.task_tracker import NoAgreement, TaskTracker
+from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Stream, Transport, ValidationResult
 from protocol.consensus.certificate import Certificate
 from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
@@ -313,14 +312,3 @@ def _libp2p(key: Ed25519PrivateKey) -> Transport:
     from node.transport.libp2p.transport import Libp2pTransport  # half a second to import
 
     return Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")
-
-
-__all__ = [
-    "Client",
-    "GenerationFailed",
-    "HelloAnswer",
-    "NoAgreement",
-    "NoNodeReachable",
-    "Submission",
-    "TaskRejected",
-]

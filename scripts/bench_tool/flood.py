@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.client.client import Client, NoAgreement
+from node.client.client import Client
+from node.sync.task_tracker import NoAgreement
 from protocol.manifest import blobs_of
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Json

@@ -6,8 +6,9 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from node.client.client import Client, NoAgreement, NoNodeReachable, TaskRejected
-from node.sync.task_tracker import UnknownTask
+from node.client.client import Client
+from node.client.submission import NoNodeReachable, TaskRejected
+from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.network import Network
 from protocol.wire.encoding import Json
 from scripts.chaos_tool.checks import Observations

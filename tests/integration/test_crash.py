@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.client.client import Client, Submission
+from node.client.client import Client
+from node.client.submission import Submission
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import NetworkParameters

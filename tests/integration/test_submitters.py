@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node.client.client import Client, NoNodeReachable, TaskRejected
+from node.client.client import Client
+from node.client.submission import NoNodeReachable, TaskRejected
 from protocol.network import NetworkParameters
 from protocol.wire.signing import peer_of
 from tests.integration.conftest import running_light, task

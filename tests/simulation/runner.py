@@ -15,16 +15,10 @@ from typing import Any
 
 import structlog
 
-from node.client.client import (
-    Client,
-    GenerationFailed,
-    NoAgreement,
-    NoNodeReachable,
-    Submission,
-    TaskRejected,
-)
+from node.client.client import Client
+from node.client.submission import GenerationFailed, NoNodeReachable, Submission, TaskRejected
 from node.sync.blob_download import BlobUnavailable
-from node.sync.task_tracker import UnknownTask
+from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.consensus.certificate import Certificate
 from protocol.wire.messages import Task
 from tests.simulation import doubles, invariants, memoization, scenario, virtual_loop

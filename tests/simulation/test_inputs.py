@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from node.client.client import NoAgreement
 from node.client.submission import submit_to_node
 from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import protocol_id
 from node.sync.blob_download import rendezvous_order
+from node.sync.task_tracker import NoAgreement
 from node.transport.interface import Stream
 from protocol.errors import Rejected, Rejection
 from protocol.wire.messages import Abstention

@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytest
 
 from node.cli.progress import follow, progress_display, report_connection_loss
-from node.client.client import Client, Submission
+from node.client.client import Client
+from node.client.submission import Submission
 from node.sync.task_tracker import NodeStatus
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State

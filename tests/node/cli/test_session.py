@@ -7,11 +7,11 @@ import pytest
 
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import map_exit_codes
-from node.client.client import GenerationFailed, NoAgreement, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
+from node.client.submission import GenerationFailed, NoNodeReachable, TaskRejected
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable, WrongBytes
-from node.sync.task_tracker import UnknownTask
+from node.sync.task_tracker import NoAgreement, UnknownTask
 from node.transport.interface import StreamClosed
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection

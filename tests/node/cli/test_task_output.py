@@ -22,8 +22,9 @@ from node.cli.task_output import (
     vote_text,
     wait_and_write,
 )
-from node.client.client import Client, Submission
+from node.client.client import Client
 from node.client.result import check_file
+from node.client.submission import Submission
 from node.sync.task_tracker import VoteSummary
 from protocol.consensus.certificate import verify_bytes
 from tests.node.cli.certified import Certified

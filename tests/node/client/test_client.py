@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.client.client import (
-    CONNECT_SECONDS,
-    Client,
-    GenerationFailed,
-    NoAgreement,
-    NoNodeReachable,
-    TaskRejected,
-)
+from node.client.client import CONNECT_SECONDS, Client
 from node.client.result import AudioMismatch, check_file
-from node.client.submission import SUBMIT_TO
+from node.client.submission import SUBMIT_TO, GenerationFailed, NoNodeReachable, TaskRejected
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import ProtocolViolation, Status, answer, refuse
 from node.sync.blob_download import BlobUnavailable
+from node.sync.task_tracker import NoAgreement
 from node.transport.interface import Stream
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected, Rejection
