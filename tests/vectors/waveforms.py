@@ -62,13 +62,13 @@ def _refused(name: str, bits: str) -> Entry:
     audio = np.frombuffer(bytes.fromhex("3f000000" + bits), dtype=">f4")
     try:
         manifest.canonical_frames(audio)
-    except TaskFailed as found:
-        return {"name": name, "sample": bits, "error": found.code}
+    except TaskFailed as failed:
+        return {"name": name, "sample": bits, "error": failed.code}
     raise AssertionError(f"{name} was taken")
 
 
 def _seed(seed: int, index: int) -> int:
-    """Computed by section 8; `test_vectors` compares it with the executor."""
+    """Computed by section 8; the tests of text-to-music compare it with the executor."""
     if index == 0:
         return seed
     return int.from_bytes(tagged_hash("sequence", struct.pack(">QI", seed, index))[:4], "big")

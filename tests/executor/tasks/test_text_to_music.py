@@ -11,6 +11,7 @@ from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
 from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
+from tests.vectors.test_vectors import stored
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
@@ -26,6 +27,13 @@ def test_seeds_are_the_specifications() -> None:
     second = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (2).to_bytes(4)).digest()
     assert sequence_seeds(7, 1) == [7]
     assert sequence_seeds(7, 3) == [7, int.from_bytes(first[:4]), int.from_bytes(second[:4])]
+
+
+def test_sequence_seeds_match_the_golden_vectors() -> None:
+    entries = stored("waveforms.json")["sequences"]
+    for entry in entries:
+        assert sequence_seeds(entry["seed"], 4) == entry["seeds"]
+    assert len({seed for entry in entries for seed in entry["seeds"]}) == 20
 
 
 @pytest.mark.parametrize("args", [{}, {"generation_config": None}, {"generation_config": {}}])

@@ -1,3 +1,4 @@
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -198,21 +199,28 @@ def test_reveal_that_does_not_list_itself_does_not_block_a_certificate(vain: str
     verify(assemble(TASK, 0, agreeing, NET).document, NET)
 
 
-SEEN = st.lists(st.sets(st.sampled_from(FIVE)), min_size=5, max_size=5)
+LISTS = st.lists(st.frozensets(st.sampled_from(FIVE)), min_size=5, max_size=5)
 
 
-@given(SEEN, st.lists(st.booleans(), min_size=5, max_size=5))
+@cache
+def reveal_listing(member: str, members: frozenset[str], lie: bool) -> Reveal:
+    """Return a reveal that lists these members, who all committed to its outcome."""
+    outcome = LIE if lie else fixtures.outcome()
+    return reveal(member, {m: fixtures.bound(TASK, m, outcome) for m in members}, outcome)
+
+
+@given(LISTS, st.lists(st.booleans(), min_size=5, max_size=5))
 @PROPERTY
 def test_agreeing_reveals_are_the_largest_valid_certificate(
-    seen: list[set[str]], lying: list[bool]
+    listings: list[frozenset[str]], lying: list[bool]
 ) -> None:
     vote_set = VoteSet(FIVE)
-    votes = []
-    for member, listing, lie in zip(FIVE, seen, lying, strict=True):
-        outcome = LIE if lie else None
-        commits = {m: fixtures.bound(TASK, m, LIE if lie else fixtures.outcome()) for m in listing}
-        votes.append(reveal(member, commits, outcome))
-        add(vote_set, votes[-1])
+    votes = [
+        reveal_listing(member, listing, lie)
+        for member, listing, lie in zip(FIVE, listings, lying, strict=True)
+    ]
+    for vote in votes:
+        add(vote_set, vote)
     for digest in (DIGEST, LIE_DIGEST):
         fit = [v for v in votes if v.digest == digest]
         best = max(
@@ -265,23 +273,21 @@ def test_can_reach_quorum_examples(votes: list[Vote], possible: bool) -> None:
 
 @given(
     st.lists(st.sampled_from(["silent", "abstain", "honest", "lie"]), min_size=5, max_size=5),
-    SEEN,
+    LISTS,
     st.sets(st.sampled_from(FIVE)),
 )
 @PROPERTY
 def test_can_reach_quorum_matches_brute_force(
-    roles: list[str], seen: list[set[str]], early: set[str]
+    roles: list[str], listings: list[frozenset[str]], early: set[str]
 ) -> None:
     vote_set = VoteSet(FIVE)
     for member in early:
         add(vote_set, commit(member))
     reveals: dict[str, Reveal] = {}
     silent = {m for m, role in zip(FIVE, roles, strict=True) if role == "silent"}
-    for member, role, listing in zip(FIVE, roles, seen, strict=True):
-        outcome = LIE if role == "lie" else fixtures.outcome()
-        commits = {m: fixtures.bound(TASK, m, outcome) for m in listing | {member}}
+    for member, role, listing in zip(FIVE, roles, listings, strict=True):
         if role in ("honest", "lie"):
-            vote = reveal(member, commits, outcome)
+            vote = reveal_listing(member, listing | {member}, role == "lie")
             if add(vote_set, vote) is NEW:
                 reveals[member] = vote
             else:
