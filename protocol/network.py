@@ -143,6 +143,7 @@ class Network:
             raise Rejected(
                 Rejection.UNKNOWN_CLASS, _not_one_of("class", task.compute_class, self.classes)
             )
+        # Without members there is no committee, and the task could never end (clarification 3a).
         if not self.members(task.compute_class):
             raise Rejected(
                 Rejection.UNKNOWN_CLASS,
@@ -157,6 +158,7 @@ class Network:
 
     def _admit_model(self, task: Task) -> None:
         name = task.args.get("model")
+        # The kind comes first, because it names the schema of the arguments.
         if not any(task.kind in model.tasks for model in self.models.values()):
             raise Rejected(
                 Rejection.UNSUPPORTED_KIND, f"kind: no model of this network does {task.kind}"
@@ -174,6 +176,7 @@ class Network:
             )
         if objection := model_limits.objection(model.limits, task.args):
             raise Rejected(Rejection.OVER_LIMIT, objection)
+        # Inputs travel with the submission: their sum bounds what a node has to store for a task.
         size, limit = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
         if size > limit:
             raise Rejected(

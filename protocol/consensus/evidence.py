@@ -57,6 +57,8 @@ def is_equivocation(a: Vote, b: Vote) -> bool:
     """Return whether two votes of one signer in one round contradict each other."""
     if type(a) is type(b):
         return not same_body(a, b)
+    # Of different types, only a commit and a reveal that does not open it are evidence
+    # (specification 4, "Evidence"); an abstention conflicts with neither.
     match a, b:
         case (Commit() as commit, Reveal() as reveal) | (Reveal() as reveal, Commit() as commit):
             return commit.commitment != reveal.commitment

@@ -141,6 +141,8 @@ def outcome_digest(outcome: Document) -> str:
 
 def commitment(task: str, attempt: int, peer: str, outcome: str, salt: str) -> str:
     """Return the commitment of `peer` to an outcome digest; `task`, `outcome`, `salt` in hex."""
+    # The peer is part of the hash, so that a member cannot copy the commitment of another; the task
+    # and the attempt are, so that it cannot use its own commitment twice.
     return tagged_hash(
         "commitment",
         bytes.fromhex(task)
