@@ -1,4 +1,4 @@
-"""The composition root: real parts from real settings, wired but not run."""
+"""The composition root: real parts from real settings, built but not started."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @contextmanager
 def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Node, Parts, Options]]:
-    """A node with what it was built from; its store is closed at the end."""
+    """Build a node; yield it with its parts and options, and close its database."""
     node = build(settings, fixtures.key(index), **more)
     parts: Parts = node._parts
     try:
@@ -147,7 +147,7 @@ def test_the_executor_may_be_wrapped(settings: Settings) -> None:
 
 
 def test_leftover_scratch_files_are_removed(settings: Settings) -> None:
-    """The worker's own folder may stay; it is made anew for each worker anyhow."""
+    """The worker's own folder may stay: each worker process makes it anew."""
     scratch = settings.data_dir / "scratch"
     (scratch / "home" / "hub").mkdir(parents=True)
     (scratch / "0123-0.f32").write_bytes(bytes(100))

@@ -1,4 +1,4 @@
-"""One node whole: what it says of itself, what it survives, and how it ends."""
+"""A whole daemon in virtual time: results, hello, watchers, failures, shutdown, expiry."""
 
 import asyncio
 import contextlib
@@ -79,7 +79,7 @@ class Workshop:
 
 @dataclass
 class Scene:
-    """One node alone in its network, or a node that is in no roster."""
+    """A network of one member, and a running node: the member or one outside the roster."""
 
     net: Network
     node: Node
@@ -101,7 +101,7 @@ class Scene:
         return None if standing is None else standing[0]
 
     async def listen(self) -> Recorder:
-        """Another peer, connected, that hears the node's gossip."""
+        """Connect another peer and return the recorder of its gossip."""
         recorder = Recorder()
         await self.connect(recorder)
         return recorder
@@ -113,7 +113,7 @@ class Scene:
         return other
 
     async def hello(self) -> Any:
-        """The node's answer to a hello, which fits its schema."""
+        """Return the node's answer to a hello. The client checks it against its schema."""
         other = await self.connect(Recorder())
         request = {"network": self.net.id, "agent": AGENT}
         answer = await send_request(other, self.coordinator.me, "hello", request)
@@ -258,7 +258,7 @@ def test_the_size_limit_holds_for_all_outputs_together(tmp_path: Path) -> None:
 
 
 def test_an_output_with_a_wrong_hash_abstains(tmp_path: Path) -> None:
-    """A worker that was taken over may write anything; the daemon goes on."""
+    """A compromised worker may write any file. The daemon must go on."""
 
     def prepare(workshop: Workshop) -> None:
         workshop.altered = True
@@ -297,7 +297,7 @@ async def accepted(scene: Scene) -> None:
     assert scene.state(task) is State.AGREED
 
 
-# What it says of itself
+# Hello
 
 
 def test_the_hello_of_a_member_names_its_class(tmp_path: Path) -> None:
@@ -339,32 +339,32 @@ def test_long_reasons_are_cut_in_the_hello(tmp_path: Path) -> None:
     play(tmp_path, test, prepare=prepare)
 
 
-# Progress
+# Watchers
 
 
 def test_watchers_see_progress_up_to_the_end(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        told: list[float] = []
+        seen: list[float] = []
         task = scene.submit()
 
         async def watch() -> None:
             while True:
                 event = scene.node._events.next_change(task.id)
-                told.append(scene.node._events.progress(task.id))
+                seen.append(scene.node._events.progress(task.id))
                 await event.wait()
 
         watching = asyncio.create_task(watch())
         await asyncio.sleep(30)
         watching.cancel()
-        assert told[0] == 0.0
-        assert told == sorted(told)
-        assert told[-1] == 1.0
-        assert 0.5 in told
+        assert seen[0] == 0.0
+        assert seen == sorted(seen)
+        assert seen[-1] == 1.0
+        assert 0.5 in seen
 
     play(tmp_path, test)
 
 
-# What it survives
+# Gossip and failures
 
 
 def test_gossip_is_validated_by_its_topic(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_a_failing_database_costs_a_step_and_not_the_node(
     play(tmp_path, test)
 
 
-# How it ends
+# Shutdown
 
 
 def test_a_stopped_node_closes_its_executor_and_transport(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
     virtual_loop.run(main)
 
 
-# Keeping
+# Blobs and scores
 
 
 def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
@@ -557,7 +557,7 @@ def test_malformed_requests_are_answered_and_not_banned(tmp_path: Path) -> None:
         other = MemoryTransport(scene.medium, fixtures.peer(1000))
         await other.start(Recorder(), (), ())
         await other.dial(f"/memory/0/p2p/{scene.coordinator.me}")
-        for _ in range(int(Limits().ban_points) + 1):  # an answer costs little; a ban, a requester
+        for _ in range(int(Limits().ban_points) + 1):  # more than would ban a peer
             stream = await other.open(scene.coordinator.me, rpc_codec.protocol_id("hello"))
             await write_frame(stream, b"{")
             assert await stream.read_exactly(1) == bytes((rpc_codec.Status.INVALID,))

@@ -1,4 +1,4 @@
-"""Inputs from peers that have them, do not have them yet, or trickle: in time, or an abstention."""
+"""Input files from peers that have them, get them later, or are slow; in time or abstained."""
 
 import asyncio
 import errno
@@ -39,7 +39,7 @@ SECONDS = 60  # half of the network's attempt
 
 @dataclass
 class Bench:
-    """A member that is no other's neighbour, and peers that have the song or do something else."""
+    """A fetcher, and peers that have the song or misbehave."""
 
     inputs: InputFetcher
     blobs: BlobStore
@@ -48,7 +48,7 @@ class Bench:
 
     trickles: set[str] = field(default_factory=set)
     lies: set[str] = field(default_factory=set)
-    pace: float = 1e9  # bytes a second from those who have it
+    pace: float = 1e9  # bytes per second of peers that have the song
 
     async def fetch(self, *songs: bytes) -> tuple[Path, ...]:
         return await self.inputs.fetch(task(*songs))
@@ -106,7 +106,7 @@ def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]
 def on_bench(
     folder: Path, test: Callable[[Bench], Awaitable[None]], most: int | None = None
 ) -> float:
-    """The virtual seconds that a test takes."""
+    """Run a test; return the virtual seconds that it took."""
 
     async def main() -> float:
         async with bench(folder, most) as found:
@@ -171,7 +171,7 @@ def test_an_input_that_no_peer_has_is_requested_in_several_rounds(tmp_path: Path
 
 
 async def comes(bench: Bench, peer: str, seconds: float) -> None:
-    """Let the song come to a peer after some time; it is obtained all the same."""
+    """Let a peer get the song after some time, and fetch it."""
 
     async def come() -> None:
         await asyncio.sleep(seconds)
@@ -209,7 +209,7 @@ def test_the_only_peer_with_an_input_gets_more_time(tmp_path: Path) -> None:
 def test_a_full_or_broken_disk_abstains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """And no reason to fetch the same again and again."""
+    """The same input must not be downloaded again and again."""
 
     def fsync(_: int) -> None:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""The real executor behind its thread: one worker process for all of these tests."""
+"""The adapter to the worker: with one real process, then with a fake supervisor."""
 
 import asyncio
 import hashlib
@@ -110,12 +110,12 @@ async def test_cancelling_kills_the_worker(
     assert files_in(scratch) == [], "nothing is left behind"
 
 
-# With a supervisor of the test's own
+# With a fake supervisor
 
 
 @dataclass
 class Script:
-    """A supervisor that starts and runs as it is told."""
+    """A fake supervisor whose results the test sets."""
 
     ready: WorkerStatus = field(
         default_factory=lambda: WorkerStatus({"device": "cpu"}, True, "", 1.0)
