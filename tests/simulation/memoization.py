@@ -58,6 +58,7 @@ def installed() -> Iterator[None]:
         for module, name, replacement in (
             (encoding, "rfc8785", _Canonical()),
             (codec, "decode", _by_value(codec.decode)),
+            (signing, "check_signature", _by_value(signing.check_signature)),
             (signing, "peer_of", _by_identity(signing.peer_of)),
             (signing.Envelope, "encode", _by_identity(signing.Envelope.encode)),
             (certificate, "decode_document", _reading(codec.decode_document)),
@@ -88,13 +89,12 @@ def _by_value(function: Callable[..., Any]) -> Callable[..., Any]:
     results: dict[Any, Any] = {}
 
     def cached(*args: Any) -> Any:
-        result = results.get(args)
-        if result is None:
+        if args not in results:
             try:
-                result = function(*args)
+                results[args] = function(*args)
             except Rejected as rejected:
-                result = rejected
-            results[args] = result
+                results[args] = rejected
+        result = results[args]
         if isinstance(result, Rejected):
             raise Rejected(result.reason, result.detail)
         return result
