@@ -1,4 +1,4 @@
-"""The six protocols over raw streams, asked well and badly (specification 7)."""
+"""The six protocols over raw streams, with valid and invalid requests (specification 7)."""
 
 import asyncio
 import contextlib
@@ -73,7 +73,7 @@ class FixedEvents(TaskEvents):
 
 @dataclass
 class Bench:
-    """A request handler, a peer that asks it, and what the handler needs of its node."""
+    """A request handler, a peer that sends it requests, and what it needs of its node."""
 
     journal: Journal
     ledger: Ledger
@@ -83,7 +83,7 @@ class Bench:
     asker: MemoryTransport
     fetchable: bool = True
     obtained: list[str] = field(default_factory=list)
-    takes: float = 0.0  # seconds to fetch a blob from elsewhere
+    fetch_seconds: float = 0.0  # to fetch a blob from another peer
     events: FixedEvents = field(init=False)
     acted: list[Effect] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -94,7 +94,7 @@ class Bench:
 
     async def ensure_local(self, sha256: str) -> bool:
         self.obtained.append(sha256)
-        await asyncio.sleep(self.takes)
+        await asyncio.sleep(self.fetch_seconds)
         return self.fetchable and self.blobs.has(sha256)
 
     def accept(self, **changes: Any) -> Task:
@@ -118,21 +118,21 @@ class Bench:
 async def serving(
     submitters: frozenset[str] = frozenset(), folder: BlobStore | None = None
 ) -> AsyncIterator[Bench]:
-    """With a real `folder`, of a network with a model that takes songs."""
+    """Start a bench. With a `folder`, its network has a model that takes songs."""
     net = NET if folder is None else PIANO
     loop = asyncio.get_running_loop()
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    database, dice = Database(connection, net.id), random.Random(1)
+    database, rng = Database(connection, net.id), random.Random(1)
     journal, ledger = Journal(database), Ledger(database)
     clock = virtual_loop.VirtualClock(loop, fixtures.START)
     coordinator = Coordinator(
-        net, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open=3
+        net, fixtures.key(0), journal, ledger, clock, rng.randbytes, max_open=3
     )
-    medium, blobs = MemoryNetwork(dice), folder or MemoryBlobs()
+    medium, blobs = MemoryNetwork(rng), folder or MemoryBlobs()
     server, asker = MemoryTransport(medium, SERVER), MemoryTransport(medium, ASKER)
     bench = Bench(journal, ledger, coordinator, blobs, medium, asker, submitters=submitters)
-    admission = TaskPolicy(bench.submitters, 0, clock.now)
-    request_limiter = RequestLimiter(admission, Limits(), net.roster, clock.now, bench.counts)
+    task_policy = TaskPolicy(bench.submitters, 0, clock.now)
+    request_limiter = RequestLimiter(task_policy, Limits(), net.roster, clock.now, bench.counts)
     answering = RequestHandler(
         coordinator,
         journal,
@@ -169,7 +169,7 @@ def on_bench(
 
 
 async def rest(stream: Stream) -> bytes:
-    """All that still comes until the other side closes."""
+    """Read until the other side closes the stream."""
     received = b""
     with contextlib.suppress(StreamClosed):
         while True:
@@ -178,7 +178,7 @@ async def rest(stream: Stream) -> bytes:
 
 
 async def refusal(stream: Stream) -> tuple[Status, Any]:
-    """The whole of a non-zero answer, after which nothing follows."""
+    """Read a non-zero answer, which nothing follows."""
     status = (await stream.read_exactly(1))[0]
     failure = await read_document(stream, "failure")
     assert await rest(stream) == b""
@@ -186,7 +186,7 @@ async def refusal(stream: Stream) -> tuple[Status, Any]:
 
 
 def fat(task: Task, count: int) -> list[Any]:
-    """Valid reveals of one task with 8 kB of trace each."""
+    """Return valid reveals of one task with 8 kB of trace each."""
     member = committees(NET, task)[0][0]
     votes = []
     for number in range(count):
@@ -651,7 +651,7 @@ async def hand_over(bench: Bench, task: Task, *songs: bytes) -> Any:
 
 
 def fill(bench: Bench) -> None:
-    """Let no more tasks be taken."""
+    """Fill the task table, so that the node is busy."""
     for nonce in range(3):
         task = fixtures.task(PIANO, nonce=100 + nonce)
         bench.coordinator.receive(task)
@@ -772,10 +772,10 @@ def test_a_task_without_inputs_needs_no_upload_slot(tmp_path: Path) -> None:
 
 
 def test_a_blob_that_is_being_fetched_holds_a_slot() -> None:
-    """So no peer makes this node look for more blobs at a time than it may read."""
+    """A peer makes this node fetch no more blobs at a time than it may read."""
 
     async def test(bench: Bench) -> None:
-        bench.takes, limit = 60.0, PEER_READS
+        bench.fetch_seconds, limit = 60.0, PEER_READS
         request: Document = {"sha256": "0" * 64, "offset": 0}
         pending = [bench.request("blob", request) for _ in range(limit + 3)]
         answers = await asyncio.gather(*pending, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Every guard against one bad peer, over real sockets: a victim, an honest peer and an attacker."""
+"""The guards against bad peers over real sockets: a victim, an honest peer and an attacker."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class Scene:
         return await self.victim._bridge.run_in_trio(function, host)
 
     async def assert_unharmed(self) -> None:
-        """The honest peer kept its connection, is answered, and gossip flows both ways."""
+        """The honest peer is still connected and answered, and gossip flows in both directions."""
         assert self.victim.rebuilds == 0
         assert self.heard.events == [("connected", self.victim.peer)]
         async with asyncio.timeout(HANG_SECONDS):
@@ -242,7 +242,7 @@ async def test_inbound_slots_are_released(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def dialling_from(address: str) -> Iterator[None]:
-    """Let what is dialled meanwhile come from another loopback address."""
+    """Dial from another loopback address while the block runs."""
     dial = functools.partial(trio.open_tcp_stream, local_address=address)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio, "open_tcp_stream", dial)
@@ -251,7 +251,7 @@ def dialling_from(address: str) -> Iterator[None]:
 
 async def dial_all(attackers: list[Libp2pTransport], victim: Libp2pTransport) -> None:
     for attacker in attackers:
-        with contextlib.suppress(ConnectionError):  # most are turned away
+        with contextlib.suppress(ConnectionError):  # most are refused
             await attacker.dial(victim.addresses[0])
 
 

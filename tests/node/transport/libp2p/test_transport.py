@@ -98,7 +98,7 @@ async def line(start: Start, count: int) -> tuple[list[Libp2pTransport], list[Re
 
 
 async def acquaint(transports: list[Libp2pTransport], recorders: list[Recorder]) -> None:
-    """Wait until all know who has joined what: before, messages are replayed in any order."""
+    """Wait until all peers know each other's topics: until then messages are replayed unordered."""
     for number, transport in enumerate(transports):
         for topic in TOPICS:
             await transport.publish(topic, b"greeting %d" % number)
@@ -230,7 +230,7 @@ async def write_without_end(stream: Stream) -> None:
 
 
 class Hanging:
-    """A handler that reads what never comes, and tells when it starts and ends."""
+    """A handler that waits for bytes that never come, with events for its start and end."""
 
     def __init__(self) -> None:
         self.started, self.ended = asyncio.Event(), asyncio.Event()
@@ -321,7 +321,7 @@ async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
 async def test_cancelled_closes_leave_no_streams_open_at_the_peer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever watches a task is cancelled when it has ended, often while it closes its stream."""
+    """A watch is cancelled when its task has ended, often while it closes its stream."""
     monkeypatch.setattr(streams, "LINGER_SECONDS", 600)  # or it would only take a while
     near = await start(Recorder())
     far = await start(Recorder(), limits=Limits(max_streams_per_peer=8))
