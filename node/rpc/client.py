@@ -41,7 +41,7 @@ async def open_request(
     except BaseException as error:
         if isinstance(error, ProtocolViolation) and error.attributable:
             transport.report(peer, PeerAction.PROTOCOL_VIOLATION)
-        await stream.reset()
+        await stream.reset()  # a close would let the peer go on writing
         raise
     await stream.close()
 

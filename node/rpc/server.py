@@ -122,6 +122,7 @@ class RequestHandler:
             raise Rejected(Rejection.INVALID_FIELD, "task.body.type: is not a task")
         source = self._slot_key(stream)
         if self._journal.state(task.id) is None:
+            # Everything that can refuse the task comes before its inputs, which are megabytes.
             self._coordinator.admit(task, source)
             self._request_limiter.check_task(task)
         sizes = [named.size for named in task.inputs]
@@ -239,6 +240,8 @@ def feed_page(
 
 async def _until_closed(stream: Stream, sending: Coroutine[None, None, None]) -> None:
     """Run to the end, or raise StreamClosed as soon as the other side has disconnected."""
+    # A watch writes rarely. Without this a watcher that has disconnected would hold its slot until
+    # the next change of the task.
     sender = asyncio.create_task(sending)
     closed = asyncio.create_task(stream.wait_closed())
     try:

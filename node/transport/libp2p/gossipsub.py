@@ -121,14 +121,16 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
     def __init__(self) -> None:
         super().__init__(
             protocols=[PROTOCOL],
+            # The values that GossipSub recommends. libp2p's heartbeat is 120 s by default.
             degree=6,
             degree_low=4,
             degree_high=12,
             heartbeat_interval=1,
             gossip_window=3,
             gossip_history=5,
+            # These three are libp2p's own inventions. The second drops a node's own messages too.
             adaptive_gossip_enabled=False,
-            spam_protection_enabled=False,  # it drops a node's own messages too
+            spam_protection_enabled=False,
             eclipse_protection_enabled=False,
         )
         self.mcache = ContentCache(3, 5)

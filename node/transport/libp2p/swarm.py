@@ -110,7 +110,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         limits = quotas.limits
         super().__init__(
             *args,
-            retry_config=RetryConfig(max_retries=0),
+            retry_config=RetryConfig(max_retries=0),  # the node's dialer has a back-off of its own
             connection_config=connection_config(limits),
         )
         self.auto_connector = _NoAutoConnector(self)
