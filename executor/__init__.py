@@ -1,6 +1,6 @@
-"""From a job to bytes, the same bytes on every machine of a class. Blocking; knows no network.
+"""Run a job and return its outcome: the same bytes on every machine of a compute class. Blocking.
 
-`worker.supervisor.WorkerSupervisor` is the entry point: it keeps one warm child process and hands
-jobs to it. It may import the pure `protocol` and `schemas`. Importing this package, or any module
-of it but those that the child runs, does not import torch.
+It may import the pure `protocol` and `schemas`. Importing this package, or any module of it but
+those that only the worker runs, does not import torch. Public names: `job`, `errors`, `models`,
+`determinism.compute_class` and `worker.supervisor.WorkerSupervisor`, the entry point.
 """

@@ -1,4 +1,4 @@
-"""What goes into the executor and what comes out."""
+"""The input and the output of the executor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A listed model (specification, section 3): `digest` is 64 hex."""
+    """A listed model (specification, section 3); `digest` is its weights digest, 64 hex."""
 
     id: str
     revision: str
@@ -17,7 +17,11 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One task to execute; `task` names it, `args` have passed the schema of `kind`."""
+    """One task to execute.
+
+    `task` identifies it for `WorkerSupervisor.cancel`. `args` fit the schema of `kind`. `inputs`
+    are the files that the args name, in their order.
+    """
 
     task: str
     kind: str
@@ -28,11 +32,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a job came to.
+    """The result of a job.
 
     `outcome` is `{"result": manifest}` or `{"error": code}` (sections 4 and 8). `files` are the
-    outputs' bytes, in the manifest's order, in the scratch folder: the caller's to move or delete.
-    `trace` explains, and is not compared; its canonical bytes are at most 8,192.
+    outputs in the manifest's order; they lie in the scratch folder, and the caller moves or deletes
+    them. `trace` explains the outcome and is not compared; its canonical bytes are at most 8,192.
     """
 
     outcome: dict[str, object]

@@ -1,5 +1,5 @@
-"""From samples or notes to bytes: input decoding, MIDI, the piano synthesiser, output manifests.
+"""Audio as bytes: decoding of inputs, MIDI, the piano synthesiser, output files and their entries.
 
-It may import `executor.errors`, `executor.job` and the pure `protocol`; it never imports torch.
-Public names: `decode`, `midi`, `piano_synth`, `manifest`.
+It may import `executor.errors` and the pure `protocol`; it never imports torch. Public names:
+`decode.decode_files`, `midi.canonical`, `midi.encode`, `piano_synth.render`, `manifest`.
 """

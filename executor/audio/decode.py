@@ -1,9 +1,9 @@
-"""From a stranger's audio file to mono at 44.1 kHz: bounded, and the same samples everywhere.
+"""Decode input audio files to mono at 44.1 kHz: bounded, and the same samples everywhere.
 
-WAV (PCM, float) and FLAC, nothing else: the first bytes are looked at before libsndfile sees the
-file, so that none of its other parsers is ever reached. What a file declares is checked before a
-sample is decoded, and what comes out is counted while it does: a few hundred kilobytes of FLAC can
-hold hours of silence.
+Only WAV (PCM, float) and FLAC are accepted. The first bytes are checked before libsndfile sees the
+file, so that its other parsers are never reached. What a file declares is checked before a sample
+is decoded, and the decoded samples are counted, because a few hundred kilobytes of FLAC can hold
+hours of silence.
 """
 
 import struct
@@ -19,79 +19,87 @@ if TYPE_CHECKING:
 
     Mono = NDArray[np.float32]
 
-RATE = 44_100  # Hz; essentia's beat tracker takes what it hears for audio at this rate
-# Of all inputs of a task together: their waveforms, 44,100 samples of 4 bytes a second, then stay
-# within `max_output_bytes` of a network, 134,217,728 (section 3), with 160 s left for last notes.
-SECONDS = 600
-FRAMES = 67_108_864  # of one input: 256 MiB of mono
-CHANNELS = 8
-RATES = (1, 384_000)  # Hz, the range of a waveform's sampling rate in an outcome
-LOUDEST = 65_536.0  # in a float file; 1.0 is full scale, and integers left unscaled still pass
-BLOCK = 65_536  # frames decoded at a time
-CHUNKS = 64  # looked through for a WAV's format, which is mostly the first
+# Hz; essentia's beat tracker assumes this rate.
+RATE = 44_100
+# Of all inputs of a task together. The waveforms of their covers, 44,100 samples of 4 bytes a
+# second, then stay within a network's default `max_output_bytes`, 134,217,728 (section 3), with
+# 160 s left for last notes.
+MAX_SECONDS = 600
+# Of one input: 256 MiB of mono.
+MAX_FRAMES = 67_108_864
+MAX_CHANNELS = 8
+# Hz; the range of a waveform's sampling rate in an outcome.
+MIN_RATE, MAX_RATE = 1, 384_000
+# Of a float sample. Full scale is 1.0; integers that were left unscaled still pass.
+MAX_AMPLITUDE = 65_536.0
+# Frames that are decoded at a time.
+BLOCK_FRAMES = 65_536
+# Chunks of a WAV that are searched for its format, which usually is the first.
+MAX_CHUNKS = 64
 
 SUBTYPES = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-# Formats of a WAV, as the format chunk tags them: PCM, float, and either by the name that follows.
+# Format tags of a WAV: PCM, float, and the tag that says that either follows in an extension.
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
 
 def decode_files(paths: Sequence[Path]) -> "list[Mono]":
-    """The audio of each file, `(samples,)` at `RATE`, channels averaged.
+    """Return the audio of each file, `(samples,)` at `RATE`, channels averaged.
 
-    Raises `TaskFailed("input-undecodable")` for a file that is no audio of the formats above, or is
-    longer or wider than allowed.
+    Raises `TaskFailed("input-undecodable")` for a file that is not in one of the formats above, or
+    is longer or has more channels than allowed.
     """
-    heard: list[Mono] = []
+    waveforms: list[Mono] = []
     seconds = 0.0
     for path in paths:
-        audio, rate = decoded(path, SECONDS - seconds)
+        audio, rate = decode_file(path, MAX_SECONDS - seconds)
         seconds += len(audio) / rate
-        heard.append(resampled(audio, rate))
-    return heard
+        waveforms.append(resample(audio, rate))
+    return waveforms
 
 
-def resampled(audio: "Mono", rate: int) -> "Mono":
-    """At `RATE`, by the resampler of `librosa.load`: soxr, high quality."""
+def resample(audio: "Mono", rate: int) -> "Mono":
+    """Return the audio at `RATE`, by the resampler of `librosa.load`: soxr, high quality."""
     if rate == RATE:
         return audio
     import librosa
 
-    made: Mono = librosa.resample(audio, orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
-    return made
+    resampled: Mono = librosa.resample(audio, orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
+    return resampled
 
 
-def decoded(path: Path, seconds: float = SECONDS) -> "tuple[Mono, int]":
-    """A file's audio with its channels averaged, at most `seconds` of it, and its rate in Hz."""
+def decode_file(path: Path, max_seconds: float = MAX_SECONDS) -> "tuple[Mono, int]":
+    """Return a file's audio, `(samples,)` with channels averaged, and its rate in Hz."""
     import soundfile
 
     with path.open("rb") as file:
-        refuse(not admitted(file), "neither WAV (PCM, float) nor FLAC")
+        refuse(not has_known_format(file), "neither WAV (PCM, float) nor FLAC")
         file.seek(0)
         try:
             with soundfile.SoundFile(file) as sound:
-                return mixed(sound, seconds), int(sound.samplerate)
+                return mix_down(sound, max_seconds), int(sound.samplerate)
         except soundfile.SoundFileError as error:
-            # All of the message would name the file, which here is a copy under a random name.
-            named = isinstance(error, soundfile.LibsndfileError)
-            raise TaskFailed(
-                "input-undecodable", error.error_string if named else str(error)
-            ) from error
+            # The whole message has the file's name, which here is a copy under a random name.
+            has_code = isinstance(error, soundfile.LibsndfileError)
+            message = error.error_string if has_code else str(error)
+            raise TaskFailed("input-undecodable", message) from error
 
 
-def mixed(sound: Any, seconds: float) -> "Mono":
-    """The average of an open file's channels: their sum in order, divided by their number."""
+def mix_down(sound: Any, max_seconds: float) -> "Mono":
+    """Return the average of an open file's channels: their sum in order, then one division."""
     import numpy as np
 
     rate, channels, frames = int(sound.samplerate), int(sound.channels), int(sound.frames)
+    max_frames = min(MAX_FRAMES, max_seconds * rate)
     refuse(sound.subtype not in SUBTYPES, f"{sound.subtype} is neither PCM nor float")
-    refuse(not RATES[0] <= rate <= RATES[1], f"{rate} Hz")
-    refuse(not 1 <= channels <= CHANNELS, f"{channels} channels, at most {CHANNELS} are heard")
-    refuse(not 1 <= frames <= min(FRAMES, seconds * rate), f"{frames} frames at {rate} Hz")
+    refuse(not MIN_RATE <= rate <= MAX_RATE, f"{rate} Hz")
+    refuse(not 1 <= channels <= MAX_CHANNELS, f"{channels} channels, at most {MAX_CHANNELS}")
+    refuse(not 1 <= frames <= max_frames, f"{frames} frames at {rate} Hz")
     audio = np.empty(frames, np.float32)
     done = 0
-    while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         refuse(done + len(block) > frames, "more frames than declared")
-        refuse(not (np.abs(block) <= LOUDEST).all(), "samples that are no sound")
+        # Not "any is greater": a comparison with NaN is false.
+        refuse(not (np.abs(block) <= MAX_AMPLITUDE).all(), "samples that are no sound")
         total = block[:, 0].copy()
         for channel in range(1, channels):
             total += block[:, channel]
@@ -101,33 +109,33 @@ def mixed(sound: Any, seconds: float) -> "Mono":
     return audio
 
 
-def admitted(file: IO[bytes]) -> bool:
-    """Whether a file begins as FLAC, or as a WAV of PCM or float."""
+def has_known_format(file: IO[bytes]) -> bool:
+    """Return whether a file begins as FLAC, or as a WAV of PCM or float."""
     start = file.read(12)
     if start[:4] == b"fLaC":
         return True
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         return False
-    for _ in range(CHUNKS):
-        head = file.read(8)
-        if len(head) < 8:
+    for _ in range(MAX_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8:
             return False
-        name, size = struct.unpack("<4sI", head)
+        name, size = struct.unpack("<4sI", header)
         if name == b"fmt ":
-            return plain(file.read(min(size, 40)))
-        file.seek(size + size % 2, 1)
+            return is_pcm_or_float(file.read(min(size, 40)))
+        file.seek(size + size % 2, 1)  # chunks are padded to even sizes
     return False
 
 
-def plain(form: bytes) -> bool:
-    """Whether a WAV's format chunk says PCM or float."""
-    tag = int.from_bytes(form[:2], "little")
+def is_pcm_or_float(format_chunk: bytes) -> bool:
+    """Return whether the content of a WAV's format chunk means PCM or float."""
+    tag = int.from_bytes(format_chunk[:2], "little")
     if tag == EXTENSIBLE:
-        tag = int.from_bytes(form[24:26], "little")
+        tag = int.from_bytes(format_chunk[24:26], "little")
     return tag in (PCM, FLOAT)
 
 
-def refuse(wrong: bool, why: str) -> None:
-    """Raise `TaskFailed("input-undecodable")` if `wrong`."""
-    if wrong:
-        raise TaskFailed("input-undecodable", why)
+def refuse(condition: bool, detail: str) -> None:
+    """Raise `TaskFailed("input-undecodable")` if the condition holds."""
+    if condition:
+        raise TaskFailed("input-undecodable", detail)

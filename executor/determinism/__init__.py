@@ -1,5 +1,6 @@
-"""What makes two machines compute the same bits: profile, compute class and self-test.
+"""What makes two machines compute the same bits: numeric profile, compute class, self-test.
 
-It may import `executor.audio` and `executor.models`. Torch is imported from `profile.fix` on.
-Public names: `profile`, `compute_class`, `self_test`.
+It may import `executor.errors` and the pure `protocol`. `profile.fix` imports torch. Public names:
+`profile.fix`, `profile.child_environment`, `compute_class.describe_runtime`,
+`compute_class.mismatch`, `self_test.check`.
 """

@@ -1,9 +1,9 @@
-"""What this machine computes with: the content of a compute class (specification, section 8).
+"""The runtime of a worker: the content of a compute class (specification, section 8).
 
 A flat object of strings, integers and booleans, so that a network document can hold it and two can
-be compared line by line. Everything in it is read in the worker, after the profile is set, and
-nothing is taken from a configuration. The C library is in it for its own mathematical functions,
-torch's build for what is compiled into it, MKL among it.
+be compared line by line. Every value is measured in the worker after the profile is set; none comes
+from a configuration. The C library counts for its mathematical functions, and torch's build for the
+libraries compiled into it, such as MKL.
 """
 
 import os
@@ -39,11 +39,11 @@ LIBRARIES = (
 
 
 def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, object]:
-    """The runtime of this process.
+    """Return the runtime of this process.
 
-    `probe` is the SHA-256 of what the self-test generated (`selftest`). With the probe in it, two
-    machines that list the same versions and still compute different bits are of different classes
-    from the start, instead of dissenting later.
+    `probe` is the SHA-256 of what the self-test generated (`self_test.check`). With it, two
+    machines that have the same versions but compute different bits are of different classes from
+    the start, instead of dissenting later.
     """
     import torch
 
@@ -70,7 +70,7 @@ def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, ob
 
 
 def gpu() -> dict[str, object]:
-    """What decides the bits of a GPU. Not run on one yet."""
+    """Return what decides the bits of a GPU. Not tested on one yet."""
     import torch
 
     major, minor = torch.cuda.get_device_capability(0)
@@ -84,33 +84,33 @@ def gpu() -> dict[str, object]:
 
 
 def driver(text: str) -> str:
-    """The version of NVIDIA's driver, from what it says in /proc; "unknown" if it does not."""
-    found = re.search(r"Kernel Module.*?\s(\d+(\.\d+)+)", text)
-    return found.group(1) if found else "unknown"
+    """Return the version of NVIDIA's driver from the text of `DRIVER`, or "unknown"."""
+    match = re.search(r"Kernel Module.*?\s(\d+(\.\d+)+)", text)
+    return match.group(1) if match else "unknown"
 
 
 def installed(distribution: str) -> str:
-    """The version of an installed distribution, or "none"."""
+    """Return the version of an installed distribution, or "none"."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "none"
 
 
-def mismatch(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
-    """One readable line per differing field, in order of the names; empty: the same class."""
+def mismatch(own: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+    """Return one line per differing field, in order of the names; [] means the same class."""
     return [
-        f"{name}: ours {shown(ours, name)}, theirs {shown(theirs, name)}"
-        for name in sorted(ours.keys() | theirs.keys())
-        if name not in ours or name not in theirs or not same(ours[name], theirs[name])
+        f"{name}: ours {field_text(own, name)}, theirs {field_text(expected, name)}"
+        for name in sorted(own.keys() | expected.keys())
+        if name not in own or name not in expected or not equal_in_json(own[name], expected[name])
     ]
 
 
-def same(one: object, other: object) -> bool:
-    """Equal in JSON: 1 and true, equal in Python, are not."""
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+def equal_in_json(left: object, right: object) -> bool:
+    """Return whether two values are equal in JSON, where 1 and true are not."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-def shown(runtime: Mapping[str, object], name: str) -> str:
-    """A field as a person may read it."""
+def field_text(runtime: Mapping[str, object], name: str) -> str:
+    """Return a field's value for people; "nothing" if it is missing."""
     return repr(runtime[name]) if name in runtime else "nothing"

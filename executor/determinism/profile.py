@@ -1,15 +1,15 @@
-"""The numeric profile: every flag, seed and thread setting that decides bits, in this one place.
+"""The numeric profile: every flag, seed and thread setting that decides bits, in one place.
 
-Two halves. `NUMERIC`, or `CUDA_NUMERIC` for a GPU, is read by libraries when they are first
-imported, so it must stand in the environment before the process starts. `fix` sets the rest, after
-torch is imported and before it computes. What neither can reach, such as versions, is in `runtime`.
-Changing anything here makes another compute class.
+It has two halves. Libraries read `NUMERIC`, or `CUDA_NUMERIC` for a GPU, when they are imported, so
+it must be in the environment before the process starts. `fix` sets the rest, after torch is
+imported and before it computes. What neither can set, such as versions, is in `compute_class`. A
+change to anything here makes another compute class.
 
 Measured: with this profile the waveforms of MusicGen, Bark, VITS and SpeechT5 are equal, bit for
 bit, on AVX-512 hardware and on emulated Haswell, Skylake and EPYC; without it the instruction set
 alone changes them. `MKL_CBWR=AVX2` and limits on oneDNN do not achieve that across vendors.
 
-The half of a GPU follows the documentation of torch and cuBLAS. It has not been run on one yet.
+The half for a GPU follows the documentation of torch and cuBLAS. It is not tested on one yet.
 """
 
 import ctypes
@@ -24,17 +24,17 @@ from typing import Any, Literal
 from executor.errors import ProfileViolated
 
 Device = Literal["cpu", "cuda"]
-Setting = tuple[str, object, object]  # its name, what it is, what it has to be
+Setting = tuple[str, object, object]  # name, actual value, required value
 MKL_COMPATIBLE = 3  # MKL_CBWR_COMPATIBLE of mkl_types.h
 
 NUMERIC: Mapping[str, str] = MappingProxyType(
     {
-        # ATen's own kernels: AVX2 everywhere, whatever more the CPU has.
+        # ATen's kernels: AVX2 everywhere, whatever else the CPU has.
         "ATEN_CPU_CAPABILITY": "avx2",
-        # MKL's matrix products: the one code path that all vendors share.
+        # MKL's matrix products: the only code path that all vendors share.
         "MKL_CBWR": "COMPATIBLE",
         "MKL_DYNAMIC": "FALSE",
-        # One thread: sums are split by the number of threads.
+        # One thread, because sums are split by the number of threads.
         "MKL_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -42,32 +42,30 @@ NUMERIC: Mapping[str, str] = MappingProxyType(
         # numpy's BLAS and loops.
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
-        # What numba compiles, Pop2Piano's resampling: for the plainest CPU, so for none in
-        # particular.
+        # Numba compiles Pop2Piano's resampling: for a generic CPU, so the same code everywhere.
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_NUM_THREADS": "1",
         # The order of sets of strings.
         "PYTHONHASHSEED": "0",
-        # Compiled kernels are cached without regard to the capability above; and there is no
-        # accelerator in this class.
+        # The cache of compiled kernels ignores the capability above. This class has no accelerator.
         "TORCHDYNAMO_DISABLE": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
 )
-# With a GPU the processor keeps its half: tokenizers, resampling and drawing happen there.
+# With a GPU the CPU keeps its settings: tokenizers, resampling and random draws run there.
 CUDA_NUMERIC: Mapping[str, str] = MappingProxyType(
     {
         **{name: value for name, value in NUMERIC.items() if name != "CUDA_VISIBLE_DEVICES"},
-        # One device, always the same one.
+        # One device, always the same.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "0",
-        # Without it cuBLAS may add up in another order from call to call; eight buffers of 4 MiB.
+        # Without it cuBLAS may sum in another order from call to call; eight buffers of 4 MiB.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        # Products of binary32 in 19 bits: never, whatever a library asks for.
+        # No library may compute float32 products in TF32.
         "NVIDIA_TF32_OVERRIDE": "0",
     }
 )
-# Decides no bits: no download, no telemetry, no progress bars, UTF-8.
+# These decide no bits: no downloads, no telemetry, no progress bars, UTF-8.
 QUIET: Mapping[str, str] = MappingProxyType(
     {
         "HF_HUB_OFFLINE": "1",
@@ -80,44 +78,43 @@ QUIET: Mapping[str, str] = MappingProxyType(
         "LC_ALL": "C.UTF-8",
     }
 )
-# What the child takes over from its parent, where set: none of it reaches arithmetic.
+# Variables that the worker inherits, where set; none of them reaches arithmetic.
 INHERITED = ("PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# Variables that name folders, by their place in the worker's own. What numba compiled is kept
-# between workers, or the first task of each would wait ten seconds for the compiler; numba tells
-# its kernels apart by version, source file and the CPU above.
+# Variables that name folders, relative to the worker's home. Numba's cache is kept between workers,
+# because the first task of each would otherwise wait ten seconds for the compiler. Numba keys its
+# kernels by version, source file and the CPU above.
 PLACES: Mapping[str, str] = MappingProxyType(
     {"HOME": "", "TMPDIR": "", "HF_HOME": "hub", "NUMBA_CACHE_DIR": "numba"}
 )
 
-# Fixed rather than left to a default or to a model's configuration file. The key "" is for all
-# other parts of a model, EnCodec among them, which knows nothing but "eager".
+# Fixed here, not by a default or a model's configuration file. The key "" is for all other parts of
+# a model; one of them, EnCodec, has only "eager".
 ATTENTION: Mapping[str, str] = MappingProxyType(
     {"": "eager", "text_encoder": "sdpa", "decoder": "sdpa"}
 )
-# quantize_bits 4: the only format of bitsandbytes that is named here, so that its default cannot
-# move.
+# quantize_bits 4: named, so that a changed default of bitsandbytes changes nothing.
 FOUR_BIT = "nf4"
 # How its products are computed: `fix_quantization`.
 FOUR_BIT_PRODUCTS = "restored"
 
 
 def numeric(device: Device) -> Mapping[str, str]:
-    """The half of the profile that stands in the environment."""
+    """Return the half of the profile that is in the environment."""
     return CUDA_NUMERIC if device == "cuda" else NUMERIC
 
 
 def child_environment(home: Path, device: Device = "cpu") -> dict[str, str]:
-    """The whole environment of a worker; `home` is a folder that is not the user's."""
+    """Return the whole environment of a worker; `home` is a folder that is not the user's."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     places = {name: str(home / folder) for name, folder in PLACES.items()}
-    package = Path(__file__).resolve().parent.parent.parent
-    return {**inherited, **places, "PYTHONPATH": str(package), **QUIET, **numeric(device)}
+    root = Path(__file__).resolve().parents[2]
+    return {**inherited, **places, "PYTHONPATH": str(root), **QUIET, **numeric(device)}
 
 
 def fix(device: Device = "cpu") -> None:
-    """Set what can only be set after `import torch`, then demand the whole profile.
+    """Set what can only be set after `import torch`, then check the whole profile.
 
-    Once, before any arithmetic. Raises `ProfileViolated`.
+    Call it once, before any arithmetic. Raises `ProfileViolated`.
     """
     import torch
 
@@ -131,12 +128,12 @@ def fix(device: Device = "cpu") -> None:
     torch.use_deterministic_algorithms(True)
     if device == "cuda":
         fix_cuda()
-    if found := violations(device):
-        raise ProfileViolated("; ".join(found))
+    if problems := violations(device):
+        raise ProfileViolated("; ".join(problems))
 
 
 def fix_cuda() -> None:
-    """Set what decides bits on a GPU: no shortened products, no choice by timing, one attention."""
+    """Set what decides bits on a GPU: full products, no kernels chosen by timing, one attention."""
     import torch
 
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -151,46 +148,50 @@ def fix_cuda() -> None:
 
 
 def fix_quantization() -> None:
-    """Keep bitsandbytes to arithmetic that every CPU of the class does alike.
+    """Restrict bitsandbytes to arithmetic that is the same on every CPU of the class.
 
-    Where a CPU has AVX512-BF16 it would multiply 4-bit weights by a kernel of its own, in bfloat16;
-    everywhere else it restores the weights, which is exact, and leaves the product to torch.
-    Before a quantised model is loaded; again does no harm.
+    On a CPU with AVX512-BF16 it multiplies 4-bit weights with its own kernel, in bfloat16.
+    Elsewhere it restores the weights, which is exact, and torch multiplies. Call it before a
+    quantised model is loaded; it may be called again.
     """
     modules: Any = importlib.import_module("bitsandbytes.nn.modules")
     modules.has_avx512bf16 = lambda: False
 
 
 def violations(device: Device = "cpu") -> list[str]:
-    """Where this process differs from the profile, one readable line each; empty if it holds."""
-    wrong = [
+    """Return where this process differs from the profile, one line each; [] if it holds."""
+    problems = [
         f"{name} is {os.environ.get(name)!r}, not {value!r}"
         for name, value in numeric(device).items()
         if os.environ.get(name) != value
     ]
-    if lacking := instructions():
-        return [*wrong, lacking]  # whatever computes now may crash
+    if missing := missing_instructions():
+        return [*problems, missing]  # the checks below compute, which may crash without them
     settings = [*torch_settings(), *library_settings()]
     settings += cuda_settings() if device == "cuda" else []
-    return wrong + [f"{name}: {found}, not {due}" for name, found, due in settings if found != due]
+    return problems + [
+        f"{name}: {actual}, not {required}"
+        for name, actual, required in settings
+        if actual != required
+    ]
 
 
-def instructions() -> str:
-    """What the profile's kernels need and this CPU does not have; "" if it has all."""
-    found = cpu_features()
-    lacking = [name for name in ("AVX2", "FMA3", "F16C") if not found[name]]
-    return f"this CPU has no {', no '.join(lacking)}" if lacking else ""
+def missing_instructions() -> str:
+    """Return which instructions of the profile's kernels this CPU lacks; "" if none."""
+    features = cpu_features()
+    missing = [name for name in ("AVX2", "FMA3", "F16C") if not features[name]]
+    return f"this CPU has no {', no '.join(missing)}" if missing else ""
 
 
 def cpu_features() -> Mapping[str, bool]:
-    """The instructions that numpy found, and did not have disabled."""
+    """Return the instruction sets by name: whether numpy found them and did not disable them."""
     core = importlib.import_module("numpy._core._multiarray_umath")  # has no types
-    found: Mapping[str, bool] = core.__cpu_features__
-    return found
+    features: Mapping[str, bool] = core.__cpu_features__
+    return features
 
 
 def torch_settings() -> list[Setting]:
-    """What torch itself says that it computes with."""
+    """Return the settings that torch reports."""
     import torch
 
     tiny = torch.tensor(2.0**-126, dtype=torch.float32)  # the smallest normal number
@@ -211,7 +212,7 @@ def torch_settings() -> list[Setting]:
 
 
 def library_settings() -> list[Setting]:
-    """What the libraries below say: whether they took what the environment told them."""
+    """Return the settings of other libraries, to see that they took the environment's values."""
     import numpy
     import torch
 
@@ -219,26 +220,28 @@ def library_settings() -> list[Setting]:
     wide = [name for name in numeric("cpu")["NPY_DISABLE_CPU_FEATURES"].split() if features[name]]
     mkl = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     blas = next((Path(numpy.__file__).parent.parent / "numpy.libs").glob("*openblas*.so"), None)
+    branch = call_library(mkl, "mkl_serv_cbwr_get", ctypes.c_int, 1)
+    core = call_library(blas, "scipy_openblas_get_corename64_", ctypes.c_char_p)
     return [
-        ("MKL branch", said(mkl, "mkl_serv_cbwr_get", ctypes.c_int, 1), MKL_COMPATIBLE),
-        ("numpy's BLAS", said(blas, "scipy_openblas_get_corename64_", ctypes.c_char_p), b"Haswell"),
+        ("MKL branch", branch, MKL_COMPATIBLE),
+        ("numpy's BLAS", core, b"Haswell"),
         ("numpy's wide instructions", wide, []),
         ("hash randomization", sys.flags.hash_randomization, 0),
     ]
 
 
-def said(library: Path | None, function: str, kind: type, *arguments: int) -> object:
-    """What a function of a loaded library returns; "unknown" if it is not there."""
+def call_library(library: Path | None, function: str, kind: type, *arguments: int) -> object:
+    """Return the result of a loaded library's function; "unknown" if there is none."""
     try:
-        called = ctypes.CDLL(str(library))[function]
+        symbol = ctypes.CDLL(str(library))[function]
     except (OSError, AttributeError):
         return "unknown"
-    called.restype = kind
-    return called(*arguments)
+    symbol.restype = kind
+    return symbol(*arguments)
 
 
 def cuda_settings() -> list[Setting]:
-    """What torch says of its GPU half."""
+    """Return the settings that torch reports for the GPU."""
     import torch
 
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn

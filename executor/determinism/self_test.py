@@ -1,16 +1,17 @@
-"""The start-up self-test: the same small job, cold and warm, must give the same bytes."""
+"""The self-test at a worker's start: one small job must give the same bytes cold and warm."""
 
 from collections.abc import Callable
 
 PROMPT, OTHER_PROMPT = "a slow sad piano in A minor", "fast bright arpeggios"
 SEED, OTHER_SEED = 20_240_229, 7
-TOKENS = 70  # sampled: a flipped bit anywhere soon shows in the tokens, and so in everything after
+# Sampled, so that a flipped bit soon changes a token, and with it all tokens after it.
+TOKENS = 70
 
 Render = Callable[[str, int, bool], str]
 
 
 def check(render: Render) -> tuple[str, str]:
-    """Return the SHA-256 of what the job generates, and what is wrong ("" if nothing).
+    """Return the SHA-256 of what the job generates, and the problem ("" if there is none).
 
     `render(prompt, seed, fresh)` generates `TOKENS` tokens with the embedded model, loaded anew if
     `fresh`, and returns the SHA-256 of the canonical waveform.

@@ -1,5 +1,6 @@
-"""Models on disk: where they are, what they declare, and whether they may be loaded.
+"""Models on disk: where they lie, what they declare, and whether they may be loaded.
 
-It may import `executor.errors`, `executor.job` and the pure `protocol`; it never imports torch.
-Public names: `folders.ModelFolders`, `inventory.inventory`, `config`, `families`, `safetensors`.
+It may import `executor.errors` and the pure `protocol`; it never imports torch. Public names:
+`folders.ModelFolders`, `folders.describe_model`, `file_checks.checked_files`, `config.describe`,
+`families.FAMILIES`, `safetensors.first_nan_tensor`, `inventory.inventory`.
 """

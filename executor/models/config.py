@@ -1,4 +1,4 @@
-"""What a model's configuration files tell of it: pure functions over their content."""
+"""Facts about a model from the content of its configuration files: pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -7,20 +7,24 @@ from typing import Any
 from executor.models.families import DTYPES, FAMILIES, Family
 
 Config = Mapping[str, Any]
-POP2PIANO = "pop2piano"  # a task kind of its own, and the only family of it
-# The vocoders of FastSpeech2Conformer do not say; all checkpoints of it are LJSpeech's.
+POP2PIANO = "pop2piano"  # a task kind with one family of the same name
+# Values where a configuration has none. The sampling rate of FastSpeech2Conformer in Hz: all its
+# checkpoints are trained on LJSpeech.
 ESPNET_RATE = 22_050
-MIMI_RATE = 12.5  # frames per second of the Mimi codec where its configuration does not say
-SEMANTIC_RATE = 49.9  # tokens per second of Bark's semantic model, likewise
-LAYERS = 64  # of a codec; the product of a million ratios would take minutes
-BELOW = 2**31  # every number asked for; a configuration may hold anything at all
+MIMI_RATE = 12.5  # frames per second of the Mimi codec
+SEMANTIC_RATE = 49.9  # tokens per second of Bark's semantic model
+# Upsampling layers of a codec: the product of a million ratios would take minutes.
+MAX_LAYERS = 64
+# A stranger's configuration may hold any number. Every number that is read here is smaller.
+NUMBER_LIMIT = 2**31
 
 
 def describe(config: Config, generation: Config, vocoder: Config) -> dict[str, object]:
-    """What follows from config.json, generation_config.json and vocoder/config.json; {} if none.
+    """Describe a model by its config.json, generation_config.json and vocoder/config.json.
 
-    `family`, `tasks` (the kinds it serves), `dtype` (what "auto" means), `limits` as a network
-    document has them, and for text to music `sampling_rate` in Hz where the configuration tells it.
+    A missing file is {}. Returns `family`, `tasks` (the kinds it serves), `dtype` (what "auto"
+    means), `limits` as a network document has them, and for text to music `sampling_rate` in Hz
+    where the configuration has it.
     """
     name = str(config.get("model_type"))
     common: dict[str, object] = {"family": name, "dtype": own_dtype(config)}
@@ -36,56 +40,55 @@ def describe(config: Config, generation: Config, vocoder: Config) -> dict[str, o
 
 
 def limits(family: Family, config: Config, generation: Config) -> dict[str, object]:
-    """What tasks may ask of a model, as its `limits` in the network document (section 3).
+    """Return what tasks may ask of a model, as its `limits` in the network document (section 3).
 
-    What the family does (see `families`), the most tokens that the model has positions for, and
-    where tokens decide the length, `frame_rate` in tokens per second and `delay` in tokens (see
-    `lengths`).
+    These are the family's capabilities, the number of tokens that the model has positions for, and
+    where tokens decide the length, `frame_rate` in tokens per second and `delay` in tokens
+    (`protocol.model_limits`).
     """
     return {
         **_positions(family, config, generation),
-        "generation_config": list(family.honours),
-        "dtypes": list(family.dtypes),
-        "quantize_bits": list(family.bits),
+        **family.capabilities,
         **_length(family, config, generation),
     }
 
 
 def own_dtype(config: Config) -> str:
-    """What `dtype` "auto" means (section 8): the configuration's, float32 where it tells none."""
-    told = config.get("dtype", config.get("torch_dtype"))
-    return str(told) if told in DTYPES else "float32"
+    """Return what `dtype` "auto" means (section 8): the configuration's, or float32 without one."""
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    return str(dtype) if dtype in DTYPES else "float32"
 
 
 def _positions(family: Family, config: Config, generation: Config) -> dict[str, object]:
     match family.name:
         case "musicgen" | "musicgen_melody":
-            most = whole(part(config, "decoder"), "max_position_embeddings")
+            positions = positive_int(part(config, "decoder"), "max_position_embeddings")
         case "bark":
-            heard = whole(part(generation, "semantic_config"), "max_input_semantic_length", 256)
-            size = whole(part(config, "semantic_config"), "block_size", 1024)
-            most = size - heard if size and heard and size > heard else None
+            semantic = part(generation, "semantic_config")
+            prompt = positive_int(semantic, "max_input_semantic_length", 256)
+            size = positive_int(part(config, "semantic_config"), "block_size", 1024)
+            positions = size - prompt if size and prompt and size > prompt else None
         case "csm" | "seamless_m4t" | "seamless_m4t_v2":
-            most = whole(config, "max_position_embeddings")
+            positions = positive_int(config, "max_position_embeddings")
         case _:
-            most = None
-    return {} if most is None else {"max_new_tokens": most}
+            positions = None
+    return {} if positions is None else {"max_new_tokens": positions}
 
 
 def _sampling_rate(family: Family, config: Config, vocoder: Config) -> dict[str, object]:
     match family.name:
         case "musicgen" | "musicgen_melody":
-            rate = whole(part(config, "audio_encoder"), "sampling_rate")
+            rate = positive_int(part(config, "audio_encoder"), "sampling_rate")
         case "bark" | "csm":
-            rate = whole(part(config, "codec_config"), "sampling_rate")
+            rate = positive_int(part(config, "codec_config"), "sampling_rate")
         case "speecht5":
-            rate = whole(vocoder, "sampling_rate")
+            rate = positive_int(vocoder, "sampling_rate")
         case "fastspeech2_conformer" | "fastspeech2_conformer_with_hifigan":
             voice = vocoder or part(config, "vocoder_config")
-            told = voice if "sampling_rate" in voice else config
-            rate = whole(told, "sampling_rate", ESPNET_RATE)
+            source = voice if "sampling_rate" in voice else config
+            rate = positive_int(source, "sampling_rate", ESPNET_RATE)
         case _:
-            rate = whole(config, "sampling_rate")
+            rate = positive_int(config, "sampling_rate")
     return {} if rate is None else {"sampling_rate": rate}
 
 
@@ -93,13 +96,13 @@ def _length(family: Family, config: Config, generation: Config) -> dict[str, obj
     match family.name:
         case "musicgen" | "musicgen_melody":
             decoder, codec = part(config, "decoder"), part(config, "audio_encoder")
-            rate, ratios = whole(codec, "sampling_rate"), codec.get("upsampling_ratios")
-            books = whole(decoder, "num_codebooks", 4)
-            channels = whole(decoder, "audio_channels", 1)
+            rate, ratios = positive_int(codec, "sampling_rate"), codec.get("upsampling_ratios")
+            books = positive_int(decoder, "num_codebooks", 4)
+            channels = positive_int(decoder, "audio_channels", 1)
             if not (rate and books and channels and isinstance(ratios, list) and ratios):
                 return {}
-            if len(ratios) > LAYERS or not all(
-                type(ratio) is int and 0 < ratio < BELOW for ratio in ratios
+            if len(ratios) > MAX_LAYERS or not all(
+                type(ratio) is int and 0 < ratio < NUMBER_LIMIT for ratio in ratios
             ):
                 return {}
             return {
@@ -118,20 +121,20 @@ def _length(family: Family, config: Config, generation: Config) -> dict[str, obj
             return {}
 
 
-def whole(config: Config, name: str, absent: int | None = None) -> int | None:
-    """A positive whole number of a configuration; None if it has something else there."""
-    value = config.get(name, absent)
-    return value if type(value) is int and 0 < value < BELOW else None
+def positive_int(config: Config, name: str, default: int | None = None) -> int | None:
+    """Return a positive integer of a configuration; None if it has something else there."""
+    value = config.get(name, default)
+    return value if type(value) is int and 0 < value < NUMBER_LIMIT else None
 
 
-def positive(value: object, otherwise: float) -> int | float:
-    """The value, if it is a positive number."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < BELOW:
-        return value
-    return otherwise
+def positive(value: object, default: float) -> int | float:
+    """Return the value if it is a positive number, else the default."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if 0 < value < NUMBER_LIMIT else default
+    return default
 
 
 def part(config: Config, name: str) -> Config:
-    """A part of a composite configuration; empty if there is none."""
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
+    """Return a part of a composite configuration; {} if there is none."""
+    nested = config.get(name)
+    return nested if isinstance(nested, dict) else {}

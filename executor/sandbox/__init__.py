@@ -1,5 +1,6 @@
-"""Confinement of the worker process: Landlock for files, seccomp for system calls.
+"""Confinement of the worker process: landlock for files, seccomp for system calls. Linux only.
 
-It may import nothing of the project. Linux only; what the kernel lacks is reported, not hidden.
-Public names: `confine.confine`, `landlock`, `seccomp`.
+It may import `executor.determinism.profile` for its `Device`, nothing else of the project. What the
+kernel lacks is reported, not hidden. Public names: `confine.confine`, `confine.extend_cpu_limit`,
+`confine.readable_paths`, `confine.folder_granting`.
 """

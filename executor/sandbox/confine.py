@@ -1,8 +1,8 @@
-"""What a worker can reach: the models and its libraries to read, its scratch folder to write.
+"""Confine this process: it reads models and libraries, and writes to its scratch folder only.
 
-Entered once, before anything is imported that computes or that reads what strangers wrote. Each
-part is put in force by itself, where the kernel has it, and `confine` returns what is in force and
-what is not, in words: `WorkerStatus.sandbox`, and `helium doctor`.
+Call `confine` once, before anything is imported that computes or reads what strangers wrote. Each
+part is applied by itself where the kernel has it. The result says in words which parts are in force
+(`WorkerStatus.sandbox`, `helium doctor`).
 """
 
 import contextlib
@@ -18,11 +18,13 @@ from pathlib import Path
 from executor.determinism.profile import Device
 from executor.sandbox import landlock, seccomp
 
-FILE_BYTES = 536_870_912  # of one file: four times `max_output_bytes` of a network (section 3)
+# Of one file: four times a network's default `max_output_bytes` (section 3).
+FILE_BYTES = 536_870_912
 OPEN_FILES = 512
-CPU_SECONDS = 7_200  # of one job: one thread, and twice the longest deadline (section 3)
+# Of one job, which has one thread: twice the longest deadline (section 3).
+CPU_SECONDS = 7_200
 
-# The system's libraries, and what they ask about the machine. Nothing of a user's.
+# The system's libraries, and what they read about the machine. No file of a user.
 SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
 MACHINE = (
     "/proc/self",
@@ -44,28 +46,29 @@ CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 def confine(
     folders: Sequence[Path], scratch: Path, memory: int | None, device: Device = "cpu"
 ) -> dict[str, str]:
-    """Lock this process in: `folders` to read, `scratch` to write, `memory` bytes to live in.
+    """Confine this process: `folders` to read, `scratch` to write, `memory` bytes of addresses.
 
-    While it has one thread: threads that run already are not restricted. `memory` None is all that
-    the machine has. Returns what is in force by name; "not in force: …" says why something is not.
+    It must have one thread, because threads that run already are not restricted. `memory` None
+    means all that the machine has. Returns what is in force by name; "not in force: …" says why a
+    part is not.
     """
-    bounds = {"memory": limited(memory, device), "privileges": unprivileged()}
-    return {**bounds, **confined(folders, scratch, device)}
+    limits = {"memory": limit_resources(memory, device), "privileges": drop_privileges()}
+    return {**limits, **restrict_access(folders, scratch, device)}
 
 
-def limited(memory: int | None, device: Device) -> str:
-    """Bound memory, files and core dumps; let the kernel take this process first if short."""
+def limit_resources(memory: int | None, device: Device) -> str:
+    """Limit memory, files and core dumps, and volunteer for the kernel's out-of-memory killer."""
     size = memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if device == "cuda":  # it reserves addresses for all that every GPU has
+    if device == "cuda":  # the driver reserves addresses for the memory of every GPU
         size = resource.RLIM_INFINITY
     for kind, limit in (
         (resource.RLIMIT_AS, size),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_CORE, 1),  # 1, not 0, also keeps a core from a program that collects them
+        (resource.RLIMIT_CORE, 1),  # 1, unlike 0, also keeps the kernel from piping a core out
     ):
         ceiling = resource.getrlimit(kind)[1]
-        finite = [each for each in (limit, ceiling) if each != resource.RLIM_INFINITY]
+        finite = [value for value in (limit, ceiling) if value != resource.RLIM_INFINITY]
         bound = min(finite, default=resource.RLIM_INFINITY)
         resource.setrlimit(kind, (bound, bound))
     with contextlib.suppress(OSError):
@@ -76,7 +79,7 @@ def limited(memory: int | None, device: Device) -> str:
 
 
 def extend_cpu_limit(seconds: int = CPU_SECONDS) -> None:
-    """Let this process compute so much longer, then end it; for each job anew."""
+    """Allow this process so many more seconds of CPU time; the kernel ends it after them."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
     ceiling = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -85,8 +88,8 @@ def extend_cpu_limit(seconds: int = CPU_SECONDS) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, ceiling))
 
 
-def unprivileged() -> str:
-    """No new privileges, and none of those that a worker of root would have."""
+def drop_privileges() -> str:
+    """Drop all capabilities, which a worker of root has, and forbid new privileges."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return f"not in force: {os.strerror(ctypes.get_errno())}"
@@ -96,8 +99,8 @@ def unprivileged() -> str:
     return "none, and no new ones"
 
 
-def confined(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str, str]:
-    """Files by landlock, network and processes by seccomp."""
+def restrict_access(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str, str]:
+    """Restrict files with landlock, network and processes with seccomp."""
     gpu = sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else []
     try:
         version = landlock.restrict(readable_paths(folders), [scratch, Path(SINK)], gpu)
@@ -117,7 +120,7 @@ def confined(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str
 
 
 def readable_paths(folders: Sequence[Path]) -> list[Path]:
-    """Return what a worker may read besides its scratch folder: models, Python, libraries, us."""
+    """Return what a worker may read besides its scratch folder: models, Python, our packages."""
     stdlib = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     python = [Path(sys.prefix), Path(sys.base_prefix), *stdlib]
     root = Path(__file__).resolve().parents[2]
@@ -126,6 +129,6 @@ def readable_paths(folders: Sequence[Path]) -> list[Path]:
 
 
 def folder_granting(path: Path, folders: Sequence[Path]) -> Path | None:
-    """The folder that makes a file readable to a worker; None if none does."""
-    place = path.resolve()
-    return next((each for each in folders if place.is_relative_to(each.resolve())), None)
+    """Return the folder that makes a file readable to a worker; None if none does."""
+    target = path.resolve()
+    return next((f for f in folders if target.is_relative_to(f.resolve())), None)

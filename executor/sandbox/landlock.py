@@ -1,7 +1,7 @@
-"""Landlock: the files that a worker can reach, whatever runs in it; and more where it is newer.
+"""Landlock: limit the files that a process can reach, and where the kernel has it, TCP and signals.
 
-See the kernel's `Documentation/userspace-api/landlock.rst`. Rights are to whole folders and only
-ever added up, so what must not be reached must not lie under what is granted.
+See the kernel's `Documentation/userspace-api/landlock.rst`. A rule grants rights to a whole folder,
+and rules only add up, so a protected file must not lie under a granted folder.
 """
 
 import ctypes
@@ -18,54 +18,55 @@ REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
 READ = READ_FILE | READ_DIR
-# No links, devices or sockets, and nothing moved in from elsewhere: what lies in a writable folder
-# is afterwards read by others, who must find plain files.
+# No links, devices or sockets, and nothing moved in from elsewhere: the node reads the files of the
+# writable folder afterwards, and must find plain files.
 WRITE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | TRUNCATE
 DEVICE = READ | WRITE_FILE | IOCTL_DEV
-FILE_ONLY = WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV  # what a rule for a single file may grant
+# The rights that a rule for a single file may grant.
+FILE_ONLY = WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 TCP = 0b11  # bind and connect
-BEYOND = 0b11  # abstract sockets and signals to processes outside
+SCOPES = 0b11  # abstract sockets and signals to processes outside
 
 
 def abi() -> int:
-    """The version of the kernel's landlock; 0 where it has none."""
+    """Return the version of the kernel's landlock; 0 if it has none."""
     libc = ctypes.CDLL(None)
     return max(0, int(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION_FLAG)))
 
 
 def handled(version: int) -> tuple[int, int, int]:
-    """What a version can restrict: rights to files, to TCP ports, and scopes, as bit masks."""
+    """Return what a version can restrict as bit masks: file rights, TCP rights, scopes."""
     files = (1 << 13) - 1
     files |= REFER if version >= 2 else 0
     files |= TRUNCATE if version >= 3 else 0
     files |= IOCTL_DEV if version >= 5 else 0
-    return files, TCP if version >= 4 else 0, BEYOND if version >= 6 else 0
+    return files, TCP if version >= 4 else 0, SCOPES if version >= 6 else 0
 
 
 def restrict(
     readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = ()
 ) -> int:
-    """Leave this thread, and those that it starts, nothing but these files and folders.
+    """Restrict this thread, and those that it starts, to these files and folders.
 
-    The caller has set no-new-privileges; what does not exist is passed over. Returns the version of
-    landlock that is now in force; raises `OSError` where the kernel has none.
+    The caller has set no-new-privileges. Paths that do not exist are skipped. Returns the version
+    of landlock that is now in force. Raises `OSError` where the kernel has none.
     """
     version = abi()
     if version == 0:
         raise OSError(0, "this kernel has no landlock")
     rights = handled(version)
-    ruleset = called(CREATE_RULESET, struct.pack("=QQQ", *rights), ctypes.c_size_t(24), 0)
+    ruleset = syscall(CREATE_RULESET, struct.pack("=QQQ", *rights), ctypes.c_size_t(24), 0)
     try:
         for paths, grant in ((readable, READ), (writable, WRITE), (devices, DEVICE)):
             for path in paths:
-                add(ruleset, path, grant & rights[0])
-        called(RESTRICT_SELF, ruleset, 0)
+                add_rule(ruleset, path, grant & rights[0])
+        syscall(RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
     return version
 
 
-def add(ruleset: int, path: Path, grant: int) -> None:
+def add_rule(ruleset: int, path: Path, grant: int) -> None:
     """Grant rights to a file, or to a folder and everything beneath it."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -74,15 +75,15 @@ def add(ruleset: int, path: Path, grant: int) -> None:
     try:
         allowed = grant if path.is_dir() else grant & FILE_ONLY
         rule = struct.pack("=Qi", allowed, descriptor)
-        called(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
+        syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
     finally:
         os.close(descriptor)
 
 
-def called(number: int, *arguments: object) -> int:
-    """A system call's result; raises `OSError`."""
+def syscall(number: int, *arguments: object) -> int:
+    """Make a system call and return its result. Raises `OSError`."""
     libc = ctypes.CDLL(None, use_errno=True)
-    made = int(libc.syscall(number, *arguments))
-    if made < 0:
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
         raise OSError(ctypes.get_errno(), f"landlock: {os.strerror(ctypes.get_errno())}")
-    return made
+    return result

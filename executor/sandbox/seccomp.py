@@ -1,9 +1,9 @@
-"""A seccomp filter: the system calls that a worker is refused, whatever runs in it.
+"""A seccomp filter: the system calls that a worker is denied.
 
-A list of what is denied rather than of what is allowed: numerical libraries call a great deal, and
-differ in it between versions. What is denied is what reaches beyond the process: the network, other
-processes, and the kernel's administration. Files are `landlock`'s. Numbers are x86-64's, the only
-machine whose compute classes exist; see `unavailable`.
+It is a list of denied calls, not of allowed ones, because numerical libraries use many calls and
+change them between versions. Denied are the calls that reach beyond the process: network, other
+processes, administration of the kernel. `landlock` restricts files. The numbers are those of
+x86-64, the only machine with compute classes; see `unavailable`.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ NETWORK: Mapping[str, int] = MappingProxyType(
         "connect": 42,
         "bind": 49,
         "listen": 50,
-        # Its submissions never pass a filter: a socket could be made through it.
+        # Requests through io_uring bypass the filter, and could open a socket.
         "io_uring_setup": 425,
         "io_uring_enter": 426,
         "io_uring_register": 427,
@@ -31,7 +31,7 @@ PROCESSES: Mapping[str, int] = MappingProxyType(
         "vfork": 58,
         "execve": 59,
         "execveat": 322,
-        # The node's memory, which holds its key, and its open files.
+        # They reach the memory of the node, which holds its key, and its open files.
         "ptrace": 101,
         "process_vm_readv": 310,
         "process_vm_writev": 311,
@@ -83,7 +83,7 @@ KERNEL: Mapping[str, int] = MappingProxyType(
 )
 CLONE, CLONE3, PRLIMIT64 = 56, 435, 302
 CLONE_THREAD = 0x10000
-X32 = 0x4000_0000  # numbers from here on belong to another calling convention
+X32 = 0x4000_0000  # numbers from here on are calls of the x32 ABI
 AUDIT_ARCH_X86_64 = 0xC000_003E
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF operations
@@ -99,18 +99,17 @@ class Program(ctypes.Structure):
 
 
 def unavailable() -> str:
-    """Why there can be no filter here, from the machine alone; "" if there can."""
+    """Return why this machine can have no filter; "" if it can."""
     machine = platform.machine()
     return "" if machine == "x86_64" else f"no filter is written for {machine}"
 
 
 def deny() -> None:
-    """Refuse these calls from now on, to this thread and those that it starts.
+    """Deny the calls to this thread and those that it starts; a denied call fails with EPERM.
 
-    The caller has set no-new-privileges. A refused call fails with EPERM. Raises `OSError` where
-    the kernel has no such filters.
+    The caller has set no-new-privileges. Raises `OSError` where the kernel has no such filters.
     """
-    code = assembled()
+    code = filter_code()
     buffer = ctypes.create_string_buffer(code, len(code))
     program = Program(len(code) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -119,8 +118,8 @@ def deny() -> None:
         raise OSError(number, errno.errorcode.get(number, "unknown"))
 
 
-def assembled() -> bytes:
-    """The filter as BPF instructions: operation, jumps if true and if false, operand."""
+def filter_code() -> bytes:
+    """Return the filter as BPF instructions: operation, jumps if true and if false, operand."""
     refuse, missing = REFUSE | errno.EPERM, REFUSE | errno.ENOSYS
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -133,16 +132,17 @@ def assembled() -> bytes:
     for number in sorted({*NETWORK.values(), *PROCESSES.values(), *KERNEL.values()}):
         steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, refuse)]
     steps += [
-        # Its flags are in memory, out of a filter's sight: the C library falls back to clone.
+        # clone3 has its flags in memory, which a filter cannot read. With ENOSYS, the C library
+        # falls back to clone.
         (EQUAL, 0, 1, CLONE3),
         (RETURN, 0, 0, missing),
-        # Threads may be started, processes not.
+        # clone may start threads, but no processes.
         (EQUAL, 0, 4, CLONE),
         (LOAD, 0, 0, FIRST_ARGUMENT),
         (ANY_BIT, 1, 0, CLONE_THREAD),
         (RETURN, 0, 0, refuse),
         (RETURN, 0, 0, ALLOW),
-        # Limits of its own, not of other processes.
+        # prlimit64 may change this process's limits, not those of others.
         (EQUAL, 0, 3, PRLIMIT64),
         (LOAD, 0, 0, FIRST_ARGUMENT),
         (EQUAL, 1, 0, 0),

@@ -1,7 +1,7 @@
-"""A checked model folder in memory: the model, what turns text into its input, its vocoder.
+"""Load a checked model folder: the model, its tokenizer or processor, its vocoder.
 
-The weights must be exactly what the architecture wants, and nothing is looked for outside the
-folder. What a family wants besides is in `families`.
+The weights must be exactly those of the architecture, and nothing outside the folder is read. What
+each family needs is in `families`.
 """
 
 import copy
@@ -26,16 +26,19 @@ from transformers import (
 from executor.determinism import profile
 from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import describe, own_dtype
-from executor.models.families import FAMILIES, Family, objection, refusal
+from executor.models.families import FAMILIES, Family, refusal
 from executor.models.file_checks import VOCODER, configuration
 from executor.tasks.fast_linear import replace_linears
+from protocol.model_limits import objection
 
-LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+LOCAL_ONLY: Mapping[str, bool] = MappingProxyType(
+    {"local_files_only": True, "trust_remote_code": False}
+)
 VOCODERS: Mapping[str, Any] = MappingProxyType(
     {"speecht5": SpeechT5HifiGan, "fastspeech2_conformer": FastSpeech2ConformerHifiGan}
 )
-# What transformers makes of a configuration or weights that it cannot use.
-UNLOADABLE = (
+# What transformers raises for a configuration or weights that it cannot use.
+LOAD_ERRORS = (
     AssertionError,
     AttributeError,
     ImportError,
@@ -45,10 +48,10 @@ UNLOADABLE = (
     TypeError,
     ValueError,
 )
-# The CPU kernels of bitsandbytes for 4 bits, where a CPU has them, want whole blocks: of a matrix's
-# (out, in) features. Demanded everywhere, so that all members of a class come to the same.
+# A matrix fits 4 bits if its out and in features are multiples of these. The CPU kernels of
+# bitsandbytes need that, where a CPU has them; it is checked everywhere, so that a class agrees.
 BLOCKS = (32, 64)
-# What a tokenizer may want beyond the class's libraries: it would fetch or run things of its own.
+# Settings of a tokenizer that fetch or run programs which no compute class has.
 FOREIGN_TEXT = (("phonemize", "phonemizer and espeak"), ("is_uroman", "uroman"))
 
 
@@ -56,9 +59,9 @@ FOREIGN_TEXT = (("phonemize", "phonemizer and espeak"), ("is_uroman", "uroman"))
 class LoadedPipeline:
     """A model in memory.
 
-    `own` are its generation settings, None if it has none; `parts` those of each part that has any,
-    as loaded. Several models' generate writes into them, and so into the next task: `fresh` undoes
-    it.
+    `own` are its generation settings, None if it has none. `parts` has each part of the model with
+    a copy of its settings as loaded. Generate of several models writes into the settings, and would
+    change the next task; `restore_settings` undoes that.
     """
 
     pipeline: Any
@@ -66,8 +69,8 @@ class LoadedPipeline:
     own: Any
     parts: tuple[tuple[Any, Any], ...]
 
-    def fresh(self) -> None:
-        """Give every part a copy of the settings with which it was loaded."""
+    def restore_settings(self) -> None:
+        """Give every part a copy of the settings that it was loaded with."""
         for part, own in self.parts:
             part.generation_config = copy.deepcopy(own)
 
@@ -75,7 +78,7 @@ class LoadedPipeline:
 def load(
     folder: Path, dtype: str, bits: int | None, device: profile.Device = "cpu"
 ) -> LoadedPipeline:
-    """Load a checked model folder. `dtype` is a name of torch's or "auto"; `bits` 4, 8 or None.
+    """Load a checked model folder. `dtype` is a torch name or "auto"; `bits` is 4, 8 or None.
 
     Raises `ModelRefused` for what transformers cannot load, or not completely, and
     `TaskFailed("generation-rejected")` for a precision that models of its family do not compute in.
@@ -85,11 +88,12 @@ def load(
     if family is None:
         raise ModelRefused(refusal(config.get("model_type")))
     precision = own_dtype(config) if dtype == "auto" else dtype
-    if why := objection(family, {"dtype": precision, "quantize_bits": bits}):
-        raise TaskFailed("generation-rejected", why)
+    args = {"dtype": precision, "quantize_bits": bits}
+    if problem := objection(family.capabilities, args):
+        raise TaskFailed("generation-rejected", problem)
     try:
-        pipeline = assembled(folder, family, getattr(torch, precision), bits, device)
-    except UNLOADABLE as error:
+        pipeline = build_pipeline(folder, family, getattr(torch, precision), bits, device)
+    except LOAD_ERRORS as error:
         if is_memory_error(error):
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
@@ -99,79 +103,84 @@ def load(
     return LoadedPipeline(pipeline, family, own, tuple(settings(pipeline.model)))
 
 
-def assembled(
+def build_pipeline(
     folder: Path, family: Family, precision: torch.dtype, bits: int | None, device: profile.Device
 ) -> Any:
-    """The pipeline around the model, with its vocoder if it is of a family that wants one."""
-    half = configuration(folder / VOCODER, "config.json")
-    rate = describe(configuration(folder, "config.json"), {}, half).get("sampling_rate")
-    voice = vocoder(folder, family, precision) if family.vocoder else None
-    if voice is not None:
-        voice.config.sampling_rate = rate  # where the pipeline looks; not all of them say it
-        voice.to(device)
+    """Return the pipeline around the model, with a vocoder if its family has one."""
+    vocoder_config = configuration(folder / VOCODER, "config.json")
+    config = configuration(folder, "config.json")
+    rate = describe(config, {}, vocoder_config).get("sampling_rate")
+    vocoder = load_vocoder(folder, family, precision) if family.vocoder else None
+    if vocoder is not None:
+        vocoder.config.sampling_rate = rate  # the pipeline reads it there; some do not have it
+        vocoder.to(device)
     model = load_weights(folder, family, precision, bits)
     if bits == 4:
-        demand_blocks(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    for setting, wanted in FOREIGN_TEXT:
+        require_blocks(model)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
+    for setting, programs in FOREIGN_TEXT:
         if getattr(tokenizer, setting, False):
-            raise ModelRefused(f"its tokenizer sets {setting}: that takes {wanted}")
-    processor = AutoProcessor.from_pretrained(folder, **LOCAL) if family.processor else None
+            raise ModelRefused(f"its tokenizer sets {setting}: that takes {programs}")
+    processor = AutoProcessor.from_pretrained(folder, **LOCAL_ONLY) if family.processor else None
     return TextToAudioPipeline(
         model=model,
         tokenizer=tokenizer,
         processor=processor,
-        vocoder=voice,
+        vocoder=vocoder,
         sampling_rate=rate,
         device=torch.device(device),
     )
 
 
 def load_weights(folder: Path, family: Family, precision: torch.dtype, bits: int | None) -> Any:
-    """The model itself, in evaluation mode. Raises `ModelRefused` for weights that do not fit."""
-    kind = AutoModelForTextToSpectrogram if family.vocoder else AutoModelForTextToWaveform
+    """Return the model in evaluation mode. Raises `ModelRefused` for weights that do not fit."""
+    auto_model = AutoModelForTextToSpectrogram if family.vocoder else AutoModelForTextToWaveform
     return complete(
-        kind.from_pretrained(
+        auto_model.from_pretrained(
             folder,
             dtype=precision,
             use_safetensors=True,
             output_loading_info=True,
             attn_implementation=dict(profile.ATTENTION),
             **quantization(precision, bits),
-            **LOCAL,
+            **LOCAL_ONLY,
         )
     )
 
 
-def vocoder(folder: Path, family: Family, precision: torch.dtype) -> Any:
-    """The other half of a model that makes spectrograms. Raises `ModelRefused` if it is missing."""
-    half = folder / VOCODER
-    if not (half / "config.json").exists():
+def load_vocoder(folder: Path, family: Family, precision: torch.dtype) -> Any:
+    """Return the vocoder of a model that makes spectrograms. Raises `ModelRefused` without one."""
+    vocoder_folder = folder / VOCODER
+    if not (vocoder_folder / "config.json").exists():
         raise ModelRefused(
             f"{family.name} makes spectrograms: its vocoder, a HiFi-GAN, must be in the model's "
             f"folder as {VOCODER}/config.json and {VOCODER}/model.safetensors"
         )
     return complete(
         VOCODERS[family.name].from_pretrained(
-            half, dtype=precision, use_safetensors=True, output_loading_info=True, **LOCAL
+            vocoder_folder,
+            dtype=precision,
+            use_safetensors=True,
+            output_loading_info=True,
+            **LOCAL_ONLY,
         )
     )
 
 
 def complete(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
-    """The model of a loading report, in evaluation mode.
+    """Return the model of `from_pretrained`'s model and report, in evaluation mode.
 
-    Raises `ModelRefused` unless the weights are exactly what the architecture wants: transformers
-    fills a missing tensor with random numbers without a word.
+    Raises `ModelRefused` unless the weights are exactly those of the architecture, because
+    transformers silently fills a missing tensor with random numbers.
     """
     model, report = loaded
-    if wrong := {key: sorted(map(str, keys)) for key, keys in report.items() if keys}:
-        raise ModelRefused(f"the weights do not fit the architecture: {wrong}")
+    if problems := {key: sorted(map(str, keys)) for key, keys in report.items() if keys}:
+        raise ModelRefused(f"the weights do not fit the architecture: {problems}")
     return model.eval()
 
 
 def quantization(precision: torch.dtype, bits: int | None) -> dict[str, object]:
-    """The loader's arguments for 4 or 8 bits; none for None."""
+    """Return the loader's arguments for 4 or 8 bits; none for None."""
     if bits is None:
         return {}
     if bits == 8:
@@ -185,22 +194,27 @@ def quantization(precision: torch.dtype, bits: int | None) -> dict[str, object]:
     }
 
 
-def demand_blocks(model: Any) -> None:
-    """Raise `TaskFailed` for a model whose matrices 4 bits do not fit."""
+def require_blocks(model: Any) -> None:
+    """Raise `TaskFailed` for a model with a matrix that 4 bits do not fit."""
     for name, part in model.named_modules():
-        if type(part).__name__ == "Linear4bit" and not whole(part.out_features, part.in_features):
+        if type(part).__name__ != "Linear4bit":
+            continue
+        if not has_whole_blocks(part.out_features, part.in_features):
             shape = f"{part.out_features} × {part.in_features}"
-            why = f"args.quantize_bits: {name} is {shape}, no multiple of {BLOCKS[0]} × {BLOCKS[1]}"
-            raise TaskFailed("generation-rejected", why)
+            multiple = f"{BLOCKS[0]} × {BLOCKS[1]}"
+            raise TaskFailed(
+                "generation-rejected",
+                f"args.quantize_bits: {name} is {shape}, no multiple of {multiple}",
+            )
 
 
-def whole(out_features: int, in_features: int) -> bool:
-    """Whether a matrix can be quantised to 4 bits."""
+def has_whole_blocks(out_features: int, in_features: int) -> bool:
+    """Return whether a matrix can be quantised to 4 bits."""
     return out_features % BLOCKS[0] == 0 and in_features % BLOCKS[1] == 0
 
 
 def settings(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Each part of a model that has generation settings, the whole too, with a copy of them."""
+    """Yield each part with generation settings, the model itself included, and a copy of them."""
     for part in model.modules():
         own = part.__dict__.get("generation_config")
         if own is not None:

@@ -1,7 +1,7 @@
-"""A speaker from a seed, for models that want to know whose voice they speak in.
+"""A speaker embedding from a seed, for models that need a voice.
 
-Integers from a hash, then one square root and one division each, which IEEE 754 rounds alike on
-every machine; torch's normal numbers differ between instruction sets.
+It is computed with integers from a hash, then one square root and one division per number, which
+IEEE 754 rounds alike on every machine. Torch's normal numbers differ between instruction sets.
 """
 
 import math
@@ -11,10 +11,10 @@ from protocol.wire.encoding import tagged_hash
 
 
 def embedding(seed: int, size: int) -> list[float]:
-    """`size` numbers of Euclidean length 1, as x-vectors have, drawn from `seed`.
+    """Return `size` numbers of Euclidean length 1, as x-vectors have, drawn from `seed`.
 
     Draw i is 32 bits of H("speaker", seed as 8 bytes ‖ block as 4 bytes), big-endian, as a signed
-    integer; eight draws to a block, in order.
+    integer; a block has eight draws, in order.
     """
     draws = [draw for block in range(math.ceil(size / 8)) for draw in _block(seed, block)][:size]
     length = math.sqrt(sum(draw * draw for draw in draws))

@@ -1,54 +1,59 @@
 """Text to music: transformers' `TextToAudioPipeline` over a listed local model.
 
-The order is load, seed, generate (specification, section 8): loading draws random numbers. What a
-task leaves out or sets to null is the model's own, and nothing of a task stays in the model for the
-next one. What a family of models cannot do exactly is refused (`families`), and what it wants
-besides a prompt is added here.
+The order is load, seed, generate (specification, section 8), because loading draws random numbers.
+Where a task leaves out an argument or sets it to null, the model's own counts. Nothing of a task
+stays in the model for the next one. What a family of models cannot do exactly is refused
+(`families`); the inputs that a family needs besides the prompt are added here.
 """
 
 import struct
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from transformers import set_seed
 
 from executor.errors import TaskFailed
-from executor.models.families import SAMPLING, SEQUENCES, Family, objection
+from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
 from executor.tasks.load_model import LoadedPipeline, load
-from executor.tasks.token_trace import Step, Streamer, TokenRecorder, TokenTrace
-from protocol.wire.encoding import tagged_hash
+from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
+from protocol.model_limits import objection
+from protocol.wire.encoding import Document, tagged_hash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["LoadedPipeline", "Sound", "load", "sequence_seeds", "sounds"]
 
-# What an argument out of range becomes on its way: softmax of an overflow is NaN, and drawing from
-# it is refused.
+# Torch's words when the logits hold NaN, as after a temperature that overflows.
 UNDRAWABLE = "probability tensor contains"
-# How torch says that there was nothing to compute on: a prompt of no known characters, or a model
-# that said nothing.
-NOTHING = (
+# Torch's words for an empty input: a prompt of no known characters, or a model that said nothing.
+EMPTY_INPUT = (
     "Kernel size can't be greater than actual input size",
     "length must be non-negative",
     "non-empty",
     "is empty",
 )
-# The languages of a model that translates, by the part that must know them.
-SPOKEN = ("text_decoder_lang_to_code_id", "t2u_lang_code_to_id", "vocoder_lang_code_to_id")
-LANGUAGE = "eng"
-MOST_SEQUENCES = 16  # outputs that a reveal can hold; of a task the schema demands it
-SEMANTIC = 768  # tokens of Bark's first part where its configuration does not say
+# Settings of a model that translates: the languages of its three parts.
+LANGUAGE_TABLES = (
+    "text_decoder_lang_to_code_id",
+    "t2u_lang_code_to_id",
+    "vocoder_lang_code_to_id",
+)
+DEFAULT_LANGUAGE = "eng"
+# A reveal holds at most 16 outputs. The schema bounds a task; this bounds the model's own number.
+MAX_SEQUENCES = 16
+# Tokens of Bark's first part where its configuration has no number.
+BARK_SEMANTIC_TOKENS = 768
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """One generated sequence. `audio` is mono `(n,)` or `(channels, n)`."""
+    """One generated sequence. `audio` is mono `(n,)` or `(channels, n)`; `sampling_rate` in Hz."""
 
     audio: "NDArray[np.float32]"
     sampling_rate: int
@@ -56,167 +61,176 @@ class Sound:
 
 
 def sequence_seeds(seed: int, count: int) -> list[int]:
-    """The seeds of `count` sequences (section 8): the task's own, then derived ones."""
+    """Return the seeds of `count` sequences: the task's own, then derived ones (section 8)."""
     hashes = (tagged_hash("sequence", struct.pack(">QI", seed, i)) for i in range(1, count))
     return [seed, *(int.from_bytes(digest[:4], "big") for digest in hashes)]
 
 
-def given(args: Mapping[str, object]) -> dict[str, Any]:
-    """The members of `generation_config` that the task sets."""
+def config_members(args: Mapping[str, object]) -> dict[str, Any]:
+    """Return the members of `generation_config` that the task sets, so none that is null."""
     config = args.get("generation_config")
     members: Mapping[str, object] = config if isinstance(config, Mapping) else {}
     return {name: value for name, value in members.items() if value is not None}
 
 
 def generate_arguments(family: Family, members: Mapping[str, Any], own: Any) -> dict[str, Any]:
-    """What `generate` is called with for one sequence; temperature 0 is greedy (section 8)."""
-    chosen = {
+    """Return the arguments of `generate` for one sequence.
+
+    `own` are the model's generation settings. Temperature 0 means greedy decoding (section 8).
+    """
+    arguments = {
         name: members[name] for name in family.honours if name in members and name != SEQUENCES
     }
-    if chosen.get("temperature", getattr(own, "temperature", None)) == 0:
+    if arguments.get("temperature", getattr(own, "temperature", None)) == 0:
         # transformers refuses a temperature of 0; greedy decoding reads none.
-        chosen |= {"do_sample": False, "temperature": 1.0}
+        arguments |= {"do_sample": False, "temperature": 1.0}
     if getattr(own, SEQUENCES, None) not in (None, 1):
-        chosen[SEQUENCES] = 1
-    return in_parts(family, chosen)
+        arguments[SEQUENCES] = 1
+    return adapt_arguments(family, arguments)
 
 
-def in_parts(family: Family, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as a family's generate wants it, which may be in several parts."""
-    arguments = dict(chosen)
+def adapt_arguments(family: Family, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as a family's generate takes them; some have parts of their own."""
+    adapted = dict(arguments)
     match family.name:
         case "musicgen" | "musicgen_melody":
-            # Not above 1 is none. Below it, transformers takes a way that knows no codebooks.
-            if arguments.get("guidance_scale", 1.0) < 1.0:
-                arguments["guidance_scale"] = 1.0
+            # A scale of at most 1 means no guidance. For less than 1, transformers takes a code
+            # path that does not know codebooks.
+            if adapted.get("guidance_scale", 1.0) < 1.0:
+                adapted["guidance_scale"] = 1.0
         case "bark":
-            # The other parts generate as much as the semantic tokens give; and the last one samples
-            # wherever the temperature is not 1, whatever do_sample says.
-            if "max_new_tokens" in arguments:
-                arguments["semantic_max_new_tokens"] = arguments.pop("max_new_tokens")
-            if arguments.get("do_sample") is False:
-                arguments["temperature"] = 1.0
+            # The length of the other parts follows from the semantic tokens. The last part samples
+            # unless its temperature is 1, whatever do_sample says.
+            if "max_new_tokens" in adapted:
+                adapted["semantic_max_new_tokens"] = adapted.pop("max_new_tokens")
+            if adapted.get("do_sample") is False:
+                adapted["temperature"] = 1.0
         case "csm":
-            # Its second model draws all codebooks but the first.
-            drawn = {f"depth_decoder_{name}": chosen[name] for name in SAMPLING if name in chosen}
-            arguments |= drawn
-    return arguments
+            # A second model draws all codebooks but the first.
+            adapted |= {
+                f"depth_decoder_{name}": arguments[name] for name in SAMPLING if name in arguments
+            }
+    return adapted
 
 
 def sounds(
     loaded: LoadedPipeline, args: Mapping[str, object], progress: Callable[[float], None]
 ) -> list[Sound]:
-    """Generate a task's sequences in order, telling `progress` shares in [0, 1].
+    """Generate a task's sequences in order, and report shares in [0, 1] to `progress`.
 
     Raises `TaskFailed("generation-rejected")` where the family does not take the arguments, or
     transformers refuses them.
     """
-    if why := objection(loaded.family, args):
-        raise TaskFailed("generation-rejected", why)
-    members = given(args)
+    if problem := objection(loaded.family.capabilities, cast("Document", args)):
+        raise TaskFailed("generation-rejected", problem)
+    members = config_members(args)
     count = int(members.get(SEQUENCES, getattr(loaded.own, SEQUENCES, None)) or 1)
-    if count > MOST_SEQUENCES:
+    if count > MAX_SEQUENCES:
         raise TaskFailed("generation-rejected", f"the model's own {SEQUENCES} is {count}")
     seeds = sequence_seeds(int(str(args["seed"])), count)
     arguments = generate_arguments(loaded.family, members, loaded.own)
-    length = steps(loaded, members.get("max_new_tokens"))
-    made = []
-    for place, seed in enumerate(seeds):
+    total_steps = max_steps(loaded, members.get("max_new_tokens"))
+    sequences = []
+    for number, seed in enumerate(seeds):
 
-        def step(taken: int, before: int = place) -> None:
-            progress((before + min(1.0, taken / length)) / len(seeds))
+        def on_step(steps: int, done: int = number) -> None:
+            progress((done + min(1.0, steps / total_steps)) / len(seeds))
 
-        made.append(sound(loaded, str(args["prompt"]), arguments, seed, step))
+        sequences.append(sound(loaded, str(args["prompt"]), arguments, seed, on_step))
     progress(1.0)
-    return made
+    return sequences
 
 
-def steps(loaded: LoadedPipeline, asked: int | None) -> float:
-    """How many steps a generation takes at most; 1 where neither task nor model says."""
+def max_steps(loaded: LoadedPipeline, max_new_tokens: int | None) -> float:
+    """Return how many steps a generation takes at most; 1 where neither task nor model says."""
     own = loaded.own
     if loaded.family.name == "bark":
         semantic, coarse = own.semantic_config, own.coarse_acoustics_config
         rate = coarse["coarse_rate_hz"] / semantic["semantic_rate_hz"]
-        most = asked or semantic.get("max_new_tokens") or SEMANTIC
-        return float(most * (1 + rate * coarse["n_coarse_codebooks"]))
-    limit = getattr(own, "max_new_tokens", None) or getattr(own, "max_length", None) or 1
+        tokens = max_new_tokens or semantic.get("max_new_tokens") or BARK_SEMANTIC_TOKENS
+        return float(tokens * (1 + rate * coarse["n_coarse_codebooks"]))
+    own_limit = getattr(own, "max_new_tokens", None) or getattr(own, "max_length", None) or 1
     if loaded.family.name == "seamless_m4t":  # text, then units
         units = loaded.pipeline.model.config.t2u_max_new_tokens
-        return float(2 * asked if asked else limit + units)
-    return float(asked or limit)
+        return float(2 * max_new_tokens if max_new_tokens else own_limit + units)
+    return float(max_new_tokens or own_limit)
 
 
 def sound(
-    loaded: LoadedPipeline, prompt: str, arguments: Mapping[str, Any], seed: int, step: Step
+    loaded: LoadedPipeline, prompt: str, arguments: Mapping[str, Any], seed: int, on_step: OnStep
 ) -> Sound:
     """Generate one sequence, from the model's own settings."""
-    loaded.fresh()
-    recorder = TokenRecorder(step)
-    generate = {**arguments, **hook(loaded.family, recorder)}
+    loaded.restore_settings()
+    recorder = TokenRecorder(on_step)
+    arguments = {**arguments, **recorder_argument(loaded.family, recorder)}
     # Inference mode: an eighth less time in a small model's steps than without gradients alone.
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         set_seed(seed)
-        made = rejected(lambda: heard(loaded, prompt, generate, seed))
-    audio = np.atleast_1d(made["audio"])
+        output = with_task_failures(lambda: run_pipeline(loaded, prompt, dict(arguments), seed))
+    audio = np.atleast_1d(output["audio"])
     if not audio.size:
         raise TaskFailed("generation-rejected", "the model said nothing")
-    return Sound(audio, int(made["sampling_rate"]), recorder.trace())
+    return Sound(audio, int(output["sampling_rate"]), recorder.trace())
 
 
-def hook(family: Family, recorder: TokenRecorder) -> dict[str, Any]:
-    """The argument with which a family's generate calls `recorder` after each step, if any.
+def recorder_argument(family: Family, recorder: TokenRecorder) -> dict[str, Any]:
+    """Return the argument with which a family's generate calls `recorder` after each step.
 
-    CSM drops all stopping criteria but its own; it tells a streamer its tokens.
+    Empty if it has none. CSM drops stopping criteria, but passes its tokens to a streamer.
     """
     if family.name == "csm":
-        return {"streamer": Streamer(recorder)}
+        return {"streamer": TokenStreamer(recorder)}
     return {family.criteria: [recorder]} if family.criteria else {}
 
 
-def heard(
-    loaded: LoadedPipeline, prompt: str, generate: dict[str, Any], seed: int
+def run_pipeline(
+    loaded: LoadedPipeline, prompt: str, arguments: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """The pipeline's audio for one prompt, given what the family wants besides."""
+    """Return the pipeline's `audio` and `sampling_rate` for one prompt.
+
+    Adds the inputs that a family needs besides the prompt: a speaker, or a language.
+    """
     pipeline = loaded.pipeline
+    inputs: dict[str, Any] = {}
     match loaded.family.name:
         case "speecht5":
             size = pipeline.model.config.speaker_embedding_dim
             numbers = speaker_embedding.embedding(seed, size)
-            speaker = torch.tensor([numbers], dtype=pipeline.model.dtype)
-            wanted: dict[str, Any] = {"speaker_embeddings": speaker}
+            inputs = {"speaker_embeddings": torch.tensor([numbers], dtype=pipeline.model.dtype)}
         case "seamless_m4t" | "seamless_m4t_v2":
-            wanted = {"tgt_lang": language(loaded.own)}
+            inputs = {"tgt_lang": target_language(loaded.own)}
         case "fastspeech2_conformer_with_hifigan":
             # The pipeline takes a model's first output, which here is the spectrogram.
-            spoken = pipeline.model(**pipeline.preprocess(prompt).to(pipeline.device))
-            return dict(pipeline.postprocess(spoken["waveform"]))
-        case _:
-            wanted = {}
-    made: dict[str, Any] = pipeline(prompt, forward_params=wanted, generate_kwargs=generate)
-    return made
+            output = pipeline.model(**pipeline.preprocess(prompt).to(pipeline.device))
+            return dict(pipeline.postprocess(output["waveform"]))
+    result: dict[str, Any] = pipeline(prompt, forward_params=inputs, generate_kwargs=arguments)
+    return result
 
 
-def language(own: Any) -> str:
-    """What a model that translates speaks: its own `tgt_lang`, or English, or what comes first.
+def target_language(own: Any) -> str:
+    """Return what a model that translates speaks: its `tgt_lang`, or English, or its first.
 
-    Raises `ValueError` for a model that says no language in all its parts.
+    Raises `ValueError` for a model whose parts have no language in common.
     """
-    known = [set(getattr(own, part, None) or ()) for part in SPOKEN]
-    spoken = sorted(set.intersection(*known))
-    for name in (getattr(own, "tgt_lang", None), LANGUAGE, *spoken[:1]):
-        if name in spoken:
+    tables = [set(getattr(own, table, None) or ()) for table in LANGUAGE_TABLES]
+    languages = sorted(set.intersection(*tables))
+    for name in (getattr(own, "tgt_lang", None), DEFAULT_LANGUAGE, *languages[:1]):
+        if name in languages:
             return str(name)
     raise ValueError("the model's generation_config.json has no language that it can speak")
 
 
-def rejected(generate: Callable[[], Any]) -> Any:
-    """Call `generate`; what every member of the class meets alike is a `TaskFailed`."""
+def with_task_failures(generate: Callable[[], Any]) -> Any:
+    """Call `generate`; raise `TaskFailed` for the errors that every member of the class meets.
+
+    Other errors, such as too little memory, are this machine's own and pass through.
+    """
     try:
         return generate()
     except (ValueError, TypeError, IndexError) as error:
         raise TaskFailed("generation-rejected", f"{type(error).__name__}: {error}") from error
     except RuntimeError as error:
-        if any(sign in str(error) for sign in (UNDRAWABLE, *NOTHING)):
+        if any(words in str(error) for words in (UNDRAWABLE, *EMPTY_INPUT)):
             raise TaskFailed("generation-rejected", str(error)) from error
         raise

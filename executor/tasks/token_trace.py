@@ -1,7 +1,7 @@
-"""What a model's generate calls after each step: how progress and the token digests are had.
+"""The hook that a model's generate calls after each step: progress, and digests of the tokens.
 
-A step of a small model takes less than a millisecond, so little is done in each: tokens stay views
-until their block is full, and the answer to the stopping criterion is one tensor for all steps.
+A step of a small model takes less than a millisecond, so each call does little. Tokens stay views
+until their block is full, and the answer of the stopping criterion is one tensor for all steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ from transformers import StoppingCriteria
 
 from protocol.wire.encoding import tagged_hash
 
-BLOCK = 64  # steps per token digest (section 4, `trace`)
+BLOCK_STEPS = 64  # steps per token digest (section 4, `trace`)
 
-Step = Callable[[int], None]
+OnStep = Callable[[int], None]  # called with the number of steps so far
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTrace:
-    """What a trace tells of the tokens, for each block of 64 steps.
+    """The digests of a sequence's tokens, one per block of 64 steps.
 
-    `digests` has the first 16 hex of H("tokens", all its tokens); `steps` the first 2 hex of the
-    same hash of each of its steps alone, one after the other: enough to find the step at which two
-    generations part. Tokens are hashed step by step, each as 4 bytes, little-endian.
+    `digests` has the first 16 hex of H("tokens", all tokens of the block). `steps` has the first 2
+    hex of the same hash of each step alone, joined: enough to find the step where two generations
+    differ. Tokens are hashed step by step, each as 4 bytes, little-endian.
     """
 
     digests: tuple[str, ...]
@@ -33,58 +33,60 @@ class TokenTrace:
 
 
 class TokenRecorder(StoppingCriteria):  # type: ignore[misc]
-    """A stopping criterion that never stops: tells how many steps were made, keeps the tokens."""
+    """A stopping criterion that never stops; it records the tokens and reports each step."""
 
-    def __init__(self, step: Step) -> None:
-        self._step = step
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
         self._steps = 0
         self._block: list[torch.Tensor] = []  # the tokens of each step, (codebooks,)
-        self._full: list[tuple[str, str]] = []
-        self._never = torch.zeros(0, dtype=torch.bool)
+        self._full_blocks: list[tuple[str, str]] = []
+        self._continue = torch.zeros(0, dtype=torch.bool)
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """Note the step that was just sampled; `input_ids` is (codebooks, steps so far)."""
+        """Record the step that was just sampled; `input_ids` is (codebooks, steps so far)."""
         self.record(input_ids[:, -1])
-        if len(self._never) != len(input_ids):
-            self._never = input_ids.new_zeros(len(input_ids), dtype=torch.bool)
-        return self._never
+        if len(self._continue) != len(input_ids):
+            self._continue = input_ids.new_zeros(len(input_ids), dtype=torch.bool)
+        return self._continue
 
     def record(self, tokens: torch.Tensor) -> None:
-        """One more step has been made, with these tokens, (codebooks,)."""
+        """Record one more step with these tokens, (codebooks,)."""
         self._steps += 1
         self._block.append(tokens)
-        if len(self._block) == BLOCK:
-            self._full.append(digests(self._block))
+        if len(self._block) == BLOCK_STEPS:
+            self._full_blocks.append(block_digests(self._block))
             self._block = []
-        self._step(self._steps)
+        self._on_step(self._steps)
 
     def trace(self) -> TokenTrace:
-        """What there is to tell so far; the last block may be shorter."""
-        blocks = [*self._full, digests(self._block)] if self._block else self._full
+        """Return the trace of the steps so far; its last block may be shorter."""
+        blocks = list(self._full_blocks)
+        if self._block:
+            blocks.append(block_digests(self._block))
         return TokenTrace(tuple(whole for whole, _ in blocks), tuple(steps for _, steps in blocks))
 
 
-class Streamer:
-    """The same for CSM: it drops others' stopping criteria, and is alone in telling a streamer."""
+class TokenStreamer:
+    """Passes the tokens of CSM to a recorder; CSM calls no stopping criteria but its own."""
 
     def __init__(self, recorder: TokenRecorder) -> None:
-        self._watch = recorder
-        self._begun = False
+        self._recorder = recorder
+        self._has_prompt = False
 
     def put(self, tokens: torch.Tensor) -> None:
-        """Note a step, (1, codebooks); what is told first is the prompt."""
-        if self._begun:
-            self._watch.record(tokens[0])
-        self._begun = True
+        """Record a step, (1, codebooks). The first call has the prompt, which is no step."""
+        if self._has_prompt:
+            self._recorder.record(tokens[0])
+        self._has_prompt = True
 
     def end(self) -> None:
-        """After the last step; nothing is left to do."""
+        """Do nothing; generate calls it after the last step."""
 
 
-def digests(block: Sequence[torch.Tensor]) -> tuple[str, str]:
-    """What `TokenTrace` has of one block of steps, each (codebooks,)."""
+def block_digests(block: Sequence[torch.Tensor]) -> tuple[str, str]:
+    """Return the members of `TokenTrace` for one block of steps, each (codebooks,)."""
     tokens = torch.cat(list(block)).cpu().numpy().astype("<i4").tobytes()
-    ends = list(accumulate(4 * len(step) for step in block))
+    ends = accumulate(4 * len(step) for step in block)
     steps = (tokens[start:end] for start, end in pairwise((0, *ends)))
     hashes = b"".join(tagged_hash("tokens", step)[:1] for step in steps)
     return tagged_hash("tokens", tokens)[:8].hex(), hashes.hex()

@@ -1,6 +1,6 @@
-"""The worker: a child process that runs jobs, and the supervisor that starts, watches and kills it.
+"""The worker process that runs jobs, and the supervisor that starts, watches and kills it.
 
-The supervisor side may import `executor.errors` and `executor.job`; `main`, the child, may import
-all of `executor`. Public names: `supervisor.WorkerSupervisor` (the parent) and `main` (the child's
-entry point).
+`main`, the worker, may import all of `executor`; the other modules never import torch. Public
+names: `supervisor.WorkerSupervisor`, `supervisor.WorkerStatus`, `process.WorkerDied`; `messages`
+(worker to supervisor); `main`, which `process` starts.
 """

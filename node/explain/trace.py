@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
-from executor.determinism.compute_class import same, shown
+from executor.determinism.compute_class import equal_in_json, field_text
 from protocol.wire.encoding import Document
 
 BLOCK = 64  # steps per digest of tokens
@@ -103,11 +103,11 @@ def runtime_differences(
 ) -> list[str]:
     """Return a line for each field in which a runtime is not the class's."""
     return [
-        f"{name} is {shown(runtime, name)}, the class has {shown(class_definition, name)}"
+        f"{name} is {field_text(runtime, name)}, the class has {field_text(class_definition, name)}"
         for name in sorted(runtime.keys() | class_definition.keys())
         if name not in runtime
         or name not in class_definition
-        or not same(runtime[name], class_definition[name])
+        or not equal_in_json(runtime[name], class_definition[name])
     ]
 
 

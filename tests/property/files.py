@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import strategies as st
 
-from executor.audio.decode import FRAMES, LOUDEST, RATES, decoded
+from executor.audio.decode import MAX_AMPLITUDE, MAX_FRAMES, MAX_RATE, MIN_RATE, decode_file
 from executor.errors import ModelRefused, TaskFailed
 from executor.models import folders, safetensors
 from executor.models.folders import EMBEDDED, SHIPPED
@@ -57,13 +57,13 @@ def audio_inputs(draw: st.DrawFn) -> bytes:
 def check_audio(content: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(content)
-        audio, rate = decoded(Path(file.name))
+        audio, rate = decode_file(Path(file.name))
     assert audio.dtype == np.float32
     assert audio.ndim == 1
-    assert 1 <= len(audio) <= FRAMES
-    assert RATES[0] <= rate <= RATES[1]
+    assert 1 <= len(audio) <= MAX_FRAMES
+    assert MIN_RATE <= rate <= MAX_RATE
     assert np.isfinite(audio).all()
-    assert np.abs(audio).max() <= LOUDEST
+    assert np.abs(audio).max() <= MAX_AMPLITUDE
 
 
 CONFIGURATIONS = (

@@ -7,7 +7,7 @@ from executor.audio import midi, piano_synth
 from executor.tasks.speaker_embedding import embedding
 from tests.vectors.entries import Entry, Vectors
 
-SCORES: dict[str, list[midi.Timed]] = {
+SCORES: dict[str, list[midi.TimedNote]] = {
     "one note": [(0.0, 0.25, 69, 77)],
     "the lowest and the highest": [(0.0, 0.1, 0, 127), (0.05, 0.15, 127, 1), (0.1, 0.2, 119, 64)],
     "struck again": [(0.0, 0.2, 60, 77), (0.1, 0.3, 60, 50), (0.1, 0.3, 64, 50)],
@@ -36,7 +36,7 @@ def scores() -> Vectors:
     }
 
 
-def _score(name: str, timed: list[midi.Timed]) -> Entry:
+def _score(name: str, timed: list[midi.TimedNote]) -> Entry:
     notes = midi.canonical(timed)
     sound = piano_synth.render(notes)
     return {

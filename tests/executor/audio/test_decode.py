@@ -90,7 +90,7 @@ def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> Non
 def test_blocks_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "song.flac", np.stack([NOISE, -NOISE / 3], 1), RATE)
     (whole,) = decode_files([path])
-    monkeypatch.setattr(decode, "BLOCK", 1_000)
+    monkeypatch.setattr(decode, "BLOCK_FRAMES", 1_000)
     assert (decode_files([path])[0] == whole).all()
 
 
@@ -98,7 +98,7 @@ def test_a_file_of_no_frames_or_too_many_channels_is_refused(tmp_path: Path) -> 
     empty = written(tmp_path / "empty.wav", np.zeros(0), RATE)
     assert refused(empty) == f"0 frames at {RATE} Hz"
     wide = written(tmp_path / "wide.wav", np.zeros((5, 9)), RATE, format="WAVEX")
-    assert refused(wide) == "9 channels, at most 8 are heard"
+    assert refused(wide) == "9 channels, at most 8"
     fast = written(tmp_path / "fast.wav", np.zeros(5), 384_001)
     assert refused(fast) == "384001 Hz"
 
@@ -116,9 +116,9 @@ def test_samples_that_are_no_sound_are_refused(sample: float, tmp_path: Path) ->
 def test_all_inputs_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = written(tmp_path / "one.flac", NOISE, RATE)
     two = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
-    monkeypatch.setattr(decode, "SECONDS", 4)
+    monkeypatch.setattr(decode, "MAX_SECONDS", 4)
     assert [len(heard) for heard in decode_files([one, two, one])] == [RATE, RATE * 2, RATE]
-    monkeypatch.setattr(decode, "SECONDS", 3.999)
+    monkeypatch.setattr(decode, "MAX_SECONDS", 3.999)
     assert refused(one, two, one) == f"{RATE} frames at {RATE} Hz"
 
 
@@ -200,7 +200,7 @@ class Talkative:
 
 def test_more_than_declared_is_refused() -> None:
     with pytest.raises(TaskFailed, match="more frames than declared"):
-        decode.mixed(Talkative(), 600)
+        decode.mix_down(Talkative(), 600)
 
 
 BEGINNINGS = [

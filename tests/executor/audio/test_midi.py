@@ -38,23 +38,28 @@ def test_a_file_byte_by_byte() -> None:
 
 
 @given(st.lists(TIMED | CROWDED, min_size=1, max_size=40))
-def test_what_is_written_is_what_is_read(timed: list[midi.Timed]) -> None:
+def test_what_is_written_is_what_is_read(timed: list[midi.TimedNote]) -> None:
     notes = midi.canonical(timed)
     assert read(midi.encode(notes)) == sorted(notes)
 
 
 @given(st.lists(CROWDED, max_size=40), st.randoms(use_true_random=False))
-def test_the_same_notes_are_the_same_file(timed: list[midi.Timed], draws: random.Random) -> None:
+def test_the_same_notes_are_the_same_file(
+    timed: list[midi.TimedNote], draws: random.Random
+) -> None:
     shuffled = list(timed)
     draws.shuffle(shuffled)
     once = midi.canonical(timed)
     assert midi.encode(midi.canonical(shuffled)) == midi.encode(once)
-    seconds = [(n.start / midi.TICKS, n.end / midi.TICKS, n.pitch, n.velocity) for n in once]
+    seconds = [
+        (n.start / midi.TICKS_PER_SECOND, n.end / midi.TICKS_PER_SECOND, n.pitch, n.velocity)
+        for n in once
+    ]
     assert midi.canonical(seconds) == once
 
 
 @given(st.lists(CROWDED, max_size=40))
-def test_no_key_is_down_twice(timed: list[midi.Timed]) -> None:
+def test_no_key_is_down_twice(timed: list[midi.TimedNote]) -> None:
     notes = midi.canonical(timed)
     assert list(notes) == sorted(notes)
     for pitch in {note.pitch for note in notes}:
@@ -95,15 +100,15 @@ def test_times_are_rounded_to_ticks_and_begin_at_zero() -> None:
         (0.0, 2.0**28 / 768, 60, 77),
     ],
 )
-def test_what_is_no_midi_note_is_refused(timed: midi.Timed) -> None:
+def test_what_is_no_midi_note_is_refused(timed: midi.TimedNote) -> None:
     with pytest.raises(ValueError, match=r"cannot convert|infinity|not a MIDI note"):
         midi.canonical([timed])
 
 
 @pytest.mark.parametrize(
     ("number", "written"),
-    [(0, "00"), (127, "7f"), (128, "8100"), (8192, "c000"), (midi.LATEST, "ffffff7f")],
+    [(0, "00"), (127, "7f"), (128, "8100"), (8192, "c000"), (midi.MAX_TICK, "ffffff7f")],
 )
 def test_variable_length_quantities(number: int, written: str) -> None:
     """From the standard's own examples."""
-    assert midi.variable(number).hex() == written
+    assert midi.variable_length(number).hex() == written

@@ -47,9 +47,9 @@ def test_the_order_of_notes_is_nothing() -> None:
 
 
 def test_the_tables_are_what_they_stand_for() -> None:
-    turn = 2 * np.pi * np.arange(piano_synth.WAVE) / piano_synth.WAVE
+    turn = 2 * np.pi * np.arange(piano_synth.SINE_ENTRIES) / piano_synth.SINE_ENTRIES
     assert np.abs(piano_synth.sine() - 32_767 * np.sin(turn)).max() < 0.5001
-    fall = 65_536 * 2.0 ** (-np.arange(piano_synth.STEPS) / piano_synth.STEPS)
+    fall = 65_536 * 2.0 ** (-np.arange(piano_synth.DECAY_STEPS) / piano_synth.DECAY_STEPS)
     assert ((fall - piano_synth.octave() >= 0) & (fall - piano_synth.octave() < 1)).all()
     for pitch in range(128):
         frequency = piano_synth.step(pitch) * piano_synth.RATE / 2**32

@@ -13,7 +13,7 @@ import schemas
 from executor.errors import ModelRefused
 from executor.job import ModelRef
 from executor.tasks import pop2piano
-from executor.tasks.pop2piano import LoadedPop2Piano, load, written
+from executor.tasks.pop2piano import LoadedPop2Piano, load, read_notes
 from tests.executor.conftest import Run, digests, rewritten
 from tests.executor.pianos import changed
 
@@ -208,7 +208,7 @@ def test_each_token_is_a_time_a_velocity_a_note_or_special(
     loaded: LoadedPop2Piano, tokens: list[int], notes: list[tuple[int, ...]]
 ) -> None:
     features = {"beatsteps": BEATS, "extrapolated_beatstep": BEATS}
-    made = written(loaded, features, torch.tensor([tokens]))
+    made = read_notes(loaded, features, torch.tensor([tokens]))
     assert [(n.start, n.pitch, n.end, n.velocity) for n in made] == notes
 
 

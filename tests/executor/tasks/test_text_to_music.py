@@ -10,7 +10,7 @@ import torch
 from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import generate_arguments, given, sequence_seeds
+from executor.tasks.text_to_music import config_members, generate_arguments, sequence_seeds
 from tests.vectors.test_vectors import stored
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
@@ -37,13 +37,13 @@ def test_sequence_seeds_match_the_golden_vectors() -> None:
 
 
 @pytest.mark.parametrize("args", [{}, {"generation_config": None}, {"generation_config": {}}])
-def test_nothing_given(args: dict[str, object]) -> None:
-    assert given(args) == {}
+def test_no_config_has_no_members(args: dict[str, object]) -> None:
+    assert config_members(args) == {}
 
 
-def test_null_is_not_given_and_nought_is() -> None:
+def test_null_members_are_dropped_and_zeros_are_kept() -> None:
     config = {"top_k": None, "temperature": 0, "do_sample": False}
-    assert given({"generation_config": config}) == {"temperature": 0, "do_sample": False}
+    assert config_members({"generation_config": config}) == {"temperature": 0, "do_sample": False}
 
 
 def test_only_what_the_task_sets_is_passed_on() -> None:
@@ -95,7 +95,7 @@ def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
         raise error
 
     with pytest.raises(TaskFailed) as caught:
-        text_to_music.rejected(fail)
+        text_to_music.with_task_failures(fail)
     assert caught.value.code == "generation-rejected"
 
 
@@ -107,7 +107,7 @@ def test_this_machines_own_trouble_is_not(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        text_to_music.rejected(fail)
+        text_to_music.with_task_failures(fail)
     assert caught.value is error
 
 
@@ -153,17 +153,17 @@ def test_each_sequence_is_seeded_after_loading() -> None:
 
 def test_a_model_that_translates_speaks_what_it_says_or_english_or_its_first() -> None:
     def speaking(*languages: str, **own: str) -> SimpleNamespace:
-        tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.SPOKEN}
+        tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.LANGUAGE_TABLES}
         return SimpleNamespace(**tables, **own)
 
-    assert text_to_music.language(speaking("deu", "eng", "fra", tgt_lang="fra")) == "fra"
-    assert text_to_music.language(speaking("deu", "eng", tgt_lang="fra")) == "eng"
-    assert text_to_music.language(speaking("fra", "deu")) == "deu"
+    assert text_to_music.target_language(speaking("deu", "eng", "fra", tgt_lang="fra")) == "fra"
+    assert text_to_music.target_language(speaking("deu", "eng", tgt_lang="fra")) == "eng"
+    assert text_to_music.target_language(speaking("fra", "deu")) == "deu"
     partly = speaking("eng", "fra")
     partly.vocoder_lang_code_to_id = {"fra": 0}
-    assert text_to_music.language(partly) == "fra"
+    assert text_to_music.target_language(partly) == "fra"
     with pytest.raises(ValueError, match="no language"):
-        text_to_music.language(SimpleNamespace())
+        text_to_music.target_language(SimpleNamespace())
 
 
 def test_silence_of_no_length_is_an_outcome() -> None:

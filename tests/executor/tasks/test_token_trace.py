@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-from executor.tasks.token_trace import Streamer, TokenRecorder, TokenTrace
+from executor.tasks.token_trace import TokenRecorder, TokenStreamer, TokenTrace
 
 
 def digest(columns: Any) -> str:
@@ -58,7 +58,7 @@ def test_the_answer_is_no_new_tensor_each_time() -> None:
 def test_a_streamer_notes_all_but_the_prompt() -> None:
     steps: list[int] = []
     recorder = TokenRecorder(steps.append)
-    streamer = Streamer(recorder)
+    streamer = TokenStreamer(recorder)
     tokens = torch.arange(4 * 70).reshape(4, 70)
     streamer.put(torch.tensor([[9, 9, 9]]))
     for place in range(70):
