@@ -1,4 +1,10 @@
-"""One started supervisor for the whole folder, for its start costs seconds."""
+"""Workers, models and jobs that the tests of the executor share.
+
+A worker's start takes about ten seconds of processor time, and a model's build as much. So one
+worker serves all tests of a process, the tiny models are built once per test run, also by the
+several processes of pytest-xdist, and a job that has run already is not run again unless a test
+says `again=True`: whether the same job gives the same bytes is tested where that is the subject.
+"""
 
 import json
 import shutil
@@ -12,17 +18,65 @@ import pytest
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from tests.support.tiny_models.built import built_models
 
+FOLDER = Path(__file__).parent
 PROMPT = "a slow sad piano"
-TIMEOUT = 60.0
+# Only a hang meets it, so it leaves room for a machine under load.
+TIMEOUT = 600.0
+# The tiny models, by family; MusicGen has a stereo one too.
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "musicgen": "musicgen",
+        "musicgen_stereo": "musicgen",
+        "musicgen_melody": "musicgen_melody",
+        "bark": "bark",
+        "csm": "csm",
+        "seamless_m4t": "seamless_m4t",
+        "seamless_m4t_v2": "seamless_m4t_v2",
+        "speecht5": "speecht5",
+        "vits": "vits",
+        "fastspeech2_conformer": "fastspeech2_conformer",
+        "fastspeech2_conformer_with_hifigan": "fastspeech2_conformer_with_hifigan",
+    }
+)
+PIANO = "pop2piano"
 
 Doctor = Callable[[Path], None]
 Run = Callable[..., Execution]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests that share a worker, and order them so that it loads each model once.
+
+    Covers have a group of their own: their first one compiles for twenty seconds.
+    """
+    places = [n for n, item in enumerate(items) if FOLDER in item.path.parents]
+    own_items = sorted((items[n] for n in places), key=model_of)
+    for place, item in zip(places, own_items, strict=True):
+        items[place] = item
+        fixtures: set[str] = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"cover", "piano", "documented"}:
+            item.add_marker(pytest.mark.xdist_group("worker-pop2piano"))
+        elif "started" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("worker-text-to-music"))
+
+
+def model_of(item: pytest.Item) -> int:
+    """Return the place of the tiny model that a test is parametrised by; 0 for other tests."""
+    callspec = getattr(item, "callspec", None)
+    name = str(callspec.params.get("name")) if callspec else ""
+    return 1 + list(CLASSES).index(name) if name in CLASSES else 0
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_models(tmp_path_factory)
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models that the shared supervisor searches."""
+    """The models folder of the shared worker; tests put changed models there."""
     return tmp_path_factory.mktemp("models")
 
 
@@ -34,6 +88,16 @@ def started(
     (scratch / "home").mkdir()
     (scratch / "home" / "torch.py").write_text("raise SystemExit('planted code ran')")
     supervisor = WorkerSupervisor([folders], scratch)
+    yield supervisor, supervisor.start(TIMEOUT)
+    supervisor.close()
+
+
+@pytest.fixture(scope="session")
+def second(
+    folders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
+    """A second worker with another history: its bytes must be those of the shared one."""
+    supervisor = WorkerSupervisor([folders], tmp_path_factory.mktemp("second"))
     yield supervisor, supervisor.start(TIMEOUT)
     supervisor.close()
 
@@ -58,21 +122,53 @@ def embedded() -> ModelRef:
     )
 
 
+class Memory:
+    """What jobs came to on the shared worker, so that none runs twice without need."""
+
+    def __init__(self, supervisor: WorkerSupervisor) -> None:
+        self._supervisor = supervisor
+        self._executions: dict[tuple[object, ...], Execution] = {}
+
+    def run(self, job: Job, *, again: bool = False) -> Execution:
+        key = (job.kind, json.dumps(dict(job.args), sort_keys=True), job.model.digest, job.inputs)
+        if again or key not in self._executions:
+            self._executions[key] = self._supervisor.run(
+                job, timeout=TIMEOUT, progress=lambda _: None
+            )
+        return self._executions[key]
+
+
+@pytest.fixture(scope="session")
+def memory(started: tuple[WorkerSupervisor, WorkerStatus]) -> Memory:
+    return Memory(started[0])
+
+
 @pytest.fixture
-def run(supervisor: WorkerSupervisor, embedded: ModelRef) -> Run:
-    """Execute on the shared supervisor, 40 tokens unless `generation` says otherwise."""
+def run(memory: Memory, embedded: ModelRef) -> Run:
+    """Execute on the shared worker, 40 tokens unless `generation` says otherwise."""
 
     def execute(
         *,
         generation: Mapping[str, object] | None = None,
         model: ModelRef = embedded,
+        again: bool = False,
         **args: object,
     ) -> Execution:
         config = {"max_new_tokens": 40, **(generation or {})}
         full = {"prompt": PROMPT, "seed": 1, "generation_config": config, **args}
-        return supervisor.run(job(model, full), timeout=TIMEOUT, progress=lambda _: None)
+        return memory.run(job(model, full), again=again)
 
     return execute
+
+
+@pytest.fixture
+def execute(memory: Memory) -> Run:
+    """Execute a tiny model on the shared worker: only the seed is set, to 1, unless `args` do."""
+
+    def run_tiny(model: ModelRef, *, again: bool = False, **args: object) -> Execution:
+        return memory.run(job(model, {"prompt": PROMPT, "seed": 1, **args}), again=again)
+
+    return run_tiny
 
 
 def job(model: ModelRef, args: Mapping[str, object], task: str = "task") -> Job:
@@ -100,19 +196,22 @@ def rewritten(path: Path, **changes: object) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(folders: Path) -> dict[str, ModelRef]:
-    """A tiny model of each class, by name, in the folder of the shared supervisor."""
-    from tests.executor.tiny import build
-
-    return build(folders)
+def tiny(built: Path, folders: Path) -> dict[str, ModelRef]:
+    """A tiny model of each class, by name, in the folder of the shared worker."""
+    for name in CLASSES:
+        shutil.copytree(built / "tiny" / name, folders / "tiny" / name)
+    return {name: listed(folders, name) for name in CLASSES}
 
 
 @pytest.fixture(scope="session")
-def piano(folders: Path) -> ModelRef:
-    """A tiny Pop2Piano in the folder of the shared supervisor."""
-    from tests.executor.pianos import build
+def piano(built: Path, folders: Path) -> ModelRef:
+    """A tiny Pop2Piano in the folder of the shared worker."""
+    shutil.copytree(built / "tiny" / PIANO, folders / "tiny" / PIANO)
+    return listed(folders, PIANO)
 
-    return build(folders)
+
+def listed(folders: Path, name: str) -> ModelRef:
+    return ModelRef(f"tiny/{name}", "1", weights_digest(folders / "tiny" / name))
 
 
 @pytest.fixture(scope="session")
@@ -124,23 +223,20 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 @pytest.fixture
-def cover(supervisor: WorkerSupervisor, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
-    """Cover on the shared supervisor; the song is `mono` unless others are named."""
-    from tests.executor.pianos import perform
+def cover(memory: Memory, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
+    """Cover songs on the shared worker; the song is `mono` unless others are named."""
+    from tests.executor.pianos import cover_job
 
-    def execute(
-        *names: str, model: ModelRef = piano, supervisor: WorkerSupervisor = supervisor, **args: Any
+    def run_cover(
+        *names: str, model: ModelRef = piano, again: bool = False, **args: Any
     ) -> Execution:
-        return perform(supervisor, model, [songs[name] for name in names or ["mono"]], args)
+        paths = [songs[name] for name in names or ["mono"]]
+        return memory.run(cover_job(model, paths, args), again=again)
 
-    return execute
+    return run_cover
 
 
-@pytest.fixture(scope="session")
-def own(
-    started: tuple[WorkerSupervisor, WorkerStatus], piano: ModelRef, songs: Mapping[str, Path]
-) -> list[str]:
+@pytest.fixture
+def own(cover: Run) -> list[str]:
     """The digests of what the model makes of `mono` where the task leaves out everything."""
-    from tests.executor.pianos import perform
-
-    return digests(perform(started[0], piano, [songs["mono"]], {}))
+    return digests(cover())

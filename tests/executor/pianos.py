@@ -1,30 +1,18 @@
-"""A tiny Pop2Piano, how to cover songs with it, and changed copies of it."""
+"""Tasks for the tiny Pop2Piano, and changed copies of it."""
 
 import hashlib
 import shutil
-import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import schemas
-from executor.job import Execution, Job, ModelRef
+from executor.job import Job, ModelRef
 from executor.models.folders import weights_digest
-from executor.worker.supervisor import WorkerSupervisor
-from tests.executor.conftest import TIMEOUT, rewritten
+from tests.executor.conftest import rewritten
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "tiny/pop2piano"
-
-
-def build(folders: Path) -> ModelRef:
-    """Build it into a models folder, in a process of its own: it takes some 5 s."""
-    script = ROOT / "scripts" / "build_tiny_models"
-    build = [sys.executable, str(script), "pop2piano", str(folders)]
-    subprocess.run(build, check=True, capture_output=True)
-    return ModelRef(NAME, "1", weights_digest(folders / NAME))
 
 
 def changed(
@@ -41,18 +29,11 @@ def changed(
     return ModelRef(name, "1", weights_digest(folder))
 
 
-def perform(
-    supervisor: WorkerSupervisor,
-    model: ModelRef,
-    paths: Sequence[Path],
-    args: Mapping[str, Any],
-    progress: Callable[[float], None] = lambda _: None,
-) -> Execution:
-    """Cover songs: seed 1 and nothing else set, unless `args` says otherwise."""
+def cover_job(model: ModelRef, paths: Sequence[Path], args: Mapping[str, Any]) -> Job:
+    """A task that covers songs: seed 1 and nothing else set, unless `args` says otherwise."""
     full = {"model": model.id, "audio": [named(path) for path in paths], "seed": 1, **args}
     schemas.check("pop2piano", full)
-    job = Job("task", "pop2piano", full, model, tuple(paths))
-    return supervisor.run(job, timeout=TIMEOUT, progress=progress)
+    return Job("task", "pop2piano", full, model, tuple(paths))
 
 
 def named(path: Path) -> dict[str, object]:

@@ -14,16 +14,17 @@ from node.cli.commands.network import ModelSelection
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Daemons, create_network
-from tests.executor.pianos import NAME, build
+from tests.executor.pianos import NAME
 from tests.executor.songs import recorded
 from tests.integration.conftest import Running
+from tests.support.tiny_models.built import built_models
 
 
 @pytest.fixture(scope="module")
 def two(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Two nodes, so that both have to agree, each with the tiny Pop2Piano in its folder."""
     root, folder = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("models")
-    build(folder)
+    shutil.copytree(built_models(tmp_path_factory) / NAME, folder / NAME)
     listed = ModelSelection([NAME], [folder], [], None)
     parameters = NetworkParameters(committee_size=2, commit_grace_seconds=3)
     network, nodes = create_network(root, 2, runtime, parameters, models=listed)

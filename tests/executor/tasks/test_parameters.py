@@ -17,10 +17,8 @@ from executor.job import Execution, ModelRef
 from executor.models.families import FAMILIES, SAMPLING
 from executor.models.folders import EMBEDDED, SHIPPED, describe_model
 from executor.tasks.text_to_music import sequence_seeds
-from executor.worker.supervisor import WorkerSupervisor
 from protocol import model_limits
-from tests.executor.conftest import Run, copied, digests, rewritten
-from tests.executor.tiny import CLASSES, execute
+from tests.executor.conftest import CLASSES, Run, copied, digests, rewritten
 
 SAMPLERS = [name for name, family in CLASSES.items() if "top_k" in FAMILIES[family].honours]
 SEVERAL = [n for n, f in CLASSES.items() if "num_return_sequences" in FAMILIES[f].honours]
@@ -32,9 +30,9 @@ OWN_DRAW = ("bark",)
 
 
 def sung(
-    supervisor: WorkerSupervisor, model: ModelRef, seed: int = 1, **config: object
+    execute: Run, model: ModelRef, seed: int = 1, again: bool = False, **config: object
 ) -> list[str]:
-    return digests(execute(supervisor, model, seed=seed, generation_config=config))
+    return digests(execute(model, seed=seed, again=again, generation_config=config))
 
 
 def outputs(execution: Execution) -> list[dict[str, Any]]:
@@ -55,9 +53,9 @@ def limits_of(folder: Path) -> Mapping[str, object]:
 @pytest.mark.parametrize("tokens", [6, 7, 20, 33])
 @pytest.mark.parametrize("name", FRAMED)
 def test_tokens_are_seconds(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path, name: str, tokens: int
+    execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str, tokens: int
 ) -> None:
-    made = execute(supervisor, tiny[name], generation_config={"max_new_tokens": tokens})
+    made = execute(tiny[name], generation_config={"max_new_tokens": tokens})
     (output,) = outputs(made)
     limits = limits_of(folders / "tiny" / name)
     seconds = model_limits.seconds_for(limits, tokens)
@@ -77,22 +75,22 @@ def test_eight_seconds_of_the_embedded_model(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["bark", "seamless_m4t", "seamless_m4t_v2"])
 def test_tokens_bound_what_ends_by_itself(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path, name: str
+    execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str
 ) -> None:
     """Fewer tokens, no longer a sound; a seed that speaks on shows that it is cut."""
-    few = outputs(execute(supervisor, tiny[name], generation_config={"max_new_tokens": 4}))[0]
-    many = outputs(execute(supervisor, tiny[name], generation_config={"max_new_tokens": 20}))[0]
+    few = outputs(execute(tiny[name], generation_config={"max_new_tokens": 4}))[0]
+    many = outputs(execute(tiny[name], generation_config={"max_new_tokens": 20}))[0]
     assert 0 < few["frames"] < many["frames"]
 
 
 def test_barks_tokens_are_seconds_to_a_frame(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path
+    execute: Run, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     """Greedy, the tiny model does not end by itself: exactly what so many tokens give."""
     limits = limits_of(folders / "tiny" / "bark")
     for tokens in (2, 9, 24):
         config = {"max_new_tokens": tokens, "do_sample": False}
-        (output,) = outputs(execute(supervisor, tiny["bark"], generation_config=config))
+        (output,) = outputs(execute(tiny["bark"], generation_config=config))
         assert output["frames"] == math.floor(tokens * 75 / 49.9) * 320
         least = model_limits.seconds_for(limits, tokens)
         assert 0 <= output["frames"] / 24_000 - least < 2 / 75 + 1 / 49.9
@@ -102,48 +100,48 @@ def test_barks_tokens_are_seconds_to_a_frame(
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_sampling(supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str) -> None:
+def test_sampling(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
     model = tiny[name]
-    own = [sung(supervisor, model, seed) for seed in (1, 2, 3)]
+    own = [sung(execute, model, seed) for seed in (1, 2, 3)]
     nulls: dict[str, Any] = dict.fromkeys(SAMPLING)
-    assert sung(supervisor, model, **nulls) == own[0]
-    greedy = sung(supervisor, model, do_sample=False)
+    assert sung(execute, model, **nulls) == own[0]
+    greedy = sung(execute, model, do_sample=False)
     assert [greedy] * 3 != own
-    assert sung(supervisor, model, seed=2, do_sample=False) == greedy
-    assert sung(supervisor, model, do_sample=False, temperature=0.5, top_k=3, top_p=0.4) == greedy
+    assert sung(execute, model, seed=2, do_sample=False) == greedy
+    assert sung(execute, model, do_sample=False, temperature=0.5, top_k=3, top_p=0.4) == greedy
     for sampling in ({}, {"do_sample": True}, {"do_sample": True, "top_k": 2, "top_p": 0.9}):
-        assert sung(supervisor, model, temperature=0, **sampling) == greedy
-        assert sung(supervisor, model, seed=9, temperature=0.0, **sampling) == greedy
-    assert sung(supervisor, model) == own[0]  # nothing of it stays in any part of the model
+        assert sung(execute, model, temperature=0, **sampling) == greedy
+        assert sung(execute, model, seed=9, temperature=0.0, **sampling) == greedy
+    assert sung(execute, model, again=True) == own[0]  # nothing of it stays in the model
 
 
 @pytest.mark.parametrize("change", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.1}], ids=str)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_each_filter_is_heard(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str, change: dict[str, object]
+    execute: Run, tiny: dict[str, ModelRef], name: str, change: dict[str, Any]
 ) -> None:
-    sampled = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    heard = [sung(supervisor, tiny[name], seed, **sampled | change) for seed in (1, 2, 3)]
-    assert heard != [sung(supervisor, tiny[name], seed, **sampled) for seed in (1, 2, 3)]
+    sampled: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    heard = [sung(execute, tiny[name], seed, **sampled | change) for seed in (1, 2, 3)]
+    assert heard != [sung(execute, tiny[name], seed, **sampled) for seed in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in OWN_DRAW])
 def test_the_narrowest_filters_leave_the_greedy_choice(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
+    execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
     model = tiny[name]
-    greedy = sung(supervisor, model, do_sample=False)
-    assert sung(supervisor, model, do_sample=True, top_k=1) == greedy
-    assert sung(supervisor, model, do_sample=True, top_p=0.0) == greedy
+    greedy = sung(execute, model, do_sample=False)
+    assert sung(execute, model, do_sample=True, top_k=1) == greedy
+    assert sung(execute, model, do_sample=True, top_p=0.0) == greedy
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_widest_filters_filter_nothing(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
+    execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
     """0 turns top_k off, which is as many as there are; 1 turns top_p off."""
-    off = sung(supervisor, tiny[name], do_sample=True, top_k=0, top_p=1.0)
-    assert sung(supervisor, tiny[name], do_sample=True, top_k=1_000, top_p=1.0) == off
+    off = sung(execute, tiny[name], do_sample=True, top_k=0, top_p=1.0)
+    assert sung(execute, tiny[name], do_sample=True, top_k=1_000, top_p=1.0) == off
 
 
 # num_return_sequences
@@ -151,32 +149,28 @@ def test_the_widest_filters_filter_nothing(
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_sequences_are_independent_and_a_list(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str
+    execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
-    three = execute(supervisor, tiny[name], seed=5, generation_config={"num_return_sequences": 3})
-    singles = [
-        digests(execute(supervisor, tiny[name], seed=seed))[0] for seed in sequence_seeds(5, 3)
-    ]
+    three = execute(tiny[name], seed=5, generation_config={"num_return_sequences": 3})
+    singles = [digests(execute(tiny[name], seed=seed))[0] for seed in sequence_seeds(5, 3)]
     assert digests(three) == singles
     assert len(set(singles)) > 1  # so small a model may say the same twice
     assert [path.stat().st_size for path in three.files] == [o["size"] for o in outputs(three)]
-    assert len(digests(execute(supervisor, tiny[name], seed=5))) == 1
+    assert len(digests(execute(tiny[name], seed=5))) == 1
 
 
 # guidance_scale
 
 
 @pytest.mark.parametrize("name", GUIDED)
-def test_guidance(supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], name: str) -> None:
+def test_guidance(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
     """Not above 1 is none; the tiny models' own is 3."""
     model = tiny[name]
-    none, own, more = (sung(supervisor, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0))
+    none, own, more = (sung(execute, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0))
     assert len({*none, *own, *more}) == 3
-    assert sung(supervisor, model) == own
+    assert sung(execute, model) == own
     assert (
-        sung(supervisor, model, guidance_scale=0.0)
-        == sung(supervisor, model, guidance_scale=0.9)
-        == none
+        sung(execute, model, guidance_scale=0.0) == sung(execute, model, guidance_scale=0.9) == none
     )
 
 
@@ -234,24 +228,24 @@ def test_precisions_and_quantisations_all_differ(run: Run) -> None:
     undecided = {"temperature": 8.0, "top_k": 0, "max_new_tokens": 200}
     heard = [tuple(digests(run(generation=undecided, **setting))) for setting in settings]
     assert len({*heard}) == len(settings)
-    again = [tuple(digests(run(generation=undecided, **s))) for s in reversed(settings)]
-    assert again == heard[::-1]
+    repeated = [
+        tuple(digests(run(generation=undecided, again=True, **s))) for s in reversed(settings)
+    ]
+    assert repeated == heard[::-1]
 
 
 def test_a_model_that_four_bits_do_not_fit_is_an_outcome(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef], folders: Path
+    execute: Run, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     """Whole blocks are wanted of some CPUs only; so that all agree, they are of every one."""
-    made = execute(supervisor, tiny["musicgen_melody"], quantize_bits=4)
+    made = execute(tiny["musicgen_melody"], quantize_bits=4)
     assert made.outcome == {"error": "generation-rejected"}
 
 
 # The whole document
 
 
-def test_a_task_as_another_network_writes_it(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
-) -> None:
+def test_a_task_as_another_network_writes_it(execute: Run, tiny: dict[str, ModelRef]) -> None:
     """Nulls and a top_p of 0.0 as they stand."""
     task = json.loads(
         """{"model": "facebook/musicgen-small", "prompt": "[INST] a rock song [/INST]",
@@ -260,19 +254,17 @@ def test_a_task_as_another_network_writes_it(
             "seed": 42, "dtype": "auto", "quantize_bits": null}"""
     )
     del task["model"]
-    made = execute(supervisor, tiny["musicgen"], **task)
+    made = execute(tiny["musicgen"], **task)
     assert [output["frames"] for output in outputs(made)] == [29 * 320] * 2
 
 
-def test_a_waveform_is_length_by_channels(
-    supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
-) -> None:
+def test_a_waveform_is_length_by_channels(execute: Run, tiny: dict[str, ModelRef]) -> None:
     """(audio_length, channels): test_families compares the order with transformers'."""
-    made = execute(supervisor, tiny["musicgen_stereo"])
+    made = execute(tiny["musicgen_stereo"])
     (output,) = outputs(made)
     samples = struct.unpack(f"<{output['size'] // 4}f", made.files[0].read_bytes())
     assert len(samples) == output["frames"] * output["channels"] == 2 * 37 * 320
     left, right = samples[::2], samples[1::2]
     assert left != right
-    mono = outputs(execute(supervisor, tiny["musicgen"]))[0]
+    mono = outputs(execute(tiny["musicgen"]))[0]
     assert (mono["frames"], mono["channels"]) == (37 * 320, 1)

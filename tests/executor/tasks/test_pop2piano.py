@@ -18,8 +18,8 @@ from executor.determinism import profile
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.worker.supervisor import WorkerSupervisor
-from tests.executor.conftest import TIMEOUT, Run, digests
-from tests.executor.pianos import named, perform
+from tests.executor.conftest import TIMEOUT, Memory, Run, digests
+from tests.executor.pianos import cover_job, named
 
 
 def entries(execution: Execution) -> list[dict[str, Any]]:
@@ -135,10 +135,11 @@ BATCHES: tuple[tuple[Any, ...], ...] = (
 
 @pytest.fixture(scope="session")
 def documented(
-    piano: ModelRef, songs: Mapping[str, Path], folders: Path, started: tuple[WorkerSupervisor, Any]
+    piano: ModelRef, songs: Mapping[str, Path], folders: Path, memory: Memory
 ) -> list[Any]:
     """What the document's code makes of `CASES` and `BATCHES`, and of three files in a batch."""
-    warm = perform(started[0], piano, [songs["mono"]], {})  # numba's kernels are compiled once
+    # In the home of the shared worker, where numba's kernels are compiled by now.
+    warm = memory.run(cover_job(piano, [songs["mono"]], {}))
     lists = [
         [[*case[:2], *(str(songs[n]) for n in case[2:])] for case in c] for c in (CASES, BATCHES)
     ]
@@ -220,23 +221,24 @@ def test_the_waveform_is_the_rendered_midi_file(cover: Run) -> None:
 
 
 def test_the_same_bytes_cold_warm_and_after_other_tasks(
-    cover: Run, run: Run, folders: Path
+    cover: Run, run: Run, folders: Path, piano: ModelRef, songs: Mapping[str, Path]
 ) -> None:
     first = cover("mono", generation_config=SAMPLED)
     expected = digests(first)
-    assert digests(cover("mono", generation_config=SAMPLED)) == expected
-    run(generation={"do_sample": False})
-    cover("low", dtype="bfloat16", composer="composer2")
+    assert digests(cover("mono", again=True, generation_config=SAMPLED)) == expected
+    run(again=True, generation={"do_sample": False})
+    cover("low", again=True, dtype="bfloat16", composer="composer2")
     short = {"num_beams": 2, "max_new_tokens": 5, "temperature": 0, "top_k": 3}
-    cover("stereo", generation_config=short)
-    assert digests(cover("mono", generation_config=SAMPLED)) == expected
+    cover("stereo", again=True, generation_config=short)
+    assert digests(cover("mono", again=True, generation_config=SAMPLED)) == expected
     supervisor = WorkerSupervisor(
         [folders], first.files[0].parent
     )  # the same home: what numba compiled is there
     try:
         assert supervisor.start(TIMEOUT).ok
         assert "essentia" not in Path(f"/proc/{supervisor.pid}/maps").read_text()
-        assert digests(cover("mono", generation_config=SAMPLED, supervisor=supervisor)) == expected
+        job = cover_job(piano, [songs["mono"]], {"generation_config": SAMPLED})
+        assert digests(supervisor.run(job, timeout=TIMEOUT, progress=lambda _: None)) == expected
         assert "essentia" in Path(f"/proc/{supervisor.pid}/maps").read_text()
     finally:
         supervisor.close()
@@ -348,7 +350,8 @@ def test_progress_rises_over_all_files(
     supervisor: WorkerSupervisor, piano: ModelRef, songs: Mapping[str, Path]
 ) -> None:
     told: list[float] = []
-    perform(supervisor, piano, [songs["mono"], songs["low"]], {}, told.append)
+    job = cover_job(piano, [songs["mono"], songs["low"]], {})
+    supervisor.run(job, timeout=TIMEOUT, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     # Of 48 steps the first of each file: listening takes longer than the pause between tellings.
@@ -379,7 +382,7 @@ def test_an_input_that_is_missing_or_another_is_an_abstention(
                 progress=lambda _: None,
             )
         assert caught.value.reason == "input-missing"
-    assert digests(cover()) == own
+    assert digests(cover(again=True)) == own
 
 
 def test_a_model_of_another_kind_is_refused(

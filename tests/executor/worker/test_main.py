@@ -119,20 +119,22 @@ def test_the_longest_prompts_are_no_burden(run: Run) -> None:
 
 
 def test_the_same_bytes_cold_warm_and_after_other_tasks(
-    run: Run, ready: WorkerStatus, embedded: ModelRef, tmp_path: Path
+    run: Run,
+    ready: WorkerStatus,
+    second: tuple[WorkerSupervisor, WorkerStatus],
+    embedded: ModelRef,
 ) -> None:
     first = digests(run())
-    assert digests(run()) == first
-    run(generation={"do_sample": False, "guidance_scale": 1.0, "max_new_tokens": 9})
-    run(dtype="bfloat16")
-    run(generation={"temperature": 0, "top_k": 3, "num_return_sequences": 2})
-    assert digests(run()) == first
-    cold = WorkerSupervisor([], tmp_path)
+    assert digests(run(again=True)) == first
+    run(again=True, generation={"do_sample": False, "guidance_scale": 1.0, "max_new_tokens": 9})
+    run(again=True, dtype="bfloat16")
+    run(again=True, generation={"temperature": 0, "top_k": 3, "num_return_sequences": 2})
+    assert digests(run(again=True)) == first
     args = {"prompt": PROMPT, "seed": 1, "generation_config": DEFAULT}
-    execution = cold.run(job(embedded, args), timeout=TIMEOUT, progress=lambda _: None)
-    cold.close()
+    supervisor, status = second
+    execution = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=lambda _: None)
     assert digests(execution) == first
-    assert execution.trace["runtime"] == ready.runtime
+    assert execution.trace["runtime"] == status.runtime == ready.runtime
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_a_kind_without_executor_is_an_abstention(
 def test_another_digest_is_an_abstention_and_the_worker_stays(
     supervisor: WorkerSupervisor, run: Run, embedded: ModelRef
 ) -> None:
-    run()
+    run(again=True)
     before = supervisor.pid
     with pytest.raises(Abstained, match="not the listed") as caught:
         run(model=ModelRef(embedded.id, "1", "0" * 64))

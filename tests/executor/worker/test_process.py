@@ -58,7 +58,7 @@ def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("state", ["idle", "computing"])
 def test_it_ends_with_its_parent(tmp_path: Path, state: str) -> None:
-    """A parent killed without a chance to clean up leaves no worker."""
+    """A parent that is killed, and so cannot clean up, leaves no worker."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path), state],
         stdout=subprocess.PIPE,
@@ -73,27 +73,39 @@ def test_it_ends_with_its_parent(tmp_path: Path, state: str) -> None:
         assert ended(worker.fileno())
 
 
+# The idle worker skips its self-test, and so the imports: it waits for a job either way.
 PARENT = """
 import sys, threading
 from pathlib import Path
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
+from executor.worker import process
 from executor.worker.supervisor import WorkerSupervisor
 
+IDLE = '''
+import executor.worker.main as worker
+from executor.worker.messages import WorkerReady
+worker.JobRunner.prepare = lambda _: WorkerReady({}, True, "", {})
+worker.main()
+'''
+idle = sys.argv[2] == "idle"
+if idle:
+    process.ARGUMENTS = ("-P", "-c", IDLE)
 supervisor = WorkerSupervisor([], Path(sys.argv[1]))
-assert supervisor.start(60).ok
+status = supervisor.start(600)
+assert status.ok, status
 print(supervisor.pid, flush=True)
-if sys.argv[2] == "idle":
+if idle:
     print("idle", flush=True)
     threading.Event().wait()
 model = ModelRef(EMBEDDED, "1", weights_digest(SHIPPED / EMBEDDED))
 long = {"max_new_tokens": 2000, "num_return_sequences": 16}
 args = {"model": EMBEDDED, "prompt": "x", "seed": 1, "generation_config": long}
-said = []
+reports = []
 
 def progress(share):
-    if not said:
-        said.append(share)
+    if not reports:
+        reports.append(share)
         print("computing", flush=True)
 
 supervisor.run(Job("t", "text-to-music", args, model), timeout=600, progress=progress)

@@ -3,7 +3,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,38 +84,15 @@ def test_all_progress_is_passed_on(
 def test_a_killed_worker_is_an_abstention_and_the_next_run_is_fine(
     supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
 ) -> None:
-    expected = digests(run())
+    expected = digests(run(again=True))
     before = supervisor.pid
     assert before is not None
     with pytest.raises(Abstained, match="exit code -9") as caught:
         endless(supervisor, embedded, once(lambda: os.kill(before, signal.SIGKILL)), TIMEOUT)
     assert caught.value.reason == "worker-died"
     assert supervisor.pid is None
-    assert digests(run()) == expected
+    assert digests(run(again=True)) == expected
     assert supervisor.pid not in (None, before)
-
-
-def test_a_worker_that_died_between_jobs_is_replaced(
-    supervisor: WorkerSupervisor, run: Run
-) -> None:
-    expected = digests(run())
-    before = supervisor.pid
-    assert before is not None
-    descriptor = os.pidfd_open(before)
-    os.kill(before, signal.SIGKILL)
-    os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
-    os.close(descriptor)
-    assert digests(run()) == expected
-    assert supervisor.pid != before
-
-
-def test_the_deadline_kills(supervisor: WorkerSupervisor, embedded: ModelRef, run: Run) -> None:
-    expected = digests(run())
-    with pytest.raises(Abstained, match="deadline") as caught:
-        endless(supervisor, embedded, lambda _: None, 0.3)
-    assert caught.value.reason == "timeout"
-    assert supervisor.pid is None
-    assert digests(run()) == expected
 
 
 def test_the_deadline_holds_for_a_restart_too(embedded: ModelRef, tmp_path: Path) -> None:
@@ -126,33 +103,22 @@ def test_the_deadline_holds_for_a_restart_too(embedded: ModelRef, tmp_path: Path
     assert caught.value.reason == "timeout"
 
 
-def test_cancel_from_another_thread(
-    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
-) -> None:
-    run()
-    other = threading.Thread(target=supervisor.cancel, args=("endless",))
-    with pytest.raises(Abstained) as caught:
-        endless(supervisor, embedded, once(other.start), TIMEOUT)
-    other.join()
-    assert caught.value.reason == "timeout"
-
-
 def test_cancel_of_another_task_is_nothing(supervisor: WorkerSupervisor, run: Run) -> None:
-    run()
+    run(again=True)
     before = supervisor.pid
     supervisor.cancel("another")
     supervisor.cancel("task")
     assert supervisor.pid == before
-    run()
+    run(again=True)
 
 
 def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run: Run) -> None:
-    expected = digests(run())
+    expected = digests(run(again=True))
     reasons = []
 
     def second() -> None:
         with pytest.raises(Abstained) as caught:
-            run()
+            run(again=True)
         reasons.append(caught.value.reason)
 
     config = {"max_new_tokens": 40}
@@ -160,18 +126,6 @@ def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run
     first = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=once(second))
     assert reasons == ["busy"]
     assert digests(first) == expected
-
-
-def test_an_error_of_the_callers_progress_ends_the_job(
-    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
-) -> None:
-    def broken(share: float) -> None:
-        raise LookupError(share)
-
-    with pytest.raises(LookupError):
-        endless(supervisor, embedded, broken, TIMEOUT)
-    assert supervisor.pid is None
-    run()
 
 
 def test_no_file_is_left_of_what_was_abandoned(
@@ -190,7 +144,7 @@ def test_no_file_is_left_of_what_was_abandoned(
 def test_an_interrupt_does_not_reach_the_worker(
     supervisor: WorkerSupervisor, embedded: ModelRef, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    expected = digests(run())
+    expected = digests(run(again=True))
     before = supervisor.pid
     assert before is not None
     config = {"max_new_tokens": 40}
@@ -220,33 +174,9 @@ def test_a_worker_that_is_late_is_not_ready(tmp_path: Path) -> None:
     supervisor.close()
 
 
-def test_a_closed_pool_abstains_and_leaves_no_process(tmp_path: Path, embedded: ModelRef) -> None:
-    supervisor = WorkerSupervisor([], tmp_path)
-    caught: list[Abstained] = []
-
-    def work() -> None:
-        try:
-            endless(supervisor, embedded, once(closing.set), TIMEOUT)
-        except Abstained as abstained:
-            caught.append(abstained)
-
-    closing = threading.Event()
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert closing.wait(TIMEOUT)
-    supervisor.close()
-    thread.join(TIMEOUT)
-    assert [abstained.reason for abstained in caught] == ["worker-died"]
-    assert supervisor.pid is None
-    with pytest.raises(Abstained):
-        endless(supervisor, embedded, lambda _: None, TIMEOUT)
-    assert supervisor.pid is None
-    assert not supervisor.start(TIMEOUT).ok
-
-
-# A worker that does not compute: it speaks the parent's protocol and answers one job in its way.
+# A worker that does not compute: it speaks the supervisor's protocol and starts in a moment.
 FAKE = """
-import json, os, sys
+import json, os, sys, threading
 from multiprocessing.connection import Connection
 
 connection = Connection(int(sys.argv[1]))
@@ -257,13 +187,104 @@ def say(**message):
 
 def ready(ok=True, reason=""):
     say(kind="ready", runtime={"device": "fake"}, ok=ok, reason=reason, sandbox={})
+
+def work(job):
+    say(kind="progress", share=0.5)
+    if json.loads(job)["args"]["generation_config"]["max_new_tokens"] == 2000:
+        threading.Event().wait()
+    say(kind="done", outcome={"error": "no-notes"}, trace={})
 """
 
 
 def speak(monkeypatch: pytest.MonkeyPatch, answer: str, ready: str = "ready()") -> None:
-    """Let new pools start a worker that says `answer` to each job."""
+    """Let new workers be fake ones that run `answer` for each job."""
     loop = f"{FAKE}\n{ready}\nwhile job := connection.recv_bytes():\n    {answer}"
     monkeypatch.setattr(process, "ARGUMENTS", ("-c", loop))
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerSupervisor]:
+    """A started fake worker that never ends an endless job, and fails any other."""
+    speak(monkeypatch, "work(job)")
+    supervisor = WorkerSupervisor([], tmp_path)
+    assert supervisor.start(TIMEOUT).ok
+    yield supervisor
+    supervisor.close()
+
+
+def brief(supervisor: WorkerSupervisor, model: ModelRef) -> None:
+    """A job that a fake worker ends."""
+    args = {"prompt": PROMPT, "seed": 1, "generation_config": {"max_new_tokens": 40}}
+    execution = supervisor.run(job(model, args), timeout=TIMEOUT, progress=lambda _: None)
+    assert execution.outcome == {"error": "no-notes"}
+
+
+def test_a_worker_that_died_between_jobs_is_replaced(
+    fake: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    brief(fake, embedded)
+    before = fake.pid
+    assert before is not None
+    descriptor = os.pidfd_open(before)
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
+    os.close(descriptor)
+    brief(fake, embedded)
+    assert fake.pid not in (None, before)
+
+
+def test_the_deadline_kills(fake: WorkerSupervisor, embedded: ModelRef) -> None:
+    with pytest.raises(Abstained, match="deadline") as caught:
+        endless(fake, embedded, lambda _: None, 0.3)
+    assert caught.value.reason == "timeout"
+    assert fake.pid is None
+    brief(fake, embedded)
+
+
+def test_cancel_from_another_thread(fake: WorkerSupervisor, embedded: ModelRef) -> None:
+    canceller = threading.Thread(target=fake.cancel, args=("endless",))
+    with pytest.raises(Abstained) as caught:
+        endless(fake, embedded, once(canceller.start), TIMEOUT)
+    canceller.join()
+    assert caught.value.reason == "timeout"
+    brief(fake, embedded)
+
+
+def test_an_error_of_the_callers_progress_ends_the_job(
+    fake: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    def broken(share: float) -> None:
+        raise LookupError(share)
+
+    with pytest.raises(LookupError):
+        endless(fake, embedded, broken, TIMEOUT)
+    assert fake.pid is None
+    brief(fake, embedded)
+
+
+def test_a_closed_supervisor_abstains_and_leaves_no_process(
+    fake: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    caught: list[Abstained] = []
+
+    def work() -> None:
+        try:
+            endless(fake, embedded, once(closing.set), TIMEOUT)
+        except Abstained as abstained:
+            caught.append(abstained)
+
+    closing = threading.Event()
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert closing.wait(TIMEOUT)
+    fake.close()
+    thread.join(TIMEOUT)
+    assert [abstained.reason for abstained in caught] == ["worker-died"]
+    assert fake.pid is None
+    with pytest.raises(Abstained):
+        endless(fake, embedded, lambda _: None, TIMEOUT)
+    assert fake.pid is None
+    assert not fake.start(TIMEOUT).ok
 
 
 def test_after_want_of_memory_the_worker_is_a_new_one(
