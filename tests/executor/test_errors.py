@@ -26,12 +26,12 @@ from tests.schemas.examples import documents
         ("", ""),
     ],
 )
-def test_what_is_told(detail: str, expected: str) -> None:
+def test_printable_detail(detail: str, expected: str) -> None:
     assert printable_detail(detail) == expected
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_whatever_is_told_fits_into_a_reveal(detail: str) -> None:
+def test_printable_detail_fits_into_a_reveal(detail: str) -> None:
     said = printable_detail(f"x{detail}")
     assert 1 <= len(said) <= DETAIL_CHARACTERS
     reveal = documents()["reveal"]

@@ -49,7 +49,7 @@ def refused(*paths: Path) -> str:
 
 
 @pytest.mark.parametrize(("form", "subtype"), HEARD)
-def test_what_is_heard_is_what_was_written(form: str, subtype: str, tmp_path: Path) -> None:
+def test_decoded_samples_equal_the_written_ones(form: str, subtype: str, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE, RATE, format=form, subtype=subtype)
     (heard,) = decode_files([path])
     assert heard.dtype == np.float32
@@ -58,7 +58,7 @@ def test_what_is_heard_is_what_was_written(form: str, subtype: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("form", "subtype"), OTHERS)
-def test_nothing_else_is_heard(form: str, subtype: str, tmp_path: Path) -> None:
+def test_other_formats_are_refused(form: str, subtype: str, tmp_path: Path) -> None:
     rate = {"OPUS": 48_000, "G721_32": 8_000}.get(subtype, RATE)
     path = written(tmp_path / "song", NOISE, rate, format=form, subtype=subtype)
     assert refused(path) == "neither WAV (PCM, float) nor FLAC"
@@ -87,7 +87,9 @@ def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> Non
     assert heard.tobytes() == expected.tobytes()
 
 
-def test_blocks_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_change_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path / "song.flac", np.stack([NOISE, -NOISE / 3], 1), RATE)
     (whole,) = decode_files([path])
     monkeypatch.setattr(decode, "BLOCK_FRAMES", 1_000)
@@ -219,7 +221,7 @@ BEGINNINGS = [
 
 
 @pytest.mark.parametrize("content", BEGINNINGS, ids=lambda content: repr(content[:24]))
-def test_a_beginning_alone_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "song"
     path.write_bytes(content)
     assert refused(path)
@@ -227,7 +229,7 @@ def test_a_beginning_alone_is_refused(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("form", ["WAV", "FLAC"])
-def test_broken_files_are_heard_or_refused(form: str, seed: int, tmp_path: Path) -> None:
+def test_corrupt_files_are_decoded_or_refused(form: str, seed: int, tmp_path: Path) -> None:
     path = written(tmp_path / "song", song(0.5, RATE), RATE, format=form, subtype="PCM_16")
     content = bytearray(path.read_bytes())
     draws = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ def test_the_bytes_are_these_with_other_instructions(off: str) -> None:
     assert done.stdout.strip() == SOUND
 
 
-def test_the_order_of_notes_is_nothing() -> None:
+def test_waveform_does_not_depend_on_note_order() -> None:
     assert digest(SCALE[::-1]) == SOUND
 
 
@@ -64,7 +64,7 @@ def test_a_key_sounds_at_its_pitch(pitch: int) -> None:
     assert abs(loudest - 440 * 2 ** ((pitch - 69) / 12)) < 1
 
 
-def test_it_begins_when_its_key_does_and_dies_soon_after_its_end() -> None:
+def test_note_sounds_from_its_start_to_shortly_after_its_end() -> None:
     sound = piano_synth.render([Note(768, 60, 1536, 77)])[:, 0]
     assert len(sound) == 2 * piano_synth.RATE + piano_synth.RELEASE
     assert not sound[: piano_synth.RATE].any()
@@ -91,7 +91,7 @@ def test_velocity_is_loudness() -> None:
     assert 1.9 < np.abs(second).max() / np.abs(first).max() < 2.1
 
 
-def test_a_long_low_key_dies_away() -> None:
+def test_long_low_note_decays_to_silence() -> None:
     sound = piano_synth.render([Note(0, 21, 768 * 40, 77)])[:, 0]
     assert sound[: piano_synth.RATE].any()
     assert not sound[-piano_synth.RATE * 5 :].any()

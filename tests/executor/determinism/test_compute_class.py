@@ -53,7 +53,7 @@ def test_lines_come_in_order_of_names() -> None:
         "probe",
     ],
 )
-def test_a_workers_runtime_says_what_decides_bits(ready: WorkerStatus, name: str) -> None:
+def test_runtime_lists_what_decides_bits(ready: WorkerStatus, name: str) -> None:
     assert ready.runtime[name] not in ("", "none")
 
 
@@ -87,7 +87,7 @@ def test_the_driver_is_read_from_what_it_says() -> None:
     assert compute_class.driver("") == "unknown"
 
 
-def test_everything_in_it_is_read_from_the_machine(ready: WorkerStatus) -> None:
+def test_runtime_is_read_from_the_machine(ready: WorkerStatus) -> None:
     """The versions are those that are installed; the build is that of the torch that runs."""
     installed = {name: metadata.version(name) for name in ("numpy", "transformers", "scipy")}
     assert {name: ready.runtime[name] for name in installed} == installed
@@ -95,5 +95,5 @@ def test_everything_in_it_is_read_from_the_machine(ready: WorkerStatus) -> None:
     assert re.fullmatch("[0-9a-f]{16}", str(ready.runtime["torch.build"]))
 
 
-def test_what_is_not_installed_is_none() -> None:
+def test_missing_distribution_has_version_none() -> None:
     assert compute_class.installed("no-such-distribution-exists") == "none"

@@ -22,7 +22,9 @@ def child(home: Path, code: str, **changes: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_nothing_of_ours_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parent_environment_does_not_reach_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MKL_VERBOSE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -54,7 +56,7 @@ def test_the_measured_profile() -> None:
     }
 
 
-def test_fixed_and_then_watched(tmp_path: Path) -> None:
+def test_violations_report_each_setting_changed_after_fix(tmp_path: Path) -> None:
     """The profile holds after `fix`, and each setting that is changed afterwards is told."""
     code = (
         FIX + "before = profile.violations();"

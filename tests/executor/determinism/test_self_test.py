@@ -22,7 +22,7 @@ def test_equal_bytes_pass() -> None:
         (("a", "a", "a", "a"), "another prompt and seed gave the same"),
     ],
 )
-def test_a_difference_is_told(answers: tuple[str, ...], words: str) -> None:
+def test_difference_is_reported(answers: tuple[str, ...], words: str) -> None:
     assert words in self_test.check(renders(*answers))[1]
 
 

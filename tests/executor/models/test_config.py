@@ -19,7 +19,7 @@ ODD: tuple[object, ...] = (
 )
 
 
-def test_numbers_that_are_told_are_told() -> None:
+def test_configured_numbers_are_described() -> None:
     told: dict[str, Any] = describe(MUSICGEN, {}, {})
     limits = told["limits"]
     assert (limits["max_new_tokens"], limits["frame_rate"], limits["delay"]) == (2048, 50, 1)
@@ -34,7 +34,7 @@ def test_a_frame_rate_is_rounded_up() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: f"{odd!r:.20}")
-def test_what_is_no_number_is_not_told(family: str, odd: object) -> None:
+def test_invalid_numbers_are_not_described(family: str, odd: object) -> None:
     parts = ("decoder", "audio_encoder", "codec_config", "semantic_config", "vocoder_config")
     names = (
         *("max_position_embeddings", "num_codebooks", "audio_channels", "sampling_rate"),

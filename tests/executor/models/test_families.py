@@ -64,7 +64,7 @@ def test_the_documents_name_every_class() -> None:
 
 
 @TINY
-def test_it_sounds_and_hears_its_prompt_and_seed(
+def test_each_family_depends_on_prompt_and_seed(
     execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str
 ) -> None:
     first = output(execute(tiny[name]))
@@ -135,7 +135,7 @@ print(json.dumps(made))
 
 
 @TINY
-def test_it_computes_in_each_of_its_precisions_and_in_no_other(
+def test_each_family_computes_in_exactly_its_precisions(
     execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
     family = FAMILIES[CLASSES[name]]
@@ -153,7 +153,7 @@ def test_it_computes_in_each_of_its_precisions_and_in_no_other(
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_a_member_that_a_family_does_not_do_is_refused_by_name(family: families.Family) -> None:
+def test_unsupported_member_is_named(family: families.Family) -> None:
     for member, value in MEMBERS.items():
         problem = objection(family.capabilities, {"generation_config": {member: value}})
         if member in family.honours:
@@ -180,15 +180,15 @@ def test_what_cannot_generate_takes_no_generation_config(
 
 
 @pytest.mark.parametrize("name", ["speecht5", "seamless_m4t"])
-def test_a_member_refused_is_an_outcome(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
+def test_unsupported_member_is_generation_rejected(
+    execute: Run, tiny: dict[str, ModelRef], name: str
+) -> None:
     made = execute(tiny[name], generation_config={"guidance_scale": 2.0})
     assert made.outcome == {"error": "generation-rejected"}
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_the_pipeline_lists_besides_is_refused_with_its_reason(
-    tmp_path: Path, name: str
-) -> None:
+def test_unsupported_families_are_refused_with_a_reason(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
     with pytest.raises(ModelRefused) as caught:
         load(tmp_path, "auto", None)
@@ -196,12 +196,12 @@ def test_what_the_pipeline_lists_besides_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize("name", [None, ["vits"] * 400, {"vits": None}, "v" * 4_000, "bert"])
-def test_whatever_stands_for_a_type_is_refused_in_a_line(name: object) -> None:
+def test_any_model_type_is_refused_in_one_line(name: object) -> None:
     assert 0 < len(refusal(name)) < 200
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_omni", "bert"])
-def test_a_model_that_no_task_can_use_is_not_described(
+def test_unsupported_family_is_not_described(
     tiny: dict[str, ModelRef], folders: Path, tmp_path: Path, name: str
 ) -> None:
     folder = shutil.copytree(folders / "tiny" / "vits", tmp_path / "model")
@@ -234,7 +234,7 @@ def test_the_vocoder_is_in_the_digest(
     assert weights_digest(folder) == after  # a vocoder has none of its own
 
 
-def test_csm_tells_its_progress_and_its_tokens(
+def test_csm_reports_progress_and_tokens(
     supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
 ) -> None:
     told: list[float] = []
@@ -248,7 +248,7 @@ def test_csm_tells_its_progress_and_its_tokens(
 
 
 @pytest.mark.parametrize("setting", ["phonemize", "is_uroman"])
-def test_a_tokenizer_that_wants_programs_of_its_own_is_refused(
+def test_tokenizer_that_runs_programs_is_refused(
     execute: Run, tiny: dict[str, ModelRef], folders: Path, setting: str
 ) -> None:
     folder = shutil.copytree(folders / "tiny" / "vits", folders / "tiny" / setting)
@@ -258,7 +258,7 @@ def test_a_tokenizer_that_wants_programs_of_its_own_is_refused(
         execute(listed(folders, setting))
 
 
-def test_a_prompt_of_no_known_character_is_an_outcome(
+def test_prompt_without_known_characters_is_generation_rejected(
     execute: Run, tiny: dict[str, ModelRef]
 ) -> None:
     """The MMS models read letters alone; of others nothing is left to speak."""
@@ -266,7 +266,7 @@ def test_a_prompt_of_no_known_character_is_an_outcome(
     assert made.outcome == {"error": "generation-rejected"}
 
 
-def test_a_speaker_is_the_seeds() -> None:
+def test_speaker_embedding_follows_from_the_seed() -> None:
     """Golden: another implementation must draw the same numbers."""
     voice = speaker_embedding.embedding(7, 11)
     assert len(voice) == 11

@@ -38,7 +38,7 @@ def test_the_shipped_model_is_always_found() -> None:
     assert ModelFolders([]).locate(EMBEDDED, "1") == SHIPPED / EMBEDDED
 
 
-def test_a_folder_of_ones_own_comes_first(tmp_path: Path) -> None:
+def test_user_folders_come_before_shipped_models(tmp_path: Path) -> None:
     own = tmp_path / EMBEDDED
     own.mkdir(parents=True)
     assert ModelFolders([tmp_path]).locate(EMBEDDED, "1") == own
@@ -213,7 +213,7 @@ def test_an_index_of_the_folders_own_files_is_fine(folder: Path) -> None:
     assert "model.safetensors.index.json" in {path.name for path in checked_files(folder)}
 
 
-def test_an_index_of_pickles_is_not_followed_and_not_refused(folder: Path) -> None:
+def test_index_of_pickles_is_ignored(folder: Path) -> None:
     index = {"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     assert weights_digest(folder)
@@ -239,7 +239,7 @@ def test_a_folder_with_a_files_name_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xff", b"[" * 100_000, b" " * 5_000_000])
-def test_a_configuration_that_is_not_one_is_refused(folder: Path, content: bytes) -> None:
+def test_invalid_json_configuration_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ModelRefused, match=r"config\.json"):
         weights_digest(folder)
@@ -271,7 +271,7 @@ def test_describe_the_embedded_model() -> None:
     }
 
 
-def test_describe_a_model_that_tells_little(folder: Path) -> None:
+def test_describe_model_with_minimal_configuration(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "vits"}')
     described = describe_model(folder)
     assert described == {
@@ -287,7 +287,7 @@ def test_describe_a_model_that_tells_little(folder: Path) -> None:
     }
 
 
-def test_describe_refuses_what_is_no_object(folder: Path) -> None:
+def test_describe_refuses_a_configuration_that_is_no_object(folder: Path) -> None:
     (folder / "config.json").write_text("[]")
     with pytest.raises(ModelRefused, match="not an object"):
         describe_model(folder)

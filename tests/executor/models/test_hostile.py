@@ -211,7 +211,7 @@ def test_a_hostile_model_is_refused_for_its_reason(
         weights_digest(folder)
 
 
-def test_the_canaries_would_be_written(tmp_path: Path) -> None:
+def test_canaries_detect_executed_code(tmp_path: Path) -> None:
     """So that the test above can fail: pickle and code do what they are made for."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "pickle")))  # noqa: S301  # our own
     exec(code(tmp_path / "code"), {})  # noqa: S102
@@ -219,7 +219,7 @@ def test_the_canaries_would_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "code").exists()
 
 
-def test_the_worker_survives_all_of_them(run: Run, folders: Path) -> None:
+def test_worker_continues_after_refusing_a_hostile_model(run: Run, folders: Path) -> None:
     """Refusing is no accident: the same worker goes on and gives the same bytes."""
     expected = digests(run())
     folder = folders / "hostile" / "between"
@@ -230,7 +230,7 @@ def test_the_worker_survives_all_of_them(run: Run, folders: Path) -> None:
     assert digests(run(again=True)) == expected
 
 
-def test_pickles_beside_safetensors_are_not_touched(run: Run, folders: Path) -> None:
+def test_pickles_beside_safetensors_are_ignored(run: Run, folders: Path) -> None:
     """Many a repository has both: what is loaded is the safetensors, alike to the last bit."""
     folder = folders / "hostile" / "both"
     canary = folders / "hostile" / "both.canary"
@@ -306,7 +306,7 @@ def cached(hub: Path, name: str) -> tuple[Path, Path]:
     return snapshot, blobs
 
 
-def test_a_hugging_face_cache_is_a_place_for_models(run: Run, folders: Path) -> None:
+def test_models_in_a_hugging_face_cache_are_found(run: Run, folders: Path) -> None:
     snapshot, _ = cached(folders, "hub/music")
     digest = weights_digest(SHIPPED / EMBEDDED)
     assert weights_digest(snapshot) == digest
@@ -330,7 +330,7 @@ def test_a_cache_is_searched_at_the_listed_revision_only(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("target", ["../../../other/blobs/x", "../../refs/x", "/etc/passwd"])
-def test_a_snapshot_may_link_to_its_blobs_alone(tmp_path: Path, target: str) -> None:
+def test_snapshot_links_only_to_its_own_blobs(tmp_path: Path, target: str) -> None:
     snapshot, blobs = cached(tmp_path, "hub/music")
     place = snapshot / target
     if not place.exists():
@@ -350,7 +350,7 @@ def test_only_a_cache_may_link_to_blobs(tmp_path: Path) -> None:
         weights_digest(plain / "snapshots" / COMMIT)
 
 
-def test_a_models_folder_may_not_be_a_link_out(run: Run, folders: Path, tmp_path: Path) -> None:
+def test_model_folder_linked_outside_is_refused(run: Run, folders: Path, tmp_path: Path) -> None:
     """The worker could not follow it, and a model id must not lead anywhere else."""
     outside = Path(shutil.copytree(SHIPPED / EMBEDDED, tmp_path / "outside"))
     (folders / "hostile").mkdir(exist_ok=True)
@@ -369,7 +369,7 @@ def test_a_link_within_the_model_folders_is_fine(run: Run, folders: Path) -> Non
     assert digests(run(model=model)) == digests(run())
 
 
-def test_a_tokenizers_words_are_only_words(tmp_path: Path) -> None:
+def test_vocabulary_words_are_not_taken_for_settings(tmp_path: Path) -> None:
     """A vocabulary may hold any word, those that mean something elsewhere too."""
     folder = Path(shutil.copytree(SHIPPED / EMBEDDED, tmp_path / "model"))
     (folder / "vocab.json").write_text(json.dumps({"vocab_file": 1, "architectures": 2}))

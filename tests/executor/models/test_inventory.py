@@ -11,7 +11,7 @@ def placed(folder: Path) -> Path:
     return Path(shutil.copytree(SHIPPED / EMBEDDED, folder))
 
 
-def test_every_kind_of_place_is_found_and_can_be_located(tmp_path: Path) -> None:
+def test_inventory_finds_every_layout_of_folders(tmp_path: Path) -> None:
     placed(tmp_path / "alone")
     placed(tmp_path / "org" / "name")
     placed(tmp_path / "org" / "name@v2")
@@ -30,7 +30,7 @@ def test_every_kind_of_place_is_found_and_can_be_located(tmp_path: Path) -> None
         assert (model.digest, model.refused) == (weights_digest(model.folder), "")
 
 
-def test_what_is_no_model_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_inventory_reports_why_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "org" / "empty").mkdir(parents=True)
     (tmp_path / "org" / "..odd").mkdir()
     (tmp_path / "org" / "file").touch()
@@ -42,5 +42,5 @@ def test_what_is_no_model_is_told_with_its_reason(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+def test_missing_folder_has_no_models(tmp_path: Path) -> None:
     assert [model.id for model in inventory([tmp_path / "absent"])] == [*DEFAULTS]

@@ -157,7 +157,7 @@ def tried(tmp_path: Path, attempts: dict[str, str], prelude: str = "") -> dict[s
 
 
 @whole
-def test_out_of_reach(tmp_path: Path) -> None:
+def test_sandbox_denies_everything_outside(tmp_path: Path) -> None:
     found = tried(tmp_path, REFUSED)
     kinds = {"more memory": {"MemoryError"}, "raise a limit": {"ValueError", "PermissionError"}}
     kinds |= {name: {"OSError"} for name in ("larger file", "more files", "link key")}
@@ -173,12 +173,12 @@ def test_out_of_reach(tmp_path: Path) -> None:
 
 
 @whole
-def test_within_reach(tmp_path: Path) -> None:
+def test_sandbox_allows_models_and_scratch(tmp_path: Path) -> None:
     assert set(tried(tmp_path, ALLOWED)["ended"].values()) == {"done"}
 
 
 @whole
-def test_everything_is_in_force_and_said_so(ready: WorkerStatus) -> None:
+def test_sandbox_reports_every_part_in_force(ready: WorkerStatus) -> None:
     assert dict(ready.sandbox) == {
         "memory": ready.sandbox["memory"],
         "privileges": "none, and no new ones",
@@ -198,7 +198,7 @@ seccomp.deny = none
 """
 
 
-def test_what_the_kernel_has_not_is_said_and_the_rest_holds(tmp_path: Path) -> None:
+def test_missing_kernel_features_are_reported_and_the_rest_holds(tmp_path: Path) -> None:
     attempts = {"tcp": REFUSED["tcp"], "more memory": REFUSED["more memory"]}
     found = tried(tmp_path, attempts, OLD % 0)
     assert found["ended"] == {"tcp": "done", "more memory": "MemoryError"}
@@ -208,14 +208,14 @@ def test_what_the_kernel_has_not_is_said_and_the_rest_holds(tmp_path: Path) -> N
 
 
 @whole
-def test_without_a_filter_landlock_keeps_tcp_away(tmp_path: Path) -> None:
+def test_landlock_denies_tcp_without_seccomp(tmp_path: Path) -> None:
     attempts = {"connect": REFUSED["connect"], "read key": REFUSED["read key"]}
     found = tried(tmp_path, attempts, OLD % 4)
     assert found["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
     assert found["state"]["network"] == "landlock: no TCP, all else is open"
 
 
-def test_a_gpus_driver_gets_addresses_and_nothing_else(tmp_path: Path) -> None:
+def test_cuda_lifts_only_the_address_limit(tmp_path: Path) -> None:
     """It reserves more than there is memory; what cannot be bounded is said."""
     reserve = "lambda: __import__('mmap').mmap(-1, 2**36, prot=0, flags=0x4022)"  # no memory
     attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
@@ -228,7 +228,7 @@ def test_a_gpus_driver_gets_addresses_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, 10))
-def test_each_version_of_landlock_is_asked_for_what_it_knows(version: int) -> None:
+def test_rights_follow_the_landlock_version(version: int) -> None:
     files, tcp, beyond = landlock.handled(version)
     assert files.bit_length() == {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
     assert bool(tcp) == (version >= 4)
@@ -241,7 +241,7 @@ def test_no_filter_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "aarch64" in seccomp.unavailable()
 
 
-def test_where_a_file_can_be_reached_from(tmp_path: Path) -> None:
+def test_folder_granting_follows_links(tmp_path: Path) -> None:
     key = tmp_path / "models" / "node.pem"
     assert confine.folder_granting(key, [tmp_path / "other", tmp_path]) == tmp_path
     assert confine.folder_granting(key, [tmp_path / "mod"]) is None
@@ -287,7 +287,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @whole
-def test_a_worker_taken_over_finds_no_key_and_no_network(
+def test_compromised_worker_reaches_no_key_and_no_network(
     taken: WorkerSupervisor, tmp_path: Path
 ) -> None:
     key = tmp_path / "node.pem"
@@ -302,7 +302,7 @@ def test_a_worker_taken_over_finds_no_key_and_no_network(
     assert "PermissionError" in told(taken, f"import os; os.kill({os.getpid()}, 9)")
 
 
-def test_its_environment_is_the_profile_and_nothing_else(
+def test_worker_environment_is_only_the_profile(
     taken: WorkerSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_KEY_PASSPHRASE", "secret")
@@ -313,7 +313,7 @@ def test_its_environment_is_the_profile_and_nothing_else(
     assert told(taken, f"assert {own} <= {names!r}, {own}") == ""
 
 
-def test_it_reads_its_inputs_and_cannot_change_them(
+def test_worker_reads_inputs_but_cannot_change_them(
     taken: WorkerSupervisor, tmp_path: Path
 ) -> None:
     """Inputs are blobs of the node's store, named by their content."""
@@ -326,9 +326,7 @@ def test_it_reads_its_inputs_and_cannot_change_them(
     assert not list(Path(taken._scratch).glob("*-input-*"))
 
 
-def test_an_input_that_is_not_there_is_an_abstention(
-    taken: WorkerSupervisor, tmp_path: Path
-) -> None:
+def test_missing_input_file_is_an_abstention(taken: WorkerSupervisor, tmp_path: Path) -> None:
     with pytest.raises(Abstained) as caught:
         told(taken, "", tmp_path / "absent")
     assert caught.value.reason == "input-missing"
@@ -345,7 +343,7 @@ def test_an_input_that_is_not_there_is_an_abstention(
         ("import threading; threading.Event().wait()", "timeout", "deadline"),
     ],
 )
-def test_whatever_it_does_costs_one_abstention(
+def test_crashing_worker_costs_one_abstention(
     taken: WorkerSupervisor, code: str, reason: str, detail: str
 ) -> None:
     timeout = 0.5 if reason == "timeout" else TIMEOUT
@@ -356,7 +354,7 @@ def test_whatever_it_does_costs_one_abstention(
     assert told(taken, "") == ""
 
 
-def test_growing_past_the_limit_is_an_abstention(taken: WorkerSupervisor) -> None:
+def test_exceeding_the_memory_limit_is_an_abstention(taken: WorkerSupervisor) -> None:
     """What a library raises for want of memory, as the worker itself meets it."""
     grow = "import numpy; numpy.ones(2**30)"
     assert "MemoryError" in told(taken, grow)
@@ -368,7 +366,7 @@ def test_growing_past_the_limit_is_an_abstention(taken: WorkerSupervisor) -> Non
     assert told(taken, "") == ""
 
 
-def test_time_is_given_for_each_job_anew() -> None:
+def test_cpu_limit_is_extended_per_job() -> None:
     """The limit counts from what was used before, so that a long life is no fault."""
     code = (
         "import resource, time;"

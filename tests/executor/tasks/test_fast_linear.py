@@ -54,7 +54,9 @@ def test_the_bits_are_those_of_torchs_own_layer(tmp_path: Path) -> None:
     assert json.loads(answer.stdout) == {"turned": 14 * 7 * 3, "different": 0}
 
 
-def test_few_contiguous_rows_are_turned_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_two_to_four_contiguous_rows_are_multiplied_the_other_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     turned: list[int] = []
     multiply = torch.mm
 

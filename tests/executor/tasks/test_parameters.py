@@ -52,7 +52,7 @@ def limits_of(folder: Path) -> Mapping[str, object]:
 
 @pytest.mark.parametrize("tokens", [6, 7, 20, 33])
 @pytest.mark.parametrize("name", FRAMED)
-def test_tokens_are_seconds(
+def test_tokens_determine_the_duration(
     execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str, tokens: int
 ) -> None:
     made = execute(tiny[name], generation_config={"max_new_tokens": tokens})
@@ -74,7 +74,7 @@ def test_eight_seconds_of_the_embedded_model(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["bark", "seamless_m4t", "seamless_m4t_v2"])
-def test_tokens_bound_what_ends_by_itself(
+def test_max_new_tokens_bounds_models_that_end_themselves(
     execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str
 ) -> None:
     """Fewer tokens, no longer a sound; a seed that speaks on shows that it is cut."""
@@ -117,7 +117,7 @@ def test_sampling(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
 
 @pytest.mark.parametrize("change", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.1}], ids=str)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_each_filter_is_heard(
+def test_each_sampling_filter_changes_the_output(
     execute: Run, tiny: dict[str, ModelRef], name: str, change: dict[str, Any]
 ) -> None:
     sampled: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -196,7 +196,7 @@ def test_auto_is_what_the_configuration_says(run: Run, folders: Path, key: str, 
     assert describe_model(folders / "doctored" / f"{key}-{told}")["dtype"] == told
 
 
-def test_auto_without_a_word_of_it_is_float32(run: Run, folders: Path) -> None:
+def test_auto_without_configured_dtype_is_float32(run: Run, folders: Path) -> None:
     def hush(folder: Path) -> None:
         rewritten(folder / "config.json", dtype=None)
 
@@ -205,7 +205,7 @@ def test_auto_without_a_word_of_it_is_float32(run: Run, folders: Path) -> None:
     assert digests(run(model=model)) == digests(run(dtype="float32"))
 
 
-def test_a_dtype_that_torch_does_not_know_is_no_model(run: Run, folders: Path) -> None:
+def test_unknown_torch_dtype_is_model_missing(run: Run, folders: Path) -> None:
     model = copied(
         folders, "odd", lambda folder: rewritten(folder / "config.json", dtype="torch.float16")
     )
@@ -234,7 +234,7 @@ def test_precisions_and_quantisations_all_differ(run: Run) -> None:
     assert repeated == heard[::-1]
 
 
-def test_a_model_that_four_bits_do_not_fit_is_an_outcome(
+def test_model_with_odd_shapes_rejects_four_bits(
     execute: Run, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     """Whole blocks are wanted of some CPUs only; so that all agree, they are of every one."""
@@ -245,7 +245,7 @@ def test_a_model_that_four_bits_do_not_fit_is_an_outcome(
 # The whole document
 
 
-def test_a_task_as_another_network_writes_it(execute: Run, tiny: dict[str, ModelRef]) -> None:
+def test_task_with_explicit_nulls_runs(execute: Run, tiny: dict[str, ModelRef]) -> None:
     """Nulls and a top_p of 0.0 as they stand."""
     task = json.loads(
         """{"model": "facebook/musicgen-small", "prompt": "[INST] a rock song [/INST]",

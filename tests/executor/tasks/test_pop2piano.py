@@ -153,16 +153,14 @@ def documented(
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_a_cover_is_what_the_documents_code_makes(
-    number: int, cover: Run, documented: list[Any]
-) -> None:
+def test_cover_equals_the_reference_code(number: int, cover: Run, documented: list[Any]) -> None:
     composer, settings, name = CASES[number]
     ours = cover(name, composer=composer, generation_config=settings)
     _, theirs = documented[0][number]
     assert ours.files[0].read_bytes() == midi.encode(midi.canonical(theirs))
 
 
-def test_covers_with_and_without_an_end_are_among_them(documented: list[Any]) -> None:
+def test_reference_covers_include_some_without_end_token(documented: list[Any]) -> None:
     assert {ended for ended, _ in documented[0]} == {True, False}
 
 
@@ -186,7 +184,7 @@ def test_two_files_get_what_the_documents_batch_gives_them(
 
 
 @pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=str)
-def test_a_file_gets_the_same_in_any_company(cover: Run, sampling: dict[str, Any]) -> None:
+def test_cover_does_not_depend_on_other_inputs(cover: Run, sampling: dict[str, Any]) -> None:
     alone = {
         name: digests(cover(name, generation_config=sampling)) for name in ("mono", "stereo", "low")
     }
@@ -259,7 +257,7 @@ def test_the_same_bytes_cold_warm_and_after_other_tasks(
     ],
     ids=str,
 )
-def test_every_argument_of_sampling_is_heard(
+def test_every_sampling_argument_changes_the_output(
     cover: Run, args: dict[str, Any], config: dict[str, Any]
 ) -> None:
     sampled = {"do_sample": True, "max_new_tokens": 32}
@@ -280,7 +278,9 @@ def test_every_argument_of_sampling_is_heard(
     ],
     ids=str,
 )
-def test_every_argument_is_heard(cover: Run, own: list[str], args: dict[str, Any]) -> None:
+def test_every_argument_changes_the_output(
+    cover: Run, own: list[str], args: dict[str, Any]
+) -> None:
     assert digests(cover(**args)) != own
 
 
@@ -328,7 +328,7 @@ def test_temperature_zero_is_greedy(cover: Run, own: list[str]) -> None:
     ],
     ids=str,
 )
-def test_what_every_member_fails_at_alike(
+def test_deterministic_failures_are_outcomes(
     cover: Run, names: list[str], args: dict[str, Any], code: str, said: str
 ) -> None:
     scratch = cover().files[0].parent
@@ -366,7 +366,7 @@ def test_the_trace_has_a_digest_of_each_files_tokens(cover: Run) -> None:
     assert tokens[0] != tokens[1]
 
 
-def test_an_input_that_is_missing_or_another_is_an_abstention(
+def test_wrong_or_missing_input_is_an_abstention(
     supervisor: WorkerSupervisor,
     piano: ModelRef,
     songs: Mapping[str, Path],

@@ -90,7 +90,7 @@ def test_a_parameter_of_the_configuration_must_fit_the_weights(name: str, model:
 
 
 @pytest.mark.parametrize("name", [*HEARD, *SILENT])
-def test_a_parameter_of_the_configuration_is_heard_if_it_decides_anything(
+def test_configuration_parameter_changes_the_output_unless_for_training(
     name: str, model: Path
 ) -> None:
     before = logits(model)
@@ -104,7 +104,7 @@ def test_a_gated_feed_forward_layer_has_other_weights(model: Path) -> None:
         load(model, "float32", None)
 
 
-def test_a_configuration_alone_is_no_model(model: Path) -> None:
+def test_configuration_without_weights_is_refused(model: Path) -> None:
     (model / "model.safetensors").unlink()
     with pytest.raises(ModelRefused, match=r"no file named model\.safetensors"):
         load(model, "float32", None)
@@ -116,7 +116,7 @@ def test_weights_that_do_not_fit_are_told(model: Path) -> None:
         load(model, "auto", None)
 
 
-def test_a_model_that_knows_no_composers_is_refused(model: Path) -> None:
+def test_model_without_composers_is_refused(model: Path) -> None:
     rewritten(model / "generation_config.json", composer_to_feature_token=None)
     with pytest.raises(ModelRefused, match="no composer_to_feature_token"):
         load(model, "auto", None)
@@ -145,7 +145,7 @@ def test_a_feature_extractor_may_have_a_file_of_its_own(
 
 
 @pytest.mark.parametrize("name", EXTRACTOR)
-def test_every_parameter_of_the_feature_extractor_is_heard(
+def test_every_feature_extractor_parameter_changes_the_output(
     cover: Run, own: list[str], folders: Path, name: str
 ) -> None:
     assert digests(cover(model=listening(folders, **{name: EXTRACTOR[name]}))) != own
@@ -162,13 +162,15 @@ def test_every_parameter_of_the_feature_extractor_is_heard(
     ],
     ids=str,
 )
-def test_what_the_models_files_say_is_heard(
+def test_models_own_files_change_the_output(
     cover: Run, own: list[str], folders: Path, file: str, members: dict[str, object]
 ) -> None:
     assert digests(cover(model=changed(folders, file, members))) != own
 
 
-def test_the_tasks_word_counts_before_the_models(cover: Run, own: list[str], folders: Path) -> None:
+def test_task_arguments_override_the_models_settings(
+    cover: Run, own: list[str], folders: Path
+) -> None:
     """Of the same thing; what the task leaves out stays the model's own."""
     other = changed(folders, "generation_config.json", {"num_beams": 2, "max_length": 21})
     said = {"num_beams": 1, "max_new_tokens": 47}
@@ -227,7 +229,7 @@ FORWARD = (
 GENERATE = ("return_dict_in_generate", "output_attentions", "min_length", "max_length", "use_cache")
 
 
-def test_what_only_the_library_takes_is_refused_by_name() -> None:
+def test_schema_refuses_other_arguments_of_the_library() -> None:
     song = {"sha256": "0" * 64, "size": 1}
     task: dict[str, Any] = {"model": "tiny/pop2piano", "audio": [song], "seed": 1}
     schemas.check("pop2piano", task)
@@ -241,6 +243,6 @@ def test_what_only_the_library_takes_is_refused_by_name() -> None:
         assert caught.value.field == f"generation_config.{name}"
 
 
-def test_a_task_may_set_what_generate_is_given() -> None:
+def test_schema_allows_exactly_the_members_of_generate() -> None:
     known = schemas.load("pop2piano")["properties"]["generation_config"]["properties"]
     assert set(known) == {*pop2piano.MEMBERS, "num_return_sequences"}

@@ -30,7 +30,7 @@ def test_they_are_small() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_a_card_stands_beside_the_weights(folder: Path) -> None:
+def test_each_shipped_model_has_a_card(folder: Path) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: apache-2.0\n")
     for heading in ("## Data", "## Training", "## Measured", "## Limits"):

@@ -58,7 +58,7 @@ def test_temperature_zero_turns_sampling_off(zero: float) -> None:
     assert arguments == {"temperature": 1.0, "do_sample": False}
 
 
-def test_a_length_is_of_barks_first_part_alone() -> None:
+def test_bark_max_new_tokens_is_for_the_semantic_part() -> None:
     members = {"max_new_tokens": 9, "top_k": 5}
     arguments = generate_arguments(BARK, members, OWN)
     assert arguments == {"semantic_max_new_tokens": 9, "top_k": 5}
@@ -90,7 +90,7 @@ def test_csm_samples_alike_in_both_its_models() -> None:
     ],
     ids=str,
 )
-def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
+def test_deterministic_errors_are_task_failures(error: Exception) -> None:
     def fail() -> None:
         raise error
 
@@ -102,7 +102,7 @@ def test_what_every_member_meets_alike_is_an_outcome(error: Exception) -> None:
 @pytest.mark.parametrize(
     "error", [RuntimeError("out of memory"), MemoryError(), OSError("gone")], ids=str
 )
-def test_this_machines_own_trouble_is_not(error: Exception) -> None:
+def test_machine_specific_errors_pass_through(error: Exception) -> None:
     def fail() -> None:
         raise error
 
@@ -111,7 +111,7 @@ def test_this_machines_own_trouble_is_not(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_nothing_of_a_task_stays_in_the_model() -> None:
+def test_settings_are_restored_between_tasks() -> None:
     """Some models' generate writes into the generation settings; each generation starts anew."""
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
     found: list[int] = []
@@ -151,7 +151,7 @@ def test_each_sequence_is_seeded_after_loading() -> None:
     assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))
 
 
-def test_a_model_that_translates_speaks_what_it_says_or_english_or_its_first() -> None:
+def test_target_language_is_the_models_or_english_or_its_first() -> None:
     def speaking(*languages: str, **own: str) -> SimpleNamespace:
         tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.LANGUAGE_TABLES}
         return SimpleNamespace(**tables, **own)
@@ -166,7 +166,7 @@ def test_a_model_that_translates_speaks_what_it_says_or_english_or_its_first() -
         text_to_music.target_language(SimpleNamespace())
 
 
-def test_silence_of_no_length_is_an_outcome() -> None:
+def test_empty_audio_is_generation_rejected() -> None:
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
 
     class Mute:

@@ -11,7 +11,7 @@ def digest(columns: Any) -> str:
     return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
 
 
-def test_a_watch_counts_steps_and_digests_blocks() -> None:
+def test_recorder_counts_steps_and_digests_blocks() -> None:
     steps: list[int] = []
     recorder = TokenRecorder(steps.append)
     tokens = torch.arange(4 * 66).reshape(4, 66)
@@ -35,7 +35,7 @@ def test_a_full_block_is_not_followed_by_an_empty_one() -> None:
     assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
 
 
-def test_generates_of_several_parts_are_watched_as_one() -> None:
+def test_recorder_joins_the_parts_of_a_generation() -> None:
     """Bark's and Seamless's parts: of other lengths, and of other numbers of rows."""
     steps: list[int] = []
     recorder = TokenRecorder(steps.append)
@@ -49,13 +49,13 @@ def test_generates_of_several_parts_are_watched_as_one() -> None:
     assert recorder.trace().steps[0][:4] == steps_of[0][:2] + steps_of[1][:2]
 
 
-def test_the_answer_is_no_new_tensor_each_time() -> None:
+def test_stopping_answer_is_reused() -> None:
     recorder = TokenRecorder(lambda _: None)
     tokens = torch.zeros(2, 2, dtype=torch.int64)
     assert recorder(tokens, None) is recorder(tokens, None)
 
 
-def test_a_streamer_notes_all_but_the_prompt() -> None:
+def test_streamer_records_all_but_the_prompt() -> None:
     steps: list[int] = []
     recorder = TokenRecorder(steps.append)
     streamer = TokenStreamer(recorder)

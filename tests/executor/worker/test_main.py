@@ -64,7 +64,7 @@ for place, (seed, arguments) in enumerate(cases):
 """
 
 
-def test_the_worker_gives_what_the_bare_pipeline_gives(run: Run, tmp_path: Path) -> None:
+def test_worker_output_equals_plain_transformers(run: Run, tmp_path: Path) -> None:
     """Bit for bit: transformers called directly, in a process of its own, same profile."""
     rich = {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.9, "guidance_scale": 2.0}
     second = int(hashlib.sha256(b"helium/1/sequence\0" + bytes(7) + b"\x05" + b"\0\0\0\1")
@@ -111,7 +111,7 @@ def test_the_embedded_model_is_neither_silent_nor_clipped(run: Run) -> None:
         assert abs(float(sound.mean())) < 0.001
 
 
-def test_the_longest_prompts_are_no_burden(run: Run) -> None:
+def test_prompts_are_cut_to_512_characters(run: Run) -> None:
     """The embedded model hears 512 characters, so attention stays small."""
     longest = digests(run(prompt="🎵" * 4096))
     assert longest == digests(run(prompt="🎵" * 512))
@@ -158,7 +158,7 @@ def test_the_same_bytes_cold_warm_and_after_other_tasks(
     ],
     ids=str,
 )
-def test_every_argument_is_heard(
+def test_every_argument_changes_the_output(
     run: Run, tiny: dict[str, ModelRef], change: dict[str, Any]
 ) -> None:
     """Of an untrained model: one that has learned is too sure of itself to heed each of them."""
@@ -215,7 +215,9 @@ def test_sequences_are_single_generations_with_derived_seeds(run: Run) -> None:
     assert len(set(singles)) == 3
 
 
-def test_the_trace_explains(run: Run, ready: WorkerStatus, embedded: ModelRef) -> None:
+def test_trace_has_runtime_weights_and_tokens(
+    run: Run, ready: WorkerStatus, embedded: ModelRef
+) -> None:
     trace = run(generation={"max_new_tokens": 130, "num_return_sequences": 2}).trace
     assert trace["runtime"] == ready.runtime
     assert trace["weights"] == embedded.digest
@@ -225,7 +227,7 @@ def test_the_trace_explains(run: Run, ready: WorkerStatus, embedded: ModelRef) -
     assert tokens[0] != tokens[1]
 
 
-def test_the_trace_shows_where_two_runs_part(run: Run) -> None:
+def test_trace_shows_where_two_runs_differ(run: Run) -> None:
     """A change late in the generation leaves the blocks before it equal."""
     short: Any = run(generation={"max_new_tokens": 100}).trace["tokens"]
     long: Any = run(generation={"max_new_tokens": 200}).trace["tokens"]
@@ -233,7 +235,7 @@ def test_the_trace_shows_where_two_runs_part(run: Run) -> None:
     assert short[0][1] != long[0][1]
 
 
-def test_a_trace_keeps_within_its_limit() -> None:
+def test_trace_is_cut_to_its_limit() -> None:
     blocks = [[f"{place:016x}" for place in range(1024)] for _ in range(16)]
     bounded = main.bounded_trace({"tokens": blocks, "steps": [], "seconds": 1.0})
     assert 4_096 < len(rfc8785.dumps(bounded)) <= 8_192
@@ -243,7 +245,7 @@ def test_a_trace_keeps_within_its_limit() -> None:
     assert main.bounded_trace(small) == small
 
 
-def test_not_a_number_is_an_outcome(run: Run, folders: Path) -> None:
+def test_nan_weights_are_non_finite_output(run: Run, folders: Path) -> None:
     def poison(folder: Path) -> None:
         codebook = "audio_encoder.quantizer.layers.0.codebook.embed"
         reweighted(folder, codebook, lambda tensor: np.full_like(tensor, np.nan))
@@ -269,7 +271,7 @@ def test_a_temperature_that_overflows_is_an_outcome(run: Run) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_models_own_number_of_sequences(run: Run, folders: Path, count: int) -> None:
+def test_models_own_num_return_sequences_is_used(run: Run, folders: Path, count: int) -> None:
     def several(folder: Path) -> None:
         rewritten(folder / "generation_config.json", num_return_sequences=count)
 
@@ -290,7 +292,7 @@ def test_a_model_of_temperature_zero_is_greedy(run: Run, folders: Path) -> None:
     assert digests(run(model=model, generation={"temperature": own})) == digests(run()) != greedy
 
 
-def test_missing_weights_are_never_made_up(run: Run, folders: Path) -> None:
+def test_missing_weights_are_refused(run: Run, folders: Path) -> None:
     def incomplete(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         del weights["decoder.lm_heads.0.weight"]
@@ -312,7 +314,7 @@ def test_weights_of_another_shape_are_refused(run: Run, folders: Path) -> None:
     assert caught.value.reason == "model-missing"
 
 
-def test_the_hubs_older_names_of_tensors_are_understood(run: Run, folders: Path) -> None:
+def test_older_tensor_names_are_accepted(run: Run, folders: Path) -> None:
     def older(folder: Path) -> None:
         weights = {
             name.replace("parametrizations.weight.original0", "weight_g").replace(
@@ -351,7 +353,7 @@ def test_two_channels(run: Run, folders: Path) -> None:
     assert digests(run(model=model)) == [output["sha256"]]
 
 
-def test_weights_that_nothing_wants_are_refused(run: Run, folders: Path) -> None:
+def test_surplus_weights_are_refused(run: Run, folders: Path) -> None:
     def surplus(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         weights["surplus"] = np.zeros(3, dtype=np.float32)
@@ -386,7 +388,7 @@ def test_another_digest_is_an_abstention_and_the_worker_stays(
 
 
 @pytest.mark.parametrize(("dtype", "loads"), [("auto", 1), ("float32", 1), ("float16", 2)])
-def test_a_model_stays_for_whatever_names_its_own_precision(
+def test_model_is_not_reloaded_for_its_own_dtype(
     embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str, loads: int
 ) -> None:
     """Left out, null, "auto" and the name itself are one."""
@@ -408,7 +410,7 @@ def test_a_model_stays_for_whatever_names_its_own_precision(
     assert loaded == ["float32", "float16"][:loads]
 
 
-def test_progress_is_told_by_the_percent_and_not_too_often(
+def test_progress_is_reported_in_percent_steps_at_a_bounded_rate(
     embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000.0]
@@ -474,7 +476,7 @@ def test_too_little_memory_is_an_abstention(
     assert said.reason == "out-of-memory"
 
 
-def test_an_error_nobody_expected_is_not_swallowed(
+def test_unexpected_error_is_not_swallowed(
     embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -514,7 +516,7 @@ def traced(sequences: int, steps: int) -> dict[str, Any]:
     }
 
 
-def test_thirty_seconds_of_music_are_told_step_by_step() -> None:
+def test_trace_of_thirty_seconds_is_complete() -> None:
     trace = traced(1, 1503)
     assert main.bounded_trace(trace) == trace
 
@@ -528,7 +530,7 @@ def test_steps_are_left_out_before_blocks() -> None:
     assert "tokens_complete" not in cut
 
 
-def test_blocks_that_are_left_out_are_said_to_be() -> None:
+def test_cut_digests_are_marked_incomplete() -> None:
     cut = main.bounded_trace(traced(16, 4000))
     assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert not any(cut["steps"])

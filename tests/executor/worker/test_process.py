@@ -27,25 +27,27 @@ def ended(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], TIMEOUT)[0])
 
 
-def test_a_killed_child_has_died(worker: WorkerProcess) -> None:
+def test_killed_worker_raises_worker_died(worker: WorkerProcess) -> None:
     worker.kill()
     with pytest.raises(WorkerDied, match="exit code -9"):
         worker.receive(time.monotonic() + TIMEOUT)
     assert not worker.alive()
 
 
-def test_silence_is_a_timeout(worker: WorkerProcess) -> None:
+def test_no_message_before_the_deadline_is_a_timeout(worker: WorkerProcess) -> None:
     with pytest.raises(TimeoutError):
         worker.receive(time.monotonic())
     assert worker.alive()
 
 
-def test_it_has_a_session_of_its_own(worker: WorkerProcess) -> None:
+def test_worker_has_its_own_session(worker: WorkerProcess) -> None:
     """A terminal's Ctrl-C goes to the foreground's session: the worker is in another."""
     assert os.getsid(worker.pid) == worker.pid != os.getsid(0)
 
 
-def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_died_has_the_end_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noisy = "print('x' * 100_000 + 'the end', flush=True)"
     monkeypatch.setattr(process, "ARGUMENTS", ("-c", noisy))
     started = WorkerProcess([], tmp_path, None)
@@ -57,7 +59,7 @@ def test_what_it_printed_last_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("state", ["idle", "computing"])
-def test_it_ends_with_its_parent(tmp_path: Path, state: str) -> None:
+def test_worker_ends_with_its_parent(tmp_path: Path, state: str) -> None:
     """A parent that is killed, and so cannot clean up, leaves no worker."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path), state],

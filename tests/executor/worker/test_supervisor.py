@@ -37,7 +37,7 @@ def once(action: Callable[[], None]) -> Callable[[float], None]:
     return progress
 
 
-def test_a_started_pool_is_ready(ready: WorkerStatus) -> None:
+def test_started_worker_is_ready(ready: WorkerStatus) -> None:
     assert ready.ok, ready.reason
     assert ready.reason == ""
     assert ready.seconds > 0
@@ -81,7 +81,7 @@ def test_all_progress_is_passed_on(
     assert told == [n / 99 for n in range(100)]
 
 
-def test_a_killed_worker_is_an_abstention_and_the_next_run_is_fine(
+def test_killed_worker_is_an_abstention_and_is_restarted(
     supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
 ) -> None:
     expected = digests(run(again=True))
@@ -95,7 +95,7 @@ def test_a_killed_worker_is_an_abstention_and_the_next_run_is_fine(
     assert supervisor.pid not in (None, before)
 
 
-def test_the_deadline_holds_for_a_restart_too(embedded: ModelRef, tmp_path: Path) -> None:
+def test_deadline_includes_a_restart(embedded: ModelRef, tmp_path: Path) -> None:
     supervisor = WorkerSupervisor([], tmp_path)
     with pytest.raises(Abstained) as caught:
         endless(supervisor, embedded, lambda _: None, 0.2)
@@ -128,7 +128,7 @@ def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run
     assert digests(first) == expected
 
 
-def test_no_file_is_left_of_what_was_abandoned(
+def test_outputs_of_an_abandoned_job_are_deleted(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that dies after it wrote a part of its outputs."""
@@ -233,7 +233,7 @@ def test_a_worker_that_died_between_jobs_is_replaced(
     assert fake.pid not in (None, before)
 
 
-def test_the_deadline_kills(fake: WorkerSupervisor, embedded: ModelRef) -> None:
+def test_deadline_kills_the_worker(fake: WorkerSupervisor, embedded: ModelRef) -> None:
     with pytest.raises(Abstained, match="deadline") as caught:
         endless(fake, embedded, lambda _: None, 0.3)
     assert caught.value.reason == "timeout"
@@ -250,7 +250,7 @@ def test_cancel_from_another_thread(fake: WorkerSupervisor, embedded: ModelRef) 
     brief(fake, embedded)
 
 
-def test_an_error_of_the_callers_progress_ends_the_job(
+def test_exception_in_progress_callback_ends_the_job(
     fake: WorkerSupervisor, embedded: ModelRef
 ) -> None:
     def broken(share: float) -> None:
@@ -287,7 +287,7 @@ def test_a_closed_supervisor_abstains_and_leaves_no_process(
     assert not fake.start(TIMEOUT).ok
 
 
-def test_after_want_of_memory_the_worker_is_a_new_one(
+def test_worker_is_replaced_after_out_of_memory(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='abstained', reason='out-of-memory', detail='too little')")
@@ -298,7 +298,7 @@ def test_after_want_of_memory_the_worker_is_a_new_one(
     assert supervisor.pid is None
 
 
-def test_after_another_abstention_the_worker_stays(
+def test_worker_stays_after_other_abstentions(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='abstained', reason='model-missing', detail='')")
@@ -393,7 +393,7 @@ def test_a_failed_self_test_refuses_to_serve(
     assert caught.value.reason == "worker-died"
 
 
-def test_a_pool_can_be_started_after_a_cancelled_run(
+def test_supervisor_restarts_after_a_cancelled_run(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak(monkeypatch, "say(kind='progress', share=0.5)")
