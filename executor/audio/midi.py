@@ -91,6 +91,7 @@ def events(notes: Iterable[Note]) -> Iterator[bytes]:
         for note in notes
         for moment in ((note.start, 1, note.pitch, note.velocity), (note.end, 0, note.pitch, 0))
     )
+    # Offs before ons at one tick: a key that is struck again is released first.
     now = 0
     for tick, _, pitch, velocity in moments:
         yield variable_length(tick - now) + bytes((0x90, pitch, velocity))

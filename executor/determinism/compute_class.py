@@ -97,12 +97,14 @@ def installed(distribution: str) -> str:
         return "none"
 
 
-def mismatch(own: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+def mismatch(actual: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
     """Return one line per differing field, in order of the names; [] means the same class."""
     return [
-        f"{name}: ours {field_text(own, name)}, theirs {field_text(expected, name)}"
-        for name in sorted(own.keys() | expected.keys())
-        if name not in own or name not in expected or not equal_in_json(own[name], expected[name])
+        f"{name}: ours {field_text(actual, name)}, theirs {field_text(expected, name)}"
+        for name in sorted(actual.keys() | expected.keys())
+        if name not in actual
+        or name not in expected
+        or not equal_in_json(actual[name], expected[name])
     ]
 
 

@@ -17,13 +17,14 @@ def check(render: Render) -> tuple[str, str]:
     `fresh`, and returns the SHA-256 of the canonical waveform.
     """
     cold = render(PROMPT, SEED, True)
-    other = render(OTHER_PROMPT, OTHER_SEED, False)
+    # Another job in between, so that a model which keeps state between jobs is found.
+    other_hash = render(OTHER_PROMPT, OTHER_SEED, False)
     warm = render(PROMPT, SEED, False)
     reloaded = render(PROMPT, SEED, True)
     if warm != cold:
         return cold, f"self-test: warm {warm} differs from cold {cold}"
     if reloaded != cold:
         return cold, f"self-test: after loading again {reloaded} differs from {cold}"
-    if other == cold:
+    if other_hash == cold:
         return cold, "self-test: another prompt and seed gave the same bytes"
     return cold, ""

@@ -44,9 +44,9 @@ def loadable_files(folder: Path) -> list[Path]:
     """Return the files whose names would be loaded, by name, those of the vocoder last."""
     return [
         path
-        for place in (folder, folder / VOCODER)
-        if place.is_dir()
-        for path in sorted(place.iterdir())
+        for directory in (folder, folder / VOCODER)
+        if directory.is_dir()
+        for path in sorted(directory.iterdir())
         if path.name.endswith(LOADED_SUFFIXES) and path.exists()
     ]
 
@@ -68,6 +68,7 @@ def checked_files(folder: Path) -> list[Path]:
 
 def check_file(path: Path, folder: Path, names: set[str]) -> None:
     """Raise `ModelRefused` unless a file may be loaded; `names` are the files beside it."""
+    # A pipe or a device would block the loader.
     if not path.is_file() or not belongs_to(path, folder):
         raise ModelRefused(f"{path.name} is not a file of the model's own folder")
     if path.name in FOREIGN_FILES:
@@ -83,6 +84,7 @@ def belongs_to(path: Path, folder: Path) -> bool:
 
     A snapshot of that cache holds links to the folder `blobs` beside the snapshots.
     """
+    # Links are followed first: a loader would follow them too.
     folder, target = folder.resolve(), path.resolve()
     cache = folder.parent.parent
     is_snapshot = folder.parent.name == "snapshots" and cache.name.startswith("models--")
@@ -146,6 +148,7 @@ def read_json(path: Path) -> object:
 
 def members(document: object) -> Iterator[tuple[str, object]]:
     """Yield every member of every object in a JSON document, at any depth."""
+    # A stack instead of recursion: a stranger decides the depth.
     waiting = [document]
     while waiting:
         node = waiting.pop()

@@ -40,6 +40,7 @@ class ModelFolders:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
+        # The user's folders first, so that they can replace a shipped model.
         self._folders = (*folders, SHIPPED)
         self._hashes: dict[FileStamp, str] = {}
         self._digests: dict[tuple[Path, FolderStamp], str] = {}
@@ -58,6 +59,7 @@ class ModelFolders:
     def digest(self, folder: Path) -> str:
         """Return a folder's weights digest. Raises `ModelRefused`."""
         try:
+            # The folder is hashed again when a file was added, removed or changed.
             stamps = tuple((path.name, file_stamp(path)) for path in loadable_files(folder))
             key = (folder, stamps)
             if key not in self._digests:
@@ -102,6 +104,7 @@ def candidate_paths(folder: Path, model_id: str, revision: str) -> list[Path]:
     cache = folder / f"models--{model_id.replace('/', '--')}"
     commit = revision
     if (reference := cache / "refs" / revision).is_file():
+        # The file holds a commit of 40 characters; a larger one is not read to its end.
         with reference.open("rb") as file:
             target = file.read(41).decode("ascii", errors="replace").strip()
         commit = target if COMMIT.fullmatch(target) else revision

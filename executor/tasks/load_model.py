@@ -59,20 +59,20 @@ FOREIGN_TEXT = (("phonemize", "phonemizer and espeak"), ("is_uroman", "uroman"))
 class LoadedPipeline:
     """A model in memory.
 
-    `own` are its generation settings, None if it has none. `parts` has each part of the model with
-    a copy of its settings as loaded. Generate of several models writes into the settings, and would
-    change the next task; `restore_settings` undoes that.
+    `defaults` are its generation settings, None if it has none. `parts` has each part of the model
+    with a copy of its settings as loaded. Generate of several models writes into the settings, and
+    would change the next task; `restore_settings` undoes that.
     """
 
     pipeline: Any
     family: Family
-    own: Any
+    defaults: Any
     parts: tuple[tuple[Any, Any], ...]
 
     def restore_settings(self) -> None:
         """Give every part a copy of the settings that it was loaded with."""
-        for part, own in self.parts:
-            part.generation_config = copy.deepcopy(own)
+        for part, defaults in self.parts:
+            part.generation_config = copy.deepcopy(defaults)
 
 
 def load(
@@ -97,10 +97,11 @@ def load(
         if is_memory_error(error):
             raise
         raise ModelRefused(f"{type(error).__name__}: {error}") from error
+    # Measured for plain layers on the CPU only; quantised layers have products of their own.
     if device == "cpu" and bits is None:
         replace_linears(pipeline.model)
-    own = copy.deepcopy(getattr(pipeline.model, "generation_config", None))
-    return LoadedPipeline(pipeline, family, own, tuple(settings(pipeline.model)))
+    defaults = copy.deepcopy(getattr(pipeline.model, "generation_config", None))
+    return LoadedPipeline(pipeline, family, defaults, tuple(part_settings(pipeline.model)))
 
 
 def build_pipeline(
@@ -213,9 +214,10 @@ def has_whole_blocks(out_features: int, in_features: int) -> bool:
     return out_features % BLOCKS[0] == 0 and in_features % BLOCKS[1] == 0
 
 
-def settings(model: Any) -> Iterator[tuple[Any, Any]]:
+def part_settings(model: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each part with generation settings, the model itself included, and a copy of them."""
     for part in model.modules():
-        own = part.__dict__.get("generation_config")
-        if own is not None:
-            yield part, copy.deepcopy(own)
+        # Not getattr: a part without settings of its own would return those of its class.
+        defaults = part.__dict__.get("generation_config")
+        if defaults is not None:
+            yield part, copy.deepcopy(defaults)

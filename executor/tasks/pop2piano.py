@@ -111,7 +111,7 @@ def covers(
     songs = decode.decode_files(inputs)
     results = []
     for number, song in enumerate(songs):
-
+        # `done` is bound here: a closure would see the last number of the loop.
         def on_step(steps: int, done: int = number) -> None:
             progress((done + min(1.0, steps / total_steps)) / len(songs))
 
@@ -120,13 +120,13 @@ def covers(
     return results
 
 
-def generate_arguments(members: Mapping[str, Any], own: Any) -> dict[str, Any]:
+def generate_arguments(members: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     """Return the arguments of `generate` for one input; temperature 0 means greedy (section 8)."""
     arguments = {name: members[name] for name in MEMBERS if name in members}
-    if arguments.get("temperature", getattr(own, "temperature", None)) == 0:
+    if arguments.get("temperature", getattr(defaults, "temperature", None)) == 0:
         # transformers refuses a temperature of 0; greedy decoding reads none.
         arguments |= {"do_sample": False, "temperature": 1.0}
-    if getattr(own, "num_return_sequences", None) not in (None, 1):
+    if getattr(defaults, "num_return_sequences", None) not in (None, 1):
         arguments["num_return_sequences"] = 1
     return arguments
 
@@ -138,6 +138,7 @@ def cover(
     recorder = TokenRecorder(on_step)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
+        # After loading, which draws random numbers (section 8).
         set_seed(seed)
         features = extract_features(loaded, song)
         tokens = with_task_failures(lambda: generate_tokens(loaded, features, arguments, recorder))

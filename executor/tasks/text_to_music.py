@@ -73,18 +73,18 @@ def config_members(args: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def generate_arguments(family: Family, members: Mapping[str, Any], own: Any) -> dict[str, Any]:
+def generate_arguments(family: Family, members: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     """Return the arguments of `generate` for one sequence.
 
-    `own` are the model's generation settings. Temperature 0 means greedy decoding (section 8).
+    `defaults` are the model's generation settings. Temperature 0 means greedy decoding (section 8).
     """
     arguments = {
         name: members[name] for name in family.honours if name in members and name != SEQUENCES
     }
-    if arguments.get("temperature", getattr(own, "temperature", None)) == 0:
+    if arguments.get("temperature", getattr(defaults, "temperature", None)) == 0:
         # transformers refuses a temperature of 0; greedy decoding reads none.
         arguments |= {"do_sample": False, "temperature": 1.0}
-    if getattr(own, SEQUENCES, None) not in (None, 1):
+    if getattr(defaults, SEQUENCES, None) not in (None, 1):
         arguments[SEQUENCES] = 1
     return adapt_arguments(family, arguments)
 
@@ -124,15 +124,16 @@ def sounds(
     if problem := objection(loaded.family.capabilities, cast("Document", args)):
         raise TaskFailed("generation-rejected", problem)
     members = config_members(args)
-    count = int(members.get(SEQUENCES, getattr(loaded.own, SEQUENCES, None)) or 1)
+    count = int(members.get(SEQUENCES, getattr(loaded.defaults, SEQUENCES, None)) or 1)
     if count > MAX_SEQUENCES:
         raise TaskFailed("generation-rejected", f"the model's own {SEQUENCES} is {count}")
+    # Each sequence is a generation of its own: transformers joins several to one corrupt waveform.
     seeds = sequence_seeds(int(str(args["seed"])), count)
-    arguments = generate_arguments(loaded.family, members, loaded.own)
+    arguments = generate_arguments(loaded.family, members, loaded.defaults)
     total_steps = max_steps(loaded, members.get("max_new_tokens"))
     sequences = []
     for number, seed in enumerate(seeds):
-
+        # `done` is bound here: a closure would see the last number of the loop.
         def on_step(steps: int, done: int = number) -> None:
             progress((done + min(1.0, steps / total_steps)) / len(seeds))
 
@@ -143,17 +144,19 @@ def sounds(
 
 def max_steps(loaded: LoadedPipeline, max_new_tokens: int | None) -> float:
     """Return how many steps a generation takes at most; 1 where neither task nor model says."""
-    own = loaded.own
+    defaults = loaded.defaults
     if loaded.family.name == "bark":
-        semantic, coarse = own.semantic_config, own.coarse_acoustics_config
+        semantic, coarse = defaults.semantic_config, defaults.coarse_acoustics_config
         rate = coarse["coarse_rate_hz"] / semantic["semantic_rate_hz"]
         tokens = max_new_tokens or semantic.get("max_new_tokens") or BARK_SEMANTIC_TOKENS
         return float(tokens * (1 + rate * coarse["n_coarse_codebooks"]))
-    own_limit = getattr(own, "max_new_tokens", None) or getattr(own, "max_length", None) or 1
+    default_limit = (
+        getattr(defaults, "max_new_tokens", None) or getattr(defaults, "max_length", None) or 1
+    )
     if loaded.family.name == "seamless_m4t":  # text, then units
         units = loaded.pipeline.model.config.t2u_max_new_tokens
-        return float(2 * max_new_tokens if max_new_tokens else own_limit + units)
-    return float(max_new_tokens or own_limit)
+        return float(2 * max_new_tokens if max_new_tokens else default_limit + units)
+    return float(max_new_tokens or default_limit)
 
 
 def sound(
@@ -166,6 +169,7 @@ def sound(
     # Inference mode: an eighth less time in a small model's steps than without gradients alone.
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
+        # After loading, which draws random numbers (section 8).
         set_seed(seed)
         output = with_task_failures(lambda: run_pipeline(loaded, prompt, dict(arguments), seed))
     audio = np.atleast_1d(output["audio"])
@@ -199,7 +203,7 @@ def run_pipeline(
             numbers = speaker_embedding.embedding(seed, size)
             inputs = {"speaker_embeddings": torch.tensor([numbers], dtype=pipeline.model.dtype)}
         case "seamless_m4t" | "seamless_m4t_v2":
-            inputs = {"tgt_lang": target_language(loaded.own)}
+            inputs = {"tgt_lang": target_language(loaded.defaults)}
         case "fastspeech2_conformer_with_hifigan":
             # The pipeline takes a model's first output, which here is the spectrogram.
             output = pipeline.model(**pipeline.preprocess(prompt).to(pipeline.device))
@@ -208,14 +212,14 @@ def run_pipeline(
     return result
 
 
-def target_language(own: Any) -> str:
+def target_language(defaults: Any) -> str:
     """Return what a model that translates speaks: its `tgt_lang`, or English, or its first.
 
     Raises `ValueError` for a model whose parts have no language in common.
     """
-    tables = [set(getattr(own, table, None) or ()) for table in LANGUAGE_TABLES]
+    tables = [set(getattr(defaults, table, None) or ()) for table in LANGUAGE_TABLES]
     languages = sorted(set.intersection(*tables))
-    for name in (getattr(own, "tgt_lang", None), DEFAULT_LANGUAGE, *languages[:1]):
+    for name in (getattr(defaults, "tgt_lang", None), DEFAULT_LANGUAGE, *languages[:1]):
         if name in languages:
             return str(name)
     raise ValueError("the model's generation_config.json has no language that it can speak")

@@ -93,6 +93,7 @@ class JobRunner:
         except Abstained as abstained:
             return JobAbstained(abstained.reason, message_text(abstained.detail))
         except (MemoryError, RuntimeError, OSError) as error:
+            # Any other error is a bug; the worker dies with its traceback.
             if not is_memory_error(error):
                 raise
             return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
@@ -151,6 +152,7 @@ class JobRunner:
     def _load(self, job: JobMessage) -> Any:
         model, args = job["model"], job["args"]
         folder = self._folders.find(model["id"], model["revision"], model["digest"])
+        # All members of the class see the same weights, so this is an outcome, not an abstention.
         if tensor := self._folders.first_nan_tensor(folder):
             raise TaskFailed("non-finite-output", f"NaN in {tensor}")
         try:
@@ -171,6 +173,7 @@ class JobRunner:
         return self._model
 
     def _drop(self) -> None:
+        # Models have reference cycles; without a collection, two would be in memory at once.
         self._model, self._model_key = None, ()
         gc.collect()
 
@@ -262,6 +265,7 @@ def receive_jobs(connection: "Connection[Any, Any]", jobs: "queue.SimpleQueue[Jo
         try:
             jobs.put(json.loads(connection.recv_bytes()))
         except (EOFError, OSError):
+            # Not sys.exit, which ends this thread only, while the main thread may be computing.
             os._exit(0)
 
 

@@ -102,6 +102,7 @@ class WorkerProcess:
         """
         try:
             (length,) = struct.unpack("!i", self._receive_bytes(4, deadline))
+            # Before the content is read: the worker chooses the length.
             if not 0 < length <= MESSAGE_LIMIT:
                 raise WorkerDied(f"the worker announced a message of {length} bytes")
             return decode_message(self._receive_bytes(length, deadline))
@@ -133,6 +134,7 @@ class WorkerProcess:
             seconds = deadline - time.monotonic()
             if seconds <= 0:
                 raise TimeoutError
+            # Anew for each piece: one byte at a time must not prolong the deadline.
             self._socket.settimeout(seconds)
             piece = self._socket.recv(size - len(received))
             if not piece:

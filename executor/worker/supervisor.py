@@ -115,11 +115,13 @@ class WorkerSupervisor:
         """
         if not self._conversation.acquire(blocking=False):
             raise Abstained(Abstention.BUSY)
+        # Unique for each job, so that a worker cannot pass off the outputs of an earlier one.
         stem = self._scratch / uuid.uuid4().hex
         try:
             with self._current(job.task):
                 return self._execute(job, stem, time.monotonic() + timeout, progress)
         except BaseException:
+            # A worker that died may have written a part of its outputs.
             for path in self._scratch.glob(f"{stem.name}-*"):
                 path.unlink(missing_ok=True)
             raise
@@ -131,12 +133,14 @@ class WorkerSupervisor:
     def cancel(self, task: str) -> None:
         """Kill the running job of that task, if it runs: its `run` raises `Abstained`."""
         with self._state:
+            # The queue may cancel a task that has ended; another one may run by now.
             if self._task == task:
                 self._cancelled = True
                 self._kill()
 
     def close(self) -> None:
         """End the worker and the job that runs in it. Later runs raise `Abstained`."""
+        # First kill, then wait for the lock: a running job holds it until its worker has died.
         with self._state:
             self._closed = True
             self._kill()
@@ -172,6 +176,7 @@ class WorkerSupervisor:
             self._dispose()
             raise Abstained(self._failure(), str(error)) from error
         except Abstained as abstained:
+            # After a failed allocation, libraries may be in an undefined state.
             if abstained.reason is Abstention.OUT_OF_MEMORY:
                 self._dispose()
             raise
@@ -215,6 +220,8 @@ class WorkerSupervisor:
         return status
 
     def _spawn(self) -> WorkerProcess:
+        # Under the lock, so that a concurrent `close` or `cancel` either prevents the start or
+        # finds the process to kill.
         with self._state:
             if self._closed or self._cancelled:
                 raise WorkerDied("stopped")
