@@ -69,7 +69,10 @@ class ModelWorker:
         reference = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         args = {"audio": [reference], "seed": 1, "composer": composer}
         score, _ = self._run("pop2piano", args, path)
-        return [(start / midi.TICKS_PER_SECOND, pitch) for start, pitch in _note_onsets(score.read_bytes())]
+        return [
+            (start / midi.TICKS_PER_SECOND, pitch)
+            for start, pitch in _note_onsets(score.read_bytes())
+        ]
 
     def _run(self, kind: str, args: Mapping[str, object], *inputs: Path) -> tuple[Path, ...]:
         job = Job("measure", kind, {"model": self._model.id, **args}, self._model, inputs)
