@@ -184,7 +184,7 @@ def test_empty_audio_is_generation_rejected() -> None:
 def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
     """A model's own settings may ask for any number where the task says none."""
     own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
-    loaded: Any = SimpleNamespace(family=MUSICGEN, own=own)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, defaults=own)
     with pytest.raises(TaskFailed, match="num_return_sequences is 17") as caught:
         text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"
