@@ -20,6 +20,7 @@ HeliumError                       schemas.errors: base of all
 ├─ BlobRefused                    node.storage.errors: wrong size or hash
 ├─ DiskQuotaExceeded              node.storage.errors: no room for another blob
 ├─ StreamClosed                   node.transport.interface: the peer closed or reset it
+├─ WindowExceeded                 node.transport.libp2p.yamux: more unread bytes than allowed
 ├─ PeerBanned                     node.transport.libp2p.gossipsub: too many reports
 ├─ MalformedFrame                 node.rpc.framing: bytes that are not a frame
 ├─ RequestRefused                 node.rpc.client: the peer answered with an error status

@@ -26,7 +26,7 @@ def _exceptions() -> dict[str, set[str]]:
         more = {
             name: names
             for name, names in bases.items()
-            if names & (BUILT_IN | {"ClickException"} | exceptions.keys())
+            if names & (BUILT_IN | {"ClickException", "TooSlowError"} | exceptions.keys())
         }
         if more.keys() == exceptions.keys():
             return more

@@ -24,6 +24,7 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
 
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
+from schemas.errors import HeliumError
 
 YAMUX = TProtocol(PROTOCOL_ID)
 # The time in which a frame must be written. A reader that is slower is dead or hostile.
@@ -115,7 +116,7 @@ class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped 
         return payload
 
 
-class WindowExceeded(trio.TooSlowError):
+class WindowExceeded(HeliumError, trio.TooSlowError):
     """More bytes wait unread than were granted.
 
     It is a `TooSlowError`, as Yamux closes a connection for no other exception of a read.
