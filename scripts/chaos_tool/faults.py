@@ -220,7 +220,7 @@ class FaultInjector:
 
 
 def _is_commit(event: Event) -> bool:
-    return event.get("event") == "task" and event.get("state") == "committed"
+    return event.get("event") == "task state changed" and event.get("state") == "committed"
 
 
 def _moment_of_kill(votes: set[str]) -> str:
