@@ -54,6 +54,7 @@ def test_reveal_is_decoded_completely() -> None:
     assert isinstance(reveal, Reveal)
     assert (reveal.task, reveal.attempt, reveal.signer) == (TASK.id, 0, PEER)
     assert reveal.outcome == fixtures.outcome()
+    assert reveal.commitment == fixtures.bound(TASK, PEER, fixtures.outcome())
     assert reveal.commits == {fixtures.peer(1): "ab" * 32}
     assert reveal.trace == {"seconds": 1}
 
