@@ -442,11 +442,16 @@ async def stalled_readers(target: Target) -> Counts:
             for _ in range(AT_ONCE):
                 nursery.start_soon(some, host, peer)
 
+    async def repeated(attacker: Attacker) -> None:
+        # The node cuts off a reader that stalls; the attacker then connects again.
+        while done["asked"] < TIMES:
+            await attacker.run(body)
+
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(STALLERS)]
         for attacker in attackers:  # all at once, some would be turned away
             await attacker.run(heard)
-        await asyncio.gather(*(attacker.run(body) for attacker in attackers))
+        await asyncio.gather(*(repeated(attacker) for attacker in attackers))
     assert stalled >= STALLERS
     return done
 
