@@ -135,8 +135,9 @@ def test_losses_are_per_book_and_depend_on_the_caption() -> None:
     assert not torch.allclose(losses_per_step, without_caption)
 
 
-def test_text_encoder_learns_the_mode() -> None:
-    """Forty steps of words alone are enough to tell major from minor better than chance."""
+def test_text_encoder_learns_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty small steps on captions alone separate major from minor better than chance."""
+    monkeypatch.setattr(dataset, "CAPTIONS_PER_STEP", 32)
     torch.manual_seed(0)
     tokenize = build_tokenizer()
     model = build_music_model(len(tokenize), codec_config())
@@ -151,7 +152,11 @@ def test_text_encoder_learns_the_mode() -> None:
         training_step(parameters, optimizers, 2e-3, losses, step) for step in range(40)
     ]
     mode = list(ATTRIBUTE_VALUES).index("mode")
-    assert losses_per_step[0][mode] > 0.65 > losses_per_step[-1][mode]
+    # The mean of five steps: a single small batch is noisy. Chance is ln 2 = 0.69.
+    initial, final = (
+        torch.stack(part)[:, mode].mean() for part in (losses_per_step[:5], losses_per_step[-5:])
+    )
+    assert initial > 0.65 > final
 
 
 def test_captions_of_a_step_are_not_held_out() -> None:
