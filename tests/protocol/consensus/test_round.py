@@ -1,12 +1,10 @@
-from typing import Any
-
 import pytest
 
 from protocol.consensus.committee import committees
 from protocol.consensus.round import Opening, Round
 from protocol.consensus.vote_set import VoteStatus
-from protocol.wire.messages import Commit, Reveal, Vote, outcome_digest
-from tests.protocol.certificates import commitments
+from protocol.wire.messages import Vote, outcome_digest
+from tests.protocol.votes import commit, reveal
 from tests.support import fixtures
 
 NET = fixtures.network(5, committee_size=3, committee_max=5)
@@ -21,22 +19,6 @@ NEW, DUPLICATE, CONFLICTING = VoteStatus.NEW, VoteStatus.DUPLICATE, VoteStatus.C
 
 def fresh(committee: tuple[str, ...] = TRIO, attempt: int = 0) -> Round:
     return Round(NET.id, TASK.id, attempt, committee, 2.0)
-
-
-def commit(member: str, outcome: Any = None) -> Commit:
-    return fixtures.commit(NET, TASK, member, outcome)
-
-
-def reveal(member: str, seen: Any = TRIO, outcome: Any = None, **changes: Any) -> Reveal:
-    commits = seen if isinstance(seen, dict) else commitments(TASK, seen)
-    body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
-    vote = fixtures.signed_by(NET, {**body, **changes}, member)
-    assert isinstance(vote, Reveal)
-    return vote
-
-
-def abstain(member: str, reason: str = "busy") -> Vote:
-    return fixtures.abstain(NET, TASK, member, reason)
 
 
 def receive(round_: Round, vote: Vote, at: float, *, keep_conflicting: bool = False) -> VoteStatus:

@@ -12,6 +12,7 @@ from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.wire.messages import Abstain, Commit, Reveal, Vote, outcome_digest
 from tests.protocol.certificates import commitments
 from tests.protocol.rejections import PROPERTY
+from tests.protocol.votes import abstain, commit, reveal
 from tests.support import fixtures
 
 NET = fixtures.network(5, committee_size=3, committee_max=5)
@@ -22,22 +23,6 @@ A, B, C = TRIO
 LIE = fixtures.outcome("lie")
 DIGEST, LIE_DIGEST = outcome_digest(fixtures.outcome()), outcome_digest(LIE)
 NEW, DUPLICATE, CONFLICTING = VoteStatus.NEW, VoteStatus.DUPLICATE, VoteStatus.CONFLICTING
-
-
-def commit(member: str, outcome: Any = None) -> Commit:
-    return fixtures.commit(NET, TASK, member, outcome)
-
-
-def reveal(member: str, seen: Any = TRIO, outcome: Any = None, **changes: Any) -> Reveal:
-    commits = seen if isinstance(seen, dict) else commitments(TASK, seen)
-    body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
-    vote = fixtures.signed_by(NET, {**body, **changes}, member)
-    assert isinstance(vote, Reveal)
-    return vote
-
-
-def abstain(member: str, reason: str = "busy") -> Vote:
-    return fixtures.abstain(NET, TASK, member, reason)
 
 
 def add(vote_set: VoteSet, vote: Vote, *, keep_conflicting: bool = False) -> VoteStatus:
