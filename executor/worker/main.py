@@ -74,6 +74,7 @@ class JobRunner:
         self._model_key: tuple[object, ...] = ()
         self._model: Any = None
         self._runtime: dict[str, object] = {}
+        # Below every share, so that 0 is reported too.
         self._reported_share, self._reported_at = -1.0, 0.0
 
     def prepare(self) -> WorkerReady:

@@ -57,6 +57,7 @@ class WorkerProcess:
         home = scratch / HOME
         home.mkdir(parents=True, exist_ok=True)
         self._socket, worker_socket = socket.socketpair()
+        # Closed here, only the worker holds it: its death then ends every read of this end.
         with worker_socket:
             self._process = subprocess.Popen(
                 [sys.executable, *ARGUMENTS, str(worker_socket.fileno())],

@@ -97,8 +97,9 @@ class Coordinator:
         """Rebuild the tasks that were open when the node stopped; publish again what it signed."""
         effects: list[Effect] = []
         for task in self._journal.open_tasks():
-            own = signed_messages(self.network, self.me, self._journal, task)
-            effects += [Publish(message) for message in own]
+            # The node may have stopped after it journalled a message and before it sent it.
+            signed = signed_messages(self.network, self.me, self._journal, task)
+            effects += [Publish(message) for message in signed]
             effects += self._rebuild(task)[1]
         return effects
 
@@ -163,6 +164,7 @@ class Coordinator:
         self._check_capacity(task, source)
         now = self.clock.now()
         agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
+        # If the write fails, `_transaction` takes it out of the table again.
         self._tasks.add(agreement, now, source)
         with self._transaction(agreement):
             self._journal.append(task, now)
@@ -304,6 +306,7 @@ class Coordinator:
                 yield
                 if agreement.state.terminal:
                     self._ledger.put_conduct(agreement.task.id, vote_outcomes(agreement))
+        # The agreement has taken the step in memory, and has no way back.
         except BaseException:
             self._tasks.lose(agreement.task.id, self.clock.now() + RETRY_SECONDS)
             raise
@@ -373,6 +376,8 @@ class Coordinator:
             kept = self._journal.salt(task, attempt)
             if kept is not None:
                 return kept
+            # Journalled before the commit is sent. With another salt the same outcome has another
+            # commitment, and a node that signs two of them equivocates.
             fresh = self._entropy(SALT_BYTES).hex()
             self._journal.put_salt(task, attempt, fresh)
             return fresh

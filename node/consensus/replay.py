@@ -23,6 +23,7 @@ def replay(
     effects = agreement.start(entries[0].at)
     signed = set()
     for entry in entries[1:]:
+        # The agreement may act differently on a vote before its own outcome and after it.
         if outcome is not None and outcome.after < entry.seq:
             effects += agreement.executed(outcome.outcome, outcome.trace, outcome.at)
             outcome = None
@@ -35,6 +36,8 @@ def replay(
             signed.add((vote.envelope.body["type"], vote.attempt))
     if outcome is not None:
         effects += agreement.executed(outcome.outcome, outcome.trace, outcome.at)
+    # The rest was signed and journalled. Signed again, a body could differ from the first one,
+    # and this node would equivocate.
     return agreement, [
         effect
         for effect in effects

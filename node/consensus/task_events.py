@@ -18,6 +18,7 @@ class TaskEvents:
         fraction = self._progress.get(task)
         if fraction is not None:
             return fraction
+        # After an execution, or a restart, only the journal knows.
         return 0.0 if self._journal.outcome(task) is None else 1.0
 
     def next_change(self, task: str) -> asyncio.Event:
@@ -26,6 +27,7 @@ class TaskEvents:
 
     def set_changed(self, task: str) -> None:
         """Wake whoever watches a task."""
+        # Popped, because an event stays set, and would wake the next watcher at once.
         event = self._changes.pop(task, None)
         if event is not None:
             event.set()

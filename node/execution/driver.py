@@ -90,6 +90,7 @@ class Driver:
     async def run_timers(self) -> None:
         """Call the coordinator whenever something is due, forever."""
         while True:
+            # Before the tick, whose effects may make something due earlier.
             self._due_changed.clear()
             self._carry_out(self._coordinator.tick())
             due = self._coordinator.wake_at()

@@ -136,6 +136,7 @@ class ExecutionQueue:
         """
         waiting = self._waiting.values()
         lengths = Counter(key for queued in waiting for key in _fairness_keys(queued))
+        # Of equal ones, `max` returns the first.
         newest_first = reversed(waiting)
         return max(newest_first, key=lambda q: [lengths[key] for key in _fairness_keys(q)]).task
 
@@ -182,6 +183,7 @@ class ExecutionQueue:
         running = asyncio.create_task(self._execute(queued, record))
         self._running = (queued.task.id, running)
         try:
+            # Not `await running`, which would raise the cancellation of a removed job here.
             await asyncio.wait([running])
         finally:
             self._running = None
@@ -208,6 +210,7 @@ class ExecutionQueue:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
         task, model = queued.task, self._network.models[queued.task.model]
         inputs = await self._fetch_inputs(task)
+        # After the inputs: waiting for them is part of the same time.
         seconds = queued.until - self._clock.now()
         if seconds <= 0:
             raise Abstained(

@@ -20,6 +20,7 @@ class Worker:
     def __init__(self, supervisor: WorkerSupervisor, runtime: Document) -> None:
         """`runtime` is the class's content in the network document (specification 3)."""
         self._supervisor, self._runtime = supervisor, runtime
+        # One thread, as a supervisor runs one job at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="executor")
 
     async def start(self) -> Readiness:
@@ -46,11 +47,12 @@ class Worker:
         except asyncio.CancelledError:
             self._supervisor.cancel(job.task)
             await asyncio.wait([running])
-            running.exception()
+            running.exception()  # or asyncio warns that nobody has seen it
             raise
 
     async def close(self) -> None:
         """Kill the worker process."""
+        # On another thread, as a running job occupies `_thread` until its worker is killed.
         await asyncio.to_thread(self._supervisor.close)
         self._thread.shutdown(wait=True, cancel_futures=True)
 

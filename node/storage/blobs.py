@@ -195,6 +195,7 @@ class BlobStore:
             with self._lock:
                 is_new = not self.has(digest)
                 path.rename(self.path(digest))
+                # `_mark_own` releases it. A blob that was here counts in the quota already.
                 if is_new:
                     self._quota.reserve(self.size(digest), enforced=False)
                 self._mark_own(digest)
@@ -211,6 +212,7 @@ class BlobStore:
         with path.open("rb") as file:
             self._write(writer, iter(lambda: file.read(_COPY_BYTES), b""), sha256)
         self._mark_own(sha256)
+        # Last: after a failure the caller still has its file.
         path.unlink()
 
     def _mark_own(self, sha256: str) -> None:

@@ -75,6 +75,7 @@ class Database:
             yield
             self.connection.execute("UPDATE progress SET steps = ?", (self._steps + 1,))
         self._steps += 1
+        # After the commit: a guard ahead of its database would report lost writes.
         if self._guard is not None:
             self._guard.advance(self.feed_id, self._steps)
 
@@ -115,6 +116,7 @@ def _lock_out_other_nodes(path: Path) -> BinaryIO:
 
     A second node on the same data folder would sign with the same key. Readers need no lock.
     """
+    # A file of its own: if this process closed the database's file, SQLite would lose its locks.
     file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held while the database is open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,6 +145,7 @@ def _prepare(db: sqlite3.Connection, network: str, *, may_create: bool) -> None:
     elif not may_create:
         raise UnusableDatabase(_EMPTIED)
     db.execute("PRAGMA journal_mode = WAL")
+    # NORMAL would lose the last commits at a power cut, and with them votes that peers have.
     db.execute("PRAGMA synchronous = FULL")
     with _transaction(db):
         if empty:
@@ -167,6 +170,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _check_integrity(db: sqlite3.Connection) -> None:
+    # `integrity_check` also compares each index with its table, which takes longer.
     (report,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if report != "ok":
         raise UnusableDatabase(f"it is damaged: {' '.join(report.split())}. {_RESTORE}")

@@ -201,6 +201,7 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
             await super().handle_prune(prune_msg, sender_peer_id)
 
     def _targets(self, forwarder: ID, message: rpc_pb2.Message) -> list[ID]:
+        # Flood publishing (GossipSub 1.1): a mesh of hostile peers cannot hold an own message back.
         if forwarder == self.pubsub.my_id:
             return list(self.pubsub.peer_topics.get(message.topicIDs[0], ()))
         identity = rpc_message_id(message)
@@ -257,6 +258,8 @@ class Gossip(Pubsub):  # type: ignore[misc]
             # It is not marked as seen, as another peer may forward it.
             self._quotas.counts["tasks-dropped"] += 1
             return
+        # Before the validation: an invalid message then costs one, whoever else forwards it. A
+        # message that is ignored now, and matters later, is in the feeds.
         self.seen_messages.add(identity)
         if not own:
             result, message = self._validate(topic, msg.data)
@@ -315,6 +318,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
+        # libp2p builds the queue itself, and takes neither another one nor its size.
         if queue is not None:
             queue._queue = BoundedQueue(self._quotas.counts)
 

@@ -171,8 +171,9 @@ class _Connections(INotifee):  # type: ignore[misc]  # libp2p is untyped here
             self._callbacks.connected(peer, rate_limit_key(conn.muxed_conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        left = self._host.get_network().get_connections(conn.muxed_conn.peer_id)
-        if all(connection.is_closed for connection in left):
+        remaining = self._host.get_network().get_connections(conn.muxed_conn.peer_id)
+        # libp2p lists a connection for a moment after it was closed.
+        if all(connection.is_closed for connection in remaining):
             self._callbacks.disconnected(str(conn.muxed_conn.peer_id))
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
@@ -206,6 +207,7 @@ def port_taken(listen: Multiaddr) -> bool:
     if not port or f"/{name}/" not in str(listen):
         return False
     with socket.socket(family) as probe:
+        # As trio's listeners do: else a port that was in use a minute ago would look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((listen.value_for_protocol(name), port))
@@ -221,6 +223,7 @@ def _swarm(key: KeyPair, tcp: TCP, quotas: Quotas) -> GuardedSwarm:
     peer = ID.from_pubkey(key.public_key)
     store = PeerStore()
     store.add_key_pair(peer, key)
+    # Noise has an X25519 key of its own, which the node's Ed25519 key signs in each handshake.
     noise = NoiseTransport(key, noise_privkey=create_noise_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {})
     upgrader.muxer_multistream = GuardedMuxers(quotas)

@@ -63,12 +63,14 @@ def rate_limit_address(host: str) -> str:
 
     Anything that is not an IP address is returned as it is.
     """
+    # A zone ("fe80::1%eth0") names an interface of this machine, and nothing of the remote party.
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         return host
     if not isinstance(address, IPv6Address):
         return str(address)
+    # All IPv4 peers of a dual-stack socket ("::ffff:192.0.2.1") would share one /64.
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     if address.is_loopback:
@@ -117,6 +119,7 @@ class IdleTracker:
             yield
         finally:
             self._open_requests[peer] -= 1
+            # A counter keeps its zeros: one for each peer that ever came.
             if not self._open_requests[peer]:
                 del self._open_requests[peer]
             self.touch(peer)

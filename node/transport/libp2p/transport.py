@@ -110,12 +110,14 @@ class Libp2pTransport:
             self._bridge.spawn(self._supervise, started, tuple(topics), tuple(protocols))
             async with asyncio.timeout(START_SECONDS):
                 await started
+        # A cancellation, too: the thread would outlive the caller, and hold the port.
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
         """Cancel all handlers, reset all streams and free the port."""
+        # First, so that calls which the thread has posted already do not reach the listener.
         self._listener = None
         await self._bridge.stop()
         self._peers = frozenset()
@@ -165,6 +167,7 @@ class Libp2pTransport:
             try:
                 await self._run_host(started, topics, protocols)
             except Exception as failure:
+                # It has never listened. `start` raises this: most likely its address is wrong.
                 if self._host is None and not self.rebuilds:
                     self._bridge.post(_fail, started, failure)
                     return
@@ -188,6 +191,7 @@ class Libp2pTransport:
             host.serve(protocol, self._serve)
         async with host.running(self._listen, topics):
             self._host = host
+            # Port 0 lets the system choose. A rebuilt host must have the port that peers know.
             self._listen = host.bound
             self._bridge.post(self._on_started, started, host.addresses)
             await self._disconnect_idle_peers(host)
@@ -219,6 +223,7 @@ class Libp2pTransport:
         peer = Multiaddr(address).value_for_protocol("p2p")
         if peer is None or peer == self.peer or self.is_banned(peer):
             raise ConnectionError(f"{address} is banned, this node itself, or not a peer's address")
+        # Before the dial, because `connected` is called during it.
         self._dialled.add(peer)
         await self._running().dial(Multiaddr(address), ID.from_base58(peer))
         return str(peer)
@@ -246,6 +251,7 @@ class Libp2pTransport:
             with self._idle_tracker.request(stream.peer):
                 await self._bridge.run_in_asyncio(listener.serve, str(protocol), stream)
             await stream.close_gracefully()
+        # Not only `Exception`: a cancelled handler must reset its stream too, then pass it on.
         except BaseException as failure:
             if isinstance(failure, Exception):
                 _log.warning("handler of %s for %s failed: %r", protocol, stream.peer, failure)
@@ -281,6 +287,7 @@ class Libp2pTransport:
         if banned and not was_banned:
             self._counts["bans"] += 1
             _log.warning("peer %s banned, last for %s", peer, action.value)
+        # Not awaited: the caller may be the very task that reads this peer's stream.
         if banned and self._host is not None:
             self._bridge.start_soon(self._host.disconnect, peer)
         return banned

@@ -50,6 +50,7 @@ class TrioBridge:
             self._token.run_sync_soon(self._nursery.cancel_scope.cancel)
         await asyncio.to_thread(self._thread.join)
         self._thread = None
+        # The end of the thread has cancelled its handlers here. Wait until they have cleaned up.
         await asyncio.gather(*self._asyncio_tasks, return_exceptions=True)
 
     async def run_in_trio(
@@ -130,6 +131,7 @@ class TrioBridge:
         try:
             await done.wait()
         except trio.Cancelled:
+            # Posted calls keep their order, so that the task exists when it is cancelled.
             self.post(lambda: tasks[0].cancel())  # noqa: PLW0108 - filled by `start`, later
             raise
         if tasks[0].cancelled():
