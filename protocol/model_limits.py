@@ -118,8 +118,8 @@ def with_max_new_tokens(limits: Document, args: Document, seconds: float) -> Doc
     max_tokens = int(str(limits.get("max_new_tokens", _schema_max_tokens())))
     max_seconds = seconds_for(limits, max_tokens)
     if seconds > max_seconds:
-        shown = math.floor(max_seconds * 100) / 100
-        raise ValueError(f"{args['model']} gives at most {shown:g} s ({max_tokens} tokens)")
+        rounded_down = math.floor(max_seconds * 100) / 100
+        raise ValueError(f"{args['model']} gives at most {rounded_down:g} s ({max_tokens} tokens)")
     return {
         **args,
         "generation_config": {**config, "max_new_tokens": tokens_for(limits, seconds)},

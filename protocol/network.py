@@ -116,8 +116,8 @@ class Network:
 
     def attempt_seconds(self, task: Task) -> float:
         """Return how long an attempt at the task lasts before the next one starts."""
-        own = self.models[task.model].attempt_seconds
-        return self.parameters.attempt_seconds if own is None else own
+        model_seconds = self.models[task.model].attempt_seconds
+        return self.parameters.attempt_seconds if model_seconds is None else model_seconds
 
     def with_max_new_tokens(self, args: Document, seconds: float) -> Document:
         """Return a task's arguments with `max_new_tokens` for so many seconds of audio.

@@ -47,7 +47,7 @@ class SchemaViolation(HeliumError, ValueError):
     """
 
     def __init__(self, field: str, value: object, allowed: str, *, problem: str = "") -> None:
-        problem = problem or f"{shown(value)} is not allowed"
+        problem = problem or f"{describe_value(value)} is not allowed"
         sentence = f"{field or 'the document'}: {problem}: {allowed}"
         super().__init__(_cut(sentence.encode("ascii", "backslashreplace").decode(), _MAX_SENTENCE))
         self.field = field
@@ -84,7 +84,7 @@ def explain(
     return SchemaViolation(field, value, _allowed(keyword, limit, schema))
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """Return `value` as text: ASCII, at most some 50 characters, at a bounded cost."""
     match value:
         case dict():
@@ -146,7 +146,7 @@ def _field(start: str, path: list[str | int]) -> str:
         elif _PLAIN.match(step):
             field += f".{step}" if field else step
         else:
-            field += f"[{shown(step)}]"
+            field += f"[{describe_value(step)}]"
     return _cut(field, _MAX_FIELD)
 
 

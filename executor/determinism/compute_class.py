@@ -108,9 +108,9 @@ def mismatch(actual: Mapping[str, object], expected: Mapping[str, object]) -> li
     ]
 
 
-def equal_in_json(left: object, right: object) -> bool:
+def equal_in_json(first: object, second: object) -> bool:
     """Return whether two values are equal in JSON, where 1 and true are not."""
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
+    return isinstance(first, bool) == isinstance(second, bool) and first == second
 
 
 def field_text(runtime: Mapping[str, object], name: str) -> str:

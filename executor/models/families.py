@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from protocol.wire.encoding import Document
-from schemas.errors import shown
+from schemas.errors import describe_value
 
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 LENGTH = "max_new_tokens"
@@ -101,9 +101,9 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 def refusal(model_type: object) -> str:
     """Return why no model of this type is loaded; "" if it is one of `FAMILIES`."""
     if not isinstance(model_type, str):
-        return f"model_type: must be a name, not {shown(model_type)}"
+        return f"model_type: must be a name, not {describe_value(model_type)}"
     if model_type in FAMILIES:
         return ""
     if model_type in REFUSED:
         return f"{model_type} models are not supported: {REFUSED[model_type]}"
-    return f"{shown(model_type)} is no model of transformers' TextToAudioPipeline"
+    return f"{describe_value(model_type)} is no model of transformers' TextToAudioPipeline"

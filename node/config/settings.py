@@ -167,8 +167,8 @@ def _check_names(sources: _Sources) -> None:
     for name in [*sources.flags, *(key for key in sources.file if key != "limits")]:
         if name not in names:
             origin = "the command line" if name in sources.flags else sources.path
-            known = ", ".join([*names, "limits"])
-            advice = f"{name!r:.64} is no setting; known are {known}"
+            choices = ", ".join([*names, "limits"])
+            advice = f"{name!r:.64} is no setting; known are {choices}"
             raise InvalidSetting(f"{origin}: {former_limit(name) or advice}")
     for definition in settings_of(Limits):
         for name in (definition.formerly, definition.name):
@@ -184,8 +184,8 @@ def _limits(table: object, path: Path | None) -> Limits:
     values = {}
     for name, value in table.items():
         if name not in definitions:
-            known = ", ".join(definitions)
-            raise InvalidSetting(f"{path}: {name!r:.64} is no limit; known are {known}")
+            choices = ", ".join(definitions)
+            raise InvalidSetting(f"{path}: {name!r:.64} is no limit; known are {choices}")
         definition = definitions[name]
         values[name] = _parse(definition, f"limits.{name}", value, str(path), Path.cwd())
     return Limits(**values)  # type: ignore[arg-type]  # each of the type that its parser returns

@@ -50,13 +50,13 @@ class BlobStore:
         self,
         root: Path,
         quota: int | None = None,
-        own: Container[str] = (),
+        own_outputs: Container[str] = (),
         pinned: Callable[[], Container[str]] = frozenset,
     ) -> None:
         """Open or create the folder; delete the temporary files of an earlier process.
 
-        `quota` bounds the bytes received from peers (None: no limit). Names in `own` are this
-        node's outputs. Names that `pinned()` returns are not evicted; it is called in the event
+        `quota` bounds the bytes received from peers (None: no limit). Names in `own_outputs`
+        are this node's. Names that `pinned()` returns are not evicted; it is called in the event
         loop.
         """
         root.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class BlobStore:
             temporary.unlink()
         with os.scandir(root) as entries:
             for entry in entries:
-                if _NAME.match(entry.name) and entry.name in own:
+                if _NAME.match(entry.name) and entry.name in own_outputs:
                     self._own.add(entry.name)
                 elif _NAME.match(entry.name):
                     self._quota.reserve(entry.stat().st_size, enforced=False)
@@ -127,20 +127,20 @@ class BlobStore:
         # One eviction at a time: concurrent transfers would all delete for the same shortage.
         async with self._eviction_lock:
             if self._quota.needs_eviction(size) and time.monotonic() >= self._next_eviction:
-                pinned, before = self._pinned(), time.time() - _MIN_AGE
-                await asyncio.to_thread(self._evict, size, pinned, before)
+                pinned, cutoff = self._pinned(), time.time() - _MIN_AGE
+                await asyncio.to_thread(self._evict, size, pinned, cutoff)
                 if self._quota.needs_eviction(size):
                     self._next_eviction = time.monotonic() + _EVICTION_PAUSE
             return BlobWriter(self._root, size, self._quota)
 
-    def _evict(self, size: int, pinned: Container[str], before: float) -> None:
-        """Delete the oldest blobs that are neither own nor `pinned` nor newer than `before`."""
-        for _, name in sorted(self._older_than(before)):
+    def _evict(self, size: int, pinned: Container[str], cutoff: float) -> None:
+        """Delete the oldest blobs that are neither own nor `pinned` nor newer than `cutoff`."""
+        for _, name in sorted(self._older_than(cutoff)):
             if not self._quota.needs_eviction(size, _HEADROOM):
                 return
             with self._lock:
                 if name not in self._own and name not in pinned:
-                    self._delete_if_older(name, before)
+                    self._delete_if_older(name, cutoff)
 
     @contextmanager
     def commit(self, writers: Sequence[BlobWriter]) -> Iterator[None]:
@@ -264,25 +264,25 @@ class BlobStore:
                 return False
             return True
 
-    def expire(self, before: float) -> int:
-        """Delete the blobs last touched before that Unix time; return how many."""
-        return sum(self._delete_if_older(name, before) for _, name in self._older_than(before))
+    def expire(self, cutoff: float) -> int:
+        """Delete the blobs last touched before `cutoff`, a Unix time; return how many."""
+        return sum(self._delete_if_older(name, cutoff) for _, name in self._older_than(cutoff))
 
-    def _older_than(self, before: float) -> list[tuple[float, str]]:
-        """Return the time and the name of each blob last touched before that Unix time."""
+    def _older_than(self, cutoff: float) -> list[tuple[float, str]]:
+        """Return the time and the name of each blob last touched before a Unix time."""
         dated = []
         with os.scandir(self._root) as entries:
             for entry in entries:
                 # Another thread may delete it meanwhile.
                 with suppress(FileNotFoundError):
-                    if _NAME.match(entry.name) and (mtime := entry.stat().st_mtime) < before:
+                    if _NAME.match(entry.name) and (mtime := entry.stat().st_mtime) < cutoff:
                         dated.append((mtime, entry.name))
         return dated
 
-    def _delete_if_older(self, name: str, before: float) -> bool:
+    def _delete_if_older(self, name: str, cutoff: float) -> bool:
         """Delete a blob unless it was touched since the scan; return whether it was deleted."""
         with self._lock:
-            if not self.has(name) or self.path(name).stat().st_mtime >= before:
+            if not self.has(name) or self.path(name).stat().st_mtime >= cutoff:
                 return False
             self.delete(name)
             return True

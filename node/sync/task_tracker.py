@@ -84,11 +84,11 @@ class TaskTracker:
     """Follows one task through all connected nodes. Each vote and certificate is verified once."""
 
     def __init__(
-        self, network: Network, transport: Transport, clock: Clock, task: str, known: Task | None
+        self, network: Network, transport: Transport, clock: Clock, task_id: str, task: Task | None
     ) -> None:
-        """`task` is the id. `known` is the task itself, if the caller has it."""
+        """`task` is given if the caller has it already."""
         self._network, self._transport, self._clock = network, transport, clock
-        self._id = task
+        self._id = task_id
         self._observer: Agreement | None = None
         # The last state that each node has shown together with its votes.
         self._states: dict[str, State] = {}
@@ -101,8 +101,8 @@ class TaskTracker:
         # what a poll costs. Keys are hashes; an invalid envelope has no message.
         self._messages: LruDict[bytes, Message | None] = LruDict()
         self._seen_certificates: LruDict[bytes, None] = LruDict()
-        if known is not None:
-            self._observe(known)
+        if task is not None:
+            self._observe(task)
 
     @property
     def task(self) -> Task | None:

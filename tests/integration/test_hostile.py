@@ -193,8 +193,7 @@ async def withstand(found: Running, attack: Attack) -> None:
         assert min(attacking.result().values()) >= TIMES
         assert max(grown, left) < GROWTH
         assert not any(
-            event.get("event") == "the libp2p host failed and is rebuilt"
-            for event in events(found.nodes[0])
+            event.get("event") == transport.REBUILDING for event in events(found.nodes[0])
         )
 
 

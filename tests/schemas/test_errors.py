@@ -7,7 +7,7 @@ import pytest
 
 import schemas
 from schemas import SchemaViolation
-from schemas.errors import shown
+from schemas.errors import describe_value
 from tests.schemas.examples import documents
 
 
@@ -205,7 +205,7 @@ def test_field_is_bounded_on_long_path() -> None:
     ],
 )
 def test_shown_values(value: object, text: str) -> None:
-    assert shown(value) == text
+    assert describe_value(value) == text
 
 
 ODD_NAMES = [

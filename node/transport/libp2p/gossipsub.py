@@ -246,8 +246,8 @@ class Gossip(Pubsub):  # type: ignore[misc]
         self, msg_forwarder: ID, msg: rpc_pb2.Message, rate_limit_key: str | None = None
     ) -> None:
         """Check, deliver and forward one message, by the table at the head of the module."""
-        own = msg_forwarder == self.my_id
-        if not own and not well_formed(msg):
+        is_own = msg_forwarder == self.my_id
+        if not is_own and not well_formed(msg):
             self._report(msg_forwarder)
             return
         topic = msg.topicIDs[0]
@@ -261,7 +261,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         # Before the validation: an invalid message then costs one, whoever else forwards it. A
         # message that is ignored now, and matters later, is in the feeds.
         self.seen_messages.add(identity)
-        if not own:
+        if not is_own:
             result, message = self._validate(topic, msg.data)
             if result is ValidationResult.REJECT:
                 self._report(msg_forwarder)

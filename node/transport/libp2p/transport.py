@@ -46,6 +46,8 @@ IDLE_CHECKS = 4
 REBUILD_SECONDS = (0.5, 30.0)
 # A host that ran for this long starts again with the first pause.
 STABLE_SECONDS = 60.0
+# The log event of a failed host. A test looks for it in the log of a node under attack.
+REBUILDING = "libp2p host failed; rebuilding it"
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -171,7 +173,7 @@ class Libp2pTransport:
                 if self._host is None and not self.rebuilds:
                     self._bridge.post(_fail, started, failure)
                     return
-                _log.exception("libp2p host failed; rebuilding it")
+                _log.exception(REBUILDING)
             self._host = None
             self._bridge.post(self._forget_peers)
             self.rebuilds += 1
