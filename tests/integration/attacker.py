@@ -1,4 +1,4 @@
-"""A hostile peer, and the ways in which it repeats what it does; over real sockets."""
+"""A hostile peer over real sockets, and the ways in which it repeats an attack."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,22 @@ from node.transport.libp2p.transport import Libp2pTransport
 from protocol.network import Network
 from protocol.wire.messages import Message
 
-TIMES = 1000  # of each kind of each attack
-ATTACKERS = 4  # each with a key of its own
-HEARD_SECONDS = 20.0
-ENDED_SECONDS = 5.0  # until the node has ended a stream on which it was told nonsense
-CUT_OFF = 10  # failures in a row: the connection is gone
-CONNECTIONS = 200  # that one attacker makes at most
+# Repetitions of each kind of each attack.
+TIMES = 1000
+# Peers that attack together, each with a key of its own.
+ATTACKERS = 4
+# For the node to answer after all that was sent before.
+ANSWER_SECONDS = 20.0
+# For the node to end a stream on which it has received nonsense.
+ENDED_SECONDS = 5.0
+# So many failures in a row mean that the connection is closed.
+MAX_FAILURES = 10
+# Connections of one attacker, after which the attack counts as failed.
+CONNECTIONS = 200
+# Yamux: frame types, flags, and the header (version, type, flags, stream, length).
 DATA, WINDOW, PING = 0, 1, 2
 SYN, RST = 1, 8
-FRAME = struct.Struct("!BBHII")  # version, type, flags, stream, length; all of Yamux
+FRAME = struct.Struct("!BBHII")
 
 Counts = Counter[str]
 """How often each kind of an attack was carried out; no kind is missing."""
@@ -37,7 +44,7 @@ Counts = Counter[str]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The node that is attacked, and a blob that it keeps, by its SHA-256."""
+    """The node that is attacked, and the SHA-256 of a blob that it stores."""
 
     address: str  # multiaddr with its peer id
     network: Network
@@ -56,8 +63,8 @@ class Target:
 Attack = Callable[[Target], Coroutine[None, None, Counts]]
 
 
-class Mute:
-    """A listener that hears and answers nothing."""
+class SilentListener:
+    """Ignores all gossip and resets all streams."""
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         return ValidationResult.IGNORE, None
@@ -82,7 +89,7 @@ def fresh_peer() -> Libp2pTransport:
 
 
 class Attacker:
-    """A peer with a key of its own; its bodies run in the trio thread, with the host at hand."""
+    """A peer with a key of its own. Attacks run in its trio thread and get its libp2p host."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -90,14 +97,14 @@ class Attacker:
         self.tries = 0
 
     async def __aenter__(self) -> "Attacker":
-        await self._transport.start(Mute(), (), ())
+        await self._transport.start(SilentListener(), (), ())
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self._transport.stop()
 
     async def run(self, body: Callable[[Host, str], Awaitable[Any]]) -> None:
-        """Connect if need be, and run a body; whatever the node does to it is its own affair."""
+        """Connect if necessary, and run a body once; ignore its failure."""
         self.tries += 1
         with contextlib.suppress(ConnectionError):
             if self.target.peer not in self._transport.peers():
@@ -106,9 +113,9 @@ class Attacker:
         assert host is not None
         try:
             await self._transport._bridge.run_in_trio(body, host, self.target.peer)
-        except Exception:  # cut off, most likely; the next time is with a new connection
+        except Exception:  # most likely the node has disconnected: the next run connects again
             await self._transport._bridge.run_in_trio(host.disconnect, self.target.peer)
-            while self.target.peer in self._transport.peers():  # noqa: ASYNC110 - of no account
+            while self.target.peer in self._transport.peers():  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
 
 
@@ -120,38 +127,39 @@ async def end_of(stream: Any) -> None:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"", length: int = -1) -> bytes:
-    """Return a Yamux frame, whose length may be a lie."""
+    """Return a Yamux frame; its header may state another `length` than the payload's."""
     return FRAME.pack(0, kind, flags, stream, len(payload) if length < 0 else length) + payload
 
 
-async def heard(host: Host, peer: str) -> None:
-    """Wait until the node has come as far as answering; frames are taken in their order."""
-    with trio.move_on_after(HEARD_SECONDS):
+async def wait_processed(host: Host, peer: str) -> None:
+    """Wait until the node answers a request: it has then processed all earlier frames."""
+    with trio.move_on_after(ANSWER_SECONDS):
         await (await host.open(peer, rpc_codec.protocol_id("hello"))).reset()
 
 
 async def frames(
-    target: Target, make: Callable[[int], bytes], pieces: int, batch: int = 50, wait: bool = False
+    target: Target, make: Callable[[int], bytes], count: int, batch: int = 50, wait: bool = False
 ) -> Counts:
-    """Send `pieces` of frames, a batch in each write, on a new connection when one has ended.
+    """Send `make(0)` to `make(count - 1)`, a batch in each write; connect again if disconnected.
 
-    With `wait`, a batch follows when the last was taken: of frames that may end the connection.
+    With `wait`, each batch waits until the node has processed the last one. Use it for frames that
+    may end the connection.
     """
     sent = 0
 
     async def body(host: Host, peer: str) -> None:
         nonlocal sent
         muxed = host.connections(peer)[0].muxed_conn
-        while sent < pieces:
-            until = min(sent + batch, pieces)
+        while sent < count:
+            until = min(sent + batch, count)
             await muxed.secured_conn.write(b"".join(make(number) for number in range(sent, until)))
             sent = until
             if wait:
-                await heard(host, peer)
-        await heard(host, peer)
+                await wait_processed(host, peer)
+        await wait_processed(host, peer)
 
     async with Attacker(target) as attacker:
-        while sent < pieces and attacker.tries < CONNECTIONS:
+        while sent < count and attacker.tries < CONNECTIONS:
             await attacker.run(body)
     return Counter(sent=sent)
 
@@ -161,64 +169,67 @@ async def streams(
     kinds: Sequence[str],
     body: Callable[[Host, str, str], Awaitable[None]],
     at_once: int = 4,
-    count: int = ATTACKERS,
+    attacker_count: int = ATTACKERS,
 ) -> Counts:
-    """Let each attacker run a body, `at_once` at a time, until each kind was done `TIMES` times.
+    """Run a body at several attackers until each kind has succeeded `TIMES` times.
 
-    The body gets the host, the node's peer id and a kind; one that raises was not carried out.
+    Each attacker runs `at_once` of them concurrently. The body gets the host, the node's peer id
+    and a kind. If it raises, it does not count.
     """
     done, tries = Counter(dict.fromkeys(kinds, 0)), itertools.count()
-    enough = TIMES * len(kinds)
+    max_tries = 20 * TIMES * len(kinds)
 
-    def wanted() -> bool:
+    def is_unfinished() -> bool:
         return min(done.values()) < TIMES
 
-    async def one(host: Host, peer: str) -> None:
+    async def repeat(host: Host, peer: str) -> None:
         failures = 0
-        while wanted() and next(tries) < 20 * enough:
+        while is_unfinished() and next(tries) < max_tries:
             kind = min(kinds, key=done.__getitem__)
             try:
                 await body(host, peer, kind)
                 done[kind], failures = done[kind] + 1, 0
             except Exception:
                 failures += 1
-                if failures == CUT_OFF:
+                if failures == MAX_FAILURES:
                     raise
 
-    async def all_of_them(host: Host, peer: str) -> None:
+    async def repeat_concurrently(host: Host, peer: str) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(at_once):
-                nursery.start_soon(one, host, peer)
+                nursery.start_soon(repeat, host, peer)
 
-    async def again_and_again(attacker: Attacker) -> None:
-        while wanted() and attacker.tries < CONNECTIONS:  # on a new connection when it was cut off
-            await attacker.run(all_of_them)
+    async def reconnect(attacker: Attacker) -> None:
+        while is_unfinished() and attacker.tries < CONNECTIONS:
+            await attacker.run(repeat_concurrently)
 
     async with contextlib.AsyncExitStack() as stack:
-        attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(count)]
-        await asyncio.gather(*(again_and_again(attacker) for attacker in attackers))
+        attackers = [
+            await stack.enter_async_context(Attacker(target)) for _ in range(attacker_count)
+        ]
+        await asyncio.gather(*(reconnect(attacker) for attacker in attackers))
     return done
 
 
-async def rpcs(target: Target, made: dict[str, Sequence[bytes]]) -> Counts:
-    """Send RPCs of each kind on gossip streams, on a new one when the node has ended the last."""
-    sent = Counter(dict.fromkeys(made, 0))
-    waiting = [(kind, content) for kind, contents in made.items() for content in contents]
-    waiting.reverse()
+async def rpcs(target: Target, contents_by_kind: dict[str, Sequence[bytes]]) -> Counts:
+    """Send RPCs on a gossip stream; open a new one whenever the node has ended the last."""
+    sent = Counter(dict.fromkeys(contents_by_kind, 0))
+    unsent = [(kind, rpc) for kind, contents in contents_by_kind.items() for rpc in contents]
+    unsent.reverse()
 
     async def body(host: Host, peer: str) -> None:
         stream = await host.open(peer, PROTOCOL)
-        while waiting:
-            kind, content = waiting[-1]
+        while unsent:
+            kind, content = unsent[-1]
             await stream.write(encode_uvarint(len(content)) + content)
-            waiting.pop()
+            unsent.pop()
             sent[kind] += 1
         await stream.close_write()
-        with trio.move_on_after(HEARD_SECONDS):
+        with trio.move_on_after(ANSWER_SECONDS):
             while await stream.read(65_536):
                 pass
 
     async with Attacker(target) as attacker:
-        while waiting and attacker.tries < CONNECTIONS:
+        while unsent and attacker.tries < CONNECTIONS:
             await attacker.run(body)
     return sent

@@ -1,4 +1,4 @@
-"""What a hostile peer can do to a node's wire, each kind `TIMES` times; over real sockets."""
+"""The attacks of a hostile peer on a node's connections, each kind `TIMES` times."""
 
 import asyncio
 import contextlib
@@ -41,28 +41,41 @@ from tests.integration.attacker import (
     end_of,
     frame,
     frames,
-    heard,
     rpcs,
     streams,
+    wait_processed,
 )
 from tests.integration.light import BUG
 
-HELD = 150  # idle sockets of one address, the most that a node allows; of two are over its limit
-HELD_SECONDS = 10.0  # libp2p's own patience
-SPEAKERS = 4  # sockets of one address at a time; whoever has more is not listened to
-ADDRESSES = [f"127.0.0.{number}" for number in range(2, 6)]  # an origin each; not the honest ones'
-PUSHED = 100_000  # bytes of a frame that nobody reads
-LEFT = 300_000  # and of one whose stream has failed; `TIMES` of them are what libp2p once took
-PUSHERS = 6  # peers, for a new connection takes each of them half a second
-PUSHES = 50  # into one stream; of all of them less than the node keeps unread in all
-STALLED_SECONDS = 6.0  # libp2p gives up a writer after 5
-STALLERS, AT_ONCE = 8, 30  # peers, and requests of each at a time; two are answered
-PAGE = 600  # envelopes; over `WINDOW_BYTES`, but 64 MB for all that may read would be allowed
-WINDOW_BYTES = 256 * 1024  # what is sent before a reader has to read
+# Idle sockets of one address: the most that a node allows. Those of two addresses are over its
+# limit for all.
+IDLE_SOCKETS = 150
+# For a connection attempt with all that follows: libp2p's own timeout.
+SOCKET_SECONDS = 10.0
+# Concurrent sockets of one address: a quarter of what a node allows before they are encrypted.
+SOCKETS_PER_ADDRESS = 4
+# Each has limits of its own. Honest peers use another one.
+ADDRESSES = [f"127.0.0.{number}" for number in range(2, 6)]
+# Bytes of a frame that is pushed into a stream which nobody reads.
+PUSHED_BYTES = 100_000
+# Bytes of a frame for a stream that has failed. libp2p kept all of `TIMES` such frames.
+LEFTOVER_BYTES = 300_000
+# Peers that push. A new connection takes each of them half a second.
+PUSHERS = 6
+# Frames into one stream. Those of all pushers are less than a node keeps unread.
+PUSHES = 50
+# libp2p gives up on a writer after 5 s.
+STALLED_SECONDS = 6.0
+# Peers that stall, and concurrent requests of each; a node answers two.
+STALLERS, CONCURRENT_REQUESTS = 8, 30
+# Envelopes in a feed answer, which are more than `WINDOW_BYTES`.
+PAGE_ENVELOPES = 600
+# Bytes that a node sends before the reader must read.
+WINDOW_BYTES = 256 * 1024
 Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 MULTISTREAM = b"\x13/multistream/1.0.0\n"
 NOISE = b"\x07/noise\n"
-NOT_KNOWN = b"\x03na\n"
+NOT_AVAILABLE = b"\x03na\n"
 ARGS: Document = {
     "model": "helium/embedded-music",
     "prompt": "a flood",
@@ -71,12 +84,12 @@ ARGS: Document = {
 }
 
 
-# Before there is a peer
+# Before the connection is encrypted
 
 
 @contextlib.asynccontextmanager
 async def _socket(target: Target, source: str) -> AsyncIterator[Socket]:
-    async with asyncio.timeout(HELD_SECONDS):
+    async with asyncio.timeout(SOCKET_SECONDS):
         reader, writer = await asyncio.open_connection(*target.socket, local_addr=(source, 0))
         try:
             yield reader, writer
@@ -84,73 +97,71 @@ async def _socket(target: Target, source: str) -> AsyncIterator[Socket]:
             writer.close()
 
 
-async def _end(reader: asyncio.StreamReader) -> bytes:
-    """Return what the node says until it closes."""
-    said = bytearray()
+async def _read_to_end(reader: asyncio.StreamReader) -> None:
+    """Wait until the node closes the connection."""
     with contextlib.suppress(ConnectionError):
-        while piece := await reader.read(65_536):
-            said += piece
-    return bytes(said)
+        while await reader.read(65_536):
+            pass
 
 
 async def idle_sockets(target: Target) -> Counts:
-    """Connect 300 times, say nothing, and wait until the node has cut them all."""
-    cut = 0
+    """Open 300 sockets, send nothing, and wait until the node has closed them all."""
+    closed = 0
 
-    async def one(source: str) -> None:
-        nonlocal cut
+    async def idle(source: str) -> None:
+        nonlocal closed
         with contextlib.suppress(TimeoutError):
             async with _socket(target, source) as (reader, _):
-                await _end(reader)
-                cut += 1
+                await _read_to_end(reader)
+                closed += 1
 
-    for number in range(1, -(-TIMES // (2 * HELD)) + 1):
-        await asyncio.gather(*(one(a) for a in ADDRESSES[:2] for _ in range(HELD)))
-        assert cut == number * 2 * HELD, "the node lets them idle"
-    return Counter(cut=cut)
+    for number in range(1, -(-TIMES // (2 * IDLE_SOCKETS)) + 1):
+        await asyncio.gather(*(idle(a) for a in ADDRESSES[:2] for _ in range(IDLE_SOCKETS)))
+        assert closed == number * 2 * IDLE_SOCKETS, "the node lets them idle"
+    return Counter(closed=closed)
 
 
-async def _spoken(target: Target, sent: bytes, answer: bytes = b"", more: bytes = b"") -> Counts:
-    """Say something on socket after socket, and more after the answer; it must be this one."""
-    heard, tries = 0, 0
+async def _send_raw(target: Target, sent: bytes, answer: bytes = b"", more: bytes = b"") -> Counts:
+    """On socket after socket, send bytes, require `answer`, and send `more`."""
+    completed, tries = 0, 0
 
-    async def speak(source: str) -> None:
-        nonlocal heard, tries
-        while heard < TIMES and tries < 10 * TIMES:
+    async def send(source: str) -> None:
+        nonlocal completed, tries
+        while completed < TIMES and tries < 10 * TIMES:
             tries += 1
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with _socket(target, source) as (reader, writer):
-                    await reader.readexactly(len(MULTISTREAM))  # or it does not listen
+                    await reader.readexactly(len(MULTISTREAM))  # the node is ready to read
                     writer.write(sent)
                     if await reader.readexactly(len(answer)) != answer:
                         continue
                     writer.write(more)
-                    writer.write_eof()  # or it waits for what it knows
-                    await _end(reader)
-                    heard += 1
+                    writer.write_eof()  # the node may wait for more
+                    await _read_to_end(reader)
+                    completed += 1
 
-    await asyncio.gather(*(speak(a) for a in ADDRESSES for _ in range(SPEAKERS)))
-    return Counter(heard=heard)
+    await asyncio.gather(*(send(a) for a in ADDRESSES for _ in range(SOCKETS_PER_ADDRESS)))
+    return Counter(completed=completed)
 
 
 async def garbage(target: Target) -> Counts:
-    """Connect and say what no protocol knows."""
-    return await _spoken(target, b"\xff" * 300)
+    """Send bytes of no protocol."""
+    return await _send_raw(target, b"\xff" * 300)
 
 
 async def plaintext(target: Target) -> Counts:
-    """Ask for a connection that is not encrypted, which the node must not know."""
-    return await _spoken(target, MULTISTREAM + b"\x11/plaintext/2.0.0\n", NOT_KNOWN)
+    """Propose an unencrypted connection; the node must answer that it has no such protocol."""
+    return await _send_raw(target, MULTISTREAM + b"\x11/plaintext/2.0.0\n", NOT_AVAILABLE)
 
 
 async def broken_handshake(target: Target) -> Counts:
-    """Begin Noise and go on with garbage: the first is taken for a key, the second is forged."""
+    """Begin Noise, then send garbage: one message in place of the key, one that is forged."""
     garbage = b"\xff\xff" + b"\xaa" * 65_535
-    return await _spoken(target, MULTISTREAM + NOISE, NOISE, 2 * garbage)
+    return await _send_raw(target, MULTISTREAM + NOISE, NOISE, 2 * garbage)
 
 
 async def connections(target: Target) -> Counts:
-    """Connect properly, announce a frame of 4 GB, and do it all again with the next."""
+    """Connect as usual, announce a frame of 4 GB, and close; again and again."""
     endless = frame(DATA, SYN, 1, length=2**32 - 1)
 
     async def body(host: Host, peer: str, kind: str) -> None:
@@ -163,19 +174,19 @@ async def connections(target: Target) -> Counts:
         finally:
             await raw.close()
 
-    return await streams(target, ["made"], body, at_once=2)
+    return await streams(target, ["connected"], body, at_once=2)
 
 
-# With a connection: the muxer
+# On a connection: Yamux
 
 
 async def pings(target: Target) -> Counts:
-    """Ping without end."""
+    """Send pings only."""
     return await frames(target, lambda n: frame(PING, SYN, 0, length=n), 10 * TIMES)
 
 
 async def unknown_frames(target: Target) -> Counts:
-    """Send frames of types and streams that there are not."""
+    """Send frames of unknown types and for streams that do not exist."""
     return await frames(
         target, lambda n: FRAME.pack(n % 7, 3 + n % 200, 0xFFFF, n, n), 2 * TIMES, 10, wait=True
     )
@@ -191,66 +202,67 @@ async def opened_and_reset(target: Target) -> Counts:
 
 
 async def idle_streams(target: Target) -> Counts:
-    """Open streams and say nothing on them."""
+    """Open streams and send nothing on them."""
     return await frames(target, lambda n: frame(WINDOW, SYN, 2 * n + 100_001), 5 * TIMES)
 
 
 async def overruns(target: Target) -> Counts:
-    """Push into streams that the node does not read, for it waits there for its own reader.
+    """Ignore the window of streams that the node does not read, as it is writing to them.
 
-    What was pushed counts if the node has ended the connection by the time that 5 MB were, and the
-    first that takes them ends the attack; libp2p took 300 MB.
+    Frames count if the node ends the connection before it has received 5 MB. If it accepts all of
+    them, the attack stops. libp2p accepted 300 MB.
     """
-    asked, piece, done = _reads(target)["blob"], bytes(PUSHED), Counter(pushed=0)
-    taken = False
+    request, piece, done = _requests(target)["blob"], bytes(PUSHED_BYTES), Counter(pushed=0)
+    accepted_all = False
 
     async def body(host: Host, peer: str) -> None:
-        nonlocal taken
+        nonlocal accepted_all
         stream, pushed = await host.open(peer, rpc_codec.protocol_id("blob")), 0
-        await stream.write(asked)
+        await stream.write(request)
         muxed, number = stream.muxed_conn, stream.muxed_stream.stream_id
         try:
             while pushed < PUSHES:
                 await muxed.secured_conn.write(frame(DATA, 0, number, piece))
                 pushed += 1
             await (await host.open(peer, rpc_codec.protocol_id("hello"))).reset()
-            taken = True
-        except Exception:  # cut off, as it should be
+            accepted_all = True
+        except Exception:  # disconnected, as required
             done["pushed"] += pushed
             raise
 
-    async def again_and_again(attacker: Attacker) -> None:
-        while not taken and done["pushed"] < TIMES and attacker.tries < CONNECTIONS:
+    async def reconnect(attacker: Attacker) -> None:
+        while not accepted_all and done["pushed"] < TIMES and attacker.tries < CONNECTIONS:
             await attacker.run(body)
 
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(PUSHERS)]
-        await asyncio.gather(*(again_and_again(attacker) for attacker in attackers))
+        await asyncio.gather(*(reconnect(attacker) for attacker in attackers))
     return done
 
 
 async def leftovers(target: Target) -> Counts:
-    """Push 300 MB into streams that have failed, no more into one than its window's growth."""
+    """Send 300 MB to streams that have failed, each within its window."""
 
     def make(number: int) -> bytes:
         stream = 2 * (number // 4) + 1_000_001
         opening = frame(WINDOW, SYN, stream) if number % 4 == 0 else b""
-        return opening + frame(DATA, 0, stream, bytes(LEFT))
+        return opening + frame(DATA, 0, stream, bytes(LEFTOVER_BYTES))
 
     return await frames(target, make, TIMES, batch=1)
 
 
-# With a connection: streams
+# On a connection: streams
 
 
-async def _told(host: Host, peer: str, protocol: str, content: bytes, ends: bool = False) -> None:
-    """Open a stream of a protocol, say something, and wait until the node has ended the stream.
+async def _send(host: Host, peer: str, protocol: str, content: bytes, ends: bool = False) -> None:
+    """Open a stream of a protocol, send `content`, and wait until the node ends the stream.
 
-    One that `ends` says nothing more; otherwise the node might wait for it.
+    With `ends`, close the writing side: the node might wait for more.
     """
     stream = await host.connections(peer)[0].new_stream()
     agreed = encode_uvarint(len(protocol) + 1) + protocol.encode() + b"\n"
-    await stream.write(MULTISTREAM + agreed + content)  # no answer is waited for: it takes longer
+    # Without waiting for the answer of the negotiation, which takes longer.
+    await stream.write(MULTISTREAM + agreed + content)
     if ends:
         await stream.close_write()
     await end_of(stream)
@@ -267,7 +279,7 @@ NEGOTIATIONS = {
 
 
 async def negotiations(target: Target) -> Counts:
-    """Negotiate a protocol in bytes that are no UTF-8, empty, endless."""
+    """Negotiate with messages that are no UTF-8, empty or too long."""
 
     async def body(host: Host, peer: str, kind: str) -> None:
         stream = await host.connections(peer)[0].new_stream()
@@ -291,24 +303,24 @@ BAD_REQUESTS = (
 
 
 async def bad_requests(target: Target) -> Counts:
-    """Ask all that can be asked, badly; each protocol in each way, `TIMES` in all."""
+    """Send malformed requests, in turn of each kind to each protocol."""
     numbers = iter(range(100 * TIMES))
 
     async def body(host: Host, peer: str, kind: str) -> None:
         number = next(numbers)
         name = rpc_codec.REQUESTS[number % len(rpc_codec.REQUESTS)]
         bad = BAD_REQUESTS[number % len(BAD_REQUESTS)]
-        await _told(host, peer, rpc_codec.protocol_id(name), bad, ends=True)
+        await _send(host, peer, rpc_codec.protocol_id(name), bad, ends=True)
 
-    return await streams(target, ["asked"], body)
+    return await streams(target, ["requested"], body)
 
 
 async def failing_handlers(target: Target) -> Counts:
-    """Ask for what makes the handler raise; the node resets the stream."""
-    asked = _request({"task": BUG})
+    """Send a request whose handler raises; the node must reset the stream."""
+    request = _request({"task": BUG})
 
     async def body(host: Host, peer: str, kind: str) -> None:
-        await _told(host, peer, rpc_codec.protocol_id("task"), asked)
+        await _send(host, peer, rpc_codec.protocol_id("task"), request)
 
     return await streams(target, ["raised"], body)
 
@@ -318,7 +330,8 @@ def _request(document: Document) -> bytes:
     return bytes(encode_uvarint(len(content))) + content
 
 
-def _reads(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
+def _requests(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
+    """Return requests with large answers, by protocol."""
     feed: Document = {"cursor": 0, "feed": "", "limit": envelopes}
     return {
         "feed": _request(feed),
@@ -326,10 +339,10 @@ def _reads(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
     }
 
 
-async def _begun(host: Host, peer: str, name: str, asked: bytes) -> Any:
-    """Ask, and return the stream when the answer has begun; raise if it is a refusal."""
+async def _open_answer(host: Host, peer: str, name: str, request: bytes) -> Any:
+    """Return the stream of a request when its answer has begun. Raises LookupError if refused."""
     stream = await host.open(peer, rpc_codec.protocol_id(name))
-    await stream.write(asked)
+    await stream.write(request)
     with trio.move_on_after(ENDED_SECONDS):
         if await stream.read(1) == bytes((rpc_codec.Status.OK,)):
             return stream
@@ -338,13 +351,13 @@ async def _begun(host: Host, peer: str, name: str, asked: bytes) -> Any:
 
 
 async def unread_answers(target: Target) -> Counts:
-    """Ask for feeds and blobs, and read nothing of the answers but that they have begun."""
-    asked = _reads(target)
+    """Request feeds and blobs, and read no more than the beginning of each answer."""
+    requests = _requests(target)
 
     async def body(host: Host, peer: str, kind: str) -> None:
-        await (await _begun(host, peer, kind, asked[kind])).reset()
+        await (await _open_answer(host, peer, kind, requests[kind])).reset()
 
-    return await streams(target, list(asked), body)
+    return await streams(target, list(requests), body)
 
 
 # Gossip
@@ -364,10 +377,10 @@ UNDECODABLE = {
 
 
 async def undecodable_rpcs(target: Target) -> Counts:
-    """Gossip what is no protobuf, or announce too much; the node ends the stream each time."""
+    """Send RPCs that are no protobuf or too long; the node must end the stream each time."""
 
     async def body(host: Host, peer: str, kind: str) -> None:
-        await _told(host, peer, PROTOCOL, UNDECODABLE[kind])
+        await _send(host, peer, PROTOCOL, UNDECODABLE[kind])
 
     return await streams(target, list(UNDECODABLE), body, at_once=3)
 
@@ -393,12 +406,12 @@ async def bad_messages(target: Target) -> Counts:
 
 
 async def submissions(target: Target, many: bool = False) -> Counts:
-    """Submit valid tasks of one requester, or each of another, one after another."""
+    """Submit valid tasks one after another, of one requester or of as many as tasks."""
     network = target.network
     key = Ed25519PrivateKey.generate()
     [compute_class] = network.classes
 
-    def signed() -> bytes:
+    def submit_request() -> bytes:
         now, nonce = int(time.time() * 1000), secrets.token_hex(16)
         body = task_body(network.id, "text-to-music", ARGS, compute_class, now, 600, nonce)
         signer = Ed25519PrivateKey.generate() if many else key
@@ -406,81 +419,83 @@ async def submissions(target: Target, many: bool = False) -> Counts:
 
     async def body(host: Host, peer: str, kind: str) -> None:
         stream = await host.open(peer, rpc_codec.protocol_id("submit"))
-        await stream.write(signed())
+        await stream.write(submit_request())
         await end_of(stream)
         await stream.reset()
 
-    return await streams(target, ["submitted"], body, count=1)
+    return await streams(target, ["submitted"], body, attacker_count=1)
 
 
 async def stalled_readers(target: Target) -> Counts:
-    """Ask for the feed 1,000 times, and read on only after libp2p's 5 s for a writer.
+    """Request the feed 1,000 times, and stall longer than the 5 s that libp2p gives a writer.
 
-    The node turns most away; whom it answers it must wait for, and give the whole page.
+    The node refuses most requests. If it answers, it must wait for the reader and send all.
     """
-    asked, done, stalled = _reads(target, PAGE)["feed"], Counter(asked=0), 0
-    while await _feed_page(target, asked) <= WINDOW_BYTES:
+    request = _requests(target, PAGE_ENVELOPES)["feed"]
+    done, stalled = Counter(requested=0), 0
+    while await _feed_answer_bytes(target, request) <= WINDOW_BYTES:
         await submissions(target)
 
-    async def one(host: Host, peer: str) -> None:
+    async def stall(host: Host, peer: str) -> None:
         nonlocal stalled
         with contextlib.suppress(LookupError):
-            stream = await _begun(host, peer, "feed", asked)
+            stream = await _open_answer(host, peer, "feed", request)
             with trio.move_on_after(STALLED_SECONDS):
                 await stream.muxed_conn.event_closed.wait()
             rest = await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT)
             stalled += len(rest) > WINDOW_BYTES
             await stream.reset()
-        done["asked"] += 1
+        done["requested"] += 1
 
-    async def some(host: Host, peer: str) -> None:
-        while done["asked"] < TIMES:
-            await one(host, peer)
+    async def repeat(host: Host, peer: str) -> None:
+        while done["requested"] < TIMES:
+            await stall(host, peer)
 
     async def body(host: Host, peer: str) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(AT_ONCE):
-                nursery.start_soon(some, host, peer)
+            for _ in range(CONCURRENT_REQUESTS):
+                nursery.start_soon(repeat, host, peer)
 
-    async def repeated(attacker: Attacker) -> None:
-        # The node cuts off a reader that stalls; the attacker then connects again.
-        while done["asked"] < TIMES:
+    async def reconnect(attacker: Attacker) -> None:
+        # The node disconnects a reader that stalls; the attacker then connects again.
+        while done["requested"] < TIMES:
             await attacker.run(body)
 
     async with contextlib.AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(Attacker(target)) for _ in range(STALLERS)]
-        for attacker in attackers:  # all at once, some would be turned away
-            await attacker.run(heard)
-        await asyncio.gather(*(repeated(attacker) for attacker in attackers))
+        # One after another: the node would refuse some of many connections at once.
+        for attacker in attackers:
+            await attacker.run(wait_processed)
+        await asyncio.gather(*(reconnect(attacker) for attacker in attackers))
     assert stalled >= STALLERS
     return done
 
 
-async def _feed_page(target: Target, asked: bytes) -> int:
-    """Return how long the first page of the node's feed is, bytes."""
-    found = 0
+async def _feed_answer_bytes(target: Target, request: bytes) -> int:
+    """Return the length of the node's answer to a feed request in bytes."""
+    length = 0
 
     async def body(host: Host, peer: str) -> None:
-        nonlocal found
-        stream = await _begun(host, peer, "feed", asked)
-        found = len(await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT))
+        nonlocal length
+        stream = await _open_answer(host, peer, "feed", request)
+        length = len(await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT))
         await stream.reset()
 
     async with Attacker(target) as attacker:
         await attacker.run(body)
-    return found
+    return length
 
 
 async def messages(target: Target) -> Counts:
-    """Gossip on a topic that there is not."""
-    made = [rpc_pb2.Message(data=b"%d" % n, topicIDs=["none"]) for n in range(TIMES + 200)]
-    batches = [rpc(publish=made[n : n + 10]) for n in range(0, len(made), 10)]
+    """Gossip on an unknown topic."""
+    unknown = [rpc_pb2.Message(data=b"%d" % n, topicIDs=["none"]) for n in range(TIMES + 200)]
+    batches = [rpc(publish=unknown[n : n + 10]) for n in range(0, len(unknown), 10)]
     sent = await rpcs(target, {"batches": batches})
     return Counter(sent=10 * sent["batches"])
 
 
 async def control_floods(target: Target) -> Counts:
-    """Ask for 5,000 messages, offer 5,000, graft and prune unknown topics, in each RPC."""
+    """Offer 2,400 messages, request one 2,400 times, graft and prune unknown topics in each RPC."""
     tasks = topics(target.network.id)[0]
     ids = [b"%020d" % number for number in range(2400)]
     control = rpc_pb2.ControlMessage()
@@ -489,16 +504,16 @@ async def control_floods(target: Target) -> Counts:
     for number in range(50):
         control.graft.append(rpc_pb2.ControlGraft(topicID=f"unknown {number}"))
         control.prune.append(rpc_pb2.ControlPrune(topicID=f"unknown {number}", backoff=2**62))
-    later = rpc_pb2.ControlMessage()
-    later.idontwant.append(rpc_pb2.ControlIDontWant(messageIDs=ids))
+    control_1_2 = rpc_pb2.ControlMessage()
+    control_1_2.idontwant.append(rpc_pb2.ControlIDontWant(messageIDs=ids))
     return await rpcs(
         target,
-        {"1.1": [rpc(control=control)] * TIMES, "1.2": [rpc(control=later)] * TIMES},
+        {"1.1": [rpc(control=control)] * TIMES, "1.2": [rpc(control=control_1_2)] * TIMES},
     )
 
 
 async def submissions_of_many(target: Target) -> Counts:
-    """Submit valid tasks over one connection, each with a requester's key of its own."""
+    """Submit valid tasks over one connection, each signed with another key."""
     return await submissions(target, many=True)
 
 
@@ -526,5 +541,5 @@ FLOODS: tuple[Attack, ...] = (
     messages,
     submissions,
     submissions_of_many,
-    stalled_readers,  # of what was submitted
+    stalled_readers,  # reads the tasks of the attacks before it
 )

@@ -1,11 +1,11 @@
-"""A real node with a light executor: `helium run`, but a task's sound comes from a hash.
+"""A real node with a light executor: `helium run`, but a waveform is made from a hash.
 
     python -m tests.integration.light --seconds 0.2 --network network.json --key key.pem ...
 
-No torch and no worker process, so that many nodes fit a small machine; all else is the real daemon.
-`--lie LABEL` gives another sound than the honest nodes', the same at all liars of one label;
-`--frames N` makes it longer. Who asks for the task `BUG` meets a handler that raises. The other
-flags are those of `helium run`.
+It has no torch and no worker process, so that many nodes fit a small machine; all else is the real
+daemon. `--lie LABEL` makes another waveform than the honest one, the same for all nodes with this
+label. `--frames N` sets its length. A request for the task `BUG` makes its handler raise. The
+other flags are those of `helium run`.
 """
 
 import asyncio
@@ -26,21 +26,22 @@ from node.cli.commands.run import run, serve
 from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator, TaskView
 from node.execution.queue import Readiness
-from protocol.manifest import CHUNK_BYTES
+from protocol.manifest import waveform_entry
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 from scripts.testnet_tool.nodes import Daemons, LocalNode
 
 RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
-RATE = 16_000
+RATE = 16_000  # Hz
 FRAMES = 1_600
-STEPS = 4
-BUG = "b" * 64  # a task's id
+PROGRESS_STEPS = 4
+# The id of the task at which `plant_bug` makes the handler raise.
+BUG = "b" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class LightExecutor:
-    """Takes `seconds` for a job; without a label its waveform is the honest one."""
+    """Takes `seconds` for a job. Without a label its waveform is the honest one."""
 
     scratch: Path
     seconds: float = 0.2
@@ -53,47 +54,41 @@ class LightExecutor:
         return Readiness(True)
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Wait, then write the waveform; raise `Abstained` when there is no time for it."""
+        """Wait, then write the waveform. Raises `Abstained` if `seconds` is too short."""
         if self.seconds > seconds:
             raise Abstained(Abstention.TIMEOUT)
-        for step in range(STEPS):
-            progress(step / STEPS)
-            await asyncio.sleep(self.seconds / STEPS)
+        for step in range(PROGRESS_STEPS):
+            progress(step / PROGRESS_STEPS)
+            await asyncio.sleep(self.seconds / PROGRESS_STEPS)
         payload = waveform(job, self.label, self.frames)
         file = self.scratch / uuid.uuid4().hex
         file.write_bytes(payload)
-        return Execution({"result": {"outputs": [_described(payload)]}}, (file,), {"light": True})
+        return Execution(
+            {"result": {"outputs": [_manifest_entry(payload)]}}, (file,), {"light": True}
+        )
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def waveform(job: Job, label: str = "", frames: int = FRAMES) -> bytes:
-    """Return mono samples, binary32, that follow from the task's args and the label.
+    """Return mono samples, binary32, made from the hash of the task's args and the label.
 
-    `FRAMES` are drawn, and repeated until there are `frames`.
+    `FRAMES` samples are repeated until there are `frames`.
     """
     seed = f"{label}|{sorted(job.args.items())}".encode()
     noise = hashlib.shake_128(seed).digest(FRAMES)
-    drawn = array("f", (byte / 256 for byte in noise))
-    return (drawn * -(-frames // FRAMES))[:frames].tobytes()
+    samples = array("f", (byte / 256 for byte in noise))
+    return (samples * -(-frames // FRAMES))[:frames].tobytes()
 
 
-def _described(payload: bytes) -> dict[str, Any]:
-    pieces = [payload[start : start + CHUNK_BYTES] for start in range(0, len(payload), CHUNK_BYTES)]
-    return {
-        "media": "audio/f32",
-        "sampling_rate": RATE,
-        "frames": len(payload) // 4,
-        "channels": 1,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "size": len(payload),
-        "chunks": [hashlib.sha256(piece).hexdigest() for piece in pieces],
-    }
+def _manifest_entry(payload: bytes) -> dict[str, Any]:
+    frames = len(payload) // 4
+    return waveform_entry(payload, sampling_rate=RATE, frames=frames, channels=1)
 
 
 class LightDaemons(Daemons):
-    """Light daemons of a laid-out network; `arguments` go to every one, before `helium run`'s."""
+    """The light daemons of a network; all get `arguments`, before the flags of `helium run`."""
 
     def __init__(
         self, network_file: Path, nodes: Sequence[LocalNode], arguments: Sequence[str] = ()
@@ -102,29 +97,31 @@ class LightDaemons(Daemons):
         self._arguments = arguments
 
     def entry(self, node: LocalNode) -> list[str]:
-        """Return what Python is to run; a liar's label is its number."""
+        """Return the arguments of Python; the label of a lying node is its number."""
         lie = [] if node.lie is None else ["--lie", f"lie-{node.lie}"]
         return ["-m", "tests.integration.light", *lie, *self._arguments]
 
 
 def plant_bug() -> None:
-    """Let the handler of a request raise what no handler should."""
+    """Make the handler of requests for the task `BUG` raise."""
     view = Coordinator.view
 
-    def failing(coordinator: Coordinator, task: str) -> TaskView | None:
+    def failing_view(coordinator: Coordinator, task: str) -> TaskView | None:
         if task == BUG:
             raise LookupError("a bug in a handler")
         return view(coordinator, task)
 
-    setattr(Coordinator, "view", failing)  # noqa: B010 - mypy knows no other way
+    setattr(Coordinator, "view", failing_view)  # noqa: B010 - mypy knows no other way
 
 
 def main() -> None:
     """Run a light node until SIGTERM or SIGINT."""
     extra: list[click.Parameter] = [
-        click.Option(["--seconds"], type=float, default=0.2, help="What a task takes."),
-        click.Option(["--lie"], default="", help="What makes the sound another; empty is honest."),
-        click.Option(["--frames"], type=int, default=FRAMES, help="Samples of a sound."),
+        click.Option(["--seconds"], type=float, default=0.2, help="How long a task takes."),
+        click.Option(
+            ["--lie"], default="", help="Label of another waveform; empty is the honest one."
+        ),
+        click.Option(["--frames"], type=int, default=FRAMES, help="Samples of a waveform."),
     ]
 
     def light(config: Path | None, seconds: float, lie: str, frames: int, **flags: object) -> None:

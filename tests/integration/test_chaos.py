@@ -66,7 +66,9 @@ class Databases:
         self.network: Network = fixtures.network(3)
         self.task = fixtures.task(self.network)
         peers = [fixtures.peer(i) for i in range(3)]
-        commits = {peer: fixtures.bound(self.task, peer, fixtures.outcome()) for peer in peers}
+        commits = {
+            peer: fixtures.commitment_of(self.task, peer, fixtures.outcome()) for peer in peers
+        }
         self.votes: list[Vote] = [fixtures.commit(self.network, self.task, peer) for peer in peers]
         reveals = [fixtures.reveal(self.network, self.task, peer, commits) for peer in peers]
         self.certificate = certificate.assemble(self.task, 0, reveals, self.network)

@@ -21,7 +21,7 @@ from protocol.manifest import blobs_of
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import create_network, events
-from tests.integration.attacker import TIMES, Attack, Counts, Mute, Target, fresh_peer
+from tests.integration.attacker import TIMES, Attack, Counts, SilentListener, Target, fresh_peer
 from tests.integration.conftest import Running, task
 from tests.integration.hostile import FLOODS, PARSERS
 from tests.integration.light import RUNTIME, LightDaemons
@@ -56,7 +56,7 @@ LONG = ["--frames=300000"]
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
     """A network of one light node with the default limits, and one without limits."""
-    found = {}
+    running = {}
     with ExitStack() as stack:
         for name, toml, more in (("limited", "", LONG), ("unlimited", UNLIMITED, [])):
             root = tmp_path_factory.mktemp(name)
@@ -70,20 +70,20 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
             )
             daemons = stack.enter_context(light)
             daemons.wait_ready()
-            found[name] = Running(network, daemons, root)
-        yield found
+            running[name] = Running(network, daemons, root)
+        yield running
 
 
 class Process:
     """The attacked process, as the system reports it."""
 
-    def __init__(self, found: Running) -> None:
-        [running] = found.daemons._running.values()
-        self._running, self._folder = running, Path(f"/proc/{running.pid}")
+    def __init__(self, network: Running) -> None:
+        [process] = network.daemons._running.values()
+        self._process, self._folder = process, Path(f"/proc/{process.pid}")
 
     @property
     def alive(self) -> bool:
-        return self._running.poll() is None
+        return self._process.poll() is None
 
     def memory(self) -> int:
         """Return the resident memory in KiB."""
@@ -113,7 +113,7 @@ async def submit_once(client: Client, seed: int) -> float:
 async def join_once(target: Target) -> float:
     """Connect as a new peer and exchange greetings; return the seconds it took."""
     newcomer = fresh_peer()
-    await newcomer.start(Mute(), (), ())
+    await newcomer.start(SilentListener(), (), ())
     start = time.monotonic()
     try:
         await _greet(newcomer, target)
@@ -158,14 +158,14 @@ async def peak_memory(process: Process, attack: "asyncio.Future[Counts]") -> int
     return peak
 
 
-async def withstand(found: Running, attack: Attack) -> None:
+async def withstand(network: Running, attack: Attack) -> None:
     """Attack a node while honest peers use it. Compare memory and latency with before."""
-    process = Process(found)
-    async with Client.connect(found.network, found.daemons.addresses) as client:
+    process = Process(network)
+    async with Client.connect(network.network, network.daemons.addresses) as client:
         submission = await client.submit("text-to-music", task())  # type: ignore[arg-type]
         [blob] = blobs_of((await submission.tracker.certificate()).outcome)
         await submission.result()
-        target = Target(found.nodes[0].address, found.network, blob.sha256)
+        target = Target(network.nodes[0].address, network.network, blob.sha256)
         served, joined = await submit_once(client, 10_000), await join_once(target)
         memory, descriptors = process.memory(), process.descriptors()
         start = time.monotonic()
@@ -181,19 +181,19 @@ async def withstand(found: Running, attack: Attack) -> None:
         end = time.monotonic()
         assert process.alive
         await process.settle(descriptors)
-        grown, left = measuring.result() - memory, process.memory() - memory
+        peak_growth, growth = measuring.result() - memory, process.memory() - memory
         tasks, joins = serving.result(), joining.result()
         print(
             f"{attack.__name__}: {dict(attacking.result())} in {end - start:.1f} s; meanwhile "
             f"{len(tasks)} tasks, the slowest {max(tasks):.2f} s ({served:.2f} s before), "
             f"{len(joins)} new peers, the slowest {max(joins):.2f} s ({joined:.2f} s before); "
-            f"at most {grown} KiB more, {left} KiB at the end, "
+            f"at most {peak_growth} KiB more, {growth} KiB at the end, "
             f"settled after {time.monotonic() - end:.1f} s"
         )
         assert min(attacking.result().values()) >= TIMES
-        assert max(grown, left) < GROWTH
+        assert max(peak_growth, growth) < GROWTH
         assert not any(
-            event.get("event") == transport.REBUILDING for event in events(found.nodes[0])
+            event.get("event") == transport.REBUILDING for event in events(network.nodes[0])
         )
 
 
@@ -209,11 +209,11 @@ async def test_node_withstands_floods(networks: dict[str, Running], attack: Atta
     await withstand(networks["limited"], attack)
 
 
-def own_descriptors() -> int:
+def descriptors_of_this_process() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-class Answering(Mute):
+class AnsweringListener(SilentListener):
     """A peer that answers each stream with one byte."""
 
     async def serve(self, protocol: str, stream: Stream) -> None:
@@ -228,36 +228,40 @@ async def test_opening_streams_to_a_silent_peer_times_out(
     protocol = "/helium/1/hello"
     node, silent, honest = fresh_peer(), fresh_peer(), fresh_peer()
     async with AsyncExitStack() as stack:
-        for peer, listener in ((node, Mute()), (silent, Mute()), (honest, Answering())):
+        for peer, listener in (
+            (node, SilentListener()),
+            (silent, SilentListener()),
+            (honest, AnsweringListener()),
+        ):
             await peer.start(listener, (), (protocol,))
             stack.push_async_callback(peer.stop)
         await silent._bridge.run_in_trio(_answer_nothing, silent._host)
         for peer in (silent, honest):
             await node.dial(peer.addresses[0])
 
-        async def answered() -> bool:
+        async def honest_peer_answers() -> bool:
             stream = await node.open(honest.peer, protocol)
-            said = await stream.read_exactly(1)
+            answer = await stream.read_exactly(1)
             await stream.close()
-            return said == b"!"
+            return answer == b"!"
 
-        descriptors, ended = own_descriptors(), 0
+        descriptors, ended = descriptors_of_this_process(), 0
 
-        async def opened() -> None:
+        async def open_in_vain() -> None:
             nonlocal ended
             with pytest.raises(ConnectionError):
                 await node.open(silent.peer, protocol)
             ended += 1
 
-        began = time.monotonic()
+        start = time.monotonic()
         async with asyncio.timeout(HANG_SECONDS), asyncio.TaskGroup() as group:
             for _ in range(TIMES):
-                group.create_task(opened())
+                group.create_task(open_in_vain())
             while ended < TIMES:
-                assert await answered()
-        print(f"{ended} streams were given up within {time.monotonic() - began:.1f} s")
+                assert await honest_peer_answers()
+        print(f"{ended} streams were given up within {time.monotonic() - start:.1f} s")
         assert node.rebuilds == 0
-        assert own_descriptors() <= descriptors
+        assert descriptors_of_this_process() <= descriptors
 
 
 async def _answer_nothing(host: Host | None) -> None:
@@ -270,12 +274,12 @@ async def _answer_nothing(host: Host | None) -> None:
 
 def test_limits_are_logged_when_the_node_stops(networks: dict[str, Running]) -> None:
     """The last test of this module: it stops the nodes, which then log their counts."""
-    met: dict[str, Any] = {}
-    for name, found in networks.items():
-        found.daemons.stop()
-        [*_, last] = [event for event in events(found.nodes[0]) if event["event"] == "limits"]
-        met[name] = last
+    limits: dict[str, Any] = {}
+    for name, network in networks.items():
+        network.daemons.stop()
+        [*_, last] = [event for event in events(network.nodes[0]) if event["event"] == "limits"]
+        limits[name] = last
         print(name, last)
-    assert met["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`
+    assert limits["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`
     refused = {"streams-refused", "requests-refused", "submissions-refused", "unread-cut"}
-    assert {*refused, "gossip-slowed"} <= met["limited"].keys()
+    assert {*refused, "gossip-slowed"} <= limits["limited"].keys()

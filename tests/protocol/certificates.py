@@ -14,7 +14,7 @@ def commitments(
 ) -> dict[str, str]:
     """Return the commitments of members to one outcome, by peer id."""
     committed: Any = fixtures.outcome() if outcome is None else outcome
-    return {member: fixtures.bound(task, member, committed, attempt) for member in members}
+    return {member: fixtures.commitment_of(task, member, committed, attempt) for member in members}
 
 
 def reveals(

@@ -20,7 +20,7 @@ START = 1_750_000_000.0  # Unix seconds at which tests begin
 
 @cache
 def key(index: int) -> Ed25519PrivateKey:
-    """The key of member `index`; from 1000 on, of requesters and strangers."""
+    """The key of member `index`. From 1000 on they are of requesters and strangers."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"key %d" % index).digest())
 
 
@@ -31,9 +31,9 @@ def peer(index: int) -> str:
 
 @cache
 def index_of(member: str) -> int:
-    """The number of a peer. Raises StopIteration for one that is not of this cast."""
-    found: int = next(i for i in (*range(64), *range(1000, 1100)) if peer(i) == member)
-    return found
+    """The index of a peer's key. Raises StopIteration for the peer of another key."""
+    index: int = next(i for i in (*range(64), *range(1000, 1100)) if peer(i) == member)
+    return index
 
 
 def key_of(member: str) -> Ed25519PrivateKey:
@@ -108,15 +108,15 @@ def task(
     body = messages.task_body(
         net.id, kind, args(**changes), CLASS, int(now * 1000), deadline, f"{nonce:032x}"
     )
-    found = signed(net, body, requester)
-    assert isinstance(found, Task)
-    return found
+    signed_task = signed(net, body, requester)
+    assert isinstance(signed_task, Task)
+    return signed_task
 
 
 def task_of(net: Network, envelope: Document) -> Task:
-    found = codec.decode(canonical(envelope), net.id)
-    assert isinstance(found, Task)
-    return found
+    message = codec.decode(canonical(envelope), net.id)
+    assert isinstance(message, Task)
+    return message
 
 
 def signed(net: Network, body: Document, index: int) -> messages.Message:
@@ -124,13 +124,13 @@ def signed(net: Network, body: Document, index: int) -> messages.Message:
 
 
 def signed_by(net: Network, body: Document, member: str) -> Vote:
-    found = codec.decode(sign(body, key_of(member)).encode(), net.id)
-    assert not isinstance(found, Task)
-    return found
+    vote = codec.decode(sign(body, key_of(member)).encode(), net.id)
+    assert not isinstance(vote, Task)
+    return vote
 
 
 def outcome(label: str = "honest") -> dict[str, Any]:
-    """A result whose one output's hash is the label's."""
+    """A result with one output, whose hash is that of the label."""
     sha256 = hashlib.sha256(label.encode()).hexdigest()
     entry = {
         "media": "audio/f32",
@@ -148,16 +148,16 @@ def salt(member: str, attempt: int = 0) -> str:
     return hashlib.sha256(f"salt {member} {attempt}".encode()).hexdigest()
 
 
-def bound(task: Task, member: str, found: Document, attempt: int = 0) -> str:
+def commitment_of(task: Task, member: str, revealed: Document, attempt: int = 0) -> str:
     """The commitment of a member to an outcome."""
-    digest = messages.outcome_digest(found)
+    digest = messages.outcome_digest(revealed)
     return messages.commitment(task.id, attempt, member, digest, salt(member, attempt))
 
 
 def commit(
-    net: Network, task: Task, member: str, found: Document | None = None, attempt: int = 0
+    net: Network, task: Task, member: str, committed: Document | None = None, attempt: int = 0
 ) -> Commit:
-    commitment = bound(task, member, outcome() if found is None else found, attempt)
+    commitment = commitment_of(task, member, outcome() if committed is None else committed, attempt)
     vote = signed_by(net, messages.commit_body(net.id, task.id, attempt, commitment), member)
     assert isinstance(vote, Commit)
     return vote
@@ -168,7 +168,7 @@ def reveal(
     task: Task,
     member: str,
     commits: dict[str, str],
-    found: Document | None = None,
+    revealed: Document | None = None,
     attempt: int = 0,
     trace: Document | None = None,
 ) -> Reveal:
@@ -176,7 +176,7 @@ def reveal(
         net.id,
         task.id,
         attempt,
-        outcome() if found is None else found,
+        outcome() if revealed is None else revealed,
         salt(member, attempt),
         commits,
         {"seconds": 1} if trace is None else trace,

@@ -81,7 +81,10 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
     never = [
         fixtures.reveal(NET, TASK, m, commitments(TASK, [A, B], None, 2), None, 2) for m in (A, B)
     ]
-    wrong_commitment = {**commitments(TASK, [A]), B: fixtures.bound(TASK, B, fixtures.outcome(), 1)}
+    wrong_commitment = {
+        **commitments(TASK, [A]),
+        B: fixtures.commitment_of(TASK, B, fixtures.outcome(), 1),
+    }
     good = certificate_document(NET, TASK, VOTES)
     return {
         "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),

@@ -47,7 +47,7 @@ def outcome_of(*audios: NDArray[np.float32]) -> dict[str, Any]:
 def result_of(*audios: NDArray[np.float32]) -> Result:
     outcome, task = outcome_of(*audios), fixtures.task(NET)
     committee = committees(NET, task)[0]
-    commits = {member: fixtures.bound(task, member, outcome) for member in committee}
+    commits = {member: fixtures.commitment_of(task, member, outcome) for member in committee}
     reveals = [fixtures.reveal(NET, task, member, commits, outcome) for member in committee]
     waveforms = tuple(Waveform(audio.astype(np.float32), 32_000) for audio in audios)
     return Result(waveforms, assemble(task, 0, reveals, NET))

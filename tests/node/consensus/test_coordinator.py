@@ -206,7 +206,9 @@ def other_members(net: Network, task: Task) -> list[str]:
 def commits_of(node: CrashableNode, task: Task, *peers: str, attempt: int = 0) -> dict[str, str]:
     own = [v for v in node.own_votes(Commit) if isinstance(v, Commit) and v.attempt == attempt]
     (mine,) = {v.commitment for v in own}
-    return {ME: mine} | {p: fixtures.bound(task, p, fixtures.outcome(), attempt) for p in peers}
+    return {ME: mine} | {
+        p: fixtures.commitment_of(task, p, fixtures.outcome(), attempt) for p in peers
+    }
 
 
 def vote_in_full(node: CrashableNode, task: Task) -> None:
@@ -636,7 +638,7 @@ def test_a_certificate_stops_the_execution(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
     one, two = other_members(node.net, task)
     node.receive(task)
-    commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
+    commits = {peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (one, two)}
     for peer in (one, two):
         node.receive(fixtures.commit(node.net, task, peer))
         node.receive(fixtures.reveal(node.net, task, peer, commits))
@@ -652,7 +654,7 @@ def test_an_outcome_after_the_end_of_the_task_is_never_signed(node: CrashableNod
     task = fixtures.task(node.net)
     one, two = other_members(node.net, task)
     node.receive(task)
-    commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in (one, two)}
+    commits = {peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (one, two)}
     for peer in (one, two):
         node.receive(fixtures.reveal(node.net, task, peer, commits))
     node.carry_out(node.executed(task.id))
@@ -694,7 +696,9 @@ def test_duplicates_and_further_equivocations_are_not_journalled(node: Crashable
 def certified(node: CrashableNode, task: Task, label: str) -> certificate.Certificate:
     """Return the certificate of the two other members."""
     found = fixtures.outcome(label)
-    commits = {peer: fixtures.bound(task, peer, found) for peer in other_members(node.net, task)}
+    commits = {
+        peer: fixtures.commitment_of(task, peer, found) for peer in other_members(node.net, task)
+    }
     votes = [fixtures.reveal(node.net, task, peer, commits, found) for peer in commits]
     return certificate.assemble(task, 0, votes, node.net)
 
@@ -704,7 +708,7 @@ def reveal_separately(node: CrashableNode, task: Task, *labels: str) -> None:
     for label in labels:
         for peer in other_members(node.net, task):
             found = fixtures.outcome(label)
-            alone = {peer: fixtures.bound(task, peer, found)}
+            alone = {peer: fixtures.commitment_of(task, peer, found)}
             node.receive(fixtures.reveal(node.net, task, peer, alone, found))
 
 
@@ -774,7 +778,7 @@ def test_a_dissent_after_the_end_is_recorded(node: CrashableNode) -> None:
     node.receive(fixtures.commit(node.net, task, two, fixtures.outcome("other")))
     commits = {
         **commits_of(node, task, one),
-        two: fixtures.bound(task, two, fixtures.outcome("other")),
+        two: fixtures.commitment_of(task, two, fixtures.outcome("other")),
     }
     node.receive(fixtures.reveal(node.net, task, one, commits))
     assert node.state(task) is State.AGREED
@@ -1030,7 +1034,7 @@ def test_a_bad_signature_is_rejected(node: CrashableNode) -> None:
 def test_a_voter_outside_the_committee_is_rejected(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
     node.receive(task)
-    bound = fixtures.bound(task, ME, fixtures.outcome())
+    bound = fixtures.commitment_of(task, ME, fixtures.outcome())
     body = messages.commit_body(node.net.id, task.id, 0, bound)
     stranger = fixtures.signed(node.net, body, 1001)
     assert validated(node, stranger) is ValidationResult.REJECT

@@ -87,7 +87,7 @@ def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
     life.until(2)
     life.receive(fixtures.commit(life.net, task, one))
     life.receive(fixtures.commit(life.net, task, two, LIE))
-    commits = {**commits_of(life, task, one), two: fixtures.bound(task, two, LIE)}
+    commits = {**commits_of(life, task, one), two: fixtures.commitment_of(task, two, LIE)}
     life.receive(fixtures.reveal(life.net, task, one, commits))
     assert counts(life.ledger)[two] == {"silent": 1}
     for _ in range(2):

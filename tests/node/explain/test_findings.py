@@ -68,8 +68,10 @@ def revealed(
     member: str, outcome: dict[str, Any], trace: Mapping[str, Any] = TRACE, attempt: int = 0
 ) -> Reveal:
     """A reveal that lists the commits of all honest members and its own."""
-    commits = {m: fixtures.bound(TASK, m, TRUTH, attempt) for m in committees(NET, TASK)[attempt]}
-    commits[member] = fixtures.bound(TASK, member, outcome, attempt)
+    commits = {
+        m: fixtures.commitment_of(TASK, m, TRUTH, attempt) for m in committees(NET, TASK)[attempt]
+    }
+    commits[member] = fixtures.commitment_of(TASK, member, outcome, attempt)
     body = fixtures.reveal(NET, TASK, member, commits, outcome, attempt).envelope.body
     vote = fixtures.signed_by(NET, {**body, "trace": trace}, member)
     assert isinstance(vote, Reveal)
@@ -293,7 +295,7 @@ def test_a_member_without_a_reveal_has_a_reason(
 
 
 def test_a_late_commit_to_the_certified_outcome_is_not_dissent() -> None:
-    commits = {member: fixtures.bound(TASK, member, TRUTH) for member in (A, B)}
+    commits = {member: fixtures.commitment_of(TASK, member, TRUTH) for member in (A, B)}
     reference, activity = compared(
         *(fixtures.reveal(NET, TASK, member, commits, TRUTH) for member in FIRST)
     )

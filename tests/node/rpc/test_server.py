@@ -239,7 +239,9 @@ def test_task_with_its_certificate() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
         committee = [p for p in committees(NET, task)[0] if p != SERVER][:2]
-        commits = {peer: fixtures.bound(task, peer, fixtures.outcome()) for peer in committee}
+        commits = {
+            peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in committee
+        }
         for peer in committee:
             vote = fixtures.reveal(NET, task, peer, commits)
             bench.coordinator.receive(vote)

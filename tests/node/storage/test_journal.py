@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 def certify(net: Network, task: Task, outcome: Document) -> Certificate:
     committee = committees(net, task)[0]
-    commits = {member: fixtures.bound(task, member, outcome) for member in committee}
+    commits = {member: fixtures.commitment_of(task, member, outcome) for member in committee}
     reveals = [fixtures.reveal(net, task, member, commits, dict(outcome)) for member in committee]
     return assemble(task, 0, reveals, net)
 

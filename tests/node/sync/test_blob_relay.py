@@ -45,7 +45,7 @@ class Bench:
 def certify(ledger: Ledger) -> tuple[str, ...]:
     task = fixtures.task(NET)
     signers = committees(NET, task)[0]
-    commits = {peer: fixtures.bound(task, peer, OUTCOME) for peer in signers}
+    commits = {peer: fixtures.commitment_of(task, peer, OUTCOME) for peer in signers}
     reveals = [fixtures.reveal(NET, task, peer, commits, OUTCOME) for peer in signers]
     certificate = assemble(task, 0, reveals, NET)
     ledger.put_certificate(certificate)

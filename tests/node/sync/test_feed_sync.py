@@ -427,7 +427,7 @@ def contradiction(task: Task, *labels: str) -> list[Any]:
 
 def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
     found = fixtures.outcome(label)
-    commits = {peer: fixtures.bound(task, peer, found) for peer in seen}
+    commits = {peer: fixtures.commitment_of(task, peer, found) for peer in seen}
     return fixtures.reveal(NET, task, member, commits, found)
 
 

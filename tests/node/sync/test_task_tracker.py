@@ -48,7 +48,7 @@ def certify(
 ) -> Certificate:
     found = dict(fixtures.outcome() if outcome is None else outcome)
     chosen = committees(net, task)[0] if signers is None else signers
-    commits = {member: fixtures.bound(task, member, found) for member in chosen}
+    commits = {member: fixtures.commitment_of(task, member, found) for member in chosen}
     votes = [fixtures.reveal(net, task, member, commits, found, trace=trace) for member in chosen]
     return assemble(task, 0, votes, net)
 

@@ -265,10 +265,10 @@ def test_list_without_a_signer_is_rejected(blind: str, unseen: str) -> None:
 
 def test_list_with_wrong_commitment_is_rejected() -> None:
     for wrong in (
-        fixtures.bound(TASK, B, LIE),
-        fixtures.bound(TASK, B, fixtures.outcome(), attempt=1),
-        fixtures.bound(fixtures.task(NET, nonce=1), B, fixtures.outcome()),
-        fixtures.bound(TASK, A, fixtures.outcome()),
+        fixtures.commitment_of(TASK, B, LIE),
+        fixtures.commitment_of(TASK, B, fixtures.outcome(), attempt=1),
+        fixtures.commitment_of(fixtures.task(NET, nonce=1), B, fixtures.outcome()),
+        fixtures.commitment_of(TASK, A, fixtures.outcome()),
     ):
         liar = vote(A, [], commits={**commitments(TASK, [A]), B: wrong})
         with rejected(Rejection.COMMITMENT_MISSING, f"{A} does not list the commitment that {B}"):

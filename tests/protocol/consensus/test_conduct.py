@@ -23,10 +23,10 @@ TASK = fixtures.task(NET)
 A, B, C = committees(NET, TASK)[0]
 LIE = fixtures.outcome("lie")
 ALL = {
-    A: fixtures.bound(TASK, A, fixtures.outcome()),
-    B: fixtures.bound(TASK, B, fixtures.outcome()),
+    A: fixtures.commitment_of(TASK, A, fixtures.outcome()),
+    B: fixtures.commitment_of(TASK, B, fixtures.outcome()),
 }
-LIED = {**ALL, C: fixtures.bound(TASK, C, LIE)}
+LIED = {**ALL, C: fixtures.commitment_of(TASK, C, LIE)}
 PAIR = [fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
 
 
@@ -80,7 +80,9 @@ def test_vote_outcome_of_third_member(expected: VoteOutcome, votes: list[Vote], 
 
 
 def test_reveal_after_the_certificate_still_counts_as_agreed() -> None:
-    whole = {member: fixtures.bound(TASK, member, fixtures.outcome()) for member in (A, B, C)}
+    whole = {
+        member: fixtures.commitment_of(TASK, member, fixtures.outcome()) for member in (A, B, C)
+    }
     assert (
         conduct(C, [fixtures.reveal(NET, TASK, m, whole) for m in (A, B, C)]) is VoteOutcome.AGREED
     )
@@ -100,7 +102,7 @@ def test_each_member_of_each_attempt_has_one_outcome() -> None:
     task = fixtures.task(net)
     first, second = committees(net, task)
     apart = [fixtures.abstain(net, task, member) for member in first]
-    commits = {m: fixtures.bound(task, m, fixtures.outcome(), 1) for m in second}
+    commits = {m: fixtures.commitment_of(task, m, fixtures.outcome(), 1) for m in second}
     agreed = [fixtures.reveal(net, task, m, commits, attempt=1) for m in second[:3]]
     members = [
         (attempt, who) for attempt, who, _ in vote_outcomes(seen([*apart, *agreed], net, task))
@@ -114,7 +116,7 @@ def test_attempts_after_the_certified_one_have_no_outcomes() -> None:
     first = committees(net, task)[0]
     agreement = seen([], net, task)
     agreement.advance(fixtures.START + 121)  # attempt 0 has taken too long
-    commits = {m: fixtures.bound(task, m, fixtures.outcome()) for m in first}
+    commits = {m: fixtures.commitment_of(task, m, fixtures.outcome()) for m in first}
     for member in first:
         agreement.receive(fixtures.reveal(net, task, member, commits), fixtures.START + 122)
     assert agreement.attempt == 1

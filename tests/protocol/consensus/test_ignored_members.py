@@ -22,7 +22,9 @@ def commit(member: str, attempt: int, lie: bool = False) -> Vote:
 
 def reveal(member: str, listed: tuple[str, ...], lie: bool = False) -> Vote:
     """Return a reveal of attempt 0 that lists these members."""
-    commits = {m: fixtures.bound(TASK, m, LIE if m == LIAR else fixtures.outcome()) for m in listed}
+    commits = {
+        m: fixtures.commitment_of(TASK, m, LIE if m == LIAR else fixtures.outcome()) for m in listed
+    }
     return fixtures.reveal(NET, TASK, member, commits, LIE if lie else None)
 
 
@@ -115,7 +117,7 @@ def test_equivocator_is_ignored_despite_correct_reveal(
     node.executed(T + 1)
     node.receive(commit(LIAR, 0), *([commit(LIAR, 0, lie=True)] if contradicts else []), now=T + 1)
     node.advance(T + 5)
-    right = {LIAR: fixtures.bound(TASK, LIAR, fixtures.outcome())}
+    right = {LIAR: fixtures.commitment_of(TASK, LIAR, fixtures.outcome())}
     node.receive(fixtures.reveal(NET, TASK, LIAR, right), now=T + 6)
     assert node.attempt == 1
     node.receive(commit(LIAR, 1), commit(OLD, 1), now=T + 7)

@@ -127,7 +127,7 @@ def test_at_most_three_conflicting_reveals_are_kept() -> None:
     lies = [fixtures.outcome(f"lie {n}") for n in range(6)]
     kept = []
     for lie in lies:
-        seen = {member: fixtures.bound(TASK, member, lie) for member in TRIO}
+        seen = {member: fixtures.commitment_of(TASK, member, lie) for member in TRIO}
         add(vote_set, reveal(B, seen, lie), keep_conflicting=True)
         kept.append(add(vote_set, reveal(A, seen, lie)))
     assert kept == [NEW, CONFLICTING, CONFLICTING, CONFLICTING, DUPLICATE, DUPLICATE]
@@ -191,7 +191,7 @@ LISTS = st.lists(st.frozensets(st.sampled_from(FIVE)), min_size=5, max_size=5)
 def reveal_listing(member: str, members: frozenset[str], lie: bool) -> Reveal:
     """Return a reveal that lists these members, who all committed to its outcome."""
     outcome = LIE if lie else fixtures.outcome()
-    return reveal(member, {m: fixtures.bound(TASK, m, outcome) for m in members}, outcome)
+    return reveal(member, {m: fixtures.commitment_of(TASK, m, outcome) for m in members}, outcome)
 
 
 @given(LISTS, st.lists(st.booleans(), min_size=5, max_size=5))

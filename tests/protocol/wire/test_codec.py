@@ -46,7 +46,7 @@ def test_commit_is_decoded_completely() -> None:
     commit = codec.decode(SENT["commit"].envelope.encode(), NET.id)
     assert isinstance(commit, Commit)
     assert (commit.task, commit.attempt, commit.signer) == (TASK.id, 0, PEER)
-    assert commit.commitment == fixtures.bound(TASK, PEER, fixtures.outcome())
+    assert commit.commitment == fixtures.commitment_of(TASK, PEER, fixtures.outcome())
 
 
 def test_reveal_is_decoded_completely() -> None:
@@ -54,7 +54,7 @@ def test_reveal_is_decoded_completely() -> None:
     assert isinstance(reveal, Reveal)
     assert (reveal.task, reveal.attempt, reveal.signer) == (TASK.id, 0, PEER)
     assert reveal.outcome == fixtures.outcome()
-    assert reveal.commitment == fixtures.bound(TASK, PEER, fixtures.outcome())
+    assert reveal.commitment == fixtures.commitment_of(TASK, PEER, fixtures.outcome())
     assert reveal.commits == {fixtures.peer(1): "ab" * 32}
     assert reveal.trace == {"seconds": 1}
 

@@ -35,8 +35,8 @@ TRACE: dict[str, Any] = {
 
 
 def revealed(member: str, outcome: dict[str, Any], **changes: Any) -> Reveal:
-    commits = {m: fixtures.bound(TASK, m, TRUTH) for m in (A, B, C)}
-    commits[member] = fixtures.bound(TASK, member, outcome)
+    commits = {m: fixtures.commitment_of(TASK, m, TRUTH) for m in (A, B, C)}
+    commits[member] = fixtures.commitment_of(TASK, member, outcome)
     body = fixtures.reveal(NET, TASK, member, commits, outcome).envelope.body
     vote = fixtures.signed_by(NET, {**body, "trace": {**TRACE, **changes}}, member)
     assert isinstance(vote, Reveal)
