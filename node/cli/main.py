@@ -13,7 +13,7 @@ from node.cli.exit_codes import MEANINGS, Exit, Failure, usage
 # name: (module in node.cli.commands, purpose). The order is that of `--help`.
 COMMANDS = {
     "key": ("key", "Create a node's key, or show a key's peer id."),
-    "network": ("network", "Write, show or extend a network document."),
+    "network": ("network.group", "Write, show or extend a network document."),
     "doctor": ("doctor", "Check whether this machine can serve as a node."),
     "run": ("run", "Run a node."),
     "submit": ("tasks", "Submit a task, wait, and write the audio and its certificate."),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from executor.models.folders import DEFAULTS, SHIPPED
-from node.cli.commands.network import ModelSelection, model_entries
+from node.cli.commands.network.document import ModelSelection, model_entries
 from node.config import keystore
 from protocol.constants import VERSION
 from protocol.network import Network, NetworkParameters

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from node.cli.commands.network import ModelSelection, local_compute_class
+from node.cli.commands.network.compute_class import local_compute_class
+from node.cli.commands.network.document import ModelSelection
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import MODELS, Daemons, LocalNode, create_network

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save_file
 
 from executor.models.folders import EMBEDDED
-from node.cli.commands.network import ModelSelection
+from node.cli.commands.network.document import ModelSelection
 from node.client.client import Client
 from node.rpc.client import RequestRefused, read_answer
 from node.rpc.codec import Status, protocol_id

@@ -10,7 +10,7 @@ import pretty_midi
 import pytest
 import soundfile
 
-from node.cli.commands.network import ModelSelection
+from node.cli.commands.network.document import ModelSelection
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Daemons, create_network

@@ -1,0 +1,131 @@
+"""The parts of a network document, and the flags of `create` and `add` that name them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from executor.errors import Abstained, ModelRefused
+from executor.models.folders import SHIPPED, ModelFolders, describe_model
+from node.cli.exit_codes import usage
+from protocol.errors import Rejected
+from protocol.model_limits import UPPER_BOUNDS
+from protocol.network import Network
+from protocol.wire.encoding import Json
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# The name that model hubs give to the newest revision. Peers compare the digest, not the name.
+DEFAULT_REVISION = "main"
+
+# Options of `create` and `add`: what the document lists.
+_LIST_OPTIONS = (
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="ID[@REVISION]",
+        help="A model on this disk to list; repeatable. Its digest is computed.",
+    ),
+    click.option(
+        "--models-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        multiple=True,
+        help="A folder with models as <owner>/<name>, in addition to the shipped ones.",
+    ),
+    click.option(
+        "--limit",
+        "limits",
+        multiple=True,
+        metavar="NAME=N",
+        help="A limit of these models, such as max_new_tokens=1503.",
+    ),
+    click.option(
+        "--model-attempt-seconds",
+        type=int,
+        help="The length of an attempt for these models, if they are slow.",
+    ),
+    click.option(
+        "--member",
+        "roster",
+        multiple=True,
+        metavar="PEER[=OPERATOR]",
+        help="A peer that votes, and the name of its operator; repeatable.",
+    ),
+)
+
+
+def list_options(command: _F) -> _F:
+    """Add the flags that name models and members."""
+    for option in reversed(_LIST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSelection:
+    """Models as flags name them, `ID[@REVISION]`; folders and limits hold for all of them."""
+
+    names: Sequence[str]
+    folders: Sequence[Path]
+    limits: Sequence[str]
+    attempt_seconds: int | None
+
+
+def model_entries(selection: ModelSelection) -> list[Json]:
+    """Return the document's entries for models on this disk; a usage failure names a bad one."""
+    limits = dict(_limit(text) for text in selection.limits)
+    return [_model_entry(name, selection, limits) for name in selection.names]
+
+
+def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -> Json:
+    id_, _, revision = name.partition("@")
+    revision = revision or DEFAULT_REVISION
+    try:
+        folder = ModelFolders([*selection.folders, SHIPPED]).locate(id_, revision)
+        description: dict[str, Any] = describe_model(folder)
+    except (Abstained, ModelRefused) as error:
+        raise usage(f"--model {name}: {error}") from None
+    entry: dict[str, Json] = {
+        "id": id_,
+        "revision": revision,
+        "digest": description["digest"],
+        "tasks": description["tasks"],
+        # A flag replaces the limit that the model's files state.
+        "limits": {**description["limits"], **limits},
+    }
+    if selection.attempt_seconds is not None:
+        entry["attempt_seconds"] = selection.attempt_seconds
+    return entry
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if name not in UPPER_BOUNDS or not value.isdecimal():
+        raise usage(f"--limit {text}: must be NAME=N with a NAME of {', '.join(UPPER_BOUNDS)}")
+    return name, int(value)
+
+
+def roster_entries(roster: Sequence[str], compute_class: str) -> list[Json]:
+    """Return the entries for `PEER[=OPERATOR]`; the operator of a bare PEER is the peer id."""
+    entries: list[Json] = []
+    for text in roster:
+        peer, _, operator = text.partition("=")
+        entries.append({"peer": peer, "operator": operator or peer, "class": compute_class})
+    return entries
+
+
+def validate(document: Json) -> Network:
+    """Return the network of a document; a usage failure names what is wrong with it."""
+    try:
+        return Network.of(document)
+    except Rejected as rejected:
+        raise usage(rejected.detail) from None
+
+
+def now() -> str:
+    """Return the time as a network document has it, in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
