@@ -231,6 +231,8 @@ class Coordinator:
         nor the next could reveal it. All fields but the two have a fixed length or the greatest
         one that is possible.
         """
+        # The schema of a worker's message bounds each field, not their sum: 16 outputs with 2,048
+        # chunk hashes each are 2.2 MB, and an envelope has at most 64 KiB.
         attempts = committees(self.network, task)
         commits = dict.fromkeys(attempts[-1], "0" * 64)
         body = messages.reveal_body(

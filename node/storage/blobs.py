@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import AsyncIterable, Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -82,35 +82,15 @@ class BlobStore:
         """
         return self._quota.used
 
-    def write(
-        self, chunks: Iterable[bytes], *, size: int, limit: int, sha256: str | None = None
-    ) -> str:
-        """Store exactly `size` bytes from `chunks` and return their SHA-256. Evicts nothing.
-
-        Raises BlobRefused if `size` is over `limit`, if there are more or fewer bytes, or if their
-        hash is not `sha256`; raises DiskQuotaExceeded if there is no room. Then nothing is stored.
-        """
-        writer = BlobWriter(self._root, _check_size(size, limit), self._quota)
-        return self._write(writer, chunks, sha256)
-
-    def _write(self, writer: BlobWriter, chunks: Iterable[bytes], sha256: str | None) -> str:
-        try:
-            for chunk in chunks:
-                writer.write(chunk)
-            writer.finish(sha256)
-            self._publish(writer)
-        finally:
-            writer.discard()
-        _sync_folder(self._root)
-        return writer.sha256
-
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str | None = None
     ) -> BlobWriter:
         """Write chunks as they arrive, and return the checked and synced blob for `commit`.
 
         Room is made before the first chunk is read, by eviction if necessary. Syncing does not
-        block the event loop. Raises as `write` does.
+        block the event loop. Raises BlobRefused if `size` is over `limit`, if there are more or
+        fewer bytes, or if their hash is not `sha256`; raises DiskQuotaExceeded if there is no room.
+        Then nothing is stored.
         """
         writer = await self._reserve(_check_size(size, limit))
         try:
@@ -171,7 +151,7 @@ class BlobStore:
     async def save(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
     ) -> None:
-        """Receive one blob and store it. Raises as `write` does."""
+        """Receive one blob and store it. Raises as `receive` does."""
         writer = await self.receive(chunks, size=size, limit=limit, sha256=sha256)
         with self.commit([writer]):
             pass
@@ -209,9 +189,16 @@ class BlobStore:
     def _import_copy(self, path: Path, sha256: str) -> None:
         """Import a file from another file system, from which it cannot be renamed."""
         writer = BlobWriter(self._root, path.stat().st_size, self._quota, enforced=False)
-        with path.open("rb") as file:
-            self._write(writer, iter(lambda: file.read(_COPY_BYTES), b""), sha256)
-        self._mark_own(sha256)
+        try:
+            with path.open("rb") as file:
+                for chunk in iter(lambda: file.read(_COPY_BYTES), b""):
+                    writer.write(chunk)
+            writer.finish(sha256)
+        except BaseException:
+            writer.discard()
+            raise
+        with self.commit([writer]):
+            self._mark_own(sha256)
         # Last: after a failure the caller still has its file.
         path.unlink()
 

@@ -1,5 +1,6 @@
 """The composition root: real parts from real settings, built but not started."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from node.transport.libp2p.transport import Libp2pTransport
 from protocol.manifest import blobs_of
 from protocol.wire.encoding import canonical
 from tests.support import fixtures
+from tests.support.blobs import arriving
 
 PEERS = (f"/ip4/127.0.0.1/tcp/4001/p2p/{fixtures.peer(1)}",)
 
@@ -105,7 +107,7 @@ def test_the_database_survives_a_restart(settings: Settings) -> None:
 def test_the_blob_quota_is_that_of_the_settings(settings: Settings) -> None:
     full = pytest.raises(DiskQuotaExceeded, match="quota of 500000000 bytes")
     with built(settings) as (_, parts, _options), full:
-        parts.blobs.write([], size=500_000_001, limit=500_000_001)
+        asyncio.run(parts.blobs.receive(arriving([]), size=500_000_001, limit=500_000_001))
 
 
 async def test_own_outputs_and_inputs_of_open_tasks_are_not_evicted(settings: Settings) -> None:

@@ -40,6 +40,7 @@ from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import manifest
 from tests.support import fixtures
+from tests.support.blobs import store
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 PAYLOAD = bytes((0, 0, 0, 0x3F)) * 100
@@ -468,7 +469,7 @@ def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
 
 def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
     day, kept = 86_400.0, BlobStore(tmp_path / "blobs")
-    old, young = (kept.write([text], size=1, limit=1) for text in (b"a", b"b"))
+    old, young = (store(kept, text) for text in (b"a", b"b"))
     for sha256, age in ((old, 31), (young, 29)):
         at = fixtures.START - age * day
         os.utime(kept.path(sha256), (at, at))
@@ -487,13 +488,13 @@ def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> Non
         async with running(tmp_path, solo(), most=0) as scene:
             await accepted(scene)
             with pytest.raises(DiskQuotaExceeded):
-                scene.blobs.write([b"a"], size=1, limit=1)
+                store(scene.blobs, b"a")
 
     virtual_loop.run(main)
 
 
 def test_blobs_do_not_expire_by_default(tmp_path: Path) -> None:
-    kept = BlobStore(tmp_path / "blobs").write([b"a"], size=1, limit=1)
+    kept = store(BlobStore(tmp_path / "blobs"), b"a")
     os.utime(tmp_path / "blobs" / kept, (1.0, 1.0))
 
     async def test(scene: Scene) -> None:

@@ -250,7 +250,8 @@ def check_request(content: bytes) -> None:
     name, stream = rpc_codec.REQUESTS[_number(content) % len(rpc_codec.REQUESTS)], Wire(content[1:])
     with node() as (coordinator, journal, _), tempfile.TemporaryDirectory() as folder:
         blobs = BlobStore(Path(folder) / "blobs")
-        blobs.write([SONG], size=len(SONG), limit=len(SONG), sha256=SONG_HASH)
+        (Path(folder) / "song").write_bytes(SONG)
+        blobs.import_file(Path(folder) / "song", SONG_HASH)
         request_limiter = RequestLimiter(
             TaskPolicy(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter()
         )

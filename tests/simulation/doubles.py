@@ -182,13 +182,6 @@ class MemoryBlobs:
         assert sha256 in (None, hashlib.sha256(payload).hexdigest())
         return self._keep(payload)
 
-    def write(self, chunks: Any, *, size: int, limit: int, sha256: str | None = None) -> str:
-        self._check_room()
-        payload = b"".join(chunks)
-        assert len(payload) == size <= limit
-        assert sha256 in (None, hashlib.sha256(payload).hexdigest())
-        return self._keep(payload)
-
     def _keep(self, payload: bytes) -> str:
         name = hashlib.sha256(payload).hexdigest()
         self._kept[name] = payload

@@ -26,6 +26,7 @@ from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.support import fixtures
+from tests.support.blobs import store
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 NET = fixtures.piano_network(3)
@@ -238,7 +239,7 @@ def test_a_failing_database_abstains(tmp_path: Path) -> None:
 
     async def test(bench: Bench) -> None:
         bench.inputs._blobs = BlobStore(tmp_path, len(SONG), pinned=wanted)
-        bench.inputs._blobs.write([b"other"], size=5, limit=5)
+        store(bench.inputs._blobs, b"other")
         await missing(bench)
 
     on_bench(tmp_path, test)

@@ -47,6 +47,7 @@ from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import MemoryBlobs
 from tests.support import fixtures
+from tests.support.blobs import store
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 NET = fixtures.network()
@@ -294,7 +295,7 @@ def test_watching_an_ended_task_sends_one_frame() -> None:
 def test_blob_from_any_offset(offset: int) -> None:
     async def test(bench: Bench) -> None:
         payload = random.Random(7).randbytes(600_000)
-        name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
+        name = store(bench.blobs, payload)
         request: Document = {"sha256": name, "offset": offset}
         async with open_request(bench.asker, SERVER, "blob", request) as stream:
             assert await read_answer(stream, "blob") == {"size": len(payload)}
@@ -504,7 +505,7 @@ def test_an_unknown_task_is_refused(name: str) -> None:
 
 def test_an_unavailable_blob_is_refused() -> None:
     async def test(bench: Bench) -> None:
-        kept = bench.blobs.write([b"kept"], size=4, limit=4)
+        kept = store(bench.blobs, b"kept")
         for fetchable, name in ((True, "0" * 64), (False, kept)):
             bench.fetchable = fetchable
             refused = await bench.refused("blob", {"sha256": name, "offset": 0})
@@ -515,7 +516,7 @@ def test_an_unavailable_blob_is_refused() -> None:
 
 def test_an_offset_past_the_end_is_refused() -> None:
     async def test(bench: Bench) -> None:
-        name = bench.blobs.write([b"kept"], size=4, limit=4)
+        name = store(bench.blobs, b"kept")
         refused = await bench.refused("blob", {"sha256": name, "offset": 5})
         assert refused.status is Status.INVALID
         assert "past the end, 4" in refused.detail
@@ -855,7 +856,7 @@ def test_every_reading_request_holds_a_slot_of_its_slot_key(
 def test_a_requester_that_disconnects_during_a_blob_harms_nothing() -> None:
     async def test(bench: Bench) -> None:
         payload = bytes(2_000_000)
-        name = bench.blobs.write([payload], size=len(payload), limit=len(payload))
+        name = store(bench.blobs, payload)
         stream = await bench.open("blob")
         await write_frame(stream, canonical({"sha256": name, "offset": 0}))
         await stream.read_exactly(100_000)

@@ -14,6 +14,7 @@ import pytest
 from node.storage.blob_writer import MIN_FILE_BYTES, BlobWriter, DiskQuota
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
+from tests.support.blobs import arriving, store
 
 BYTES = b"helium" * 100_000
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -24,14 +25,9 @@ def _chunks(payload: bytes = BYTES, step: int = 65536) -> Iterator[bytes]:
     return (payload[start : start + step] for start in range(0, len(payload), step))
 
 
-async def _arriving(payload: bytes = BYTES) -> AsyncIterator[bytes]:
-    for chunk in _chunks(payload):
-        await asyncio.sleep(0)
-        yield chunk
-
-
-async def arrived(blobs: BlobStore, payload: bytes) -> BlobWriter:
-    return await blobs.receive(_arriving(payload), size=len(payload), limit=len(payload))
+async def received(blobs: BlobStore, payload: bytes) -> BlobWriter:
+    size = len(payload)
+    return await blobs.receive(arriving(_chunks(payload)), size=size, limit=size)
 
 
 def refused(
@@ -55,28 +51,20 @@ def _files(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "blobs").iterdir())
 
 
-def test_written_blob_is_found_by_its_hash(blobs: BlobStore, tmp_path: Path) -> None:
-    assert not blobs.has(SHA256)
-    assert blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES), sha256=SHA256) == SHA256
-    assert blobs.has(SHA256)
-    assert blobs.size(SHA256) == len(BYTES)
-    assert blobs.path(SHA256).read_bytes() == BYTES
-    assert _files(tmp_path) == [SHA256]
-
-
 async def test_received_blob_is_found_after_commit(blobs: BlobStore, tmp_path: Path) -> None:
-    writer = await blobs.receive(_arriving(), size=len(BYTES), limit=10**6)
+    writer = await blobs.receive(arriving(_chunks()), size=len(BYTES), limit=10**6, sha256=SHA256)
     assert writer.sha256 == SHA256
     assert not blobs.has(SHA256)
     with blobs.commit([writer]):
         assert blobs.has(SHA256)
+    assert blobs.size(SHA256) == len(BYTES)
     assert blobs.path(SHA256).read_bytes() == BYTES
     assert _files(tmp_path) == [SHA256]
 
 
 async def test_failed_commit_deletes_new_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     seen: list[int] = []
-    writers = [await arrived(blobs, BYTES), await arrived(blobs, b"more")]
+    writers = [await received(blobs, BYTES), await received(blobs, b"more")]
     refused(blobs, writers, lambda: seen.append(len(_files(tmp_path))))
     assert seen == [2]
     assert _files(tmp_path) == []
@@ -84,7 +72,7 @@ async def test_failed_commit_deletes_new_blobs(blobs: BlobStore, tmp_path: Path)
 
 
 async def test_failed_commit_keeps_earlier_blobs(blobs: BlobStore, tmp_path: Path) -> None:
-    kept = await arrived(blobs, b"song"), await arrived(blobs, b"song"), await arrived(blobs, b"x")
+    kept = [await received(blobs, payload) for payload in (b"song", b"song", b"x")]
     with blobs.commit(kept[:1]):
         pass
     refused(blobs, kept[1:])
@@ -93,7 +81,7 @@ async def test_failed_commit_keeps_earlier_blobs(blobs: BlobStore, tmp_path: Pat
 
 
 async def test_same_blob_received_twice_is_stored_once(blobs: BlobStore, tmp_path: Path) -> None:
-    writers = [await arrived(blobs, b"song") for _ in range(2)]
+    writers = [await received(blobs, b"song") for _ in range(2)]
     assert blobs.used_bytes == 2 * MIN_FILE_BYTES
     with blobs.commit(writers):
         pass
@@ -105,14 +93,14 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
     """A task's song is fetched while a submission that names it too is refused."""
-    writer, fetching = await arrived(blobs, b"song"), threading.Event()
+    writer, fetching = await received(blobs, b"song"), threading.Event()
 
     def fetch() -> None:
         def chunks() -> Iterator[bytes]:
             fetching.set()
             yield b"song"
 
-        blobs.write(chunks(), size=4, limit=4)
+        asyncio.run(blobs.save(arriving(chunks()), size=4, limit=4, sha256=writer.sha256))
 
     def meanwhile() -> None:
         other.start()
@@ -127,14 +115,14 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
 
 
 def test_empty_blob_is_stored(blobs: BlobStore) -> None:
-    empty = blobs.write([], size=0, limit=0)
+    empty = store(blobs, b"")
     assert empty == hashlib.sha256(b"").hexdigest()
     assert blobs.size(empty) == 0
 
 
 def test_writing_a_stored_blob_changes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     for _ in range(2):
-        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+        store(blobs, BYTES)
     assert _files(tmp_path) == [SHA256]
     assert blobs.used_bytes == len(BYTES)
 
@@ -153,17 +141,14 @@ async def test_undeclared_bytes_are_refused_and_leave_nothing(
     blobs: BlobStore, tmp_path: Path, size: int, limit: int, sha256: str | None, reason: str
 ) -> None:
     with pytest.raises(BlobRefused, match=reason):
-        blobs.write(_chunks(), size=size, limit=limit, sha256=sha256)
-    assert _files(tmp_path) == []
-    with pytest.raises(BlobRefused, match=reason):
-        await blobs.receive(_arriving(), size=size, limit=limit, sha256=sha256)
+        await blobs.receive(arriving(_chunks()), size=size, limit=limit, sha256=sha256)
     assert _files(tmp_path) == []
 
 
-def test_oversized_declaration_is_refused_before_the_first_chunk(blobs: BlobStore) -> None:
+async def test_oversized_declaration_is_refused_before_the_first_chunk(blobs: BlobStore) -> None:
     chunks = _chunks()
     with pytest.raises(BlobRefused):
-        blobs.write(chunks, size=len(BYTES), limit=10)
+        await blobs.receive(arriving(chunks), size=len(BYTES), limit=10)
     assert next(chunks) == BYTES[:65536]
 
 
@@ -172,14 +157,8 @@ async def test_broken_off_transfer_leaves_nothing(blobs: BlobStore, tmp_path: Pa
         yield BYTES[:10]
         raise ConnectionError
 
-    async def arriving() -> AsyncIterator[bytes]:
-        for chunk in breaking():
-            yield chunk
-
     with pytest.raises(ConnectionError):
-        blobs.write(breaking(), size=20, limit=20)
-    with pytest.raises(ConnectionError):
-        await blobs.receive(arriving(), size=20, limit=20)
+        await blobs.receive(arriving(breaking()), size=20, limit=20)
     assert _files(tmp_path) == []
 
 
@@ -210,7 +189,7 @@ def test_file_is_synced_before_the_rename_and_folder_after_it(
         synced.append((folder, blobs.has(SHA256)))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(blobs, BYTES)
     assert synced == [(False, False), (True, True)]
     blobs.delete(SHA256)
     synced.clear()
@@ -229,7 +208,7 @@ async def test_received_blob_is_durable_inside_the_commit_block(
         synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))  # noqa: PTH112 no path of ours
 
     monkeypatch.setattr(os, "fsync", fsync)
-    writer = await arrived(blobs, b"song")
+    writer = await received(blobs, b"song")
     assert synced == [False]
     with blobs.commit([writer]):
         assert synced == [False, True]
@@ -243,7 +222,7 @@ def test_failing_disk_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="input/output error"):
-        blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+        store(blobs, BYTES)
     assert _files(tmp_path) == []
 
 
@@ -285,14 +264,14 @@ def test_file_with_another_hash_is_not_imported(blobs: BlobStore, tmp_path: Path
 
 @pytest.mark.parametrize("offset", [0, 1, 262_144, len(BYTES)])
 def test_reading_starts_at_the_offset(blobs: BlobStore, offset: int) -> None:
-    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(blobs, BYTES)
     with blobs.open(SHA256, offset) as file:
         assert file.read() == BYTES[offset:]
 
 
 @pytest.mark.parametrize("offset", [-1, len(BYTES) + 1])
 def test_offset_outside_the_blob_is_refused(blobs: BlobStore, offset: int) -> None:
-    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(blobs, BYTES)
     with pytest.raises(ValueError, match="outside the blob"):
         blobs.open(SHA256, offset)
 
@@ -313,8 +292,8 @@ def test_absent_blob(blobs: BlobStore) -> None:
 
 
 def test_deletion_releases_quota(blobs: BlobStore) -> None:
-    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    small = blobs.write([b"abc"], size=3, limit=3)
+    store(blobs, BYTES)
+    small = store(blobs, b"abc")
     assert blobs.used_bytes == len(BYTES) + MIN_FILE_BYTES
     for _ in range(2):
         blobs.delete(SHA256)
@@ -326,7 +305,7 @@ def test_deletion_releases_quota(blobs: BlobStore) -> None:
 
 
 def test_restart_deletes_only_temporary_files(blobs: BlobStore, tmp_path: Path) -> None:
-    blobs.write([b"abc"], size=3, limit=3)
+    store(blobs, b"abc")
     unfinished = iter([b"abc", b"def"])
 
     class KilledError(BaseException):
@@ -334,12 +313,12 @@ def test_restart_deletes_only_temporary_files(blobs: BlobStore, tmp_path: Path) 
 
     def killed() -> Iterator[bytes]:
         yield next(unfinished)
-        (left,) = (tmp_path / "blobs").glob("incoming-*")
-        left.with_name("incoming-left").write_bytes(b"abc")
+        (temporary,) = (tmp_path / "blobs").glob("incoming-*")
+        temporary.with_name("incoming-left").write_bytes(b"abc")
         raise KilledError
 
     with pytest.raises(KilledError):
-        blobs.write(killed(), size=6, limit=6)
+        asyncio.run(blobs.receive(arriving(killed()), size=6, limit=6))
     assert "incoming-left" in _files(tmp_path)
     assert blobs.used_bytes == MIN_FILE_BYTES
     again = BlobStore(tmp_path / "blobs")
@@ -356,21 +335,19 @@ def small(tmp_path: Path) -> BlobStore:
 
 
 async def test_exhausted_quota_refuses_blobs_of_peers(small: BlobStore, tmp_path: Path) -> None:
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    writer = await arrived(small, b"song")
+    store(small, BYTES)
+    writer = await received(small, b"song")
     for size in (0, 1, MIN_FILE_BYTES):
         chunks = _chunks()
         with pytest.raises(
             DiskQuotaExceeded, match=f"quota of {len(BYTES) + MIN_FILE_BYTES} bytes"
         ):
-            small.write(chunks, size=size, limit=size)
+            await small.receive(arriving(chunks), size=size, limit=size)
         assert next(chunks) == BYTES[:65536], "it is refused before any byte is taken"
-        with pytest.raises(DiskQuotaExceeded):
-            await small.receive(_arriving(), size=size, limit=size)
     writer.discard()
     writer.discard()
     assert small.used_bytes == len(BYTES)
-    small.write([b"song"], size=4, limit=4)
+    store(small, b"song")
     assert len(_files(tmp_path)) == 2
 
 
@@ -383,24 +360,24 @@ def adopted(blobs: BlobStore, tmp_path: Path, payload: bytes) -> str:
 def test_imported_file_is_stored_beyond_the_quota_and_evicts_nothing(
     small: BlobStore, tmp_path: Path
 ) -> None:
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(small, BYTES)
     for _ in range(2):
         own = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
         assert small.used_bytes == len(BYTES)
-    small.write([b"song"], size=4, limit=4)
+    store(small, b"song")
     small.delete(own)
     assert small.used_bytes == len(BYTES) + MIN_FILE_BYTES
 
 
 def test_received_blob_becomes_own_when_it_is_imported(small: BlobStore, tmp_path: Path) -> None:
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(small, BYTES)
     assert adopted(small, tmp_path, BYTES) == SHA256
     assert small.used_bytes == 0
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(small, BYTES)
     assert small.used_bytes == 0
     small.delete(SHA256)
     assert small.used_bytes == 0
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(small, BYTES)
     assert small.used_bytes == len(BYTES)
     small.delete(SHA256)
     assert small.used_bytes == 0
@@ -417,7 +394,7 @@ def test_file_copied_from_another_file_system_is_stored_beyond_the_quota(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", across)
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(small, BYTES)
     finished.write_bytes(b"own" * MIN_FILE_BYTES)
     own = small.import_file(finished)
     assert small.used_bytes == len(BYTES)
@@ -428,12 +405,12 @@ def test_file_copied_from_another_file_system_is_stored_beyond_the_quota(
 def test_blobs_present_at_the_start_count_towards_the_quota(
     small: BlobStore, tmp_path: Path
 ) -> None:
-    small.write(_chunks(), size=len(BYTES), limit=len(BYTES))
-    small.write([b"abc"], size=3, limit=3)
+    store(small, BYTES)
+    store(small, b"abc")
     again = BlobStore(tmp_path / "blobs", len(BYTES) + MIN_FILE_BYTES)
     assert again.used_bytes == len(BYTES) + MIN_FILE_BYTES
     with pytest.raises(DiskQuotaExceeded):
-        again.write([b"abcd"], size=4, limit=4)
+        store(again, b"abcd")
     assert BlobStore(tmp_path / "blobs", MIN_FILE_BYTES, {SHA256}).used_bytes == MIN_FILE_BYTES
 
 
@@ -443,19 +420,19 @@ def test_failed_write_releases_quota(small: BlobStore, monkeypatch: pytest.Monke
 
     for size, sha256 in ((3, OTHER), (2, None), (4, None)):
         with pytest.raises(BlobRefused):
-            small.write([b"abc"], size=size, limit=4, sha256=sha256)
+            asyncio.run(small.receive(arriving([b"abc"]), size=size, limit=4, sha256=sha256))
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="input/output error"):
-        small.write([b"abc"], size=3, limit=3)
+        store(small, b"abc")
     monkeypatch.setattr(Path, "open", lambda *_: fsync(0))
     with pytest.raises(OSError, match="input/output error"):
-        small.write([b"abc"], size=3, limit=3)
+        store(small, b"abc")
     assert small.used_bytes == 0
 
 
 def brought(blobs: BlobStore, count: int) -> list[str]:
     """Names of blobs that others brought, the oldest first."""
-    names = [blobs.write([bytes((n,))], size=1, limit=1) for n in range(count)]
+    names = [store(blobs, bytes((n,))) for n in range(count)]
     for age, name in enumerate(reversed(names)):
         os.utime(blobs.path(name), (2000.0 - age, 2000.0 - age))
     return names
@@ -470,18 +447,18 @@ async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
     own = adopted(blobs, tmp_path, b"own")
     os.utime(blobs.path(own), (1.0, 1.0))
     pinned.append(names[0])
-    song = await arrived(blobs, b"song")
+    song = await received(blobs, b"song")
     pinned.append(song.sha256)
     with blobs.commit([song]):
         pass
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     for _ in range(2):
-        await arrived(blobs, b"more")
+        await received(blobs, b"more")
     assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
     for _ in range(2):  # the rest is pinned or being received
         with pytest.raises(DiskQuotaExceeded):
-            await arrived(blobs, b"more")
+            await received(blobs, b"more")
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     assert blobs.has(names[0])
 
@@ -492,9 +469,9 @@ async def test_new_blobs_are_not_evicted(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("node.storage.blobs.time", clock)
     blobs = BlobStore(tmp_path / "blobs", 2 * MIN_FILE_BYTES)
     names = brought(blobs, 2)  # at 1999 and 2000
-    await arrived(blobs, b"song")
+    await received(blobs, b"song")
     with pytest.raises(DiskQuotaExceeded):
-        await arrived(blobs, b"more")
+        await received(blobs, b"more")
     assert [blobs.has(name) for name in names] == [False, True]
 
 
@@ -514,12 +491,12 @@ async def test_eviction_pauses_after_it_found_too_little(
     names += brought(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
-            await arrived(blobs, b"song")
+            await received(blobs, b"song")
     assert looks == [100.0, 110.0]
     names.clear()
     now[0] = 120.0
     for _ in range(4):
-        await arrived(blobs, b"song")
+        await received(blobs, b"song")
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     assert len(looks) == 6
 
@@ -528,8 +505,8 @@ async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Pa
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
     names = brought(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
-        await arrived(blobs, bytes(4 * MIN_FILE_BYTES + 1))
-    await arrived(blobs, b"song")
+        await received(blobs, bytes(4 * MIN_FILE_BYTES + 1))
+    await received(blobs, b"song")
     assert all(map(blobs.has, names))
 
 
@@ -537,7 +514,7 @@ async def test_eviction_frees_a_sixteenth_of_the_quota(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES)
     names = brought(blobs, 48)
-    await arrived(blobs, b"song")
+    await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
 
 
@@ -550,7 +527,7 @@ async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
 
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=pinned)
     brought(blobs, 48)
-    await asyncio.gather(*(arrived(blobs, b"song") for _ in range(3)))
+    await asyncio.gather(*(received(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
 
 
@@ -568,7 +545,7 @@ async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> N
 
     kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Pinned)
     names = brought(kept, 4)
-    await arrived(kept, b"song")
+    await received(kept, b"song")
     await asyncio.to_thread(others[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
     assert kept.used_bytes == 4 * MIN_FILE_BYTES
@@ -580,7 +557,7 @@ async def test_blob_touched_during_eviction_is_not_evicted(
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
     names = brought(blobs, 4)
     after_looking(monkeypatch, lambda: blobs.touch(names[0]))
-    await arrived(blobs, b"song")
+    await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [True, False, True, True]
 
 
@@ -591,7 +568,7 @@ def held_open(folder: Path) -> list[Path]:
 
 
 async def test_received_blob_holds_no_file_open(blobs: BlobStore, tmp_path: Path) -> None:
-    await arrived(blobs, b"song")
+    await received(blobs, b"song")
     assert held_open(tmp_path) == []
 
 
@@ -631,7 +608,7 @@ def test_deletion_by_two_threads_releases_quota_once(
             others[0] = meanwhile(lambda: blobs.delete(SHA256))
         unlink(self, missing_ok=True)
 
-    blobs.write(_chunks(), size=len(BYTES), limit=len(BYTES))
+    store(blobs, BYTES)
     monkeypatch.setattr(Path, "unlink", slow)
     blobs.delete(SHA256)
     others[0].join(5)
@@ -670,7 +647,7 @@ def test_blob_touched_or_stored_during_expiry_stays(
             if again == "renewed":
                 assert blobs.touch(name)
             else:
-                blobs.write([bytes((n,))], size=1, limit=1)
+                store(blobs, bytes((n,)))
 
     after_looking(monkeypatch, come)
     assert blobs.expire(3000.0) == 10
@@ -712,7 +689,7 @@ def test_blob_is_not_touched_while_it_expires(
 
 
 def test_old_blobs_expire(blobs: BlobStore) -> None:
-    old, new = (blobs.write([text], size=3, limit=3) for text in (b"old", b"new"))
+    old, new = (store(blobs, text) for text in (b"old", b"new"))
     os.utime(blobs.path(old), (1000.0, 1000.0))
     os.utime(blobs.path(new), (2000.0, 2000.0))
     assert blobs.expire(1000.0) == 0
@@ -721,7 +698,7 @@ def test_old_blobs_expire(blobs: BlobStore) -> None:
 
 
 def test_touched_blob_does_not_expire(blobs: BlobStore) -> None:
-    kept = blobs.write([b"old"], size=3, limit=3)
+    kept = store(blobs, b"old")
     os.utime(blobs.path(kept), (1000.0, 1000.0))
     assert blobs.touch(kept)
     assert blobs.expire(2000.0) == 0
@@ -732,7 +709,7 @@ def test_touched_blob_does_not_expire(blobs: BlobStore) -> None:
 
 def test_blob_written_again_does_not_expire(blobs: BlobStore) -> None:
     for _ in range(2):
-        kept = blobs.write([b"old"], size=3, limit=3)
+        kept = store(blobs, b"old")
         assert blobs.expire(2000.0) == 0
         os.utime(blobs.path(kept), (1000.0, 1000.0))
 
