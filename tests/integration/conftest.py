@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,6 @@ from tests.integration.light import RUNTIME, LightDaemons
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine
-
-Testnet = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")

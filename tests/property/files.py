@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from executor.audio.decode import MAX_AMPLITUDE, MAX_FRAMES, MAX_RATE, MIN_RATE, decode_file
 from executor.errors import ModelRefused, TaskFailed
 from executor.models import folders, safetensors
-from executor.models.folders import EMBEDDED, SHIPPED
 from node.config import keystore, settings
 from node.config.keystore import UnusableKeyFile
 from node.config.settings import InvalidSetting
@@ -38,12 +37,12 @@ FORMS = (
 def songs() -> tuple[bytes, ...]:
     """Return a short stereo sound in every supported encoding."""
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (700, 2))
-    made = []
+    files = []
     for form, subtype in FORMS:
         file = io.BytesIO()
         soundfile.write(file, sound, 44_100, format=form, subtype=subtype)
-        made.append(file.getvalue())
-    return tuple(made)
+        files.append(file.getvalue())
+    return tuple(files)
 
 
 @st.composite
@@ -90,12 +89,10 @@ NAMES = (
     "model.safetensors.index.json",
     "tokenizer_config.json",
 )
-KINDS = {"musicgen", "bark", "csm", "speecht5", "fastspeech2_conformer", "vits", "seamless_m4t"}
-
 
 # The index of a file name, the index of the config.json beside it, and the content.
 model_inputs = st.builds(
-    lambda name, beside, content: bytes((name, beside)) + content,
+    lambda name, config, content: bytes((name, config)) + content,
     st.sampled_from((0, 0, 0, 1, 2, 3, 4)),
     st.integers(0, len(CONFIGURATIONS) - 1),
     strategies.near(CONFIGURATIONS),
@@ -103,14 +100,14 @@ model_inputs = st.builds(
 
 
 def check_configuration(content: bytes) -> None:
-    place, beside = (*content[:2], 0, 0)[:2]
+    name_index, config_index = (*content[:2], 0, 0)[:2]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "vocoder").mkdir()
         (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
-        config = json.dumps(CONFIGURATIONS[beside % len(CONFIGURATIONS)])
+        config = json.dumps(CONFIGURATIONS[config_index % len(CONFIGURATIONS)])
         (folder / "config.json").write_text(config)
-        (folder / NAMES[place % len(NAMES)]).write_bytes(content[2:])
+        (folder / NAMES[name_index % len(NAMES)]).write_bytes(content[2:])
         described = folders.describe_model(folder)
     assert described["tasks"] in (["text-to-music"], ["pop2piano"])
     assert described["dtype"] in ("float32", "float16", "bfloat16")
@@ -121,13 +118,6 @@ def check_configuration(content: bytes) -> None:
     assert limits.get("max_new_tokens", 1) > 0 <= limits.get("delay", 0)
     assert type(limits.get("frame_rate", 1)) in (int, float)
     assert limits.get("frame_rate", 1) > 0
-
-
-@functools.cache
-def tensors() -> bytes:
-    """The head of a real file of weights, with zeros for weights."""
-    path = next((SHIPPED / EMBEDDED).glob("*.safetensors"))
-    return path.read_bytes()[:100_000]
 
 
 SMALL = {
@@ -151,11 +141,11 @@ def check_weights(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.safetensors"
         path.write_bytes(content)
-        found = safetensors.tensor_offsets(path)
+        offsets = safetensors.tensor_offsets(path)
         safetensors.first_nan_tensor(path)
-    assert all(0 <= first <= end <= len(content) for _, first, end in found.values())
-    places = sorted((first, end) for _, first, end in found.values())
-    assert sum(end - first for first, end in places) <= len(content) - 8
+    spans = [(first, end) for _, first, end in offsets.values()]
+    assert all(0 <= first <= end <= len(content) for first, end in spans)
+    assert sum(end - first for first, end in spans) <= len(content) - 8
 
 
 PASSPHRASE = "correct horse"
@@ -227,14 +217,14 @@ def check_settings(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "helium.toml"
         path.write_bytes(content)
-        found = settings.load({}, {}, path)
-    assert found.data_dir.is_absolute()
-    assert found.key.is_absolute()
-    assert all(folder.is_absolute() for folder in found.models_dir)
-    assert 0 <= found.requester_tasks <= 1_000_000
-    assert 4 <= found.limits.max_connections <= 100_000
-    assert 0.05 <= found.feed_seconds <= 3600
-    assert found.listen.startswith("/ip")
+        loaded = settings.load({}, {}, path)
+    assert loaded.data_dir.is_absolute()
+    assert loaded.key.is_absolute()
+    assert all(folder.is_absolute() for folder in loaded.models_dir)
+    assert 0 <= loaded.requester_tasks <= 1_000_000
+    assert 4 <= loaded.limits.max_connections <= 100_000
+    assert 0.05 <= loaded.feed_seconds <= 3600
+    assert loaded.listen.startswith("/ip")
 
 
 PARSERS = (

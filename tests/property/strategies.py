@@ -130,17 +130,17 @@ def _of_type(kind: str, schema: Mapping[str, Any], address: str) -> st.SearchStr
         case "object":
             return _of_object(schema, address)
         case "array":
-            least, most = schema.get("minItems", 0), schema.get("maxItems", 4)
+            minimum, maximum = schema.get("minItems", 0), schema.get("maxItems", 4)
             items = _of_schema(schema["items"], address)
-            return st.lists(items, min_size=least, max_size=max(least, min(most, 4)))
+            return st.lists(items, min_size=minimum, max_size=max(minimum, min(maximum, 4)))
         case "string":
             return _of_string(schema)
         case "integer":
             return st.integers(schema.get("minimum", 0), schema.get("maximum", 2**53 - 1))
         case "number":
-            least = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+            minimum = schema.get("minimum", schema.get("exclusiveMinimum", 0))
             excluded = "exclusiveMinimum" in schema
-            return st.floats(least, schema.get("maximum", 1e9), exclude_min=excluded)
+            return st.floats(minimum, schema.get("maximum", 1e9), exclude_min=excluded)
         case "boolean":
             return st.booleans()
         case _:
@@ -148,11 +148,11 @@ def _of_type(kind: str, schema: Mapping[str, Any], address: str) -> st.SearchStr
 
 
 def _of_string(schema: Mapping[str, Any]) -> st.SearchStrategy[str]:
-    least, most = schema.get("minLength", 0), schema.get("maxLength", 100)
+    minimum, maximum = schema.get("minLength", 0), schema.get("maxLength", 100)
     if "pattern" not in schema:
-        return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=most)
+        return st.text(st.characters(exclude_categories=["Cs"]), min_size=minimum, max_size=maximum)
     strings = st.from_regex(schema["pattern"].removesuffix("$") + r"\Z")
-    return strings.filter(lambda text: least <= len(text) <= most)
+    return strings.filter(lambda text: minimum <= len(text) <= maximum)
 
 
 def _of_object(schema: Mapping[str, Any], address: str) -> st.SearchStrategy[Any]:
@@ -167,9 +167,9 @@ def _of_object(schema: Mapping[str, Any], address: str) -> st.SearchStrategy[Any
         return members
     names = _of_schema(schema.get("propertyNames", {"type": "string"}), address)
     values = json_values if additional is True else _of_schema(additional, address)
-    least = schema.get("minProperties", 0)
-    others = st.dictionaries(names, values, min_size=least, max_size=max(least, 2))
-    return st.builds(lambda first, second: {**first, **second}, others, members)
+    minimum = schema.get("minProperties", 0)
+    additions = st.dictionaries(names, values, min_size=minimum, max_size=max(minimum, 2))
+    return st.builds(lambda first, second: {**first, **second}, additions, members)
 
 
 @functools.cache

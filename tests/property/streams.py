@@ -43,7 +43,9 @@ from tests.property.envelopes import NET, TASK
 from tests.property.parsers import Parser
 from tests.schemas.examples import documents
 from tests.support import fixtures
+from tests.support.clock import ManualClock
 
+CLOCK = ManualClock(fixtures.START + 1)
 # Bytes of a frame in the frame parser.
 LIMIT = 4096
 REQUESTS = [f"{name}-request" for name in rpc_codec.REQUESTS]
@@ -93,13 +95,6 @@ class Line:
         return
 
 
-class Still:
-    """A stopped clock."""
-
-    def now(self) -> float:
-        return fixtures.START + 1
-
-
 class Over(asyncio.Event):
     """An event that ends the stream instead of waiting."""
 
@@ -119,13 +114,13 @@ SONG_HASH = hashlib.sha256(SONG).hexdigest()
 
 
 def _documents() -> dict[str, Document]:
-    found: dict[str, Document] = {name: documents()[name] for name in READ}
-    found["submit-request"] = {"task": TASK.envelope.document(), "blobs": []}
-    found["blob-request"] = {"sha256": SONG_HASH, "offset": 1}
-    found["feed-request"] = {"feed": "f", "cursor": 0, "limit": 7}
-    found["task-request"] = found["watch-request"] = {"task": TASK.id}
-    found["feed-answer"] = {"feed": "f", "cursor": 9, "envelopes": tuple(envelopes.ENVELOPES)}
-    return found
+    valid: dict[str, Document] = {name: documents()[name] for name in READ}
+    valid["submit-request"] = {"task": TASK.envelope.document(), "blobs": []}
+    valid["blob-request"] = {"sha256": SONG_HASH, "offset": 1}
+    valid["feed-request"] = {"feed": "f", "cursor": 0, "limit": 7}
+    valid["task-request"] = valid["watch-request"] = {"task": TASK.id}
+    valid["feed-answer"] = {"feed": "f", "cursor": 9, "envelopes": tuple(envelopes.ENVELOPES)}
+    return valid
 
 
 VALID = _documents()
@@ -139,7 +134,7 @@ def node() -> Iterator[tuple[Coordinator, Journal, Ledger]]:
     database = Database(connection, NET.id)
     journal, ledger = Journal(database), Ledger(database)
     coordinator = Coordinator(
-        NET, fixtures.key(0), journal, ledger, Still(), random.Random(1).randbytes
+        NET, fixtures.key(0), journal, ledger, CLOCK, random.Random(1).randbytes
     )
     coordinator.receive(TASK)
     try:
@@ -227,8 +222,8 @@ answer_inputs = st.tuples(
 
 def check_answer(content: bytes) -> None:
     name = ANSWERS[_number(content) % len(ANSWERS)]
-    found = asyncio.run(rpc_client.read_answer(Wire(content[1:]), name.removesuffix("-answer")))
-    schemas.check(name, found)
+    answer = asyncio.run(rpc_client.read_answer(Wire(content[1:]), name.removesuffix("-answer")))
+    schemas.check(name, answer)
 
 
 def _requests(index: int) -> st.SearchStrategy[bytes]:
@@ -253,7 +248,7 @@ def check_request(content: bytes) -> None:
         (Path(folder) / "song").write_bytes(SONG)
         blobs.import_file(Path(folder) / "song", SONG_HASH)
         request_limiter = RequestLimiter(
-            TaskPolicy(frozenset(), 0, Still().now), Limits(), (), Still().now, Counter()
+            TaskPolicy(frozenset(), 0, CLOCK.now), Limits(), (), CLOCK.now, Counter()
         )
 
         async def is_local(sha256: str) -> bool:
@@ -306,15 +301,15 @@ feed_inputs = prefixed(
 def check_feed(content: bytes) -> None:
     peer = fixtures.peer(2)
     with node() as (coordinator, journal, ledger):
-        before = ledger.cursor(peer)
+        cursor = ledger.cursor(peer)
         line = Line(content)
         feeds = FeedSync(line, coordinator, journal, ledger, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
         try:
             moved = asyncio.run(feeds.read(peer))
         except (ProtocolViolation, RequestRefused, ConnectionError):
-            assert ledger.cursor(peer) == before
+            assert ledger.cursor(peer) == cursor
             raise
-        assert (ledger.cursor(peer) != before) == moved
+        assert (ledger.cursor(peer) != cursor) == moved
         for _, envelope in journal.feed(0, 1000):
             check_entry(envelope.encode())
 
@@ -361,12 +356,12 @@ def check_gossip(content: bytes) -> None:
     with node() as (coordinator, journal, _):
         result, message = coordinator.validator.validate(payload, tasks=topic == b"\x00")
         assert (message is not None) is (result is ValidationResult.ACCEPT)
-        before = journal.last_cursor()
+        cursor = journal.last_cursor()
         try:
             coordinator.receive(codec.decode(payload, NET.id))
         except (Rejected, Busy):
             assert message is None, "accepted by the validator, rejected by the coordinator"
-            assert journal.last_cursor() == before
+            assert journal.last_cursor() == cursor
             raise
         for _, envelope in journal.feed(0, 1000):
             check_entry(envelope.encode())

@@ -32,6 +32,7 @@ from protocol.wire.encoding import canonical
 from protocol.wire.messages import Abstention, Commit, Message, Reveal, Task, Vote
 from protocol.wire.signing import sign
 from tests.support import fixtures
+from tests.support.clock import ManualClock
 
 ME = fixtures.peer(0)
 EXECUTION = 1.0  # seconds
@@ -72,14 +73,6 @@ class Disk(sqlite3.Connection):
         self.dead = False
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.time = fixtures.START
-
-    def now(self) -> float:
-        return self.time
-
-
 class Entropy:
     """Returns different bytes at each call, so that a second draw of a salt is noticed."""
 
@@ -95,7 +88,7 @@ class CrashableNode:
     """A coordinator on a disk that survives crashes, with a fake clock and executor."""
 
     def __init__(self, net: Network, max_open: int = 1000) -> None:
-        self.net, self.clock, self.entropy = net, Clock(), Entropy()
+        self.net, self.clock, self.entropy = net, ManualClock(), Entropy()
         self.disk = sqlite3.connect(":memory:", isolation_level=None, factory=Disk)
         self.max_open = max_open
         self.counts: Counter[str] = Counter()

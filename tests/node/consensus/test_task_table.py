@@ -18,14 +18,10 @@ from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.wire.messages import Abstention
 from tests.support import fixtures
+from tests.support.clock import ManualClock
 
 NET = fixtures.network(7, committee_size=7)
 ME = fixtures.peer(0)
-
-
-class Clock:
-    def now(self) -> float:
-        return fixtures.START
 
 
 class ObservedDisk(sqlite3.Connection):
@@ -50,7 +46,9 @@ def disk() -> Iterator[ObservedDisk]:
 def coordinator(disk: ObservedDisk) -> Coordinator:
     database = Database(disk, NET.id)
     entropy = random.Random(1).randbytes
-    return Coordinator(NET, fixtures.key(0), Journal(database), Ledger(database), Clock(), entropy)
+    return Coordinator(
+        NET, fixtures.key(0), Journal(database), Ledger(database), ManualClock(), entropy
+    )
 
 
 def test_agreements_in_the_table_change_under_the_lock(
