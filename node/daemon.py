@@ -220,7 +220,7 @@ class Node:
 
 def topics(network: str) -> tuple[str, str]:
     """Return the gossip topics of a network: for tasks, for votes (specification 7)."""
-    return f"/helium/1/{network}/tasks", f"/helium/1/{network}/votes"
+    return f"/helium/2/{network}/tasks", f"/helium/2/{network}/votes"
 
 
 def greeting(network: Network, me: str, models: Sequence[str], readiness: Readiness) -> Document:

@@ -1,7 +1,7 @@
-"""Versions and limits of protocol version 1, each with its reason (specification 2 to 4)."""
+"""Versions and limits of protocol version 2, each with its reason (specification 2 to 4)."""
 
 # The version of network documents and certificates (specification 3 and 4).
-VERSION = 1
+VERSION = 2
 
 # Bytes of an envelope (specification 2): one gossip message stays small enough to flood.
 ENVELOPE_LIMIT = 65_536

@@ -14,6 +14,7 @@ class Rejection(StrEnum):
     INVALID_FIELD = "invalid-field"
     WRONG_NETWORK = "wrong-network"
     BAD_SIGNATURE = "bad-signature"
+    NOT_THE_REQUESTER = "not-the-requester"
     NOT_A_MEMBER = "not-a-member"
     UNKNOWN_TASK = "unknown-task"
     UNKNOWN_MODEL = "unknown-model"

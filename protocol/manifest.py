@@ -1,7 +1,8 @@
 """The manifest of an outcome: its outputs and their blobs (specification 8).
 
 The one definition of manifest entries: an executor makes them with `waveform_entry` and
-`score_entry`; every reader takes `outputs_of` or `blobs_of`.
+`score_entry`; every reader takes `outputs_of` or `blobs_of`. `check_consistent` compares a manifest
+with itself, `check_fits` with its task. Both are part of the validity of a reveal.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.wire.encoding import Document
+from protocol.errors import Rejected, Rejection
 
 # The media of a waveform: binary32, little-endian, C order of shape (frames, channels).
 WAVEFORM = "audio/f32"
@@ -17,13 +18,16 @@ WAVEFORM = "audio/f32"
 # The media of a MIDI file.
 SCORE = "audio/midi"
 
+# Bytes of a waveform's sample: binary32.
+_SAMPLE_BYTES = 4
+
 # Bytes of content per entry in `chunks`, so that a download is verified while it runs (section 8).
 CHUNK_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob of a manifest; `chunks` is empty if the manifest has no chunk hashes for it."""
+    """A blob of a manifest; `chunks` is empty for a blob that no manifest describes, an input."""
 
     sha256: str
     size: int
@@ -40,6 +44,22 @@ def waveform_entry(
         "frames": frames,
         "channels": channels,
         "sha256": hashlib.sha256(content).hexdigest(),
+        **_content(content),
+    }
+
+
+def score_entry(content: bytes, *, notes: int) -> dict[str, object]:
+    """Return the manifest entry of a MIDI file with so many notes."""
+    return {
+        "media": SCORE,
+        "notes": notes,
+        **_content(content),
+    }
+
+
+def _content(content: bytes) -> dict[str, object]:
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
         "size": len(content),
         "chunks": [
             hashlib.sha256(content[start : start + CHUNK_BYTES]).hexdigest()
@@ -48,24 +68,62 @@ def waveform_entry(
     }
 
 
-def score_entry(content: bytes, *, notes: int) -> dict[str, object]:
-    """Return the manifest entry of a MIDI file with so many notes."""
-    return {
-        "media": SCORE,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size": len(content),
-        "notes": notes,
-    }
+def check_consistent(outcome: Mapping[str, Any]) -> None:
+    """Raise Rejected(INVALID_FIELD) if a manifest contradicts itself (specification 8.2).
+
+    `outcome` fits its schema. Otherwise a client could promise a length of audio by `frames` and
+    download another by `size`.
+    """
+    for index, output in enumerate(outputs_of(outcome)):
+        field = f"outcome.result.outputs[{index}]"
+        size, chunks = output["size"], len(output["chunks"])
+        if output["media"] == WAVEFORM:
+            expected = output["frames"] * output["channels"] * _SAMPLE_BYTES
+            if size != expected:
+                raise _inconsistent(f"{field}.size", f"is {size}, frames and channels: {expected}")
+        if chunks != -(-size // CHUNK_BYTES):
+            raise _inconsistent(f"{field}.chunks", f"has {chunks} hashes for {size} bytes")
 
 
-def outputs_of(outcome: Document) -> Sequence[Mapping[str, Any]]:
+def check_fits(
+    outcome: Mapping[str, Any], kind: str, args: Mapping[str, Any], max_output_bytes: int
+) -> None:
+    """Raise Rejected(INVALID_FIELD) if a manifest is not one that its task can have.
+
+    `kind` and `args` are those of an admitted task; `max_output_bytes` is the network's parameter.
+    """
+    outputs = outputs_of(outcome)
+    media, expected = [output["media"] for output in outputs], media_of(kind, args)
+    if "result" in outcome and media != expected:
+        raise _inconsistent(
+            "outcome.result.outputs",
+            f"are {len(media)}, not the {len(expected)} of the task's media",
+        )
+    size = sum(output["size"] for output in outputs)
+    if size > max_output_bytes:
+        raise _inconsistent(
+            "outcome.result.outputs", f"have {size} bytes, at most {max_output_bytes}"
+        )
+
+
+def media_of(kind: str, args: Mapping[str, Any]) -> list[str]:
+    """Return the media of the outputs that an admitted task asks for, in order."""
+    if kind == "pop2piano":
+        return [SCORE, WAVEFORM] * len(args["audio"])
+    config = args.get("generation_config") or {}
+    return [WAVEFORM] * (config.get("num_return_sequences") or 1)
+
+
+def _inconsistent(field: str, problem: str) -> Rejected:
+    return Rejected(Rejection.INVALID_FIELD, f"{field}: {problem}")
+
+
+def outputs_of(outcome: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the manifest entries of an outcome; none for an error."""
     manifest: Any = outcome.get("result", {"outputs": []})
     return manifest["outputs"]  # type: ignore[no-any-return]  # the schema of outcomes says so
 
 
-def blobs_of(outcome: Document) -> tuple[Blob, ...]:
+def blobs_of(outcome: Mapping[str, Any]) -> tuple[Blob, ...]:
     """Return the blobs of an outcome's manifest, in its order; none for an error."""
-    return tuple(
-        Blob(o["sha256"], o["size"], tuple(o.get("chunks", ()))) for o in outputs_of(outcome)
-    )
+    return tuple(Blob(o["sha256"], o["size"], tuple(o["chunks"])) for o in outputs_of(outcome))

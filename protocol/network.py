@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from protocol import model_limits
@@ -14,9 +15,6 @@ from protocol.wire.codec import check_schema
 from protocol.wire.encoding import Document, Json, document_hash, parse
 from protocol.wire.messages import Task
 from protocol.wire.signing import public_key_of
-
-# Hex characters of the hash that make the network id: 64 bits, short enough for topic names.
-_ID_CHARACTERS = 16
 
 # Characters of an error message: with the field's name it fits the 256 bytes of a failure answer.
 _MAX_MESSAGE = 200
@@ -45,7 +43,7 @@ class Member:
 
     peer: str
     operator: str
-    compute_class: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Network:
         fields: Mapping[str, Any] = document
         network = Network(
             document,
-            document_hash("network", document)[:_ID_CHARACTERS],
+            document_hash("network", document),
             NetworkParameters(**fields["parameters"]),
             fields["classes"],
             _by("models", "id", [_model(entry) for entry in fields["models"]]),
@@ -97,6 +95,7 @@ class Network:
         return network
 
     def _check_references(self) -> None:
+        _check_date("created", str(self.document["created"]))
         if self.parameters.committee_max < self.parameters.committee_size:
             raise Rejected(
                 Rejection.INVALID_FIELD,
@@ -104,15 +103,20 @@ class Network:
             )
         for index, member in enumerate(self.roster.values()):
             _check_peer(f"roster[{index}].peer", member.peer)
-            if member.compute_class not in self.classes:
-                raise Rejected(
-                    Rejection.INVALID_FIELD,
-                    f"roster[{index}].class: {member.compute_class!r} is not one of classes",
-                )
+            for position, name in enumerate(member.classes):
+                if name not in self.classes:
+                    raise Rejected(
+                        Rejection.INVALID_FIELD,
+                        f"roster[{index}].classes[{position}]: {name!r} is not one of classes",
+                    )
 
     def members(self, compute_class: str) -> tuple[Member, ...]:
         """Return the roster members of a class, in the document's order."""
-        return tuple(m for m in self.roster.values() if m.compute_class == compute_class)
+        return tuple(m for m in self.roster.values() if compute_class in m.classes)
+
+    def operators(self, compute_class: str) -> frozenset[str]:
+        """Return the operators that have a member in a class."""
+        return frozenset(member.operator for member in self.members(compute_class))
 
     def attempt_seconds(self, task: Task) -> float:
         """Return how long an attempt at the task lasts before the next one starts."""
@@ -209,7 +213,15 @@ def _model(entry: Mapping[str, Any]) -> Model:
 
 
 def _member(entry: Mapping[str, Any]) -> Member:
-    return Member(entry["peer"], entry["operator"], entry["class"])
+    return Member(entry["peer"], entry["operator"], tuple(entry["classes"]))
+
+
+def _check_date(field: str, text: str) -> None:
+    """Raise Rejected for a date that does not exist, such as 30 February."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise Rejected(Rejection.INVALID_FIELD, f"{field}: {text} is no date") from None
 
 
 def _check_peer(field: str, peer: str) -> None:

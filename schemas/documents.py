@@ -8,7 +8,7 @@ from typing import Any
 
 # The address of all schemas. It is never fetched: `.invalid` names no host (RFC 2606), and every
 # reference is resolved from the files here.
-BASE = "https://schemas.helium.invalid/1/"
+BASE = "https://schemas.helium.invalid/2/"
 
 # Definitions that other schemas refer to; it describes no document of its own.
 COMMON = "common"

@@ -27,14 +27,15 @@ from node.consensus.validator import GossipValidator
 from node.errors import Busy
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from protocol import manifest
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import vote_outcomes
+from protocol.consensus.conduct import task_conduct
 from protocol.consensus.effects import (
     Certified,
     Effect,
-    EquivocationProven,
+    MisconductProven,
     Publish,
     SignAndSend,
     State,
@@ -46,7 +47,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Abstention, Message, Task, Vote
+from protocol.wire.messages import Abstention, Message, Task, Vote, Withdraw
 from protocol.wire.signing import peer_of, sign
 
 log = structlog.get_logger("coordinator")
@@ -58,7 +59,7 @@ RETRY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """How a task stands at this node, as `/helium/1/task` answers it."""
+    """How a task stands at this node, as `/helium/2/task` answers it."""
 
     state: State
     attempt: int
@@ -123,12 +124,27 @@ class Coordinator:
 
     def receive(self, message: Message, source: str = "") -> list[Effect]:
         """Take a message of a peer, by gossip or feed. Raises Rejected or Busy."""
+        if isinstance(message, Withdraw):
+            return self.withdraw(message)
         if not isinstance(message, Task):
             return self._receive_vote(message)
         if self._journal.state(message.id) is not None:
             return []
         self.network.admit(message)
         return self._accept(message, source)
+
+    def withdraw(self, withdrawal: Withdraw) -> list[Effect]:
+        """Take a withdrawal of an accepted task. Raises Rejected."""
+        agreement, effects = self._load(withdrawal.task)
+        if not agreement.judge_withdrawal(withdrawal):
+            return effects
+        now = self.clock.now()
+        with self._transaction(agreement):
+            self._journal.append(withdrawal, now)
+            with self._tasks.lock:
+                withdrawn = agreement.withdraw(now)
+            log.info("task withdrawn", task=withdrawal.task)
+            return effects + self._record(agreement, withdrawn)
 
     def receive_certificate(self, certificate: Certificate) -> list[Effect]:
         """Take the votes of a certificate that a peer showed for an accepted task.
@@ -163,11 +179,13 @@ class Coordinator:
     def _accept(self, task: Task, source: str) -> list[Effect]:
         self._check_capacity(task, source)
         now = self.clock.now()
-        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
+        suspects = self._ledger.suspects(committees(self.network, task)[-1], now)
+        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now, suspects)
         # If the write fails, `_transaction` takes it out of the table again.
         self._tasks.add(agreement, now, source)
         with self._transaction(agreement):
             self._journal.append(task, now)
+            self._journal.put_suspects(task.id, suspects)
             with self._tasks.lock:
                 started = agreement.start(now)
             effects = self._record(agreement, started)
@@ -239,6 +257,8 @@ class Coordinator:
             self.network.id, task.id, len(attempts) - 1, outcome, "0" * 64, commits, trace
         )
         codec.check_body(body, self.me)
+        limit = self.network.parameters.max_output_bytes
+        manifest.check_fits(outcome, task.kind, task.args, limit)
 
     # Time
 
@@ -307,7 +327,7 @@ class Coordinator:
             with self._journal.transaction():
                 yield
                 if agreement.state.terminal:
-                    self._ledger.put_conduct(agreement.task.id, vote_outcomes(agreement))
+                    self._ledger.put_conduct(agreement.task.id, task_conduct(agreement))
         # The agreement has taken the step in memory, and has no way back.
         except BaseException:
             self._tasks.lose(agreement.task.id, self.clock.now() + RETRY_SECONDS)
@@ -330,7 +350,7 @@ class Coordinator:
     def _sign(self, agreement: Agreement, body: Document) -> list[Effect]:
         now = self.clock.now()
         vote = codec.build_message(sign(body, self._key))
-        assert not isinstance(vote, Task)  # noqa: S101  # no agreement signs tasks
+        assert not isinstance(vote, Task | Withdraw)  # noqa: S101  # agreements sign only votes
         self._journal.append(vote, now)
         with self._tasks.lock:
             effects = agreement.receive(vote, now)
@@ -349,9 +369,9 @@ class Coordinator:
                     log.warning("conflicting certificate", task=task, signers=certificate.signers)
                 else:
                     log.info("certificate", task=task, signers=certificate.signers)
-            case EquivocationProven(evidence):
+            case MisconductProven(evidence):
                 self._ledger.put_evidence(evidence)
-                log.warning("equivocation", task=task, peer=evidence.signer)
+                log.warning(str(evidence.kind), task=task, peer=evidence.signer)
 
     def _load(self, task: str) -> tuple[Agreement, list[Effect]]:
         """Return a task's agreement, and the effects of rebuilding it if that was necessary."""

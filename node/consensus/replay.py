@@ -5,7 +5,7 @@ from protocol.consensus.agreement import Agreement, DrawSalt
 from protocol.consensus.effects import Effect, SignAndSend
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.messages import Message, Task
+from protocol.wire.messages import Message, Task, Withdraw
 
 
 def replay(
@@ -18,7 +18,7 @@ def replay(
     entries = journal.entries(task)
     accepted = codec.decode(entries[0].envelope.encode(), network.id)
     assert isinstance(accepted, Task)  # noqa: S101  # a task's own envelope is accepted first
-    agreement = Agreement(network, accepted, me, salts, entries[0].at)
+    agreement = Agreement(network, accepted, me, salts, entries[0].at, journal.suspects(task))
     outcome = journal.outcome(task)
     effects = agreement.start(entries[0].at)
     signed = set()
@@ -29,6 +29,9 @@ def replay(
             outcome = None
         vote = codec.decode(entry.envelope.encode(), network.id)
         assert not isinstance(vote, Task)  # noqa: S101  # one task envelope for each task
+        if isinstance(vote, Withdraw):
+            effects += agreement.withdraw(entry.at)
+            continue
         # The journal holds only votes that were kept, conflicting ones too.
         status = agreement.judge(vote, keep_conflicting=True)
         effects += agreement.receive(vote, entry.at, status)

@@ -9,7 +9,7 @@ from protocol.consensus.vote_set import VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.messages import Message, Task, Vote
+from protocol.wire.messages import Message, Task, Withdraw
 
 # An honest peer may forward these: its clock differs, or it knows a task that we do not.
 _UNTIMELY = (Rejection.EXPIRED, Rejection.CREATED_AHEAD, Rejection.UNKNOWN_TASK)
@@ -36,15 +36,23 @@ class GossipValidator:
             message = codec.decode(payload, self._network.id)
             if isinstance(message, Task) is not tasks:
                 return ValidationResult.REJECT, None
-            is_new = (
-                self._is_new_task(message)
-                if isinstance(message, Task)
-                else self._is_new_vote(message)
-            )
+            is_new = self._is_new(message)
         except Rejected as rejected:
             untimely = rejected.reason in _UNTIMELY
             return ValidationResult.IGNORE if untimely else ValidationResult.REJECT, None
         return (ValidationResult.ACCEPT, message) if is_new else (ValidationResult.IGNORE, None)
+
+    def _is_new(self, message: Message) -> bool:
+        if isinstance(message, Task):
+            return self._is_new_task(message)
+        with self._tasks.lock:
+            agreement = self._tasks.get(message.task)
+            # Without an agreement it is early or long past. A feed brings it if it matters.
+            if agreement is None:
+                return False
+            if isinstance(message, Withdraw):
+                return agreement.judge_withdrawal(message)
+            return agreement.judge(message) is not VoteStatus.DUPLICATE
 
     def _is_new_task(self, task: Task) -> bool:
         if self._tasks.is_known(task.id):
@@ -55,9 +63,3 @@ class GossipValidator:
             self._counts["tasks-refused"] += 1
             return False
         return True
-
-    def _is_new_vote(self, vote: Vote) -> bool:
-        with self._tasks.lock:
-            agreement = self._tasks.get(vote.task)
-            # Without an agreement the vote is early or long past. A feed brings it if it matters.
-            return agreement is not None and agreement.judge(vote) is not VoteStatus.DUPLICATE

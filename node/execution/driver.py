@@ -14,7 +14,14 @@ from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.execution.queue import ExecutionQueue, QueuedTask
 from node.transport.interface import Transport
-from protocol.consensus.effects import Effect, Execute, Publish, StateChanged, StopExecution
+from protocol.consensus.effects import (
+    Effect,
+    Execute,
+    Publish,
+    StateChanged,
+    StopExecution,
+    Withdrawn,
+)
 from protocol.errors import Rejected
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention, Message, Task
@@ -109,6 +116,9 @@ class Driver:
                 case StopExecution(task_id):
                     self._queue.remove(task_id)
                     self._events.clear_progress(task_id)
+                case Withdrawn(task_id):
+                    if self._queue.remove_waiting(task_id):
+                        self.failed(task_id, Abstention.WITHDRAWN)
                 case StateChanged(task_id):
                     self._events.set_changed(task_id)
                 case _:  # certificates and evidence are in the ledger

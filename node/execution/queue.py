@@ -161,9 +161,13 @@ class ExecutionQueue:
         self._turn += 1
         self._last_turns[key] = self._turn
 
+    def remove_waiting(self, task: str) -> bool:
+        """Forget a task that has not begun; return whether it was waiting."""
+        return self._waiting.pop(task, None) is not None
+
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
-        self._waiting.pop(task, None)
+        self.remove_waiting(task)
         if self._running and self._running[0] == task:
             self._running[1].cancel()
 

@@ -58,8 +58,8 @@ class ProtocolViolation(HeliumError):
 
 
 def protocol_id(name: str) -> str:
-    """Return the libp2p protocol id of a request, "/helium/1/<name>"."""
-    return f"/helium/1/{name}"
+    """Return the libp2p protocol id of a request, "/helium/2/<name>"."""
+    return f"/helium/2/{name}"
 
 
 async def read_document(

@@ -6,6 +6,7 @@ the log from which a restart rebuilds each task.
 """
 
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -88,7 +89,16 @@ class Journal:
         )
         return [JournalEntry(*row) for row in rows]
 
-    # States of tasks
+    # Tasks
+
+    def put_suspects(self, task: str, peers: Iterable[str]) -> None:
+        """Record the members whose commits do not start the waits of a task that is accepted."""
+        self._db.executemany("INSERT INTO suspects VALUES (?, ?)", [(task, p) for p in peers])
+
+    def suspects(self, task: str) -> frozenset[str]:
+        """Return the suspects that were recorded when a task was accepted."""
+        rows = self._db.execute("SELECT peer FROM suspects WHERE task = ?", (task,))
+        return frozenset(peer for (peer,) in rows)
 
     def put_state(self, task: str, state: State, attempt: int) -> None:
         """Record the state and the current attempt of a task."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from node.storage.database import Database
 from node.storage.reader import LedgerReader
 from protocol.consensus.certificate import Certificate
-from protocol.consensus.conduct import VoteOutcome
+from protocol.consensus.conduct import SUSPECT_TASKS, Conduct
 from protocol.consensus.evidence import Evidence
 from protocol.manifest import Blob, blobs_of
 from protocol.wire.encoding import Document
@@ -87,14 +87,27 @@ class Ledger(LedgerReader):
         ).fetchone()
         return bool(missing)
 
-    def put_conduct(self, task: str, conducts: Iterable[tuple[int, str, VoteOutcome]]) -> None:
-        """Record how each (attempt, peer) of a task voted, replacing the task's earlier rows."""
+    def put_conduct(self, task: str, conducts: Iterable[Conduct]) -> None:
+        """Record what the members of a task did, replacing the task's earlier rows."""
         # A vote that arrives after the task has ended can change what was recorded.
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
-        for attempt, peer, conduct in conducts:
+        for row in conducts:
             self._db.execute(
-                "INSERT INTO conduct VALUES (?, ?, ?, ?)", (task, attempt, peer, conduct)
+                "INSERT INTO conduct SELECT ?, ?, ?, ?, ?, min(seq) FROM envelopes WHERE task = ?",
+                (task, row.attempt, row.peer, row.outcome, row.suspect_from, task),
             )
+
+    def suspects(self, peers: Iterable[str], now: float) -> frozenset[str]:
+        """Return those of `peers` that failed in one of their latest tasks (specification 6.4)."""
+        return frozenset(peer for peer in peers if self._is_suspect(peer, now))
+
+    def _is_suspect(self, peer: str, now: float) -> bool:
+        (faults,) = self._db.execute(
+            "SELECT count(*) FROM (SELECT min(suspect_from) AS since FROM conduct WHERE peer = ?"
+            " GROUP BY accepted ORDER BY accepted DESC LIMIT ?) WHERE since <= ?",
+            (peer, SUSPECT_TASKS, now),
+        ).fetchone()
+        return bool(faults)
 
     def cursor(self, peer: str) -> tuple[str, int]:
         """Return the feed id and cursor up to which a peer's feed was read; ("", 0) at first."""

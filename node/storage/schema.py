@@ -1,7 +1,7 @@
 """The tables of a node's database. There is one schema; every other version is refused.
 
-No release has been made yet, so there are no migrations. The version stays 4: data folders written
-by development versions with this schema must keep opening.
+No release has been made yet, so there are no migrations: each version of the protocol has a schema
+of its own.
 """
 
 import sqlite3
@@ -9,7 +9,7 @@ import sqlite3
 from node.storage.errors import UnusableDatabase
 
 # PRAGMA user_version of every database that this software reads and writes.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # SQLite stores these statements literally, so their text must not change within one version.
 _TABLES = """
@@ -48,9 +48,14 @@ CREATE TABLE progress (steps INTEGER NOT NULL) STRICT;
 INSERT INTO progress VALUES (0);
 CREATE TABLE conduct (
     task TEXT NOT NULL, attempt INTEGER NOT NULL, peer TEXT NOT NULL, conduct TEXT NOT NULL,
+    suspect_from REAL, accepted INTEGER NOT NULL,
     PRIMARY KEY (task, attempt, peer)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
+CREATE INDEX conduct_by_age ON conduct (peer, accepted);
+CREATE TABLE suspects (
+    task TEXT NOT NULL, peer TEXT NOT NULL, PRIMARY KEY (task, peer)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX evidence_by_task ON evidence (task);
 """
 

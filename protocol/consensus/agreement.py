@@ -2,7 +2,8 @@
 
 Rules:
 1. The machine changes only in `start`, `advance` (time), `receive` (votes), `executed`, `failed`
-   (this node's own execution) and `resume`. Each returns the effects that the node carries out.
+   (this node's own execution), `withdraw` and `resume`. Each returns the effects that the node
+   carries out.
 2. The same calls with the same times give the same effects, so that a journal can be replayed.
 3. Only a certificate changes a terminal state, and the first certificate stands (clarification 6e).
 
@@ -17,15 +18,18 @@ EXECUTING, then WAITING.
       its outcome is known          SignAndSend(commit)
     executed                        SignAndSend(commit) if a member        -
     failed                          SignAndSend(abstain), once an attempt  -
+    withdrawn by the requester      Withdrawn if EXECUTING; from now on    -
+                                    an attempt that would execute abstains
     own vote received               COMMITTED, REVEALED or ABSTAINED       -
     a round's reveal is due         SignAndSend(reveal)                    SignAndSend(reveal)
-    conflicting vote received       EquivocationProven                     EquivocationProven
+    contradicting vote received     MisconductProven                       MisconductProven
     votes make a certificate        AGREED or AGREED_ERROR; Certified,     the same if it is the
                                     StopExecution                          first; else Certified
-    no outcome can reach the quorum,
-    or `attempt_seconds` are over
-      not the last attempt          the next attempt begins                -
-      the last attempt              INCONCLUSIVE; StopExecution            -
+    not the last attempt, and no
+      outcome can reach the quorum,
+      or attempt_seconds are over   the next attempt begins                -
+    the last attempt, and no
+      outcome can reach the quorum  INCONCLUSIVE; StopExecution            -
     deadline                        EXPIRED; StopExecution                 -
 
 Every change of the state or the attempt also gives StateChanged. Rounds of earlier and later
@@ -34,27 +38,29 @@ attempts keep their votes, so that a late vote can still complete a certificate.
 
 from collections.abc import Callable
 
+from protocol import manifest
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import (
     Certified,
     Effect,
-    EquivocationProven,
     Execute,
+    MisconductProven,
     SignAndSend,
     State,
     StateChanged,
     StopExecution,
+    Withdrawn,
 )
-from protocol.consensus.evidence import Evidence
+from protocol.consensus.evidence import Evidence, is_inconstancy
 from protocol.consensus.round import Opening, Round
 from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import messages
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task, Vote
+from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task, Vote, Withdraw
 
 DrawSalt = Callable[[int], str]
 """Gives the salt (64 hex) of an attempt: fresh and secret first, from the journal afterwards."""
@@ -71,12 +77,23 @@ class Agreement:
     """The state of one task at one node; `me` may be in no committee. All times are Unix seconds.
 
     Attributes: `attempt` is the current one, from 0; `certificates` has two members if two
-    outcomes are certified, which is a conflict.
+    outcomes are certified, which is a conflict; `inconstant` are the members that revealed
+    different outcomes in different attempts.
     """
 
     def __init__(
-        self, network: Network, task: Task, me: str, draw_salt: DrawSalt, now: float
+        self,
+        network: Network,
+        task: Task,
+        me: str,
+        draw_salt: DrawSalt,
+        now: float,
+        suspects: frozenset[str] = frozenset(),
     ) -> None:
+        """`suspects` are the members that failed earlier tasks, by this node's own record.
+
+        Their commits do not start the first wait of an attempt (specification 6.4).
+        """
         self.task = task
         self.attempt = 0
         self.certificates: list[Certificate] = []
@@ -87,6 +104,9 @@ class Agreement:
             for attempt, committee in enumerate(committees(network, task))
         )
         self._attempt_began, self._attempt_seconds = now, network.attempt_seconds(task)
+        self.inconstant: set[str] = set()
+        self._suspects = suspects - {me}
+        self._withdrawn = False
         self._terminal: State | None = None
         self._executing = False
         self._execution: tuple[Document, Document] | None = None  # outcome and trace
@@ -109,23 +129,41 @@ class Agreement:
         return tuple(round_.votes for round_ in self._rounds)
 
     @property
-    def ends_at(self) -> float:
-        """When this node gives up at the latest: the deadline or the end of the last attempt."""
-        attempts_left = len(self._rounds) - self.attempt
-        last_end = self._attempt_began + attempts_left * self._attempt_seconds
-        return min(self.task.expires_at, last_end)
+    def own_digest(self) -> str | None:
+        """The digest of this node's own outcome; None if it has none."""
+        return None if self._execution is None else messages.outcome_digest(self._execution[0])
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the requester withdrew the task."""
+        return self._withdrawn
+
+    def withheld_at(self, attempt: int) -> float | None:
+        """Return from when a commit of `attempt` without a reveal is a fault; None if never.
+
+        That is `attempt_seconds` after the attempt's first reveal (specification 6.4).
+        """
+        first = self._rounds[attempt].first_reveal_at
+        return None if first is None else first + self._attempt_seconds
+
+    @property
+    def _is_last_attempt(self) -> bool:
+        return self.attempt + 1 == len(self._rounds)
 
     def wake_at(self) -> float | None:
         """Return when `advance` must be called next; None if time changes nothing any more."""
         due = [at for round_ in self._rounds if (at := round_.wake_at()) is not None]
         if self._terminal is None:
-            due += [self.task.expires_at, self._attempt_began + self._attempt_seconds]
+            due.append(self.task.expires_at)
+            if not self._is_last_attempt:  # the last attempt has no end but the deadline
+                due.append(self._attempt_began + self._attempt_seconds)
         return min(due, default=None)
 
     def judge(self, vote: Vote, *, keep_conflicting: bool = False) -> VoteStatus:
         """Return what a vote is to this task; `keep_conflicting` as for `VoteSet.judge`.
 
-        Raises Rejected (NO_SUCH_ATTEMPT, NOT_A_MEMBER) for a vote that no attempt can keep.
+        Raises Rejected (NO_SUCH_ATTEMPT, NOT_A_MEMBER, INVALID_FIELD) for a vote that no attempt
+        can keep.
         """
         if vote.attempt >= len(self._rounds):
             raise Rejected(
@@ -137,7 +175,18 @@ class Agreement:
             raise Rejected(
                 Rejection.NOT_A_MEMBER, f"{vote.signer} is not in the committee of {vote.attempt}"
             )
+        if isinstance(vote, Reveal):
+            limit = self._network.parameters.max_output_bytes
+            manifest.check_fits(vote.outcome, self.task.kind, self.task.args, limit)
         return votes.judge(vote, keep_conflicting=keep_conflicting)
+
+    def judge_withdrawal(self, withdrawal: Withdraw) -> bool:
+        """Return whether a withdrawal is new. Raises Rejected(NOT_THE_REQUESTER)."""
+        if withdrawal.signer != self.task.requester:
+            raise Rejected(
+                Rejection.NOT_THE_REQUESTER, f"{withdrawal.signer} did not ask for the task"
+            )
+        return not self._withdrawn
 
     @property
     def _current(self) -> VoteSet:
@@ -147,7 +196,7 @@ class Agreement:
 
     def start(self, now: float) -> list[Effect]:
         """Begin attempt 0. Called once, before anything else."""
-        return [*self._begin_attempt(), StateChanged(self.task.id), *self.advance(now)]
+        return [*self._begin_attempt(now), StateChanged(self.task.id), *self.advance(now)]
 
     def advance(self, now: float) -> list[Effect]:
         """Let the time be `now`: everything due until then happens, in the order of its times."""
@@ -186,9 +235,16 @@ class Agreement:
         previous = self._position()
         self._executing = False
         if self._terminal is None and not self._current.has(self._me, Abstain):
-            body = messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
-            effects.append(SignAndSend(body))
+            effects.append(self._abstain(reason))
         return effects + self._changes_since(previous)
+
+    def withdraw(self, now: float) -> list[Effect]:
+        """The requester withdrew the task: begin no execution from now on (specification 6.8)."""
+        effects = self.advance(now)
+        self._withdrawn = True
+        if self._executing:  # queued or running: only the node knows
+            effects.append(Withdrawn(self.task.id))
+        return effects
 
     def resume(self, now: float) -> list[Effect]:
         """Restart the execution that a crash cut short, after the journal was replayed."""
@@ -200,7 +256,7 @@ class Agreement:
             and self._execution is None
             and not self._current.has(self._me, Abstain)
         ):
-            effects += self._begin_attempt()
+            effects += self._join_attempt()
             effects += self._changes_since(previous)
         return effects
 
@@ -218,40 +274,55 @@ class Agreement:
         effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
         if self._terminal is None and now >= self.task.expires_at:
             return effects + self._end(State.EXPIRED)
-        if self._terminal is None and now >= self._attempt_began + self._attempt_seconds:
+        attempt_is_over = now >= self._attempt_began + self._attempt_seconds
+        if self._terminal is None and attempt_is_over and not self._is_last_attempt:
             return effects + self._next_attempt(now) + self._skip_lost_attempts(now)
         return effects
 
     def _add(self, vote: Vote, status: VoteStatus, now: float) -> list[Effect]:
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False  # in a replay, nobody calls `failed`
-        self._ignore_failed_members(now)
+        self._ignore_suspects(now)
         if status is VoteStatus.DUPLICATE:
             return []
         first = self._rounds[vote.attempt].votes.conflicting_vote(vote)
         self._rounds[vote.attempt].receive(vote, status, now)
-        self._ignore_failed_members(now)
-        effects = self._certify(vote) if isinstance(vote, Reveal) else []
+        self._ignore_suspects(now)
+        effects: list[Effect] = []
+        if isinstance(vote, Reveal):
+            effects = [*self._prove_inconstancy(vote), *self._certify(vote)]
         if status is VoteStatus.CONFLICTING and first is not None:
-            return [EquivocationProven(Evidence.from_votes(first, vote)), *effects]
+            return [MisconductProven(Evidence.from_votes(first, vote)), *effects]
         return effects + self._skip_lost_attempts(now)
 
-    def _ignore_failed_members(self, now: float) -> None:
-        """Keep members that failed an earlier attempt from closing the list of this one early.
+    def _prove_inconstancy(self, vote: Reveal) -> list[Effect]:
+        """Return the evidence if the signer revealed another outcome in another attempt."""
+        if vote.signer in self.inconstant:  # one proof is enough
+            return []
+        for votes in self.vote_sets:
+            earlier, _ = votes.votes_of(vote.signer)
+            if earlier is not None and is_inconstancy(earlier, vote):
+                self.inconstant.add(vote.signer)
+                return [MisconductProven(Evidence.from_votes(earlier, vote))]
+        return []
+
+    def _ignore_suspects(self, now: float) -> None:
+        """Keep members that failed before from closing the list of this attempt early.
 
         Such a member commits at once. Its commit would start the wait, and the honest members that
-        have to execute first would come too late (correction 6f).
+        have to execute first would come too late (specification 6.4).
         """
-        if self._execution is None or self.attempt == 0:
+        digest = self.own_digest
+        if digest is None:
             return
-        digest = messages.outcome_digest(self._execution[0])
         failed = {
             peer
             for votes in self.vote_sets[: self.attempt]
             for peer in votes.committee
             if votes.has_failed(peer, digest)
         }
-        self._rounds[self.attempt].ignore_for_quorum(frozenset(failed - {self._me}), now)
+        ignored = self._suspects | (failed - {self._me})
+        self._rounds[self.attempt].ignore_for_quorum(ignored, now)
 
     def _certify(self, vote: Reveal) -> list[Effect]:
         reveals = self._rounds[vote.attempt].votes.agreeing_reveals(vote.digest)
@@ -273,20 +344,30 @@ class Agreement:
         return effects
 
     def _next_attempt(self, now: float) -> list[Effect]:
-        if self.attempt + 1 == len(self._rounds):
+        if self._is_last_attempt:
             return self._end(State.INCONCLUSIVE)
         self.attempt, self._attempt_began = self.attempt + 1, now
-        return self._begin_attempt()
+        return self._begin_attempt(now)
 
-    def _begin_attempt(self) -> list[Effect]:
+    def _begin_attempt(self, now: float) -> list[Effect]:
+        self._rounds[self.attempt].begin(now + self._attempt_seconds)
+        return self._join_attempt()
+
+    def _join_attempt(self) -> list[Effect]:
         if self._me not in self._current.committee:
             return []
         if self._execution is not None:
             return self._commit()
         if self._executing:
             return []
+        if self._withdrawn:
+            return [self._abstain(Abstention.WITHDRAWN)]
         self._executing = True
-        return [Execute(self.task, self.ends_at)]
+        return [Execute(self.task, self.task.expires_at)]
+
+    def _abstain(self, reason: Abstention) -> SignAndSend:
+        body = messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
+        return SignAndSend(body)
 
     def _commit(self) -> list[Effect]:
         if self._terminal is not None or self._execution is None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from protocol import manifest
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import DOCUMENT_LIMIT, VERSION
 from protocol.errors import Rejected, Rejection
@@ -41,6 +42,10 @@ class Certificate:
     def signers(self) -> tuple[str, ...]:
         """The peer ids of the members that signed the outcome, sorted."""
         return tuple(vote.signer for vote in self.votes)
+
+    def operators(self, network: Network) -> frozenset[str]:
+        """Return the operators of the signers: how many parties stand behind the outcome."""
+        return frozenset(network.roster[signer].operator for signer in self.signers)
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
@@ -137,6 +142,8 @@ def _decode_reveal(document: Json, task: Task, attempt: int, network: Network) -
     if not isinstance(vote, Reveal):
         raise Rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal")
     _check_round(vote, task, attempt)
+    # Specification 8.2: the outputs are those that the task asks for.
+    manifest.check_fits(vote.outcome, task.kind, task.args, network.parameters.max_output_bytes)
     return vote
 
 

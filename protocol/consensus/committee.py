@@ -10,10 +10,11 @@ from protocol.wire.messages import Task
 def committees(network: Network, task: Task) -> tuple[tuple[str, ...], ...]:
     """Return the committee of each attempt, from attempt 0; each is a prefix of the next.
 
-    A committee lists peer ids in the order in which they were chosen. There is at least one
-    attempt, and no further one once the committee stops growing.
+    A committee lists peer ids in the order of their rank. There is at least one attempt, and no
+    further one once the committee stops growing.
     """
-    chosen = _selection_order(ranking(task.id, network.members(task.compute_class)))
+    ranked = ranking(task.id, network.members(task.compute_class))
+    chosen = _one_per_operator(ranked)
     return tuple(tuple(chosen[:size]) for size in _sizes(network, len(chosen)))
 
 
@@ -28,29 +29,27 @@ def ranking(task_id: str, members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda m: tagged_hash("committee", prefix + m.peer.encode("ascii")))
 
 
-def _sizes(network: Network, members: int) -> Iterator[int]:
+def _sizes(network: Network, candidates: int) -> Iterator[int]:
     """Yield `k` for each attempt, until it stops growing."""
     parameters = network.parameters
     previous, attempt = 0, 0
     while True:
-        size = min(parameters.committee_size + 2 * attempt, parameters.committee_max, members)
+        size = min(parameters.committee_size + 2 * attempt, parameters.committee_max, candidates)
         if size == previous:
             return
         yield size
         previous, attempt = size, attempt + 1
 
 
-def _selection_order(ranked: Sequence[Member]) -> list[str]:
-    """Return the peers: the first of each operator, then all others, each part in rank order.
+def _one_per_operator(ranked: Sequence[Member]) -> list[str]:
+    """Return the peers that may have a place: the first of each operator, in rank order.
 
-    Peer ids are free, operators are not: a second peer of an operator gets a seat only when all
-    operators have one.
+    Peer ids are free, operators are not: an operator with many peers must not outvote the others.
+    In a class with one operator all members may have a place.
     """
-    seated_operators: set[str] = set()
-    first_of_operator: list[str] = []
-    further: list[str] = []
+    first_of_operator: dict[str, str] = {}
     for member in ranked:
-        is_further = member.operator in seated_operators
-        (further if is_further else first_of_operator).append(member.peer)
-        seated_operators.add(member.operator)
-    return first_of_operator + further
+        first_of_operator.setdefault(member.operator, member.peer)
+    if len(first_of_operator) == 1:
+        return [member.peer for member in ranked]
+    return list(first_of_operator.values())

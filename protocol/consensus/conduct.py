@@ -5,13 +5,14 @@ at any time with the same result. It is this node's local view: a node that was 
 other members silent. It is no proof that others could check.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import lists
 from protocol.consensus.vote_set import VoteSet
+from protocol.wire.messages import Commit
 
 # The penalties are in the points of `node.admission.peer_score`, which bans a peer at 20.
 
@@ -26,16 +27,40 @@ MAX_DISSENT_PENALTY = 5.0
 EQUIVOCATION_PENALTY = 10.0
 
 
+# A member is a suspect until it took part in this many tasks without a fault (specification 6.4).
+SUSPECT_TASKS = 20
+
+
 class VoteOutcome(StrEnum):
     """What a committee member did in one attempt at a task that has ended."""
 
     AGREED = "agreed"  # revealed the certified outcome
     DISSENTED = "dissented"  # revealed another outcome than the certified one
     UNSETTLED = "unsettled"  # revealed an outcome, and none was certified
+    DIVERGED = "diverged"  # the same, and this node's own outcome is another one
     ABSTAINED = "abstained"
     LATE = "late"  # revealed the certified outcome, but committed after the lists were closed
-    SILENT = "silent"  # revealed nothing; a slow peer looks the same
+    SILENT = "silent"  # did not commit; a slow peer looks the same
+    WITHHELD = "withheld"  # committed and did not reveal, while others did
     EQUIVOCATED = "equivocated"  # sent conflicting votes, whatever else it did
+
+
+# What is proven by the votes alone. A withheld reveal may still come.
+_SUSPECT_AT_ONCE = (VoteOutcome.EQUIVOCATED, VoteOutcome.DISSENTED, VoteOutcome.DIVERGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """What a member did in one attempt.
+
+    `suspect_from` is the Unix time from which it makes the member a suspect in later tasks
+    (specification 6.4); None if it does not.
+    """
+
+    attempt: int
+    peer: str
+    outcome: VoteOutcome
+    suspect_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +89,72 @@ def score_floor(record: PeerRecord) -> float:
     return min(dissent, MAX_DISSENT_PENALTY) + equivocation
 
 
-def vote_outcomes(agreement: Agreement) -> Iterator[tuple[int, str, VoteOutcome]]:
-    """Yield (attempt, peer, outcome) for each member of each attempt of a task that has ended.
+def task_conduct(agreement: Agreement) -> list[Conduct]:
+    """Return the conduct of each member in each attempt of a task that has ended.
 
     Attempts after the certified one are left out: members that knew the certificate did not vote.
     """
     if agreement.certificates:
         certificate = agreement.certificates[0]
-        last, digest = certificate.attempt, certificate.votes[0].digest
+        last, certified = certificate.attempt, certificate.votes[0].digest
     else:
-        last, digest = agreement.attempt, None
-    for attempt, votes in enumerate(agreement.vote_sets[: last + 1]):
-        for peer in votes.committee:
-            yield attempt, peer, vote_outcome(votes, peer, digest)
+        last, certified = agreement.attempt, None
+    conduct = [
+        _conduct(agreement, attempt, peer, certified)
+        for attempt, votes in enumerate(agreement.vote_sets[: last + 1])
+        for peer in votes.committee
+    ]
+    for peer in agreement.inconstant:
+        _count_as_dissent(conduct, peer)
+    return conduct
 
 
-def vote_outcome(votes: VoteSet, peer: str, digest: str | None) -> VoteOutcome:
+def _conduct(agreement: Agreement, attempt: int, peer: str, certified: str | None) -> Conduct:
+    votes = agreement.vote_sets[attempt]
+    outcome = vote_outcome(votes, peer, certified, agreement.own_digest)
+    if outcome in _SUSPECT_AT_ONCE:
+        return Conduct(attempt, peer, outcome, 0.0)
+    if outcome is VoteOutcome.WITHHELD:
+        return Conduct(attempt, peer, outcome, agreement.withheld_at(attempt))
+    return Conduct(attempt, peer, outcome)
+
+
+def _count_as_dissent(conduct: list[Conduct], peer: str) -> None:
+    """Count an inconstancy as a dissent, unless the peer's reveals are one already.
+
+    Memory that flips a bit can cause it, so it is no equivocation (specification 4.7).
+    """
+    rows = [index for index, row in enumerate(conduct) if row.peer == peer]
+    outcomes = {conduct[index].outcome for index in rows}
+    if rows and not outcomes & {VoteOutcome.DISSENTED, VoteOutcome.EQUIVOCATED}:
+        index = rows[-1]
+        conduct[index] = Conduct(conduct[index].attempt, peer, VoteOutcome.DISSENTED, 0.0)
+
+
+def vote_outcome(
+    votes: VoteSet, peer: str, certified: str | None, own: str | None = None
+) -> VoteOutcome:
     """Return what a member did in one attempt.
 
-    `digest` is that of the certified outcome; None if no outcome is certified.
+    `certified` is the digest of the certified outcome, None if no outcome is certified; `own` is
+    that of this node's own outcome, None if it has none.
     """
     reveal, abstain = votes.votes_of(peer)
     if votes.has_equivocated(peer):
         return VoteOutcome.EQUIVOCATED
     if reveal is None:
-        return VoteOutcome.SILENT if abstain is None else VoteOutcome.ABSTAINED
-    if digest is None:
-        return VoteOutcome.UNSETTLED
-    if reveal.digest != digest:
+        return _without_reveal(votes, peer, abstain is not None)
+    if certified is None:
+        diverged = own is not None and reveal.digest != own
+        return VoteOutcome.DIVERGED if diverged else VoteOutcome.UNSETTLED
+    if reveal.digest != certified:
         return VoteOutcome.DISSENTED
-    agreeing = [r for r in votes.reveals if r.digest == digest and r.signer != peer]
+    agreeing = [r for r in votes.reveals if r.digest == certified and r.signer != peer]
     in_time = not agreeing or any(lists(r, reveal) for r in agreeing)
     return VoteOutcome.AGREED if in_time else VoteOutcome.LATE
+
+
+def _without_reveal(votes: VoteSet, peer: str, abstained: bool) -> VoteOutcome:
+    if votes.has(peer, Commit) and votes.reveals:
+        return VoteOutcome.WITHHELD
+    return VoteOutcome.ABSTAINED if abstained else VoteOutcome.SILENT

@@ -59,6 +59,13 @@ class StopExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The requester withdrew the task (an id): report `failed` unless its execution has begun."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignAndSend:
     """Sign this body, write the envelope to the journal, then send it.
 
@@ -90,12 +97,19 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True)
-class EquivocationProven:
-    """Store the evidence that a member equivocated."""
+class MisconductProven:
+    """Store the evidence that a member equivocated or was inconstant."""
 
     evidence: Evidence
 
 
 Effect: TypeAlias = (
-    Execute | StopExecution | SignAndSend | Publish | StateChanged | Certified | EquivocationProven
+    Execute
+    | StopExecution
+    | Withdrawn
+    | SignAndSend
+    | Publish
+    | StateChanged
+    | Certified
+    | MisconductProven
 )

@@ -1,10 +1,13 @@
-"""Evidence of equivocation: two envelopes that an honest member never both signs (specification 4).
+"""Evidence: two envelopes of one signer that contradict each other (specification 4).
 
-A dissent is no evidence: a reveal that differs from the certificate may come from broken hardware.
+`equivocation` is two votes of one attempt that an honest member never both signs. `inconstancy` is
+two reveals of different attempts with different outcomes; memory that flips a bit can cause it. A
+dissent is no evidence: a reveal that differs from the certificate may come from broken hardware.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from protocol.constants import DOCUMENT_LIMIT
@@ -12,28 +15,40 @@ from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire.codec import check_canonical, check_schema, decode_document
 from protocol.wire.encoding import Document, Json, canonical, document_hash, parse
-from protocol.wire.messages import Commit, Reveal, Task, Vote
+from protocol.wire.messages import Commit, Reveal, Task, Vote, Withdraw
+
+
+class EvidenceKind(StrEnum):
+    """What evidence proves (specification 4)."""
+
+    EQUIVOCATION = "equivocation"
+    INCONSTANCY = "inconstancy"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two valid envelopes of one signer, for one task and attempt, that contradict each other."""
+    """Two valid envelopes of one signer, for one task, that contradict each other.
+
+    `attempts` are those of the two envelopes: one attempt twice for an equivocation.
+    """
 
     document: Document
+    kind: EvidenceKind
     signer: str
     task: str
-    attempt: int
+    attempts: tuple[int, int]
     types: tuple[str, str]  # of the two envelopes: commit, reveal or abstain
 
     @staticmethod
     def from_votes(a: Vote, b: Vote) -> "Evidence":
         """Return the evidence of two contradicting votes. Raises Rejected(NO_CONTRADICTION)."""
+        kind = EvidenceKind.EQUIVOCATION if a.attempt == b.attempt else EvidenceKind.INCONSTANCY
         document: Document = {
             "type": "evidence",
-            "kind": "equivocation",
+            "kind": str(kind),
             "envelopes": [a.envelope.document(), b.envelope.document()],
         }
-        return _checked(document, a, b)
+        return _checked(document, kind, a, b)
 
     @property
     def id(self) -> str:
@@ -65,6 +80,14 @@ def is_equivocation(a: Vote, b: Vote) -> bool:
     return False
 
 
+def is_inconstancy(a: Vote, b: Vote) -> bool:
+    """Return whether two votes of one signer reveal different outcomes in different attempts."""
+    match a, b:
+        case Reveal(), Reveal():
+            return a.attempt != b.attempt and a.digest != b.digest
+    return False
+
+
 def verify(document: Json, network: str) -> Evidence:
     """Return the evidence if both envelopes are valid and contradict each other.
 
@@ -75,9 +98,9 @@ def verify(document: Json, network: str) -> Evidence:
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
     a, b = (decode_document(envelope, network) for envelope in fields["envelopes"])
-    if isinstance(a, Task) or isinstance(b, Task):
-        raise Rejected(Rejection.NO_CONTRADICTION, "envelopes: a task is no vote")
-    return _checked(document, a, b)
+    if isinstance(a, Task | Withdraw) or isinstance(b, Task | Withdraw):
+        raise Rejected(Rejection.NO_CONTRADICTION, "envelopes: one is no vote")
+    return _checked(document, EvidenceKind(fields["kind"]), a, b)
 
 
 def verify_bytes(text: bytes, network: Network) -> Evidence:
@@ -93,11 +116,14 @@ def verify_bytes(text: bytes, network: Network) -> Evidence:
     return evidence
 
 
-def _checked(document: Document, a: Vote, b: Vote) -> Evidence:
-    rounds = {(v.envelope.signer, v.task, v.attempt) for v in (a, b)}
-    if len(rounds) != 1 or not is_equivocation(a, b):
+def _checked(document: Document, kind: EvidenceKind, a: Vote, b: Vote) -> Evidence:
+    if kind is EvidenceKind.EQUIVOCATION:
+        contradict = a.attempt == b.attempt and is_equivocation(a, b)
+    else:
+        contradict = is_inconstancy(a, b)
+    if (a.signer, a.task) != (b.signer, b.task) or not contradict:
         raise Rejected(
             Rejection.NO_CONTRADICTION, "envelopes: the two do not contradict each other"
         )
     types = str(a.envelope.body["type"]), str(b.envelope.body["type"])
-    return Evidence(document, a.envelope.signer, a.task, a.attempt, types)
+    return Evidence(document, kind, a.signer, a.task, (a.attempt, b.attempt), types)

@@ -23,10 +23,14 @@ published, the lists of all honest members are closed (specification 6.3).
     time reaches wake_at   CLOSING -> CLOSED         the list is the commits; wake at that + grace
                            CLOSED -> REVEALED        returns the body of the reveal
 
+Some members' commits do not count towards that quorum, until `attempt_seconds` into the attempt:
+they failed before, and commit at once to anything (specification 6.4). All commits are listed.
+
 Any other event in a state changes nothing, but `commit`, which raises ValueError. Votes of other
 members are kept in every state.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -34,7 +38,7 @@ from enum import Enum, auto
 from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.wire import messages
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Vote
+from protocol.wire.messages import Reveal, Vote
 
 
 class Phase(Enum):
@@ -79,22 +83,30 @@ class Round:
     """The votes of one attempt, and this node's own part in it if it is a member.
 
     `grace` is the network's `commit_grace_seconds`. All times are Unix seconds.
+
+    Attributes: `first_reveal_at` is when the first reveal of any member was received.
     """
 
     def __init__(
         self, network: str, task: str, attempt: int, committee: Sequence[str], grace: float
     ) -> None:
+        self.first_reveal_at: float | None = None
         self.votes = VoteSet(committee)
         self.phase = Phase.WATCHING
         self._network, self._task, self._attempt = network, task, attempt
         self._grace = grace
         self._ignored: frozenset[str] = frozenset()  # their commits do not count for the quorum
+        self._all_count_at = math.inf  # when they count again
         self._me = ""  # this node's peer id once it has committed
         self._opening: Opening | None = None
         self._list: Mapping[str, str] = {}  # the commits of the reveal, once the list is closed
         self._wake_at: float | None = None
 
     # Events
+
+    def begin(self, all_count_at: float) -> None:
+        """Begin the attempt: from `all_count_at` on, every member's commit counts."""
+        self._all_count_at = all_count_at
 
     def commit(self, me: str, opening: Opening) -> Document:
         """Return the body of this node's commit. Raises ValueError if it has committed already."""
@@ -111,20 +123,26 @@ class Round:
         `status` is what `votes.judge` returned for it, and no other vote came since.
         """
         self.votes.add(vote, status)
+        if isinstance(vote, Reveal) and self.first_reveal_at is None:
+            self.first_reveal_at = now
         if status is VoteStatus.NEW:
             self._count_commits(now)
 
     def ignore_for_quorum(self, members: frozenset[str], now: float) -> None:
         """Stop counting the commits of `members` for the quorum that starts the first wait.
 
-        They are listed all the same (correction 6f).
+        They are listed all the same, and count again once `attempt_seconds` are over.
         """
-        if members != self._ignored:
+        if now < self._all_count_at and members != self._ignored:
             self._ignored = members
             self._count_commits(now)
 
     def advance(self, now: float) -> Document | None:
         """Close the list, or return the body of this node's reveal, if that is due at `now`."""
+        if self._ignored and now >= self._all_count_at:
+            self._ignored = frozenset()
+            self._count_commits(now)
+            return None
         due = self._wake_at
         if due is None or now < due or not self._move(Event.DUE):
             return None
@@ -136,6 +154,8 @@ class Round:
 
     def wake_at(self) -> float | None:
         """Return when `advance` has something to do next, in Unix seconds; None if never."""
+        if self._ignored and self._wake_at is None:
+            return self._all_count_at
         return self._wake_at
 
     # Transitions

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import schemas
+from protocol import manifest
 from protocol.constants import ENVELOPE_LIMIT, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json, canonical, parse
-from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task
+from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task, Withdraw
 from protocol.wire.signing import SIGNATURE_CHARACTERS, Envelope
 
-_TYPES = ("task", "commit", "reveal", "abstain")
+_TYPES = ("task", "commit", "reveal", "abstain", "withdraw")
 
 
 def decode(payload: bytes, network: str) -> Message:
@@ -41,8 +42,12 @@ def decode_document(document: Json, network: str) -> Message:
             f"body.network: {envelope.body['network']} is not this network, {network}",
         )
     message = build_message(envelope)
+    if isinstance(message, Task) and envelope.body["requester"] != envelope.signer:
+        raise Rejected(
+            Rejection.NOT_THE_REQUESTER, f"body.requester: {envelope.signer} signed the task"
+        )
     if isinstance(message, Reveal):
-        check_trace(message.trace)
+        check_reveal(envelope.body)
     envelope.verify()
     return message
 
@@ -58,7 +63,7 @@ def check_body(body: Document, signer: str) -> None:
     parsed = document["body"]  # as others will read it: 1.0 is the integer 1
     check_schema(str(parsed["type"]), parsed, "body")
     if parsed["type"] == "reveal":
-        check_trace(parsed["trace"])
+        check_reveal(parsed)
 
 
 def check_schema(name: str, document: Json, within: str = "") -> None:
@@ -72,9 +77,13 @@ def check_schema(name: str, document: Json, within: str = "") -> None:
         raise Rejected(Rejection.INVALID_FIELD, str(error)) from None
 
 
-def check_trace(trace: Document) -> None:
-    """Raise Rejected(OVER_LIMIT) unless the trace of a reveal is within its limit (section 4)."""
-    size = len(canonical(trace))
+def check_reveal(body: Mapping[str, Any]) -> None:
+    """Raise Rejected for a reveal whose manifest contradicts itself, or whose trace is too large.
+
+    `body` fits its schema (specification 4 and 8.2).
+    """
+    manifest.check_consistent(body["outcome"])
+    size = len(canonical(body["trace"]))
     if size > TRACE_LIMIT:
         raise Rejected(Rejection.OVER_LIMIT, f"body.trace: {size} bytes, at most {TRACE_LIMIT}")
 
@@ -116,6 +125,8 @@ def build_message(envelope: Envelope) -> Message:
             return Commit(envelope, body["task"], body["attempt"], body["commitment"])
         case "reveal":
             return _reveal(envelope, body)
+        case "withdraw":
+            return Withdraw(envelope, body["task"])
         case _:
             return Abstain(envelope, body["task"], body["attempt"], Abstention(body["reason"]))
 

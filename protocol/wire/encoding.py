@@ -41,13 +41,13 @@ def canonical(document: Json) -> bytes:
 
 
 def tagged_hash(tag: str, payload: bytes) -> bytes:
-    """Return `H(tag, payload)`, 32 bytes: SHA-256("helium/1/" + tag, 0x00, payload)."""
+    """Return `H(tag, payload)`, 32 bytes: SHA-256("helium/2/" + tag, 0x00, payload)."""
     return hashlib.sha256(domain(tag) + payload).digest()
 
 
 def domain(tag: str) -> bytes:
     """Return the prefix that separates one use of a hash or signature from all other uses."""
-    return b"helium/1/" + tag.encode("ascii") + b"\x00"
+    return b"helium/2/" + tag.encode("ascii") + b"\x00"
 
 
 def document_hash(tag: str, document: Json) -> str:

@@ -1,4 +1,4 @@
-"""The four messages, as frozen values (specification 4).
+"""The five messages, as frozen values (specification 4).
 
 Each message holds its envelope, so that it can be forwarded as it was signed. `codec.decode` makes
 messages from bytes; the `*_body` functions make the bodies that a node signs itself.
@@ -22,6 +22,8 @@ class Abstention(StrEnum):
     WORKER_DIED = "worker-died"
     MODEL_MISSING = "model-missing"
     INPUT_MISSING = "input-missing"
+    WITHDRAWN = "withdrawn"
+    NO_SPACE = "no-space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Task:
         return self.created / 1000 + self.deadline
 
     @property
+    def requester(self) -> str:
+        """The peer id that asks for the task and signed it (specification 4)."""
+        return self.envelope.signer
+
+    @property
     def model(self) -> str:
         """The id of the model that the task names."""
         return str(self.args["model"])
@@ -67,14 +74,14 @@ class Task:
 
 
 class _Signed:
-    """Mix-in of all votes: the signer of their envelope."""
+    """Mix-in of all messages about a task: the signer of their envelope."""
 
     __slots__ = ()
     envelope: Envelope
 
     @property
     def signer(self) -> str:
-        """The peer id of the member that voted."""
+        """The peer id that signed the message."""
         return self.envelope.signer
 
 
@@ -125,8 +132,16 @@ class Abstain(_Signed):
     reason: Abstention
 
 
+@dataclass(frozen=True, slots=True)
+class Withdraw(_Signed):
+    """The requester asks the members not to begin its task. It is a request, no guarantee."""
+
+    envelope: Envelope
+    task: str
+
+
 Vote: TypeAlias = Commit | Reveal | Abstain
-Message: TypeAlias = Task | Vote
+Message: TypeAlias = Task | Vote | Withdraw
 
 
 def task_id(body: Document) -> str:
@@ -161,8 +176,12 @@ def task_body(
     created: int,
     deadline: int,
     nonce: str,
+    requester: str,
 ) -> Document:
-    """Return the body of a task; `created` in Unix ms, `deadline` in seconds, `nonce` 32 hex."""
+    """Return the body of a task; `created` in Unix ms, `deadline` in seconds, `nonce` 32 hex.
+
+    `requester` is the peer id that will sign the body. The task id covers it (specification 4).
+    """
     return {
         "type": "task",
         "network": network,
@@ -172,7 +191,13 @@ def task_body(
         "created": created,
         "deadline": deadline,
         "nonce": nonce,
+        "requester": requester,
     }
+
+
+def withdraw_body(network: str, task: str) -> Document:
+    """Return the body of a withdrawal."""
+    return {"type": "withdraw", "network": network, "task": task}
 
 
 def _vote_body(kind: str, network: str, task: str, attempt: int) -> dict[str, Json]:

@@ -9,6 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 
 import base58
+import nacl.bindings
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -27,6 +28,10 @@ _CACHED_KEYS = 1024
 # Precedes the signed bytes, so that a signature cannot be taken for one of another use.
 _ENVELOPE_DOMAIN = domain("envelope")
 
+# The encoding of the identity of the curve: y = 1, x = 0. As `R` it makes a signature that shows
+# its secret, and verifiers disagree on it.
+_IDENTITY = b"\x01" + bytes(31)
+
 # 64 bytes in base64url without padding.
 SIGNATURE_CHARACTERS = 86
 
@@ -39,7 +44,11 @@ def peer_of(key: Ed25519PublicKey | Ed25519PrivateKey) -> str:
 
 @functools.lru_cache(maxsize=_CACHED_KEYS)
 def public_key_of(peer: str) -> Ed25519PublicKey:
-    """Return the public key that a peer id carries. Raises Rejected(MALFORMED)."""
+    """Return the public key that a peer id carries. Raises Rejected(MALFORMED).
+
+    A key is a canonically encoded point of the curve's prime-order subgroup other than the
+    identity (specification 2.5). For a key of small order anyone can sign.
+    """
     try:
         raw = base58.b58decode(peer)
         canonical_id = str(base58.b58encode(raw), "ascii")
@@ -47,6 +56,8 @@ def public_key_of(peer: str) -> Ed25519PublicKey:
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no peer id") from None
     if canonical_id != peer or len(raw) != _PEER_BYTES or not raw.startswith(_PREFIX):
         raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} is no Ed25519 peer id")
+    if not nacl.bindings.crypto_core_ed25519_is_valid_point(raw[len(_PREFIX) :]):
+        raise Rejected(Rejection.MALFORMED, f"{peer[:64]!r} carries no valid Ed25519 key")
     return Ed25519PublicKey.from_public_bytes(raw[len(_PREFIX) :])
 
 
@@ -58,13 +69,17 @@ def signature_of(key: Ed25519PrivateKey, message: bytes) -> str:
 def check_signature(peer: str, message: bytes, signature: str) -> None:
     """Raise Rejected(BAD_SIGNATURE) unless `signature` is the peer's over `message`.
 
-    Only one base64url spelling of the 64 bytes is accepted (correction 2b). The last character has
-    four unused bits; if any value passed, a byte of a certificate could change unnoticed.
+    The rule (specification 2.5): S < L, R is not the identity, and the encoding of [S]B − [k]A is
+    R byte for byte. OpenSSL checks all but the identity. Only one base64url spelling of the 64
+    bytes is accepted. The last character has four unused bits; if any value passed, a byte of a
+    certificate could change unnoticed.
     """
     try:
         raw = urlsafe_b64decode(signature + "==")
         if urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != signature:
             raise ValueError("not the canonical spelling")
+        if raw[:32] == _IDENTITY:
+            raise ValueError("R is the identity")
         public_key_of(peer).verify(raw, message)
     except (InvalidSignature, ValueError):
         raise Rejected(
@@ -104,5 +119,5 @@ class Envelope:
 
 
 def sign(body: Document, key: Ed25519PrivateKey) -> Envelope:
-    """Return the envelope of `body`, signed over "helium/1/envelope", 0x00, canonical(body)."""
+    """Return the envelope of `body`, signed over "helium/2/envelope", 0x00, canonical(body)."""
     return Envelope(body, peer_of(key), signature_of(key, _ENVELOPE_DOMAIN + canonical(body)))

@@ -225,7 +225,7 @@ async def test_opening_streams_to_a_silent_peer_times_out(
 ) -> None:
     """Without a timeout, libp2p waits for ever after 256 unanswered streams."""
     monkeypatch.setattr(transport, "OPEN_SECONDS", 2.0)
-    protocol = "/helium/1/hello"
+    protocol = "/helium/2/hello"
     node, silent, honest = fresh_peer(), fresh_peer(), fresh_peer()
     async with AsyncExitStack() as stack:
         for peer, listener in (

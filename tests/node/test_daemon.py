@@ -186,7 +186,7 @@ def content(scene: Scene) -> bytes:
 
 
 def test_the_topics_are_those_of_the_specification() -> None:
-    assert topics("0123") == ("/helium/1/0123/tasks", "/helium/1/0123/votes")
+    assert topics("0123") == ("/helium/2/0123/tasks", "/helium/2/0123/votes")
 
 
 def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:

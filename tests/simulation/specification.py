@@ -16,7 +16,7 @@ Fields = Mapping[str, Any]
 
 def tagged(tag: str, payload: bytes) -> bytes:
     """2: `H(tag, bytes)`."""
-    return hashlib.sha256(b"helium/1/" + tag.encode() + b"\0" + payload).digest()
+    return hashlib.sha256(b"helium/2/" + tag.encode() + b"\0" + payload).digest()
 
 
 def task_id(body: Fields) -> str:

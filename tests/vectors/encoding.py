@@ -94,7 +94,7 @@ def hashes() -> Vectors:
     ]
     return {
         "description": "H(tag, bytes) of section 2. `bytes`: SHA-256 of the hex `preimage`, which"
-        " is ASCII 'helium/1/' and the tag, a zero byte, and `payload` (hex). `documents`: the"
+        " is ASCII 'helium/2/' and the tag, a zero byte, and `payload` (hex). `documents`: the"
         " payload is the canonical form of `document`.",
         "bytes": [
             {

@@ -34,7 +34,7 @@ def envelopes() -> Vectors:
     }
     return {
         "description": "Section 2 and 4. The signer has the secret key `secret` (hex). `signed` is"
-        " the hex of the bytes that `signature` (hex) is over: ASCII 'helium/1/envelope', a zero"
+        " the hex of the bytes that `signature` (hex) is over: ASCII 'helium/2/envelope', a zero"
         " byte, the canonical body. `envelope` is the canonical text that travels. `task` is the id"
         " of a task. Reading `envelope` for `network` must be accepted.",
         "network": NET.id,

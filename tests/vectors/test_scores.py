@@ -143,7 +143,7 @@ def waveform(notes: list[Note]) -> bytes:
 def speaker(seed: int, size: int) -> bytes:
     integers: list[int] = []
     for block in range((size + 7) // 8):
-        preimage = b"helium/1/speaker\0" + seed.to_bytes(8, "big") + block.to_bytes(4, "big")
+        preimage = b"helium/2/speaker\0" + seed.to_bytes(8, "big") + block.to_bytes(4, "big")
         integers += struct.unpack(">8i", hashlib.sha256(preimage).digest())
     integers = integers[:size]
     root = math.sqrt(float(sum(x * x for x in integers)))

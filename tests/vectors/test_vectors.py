@@ -71,17 +71,17 @@ def test_hashes_match_their_preimages() -> None:
     entries = stored("hashes.json")["bytes"]
     for entry in entries:
         preimage = bytes.fromhex(entry["preimage"])
-        assert preimage == f"helium/1/{entry['tag']}\0".encode() + bytes.fromhex(entry["payload"])
+        assert preimage == f"helium/2/{entry['tag']}\0".encode() + bytes.fromhex(entry["payload"])
         assert hashlib.sha256(preimage).hexdigest() == entry["hash"]
     assert len(entries) == 14
 
 
 def test_commitments_match_their_preimages() -> None:
     for entry in stored("commitments.json")["commitments"]:
-        preimage = b"helium/1/commitment\0" + bytes.fromhex(entry["preimage"])
+        preimage = b"helium/2/commitment\0" + bytes.fromhex(entry["preimage"])
         assert hashlib.sha256(preimage).hexdigest() == entry["commitment"]
         text = json.dumps(entry["outcome"], sort_keys=True, separators=(",", ":"))
-        digest = hashlib.sha256(b"helium/1/outcome\0" + text.encode()).hexdigest()
+        digest = hashlib.sha256(b"helium/2/outcome\0" + text.encode()).hexdigest()
         assert digest == entry["digest"]
         assert entry["preimage"].endswith(digest + entry["salt"])
 
@@ -91,10 +91,10 @@ def test_envelopes_are_signed_and_task_ids_match() -> None:
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(entry["secret"]))
         signed = bytes.fromhex(entry["signed"])
         assert key.sign(signed).hex() == entry["signature"]
-        body = signed.removeprefix(b"helium/1/envelope\0")
+        body = signed.removeprefix(b"helium/2/envelope\0")
         assert json.loads(body) == entry["body"] == json.loads(entry["envelope"])["body"]
         if "task" in entry:
-            assert hashlib.sha256(b"helium/1/task\0" + body).hexdigest() == entry["task"]
+            assert hashlib.sha256(b"helium/2/task\0" + body).hexdigest() == entry["task"]
 
 
 def test_waveforms_match_their_hashes() -> None:

@@ -97,7 +97,7 @@ def test_the_digest_is_the_specifications(folder: Path) -> None:
             "tokenizer_config.json",
         )
     }
-    expected = hashlib.sha256(b"helium/1/weights\0" + rfc8785.dumps(hashes)).hexdigest()
+    expected = hashlib.sha256(b"helium/2/weights\0" + rfc8785.dumps(hashes)).hexdigest()
     assert weights_digest(folder) == expected
 
 

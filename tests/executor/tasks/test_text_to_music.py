@@ -23,8 +23,8 @@ def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.Loade
 
 
 def test_seeds_are_the_specifications() -> None:
-    first = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (1).to_bytes(4)).digest()
-    second = hashlib.sha256(b"helium/1/sequence\0" + (7).to_bytes(8) + (2).to_bytes(4)).digest()
+    first = hashlib.sha256(b"helium/2/sequence\0" + (7).to_bytes(8) + (1).to_bytes(4)).digest()
+    second = hashlib.sha256(b"helium/2/sequence\0" + (7).to_bytes(8) + (2).to_bytes(4)).digest()
     assert sequence_seeds(7, 1) == [7]
     assert sequence_seeds(7, 3) == [7, int.from_bytes(first[:4]), int.from_bytes(second[:4])]
 

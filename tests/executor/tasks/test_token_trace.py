@@ -8,7 +8,7 @@ from executor.tasks.token_trace import TokenRecorder, TokenStreamer, TokenTrace
 
 def digest(columns: Any) -> str:
     payload = columns.T.contiguous().to(torch.int32).numpy().astype("<i4").tobytes()
-    return hashlib.sha256(b"helium/1/tokens\0" + payload).hexdigest()[:16]
+    return hashlib.sha256(b"helium/2/tokens\0" + payload).hexdigest()[:16]
 
 
 def test_recorder_counts_steps_and_digests_blocks() -> None:

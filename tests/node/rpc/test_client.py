@@ -78,7 +78,7 @@ def framed(status: int, payload: bytes) -> bytes:
 
 def test_the_protocols_are_those_of_the_specification() -> None:
     assert [protocol_id(name) for name in REQUESTS] == [
-        f"/helium/1/{name}" for name in ("hello", "submit", "task", "watch", "blob", "feed")
+        f"/helium/2/{name}" for name in ("hello", "submit", "task", "watch", "blob", "feed")
     ]
     assert REQUEST_LIMIT > ENVELOPE_LIMIT
 
@@ -89,7 +89,7 @@ def test_an_answer_is_returned_as_sent() -> None:
 
 def test_a_request_is_sent_completely_and_half_closed() -> None:
     async def serve(protocol: str, stream: Stream) -> None:
-        assert protocol == "/helium/1/hello"
+        assert protocol == "/helium/2/hello"
         assert await read_document(stream, "hello-request") == HELLO
         with pytest.raises(StreamClosed):
             await stream.read_exactly(1)

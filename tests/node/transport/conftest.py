@@ -11,8 +11,8 @@ from node.transport.libp2p import swarm, transport
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.recorder import HANG_SECONDS, Recorder
 
-TOPICS = ("/helium/1/test/tasks", "/helium/1/test/votes")
-PROTOCOLS = ("/helium/1/test/echo", "/helium/1/test/other")
+TOPICS = ("/helium/2/test/tasks", "/helium/2/test/votes")
+PROTOCOLS = ("/helium/2/test/echo", "/helium/2/test/other")
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
 
 # The timeouts of the product do not fit a machine at load 20: an honest peer would miss them.

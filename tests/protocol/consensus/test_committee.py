@@ -25,7 +25,7 @@ def by_rank(task: Task, peers: list[str]) -> list[str]:
     """An independent implementation of the ranking of section 5."""
 
     def rank(peer: str) -> bytes:
-        preimage = b"helium/1/committee\x00" + bytes.fromhex(task.id) + peer.encode()
+        preimage = b"helium/2/committee\x00" + bytes.fromhex(task.id) + peer.encode()
         return hashlib.sha256(preimage).digest()
 
     return sorted(peers, key=rank)

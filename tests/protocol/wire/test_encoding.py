@@ -70,15 +70,15 @@ def test_value_without_canonical_form_raises_value_error(value: Any) -> None:
 
 
 def test_tagged_hash_matches_section_2() -> None:
-    expected = hashlib.sha256(b"helium/1/task\x00{}")
+    expected = hashlib.sha256(b"helium/2/task\x00{}")
     assert tagged_hash("task", b"{}") == expected.digest()
     assert document_hash("task", {}) == expected.hexdigest()
-    assert domain("task") == b"helium/1/task\x00"
+    assert domain("task") == b"helium/2/task\x00"
 
 
 def test_document_hash_uses_canonical_bytes() -> None:
     assert document_hash("task", {"b": 1.0, "a": "é"}) == (
-        hashlib.sha256(b'helium/1/task\x00{"a":"\xc3\xa9","b":1}').hexdigest()
+        hashlib.sha256(b'helium/2/task\x00{"a":"\xc3\xa9","b":1}').hexdigest()
     )
 
 

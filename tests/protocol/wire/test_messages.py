@@ -16,7 +16,7 @@ DIGEST, SALT = "11" * 32, "22" * 32
 
 
 def tagged_hash(tag: bytes, payload: bytes) -> str:
-    return hashlib.sha256(b"helium/1/" + tag + b"\x00" + payload).hexdigest()
+    return hashlib.sha256(b"helium/2/" + tag + b"\x00" + payload).hexdigest()
 
 
 def test_task_id_is_hash_of_body() -> None:

@@ -198,7 +198,7 @@ BODY: dict[str, Any] = {"type": "abstain", "network": "0" * 16, "z": [1, {"é": 
 def test_signature_covers_domain_and_canonical_body() -> None:
     envelope = sign(BODY, fixtures.key(0))
     signed = (
-        b'helium/1/envelope\x00{"network":"0000000000000000","type":"abstain",'
+        b'helium/2/envelope\x00{"network":"0000000000000000","type":"abstain",'
         b'"z":[1,{"\xc3\xa9":true}]}'
     )
     raw = urlsafe_b64decode(envelope.signature + "==")

@@ -38,7 +38,7 @@ class Environment:
         """`on_send` is called with each payload that an adversary sends."""
         self.honest_peers = honest_peers
         self.network, self.random, self._on_send = network, rng, on_send
-        self.topics = (f"/helium/1/{network.id}/tasks", f"/helium/1/{network.id}/votes")
+        self.topics = (f"/helium/2/{network.id}/tasks", f"/helium/2/{network.id}/votes")
         self._medium = medium
         self._loop = asyncio.get_running_loop()
 

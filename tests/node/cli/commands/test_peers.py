@@ -24,8 +24,8 @@ NET = fixtures.network()
 READY, ASLEEP, AWAY = (fixtures.peer(index) for index in range(3))
 ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
 ANSWERS = [
-    HelloAnswer(READY, "helium/1", fixtures.CLASS, True, (), (fixtures.MODEL,)),
-    HelloAnswer(ASLEEP, "helium/1", fixtures.CLASS, False, ("starting",), ()),
+    HelloAnswer(READY, "helium/2", fixtures.CLASS, True, (), (fixtures.MODEL,)),
+    HelloAnswer(ASLEEP, "helium/2", fixtures.CLASS, False, ("starting",), ()),
 ]
 TASKS = ("0" * 64, "1" * 64)
 
