@@ -114,7 +114,7 @@ def _make_executor(settings: Settings, network: Network, me: str, folders: list[
     for leftover in scratch.iterdir():
         if leftover.is_file():
             leftover.unlink()
-    runtime = network.classes[member.compute_class]
+    runtime = network.classes[member.classes[0]]
     supervisor = WorkerSupervisor(
         folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu"
     )

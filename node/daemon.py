@@ -7,7 +7,7 @@ import asyncio
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,9 +21,10 @@ from node.consensus.coordinator import Coordinator
 from node.consensus.task_events import TaskEvents
 from node.execution.driver import Driver, Outbox
 from node.execution.inputs import InputFetcher
-from node.execution.queue import ExecutionQueue, Executor, Readiness
+from node.execution.queue import ExecutionQueue, Executor
 from node.execution.results import ResultRecorder
 from node.rpc import codec as rpc_codec
+from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.journal import Journal
@@ -32,10 +33,7 @@ from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
 from node.transport.interface import Stream, Transport, ValidationResult
-from node.version import AGENT
 from protocol.consensus.conduct import score_floor
-from protocol.network import Network
-from protocol.wire.encoding import Document
 from protocol.wire.messages import Message
 
 log = structlog.get_logger("node")
@@ -105,6 +103,8 @@ class Node:
             coordinator, self._outbox, self._queue, policy, self._events, parts.counts
         )
         self._recorder = ResultRecorder(self._driver, parts.blobs, max_output_bytes)
+        instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
+        greeter = Greeter(network, coordinator.me, instance, now, self._serving_status)
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(
             coordinator,
@@ -114,7 +114,7 @@ class Node:
             self._events,
             self._driver.act,
             relay.ensure_local,
-            lambda: greeting(network, coordinator.me, options.models, self._queue.readiness),
+            greeter,
         )
         self._feeds = FeedSync(
             transport,
@@ -185,6 +185,14 @@ class Node:
     def _source_of(self, peer: str) -> str:
         return self._limiter.slot_key(peer, self._transport.rate_limit_key(peer))
 
+    def _serving_status(self) -> ServingStatus:
+        member = self._coordinator.network.roster.get(self._coordinator.me)
+        readiness = self._queue.readiness
+        models = self._options.models if readiness.ok else ()
+        return ServingStatus(
+            dict.fromkeys(member.classes[:1], models) if member else {}, readiness.reasons
+        )
+
     # Services
 
     async def _update_scores(self) -> None:
@@ -221,16 +229,3 @@ class Node:
 def topics(network: str) -> tuple[str, str]:
     """Return the gossip topics of a network: for tasks, for votes (specification 7)."""
     return f"/helium/2/{network}/tasks", f"/helium/2/{network}/votes"
-
-
-def greeting(network: Network, me: str, models: Sequence[str], readiness: Readiness) -> Document:
-    """Return the answer to a hello (specification 7)."""
-    member = network.roster.get(me)
-    return {
-        "network": network.id,
-        "agent": AGENT,
-        "class": None if member is None else member.compute_class,
-        "ready": readiness.ok,
-        "reasons": [reason[:256] for reason in readiness.reasons],
-        "models": list(models),
-    }

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from protocol.errors import Rejected, Rejection
-from protocol.wire.codec import check_schema, check_trace
+from protocol.wire.codec import check_reveal, check_schema
 from protocol.wire.encoding import Document, parse
 from protocol.wire.messages import Abstention
 from schemas.errors import printable
@@ -70,7 +70,7 @@ def _ready(document: Any) -> WorkerReady:
 
 
 def _done(document: Any) -> JobDone:
-    check_trace(document["trace"])
+    check_reveal(document)
     return JobDone(document["outcome"], document["trace"])
 
 

@@ -33,7 +33,9 @@ from node.client.submission import (
 )
 from node.clock import Clock, SystemClock
 from node.config import log_setup
+from node.rpc import hello
 from node.rpc.codec import ProtocolViolation
+from node.rpc.hello import INSTANCE_BYTES
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
 from node.sync.task_tracker import TaskTracker
@@ -73,6 +75,7 @@ class Client:
         self._peers = peers
         self._key, self._entropy = key, entropy
         self._downloader = BlobDownloader(transport)
+        self._instance = entropy(INSTANCE_BYTES).hex()
 
     @staticmethod
     @asynccontextmanager
@@ -141,8 +144,9 @@ class Client:
     async def query_nodes(self) -> list[HelloAnswer]:
         """Return the `hello` answers of all connected nodes of this network, by peer id."""
         peers = sorted(self.transport.peers())
+        request = hello.request(self.network.id, self._instance, self.clock.now())
         answers = await asyncio.gather(
-            *(say_hello(self.transport, self.network, peer) for peer in peers)
+            *(say_hello(self.transport, self.network, peer, request) for peer in peers)
         )
         return [answer for answer in answers if answer is not None]
 

@@ -1,6 +1,6 @@
 """Submitting a task: signing it, handing it to nodes, and waiting for its result."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,7 +11,6 @@ from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
 from node.rpc.codec import UPLOAD_SECONDS, ProtocolViolation, Status
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
-from node.version import AGENT
 from protocol.consensus.certificate import Certificate
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
@@ -19,7 +18,7 @@ from protocol.wire import messages
 from protocol.wire.codec import decode
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
-from protocol.wire.signing import sign
+from protocol.wire.signing import peer_of, sign
 from schemas.errors import HeliumError
 
 log = structlog.get_logger("client")
@@ -58,17 +57,17 @@ class GenerationFailed(HeliumError):
 
 @dataclass(frozen=True, slots=True)
 class HelloAnswer:
-    """A node's answer to `hello`: its software, class and models, and whether it is ready.
+    """A node's answer to `hello`: its software, classes and warm models by class.
 
-    `reasons` say why it is not ready. All of it is the node's own statement.
+    `reasons` say why it executes no more. All of it is the node's own statement.
     """
 
     peer: str
     agent: str
-    compute_class: str | None
+    classes: tuple[str, ...]
     ready: bool
     reasons: tuple[str, ...]
-    models: tuple[str, ...]
+    models: Mapping[str, tuple[str, ...]]
 
 
 class Submission:
@@ -130,7 +129,9 @@ def sign_task(
     if deadline is None:
         deadline = min(DEFAULT_DEADLINE, network.parameters.max_deadline_seconds)
     compute_class = compute_class or _only_class(network)
-    body = messages.task_body(network.id, kind, args, compute_class, created, deadline, nonce)
+    body = messages.task_body(
+        network.id, kind, args, compute_class, created, deadline, nonce, peer_of(key)
+    )
     # Decoded from bytes as a node decodes it, so an invalid task fails here, with its field.
     task = decode(sign(body, key).encode(), network.id)
     assert isinstance(task, Task)  # noqa: S101  # task_body wrote the type
@@ -145,9 +146,10 @@ def _only_class(network: Network) -> str:
     return next(iter(network.classes))
 
 
-async def say_hello(transport: Transport, network: Network, peer: str) -> HelloAnswer | None:
+async def say_hello(
+    transport: Transport, network: Network, peer: str, request: Document
+) -> HelloAnswer | None:
     """Return a node's answer to `hello`; None if it does not answer or serves another network."""
-    request = {"network": network.id, "agent": AGENT}
     try:
         answer = await send_request(transport, peer, "hello", request)
     except (RequestRefused, ProtocolViolation, ConnectionError) as error:
@@ -159,10 +161,10 @@ async def say_hello(transport: Transport, network: Network, peer: str) -> HelloA
     return HelloAnswer(
         peer,
         answer["agent"],
-        answer["class"],
+        tuple(answer["classes"]),
         answer["ready"],
         tuple(answer["reasons"]),
-        tuple(answer["models"]),
+        {name: tuple(models) for name, models in answer["models"].items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 | request | answer                                                                        |
 | ------- | ----------------------------------------------------------------------------- |
-| hello   | network, version, readiness and models of this node                           |
+| hello   | network, version, classes, warm models and clock of this node                 |
 | submit  | the task's id and committee; its inputs follow the request                    |
 | task    | state, certificate and votes of one task                                      |
 | watch   | a frame for each change of a task, until it has ended                         |
@@ -26,6 +26,7 @@ from node.errors import Busy
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import ProtocolViolation, Status, answer, answer_encoded, refuse
 from node.rpc.framing import write_frame
+from node.rpc.hello import Greeter
 from node.rpc.uploads import receive_inputs
 from node.storage.blob_writer import BlobWriter
 from node.storage.blobs import BlobStore
@@ -63,16 +64,15 @@ class RequestHandler:
         events: TaskEvents,
         act: Callable[[Sequence[Effect]], None],
         ensure_local: Callable[[str], Awaitable[bool]],
-        greeting: Callable[[], Document],
+        greeter: Greeter,
     ) -> None:
         """`act` carries out the coordinator's effects.
 
         `ensure_local` returns whether a blob is here, after downloading it if that is possible.
-        `greeting` returns the answer to a hello.
         """
         self._coordinator, self._journal, self._blobs = coordinator, journal, blobs
         self._request_limiter, self._events = request_limiter, events
-        self._act, self._ensure_local, self._greeting = act, ensure_local, greeting
+        self._act, self._ensure_local, self._greeter = act, ensure_local, greeter
         self._handlers: Mapping[str, Handler] = {
             rpc_codec.protocol_id("hello"): self._hello,
             rpc_codec.protocol_id("submit"): self._submit,
@@ -113,7 +113,7 @@ class RequestHandler:
         return self._request_limiter.slot_key(stream.peer, stream.rate_limit_key)
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
-        await answer(stream, self._greeting())
+        await answer(stream, self._greeter.answer(stream.peer, request))
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
         self._request_limiter.count_submission(stream.rate_limit_key)

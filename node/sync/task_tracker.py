@@ -27,7 +27,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.encoding import Json, canonical
-from protocol.wire.messages import Abstain, Message, Reveal, Task
+from protocol.wire.messages import Abstain, Message, Reveal, Task, Withdraw
 from schemas.errors import HeliumError
 
 log = structlog.get_logger("task_tracker")
@@ -258,6 +258,8 @@ class TaskTracker:
             if isinstance(message, Task):
                 if message.id == self._id:
                     self._observe(message)
+            elif isinstance(message, Withdraw):
+                pass  # it proves no outcome
             elif message is not None and message.task == self._id and self._observer is not None:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):

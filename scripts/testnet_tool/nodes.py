@@ -107,7 +107,7 @@ def _document(
     models: ModelSelection,
 ) -> dict[str, Json]:
     roster: list[Json] = [
-        {"peer": node.peer, "operator": node.name, "class": CLASS} for node in nodes
+        {"peer": node.peer, "operator": node.name, "classes": [CLASS]} for node in nodes
     ]
     return {
         "name": "testnet",

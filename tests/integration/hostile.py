@@ -23,7 +23,7 @@ from node.transport.libp2p.host import Host
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import task_body
-from protocol.wire.signing import sign
+from protocol.wire.signing import peer_of, sign
 from tests.integration.attacker import (
     CONNECTIONS,
     DATA,
@@ -413,8 +413,9 @@ async def submissions(target: Target, many: bool = False) -> Counts:
 
     def submit_request() -> bytes:
         now, nonce = int(time.time() * 1000), secrets.token_hex(16)
-        body = task_body(network.id, "text-to-music", ARGS, compute_class, now, 600, nonce)
         signer = Ed25519PrivateKey.generate() if many else key
+        kind, requester = "text-to-music", peer_of(signer)
+        body = task_body(network.id, kind, ARGS, compute_class, now, 600, nonce, requester)
         return _request({"task": sign(body, signer).document(), "blobs": []})
 
     async def body(host: Host, peer: str, kind: str) -> None:

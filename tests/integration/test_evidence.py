@@ -28,11 +28,12 @@ from node.transport.libp2p.transport import Libp2pTransport
 from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json
-from protocol.wire.signing import Envelope, sign
+from protocol.wire.signing import Envelope, peer_of, sign
 from scripts.testnet_tool.nodes import CLASS, create_network
 from tests.integration.conftest import ROOT, SECONDS, Running, task
 from tests.integration.light import RUNTIME, LightDaemons
 from tests.node.transport.recorder import Recorder
+from tests.support import fixtures
 
 FEED = "f" * 32
 ARGUMENTS = ["evidence", "verify", "proof.json", "--json"]
@@ -68,8 +69,7 @@ class Equivocator:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request", REQUEST_LIMIT)
         if name == "hello":
-            greeting: Document = {"network": self._network, "agent": "equivocator", "class": None}
-            await answer(stream, {**greeting, "ready": False, "reasons": [], "models": []})
+            await answer(stream, fixtures.hello_answer(self._network, ready=False))
         elif name == "feed":
             cursor = request["cursor"] if request["feed"] == FEED else 0
             self._count(stream.peer, cursor)
@@ -91,7 +91,9 @@ async def _equivocate(four: Running) -> str:
     key = keystore.load(node.home / "key.pem", None)
     created = int(time.time() * 1000)
     args: Any = task()
-    body = messages.task_body(network.id, "text-to-music", args, CLASS, created, 600, "0" * 32)
+    body = messages.task_body(
+        network.id, "text-to-music", args, CLASS, created, 600, "0" * 32, peer_of(key)
+    )
     id_ = messages.task_id(body)
     commits = [messages.commit_body(network.id, id_, 0, character * 64) for character in "ab"]
     envelopes = [sign(signed, key) for signed in (body, *commits)]

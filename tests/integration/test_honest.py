@@ -28,7 +28,7 @@ from node.transport.interface import StreamClosed
 from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.signing import sign
+from protocol.wire.signing import peer_of, sign
 from tests.integration.conftest import ROOT, Running, running, task
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
@@ -271,7 +271,9 @@ def _framed(payload: bytes) -> bytes:
 def _request(network: str, fields: Mapping[str, object]) -> bytes:
     """Return a submit request for a task with some fields of its body replaced, signed."""
     body: dict[str, Any] = dict(
-        messages.task_body(network, "text-to-music", {}, "testnet-cpu", _now(), 60, "0f" * 16)
+        messages.task_body(
+            network, "text-to-music", {}, "testnet-cpu", _now(), 60, "0f" * 16, peer_of(KEY)
+        )
     )
     body = {**body, "args": task(), **fields}
     return canonical({"task": sign(body, KEY).document(), "blobs": []})

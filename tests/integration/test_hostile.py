@@ -16,7 +16,6 @@ from node.transport.interface import Stream
 from node.transport.libp2p import transport
 from node.transport.libp2p.host import Host
 from node.transport.libp2p.transport import Libp2pTransport
-from node.version import AGENT
 from protocol.manifest import blobs_of
 from protocol.network import NetworkParameters
 from protocol.wire.encoding import Document
@@ -25,6 +24,7 @@ from tests.integration.attacker import TIMES, Attack, Counts, SilentListener, Ta
 from tests.integration.conftest import Running, task
 from tests.integration.hostile import FLOODS, PARSERS
 from tests.integration.light import RUNTIME, LightDaemons
+from tests.support import fixtures
 
 # KiB of resident memory that an attack may cost at any moment.
 GROWTH = 50 * 1024
@@ -141,7 +141,7 @@ async def repeat_during(
 
 
 async def _greet(newcomer: Libp2pTransport, target: Target) -> None:
-    greeting: Document = {"network": target.network.id, "agent": AGENT}
+    greeting: Document = fixtures.hello_request(target.network.id)
     while True:  # the node may refuse it at first
         with suppress(ConnectionError):
             peer = await newcomer.dial(target.address)

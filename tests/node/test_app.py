@@ -1,6 +1,7 @@
 """The composition root: real parts from real settings, built but not started."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,18 +122,23 @@ async def test_own_outputs_and_inputs_of_open_tasks_are_not_evicted(settings: Se
         assert parts.blobs._pinned == parts.journal.open_task_inputs
 
 
+def _greeting(node: Node) -> Any:
+    request = fixtures.hello_request(fixtures.network().id)
+    return json.loads(json.dumps(node._requests._greeter.answer(fixtures.peer(1), request)))
+
+
 def test_the_hello_before_the_start_is_not_ready(settings: Settings) -> None:
     with built(settings) as (node, _, _options):
-        greeting = node._requests._greeting()
+        greeting = _greeting(node)
         assert greeting["ready"] is False
-        assert greeting["class"] == fixtures.CLASS
-        assert greeting["models"] == [EMBEDDED]
+        assert greeting["classes"] == [fixtures.CLASS]
+        assert greeting["models"] == {fixtures.CLASS: []}
 
 
 def test_a_node_outside_the_roster_has_no_worker(settings: Settings) -> None:
     with built(settings, 40) as (node, parts, _options):
         assert isinstance(parts.executor, NoWorker)
-        assert node._requests._greeting()["class"] is None
+        assert _greeting(node)["classes"] == []
         assert not (settings.data_dir / "scratch").exists()
 
 

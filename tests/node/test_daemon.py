@@ -31,7 +31,7 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.transport.interface import ValidationResult
 from node.version import AGENT
-from protocol.consensus.conduct import EQUIVOCATION_PENALTY, VoteOutcome
+from protocol.consensus.conduct import EQUIVOCATION_PENALTY, Conduct, VoteOutcome
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import Document, canonical
@@ -116,7 +116,7 @@ class Scene:
     async def hello(self) -> Any:
         """Return the node's answer to a hello. The client checks it against its schema."""
         other = await self.connect(Recorder())
-        request = {"network": self.net.id, "agent": AGENT}
+        request = fixtures.hello_request(self.net.id)
         answer = await send_request(other, self.coordinator.me, "hello", request)
         await other.stop()
         return answer
@@ -307,10 +307,13 @@ def test_the_hello_of_a_member_names_its_class(tmp_path: Path) -> None:
         assert greeting == {
             "network": scene.net.id,
             "agent": AGENT,
-            "class": fixtures.CLASS,
+            "classes": [fixtures.CLASS],
             "ready": True,
             "reasons": [],
-            "models": [fixtures.MODEL],
+            "models": {fixtures.CLASS: [fixtures.MODEL]},
+            "time": greeting["time"],
+            "instance": greeting["instance"],
+            "duplicate": False,
         }
 
     play(tmp_path, test)
@@ -318,7 +321,7 @@ def test_the_hello_of_a_member_names_its_class(tmp_path: Path) -> None:
 
 def test_the_hello_of_a_listener_names_no_class(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        assert (await scene.hello())["class"] is None
+        assert (await scene.hello())["classes"] == []
         task = scene.submit()
         await asyncio.sleep(30)
         assert scene.state(task) is State.WAITING, "it keeps the round and takes no part"
@@ -510,8 +513,8 @@ def test_score_floors_follow_the_votes_of_peers(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         score_floors = scene.node._parts.score_floors
         assert score_floors == {}
-        vote_outcomes = [(0, liar, VoteOutcome.EQUIVOCATED), (1, liar, VoteOutcome.EQUIVOCATED)]
-        scene.ledger.put_conduct("0" * 64, [*vote_outcomes, (0, slow, VoteOutcome.SILENT)])
+        vote_outcomes = [Conduct(i, liar, VoteOutcome.EQUIVOCATED) for i in range(2)]
+        scene.ledger.put_conduct("0" * 64, [*vote_outcomes, Conduct(0, slow, VoteOutcome.SILENT)])
         await asyncio.sleep(SCORE_SECONDS)
         assert score_floors == {liar: 2 * EQUIVOCATION_PENALTY, slow: 0.0}
 

@@ -159,7 +159,7 @@ def check_network(content: bytes) -> None:
     assert encoded.id == parsed.id
     assert encoded == parsed
     assert parsed.parameters.committee_size <= parsed.parameters.committee_max
-    assert all(member.compute_class in parsed.classes for member in parsed.roster.values())
+    assert all(set(member.classes) <= set(parsed.classes) for member in parsed.roster.values())
     assert len(parsed.roster) == len(parsed.document["roster"])  # type: ignore[arg-type]
 
 

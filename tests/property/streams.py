@@ -25,6 +25,7 @@ from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused
 from node.rpc.codec import ProtocolViolation
 from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
+from node.rpc.hello import Greeter, ServingStatus
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
@@ -262,7 +263,13 @@ def check_request(content: bytes) -> None:
             EventsThatEnd(journal),
             lambda effects: None,
             is_local,
-            lambda: VALID["hello-answer"],
+            Greeter(
+                coordinator.network,
+                coordinator.me,
+                "0f" * 16,
+                Still().now,
+                lambda: ServingStatus({}),
+            ),
         )
         asyncio.run(serving.serve(rpc_codec.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]

@@ -39,7 +39,7 @@ def test_document_is_parsed_completely() -> None:
     assert net.parameters == NetworkParameters()
     assert net.classes == {fixtures.CLASS: {"device": "cpu", "torch": "2.13.0"}}
     assert list(net.roster) == [fixtures.peer(i) for i in range(4)]
-    assert net.roster[fixtures.peer(2)] == Member(fixtures.peer(2), "operator-2", fixtures.CLASS)
+    assert net.roster[fixtures.peer(2)] == Member(fixtures.peer(2), "operator-2", (fixtures.CLASS,))
     model = net.models[fixtures.MODEL]
     assert (model.id, model.revision, model.digest) == (fixtures.MODEL, "main", "d" * 64)
     assert model.tasks == ("text-to-music",)

@@ -111,7 +111,7 @@ def _network() -> Document:
                 "attempt_seconds": 600,
             }
         ],
-        "roster": [{"peer": peer, "operator": "anna", "class": "cpu-avx2"} for peer in PEERS],
+        "roster": [{"peer": peer, "operator": "anna", "classes": ["cpu-avx2"]} for peer in PEERS],
     }
 
 
@@ -126,7 +126,7 @@ def _bodies() -> dict[str, Document]:
         "size": 8,
         "chunks": [HASH],
     }
-    midi = {"media": "audio/midi", "sha256": HASH, "size": 20, "notes": 1}
+    midi = {"media": "audio/midi", "sha256": HASH, "size": 20, "notes": 1, "chunks": [HASH]}
     return {
         "task": {
             "type": "task",
@@ -137,7 +137,9 @@ def _bodies() -> dict[str, Document]:
             "created": 1738324800000,
             "deadline": 600,
             "nonce": "0123456789abcdef" * 2,
+            "requester": PEERS[0],
         },
+        "withdraw": {"type": "withdraw", "network": NETWORK, "task": HASH},
         "commit": {"type": "commit", **vote, "commitment": HASH},
         "reveal": {
             "type": "reveal",
@@ -172,15 +174,18 @@ def _worker_messages(reveal: Document) -> dict[str, Document]:
 
 def _exchanges(envelope: Document, certificate: Document) -> dict[str, Document]:
     moment = {"state": "agreed", "attempt": 1}
+    running = {"time": 1738324800000, "instance": "0123456789abcdef" * 2}
     return {
-        "hello-request": {"network": NETWORK, "agent": "helium/0.1.0"},
+        "hello-request": {"network": NETWORK, "agent": "helium/0.1.0", **running},
         "hello-answer": {
             "network": NETWORK,
             "agent": "helium/0.1.0",
-            "class": "cpu-avx2",
+            "classes": ["cpu-avx2"],
             "ready": False,
             "reasons": ["the worker is starting"],
-            "models": ["helium/tiny"],
+            "models": {"cpu-avx2": ["helium/tiny"]},
+            "duplicate": False,
+            **running,
         },
         "submit-request": {"task": envelope, "blobs": [1, 33554432]},
         "submit-answer": {"task": HASH, "committee": list(PEERS)},

@@ -23,7 +23,7 @@ from protocol.consensus.evidence import verify as verify_evidence
 from protocol.errors import Rejected
 from protocol.wire.codec import decode
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Abstain, Commit, Reveal, Task, Vote
+from protocol.wire.messages import Abstain, Commit, Reveal, Task, Vote, Withdraw
 from tests.simulation import doubles, specification
 from tests.simulation.report import Violation
 from tests.support import fixtures
@@ -334,7 +334,7 @@ def _votes(simulation: "Simulation") -> Iterator[Vote]:
                 raise Violation("journal", f"{node.index} accepted a message of another network")
             simulation.signatures.add(text.encode())
             message = decode(text.encode(), simulation.network.id)
-            if not isinstance(message, Task):
+            if not isinstance(message, Task | Withdraw):
                 yield message
 
 

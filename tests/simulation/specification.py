@@ -34,7 +34,7 @@ def commitment(vote: Fields) -> str:
 
 def committees(network: Network, task: str, compute_class: str) -> list[tuple[str, ...]]:
     """5: the committee of each attempt at a task, in the order of choice."""
-    members = [m for m in network.roster.values() if m.compute_class == compute_class]
+    members = [m for m in network.roster.values() if compute_class in m.classes]
     members.sort(key=lambda m: tagged("committee", bytes.fromhex(task) + m.peer.encode()))
     first = [
         m for i, m in enumerate(members) if m.operator not in {n.operator for n in members[:i]}
@@ -84,7 +84,7 @@ def _unlisted(votes: Sequence[Fields]) -> Iterator[str]:
 def rejection(task: Fields, at: float, network: Network) -> str:
     """3 and 6.1: return why a node must reject a task at a time of its clock, or ""."""
     created, parameters = task["created"] / 1000, network.parameters
-    classes = {member.compute_class for member in network.roster.values()}
+    classes = {name for member in network.roster.values() for name in member.classes}
     if task["network"] != network.id or task["class"] not in classes:
         return "of another network or class"
     if task["args"]["model"] not in network.models:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Abstention, Commit, Reveal, Task, Vote
+from protocol.wire.messages import Abstention, Commit, Reveal, Task, Vote, Withdraw
 from protocol.wire.signing import peer_of, sign
 
 MODEL = "helium/embedded-music"
@@ -54,7 +54,7 @@ def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
     }
     return {
         "name": "test",
-        "version": 1,
+        "version": 2,
         "created": "2026-01-01T00:00:00Z",
         "parameters": defaults | parameters,
         "classes": {CLASS: {"device": "cpu", "torch": "2.13.0"}},
@@ -68,7 +68,8 @@ def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
             }
         ],
         "roster": [
-            {"peer": peer(i), "operator": f"operator-{i}", "class": CLASS} for i in range(members)
+            {"peer": peer(i), "operator": f"operator-{i}", "classes": [CLASS]}
+            for i in range(members)
         ],
     }
 
@@ -106,7 +107,14 @@ def task(
     **changes: Any,
 ) -> Task:
     body = messages.task_body(
-        net.id, kind, args(**changes), CLASS, int(now * 1000), deadline, f"{nonce:032x}"
+        net.id,
+        kind,
+        args(**changes),
+        CLASS,
+        int(now * 1000),
+        deadline,
+        f"{nonce:032x}",
+        peer(requester),
     )
     signed_task = signed(net, body, requester)
     assert isinstance(signed_task, Task)
@@ -125,7 +133,7 @@ def signed(net: Network, body: Document, index: int) -> messages.Message:
 
 def signed_by(net: Network, body: Document, member: str) -> Vote:
     vote = codec.decode(sign(body, key_of(member)).encode(), net.id)
-    assert not isinstance(vote, Task)
+    assert not isinstance(vote, Task | Withdraw)
     return vote
 
 
@@ -186,6 +194,28 @@ def reveal(
     return vote
 
 
+def withdraw(net: Network, task: Task, requester: int = 1000) -> Withdraw:
+    message = signed(net, messages.withdraw_body(net.id, task.id), requester)
+    assert isinstance(message, Withdraw)
+    return message
+
+
 def abstain(net: Network, task: Task, member: str, reason: str = "busy", attempt: int = 0) -> Vote:
     body = messages.abstain_body(net.id, task.id, attempt, Abstention(reason))
     return signed_by(net, body, member)
+
+
+def hello_request(network: str) -> dict[str, Any]:
+    """A hello request of a node; `network` is a network id."""
+    return {
+        "network": network,
+        "agent": "test",
+        "time": int(START * 1000),
+        "instance": "0f" * 16,
+    }
+
+
+def hello_answer(network: str, **changes: Any) -> dict[str, Any]:
+    """A hello answer of a node outside the roster."""
+    own = {"classes": [], "ready": True, "reasons": [], "models": {}, "duplicate": False}
+    return hello_request(network) | own | changes

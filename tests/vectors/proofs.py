@@ -171,6 +171,12 @@ def evidence_vectors() -> Vectors:
         ),
         "a commit and a reveal that does not open it": (commit, _vote(A, [], salt="00" * 32)),
     }
+    inconstant: dict[str, tuple[Vote, Vote]] = {
+        "reveals of two attempts with different outcomes": (
+            _vote(A, [A]),
+            fixtures.reveal(NET, TASK, A, {}, LIE, 1),
+        ),
+    }
     nothing: dict[str, tuple[Message, Message]] = {
         "one commit twice": (commit, commit),
         "a commit and the reveal that opens it": (commit, _vote(A, [A])),
@@ -179,6 +185,22 @@ def evidence_vectors() -> Vectors:
         "two tasks": (commit, fixtures.commit(NET, OTHER, A, LIE)),
         "two attempts": (commit, fixtures.commit(NET, TASK, A, LIE, 1)),
         "a task": (TASK, OTHER),
+        "a withdrawal": (fixtures.withdraw(NET, TASK), commit),
+        "reveals of two attempts, called an equivocation": inconstant[
+            "reveals of two attempts with different outcomes"
+        ],
+    }
+    steady = {
+        "reveals of one attempt, called an inconstancy": proven["two reveals"],
+        "reveals of two attempts with one outcome": (
+            _vote(A, [A]),
+            fixtures.reveal(NET, TASK, A, {}, attempt=1),
+        ),
+        "commits of two attempts": (commit, fixtures.commit(NET, TASK, A, LIE, 1)),
+        "inconstancy of two tasks": (
+            _vote(A, [A]),
+            fixtures.reveal(NET, OTHER, A, {}, LIE, 1),
+        ),
     }
     forged = _evidence(*proven["two commits"])
     forged["envelopes"][0]["signature"] = "A" * 86
@@ -190,23 +212,31 @@ def evidence_vectors() -> Vectors:
         " (canonical text) of `proven` is evidence against `signer`; each text of `refused` is"
         " refused for `reason`.",
         "network": DOCUMENT,
-        "proven": [_proof(name, *pair) for name, pair in proven.items()],
+        "proven": [_proof(name, *pair) for name, pair in (proven | inconstant).items()],
         "refused": [
             refused(name, reason, canonical(document), _verify)
             for name, reason, document in (
                 *((n, Rejection.NO_CONTRADICTION, _evidence(*p)) for n, p in nothing.items()),
+                *(
+                    (n, Rejection.NO_CONTRADICTION, _evidence(*p, "inconstancy"))
+                    for n, p in steady.items()
+                ),
                 ("a signature that is none", Rejection.BAD_SIGNATURE, forged),
                 ("a dissent", Rejection.INVALID_FIELD, other_kind),
-                ("a signer outside the roster", Rejection.NOT_A_MEMBER, _evidence(*strange)),
+                (
+                    "a signer outside the roster",
+                    Rejection.NOT_A_MEMBER,
+                    _evidence(strange[0], strange[1]),
+                ),
             )
         ]
         + [refused("a space at the end", Rejection.NOT_CANONICAL, spaced, _verify)],
     }
 
 
-def _evidence(a: Message, b: Message) -> Entry:
+def _evidence(a: Message, b: Message, kind: str = "equivocation") -> Entry:
     envelopes = [dict(a.envelope.document()), dict(b.envelope.document())]
-    return {"type": "evidence", "kind": "equivocation", "envelopes": envelopes}
+    return {"type": "evidence", "kind": kind, "envelopes": envelopes}
 
 
 def _proof(name: str, a: Vote, b: Vote) -> Entry:
@@ -214,9 +244,10 @@ def _proof(name: str, a: Vote, b: Vote) -> Entry:
     return {
         "name": name,
         "evidence": proof.encode().decode(),
+        "kind": str(proof.kind),
         "signer": proof.signer,
         "task": proof.task,
-        "attempt": proof.attempt,
+        "attempts": list(proof.attempts),
     }
 
 

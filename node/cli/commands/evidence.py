@@ -13,7 +13,7 @@ from node.cli.options import display_name
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus import evidence as protocol_evidence
-from protocol.consensus.evidence import Evidence
+from protocol.consensus.evidence import Evidence, EvidenceKind
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
@@ -61,7 +61,7 @@ def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
     document = {"network": chosen.id, "evidence": [_entry(item) for item in stored]}
     lines = [
         f"{item.id[:_SHORT_ID]}  {display_name(item.signer, chosen)}  {' and '.join(item.types)} "
-        f"in attempt {item.attempt} of task {item.task[:_SHORT_ID]}.."
+        f"in {_attempts(item)} of task {item.task[:_SHORT_ID]}.."
         for item in stored
     ]
     options.say(document, lines or ["no evidence"], as_json)
@@ -181,10 +181,10 @@ def _find(prefix: str, stored: Sequence[Evidence]) -> Evidence:
 def _entry(item: Evidence) -> dict[str, object]:
     return {
         "id": item.id,
-        "kind": "equivocation",
+        "kind": str(item.kind),
         "signer": item.signer,
         "task": item.task,
-        "attempt": item.attempt,
+        "attempts": list(item.attempts),
         "messages": list(item.types),
     }
 
@@ -192,11 +192,21 @@ def _entry(item: Evidence) -> dict[str, object]:
 def _claim(item: Evidence, network: Network) -> str:
     """Return a sentence about what the evidence proves, and what it does not."""
     first, second = item.types
+    signer, task = display_name(item.signer, network), f"{item.task[:_SHORT_ID]}.."
+    if item.kind is EvidenceKind.INCONSTANCY:
+        return (
+            f"{signer} revealed two different outcomes, in {_attempts(item)} of task {task}: its "
+            "executions differ. It does not show which is right; broken memory can do it."
+        )
     messages = "a commit, and a reveal that does not open it"
     if first == second:
         messages = f"two different {first}s"
     return (
-        f"{display_name(item.signer, network)} signed {messages}, in attempt {item.attempt} of "
-        f"task {item.task[:_SHORT_ID]}..: no member that keeps to the protocol does. It does not "
-        "show which of the two is right, nor why."
+        f"{signer} signed {messages}, in {_attempts(item)} of task {task}: no member that keeps to "
+        "the protocol does. It does not show which of the two is right, nor why."
     )
+
+
+def _attempts(item: Evidence) -> str:
+    first, second = sorted(item.attempts)
+    return f"attempt {first}" if first == second else f"attempts {first} and {second}"

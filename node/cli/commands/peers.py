@@ -109,8 +109,6 @@ def _entry(peer: str, answer: HelloAnswer | None, record: PeerRecord | None) -> 
     entry: dict[str, object] = {"peer": peer, "reached": answer is not None, "ready": False}
     if answer is not None:
         entry |= asdict(answer)
-        # "class" is a keyword in Python, but the field's name in JSON.
-        entry["class"] = entry.pop("compute_class")
     return entry | {"standing": None if record is None else record.document()}
 
 
@@ -119,8 +117,8 @@ def _status_text(peer: str, answer: HelloAnswer | None) -> str:
         return f"{peer}  not reached"
     if not answer.ready:
         return f"{peer}  not ready: {'; '.join(answer.reasons)}"
-    models = ", ".join(answer.models) or "no models"
-    return f"{peer}  ready, class {answer.compute_class or 'none'}, {models}"
+    served = [f"class {name}: {', '.join(models)}" for name, models in answer.models.items()]
+    return f"{peer}  ready, {'; '.join(served)}"
 
 
 def _record_text(record: PeerRecord | None) -> str:

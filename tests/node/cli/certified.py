@@ -38,7 +38,7 @@ def keys(count: int = 4) -> list[Ed25519PrivateKey]:
 
 def network_of(owners: list[Ed25519PrivateKey]) -> Network:
     roster = [
-        {"peer": peer_of(key), "operator": f"operator-{n}", "class": "cpu"}
+        {"peer": peer_of(key), "operator": f"operator-{n}", "classes": ["cpu"]}
         for n, key in enumerate(owners)
     ]
     model = {
@@ -63,7 +63,7 @@ def network_of(owners: list[Ed25519PrivateKey]) -> Network:
 def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
     args: Document = {"model": "helium/embedded-music", "prompt": "réveille\n", "seed": 42}
     body = messages.task_body(
-        network.id, "text-to-music", args, "cpu", 1_700_000_000_000, 60, "0f" * 16
+        network.id, "text-to-music", args, "cpu", 1_700_000_000_000, 60, "0f" * 16, peer_of(key)
     )
     task = decode(sign(body, key).encode(), network.id)
     assert isinstance(task, Task)

@@ -24,7 +24,7 @@ from protocol.consensus.committee import committees
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.encoding import Document, Json, canonical
+from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Task
 from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
 from tests.node.transport.recorder import Recorder
@@ -81,13 +81,14 @@ class Fake(Scripted):
         await {"hello": self.hello, "submit": self.submit, "blob": self.blob}[name](request, stream)
 
     async def hello(self, request: Any, stream: Stream) -> None:
-        document: Document = {
-            "network": self.network,
-            "agent": "fake",
-            "class": fixtures.CLASS,
-            "models": [],
-        }
-        await answer(stream, {**document, "ready": self.ready, "reasons": list(self.reasons)})
+        document = fixtures.hello_answer(
+            self.network,
+            agent="fake",
+            classes=[fixtures.CLASS],
+            ready=self.ready,
+            reasons=list(self.reasons),
+        )
+        await answer(stream, document)
 
     async def submit(self, request: Any, stream: Stream) -> None:
         if self.vanishes:
@@ -241,7 +242,7 @@ def test_only_nodes_of_this_network_are_returned() -> None:
         assert [(g.peer, g.ready, g.reasons) for g in answers] == sorted(
             [(fixtures.peer(0), True, ()), (fixtures.peer(3), False, ("self-test: x",))]
         )
-        assert answers[0].compute_class == fixtures.CLASS
+        assert answers[0].classes == (fixtures.CLASS,)
 
     fakes = [
         Fake(),

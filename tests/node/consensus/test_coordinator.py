@@ -666,7 +666,7 @@ def test_equivocation_is_recorded(node: CrashableNode) -> None:
         node.receive(fixtures.commit(node.net, task, one, fixtures.outcome(label)))
     (document,) = node.ledger.evidence()
     proof = evidence.verify(document, node.net.id)
-    assert (proof.signer, proof.task, proof.attempt) == (one, task.id, 0)
+    assert (proof.signer, proof.task, proof.attempts) == (one, task.id, (0, 0))
     assert len(node.journal.entries(task.id)) == 3
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from node.storage.ledger import Ledger
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import VoteOutcome
+from protocol.consensus.conduct import Conduct, VoteOutcome
 from tests.node.consensus.test_coordinator import (
     CASES,
     ME,
@@ -72,10 +72,10 @@ def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
     journal, ledger = life.journal, life.ledger
     with journal.transaction():
         ledger.put_conduct(
-            "a" * 64, [(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
+            "a" * 64, [Conduct(i, fixtures.peer(1), VoteOutcome.UNSETTLED) for i in range(3)]
         )
     with journal.transaction():
-        ledger.put_conduct("a" * 64, [(0, fixtures.peer(1), VoteOutcome.AGREED)])
+        ledger.put_conduct("a" * 64, [Conduct(0, fixtures.peer(1), VoteOutcome.AGREED)])
     assert counts(ledger) == {fixtures.peer(1): {"agreed": 1}}
 
 

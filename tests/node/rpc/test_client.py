@@ -28,16 +28,9 @@ from tests.simulation import virtual_loop
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
-NETWORK = "0123456789abcdef"
-HELLO: Document = {"network": NETWORK, "agent": "test"}
-GREETING: Document = {
-    "network": NETWORK,
-    "agent": "helium/0",
-    "class": None,
-    "ready": True,
-    "reasons": [],
-    "models": [],
-}
+NETWORK = "0123456789abcdef" * 4
+HELLO: Document = fixtures.hello_request(NETWORK)
+GREETING: Document = fixtures.hello_answer(NETWORK)
 SERVER, ASKER = fixtures.peer(0), fixtures.peer(1)
 Serve = Callable[[str, Stream], Awaitable[None]]
 

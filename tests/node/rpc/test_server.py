@@ -31,12 +31,14 @@ from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, open_request, read_answer, send_request
 from node.rpc.codec import REQUEST_LIMIT, Status, read_document
 from node.rpc.framing import encode_length, write_frame
+from node.rpc.hello import Greeter, ServingStatus
 from node.rpc.server import REQUEST_SECONDS, RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.transport.interface import Stream, StreamClosed
+from node.version import AGENT
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import Effect, State
 from protocol.constants import DOCUMENT_LIMIT
@@ -53,14 +55,17 @@ from tests.support.memory_transport.network import MemoryNetwork, MemoryTranspor
 NET = fixtures.network()
 PIANO = fixtures.piano_network()
 SERVER, ASKER = fixtures.peer(0), fixtures.peer(1000)
-GREETING: Document = {
-    "network": NET.id,
-    "agent": "helium/0",
-    "class": fixtures.CLASS,
-    "ready": False,
-    "reasons": ["starting"],
-    "models": [fixtures.MODEL],
-}
+INSTANCE = "ab" * 16
+GREETING: Document = fixtures.hello_answer(
+    NET.id,
+    agent=AGENT,
+    classes=[fixtures.CLASS],
+    ready=False,
+    reasons=["starting"],
+    models={fixtures.CLASS: []},
+    instance=INSTANCE,
+)
+HELLO: Document = fixtures.hello_request(NET.id)
 
 
 class FixedEvents(TaskEvents):
@@ -142,7 +147,13 @@ async def serving(
         bench.events,
         bench.acted.extend,
         bench.ensure_local,
-        lambda: GREETING,
+        Greeter(
+            net,
+            SERVER,
+            INSTANCE,
+            lambda: fixtures.START,
+            lambda: ServingStatus({fixtures.CLASS: ()}, ("starting",)),
+        ),
     )
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await server.start(Recorder(answering.serve), (), protocols)
@@ -202,7 +213,7 @@ def fat(task: Task, count: int) -> list[Any]:
 
 def test_hello() -> None:
     async def test(bench: Bench) -> None:
-        assert await bench.request("hello", {"network": "f" * 16, "agent": "a"}) == GREETING
+        assert await bench.request("hello", fixtures.hello_request("f" * 64)) == GREETING
 
     on_bench(test)
 
@@ -862,7 +873,7 @@ def test_a_requester_that_disconnects_during_a_blob_harms_nothing() -> None:
         await stream.read_exactly(100_000)
         await stream.reset()
         await asyncio.sleep(1)
-        assert (await bench.request("hello", {"network": NET.id, "agent": "a"})) == GREETING
+        assert (await bench.request("hello", HELLO)) == GREETING
 
     on_bench(test)
 

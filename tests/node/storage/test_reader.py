@@ -8,7 +8,7 @@ import pytest
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus.committee import committees
-from protocol.consensus.conduct import PeerRecord, VoteOutcome
+from protocol.consensus.conduct import Conduct, PeerRecord, VoteOutcome
 from protocol.consensus.evidence import Evidence
 from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
@@ -31,7 +31,8 @@ def fill(path: Path) -> Storage:
     with storage.journal.transaction():
         storage.ledger.put_evidence(PROOF)
         storage.ledger.put_conduct(
-            TASK.id, [(0, LIAR, VoteOutcome.EQUIVOCATED), (1, LIAR, VoteOutcome.SILENT)]
+            TASK.id,
+            [Conduct(0, LIAR, VoteOutcome.EQUIVOCATED), Conduct(1, LIAR, VoteOutcome.SILENT)],
         )
     return storage
 
@@ -46,7 +47,7 @@ def check(path: Path) -> None:
 def test_ledger_is_read_while_the_node_writes(path: Path) -> None:
     storage = fill(path)
     with storage.journal.transaction():
-        storage.ledger.put_conduct("0" * 64, [(2, LIAR, VoteOutcome.SILENT)])
+        storage.ledger.put_conduct("0" * 64, [Conduct(2, LIAR, VoteOutcome.SILENT)])
         check(path)
     with read_ledger(path, NET.id) as ledger:
         assert ledger.peer_records()[LIAR].times(VoteOutcome.SILENT) == 2

@@ -86,14 +86,7 @@ class Bench:
                 return
             await answer(stream, self.told(request["task"]))
             return
-        greeting: Document = {
-            "agent": "a",
-            "class": None,
-            "ready": True,
-            "reasons": [],
-            "models": [],
-        }
-        await answer(stream, {**greeting, "network": self.network})
+        await answer(stream, fixtures.hello_answer(self.network))
 
     def told(self, task: str) -> Document:
         """As `node.rpc.server`: the first certificate, and the envelopes of all."""

@@ -8,8 +8,8 @@ from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import (
     Certified,
-    EquivocationProven,
     Execute,
+    MisconductProven,
     SignAndSend,
     State,
     StateChanged,
@@ -244,9 +244,9 @@ def test_conflicting_vote_gives_evidence() -> None:
     node = driver(OUTSIDER)
     node.receive(commit(B), now=T + 1)
     effects = node.receive(commit(B, LIES[0]), now=T + 2)
-    proof = single(EquivocationProven, effects).evidence
-    assert effect_names(effects) == ["EquivocationProven"]
-    assert (proof.signer, proof.task, proof.attempt) == (B, TASK.id, 0)
+    proof = single(MisconductProven, effects).evidence
+    assert effect_names(effects) == ["MisconductProven"]
+    assert (proof.signer, proof.task, proof.attempts) == (B, TASK.id, (0, 0))
     assert node.receive(commit(B, LIES[0]), commit(B, LIES[1]), now=T + 3) == []
 
 
@@ -478,15 +478,6 @@ def test_agreement_started_after_deadline_is_expired() -> None:
     assert node.state is State.EXPIRED
 
 
-def test_ends_at_is_the_latest_time_of_giving_up() -> None:
-    node = driver(OUTSIDER)
-    assert node.agreement.ends_at == T + 360
-    node.receive(abstain(A), abstain(B), now=T + 30)
-    assert node.agreement.ends_at == T + 30 + 240
-    short = fixtures.task(NET, deadline=100)
-    assert AgreementDriver(NET, short, OUTSIDER).agreement.ends_at == T + 100
-
-
 @pytest.mark.parametrize("error", [False, True])
 @pytest.mark.parametrize(("late", "state"), [(360, State.INCONCLUSIVE), (600, State.EXPIRED)])
 def test_late_certificate_replaces_inconclusive_and_expired(
@@ -524,7 +515,7 @@ def conflict() -> list[Vote]:
 def test_second_certificate_is_a_conflict_and_the_first_stands() -> None:
     node = driver(OUTSIDER)
     effects = node.receive(*conflict(), now=T + 1)
-    assert effect_names(effects) == ["Certified", "StateChanged", "EquivocationProven", "Certified"]
+    assert effect_names(effects) == ["Certified", "StateChanged", "MisconductProven", "Certified"]
     first, second = node.agreement.certificates
     assert first.outcome == fixtures.outcome()
     assert second.outcome == LIES[0]
@@ -639,7 +630,7 @@ def test_same_calls_and_times_give_same_effects(seed: int) -> None:
 def test_random_calls_cover_all_effects() -> None:
     seen = [part for seed in range(12) for part in play(fresh(), seed)]
     effects = {type(e) for part in seen if isinstance(part, list) for e in part}
-    assert {Execute, SignAndSend, Certified, EquivocationProven, StateChanged} <= effects
+    assert {Execute, SignAndSend, Certified, MisconductProven, StateChanged} <= effects
     assert {Rejection.NOT_A_MEMBER} <= {r for r in seen if isinstance(r, Rejection)}
 
 

@@ -11,7 +11,7 @@ from protocol.consensus.conduct import (
     PeerRecord,
     VoteOutcome,
     score_floor,
-    vote_outcomes,
+    task_conduct,
 )
 from protocol.network import Network
 from protocol.wire.messages import Task, Vote
@@ -40,9 +40,7 @@ def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreem
 
 
 def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
-    outcomes = {
-        (attempt, member): outcome for attempt, member, outcome in vote_outcomes(seen(votes))
-    }
+    outcomes = {(row.attempt, row.peer): row.outcome for row in task_conduct(seen(votes))}
     assert {who for attempt, who in outcomes if attempt == 0} == {A, B, C}
     return outcomes[0, peer]
 
@@ -94,7 +92,7 @@ def test_reveals_without_certificate_are_unsettled() -> None:
         fixtures.reveal(NET, TASK, member, {}, outcome)
         for member, outcome in ((A, fixtures.outcome()), (B, LIE), (C, third))
     ]
-    assert [what for *_, what in vote_outcomes(seen(apart))] == [VoteOutcome.UNSETTLED] * 3
+    assert [row.outcome for row in task_conduct(seen(apart))] == [VoteOutcome.UNSETTLED] * 3
 
 
 def test_each_member_of_each_attempt_has_one_outcome() -> None:
@@ -104,9 +102,7 @@ def test_each_member_of_each_attempt_has_one_outcome() -> None:
     apart = [fixtures.abstain(net, task, member) for member in first]
     commits = {m: fixtures.commitment_of(task, m, fixtures.outcome(), 1) for m in second}
     agreed = [fixtures.reveal(net, task, m, commits, attempt=1) for m in second[:3]]
-    members = [
-        (attempt, who) for attempt, who, _ in vote_outcomes(seen([*apart, *agreed], net, task))
-    ]
+    members = [(row.attempt, row.peer) for row in task_conduct(seen([*apart, *agreed], net, task))]
     assert members == [(0, m) for m in first] + [(1, m) for m in second]
 
 
@@ -120,7 +116,7 @@ def test_attempts_after_the_certified_one_have_no_outcomes() -> None:
     for member in first:
         agreement.receive(fixtures.reveal(net, task, member, commits), fixtures.START + 122)
     assert agreement.attempt == 1
-    assert {attempt for attempt, *_ in vote_outcomes(agreement)} == {0}
+    assert {row.attempt for row in task_conduct(agreement)} == {0}
 
 
 # Penalties

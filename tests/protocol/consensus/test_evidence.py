@@ -66,7 +66,7 @@ def test_conflicting_votes_are_evidence_in_either_order(pair: tuple[Vote, Vote])
         assert evidence.is_equivocation(a, b)
         proof = Evidence.from_votes(a, b)
         assert proof.document == document(a, b)
-        assert (proof.signer, proof.task, proof.attempt) == (A, TASK.id, 0)
+        assert (proof.signer, proof.task, proof.attempts) == (A, TASK.id, (0, 0))
         assert evidence.verify(document(a, b), NET.id) == proof
 
 

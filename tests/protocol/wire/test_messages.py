@@ -83,7 +83,7 @@ def test_reveal_failure_gives_code_and_detail() -> None:
 
 def test_bodies_match_section_4() -> None:
     common = {"network": "n", "task": "t", "attempt": 2}
-    assert messages.task_body("n", "text-to-music", {"seed": 1}, "cpu", 5, 6, "ff") == {
+    assert messages.task_body("n", "text-to-music", {"seed": 1}, "cpu", 5, 6, "ff", "p") == {
         "type": "task",
         "network": "n",
         "kind": "text-to-music",
@@ -92,6 +92,7 @@ def test_bodies_match_section_4() -> None:
         "created": 5,
         "deadline": 6,
         "nonce": "ff",
+        "requester": "p",
     }
     assert messages.commit_body("n", "t", 2, "c") == {"type": "commit", **common, "commitment": "c"}
     assert messages.reveal_body("n", "t", 2, {"error": "e"}, "s", {"p": "c"}, {"seconds": 1}) == {

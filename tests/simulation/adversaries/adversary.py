@@ -15,7 +15,7 @@ from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Commit, Reveal, Task, Vote
+from protocol.wire.messages import Commit, Reveal, Task, Vote, Withdraw
 from protocol.wire.signing import sign
 from tests.simulation import doubles
 from tests.support import fixtures
@@ -104,6 +104,8 @@ class Adversary:
         self.on_payload(topic, payload)
         if isinstance(message, Task):
             self._add_task(message)
+        elif isinstance(message, Withdraw):
+            return
         elif message.task in self.tasks and message.signer != self.peer:
             here = (message.task, message.attempt)
             if isinstance(message, Commit):

@@ -9,7 +9,6 @@ from typing import Any, cast
 from node.rpc import codec as rpc_codec
 from node.rpc.framing import write_frame
 from node.transport.interface import Stream, StreamClosed, ValidationResult
-from node.version import AGENT
 from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
@@ -18,6 +17,7 @@ from protocol.wire.messages import Message
 from tests.simulation.adversaries.adversary import Adversary, FeedPage
 from tests.simulation.adversaries.certificate_forger import CertificateForger
 from tests.simulation.adversaries.outsiders import FOREIGN, BadRequester, Garbler, LyingFeed
+from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
@@ -70,15 +70,7 @@ class AdversaryHost:
         if name == "hello":
             foreign = isinstance(self.adversary, LyingFeed) and self.adversary.rng.random() < 0.3
             network = FOREIGN if foreign else net
-            greeting: Document = {
-                "network": network,
-                "agent": AGENT,
-                "class": None,
-                "ready": True,
-                "reasons": [],
-                "models": [],
-            }
-            await rpc_codec.answer(stream, greeting)
+            await rpc_codec.answer(stream, fixtures.hello_answer(network))
         elif name == "feed":
             await rpc_codec.answer(
                 stream, _feed_response(self.adversary.page(request["feed"], request["cursor"]))

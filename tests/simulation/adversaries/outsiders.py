@@ -135,7 +135,9 @@ class Requester(Adversary):
         args = fixtures.args(seed=nonce % 1000, **changes)
         kind = "text-to-music"
         return dict(
-            messages.task_body(net, kind, args, fixtures.CLASS, created, deadline, f"{nonce:032x}")
+            messages.task_body(
+                net, kind, args, fixtures.CLASS, created, deadline, f"{nonce:032x}", self.peer
+            )
         )
 
 

@@ -114,7 +114,7 @@ def roster_entries(roster: Sequence[str], compute_class: str) -> list[Json]:
     entries: list[Json] = []
     for text in roster:
         peer, _, operator = text.partition("=")
-        entries.append({"peer": peer, "operator": operator or peer, "class": compute_class})
+        entries.append({"peer": peer, "operator": operator or peer, "classes": [compute_class]})
     return entries
 
 

@@ -15,7 +15,7 @@ from node.client.submission import HelloAnswer
 from node.storage.database import open_database
 from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
-from protocol.consensus.conduct import VoteOutcome
+from protocol.consensus.conduct import Conduct, VoteOutcome
 from protocol.wire.encoding import canonical
 from tests.node.cli.conftest import Helium
 from tests.support import fixtures
@@ -23,9 +23,11 @@ from tests.support import fixtures
 NET = fixtures.network()
 READY, ASLEEP, AWAY = (fixtures.peer(index) for index in range(3))
 ADDRESS = f"/ip4/127.0.0.1/tcp/9/p2p/{READY}"
+SERVED = (fixtures.CLASS,)
+MODELS = {fixtures.CLASS: (fixtures.MODEL,)}
 ANSWERS = [
-    HelloAnswer(READY, "helium/2", fixtures.CLASS, True, (), (fixtures.MODEL,)),
-    HelloAnswer(ASLEEP, "helium/2", fixtures.CLASS, False, ("starting",), ()),
+    HelloAnswer(READY, "helium/2", SERVED, True, (), MODELS),
+    HelloAnswer(ASLEEP, "helium/2", SERVED, False, ("starting",), {}),
 ]
 TASKS = ("0" * 64, "1" * 64)
 
@@ -57,7 +59,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for task in TASKS:
         with database.transaction():
             ledger.put_conduct(
-                task, [(0, READY, VoteOutcome.AGREED), (0, AWAY, VoteOutcome.DISSENTED)]
+                task,
+                [
+                    Conduct(0, READY, VoteOutcome.AGREED),
+                    Conduct(0, AWAY, VoteOutcome.DISSENTED),
+                ],
             )
     yield tmp_path / "node"
     database.close()

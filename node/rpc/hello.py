@@ -1,0 +1,80 @@
+"""The answer to `hello`: who this node is, what it can execute now, and its clock (section 7)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from node.admission.lru_dict import LruDict
+from node.version import AGENT
+from protocol.network import Network
+from protocol.wire.encoding import Document
+
+# Random bytes that tell one run of a node from another.
+INSTANCE_BYTES = 16
+# Seconds for which an instance counts as connected after its last hello.
+INSTANCE_SECONDS = 60.0
+# Characters of a reason, and reasons, in an answer: the limits of its schema.
+_REASON_CHARACTERS, _MAX_REASONS = 256, 64
+
+
+def request(network: str, instance: str, now: float) -> Document:
+    """Return a hello request; `network` is the network id, `now` the sender's Unix time."""
+    return {"network": network, "agent": AGENT, "time": round(now * 1000), "instance": instance}
+
+
+@dataclass(frozen=True, slots=True)
+class ServingStatus:
+    """What this node can execute: its warm models by class, and why there are no more."""
+
+    models: Mapping[str, Sequence[str]]
+    reasons: Sequence[str] = ()
+
+
+class Greeter:
+    """Answers `hello`. All times are Unix seconds.
+
+    Two running instances of one key sign conflicting votes. So a node tells a peer that asks when
+    it has heard of another instance of the peer's key.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        me: str,
+        instance: str,
+        now: Callable[[], float],
+        status: Callable[[], ServingStatus],
+    ) -> None:
+        """`instance` is this run's random id, 32 hex characters."""
+        self._network, self._me, self.instance = network, me, instance
+        self._now, self._status = now, status
+        self._latest: LruDict[str, tuple[str, float]] = LruDict()  # instance and time by peer
+
+    def request(self) -> Document:
+        """Return the request that this node sends."""
+        return request(self._network.id, self.instance, self._now())
+
+    def answer(self, peer: str, request: Mapping[str, Any]) -> Document:
+        """Return the answer to a peer's request."""
+        member, status = self._network.roster.get(self._me), self._status()
+        reasons = [reason[:_REASON_CHARACTERS] for reason in status.reasons]
+        return {
+            "network": self._network.id,
+            "agent": AGENT,
+            "classes": () if member is None else member.classes,
+            "ready": any(status.models.values()),
+            "reasons": tuple(reasons[:_MAX_REASONS]),
+            "models": {name: tuple(models) for name, models in status.models.items()},
+            "duplicate": self._is_duplicate(peer, request["instance"]),
+            "time": round(self._now() * 1000),
+            "instance": self.instance,
+        }
+
+    def _is_duplicate(self, peer: str, instance: str) -> bool:
+        """Note that an instance said hello; return whether another one of its peer did lately."""
+        now, previous = self._now(), self._latest.get(peer)
+        self._latest[peer] = (instance, now)
+        if previous is None:
+            return False
+        other, at = previous
+        return other != instance and now - at < INSTANCE_SECONDS
