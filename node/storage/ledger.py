@@ -93,7 +93,8 @@ class Ledger(LedgerReader):
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
         for row in conducts:
             self._db.execute(
-                "INSERT INTO conduct SELECT ?, ?, ?, ?, ?, min(seq) FROM envelopes WHERE task = ?",
+                "INSERT INTO conduct SELECT ?, ?, ?, ?, ?, coalesce(min(seq), 0)"
+                " FROM envelopes WHERE task = ?",
                 (task, row.attempt, row.peer, row.outcome, row.suspect_from, task),
             )
 
