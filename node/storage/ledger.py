@@ -75,13 +75,14 @@ class Ledger(LedgerReader):
         )
 
     def votes_may_be_missing(self, task: str) -> bool:
-        """Return True if there is evidence about a task but no conflict of certificates.
+        """Return True if a member equivocated in a task that has no conflict of certificates.
 
         The journal keeps only some of the votes of an equivocator. The task's certificates must
         then be asked for: they may hold the votes that are missing here.
         """
         (missing,) = self._db.execute(
-            "SELECT EXISTS (SELECT 1 FROM evidence WHERE task = ?)"
+            "SELECT EXISTS (SELECT 1 FROM evidence WHERE task = ?"
+            " AND json_extract(document, '$.kind') = 'equivocation')"
             " AND (SELECT count(*) FROM certificates WHERE task = ?) < 2",
             (task, task),
         ).fetchone()

@@ -267,7 +267,7 @@ def check_request(content: bytes) -> None:
                 coordinator.network,
                 coordinator.me,
                 "0f" * 16,
-                Still().now,
+                CLOCK.now,
                 lambda: ServingStatus({}),
             ),
         )

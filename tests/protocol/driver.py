@@ -16,12 +16,19 @@ _E = TypeVar("_E", bound=Effect)
 class AgreementDriver:
     """Carries out each `SignAndSend` before anything else happens, as the coordinator does."""
 
-    def __init__(self, net: Network, task: Task, me: str, now: float = fixtures.START) -> None:
+    def __init__(
+        self,
+        net: Network,
+        task: Task,
+        me: str,
+        now: float = fixtures.START,
+        suspects: frozenset[str] = frozenset(),
+    ) -> None:
         self.net, self.task, self.me = net, task, me
         self.salts: list[int] = []
         self.sent: list[Vote] = []
         self.effects: list[Effect] = []
-        self.agreement = Agreement(net, task, me, self._salt, now)
+        self.agreement = Agreement(net, task, me, self._salt, now, suspects)
         self.carry_out(self.agreement.start(now), now)
 
     def _salt(self, attempt: int) -> str:

@@ -1,4 +1,4 @@
-"""Correction 6f: commits of members that failed an earlier attempt do not start the wait."""
+"""Suspects: commits of members that failed before do not start the wait (specification 6.8)."""
 
 import pytest
 
@@ -53,11 +53,45 @@ def test_commit_of_dissenter_does_not_start_the_wait() -> None:
     node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     assert any(isinstance(v, Commit) and v.attempt == 1 for v in node.sent)
     node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
-    assert revealed_at(node, T + 121) is None  # two of the three that count
+    assert revealed_at(node, T + 121) != 4.0  # two of the three that count
     node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
-    node.receive(commit(NEW, 1), now=T + 140)
-    assert revealed_at(node, T + 140) == 4.0  # both waits, from the third honest commit
+    node.receive(commit(NEW, 1), now=T + 125)
+    assert revealed_at(node, T + 125) == 4.0  # both waits, from the third honest commit
+
+
+def test_every_commit_counts_attempt_seconds_into_the_attempt() -> None:
+    node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))  # attempt 1 began at T + 6
+    node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), now=T + 121)
+    assert revealed_at(node, T + 121) == 9.0  # both waits, from T + 126
+
+
+def test_suspects_of_earlier_tasks_do_not_start_the_wait_of_the_first_attempt() -> None:
+    suspicious = AgreementDriver(NET, TASK, ME, suspects=frozenset({LIAR, ME}))
+    trusting = AgreementDriver(NET, TASK, ME)
+    for node, reveals in ((suspicious, False), (trusting, True)):
+        node.executed(T + 1)
+        node.receive(commit(LIAR, 0, lie=True), now=T + 1)
+        node.advance(T + 100)
+        assert any(isinstance(v, Reveal) for v in node.sent) is reveals
+    # The slow honest member is on the list now: its commit is the second that counts.
+    suspicious.receive(commit(OLD, 0), now=T + 100)
+    suspicious.advance(T + 104)
+    (own,) = (v for v in suspicious.sent if isinstance(v, Reveal))
+    assert set(own.commits) == {ME, LIAR, OLD}
+
+
+def test_suspects_alone_start_the_wait_attempt_seconds_into_the_last_attempt() -> None:
+    net = fixtures.network(3)
+    task = fixtures.task(net)
+    me, liar, _ = committees(net, task)[0]
+    node = AgreementDriver(net, task, me, suspects=frozenset({liar}))
+    node.executed(T + 1)
+    node.receive(fixtures.commit(net, task, liar, LIE), now=T + 1)
+    node.advance(T + 123)
+    assert not any(isinstance(v, Reveal) for v in node.sent)
+    node.advance(T + 124)
+    assert any(isinstance(v, Reveal) for v in node.sent)
 
 
 def test_commit_of_dissenter_is_still_listed() -> None:

@@ -36,7 +36,10 @@ def network_lines(network: Network) -> list[str]:
         *(f"parameter  {k} {v}" for k, v in asdict(network.parameters).items()),
         *(f"class      {name}: {_class_line(definition)}" for name, definition in classes.items()),
         *(line for model in network.models.values() for line in _model_lines(model)),
-        *(f"member     {m.peer} {m.operator} {', '.join(m.classes)}" for m in network.roster.values()),
+        *(
+            f"member     {m.peer} {m.operator} {', '.join(m.classes)}"
+            for m in network.roster.values()
+        ),
     ]
 
 
