@@ -21,7 +21,10 @@ SCORE = "audio/midi"
 # Bytes of a waveform's sample: binary32.
 _SAMPLE_BYTES = 4
 
-# Bytes of content per entry in `chunks`, so that a download is verified while it runs (section 8).
+# Bytes of a MIDI file without notes, and the least of a note's two events (section 8.8).
+_EMPTY_SCORE_BYTES, _NOTE_BYTES = 56, 8
+
+# Bytes of content per entry in `chunks`, so that a download is verified while it runs (8.2).
 CHUNK_BYTES = 262_144
 
 
@@ -43,7 +46,6 @@ def waveform_entry(
         "sampling_rate": sampling_rate,
         "frames": frames,
         "channels": channels,
-        "sha256": hashlib.sha256(content).hexdigest(),
         **_content(content),
     }
 
@@ -81,6 +83,10 @@ def check_consistent(outcome: Mapping[str, Any]) -> None:
             expected = output["frames"] * output["channels"] * _SAMPLE_BYTES
             if size != expected:
                 raise _inconsistent(f"{field}.size", f"is {size}, frames and channels: {expected}")
+        else:
+            least = _EMPTY_SCORE_BYTES + _NOTE_BYTES * output["notes"]
+            if size < least:
+                raise _inconsistent(f"{field}.size", f"is {size}, notes need {least}")
         if chunks != -(-size // CHUNK_BYTES):
             raise _inconsistent(f"{field}.chunks", f"has {chunks} hashes for {size} bytes")
 

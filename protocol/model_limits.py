@@ -1,11 +1,12 @@
-"""What a listed model can do: the `limits` of its entry in the network document (section 3).
+"""What a listed model can do: the `limits` of its entry in the network document (section 3.6).
 
 Every peer can refuse a task that the model cannot do, without having the model. A limit that is
-left out, or that this version does not know, restricts nothing (clarification 3b).
+left out, or that this version does not know, restricts nothing.
 
 `frame_rate` and `delay` relate tokens to seconds. MusicGen writes its four codebooks one step
 apart, so the last one ends three steps after the first: 503 tokens are 500 frames, which at 50
-frames per second are 10 seconds. Models without such a delay have a `delay` of 0.
+frames per second are 10 seconds. Models without such a delay have a `delay` of 0. Fewer tokens
+than twice the delay are generated without it, and every token is a frame (section 8.6).
 """
 
 import math
@@ -40,6 +41,9 @@ def objection(limits: Document, args: Document) -> str:
     return (
         _unsupported_member(limit_of.get("generation_config"), config, requested)
         or _over_bound(limit_of, requested)
+        or _prompt_too_long(limit_of.get("prompt_characters"), args)
+        or _output_too_long(limit_of, args, requested)
+        or _unknown_composer(limit_of.get("composers"), args.get("composer"))
         or _unsupported_value(limit_of.get("dtypes"), "dtype", args.get("dtype"))
         or _unsupported_value(
             limit_of.get("quantize_bits"), "quantize_bits", args.get("quantize_bits")
@@ -69,6 +73,40 @@ def _over_bound(limits: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     return ""
 
 
+def _prompt_too_long(bound: int | None, args: Mapping[str, Any]) -> str:
+    # The length of a Python string is its number of code points, as section 3.6 counts.
+    characters = len(args.get("prompt") or "")
+    if bound is None or characters <= bound:
+        return ""
+    return f"args.prompt: {characters} characters are over this model's limit, {bound}"
+
+
+def _output_too_long(
+    limits: Mapping[str, Any], args: Mapping[str, Any], requested: Mapping[str, Any]
+) -> str:
+    bound, rate, tokens = (
+        limits.get("output_seconds"),
+        limits.get("frame_rate"),
+        requested.get("max_new_tokens"),
+    )
+    # Only text-to-music has a prompt. The tokens of pop2piano are for two bars, not for a song.
+    if "prompt" not in args or bound is None or rate is None or tokens is None:
+        return ""
+    # The product in binary64, so that every implementation draws the same line.
+    if frames(limits, tokens) <= bound * rate:
+        return ""
+    return (
+        f"args.generation_config.max_new_tokens: {tokens} tokens are longer than this model's"
+        f" limit, {bound} s"
+    )
+
+
+def _unknown_composer(composers: Sequence[str] | None, composer: object) -> str:
+    if composers is None or composer is None or composer in composers:
+        return ""
+    return f"args.composer: this model does not have {composer!r}"
+
+
 def _unsupported_value(supported: Sequence[object] | None, field: str, value: object) -> str:
     if supported is None or value in (None, "auto", *supported):
         return ""
@@ -76,15 +114,22 @@ def _unsupported_value(supported: Sequence[object] | None, field: str, value: ob
     return f"args.{field}: this model does not compute in {value}{hint}"
 
 
+def frames(limits: Mapping[str, object], tokens: int) -> int:
+    """Return how many frames of audio `tokens` new tokens are (section 8.6)."""
+    delay = _delay(limits)
+    return tokens if tokens < 2 * delay else tokens - delay
+
+
 def tokens_for(limits: Mapping[str, object], seconds: float) -> int:
     """Return the fewest `max_new_tokens` that give at least `seconds` of audio.
 
     Raises `DurationUnknown`, and `ValueError` if `seconds` is not a positive finite number.
     """
-    rate, delay = _rate_and_delay(limits)
+    rate, delay = _rate(limits), _delay(limits)
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"{seconds} is no length in seconds")
-    return math.ceil(round(seconds * rate, _FRAME_DECIMALS)) + delay
+    count = math.ceil(round(seconds * rate, _FRAME_DECIMALS))
+    return count if count < 2 * delay else count + delay
 
 
 def seconds_for(limits: Mapping[str, object], tokens: int) -> float:
@@ -92,15 +137,18 @@ def seconds_for(limits: Mapping[str, object], tokens: int) -> float:
 
     Raises `DurationUnknown`.
     """
-    rate, delay = _rate_and_delay(limits)
-    return max(0, tokens - delay) / rate
+    return frames(limits, tokens) / _rate(limits)
 
 
-def _rate_and_delay(limits: Mapping[str, object]) -> tuple[float, int]:
-    rate, delay = limits.get("frame_rate"), limits.get("delay", 0)
-    if not isinstance(rate, int | float) or not isinstance(delay, int) or rate <= 0:
+def _rate(limits: Mapping[str, object]) -> float:
+    rate = limits.get("frame_rate")
+    if not isinstance(rate, int | float) or rate <= 0:
         raise DurationUnknown("how long this model sounds is not decided by max_new_tokens")
-    return rate, delay
+    return rate
+
+
+def _delay(limits: Mapping[str, object]) -> int:
+    return int(str(limits.get("delay", 0)))
 
 
 def with_max_new_tokens(limits: Document, args: Document, seconds: float) -> Document:
@@ -116,7 +164,7 @@ def with_max_new_tokens(limits: Document, args: Document, seconds: float) -> Doc
     if config.get("max_new_tokens") is not None:
         raise ValueError("max_new_tokens is given too: choose one of the two")
     max_tokens = int(str(limits.get("max_new_tokens", _schema_max_tokens())))
-    max_seconds = seconds_for(limits, max_tokens)
+    max_seconds = _longest(limits, max_tokens)
     if seconds > max_seconds:
         rounded_down = math.floor(max_seconds * 100) / 100
         raise ValueError(f"{args['model']} gives at most {rounded_down:g} s ({max_tokens} tokens)")
@@ -124,6 +172,16 @@ def with_max_new_tokens(limits: Document, args: Document, seconds: float) -> Doc
         **args,
         "generation_config": {**config, "max_new_tokens": tokens_for(limits, seconds)},
     }
+
+
+def _longest(limits: Mapping[str, Any], max_tokens: int) -> float:
+    """Return the most seconds of audio that a task may ask for by its tokens."""
+    # One token less than twice the delay may give more frames than twice the delay and more.
+    undelayed = min(max_tokens, max(0, 2 * _delay(limits) - 1))
+    count = max(frames(limits, max_tokens), undelayed)
+    if (bound := limits.get("output_seconds")) is not None:
+        count = min(count, math.floor(bound * _rate(limits)))
+    return count / _rate(limits)
 
 
 def audio_seconds(limits: Document, args: Document) -> float | None:

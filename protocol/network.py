@@ -188,17 +188,21 @@ class Network:
             )
 
     def check_timely(self, task: Task, now: float) -> None:
-        """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time `now` (specification 6.1)."""
-        ahead = task.created / 1000 - now
-        if ahead > self.parameters.clock_skew_seconds:
+        """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time `now` in seconds.
+
+        Whole milliseconds are compared, so that every node draws the same line (specification 3.8).
+        """
+        now_ms = round(now * 1000)
+        ahead = task.created - now_ms
+        if ahead > 1000 * self.parameters.clock_skew_seconds:
             skew = self.parameters.clock_skew_seconds
             raise Rejected(
                 Rejection.CREATED_AHEAD,
-                f"created: {ahead:.0f} s ahead, at most {skew:g} are allowed",
+                f"created: {ahead / 1000:.0f} s ahead, at most {skew:g} are allowed",
             )
-        if task.expires_at <= now:
-            late = now - task.expires_at
-            raise Rejected(Rejection.EXPIRED, f"deadline: passed {late:.0f} s ago")
+        late = now_ms - task.created - 1000 * task.deadline
+        if late >= 0:
+            raise Rejected(Rejection.EXPIRED, f"deadline: passed {late / 1000:.0f} s ago")
 
 
 def _model(entry: Mapping[str, Any]) -> Model:
@@ -217,7 +221,7 @@ def _member(entry: Mapping[str, Any]) -> Member:
 
 
 def _check_date(field: str, text: str) -> None:
-    """Raise Rejected for a date that does not exist, such as 30 February."""
+    """Raise Rejected for a date that does not exist, such as 30 February or a day of year 0."""
     try:
         datetime.fromisoformat(text)
     except ValueError:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import Rejection
-from protocol.model_limits import DurationUnknown, objection, seconds_for, tokens_for
+from protocol.model_limits import DurationUnknown, frames, objection, seconds_for, tokens_for
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from tests.protocol.rejections import rejected
@@ -21,6 +21,8 @@ MUSIC = {
 }
 VOICE: dict[str, Any] = {"generation_config": [], "dtypes": ["float32"], "quantize_bits": []}
 CONFIG = "args.generation_config"
+LONG: dict[str, Any] = {"frame_rate": 50, "delay": 3, "output_seconds": 10}
+PIANIST: dict[str, Any] = {"composers": ["composer1", "composer2"], "output_seconds": 1}
 
 
 def network_with(limits: dict[str, Any]) -> Network:
@@ -71,6 +73,26 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"generation_config": {"top_k": None, "top_p": 0.0}},
         f"{CONFIG}.top_p: this model does not take it",
     ),
+    (
+        {"prompt_characters": 3},
+        {"prompt": "four"},
+        "args.prompt: 4 characters are over this model's limit, 3",
+    ),
+    (
+        LONG,
+        {"generation_config": {"max_new_tokens": 504}},
+        f"{CONFIG}.max_new_tokens: 504 tokens are longer than this model's limit, 10 s",
+    ),
+    (
+        {**LONG, "frame_rate": 12.55, "delay": 0},
+        {"generation_config": {"max_new_tokens": 126}},
+        f"{CONFIG}.max_new_tokens: 126 tokens are longer than this model's limit, 10 s",
+    ),
+    (
+        {**LONG, "frame_rate": 4, "output_seconds": 1},
+        {"generation_config": {"max_new_tokens": 5}},
+        f"{CONFIG}.max_new_tokens: 5 tokens are longer than this model's limit, 1 s",
+    ),
     (VOICE, {"dtype": "float16"}, "args.dtype: this model does not compute in float16, only in f"),
     (VOICE, {"quantize_bits": 8}, "args.quantize_bits: this model does not compute in 8"),
 ]
@@ -80,8 +102,9 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_objection_names_the_unsupported_field(
     limits: dict[str, Any], args: dict[str, Any], reason: str
 ) -> None:
-    assert objection(limits, args).startswith(reason)
-    assert len(objection(limits, args)) <= 256  # bytes of a failure's detail
+    sentence = objection(limits, fixtures.args(**args))
+    assert sentence.startswith(reason)
+    assert len(sentence) <= 256  # bytes of a failure's detail
 
 
 ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -94,6 +117,14 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (MUSIC, {"dtype": "auto", "quantize_bits": 8}),
     (MUSIC, {"dtype": "float16"}),
     (VOICE, {"generation_config": None, "dtype": "auto", "quantize_bits": None}),
+    ({"prompt_characters": 3}, {"prompt": "\U0001f600\u00e9\u0301"}),  # code points, not units
+    (LONG, {"generation_config": {"max_new_tokens": 503}}),
+    (LONG, {"generation_config": {"max_new_tokens": None}}),
+    (LONG, {}),
+    ({"output_seconds": 1, "delay": 3}, {"generation_config": {"max_new_tokens": 65_536}}),
+    ({**LONG, "frame_rate": 12.55, "delay": 0}, {"generation_config": {"max_new_tokens": 125}}),
+    # Six tokens lose the delay, and five do not: four frames a second hold six, but not five.
+    ({**LONG, "frame_rate": 4, "output_seconds": 1}, {"generation_config": {"max_new_tokens": 6}}),
     # A limit that is left out, or that this version does not know, restricts nothing.
     ({}, {"generation_config": {"guidance_scale": 9}, "dtype": "bfloat16", "quantize_bits": 4}),
     ({"max_new_tokens": 5}, {"generation_config": {"top_k": 9}, "dtype": "float16"}),
@@ -106,7 +137,7 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_supported_arguments_raise_no_objection(
     limits: dict[str, Any], args: dict[str, Any]
 ) -> None:
-    assert objection(limits, args) == ""
+    assert objection(limits, fixtures.args(**args)) == ""
 
 
 @pytest.mark.parametrize(("limits", "args", "reason"), REFUSED)
@@ -126,6 +157,51 @@ def test_network_admits_a_task_within_the_model_limits(
     net.admit(fixtures.task(net, **args))
 
 
+@pytest.mark.parametrize("composer", ["composer1", "composer2", None, ...])
+def test_listed_or_default_composer_is_within_the_limits(composer: Any) -> None:
+    args = fixtures.piano_args(b"song", composer=composer)
+    args = {name: value for name, value in args.items() if value is not ...}
+    assert objection(PIANIST, args) == ""
+
+
+@pytest.mark.parametrize("composer", ["composer3", "Composer1", "composer", "null"])
+def test_unlisted_composer_is_over_the_limit(composer: str) -> None:
+    args = fixtures.piano_args(b"song", composer=composer)
+    assert objection(PIANIST, args) == f"args.composer: this model does not have {composer!r}"
+
+
+def test_output_seconds_do_not_limit_the_tokens_of_pop2piano() -> None:
+    limits = {**PIANIST, "frame_rate": 1}
+    config = {"max_new_tokens": 65_536}
+    assert objection(limits, fixtures.piano_args(b"song", generation_config=config)) == ""
+
+
+@pytest.mark.parametrize(
+    ("limit", "values"),
+    [
+        ("prompt_characters", [0, 4097, 1.5, "9", None]),
+        ("output_seconds", [0, 86_401, 0.5, True]),
+        ("input_seconds", [0, 601, 1.5]),
+        ("composers", [[], ["a", "a"], [""], ["x" * 65], ["\u00e9"], ["a\n"], ["a"] * 2, "a"]),
+        ("composers", [[f"composer{n}" for n in range(257)]]),
+    ],
+)
+def test_known_limit_of_another_form_makes_the_document_invalid(
+    limit: str, values: list[Any]
+) -> None:
+    for value in values:
+        with rejected(Rejection.INVALID_FIELD, f"models[0].limits.{limit}"):
+            network_with({limit: value})
+
+
+def test_limits_at_their_bounds_are_valid() -> None:
+    composers = [f"composer{n}" for n in range(256)]
+    network_with({"prompt_characters": 4096, "output_seconds": 86_400, "input_seconds": 600})
+    network_with({"prompt_characters": 1, "output_seconds": 1, "input_seconds": 1})
+    network_with({"composers": composers})
+    network_with({"composers": ["x" * 64]})
+
+
 def test_unknown_limit_is_kept_and_changes_the_network_id() -> None:
     with_unknown_limit = network_with({**MUSIC, "voices": ["anna"]})
     assert with_unknown_limit.models[fixtures.MODEL].limits["voices"] == ["anna"]
@@ -140,21 +216,27 @@ EMBEDDED = network_with({"max_new_tokens": 1503, "frame_rate": 50, "delay": 3})
 
 @pytest.mark.parametrize(
     ("seconds", "tokens"),
-    [(10, 503), (8, 403), (0.02, 4), (0.021, 5), (8.1, 408), (0.1, 8), (30.0, 1503)],
+    [
+        *((10, 503), (8, 403), (8.1, 408), (30.0, 1503)),
+        # Below twice the delay every token is a frame.
+        *((0.02, 1), (0.021, 2), (0.1, 5), (0.11, 9), (0.12, 9)),
+    ],
 )
 def test_tokens_for_seconds_is_the_smallest_sufficient_number(seconds: float, tokens: int) -> None:
     assert tokens_for(MUSICGEN, seconds) == tokens
     assert seconds_for(MUSICGEN, tokens) >= seconds - 1e-9
-    assert seconds_for(MUSICGEN, tokens - 1) < seconds
+    assert all(seconds_for(MUSICGEN, fewer) < seconds for fewer in range(tokens))
 
 
 def test_503_tokens_of_musicgen_are_ten_seconds() -> None:
     assert seconds_for(MUSICGEN, 503) == 10.0
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 3])
-def test_tokens_within_the_delay_give_no_audio(tokens: int) -> None:
-    assert seconds_for(MUSICGEN, tokens) == 0.0
+def test_fewer_tokens_than_twice_the_delay_are_not_delayed() -> None:
+    assert [frames(MUSICGEN, tokens) for tokens in range(9)] == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+    assert [frames({"delay": 1}, tokens) for tokens in range(4)] == [0, 1, 1, 2]
+    assert [frames({}, tokens) for tokens in range(4)] == [0, 1, 2, 3]
+    assert seconds_for(MUSICGEN, 5) == 0.1
 
 
 def test_fractional_frame_rate_rounds_tokens_up() -> None:
@@ -208,6 +290,9 @@ def test_seconds_leave_the_other_arguments_unchanged() -> None:
         (MUSICGEN, 0.0, "0.0 is no length in seconds"),
         (MUSICGEN, -1.0, "-1.0 is no length in seconds"),
         ({"frame_rate": 49.9, "delay": 1, "max_new_tokens": 625}, 12.51, "at most 12.5 s (625 to"),
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 7}, 0.11, "at most 0.1 s (7 tokens)"),
+        (LONG, 10.01, "at most 10 s"),
+        ({**LONG, "frame_rate": 49.95}, 10, "at most 9.98 s"),
         ({"frame_rate": 50}, 1400.0, "helium/embedded-music gives at most 1310.72 s (65536 tokens"),
         ({"max_new_tokens": 1503}, 8.0, "not decided by max_new_tokens"),
     ],
@@ -227,6 +312,9 @@ def test_seconds_that_the_model_cannot_give_are_refused(
         (MUSICGEN, 40.9, 2048),
         ({"frame_rate": 49.9, "delay": 1, "max_new_tokens": 625}, 12.5, 625),
         ({"frame_rate": 12.5}, 5242.88, 65536),
+        ({"frame_rate": 50, "delay": 3, "max_new_tokens": 7}, 0.1, 5),
+        (LONG, 10, 503),
+        ({**LONG, "frame_rate": 12.55, "delay": 0}, 9.96, 125),
     ],
 )
 def test_reported_maximum_of_seconds_is_accepted(
@@ -253,7 +341,7 @@ def test_malformed_arguments_are_left_to_the_schema_check(args: dict[str, Any]) 
         (MUSICGEN, {"max_new_tokens": 503}, 10.0),
         (MUSICGEN, {"max_new_tokens": 503, "num_return_sequences": 3}, 30.0),
         (MUSICGEN, {"max_new_tokens": 503, "num_return_sequences": None}, 10.0),
-        (MUSICGEN, {"max_new_tokens": 3}, None),  # no audio at all
+        (MUSICGEN, {"max_new_tokens": 3}, 0.06),  # too few for the delay
         (MUSICGEN, {"max_new_tokens": None}, None),  # the model's own length
         (MUSICGEN, None, None),
         ({"max_new_tokens": 1503}, {"max_new_tokens": 503}, None),
