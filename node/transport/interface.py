@@ -122,9 +122,16 @@ class Transport(Protocol):
         """The multiaddrs of this node, each with "/p2p/<peer>"; known after `start`."""
 
     async def start(
-        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+        self,
+        listener: Listener,
+        topics: Sequence[str],
+        protocols: Sequence[str],
+        fanout: Sequence[str] = (),
     ) -> None:
-        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use."""
+        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use.
+
+        `fanout` are topics that are not joined: this peer publishes on them, and receives nothing.
+        """
 
     async def stop(self) -> None:
         """Cancel all handlers, reset all streams and free the port."""
@@ -145,7 +152,11 @@ class Transport(Protocol):
         """
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Gossip `payload`; a repetition within `SEEN_SECONDS` is dropped. Never raises."""
+        """Gossip `payload`. Never raises.
+
+        On a joined topic, a repetition within `SEEN_SECONDS` is dropped. On a topic of `fanout`, it
+        is sent again, to the subscribers that are connected by then.
+        """
 
     async def open(self, peer: str, protocol: str) -> Stream:
         """Open a stream to a connected peer, with a timeout. Raises `ConnectionError`."""

@@ -23,6 +23,7 @@ A message passes these steps, and any of them may end it.
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -69,6 +70,14 @@ _log = logging.getLogger(__name__)
 def rpc_message_id(message: rpc_pb2.Message) -> bytes:
     """Return the id of a message that has exactly one topic."""
     return message_id(message.topicIDs[0], message.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics that a peer joins, and those of `fanout`: it publishes there without joining."""
+
+    joined: Sequence[str]
+    fanout: Sequence[str] = ()
 
 
 class SeenCache:
@@ -156,8 +165,8 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
         """Choose the peers outside the mesh that get an IHAVE; return its ids by peer and topic.
 
         libp2p's own skips peers in prune back-off. That back-off is for GRAFT alone (GossipSub
-        1.1), and IHAVE is the only way that such a peer learns of messages. There is no fanout
-        here, as every topic is joined.
+        1.1), and IHAVE is the only way that such a peer learns of messages. A topic that is not
+        joined has no mesh: a message on it is sent to all its subscribers.
         """
         ids_by_peer: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
         for topic, mesh in self.mesh.items():
@@ -214,7 +223,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
     def __init__(
         self,
         host: IHost,
-        topics: Sequence[str],
+        topics: Topics,
         quotas: Quotas,
         validate: Callable[[str, bytes], tuple[ValidationResult, Message | None]],
         on_accepted: Callable[[str, Message], None],
@@ -228,11 +237,11 @@ class Gossip(Pubsub):  # type: ignore[misc]
             msg_id_constructor=rpc_message_id,
             max_subscriptions_per_rpc=RPC_SUBSCRIPTIONS,
             max_inbound_rpc_size=RPC_BYTES,
-            allowed_topics=frozenset(topics),
+            allowed_topics=frozenset((*topics.joined, *topics.fanout)),
         )
         self.seen_messages.stop()  # libp2p's own has a thread, which would outlive the host
         self.seen_messages: SeenCache = SeenCache(trio.current_time)
-        self._topics = frozenset(topics)
+        self._topics = topics
         self._quotas = quotas
         self._validate, self._on_accepted = validate, on_accepted
         self._report_peer = report_peer
@@ -252,7 +261,12 @@ class Gossip(Pubsub):  # type: ignore[misc]
             return
         topic = msg.topicIDs[0]
         identity = rpc_message_id(msg)
-        if topic not in self._topics or self.seen_messages.has(identity):
+        if is_own and topic in self._topics.fanout:
+            # Nothing comes back on such a topic, so a repetition is wanted: some subscribers may
+            # have connected since.
+            await self.router.publish(msg_forwarder, msg)
+            return
+        if topic not in self._topics.joined or self.seen_messages.has(identity):
             return
         if rate_limit_key and is_task_topic(topic) and self._quotas.tasks.try_take(rate_limit_key):
             # It is not marked as seen, as another peer may forward it.

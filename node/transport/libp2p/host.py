@@ -24,7 +24,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from node.transport.interface import ValidationResult
-from node.transport.libp2p.gossipsub import Gossip
+from node.transport.libp2p.gossipsub import Gossip, Topics
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedSwarm
 from node.transport.libp2p.yamux import GuardedMuxers
@@ -84,7 +84,7 @@ class Host:
         return tuple(base.removesuffix(suffix) + suffix for base in bases)
 
     @asynccontextmanager
-    async def running(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
+    async def running(self, listen: Multiaddr, topics: Topics) -> AsyncIterator[None]:
         """Listen, gossip and serve; raise `OSError` if the address is not available."""
         try:
             async with self._listening(listen, topics):
@@ -93,7 +93,7 @@ class Host:
             self._tcp.close_sockets()
 
     @asynccontextmanager
-    async def _listening(self, listen: Multiaddr, topics: Sequence[str]) -> AsyncIterator[None]:
+    async def _listening(self, listen: Multiaddr, topics: Topics) -> AsyncIterator[None]:
         async with self._host.run(listen_addrs=[listen]):
             try:
                 bound = self._host.get_transport_addrs()
@@ -136,7 +136,7 @@ class Host:
             await self.swarm.close_peer(ID.from_base58(peer))
 
     @asynccontextmanager
-    async def _gossiping(self, topics: Sequence[str]) -> AsyncIterator[None]:
+    async def _gossiping(self, topics: Topics) -> AsyncIterator[None]:
         callbacks = self._callbacks
         self.gossip = Gossip(
             self._host,
@@ -151,7 +151,7 @@ class Host:
             background_trio_service(self.gossip.router),
         ):
             await self.gossip.wait_until_ready()
-            for topic in topics:
+            for topic in topics.joined:
                 await self.gossip.subscribe(topic)
             yield
 

@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 from node.admission.peer_score import PeerAction, PeerScores
 from node.config.limits import Limits
 from node.transport.interface import Listener, ValidationResult
+from node.transport.libp2p.gossipsub import Topics
 from node.transport.libp2p.host import Host, key_pair, port_taken
 from node.transport.libp2p.quotas import IdleTracker, Quotas
 from node.transport.libp2p.stream import Libp2pStream
@@ -100,16 +101,25 @@ class Libp2pTransport:
         return self._addresses
 
     async def start(
-        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+        self,
+        listener: Listener,
+        topics: Sequence[str],
+        protocols: Sequence[str],
+        fanout: Sequence[str] = (),
     ) -> None:
-        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use."""
+        """Listen, join `topics`, serve `protocols`. Raises `OSError` if the address is in use.
+
+        `fanout` are topics that are not joined: this peer publishes on them, and receives nothing.
+        """
         if port_taken(self._listen):
             raise OSError(f"{self._listen} is already in use")
         self._listener = listener
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._bridge.start()
         try:
-            self._bridge.spawn(self._supervise, started, tuple(topics), tuple(protocols))
+            self._bridge.spawn(
+                self._supervise, started, Topics(tuple(topics), tuple(fanout)), tuple(protocols)
+            )
             async with asyncio.timeout(START_SECONDS):
                 await started
         # A cancellation, too: the thread would outlive the caller, and hold the port.
@@ -142,7 +152,10 @@ class Libp2pTransport:
         self._bridge.spawn(self._report, peer, action)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Gossip `payload`; a repetition within `SEEN_SECONDS` is dropped. Never raises."""
+        """Gossip `payload`. Never raises.
+
+        On a joined topic, a repetition within `SEEN_SECONDS` is dropped.
+        """
         try:
             await self._bridge.run_in_trio(self._publish, topic, payload)
         except ConnectionError as failure:
@@ -159,7 +172,7 @@ class Libp2pTransport:
     async def _supervise(
         self,
         started: "asyncio.Future[None]",
-        topics: tuple[str, ...],
+        topics: Topics,
         protocols: tuple[str, ...],
     ) -> None:
         """Run the host; if it fails, build a new one with the same key and port."""
@@ -185,7 +198,7 @@ class Libp2pTransport:
     async def _run_host(
         self,
         started: "asyncio.Future[None]",
-        topics: tuple[str, ...],
+        topics: Topics,
         protocols: tuple[str, ...],
     ) -> None:
         host = Host(self._key_pair, self._announce, self, self._quotas)

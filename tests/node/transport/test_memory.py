@@ -80,6 +80,25 @@ def test_a_repeated_message_is_dropped_for_two_minutes() -> None:
     run(main)
 
 
+def test_a_repetition_on_a_fanout_topic_reaches_peers_that_connected_since() -> None:
+    async def main() -> None:
+        network = MemoryNetwork(Random(1))
+        outsider, here = MemoryTransport(network, "o"), Recorder()
+        nodes = {peer: (MemoryTransport(network, peer), Recorder()) for peer in "ab"}
+        await outsider.start(here, (), (), [TOPIC])
+        for peer, (transport, recorder) in nodes.items():
+            await transport.start(recorder, [TOPIC], [])
+            await outsider.dial(f"/memory/0/p2p/{peer}")
+            await outsider.publish(TOPIC, b"same")
+            await asyncio.sleep(1)
+        assert [recorder.payloads for _, recorder in nodes.values()] == [[b"same"], [b"same"]]
+        await nodes["a"][0].publish(TOPIC, b"more")
+        await asyncio.sleep(1)
+        assert here.judged == []
+
+    run(main)
+
+
 def test_rejected_messages_ban_the_forwarder_for_a_while() -> None:
     async def main() -> None:
         line = await Line("ab").up()

@@ -134,6 +134,7 @@ class MemoryTransport:
         self._network = network
         self._listener: Listener | None = None
         self._topics: frozenset[str] = frozenset()
+        self._fanout: frozenset[str] = frozenset()
         self._protocols: frozenset[str] = frozenset()
         self._streams: dict[str, list[MemoryStream]] = {}  # by connected peer
         self._seen: dict[bytes, float] = {}
@@ -146,12 +147,17 @@ class MemoryTransport:
         return (f"/memory/0/p2p/{self.peer}",)
 
     async def start(
-        self, listener: Listener, topics: Sequence[str], protocols: Sequence[str]
+        self,
+        listener: Listener,
+        topics: Sequence[str],
+        protocols: Sequence[str],
+        fanout: Sequence[str] = (),
     ) -> None:
         """Enter the network; raise `OSError` if this peer is there already."""
         self._network.enter(self)
         self._listener = listener
         self._topics, self._protocols = frozenset(topics), frozenset(protocols)
+        self._fanout = frozenset(fanout)
 
     async def stop(self) -> None:
         """Leave, and wait for what was being served."""
@@ -185,12 +191,14 @@ class MemoryTransport:
             self._network.disconnect(self.peer, peer)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Gossip to all connected peers; a repeat within two minutes is dropped."""
+        """Gossip to all connected peers; a repeat on a joined topic is dropped for two minutes."""
         self.gossip(topic, payload)
 
     def gossip(self, topic: str, payload: bytes) -> None:
         """Do what `publish` does, without awaiting."""
-        if self._listener is not None and self._first_seen(topic, payload):
+        if self._listener is None:
+            return
+        if topic in self._fanout or self._first_seen(topic, payload):
             self._forward(topic, payload)
 
     async def open(self, peer: str, protocol: str) -> MemoryStream:

@@ -141,6 +141,32 @@ async def test_the_same_bytes_are_delivered_once_per_topic(
     assert sorted(heard) == [(TASKS, b"last"), (TASKS, b"same"), (VOTES, b"same")]
 
 
+async def test_a_message_on_a_fanout_topic_reaches_those_who_joined_it(start: Start) -> None:
+    """A client publishes without joining: it receives nothing, and is in no mesh."""
+    (near, far), recorders = await line(start, 2)
+    here = Recorder()
+    outsider = Libp2pTransport(b"o" * 32, ANYWHERE)
+    await outsider.start(here, (), (), (VOTES,))
+    try:
+        await outsider.dial(near.addresses[0])
+        while not recorders[
+            1
+        ].gossip:  # until the subscription is known, there is nobody to send to
+            await outsider.publish(VOTES, b"withdrawn")
+            await asyncio.sleep(0.01)
+        await outsider.publish(TASKS, b"unknown topic")
+        await far.publish(VOTES, b"vote")
+        await recorders[0].until(lambda: b"vote" in recorders[0].payloads)
+        assert recorders[0].gossip == [
+            (outsider.peer, VOTES, b"withdrawn"),
+            (far.peer, VOTES, b"vote"),
+        ]
+        assert recorders[1].payloads == [b"withdrawn"]
+        assert (here.judged, here.gossip) == ([], [])
+    finally:
+        await outsider.stop()
+
+
 async def test_publishing_without_peers_is_no_error(start: Start) -> None:
     transport = await start(Recorder())
     await transport.publish(TASKS, b"hello?")
