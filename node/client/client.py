@@ -131,7 +131,7 @@ class Client:
         peers = self._peers
         loop = asyncio.get_running_loop()
         start = loop.time()
-        while len(self.transport.peers()) < len(set(peers)):
+        while not {peer_in(address) for address in peers} <= self.transport.peers():
             waited = loop.time() - start
             if waited > CONNECT_SECONDS:
                 break

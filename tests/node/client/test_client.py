@@ -210,6 +210,20 @@ def test_slow_nodes_are_not_waited_for_long() -> None:
     virtual_loop.run(main)
 
 
+def test_two_addresses_of_one_node_are_not_waited_for() -> None:
+    async def main() -> None:
+        medium = MemoryNetwork(random.Random(1))
+        server = MemoryTransport(medium, fixtures.peer(0))
+        await server.start(Recorder(Fake().serve), (), [rpc_codec.protocol_id("hello")])
+        addresses = [f"/memory/{number}/p2p/{fixtures.peer(0)}" for number in range(2)]
+        transport = MemoryTransport(medium, fixtures.peer(1000))
+        async with Client.connect(NET, addresses, transport=transport):
+            assert now() < 1
+        await server.stop()
+
+    virtual_loop.run(main)
+
+
 def test_a_network_document_in_bytes_is_validated() -> None:
     async def main() -> None:
         transport = MemoryTransport(MemoryNetwork(random.Random(1)), fixtures.peer(1000))
