@@ -1,4 +1,4 @@
-"""Synchronises feeds with connected peers, to receive what gossip has lost (specification 7).
+"""Synchronises feeds with connected peers, to receive what gossip has lost (specification 7.9).
 
 A feed is the list of the envelopes that a node has accepted. This node stores a cursor per peer
 and reads each feed from there in batches.
@@ -141,9 +141,10 @@ class FeedSync:
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
             raise self._protocol_violation(peer, "the cursor of the feed went backwards")
-        if not batch.envelopes:
-            return False
-        if batch.feed == feed and batch.cursor == cursor:
+        start = cursor if batch.feed == feed else 0  # a cursor of another feed counts as 0
+        if batch.cursor == start:
+            if not batch.envelopes:
+                return False
             raise self._protocol_violation(peer, "the feed returned envelopes without a new cursor")
         if len(batch.envelopes) > BATCH:
             raise self._protocol_violation(peer, "the feed returned more envelopes than requested")
@@ -174,7 +175,7 @@ class FeedSync:
         """Take over a peer's certificates of a task for which votes may be missing here.
 
         A member equivocated in this task, and this node has kept only some of its votes. The peer
-        may hold a certificate with one of the others (correction 6h).
+        may hold a certificate with one of the others (specification 6.4).
         """
         for certificate in await self._certificates_of(peer, task):
             self._act(self._coordinator.receive_certificate(certificate))

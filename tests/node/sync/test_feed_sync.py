@@ -312,12 +312,37 @@ def test_envelopes_without_a_new_cursor_are_a_violation() -> None:
     on_bench(test)
 
 
-def test_cursor_without_envelopes_is_not_stored() -> None:
+@pytest.mark.parametrize("feed", ["f", "another"])
+def test_envelopes_of_a_new_feed_at_cursor_zero_are_a_violation(feed: str) -> None:
     async def test(bench: Bench) -> None:
-        bench.ledger.put_cursor(LIAR, "f", 9)
-        bench.feed = lambda request: nothing("f", 2**53 - 1)
-        assert not await bench.read()
-        assert bench.ledger.cursor(LIAR) == ("f", 9)
+        bench.ledger.put_cursor(LIAR, "f", 0)
+        bench.feed = lambda request: batch(feed, 0, fixtures.task(NET))
+        with pytest.raises(ProtocolViolation, match="without a new cursor"):
+            await bench.read()
+        assert bench.journal.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_an_empty_page_that_advances_the_cursor_is_not_the_end() -> None:
+    """A node of another implementation may leave envelopes out of its feed."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.feed = paged([task], [], [], votes(task, 1))
+        await bench.feeds.read_to_end(LIAR)
+        assert bench.ledger.cursor(LIAR) == ("f", 4)
+        assert len(bench.journal.feed(0, 10)) == 2
+        assert [request["cursor"] for request in bench.asked] == [0, 1, 2, 3, 4]
+
+    on_bench(test)
+
+
+def test_endless_empty_pages_are_paused() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed = lambda request: nothing("f", request["cursor"] + 1)
+        await bench.feeds.read_to_end(LIAR)
+        assert len(bench.asked) == MAX_EMPTY_BATCHES
 
     on_bench(test)
 
