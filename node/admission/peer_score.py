@@ -1,4 +1,4 @@
-"""Scores of peers that break the protocol, and their bans (specification section 7)."""
+"""Scores of peers that break the protocol, and their bans (specification 7.1, 9)."""
 
 import logging
 from collections.abc import Callable, Mapping

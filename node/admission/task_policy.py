@@ -14,7 +14,7 @@ HOUR = 3600.0  # seconds
 class TaskNotServed(HeliumError):
     """This node's policy rejects the task; other nodes may accept it.
 
-    `reason` travels in the refusal (specification 7, clarification 7e). `retry_after` is set, in
+    `reason` travels in the refusal (specification 7.10). `retry_after` is set, in
     seconds, when waiting helps.
     """
 

@@ -1,4 +1,4 @@
-"""The client side of the request/response protocols (specification 7)."""
+"""The client side of the request/response protocols (specification 7.3)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,16 +27,19 @@ class RequestRefused(HeliumError):
 
 @asynccontextmanager
 async def open_request(
-    transport: Transport, peer: str, name: str, request: Document
+    transport: Transport, peer: str, name: str, request: Document, *, half_close: bool = True
 ) -> AsyncIterator[Stream]:
     """Open a stream, send one request, yield the stream for the answer, and close it.
 
-    Reports the peer for an attributable ProtocolViolation that the block raises. Raises
+    The stream is half-closed after the request; `half_close` is false if the caller has more to
+    send. Reports the peer for an attributable ProtocolViolation that the block raises. Raises
     ConnectionError (StreamClosed included) when the peer is gone.
     """
     stream = await transport.open(peer, protocol_id(name))
     try:
         await write_frame(stream, canonical(request))
+        if half_close:
+            await stream.close_write()
         yield stream
     except BaseException as error:
         if isinstance(error, ProtocolViolation) and error.attributable:
@@ -60,7 +63,10 @@ async def send_request(
     protocol, and ConnectionError when the peer is gone or slower than `seconds`.
     """
     try:
-        async with asyncio.timeout(seconds), open_request(transport, peer, name, request) as stream:
+        async with (
+            asyncio.timeout(seconds),
+            open_request(transport, peer, name, request, half_close=False) as stream,
+        ):
             writing = asyncio.create_task(_write_all(stream, payloads))
             try:  # the peer may refuse before it has read all payloads
                 return await read_answer(stream, name)

@@ -1,4 +1,4 @@
-"""Requests and answers as bytes on a stream (specification 7).
+"""Requests and answers as bytes on a stream (specification 7.3).
 
 A request is one frame of JSON. An answer is a status byte and one frame of JSON; some protocols go
 on with raw bytes or more frames. What comes in is bounded, parsed and checked against its schema
@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 import schemas
-from node.rpc.framing import MalformedFrame, read_frame, write_frame
+from node.rpc.framing import FrameTooLarge, MalformedFrame, read_frame, write_frame
 from node.transport.interface import Stream
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
@@ -20,7 +20,7 @@ from schemas.errors import HeliumError, printable
 REQUESTS = ("hello", "submit", "task", "watch", "blob", "feed")
 # The longest request is a submit: an envelope and up to 16 sizes of inputs.
 REQUEST_LIMIT = ENVELOPE_LIMIT + 4096
-# The longest detail of a refusal (specification 7).
+# The longest detail of a refusal (specification 7.3).
 DETAIL_BYTES = 256
 # Raw bytes are written in pieces of this size, the fastest on Yamux by measurement.
 WRITE_BYTES = 262_144
@@ -71,6 +71,8 @@ async def read_document(
         schemas.check(schema, document)
     except MalformedFrame as error:
         raise ProtocolViolation(str(error)) from None
+    except FrameTooLarge as error:
+        raise ProtocolViolation(str(error), str(Rejection.TOO_LARGE)) from None
     except Rejected as rejected:
         raise ProtocolViolation(rejected.detail, str(rejected.reason)) from None
     except schemas.SchemaViolation as error:

@@ -1,4 +1,4 @@
-"""Frames over a stream: uvarint length ‖ bytes (specification section 7)."""
+"""Frames over a stream: uvarint length ‖ bytes (specification 7.3)."""
 
 from node.transport.interface import Stream
 from schemas.errors import HeliumError
@@ -8,18 +8,22 @@ LENGTH_BYTES = 5
 
 
 class MalformedFrame(HeliumError, ValueError):
-    """The length of a frame is over five bytes, not minimal, or over the limit."""
+    """The length of a frame is over five bytes, or not minimal."""
+
+
+class FrameTooLarge(HeliumError, ValueError):
+    """The length of a frame is over its limit."""
 
 
 async def read_frame(stream: Stream, limit: int) -> bytes:
     """Read one frame and return its payload of at most `limit` bytes.
 
     The length is checked before any byte of the payload is read. Raises `MalformedFrame` for a bad
-    length, and `StreamClosed` when the stream ends within the frame.
+    length, `FrameTooLarge`, and `StreamClosed` when the stream ends within the frame.
     """
     size = await _read_length(stream)
     if size > limit:
-        raise MalformedFrame(f"a frame of {size} bytes is over the limit of {limit}")
+        raise FrameTooLarge(f"a frame of {size} bytes is over the limit of {limit}")
     return await stream.read_exactly(size) if size else b""
 
 

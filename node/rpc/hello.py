@@ -1,4 +1,4 @@
-"""The answer to `hello`: who this node is, what it can execute now, and its clock (section 7)."""
+"""The answer to `hello`: this node, what it can execute now, and its clock (specification 7.4)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The server side of the six request/response protocols (specification 7).
+"""The server side of the six request/response protocols (specification 7.3 to 7.9).
 
 | request | answer                                                                        |
 | ------- | ----------------------------------------------------------------------------- |

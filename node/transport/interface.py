@@ -1,6 +1,6 @@
 """The port between a node and its network: gossip, streams and who is connected.
 
-Two implementations: `node.transport.libp2p.transport` (specification section 7) and its twin for
+Two implementations: `node.transport.libp2p.transport` (specification 7.1, 7.2) and its twin for
 tests, `tests.support.memory_transport.network`. Everything is used from one asyncio loop unless it
 says otherwise. A peer is its libp2p peer id in base58 ("12D3KooW…"), an address a multiaddr that
 ends in "/p2p/<peer>".
@@ -30,7 +30,7 @@ SEEN_SECONDS = 120.0
 
 
 def message_id(topic: str, payload: bytes) -> bytes:
-    """Return a gossiped message's id, 20 bytes (specification section 7)."""
+    """Return a gossiped message's id, 20 bytes (specification 7.2)."""
     return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 

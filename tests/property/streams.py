@@ -24,7 +24,7 @@ from node.rpc import client as rpc_client
 from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused
 from node.rpc.codec import ProtocolViolation
-from node.rpc.framing import MalformedFrame, encode_length, read_frame, write_frame
+from node.rpc.framing import FrameTooLarge, MalformedFrame, encode_length, read_frame, write_frame
 from node.rpc.hello import Greeter, ServingStatus
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
@@ -177,7 +177,7 @@ def check_frame(content: bytes) -> None:
     stream = Wire(content)
     try:
         payload = asyncio.run(read_frame(stream, LIMIT))
-    except MalformedFrame:
+    except (FrameTooLarge, MalformedFrame):
         assert stream.position <= 5, "more than the length was read"
         raise
     assert len(payload) <= LIMIT
@@ -375,7 +375,7 @@ def check_gossip(content: bytes) -> None:
 
 
 PARSERS = (
-    Parser("frame", frame_inputs, check_frame, (MalformedFrame, StreamClosed)),
+    Parser("frame", frame_inputs, check_frame, (FrameTooLarge, MalformedFrame, StreamClosed)),
     Parser("document", document_inputs, check_document, (ProtocolViolation, StreamClosed)),
     Parser(
         "answer", answer_inputs, check_answer, (ProtocolViolation, StreamClosed, RequestRefused)

@@ -1,4 +1,4 @@
-"""The real transport: libp2p over TCP, Noise and Yamux, with GossipSub (specification section 7).
+"""The real transport: libp2p over TCP, Noise and Yamux, with GossipSub (specification 7.1, 7.2).
 
 The libp2p host runs in a trio thread; the set of connected peers is kept on the asyncio loop. The
 host passes these states:

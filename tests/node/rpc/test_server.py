@@ -1,4 +1,4 @@
-"""The six protocols over raw streams, with valid and invalid requests (specification 7)."""
+"""The six protocols over raw streams, with valid and invalid requests (specification 7.3)."""
 
 import asyncio
 import contextlib
@@ -247,6 +247,28 @@ def test_task() -> None:
     on_bench(test)
 
 
+def test_envelopes_of_a_task_are_in_the_order_of_acceptance() -> None:
+    """Neither the order of signers nor that of types or attempts (specification 7.6)."""
+
+    async def test(bench: Bench) -> None:
+        task = bench.accept()
+        first, second = sorted(p for p in committees(NET, task)[0] if p != SERVER)[:2]
+        messages = [
+            fixtures.abstain(NET, task, second, attempt=1),
+            fixtures.reveal(NET, task, first, {}),
+            fixtures.withdraw(NET, task),
+            fixtures.abstain(NET, task, second),
+            fixtures.abstain(NET, task, first, attempt=1),
+        ]
+        for message in messages:
+            bench.coordinator.receive(message)
+        envelopes = (await bench.request("task", {"task": task.id}))["envelopes"]
+        others = [envelope for envelope in envelopes if envelope["signer"] != SERVER]
+        assert others == [message.envelope.document() for message in (task, *messages)]
+
+    on_bench(test)
+
+
 def test_task_with_its_certificate() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
@@ -447,16 +469,21 @@ def test_a_malformed_request_is_answered_as_invalid(name: str) -> None:
 
 @pytest.mark.parametrize("name", rpc_codec.REQUESTS)
 @pytest.mark.parametrize(
-    "length",
-    [encode_length(REQUEST_LIMIT + 1), b"\xff" * 5, b"\xff\xff\xff\xff\x7f", b"\x80\x00"],
-    ids=["over the limit", "endless", "32 GiB", "not the shortest"],
+    ("length", "reason"),
+    [
+        (encode_length(REQUEST_LIMIT + 1), "too-large"),
+        (b"\xff\xff\xff\xff\x7f", "too-large"),
+        (b"\xff" * 5, "malformed"),
+        (b"\x80\x00", "malformed"),
+    ],
+    ids=["over the limit", "32 GiB", "endless", "not the shortest"],
 )
-def test_a_bad_length_is_refused_before_any_payload(name: str, length: bytes) -> None:
+def test_a_bad_length_is_refused_before_any_payload(name: str, length: bytes, reason: str) -> None:
     async def test(bench: Bench) -> None:
         stream = await bench.open(name)
         await stream.write(length)
         status, failure = await refusal(stream)
-        assert (status, failure["reason"]) == (Status.INVALID, "malformed")
+        assert (status, failure["reason"]) == (Status.INVALID, reason)
         assert asyncio.get_running_loop().time() < 1
 
     on_bench(test)
@@ -529,7 +556,7 @@ def test_an_offset_past_the_end_is_refused() -> None:
     async def test(bench: Bench) -> None:
         name = store(bench.blobs, b"kept")
         refused = await bench.refused("blob", {"sha256": name, "offset": 5})
-        assert refused.status is Status.INVALID
+        assert (refused.status, refused.reason) == (Status.INVALID, "invalid-field")
         assert "past the end, 4" in refused.detail
 
     on_bench(test)
