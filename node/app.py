@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.worker.supervisor import WorkerSupervisor
@@ -16,7 +17,7 @@ from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
 from node.execution.queue import Executor
-from node.execution.worker import NoWorker, Worker
+from node.execution.worker import Worker
 from node.storage.blobs import BlobStore
 from node.storage.database import open_database
 from node.storage.journal import Journal
@@ -86,7 +87,10 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
             counts,
             score_floors,
         ),
-        wrap(_make_executor(settings, network, peer_of(key), folders)),
+        {
+            name: wrap(executor)
+            for name, executor in _executors(settings, network, peer_of(key), folders).items()
+        },
         clock,
         random.Random(),  # noqa: S311  # only spreads dialling in time
         counts,
@@ -104,21 +108,25 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
     return Node(parts, options)
 
 
-def _make_executor(settings: Settings, network: Network, me: str, folders: list[Path]) -> Executor:
+def _executors(
+    settings: Settings, network: Network, me: str, folders: list[Path]
+) -> dict[str, Executor]:
+    """Return a worker for each class of this member; none for a node outside the roster."""
     member = network.roster.get(me)
     if member is None:
-        return NoWorker()
-    scratch = settings.data_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    # A killed process leaves files behind. The folder `home` belongs to the worker.
-    for leftover in scratch.iterdir():
-        if leftover.is_file():
-            leftover.unlink()
-    runtime = network.classes[member.classes[0]]
-    supervisor = WorkerSupervisor(
-        folders, scratch, device="cuda" if runtime.get("device") == "cuda" else "cpu"
-    )
-    return Worker(supervisor, runtime)
+        return {}
+    executors: dict[str, Executor] = {}
+    for name in member.classes:
+        scratch = settings.data_dir / "scratch" / name
+        scratch.mkdir(parents=True, exist_ok=True)
+        # A killed process leaves files behind. The folder `home` belongs to the worker.
+        for leftover in scratch.iterdir():
+            if leftover.is_file():
+                leftover.unlink()
+        runtime = network.classes[name]
+        device: Device = "cuda" if runtime.get("device") == "cuda" else "cpu"
+        executors[name] = Worker(WorkerSupervisor(folders, scratch, device=device), runtime)
+    return executors
 
 
 def _models_on_disk(network: Network, folders: list[Path]) -> tuple[str, ...]:

@@ -22,9 +22,10 @@ from node.consensus.task_events import TaskEvents
 from node.execution.driver import Driver, Outbox
 from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
+from node.execution.queues import ExecutionQueues
 from node.execution.results import ResultRecorder
 from node.rpc import codec as rpc_codec
-from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
+from node.rpc.hello import INSTANCE_BYTES, Greeter
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.journal import Journal
@@ -68,7 +69,7 @@ class Parts:
     ledger: Ledger
     blobs: BlobStore
     transport: Transport
-    executor: Executor
+    executors: Mapping[str, Executor]  # by compute class; none outside the roster
     clock: Clock
     rng: random.Random
     counts: Counter[str] = field(default_factory=Counter)  # how often each limit was met
@@ -90,21 +91,28 @@ class Node:
         self._limiter = RequestLimiter(policy, options.limits, network.roster, now, parts.counts)
         self._events = TaskEvents(parts.journal)
         self._outbox = Outbox(transport, *self._topics)
-        self._queue = ExecutionQueue(
-            network,
-            parts.executor,
-            parts.clock,
-            options.limits.max_queued_tasks,
-            InputFetcher(transport, parts.blobs, network).fetch,
-            self._events.set_progress,
-            parts.counts,
+        fetch_inputs = InputFetcher(transport, parts.blobs, network).fetch
+        self._queues = ExecutionQueues(
+            {
+                name: ExecutionQueue(
+                    network,
+                    executor,
+                    parts.clock,
+                    options.limits.max_queued_tasks,
+                    fetch_inputs,
+                    self._events.set_progress,
+                    parts.counts,
+                    options.models,
+                )
+                for name, executor in parts.executors.items()
+            }
         )
         self._driver = Driver(
-            coordinator, self._outbox, self._queue, policy, self._events, parts.counts
+            coordinator, self._outbox, self._queues, policy, self._events, parts.counts
         )
         self._recorder = ResultRecorder(self._driver, parts.blobs, max_output_bytes)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
-        greeter = Greeter(network, coordinator.me, instance, now, self._serving_status)
+        greeter = Greeter(network, coordinator.me, instance, now, self._queues.status)
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(
             coordinator,
@@ -135,7 +143,7 @@ class Node:
         log.info("listening", peer=self._transport.peer, addresses=list(self._transport.addresses))
         self.started.set()
         services = (
-            self._queue.run(self._recorder.record),
+            self._queues.run(self._recorder.record),
             self._outbox.run(),
             self._driver.run_timers(),
             self._log_counts(),
@@ -151,7 +159,8 @@ class Node:
             log.info("limits", **self.counts)
             self._feeds.close()
             await self._transport.stop()
-            await self._parts.executor.close()
+            for executor in self._parts.executors.values():
+                await executor.close()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -184,14 +193,6 @@ class Node:
 
     def _source_of(self, peer: str) -> str:
         return self._limiter.slot_key(peer, self._transport.rate_limit_key(peer))
-
-    def _serving_status(self) -> ServingStatus:
-        member = self._coordinator.network.roster.get(self._coordinator.me)
-        readiness = self._queue.readiness
-        models = self._options.models if readiness.ok else ()
-        return ServingStatus(
-            dict.fromkeys(member.classes[:1], models) if member else {}, readiness.reasons
-        )
 
     # Services
 

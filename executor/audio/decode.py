@@ -42,17 +42,18 @@ SUBTYPES = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
 
-def decode_files(paths: Sequence[Path]) -> "list[Mono]":
+def decode_files(paths: Sequence[Path], max_seconds: int = MAX_SECONDS) -> "list[Mono]":
     """Return the audio of each file, `(samples,)` at `RATE`, channels averaged.
 
-    Raises `TaskFailed("input-undecodable")` for a file that is not in one of the formats above, or
-    is longer or has more channels than allowed.
+    `max_seconds` bounds all files together, each rounded up to whole milliseconds. Raises
+    `TaskFailed("input-undecodable")` for a file that is not in one of the formats above, or is
+    longer or has more channels than allowed (specification 8.7).
     """
     waveforms: list[Mono] = []
-    seconds = 0.0
+    milliseconds = 1000 * max_seconds
     for path in paths:
-        audio, rate = decode_file(path, MAX_SECONDS - seconds)
-        seconds += len(audio) / rate
+        audio, rate = decode_file(path, milliseconds)
+        milliseconds -= milliseconds_of(len(audio), rate)
         waveforms.append(resample(audio, rate))
     return waveforms
 
@@ -67,7 +68,12 @@ def resample(audio: "Mono", rate: int) -> "Mono":
     return resampled
 
 
-def decode_file(path: Path, max_seconds: float = MAX_SECONDS) -> "tuple[Mono, int]":
+def milliseconds_of(frames: int, rate: int) -> int:
+    """Return the length of audio, rounded up to whole milliseconds."""
+    return -(-1000 * frames // rate)
+
+
+def decode_file(path: Path, max_milliseconds: int = 1000 * MAX_SECONDS) -> "tuple[Mono, int]":
     """Return a file's audio, `(samples,)` with channels averaged, and its rate in Hz."""
     import soundfile
 
@@ -76,7 +82,7 @@ def decode_file(path: Path, max_seconds: float = MAX_SECONDS) -> "tuple[Mono, in
         file.seek(0)
         try:
             with soundfile.SoundFile(file) as sound:
-                return mix_down(sound, max_seconds), int(sound.samplerate)
+                return mix_down(sound, max_milliseconds), int(sound.samplerate)
         except soundfile.SoundFileError as error:
             # The whole message has the file's name, which here is a copy under a random name.
             has_code = isinstance(error, soundfile.LibsndfileError)
@@ -84,16 +90,16 @@ def decode_file(path: Path, max_seconds: float = MAX_SECONDS) -> "tuple[Mono, in
             raise TaskFailed("input-undecodable", message) from error
 
 
-def mix_down(sound: Any, max_seconds: float) -> "Mono":
+def mix_down(sound: Any, max_milliseconds: int) -> "Mono":
     """Return the average of an open file's channels: their sum in order, then one division."""
     import numpy as np
 
     rate, channels, frames = int(sound.samplerate), int(sound.channels), int(sound.frames)
-    max_frames = min(MAX_FRAMES, max_seconds * rate)
     refuse(sound.subtype not in SUBTYPES, f"{sound.subtype} is neither PCM nor float")
     refuse(not MIN_RATE <= rate <= MAX_RATE, f"{rate} Hz")
     refuse(not 1 <= channels <= MAX_CHANNELS, f"{channels} channels, at most {MAX_CHANNELS}")
-    refuse(not 1 <= frames <= max_frames, f"{frames} frames at {rate} Hz")
+    refuse(not 1 <= frames <= MAX_FRAMES, f"{frames} frames at {rate} Hz")
+    refuse(milliseconds_of(frames, rate) > max_milliseconds, f"{frames} frames at {rate} Hz")
     audio = np.empty(frames, np.float32)
     done = 0
     while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):

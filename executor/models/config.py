@@ -15,6 +15,8 @@ MIMI_RATE = 12.5  # frames per second of the Mimi codec
 SEMANTIC_RATE = 49.9  # tokens per second of Bark's semantic model
 # Upsampling layers of a codec: the product of a million ratios would take minutes.
 MAX_LAYERS = 64
+# What a network document can list (`schemas/network.json`).
+MAX_COMPOSERS, MAX_COMPOSER_CHARACTERS, MAX_TOKENS = 256, 64, 65_536
 # A stranger's configuration may hold any number. Every number that is read here is smaller.
 NUMBER_LIMIT = 2**31
 
@@ -30,7 +32,9 @@ def describe(config: Config, generation: Config, vocoder: Config) -> dict[str, o
     common: dict[str, object] = {"family": name, "dtype": own_dtype(config)}
     family = FAMILIES.get(name)
     if family is None:
-        return {**common, "tasks": [name] if name == POP2PIANO else [], "limits": {}}
+        if name != POP2PIANO:
+            return {**common, "tasks": [], "limits": {}}
+        return {**common, "tasks": [name], "limits": _piano_limits(config, generation)}
     return {
         **common,
         "tasks": ["text-to-music"],
@@ -51,6 +55,21 @@ def limits(family: Family, config: Config, generation: Config) -> dict[str, obje
         **family.capabilities,
         **_length(family, config, generation),
     }
+
+
+def _piano_limits(config: Config, generation: Config) -> dict[str, object]:
+    """Return the composers of a Pop2Piano model and the number of its positions."""
+    positions = positive_int(config, "n_positions")
+    composers = sorted(part(generation, "composer_to_feature_token"))
+    fits = 1 <= len(composers) <= MAX_COMPOSERS and all(map(_is_composer, composers))
+    return {
+        **({} if positions is None else {"max_new_tokens": min(positions, MAX_TOKENS)}),
+        **({"composers": composers} if fits else {}),
+    }
+
+
+def _is_composer(name: str) -> bool:
+    return 1 <= len(name) <= MAX_COMPOSER_CHARACTERS and name.isascii() and name.isprintable()
 
 
 def own_dtype(config: Config) -> str:

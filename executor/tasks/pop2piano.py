@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 MEMBERS = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "num_beams")
 DEFAULT_COMPOSER = "composer1"  # transformers' own default
 ATTENTION = "eager"  # the only implementation that the model has
-# The feature extractor continues the beats by three bars beyond the longest input: 18 s at 40 beats
-# a minute. Notes end well before a minute after it.
-MAX_NOTE_END = (decode.MAX_SECONDS + 60) * midi.TICKS_PER_SECOND
+# Seconds. The feature extractor continues the beats by three bars beyond the longest input: 18 s at
+# 40 beats a minute. Notes end well before a minute after it.
+MAX_OUTPUT_SECONDS = decode.MAX_SECONDS + 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,11 @@ def covers(
     args: Mapping[str, object],
     inputs: Sequence[Path],
     progress: Callable[[float], None],
+    limits: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Cover]:
     """Return the cover of each input in order, and report shares in [0, 1] to `progress`.
 
+    `limits` are the listed model's: `input_seconds` and `output_seconds` decide here (section 8.7).
     Raises `TaskFailed`: `input-undecodable`; `no-notes` if an input has no beat or gets no note;
     `generation-rejected` where the composer is unknown or transformers refuses the arguments.
     """
@@ -108,14 +111,15 @@ def covers(
         raise TaskFailed("generation-rejected", f"{composer!r} is none of {', '.join(composers)}")
     arguments = generate_arguments(config_members(args), loaded.settings) | {"composer": composer}
     total_steps = arguments.get("max_new_tokens") or loaded.settings.max_length or 1
-    songs = decode.decode_files(inputs)
+    songs = decode.decode_files(inputs, limits.get("input_seconds", decode.MAX_SECONDS))
+    max_seconds = min(MAX_OUTPUT_SECONDS, limits.get("output_seconds", MAX_OUTPUT_SECONDS))
     results = []
     for number, song in enumerate(songs):
         # `done` is bound here: a closure would see the last number of the loop.
         def on_step(steps: int, done: int = number) -> None:
             progress((done + min(1.0, steps / total_steps)) / len(songs))
 
-        results.append(cover(loaded, song, arguments, int(str(args["seed"])), on_step))
+        results.append(cover(loaded, song, arguments, int(str(args["seed"])), on_step, max_seconds))
     progress(1.0)
     return results
 
@@ -132,7 +136,12 @@ def generate_arguments(members: Mapping[str, Any], defaults: Any) -> dict[str, A
 
 
 def cover(
-    loaded: LoadedPop2Piano, song: "Mono", arguments: Mapping[str, Any], seed: int, on_step: OnStep
+    loaded: LoadedPop2Piano,
+    song: "Mono",
+    arguments: Mapping[str, Any],
+    seed: int,
+    on_step: OnStep,
+    max_seconds: int = MAX_OUTPUT_SECONDS,
 ) -> Cover:
     """Extract the features of one song, generate tokens, and read the notes."""
     recorder = TokenRecorder(on_step)
@@ -142,7 +151,7 @@ def cover(
         set_seed(seed)
         features = extract_features(loaded, song)
         tokens = with_task_failures(lambda: generate_tokens(loaded, features, arguments, recorder))
-        notes = with_task_failures(lambda: read_notes(loaded, features, tokens))
+        notes = with_task_failures(lambda: read_notes(loaded, features, tokens, max_seconds))
     if not notes:
         raise TaskFailed("no-notes", "the model wrote no note")
     return Cover(notes, recorder.trace())
@@ -174,7 +183,9 @@ def generate_tokens(
     return tokens.cpu()
 
 
-def read_notes(loaded: LoadedPop2Piano, features: Any, tokens: Any) -> tuple[midi.Note, ...]:
+def read_notes(
+    loaded: LoadedPop2Piano, features: Any, tokens: Any, max_seconds: int = MAX_OUTPUT_SECONDS
+) -> tuple[midi.Note, ...]:
     """Return the notes that tokens stand for. Raises `ValueError` for an invalid MIDI note."""
     end = int(loaded.tokenizer.eos_token)
     if not (tokens == end).any():  # the tokenizer fails on tokens without an end
@@ -183,6 +194,6 @@ def read_notes(loaded: LoadedPop2Piano, features: Any, tokens: Any) -> tuple[mid
     notes = midi.canonical(
         (note.start, note.end, note.pitch, note.velocity) for note in score.instruments[0].notes
     )
-    if any(note.end > MAX_NOTE_END for note in notes):
+    if any(note.end > max_seconds * midi.TICKS_PER_SECOND for note in notes):
         raise ValueError("notes long after the end of the song")
     return notes

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import schemas
 from executor.audio import manifest
 from executor.determinism import compute_class, profile, self_test
 from executor.errors import (
@@ -111,6 +112,7 @@ class JobRunner:
             outputs, tokens = self._generate(self._load(job), job)
             entries = manifest.write_outputs(outputs, Path(job["stem"]))
             outcome: dict[str, Any] = {"result": {"outputs": entries}}
+            check_manifest(outcome)
         except TaskFailed as failure:
             outcome = {"error": failure.code}
             detail = printable_detail(failure.detail)
@@ -136,7 +138,9 @@ class JobRunner:
             from executor.tasks import pop2piano
 
             paths = [Path(path) for path in job["inputs"]]
-            covers = pop2piano.covers(model, job["args"], paths, self._report)
+            covers = pop2piano.covers(
+                model, job["args"], paths, self._report, job["model"]["limits"]
+            )
             outputs = manifest.cover_outputs([cover.notes for cover in covers])
             return outputs, [cover.tokens for cover in covers]
         from executor.tasks import text_to_music
@@ -232,6 +236,17 @@ def check_inputs(job: JobMessage) -> None:
         raise Abstained(
             Abstention.INPUT_MISSING, f"the inputs are {hashes}, the task names {expected}"
         )
+
+
+def check_manifest(outcome: Mapping[str, Any]) -> None:
+    """Raise `TaskFailed` for outputs that no manifest may hold (specification 8.2).
+
+    Every member of the class gets the same ones, so this is an outcome.
+    """
+    try:
+        schemas.check("outcome", outcome)
+    except schemas.SchemaViolation as violation:
+        raise TaskFailed("generation-rejected", str(violation)) from violation
 
 
 def file_sha256(path: Path) -> str:

@@ -77,7 +77,7 @@ class WorkerSupervisor:
         device: Device = "cpu",
     ) -> None:
         self._folders = tuple(folder.absolute() for folder in folders)
-        self._scratch = scratch.absolute()
+        self.scratch = scratch.absolute()
         self._memory_limit = memory_limit
         self._device = device
         # Held by the thread that exchanges messages with the worker, for a whole job.
@@ -116,17 +116,17 @@ class WorkerSupervisor:
         if not self._conversation.acquire(blocking=False):
             raise Abstained(Abstention.BUSY)
         # Unique for each job, so that a worker cannot pass off the outputs of an earlier one.
-        stem = self._scratch / uuid.uuid4().hex
+        stem = self.scratch / uuid.uuid4().hex
         try:
             with self._current(job.task):
                 return self._execute(job, stem, time.monotonic() + timeout, progress)
         except BaseException:
             # A worker that died may have written a part of its outputs.
-            for path in self._scratch.glob(f"{stem.name}-*"):
+            for path in self.scratch.glob(f"{stem.name}-*"):
                 path.unlink(missing_ok=True)
             raise
         finally:
-            for path in self._scratch.glob(f"{stem.name}-input-*"):
+            for path in self.scratch.glob(f"{stem.name}-input-*"):
                 path.unlink(missing_ok=True)
             self._conversation.release()
 
@@ -225,9 +225,9 @@ class WorkerSupervisor:
         with self._state:
             if self._closed or self._cancelled:
                 raise WorkerDied("stopped")
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            self.scratch.mkdir(parents=True, exist_ok=True)
             self._worker = WorkerProcess(
-                self._folders, self._scratch, self._memory_limit, self._device
+                self._folders, self.scratch, self._memory_limit, self._device
             )
             return self._worker
 
@@ -269,6 +269,7 @@ def job_message(job: Job, stem: Path) -> dict[str, object]:
             "id": job.model.id,
             "revision": job.model.revision,
             "digest": job.model.digest,
+            "limits": dict(job.model.limits),
         },
         "inputs": [str(path) for path in job.inputs],
         "stem": str(stem),

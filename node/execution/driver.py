@@ -12,7 +12,8 @@ from node.admission.task_policy import TaskPolicy
 from node.consensus.coordinator import Coordinator
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
-from node.execution.queue import ExecutionQueue, QueuedTask
+from node.execution.queue import QueuedTask
+from node.execution.queues import ExecutionQueues
 from node.transport.interface import Transport
 from protocol.consensus.effects import (
     Effect,
@@ -60,12 +61,12 @@ class Driver:
         self,
         coordinator: Coordinator,
         outbox: Outbox,
-        queue: ExecutionQueue,
+        queues: ExecutionQueues,
         task_policy: TaskPolicy,
         events: TaskEvents,
         counts: Counter[str],
     ) -> None:
-        self._coordinator, self._outbox, self._queue = coordinator, outbox, queue
+        self._coordinator, self._outbox, self._queues = coordinator, outbox, queues
         self._task_policy, self._events, self._counts = task_policy, events, counts
         self._due_changed = asyncio.Event()
 
@@ -114,10 +115,10 @@ class Driver:
                 case Execute(task, until):
                     self._execute(task, until)
                 case StopExecution(task_id):
-                    self._queue.remove(task_id)
+                    self._queues.remove(task_id)
                     self._events.clear_progress(task_id)
                 case Withdrawn(task_id):
-                    if self._queue.remove_waiting(task_id):
+                    if self._queues.remove_waiting(task_id):
                         self.failed(task_id, Abstention.WITHDRAWN)
                 case StateChanged(task_id):
                     self._events.set_changed(task_id)
@@ -135,7 +136,7 @@ class Driver:
             self.failed(task.id, Abstention.BUSY)
             return
         source = self._coordinator.source(task.id)
-        evicted = self._queue.add(QueuedTask(task, until, source))
+        evicted = self._queues.add(QueuedTask(task, until, source))
         if evicted is not None:
             self.failed(evicted.id, Abstention.BUSY)
 

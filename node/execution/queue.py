@@ -4,6 +4,10 @@ Requester keys cost nothing, so scheduling by requester alone would let one atta
 slot. A task therefore waits for its *source* first, the peer or address that sent it here
 (`node.transport.interface`), and only then for its requester.
 
+The first job of a model costs more than the others: weights are verified, and libraries compile.
+So each model is warmed up before its first task, and this is no part of any task's execution. Tasks
+of warm models do not wait for those of others.
+
 The coordinator adds tasks and the executor runs them. Every task ends in exactly one outcome or
 abstention, whatever happens to its job.
 """
@@ -11,7 +15,7 @@ abstention, whatever happens to its job.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +27,14 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.lru_dict import LruDict
 from node.clock import Clock
-from protocol.network import Network
+from protocol.network import Model, Network
 from protocol.wire.messages import Abstention, Task
 
 log = structlog.get_logger("execution")
+
+
+# Abstentions after which the executor's worker process has ended.
+_WORKER_ENDED = (Abstention.OUT_OF_MEMORY, Abstention.TIMEOUT, Abstention.WORKER_DIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,9 @@ class Executor(Protocol):
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Run a job for at most `seconds`; raise `Abstained`. Cancelling it stops the job."""
+
+    async def warm(self, model: Model) -> None:
+        """Get ready for tasks of a listed model; raise `Abstained` if it cannot."""
 
     async def close(self) -> None:
         """Stop for good."""
@@ -91,10 +102,12 @@ class ExecutionQueue:
         fetch_inputs: Callable[[Task], Awaitable[tuple[Path, ...]]],
         report_progress: Callable[[str, float], None],
         counts: Counter[str],
+        models: Sequence[str] = (),
     ) -> None:
         """`fetch_inputs` returns the files that a task's args name; it raises `Abstained`.
 
-        `report_progress` takes the id of the running task and its progress, 0 to 1.
+        `report_progress` takes the id of the running task and its progress, 0 to 1. `models` are
+        the ids of the models to warm up: the listed ones that are on disk.
         """
         self._network, self._executor, self._clock = network, executor, clock
         self._fetch_inputs, self._report_progress = fetch_inputs, report_progress
@@ -104,6 +117,9 @@ class ExecutionQueue:
         self._last_turns: LruDict[FairnessKey, int] = LruDict()  # kept while any task waits
         self._arrived = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._models = tuple(models)
+        self._cold = list(models)
+        self._unusable: set[str] = set()  # models that could not be warmed up
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
 
     def add(self, queued: QueuedTask) -> Task | None:
@@ -140,9 +156,32 @@ class ExecutionQueue:
         newest_first = reversed(waiting)
         return max(newest_first, key=lambda q: [lengths[key] for key in _fairness_keys(q)]).task
 
-    def _next(self) -> QueuedTask:
-        """Remove and return the first task whose source and requester have both waited longest."""
-        queued = min(self._waiting.values(), key=self._last_turn)
+    @property
+    def warm_models(self) -> tuple[str, ...]:
+        """The ids of the models for which a task would begin at once."""
+        if not self.readiness.ok:
+            return ()
+        return tuple(m for m in self._models if m not in self._cold and m not in self._unusable)
+
+    def why_not_ready(self) -> tuple[str, ...]:
+        """Return why no task would begin now; () if a task of some model would."""
+        if self.warm_models or not self.readiness.ok:
+            return self.readiness.reasons
+        if self._cold:
+            return (f"warming up: {', '.join(self._cold)}",)
+        if self._unusable:
+            return (f"unusable: {', '.join(sorted(self._unusable))}; the log says why",)
+        return ("no listed model is on disk",)
+
+    def _next(self) -> QueuedTask | None:
+        """Remove and return the first task whose source and requester have both waited longest.
+
+        None if all waiting tasks are of models that are cold.
+        """
+        startable = [q for q in self._waiting.values() if q.task.model not in self._cold]
+        if not startable:
+            return None
+        queued = min(startable, key=self._last_turn)
         del self._waiting[queued.task.id]
         for key in _fairness_keys(queued):
             self._take_turn(key)
@@ -175,12 +214,38 @@ class ExecutionQueue:
         """Start the executor, then execute what is queued, forever; `record` takes each result."""
         self.readiness = await self._executor.start()
         log.info("executor", ready=self.readiness.ok, reasons=list(self.readiness.reasons))
+        if not self.readiness.ok:
+            self._cold.clear()  # tasks abstain at once
         while True:
-            while not self._waiting:
+            queued = self._next()
+            if queued is not None:
+                await self._run_one(queued, record)
+            elif self._cold:
+                await self._warm_one()
+            else:
                 self._last_turns.clear()
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._run_one(self._next(), record)
+
+    async def _warm_one(self) -> None:
+        """Warm up the model of a waiting task, or else the first one that is cold."""
+        waiting = {queued.task.model for queued in self._waiting.values()}
+        name = next((name for name in self._cold if name in waiting), self._cold[0])
+        log.info("warming up", model=name)
+        try:
+            await self._executor.warm(self._network.models[name])
+            self._unusable.discard(name)
+            log.info("model is warm", model=name)
+        except Abstained as abstained:
+            # Its tasks are tried nevertheless: each abstains for a reason of its own.
+            self._unusable.add(name)
+            log.error("warm-up failed", model=name, reason=abstained.reason, detail=str(abstained))
+        if name in self._cold:
+            self._cold.remove(name)
+
+    def _cool_down(self) -> None:
+        """Note that the worker process has ended, and with it all that was warm."""
+        self._cold = [name for name in self._models if name not in self._unusable]
 
     async def _run_one(self, queued: QueuedTask, record: RecordResult) -> None:
         # An asyncio task of its own, so that `remove` can cancel a job and the queue goes on.
@@ -195,7 +260,9 @@ class ExecutionQueue:
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
-        if not running.cancelled():
+        if running.cancelled():  # its worker was killed
+            self._cool_down()
+        else:
             running.result()  # a fault of our own ends the daemon, with its traceback
 
     async def _execute(self, queued: QueuedTask, record: RecordResult) -> None:
@@ -206,6 +273,8 @@ class ExecutionQueue:
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
             result = abstained.reason
+            if result in _WORKER_ENDED:
+                self._cool_down()
         await record(task, result)
 
     async def _run_job(self, queued: QueuedTask) -> Execution:
@@ -220,9 +289,13 @@ class ExecutionQueue:
             raise Abstained(
                 Abstention.TIMEOUT, "the task waited in the queue until its time was over"
             )
-        model_ref = ModelRef(model.id, model.revision, model.digest, model.limits)
-        job = Job(task.id, task.kind, task.args, model_ref, inputs)
+        job = Job(task.id, task.kind, task.args, model_ref(model), inputs)
         return await self._executor.run(job, seconds, partial(self._report_progress, task.id))
+
+
+def model_ref(model: Model) -> ModelRef:
+    """Return how a job names a listed model."""
+    return ModelRef(model.id, model.revision, model.digest, model.limits)
 
 
 def _fairness_keys(queued: QueuedTask) -> tuple[Source, Requester]:

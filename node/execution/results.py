@@ -9,9 +9,13 @@ from executor.job import Execution
 from node.execution.driver import Driver
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused
-from protocol.manifest import Blob, blobs_of
+from protocol.errors import Rejected
+from protocol.manifest import Blob, blobs_of, check_fits
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention, Task
+
+# Characters of `trace.detail` (specification 4.6).
+_DETAIL_CHARACTERS = 256
 
 log = structlog.get_logger("node")
 
@@ -30,19 +34,20 @@ class ResultRecorder:
             return
         outcome = cast("Document", result.outcome)
         trace = cast("Document", result.trace)
-        blobs = blobs_of(outcome)
-        if sum(blob.size for blob in blobs) > self._max_output_bytes:
-            self._reject(task, result, trace)
-        elif await self._keep_files(task, result, blobs):
+        try:
+            check_fits(outcome, task.kind, task.args, self._max_output_bytes)
+        except Rejected as rejected:
+            self._reject(task, result, trace, rejected.detail)
+            return
+        if await self._keep_files(task, result, blobs_of(outcome)):
             self._driver.executed(task.id, outcome, trace)
 
-    def _reject(self, task: Task, execution: Execution, trace: Document) -> None:
-        """Vote for an error: the outputs are too large for every member of the class alike."""
-        limit = self._max_output_bytes
-        log.warning("output over the network's limit", task=task.id, limit=limit)
+    def _reject(self, task: Task, execution: Execution, trace: Document, problem: str) -> None:
+        """Vote for an error: no manifest may hold these outputs, at any member of the class."""
+        log.warning("outputs not allowed", task=task.id, problem=problem)
         for file in execution.files:
             file.unlink(missing_ok=True)
-        detail = f"the outputs have more bytes than the network allows, {limit}"
+        detail = problem[:_DETAIL_CHARACTERS]
         # A trace may fill its size limit with tokens and steps: they make room for the detail.
         trace = {**trace, "tokens": [], "steps": [], "detail": detail}
         self._driver.executed(task.id, {"error": "generation-rejected"}, trace)
@@ -52,8 +57,12 @@ class ResultRecorder:
         try:
             for file, blob in zip(execution.files, blobs, strict=False):
                 await asyncio.to_thread(self._blobs.import_file, file, blob.sha256)
-        except (OSError, BlobRefused) as error:  # a full disk, or a worker that lied about a file
+        except BlobRefused as error:  # a worker that lied about a file
             log.error("output not kept", task=task.id, error=str(error))
             self._driver.failed(task.id, Abstention.WORKER_DIED)
+            return False
+        except OSError as error:  # a full disk
+            log.error("output not kept", task=task.id, error=str(error))
+            self._driver.failed(task.id, Abstention.NO_SPACE)
             return False
         return True

@@ -9,6 +9,8 @@ from executor.determinism.compute_class import mismatch
 from executor.job import Execution, Job
 from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 from node.execution.queue import Readiness
+from node.execution.warm_up import WARM_UP_SECONDS, warm_up_jobs
+from protocol.network import Model
 from protocol.wire.encoding import Document
 
 _T = TypeVar("_T")
@@ -50,6 +52,17 @@ class Worker:
             running.exception()  # or asyncio warns that nobody has seen it
             raise
 
+    async def warm(self, model: Model) -> None:
+        """Run the smallest job of each kind that the model serves. Raises Abstained."""
+        for job in warm_up_jobs(model, self._supervisor.scratch):
+            try:
+                execution = await self.run(job, WARM_UP_SECONDS, lambda _: None)
+            finally:
+                for path in job.inputs:
+                    path.unlink(missing_ok=True)
+            for path in execution.files:
+                path.unlink(missing_ok=True)
+
     async def close(self) -> None:
         """Kill the worker process."""
         # On another thread, as a running job occupies `_thread` until its worker is killed.
@@ -58,18 +71,3 @@ class Worker:
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-
-class NoWorker:
-    """The executor of a node outside the roster, which relays and verifies but never votes."""
-
-    async def start(self) -> Readiness:
-        """Be ready at once."""
-        return Readiness(True)
-
-    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Never called: a node outside the roster is in no committee."""
-        raise AssertionError(f"a node that does not vote was asked to execute {job.task}")
-
-    async def close(self) -> None:
-        """Do nothing."""

@@ -22,6 +22,7 @@ from executor.job import Execution, Job
 from node.cli.commands.run import run, serve
 from node.execution.queue import Executor, Readiness
 from protocol.manifest import CHUNK_BYTES
+from protocol.network import Model
 
 Samples = NDArray[np.float32]
 
@@ -84,6 +85,10 @@ class Liar:
     async def start(self) -> Readiness:
         """Start the honest executor."""
         return await self._honest.start()
+
+    async def warm(self, model: Model) -> None:
+        """Get the honest executor ready for a model."""
+        await self._honest.warm(model)
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Run the job, alter its files, and replace the hashes in its manifest."""

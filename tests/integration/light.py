@@ -27,6 +27,7 @@ from node.config.settings import Settings
 from node.consensus.coordinator import Coordinator, TaskView
 from node.execution.queue import Readiness
 from protocol.manifest import waveform_entry
+from protocol.network import Model
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 from scripts.testnet_tool.nodes import Daemons, LocalNode
@@ -52,6 +53,9 @@ class LightExecutor:
         """Be ready at once."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         return Readiness(True)
+
+    async def warm(self, model: Model) -> None:
+        """Every model is warm at once."""
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Wait, then write the waveform. Raises `Abstained` if `seconds` is too short."""

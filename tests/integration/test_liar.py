@@ -10,6 +10,7 @@ import pytest
 from executor.audio.manifest import waveform_output
 from executor.job import Execution, Job, ModelRef
 from node.execution.queue import Readiness
+from protocol.network import Model
 from scripts.testnet_tool.liar import Liar, lie_of
 
 JOB = Job("0" * 64, "text-to-music", {}, ModelRef("m", "main", "0" * 64))
@@ -22,6 +23,9 @@ class _Honest:
 
     async def start(self) -> Readiness:
         return Readiness(True)
+
+    async def warm(self, model: Model) -> None:
+        return
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self._file.write_bytes(SAMPLES.tobytes())

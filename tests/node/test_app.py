@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +18,7 @@ from node.config.settings import Settings
 from node.daemon import Node, Options, Parts
 from node.errors import Busy
 from node.execution.queue import Executor
-from node.execution.worker import NoWorker, Worker
+from node.execution.worker import Worker
 from node.storage.blobs import BlobStore
 from node.storage.database import open_database
 from node.storage.errors import DiskQuotaExceeded, UnusableDatabase
@@ -63,7 +63,7 @@ def built(settings: Settings, index: int = 0, **more: Any) -> Iterator[tuple[Nod
 
 def test_build_makes_the_real_parts_of_a_member(settings: Settings) -> None:
     with built(settings) as (node, parts, options):
-        assert isinstance(parts.executor, Worker)
+        assert [type(e) for e in parts.executors.values()] == [Worker]
         assert isinstance(parts.transport, Libp2pTransport)
         assert isinstance(parts.blobs, BlobStore)
         assert isinstance(parts.clock, SystemClock)
@@ -137,26 +137,27 @@ def test_the_hello_before_the_start_is_not_ready(settings: Settings) -> None:
 
 def test_a_node_outside_the_roster_has_no_worker(settings: Settings) -> None:
     with built(settings, 40) as (node, parts, _options):
-        assert isinstance(parts.executor, NoWorker)
+        assert parts.executors == {}
         assert _greeting(node)["classes"] == []
         assert not (settings.data_dir / "scratch").exists()
 
 
 def test_the_executor_may_be_wrapped(settings: Settings) -> None:
     wrapped: list[Executor] = []
+    wrapper = cast("Executor", object())
 
     def wrap(executor: Executor) -> Executor:
         wrapped.append(executor)
-        return NoWorker()
+        return wrapper
 
     with built(settings, wrap=wrap) as (_, parts, _options):
-        assert isinstance(parts.executor, NoWorker)
+        assert parts.executors == {fixtures.CLASS: wrapper}
         assert [type(executor) for executor in wrapped] == [Worker]
 
 
 def test_leftover_scratch_files_are_removed(settings: Settings) -> None:
     """The worker's own folder may stay: each worker process makes it anew."""
-    scratch = settings.data_dir / "scratch"
+    scratch = settings.data_dir / "scratch" / fixtures.CLASS
     (scratch / "home" / "hub").mkdir(parents=True)
     (scratch / "0123-0.f32").write_bytes(bytes(100))
     blobs = settings.data_dir / "blobs"
@@ -191,12 +192,12 @@ def _garbage(path: Path) -> None:
 
 
 def _wrong(path: Path) -> None:
-    path.write_bytes(canonical({**fixtures.network_document(), "version": 2}))
+    path.write_bytes(canonical({**fixtures.network_document(), "version": 1}))
 
 
 def _unlisted(path: Path) -> None:
     document = fixtures.network_document()
-    document["roster"][2]["class"] = "gpu"
+    document["roster"][2]["classes"] = ["gpu"]
     path.write_bytes(canonical(document))
 
 
@@ -207,7 +208,7 @@ def _unlisted(path: Path) -> None:
         (_folder, "Is a directory"),
         (_garbage, "not UTF-8"),
         (_wrong, "version"),
-        (_unlisted, r"roster\[2\].class"),
+        (_unlisted, r"roster\[2\].classes"),
     ],
 )
 def test_an_unusable_network_document_is_explained(

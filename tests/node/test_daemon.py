@@ -33,7 +33,7 @@ from node.transport.interface import ValidationResult
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, Conduct, VoteOutcome
 from protocol.consensus.effects import State
-from protocol.network import Network
+from protocol.network import Model, Network
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 from tests.node.transport.recorder import Recorder
@@ -61,6 +61,9 @@ class Workshop:
 
     async def start(self) -> Readiness:
         return self.readiness
+
+    async def warm(self, model: Model) -> None:
+        """Every model is warm at once."""
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         for share in self.shares:
@@ -145,7 +148,8 @@ async def running(
     if prepare is not None:
         prepare(workshop)
     transport = MemoryTransport(medium, fixtures.peer(index))
-    parts = Parts(coordinator, journal, ledger, blobs, transport, workshop, clock, rng)
+    executors = {fixtures.CLASS: workshop} if index == 0 else {}
+    parts = Parts(coordinator, journal, ledger, blobs, transport, executors, clock, rng)
     node = Node(parts, options or Options(models=(fixtures.MODEL,)))
     task = asyncio.create_task(node.run())
     await node.started.wait()
@@ -220,8 +224,8 @@ def test_outputs_over_the_size_limit_give_an_agreed_error(tmp_path: Path) -> Non
         (certificate,) = scene.ledger.certificates(task.id)
         votes: Any = certificate["votes"]
         assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
-        said = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
-        assert votes[0]["body"]["trace"]["detail"] == said
+        detail = votes[0]["body"]["trace"]["detail"]
+        assert f"have {len(PAYLOAD)} bytes, at most {len(PAYLOAD) - 1}" in detail
         assert left_in(tmp_path) == []
         assert not scene.blobs.has(SHA256)
 
@@ -249,13 +253,25 @@ def test_the_size_limit_holds_for_all_outputs_together(tmp_path: Path) -> None:
         workshop.payloads = payloads
 
     async def test(scene: Scene) -> None:
-        task = scene.submit()
+        task = scene.submit(generation_config={"num_return_sequences": 2})
+        await asyncio.sleep(30)
+        limit = scene.net.parameters.max_output_bytes
+        fits = limit >= 2 * len(PAYLOAD)
+        assert scene.state(task) is (State.AGREED if fits else State.AGREED_ERROR)
+        assert left_in(tmp_path) == []
+
+    play(tmp_path, test, solo(max_output_bytes=2 * len(PAYLOAD) - 1), prepare=prepare)
+    play(tmp_path / "fits", test, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
+
+
+def test_another_number_of_outputs_than_asked_for_gives_an_agreed_error(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        task = scene.submit(generation_config={"num_return_sequences": 2})
         await asyncio.sleep(30)
         assert scene.state(task) is State.AGREED_ERROR
         assert left_in(tmp_path) == []
 
-    play(tmp_path, test, solo(max_output_bytes=2 * len(PAYLOAD) - 1), prepare=prepare)
-    play(tmp_path / "fits", accepted, solo(max_output_bytes=2 * len(PAYLOAD)), prepare=prepare)
+    play(tmp_path, test)
 
 
 def test_an_output_with_a_wrong_hash_abstains(tmp_path: Path) -> None:
@@ -287,7 +303,7 @@ def test_a_node_that_cannot_store_an_output_abstains(
         assert scene.state(task) is State.INCONCLUSIVE
         bodies = [json.loads(payload)["body"] for payload in heard.payloads]
         assert [body["type"] for body in bodies] == ["task", "abstain"]
-        assert bodies[1]["reason"] == "worker-died"
+        assert bodies[1]["reason"] == "no-space"
 
     play(tmp_path, test)
 
@@ -457,7 +473,7 @@ def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
                 scene.ledger,
                 scene.blobs,
                 taken,
-                scene.workshop,
+                {fixtures.CLASS: scene.workshop},
                 virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START),
                 random.Random(1),
             )

@@ -19,6 +19,7 @@ from node.rpc import codec as rpc_codec
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.transport.interface import Listener
+from protocol.network import Model
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 from tests.support.memory_transport.network import MemoryTransport
@@ -85,6 +86,9 @@ class FakeExecutor:
     async def start(self) -> Readiness:
         await asyncio.sleep(0.1)
         return Readiness(True)
+
+    async def warm(self, model: Model) -> None:
+        """Every model is warm at once."""
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.runs += 1

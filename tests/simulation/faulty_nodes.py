@@ -122,7 +122,10 @@ class FaultyNode(SimulatedNode):
         peers = len(transport.peers())
         return {
             "messages to send": (len(node._outbox), 8 * (tasks + 1)),
-            "executions waiting": (len(node._queue._waiting), MAX_QUEUE),
+            "executions waiting": (
+                sum(len(queue._waiting) for queue in node._queues._queues.values()),
+                MAX_QUEUE,
+            ),
             "progress of tasks": (len(node._events._progress), 1),
             "feeds followed": (len(node._feeds._followers), peers),
             "tasks watched": (len(node._events._changes), tasks),

@@ -101,7 +101,7 @@ class SimulatedNode:
             self.ledger,
             self.blobs,  # type: ignore[arg-type]  # the twin of a folder
             self.make_transport(),
-            self.executor,
+            dict.fromkeys(world.network.classes, self.executor),
             self.clock,
             world.random,
         )

@@ -104,13 +104,14 @@ def task(
     nonce: int = 0,
     requester: int = 1000,
     kind: str = "text-to-music",
+    compute_class: str = CLASS,
     **changes: Any,
 ) -> Task:
     body = messages.task_body(
         net.id,
         kind,
         args(**changes),
-        CLASS,
+        compute_class,
         int(now * 1000),
         deadline,
         f"{nonce:032x}",

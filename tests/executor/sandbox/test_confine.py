@@ -323,7 +323,7 @@ def test_worker_reads_inputs_but_cannot_change_them(
     said = told(taken, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob)
     assert said == ""
     assert blob.read_text() == "sound"
-    assert not list(Path(taken._scratch).glob("*-input-*"))
+    assert not list(Path(taken.scratch).glob("*-input-*"))
 
 
 def test_missing_input_file_is_an_abstention(taken: WorkerSupervisor, tmp_path: Path) -> None:

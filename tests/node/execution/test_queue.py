@@ -15,6 +15,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.lru_dict import MAX_KEYS
 from node.execution.queue import ExecutionQueue, QueuedTask, Readiness
+from protocol.network import Model
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -37,6 +38,9 @@ class FakeExecutor:
     async def start(self) -> Readiness:
         await asyncio.sleep(1)
         return self.readiness
+
+    async def warm(self, model: Model) -> None:
+        """Every model is warm at once."""
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.jobs.append((job, seconds))

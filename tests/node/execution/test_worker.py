@@ -15,7 +15,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
-from node.execution.worker import NoWorker, Worker
+from node.execution.worker import Worker
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 
@@ -191,11 +191,3 @@ async def test_closing_closes_the_supervisor() -> None:
     await worker.start()
     await worker.close()
     assert script.closed
-
-
-async def test_a_node_outside_the_roster_is_ready_and_never_executes() -> None:
-    worker = NoWorker()
-    assert (await worker.start()).ok
-    with pytest.raises(AssertionError, match="does not vote"):
-        await worker.run(job("t"), 1.0, lambda _: None)
-    await worker.close()

@@ -1,0 +1,45 @@
+"""The execution queues of a member: one for each compute class that it serves."""
+
+import asyncio
+from collections.abc import Mapping
+
+from node.execution.queue import ExecutionQueue, QueuedTask, RecordResult
+from node.rpc.hello import ServingStatus
+from protocol.wire.messages import Task
+
+
+class ExecutionQueues:
+    """Gives each task to the queue of its class. A node outside the roster has no queue."""
+
+    def __init__(self, queues: Mapping[str, ExecutionQueue]) -> None:
+        """`queues` are the queues by class."""
+        self._queues = queues
+
+    async def run(self, record: RecordResult) -> None:
+        """Run all queues, forever; `record` takes each result."""
+        async with asyncio.TaskGroup() as group:
+            for queue in self._queues.values():
+                group.create_task(queue.run(record))
+
+    def add(self, queued: QueuedTask) -> Task | None:
+        """Queue a task of one of the member's classes, and return the one that is evicted."""
+        return self._queues[queued.task.compute_class].add(queued)
+
+    def remove_waiting(self, task: str) -> bool:
+        """Forget a task that has not begun; return whether it was waiting."""
+        return any(queue.remove_waiting(task) for queue in self._queues.values())
+
+    def remove(self, task: str) -> None:
+        """Forget a task, stopping it if it runs."""
+        for queue in self._queues.values():
+            queue.remove(task)
+
+    def status(self) -> ServingStatus:
+        """Return what this node can execute now."""
+        models = {name: queue.warm_models for name, queue in self._queues.items()}
+        reasons = [
+            f"class {name}: {reason}"
+            for name, queue in self._queues.items()
+            for reason in queue.why_not_ready()
+        ]
+        return ServingStatus(models, () if any(models.values()) else reasons)
