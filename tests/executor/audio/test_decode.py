@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from executor.audio import decode
-from executor.audio.decode import RATE, decode_files
+from executor.audio.decode import MAX_SECONDS, RATE, decode_files
 from executor.errors import TaskFailed
 from tests.executor.songs import song, written
 
@@ -41,9 +41,9 @@ OTHERS = [
 ]
 
 
-def refused(*paths: Path) -> str:
+def refused(*paths: Path, max_seconds: int = MAX_SECONDS) -> str:
     with pytest.raises(TaskFailed) as caught:
-        decode_files(paths)
+        decode_files(paths, max_seconds)
     assert caught.value.code == "input-undecodable"
     return caught.value.detail
 
@@ -115,13 +115,13 @@ def test_samples_that_are_no_sound_are_refused(sample: float, tmp_path: Path) ->
     assert decode_files([written(path, sound, RATE, subtype="FLOAT")])[0][-1] == -65_536
 
 
-def test_all_inputs_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_inputs_together_are_bounded(tmp_path: Path) -> None:
     one = written(tmp_path / "one.flac", NOISE, RATE)
     two = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
-    monkeypatch.setattr(decode, "MAX_SECONDS", 4)
-    assert [len(heard) for heard in decode_files([one, two, one])] == [RATE, RATE * 2, RATE]
-    monkeypatch.setattr(decode, "MAX_SECONDS", 3.999)
-    assert refused(one, two, one) == f"{RATE} frames at {RATE} Hz"
+    assert [len(heard) for heard in decode_files([one, two, one], 4)] == [RATE, RATE * 2, RATE]
+    # One frame more is a millisecond more: lengths are rounded up.
+    longer = written(tmp_path / "longer.wav", np.append(NOISE, 0.0), RATE)
+    assert refused(one, two, longer, max_seconds=4) == f"{RATE + 1} frames at {RATE} Hz"
 
 
 def declaring(flac: bytes, frames: int) -> bytes:
