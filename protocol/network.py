@@ -50,7 +50,7 @@ class Member:
 class Model:
     """One listed model. `attempt_seconds` replaces the network's for slow models.
 
-    `limits` are those of the document, unknown members included (clarification 3b).
+    `limits` are those of the document, unknown members included (specification 3.6).
     """
 
     id: str
@@ -80,6 +80,7 @@ class Network:
     @staticmethod
     def of(document: Json) -> "Network":
         """Return the network of a parsed document. Raises Rejected, naming the field."""
+        _check_version(document)
         check_schema("network", document)
         assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
         fields: Mapping[str, Any] = document
@@ -141,13 +142,13 @@ class Network:
         """Raise Rejected unless the task is valid for this network, at any time.
 
         Checks the class, the deadline's length, the kind, the arguments, the model and its limits:
-        what clarification 4b calls "valid for it" when a certificate is verified.
+        what a certificate's task is checked for, too (specification 3.8).
         """
         if task.compute_class not in self.classes:
             raise Rejected(
                 Rejection.UNKNOWN_CLASS, _not_one_of("class", task.compute_class, self.classes)
             )
-        # Without members there is no committee, and the task could never end (clarification 3a).
+        # Without members there is no committee, and the task could never end (specification 3.8).
         if not self.members(task.compute_class):
             raise Rejected(
                 Rejection.UNKNOWN_CLASS,
@@ -187,12 +188,11 @@ class Network:
                 Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {limit}"
             )
 
-    def check_timely(self, task: Task, now: float) -> None:
-        """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time `now` in seconds.
+    def check_timely(self, task: Task, now_ms: int) -> None:
+        """Raise Rejected(CREATED_AHEAD or EXPIRED) by the Unix time in whole milliseconds.
 
-        Whole milliseconds are compared, so that every node draws the same line (specification 3.8).
+        Every node thus draws the same line (specification 3.8).
         """
-        now_ms = round(now * 1000)
         ahead = task.created - now_ms
         if ahead > 1000 * self.parameters.clock_skew_seconds:
             skew = self.parameters.clock_skew_seconds
@@ -218,6 +218,17 @@ def _model(entry: Mapping[str, Any]) -> Model:
 
 def _member(entry: Mapping[str, Any]) -> Member:
     return Member(entry["peer"], entry["operator"], tuple(entry["classes"]))
+
+
+def _check_version(document: Json) -> None:
+    """Raise Rejected for a document of protocol version 1, which no migration exists for."""
+    version = document.get("version") if isinstance(document, Mapping) else None
+    if version == 1 and version is not True:
+        raise Rejected(
+            Rejection.INVALID_FIELD,
+            "version: 1 is an earlier protocol; make the document anew with "
+            "'helium network create'",
+        )
 
 
 def _check_date(field: str, text: str) -> None:

@@ -135,6 +135,9 @@ class Coordinator:
 
     def withdraw(self, withdrawal: Withdraw) -> list[Effect]:
         """Take a withdrawal of an accepted task. Raises Rejected."""
+        # As for votes: the old withdrawals of a feed must not rebuild tasks that ended long ago.
+        if self._tasks.get(withdrawal.task) is None and self._journal.contains(withdrawal):
+            return []
         agreement, effects = self._load(withdrawal.task)
         if not agreement.judge_withdrawal(withdrawal):
             return effects
@@ -150,7 +153,7 @@ class Coordinator:
         """Take the votes of a certificate that a peer showed for an accepted task.
 
         Of a member that contradicts itself only some votes are kept, and a certificate may rest on
-        another one (correction 6h). After two certified outcomes, a further one proves nothing new.
+        another one (6.4). After two certified outcomes, a further one proves nothing new.
         """
         task = certificate.task.id
         outcomes = self._ledger.certified_outcomes(task)
@@ -166,7 +169,7 @@ class Coordinator:
         return effects
 
     def _check_capacity(self, task: Task, source: str) -> None:
-        self.network.check_timely(task, self.clock.now())
+        self.network.check_timely(task, int(self.clock.now() * 1000))
         if self._tasks.is_full():
             raise self._refused(f"{self._tasks.max_open} tasks are open here")
         if self._tasks.has_full_share(source):

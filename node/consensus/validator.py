@@ -1,4 +1,4 @@
-"""Validation of gossip messages, on the transport's thread (specification 7)."""
+"""Validation of gossip messages, on the transport's thread (specification 7.2)."""
 
 from collections import Counter
 
@@ -58,7 +58,7 @@ class GossipValidator:
         if self._tasks.is_known(task.id):
             return False
         self._network.admit(task)
-        self._network.check_timely(task, self._clock.now())
+        self._network.check_timely(task, int(self._clock.now() * 1000))
         if self._tasks.is_full():  # forwarding it would fill other nodes too
             self._counts["tasks-refused"] += 1
             return False

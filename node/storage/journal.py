@@ -1,7 +1,7 @@
 """Journal: the node's write-ahead log, in SQLite. A row is durable before its message is sent.
 
 The table `envelopes` holds every accepted envelope in the order of acceptance. It is the feed that
-other nodes read (specification 7). Together with this node's own outcomes and salts it is also
+other nodes read (specification 7.9). Together with this node's own outcomes and salts it is also
 the log from which a restart rebuilds each task.
 """
 

@@ -100,7 +100,7 @@ class Ledger(LedgerReader):
             )
 
     def suspects(self, peers: Iterable[str], now: float) -> frozenset[str]:
-        """Return those of `peers` that failed in one of their latest tasks (specification 6.4)."""
+        """Return those of `peers` that failed in one of their latest tasks (specification 6.8)."""
         return frozenset(peer for peer in peers if self._is_suspect(peer, now))
 
     def _is_suspect(self, peer: str, now: float) -> bool:

@@ -5,7 +5,7 @@ Rules:
    (this node's own execution), `withdraw` and `resume`. Each returns the effects that the node
    carries out.
 2. The same calls with the same times give the same effects, so that a journal can be replayed.
-3. Only a certificate changes a terminal state, and the first certificate stands (clarification 6e).
+3. Only a certificate changes a terminal state, and the first certificate stands (6.7).
 
 The states are those of `effects.State`. Before the end, the state is what this node does in the
 current attempt; it follows from its own votes: REVEALED before COMMITTED before ABSTAINED, then
@@ -92,7 +92,7 @@ class Agreement:
     ) -> None:
         """`suspects` are the members that failed earlier tasks, by this node's own record.
 
-        Their commits do not start the first wait of an attempt (specification 6.4).
+        Their commits do not start the first wait of an attempt (specification 6.8).
         """
         self.task = task
         self.attempt = 0
@@ -141,10 +141,14 @@ class Agreement:
     def withheld_at(self, attempt: int) -> float | None:
         """Return from when a commit of `attempt` without a reveal is a fault; None if never.
 
-        That is `attempt_seconds` after the attempt's first reveal (specification 6.4).
+        That is `attempt_seconds` after the attempt's first reveal (specification 6.8).
         """
         first = self._rounds[attempt].first_reveal_at
         return None if first is None else first + self._attempt_seconds
+
+    @property
+    def _has_voted(self) -> bool:
+        return any(self._current.has(self._me, kind) for kind, _ in _STATE_BY_OWN_VOTE)
 
     @property
     def _is_last_attempt(self) -> bool:
@@ -239,7 +243,7 @@ class Agreement:
         return effects + self._changes_since(previous)
 
     def withdraw(self, now: float) -> list[Effect]:
-        """The requester withdrew the task: begin no execution from now on (specification 6.8)."""
+        """The requester withdrew the task: begin no execution from now on (specification 6.9)."""
         effects = self.advance(now)
         self._withdrawn = True
         if self._executing:  # queued or running: only the node knows
@@ -269,7 +273,7 @@ class Agreement:
         return [] if previous == self._position() else [StateChanged(self.task.id)]
 
     def _fire_timers(self, now: float) -> list[Effect]:
-        # Rounds of earlier attempts too: whoever committed there still reveals (clarification 6a).
+        # Rounds of earlier attempts too: a member that committed there still reveals (6.3).
         bodies = [round_.advance(now) for round_ in self._rounds]
         effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
         if self._terminal is None and now >= self.task.expires_at:
@@ -282,12 +286,12 @@ class Agreement:
     def _add(self, vote: Vote, status: VoteStatus, now: float) -> list[Effect]:
         if isinstance(vote, Abstain) and vote.signer == self._me:
             self._executing = False  # in a replay, nobody calls `failed`
-        self._ignore_suspects(now)
+        self._update_suspects(now)
         if status is VoteStatus.DUPLICATE:
             return []
         first = self._rounds[vote.attempt].votes.conflicting_vote(vote)
         self._rounds[vote.attempt].receive(vote, status, now)
-        self._ignore_suspects(now)
+        self._update_suspects(now)
         effects: list[Effect] = []
         if isinstance(vote, Reveal):
             effects = [*self._prove_inconstancy(vote), *self._certify(vote)]
@@ -306,14 +310,14 @@ class Agreement:
                 return [MisconductProven(Evidence.from_votes(earlier, vote))]
         return []
 
-    def _ignore_suspects(self, now: float) -> None:
+    def _update_suspects(self, now: float) -> None:
         """Keep members that failed before from closing the list of this attempt early.
 
         Such a member commits at once. Its commit would start the wait, and the honest members that
-        have to execute first would come too late (specification 6.4).
+        have to execute first would come too late (specification 6.8).
         """
         digest = self.own_digest
-        if digest is None:
+        if digest is None:  # no commit of its own, and thus no wait to start
             return
         failed = {
             peer
@@ -321,8 +325,8 @@ class Agreement:
             for peer in votes.committee
             if votes.has_failed(peer, digest)
         }
-        ignored = self._suspects | (failed - {self._me})
-        self._rounds[self.attempt].ignore_for_quorum(ignored, now)
+        suspects = self._suspects | (failed - {self._me})
+        self._rounds[self.attempt].set_suspects(suspects, now)
 
     def _certify(self, vote: Reveal) -> list[Effect]:
         reveals = self._rounds[vote.attempt].votes.agreeing_reveals(vote.digest)
@@ -361,7 +365,7 @@ class Agreement:
         if self._executing:
             return []
         if self._withdrawn:
-            return [self._abstain(Abstention.WITHDRAWN)]
+            return [] if self._has_voted else [self._abstain(Abstention.WITHDRAWN)]
         self._executing = True
         return [Execute(self.task, self.task.expires_at)]
 

@@ -1,4 +1,4 @@
-"""Certificates: assembled by any node, verified offline by anyone (specification 4).
+"""Certificates: assembled by any node, verified offline by anyone (specification 4.7).
 
 Nothing is consulted but the certificate and the network document. Rules:
 1. A `Certificate` is valid by type: only `verify` and `assemble` make one.
@@ -56,7 +56,7 @@ def verify_bytes(text: bytes, network: Network) -> Certificate:
     """Return the certificate in a file's bytes if it is valid. Raises Rejected.
 
     Errors are those of `verify`, and NOT_CANONICAL if the bytes are not the canonical ones
-    (clarification 4b), so that no byte of a file can be changed without failing verification.
+    (specification 4.7), so that no byte of a file can be changed without failing verification.
     """
     certificate = verify(parse(text, DOCUMENT_LIMIT), network)
     check_canonical(text, certificate.encode(), "certificate")
@@ -66,19 +66,18 @@ def verify_bytes(text: bytes, network: Network) -> Certificate:
 def verify(document: Json, network: Network) -> Certificate:
     """Return the certificate if it is valid against the network document. Raises Rejected.
 
-    The `reason` of Rejected says which clause of specification 4 does not hold. The order of the
+    The `reason` of Rejected says which check of specification 4.7 does not hold. The order of the
     checks is part of the behaviour: the first clause that fails is reported.
     """
-    # Specification 4, "Certificate": its members and their forms, in schemas/certificate.json.
+    # Specification 4.7, 1: its members and their forms, in schemas/certificate.json.
     check_schema("certificate", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
-    # Specification 4: "valid against a network document".
     if fields["network"] != network.id:
         raise Rejected(Rejection.WRONG_NETWORK, f"network: {fields['network']} is not {network.id}")
-    # Specification 4: "the task envelope is valid for it", whatever the time (clarification 4b).
+    # Specification 4.7, 2: valid for the document, whatever the time.
     task = _decode_task(fields["task"], network)
-    # Specification 4: "every vote is a valid reveal for that task and attempt".
+    # Specification 4.7, 3: every vote is a valid reveal for that task and attempt.
     attempt: int = fields["attempt"]
     votes = tuple(_decode_reveal(vote, task, attempt, network) for vote in fields["votes"])
     _check_signers(votes, _committee(task, attempt, network))
@@ -98,7 +97,7 @@ def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Netwo
     _check_signers(votes, committee)
     _check_agreement(votes)
     document = _document(task, attempt, votes, network)
-    # Clarification 4b: over the size limit, a bare quorum of the votes makes the certificate.
+    # Specification 4.7: over the size limit, a bare quorum of the votes makes the certificate.
     if len(canonical(document)) > DOCUMENT_LIMIT:
         votes = votes[: quorum(len(committee))]
         document = _document(task, attempt, votes, network)
@@ -142,13 +141,12 @@ def _decode_reveal(document: Json, task: Task, attempt: int, network: Network) -
     if not isinstance(vote, Reveal):
         raise Rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal")
     _check_round(vote, task, attempt)
-    # Specification 8.2: the outputs are those that the task asks for.
+    # Specification 4.7, 3, and 8.2: the outputs are those that the task asks for.
     manifest.check_fits(vote.outcome, task.kind, task.args, network.parameters.max_output_bytes)
     return vote
 
 
 def _check_round(vote: Reveal, task: Task, attempt: int) -> None:
-    # Specification 4: "for that task and attempt".
     if (vote.task, vote.attempt) != (task.id, attempt):
         raise Rejected(
             Rejection.WRONG_TASK, f"the vote of {vote.signer} is for another task or attempt"
@@ -156,7 +154,7 @@ def _check_round(vote: Reveal, task: Task, attempt: int) -> None:
 
 
 def _committee(task: Task, attempt: int, network: Network) -> tuple[str, ...]:
-    # Specification 5: attempts end when the committee stops growing.
+    # Specification 4.7, 4, and 5: attempts end when the committee stops growing.
     attempts = committees(network, task)
     if attempt >= len(attempts):
         raise Rejected(
@@ -167,14 +165,14 @@ def _committee(task: Task, attempt: int, network: Network) -> tuple[str, ...]:
 
 def _check_signers(votes: Sequence[Reveal], committee: Sequence[str]) -> None:
     signers = [vote.signer for vote in votes]
-    # Specification 4: "reveal envelopes, sorted by signer", and "the signers are distinct …
+    # Specification 4.7, 5 to 7: sorted and distinct, …
     if signers != sorted(set(signers)):
         raise Rejected(Rejection.UNSORTED_VOTES, "votes: must be sorted by signer, each once")
-    # … members of that attempt's committee".
+    # … members of that attempt's committee, …
     for signer in signers:
         if signer not in committee:
             raise Rejected(Rejection.NOT_A_MEMBER, f"{signer} is not in this attempt's committee")
-    # Specification 4: "there are at least `quorum` of them"; the quorum is defined in 5.
+    # … and a quorum, which is defined in 5.
     needed = quorum(len(committee))
     if len(signers) < needed:
         raise Rejected(
@@ -184,14 +182,14 @@ def _check_signers(votes: Sequence[Reveal], committee: Sequence[str]) -> None:
 
 
 def _check_agreement(votes: Sequence[Reveal]) -> None:
-    # Specification 4: "all outcomes are equal".
+    # Specification 4.7, 8: all outcomes are equal.
     for vote in votes:
         if vote.digest != votes[0].digest:
             raise Rejected(
                 Rejection.OUTCOMES_DIFFER, f"{vote.signer} and {votes[0].signer} do not agree"
             )
-    # Specification 4: "every vote's `commits` holds every signer's commitment", its own included
-    # (clarification 4b), equal to the one that `codec` recomputed from salt and outcome.
+    # Specification 4.7, 9: every vote lists every signer's commitment, its own included, equal to
+    # the one that `codec` recomputed from salt and outcome.
     for vote in votes:
         for signed in votes:
             if not lists(vote, signed):

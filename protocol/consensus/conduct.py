@@ -6,7 +6,7 @@ other members silent. It is no proof that others could check.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from protocol.consensus.agreement import Agreement
@@ -26,8 +26,7 @@ MAX_DISSENT_PENALTY = 5.0
 # does not reach the ban threshold; two do.
 EQUIVOCATION_PENALTY = 10.0
 
-
-# A member is a suspect until it took part in this many tasks without a fault (specification 6.4).
+# A member is a suspect until it took part in this many tasks without a fault (specification 6.8).
 SUSPECT_TASKS = 20
 
 
@@ -45,8 +44,8 @@ class VoteOutcome(StrEnum):
     EQUIVOCATED = "equivocated"  # sent conflicting votes, whatever else it did
 
 
-# What is proven by the votes alone. A withheld reveal may still come.
-_SUSPECT_AT_ONCE = (VoteOutcome.EQUIVOCATED, VoteOutcome.DISSENTED, VoteOutcome.DIVERGED)
+# What a member's own votes show. A withheld reveal may still come.
+_SIGNED_FAULTS = (VoteOutcome.EQUIVOCATED, VoteOutcome.DISSENTED, VoteOutcome.DIVERGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Conduct:
     """What a member did in one attempt.
 
     `suspect_from` is the Unix time from which it makes the member a suspect in later tasks
-    (specification 6.4); None if it does not.
+    (specification 6.8); None if it does not.
     """
 
     attempt: int
@@ -92,18 +91,20 @@ def score_floor(record: PeerRecord) -> float:
 def task_conduct(agreement: Agreement) -> list[Conduct]:
     """Return the conduct of each member in each attempt of a task that has ended.
 
-    Attempts after the certified one are left out: members that knew the certificate did not vote.
+    Of attempts after the certified one there are only faults that a member signed: members that
+    knew the certificate did not vote there, and could not reveal without a quorum of commits.
     """
     if agreement.certificates:
         certificate = agreement.certificates[0]
         last, certified = certificate.attempt, certificate.votes[0].digest
     else:
         last, certified = agreement.attempt, None
-    conduct = [
+    rows = [
         _conduct(agreement, attempt, peer, certified)
-        for attempt, votes in enumerate(agreement.vote_sets[: last + 1])
+        for attempt, votes in enumerate(agreement.vote_sets)
         for peer in votes.committee
     ]
+    conduct = [row for row in rows if row.attempt <= last or row.outcome in _SIGNED_FAULTS]
     for peer in agreement.inconstant:
         _count_as_dissent(conduct, peer)
     return conduct
@@ -112,7 +113,7 @@ def task_conduct(agreement: Agreement) -> list[Conduct]:
 def _conduct(agreement: Agreement, attempt: int, peer: str, certified: str | None) -> Conduct:
     votes = agreement.vote_sets[attempt]
     outcome = vote_outcome(votes, peer, certified, agreement.own_digest)
-    if outcome in _SUSPECT_AT_ONCE:
+    if outcome in _SIGNED_FAULTS:
         return Conduct(attempt, peer, outcome, 0.0)
     if outcome is VoteOutcome.WITHHELD:
         return Conduct(attempt, peer, outcome, agreement.withheld_at(attempt))
@@ -122,13 +123,13 @@ def _conduct(agreement: Agreement, attempt: int, peer: str, certified: str | Non
 def _count_as_dissent(conduct: list[Conduct], peer: str) -> None:
     """Count an inconstancy as a dissent, unless the peer's reveals are one already.
 
-    Memory that flips a bit can cause it, so it is no equivocation (specification 4.7).
+    Memory that flips a bit can cause it, so it is no equivocation (specification 4.8).
     """
-    rows = [index for index, row in enumerate(conduct) if row.peer == peer]
-    outcomes = {conduct[index].outcome for index in rows}
-    if rows and not outcomes & {VoteOutcome.DISSENTED, VoteOutcome.EQUIVOCATED}:
-        index = rows[-1]
-        conduct[index] = Conduct(conduct[index].attempt, peer, VoteOutcome.DISSENTED, 0.0)
+    indices = [index for index, row in enumerate(conduct) if row.peer == peer]
+    outcomes = {conduct[index].outcome for index in indices}
+    if indices and not outcomes & {VoteOutcome.DISSENTED, VoteOutcome.EQUIVOCATED}:
+        last = indices[-1]
+        conduct[last] = replace(conduct[last], outcome=VoteOutcome.DISSENTED)
 
 
 def vote_outcome(

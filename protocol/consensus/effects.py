@@ -30,7 +30,7 @@ class State(StrEnum):
     def terminal(self) -> bool:
         """Whether the task has ended here.
 
-        A valid certificate still replaces INCONCLUSIVE and EXPIRED (clarification 6e).
+        A valid certificate still replaces INCONCLUSIVE and EXPIRED (specification 6.7).
         """
         return self in _TERMINAL
 

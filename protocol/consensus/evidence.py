@@ -1,4 +1,4 @@
-"""Evidence: two envelopes of one signer that contradict each other (specification 4).
+"""Evidence: two envelopes of one signer that contradict each other (specification 4.8).
 
 `equivocation` is two votes of one attempt that an honest member never both signs. `inconstancy` is
 two reveals of different attempts with different outcomes; memory that flips a bit can cause it. A
@@ -19,7 +19,7 @@ from protocol.wire.messages import Commit, Reveal, Task, Vote, Withdraw
 
 
 class EvidenceKind(StrEnum):
-    """What evidence proves (specification 4)."""
+    """What evidence proves (specification 4.8)."""
 
     EQUIVOCATION = "equivocation"
     INCONSTANCY = "inconstancy"
@@ -73,7 +73,7 @@ def is_equivocation(a: Vote, b: Vote) -> bool:
     if type(a) is type(b):
         return not same_body(a, b)
     # Of different types, only a commit and a reveal that does not open it are evidence
-    # (specification 4, "Evidence"); an abstention conflicts with neither.
+    # (specification 4.8); an abstention conflicts with neither.
     match a, b:
         case (Commit() as commit, Reveal() as reveal) | (Reveal() as reveal, Commit() as commit):
             return commit.commitment != reveal.commitment
@@ -107,7 +107,7 @@ def verify_bytes(text: bytes, network: Network) -> Evidence:
     """Return the evidence in a file's bytes if it is valid. Raises Rejected.
 
     The signer must be in the roster, because anyone can contradict itself with a new key; and the
-    bytes must be canonical (clarification 4e).
+    bytes must be canonical (specification 4.8).
     """
     evidence = verify(parse(text, DOCUMENT_LIMIT), network.id)
     if evidence.signer not in network.roster:

@@ -23,8 +23,8 @@ published, the lists of all honest members are closed (specification 6.3).
     time reaches wake_at   CLOSING -> CLOSED         the list is the commits; wake at that + grace
                            CLOSED -> REVEALED        returns the body of the reveal
 
-Some members' commits do not count towards that quorum, until `attempt_seconds` into the attempt:
-they failed before, and commit at once to anything (specification 6.4). All commits are listed.
+Commits of suspects do not count towards that quorum, until `attempt_seconds` into the attempt: such
+a member failed before, and commits at once to anything (specification 6.8). All commits are listed.
 
 Any other event in a state changes nothing, but `commit`, which raises ValueError. Votes of other
 members are kept in every state.
@@ -84,7 +84,8 @@ class Round:
 
     `grace` is the network's `commit_grace_seconds`. All times are Unix seconds.
 
-    Attributes: `first_reveal_at` is when the first reveal of any member was received.
+    Attributes: `first_reveal_at` is when the first reveal of any member was received. One that does
+    not open its signer's commit is none.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class Round:
         self.phase = Phase.WATCHING
         self._network, self._task, self._attempt = network, task, attempt
         self._grace = grace
-        self._ignored: frozenset[str] = frozenset()  # their commits do not count for the quorum
-        self._all_count_at = math.inf  # when they count again
+        self._suspects: frozenset[str] = frozenset()  # their commits do not count for the quorum
+        self._all_count_at = math.inf  # when they count too
         self._me = ""  # this node's peer id once it has committed
         self._opening: Opening | None = None
         self._list: Mapping[str, str] = {}  # the commits of the reveal, once the list is closed
@@ -123,24 +124,25 @@ class Round:
         `status` is what `votes.judge` returned for it, and no other vote came since.
         """
         self.votes.add(vote, status)
+        if status is not VoteStatus.NEW:
+            return
         if isinstance(vote, Reveal) and self.first_reveal_at is None:
             self.first_reveal_at = now
-        if status is VoteStatus.NEW:
-            self._count_commits(now)
+        self._count_commits(now)
 
-    def ignore_for_quorum(self, members: frozenset[str], now: float) -> None:
-        """Stop counting the commits of `members` for the quorum that starts the first wait.
+    def set_suspects(self, members: frozenset[str], now: float) -> None:
+        """Count the commits of all but `members` for the quorum that starts the first wait.
 
-        They are listed all the same, and count again once `attempt_seconds` are over.
+        Theirs are listed all the same, and count too once `attempt_seconds` are over.
         """
-        if now < self._all_count_at and members != self._ignored:
-            self._ignored = members
+        if now < self._all_count_at and members != self._suspects:
+            self._suspects = members
             self._count_commits(now)
 
     def advance(self, now: float) -> Document | None:
         """Close the list, or return the body of this node's reveal, if that is due at `now`."""
-        if self._ignored and now >= self._all_count_at:
-            self._ignored = frozenset()
+        if self._suspects and now >= self._all_count_at:
+            self._suspects = frozenset()
             self._count_commits(now)
             return None
         due = self._wake_at
@@ -154,7 +156,7 @@ class Round:
 
     def wake_at(self) -> float | None:
         """Return when `advance` has something to do next, in Unix seconds; None if never."""
-        if self._ignored and self._wake_at is None:
+        if self._suspects and self.phase is Phase.COMMITTED:
             return self._all_count_at
         return self._wake_at
 
@@ -173,7 +175,7 @@ class Round:
         # The waits count from a quorum that includes this node's own commit (specification 6.3).
         if self._me not in commits:
             return
-        counted = len(commits.keys() - self._ignored)
+        counted = len(commits.keys() - self._suspects)
         if len(commits) == len(self.votes.committee) and self._move(Event.ALL_COMMITS):
             self._close(commits, reveal_at=now)
         elif counted >= self.votes.quorum and self._move(Event.QUORUM_OF_COMMITS):

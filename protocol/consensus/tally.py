@@ -1,7 +1,7 @@
 """Vote counting: which reveals agree, and whether an outcome can still reach the quorum.
 
 Both questions ask for the largest set in which every two items fit together: a clique of a graph
-(specification 4 for certificates, clarification 6d for the quorum).
+(specification 4.7 for certificates, 6.6 for the quorum).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ def agreeing_reveals(reveals: Sequence[Reveal], digest: str, quorum: int) -> lis
     The reveals are sorted by signer, as a certificate holds them. Of the same signer, at most one
     is in the set.
     """
-    # A reveal must list its own commitment too (clarification 4b).
+    # A reveal must list its own commitment too (specification 4.7, 9).
     candidates = sorted(
         (r for r in reveals if r.digest == digest and lists(r, r)), key=lambda r: r.signer
     )
@@ -31,7 +31,7 @@ def agreeing_reveals(reveals: Sequence[Reveal], digest: str, quorum: int) -> lis
 def can_reach_quorum(
     reveals: Sequence[Reveal], silent: Sequence[str], commits: Mapping[str, str], quorum: int
 ) -> bool:
-    """Return whether some outcome can still reach the quorum (specification 6.6, clarification 6d).
+    """Return whether some outcome can still reach the quorum (specification 6.6).
 
     `silent` are the members that have neither revealed nor abstained: they may still reveal any
     outcome. `commits` are the known commitments by member. A reveal excludes the members that it

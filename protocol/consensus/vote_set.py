@@ -2,7 +2,7 @@
 
 The first vote of a member and type counts. A later vote that contradicts it is a conflicting vote:
 it is kept as evidence, but counts only for certificates, whose validity does not depend on the
-order of arrival (specification 6.4, correction 6c).
+order of arrival (specification 6.4).
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ class VoteSet:
         """Whether a vote over the limit makes a certificate possible that was not before.
 
         Other nodes may have received it first and hold that certificate. If it were dropped here,
-        an equivocator could end a task at some nodes and not at others (correction 6c).
+        an equivocator could end a task at some nodes and not at others (6.4).
         """
         if not isinstance(vote, Reveal) or self.agreeing_reveals(vote.digest):
             return False
@@ -117,7 +117,7 @@ class VoteSet:
         return any(signer == peer for signer, _ in self._conflicting)
 
     def has_failed(self, peer: str, digest: str) -> bool:
-        """Return whether a member's commits are to be ignored in later attempts (correction 6f).
+        """Return whether a member is a suspect in later attempts (specification 6.8).
 
         It has equivocated, revealed an outcome other than `digest`, or committed and not revealed
         although other members did.
@@ -142,7 +142,7 @@ class VoteSet:
     def agreeing_reveals(self, digest: str) -> list[Reveal]:
         """Return the reveals of the largest certificate for an outcome; [] if there is none.
 
-        Conflicting reveals count too (correction 6c).
+        Conflicting reveals count too (6.4).
         """
         return tally.agreeing_reveals([*self._all_reveals()], digest, self.quorum)
 

@@ -83,8 +83,8 @@ def test_commitment_without_peer_lets_a_thief_sign(monkeypatch: pytest.MonkeyPat
 
 
 def test_task_created_ahead_violates_section_6(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_deadline_only(self: Network, task: Task, now: float) -> None:
-        if task.expires_at <= now:
+    def check_deadline_only(self: Network, task: Task, now_ms: int) -> None:
+        if now_ms >= task.created + 1000 * task.deadline:
             raise Rejected(Rejection.EXPIRED, "")
 
     monkeypatch.setattr(Network, "check_timely", check_deadline_only)

@@ -151,7 +151,7 @@ def _time(seconds: float) -> Entry:
     now = fixtures.START + seconds
     entry: Entry = {"text": TASK.envelope.encode().decode(), "now": now, "reason": None}
     try:
-        NET.check_timely(TASK, now)
+        NET.check_timely(TASK, int(now * 1000))
     except Rejected as found:
         entry["reason"] = str(found.reason)
     return entry
