@@ -33,7 +33,7 @@ from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
-from node.transport.interface import Stream, Transport, ValidationResult
+from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
 from protocol.wire.messages import Message
 
@@ -225,8 +225,3 @@ class Node:
             if self.counts != logged:
                 logged = self.counts
                 log.info("limits", **logged)
-
-
-def topics(network: str) -> tuple[str, str]:
-    """Return the gossip topics of a network: for tasks, for votes (specification 7)."""
-    return f"/helium/2/{network}/tasks", f"/helium/2/{network}/votes"

@@ -28,7 +28,7 @@ HeliumError                       schemas.errors: base of all
 │  └─ WrongBytes                  node.sync.blob_download: a chunk has another hash
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended
-├─ NoNodeReachable, TaskRejected  node.client.submission: no node accepted the task
+├─ NoNodeReachable, TaskRejected  node.client.nodes: no node accepted the task
 ├─ GenerationFailed               node.client.submission: the members agree on an error
 ├─ AudioMismatch                  node.client.result: a certificate does not cover the audio
 └─ Failure                        node.cli.exit_codes: a command ends with this exit code

@@ -11,8 +11,9 @@ from typing import TypeVar
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.client.client import Client
+from node.client.nodes import NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
-from node.client.submission import GenerationFailed, NoNodeReachable, TaskRejected
+from node.client.submission import GenerationFailed
 from node.config import log_setup
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable

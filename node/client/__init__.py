@@ -6,14 +6,10 @@ Public names: `Client` and the values that it returns, and the exceptions that i
 """
 
 from node.client.client import Client
+from node.client.nodes import HelloAnswer, NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch, Result, Waveform
-from node.client.submission import (
-    GenerationFailed,
-    HelloAnswer,
-    NoNodeReachable,
-    Submission,
-    TaskRejected,
-)
+from node.client.submission import GenerationFailed, Submission
+from node.client.withdrawal import WithdrawalNotShown
 from node.sync.task_tracker import NoAgreement, UnknownTask
 
 __all__ = [
@@ -28,4 +24,5 @@ __all__ = [
     "TaskRejected",
     "UnknownTask",
     "Waveform",
+    "WithdrawalNotShown",
 ]

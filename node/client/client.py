@@ -13,24 +13,17 @@ import contextlib
 import hashlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.client.nodes import HelloAnswer, NoNodeReachable, say_hello, submit_to_nodes
 from node.client.result import Result, Waveform, waveform_of
-from node.client.submission import (
-    GenerationFailed,
-    HelloAnswer,
-    NoNodeReachable,
-    Submission,
-    say_hello,
-    sign_task,
-    submit_to_nodes,
-)
+from node.client.submission import GenerationFailed, Submission, sign_task
+from node.client.withdrawal import withdraw
 from node.clock import Clock, SystemClock
 from node.config import log_setup
 from node.rpc import hello
@@ -38,8 +31,9 @@ from node.rpc.codec import ProtocolViolation
 from node.rpc.hello import INSTANCE_BYTES
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
+from node.sync.first_answers import first_answers
 from node.sync.task_tracker import TaskTracker
-from node.transport.interface import Stream, Transport, ValidationResult
+from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.certificate import Certificate
 from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
 from protocol.network import Network
@@ -76,6 +70,7 @@ class Client:
         self._key, self._entropy = key, entropy
         self._downloader = BlobDownloader(transport)
         self._instance = entropy(INSTANCE_BYTES).hex()
+        self._rng = random.Random(entropy(8))  # noqa: S311  # orders nodes, and spreads dials
 
     @staticmethod
     @asynccontextmanager
@@ -93,7 +88,8 @@ class Client:
         Args:
             network: the network document, parsed or as bytes.
             peers: multiaddrs of nodes, each ending in /p2p/<peer id>. One of them must answer.
-            key: signs the tasks. Without it, a new key is generated.
+            key: signs the tasks. Without it, a new key is generated, and is lost at the end. The
+                connections always have a new key, so that several clients may share this one.
             transport: replaces libp2p, in tests.
             clock: replaces the system clock, in tests.
             entropy: returns n random bytes; replaces the operating system's, in tests.
@@ -110,13 +106,11 @@ class Client:
         for address in peers:
             peer_in(address)
         key = key or Ed25519PrivateKey.generate()
-        transport = transport or _libp2p(key)
+        transport = transport or _libp2p(Ed25519PrivateKey.generate())
         client = Client(document, transport, key, clock or SystemClock(), entropy, peers)
-        # No topics and no protocols: a client takes no part in gossip and serves nothing.
-        await transport.start(_ClientListener(), (), ())
-        # The random numbers only spread the dialling in time.
-        rng = random.Random(entropy(8))  # noqa: S311
-        dialer = asyncio.create_task(keep_connected(transport, peers, rng))
+        # A client serves nothing and joins no topic. It only publishes withdrawals.
+        await transport.start(_ClientListener(), (), (), topics(document.id)[1:])
+        dialer = asyncio.create_task(keep_connected(transport, peers, client._rng))
         try:
             await client._wait_connected()
             yield client
@@ -142,13 +136,15 @@ class Client:
             raise NoNodeReachable(f"none of {', '.join(peers) or 'no addresses'} can be reached")
 
     async def query_nodes(self) -> list[HelloAnswer]:
-        """Return the `hello` answers of all connected nodes of this network, by peer id."""
-        peers = sorted(self.transport.peers())
+        """Return the `hello` answers of the connected nodes of this network, by peer id.
+
+        Nodes that take seconds longer than the first one are left out.
+        """
         request = hello.request(self.network.id, self._instance, self.clock.now())
-        answers = await asyncio.gather(
-            *(say_hello(self.transport, self.network, peer, request) for peer in peers)
+        return await first_answers(
+            say_hello(self.transport, self.network, peer, request)
+            for peer in sorted(self.transport.peers())
         )
-        return [answer for answer in answers if answer is not None]
 
     async def submit(
         self,
@@ -168,7 +164,8 @@ class Client:
             audio: WAV or FLAC files of a pop2piano task, or their bytes; they set args["audio"].
             seconds: the length of the audio; sets max_new_tokens for the model.
             compute_class: the class to compute on. Required if the network has several.
-            deadline: seconds until the task expires. The default is 600, or the network's maximum.
+            deadline: seconds until the task expires. The default leaves time for three attempts and
+                the members' queues, as far as the network allows.
 
         Raises:
             OSError: an audio file cannot be read.
@@ -221,8 +218,22 @@ class Client:
         """
         if not self.transport.peers():  # all connections were lost; the dialer is dialling again
             await self._wait_connected()
-        await submit_to_nodes(self.transport, await self.query_nodes(), task, blobs)
+        nodes = await self.query_nodes()
+        await submit_to_nodes(self.transport, nodes, task, blobs, self._rng)
         return self._submission(task.id, task)
+
+    async def cancel(self, task_id: str) -> frozenset[str]:
+        """Withdraw a task of this client's key; return the nodes that show the withdrawal.
+
+        It is a request: members that have begun to execute the task go on.
+
+        Raises:
+            UnknownTask: no connected node knows the task.
+            Rejected: the task's requester is another key.
+            WithdrawalNotShown: no node has shown the withdrawal in time.
+        """
+        tracker = self.follow(task_id).tracker
+        return await withdraw(self.network, self.transport, self.clock, self._key, tracker)
 
     def follow(self, task_id: str) -> Submission:
         """Return the submission of a task by its id (64 hex digits), whoever submitted it."""
@@ -238,14 +249,11 @@ class Client:
         Raises:
             GenerationFailed: the certificate is of an agreed error.
             BlobUnavailable: no connected node served the right bytes.
-            ProtocolViolation: the certificate names more bytes than the network allows.
             AudioMismatch: an output is not the waveform that the manifest describes.
         """
         if "error" in certificate.outcome:
             raise GenerationFailed(str(certificate.outcome["error"]), certificate)
-        # The sizes are the signers' statement. Check them before any byte is fetched.
         outputs = outputs_of(certificate.outcome)
-        self._check_total_size(outputs)
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
         for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
@@ -279,14 +287,6 @@ class Client:
                 )
                 await asyncio.sleep(pause)
         return await self.fetch_blob(blob, signers)
-
-    def _check_total_size(self, outputs: Sequence[Mapping[str, Any]]) -> None:
-        size = sum(output["size"] for output in outputs)
-        limit = self.network.parameters.max_output_bytes
-        if size > limit:
-            raise ProtocolViolation(
-                f"the certificate names {size} bytes, the network allows {limit}"
-            )
 
 
 class _ClientListener:

@@ -1,8 +1,14 @@
 """Client-side view of one task: polls all connected nodes and trusts only signatures.
 
-The tracker feeds every vote that a node shows into an `Agreement` of its own and derives the result
-itself. A node's statement that a task ended without agreement counts only if all connected nodes
-say so, or once the deadline has passed.
+The tracker feeds every vote that a node shows into an `Agreement` of its own, which derives the
+result (specification 6.10). What a node states without a signature is shown, but it ends nothing.
+Nor does a node that says nothing prolong anything.
+
+    what the tracker has                                the task has ended as
+    a valid certificate                                 agreed or agreed-error
+    votes that leave no outcome possible in the last
+      attempt, which has begun or never will            inconclusive
+    neither, LATE_VOTE_SECONDS after the deadline       expired
 """
 
 import asyncio
@@ -17,6 +23,7 @@ from node.admission.lru_dict import LruDict
 from node.clock import Clock
 from node.rpc.client import RequestRefused, open_request, read_status, send_request
 from node.rpc.codec import ProtocolViolation, Status, read_document
+from node.sync.first_answers import first_answers
 from node.transport.interface import Transport
 from protocol.consensus import certificate
 from protocol.consensus.agreement import Agreement
@@ -38,6 +45,8 @@ RETRY_SECONDS = 0.3
 MAX_BACKOFF = 5.0
 # A new task may still be on its way to nodes that answer "unknown-task" for this long.
 UNKNOWN_TASK_SECONDS = 5.0
+# A node that has not shown the task by then holds up nothing: it is slow, or does not know it.
+SILENT_NODE_SECONDS = 15.0
 # The last votes may arrive for this long after the deadline.
 LATE_VOTE_SECONDS = 5.0
 
@@ -77,7 +86,7 @@ class NoAgreement(HeliumError):
 
 
 class UnknownTask(HeliumError):
-    """No connected node knows the task."""
+    """No connected node has shown the task."""
 
 
 class TaskTracker:
@@ -94,6 +103,8 @@ class TaskTracker:
         self._states: dict[str, State] = {}
         # Nodes that answered "unknown-task".
         self._unaware_peers: set[str] = set()
+        # Nodes that have shown the requester's withdrawal.
+        self._withdrawal_peers: set[str] = set()
         self._started = clock.now()
         # By outcome digest.
         self._certificates: dict[str, Certificate] = {}
@@ -129,6 +140,11 @@ class TaskTracker:
             for vote in _vote_summaries(peer, attempt, vote_set.votes_of(peer))
         )
 
+    @property
+    def withdrawal_peers(self) -> frozenset[str]:
+        """The nodes that have shown the requester's withdrawal of the task."""
+        return frozenset(self._withdrawal_peers)
+
     async def certificate(self) -> Certificate:
         """Wait for the task's certificate.
 
@@ -162,10 +178,17 @@ class TaskTracker:
             await asyncio.gather(*followers.values(), return_exceptions=True)
 
     async def refresh(self) -> list[NodeStatus]:
-        """Poll every connected node once. Returns the statuses of those that answered."""
-        peers = sorted(self._transport.peers())
-        statuses = await asyncio.gather(*(self.poll(peer) for peer in peers))
-        return [status for status in statuses if status is not None]
+        """Poll every connected node once. Returns the statuses of those that answered in time."""
+        return await first_answers(self.poll(peer) for peer in sorted(self._transport.peers()))
+
+    async def find(self) -> Task:
+        """Poll the nodes until one has shown the task. Raises UnknownTask as `watch` does."""
+        while (task := self.task) is None:
+            self._check_known()
+            await self.refresh()
+            if self.task is None:
+                await asyncio.sleep(RETRY_SECONDS)
+        return task
 
     async def poll(self, peer: str) -> NodeStatus | None:
         """Request a node's votes and certificate of the task. Returns None if it fails."""
@@ -205,18 +228,28 @@ class TaskTracker:
     def _failed_state(self) -> State | None:
         """Return the state in which the task ended without a certificate, or None.
 
-        Raises UnknownTask if no connected node knows the task after `UNKNOWN_TASK_SECONDS`.
+        Raises UnknownTask if no node has shown the task in time.
         """
-        now, task, peers = self._clock.now(), self.task, self._transport.peers()
-        if task is None:
-            if now - self._started > UNKNOWN_TASK_SECONDS and peers <= self._unaware_peers:
-                raise UnknownTask(f"no connected node knows the task {self._id}")
-        elif now > task.expires_at + LATE_VOTE_SECONDS:
-            return State.EXPIRED
-        states = [self._states.get(peer) for peer in sorted(peers)]
-        failed = [s for s in states if s is not None and s.terminal and not s.certified]
-        # One node that is still at work, or that claims a certificate, keeps the task open.
-        return failed[0] if failed and len(failed) == len(states) else None
+        self._check_known()
+        if self._observer is None:
+            return None
+        now = self._clock.now()
+        self._observer.advance(now)
+        is_late = now > self._observer.task.expires_at + LATE_VOTE_SECONDS
+        # Before the deadline, an earlier attempt may still give a certificate: members of the last
+        # one may have signed abstentions for it long before it begins. The observer knows that.
+        if self._observer.state is State.INCONCLUSIVE:
+            return State.INCONCLUSIVE
+        if is_late and not self.vote_sets[-1].can_reach_quorum():
+            return State.INCONCLUSIVE
+        return State.EXPIRED if is_late else None
+
+    def _check_known(self) -> None:
+        """Raise UnknownTask if no node has shown the task in time."""
+        waited = self._clock.now() - self._started
+        denied = self._transport.peers() <= self._unaware_peers
+        if self.task is None and waited > (UNKNOWN_TASK_SECONDS if denied else SILENT_NODE_SECONDS):
+            raise UnknownTask(f"no connected node knows the task {self._id}")
 
     async def _follow(self, peer: str, reports: "asyncio.Queue[NodeStatus | None]") -> None:
         """Forward one node's reports, and poll it whenever its state changes. Never returns.
@@ -259,13 +292,18 @@ class TaskTracker:
                 if message.id == self._id:
                     self._observe(message)
             elif isinstance(message, Withdraw):
-                pass  # it proves no outcome
+                self._add_withdrawal(peer, message)
             elif message is not None and message.task == self._id and self._observer is not None:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):
                         self._keep(effect.certificate)
         except Rejected as rejected:
-            log.warning("vote rejected", peer=peer, reason=str(rejected))
+            log.warning("envelope rejected", peer=peer, reason=str(rejected))
+
+    def _add_withdrawal(self, peer: str, withdrawal: Withdraw) -> None:
+        if withdrawal.task == self._id and self._observer is not None:
+            self._observer.judge_withdrawal(withdrawal)
+            self._withdrawal_peers.add(peer)
 
     def _decode(self, peer: str, document: Json) -> Message | None:
         """Return the message of an envelope, None if it is invalid. Verifies each envelope once."""
@@ -301,8 +339,11 @@ class TaskTracker:
     def _observe(self, task: Task) -> None:
         if self._observer is None:
             self._network.admit(task)
-            now = self._clock.now()
-            self._observer = Agreement(self._network, task, "", _no_salt, now)
+            # Members accept a task when it is made, or soon after. One that is followed later has
+            # been through its first attempts already.
+            accepted = min(self._clock.now(), task.created / 1000)
+            self._observer = Agreement(self._network, task, "", _no_salt, accepted)
+            self._observer.start(accepted)
 
 
 def _no_salt(attempt: int) -> str:

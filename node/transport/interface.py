@@ -34,6 +34,11 @@ def message_id(topic: str, payload: bytes) -> bytes:
     return hashlib.sha256(topic.encode() + b"\0" + payload).digest()[:20]
 
 
+def topics(network: str) -> tuple[str, str]:
+    """Return the gossip topics of a network: for tasks, for votes and withdrawals (section 7.2)."""
+    return f"/helium/2/{network}/tasks", f"/helium/2/{network}/votes"
+
+
 def is_task_topic(topic: str) -> bool:
     """Return whether the messages on a topic are tasks, which have a rate limit of their own."""
     return topic.endswith("/tasks")

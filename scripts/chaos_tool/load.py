@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from node.client.client import Client
-from node.client.submission import NoNodeReachable, TaskRejected
+from node.client.nodes import NoNodeReachable, TaskRejected
 from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.network import Network
 from protocol.wire.encoding import Json

@@ -10,9 +10,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from node.daemon import topics
 from node.sync.dialer import keep_connected
-from node.transport.interface import Stream, ValidationResult
+from node.transport.interface import Stream, ValidationResult, topics
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.wire.messages import Message
 from scripts.testnet_tool.nodes import LocalNode

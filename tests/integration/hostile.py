@@ -16,8 +16,8 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 
-from node.daemon import topics
 from node.rpc import codec as rpc_codec
+from node.transport.interface import topics
 from node.transport.libp2p.gossipsub import PROTOCOL, RPC_BYTES
 from node.transport.libp2p.host import Host
 from protocol.constants import DOCUMENT_LIMIT

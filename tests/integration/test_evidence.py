@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from node.config import keystore
-from node.daemon import topics
 from node.rpc.codec import (
     REQUEST_LIMIT,
     REQUESTS,
@@ -23,7 +22,7 @@ from node.rpc.codec import (
     read_document,
     refuse,
 )
-from node.transport.interface import Stream
+from node.transport.interface import Stream, topics
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.network import NetworkParameters
 from protocol.wire import messages

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.client.client import Client
-from node.client.submission import NoNodeReachable, TaskRejected
+from node.client.nodes import NoNodeReachable, TaskRejected
 from protocol.network import NetworkParameters
 from protocol.wire.signing import peer_of
 from tests.integration.conftest import running_light, task

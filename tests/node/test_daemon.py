@@ -19,7 +19,7 @@ import pytest
 from executor.job import Execution, Job
 from node.config.limits import Limits
 from node.consensus.coordinator import Coordinator
-from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts, topics
+from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
 from node.rpc.client import send_request
@@ -29,7 +29,7 @@ from node.storage.database import Database
 from node.storage.errors import DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.transport.interface import ValidationResult
+from node.transport.interface import ValidationResult, topics
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, Conduct, VoteOutcome
 from protocol.consensus.effects import State

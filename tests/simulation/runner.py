@@ -16,7 +16,8 @@ from typing import Any
 import structlog
 
 from node.client.client import Client
-from node.client.submission import GenerationFailed, NoNodeReachable, Submission, TaskRejected
+from node.client.nodes import NoNodeReachable, TaskRejected
+from node.client.submission import GenerationFailed, Submission
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.consensus.certificate import Certificate

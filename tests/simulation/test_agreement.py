@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from node.client.submission import NoNodeReachable, Submission, TaskRejected
+from node.client.nodes import NoNodeReachable, TaskRejected
+from node.client.submission import Submission
 from node.sync.task_tracker import NoAgreement
 from protocol.consensus.certificate import verify
 from protocol.consensus.effects import State

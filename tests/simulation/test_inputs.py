@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.client.submission import submit_to_node
+from node.client.nodes import submit_to_node
 from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import protocol_id
 from node.sync.blob_download import rendezvous_order

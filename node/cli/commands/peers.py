@@ -11,7 +11,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.options import display_name
 from node.cli.session import ClientTarget, no_node_named, resolve_target, run_with_client
 from node.client.client import Client
-from node.client.submission import HelloAnswer
+from node.client.nodes import HelloAnswer
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus.conduct import PeerRecord

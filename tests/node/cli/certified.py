@@ -50,7 +50,7 @@ def network_of(owners: list[Ed25519PrivateKey]) -> Network:
     }
     document: Any = {
         "name": "certified",
-        "version": 1,
+        "version": 2,
         "created": "2026-01-01T00:00:00Z",
         "parameters": asdict(NetworkParameters()),
         "classes": {"cpu": {"device": "cpu"}},

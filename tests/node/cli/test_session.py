@@ -7,8 +7,9 @@ import pytest
 
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import map_exit_codes
+from node.client.nodes import NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
-from node.client.submission import GenerationFailed, NoNodeReachable, TaskRejected
+from node.client.submission import GenerationFailed
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable, WrongBytes
 from node.sync.task_tracker import NoAgreement, UnknownTask

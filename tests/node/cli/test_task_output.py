@@ -27,11 +27,14 @@ from node.client.result import check_file
 from node.client.submission import Submission
 from node.sync.task_tracker import VoteSummary
 from protocol.consensus.certificate import verify_bytes
+from protocol.consensus.committee import committees
+from protocol.wire.messages import Task
 from tests.node.cli.certified import Certified
 from tests.node.client.test_client import (
     COMMITTEE,
     MONO,
     NET,
+    PAIR,
     STEREO,
     TASK,
     Fake,
@@ -43,19 +46,19 @@ from tests.node.client.test_client import (
 from tests.node.sync.test_task_tracker import certify
 
 SONGS = outcome_of(STEREO, MONO)
-SILENCE = outcome_of(np.zeros((10, 1), "<f4"))
-OTHER = certify(NET, TASK, SILENCE, COMMITTEE[1:])
+SILENCE = outcome_of(*[np.zeros((10, 1), "<f4")] * 2)
+OTHER = certify(NET, PAIR, SILENCE, committees(NET, PAIR)[0][1:])
 
 
 def honest(**more: Any) -> Fake:
-    return Fake(**truth_of(SONGS), blobs=blobs_by_hash(STEREO, MONO), **more)
+    return Fake(**truth_of(SONGS, PAIR), blobs=blobs_by_hash(STEREO, MONO), **more)
 
 
-def wait_for_task(output: Path, *fakes: Fake) -> TaskReport:
+def wait_for_task(output: Path, *fakes: Fake, task: Task = TASK) -> TaskReport:
     reports: list[TaskReport] = []
 
     async def test(client: Client) -> None:
-        reports.append(await wait_and_write(client, client.follow(TASK.id), output))
+        reports.append(await wait_and_write(client, client.follow(task.id), output))
 
     with_client(*fakes, test=test)
     return reports[0]
@@ -68,13 +71,13 @@ def names(folder: Path) -> set[str]:
 def test_audio_and_certificate_are_written(tmp_path: Path) -> None:
     output = tmp_path / "song.wav"
     output.write_bytes(b"an older one")
-    report = wait_for_task(output, honest())
+    report = wait_for_task(output, honest(), task=PAIR)
     assert report.failure is None
     assert names(tmp_path) == {"song.wav", "song-2.wav", "song.wav.certificate.json"}
-    assert verify_bytes(Path(str(report.document["certificate"])).read_bytes(), NET).task == TASK
+    assert verify_bytes(Path(str(report.document["certificate"])).read_bytes(), NET).task == PAIR
     assert [check_file(tmp_path / name, SONGS) for name in ("song.wav", "song-2.wav")] == [0, 1]
     assert report.document["conflict"] == []
-    assert report.lines[0] == f"agreed       task {TASK.id}"
+    assert report.lines[0] == f"agreed       task {PAIR.id}"
 
 
 def _fails_at_the_second(error: BaseException) -> Callable[..., None]:
@@ -102,7 +105,7 @@ def test_a_failed_write_leaves_no_file(
 ) -> None:
     monkeypatch.setattr("soundfile.write", _fails_at_the_second(error))
     with pytest.raises(Failure) as raised:
-        wait_for_task(tmp_path / "song.wav", honest())
+        wait_for_task(tmp_path / "song.wav", honest(), task=PAIR)
     assert raised.value.exit_code == Exit.FAULT
     assert f"{tmp_path / 'song.wav'}: {reason}" in raised.value.message
     assert names(tmp_path) == set()
@@ -182,7 +185,7 @@ def with_conflict(test: Callable[[Client, Submission], Awaitable[None]]) -> None
     second = Fake(state="agreed", certificate=OTHER.document, answers=False)
 
     async def settled(client: Client) -> None:
-        submission = client.follow(TASK.id)
+        submission = client.follow(PAIR.id)
         await submission.tracker.certificate()
         second.answers = True
         await test(client, submission)
@@ -215,7 +218,7 @@ def test_a_conflicting_certificate_is_shown_and_written(tmp_path: Path) -> None:
 def test_status_shows_a_conflict() -> None:
     async def test(client: Client, submission: Submission) -> None:
         statuses = await submission.tracker.refresh()
-        assert_conflict_shown(*describe_status(TASK.id, submission.tracker, statuses, client))
+        assert_conflict_shown(*describe_status(PAIR.id, submission.tracker, statuses, client))
 
     with_conflict(test)
 

@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 
 from node.client.client import CONNECT_SECONDS, Client
-from node.client.result import AudioMismatch, check_file
-from node.client.submission import SUBMIT_TO, GenerationFailed, NoNodeReachable, TaskRejected
+from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
+from node.client.result import check_file
+from node.client.submission import GenerationFailed
+from node.client.withdrawal import WITHDRAWAL_SECONDS, WithdrawalNotShown
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import ProtocolViolation, Status, answer, refuse
 from node.sync.blob_download import BlobUnavailable
-from node.sync.task_tracker import NoAgreement
-from node.transport.interface import Stream
+from node.sync.first_answers import PATIENCE_SECONDS
+from node.sync.task_tracker import NoAgreement, UnknownTask
+from node.transport.interface import Stream, ValidationResult, topics
+from protocol.consensus.certificate import verify
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected, Rejection
+from protocol.manifest import blobs_of
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.encoding import Json, canonical
-from protocol.wire.messages import Task
+from protocol.wire.messages import Message, Task, Withdraw
 from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
@@ -36,6 +41,8 @@ from tests.support.memory_transport.network import MemoryNetwork, MemoryTranspor
 NET = fixtures.network()
 TASK = fixtures.task(NET, deadline=60)
 COMMITTEE = committees(NET, TASK)[0]
+# Asks for two outputs.
+PAIR = fixtures.task(NET, deadline=60, generation_config={"num_return_sequences": 2})
 STEREO = np.random.default_rng(1).uniform(-1, 1, (300, 2)).astype("<f4")
 MONO = np.random.default_rng(2).uniform(-1, 1, (200, 1)).astype("<f4")
 
@@ -66,6 +73,7 @@ class Fake(Scripted):
     reasons: list[str] = field(default_factory=list)
     refusal: tuple[Status, str, str] | None = None
     vanishes: bool = False  # in the middle of a submission
+    stalls: bool = False  # never answers a submission
     task_id: str = ""  # that it answers with instead of the right one
     blobs: dict[str, bytes] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
@@ -73,7 +81,7 @@ class Fake(Scripted):
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
-        if name in ("task", "watch") or not self.answers:
+        if name in ("task", "watch") or not self.answers or self.silent:
             await super().serve(protocol, stream)
             return
         request = await rpc_codec.read_document(stream, f"{name}-request", rpc_codec.REQUEST_LIMIT)
@@ -91,7 +99,9 @@ class Fake(Scripted):
         await answer(stream, document)
 
     async def submit(self, request: Any, stream: Stream) -> None:
-        if self.vanishes:
+        if self.stalls:
+            await asyncio.Event().wait()
+        elif self.vanishes:
             await stream.reset()
         elif self.refusal is not None:
             await refuse(stream, *self.refusal)
@@ -121,7 +131,12 @@ async def connected(fakes: Sequence[Fake], net: Network = NET) -> AsyncIterator[
     servers = [MemoryTransport(medium, fixtures.peer(index)) for index in range(len(fakes))]
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     for server, fake in zip(servers, fakes, strict=True):
-        await server.start(Recorder(fake.serve), (), protocols)
+        recorder = Recorder(fake.serve)
+        joined: Sequence[str] = ()
+        if isinstance(fake, Member):
+            joined = topics(net.id)
+            recorder.validate = fake.hear  # type: ignore[method-assign]
+        await server.start(recorder, joined, protocols)
     try:
         async with Client.connect(
             net,
@@ -282,6 +297,21 @@ def test_the_default_deadline_is_within_the_networks_maximum() -> None:
     with_client(Fake(network=net.id), test=test, net=net)
 
 
+def test_the_default_deadline_leaves_time_for_attempts_and_queues() -> None:
+    document = fixtures.network_document(attempt_seconds=200)
+    document["models"].append({**document["models"][0], "id": "slow", "attempt_seconds": 900})
+    net = Network.of(document)
+
+    async def test(client: Client) -> None:
+        def deadline_of(model: str) -> int:
+            return client.sign_task("text-to-music", fixtures.args(model=model)).deadline
+
+        assert deadline_of(fixtures.MODEL) == 3 * 200 + 600
+        assert deadline_of("slow") == 3 * 900 + 600
+
+    with_client(Fake(network=net.id), test=test, net=net)
+
+
 def test_the_class_is_optional_if_the_network_has_one() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(Rejected, match="choose one of cpu, gpu") as refused:
@@ -360,6 +390,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "not ready": {"ready": False},
     "of another network": {"network": "f" * 16},
     "mute": {"answers": False},
+    "silent": {"silent": True},
+    "silent once asked to submit": {"stalls": True},
 }
 
 
@@ -384,6 +416,108 @@ def test_the_task_goes_to_the_next_node_if_one_does_not_accept(other: dict[str, 
             assert willing.accepted == [await submit(client)]
 
         with_client(*fakes, test=test)
+
+
+def test_silent_strangers_do_not_hold_up_a_submission() -> None:
+    """Of six nodes one accepts. Some never answer hello, and others no submission."""
+    strangers = [Fake(silent=True), Fake(stalls=True), Fake(silent=True), Fake(stalls=True)]
+    fake = Fake()
+
+    async def test(client: Client) -> None:
+        start = now()
+        assert fake.accepted == [await submit(client)]
+        assert now() - start < PATIENCE_SECONDS + 3 * SLOW_SECONDS
+
+    with_client(*strangers, fake, Fake(silent=True), test=test)
+
+
+def test_nodes_are_asked_in_random_order() -> None:
+    """No place in the list of peers is safe: over some tasks every node is asked."""
+    fakes = [Fake() for _ in range(4)]
+
+    async def test(client: Client) -> None:
+        for _ in range(20):
+            await submit(client)
+        counts = [len(fake.accepted) for fake in fakes]
+        assert sum(counts) == 20 * SUBMIT_TO
+        assert min(counts) > 3, counts
+
+    with_client(*fakes, test=test)
+
+
+def test_inputs_are_uploaded_to_no_more_nodes_than_needed() -> None:
+    net, song = fixtures.piano_network(), b"RIFF"
+    fakes = [Fake(network=net.id) for _ in range(4)]
+
+    async def test(client: Client) -> None:
+        args = fixtures.piano_args()
+        await client.submit("pop2piano", args, audio=[song])
+        assert sum(fake.asked.count("submit") for fake in fakes) == SUBMIT_TO
+
+    with_client(*fakes, test=test, net=net)
+
+
+# Withdrawing
+
+
+@dataclass
+class Member(Fake):
+    """A node that hears of withdrawals, and shows them some seconds later."""
+
+    seconds: float = 0.0
+
+    def hear(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
+        withdrawal = codec.decode(payload, self.network)
+        assert isinstance(withdrawal, Withdraw)
+        assert topic == topics(NET.id)[1]
+        self.asked.append("withdraw")
+        envelopes = [*self.envelopes, withdrawal.envelope.document()]
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.seconds, lambda: self.say(envelopes=envelopes))
+        return ValidationResult.IGNORE, None
+
+
+def test_a_withdrawal_is_awaited_until_a_node_shows_it() -> None:
+    member = Member(seconds=5.0)
+
+    async def test(client: Client) -> None:
+        assert await client.cancel(TASK.id) == {fixtures.peer(0)}
+        assert 5 <= now() < 5 + 3 * PATIENCE_SECONDS
+        withdrawal = codec.decode(canonical(member.envelopes[-1]), NET.id)
+        assert isinstance(withdrawal, Withdraw)
+        assert (withdrawal.task, withdrawal.signer) == (TASK.id, fixtures.peer(1000))
+
+    with_client(member, Fake(silent=True), test=test)
+
+
+def test_a_withdrawal_that_no_node_shows_is_no_success() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(WithdrawalNotShown, match="may not have arrived"):
+            await client.cancel(TASK.id)
+        assert WITHDRAWAL_SECONDS <= now() < WITHDRAWAL_SECONDS + 5
+
+    with_client(Member(seconds=1e6), test=test)
+
+
+def test_only_the_requester_can_cancel() -> None:
+    task = fixtures.task(NET, deadline=60, requester=1001)
+    member = Member(envelopes=[task.envelope.document()])
+
+    async def test(client: Client) -> None:
+        with pytest.raises(Rejected, match=fixtures.peer(1001)) as refused:
+            await client.cancel(task.id)
+        assert refused.value.reason is Rejection.NOT_THE_REQUESTER
+        assert "withdraw" not in member.asked
+
+    with_client(member, test=test)
+
+
+def test_an_unknown_task_cannot_be_cancelled() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(UnknownTask):
+            await client.cancel(TASK.id)
+
+    with_client(Member(knows=False), test=test)
 
 
 def test_a_refusal_by_all_nodes_has_its_reason() -> None:
@@ -438,8 +572,12 @@ def test_submit_waits_for_a_lost_connection() -> None:
 # Results
 
 
-def truth_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    return {"state": "agreed", "certificate": certify(NET, TASK, outcome).document}
+def truth_of(outcome: dict[str, Any], task: Task = TASK) -> dict[str, Any]:
+    return {
+        "state": "agreed",
+        "envelopes": [task.envelope.document()],
+        "certificate": certify(NET, task, outcome).document,
+    }
 
 
 def blobs_by_hash(*audios: Any) -> dict[str, bytes]:
@@ -450,7 +588,7 @@ def test_a_result_has_the_certified_samples(tmp_path: Path) -> None:
     outcome = outcome_of(STEREO, MONO)
 
     async def test(client: Client) -> None:
-        result = await client.follow(TASK.id).result()
+        result = await client.follow(PAIR.id).result()
         assert result.audio.shape == (300, 2)
         assert result.sampling_rate == 32_000
         assert [w.audio.shape for w in result.waveforms] == [(300, 2), (200, 1)]
@@ -459,7 +597,7 @@ def test_a_result_has_the_certified_samples(tmp_path: Path) -> None:
         for index, path in enumerate(result.write(tmp_path / "song.wav")):
             assert check_file(path, outcome) == index
 
-    with_client(Fake(**truth_of(outcome), blobs=blobs_by_hash(STEREO, MONO)), test=test)
+    with_client(Fake(**truth_of(outcome, PAIR), blobs=blobs_by_hash(STEREO, MONO)), test=test)
 
 
 def zeroed(blobs: dict[str, bytes]) -> dict[str, bytes]:
@@ -549,27 +687,22 @@ def test_forged_certificates_give_no_result(forge: Callable[[], Any]) -> None:
     with_client(Fake(state="agreed", certificate=forge()), test=test)
 
 
-def test_oversized_outputs_are_not_fetched() -> None:
+def test_more_bytes_than_the_network_allows_make_no_certificate() -> None:
     net = fixtures.network(max_output_bytes=STEREO.nbytes)
     task = fixtures.task(net)
-    fake = Fake(network=net.id, blobs=blobs_by_hash(STEREO, MONO))
+    small, large = certify(net, task, outcome_of(STEREO)), outcome_of(np.tile(STEREO, (2, 1)))
+    with pytest.raises(Rejected, match="at most 2400"):
+        verify(certify(net, task, large).document, net)
+    fake = Fake(network=net.id, blobs=blobs_by_hash(STEREO))
 
     async def test(client: Client) -> None:
-        assert len((await client.fetch(certify(net, task, outcome_of(STEREO)))).waveforms) == 1
+        assert len((await client.fetch(small)).waveforms) == 1
         fake.asked.clear()
         with pytest.raises(ProtocolViolation, match="the network allows 2400"):
-            await client.fetch(certify(net, task, outcome_of(STEREO, MONO)))
+            await client.fetch_blob(blobs_of(large)[0], [])
         assert fake.asked == []
 
     with_client(fake, test=test, net=net)
-
-
-def test_a_manifest_with_a_wrong_shape_is_rejected() -> None:
-    async def test(client: Client) -> None:
-        with pytest.raises(AudioMismatch, match="are not 301 frames"):
-            await client.fetch(certify(NET, TASK, outcome_of(STEREO, frames=301)))
-
-    with_client(Fake(blobs=blobs_by_hash(STEREO)), test=test)
 
 
 def test_progress_and_certificate_of_a_submission() -> None:

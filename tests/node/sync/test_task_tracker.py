@@ -12,8 +12,10 @@ import pytest
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import Status, answer, read_document, refuse
 from node.rpc.framing import write_frame
+from node.sync.first_answers import PATIENCE_SECONDS
 from node.sync.task_tracker import (
     LATE_VOTE_SECONDS,
+    SILENT_NODE_SECONDS,
     UNKNOWN_TASK_SECONDS,
     NoAgreement,
     TaskTracker,
@@ -26,7 +28,7 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Task
+from protocol.wire.messages import Task, Withdraw
 from protocol.wire.signing import Envelope
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
@@ -63,6 +65,7 @@ class Scripted:
     certificate: Any = None
     knows: bool = True
     answers: bool = True
+    silent: bool = False  # it takes the request and never says anything
     asked: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,7 +79,9 @@ class Scripted:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request")
         self.asked.append(name)
-        if not self.answers:
+        if self.silent:
+            await asyncio.Event().wait()
+        elif not self.answers:
             await stream.reset()
         elif not self.knows:
             await refuse(stream, Status.INVALID, "unknown-task", "task: never heard of it")
@@ -357,32 +362,109 @@ def test_one_nodes_claim_of_failure_is_ignored(claim: str) -> None:
     tracked(Scripted(state=claim), honest, test=test)
 
 
-def test_failure_that_all_nodes_report_is_final() -> None:
-    votes = [
-        fixtures.reveal(NET, TASK, member, {}, fixtures.outcome(member)).envelope.document()
-        for member in COMMITTEE
-    ]
+@pytest.mark.parametrize("claim", ["inconclusive", "expired", "agreed", "agreed-error"])
+def test_what_all_nodes_claim_without_signatures_ends_nothing(claim: str) -> None:
+    async def test(tracker: TaskTracker) -> None:
+        with pytest.raises(NoAgreement, match="no agreement: expired") as ended:
+            await tracker.certificate()
+        assert ended.value.state is State.EXPIRED
+        assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
+    tracked(*(Scripted(state=claim) for _ in range(3)), test=test)
+
+
+def disagreement(attempts: int = 2) -> list[Any]:
+    """Votes that leave no outcome possible: in attempt 0 three outcomes, then two abstentions."""
+    reveals = [
+        fixtures.reveal(NET, TASK, member, {}, fixtures.outcome(member)) for member in COMMITTEE
+    ]
+    abstentions = [fixtures.abstain(NET, TASK, member, "busy", 1) for member in COMMITTEE[:2]]
+    return [vote.envelope.document() for vote in [*reveals, *abstentions][: 3 * attempts]]
+
+
+@pytest.mark.parametrize("state", ["executing", "inconclusive"])
+@pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
+def test_votes_that_leave_no_outcome_possible_are_inconclusive(
+    state: str, known: Task | None
+) -> None:
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement, match="no agreement: inconclusive") as ended:
             await tracker.certificate()
         assert ended.value.state is State.INCONCLUSIVE
         assert {b.peer for b in ended.value.votes} == set(COMMITTEE)
-        assert len({b.outcome for b in ended.value.votes}) == 3
+        assert len({b.outcome for b in ended.value.votes if b.outcome}) == 3
         assert now() < 3
 
-    tracked(*(Scripted(state="inconclusive", envelopes=votes) for _ in range(3)), test=test)
+    envelopes = [TASK.envelope.document(), *disagreement()]
+    node = Scripted(state=state, envelopes=envelopes)
+    tracked(Scripted(), node, Scripted(silent=True), test=test, known=known)
 
 
-@pytest.mark.parametrize("other", ["executing", "agreed"])
-def test_contradicted_claim_of_failure_waits_for_the_deadline(other: str) -> None:
+def test_a_lost_attempt_before_the_last_one_is_not_the_end() -> None:
+    truth, node = certify(), Scripted(state="inconclusive", envelopes=disagreement(attempts=1))
+
     async def test(tracker: TaskTracker) -> None:
-        with pytest.raises(NoAgreement) as ended:
+        asyncio.get_running_loop().call_at(30.0, lambda: node.say(**agreed(truth)))
+        await expect(tracker, truth)
+        assert 30 <= now() < 36
+
+    tracked(node, test=test)
+
+
+def test_abstentions_signed_before_the_last_attempt_begins_are_not_the_end() -> None:
+    """Two of four can sign them at once, while the first attempt still agrees."""
+    truth = certify()
+    early = [fixtures.abstain(NET, TASK, member, "busy", 1) for member in COMMITTEE[:2]]
+    node = Scripted(state="inconclusive", envelopes=[vote.envelope.document() for vote in early])
+
+    async def test(tracker: TaskTracker) -> None:
+        asyncio.get_running_loop().call_at(30.0, lambda: node.say(**agreed(truth)))
+        await expect(tracker, truth)
+        assert 30 <= now() < 36
+
+    tracked(node, test=test)
+
+
+def test_an_attempt_that_timed_out_before_the_client_came_is_over_for_it() -> None:
+    """The last attempt is hopeless, and attempt 0 ended long ago by its time."""
+    task = fixtures.task(NET, now=fixtures.START - 300, deadline=600)
+    votes = [
+        fixtures.abstain(NET, task, member, "busy", 1) for member in committees(NET, task)[0][:2]
+    ]
+    envelopes = [task.envelope.document(), *(vote.envelope.document() for vote in votes)]
+
+    async def main() -> None:
+        async with surrounded([Scripted(envelopes=envelopes).serve]) as transport:
+            clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+            with pytest.raises(NoAgreement) as ended:
+                await TaskTracker(NET, transport, clock, task.id, None).certificate()
+            assert ended.value.state is State.INCONCLUSIVE
+            assert now() < 3
+
+    virtual_loop.run(main)
+
+
+def test_silent_strangers_hold_up_neither_the_result_nor_the_deadline() -> None:
+    truth, honest = certify(), Scripted()
+    strangers = [Scripted(silent=True) for _ in range(5)]
+
+    async def agreement(tracker: TaskTracker) -> None:
+        asyncio.get_running_loop().call_at(30.0, lambda: honest.say(**agreed(truth)))
+        await expect(tracker, truth)
+        assert now() < 32
+
+    async def deadline(tracker: TaskTracker) -> None:
+        with pytest.raises(NoAgreement, match="expired"):
             await tracker.certificate()
-        assert ended.value.state is State.EXPIRED
         assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
-    tracked(Scripted(state="inconclusive"), Scripted(state=other), test=test)
+    async def refresh(tracker: TaskTracker) -> None:
+        assert [s.peer for s in await tracker.refresh()] == [fixtures.peer(0)]
+        assert now() == pytest.approx(PATIENCE_SECONDS, abs=1)
+
+    tracked(honest, *strangers, test=agreement)
+    tracked(*strangers, test=deadline)
+    tracked(Scripted(), *strangers, test=refresh)
 
 
 def test_invalid_envelopes_do_not_affect_valid_ones() -> None:
@@ -475,16 +557,59 @@ def test_watch_requests_end_with_the_task() -> None:
     tracked(node, Scripted(), test=test)
 
 
-def test_node_without_answer_keeps_the_task_open() -> None:
+@pytest.mark.parametrize("other", [{"answers": False}, {"silent": True}], ids=["resets", "silent"])
+def test_nodes_without_an_answer_do_not_keep_an_unknown_task_open(other: dict[str, Any]) -> None:
+    async def test(tracker: TaskTracker) -> None:
+        with pytest.raises(UnknownTask, match=TASK.id):
+            await tracker.certificate()
+        assert now() == pytest.approx(SILENT_NODE_SECONDS, abs=1)
+
+    tracked(Scripted(**other), Scripted(knows=False), test=test, known=None)
+
+
+def test_a_slow_node_may_still_show_an_unknown_task() -> None:
     truth = certify()
     node = Scripted(answers=False)
 
     async def test(tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_at(3 * UNKNOWN_TASK_SECONDS, lambda: node.say(answers=True, **agreed(truth)))
+        loop.call_at(2 * UNKNOWN_TASK_SECONDS, lambda: node.say(answers=True, **agreed(truth)))
         await expect(tracker, truth)
 
     tracked(node, Scripted(knows=False), test=test, known=None)
+
+
+# Withdrawals
+
+
+def test_a_withdrawal_is_shown_with_the_nodes_that_have_it() -> None:
+    withdrawal = fixtures.withdraw(NET, TASK).envelope.document()
+    envelopes = [TASK.envelope.document(), withdrawal]
+
+    async def test(tracker: TaskTracker) -> None:
+        await tracker.refresh()
+        assert tracker.withdrawal_peers == {fixtures.peer(1)}
+        assert tracker.settled is None
+
+    tracked(Scripted(), Scripted(envelopes=envelopes), test=test, known=None)
+
+
+@pytest.mark.parametrize(
+    "withdrawal",
+    [
+        fixtures.withdraw(NET, TASK, requester=1001),
+        fixtures.withdraw(NET, fixtures.task(NET, nonce=1)),
+    ],
+    ids=["of a stranger", "of another task"],
+)
+def test_a_foreign_withdrawal_is_not_shown(withdrawal: Withdraw) -> None:
+    envelopes = [TASK.envelope.document(), withdrawal.envelope.document()]
+
+    async def test(tracker: TaskTracker) -> None:
+        await tracker.refresh()
+        assert tracker.withdrawal_peers == frozenset()
+
+    tracked(Scripted(envelopes=envelopes), test=test)
 
 
 def test_each_envelope_and_certificate_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from node.cli.commands import peers
 from node.cli.exit_codes import Exit, Failure
-from node.client.submission import HelloAnswer
+from node.client.nodes import HelloAnswer
 from node.storage.database import open_database
 from node.storage.ledger import Ledger
 from node.storage.reader import DATABASE
