@@ -47,7 +47,7 @@ def public_key_of(peer: str) -> Ed25519PublicKey:
     """Return the public key that a peer id carries. Raises Rejected(MALFORMED).
 
     A key is a canonically encoded point of the curve's prime-order subgroup other than the
-    identity (specification 2.5). For a key of small order anyone can sign.
+    identity (specification 2.3). For a key of small order anyone can sign.
     """
     try:
         raw = base58.b58decode(peer)
@@ -69,18 +69,21 @@ def signature_of(key: Ed25519PrivateKey, message: bytes) -> str:
 def check_signature(peer: str, message: bytes, signature: str) -> None:
     """Raise Rejected(BAD_SIGNATURE) unless `signature` is the peer's over `message`.
 
+    A peer id without a valid key is MALFORMED.
+
     The rule (specification 2.5): S < L, R is not the identity, and the encoding of [S]B − [k]A is
     R byte for byte. OpenSSL checks all but the identity. Only one base64url spelling of the 64
     bytes is accepted. The last character has four unused bits; if any value passed, a byte of a
     certificate could change unnoticed.
     """
+    key = public_key_of(peer)
     try:
         raw = urlsafe_b64decode(signature + "==")
         if urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != signature:
             raise ValueError("not the canonical spelling")
         if raw[:32] == _IDENTITY:
             raise ValueError("R is the identity")
-        public_key_of(peer).verify(raw, message)
+        key.verify(raw, message)
     except (InvalidSignature, ValueError):
         raise Rejected(
             Rejection.BAD_SIGNATURE, f"the signature is not one of {peer} over this body"

@@ -35,7 +35,7 @@ def certificate_document(
     """Return the document of a certificate, valid or not."""
     return {
         "type": "certificate",
-        "version": 1,
+        "version": 2,
         "network": net.id,
         "task": task.envelope.document(),
         "attempt": attempt,

@@ -26,6 +26,8 @@ ACCEPTED = {
     "there is one zero": b"[0,-0,0.0,-0.0,0e9,1e-400]",
     "the greatest integers": b"[9007199254740991,-9007199254740991,9007199254740991.0]",
     "fractions": b"[0.5,1e-6,1e-7,5e-324,333333333.33333329,4.50,123456789012345.6,-0.001]",
+    "the nearest binary64": b"[9007199254740991.4,0.1000000000000000055511151231257827]",
+    "numbers of 64 characters": b"[" + b"0." + b"0" * 61 + b"1,-" + b"1." + b"0" * 61 + b"]",
     "literals": b"[true,false,null]",
     "sixteen levels": b"[" * 16 + b"]" * 16,
     "brackets in strings are no levels": b'["' + b"[{" * 20 + b'"]',
@@ -51,6 +53,9 @@ REFUSED = {
     "infinity": (b"[-Infinity]", Rejection.MALFORMED),
     "an integer too great": (b"9007199254740992", Rejection.MALFORMED),
     "a number too great": (b"1e16", Rejection.MALFORMED),
+    "a number that is rounded to 2^53": (b"9007199254740991.5", Rejection.MALFORMED),
+    "a number of 65 characters": (b"0." + b"0" * 62 + b"1", Rejection.MALFORMED),
+    "an integer of 65 characters": (b"-" + b"0" * 63 + b"1", Rejection.MALFORMED),
     "a number beyond binary64": (b"-1e400", Rejection.MALFORMED),
     "a leading zero": (b"01", Rejection.MALFORMED),
     "a leading plus": (b"+1", Rejection.MALFORMED),
@@ -65,7 +70,7 @@ REFUSED = {
 def canonical_json() -> Vectors:
     """Texts, their canonical bytes, and texts that are refused."""
     return {
-        "description": "Parse `text` (or the bytes `hex`) as section 2 says, with a limit of 65,536"
+        "description": "Section 2.1. Parse `text` (or the bytes `hex`), with a limit of 65,536"
         " bytes. Each of `accepted` must give exactly the bytes of `canonical` (as UTF-8), and"
         " parsing those must give them again. Each of `refused` must be refused for `reason`.",
         "accepted": [
@@ -85,7 +90,10 @@ def canonical_json() -> Vectors:
 
 def hashes() -> Vectors:
     """Tagged hashes of bytes and of documents."""
-    tags = ("network", "task", "outcome", "commitment", "committee", "weights", "sequence")
+    tags = (
+        *("network", "task", "outcome", "commitment", "committee", "weights"),
+        *("sequence", "speaker", "tokens", "envelope"),
+    )
     documents: list[Json] = [
         {},
         {"b": 1, "a": "é"},
@@ -93,7 +101,7 @@ def hashes() -> Vectors:
         {"config.json": "ab" * 32, "model.safetensors": "cd" * 32},
     ]
     return {
-        "description": "H(tag, bytes) of section 2. `bytes`: SHA-256 of the hex `preimage`, which"
+        "description": "H(tag, bytes) of section 2.2. `bytes`: SHA-256 of the hex `preimage`, which"
         " is ASCII 'helium/2/' and the tag, a zero byte, and `payload` (hex). `documents`: the"
         " payload is the canonical form of `document`.",
         "bytes": [
@@ -120,7 +128,7 @@ def identities() -> Vectors:
         "description": "`peers`: the Ed25519 secret key `secret` (hex, 32 bytes, RFC 8032) has the"
         " public key `public` and the peer id `peer`; `signature` is its signature over the bytes"
         " `message` (hex), in base64url without padding. `refused_peers` are no peer ids of section"
-        " 2. `refused_signatures` are no signatures of `peer` over `message`.",
+        " 2.3. `refused_signatures` are no signatures of `peer` over `message`.",
         "peers": [_identity(index) for index in range(6)],
         "refused_peers": [
             refused(name, Rejection.MALFORMED, text.encode(), lambda t: public_key_of(t.decode()))
@@ -161,6 +169,9 @@ def _no_peers() -> dict[str, str]:
         "a secp256k1 key": encoded(raw[:3] + b"\x02" + raw[4:]),
         "a key of 31 bytes": encoded(raw[:-1]),
         "a key of 33 bytes": encoded(raw + b"\x00"),
+        "a one before": "1" + peer,
+        "a line feed at the end": peer + "\n",
+        "a space before": " " + peer,
     }
 
 

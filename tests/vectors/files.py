@@ -4,7 +4,18 @@ import functools
 import json
 from pathlib import Path
 
-from tests.vectors import encoding, membership, proofs, refusals, scores, signing, waveforms
+from tests.vectors import (
+    encoding,
+    limits,
+    manifests,
+    membership,
+    proofs,
+    refusals,
+    scores,
+    signatures,
+    signing,
+    waveforms,
+)
 from tests.vectors.entries import Vectors
 
 FOLDER = Path(__file__).parent
@@ -17,12 +28,15 @@ def documents() -> dict[str, Vectors]:
         "canonical.json": encoding.canonical_json(),
         "hashes.json": encoding.hashes(),
         "identities.json": encoding.identities(),
+        "signatures.json": signatures.signatures(),
         "envelopes.json": signing.envelopes(),
         "commitments.json": signing.commitments(),
         "networks.json": membership.networks(),
+        "limits.json": limits.limits(),
         "committees.json": membership.committee_vectors(),
         "certificates.json": proofs.certificates(),
         "evidence.json": proofs.evidence_vectors(),
+        "manifests.json": manifests.manifests(),
         "rejections.json": refusals.rejections(),
         "waveforms.json": waveforms.waveforms(),
         "scores.json": scores.scores(),

@@ -6,14 +6,24 @@ from protocol.consensus import certificate, evidence
 from protocol.consensus.committee import committees
 from protocol.consensus.evidence import Evidence
 from protocol.errors import Rejection
+from protocol.network import Network
 from protocol.wire.encoding import canonical
-from protocol.wire.messages import Message, Reveal, Vote
+from protocol.wire.messages import Message, Reveal, Task, Vote
+from protocol.wire.signing import Envelope, sign
 from tests.protocol.certificates import certificate_document, commitments, reveals
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors, refused
 
-DOCUMENT = fixtures.network_document(5, committee_max=5)
-NET = fixtures.network(5, committee_max=5)
+
+def _document() -> Entry:
+    document = fixtures.network_document(5, committee_max=5, max_output_bytes=1_000_000)
+    (model,) = document["models"]
+    document["models"].append({**model, "id": fixtures.PIANO, "tasks": ["pop2piano"], "limits": {}})
+    return document
+
+
+DOCUMENT = _document()
+NET = Network.of(DOCUMENT)
 TASK, OTHER = fixtures.task(NET), fixtures.task(NET, nonce=1)
 COMMITTEE, LARGER = committees(NET, TASK)
 A, B, C = sorted(COMMITTEE)
@@ -21,6 +31,68 @@ D = min(set(LARGER) - set(COMMITTEE))
 LIE = fixtures.outcome("lie")
 ERROR = {"error": "non-finite-output"}
 VOTES = reveals(NET, TASK)
+GOOD = certificate_document(NET, TASK, VOTES)
+MOST = NET.parameters.max_output_bytes
+OLD = fixtures.task(NET, now=1.0)
+LONG = fixtures.task(NET, generation_config={"max_new_tokens": 1504})
+
+
+def _sounds(number: int, **changes: Any) -> Entry:
+    (sound,) = fixtures.outcome()["result"]["outputs"]
+    return {"result": {"outputs": [sound | changes] * number}}
+
+
+def _long_sound(frames: int) -> Entry:
+    size = 4 * frames
+    return _sounds(1, frames=frames, size=size, chunks=["ab" * 32] * -(-size // 262_144))
+
+
+def _song() -> Task:
+    body = fixtures.task(NET, kind="pop2piano").envelope.body
+    message = fixtures.signed(NET, {**body, "args": fixtures.piano_args(b"a", b"b")}, 1000)
+    assert isinstance(message, Task)
+    return message
+
+
+def _piano() -> Entry:
+    (sound,) = fixtures.outcome()["result"]["outputs"]
+    score = {"media": "audio/midi", "notes": 1, "size": 64, **_hashes(sound)}
+    return {"result": {"outputs": [score, sound] * 2}}
+
+
+def _hashes(sound: Entry) -> Entry:
+    return {"sha256": sound["sha256"], "chunks": sound["chunks"]}
+
+
+SONG, PIANO = _song(), _piano()
+
+
+def oversized(size: int) -> Envelope:
+    """Return a reveal of so many canonical bytes that fits its schema and rules 1 to 4 of 8.2.
+
+    Its outputs are more than `max_output_bytes` may allow. Every hash of a chunk is 67 bytes, and
+    the trace fills up what is left.
+    """
+    sound = _long_sound(400 * 65_536)["result"]["outputs"][0]
+    short = _long_sound(50 * 65_536)["result"]["outputs"][0]
+    body: Entry = {
+        **VOTES[0].envelope.body,
+        "outcome": {"result": {"outputs": [sound, sound, short]}},
+        "trace": {f"t{n}": "x" * 1000 for n in range(7)},
+    }
+    missing = size - len(sign(body, fixtures.key_of(A)).encode())
+    body["trace"]["t"] = "x" * (missing - len('"t":"",'))
+    return sign(body, fixtures.key_of(A))
+
+
+def _with_vote(document: Entry, vote: Envelope) -> Entry:
+    return {**document, "votes": [vote.document(), *document["votes"][1:]]}
+
+
+def _with_outcome(document: Entry, outcome: Any) -> Entry:
+    return _with_vote(
+        document, sign({**VOTES[0].envelope.body, "outcome": outcome}, fixtures.key_of(A))
+    )
 
 
 def certificates() -> Vectors:
@@ -31,24 +103,28 @@ def certificates() -> Vectors:
         "a quorum of it, with different traces": certificate_document(NET, TASK, pair),
         "a later attempt": certificate_document(NET, TASK, reveals(NET, TASK, None, 1), 1),
         "an error": certificate_document(NET, TASK, reveals(NET, TASK, ERROR)),
+        "a name in commits that is not of the committee": certificate_document(
+            NET, TASK, [_vote(A, [A, B, D]), _vote(B, [A, B])]
+        ),
+        "a task with a longer past": certificate_document(NET, OLD, reveals(NET, OLD)),
+        "a task for pop2piano": certificate_document(NET, SONG, reveals(NET, SONG, PIANO)),
     }
     return {
-        "description": "Section 4. Against `network` (a network document) each `certificate`"
-        " (canonical text) of `valid` is valid, with these signers and this outcome; each text of"
-        " `invalid` is refused for `reason`.",
+        "description": "Section 4.7. Each `certificate` of `valid` is the text of a file with a"
+        " certificate that is valid against `network` (a network document), with these signers and"
+        " this outcome. Each text of `invalid` is a file that is rejected for `reason`.",
         "network": DOCUMENT,
-        "valid": [_certificate(name, document) for name, document in valid.items()],
+        "valid": [
+            *(_certificate(name, canonical(document)) for name, document in valid.items()),
+            _certificate("a line feed at the end", canonical(GOOD) + b"\n"),
+        ],
         "invalid": [
             refused(name, reason, canonical(document), lambda t: certificate.verify_bytes(t, NET))
             for name, (reason, document) in _invalid().items()
         ]
         + [
-            refused(
-                "a space at the end",
-                Rejection.NOT_CANONICAL,
-                canonical(certificate_document(NET, TASK, VOTES)) + b" ",
-                lambda t: certificate.verify_bytes(t, NET),
-            )
+            refused(name, Rejection.NOT_CANONICAL, text, lambda t: certificate.verify_bytes(t, NET))
+            for name, text in other_spellings(canonical(GOOD)).items()
         ],
     }
 
@@ -60,11 +136,25 @@ def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:
     return vote
 
 
-def _certificate(name: str, document: Entry) -> Entry:
-    verified = certificate.verify(document, NET)
+def other_spellings(text: bytes) -> dict[str, bytes]:
+    """Return texts of the same JSON document that are not its canonical bytes."""
+    assert b'"attempt":0' in text
+    return {
+        "two line feeds at the end": text + b"\n\n",
+        "a space at the end": text + b" ",
+        "a carriage return and a line feed at the end": text + b"\r\n",
+        "a line feed at the start": b"\n" + text,
+        "a space within": text.replace(b'"attempt":', b'"attempt": ', 1),
+        "another spelling of a number": text.replace(b'"attempt":0', b'"attempt":0.0', 1),
+        "an escape that is not needed": text.replace(b'"type"', b'"\\u0074ype"', 1),
+    }
+
+
+def _certificate(name: str, text: bytes) -> Entry:
+    verified = certificate.verify_bytes(text, NET)
     return {
         "name": name,
-        "certificate": verified.encode().decode(),
+        "certificate": text.decode(),
         "task": verified.task.id,
         "attempt": verified.attempt,
         "signers": list(verified.signers),
@@ -85,9 +175,10 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         **commitments(TASK, [A]),
         B: fixtures.commitment_of(TASK, B, fixtures.outcome(), 1),
     }
-    good = certificate_document(NET, TASK, VOTES)
+    good = GOOD
     return {
-        "another version": (Rejection.INVALID_FIELD, {**good, "version": 2}),
+        "version 1": (Rejection.INVALID_FIELD, {**good, "version": 1}),
+        "an attempt that is no integer": (Rejection.INVALID_FIELD, {**good, "attempt": 0.5}),
         "an unknown member": (Rejection.INVALID_FIELD, {**good, "extra": 1}),
         "no votes": (Rejection.INVALID_FIELD, {**good, "votes": []}),
         "another network": (Rejection.WRONG_NETWORK, {**good, "network": fixtures.network().id}),
@@ -102,6 +193,35 @@ def _invalid() -> dict[str, tuple[Rejection, Entry]]:
         "a commit for a task": (
             Rejection.INVALID_FIELD,
             certificate_document(NET, fixtures.commit(NET, TASK, A), VOTES),
+        ),
+        "a task by another than its requester": (
+            Rejection.NOT_THE_REQUESTER,
+            {**good, "task": sign(TASK.envelope.body, fixtures.key(1001)).document()},
+        ),
+        "a task over the model's limit": (
+            Rejection.OVER_LIMIT,
+            certificate_document(NET, LONG, reveals(NET, LONG)),
+        ),
+        "an output more than the task asks for": (
+            Rejection.INVALID_FIELD,
+            certificate_document(NET, TASK, reveals(NET, TASK, _sounds(2))),
+        ),
+        "an output of another media": (
+            Rejection.INVALID_FIELD,
+            certificate_document(NET, TASK, reveals(NET, TASK, PIANO)),
+        ),
+        "outputs over max_output_bytes": (
+            Rejection.INVALID_FIELD,
+            certificate_document(NET, TASK, reveals(NET, TASK, _long_sound(MOST // 4 + 1))),
+        ),
+        "an output whose size is not that of its frames": (
+            Rejection.INVALID_FIELD,
+            _with_outcome(good, _sounds(1, size=68)),
+        ),
+        "a vote of 65,537 bytes": (Rejection.TOO_LARGE, _with_vote(good, oversized(65_537))),
+        "a vote of 65,536 bytes, with more outputs than any network allows": (
+            Rejection.INVALID_FIELD,
+            _with_vote(good, oversized(65_536)),
         ),
         "votes for another task": (Rejection.WRONG_TASK, certificate_document(NET, OTHER, VOTES)),
         "votes for another attempt": (Rejection.WRONG_TASK, {**good, "attempt": 1}),
@@ -170,11 +290,28 @@ def evidence_vectors() -> Vectors:
             fixtures.abstain(NET, TASK, A, "timeout"),
         ),
         "a commit and a reveal that does not open it": (commit, _vote(A, [], salt="00" * 32)),
+        "a reveal and a commit that it does not open": (_vote(A, [], salt="00" * 32), commit),
+        "two commits of an attempt that the task does not have": (
+            fixtures.commit(NET, TASK, A, attempt=63),
+            fixtures.commit(NET, TASK, A, LIE, 63),
+        ),
+        "two commits of a member outside the committee": (
+            fixtures.commit(NET, TASK, D),
+            fixtures.commit(NET, TASK, D, LIE),
+        ),
+        "a reveal of more outputs than any network allows": (
+            fixtures.signed_by(NET, oversized(65_536).body, A),
+            _vote(A, [A]),
+        ),
     }
     inconstant: dict[str, tuple[Vote, Vote]] = {
         "reveals of two attempts with different outcomes": (
             _vote(A, [A]),
             fixtures.reveal(NET, TASK, A, {}, LIE, 1),
+        ),
+        "a result and an error": (
+            fixtures.reveal(NET, TASK, A, {}, ERROR, 5),
+            _vote(A, [A]),
         ),
     }
     nothing: dict[str, tuple[Message, Message]] = {
@@ -184,7 +321,9 @@ def evidence_vectors() -> Vectors:
         "two signers": (commit, fixtures.commit(NET, TASK, B, LIE)),
         "two tasks": (commit, fixtures.commit(NET, OTHER, A, LIE)),
         "two attempts": (commit, fixtures.commit(NET, TASK, A, LIE, 1)),
+        "an abstention and a reveal": (fixtures.abstain(NET, TASK, A), _vote(A, [A])),
         "a task": (TASK, OTHER),
+        "a task twice": (TASK, TASK),
         "a withdrawal": (fixtures.withdraw(NET, TASK), commit),
         "reveals of two attempts, called an equivocation": inconstant[
             "reveals of two attempts with different outcomes"
@@ -196,6 +335,15 @@ def evidence_vectors() -> Vectors:
             _vote(A, [A]),
             fixtures.reveal(NET, TASK, A, {}, attempt=1),
         ),
+        "one reveal twice, called an inconstancy": (_vote(A, [A]), _vote(A, [A])),
+        "two signers, called an inconstancy": (
+            _vote(A, [A]),
+            fixtures.reveal(NET, TASK, B, {}, LIE, 1),
+        ),
+        "a commit and a reveal of two attempts": (
+            commit,
+            fixtures.reveal(NET, TASK, A, {}, LIE, 1),
+        ),
         "commits of two attempts": (commit, fixtures.commit(NET, TASK, A, LIE, 1)),
         "inconstancy of two tasks": (
             _vote(A, [A]),
@@ -205,14 +353,32 @@ def evidence_vectors() -> Vectors:
     forged = _evidence(*proven["two commits"])
     forged["envelopes"][0]["signature"] = "A" * 86
     strange = [fixtures.signed(NET, vote.envelope.body, 1000) for vote in proven["two commits"]]
-    spaced = canonical(_evidence(*proven["two commits"])) + b" "
+    good = canonical(_evidence(*proven["two commits"]))
+    larger = _evidence(*proven["two reveals"])
+    larger["envelopes"][1] = dict(oversized(65_537).document())
+    broken = _evidence(*proven["two reveals"])
+    broken["envelopes"][1] = dict(
+        sign(
+            {**VOTES[0].envelope.body, "outcome": _sounds(1, size=68)}, fixtures.key_of(A)
+        ).document()
+    )
+    alone = _evidence(*proven["two commits"])
+    alone["envelopes"].pop()
     other_kind = _evidence(*proven["two commits"]) | {"kind": "dissent"}
     return {
-        "description": "Section 4. Against `network` (a network document) each `evidence`"
-        " (canonical text) of `proven` is evidence against `signer`; each text of `refused` is"
-        " refused for `reason`.",
+        "description": "Section 4.8. Each `evidence` of `proven` is the text of a file with"
+        " evidence of this `kind` against `signer`, for the network document `network`; `attempts`"
+        " are those of the two envelopes. Each text of `refused` is a file that is rejected for"
+        " `reason`.",
         "network": DOCUMENT,
-        "proven": [_proof(name, *pair) for name, pair in (proven | inconstant).items()],
+        "proven": [
+            *(_proof(name, canonical(_evidence(*pair))) for name, pair in proven.items()),
+            *(
+                _proof(name, canonical(_evidence(*pair, "inconstancy")))
+                for name, pair in inconstant.items()
+            ),
+            _proof("a line feed at the end", good + b"\n"),
+        ],
         "refused": [
             refused(name, reason, canonical(document), _verify)
             for name, reason, document in (
@@ -223,6 +389,9 @@ def evidence_vectors() -> Vectors:
                 ),
                 ("a signature that is none", Rejection.BAD_SIGNATURE, forged),
                 ("a dissent", Rejection.INVALID_FIELD, other_kind),
+                ("one envelope", Rejection.INVALID_FIELD, alone),
+                ("a reveal of 65,537 bytes", Rejection.TOO_LARGE, larger),
+                ("a reveal whose size is not that of its frames", Rejection.INVALID_FIELD, broken),
                 (
                     "a signer outside the roster",
                     Rejection.NOT_A_MEMBER,
@@ -230,7 +399,10 @@ def evidence_vectors() -> Vectors:
                 ),
             )
         ]
-        + [refused("a space at the end", Rejection.NOT_CANONICAL, spaced, _verify)],
+        + [
+            refused(name, Rejection.NOT_CANONICAL, text, _verify)
+            for name, text in other_spellings(good).items()
+        ],
     }
 
 
@@ -239,11 +411,11 @@ def _evidence(a: Message, b: Message, kind: str = "equivocation") -> Entry:
     return {"type": "evidence", "kind": kind, "envelopes": envelopes}
 
 
-def _proof(name: str, a: Vote, b: Vote) -> Entry:
-    proof = Evidence.from_votes(a, b)
+def _proof(name: str, text: bytes) -> Entry:
+    proof = _verify(text)
     return {
         "name": name,
-        "evidence": proof.encode().decode(),
+        "evidence": text.decode(),
         "kind": str(proof.kind),
         "signer": proof.signer,
         "task": proof.task,
@@ -251,5 +423,5 @@ def _proof(name: str, a: Vote, b: Vote) -> Entry:
     }
 
 
-def _verify(text: bytes) -> None:
-    evidence.verify_bytes(text, NET)
+def _verify(text: bytes) -> Evidence:
+    return evidence.verify_bytes(text, NET)

@@ -26,8 +26,8 @@ SPEAKERS = ((0, 8), (1, 16), (42, 11), (4_294_967_295, 512))
 def scores() -> Vectors:
     """Notes to bytes, and seeds to speakers."""
     return {
-        "description": "Section 8, 8c to 8e. `scores`: `notes` holds [start, end, pitch, velocity]"
-        " in seconds; `taken` the same in ticks after step 2 of 8c; `midi` is the file (hex);"
+        "description": "Sections 8.8 to 8.10. `scores`: `notes` holds [start, end, pitch, velocity]"
+        " in seconds; `taken` the same in ticks after step 2 of 8.8; `midi` is the file (hex);"
         " `frames` and `sha256` are the waveform's. `speakers`: `numbers` holds binary32 as"
         " big-endian hex, one after the other, and `sha256` is of these bytes; of more than 16 it"
         " stands alone.",

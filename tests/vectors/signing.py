@@ -1,11 +1,14 @@
 """Vectors of envelopes and commitments."""
 
 from base64 import urlsafe_b64decode
+from typing import Any
 
+from protocol import manifest
 from protocol.consensus.committee import committees
+from protocol.errors import Rejection
 from protocol.wire import messages
-from protocol.wire.encoding import canonical, domain
-from protocol.wire.messages import Message, Task
+from protocol.wire.encoding import Document, canonical, domain
+from protocol.wire.messages import Abstention, Message, Task
 from tests.protocol import certificates
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
@@ -30,22 +33,60 @@ def envelopes() -> Vectors:
         "a reveal of an error": fixtures.reveal(
             NET, TASK, B, certificates.commitments(TASK, [B], ERROR), ERROR
         ),
-        "an abstention": fixtures.abstain(NET, TASK, C, "out-of-memory"),
+        "a reveal with a score": fixtures.signed_by(NET, _score_body(), C),
+        **{
+            f"an abstention, {reason}": fixtures.abstain(NET, TASK, C, str(reason))
+            for reason in Abstention
+        },
+        "a withdrawal": fixtures.withdraw(NET, TASK),
     }
     return {
-        "description": "Section 2 and 4. The signer has the secret key `secret` (hex). `signed` is"
-        " the hex of the bytes that `signature` (hex) is over: ASCII 'helium/2/envelope', a zero"
-        " byte, the canonical body. `envelope` is the canonical text that travels. `task` is the id"
-        " of a task. Reading `envelope` for `network` must be accepted.",
+        "description": "Sections 2.4 and 4.1 to 4.3. `envelopes`: the signer has the secret key"
+        " `secret` (hex). `signed` is the hex of the bytes that `signature` (hex) is over: ASCII"
+        " 'helium/2/envelope', a zero byte, the canonical body. `envelope` is the canonical text"
+        " that travels. `task` is the id of a task. Reading `envelope` for the network id `network`"
+        " must be accepted. `withdrawals`: with the task of the envelope `task` accepted, the"
+        " envelope `withdrawal` is accepted if `reason` is null, else rejected for it.",
         "network": NET.id,
         "envelopes": [_envelope(name, message) for name, message in sent.items()],
+        "withdrawals": [
+            _withdrawal("by its requester", 1000),
+            _withdrawal("by another", 1001),
+            _withdrawal("by a member", fixtures.index_of(A)),
+        ],
+    }
+
+
+def _score_body() -> Document:
+    body = fixtures.reveal(NET, TASK, C, certificates.commitments(TASK, [C])).envelope.body
+    score = manifest.score_entry(b"MThd".ljust(300_000, b"."), notes=37_493)
+    (sound,) = fixtures.outcome()["result"]["outputs"]
+    outcome: Any = {"result": {"outputs": [score, sound | {"sampling_rate": 44_100}]}}
+    trace = {
+        "runtime": {"device": "cpu", "cores": 2, "avx": True},
+        "weights": "d" * 64,
+        "tokens": [["0123456789abcdef"]],
+        "tokens_complete": False,
+        "steps": [["ab" * 64]],
+        "seconds": 0.125,
+    }
+    return {**body, "outcome": outcome, "trace": trace}
+
+
+def _withdrawal(name: str, signer: int) -> Entry:
+    withdrawal = fixtures.withdraw(NET, TASK, signer)
+    is_requester = withdrawal.signer == TASK.requester
+    return {
+        "name": name,
+        "task": TASK.envelope.encode().decode(),
+        "withdrawal": withdrawal.envelope.encode().decode(),
+        "reason": None if is_requester else str(Rejection.NOT_THE_REQUESTER),
     }
 
 
 def _envelope(name: str, message: Message) -> Entry:
     envelope = message.envelope
-    requester = isinstance(message, Task)
-    key = fixtures.key(1000) if requester else fixtures.key_of(envelope.signer)
+    key = fixtures.key_of(envelope.signer)
     entry = {
         "name": name,
         "secret": key.private_bytes_raw().hex(),
@@ -68,9 +109,9 @@ def commitments() -> Vectors:
         (C, 63, {"error": "non-finite-output"}),
     ]
     return {
-        "description": "Section 4. `digest` = H('outcome', canonical `outcome`); `preimage` (hex) ="
-        " the task id, the attempt as 4 bytes big-endian, the peer id in ASCII, the digest and the"
-        " salt, hashes as raw bytes; `commitment` = H('commitment', preimage).",
+        "description": "Sections 4.4 and 4.5. `digest` = H('outcome', canonical `outcome`); "
+        " `preimage` (hex) = the task id, the attempt as 4 bytes big-endian, the peer id in ASCII,"
+        " the digest and the salt, hashes as raw bytes; `commitment` = H('commitment', preimage).",
         "commitments": [_commitment(*case) for case in cases],
     }
 

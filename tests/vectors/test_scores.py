@@ -1,6 +1,6 @@
 """The scores and speakers of the vectors, computed anew from the protocol's text alone.
 
-Whole numbers and `decimal` of the standard library, nothing of the executor: 8c to 8e of
+Whole numbers and `decimal` of the standard library, nothing of the executor: 8.8 to 8.10 of
 protocol/README.md, sentence by sentence.
 """
 
@@ -21,7 +21,7 @@ SPEAKERS: list[dict[str, Any]] = stored("scores.json")["speakers"]
 PARTIALS = ((256, 8), (120, 11), (64, 14), (36, 17), (22, 20), (12, 24))
 
 
-# 8c
+# 8.8
 
 
 def taken(seconds: list[list[Any]]) -> list[Note]:
@@ -63,7 +63,7 @@ def quantity(number: int) -> bytes:
     return bytes(digits)
 
 
-# 8d
+# 8.9
 
 
 @cache
@@ -137,7 +137,7 @@ def waveform(notes: list[Note]) -> bytes:
     return struct.pack(f"<{len(total)}f", *((x * 7549747 // most) * 2.0**-23 for x in total))
 
 
-# 8e
+# 8.10
 
 
 def speaker(seed: int, size: int) -> bytes:

@@ -1,17 +1,27 @@
 import hashlib
 import json
+import re
 import runpy
 import shutil
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import base58
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Rejection
-from tests.vectors import files
+from tests.vectors import edwards, files, signatures
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "vectors"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "vectors"
+PROTOCOL = ROOT / "protocol" / "README.md"
+README = files.FOLDER / "README.md"
+
+# Reasons of answers that no document has (section 9).
+ANSWERS = {"store", "unknown-blob", "busy", "over-quota", "requester-not-served"}
 NAMES = sorted(path.name for path in files.FOLDER.glob("*.json"))
 
 
@@ -35,7 +45,7 @@ def test_every_vector_document_has_a_file() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_begins_with_its_description(name: str) -> None:
     assert next(iter(stored(name))) == "description"
-    assert f"`{name}`" in (files.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in README.read_text(encoding="utf-8")
 
 
 # The script
@@ -73,7 +83,8 @@ def test_hashes_match_their_preimages() -> None:
         preimage = bytes.fromhex(entry["preimage"])
         assert preimage == f"helium/2/{entry['tag']}\0".encode() + bytes.fromhex(entry["payload"])
         assert hashlib.sha256(preimage).hexdigest() == entry["hash"]
-    assert len(entries) == 14
+    tags = re.findall(r"`([a-z]+)`", _between("The tags are", "No hash is computed"))
+    assert {entry["tag"] for entry in entries} == set(tags)
 
 
 def test_commitments_match_their_preimages() -> None:
@@ -102,17 +113,107 @@ def test_waveforms_match_their_hashes() -> None:
         payload = bytes.fromhex(entry["bytes"])
         assert hashlib.sha256(payload).hexdigest() == entry["output"]["sha256"]
         assert len(payload) == entry["output"]["size"]
-        assert (len(entry["output"]["chunks"]) == 1) is bool(payload)
+        assert len(entry["output"]["chunks"]) == 1
+
+
+# Keys and signatures against the text's rule in whole numbers
+
+
+def test_verdicts_on_keys_are_those_of_the_rule_and_of_the_product() -> None:
+    for entry in stored("signatures.json")["keys"]:
+        raw = bytes.fromhex(entry["public"])
+        assert edwards.is_key(raw) is (entry["reason"] is None), entry["name"]
+        assert signatures.verdict_on_key(entry["peer"]) == entry["reason"], entry["name"]
+
+
+def test_verdicts_on_signatures_are_those_of_the_rule_and_of_the_product() -> None:
+    for entry in stored("signatures.json")["signatures"]:
+        message = bytes.fromhex(entry["message"])
+        verdict = signatures.verdict_on_signature(entry["peer"], message, entry["signature"])
+        assert verdict == entry["reason"], entry["name"]
+        public, raw = base58.b58decode(entry["peer"])[6:], _decoded(entry["signature"])
+        valid = raw is not None and edwards.is_key(public)
+        assert (valid and edwards.is_signature(public, message, raw or b"")) is (
+            entry["reason"] is None
+        ), entry["name"]
+
+
+def test_some_signatures_are_valid_for_a_cofactored_check_alone() -> None:
+    """And some for a check of the equation alone: without them the vectors would prove little."""
+    cofactored, plain = 0, 0
+    for entry in stored("signatures.json")["signatures"]:
+        public, raw = base58.b58decode(entry["peer"])[6:], _decoded(entry["signature"])
+        if entry["reason"] is None or raw is None or edwards.decode(public) is None:
+            continue
+        message = bytes.fromhex(entry["message"])
+        cofactored += edwards.cofactored_equation_holds(public, message, raw)
+        plain += edwards.equation_holds(public, message, raw)
+    # R in all 14 encodings of small order and with 7 components of it, 4 multiples of L in S, and
+    # keys of 8 small and of 7 mixed orders.
+    assert cofactored == 14 + 7 + 4 + 8 + 7
+    # R the identity, 4 multiples of L in S, and the keys.
+    assert plain == 1 + 4 + 8 + 7
+
+
+def _decoded(signature: str) -> bytes | None:
+    """Return the 64 bytes of a signature's one spelling, None for another text."""
+    if not re.fullmatch("[A-Za-z0-9_-]{86}", signature):
+        return None
+    raw = urlsafe_b64decode(signature + "==")
+    return raw if signatures.text_of(raw) == signature else None
+
+
+# Reasons
+
+
+def _reasons_by_file() -> dict[str, set[str]]:
+    return {name: set(_reasons(stored(name))) for name in NAMES}
+
+
+def _reasons(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _reasons(item)
+    elif isinstance(value, dict):
+        # An abstention's body has a `reason` too; entries have a name beside it.
+        if "name" in value and value.get("reason"):
+            yield value["reason"]
+        for item in value.values():
+            yield from _reasons(item)
 
 
 def test_every_rejection_reason_has_a_vector() -> None:
     """Except the reason that depends on a node's state."""
-    tested_reasons = {
-        entry["reason"]
-        for name in NAMES
-        for part in stored(name).values()
-        if isinstance(part, list)
-        for entry in part
-        if isinstance(entry, dict) and entry.get("reason")
-    }
+    tested_reasons = set().union(*_reasons_by_file().values())
     assert {str(r) for r in Rejection} - tested_reasons == {"unknown-task"}
+
+
+def test_the_readme_names_every_file_of_every_reason() -> None:
+    text = README.read_text(encoding="utf-8").split("## Reasons")[1].split("## ")[0]
+    files_by_reason: dict[str, set[str]] = {}
+    for row in text.splitlines():
+        if not row.startswith("| `"):
+            continue
+        (reason, *names) = re.findall(r"`([^`]+)`", row)
+        files_by_reason[reason] = set(names)
+    expected: dict[str, set[str]] = {}
+    for name, found in _reasons_by_file().items():
+        for reason in found:
+            expected.setdefault(reason, set()).add(name)
+    assert files_by_reason == expected
+    missing = {str(r) for r in Rejection} | ANSWERS
+    sentence = text.split("have no vector")[1]
+    assert set(re.findall(r"`([a-z-]+)`", sentence)) == missing - expected.keys()
+
+
+def test_the_table_of_reasons_names_exactly_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", _between("## 9. Reasons", "## 10."), re.M)
+    assert sorted(reason for reason, _ in rows) == sorted({str(r) for r in Rejection} | ANSWERS)
+    assert {reason for reason, status in rows if status == "document only"} <= {
+        str(r) for r in Rejection
+    }
+
+
+def _between(start: str, end: str) -> str:
+    text = PROTOCOL.read_text(encoding="utf-8")
+    return text.split(start)[1].split(end)[0]

@@ -17,7 +17,6 @@ SHORT: dict[str, list[list[float]]] = {
     "the smallest and the largest": [
         [1.401298464324817e-45, -1.1754943508222875e-38, 3.4028234e38]
     ],
-    "nothing": [[]],
 }
 LONG = {"a whole chunk": (65_536, 1), "a frame more": (65_537, 1), "stereo": (98_304, 2)}
 REFUSED = {"NaN": "7fc00000", "infinity": "7f800000", "minus infinity": "ff800000"}
@@ -27,9 +26,10 @@ SEEDS = (0, 1, 42, 2_147_483_648, 4_294_967_295)
 def waveforms() -> Vectors:
     """Samples to bytes to manifests."""
     return {
-        "description": "Section 8. `short`: `channels` holds, for each channel, its samples as hex"
-        " of big-endian binary32; `bytes` (hex) is the waveform, `output` its entry in the"
-        " manifest. `long`: sample i of channel c, both from 0, is ((i + c) mod 4096) / 4096."
+        "description": "Sections 8.1, 8.2 and 8.5. `short`: `channels` holds, for each channel, its"
+        " samples as hex of big-endian binary32; `bytes` (hex) is the waveform, `output` its entry"
+        " in the manifest. `long`: sample i of channel c, both from 0, is"
+        " ((i + c) mod 4096) / 4096."
         " `refused`: one such sample anywhere makes the outcome {'error': `error`}. `sequences`:"
         " the seed of the task, and those of its sequences 0 to 3.",
         "short": [_short(name, channels) for name, channels in SHORT.items()],
