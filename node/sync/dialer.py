@@ -13,6 +13,8 @@ log = structlog.get_logger("dialer")
 # Seconds between attempts to dial a peer, doubled after each failure.
 MIN_BACKOFF = 0.5
 MAX_BACKOFF = 15.0
+# Seconds before the next address of a peer is tried too, as in Happy Eyeballs (RFC 8305).
+NEXT_ADDRESS_SECONDS = 0.25
 # Seconds between checks whether a connection was lost.
 CHECK_SECONDS = 1.0
 
@@ -28,26 +30,58 @@ def peer_in(address: str) -> str:
 async def keep_connected(
     transport: Transport, addresses: Sequence[str], rng: random.Random
 ) -> None:
-    """Dial every address, and dial again whenever its connection is lost. Never returns.
+    """Dial every peer, and dial again whenever its connection is lost. Never returns.
 
     The back-off is randomised, so that two nodes do not dial each other at the same time.
     """
+    by_peer: dict[str, list[str]] = {}
+    for address in dict.fromkeys(addresses):
+        by_peer.setdefault(peer_in(address), []).append(address)
+    by_peer.pop(transport.peer, None)
     async with asyncio.TaskGroup() as group:
-        for address in addresses:
-            if peer_in(address) != transport.peer:
-                group.create_task(_keep_connected(transport, address, rng))
+        for peer, alternatives in by_peer.items():
+            group.create_task(_keep_connected(transport, peer, alternatives, rng))
 
 
-async def _keep_connected(transport: Transport, address: str, rng: random.Random) -> None:
-    peer, backoff = peer_in(address), MIN_BACKOFF
+async def _keep_connected(
+    transport: Transport, peer: str, addresses: Sequence[str], rng: random.Random
+) -> None:
+    backoff = MIN_BACKOFF
     while True:
         if peer in transport.peers():
             backoff = MIN_BACKOFF
             await asyncio.sleep(CHECK_SECONDS)
             continue
-        try:
-            await transport.dial(address)
-        except ConnectionError as error:
-            log.debug("dial failed", address=address, error=str(error))
+        if not await _dial_any(transport, addresses):
             await asyncio.sleep(backoff * rng.uniform(0.5, 1.0))
             backoff = min(2 * backoff, MAX_BACKOFF)
+
+
+async def _dial_any(transport: Transport, addresses: Sequence[str]) -> bool:
+    """Dial a peer's addresses until one connects. Returns whether one did.
+
+    An address that does not answer delays the next ones by `NEXT_ADDRESS_SECONDS` only.
+    """
+    dials = [
+        asyncio.create_task(_dial_after(index * NEXT_ADDRESS_SECONDS, transport, address))
+        for index, address in enumerate(addresses)
+    ]
+    try:
+        for dial in asyncio.as_completed(dials):
+            if await dial:
+                return True
+        return False
+    finally:
+        for task in dials:
+            task.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+
+async def _dial_after(seconds: float, transport: Transport, address: str) -> bool:
+    await asyncio.sleep(seconds)
+    try:
+        await transport.dial(address)
+    except ConnectionError as error:
+        log.debug("dial failed", address=address, error=str(error))
+        return False
+    return True

@@ -14,7 +14,6 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
@@ -26,7 +25,7 @@ from multiaddr import Multiaddr
 from node.transport.interface import ValidationResult
 from node.transport.libp2p.gossipsub import Gossip, Topics
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
-from node.transport.libp2p.swarm import ClosingTCP, GuardedHost, GuardedSwarm
+from node.transport.libp2p.swarm import GuardedHost, GuardedSwarm, GuardedTCP
 from node.transport.libp2p.yamux import GuardedMuxers
 from protocol.wire.messages import Message
 
@@ -64,7 +63,7 @@ class Host:
     ) -> None:
         self._callbacks, self._quotas = callbacks, quotas
         self._announce = announce
-        self._tcp = ClosingTCP()
+        self._tcp = GuardedTCP()
         self.swarm = _swarm(key, self._tcp, quotas)
         self._host = GuardedHost(
             quotas,
@@ -112,12 +111,15 @@ class Host:
         self._host.set_stream_handler(TProtocol(protocol), handler)
 
     async def dial(self, address: Multiaddr, peer: ID) -> None:
-        """Connect to a peer at this address only; raises whatever libp2p raises."""
-        self.swarm.unblock_peer(peer)  # libp2p refuses to dial for 60 s after a failed dial
-        with contextlib.suppress(Exception):  # the peer is not in the peerstore yet
-            self.swarm.peerstore.clear_addrs(peer)
-        base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
-        await self._host.connect(PeerInfo(peer, [base]))
+        """Connect to a peer at this address only; raises whatever libp2p raises.
+
+        Several dials to one peer do not wait for each other. libp2p's own `connect` takes one of a
+        peer's addresses, lets further dials wait for that one, and after a failure refuses to dial
+        the peer for 60 s.
+        """
+        if not self.connections(str(peer)):
+            base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
+            await self.swarm.dial_addr(base, peer)
 
     async def open(self, peer: str, protocol: str) -> INetStream:
         """Open a stream to a connected peer; raises whatever libp2p raises."""

@@ -5,6 +5,7 @@ tests are in `tests/node/transport/libp2p/test_swarm.py`, one for each guard. Wh
 resource manager does not do this: `docs/decisions/0002-resource-limits.md`.
 """
 
+import contextlib
 import logging
 from typing import Any
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
+from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
@@ -36,18 +38,22 @@ UPGRADES_PER_ADDRESS = 16
 UPGRADE_SECONDS = 4.0
 # Two round trips to a peer under load. Less than the 15 s in which `open` must succeed.
 NEGOTIATION_SECONDS = 10.0
-# A hung peer is disconnected after an interval and a timeout.
-PING_EVERY = 10.0
-# A busy peer answers in 0.04 s, measured, so that five seconds mean a hung one.
-PING_SECONDS = 5.0
+
+# The protocols that name a host, and the addresses that each stands for.
+NAME_FAMILIES = {
+    "dns": trio.socket.AF_UNSPEC,
+    "dns4": trio.socket.AF_INET,
+    "dns6": trio.socket.AF_INET6,
+}
 
 _log = logging.getLogger(__name__)
 
 
 def connection_config(limits: Limits) -> ConnectionConfig:
-    """Return the limits of a host, with health checks.
+    """Return the limits of a host.
 
-    Only a ping notices a peer that hangs (stopped, not dead). By default libp2p sends none.
+    libp2p's health checks stay off: they end connections by /ipfs/ping, which a peer need not
+    serve (specification 7.1). `node.transport.libp2p.yamux` notices a peer that hangs.
     """
     return ConnectionConfig(
         max_connections=limits.max_connections,
@@ -58,17 +64,14 @@ def connection_config(limits: Limits) -> ConnectionConfig:
         inbound_upgrade_timeout=UPGRADE_SECONDS,
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_SECONDS,
-        enable_health_monitoring=True,
-        health_initial_delay=PING_EVERY / 2,
-        health_warmup_window=PING_EVERY / 2,
-        health_check_interval=PING_EVERY,
-        ping_timeout=PING_SECONDS,
-        abort_connection_on_ping_failure=True,
     )
 
 
-class ClosingTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
-    """Guards against sockets that leak when a host stops while a connection is closing."""
+class GuardedTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
+    """Resolves names as the system does, and closes the sockets that a stopping host leaks.
+
+    libp2p asks the name servers only, so that it knows neither localhost nor /etc/hosts.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +79,13 @@ class ClosingTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
 
     async def dial(self, maddr: Multiaddr) -> RawConnection:
         """Dial, and remember the connection for as long as anything else refers to it."""
+        *alternatives, last = await resolve(maddr)
+        for address in alternatives:
+            with contextlib.suppress(OpenConnectionError):
+                return await self._dial_resolved_address(address)
+        return await self._dial_resolved_address(last)
+
+    async def _dial_resolved_address(self, maddr: Multiaddr) -> RawConnection:
         connection = await super().dial(maddr)
         self._dialled.add(connection)
         return connection
@@ -84,6 +94,26 @@ class ClosingTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
         """Close the sockets of all dialled connections; those that are closed stay so."""
         for connection in self._dialled:
             connection.stream.stream.socket.close()
+
+
+async def resolve(maddr: Multiaddr) -> list[Multiaddr]:
+    """Return an address with its name replaced by each IP address; itself if it has no name.
+
+    Raises OpenConnectionError for a name that the system's resolver does not know. `/dnsaddr` is
+    left to libp2p.
+    """
+    _, protocol, name, rest = str(maddr).split("/", 3)
+    if protocol not in NAME_FAMILIES:
+        return [maddr]
+    try:
+        infos = await trio.socket.getaddrinfo(
+            name, None, NAME_FAMILIES[protocol], trio.socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise OpenConnectionError(f"{name} cannot be resolved: {error}") from error
+    hosts = dict.fromkeys((family, str(host[0])) for family, _, _, _, host in infos)
+    kinds = {trio.socket.AF_INET: "ip4", trio.socket.AF_INET6: "ip6"}
+    return [Multiaddr(f"/{kinds[family]}/{host}/{rest}") for family, host in hosts]
 
 
 class _NoAutoConnector(AutoConnector):  # type: ignore[misc]

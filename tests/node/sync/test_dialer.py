@@ -7,7 +7,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from node.sync.dialer import CHECK_SECONDS, MAX_BACKOFF, MIN_BACKOFF, keep_connected, peer_in
+from node.sync.dialer import (
+    CHECK_SECONDS,
+    MAX_BACKOFF,
+    MIN_BACKOFF,
+    NEXT_ADDRESS_SECONDS,
+    keep_connected,
+    peer_in,
+)
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.support import fixtures
@@ -21,7 +28,7 @@ def address(peer: str) -> str:
 
 
 class Dialling(MemoryTransport):
-    """Keeps when it dialled whom."""
+    """Keeps when it dialled whom. An address with "silent" in it never answers."""
 
     def __init__(self, network: MemoryNetwork, peer: str) -> None:
         super().__init__(network, peer)
@@ -29,6 +36,9 @@ class Dialling(MemoryTransport):
 
     async def dial(self, address: str) -> str:
         self.dialled.append((asyncio.get_running_loop().time(), address))
+        if "silent" in address:
+            await asyncio.sleep(15)
+            raise ConnectionError("no answer")
         return await super().dial(address)
 
 
@@ -126,6 +136,29 @@ def test_absent_peer_does_not_delay_other_peers() -> None:
         async with scene.keeping([address(OTHER), address(fixtures.peer(2))]):
             await asyncio.sleep(1)
             assert scene.mine.peers() == {fixtures.peer(2)}
+
+    play(scene)
+
+
+def test_a_silent_address_does_not_delay_the_next_one_of_its_peer() -> None:
+    async def scene(scene: Scene) -> None:
+        await scene.appear(OTHER)
+        async with scene.keeping([f"/silent/0/p2p/{OTHER}", address(OTHER)]):
+            await asyncio.sleep(NEXT_ADDRESS_SECONDS + 0.2)
+            assert scene.mine.peers() == {OTHER}
+            await asyncio.sleep(60)
+            assert len(scene.mine.dialled) == 2
+
+    play(scene)
+
+
+def test_a_peer_with_two_addresses_is_dialled_once() -> None:
+    async def scene(scene: Scene) -> None:
+        await scene.appear(OTHER)
+        async with scene.keeping([address(OTHER), f"/memory/1/p2p/{OTHER}", address(OTHER)]):
+            await asyncio.sleep(30)
+            assert scene.mine.peers() == {OTHER}
+            assert len(scene.mine.dialled) == 1
 
     play(scene)
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from node.config.limits import Limits
-from node.transport.libp2p import swarm, transport
+from node.transport.libp2p import swarm, transport, yamux
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.recorder import HANG_SECONDS, Recorder
 
@@ -29,7 +29,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         (transport, "OPEN_SECONDS"),
         (transport, "START_SECONDS"),
         (swarm, "NEGOTIATION_SECONDS"),
-        (swarm, "PING_SECONDS"),
+        (yamux, "SILENT_SECONDS"),
         (swarm, "UPGRADE_SECONDS"),
     ):
         monkeypatch.setattr(module, name, NEVER_SECONDS)

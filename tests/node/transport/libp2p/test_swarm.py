@@ -362,19 +362,114 @@ async def test_only_noise_is_negotiated(scene: Scene, protocol: bytes) -> None:
 
 
 async def test_a_hung_peer_is_disconnected(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm, "PING_EVERY", 0.4)
-    monkeypatch.setattr(swarm, "PING_SECONDS", 0.4)
+    monkeypatch.setattr(yamux, "PING_EVERY", 0.1)
     recorder = Recorder()
     watching, hung = await start(recorder), await start(Recorder())
     await watching.dial(hung.addresses[0])
+    assert await request(await watching.open(hung.peer, ECHO), b"alive") == b"evila"
     host = hung._host
+    assert host is not None
+
+    async def hang(_: object) -> None:
+        await trio.sleep_forever()
+
+    for connection in host.connections(watching.peer):
+        connection.muxed_conn.secured_conn._throttle = hang
+        connection.muxed_conn._write_frame = hang
+    monkeypatch.setattr(yamux, "SILENT_SECONDS", 0.5)
+    await recorder.until(lambda: ("disconnected", hung.peer) in recorder.events)
+    assert watching._counts["silent-cut"] == 1
+
+
+async def test_a_peer_that_does_not_serve_ping_stays_connected(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client in another language may serve hello and identify only (specification 7.1)."""
+    monkeypatch.setattr(yamux, "PING_EVERY", 0.1)
+    monkeypatch.setattr(yamux, "SILENT_SECONDS", 3.0)
+    recorder = Recorder()
+    watching, other = await start(recorder), await start(Recorder())
+    host = other._host
     assert host is not None
 
     async def hang(stream: Any) -> None:
         await trio.sleep_forever()
 
     host.serve("/ipfs/ping/1.0.0", hang)
-    await recorder.until(lambda: ("disconnected", hung.peer) in recorder.events)
+    await other.dial(watching.addresses[0])
+    await recorder.until(lambda: bool(recorder.events))
+    silent = 0.0
+    for _ in range(40):  # for longer than a silent peer is kept
+        await asyncio.sleep(0.1)
+        silent = max(silent, *(await watching._bridge.run_in_trio(silences, watching)))
+    assert recorder.events == [("connected", other.peer)]
+    assert 0 < silent < 3
+    assert swarm.connection_config(Limits()).enable_health_monitoring is False
+
+
+async def silences(transport: Libp2pTransport) -> list[float]:
+    assert transport._host is not None
+    connections = transport._host.swarm.get_connections()
+    return [connection.muxed_conn.secured_conn.silent_seconds for connection in connections]
+
+
+async def test_a_peer_that_is_read_slowly_is_not_silent(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This node itself waits then, until the peer has paid for what it sent."""
+    monkeypatch.setattr(yamux, "PING_EVERY", 0.1)
+    reading, fast = await start(Recorder()), await start(Recorder())
+    await fast.dial(reading.addresses[0])
+    await poll(lambda: fast.peer in reading.peers())
+    host = reading._host
+    assert host is not None
+    throttled = trio.Event()
+
+    async def read_later(count: float) -> None:
+        throttled.set()
+        await trio.sleep(1.0)
+
+    for connection in host.connections(fast.peer):
+        connection.muxed_conn.secured_conn._throttle = read_later
+    await poll(throttled.is_set)
+    monkeypatch.setattr(yamux, "SILENT_SECONDS", 0.3)
+    await asyncio.sleep(0.8)
+    assert reading._counts["silent-cut"] == 0
+
+
+@pytest.mark.parametrize("protocol", ["dns", "dns4"])
+async def test_a_name_that_only_this_machine_knows_is_dialled(start: Start, protocol: str) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    address = far.addresses[0].replace("/ip4/127.0.0.1", f"/{protocol}/localhost")
+    assert await near.dial(address) == far.peer
+    assert await request(await near.open(far.peer, ECHO), b"by name") == b"eman yb"
+
+
+async def test_the_next_address_of_a_name_is_tried(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+
+    async def hosts_file(name: str, *_: object, **__: object) -> Any:
+        assert name == "node.test"
+        return [(socket.AF_INET, 0, 0, "", (host, 0)) for host in ("127.0.0.9", "127.0.0.1")]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", hosts_file)
+    await near.dial(far.addresses[0].replace("/ip4/127.0.0.1", "/dns4/node.test"))
+    assert near.peers() == {far.peer}
+
+
+async def test_an_unknown_name_raises_a_connection_error(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = await start(Recorder())
+
+    async def unknown(*_: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", unknown)
+    with pytest.raises(ConnectionError):
+        await near.dial(f"/dns4/nowhere.test/tcp/1/p2p/{'12D3KooW' + 'x' * 44}")
 
 
 async def test_a_burst_of_gossip_is_delivered_completely(scene: Scene) -> None:
