@@ -27,7 +27,7 @@ MEANINGS = {
     Exit.OK: "done",
     Exit.FAULT: "a fault of this machine or of the program (disk full, port taken)",
     Exit.USAGE: "wrong usage: an unknown flag, or a file that is missing or unreadable",
-    Exit.NO_NODE: "no node could be reached, none was ready, or none served the audio",
+    Exit.NO_NODE: "no node could be reached, was ready, served the audio or shows the withdrawal",
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
     Exit.UNVERIFIED: "a certificate, evidence or audio file failed verification",

@@ -19,8 +19,12 @@ COMMANDS = {
     "submit": ("tasks", "Submit a task, wait, and write the audio and its certificate."),
     "status": ("tasks", "Show a task's state at each node, and its votes."),
     "fetch": ("tasks", "Fetch a task's audio and certificate, verified."),
+    "cancel": ("cancel", "Withdraw a task: ask its members not to begin it."),
     "verify": ("verify", "Verify a certificate, and audio against it, offline."),
-    "evidence": ("evidence", "List, export or verify evidence of equivocation."),
+    "evidence": (
+        "evidence",
+        "List, export or verify proof that a member contradicted itself.",
+    ),
     "explain": ("explain", "Show why a member was outvoted, level by level."),
     "peers": ("peers", "Show reachable nodes, their readiness and their voting record."),
 }

@@ -18,6 +18,8 @@ from protocol.network import Network
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+# The key of `submit` and `cancel`. It is not HELIUM_KEY, which is a node's own.
+REQUESTER_KEY = "HELIUM_REQUESTER_KEY"
 PASSPHRASE = "HELIUM_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
 
 # Options that several commands take. Each command adds those that it needs, as decorators.
@@ -42,6 +44,13 @@ peers = click.option(
     help="A node to ask, such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...; repeatable. "
     "[env: HELIUM_PEERS, comma-separated]",
 )
+
+
+def requester_key(purpose: str) -> Callable[[_F], _F]:
+    """Return an option that names the requester's key."""
+    return click.option(
+        "--key", type=FILE, envvar=REQUESTER_KEY, help=f"{purpose} [env: {REQUESTER_KEY}]"
+    )
 
 
 def client(command: _F) -> _F:

@@ -14,6 +14,7 @@ from node.client.client import Client
 from node.client.nodes import NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
 from node.client.submission import GenerationFailed
+from node.client.withdrawal import WithdrawalNotShown
 from node.config import log_setup
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
@@ -27,6 +28,7 @@ _T = TypeVar("_T")
 EXIT_CODES: dict[type[Exception], tuple[Exit, str]] = {
     NoNodeReachable: (Exit.NO_NODE, "{error}"),
     BlobUnavailable: (Exit.NO_NODE, "{error}"),
+    WithdrawalNotShown: (Exit.NO_NODE, "{error}"),
     ConnectionError: (Exit.NO_NODE, "{error}"),
     Rejected: (Exit.REJECTED, "task rejected: {error.detail}"),
     TaskRejected: (Exit.REJECTED, "task rejected by the nodes: {error.detail}"),

@@ -44,12 +44,18 @@ class TaskReport:
 
 
 @contextmanager
-def explain_interrupt(task: str) -> Iterator[None]:
-    """Turn Ctrl-C into a `Failure` that says how to wait for the task again."""
+def explain_interrupt(task: str, key: Path | None = None) -> Iterator[None]:
+    """Turn Ctrl-C into a `Failure` that says how to wait for the task again, or to cancel it.
+
+    `key` is the file of the requester's key. Without one the key is lost with this process, and
+    the task cannot be cancelled.
+    """
     try:
         yield
     except (asyncio.CancelledError, KeyboardInterrupt):
         message = f"interrupted; the task goes on: helium fetch {task}"
+        if key is not None:
+            message += f", or helium cancel {task} --key {key}"
         raise Failure(Exit.INTERRUPTED, message) from None
 
 
@@ -165,7 +171,7 @@ def _certified(
     """Return what the reports of a result and of an agreed error have in common."""
     votes, conflicting = submission.tracker.votes, conflicts(submission.tracker)
     document: dict[str, object] = {
-        "task": submission.id,
+        **task_entry(submission.id, submission.tracker),
         "state": str(state),
         "attempt": certificate.attempt,
         "signers": list(certificate.signers),
@@ -175,6 +181,7 @@ def _certified(
     }
     lines = [
         f"{state:<12} task {submission.id}",
+        *withdrawal_lines(submission.tracker),
         *vote_lines(votes, certificate, client.network),
         *conflict_lines(conflicting, client.network),
         f"certificate  {certificate_path(output)}",
@@ -196,16 +203,34 @@ def _error_report(
 def _disagreement_report(client: Client, submission: Submission, error: NoAgreement) -> TaskReport:
     votes = submission.tracker.votes
     document = {
-        "task": submission.id,
+        **task_entry(submission.id, submission.tracker),
         "state": str(error.state),
         "votes": vote_entries(votes, None),
         "conflict": [],
     }
-    lines = [f"{error.state}  task {submission.id}", *vote_lines(votes, None, client.network)]
+    lines = [
+        f"{error.state}  task {submission.id}",
+        *withdrawal_lines(submission.tracker),
+        *vote_lines(votes, None, client.network),
+    ]
     return TaskReport(document, lines, Failure(Exit.NO_AGREEMENT, str(error)))
 
 
 # Parts of a report
+
+
+def task_entry(task_id: str, tracker: TaskTracker) -> dict[str, object]:
+    """Return who asked for a task, None if no node has shown it, and whether they withdrew it."""
+    return {
+        "task": task_id,
+        "requester": None if tracker.task is None else tracker.task.requester,
+        "withdrawn": bool(tracker.withdrawal_peers),
+    }
+
+
+def withdrawal_lines(tracker: TaskTracker) -> list[str]:
+    """Return a line if the requester has withdrawn the task."""
+    return ["withdrawn by its requester"] if tracker.withdrawal_peers else []
 
 
 def conflicts(tracker: TaskTracker) -> tuple[Certificate, ...]:

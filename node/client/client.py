@@ -39,6 +39,7 @@ from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Task
+from protocol.wire.signing import peer_of
 
 log = structlog.get_logger("client")
 
@@ -134,6 +135,11 @@ class Client:
             await asyncio.sleep(_POLL_SECONDS)
         if not self.transport.peers():
             raise NoNodeReachable(f"none of {', '.join(peers) or 'no addresses'} can be reached")
+
+    @property
+    def requester(self) -> str:
+        """The peer id that the tasks of this client have as their requester."""
+        return peer_of(self._key)
 
     async def query_nodes(self) -> list[HelloAnswer]:
         """Return the `hello` answers of the connected nodes of this network, by peer id.

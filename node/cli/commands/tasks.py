@@ -17,9 +17,11 @@ from node.cli.task_output import (
     conflict_lines,
     conflicts,
     explain_interrupt,
+    task_entry,
     vote_entries,
     vote_lines,
     wait_and_write,
+    withdrawal_lines,
 )
 from node.client.client import Client
 from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
@@ -41,6 +43,10 @@ Output:
 Progress goes to standard error. Exit code 0 means that the members agreed and that the audio
 matches the certificate. Exit code 4: the task was rejected, or the members agree on an error.
 Exit code 5: the members did not agree.
+
+\b
+Everything is public: the prompt, the inputs, the result and the votes. Every peer can read them,
+for as long as any peer keeps them. Nothing is encrypted, and nothing can be deleted.
 """
 
 STATUS_EPILOG = """\b
@@ -50,6 +56,8 @@ Example:
 \b
 Output:
   task ...     "certified" if a valid certificate exists
+  requester    the peer that asked for the task; it signed it
+  withdrawn    the requester has withdrawn the task: members that had not begun it abstain
   ... says     the state that a node reports: waiting, executing, committed, agreed, ...
   attempt ...  the vote of a committee member. DISSENT marks another outcome.
   CONFLICT     another valid certificate for this task: the committee has a faulty majority
@@ -87,7 +95,8 @@ output_option = click.option(
     "--deadline",
     type=int,
     metavar="SECONDS",
-    help="The time after which the task expires. [default: 600]",
+    help="The time after which the task expires. [default: 600 and three attempts, or the "
+    "network's longest]",
 )
 @click.option(
     "--class",
@@ -95,7 +104,9 @@ output_option = click.option(
     metavar="NAME",
     help="The compute class. Required if the network has several.",
 )
-@click.option("--key", type=FILE, help="Sign with this key instead of a new one.")
+@options.requester_key(
+    "Sign with this key instead of a new one, so that helium cancel can withdraw the task."
+)
 @output_option
 @click.option("--no-wait", is_flag=True, help="Print the task id and exit.")
 @options.client
@@ -117,6 +128,9 @@ def submit(
     FILE is a JSON object with the task's arguments: {"model": ..., "prompt": ..., "seed": 42,
     "generation_config": {...}}. `-` reads standard input. A flag overrides the same argument of
     FILE. The certificate is written beside the audio.
+
+    Prompt and inputs become public: every peer of the network can read them, for as long as any
+    peer keeps them.
     """
     if file is None and all(value in (None, ()) for value in arguments.values()):
         raise usage("no task: name a FILE or give --model, --prompt and --seed (see --help)")
@@ -137,11 +151,12 @@ def submit(
             deadline=deadline,
         )
         if no_wait:
-            options.say({"task": submission.id}, [submission.id], as_json)
+            document = {"task": submission.id, "requester": client.requester}
+            options.say(document, [submission.id], as_json)
             return
         # Before waiting, so that the id is known even if the terminal is closed.
         options.note(f"task {submission.id}")
-        with explain_interrupt(submission.id):
+        with explain_interrupt(submission.id, key):
             report = await wait_and_write(client, submission, output)
         report.print(as_json)
 
@@ -176,7 +191,7 @@ def describe_status(
     """Return a task's state as the JSON document and as the lines of `helium status`."""
     certificate, conflicting = tracker.settled, conflicts(tracker)
     document: dict[str, object] = {
-        "task": task,
+        **task_entry(task, tracker),
         "certified": certificate is not None,
         "outcome": None if certificate is None else certificate.outcome,
         "signers": [] if certificate is None else list(certificate.signers),
@@ -186,6 +201,8 @@ def describe_status(
     }
     lines = [
         f"task {task}: {_summary(certificate)}",
+        *([] if tracker.task is None else [f"requester {tracker.task.requester}"]),
+        *withdrawal_lines(tracker),
         *(
             f"{options.display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in statuses

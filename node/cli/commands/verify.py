@@ -21,13 +21,15 @@ Examples:
 \b
 Output:
   valid      the hash of the certified outcome, or the error that was agreed
+  requester  the peer that asked for the task; it signed it
   attempt    how many members of the committee agree, and how many are needed
+  operators  how many operators stand behind the certificate
   signed by  a member that agreed, and its operator
   audio      the output of the certificate whose samples the file holds
 
 \b
 Exit code 0: every check passed. Exit code 6, with the reason: a check failed. The reason begins
-with a code such as bad-signature or outcomes-differ; protocol/README.md explains them.
+with a code such as bad-signature or outcomes-differ; protocol/README.md, section 9, has them all.
 """
 
 
@@ -78,26 +80,30 @@ def _describe(certificate: Certificate, network: Network) -> tuple[dict[str, obj
     """Return a valid certificate as the JSON document and as lines."""
     committee = committees(network, certificate.task)[certificate.attempt]
     needed, outcome = quorum(len(committee)), certificate.outcome
-    digest = certificate.votes[0].digest
+    digest, operators = certificate.votes[0].digest, certificate.operators(network)
     document: dict[str, object] = {
         "valid": True,
         "network": network.id,
         "task": certificate.task.id,
+        "requester": certificate.task.requester,
         "attempt": certificate.attempt,
         "outcome": outcome,
         "digest": digest,
         "committee": list(committee),
         "quorum": needed,
         "signers": list(certificate.signers),
+        "operators": len(operators),
     }
     agreed = f"error {outcome['error']}" if "error" in outcome else f"result {digest}"
     signers = [f"{signer} ({network.roster[signer].operator})" for signer in certificate.signers]
     lines = [
         f"valid      {agreed}",
         f"task       {certificate.task.id}",
+        f"requester  {certificate.task.requester}",
         f"network    {network.id} ({network.document['name']})",
         f"attempt    {certificate.attempt}: {len(signers)} of {len(committee)} members agree, "
         f"{needed} are needed",
+        f"operators  {len(operators)}: {', '.join(sorted(operators))}",
         *(f"signed by  {signer}" for signer in signers),
     ]
     return document, lines

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,10 +37,10 @@ def keys(count: int = 4) -> list[Ed25519PrivateKey]:
     return [Ed25519PrivateKey.from_private_bytes(bytes((n,)) * 32) for n in range(1, count + 1)]
 
 
-def network_of(owners: list[Ed25519PrivateKey]) -> Network:
+def network_of(owners: list[Ed25519PrivateKey], operators: Sequence[str]) -> Network:
     roster = [
-        {"peer": peer_of(key), "operator": f"operator-{n}", "classes": ["cpu"]}
-        for n, key in enumerate(owners)
+        {"peer": peer_of(key), "operator": operator, "classes": ["cpu"]}
+        for key, operator in zip(owners, operators, strict=True)
     ]
     model = {
         "id": "helium/embedded-music",
@@ -70,11 +71,14 @@ def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
     return task
 
 
-def make(outcome: Document | None = None) -> Certified:
+OPERATORS = [f"operator-{n}" for n in range(4)]
+
+
+def make(outcome: Document | None = None, operators: Sequence[str] = OPERATORS) -> Certified:
     """Return a certificate by the whole first committee; the audio is 100 frames of noise."""
     samples = np.random.default_rng(1).uniform(-1, 1, (100, 1)).astype("<f4")
     owners = {peer_of(key): key for key in keys()}
-    network = network_of(list(owners.values()))
+    network = network_of(list(owners.values()), operators)
     task = task_of(network, next(iter(owners.values())))
     agreed = outcome or {"result": {"outputs": [_output(samples.tobytes())]}}
     committee = committees(network, task)[0]

@@ -44,6 +44,7 @@ from tests.node.client.test_client import (
     with_client,
 )
 from tests.node.sync.test_task_tracker import certify
+from tests.support import fixtures
 
 SONGS = outcome_of(STEREO, MONO)
 SILENCE = outcome_of(*[np.zeros((10, 1), "<f4")] * 2)
@@ -234,6 +235,52 @@ def test_an_interrupt_names_the_command_that_resumes(error: BaseException) -> No
         raise error
     assert raised.value.exit_code == 130
     assert raised.value.message == f"interrupted; the task goes on: helium fetch {TASK.id}"
+
+
+def test_an_interrupt_names_the_command_that_cancels_if_the_key_is_kept() -> None:
+    with pytest.raises(Failure) as raised, explain_interrupt(TASK.id, Path("me.pem")):
+        raise KeyboardInterrupt
+    assert raised.value.message.endswith(f", or helium cancel {TASK.id} --key me.pem")
+
+
+def withdrawn() -> Fake:
+    """A node that shows a withdrawn task, and the abstentions that follow from it."""
+    votes = [
+        fixtures.abstain(NET, TASK, member, "withdrawn", attempt)
+        for attempt, committee in enumerate(committees(NET, TASK))
+        for member in committee
+    ]
+    messages = [TASK, fixtures.withdraw(NET, TASK), *votes]
+    return Fake(state="inconclusive", envelopes=[m.envelope.document() for m in messages])
+
+
+def test_a_withdrawn_task_is_shown_with_its_abstentions(tmp_path: Path) -> None:
+    report = wait_for_task(tmp_path / "song.wav", withdrawn())
+    assert report.failure is not None
+    assert report.failure.exit_code == Exit.NO_AGREEMENT
+    assert report.document["withdrawn"] is True
+    assert report.document["requester"] == fixtures.peer(1000)
+    assert report.document["state"] == "inconclusive"
+    assert report.lines[:2] == [f"inconclusive  task {TASK.id}", "withdrawn by its requester"]
+    assert sum(line.endswith("  abstained: withdrawn") for line in report.lines) == 7
+
+
+def test_status_shows_the_requester_and_the_withdrawal() -> None:
+    async def test(client: Client) -> None:
+        tracker = client.follow(TASK.id).tracker
+        document, lines = describe_status(TASK.id, tracker, await tracker.refresh(), client)
+        assert (document["requester"], document["withdrawn"]) == (fixtures.peer(1000), True)
+        assert lines[1:3] == [f"requester {fixtures.peer(1000)}", "withdrawn by its requester"]
+        votes: Any = document["votes"]
+        assert {vote["abstained"] for vote in votes} == {"withdrawn"}
+
+    with_client(withdrawn(), test=test)
+
+
+def test_a_result_names_its_requester(tmp_path: Path) -> None:
+    report = wait_for_task(tmp_path / "song.wav", honest(), task=PAIR)
+    assert report.document["requester"] == fixtures.peer(1000)
+    assert report.document["withdrawn"] is False
 
 
 def test_dissent_is_an_outcome_that_contradicts_the_certificate(certified: Certified) -> None:

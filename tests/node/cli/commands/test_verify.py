@@ -8,7 +8,7 @@ import pytest
 
 from protocol.consensus.certificate import verify_bytes
 from protocol.errors import Rejected
-from protocol.wire.encoding import parse
+from protocol.wire.encoding import canonical, parse
 from tests.node.cli.certified import RATE, Certified, make, wav
 from tests.node.cli.conftest import Files, Helium
 
@@ -23,7 +23,9 @@ def test_a_valid_certificate_and_its_audio(
     document = json.loads(done.stdout)
     assert document["valid"] is True
     assert document["task"] == certified.certificate.task.id
+    assert document["requester"] == certified.certificate.task.requester
     assert document["signers"] == list(certified.certificate.signers)
+    assert document["operators"] == 3
     assert document["audio"] == {"path": str(files.audio), "output": 0}
 
 
@@ -31,6 +33,18 @@ def test_lines_name_every_signer(helium: Helium, files: Files, certified: Certif
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 0
     assert all(signer in done.stdout for signer in certified.certificate.signers)
+    assert f"requester  {certified.certificate.task.requester}\n" in done.stdout
+
+
+def test_members_of_one_operator_count_once(helium: Helium, files: Files) -> None:
+    """In a class with one operator its members fill the committee: one operator stands behind it."""
+    alone = make(operators=["alice"] * 4)
+    files.network.write_bytes(canonical(alone.network.document))
+    files.certificate.write_bytes(alone.certificate.encode())
+    done = helium("verify", files.certificate, "--network", files.network)
+    assert "attempt    0: 3 of 3 members agree, 2 are needed\noperators  1: alice\n" in done.stdout
+    done = helium("verify", files.certificate, "--network", files.network, "--json")
+    assert json.loads(done.stdout)["operators"] == 1
 
 
 def test_the_environment_names_the_network(

@@ -1,0 +1,60 @@
+"""`helium cancel`, by nodes that show the withdrawal or do not."""
+
+from pathlib import Path
+
+import pytest
+
+from node.cli.commands.cancel import cancel_task
+from node.cli.exit_codes import Exit, Failure
+from node.cli.session import map_exit_codes
+from node.client.client import Client
+from node.client.withdrawal import WithdrawalNotShown
+from tests.node.cli.conftest import Helium
+from tests.node.client.test_client import NET, TASK, Fake, Member, with_client
+from tests.support import fixtures
+
+PEER = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWNaitGQ5QHE9P9ruJqLUAawAGg5fUU5e4yRCmvpQ2qMx2"
+
+
+def test_the_nodes_that_show_the_withdrawal_are_named() -> None:
+    async def test(client: Client) -> None:
+        document, [line] = await cancel_task(client, TASK.id)
+        assert document == {
+            "task": TASK.id,
+            "requester": fixtures.peer(1000),
+            "withdrawn": True,
+            "nodes": [fixtures.peer(1)],
+        }
+        name = f"{NET.roster[fixtures.peer(1)].operator} ..{fixtures.peer(1)[-6:]}"
+        assert line == f"withdrawn  task {TASK.id}: shown by {name}"
+
+    with_client(Fake(), Member(), test=test)
+
+
+def test_a_withdrawal_that_no_node_shows_exits_with_3() -> None:
+    with pytest.raises(Failure, match="no node shows the withdrawal") as failed, map_exit_codes():
+        raise WithdrawalNotShown("no node shows the withdrawal after 15 s")
+    assert failed.value.exit_code == Exit.NO_NODE
+
+
+def test_the_key_is_required(helium: Helium, tmp_path: Path) -> None:
+    done = helium("cancel", TASK.id, "--peer", PEER)
+    assert done.exit_code == Exit.USAGE
+    assert "--key: name the key that signed the task" in done.stderr
+
+
+def test_the_environment_names_the_requesters_key(
+    helium: Helium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIUM_REQUESTER_KEY", "absent.pem")
+    Path("network.json").write_bytes(fixtures.canonical(NET.document))
+    done = helium("cancel", TASK.id, "--peer", PEER, "--network", "network.json")
+    assert done.exit_code == Exit.USAGE
+    assert "absent.pem" in done.stderr
+
+
+@pytest.mark.parametrize("task", ["x", TASK.id[:16], TASK.id.upper()])
+def test_a_shortened_task_id_is_a_usage_error(task: str, helium: Helium) -> None:
+    done = helium("cancel", task, "--peer", PEER, "--key", "k.pem")
+    assert done.exit_code == Exit.USAGE
+    assert "must be a task id: 64" in done.stderr
