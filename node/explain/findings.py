@@ -6,7 +6,7 @@ signer states.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,10 @@ class DifferingWaveform:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a member did last in the task's attempts; `abstained` is its reason, or ""."""
+    """What a member did last in the task's attempts; `abstained` is its reason, or "".
+
+    `inconstant`: it revealed different outcomes in different attempts.
+    """
 
     peer: str
     attempt: int
@@ -75,6 +78,7 @@ class Activity:
     reveal: Reveal | None
     committed: bool
     abstained: str
+    inconstant: bool = False
 
 
 def find_reference(
@@ -134,7 +138,15 @@ def activity_of(vote_sets: Sequence[VoteSet], peer: str, digest: str | None) -> 
         reveal,
         votes.has(peer, Commit),
         "" if abstain is None else str(abstain.reason),
+        inconstant=len({reveal.digest for reveal in _first_reveals(vote_sets, peer)}) > 1,
     )
+
+
+def _first_reveals(vote_sets: Sequence[VoteSet], peer: str) -> Iterator[Reveal]:
+    for votes in vote_sets:
+        reveal, _ = votes.votes_of(peer)
+        if reveal is not None:
+            yield reveal
 
 
 def compare(task: Task, network: Network, reference: Reference, reveal: Reveal) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What a reveal's trace states about its execution (specification 4, clarification 4d).
+"""What a reveal's trace states about its execution (specification 4.6).
 
 A trace has no fixed schema, because it is not part of the agreement. A field without the expected
 shape counts as missing.

@@ -21,6 +21,8 @@ _CAUSES = {
 _ROUNDING = "The waveform differs by no more than rounding: other software or hardware."
 _EQUIVOCATED = "It also contradicted itself: see helium evidence."
 
+_INCONSTANT = "It revealed different outcomes in different attempts: see helium evidence."
+
 _LATE = (
     "It has the certified outcome but committed after the others had closed their lists: it was "
     "slow, disconnected, or copied what the others revealed."
@@ -40,7 +42,17 @@ def reason(
     findings: Sequence[Finding],
     waveforms: Sequence[DifferingWaveform],
 ) -> str:
-    """Return why a member's outcome is not the reference, in one or two sentences."""
+    """Return why a member's outcome is not the reference, in one to three sentences."""
+    text = _reason(activity, reference, findings, waveforms)
+    return f"{text} {_INCONSTANT}" if activity.inconstant else text
+
+
+def _reason(
+    activity: Activity,
+    reference: Reference | None,
+    findings: Sequence[Finding],
+    waveforms: Sequence[DifferingWaveform],
+) -> str:
     if activity.reveal is None:
         return _without_result(activity)
     if reference is None:

@@ -18,7 +18,7 @@ from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
 
-# Characters of an id in a list. `export` accepts any prefix of at least 4.
+# Characters of an id in a list. `export` looks an id up by any prefix of at least 4.
 _SHORT_ID = 16
 _ID_PREFIX = re.compile(r"[0-9a-f]{4,64}\Z")
 
@@ -33,11 +33,13 @@ Examples:
 
 @click.group(epilog=EPILOG)
 def evidence() -> None:
-    """List, export or verify evidence of equivocation.
+    """List, export or verify proof that a member contradicted itself.
 
-    Evidence is two signed messages of one member, in one attempt at one task, that contradict each
-    other. `list` and `export` read a node's data folder, also while the node runs. `verify` needs
-    only the file and the network document.
+    Evidence is two signed messages of one member for one task that contradict each other. It has
+    two kinds. Equivocation: the messages are of one attempt. No member that keeps to the protocol
+    signs them. Inconstancy: it revealed different outcomes in two attempts. Broken memory can cause
+    that, so it counts as a dissent. `list` and `export` read a node's data folder, also while the
+    node runs. `verify` needs only the file and the network document.
     """
 
 
@@ -47,7 +49,8 @@ Example:
 
 \b
 Output, for each evidence:
-  the beginning of its id, the member that signed, the two messages, attempt and task
+  the beginning of its id, its kind (equivocation or inconstancy), the member that signed, the two
+  messages, their attempts and the task
 """
 
 
@@ -60,8 +63,8 @@ def list_(data_dir: Path | None, network: Path | None, as_json: bool) -> None:
     chosen, stored = _stored_evidence(data_dir, network)
     document = {"network": chosen.id, "evidence": [_entry(item) for item in stored]}
     lines = [
-        f"{item.id[:_SHORT_ID]}  {display_name(item.signer, chosen)}  {' and '.join(item.types)} "
-        f"in {_attempts(item)} of task {item.task[:_SHORT_ID]}.."
+        f"{item.id[:_SHORT_ID]}  {item.kind}  {display_name(item.signer, chosen)}  "
+        f"{' and '.join(item.types)} in {_attempts(item)} of task {item.task[:_SHORT_ID]}.."
         for item in stored
     ]
     options.say(document, lines or ["no evidence"], as_json)
@@ -122,7 +125,7 @@ Example:
 
 \b
 Output:
-  valid      the id of the evidence
+  valid      the id of the evidence, and its kind
   signed by  the member that contradicted itself, and its operator
   proves     what the two messages show, and what they do not
 """
@@ -136,8 +139,8 @@ def verify(file: Path, network: Path | None, as_json: bool) -> None:
     """Verify the evidence in FILE, offline.
 
     `-` reads standard input. It checks that the bytes are canonical, that one member of the roster
-    signed both messages, that both are for this network, one task and one attempt, and that they
-    contradict each other. Exit code 6, with the reason, if a check fails.
+    signed both messages, that both are for this network and one task, and that they contradict each
+    other as the kind says. Exit code 6, with the reason, if a check fails.
     """
     chosen = options.chosen_network(options.settings({"network": network}).network)
     try:
@@ -145,7 +148,7 @@ def verify(file: Path, network: Path | None, as_json: bool) -> None:
     except Rejected as error:
         raise Failure(Exit.UNVERIFIED, f"{file}: {error}") from None
     lines = [
-        f"valid      {verified.id}",
+        f"valid      {verified.id} ({verified.kind})",
         f"signed by  {verified.signer} ({chosen.roster[verified.signer].operator})",
         f"task       {verified.task}",
         f"network    {chosen.id} ({chosen.document['name']})",

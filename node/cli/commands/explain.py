@@ -49,7 +49,10 @@ Output, for each member:
   waveform  the first differing chunk of the manifest
   samples   the first differing frame, how many samples differ, the largest difference
   so        what the first differing level points to
-Each level is the same, DIFFERS or is unknown.
+Each level is the same, DIFFERS or is unknown. The first line says what the member did: agreed,
+dissented, late, abstained, silent (it did not commit), withheld (it committed and did not reveal,
+while others did), equivocated, or unsettled if no outcome is certified. INCONSTANT marks a member
+that revealed different outcomes in different attempts.
 """
 
 
@@ -147,7 +150,7 @@ def _activities(
 
 
 def _disagrees(activity: Activity, reference: Reference | None) -> bool:
-    if reference is None or activity.reveal is None:
+    if reference is None or activity.reveal is None or activity.inconstant:
         return True
     # The same outcome can still be late, or one of two contradicting votes.
     if activity.reveal.digest != reference.digest:
@@ -209,6 +212,7 @@ def _member_entry(explanation: Explanation) -> dict[str, object]:
         "peer": activity.peer,
         "attempt": activity.attempt,
         "conduct": str(activity.conduct),
+        "inconstant": activity.inconstant,
         "outcome": activity.reveal.digest if activity.reveal else None,
         "abstained": activity.abstained or None,
         "levels": [asdict(finding) for finding in explanation.findings],
@@ -235,7 +239,8 @@ def _member_lines(explanation: Explanation, network: Network) -> list[str]:
     name = display_name(activity.peer, network)
     revealed = f"revealed {activity.reveal.digest[:16]}..  " if activity.reveal else ""
     return [
-        f"{name}  attempt {activity.attempt}  {revealed}{activity.conduct}",
+        f"{name}  attempt {activity.attempt}  {revealed}{activity.conduct}"
+        + ("  INCONSTANT" if activity.inconstant else ""),
         *(f"{f.level:<10} {_MARKS[f.same]:<8} {f.detail}" for f in explanation.findings),
         *(f"{'samples':<10} {_samples(waveform)}" for waveform in explanation.waveforms),
         f"{'so':<10} {explanation.reason}",

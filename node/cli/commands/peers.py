@@ -23,16 +23,19 @@ Examples:
 
 \b
 Output, for each peer:
-  ready        it accepts tasks; its compute class and its models follow
-  not ready    it answers but does not serve, with its reasons
+  ready        it executes tasks; its warm models follow, by compute class
+  not ready    it answers but has no warm model, with its classes and reasons
   not reached  it is only in the data folder
+  DUPLICATE    it has heard of another running node with the key of this command
 In parentheses, how often it did what in attempts that had it in their committee:
   agreed       revealed the certified outcome
   dissented    revealed another outcome; broken hardware does that too
   unsettled    revealed an outcome, and none was certified
+  diverged     the same, and this node's own outcome is another one
   abstained    signed that it cannot execute the task
   late         revealed the certified outcome, but committed too late to count
-  silent       revealed nothing; a peer that is slower than the others looks the same
+  silent       did not commit; a peer that is slower than the others looks the same
+  withheld     committed and did not reveal, while others did
   equivocated  signed two messages that contradict each other: see helium evidence
 """
 

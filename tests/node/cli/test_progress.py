@@ -141,8 +141,10 @@ def test_the_loss_of_the_only_node_is_display_members(capsys: pytest.CaptureFixt
         medium.partition([client.transport.peer])
         await _until(lambda: not client.transport.peers())
         await asyncio.sleep(3)
-        node.say(**truth_of({"error": "non-finite-output"}))
         medium.partition()
+        await _until(lambda: bool(client.transport.peers()))
+        await asyncio.sleep(1)  # the display looks twice a second
+        node.say(**truth_of({"error": "non-finite-output"}))
         await waiting
 
     with_client(node, test=test)

@@ -38,21 +38,26 @@ CHUNKS = [f"{n:064x}" for n in range(3)]
 
 def output(label: str, chunks: Sequence[str] = CHUNKS, **changes: Any) -> dict[str, Any]:
     whole = hashlib.sha256(label.encode()).hexdigest()
-    entry = {
+    entry: dict[str, Any] = {
         "media": "audio/f32",
         "sampling_rate": 32_000,
         "frames": 150_000,
         "channels": 1,
         "sha256": whole,
-        "size": 600_000,
         "chunks": list(chunks),
-    }
-    return entry | changes
+    } | changes
+    return entry | {"size": 4 * entry["frames"] * entry["channels"]}
 
 
 def score(label: str, notes: int = 10) -> dict[str, Any]:
     whole = hashlib.sha256(label.encode()).hexdigest()
-    return {"media": "audio/midi", "sha256": whole, "size": 99, "notes": notes}
+    return {
+        "media": "audio/midi",
+        "sha256": whole,
+        "size": 200,
+        "notes": notes,
+        "chunks": [whole],
+    }
 
 
 def result(*outputs: dict[str, Any]) -> dict[str, Any]:
@@ -209,10 +214,8 @@ def test_an_error_beside_results_is_a_level_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("outputs", "level", "detail"),
     [
-        ([output("x", channels=2)], "waveform", "channels 2, the others have 1"),
+        ([output("x", channels=2, frames=75_000)], "waveform", "channels 2, the others have 1"),
         ([output("x", sampling_rate=16_000)], "waveform", "sampling_rate 16000, the others have"),
-        ([output("truth"), output("y")], "waveform", "2 outputs, the others have 1"),
-        ([score("x")], "waveform", "or of other kinds"),
         ([output("x", CHUNKS)], "waveform", "the same as far as both go"),
     ],
 )
@@ -221,6 +224,23 @@ def test_manifests_that_cannot_be_compared_say_why(
 ) -> None:
     finding = explain(revealed(C, result(*outputs)))[2][-1]
     assert (finding.level, finding.same) == (level, False)
+    assert detail in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("outputs", "detail"),
+    [
+        ([output("truth"), output("y")], "2 outputs, the others have 1"),
+        ([score("x")], "or of other kinds"),
+    ],
+)
+def test_lists_of_outputs_that_differ_in_number_or_media_say_so(
+    outputs: list[dict[str, Any]], detail: str
+) -> None:
+    """No valid vote has such a list, but a program may compare any two outcomes."""
+    reference, _ = compared(*HONEST, revealed(C, TRUTH))
+    finding = compare(TASK, NET, reference, revealed(C, result(*outputs)))[-1]
+    assert (finding.level, finding.same) == ("waveform", False)
     assert detail in finding.detail
 
 
@@ -273,7 +293,12 @@ def test_a_tie_gives_no_reference() -> None:
     ("votes", "conduct", "expected"),
     [
         ([], VoteOutcome.SILENT, "neither committed nor abstained"),
-        ([fixtures.commit(NET, TASK, C)], VoteOutcome.SILENT, "disconnected or withheld it"),
+        ([fixtures.commit(NET, TASK, C)], VoteOutcome.WITHHELD, "disconnected or withheld it"),
+        (
+            [fixtures.abstain(NET, TASK, C, "withdrawn")],
+            VoteOutcome.ABSTAINED,
+            "It abstained: withdrawn",
+        ),
         (
             [fixtures.abstain(NET, TASK, C, "timeout")],
             VoteOutcome.ABSTAINED,
@@ -308,6 +333,19 @@ def test_equivocation_is_added_to_the_reason() -> None:
     findings = compare(TASK, NET, reference, activity.reveal)
     text = reason(activity, reference, findings, ())
     assert text.endswith("contradicted itself: see helium evidence.")
+
+
+def test_different_outcomes_in_different_attempts_are_inconstant() -> None:
+    votes = [revealed(m, result(output(m))) for m in FIRST[:2]]
+    lost = [revealed(C, ALTERED), *votes]
+    agreement = observe(*lost, *(revealed(m, TRUTH, attempt=1) for m in SECOND))
+    reference = find_reference(agreement.vote_sets, certified(agreement))
+    activity = activity_of(agreement.vote_sets, C, outcome_digest(TRUTH))
+    assert activity is not None
+    assert (activity.conduct, activity.inconstant) == (VoteOutcome.AGREED, True)
+    assert reason(activity, reference, (), ()) == (
+        "It agreed. It revealed different outcomes in different attempts: see helium evidence."
+    )
 
 
 def test_the_last_reveal_counts() -> None:

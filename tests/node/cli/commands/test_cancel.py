@@ -9,6 +9,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.session import map_exit_codes
 from node.client.client import Client
 from node.client.withdrawal import WithdrawalNotShown
+from protocol.wire.encoding import canonical
 from tests.node.cli.conftest import Helium
 from tests.node.client.test_client import NET, TASK, Fake, Member, with_client
 from tests.support import fixtures
@@ -47,7 +48,7 @@ def test_the_environment_names_the_requesters_key(
     helium: Helium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_REQUESTER_KEY", "absent.pem")
-    Path("network.json").write_bytes(fixtures.canonical(NET.document))
+    Path("network.json").write_bytes(canonical(NET.document))
     done = helium("cancel", TASK.id, "--peer", PEER, "--network", "network.json")
     assert done.exit_code == Exit.USAGE
     assert "absent.pem" in done.stderr

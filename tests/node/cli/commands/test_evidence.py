@@ -32,6 +32,9 @@ def commits(member: str) -> Evidence:
 
 
 TWICE = commits(LIAR)
+INCONSTANT = Evidence.from_votes(
+    fixtures.reveal(NET, TASK, OTHER, {}), fixtures.reveal(NET, TASK, OTHER, {}, LIE, attempt=1)
+)
 UNOPENED = Evidence.from_votes(
     fixtures.commit(NET, TASK, OTHER), fixtures.reveal(NET, TASK, OTHER, {}, LIE)
 )
@@ -56,7 +59,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     (tmp_path / "network.json").write_bytes(canonical(NET.document))
     database = open_database(folder / DATABASE, NET.id)
     ledger = Ledger(database)
-    for proof in (TWICE, UNOPENED):
+    for proof in (TWICE, UNOPENED, INCONSTANT):
         ledger.put_evidence(proof)
     yield Node(folder, tmp_path / "network.json", database)
     database.close()
@@ -73,10 +76,22 @@ def test_list_shows_stored_evidence(helium: Helium, node: Node, runs: bool) -> N
     assert {entry["id"]: entry["messages"] for entry in listed["evidence"]} == {
         TWICE.id: ["commit", "commit"],
         UNOPENED.id: ["commit", "reveal"],
+        INCONSTANT.id: ["reveal", "reveal"],
     }
-    assert all(entry["task"] == TASK.id and entry["attempt"] == 0 for entry in listed["evidence"])
-    lines = helium("evidence", "list", *node.flags).stdout.splitlines()
-    assert sorted(line.split()[0] for line in lines) == sorted(e.id[:16] for e in (TWICE, UNOPENED))
+    assert all(entry["task"] == TASK.id for entry in listed["evidence"])
+    assert {entry["id"]: (entry["kind"], entry["attempts"]) for entry in listed["evidence"]} == {
+        TWICE.id: ("equivocation", [0, 0]),
+        UNOPENED.id: ("equivocation", [0, 0]),
+        INCONSTANT.id: ("inconstancy", [0, 1]),
+    }
+    lines = dict(
+        line.split("  ", 1) for line in helium("evidence", "list", *node.flags).stdout.splitlines()
+    )
+    assert lines.keys() == {e.id[:16] for e in (TWICE, UNOPENED, INCONSTANT)}
+    assert lines[TWICE.id[:16]].startswith("equivocation  ")
+    assert lines[TWICE.id[:16]].endswith(f"in attempt 0 of task {TASK.id[:16]}..")
+    assert lines[INCONSTANT.id[:16]].startswith("inconstancy  ")
+    assert "reveal and reveal in attempts 0 and 1 of task" in lines[INCONSTANT.id[:16]]
 
 
 def test_list_without_evidence(helium: Helium, node: Node) -> None:
@@ -100,7 +115,9 @@ def test_export_all_into_a_folder(helium: Helium, node: Node, tmp_path: Path) ->
     assert done.exit_code == 0, done.stderr
     files = [Path(entry["file"]) for entry in json.loads(done.stdout)["evidence"]]
     assert sorted(files) == sorted((tmp_path / "new").iterdir())
-    assert {file.read_bytes() for file in files} == {TWICE.encode(), UNOPENED.encode()}
+    assert {file.read_bytes() for file in files} == {
+        proof.encode() for proof in (TWICE, UNOPENED, INCONSTANT)
+    }
     for file in files:
         assert helium("evidence", "verify", file, "--network", node.network).exit_code == 0
 
@@ -112,7 +129,7 @@ def test_export_all_into_a_folder(helium: Helium, node: Node, tmp_path: Path) ->
         (("abcd", "--all"), "give an ID"),
         (("xyz!",), "must be the first 4 to 64 hex"),
         (("abc",), "must be the first 4 to 64 hex"),
-        (("0" * 64,), "none of the 2"),
+        (("0" * 64,), "none of the 3"),
     ],
 )
 def test_a_prefix_that_matches_no_evidence_is_a_usage_error(
@@ -136,12 +153,16 @@ def test_the_environment_names_the_data_folder(
 ) -> None:
     monkeypatch.setenv("HELIUM_DATA_DIR", str(node.folder))
     monkeypatch.setenv("HELIUM_NETWORK", str(node.network))
-    assert len(helium("evidence", "list").stdout.splitlines()) == 2
+    assert len(helium("evidence", "list").stdout.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
     ("proof", "what"),
-    [(TWICE, "two different commits"), (UNOPENED, "a commit, and a reveal that does not open it")],
+    [
+        (TWICE, "two different commits"),
+        (UNOPENED, "a commit, and a reveal that does not open it"),
+        (INCONSTANT, "two different outcomes, in attempts 0 and 1"),
+    ],
 )
 def test_verify_says_what_the_evidence_proves(
     helium: Helium, node: Node, proof: Evidence, what: str
@@ -164,7 +185,7 @@ def test_verify_prints_json(helium: Helium, node: Node) -> None:
         "kind": "equivocation",
         "signer": LIAR,
         "task": TASK.id,
-        "attempt": 0,
+        "attempts": [0, 0],
         "messages": ["commit", "commit"],
     }
 

@@ -14,6 +14,7 @@ from node.client.client import Client
 from node.sync.task_tracker import UnknownTask
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
+from protocol.manifest import CHUNK_BYTES
 from protocol.wire.messages import Message, Reveal
 from tests.node.cli.conftest import Files, Helium
 from tests.node.client.test_client import Fake, outcome_of, with_client
@@ -110,10 +111,27 @@ def test_wrong_bytes_are_not_compared() -> None:
     assert "does not have its hash" in document["members"][0]["waveforms"][0]["missing"]
 
 
-def test_an_oversized_output_is_not_fetched() -> None:
-    huge = outcome_of(QUIET, size=2**28)
-    document, _ = explain(node(*HONEST, revealed(C, huge)))
-    assert "the network allows" in document["members"][0]["waveforms"][0]["missing"]
+def test_a_reveal_with_oversized_outputs_is_no_vote() -> None:
+    frames = NET.parameters.max_output_bytes // 4 + 1
+    chunks = ["0" * 64] * -(-4 * frames // CHUNK_BYTES)
+    huge = outcome_of(QUIET, frames=frames, size=4 * frames, chunks=chunks)
+    fake = node(*HONEST, revealed(C, huge))
+    document, _ = explain(fake, member=C)
+    assert (document["members"][0]["conduct"], document["members"][0]["waveforms"]) == (
+        "silent",
+        [],
+    )
+    assert "blob" not in fake.asked
+
+
+def test_an_inconstant_member_is_explained_although_it_agreed_in_the_end() -> None:
+    lost = [revealed(member, outcome_of(SOUND[: 10 + n])) for n, member in enumerate((A, B))]
+    second = committees(NET, TASK)[1]
+    commits = {m: fixtures.commitment_of(TASK, m, TRUTH, 1) for m in second}
+    later = [fixtures.reveal(NET, TASK, m, commits, TRUTH, 1) for m in second]
+    document, lines = explain(node(*lost, revealed(C, ALTERED), *later))
+    assert [m["peer"] for m in document["members"] if m["inconstant"]] == [A, B, C]
+    assert sum(line.endswith("  agreed  INCONSTANT") for line in lines) == 3
 
 
 def test_agreeing_members_are_omitted_unless_named() -> None:

@@ -37,7 +37,7 @@ def test_lines_name_every_signer(helium: Helium, files: Files, certified: Certif
 
 
 def test_members_of_one_operator_count_once(helium: Helium, files: Files) -> None:
-    """In a class with one operator its members fill the committee: one operator stands behind it."""
+    """In a class with one operator its members fill the committee, and count as one party."""
     alone = make(operators=["alice"] * 4)
     files.network.write_bytes(canonical(alone.network.document))
     files.certificate.write_bytes(alone.certificate.encode())
