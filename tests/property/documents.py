@@ -15,6 +15,7 @@ from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT, MAX_DEPTH, MAX_INTEGER, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
+from protocol.manifest import blobs_of
 from protocol.model_limits import UPPER_BOUNDS
 from protocol.network import Network
 from protocol.wire import codec, encoding
@@ -84,9 +85,12 @@ def check_message(content: bytes) -> None:
     message.envelope.verify()
     if isinstance(message, Task):
         assert message.id == task_id(message.envelope.body)
+        assert message.envelope.body["requester"] == message.envelope.signer
     if isinstance(message, Reveal):
         assert message.digest == outcome_digest(message.outcome)
         assert len(canonical(message.trace)) <= TRACE_LIMIT
+        for blob in blobs_of(message.outcome):
+            assert 0 <= blob.size - 262_144 * (len(blob.chunks) - 1) <= 262_144
 
 
 def check_task(content: bytes) -> None:

@@ -24,24 +24,34 @@ TASK = fixtures.task(
 PIANO = fixtures.signed(
     NET,
     dict(TASK.envelope.body)
-    | {"kind": "pop2piano", "args": fixtures.piano_args(b"song", b"song two")},
+    | {
+        "kind": "pop2piano",
+        "args": fixtures.piano_args(b"song", b"song two"),
+        "requester": fixtures.peer(1001),
+    },
     1001,
 )
 COMMITTEE = committees(NET, TASK)[0]
-REVEALS = reveals(NET, TASK)
-COMMITS = [fixtures.commit(NET, TASK, member) for member in COMMITTEE]
+# The task asks for two sequences.
+SOUNDS = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 2}}
+REVEALS = reveals(NET, TASK, SOUNDS)
+COMMITS = [fixtures.commit(NET, TASK, member, SOUNDS) for member in COMMITTEE]
 MESSAGES: tuple[Message, ...] = (
     TASK,
     PIANO,
     *COMMITS,
     *REVEALS,
     fixtures.abstain(NET, TASK, COMMITTEE[0]),
+    fixtures.withdraw(NET, TASK),
 )
 ENVELOPES: list[Document] = [message.envelope.document() for message in MESSAGES]
 ASSEMBLED = assemble(TASK, 0, REVEALS, NET)
 CERTIFICATE = ASSEMBLED.document
 EVIDENCE = Evidence.from_votes(
     COMMITS[0], fixtures.commit(NET, TASK, COMMITTEE[0], fixtures.outcome("other"))
+).document
+INCONSTANCY = Evidence.from_votes(
+    REVEALS[0], fixtures.reveal(NET, TASK, REVEALS[0].signer, {}, attempt=1)
 ).document
 
 KEYS = {fixtures.peer(i): fixtures.key(i) for i in (*range(4), 1000, 1001)}
@@ -59,7 +69,9 @@ def from_schema(draw: st.DrawFn) -> Any:
     """Draw a signed envelope whose body satisfies the schema of its type."""
     envelope = draw(st.sampled_from(ENVELOPES))
     body = draw(strategies.from_schema(str(envelope["body"]["type"])))  # type: ignore[index, call-overload]
-    return _signed({**body, "network": NET.id}, envelope)
+    # A task's requester is its signer.
+    requester = {"requester": envelope["signer"]} if "requester" in body else {}
+    return _signed({**body, "network": NET.id, **requester}, envelope)
 
 
 # Most are signed, so that only the rules behind the signature reject them.
@@ -99,7 +111,9 @@ certificates = st.one_of(
         resigned(TASK.envelope.document(), 1).map(lambda task: {**CERTIFICATE, "task": task})
     ),
 )
-proofs = strategies.near([EVIDENCE]) | strategies.encoded(_bundles(EVIDENCE, "envelopes"))
+proofs = strategies.near([EVIDENCE, INCONSTANCY]) | strategies.encoded(
+    st.sampled_from([EVIDENCE, INCONSTANCY]).flatmap(lambda proof: _bundles(proof, "envelopes"))
+)
 
 
 def _signed(body: Any, envelope: Any) -> Any:

@@ -38,7 +38,9 @@ def test_random_bytes_are_accepted_or_rejected(parser: Parser, content: bytes) -
     verdict_of(parser, content)
 
 
-@pytest.mark.parametrize("name", [*streams.READ, "task", "commit", "reveal", "abstain", "network"])
+@pytest.mark.parametrize(
+    "name", [*streams.READ, "task", "commit", "reveal", "abstain", "withdraw", "network"]
+)
 def test_schema_strategy_draws_valid_documents(name: str) -> None:
     """Else the parsers would only see documents that the schema rejects."""
     valid = 0
