@@ -33,6 +33,7 @@ from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
+from node.sync.handshakes import Handshakes
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
 from protocol.wire.messages import Message
@@ -132,6 +133,7 @@ class Node:
             options.feed_seconds,
             self._driver.act,
             self._source_of,
+            Handshakes(transport, network, parts.clock, greeter.request),
         )
         self.started = asyncio.Event()
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.admission.lru_dict import LruDict
+from node.transport.interface import Connection
 from node.version import AGENT
 from protocol.network import Network
 from protocol.wire.encoding import Document
 
 # Random bytes that tell one run of a node from another.
 INSTANCE_BYTES = 16
-# Seconds for which an instance counts as connected after its last hello.
+# Seconds after its last hello for which an instance counts as around, connected or not.
 INSTANCE_SECONDS = 60.0
+# Instances that are remembered of one peer. Two are the mistake that is to be found.
+MAX_INSTANCES = 4
 # Characters of a reason, and reasons, in an answer: the limits of its schema.
 _REASON_CHARACTERS, _MAX_REASONS = 256, 64
 
@@ -28,6 +31,17 @@ class ServingStatus:
 
     models: Mapping[str, Sequence[str]]
     reasons: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """One run of a peer: when it last said hello, and over which connection."""
+
+    at: float
+    connection: Connection
+
+    def is_around(self, now: float) -> bool:
+        return now - self.at < INSTANCE_SECONDS or not self.connection.closed
 
 
 class Greeter:
@@ -48,14 +62,15 @@ class Greeter:
         """`instance` is this run's random id, 32 hex characters."""
         self._network, self._me, self.instance = network, me, instance
         self._now, self._status = now, status
-        self._latest: LruDict[str, tuple[str, float]] = LruDict()  # instance and time by peer
+        # By peer, then by instance id; the instance that said hello last is last.
+        self._instances: LruDict[str, dict[str, _Instance]] = LruDict()
 
     def request(self) -> Document:
         """Return the request that this node sends."""
         return request(self._network.id, self.instance, self._now())
 
-    def answer(self, peer: str, request: Mapping[str, Any]) -> Document:
-        """Return the answer to a peer's request."""
+    def answer(self, peer: str, connection: Connection, request: Mapping[str, Any]) -> Document:
+        """Return the answer to a peer's request, which came over `connection`."""
         member, status = self._network.roster.get(self._me), self._status()
         reasons = [reason[:_REASON_CHARACTERS] for reason in status.reasons]
         return {
@@ -65,16 +80,19 @@ class Greeter:
             "ready": any(status.models.values()),
             "reasons": tuple(reasons[:_MAX_REASONS]),
             "models": {name: tuple(models) for name, models in status.models.items()},
-            "duplicate": self._is_duplicate(peer, request["instance"]),
+            "duplicate": self._is_duplicate(peer, connection, request["instance"]),
             "time": round(self._now() * 1000),
             "instance": self.instance,
         }
 
-    def _is_duplicate(self, peer: str, instance: str) -> bool:
-        """Note that an instance said hello; return whether another one of its peer did lately."""
-        now, previous = self._now(), self._latest.get(peer)
-        self._latest[peer] = (instance, now)
-        if previous is None:
-            return False
-        other, at = previous
-        return other != instance and now - at < INSTANCE_SECONDS
+    def _is_duplicate(self, peer: str, connection: Connection, instance: str) -> bool:
+        """Note that an instance said hello; return whether another one of its peer is around."""
+        now = self._now()
+        others = {
+            other: known
+            for other, known in self._instances.get(peer, {}).items()
+            if other != instance and known.is_around(now)
+        }
+        kept = dict(list(others.items())[1 - MAX_INSTANCES :])
+        self._instances[peer] = {**kept, instance: _Instance(now, connection)}
+        return bool(others)

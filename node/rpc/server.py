@@ -113,7 +113,7 @@ class RequestHandler:
         return self._request_limiter.slot_key(stream.peer, stream.rate_limit_key)
 
     async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
-        await answer(stream, self._greeter.answer(stream.peer, request))
+        await answer(stream, self._greeter.answer(stream.peer, stream.connection, request))
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
         self._request_limiter.count_submission(stream.rate_limit_key)

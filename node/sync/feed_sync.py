@@ -18,9 +18,9 @@ from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import ProtocolViolation
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
-from node.version import AGENT
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.effects import Effect
 from protocol.errors import Rejected, Rejection
@@ -67,6 +67,7 @@ class FeedSync:
         seconds: float,
         act: Callable[[Sequence[Effect]], None],
         source_of: Callable[[str], str],
+        handshakes: Handshakes,
     ) -> None:
         """Each feed is read when its peer connects, and then every `seconds`.
 
@@ -76,6 +77,7 @@ class FeedSync:
         self._transport, self._coordinator = transport, coordinator
         self._journal, self._ledger = journal, ledger
         self._seconds, self._act, self._source_of = seconds, act, source_of
+        self._handshakes = handshakes
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
@@ -88,6 +90,7 @@ class FeedSync:
         follower = self._followers.pop(peer, None)
         if follower is not None:
             follower.cancel()
+        self._handshakes.forget(peer)
 
     def close(self) -> None:
         """Stop reading all feeds."""
@@ -95,13 +98,15 @@ class FeedSync:
             self.leave(peer)
 
     async def _follow(self, peer: str) -> None:
-        greeted = False
+        greet_at = 0.0
         while True:
             pause = self._seconds
             try:
-                greeted = greeted or await self._same_network(peer)
-                if not greeted:
-                    return
+                now = asyncio.get_running_loop().time()
+                if now >= greet_at:
+                    if not await self._handshakes.greet(peer):
+                        return
+                    greet_at = now + HELLO_SECONDS
                 await self.read_to_end(peer)
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("feed request failed", peer=peer, error=str(error))
@@ -121,16 +126,6 @@ class FeedSync:
                 return
             has_news = self._journal.last_cursor() > last_cursor
             empty_batches = 0 if has_news else empty_batches + 1
-
-    async def _same_network(self, peer: str) -> bool:
-        network = self._coordinator.network.id
-        greeting = await send_request(
-            self._transport, peer, "hello", {"network": network, "agent": AGENT}
-        )
-        if greeting["network"] == network:
-            return True
-        log.warning("peer of another network", peer=peer, network=greeting["network"])
-        return False
 
     async def read(self, peer: str) -> bool:
         """Read one batch of a peer's feed. Returns whether there may be more.

@@ -60,6 +60,14 @@ class StreamClosed(HeliumError, ConnectionError):
     """The stream is closed: by the end of the data, a reset from either side, or a timeout."""
 
 
+class Connection(Protocol):
+    """A connection with a peer, as far as a node needs to know it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+
+
 class Stream(Protocol):
     """An ordered two-way stream of bytes to a peer, for one reader and one writer at a time."""
 
@@ -70,6 +78,10 @@ class Stream(Protocol):
     @property
     def rate_limit_key(self) -> str:
         """The key of the token buckets that the stream is charged to."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that carries the stream."""
 
     async def read_exactly(self, n: int) -> bytes:
         """Return exactly `n` bytes. Raises `StreamClosed`, and the bytes read by then are lost."""

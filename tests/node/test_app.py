@@ -27,6 +27,7 @@ from protocol.manifest import blobs_of
 from protocol.wire.encoding import canonical
 from tests.support import fixtures
 from tests.support.blobs import arriving
+from tests.support.memory_transport.pipes import MemoryConnection
 
 PEERS = (f"/ip4/127.0.0.1/tcp/4001/p2p/{fixtures.peer(1)}",)
 
@@ -124,7 +125,8 @@ async def test_own_outputs_and_inputs_of_open_tasks_are_not_evicted(settings: Se
 
 def _greeting(node: Node) -> Any:
     request = fixtures.hello_request(fixtures.network().id)
-    return json.loads(json.dumps(node._requests._greeter.answer(fixtures.peer(1), request)))
+    answer = node._requests._greeter.answer(fixtures.peer(1), MemoryConnection(), request)
+    return json.loads(json.dumps(answer))
 
 
 def test_the_hello_before_the_start_is_not_ready(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.feed_sync import FeedSync
+from node.sync.handshakes import Handshakes
 from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
@@ -45,6 +47,7 @@ from tests.property.parsers import Parser
 from tests.schemas.examples import documents
 from tests.support import fixtures
 from tests.support.clock import ManualClock
+from tests.support.memory_transport.pipes import MemoryConnection
 
 CLOCK = ManualClock(fixtures.START + 1)
 # Bytes of a frame in the frame parser.
@@ -58,6 +61,7 @@ class Wire:
     """A stream that delivers `inbound` and then ends. It records what is written."""
 
     peer = rate_limit_key = fixtures.peer(1001)
+    connection = MemoryConnection()
 
     def __init__(self, inbound: bytes) -> None:
         self.inbound, self.position, self.outbound, self.resets = inbound, 0, b"", 0
@@ -309,8 +313,11 @@ def check_feed(content: bytes) -> None:
     peer = fixtures.peer(2)
     with node() as (coordinator, journal, ledger):
         cursor = ledger.cursor(peer)
-        line = Line(content)
-        feeds = FeedSync(line, coordinator, journal, ledger, 1.0, lambda actions: None, str)  # type: ignore[arg-type]
+        line: Any = Line(content)
+        handshakes = Handshakes(line, NET, CLOCK, dict)
+        feeds = FeedSync(
+            line, coordinator, journal, ledger, 1.0, lambda actions: None, str, handshakes
+        )
         try:
             moved = asyncio.run(feeds.read(peer))
         except (ProtocolViolation, RequestRefused, ConnectionError):

@@ -208,7 +208,7 @@ class SlowStream(MemoryStream):
     """Wraps a stream; each write takes SLOW_WRITE_SECONDS."""
 
     def __init__(self, stream: MemoryStream) -> None:
-        super().__init__(stream.peer, stream._inbound, stream._outbound)
+        super().__init__(stream.peer, stream.connection, stream._inbound, stream._outbound)
 
     async def write(self, payload: bytes) -> None:
         await asyncio.sleep(SLOW_WRITE_SECONDS)

@@ -9,9 +9,10 @@
 """
 
 import contextlib
+import weakref
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import IMuxedConn, INetStream
 from libp2p.network.stream.exceptions import StreamEOF
 
 from node.transport.interface import StreamClosed
@@ -37,12 +38,28 @@ RESET_POLL_SECONDS = 1.0
 WINDOW_POLL_SECONDS = 0.01
 
 
+class Libp2pConnection:
+    """A `node.transport.interface.Connection`, which keeps nothing of an ended one in memory."""
+
+    __slots__ = ("_muxed",)
+
+    def __init__(self, muxed: IMuxedConn) -> None:
+        self._muxed = weakref.ref(muxed)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        muxed = self._muxed()
+        return muxed is None or bool(muxed.is_closed)
+
+
 class Libp2pStream:
     """A `node.transport.interface.Stream`; its methods are called on the asyncio loop."""
 
     def __init__(self, bridge: TrioBridge, stream: INetStream, quotas: Quotas) -> None:
         self.peer = str(stream.muxed_conn.peer_id)
         self.rate_limit_key = rate_limit_key(stream.muxed_conn)
+        self.connection = Libp2pConnection(stream.muxed_conn)
         self._bridge, self._quotas = bridge, quotas
         self._stream = stream
         self._read_ahead = bytearray()

@@ -15,6 +15,7 @@ from node.rpc.framing import (
     write_frame,
 )
 from node.transport.interface import StreamClosed
+from tests.support.memory_transport.pipes import MemoryConnection
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ class Tape:
     """A stream that plays back `content` and records what is written."""
 
     rate_limit_key = peer = "12D3KooWTape"
+    connection = MemoryConnection()
 
     def __init__(self, content: bytes = b"") -> None:
         self.content = content

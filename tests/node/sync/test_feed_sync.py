@@ -12,11 +12,13 @@ import pytest
 
 from node.consensus.coordinator import Coordinator
 from node.rpc import codec as rpc_codec
+from node.rpc import hello
 from node.rpc.codec import ProtocolViolation, Status, answer, read_document, refuse
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.feed_sync import BATCH, FAILURE_BACKOFF, MAX_EMPTY_BATCHES, PAUSE_SECONDS, FeedSync
+from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.transport.interface import Stream
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
@@ -47,6 +49,7 @@ class Bench:
     mine: MemoryTransport
     asked: list[Any] = field(default_factory=list)
     network: str = NET.id
+    greeted: int = 0
     acted: list[Effect] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
@@ -59,8 +62,19 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.mine.report = lambda peer, action: self.reported.append(peer)  # type: ignore[method-assign]
+        clock = self.coordinator.clock
+        handshakes = Handshakes(
+            self.mine, NET, clock, lambda: hello.request(NET.id, "0f" * 16, clock.now())
+        )
         self.feeds = FeedSync(
-            self.mine, self.coordinator, self.journal, self.ledger, SECONDS, self.act, str
+            self.mine,
+            self.coordinator,
+            self.journal,
+            self.ledger,
+            SECONDS,
+            self.act,
+            str,
+            handshakes,
         )
 
     async def read(self) -> bool:
@@ -86,6 +100,7 @@ class Bench:
                 return
             await answer(stream, self.told(request["task"]))
             return
+        self.greeted += 1
         await answer(stream, fixtures.hello_answer(self.network))
 
     def told(self, task: str) -> Document:
@@ -367,6 +382,17 @@ def test_feed_is_read_periodically() -> None:
     on_bench(test)
 
 
+def test_hello_is_said_again_from_time_to_time() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(HELLO_SECONDS - 1)
+        assert bench.greeted == 1
+        await asyncio.sleep(HELLO_SECONDS)
+        assert bench.greeted == 2
+
+    on_bench(test)
+
+
 def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: batch("f", 1, {})
@@ -384,7 +410,7 @@ def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
 
 def test_feed_of_another_network_is_not_read() -> None:
     async def test(bench: Bench) -> None:
-        bench.network = "f" * 16
+        bench.network = "f" * 64
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1000)
         assert not bench.asked

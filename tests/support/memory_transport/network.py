@@ -14,7 +14,7 @@ from random import Random
 
 from node.admission.peer_score import PeerAction, PeerScores
 from node.transport.interface import SEEN_SECONDS, Listener, ValidationResult, message_id
-from tests.support.memory_transport.pipes import MemoryStream, pair
+from tests.support.memory_transport.pipes import MemoryConnection, MemoryStream, pair
 
 # Virtual. libp2p's negotiation has the same timeout, so that slow links fail in the same way.
 OPEN_SECONDS = 10.0
@@ -137,6 +137,7 @@ class MemoryTransport:
         self._fanout: frozenset[str] = frozenset()
         self._protocols: frozenset[str] = frozenset()
         self._streams: dict[str, list[MemoryStream]] = {}  # by connected peer
+        self.connections: dict[str, MemoryConnection] = {}  # by connected peer
         self._seen: dict[bytes, float] = {}
         self._serving: dict[asyncio.Task[None], None] = {}
         self._peer_scores = PeerScores(lambda: asyncio.get_running_loop().time())
@@ -210,7 +211,8 @@ class MemoryTransport:
             raise ConnectionError(f"{peer} is not connected")
         if not remote.serves(protocol):
             raise ConnectionError(f"{peer} does not serve {protocol}")
-        near, far = pair(self.peer, peer, lambda: self._network.delay(self.peer, peer))
+        connections = self.connections[peer], remote.connections[self.peer]
+        near, far = pair(self.peer, peer, lambda: self._network.delay(self.peer, peer), connections)
         self._hold(near)
         remote.accept(protocol, far)
         return near
@@ -229,6 +231,7 @@ class MemoryTransport:
         """Note a connection, and tell the listener if it is the first with this peer."""
         if self._listener is not None and peer not in self._streams:
             self._streams[peer] = []
+            self.connections[peer] = MemoryConnection()
             asyncio.get_running_loop().call_soon(self._listener.connected, peer)
 
     def disconnect(self, peer: str) -> None:
@@ -236,6 +239,7 @@ class MemoryTransport:
         streams = self._streams.pop(peer, None)
         if streams is None:
             return
+        self.connections.pop(peer).closed = True
         for stream in streams:
             stream.break_off()
         if self._listener is not None:
@@ -270,6 +274,9 @@ class MemoryTransport:
         """Stop at once; the listener is called no more."""
         self._listener = None
         self._streams.clear()
+        for connection in self.connections.values():
+            connection.closed = True
+        self.connections.clear()
         for task in list(self._serving):
             task.cancel()
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from node.transport.interface import StreamClosed
 
@@ -109,11 +110,21 @@ class Pipe:
                 waiter.set_result(None)
 
 
+@dataclass(slots=True)
+class MemoryConnection:
+    """A connection, until it is closed."""
+
+    closed: bool = False
+
+
 class MemoryStream:
     """One side of a pair of pipes."""
 
-    def __init__(self, peer: str, inbound: Pipe, outbound: Pipe) -> None:
+    def __init__(
+        self, peer: str, connection: MemoryConnection, inbound: Pipe, outbound: Pipe
+    ) -> None:
         self.peer = self.rate_limit_key = peer
+        self.connection = connection
         self._inbound = inbound
         self._outbound = outbound
 
@@ -153,8 +164,12 @@ class MemoryStream:
 
 
 def pair(
-    opener: str, acceptor: str, delay: Callable[[], float]
+    opener: str,
+    acceptor: str,
+    delay: Callable[[], float],
+    connections: tuple[MemoryConnection, MemoryConnection],
 ) -> tuple[MemoryStream, MemoryStream]:
     """Return the two ends of a stream between two peers: first the opener's."""
     there, back = Pipe(delay), Pipe(delay)
-    return MemoryStream(acceptor, back, there), MemoryStream(opener, there, back)
+    near, far = connections
+    return MemoryStream(acceptor, near, back, there), MemoryStream(opener, far, there, back)

@@ -12,11 +12,11 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.config.limits import Limits
-from node.transport.interface import Stream, StreamClosed, ValidationResult
+from node.transport.interface import Connection, Stream, StreamClosed, ValidationResult
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.conftest import ANYWHERE, PROTOCOLS, TOPICS, Start
-from tests.node.transport.recorder import HANG_SECONDS, Recorder, request
+from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, poll, request
 
 ECHO, OTHER = PROTOCOLS
 TASKS, VOTES = TOPICS
@@ -342,6 +342,27 @@ async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
     await (stream.reset() if leave == "reset" else near.stop())
     async with asyncio.timeout(HANG_SECONDS):
         await ended.wait()
+
+
+async def test_a_connection_is_closed_once_its_peer_has_gone(start: Start) -> None:
+    """Another connection of the same peer does not count for it."""
+    connections: list[Connection] = []
+
+    async def keep(protocol: str, stream: Stream) -> None:
+        connections.append(stream.connection)
+        await echo_reversed(protocol, stream)
+
+    far = await start(Recorder(keep))
+    first = await start(Recorder(), seed=b"k" * 32)
+    second = await start(Recorder(), seed=b"k" * 32)
+    for near in (first, second):
+        await near.dial(far.addresses[0])
+        assert await request(await near.open(far.peer, ECHO), b"here") == b"ereh"
+    assert [connection.closed for connection in connections] == [False, False]
+    await first.stop()
+    await poll(lambda: connections[0].closed)
+    assert not connections[1].closed
+    assert far.peers() == {second.peer}
 
 
 async def test_cancelled_closes_leave_no_streams_open_at_the_peer(

@@ -1,0 +1,83 @@
+"""Says hello to peers (specification 7.4): their network, this node's clock, and its key.
+
+Two conclusions go to the log, for the operator: that this node's clock differs from those of the
+members, and that another instance of this node's key is running.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from node.clock import Clock
+from node.rpc.client import send_request
+from node.sync.clock_check import ClockCheck
+from node.transport.interface import Transport
+from protocol.network import Network
+from protocol.wire.encoding import Document
+
+log = structlog.get_logger("handshakes")
+
+# Seconds between two hellos to a peer. Clocks drift, and a second instance may start at any time.
+HELLO_SECONDS = 300.0
+
+
+class Handshakes:
+    """Says hello to peers, and reports what their answers say about this node."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        network: Network,
+        clock: Clock,
+        request: Callable[[], Document],
+    ) -> None:
+        """`request` returns the hello of this node."""
+        self._transport, self._network = transport, network
+        self._clock, self._request = clock, request
+        # A task may lie ahead by `clock_skew_seconds`. At half of it the operator has time to act.
+        self._tolerance = network.parameters.clock_skew_seconds / 2
+        self._clocks = ClockCheck()
+        self._clock_differs = self._duplicate_logged = False
+
+    async def greet(self, peer: str) -> bool:
+        """Say hello to a peer; return whether it is of this network.
+
+        Raises RequestRefused, ProtocolViolation and ConnectionError.
+        """
+        sent = self._clock.now()
+        answer = await send_request(self._transport, peer, "hello", self._request())
+        received = self._clock.now()
+        if answer["network"] != self._network.id:
+            log.warning("peer of another network", peer=peer, network=answer["network"])
+            return False
+        self._note_duplicate(peer, answer)
+        # The peer read its clock at some time between the two. A slow answer tells too little.
+        if peer in self._network.roster and received - sent <= self._tolerance:
+            self._clocks.add(peer, answer["time"] / 1000 - (sent + received) / 2)
+            self._judge_clock()
+        return True
+
+    def forget(self, peer: str) -> None:
+        """Forget a peer that has disconnected."""
+        self._clocks.remove(peer)
+
+    def _note_duplicate(self, peer: str, answer: Mapping[str, Any]) -> None:
+        if answer["duplicate"] and not self._duplicate_logged:
+            self._duplicate_logged = True
+            log.error(
+                "another instance of this node's key is running, or was less than a minute ago:"
+                " two that run at a time sign conflicting votes; stop one of them",
+                told_by=peer,
+            )
+
+    def _judge_clock(self) -> None:
+        offset = self._clocks.offset()
+        differs = offset is not None and abs(offset) > self._tolerance
+        if differs and not self._clock_differs:
+            log.warning(
+                "this node's clock differs from the members' clocks: set it, and restart the node",
+                members_ahead_by=round(offset or 0.0, 3),
+                most=self._network.parameters.clock_skew_seconds,
+            )
+        self._clock_differs = differs

@@ -1,0 +1,180 @@
+"""Hellos to members whose clocks differ, and to peers that have met another instance."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from node.rpc import hello
+from node.rpc.codec import answer, protocol_id, read_document
+from node.sync.handshakes import Handshakes
+from node.transport.interface import Stream
+from tests.node.transport.recorder import Recorder
+from tests.simulation import virtual_loop
+from tests.support import fixtures
+from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+
+NET = fixtures.network()
+TOLERANCE = NET.parameters.clock_skew_seconds / 2
+ME, INSTANCE = fixtures.peer(0), "0f" * 16
+MEMBERS = [fixtures.peer(index) for index in (1, 2, 3)]
+STRANGERS = [fixtures.peer(index) for index in (1001, 1002, 1003)]
+
+
+@dataclass
+class Bench:
+    """A node that says hello to members and strangers, who answer as `ahead` and so on say."""
+
+    handshakes: Handshakes
+    clock: virtual_loop.VirtualClock
+    ahead: dict[str, float] = field(default_factory=dict)  # seconds, by peer
+    duplicate: bool = False
+    network: str = NET.id
+    delay: float = 0.0  # of an answer, in seconds, before the peer reads its clock
+    requests: list[Mapping[str, Any]] = field(default_factory=list)
+
+    async def serve(self, peer: str, stream: Stream) -> None:
+        self.requests.append(await read_document(stream, "hello-request"))
+        await asyncio.sleep(self.delay)
+        time = round(1000 * (self.clock.now() + self.ahead.get(peer, 0.0)))
+        document = fixtures.hello_answer(self.network, time=time, duplicate=self.duplicate)
+        await answer(stream, document)
+
+    async def greet(self, *peers: str) -> list[dict[str, Any]]:
+        """Say hello to peers and return what was logged."""
+        with capture_logs() as entries:
+            for peer in peers:
+                assert await self.handshakes.greet(peer)
+        return [dict(entry) for entry in entries if entry["log_level"] in ("warning", "error")]
+
+
+@asynccontextmanager
+async def greeting() -> AsyncIterator[Bench]:
+    medium = MemoryNetwork(random.Random(1))
+    mine = MemoryTransport(medium, ME)
+    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    bench = Bench(
+        Handshakes(mine, NET, clock, lambda: hello.request(NET.id, INSTANCE, clock.now())), clock
+    )
+    await mine.start(Recorder(), (), ())
+    others = [MemoryTransport(medium, peer) for peer in (*MEMBERS, *STRANGERS)]
+    for other in others:
+        await other.start(Recorder(serving(bench, other.peer)), (), [protocol_id("hello")])
+        await mine.dial(other.addresses[0])
+    try:
+        yield bench
+    finally:
+        for transport in (mine, *others):
+            await transport.stop()
+
+
+def serving(bench: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+    async def serve(protocol: str, stream: Stream) -> None:
+        await bench.serve(peer, stream)
+
+    return serve
+
+
+def on_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with greeting() as bench:
+            await test(bench)
+
+    virtual_loop.run(main)
+
+
+def test_a_hello_has_the_time_and_the_instance() -> None:
+    async def test(bench: Bench) -> None:
+        earliest = bench.clock.now()
+        await bench.greet(MEMBERS[0])
+        (request,) = bench.requests
+        assert request["instance"] == INSTANCE
+        assert 1000 * earliest - 1 <= request["time"] <= 1000 * bench.clock.now() + 1
+
+    on_bench(test)
+
+
+def test_clocks_that_agree_are_not_logged() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead = dict.fromkeys(MEMBERS, TOLERANCE - 1)
+        assert await bench.greet(*MEMBERS) == []
+
+    on_bench(test)
+
+
+def test_a_clock_that_differs_from_three_members_is_logged_once() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead = dict.fromkeys(MEMBERS, -TOLERANCE - 1)
+        assert await bench.greet(*MEMBERS[:2]) == [], "two members judge no clock"
+        (entry,) = await bench.greet(MEMBERS[2])
+        assert entry["log_level"] == "warning"
+        assert "clock differs" in entry["event"]
+        assert round(entry["members_ahead_by"]) == -TOLERANCE - 1
+        assert await bench.greet(*MEMBERS) == []
+        bench.ahead.clear()
+        assert await bench.greet(*MEMBERS) == []
+        bench.ahead = dict.fromkeys(MEMBERS, TOLERANCE + 1)
+        assert len(await bench.greet(*MEMBERS)) == 1, "it differs anew"
+
+    on_bench(test)
+
+
+def test_one_lying_member_is_outvoted() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead = {MEMBERS[0]: 1e9}
+        assert await bench.greet(*MEMBERS) == []
+
+    on_bench(test)
+
+
+def test_clocks_of_strangers_do_not_count() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead = dict.fromkeys([*STRANGERS, MEMBERS[0]], 1000.0)
+        assert await bench.greet(*STRANGERS, MEMBERS[0]) == []
+
+    on_bench(test)
+
+
+def test_a_disconnected_member_does_not_count() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead = dict.fromkeys(MEMBERS, 1000.0)
+        await bench.greet(*MEMBERS[:2])
+        bench.handshakes.forget(MEMBERS[0])
+        assert await bench.greet(MEMBERS[2]) == []
+
+    on_bench(test)
+
+
+def test_a_slow_answer_says_nothing_about_the_clock() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ahead, bench.delay = dict.fromkeys(MEMBERS, 1000.0), 29.0
+        bench.handshakes._tolerance = 20.0
+        assert await bench.greet(*MEMBERS) == []
+
+    on_bench(test)
+
+
+def test_a_duplicate_is_logged_once_as_an_error() -> None:
+    async def test(bench: Bench) -> None:
+        bench.duplicate = True
+        entries = await bench.greet(STRANGERS[0], *MEMBERS)
+        assert [entry["log_level"] for entry in entries] == ["error"]
+        assert "another instance of this node's key" in entries[0]["event"]
+        assert entries[0]["told_by"] == STRANGERS[0]
+
+    on_bench(test)
+
+
+def test_a_peer_of_another_network_is_left_alone() -> None:
+    async def test(bench: Bench) -> None:
+        bench.network, bench.duplicate = "f" * 64, True
+        bench.ahead = dict.fromkeys(MEMBERS, 1000.0)
+        with capture_logs() as entries:
+            assert [await bench.handshakes.greet(peer) for peer in MEMBERS] == [False] * 3
+        assert {entry["event"] for entry in entries} == {"peer of another network"}
+
+    on_bench(test)
