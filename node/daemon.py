@@ -92,7 +92,7 @@ class Node:
         self._limiter = RequestLimiter(policy, options.limits, network.roster, now, parts.counts)
         self._events = TaskEvents(parts.journal)
         self._outbox = Outbox(transport, *self._topics)
-        fetch_inputs = InputFetcher(transport, parts.blobs, network).fetch
+        fetch_inputs = InputFetcher(transport, parts.blobs, network, parts.journal.voters).fetch
         self._queues = ExecutionQueues(
             {
                 name: ExecutionQueue(

@@ -280,7 +280,8 @@ class Client:
         limit = self.network.parameters.max_output_bytes
         if blob.size > limit:
             raise ProtocolViolation(f"an output of {blob.size} bytes, the network allows {limit}")
-        return await self._downloader.fetch(blob, sorted(self.transport.peers()), preferred)
+        peers = sorted(self.transport.peers())
+        return await self._downloader.fetch(blob, peers, lambda peer: peer not in preferred)
 
     async def _download(self, blob: Blob, signers: Sequence[str]) -> bytes:
         """Fetch certified bytes; retry, because some node has them and connections recover."""

@@ -1,7 +1,8 @@
-"""Downloads the input files of a task, by their hashes, from any peer that has them."""
+"""Downloads the input files of a task, by their hashes, from any peer that has them (6.1)."""
 
 import asyncio
 import sqlite3
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import structlog
@@ -16,7 +17,8 @@ from protocol.wire.messages import Abstention, Input, Task
 
 log = structlog.get_logger("inputs")
 
-# Rounds in which every connected peer is asked. An input may still be on its way to them.
+# Rounds in which every connected peer is asked. An input may still be on its way to them. More
+# rounds would keep the executor from other tasks for inputs that nobody has.
 MAX_ROUNDS = 10
 # Seconds between rounds.
 PAUSE_SECONDS = 2.0
@@ -28,27 +30,38 @@ TIME_SHARE = 0.5
 class InputFetcher:
     """Fetches one input at a time, because a download is held in memory."""
 
-    def __init__(self, transport: Transport, blobs: BlobStore, network: Network) -> None:
-        """Members of `network` are asked before other peers, whose ids cost nothing."""
+    def __init__(
+        self,
+        transport: Transport,
+        blobs: BlobStore,
+        network: Network,
+        voters: Callable[[str], Container[str]],
+    ) -> None:
+        """`voters` returns the signers of a task's votes.
+
+        They are asked first, as they have or had its inputs. Then come the other members of
+        `network`, and then all other peers, whose ids cost nothing.
+        """
         self._transport, self._blobs, self._network = transport, blobs, network
+        self._voters = voters
         self._downloader = BlobDownloader(transport)
         self._turn = asyncio.Lock()
 
     async def fetch(self, task: Task) -> tuple[Path, ...]:
         """Return the files of a task's inputs, fetching what is missing.
 
-        Raises `Abstained` (input-missing) if no peer has them, if they do not arrive within
-        `TIME_SHARE` of an attempt, or if they cannot be stored.
+        Raises `Abstained`: input-missing if no peer has them, or if they do not arrive within
+        `TIME_SHARE` of an attempt; no-space if they cannot be stored.
         """
         seconds = TIME_SHARE * self._network.attempt_seconds(task)
         try:
             async with asyncio.timeout(seconds):
-                return tuple([await self._fetch_one(blob) for blob in task.inputs])
+                return tuple([await self._fetch_one(task.id, blob) for blob in task.inputs])
         except TimeoutError:
             detail = f"the inputs did not arrive within {seconds:g} s"
             raise Abstained(Abstention.INPUT_MISSING, detail) from None
 
-    async def _fetch_one(self, blob: Input) -> Path:
+    async def _fetch_one(self, task: str, blob: Input) -> Path:
         for attempt in range(MAX_ROUNDS):
             if self._blobs.touch(blob.sha256):
                 return self._blobs.path(blob.sha256)
@@ -56,17 +69,20 @@ class InputFetcher:
                 await asyncio.sleep(PAUSE_SECONDS)
             async with self._turn:
                 # Later rounds allow slower peers: the only one that has it may be slow.
-                if await self._download(blob, min(2**attempt, MAX_SLOWDOWN)):
+                if await self._download(task, blob, min(2**attempt, MAX_SLOWDOWN)):
                     return self._blobs.path(blob.sha256)
         raise Abstained(Abstention.INPUT_MISSING, f"no peer has the input {blob.sha256}")
 
-    async def _download(self, blob: Input, slowdown: int) -> bool:
+    async def _download(self, task: str, blob: Input, slowdown: int) -> bool:
         """Ask each connected peer once; return whether one of them served the input."""
         sha256, size = blob.sha256, blob.size
         peers = rendezvous_order(self._transport.peers(), self._transport.peer, sha256)
-        chunks = self._downloader.stream(
-            Blob(sha256, size, ()), peers, self._network.roster, (slowdown, slowdown)
-        )
+        voters = self._voters(task)
+
+        def rank(peer: str) -> int:
+            return 0 if peer in voters else 1 if peer in self._network.roster else 2
+
+        chunks = self._downloader.stream(Blob(sha256, size, ()), peers, rank, (slowdown, slowdown))
         try:
             await self._blobs.save(chunks, size=size, limit=size, sha256=sha256)
         except BlobUnavailable as unavailable:
@@ -75,7 +91,5 @@ class InputFetcher:
         # A full disk or quota. Another peer's copy would not fit either.
         except (OSError, sqlite3.Error) as error:
             log.error("input not stored", sha256=sha256, error=str(error))
-            raise Abstained(
-                Abstention.INPUT_MISSING, f"the input {sha256} cannot be stored"
-            ) from None
+            raise Abstained(Abstention.NO_SPACE, f"the input {sha256} cannot be stored") from None
         return True

@@ -89,6 +89,15 @@ class Journal:
         )
         return [JournalEntry(*row) for row in rows]
 
+    def voters(self, task: str) -> frozenset[str]:
+        """Return the signers of a task's votes."""
+        rows = self._db.execute(
+            "SELECT DISTINCT signer FROM envelopes WHERE task = ?"
+            " AND type IN ('commit', 'reveal', 'abstain')",
+            (task,),
+        )
+        return frozenset(signer for (signer,) in rows)
+
     # Tasks
 
     def put_suspects(self, task: str, peers: Iterable[str]) -> None:

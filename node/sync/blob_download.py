@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Container, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 import structlog
@@ -45,12 +45,17 @@ def rendezvous_order(peers: Iterable[str], me: str, sha256: str) -> list[str]:
     return sorted(peers, key=lambda p: hashlib.sha256(f"{me} {sha256} {p}".encode()).digest())
 
 
+def _no_rank(peer: str) -> int:
+    return 0
+
+
 class BlobDownloader:
     """Downloads blobs over one transport and verifies every chunk.
 
-    Peers that timed out or sent wrong bytes are tried last next time. A peer is reported for wrong
-    bytes only after another peer has delivered bytes with the right hash. Until then the requested
-    size or the chunk hashes may be wrong: they come from a requester or a certificate.
+    Peers that timed out or sent wrong bytes are tried last of their rank next time. A peer is
+    reported for wrong bytes only after another peer has delivered bytes with the right hash. Until
+    then the requested size or the chunk hashes may be wrong: they come from a requester or a
+    certificate.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -62,17 +67,17 @@ class BlobDownloader:
         self,
         blob: Blob,
         peers: Sequence[str],
-        preferred: Container[str] = (),
+        rank: Callable[[str], int] = _no_rank,
         slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
     ) -> bytes:
         """Return the verified bytes of a blob. Arguments and exceptions are those of `stream`."""
-        return b"".join([chunk async for chunk in self.stream(blob, peers, preferred, slowdown)])
+        return b"".join([chunk async for chunk in self.stream(blob, peers, rank, slowdown)])
 
     async def stream(
         self,
         blob: Blob,
         peers: Sequence[str],
-        preferred: Container[str] = (),
+        rank: Callable[[str], int] = _no_rank,
         slowdown: tuple[int, int] = (1, MAX_SLOWDOWN),
     ) -> AsyncGenerator[bytes, None]:
         """Yield the verified chunks of a blob in order, each as soon as it has been received.
@@ -88,7 +93,7 @@ class BlobDownloader:
         Args:
             blob: hash, size and chunk hashes.
             peers: the peers to ask, in this order.
-            preferred: those of `peers` to ask before the others.
+            rank: peers of a lower rank are asked first, whatever happened before.
             slowdown: the first and the largest factor of the time limits.
 
         Raises:
@@ -96,7 +101,7 @@ class BlobDownloader:
         """
         download = _Download(blob)
         factor, max_factor = slowdown
-        candidates = sorted(peers, key=lambda p: (p not in preferred, p in self._failed_peers))
+        candidates = sorted(peers, key=lambda p: (rank(p), p in self._failed_peers))
         wrong_peers: list[str] = []
         round_start = 0
         while candidates and (factor <= max_factor or download.received > round_start):

@@ -49,6 +49,7 @@ class Bench:
 
     trickles: set[str] = field(default_factory=set)
     lies: set[str] = field(default_factory=set)
+    voters: set[str] = field(default_factory=set)
     pace: float = 1e9  # bytes per second of peers that have the song
 
     async def fetch(self, *songs: bytes) -> tuple[Path, ...]:
@@ -84,7 +85,8 @@ def task(*songs: bytes) -> Task:
 async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     transport, blobs = MemoryTransport(medium, ME), BlobStore(folder, most)
-    found = Bench(InputFetcher(transport, blobs, NET), blobs)
+    voters: set[str] = set()
+    found = Bench(InputFetcher(transport, blobs, NET, lambda task: voters), blobs, voters=voters)
     await transport.start(Recorder(), (), ())
     others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
     for other in others:
@@ -119,10 +121,10 @@ def on_bench(
     return taken
 
 
-async def missing(bench: Bench) -> None:
+async def abstains(bench: Bench, reason: str = "input-missing") -> None:
     with pytest.raises(Abstained) as caught:
         await bench.fetch(SONG)
-    assert caught.value.reason == "input-missing"
+    assert caught.value.reason == reason
 
 
 def test_members_are_asked_before_other_peers(tmp_path: Path) -> None:
@@ -131,6 +133,47 @@ def test_members_are_asked_before_other_peers(tmp_path: Path) -> None:
         (path,) = await bench.fetch(SONG)
         assert path.read_bytes() == SONG
         assert bench.asked == [*MEMBERS, *STRANGERS]
+
+    on_bench(tmp_path, test)
+
+
+def test_voters_are_asked_before_the_roster(tmp_path: Path) -> None:
+    """They execute the task, so that they have its inputs (specification 6.1)."""
+
+    async def test(bench: Bench) -> None:
+        bench.voters |= {MEMBERS[2], STRANGERS[3]}
+        bench.has = {STRANGERS[-2]}
+        await bench.fetch(SONG)
+        assert bench.asked[:2] == [MEMBERS[2], STRANGERS[3]]
+        assert bench.asked[2:] == [*MEMBERS[:2], *STRANGERS[:3]]
+
+    on_bench(tmp_path, test)
+
+
+def test_a_voter_that_failed_is_still_asked_before_the_roster(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.voters |= {*MEMBERS[1:]}
+        bench.trickles, bench.has = {MEMBERS[1]}, {MEMBERS[2]}
+        for _ in range(2):
+            await bench.fetch(SONG)
+            bench.blobs.delete(NAME)
+        assert bench.asked == [MEMBERS[1], MEMBERS[2], MEMBERS[2]]
+        bench.has.clear()
+        bench.asked.clear()
+        await abstains(bench)
+        assert bench.asked[:7] == [MEMBERS[2], MEMBERS[1], MEMBERS[0], *STRANGERS]
+
+    on_bench(tmp_path, test)
+
+
+def test_one_peer_is_asked_at_a_time_and_once_in_a_round(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.trickles = {MEMBERS[0]}
+        bench.has = {STRANGERS[-1]}
+        began = asyncio.get_running_loop().time()
+        await bench.fetch(SONG)
+        assert bench.asked == [*MEMBERS, *STRANGERS]
+        assert asyncio.get_running_loop().time() - began > 5, "nobody else while one is slow"
 
     on_bench(tmp_path, test)
 
@@ -158,14 +201,14 @@ def test_slow_peers_are_asked_last_the_next_time(tmp_path: Path) -> None:
 def test_the_node_abstains_in_time_if_all_peers_are_slow(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.trickles = {*MEMBERS, *STRANGERS}
-        await missing(bench)
+        await abstains(bench)
 
     assert on_bench(tmp_path, test) == pytest.approx(SECONDS, abs=1)
 
 
 def test_an_input_that_no_peer_has_is_requested_in_several_rounds(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        await missing(bench)
+        await abstains(bench)
         assert len(bench.asked) == inputs.MAX_ROUNDS * 7
 
     assert on_bench(tmp_path, test) < inputs.MAX_ROUNDS * inputs.PAUSE_SECONDS + 1
@@ -217,7 +260,7 @@ def test_a_full_or_broken_disk_abstains(
 
     async def test(bench: Bench) -> None:
         bench.has = set(MEMBERS)
-        await missing(bench)
+        await abstains(bench, "no-space")
         assert bench.asked == [MEMBERS[0]]
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -227,7 +270,7 @@ def test_a_full_or_broken_disk_abstains(
 def test_no_peer_is_asked_for_an_input_over_the_quota(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.has = set(MEMBERS)
-        await missing(bench)
+        await abstains(bench, "no-space")
         assert bench.asked == []
 
     on_bench(tmp_path, test, most=len(SONG) - 1)
@@ -240,7 +283,7 @@ def test_a_failing_database_abstains(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.inputs._blobs = BlobStore(tmp_path, len(SONG), pinned=wanted)
         store(bench.inputs._blobs, b"other")
-        await missing(bench)
+        await abstains(bench, "no-space")
 
     on_bench(tmp_path, test)
 
@@ -261,6 +304,6 @@ def test_the_time_limit_is_half_of_the_attempt_of_the_tasks_model(tmp_path: Path
         models = {fixtures.PIANO: replace(NET.models[fixtures.PIANO], attempt_seconds=40.0)}
         bench.inputs._network = replace(NET, models=models)
         bench.trickles = {*MEMBERS, *STRANGERS}
-        await missing(bench)
+        await abstains(bench)
 
     assert on_bench(tmp_path, test) == pytest.approx(20, abs=1)

@@ -303,6 +303,25 @@ def test_open_tasks_are_those_that_have_not_ended(path: Path) -> None:
     storage.close()
 
 
+def test_voters_of_a_task_are_the_signers_of_its_votes(path: Path, net: Network) -> None:
+    storage = open_storage(path, net.id)
+    task, other = fixtures.task(net), fixtures.task(net, nonce=1)
+    first, second, third = committees(net, task)[0]
+    for message in (
+        task,
+        fixtures.withdraw(net, task),
+        fixtures.commit(net, task, first),
+        fixtures.reveal(net, task, first, {}),
+        fixtures.abstain(net, task, second),
+        other,
+        fixtures.abstain(net, other, third),
+    ):
+        storage.journal.append(message, 1.0)
+    assert storage.journal.voters(task.id) == {first, second}
+    assert storage.journal.voters(other.id) == {third}
+    storage.close()
+
+
 def test_inputs_of_open_tasks_are_listed(path: Path) -> None:
     storage, net = open_storage(path, NETWORK), fixtures.piano_network()
     body = fixtures.task(net, kind="pop2piano").envelope.body

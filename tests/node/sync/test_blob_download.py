@@ -437,11 +437,13 @@ def test_stream_that_is_closed_early_resets_its_request() -> None:
     virtual_loop.run(main)
 
 
-def test_preferred_peers_come_first_even_after_failures() -> None:
+def test_peers_of_a_lower_rank_come_first_even_after_failures() -> None:
     async def main() -> list[int]:
         async with Servers([honest, trickling, unavailable]).up() as servers:
             for _ in range(2):
-                await servers.downloader.fetch(BLOB, servers.peers, servers.peers[1:])
+                await servers.downloader.fetch(
+                    BLOB, servers.peers, lambda peer: peer == servers.peers[0]
+                )
             return [peer for peer, _ in servers.asked]
 
     assert virtual_loop.run(main) == [1, 2, 0, 2, 1, 0]
@@ -452,7 +454,7 @@ def test_slowdown_bounds_the_number_of_rounds() -> None:
         async with Servers([trickling]).up() as servers:
             began = asyncio.get_running_loop().time()
             with pytest.raises(BlobUnavailable, match="too slow"):
-                await servers.downloader.fetch(BLOB, servers.peers, (), (2, 2))
+                await servers.downloader.fetch(BLOB, servers.peers, slowdown=(2, 2))
             assert servers.asked == [(0, 0)]
             return asyncio.get_running_loop().time() - began
 
