@@ -2,7 +2,7 @@ from protocol import constants
 
 
 def test_limits_match_the_specification() -> None:
-    assert constants.VERSION == 1
+    assert constants.VERSION == 2
     assert constants.ENVELOPE_LIMIT == 65_536
     assert constants.DOCUMENT_LIMIT == 1_048_576
     assert constants.MAX_DEPTH == 16

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from protocol.errors import Rejection
 from protocol.network import Member, Network, NetworkParameters
 from protocol.wire import messages
-from protocol.wire.encoding import canonical, document_hash
+from protocol.wire.encoding import canonical
 from protocol.wire.messages import Task
 from tests.protocol.rejections import rejected
 from tests.support import fixtures
@@ -62,10 +63,10 @@ def test_parameters_come_from_the_document() -> None:
     assert fixtures.network(**parameters).parameters == NetworkParameters(**parameters)  # type: ignore[arg-type]
 
 
-def test_network_id_is_first_16_hex_characters_of_hash() -> None:
+def test_network_id_is_the_whole_hash() -> None:
     document = fixtures.network_document()
-    assert NET.id == document_hash("network", document)[:16]
-    assert len(NET.id) == 16
+    assert NET.id == hashlib.sha256(b"helium/2/network\x00" + canonical(document)).hexdigest()
+    assert len(NET.id) == 64
 
 
 def test_any_change_gives_another_network_id() -> None:
@@ -94,7 +95,8 @@ def test_document_over_size_limit_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (lambda d: d.update(version=2), "version"),
+        (lambda d: d.update(version=3), "version"),
+        (lambda d: d.update(version=True), "version: true is not allowed: must be 2"),
         (lambda d: d.update(name=""), "name"),
         (lambda d: d.update(created="2026-01-01"), "created"),
         (lambda d: d.update(extra=1), "extra"),
@@ -128,8 +130,29 @@ def test_committee_size_over_committee_max_is_rejected() -> None:
 
 
 def test_member_of_unknown_class_is_rejected() -> None:
-    with rejected(Rejection.INVALID_FIELD, "roster[2].class: 'gpu' is not one of classes"):
-        changed(lambda d: d["roster"][2].update({"class": "gpu"}))
+    with rejected(Rejection.INVALID_FIELD, "roster[2].classes[1]: 'gpu' is not one of classes"):
+        changed(lambda d: d["roster"][2]["classes"].append("gpu"))
+
+
+@pytest.mark.parametrize("classes", [[], ["cpu", "cpu"], "cpu", [1]])
+def test_member_without_distinct_classes_is_rejected(classes: Any) -> None:
+    with rejected(Rejection.INVALID_FIELD, "roster[2].classes"):
+        changed(lambda d: d["roster"][2].update(classes=classes))
+
+
+@pytest.mark.parametrize("created", ["2026-02-30T00:00:00Z", "2025-02-29T00:00:00Z"])
+def test_date_that_does_not_exist_is_rejected(created: str) -> None:
+    with rejected(Rejection.INVALID_FIELD, f"created: {created} is no date"):
+        changed(lambda d: d.update(created=created))
+
+
+def test_document_of_version_1_is_refused_with_what_to_do() -> None:
+    """As version 1 wrote it: its other members differ too, and are not what is named."""
+    document = {**fixtures.network_document(), "version": 1}
+    for member in document["roster"]:
+        member["class"] = member.pop("classes")[0]
+    with rejected(Rejection.INVALID_FIELD, "version: 1 is an earlier protocol; make the document"):
+        Network.parse(canonical(document))
 
 
 def test_duplicate_peer_in_roster_is_rejected() -> None:
@@ -150,14 +173,17 @@ def test_operator_may_have_several_members() -> None:
 def two_classes(document: dict[str, Any]) -> None:
     document["classes"]["gpu"] = {"device": "cuda"}
     document["classes"]["empty"] = {"device": "none"}
-    document["roster"][1]["class"] = document["roster"][3]["class"] = "gpu"
+    document["roster"][1]["classes"] = ["gpu"]
+    document["roster"][3]["classes"] = [fixtures.CLASS, "gpu"]
 
 
 def test_members_are_filtered_by_class() -> None:
     net = changed(two_classes)
     assert [m.peer for m in net.members("gpu")] == [fixtures.peer(1), fixtures.peer(3)]
-    assert [m.peer for m in net.members(fixtures.CLASS)] == [fixtures.peer(0), fixtures.peer(2)]
+    assert [m.peer for m in net.members(fixtures.CLASS)] == [fixtures.peer(i) for i in (0, 2, 3)]
     assert net.members("empty") == net.members("unheard-of") == ()
+    assert net.operators("gpu") == {"operator-1", "operator-3"}
+    assert net.operators("empty") == frozenset()
 
 
 # Tasks

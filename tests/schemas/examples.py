@@ -5,7 +5,7 @@ from typing import Any
 
 PEERS = tuple("12D3KooW" + letter * 44 for letter in "abc")
 HASH = "0123456789abcdef" * 4
-NETWORK = "0123456789abcdef"
+NETWORK = HASH
 
 Document = dict[str, Any]
 
@@ -16,7 +16,7 @@ def documents() -> dict[str, Document]:
     vote = {**envelope, "body": bodies["reveal"]}
     certificate = {
         "type": "certificate",
-        "version": 1,
+        "version": 2,
         "network": NETWORK,
         "task": envelope,
         "attempt": 1,
@@ -80,7 +80,7 @@ def _pop2piano() -> Document:
 def _network() -> Document:
     return {
         "name": "testnet",
-        "version": 1,
+        "version": 2,
         "created": "2025-01-31T12:00:00Z",
         "parameters": {
             "committee_size": 3,
@@ -126,7 +126,7 @@ def _bodies() -> dict[str, Document]:
         "size": 8,
         "chunks": [HASH],
     }
-    midi = {"media": "audio/midi", "sha256": HASH, "size": 20, "notes": 1, "chunks": [HASH]}
+    midi = {"media": "audio/midi", "sha256": HASH, "size": 64, "notes": 1, "chunks": [HASH]}
     return {
         "task": {
             "type": "task",

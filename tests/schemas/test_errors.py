@@ -110,8 +110,8 @@ DEEPER = [
     ),
     (
         "certificate",
-        _in("certificate", "version", value=2),
-        "version: 2 is not allowed: must be 1",
+        _in("certificate", "version", value=1),
+        "version: 1 is not allowed: must be 2",
     ),
     (
         "task-answer",

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from protocol.consensus import certificate
+from protocol.consensus import certificate, evidence
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import (
@@ -14,6 +14,7 @@ from protocol.consensus.effects import (
     State,
     StateChanged,
     StopExecution,
+    Withdrawn,
 )
 from protocol.consensus.vote_set import VoteStatus
 from protocol.errors import Rejected, Rejection
@@ -282,7 +283,7 @@ def test_late_advance_fires_missed_timeouts_in_order() -> None:
     node = driver(OUTSIDER)
     assert effect_names(node.advance(T + 250)) == ["StateChanged", "StateChanged"]
     assert node.attempt == 2
-    assert node.agreement.wake_at() == T + 360
+    assert node.agreement.wake_at() == T + 600  # the last attempt ends at the deadline only
 
 
 def test_model_attempt_seconds_replace_the_network_default() -> None:
@@ -372,7 +373,7 @@ def test_attempt_without_possible_quorum_is_skipped_when_it_begins() -> None:
         else:
             node.receive(abstain(A), abstain(B), now=T + 120)
         assert node.attempt == 2, f"by time: {by_time}"
-        assert node.agreement.wake_at() == T + 240
+        assert node.agreement.wake_at() == T + 600
 
 
 def test_several_attempts_without_possible_quorum_are_skipped() -> None:
@@ -442,11 +443,30 @@ def test_disagreement_in_last_attempt_is_inconclusive() -> None:
     assert node.agreement.wake_at() is None
 
 
-def test_timeout_of_last_attempt_is_inconclusive() -> None:
+def test_last_attempt_without_votes_expires_at_the_deadline() -> None:
     node = driver()
-    assert effect_names(node.advance(T + 359.999)) == ["StateChanged", "StateChanged"]
-    assert effect_names(node.advance(T + 360)) == ["StopExecution", "StateChanged"]
-    assert node.state is State.INCONCLUSIVE
+    assert effect_names(node.advance(T + 599.999)) == ["StateChanged", "StateChanged"]
+    assert (node.attempt, node.state) == (2, State.EXECUTING)
+    assert effect_names(node.advance(T + 600)) == ["StopExecution", "StateChanged"]
+    assert node.state is State.EXPIRED
+
+
+def test_last_attempt_certifies_long_after_attempt_seconds() -> None:
+    node = driver()
+    node.advance(T + 590)  # attempt 2 began at 240, and its 120 s are long over
+    node.executed(T + 590)
+    node.receive(*(commit(m, attempt=2) for m in SEVEN if m != A), now=T + 591)
+    node.receive(*(reveal(m, SEVEN, None, 2) for m in SEVEN[1:4]), now=T + 592)
+    assert (node.attempt, node.state) == (2, State.AGREED)
+    assert node.agreement.certificates[0].attempt == 2
+
+
+def test_only_attempt_lasts_until_the_deadline() -> None:
+    net = fixtures.network(3, attempt_seconds=1)
+    node = driver(fixtures.peer(0), net)
+    assert node.agreement.wake_at() == T + 600
+    assert node.advance(T + 599) == []
+    assert (node.attempt, node.state) == (0, State.EXECUTING)
 
 
 def test_deadline_expires_task_at_exact_time() -> None:
@@ -479,22 +499,16 @@ def test_agreement_started_after_deadline_is_expired() -> None:
 
 
 @pytest.mark.parametrize("error", [False, True])
-@pytest.mark.parametrize(("late", "state"), [(360, State.INCONCLUSIVE), (600, State.EXPIRED)])
-def test_late_certificate_replaces_inconclusive_and_expired(
-    late: int, state: State, error: bool
-) -> None:
-    document = fixtures.network_document(
-        8, attempt_seconds=1 if state is State.INCONCLUSIVE else 900
-    )
-    net = Network.parse(canonical(document))
-    task = fixtures.task(net)
-    trio = committees(net, task)[0]
+@pytest.mark.parametrize("state", [State.INCONCLUSIVE, State.EXPIRED])
+def test_late_certificate_replaces_inconclusive_and_expired(state: State, error: bool) -> None:
     outcome = {"error": "no-notes"} if error else fixtures.outcome()
-    node = AgreementDriver(net, task, fixtures.peer(50))
-    node.advance(T + late)
+    node = driver(fixtures.peer(50))
+    if state is State.INCONCLUSIVE:  # every member abstains in every attempt
+        for attempt, members in enumerate((TRIO, FIVE, SEVEN)):
+            node.receive(*(abstain(m, attempt) for m in members), now=T + 1)
+    node.advance(T + 600)
     assert node.state is state
-    commits = commitments(task, trio, outcome)
-    votes = [fixtures.reveal(net, task, m, commits, outcome) for m in trio[:2]]
+    votes = [reveal(m, TRIO, outcome) for m in TRIO[:2]]
     assert effect_names(node.receive(*votes, now=T + 1000)) == ["Certified", "StateChanged"]
     assert node.state is (State.AGREED_ERROR if error else State.AGREED)
 
@@ -550,6 +564,151 @@ def test_certificates_do_not_depend_on_order_of_votes(seed: int) -> None:
     }
 
 
+# Inconstancy
+
+
+def test_other_outcome_in_another_attempt_gives_evidence_once() -> None:
+    node = driver(OUTSIDER)
+    assert node.receive(reveal(B, TRIO, LIES[0]), now=T + 1) == []
+    node.receive(abstain(A), abstain(C), now=T + 2)
+    assert node.attempt == 1
+    proof = single(MisconductProven, node.receive(reveal(B, FIVE, None, 1), now=T + 3)).evidence
+    assert (proof.kind, proof.signer, proof.attempts) == ("inconstancy", B, (0, 1))
+    assert evidence.verify_bytes(proof.encode(), NET) == proof
+    assert node.agreement.inconstant == {B}
+    assert node.receive(reveal(B, FIVE, None, 1), now=T + 4) == []
+    assert node.receive(reveal(B, SEVEN, LIES[1], 2), now=T + 5) == []
+
+
+def test_inconstancy_is_found_whichever_reveal_comes_first() -> None:
+    node = driver(OUTSIDER)
+    node.receive(reveal(B, FIVE, None, 1), now=T + 1)
+    proof = single(MisconductProven, node.receive(reveal(B, TRIO, LIES[0]), now=T + 2)).evidence
+    assert proof.attempts == (1, 0)
+
+
+def test_same_outcome_in_every_attempt_is_no_evidence() -> None:
+    """Salts, lists and traces differ from attempt to attempt."""
+    node = driver(OUTSIDER)
+    effects = node.receive(
+        reveal(B), reveal(B, FIVE, None, 1), reveal(B, SEVEN, None, 2), now=T + 1
+    )
+    assert effects == []
+    assert node.agreement.inconstant == set()
+
+
+def test_equivocator_may_be_inconstant_too() -> None:
+    node = driver(OUTSIDER)
+    node.receive(reveal(B), now=T + 1)
+    node.receive(reveal(B, FIVE, None, 1), now=T + 2)
+    effects = node.receive(reveal(B, FIVE, LIES[0], 1), now=T + 3)
+    kinds = [e.evidence.kind for e in effects if isinstance(e, MisconductProven)]
+    assert sorted(kinds) == ["equivocation", "inconstancy"]
+
+
+# Withdrawal
+
+
+def withdrawn_abstentions(node: AgreementDriver) -> list[int]:
+    votes = [v for v in node.sent if isinstance(v, Abstain) and v.reason is Abstention.WITHDRAWN]
+    assert len(votes) == len(node.sent)
+    return [v.attempt for v in votes]
+
+
+def test_withdrawn_member_abstains_in_every_attempt() -> None:
+    node = driver()
+    single(Withdrawn, node.carry_out(node.agreement.withdraw(T + 1), T + 1))
+    assert node.state is State.EXECUTING  # only the node knows whether it has begun
+    node.carry_out(node.agreement.failed(Abstention.WITHDRAWN, T + 1), T + 1)
+    assert node.state is State.ABSTAINED
+    assert "Execute" not in effect_names(node.advance(T + 240))
+    assert withdrawn_abstentions(node) == [0, 1, 2]
+
+
+def test_member_of_a_later_committee_abstains_when_it_joins() -> None:
+    node = driver(D)
+    assert node.carry_out(node.agreement.withdraw(T + 1), T + 1) == []
+    assert withdrawn_abstentions(node) == []
+    assert "Execute" not in effect_names(node.advance(T + 120))
+    assert withdrawn_abstentions(node) == [1]
+
+
+def test_members_that_abstain_end_a_withdrawn_task_at_once() -> None:
+    nodes = {m: driver(m) for m in SEVEN}
+    for node in nodes.values():
+        if node.carry_out(node.agreement.withdraw(T + 1), T + 1):  # none has begun
+            node.carry_out(node.agreement.failed(Abstention.WITHDRAWN, T + 1), T + 1)
+    for _ in range(3):
+        votes = [v for node in nodes.values() for v in node.sent]
+        for node in nodes.values():
+            node.receive(*votes, now=T + 2)
+    assert {node.state for node in nodes.values()} == {State.INCONCLUSIVE}
+
+
+def test_member_that_has_begun_goes_on() -> None:
+    """The node reports no failure, since the execution runs already."""
+    node = driver()
+    node.carry_out(node.agreement.withdraw(T + 1), T + 1)
+    node.executed(T + 10)
+    node.advance(T + 120)
+    assert [(type(v), v.attempt) for v in node.sent] == [(Commit, 0), (Commit, 1)]
+
+
+def test_member_with_an_outcome_goes_on() -> None:
+    node = committed()
+    assert node.carry_out(node.agreement.withdraw(T + 11), T + 11) == []
+    node.advance(T + 120)
+    assert [(type(v), v.attempt) for v in node.sent] == [(Commit, 0), (Commit, 1)]
+
+
+def test_execution_that_a_restart_cut_short_has_not_begun() -> None:
+    node = driver()
+    node.carry_out(node.agreement.withdraw(T + 1), T + 1)
+    effects = node.carry_out(node.agreement.resume(T + 2), T + 2)
+    assert "Execute" not in effect_names(effects)
+    assert withdrawn_abstentions(node) == [0]
+
+
+def test_withdrawn_member_does_not_abstain_where_it_has_voted() -> None:
+    """Its commit of attempt 1 was signed before the journal was lost."""
+    node = driver(D)
+    node.receive(commit(D, attempt=1), now=T + 1)
+    node.agreement.withdraw(T + 2)
+    node.advance(T + 240)
+    assert withdrawn_abstentions(node) == [2]
+
+
+def test_only_the_requester_withdraws_and_once() -> None:
+    node = driver()
+    withdrawal = fixtures.withdraw(NET, TASK)
+    with rejected(Rejection.NOT_THE_REQUESTER, fixtures.peer(1001)):
+        node.agreement.judge_withdrawal(fixtures.withdraw(NET, TASK, requester=1001))
+    assert node.agreement.judge_withdrawal(withdrawal)
+    node.agreement.withdraw(T + 1)
+    assert not node.agreement.judge_withdrawal(withdrawal)
+
+
+def test_withdrawal_changes_nothing_after_the_end() -> None:
+    node = driver(OUTSIDER)
+    node.receive(reveal(A), reveal(B), now=T + 1)
+    assert node.carry_out(node.agreement.withdraw(T + 2), T + 2) == []
+    assert node.state is State.AGREED
+
+
+# A manifest that does not fit the task
+
+
+def test_reveal_whose_outputs_the_task_does_not_ask_for_is_rejected() -> None:
+    entry = fixtures.outcome()["result"]["outputs"][0]
+    two = reveal(B, TRIO, {"result": {"outputs": [entry, entry]}})
+    node = driver(OUTSIDER)
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs"):
+        node.agreement.judge(two)
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs"):
+        node.agreement.receive(two, T + 1)
+    assert node.agreement.vote_sets[0].reveals == []
+
+
 # After a restart
 
 
@@ -569,8 +728,8 @@ def test_resume_starts_nothing_when_no_execution_is_needed() -> None:
 
 def test_resume_fires_missed_timers_first() -> None:
     node = driver()
-    assert "Execute" not in effect_names(node.agreement.resume(T + 360))
-    assert node.state is State.INCONCLUSIVE
+    assert "Execute" not in effect_names(node.agreement.resume(T + 600))
+    assert node.state is State.EXPIRED
     late = driver(D)
     single(Execute, late.agreement.resume(T + 130))
     assert (late.attempt, late.state) == (1, State.EXECUTING)

@@ -10,8 +10,9 @@ from protocol.consensus import certificate
 from protocol.consensus.certificate import assemble, compatible, verify, verify_bytes
 from protocol.consensus.committee import committees
 from protocol.errors import Rejection
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import canonical, parse
 from protocol.wire.messages import Reveal, Task
+from protocol.wire.signing import sign
 from tests.protocol.certificates import certificate_document, commitments, reveals
 from tests.protocol.rejections import PROPERTY, reason_of, rejected
 from tests.support import fixtures
@@ -94,7 +95,7 @@ def test_validity_does_not_depend_on_time() -> None:
     ("changes", "field"),
     [
         ({"type": "evidence"}, "type"),
-        ({"version": 2}, "version"),
+        ({"version": 1}, "version"),
         ({"version": True}, "version"),
         ({"attempt": -1}, "attempt"),
         ({"attempt": 64}, "attempt"),
@@ -256,7 +257,7 @@ def test_different_outcomes_are_rejected() -> None:
 @pytest.mark.parametrize("blind", [A, B, C])
 @pytest.mark.parametrize("unseen", [A, B, C])
 def test_list_without_a_signer_is_rejected(blind: str, unseen: str) -> None:
-    """A signer must list its own commitment too (clarification 4b)."""
+    """A signer must list its own commitment too (specification 4.7, 9)."""
     everyone = [A, B, C]
     votes = [vote(m, [p for p in everyone if m != blind or p != unseen]) for m in everyone]
     with rejected(Rejection.COMMITMENT_MISSING, f"{blind} does not list"):
@@ -273,6 +274,48 @@ def test_list_with_wrong_commitment_is_rejected() -> None:
         liar = vote(A, [], commits={**commitments(TASK, [A]), B: wrong})
         with rejected(Rejection.COMMITMENT_MISSING, f"{A} does not list the commitment that {B}"):
             verify(certificate_document(NET, TASK, [liar, vote(B, [A, B])]), NET)
+
+
+def test_number_of_outputs_other_than_the_task_asks_for_is_rejected() -> None:
+    """Each reveal is valid by itself; only the task says how many outputs there must be."""
+    entry = fixtures.outcome()["result"]["outputs"][0]
+    for asked, outputs in ((2, 1), (None, 2), (2, 2)):
+        task = fixtures.task(NET, generation_config={"num_return_sequences": asked})
+        votes = reveals(NET, task, {"result": {"outputs": [entry] * outputs}})
+        text = canonical(certificate_document(NET, task, votes))
+        if asked == outputs:
+            verify_bytes(text, NET)
+            continue
+        with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs"):
+            verify_bytes(text, NET)
+
+
+def test_outputs_over_max_output_bytes_are_rejected() -> None:
+    for limit, reason in ((64, None), (63, Rejection.INVALID_FIELD)):
+        net = fixtures.network(5, max_output_bytes=limit)
+        task = fixtures.task(net)
+        text = canonical(certificate_document(net, task, reveals(net, task)))
+        assert reason_of(lambda net=net, text=text: verify_bytes(text, net)) is reason  # type: ignore[misc]
+
+
+def test_inconsistent_manifest_is_rejected_even_if_all_signed_it() -> None:
+    """Signed by hand, as no encoder of a member makes it."""
+    entry = fixtures.outcome()["result"]["outputs"][0] | {"frames": 17}
+    outcome = {"result": {"outputs": [entry]}}
+    document: Any = parse(canonical(VALID), 100_000)
+    commits = commitments(TASK, [A, B, C], outcome)
+    for envelope in document["votes"]:
+        envelope["body"] |= {"outcome": outcome, "commits": commits}
+        signed = sign(envelope["body"], fixtures.key_of(envelope["signer"]))
+        envelope["signature"] = signed.signature
+    with rejected(Rejection.INVALID_FIELD, "outputs[0].size: is 64, frames and channels: 68"):
+        verify_bytes(canonical(document), NET)
+
+
+def test_certificate_knows_the_operators_of_its_signers() -> None:
+    certified = verify(VALID, NET)
+    assert certified.operators(NET) == {NET.roster[m].operator for m in (A, B, C)}
+    assert len(certified.operators(NET)) == 3
 
 
 def test_salt_that_does_not_open_the_commitment_is_rejected() -> None:
@@ -331,14 +374,20 @@ def reveals_of_attempt(attempt: int) -> list[Reveal]:
     return [fixtures.reveal(NET, TASK, member, commits, None, attempt) for member in (A, B)]
 
 
+ROOMY_CHUNKS = 640  # as many as `max_output_bytes` can allow
+
+
 def roomy(task: Task, member: str, commits: dict[str, str], net: Any) -> Reveal:
-    entry = dict(fixtures.outcome()["result"]["outputs"][0])
-    entry["chunks"] = ["ab" * 32] * 700
+    size = ROOMY_CHUNKS * 262_144
+    entry = fixtures.outcome()["result"]["outputs"][0] | {"size": size, "frames": size // 4}
+    entry["chunks"] = ["ab" * 32] * ROOMY_CHUNKS
     return fixtures.reveal(net, task, member, commits, {"result": {"outputs": [entry]}})
 
 
 def test_oversized_certificate_is_assembled_from_bare_quorum() -> None:
-    net = fixtures.network(25, committee_size=25, committee_max=25)
+    net = fixtures.network(
+        25, committee_size=25, committee_max=25, max_output_bytes=ROOMY_CHUNKS * 262_144
+    )
     task = fixtures.task(net)
     members = sorted(committees(net, task)[0])
     outcome: Any = roomy(task, members[0], {}, net).outcome

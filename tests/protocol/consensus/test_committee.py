@@ -33,12 +33,12 @@ def by_rank(task: Task, peers: list[str]) -> list[str]:
 
 def expected(task: Task, operators: dict[str, str], k: int) -> list[str]:
     """An independent implementation of the walk of section 5."""
-    ranked = by_rank(task, list(operators))
     chosen: list[str] = []
-    for peer in ranked:
-        if len(chosen) < k and operators[peer] not in {operators[c] for c in chosen}:
+    for peer in by_rank(task, list(operators)):
+        taken = {operators[c] for c in chosen}
+        if len(chosen) < k and (operators[peer] not in taken or len(set(operators.values())) == 1):
             chosen.append(peer)
-    return chosen + [peer for peer in ranked if peer not in chosen][: k - len(chosen)]
+    return chosen
 
 
 def test_ranking_matches_section_5() -> None:
@@ -61,12 +61,13 @@ def test_committees_match_section_5(operators: list[str], size: int, more: int, 
     task = fixtures.task(net, nonce=nonce)
     attempts = committees(net, task)
     names = {fixtures.peer(i): operator for i, operator in enumerate(operators)}
+    places = len(set(operators)) if len(set(operators)) > 1 else len(operators)
     for attempt, committee in enumerate(attempts):
-        k = min(size + 2 * attempt, size + more, len(operators))
+        k = min(size + 2 * attempt, size + more, places)
         assert list(committee) == expected(task, names, k)
     sizes = [len(committee) for committee in attempts]
     assert sizes == sorted(set(sizes))
-    assert sizes[-1] == min(size + more, len(operators))
+    assert sizes[-1] == min(size + more, places)
     for smaller, larger in itertools.pairwise(attempts):
         assert larger[: len(smaller)] == smaller
 
@@ -101,19 +102,59 @@ def test_quorum_is_a_majority(size: int, needed: int) -> None:
     assert quorum(size) == needed
 
 
-def test_operator_gets_one_seat_while_other_operators_remain() -> None:
-    net = crowd(["one"] * 5 + ["two", "three"], size=3, most=3)
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_operator_with_several_peers_never_gets_two_places(size: int) -> None:
+    """Not even in the last attempt, where version 1 filled up with further peers."""
+    net = crowd(["one"] * 5 + ["two", "two", "three"], size, most=7)
     owned = {m.peer: m.operator for m in net.roster.values()}
-    for nonce in range(20):
-        (committee,) = committees(net, fixtures.task(net, nonce=nonce))
-        assert {owned[p] for p in committee} == {"one", "two", "three"}
+    for nonce in range(50):
+        for committee in committees(net, fixtures.task(net, nonce=nonce)):
+            operators = [owned[p] for p in committee]
+            assert len(operators) == len(set(operators))
+
+
+def test_fewer_operators_than_places_make_a_smaller_committee() -> None:
+    net = crowd(["one"] * 4 + ["two"] * 4, size=3)
+    (committee,) = committees(net, fixtures.task(net))
+    assert len(committee) == 2
+    assert quorum(len(committee)) == 2  # no operator alone
+
+
+def test_operator_alone_in_a_class_has_a_place_for_each_peer() -> None:
+    net = crowd(["one"] * 4, size=3)
+    attempts = committees(net, fixtures.task(net))
+    assert [len(committee) for committee in attempts] == [3, 4]
+    assert set(attempts[-1]) == set(net.roster)
+
+
+def test_operators_of_other_classes_count_for_nothing() -> None:
+    """Two operators in the network, one in the class: its peers have all the places."""
+    document = fixtures.network_document(5)
+    document["classes"]["gpu"] = {"device": "cuda"}
+    for index, member in enumerate(document["roster"]):
+        member["operator"] = "one" if index < 3 else "two"
+        member["classes"] = [fixtures.CLASS, "gpu"] if index < 3 else ["gpu"]
+    net = Network.parse(canonical(document))
+    assert [len(c) for c in committees(net, fixtures.task(net))] == [3]
+
+
+def test_member_of_two_classes_is_in_the_committees_of_both() -> None:
+    document = fixtures.network_document(3)
+    document["classes"]["gpu"] = {"device": "cuda"}
+    document["roster"][0]["classes"] = [fixtures.CLASS, "gpu"]
+    net = Network.parse(canonical(document))
+    body = {**fixtures.task(net).envelope.body, "class": "gpu"}
+    task = fixtures.signed(net, body, 1000)
+    assert isinstance(task, Task)
+    assert committees(net, task) == ((fixtures.peer(0),),)
+    assert fixtures.peer(0) in committees(net, fixtures.task(net))[0]
 
 
 def test_members_of_other_classes_are_excluded() -> None:
     document = fixtures.network_document(6)
     document["classes"]["gpu"] = {"device": "cuda"}
     for member in document["roster"][:3]:
-        member["class"] = "gpu"
+        member["classes"] = ["gpu"]
     net = Network.parse(canonical(document))
     for nonce in range(10):
         attempts = committees(net, fixtures.task(net, nonce=nonce))

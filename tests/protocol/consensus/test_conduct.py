@@ -13,7 +13,9 @@ from protocol.consensus.conduct import (
     score_floor,
     task_conduct,
 )
+from protocol.consensus.effects import State
 from protocol.network import Network
+from protocol.wire.encoding import Document
 from protocol.wire.messages import Task, Vote
 from tests.support import fixtures
 
@@ -49,7 +51,7 @@ def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
     ("expected", "votes"),
     [
         (VoteOutcome.SILENT, []),
-        (VoteOutcome.SILENT, [fixtures.commit(NET, TASK, C)]),
+        (VoteOutcome.WITHHELD, [fixtures.commit(NET, TASK, C)]),
         (VoteOutcome.ABSTAINED, [fixtures.abstain(NET, TASK, C)]),
         (
             VoteOutcome.DISSENTED,
@@ -119,6 +121,126 @@ def test_attempts_after_the_certified_one_have_no_outcomes() -> None:
     assert {row.attempt for row in task_conduct(agreement)} == {0}
 
 
+# Suspects (6.8)
+
+
+def suspicions(agreement: Agreement) -> dict[tuple[int, str], float]:
+    """From when which member is a suspect, by attempt."""
+    rows = task_conduct(agreement)
+    return {(r.attempt, r.peer): r.suspect_from for r in rows if r.suspect_from is not None}
+
+
+def test_equivocator_and_dissenter_are_suspects_at_once() -> None:
+    equivocation = [fixtures.commit(NET, TASK, C), fixtures.commit(NET, TASK, C, LIE)]
+    dissent = [fixtures.reveal(NET, TASK, C, LIED, LIE)]
+    for votes in (equivocation, dissent):
+        assert suspicions(seen([*PAIR, *votes])) == {(0, C): 0.0}
+
+
+def test_other_outcome_than_ones_own_is_a_fault_only_where_none_was_certified() -> None:
+    def outcomes(own: Document | None, votes: Sequence[Vote]) -> dict[str, VoteOutcome]:
+        agreement = Agreement(NET, TASK, A, lambda attempt: "5" * 64, fixtures.START)
+        agreement.start(fixtures.START)
+        if own is not None:
+            agreement.executed(own, {}, fixtures.START + 1)
+        for vote in votes:
+            agreement.receive(vote, fixtures.START + 1)
+        return {peer: row.outcome for row in task_conduct(agreement) for peer in [row.peer]}
+
+    alone = [fixtures.reveal(NET, TASK, B, {}), fixtures.reveal(NET, TASK, C, {}, LIE)]
+    unsettled = outcomes(None, alone)
+    assert (unsettled[B], unsettled[C]) == (VoteOutcome.UNSETTLED, VoteOutcome.UNSETTLED)
+    judged = outcomes(fixtures.outcome(), alone)
+    assert (judged[B], judged[C]) == (VoteOutcome.UNSETTLED, VoteOutcome.DIVERGED)
+    outvoted = outcomes(LIE, PAIR)  # this node's own outcome is not the certified one
+    assert (outvoted[A], outvoted[B]) == (VoteOutcome.AGREED, VoteOutcome.AGREED)
+
+
+def test_commit_without_reveal_is_a_fault_attempt_seconds_after_the_first_reveal() -> None:
+    """The pair's reveals come one second after the start; an attempt has 120 s."""
+    agreement = seen([fixtures.commit(NET, TASK, C), *PAIR])
+    assert suspicions(agreement) == {(0, C): fixtures.START + 121}
+
+
+def test_late_reveal_takes_the_fault_back() -> None:
+    agreement = seen([fixtures.commit(NET, TASK, C), *PAIR])
+    agreement.receive(fixtures.reveal(NET, TASK, C, ALL), fixtures.START + 10_000)
+    assert suspicions(agreement) == {}
+
+
+def test_commit_is_no_fault_while_nobody_revealed() -> None:
+    agreement = seen([fixtures.commit(NET, TASK, C), fixtures.abstain(NET, TASK, A)])
+    agreement.advance(fixtures.START + 600)
+    assert agreement.state is State.EXPIRED
+    assert suspicions(agreement) == {}
+
+
+def test_reveal_that_does_not_open_its_commit_is_no_first_reveal() -> None:
+    agreement = seen([fixtures.commit(NET, TASK, B), fixtures.commit(NET, TASK, C)])
+    agreement.receive(fixtures.reveal(NET, TASK, C, ALL, LIE), fixtures.START + 2)
+    assert agreement.withheld_at(0) is None
+    agreement.receive(fixtures.reveal(NET, TASK, A, ALL), fixtures.START + 3)
+    assert agreement.withheld_at(0) == fixtures.START + 123
+    assert suspicions(agreement) == {(0, B): fixtures.START + 123, (0, C): 0.0}
+
+
+def test_silent_and_late_members_do_nothing_wrong() -> None:
+    for votes in ([], [fixtures.abstain(NET, TASK, C)], [fixtures.reveal(NET, TASK, C, ALL)]):
+        assert suspicions(seen([*votes, *PAIR])) == {}
+
+
+def test_equivocation_after_the_certified_attempt_counts() -> None:
+    net = fixtures.network(5)
+    task = fixtures.task(net)
+    first, second = committees(net, task)
+    commits = {m: fixtures.commitment_of(task, m, fixtures.outcome()) for m in first}
+    agreed = [fixtures.reveal(net, task, m, commits) for m in first]
+    equivocator, silent = (m for m in second if m not in first)
+    votes = [fixtures.commit(net, task, equivocator, o, 1) for o in (None, LIE)]
+    withheld = [fixtures.commit(net, task, silent, attempt=1)]
+    agreement = seen([*agreed, *votes, *withheld], net, task)
+    rows = [(r.attempt, r.peer, r.outcome) for r in task_conduct(agreement) if r.attempt]
+    assert rows == [(1, equivocator, VoteOutcome.EQUIVOCATED)]
+
+
+# Inconstancy
+
+
+def test_inconstancy_counts_as_one_dissent_and_not_as_equivocation() -> None:
+    """Without a certificate, and at a node that has no outcome to compare with."""
+    net = fixtures.network(5)
+    task = fixtures.task(net)
+    first, second = committees(net, task)
+    liar = first[0]
+    votes: list[Vote] = [
+        fixtures.reveal(net, task, liar, {}),
+        fixtures.reveal(net, task, liar, {}, LIE, attempt=1),
+        *(fixtures.abstain(net, task, m) for m in first[1:]),
+        *(fixtures.abstain(net, task, m, attempt=1) for m in second if m != liar),
+    ]
+    agreement = seen(votes, net, task)
+    outcomes = [r.outcome for r in task_conduct(agreement) if r.peer == liar]
+    assert outcomes == [VoteOutcome.UNSETTLED, VoteOutcome.DISSENTED]
+    assert suspicions(agreement) == {}
+
+
+def test_inconstancy_adds_nothing_to_a_dissent() -> None:
+    net = fixtures.network(5)
+    task = fixtures.task(net)
+    first, second = committees(net, task)
+    liar = first[0]
+    commits = {m: fixtures.commitment_of(task, m, fixtures.outcome(), 1) for m in second}
+    votes: list[Vote] = [
+        fixtures.reveal(net, task, liar, {}, LIE),
+        *(fixtures.abstain(net, task, m) for m in first[1:]),
+        *(fixtures.reveal(net, task, m, commits, attempt=1) for m in second[:3]),
+    ]
+    agreement = seen(votes, net, task)
+    assert agreement.inconstant == {liar}
+    outcomes = [r.outcome for r in task_conduct(agreement) if r.peer == liar]
+    assert outcomes == [VoteOutcome.DISSENTED, VoteOutcome.AGREED]
+
+
 # Penalties
 
 
@@ -135,6 +257,7 @@ def test_dissent_alone_never_reaches_the_ban_threshold() -> None:
         VoteOutcome.ABSTAINED,
         VoteOutcome.LATE,
         VoteOutcome.SILENT,
+        VoteOutcome.WITHHELD,
     ],
 )
 def test_slow_peer_gets_no_penalty(conduct: VoteOutcome) -> None:

@@ -48,14 +48,21 @@ UNRELATED: list[tuple[Vote, Vote]] = [
     (HONEST, fixtures.commit(NET, OTHER, A, LIE)),
     (HONEST, fixtures.commit(NET, TASK, A, LIE, attempt=1)),
     (HONEST, fixtures.reveal(NET, TASK, A, {}, attempt=1)),
+    (HONEST, fixtures.reveal(NET, TASK, A, {}, LIE, attempt=1)),
+    (revealed(), fixtures.reveal(NET, TASK, A, {}, attempt=1)),
+    (revealed(), fixtures.reveal(NET, TASK, A, {}, attempt=1, trace={"seconds": 2})),
+    (revealed(), fixtures.reveal(NET, OTHER, A, {}, LIE, attempt=1)),
+    (revealed(), fixtures.reveal(NET, TASK, B, {}, LIE, attempt=1)),
     (revealed(), fixtures.reveal(NET, TASK, B, {}, LIE)),
 ]
 
 
-def document(a: messages.Message, b: messages.Message) -> dict[str, Any]:
+def document(
+    a: messages.Message, b: messages.Message, kind: str = "equivocation"
+) -> dict[str, Any]:
     return {
         "type": "evidence",
-        "kind": "equivocation",
+        "kind": kind,
         "envelopes": [a.envelope.document(), b.envelope.document()],
     }
 
@@ -87,14 +94,45 @@ def test_votes_of_different_signers_tasks_or_attempts_are_not_evidence(
     for a, b in (pair, pair[::-1]):
         with rejected(Rejection.NO_CONTRADICTION):
             Evidence.from_votes(a, b)
-        with rejected(Rejection.NO_CONTRADICTION):
+        for kind in evidence.EvidenceKind:
+            with rejected(Rejection.NO_CONTRADICTION):
+                evidence.verify(document(a, b, kind), NET.id)
+
+
+@pytest.mark.parametrize("other", [TASK, OTHER, fixtures.withdraw(NET, TASK)])
+def test_envelope_that_is_no_vote_is_not_evidence(other: messages.Message) -> None:
+    for a, b in ((other, HONEST), (HONEST, other), (TASK, other)):
+        with rejected(Rejection.NO_CONTRADICTION, "envelopes: one is no vote"):
             evidence.verify(document(a, b), NET.id)
 
 
-def test_task_envelope_is_not_evidence() -> None:
-    for a, b in ((TASK, HONEST), (HONEST, TASK), (TASK, OTHER)):
-        with rejected(Rejection.NO_CONTRADICTION, "a task is no vote"):
-            evidence.verify(document(a, b), NET.id)
+# Inconstancy
+
+
+FIRST, SECOND = revealed(), fixtures.reveal(NET, TASK, A, {}, LIE, attempt=2)
+
+
+def test_reveals_of_two_outcomes_in_two_attempts_are_inconstancy_in_either_order() -> None:
+    for a, b in ((FIRST, SECOND), (SECOND, FIRST)):
+        proof = Evidence.from_votes(a, b)
+        assert (proof.kind, proof.signer, proof.task) == ("inconstancy", A, TASK.id)
+        assert proof.attempts == (a.attempt, b.attempt)
+        assert proof.document == document(a, b, "inconstancy")
+        assert evidence.verify_bytes(proof.encode(), NET) == proof
+
+
+@pytest.mark.parametrize(
+    ("pair", "kind"),
+    [
+        ((FIRST, SECOND), "equivocation"),
+        ((FIRST, fixtures.reveal(NET, TASK, A, {}, LIE)), "inconstancy"),
+        ((HONEST, fixtures.commit(NET, TASK, A, LIE)), "inconstancy"),
+    ],
+)
+def test_evidence_of_the_wrong_kind_is_rejected(pair: tuple[Vote, Vote], kind: str) -> None:
+    Evidence.from_votes(*pair)
+    with rejected(Rejection.NO_CONTRADICTION):
+        evidence.verify_bytes(canonical(document(*pair, kind)), NET)
 
 
 PROOF = document(*CONTRADICTIONS[0])

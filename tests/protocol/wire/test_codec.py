@@ -6,19 +6,20 @@ from protocol.constants import TRACE_LIMIT
 from protocol.errors import Rejection
 from protocol.wire import codec, messages
 from protocol.wire.encoding import Document, canonical, parse
-from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task
+from protocol.wire.messages import Abstain, Abstention, Commit, Reveal, Task, Withdraw
 from protocol.wire.signing import Envelope, sign
 from tests.protocol.rejections import reason_of, rejected
 from tests.support import fixtures
 
 NET = fixtures.network()
-TASK = fixtures.task(NET)
+TASK = fixtures.task(NET, requester=0)
 PEER = fixtures.peer(0)
 SENT: dict[str, messages.Message] = {
     "task": TASK,
     "commit": fixtures.commit(NET, TASK, PEER),
     "reveal": fixtures.reveal(NET, TASK, PEER, {fixtures.peer(1): "ab" * 32}),
     "abstain": fixtures.abstain(NET, TASK, PEER, "timeout"),
+    "withdraw": fixtures.withdraw(NET, TASK, requester=0),
 }
 KINDS = sorted(SENT)
 
@@ -63,6 +64,19 @@ def test_abstention_is_decoded_completely() -> None:
     abstain = codec.decode(SENT["abstain"].envelope.encode(), NET.id)
     assert isinstance(abstain, Abstain)
     assert (abstain.task, abstain.attempt, abstain.reason) == (TASK.id, 0, Abstention.TIMEOUT)
+
+
+def test_withdrawal_is_decoded_completely() -> None:
+    withdrawal = codec.decode(SENT["withdraw"].envelope.encode(), NET.id)
+    assert isinstance(withdrawal, Withdraw)
+    assert (withdrawal.task, withdrawal.signer) == (TASK.id, PEER)
+
+
+@pytest.mark.parametrize("reason", ["withdrawn", "no-space"])
+def test_abstention_has_the_reasons_of_version_2(reason: str) -> None:
+    abstain = decode_body(body_of("abstain", reason=reason))
+    assert isinstance(abstain, Abstain)
+    assert abstain.reason == reason
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,6 +163,11 @@ WRONG: list[tuple[str, str, Any]] = [
     ("abstain", "attempt", 64),
     ("abstain", "reason", "tired"),
     ("abstain", "reason", None),
+    ("task", "requester", None),
+    ("task", "requester", "12D3"),
+    ("task", "requester", PEER + "\n"),
+    ("withdraw", "task", HEX[:-1]),
+    ("withdraw", "task", HEX + "\n"),
 ]
 
 
@@ -179,8 +198,45 @@ def test_message_of_another_network_is_rejected(kind: str) -> None:
         decode_body(body_of(kind, network=other_id))
 
 
+def test_task_signed_by_another_than_its_requester_is_rejected() -> None:
+    """A copied body under another key; the forged signature is not even looked at."""
+    copied = sign(TASK.envelope.body, fixtures.key(1))
+    for envelope in (copied, Envelope(copied.body, copied.signer, "A" * 86)):
+        with rejected(Rejection.NOT_THE_REQUESTER, fixtures.peer(1)):
+            codec.decode(envelope.encode(), NET.id)
+    with rejected(Rejection.NOT_THE_REQUESTER):
+        decode_body(body_of("task", requester=fixtures.peer(1)))
+
+
+def test_network_id_of_16_characters_is_rejected() -> None:
+    """People see 16; messages have all 64, with nothing after them."""
+    for network in (NET.id[:16], NET.id + "0", NET.id + "\n", NET.id.upper()):
+        with rejected(Rejection.INVALID_FIELD, "network"):
+            decode_body(body_of("commit", network=network))
+
+
+MANIFEST_FAULTS: dict[str, dict[str, Any]] = {
+    "size of other frames": {"frames": 17},
+    "size of other channels": {"channels": 2},
+    "a chunk too many": {"chunks": ["ab" * 32] * 2},
+    "no chunk": {"chunks": []},
+    "no frame": {"frames": 0, "size": 0, "chunks": []},
+    "sampling rate 0": {"sampling_rate": 0},
+    "sampling rate over 384,000": {"sampling_rate": 384_001},
+}
+
+
+@pytest.mark.parametrize("changes", MANIFEST_FAULTS.values(), ids=list(MANIFEST_FAULTS))
+def test_reveal_with_a_manifest_that_contradicts_itself_is_rejected(
+    changes: dict[str, Any],
+) -> None:
+    outcome = {"result": {"outputs": [{**OUTPUT, **changes}]}}
+    with rejected(Rejection.INVALID_FIELD, "outcome"):
+        decode_body(body_of("reveal", outcome=outcome))
+
+
 def test_signature_is_checked_last() -> None:
-    envelope = Envelope(body_of("commit", network="0" * 16), PEER, "A" * 86)
+    envelope = Envelope(body_of("commit", network="0" * 64), PEER, "A" * 86)
     with rejected(Rejection.WRONG_NETWORK):
         codec.decode(envelope.encode(), NET.id)
     forged = Envelope(body_of("commit"), PEER, "A" * 86)

@@ -24,8 +24,11 @@ def test_task_id_is_hash_of_body() -> None:
     assert TASK.id == tagged_hash(b"task", canonical(TASK.envelope.body))
 
 
-def test_task_id_does_not_depend_on_signer() -> None:
-    assert fixtures.task(NET, requester=1001).id == TASK.id
+def test_task_id_covers_the_requester() -> None:
+    other = fixtures.task(NET, requester=1001)
+    assert other.id != TASK.id
+    assert other.envelope.body == {**TASK.envelope.body, "requester": fixtures.peer(1001)}
+    assert (TASK.requester, other.requester) == (fixtures.peer(1000), fixtures.peer(1001))
     assert fixtures.task(NET, nonce=1).id != TASK.id
 
 

@@ -94,6 +94,44 @@ def test_suspects_alone_start_the_wait_attempt_seconds_into_the_last_attempt() -
     assert any(isinstance(v, Reveal) for v in node.sent)
 
 
+def test_a_nodes_own_commit_always_counts() -> None:
+    """Though its journal of an earlier task was lost, and it is on its own record."""
+    node = AgreementDriver(NET, TASK, ME, suspects=frozenset({ME}))
+    node.executed(T + 1)
+    node.receive(commit(OLD, 0), now=T + 1)
+    node.advance(T + 5)
+    assert any(isinstance(v, Reveal) for v in node.sent)
+
+
+def test_suspects_wake_a_node_only_while_it_waits_for_a_quorum() -> None:
+    suspects = frozenset({LIAR})
+    stranger = AgreementDriver(NET, TASK, fixtures.peer(50), suspects=suspects)
+    assert stranger.agreement.wake_at() == T + 120  # the end of the attempt
+    net = fixtures.network(3)
+    task = fixtures.task(net)
+    me, liar, other = committees(net, task)[0]
+    node = AgreementDriver(net, task, me, suspects=frozenset({liar}))
+    assert node.agreement.wake_at() == T + 600
+    node.executed(T + 1)
+    assert node.agreement.wake_at() == T + 120
+    node.receive(fixtures.commit(net, task, other), now=T + 2)
+    assert node.agreement.wake_at() == T + 4
+    node.advance(T + 6)
+    assert node.agreement.wake_at() == T + 600
+
+
+def test_member_that_commits_late_in_the_last_attempt_counts_suspects() -> None:
+    """Its own commit comes after `attempt_seconds`: from the start every commit counts."""
+    net = fixtures.network(3)
+    task = fixtures.task(net)
+    me, liar, _ = committees(net, task)[0]
+    node = AgreementDriver(net, task, me, suspects=frozenset({liar}))
+    node.receive(fixtures.commit(net, task, liar, LIE), now=T + 1)
+    node.executed(T + 300)
+    node.advance(T + 304)
+    assert any(isinstance(v, Reveal) for v in node.sent)
+
+
 def test_commit_of_dissenter_is_still_listed() -> None:
     node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
