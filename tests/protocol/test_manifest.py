@@ -92,7 +92,7 @@ def test_entries_that_an_executor_makes_are_consistent() -> None:
         content, sampling_rate=8000, frames=len(content) // 8, channels=2
     )
     midi = manifest.score_entry(bytes(64), notes=1)
-    manifest.check_consistent(result(entry, midi))  # type: ignore[arg-type]
+    manifest.check_consistent(result(entry, midi))
 
 
 # A manifest and its task

@@ -8,7 +8,6 @@ import pytest
 
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import read_ledger
-from node.storage.schema import SCHEMA_VERSION
 from protocol.consensus import evidence
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import PeerRecord, VoteOutcome
@@ -19,9 +18,10 @@ from tests.support import fixtures
 NET = fixtures.network()
 TASK = fixtures.task(NET)
 SIGNER = committees(NET, TASK)[0][0]
-# Every row that commit 0d192ed wrote for one task, before the store became journal and ledger.
-EARLIER_BUILD = Path(__file__).with_name("database_v4.sql").read_text()
+# Every row that the first build with this schema wrote for one task.
+EARLIER_BUILD = Path(__file__).with_name("database_v5.sql").read_text()
 FEED = "1b56473f21f38558b4ca62eb539ece80"
+SUSPECT = fixtures.peer(3)
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def test_database_of_earlier_build_opens_with_every_row(path: Path) -> None:
     assert evidence.verify(document, NET.id).task == TASK.id
     record = PeerRecord({VoteOutcome.EQUIVOCATED: 1, VoteOutcome.SILENT: 1})
     assert storage.ledger.peer_records() == {SIGNER: record}
+    assert storage.journal.suspects(TASK.id) == {SUSPECT}
+    assert storage.ledger.suspects([SIGNER, SUSPECT], fixtures.START) == {SIGNER}
     storage.close()
     assert dump(path) == rows
 
@@ -65,10 +67,10 @@ def test_new_database_has_the_tables_of_the_earlier_build(path: Path, tmp_path: 
     assert schemas[0] == schemas[1]
 
 
-@pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, 99])
+@pytest.mark.parametrize("version", [1, 4, 6, 99])
 def test_another_schema_version_is_refused(path: Path, version: int) -> None:
     change(path, f"PRAGMA user_version = {version}")
-    reason = rf"schema {version}, and .* reads only schema 4. Run the version that wrote it"
+    reason = rf"schema {version}, and .* reads only schema 5. Run the version that wrote it"
     check_refused(path, reason)
     with pytest.raises(UnusableDatabase, match=reason), read_ledger(path, NET.id):
         pass

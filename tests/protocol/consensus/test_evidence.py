@@ -206,7 +206,7 @@ def test_evidence_against_non_member_is_rejected() -> None:
         for outcome in (fixtures.outcome(), LIE)
     ]
     with rejected(Rejection.NOT_A_MEMBER, fixtures.peer(1000)):
-        evidence.verify_bytes(canonical(document(*pair)), NET)
+        evidence.verify_bytes(canonical(document(pair[0], pair[1])), NET)
 
 
 def test_file_of_another_network_is_rejected() -> None:
