@@ -512,23 +512,54 @@ def test_an_attempt_that_timed_out_during_downtime_is_over(net: Network) -> None
     node.receive(task)
     node.clock.time = fixtures.START + 121
     node.restart()
-    view = node.coordinator.view(task.id)
-    assert view is not None
-    assert (view.state, view.attempt) == (State.EXECUTING, 1)
+    assert position(node, task) == (State.EXECUTING, 1)
     node.disk.close()
 
 
-def test_a_restart_does_not_prolong_an_attempt(node: CrashableNode) -> None:
+def position(node: CrashableNode, task: Task) -> tuple[State, int]:
+    view = node.coordinator.view(task.id)
+    assert view is not None
+    return view.state, view.attempt
+
+
+def test_a_restart_does_not_prolong_an_attempt() -> None:
     """Its time counts from its start, not from the last journal entry."""
-    task = fixtures.task(node.net)
+    case = CASES["twice"]
+    node, task = CrashableNode(case.net), case.task
     node.receive(task)
     node.until(2)
     assert node.own_votes(Commit)
     node.restart()
     node.until(119.9)
-    assert node.state(task) is State.COMMITTED
+    assert position(node, task) == (State.COMMITTED, 0)
     node.until(120)
-    assert node.state(task) is State.INCONCLUSIVE
+    assert position(node, task) == (State.COMMITTED, 1)
+    node.disk.close()
+
+
+def test_a_restart_does_not_end_the_last_attempt_before_the_deadline(node: CrashableNode) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    node.until(300)
+    node.restart()
+    node.until(599.9)
+    assert position(node, task) == (State.COMMITTED, 0)
+    node.until(600)
+    assert position(node, task) == (State.EXPIRED, 0)
+
+
+def test_a_task_that_comes_late_has_a_full_first_attempt() -> None:
+    """Attempt 0 starts when this node accepts the task, not when it was created."""
+    case = CASES["twice"]
+    node, task = CrashableNode(case.net), case.task
+    node.clock.time = fixtures.START + 300
+    node.receive(task)
+    node.until(419.9)
+    assert position(node, task) == (State.COMMITTED, 0)
+    node.restart()
+    node.until(420)
+    assert position(node, task) == (State.COMMITTED, 1)
+    node.disk.close()
 
 
 def test_an_expired_task_is_not_resumed(node: CrashableNode) -> None:
@@ -587,13 +618,18 @@ def test_a_failed_execution_abstains(node: CrashableNode, reason: Abstention) ->
     assert not node.running, "an abstention is not taken back"
 
 
-MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}}
+OUTPUTS = fixtures.outcome()["result"]["outputs"]
+MANY: Any = {"result": {"outputs": OUTPUTS * 17}}
+TWO: Any = {"result": {"outputs": OUTPUTS * 2}}
+INCONSISTENT: Any = {"result": {"outputs": [OUTPUTS[0] | {"frames": 17}]}}
 
 
 @pytest.mark.parametrize(
     ("outcome", "trace"),
     [
         (MANY, TRACE),
+        (TWO, TRACE),
+        (INCONSISTENT, TRACE),
         (fixtures.outcome(), {"detail": ""}),
         (fixtures.outcome(), {"detail": "x" * 9000}),
         ({"error": "no-such-error"}, TRACE),
@@ -603,6 +639,8 @@ MANY: Any = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 17}
     ],
     ids=[
         "too many outputs",
+        "more outputs than the task asks for",
+        "a size of other frames",
         "an empty detail",
         "a long trace",
         "another error",
@@ -706,7 +744,7 @@ def reveal_separately(node: CrashableNode, task: Task, *labels: str) -> None:
 
 
 def test_a_certificate_brings_the_votes_that_were_not_kept(node: CrashableNode) -> None:
-    """Of two equivocators, no single further reveal completes a certificate (correction 6h)."""
+    """Of two equivocators, no single further reveal completes a certificate (6.4)."""
     task = fixtures.task(node.net)
     node.receive(task)
     reveal_separately(node, task, "a", "b")
@@ -783,6 +821,60 @@ def test_a_dissent_after_the_end_is_recorded(node: CrashableNode) -> None:
     assert node.ledger.evidence() == []
 
 
+def test_another_outcome_in_another_attempt_is_recorded_once() -> None:
+    node = CrashableNode(fixtures.network(5))
+    task = next(
+        t
+        for t in (fixtures.task(node.net, nonce=n) for n in range(64))
+        if committees(node.net, t)[0][0] != ME
+    )
+    first = committees(node.net, task)[0]
+    liar = first[0]
+    node.receive(task)
+    node.receive(fixtures.reveal(node.net, task, liar, {}, fixtures.outcome("lie")))
+    for member in first[1:]:
+        if member != ME:
+            node.receive(fixtures.abstain(node.net, task, member))
+    later = fixtures.reveal(node.net, task, liar, {}, attempt=1)
+    for _ in range(2):
+        node.receive(later)
+        (document,) = node.ledger.evidence()
+        node.restart()
+    proof = evidence.verify(document, node.net.id)
+    assert (proof.kind, proof.signer, proof.attempts) == ("inconstancy", liar, (0, 1))
+    # No vote of an inconstant member is left out, so that nothing has to be asked for.
+    assert not node.ledger.votes_may_be_missing(task.id)
+    node.receive(fixtures.abstain(node.net, task, liar, "busy"))
+    node.receive(fixtures.abstain(node.net, task, liar, "timeout"))
+    assert node.ledger.votes_may_be_missing(task.id)
+    node.disk.close()
+
+
+def test_a_view_has_the_task_first_and_all_else_in_the_order_of_acceptance(
+    node: CrashableNode,
+) -> None:
+    """Not by signer, attempt or type: a reveal may come before its commit."""
+    task = fixtures.task(node.net)
+    one, two = other_members(node.net, task)
+    node.receive(task)
+    votes: list[Message] = [
+        fixtures.reveal(node.net, task, two, {}),
+        fixtures.commit(node.net, task, two),
+        fixtures.withdraw(node.net, task),
+        fixtures.abstain(node.net, task, one),
+        fixtures.commit(node.net, task, one),
+    ]
+    for vote in votes:
+        node.receive(vote)
+    node.restart()
+    view = node.coordinator.view(task.id)
+    assert view is not None
+    own = [message for message in node.published if message.envelope.signer == ME]
+    expected = [m.envelope.encode().decode() for m in (task, *votes)]
+    assert [text for text in view.envelopes if text in expected] == expected
+    assert len(view.envelopes) == len(expected) + len({m.envelope.encode() for m in own})
+
+
 def test_an_unknown_task_has_no_view(node: CrashableNode) -> None:
     assert node.coordinator.view("0" * 64) is None
     vote = fixtures.commit(node.net, fixtures.task(node.net), ME)
@@ -790,6 +882,7 @@ def test_an_unknown_task_has_no_view(node: CrashableNode) -> None:
         lambda: node.coordinator.failed("0" * 64, Abstention.BUSY),
         lambda: node.executed("0" * 64),
         lambda: node.coordinator.receive(vote),
+        lambda: node.coordinator.receive(fixtures.withdraw(node.net, fixtures.task(node.net))),
     )
     for call in calls:
         with pytest.raises(Rejected) as refused:
@@ -1035,6 +1128,39 @@ def test_a_voter_outside_the_committee_is_rejected(node: CrashableNode) -> None:
         node.coordinator.receive(stranger)
     assert refused.value.reason is Rejection.NOT_A_MEMBER
     assert len(node.journal.entries(task.id)) == 1
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_a_reveal_whose_outputs_the_task_does_not_ask_for_is_rejected(
+    node: CrashableNode, outputs: int
+) -> None:
+    task = fixtures.task(node.net)
+    node.receive(task)
+    result = {"result": {"outputs": OUTPUTS * outputs}}
+    vote = fixtures.reveal(node.net, task, other_members(node.net, task)[0], {}, result)
+    assert validated(node, vote) is ValidationResult.REJECT
+    with pytest.raises(Rejected) as refused:
+        node.coordinator.receive(vote)
+    assert refused.value.reason is Rejection.INVALID_FIELD
+    assert len(node.journal.entries(task.id)) == 1
+
+
+def test_outputs_over_max_output_bytes_are_rejected() -> None:
+    node = CrashableNode(fixtures.network(3, max_output_bytes=63))
+    task = fixtures.task(node.net)
+    node.receive(task)
+    vote = fixtures.reveal(node.net, task, other_members(node.net, task)[0], {})
+    assert validated(node, vote) is ValidationResult.REJECT
+    node.disk.close()
+
+
+def test_a_vote_counts_whoever_brings_it(node: CrashableNode) -> None:
+    """The signer counts; the peer that forwards may be in no roster."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    vote = fixtures.commit(node.net, task, other_members(node.net, task)[0])
+    node.carry_out(node.coordinator.receive(vote, fixtures.peer(1050)))
+    assert [e.signer for e in node.journal.entries(task.id)] == [fixtures.peer(1000), vote.signer]
 
 
 def test_a_vote_for_a_nonexistent_attempt_is_rejected(node: CrashableNode) -> None:

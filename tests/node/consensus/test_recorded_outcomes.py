@@ -44,10 +44,10 @@ def test_complete_round_counts_once_per_member() -> None:
     assert played(CASES["in full"]) == {member: {"agreed": 1} for member in members}
 
 
-def test_late_committer_that_never_reveals_is_silent() -> None:
+def test_late_committer_that_never_reveals_has_withheld() -> None:
     case = CASES["late"]
     one, two = other_members(case.net, case.task)
-    assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"silent": 1}}
+    assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"withheld": 1}}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
@@ -79,7 +79,7 @@ def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
     assert counts(ledger) == {fixtures.peer(1): {"agreed": 1}}
 
 
-def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
+def test_late_dissent_replaces_withheld_reveal_across_restarts() -> None:
     life = CrashableNode(fixtures.network(3))
     task = fixtures.task(life.net)
     one, two = other_members(life.net, task)
@@ -89,7 +89,7 @@ def test_late_dissent_replaces_recorded_silence_across_restarts() -> None:
     life.receive(fixtures.commit(life.net, task, two, LIE))
     commits = {**commits_of(life, task, one), two: fixtures.commitment_of(task, two, LIE)}
     life.receive(fixtures.reveal(life.net, task, one, commits))
-    assert counts(life.ledger)[two] == {"silent": 1}
+    assert counts(life.ledger)[two] == {"withheld": 1}
     for _ in range(2):
         life.receive(fixtures.reveal(life.net, task, two, commits, LIE))
         life.restart()
