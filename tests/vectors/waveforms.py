@@ -28,8 +28,8 @@ def waveforms() -> Vectors:
     return {
         "description": "Sections 8.1, 8.2 and 8.5. `short`: `channels` holds, for each channel, its"
         " samples as hex of big-endian binary32; `bytes` (hex) is the waveform, `output` its entry"
-        " in the manifest. `long`: sample i of channel c, both from 0, is"
-        " ((i + c) mod 4096) / 4096."
+        " in the manifest, at 32,000 Hz. `long`: sample i of channel c, both from 0,"
+        " is ((i + c) mod 4096) / 4096; the rate is 44,100 Hz."
         " `refused`: one such sample anywhere makes the outcome {'error': `error`}. `sequences`:"
         " the seed of the task, and those of its sequences 0 to 3.",
         "short": [_short(name, channels) for name, channels in SHORT.items()],

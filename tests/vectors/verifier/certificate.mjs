@@ -1,0 +1,61 @@
+// Certificates (section 4.7).
+
+import { committees, quorum } from "./committee.mjs";
+import { messageOf, openedBy, outcomeDigest, taskId } from "./envelope.mjs";
+import { canonical, parse } from "./json.mjs";
+import { checkFits } from "./manifest.mjs";
+import { require } from "./rejected.mjs";
+import { checkForm } from "./schema.mjs";
+
+const MAX_CERTIFICATE = 1_048_576;
+
+/** Return a document that is alone in a file as canonical bytes, which `check` judges first. */
+export function readFile(bytes, limit, check) {
+  const document = parse(bytes, limit);
+  const result = check(document);
+  const text = bytes.at(-1) === 0x0a ? bytes.subarray(0, -1) : bytes;
+  require(text.equals(canonical(document)), "not-canonical", "the file");
+  return result;
+}
+
+/** Return what the certificate in a file says. Throws Rejected. */
+export function readCertificate(bytes, network) {
+  return readFile(bytes, MAX_CERTIFICATE, (document) => verify(document, network));
+}
+
+function verify(document, network) {
+  checkForm("certificate", document);
+  require(document.get("network") === network.id, "wrong-network", document.get("network"));
+  const { body } = network.taskOf(document.get("task"));
+  const task = taskId(body);
+  const attempt = document.get("attempt");
+  const votes = document.get("votes").map((envelope) => {
+    const vote = messageOf(envelope, network.id);
+    require(vote.type === "reveal", "invalid-field", vote.type);
+    const isOfTask = vote.body.get("task") === task && vote.body.get("attempt") === attempt;
+    require(isOfTask, "wrong-task", vote.signer);
+    checkFits(vote.body.get("outcome"), body, network.parameters.get("max_output_bytes"));
+    return vote;
+  });
+  const members = network.members(body.get("class"));
+  const attempts = committees(task, members, network.parameters);
+  require(attempt < attempts.length, "no-such-attempt", attempt);
+  checkVotes(votes, attempts[attempt]);
+  const signers = votes.map((vote) => vote.signer);
+  return { task, attempt, signers, outcome: votes[0].body.get("outcome") };
+}
+
+function checkVotes(votes, committee) {
+  const isSorted = votes.every((vote, at) => at === 0 || votes[at - 1].signer < vote.signer);
+  require(isSorted, "unsorted-votes");
+  for (const { signer } of votes) require(committee.includes(signer), "not-a-member", signer);
+  require(votes.length >= quorum(committee.length), "too-few-votes", votes.length);
+  const digests = new Set(votes.map((vote) => outcomeDigest(vote.body.get("outcome"))));
+  require(digests.size === 1, "outcomes-differ");
+  for (const vote of votes) {
+    for (const signed of votes) {
+      const listed = vote.body.get("commits").get(signed.signer);
+      require(listed === openedBy(signed), "commitment-missing", signed.signer);
+    }
+  }
+}

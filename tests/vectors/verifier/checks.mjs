@@ -1,0 +1,262 @@
+// One check for each list of each vector file. A check returns "" if the vector agrees.
+
+import { committees, operatorsOf, quorum, ranking } from "./committee.mjs";
+import { readCertificate } from "./certificate.mjs";
+import { isKey, signWith } from "./ed25519.mjs";
+import {
+  checkWithdrawal,
+  commitmentPreimage,
+  outcomeDigest,
+  readEnvelope,
+  signedBytes,
+  taskId,
+} from "./envelope.mjs";
+import { readEvidence } from "./evidence.mjs";
+import { H, documentHash, domain, sha256 } from "./hash.mjs";
+import { canonical, equal, fromPlain, parse } from "./json.mjs";
+import { frames } from "./limits.mjs";
+import { checkEntries, checkFits } from "./manifest.mjs";
+import { Network, readNetwork } from "./network.mjs";
+import { checkSignature, keyOf, peerOf } from "./peer.mjs";
+import { reasonOf } from "./rejected.mjs";
+import { checkForm } from "./schema.mjs";
+import { midiFile, render, speaker, takeNotes } from "./score.mjs";
+import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
+
+const MAX_JSON = 65_536;
+
+const hex = (text) => Buffer.from(text, "hex");
+const utf8 = (text) => Buffer.from(text, "utf-8");
+/** Return the bytes of an entry: `text`, or `hex` where they are not UTF-8. */
+const bytesOf = (entry) => (entry.text === undefined ? hex(entry.hex) : utf8(entry.text));
+
+/** Compare JSON values by name; return the names of those that differ. */
+function differences(actual, expected) {
+  return Object.keys(actual)
+    .filter((name) => !equal(fromPlain(actual[name]), fromPlain(expected[name] ?? null)))
+    .map((name) => `${name} is ${canonical(fromPlain(actual[name]))}`.slice(0, 200))
+    .join("; ");
+}
+
+/** Compare the reason for which a call rejects with that of an entry. */
+function compareReason(entry, call) {
+  return differences({ reason: reasonOf(call) }, { reason: entry.reason ?? null });
+}
+
+/** Compare what a call returns with an entry; a rejection differs. */
+function compareResult(entry, call) {
+  let result;
+  const reason = reasonOf(() => (result = call()));
+  return reason === null ? differences(result, entry) : `rejected: ${reason}`;
+}
+
+/** Return the network of a file. */
+const networkOf = (file) => new Network(file.network);
+
+function checkAccepted(entry) {
+  return compareResult(entry, () => {
+    const text = canonical(parse(utf8(entry.text), MAX_JSON));
+    const again = canonical(parse(text, MAX_JSON));
+    return { canonical: again.equals(text) ? text.toString() : "not stable" };
+  });
+}
+
+function checkEnvelope(entry, file) {
+  return compareResult(entry, () => {
+    const message = readEnvelope(utf8(entry.envelope), file.network);
+    const signed = signedBytes(message.body);
+    const { key, signature } = signWith(hex(entry.secret), signed);
+    const envelope = new Map([
+      ["body", entry.body],
+      ["signer", peerOf(key)],
+      ["signature", signature.toString("base64url")],
+    ]);
+    return {
+      body: message.body,
+      signed: signed.toString("hex"),
+      signature: signature.toString("hex"),
+      envelope: canonical(envelope).toString(),
+      ...(message.type === "task" ? { task: taskId(message.body) } : {}),
+    };
+  });
+}
+
+function checkCommittee(entry) {
+  const members = entry.roster.filter((member) => member.get("classes").includes(entry.class));
+  const attempts = committees(entry.task, members, entry.parameters);
+  return differences(
+    {
+      operators: operatorsOf(members),
+      ranking: ranking(entry.task, members).map(({ member, rank }) => ({
+        peer: member.get("peer"),
+        rank: rank.toString("hex"),
+      })),
+      attempts: attempts.map((committee) => ({ committee, quorum: quorum(committee.length) })),
+    },
+    entry,
+  );
+}
+
+function checkCommitment(entry) {
+  const digest = outcomeDigest(entry.outcome);
+  const preimage = commitmentPreimage(entry.task, entry.attempt, entry.peer, digest, entry.salt);
+  const commitment = H("commitment", preimage).toString("hex");
+  return differences({ digest, preimage: preimage.toString("hex"), commitment }, entry);
+}
+
+function checkOutcome(entry, file) {
+  return compareReason(entry, () => {
+    const network = networkOf(file);
+    const task = network.readTask(utf8(entry.task));
+    checkForm("outcome", entry.outcome);
+    checkEntries(entry.outcome);
+    // A fault that needs the task must not show without it.
+    if ((entry.rule ?? 7) <= 4) throw new Error(`rule ${entry.rule} did not show in the outcome`);
+    checkFits(entry.outcome, task.body, network.parameters.get("max_output_bytes"));
+  });
+}
+
+function checkRejected(entry, file) {
+  let bytes = bytesOf(entry);
+  if (entry.padded_to) {
+    const spaces = Buffer.alloc(entry.padded_to - bytes.length, " ");
+    bytes = Buffer.concat([bytes, spaces]);
+  }
+  return compareReason(entry, () => readEnvelope(bytes, networkOf(file).id));
+}
+
+function checkTime(entry, file) {
+  return compareReason(entry, () => {
+    const network = networkOf(file);
+    network.checkTimely(readEnvelope(utf8(entry.text), network.id), entry.now);
+  });
+}
+
+function checkShortWaveform(entry) {
+  const channels = entry.channels.map((samples) => samples.map((text) => hex(text).readFloatBE(0)));
+  const bytes = waveformBytes(channels);
+  const output = entryOf(bytes, 32_000, channels[0].length, channels.length);
+  return differences({ bytes: bytes.toString("hex"), output }, entry);
+}
+
+function checkLongWaveform(entry) {
+  const channels = Array.from({ length: entry.channels }, (_, c) =>
+    Array.from({ length: entry.frames }, (_, i) => ((i + c) % 4096) / 4096),
+  );
+  const output = entryOf(waveformBytes(channels), 44_100, entry.frames, entry.channels);
+  return differences({ output }, entry);
+}
+
+function checkScore(entry) {
+  const notes = takeNotes(entry.notes);
+  const sound = render(notes);
+  return differences(
+    {
+      taken: notes.map(({ start, end, pitch, velocity }) => [start, end, pitch, velocity]),
+      midi: midiFile(notes).toString("hex"),
+      frames: sound.length,
+      sha256: sha256(waveformBytes([sound])).toString("hex"),
+    },
+    entry,
+  );
+}
+
+function checkSpeaker(entry) {
+  const numbers = Buffer.alloc(4 * entry.size);
+  speaker(entry.seed, entry.size).forEach((number, i) => numbers.writeFloatBE(number, 4 * i));
+  const whole = entry.numbers === undefined ? {} : { numbers: numbers.toString("hex") };
+  return differences({ ...whole, sha256: sha256(numbers).toString("hex") }, entry);
+}
+
+export const CHECKS = {
+  "canonical.json": {
+    accepted: checkAccepted,
+    refused: (entry) => compareReason(entry, () => parse(bytesOf(entry), MAX_JSON)),
+  },
+  "hashes.json": {
+    bytes: (entry) => {
+      const preimage = Buffer.concat([domain(entry.tag), hex(entry.payload)]).toString("hex");
+      return differences({ preimage, hash: H(entry.tag, hex(entry.payload)).toString("hex") }, entry);
+    },
+    documents: (entry) => differences({ hash: documentHash(entry.tag, entry.document) }, entry),
+  },
+  "identities.json": {
+    peers: (entry) => {
+      const { key, signature } = signWith(hex(entry.secret), hex(entry.message));
+      checkSignature(peerOf(key), hex(entry.message), signature.toString("base64url"));
+      return differences(
+        {
+          public: key.toString("hex"),
+          peer: peerOf(key),
+          signature: signature.toString("base64url"),
+        },
+        entry,
+      );
+    },
+    refused_peers: (entry) => compareReason(entry, () => keyOf(bytesOf(entry).toString())),
+    refused_signatures: (entry) =>
+      compareReason(entry, () =>
+        checkSignature(entry.peer, hex(entry.message), bytesOf(entry).toString()),
+      ),
+  },
+  "signatures.json": {
+    keys: (entry) =>
+      differences({ peer: peerOf(hex(entry.public)) }, entry) ||
+      (isKey(hex(entry.public)) === (entry.reason === null) ? "" : "the key") ||
+      compareReason(entry, () => keyOf(entry.peer)),
+    signatures: (entry) =>
+      compareReason(entry, () => checkSignature(entry.peer, hex(entry.message), entry.signature)),
+  },
+  "envelopes.json": {
+    envelopes: checkEnvelope,
+    withdrawals: (entry, file) =>
+      compareReason(entry, () => {
+        const network = file.network;
+        const task = readEnvelope(utf8(entry.task), network);
+        checkWithdrawal(readEnvelope(utf8(entry.withdrawal), network), task);
+      }),
+  },
+  "networks.json": {
+    accepted: (entry) =>
+      compareResult(entry, () => {
+        const { id, document } = readNetwork(canonical(entry.document));
+        return { canonical: canonical(document).toString(), id };
+      }),
+    refused: (entry) => compareReason(entry, () => readNetwork(bytesOf(entry))),
+  },
+  "limits.json": {
+    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(utf8(entry.text))),
+    frames: (entry) => differences({ frames: frames(entry.tokens, entry.delay) }, entry),
+  },
+  "committees.json": { committees: checkCommittee },
+  "commitments.json": { commitments: checkCommitment },
+  "certificates.json": {
+    valid: (entry, file) =>
+      compareResult(entry, () => readCertificate(utf8(entry.certificate), networkOf(file))),
+    invalid: (entry, file) =>
+      compareReason(entry, () => readCertificate(bytesOf(entry), networkOf(file))),
+  },
+  "evidence.json": {
+    proven: (entry, file) =>
+      compareResult(entry, () => readEvidence(utf8(entry.evidence), networkOf(file))),
+    refused: (entry, file) =>
+      compareReason(entry, () => readEvidence(bytesOf(entry), networkOf(file))),
+  },
+  "manifests.json": { fitting: checkOutcome, breaking: checkOutcome },
+  "rejections.json": {
+    envelopes: checkRejected,
+    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(utf8(entry.text))),
+    times: checkTime,
+  },
+  "waveforms.json": {
+    short: checkShortWaveform,
+    long: checkLongWaveform,
+    refused: (entry) => {
+      const bytes = waveformBytes([[0.5, hex(entry.sample).readFloatBE(0)]]);
+      return differences({ error: bytes === null ? "non-finite-output" : null }, entry);
+    },
+    sequences: (entry) =>
+      differences({ seeds: [0, 1, 2, 3].map((i) => sequenceSeed(entry.seed, i)) }, entry),
+  },
+  "scores.json": { scores: checkScore, speakers: checkSpeaker },
+};
