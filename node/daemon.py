@@ -113,7 +113,7 @@ class Node:
         )
         self._recorder = ResultRecorder(self._driver, parts.blobs, max_output_bytes)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
-        greeter = Greeter(network, coordinator.me, instance, now, self._queues.status)
+        self._greeter = Greeter(network, coordinator.me, instance, now, self._queues.status)
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(
             coordinator,
@@ -123,7 +123,7 @@ class Node:
             self._events,
             self._driver.act,
             relay.ensure_local,
-            greeter,
+            self._greeter,
         )
         self._feeds = FeedSync(
             transport,
@@ -133,7 +133,7 @@ class Node:
             options.feed_seconds,
             self._driver.act,
             self._source_of,
-            Handshakes(transport, network, parts.clock, greeter.request),
+            Handshakes(transport, network, parts.clock, self._greeter.request),
         )
         self.started = asyncio.Event()
 

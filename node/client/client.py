@@ -26,9 +26,9 @@ from node.client.submission import GenerationFailed, Submission, sign_task
 from node.client.withdrawal import withdraw
 from node.clock import Clock, SystemClock
 from node.config import log_setup
-from node.rpc import hello
-from node.rpc.codec import ProtocolViolation
-from node.rpc.hello import INSTANCE_BYTES
+from node.rpc.codec import ProtocolViolation, protocol_id
+from node.rpc.dispatcher import Dispatcher, hello_handler
+from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.dialer import keep_connected, peer_in
 from node.sync.first_answers import first_answers
@@ -70,7 +70,8 @@ class Client:
         self._peers = peers
         self._key, self._entropy = key, entropy
         self._downloader = BlobDownloader(transport)
-        self._instance = entropy(INSTANCE_BYTES).hex()
+        instance = entropy(INSTANCE_BYTES).hex()
+        self._greeter = Greeter(network, transport.peer, instance, clock.now, _serves_nothing)
         self._rng = random.Random(entropy(8))  # noqa: S311  # orders nodes, and spreads dials
 
     @staticmethod
@@ -109,8 +110,10 @@ class Client:
         key = key or Ed25519PrivateKey.generate()
         transport = transport or _libp2p(Ed25519PrivateKey.generate())
         client = Client(document, transport, key, clock or SystemClock(), entropy, peers)
-        # A client serves nothing and joins no topic. It only publishes withdrawals.
-        await transport.start(_ClientListener(), (), (), topics(document.id)[1:])
+        # A client joins no topic; it only publishes withdrawals. It serves what every peer must.
+        listener = _ClientListener(Dispatcher({"hello": hello_handler(client._greeter)}))
+        protocols = (protocol_id("hello"),)
+        await transport.start(listener, (), protocols, topics(document.id)[1:])
         dialer = asyncio.create_task(keep_connected(transport, peers, client._rng))
         try:
             await client._wait_connected()
@@ -146,7 +149,7 @@ class Client:
 
         Nodes that take seconds longer than the first one are left out.
         """
-        request = hello.request(self.network.id, self._instance, self.clock.now())
+        request = self._greeter.request()
         return await first_answers(
             say_hello(self.transport, self.network, peer, request)
             for peer in sorted(self.transport.peers())
@@ -297,7 +300,10 @@ class Client:
 
 
 class _ClientListener:
-    """A client joins no topic and serves no request."""
+    """A client joins no topic, and serves hello alone."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
 
     def validate(self, topic: str, payload: bytes) -> tuple[ValidationResult, Message | None]:
         return ValidationResult.IGNORE, None
@@ -306,13 +312,17 @@ class _ClientListener:
         return
 
     async def serve(self, protocol: str, stream: Stream) -> None:
-        await stream.reset()
+        await self._dispatcher.serve(protocol, stream)
 
     def connected(self, peer: str) -> None:
         log.debug("connected", peer=peer)
 
     def disconnected(self, peer: str) -> None:
         log.debug("disconnected", peer=peer)
+
+
+def _serves_nothing() -> ServingStatus:
+    return ServingStatus({}, ("a client executes no tasks",))
 
 
 def _blob_reference(blob: bytes) -> Document:

@@ -12,19 +12,18 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import structlog
 
 from node.admission.request_limits import RequestLimiter
-from node.admission.task_policy import TaskNotServed
 from node.consensus.coordinator import Coordinator
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.rpc import codec as rpc_codec
-from node.rpc.codec import ProtocolViolation, Status, answer, answer_encoded, refuse
+from node.rpc.codec import Status, answer, answer_encoded, refuse
+from node.rpc.dispatcher import Dispatcher, hello_handler
 from node.rpc.framing import write_frame
 from node.rpc.hello import Greeter
 from node.rpc.uploads import receive_inputs
@@ -42,14 +41,10 @@ from protocol.wire.messages import Task
 
 log = structlog.get_logger("serving")
 
-# A requester must send its request in this time, or its stream is reset.
-REQUEST_SECONDS = 10.0
 # Envelopes in one page of the feed, whatever limit is requested.
 MAX_PAGE_ENVELOPES = 1000
 # Bytes of an answer that are kept free for what is neither envelope nor certificate.
 _OVERHEAD_BYTES = 65_536
-
-Handler: TypeAlias = Callable[[Mapping[str, Any], Stream], Awaitable[None]]
 
 
 class RequestHandler:
@@ -72,48 +67,24 @@ class RequestHandler:
         """
         self._coordinator, self._journal, self._blobs = coordinator, journal, blobs
         self._request_limiter, self._events = request_limiter, events
-        self._act, self._ensure_local, self._greeter = act, ensure_local, greeter
-        self._handlers: Mapping[str, Handler] = {
-            rpc_codec.protocol_id("hello"): self._hello,
-            rpc_codec.protocol_id("submit"): self._submit,
-            rpc_codec.protocol_id("task"): self._task,
-            rpc_codec.protocol_id("watch"): self._watch,
-            rpc_codec.protocol_id("blob"): self._blob,
-            rpc_codec.protocol_id("feed"): self._feed,
-        }
+        self._act, self._ensure_local = act, ensure_local
+        self._dispatcher = Dispatcher(
+            {
+                "hello": hello_handler(greeter),
+                "submit": self._submit,
+                "task": self._task,
+                "watch": self._watch,
+                "blob": self._blob,
+                "feed": self._feed,
+            }
+        )
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         """Read one request and answer it; an invalid one is answered with a status."""
-        name = protocol.rpartition("/")[2]
-        try:
-            await self._serve(name, self._handlers[protocol], stream)
-        except (StreamClosed, TimeoutError) as closed:
-            log.debug("request aborted", protocol=name, peer=stream.peer, detail=str(closed))
-            await stream.reset()
-
-    async def _serve(self, name: str, handler: Handler, stream: Stream) -> None:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                request = await rpc_codec.read_document(
-                    stream, f"{name}-request", rpc_codec.REQUEST_LIMIT
-                )
-            await handler(request, stream)
-        except (ProtocolViolation, Rejected) as error:
-            await refuse(stream, Status.INVALID, *_reason_and_detail(error))
-        except Busy as busy:
-            await refuse(stream, Status.BUSY, "busy", str(busy))
-        except TaskNotServed as refusal:
-            status = Status.INVALID if refusal.retry_after is None else Status.BUSY
-            await refuse(stream, status, refusal.reason, str(refusal))
-        except sqlite3.Error as error:
-            log.error("database error", error=str(error))
-            await refuse(stream, Status.INTERNAL, "store", "this node's database failed")
+        await self._dispatcher.serve(protocol, stream)
 
     def _slot_key(self, stream: Stream) -> str:
         return self._request_limiter.slot_key(stream.peer, stream.rate_limit_key)
-
-    async def _hello(self, request: Mapping[str, Any], stream: Stream) -> None:
-        await answer(stream, self._greeter.answer(stream.peer, stream.connection, request))
 
     async def _submit(self, request: Mapping[str, Any], stream: Stream) -> None:
         self._request_limiter.count_submission(stream.rate_limit_key)
@@ -265,9 +236,3 @@ def _take_fitting(envelopes: list[str], limit: int) -> tuple[bytes, ...]:
             break
         fitting.append(encoded)
     return tuple(fitting)
-
-
-def _reason_and_detail(error: ProtocolViolation | Rejected) -> tuple[str, str]:
-    if isinstance(error, Rejected):
-        return str(error.reason), error.detail
-    return error.reason, str(error)

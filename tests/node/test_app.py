@@ -125,7 +125,7 @@ async def test_own_outputs_and_inputs_of_open_tasks_are_not_evicted(settings: Se
 
 def _greeting(node: Node) -> Any:
     request = fixtures.hello_request(fixtures.network().id)
-    answer = node._requests._greeter.answer(fixtures.peer(1), MemoryConnection(), request)
+    answer = node._greeter.answer(fixtures.peer(1), MemoryConnection(), request)
     return json.loads(json.dumps(answer))
 
 

@@ -72,7 +72,7 @@ class SimulatedNode:
 
     def options(self) -> Options:
         addresses = tuple(self._world.address(i) for i in range(len(self._world.network.roster)))
-        return Options(addresses, feed_seconds=5.0)
+        return Options(addresses, feed_seconds=5.0, models=tuple(self._world.network.models))
 
     max_open = Limits().max_open_tasks
 

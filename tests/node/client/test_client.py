@@ -18,6 +18,7 @@ from node.client.result import check_file
 from node.client.submission import GenerationFailed
 from node.client.withdrawal import WITHDRAWAL_SECONDS, WithdrawalNotShown
 from node.rpc import codec as rpc_codec
+from node.rpc.client import send_request
 from node.rpc.codec import ProtocolViolation, Status, answer, refuse
 from node.sync.blob_download import BlobUnavailable
 from node.sync.first_answers import PATIENCE_SECONDS
@@ -252,12 +253,25 @@ def test_a_network_document_in_bytes_is_validated() -> None:
     virtual_loop.run(main)
 
 
-def test_a_client_serves_no_request() -> None:
+def test_a_client_serves_hello_alone() -> None:
+    """A node cuts no peer off for that (specification 7.1)."""
+
     async def main() -> None:
         async with run_network(1, NET) as world, world.client() as client:
             await client.submit("text-to-music", fixtures.args())
             await asyncio.sleep(60)  # the nodes gossip, and ask for its feed
             assert not world.medium.failures
+            daemon = world.nodes[0].node
+            assert daemon is not None
+            node = daemon._transport
+            assert client.transport.peer in node.peers()
+            greeting = await send_request(
+                node, client.transport.peer, "hello", fixtures.hello_request(NET.id)
+            )
+            assert (greeting["network"], greeting["classes"]) == (NET.id, [])
+            assert (greeting["ready"], greeting["models"]) == (False, {})
+            with pytest.raises(ConnectionError):
+                await node.open(client.transport.peer, rpc_codec.protocol_id("feed"))
 
     virtual_loop.run(main)
 

@@ -30,9 +30,10 @@ from node.errors import Busy
 from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, open_request, read_answer, send_request
 from node.rpc.codec import REQUEST_LIMIT, Status, read_document
+from node.rpc.dispatcher import REQUEST_SECONDS
 from node.rpc.framing import encode_length, write_frame
 from node.rpc.hello import Greeter, ServingStatus
-from node.rpc.server import REQUEST_SECONDS, RequestHandler
+from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
 from node.storage.journal import Journal
