@@ -46,7 +46,9 @@ class Bench:
     journal: Journal
     ledger: Ledger
     coordinator: Coordinator
+    medium: MemoryNetwork
     mine: MemoryTransport
+    stranger: MemoryTransport  # outside the roster, with the same feed
     asked: list[Any] = field(default_factory=list)
     network: str = NET.id
     greeted: int = 0
@@ -135,17 +137,20 @@ async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
         NET, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open
     )
     mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
-    bench = Bench(journal, ledger, coordinator, mine)
+    stranger = MemoryTransport(medium, fixtures.peer(1001))
+    bench = Bench(journal, ledger, coordinator, medium, mine, stranger)
     await mine.start(Recorder(), (), ())
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
-    await other.start(Recorder(bench.serve), (), protocols)
-    await mine.dial(other.addresses[0])
+    for peer in (other, stranger):
+        await peer.start(Recorder(bench.serve), (), protocols)
+        await mine.dial(peer.addresses[0])
     try:
         yield bench
     finally:
         bench.feeds.close()
         await mine.stop()
         await other.stop()
+        await stranger.stop()
         connection.close()
 
 
@@ -266,6 +271,68 @@ def test_full_node_requests_the_envelope_again() -> None:
     on_bench(test, max_open=1)
 
 
+def test_own_feed_has_a_task_before_its_votes_and_its_withdrawal() -> None:
+    """Whatever the order in which a peer shows them (specification 7.9)."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        withdrawal, (first, second) = fixtures.withdraw(NET, task), votes(task)
+        bench.feed = paged([withdrawal, first, task, second, withdrawal, withdrawal, task])
+        await bench.feeds.read_to_end(LIAR)
+        expected = [message.envelope.encode() for message in (task, second, withdrawal)]
+        assert [text.encode() for _, text in bench.journal.feed(0, 10)] == expected
+        assert bench.reported == []
+        assert bench.ledger.cursor(LIAR) == ("f", 1)
+
+    on_bench(test)
+
+
+def test_a_withdrawal_of_an_expired_task_is_skipped() -> None:
+    async def test(bench: Bench) -> None:
+        late = fixtures.task(NET, now=fixtures.START - 1000, deadline=60)
+        bench.feed = lambda request: batch("f", 2, late, fixtures.withdraw(NET, late))
+        assert await bench.read()
+        assert bench.reported == []
+        assert bench.journal.feed(0, 10) == []
+
+    on_bench(test)
+
+
+def test_votes_count_whoever_brings_them() -> None:
+    """The signer of an envelope counts, not the peer that brought it (specification 2.4)."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        commits = {
+            peer: fixtures.commitment_of(task, peer, fixtures.outcome())
+            for peer in committees(NET, task)[0][:2]
+        }
+        reveals = [fixtures.reveal(NET, task, peer, commits) for peer in commits]
+        bench.feed = paged([task, *reveals])
+        await bench.feeds.read_to_end(bench.stranger.peer)
+        assert len(bench.ledger.certificates(task.id)) == 1
+        assert bench.stranger.peer not in NET.roster
+
+    on_bench(test)
+
+
+def test_a_peer_that_serves_only_hello_is_left_alone() -> None:
+    """A peer must serve no more (specification 7.1)."""
+
+    async def test(bench: Bench) -> None:
+        await bench.stranger.stop()
+        modest = MemoryTransport(bench.medium, bench.stranger.peer)
+        await modest.start(Recorder(bench.serve), (), [rpc_codec.protocol_id("hello")])
+        await bench.mine.dial(modest.addresses[0])
+        bench.feeds.follow(modest.peer)
+        await asyncio.sleep(HELLO_SECONDS - SECONDS)
+        assert (bench.greeted, bench.asked, bench.reported) == (1, [], [])
+        assert modest.peer in bench.mine.peers()
+        await modest.stop()
+
+    on_bench(test)
+
+
 # What a lying feed gives
 
 
@@ -280,6 +347,7 @@ def garbage() -> dict[str, Any]:
         "bad signature": {**good, "signature": good["signature"][:-8] + "AAAAAAAA"},
         "another network": fixtures.task(other),
         "not a member": fixtures.signed(NET, body, 1001),
+        "withdrawal by another": fixtures.withdraw(NET, task, requester=1001),
         "unknown model": fixtures.task(NET, model="nobody/knows"),
         "deep": {"body": {"a": [[[[[[[[[[[[]]]]]]]]]]]]}},
         "nameless": {"body": {"type": "commit"}, "signer": LIAR, "signature": "AA"},
