@@ -35,7 +35,7 @@ def message_id(topic: str, payload: bytes) -> bytes:
 
 
 def topics(network: str) -> tuple[str, str]:
-    """Return the gossip topics of a network: for tasks, for votes and withdrawals (section 7.2)."""
+    """Return the gossip topics of a network: for tasks, for votes and withdrawals (7.2)."""
     return f"/helium/2/{network}/tasks", f"/helium/2/{network}/votes"
 
 

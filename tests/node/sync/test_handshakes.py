@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 
 from node.rpc import hello
 from node.rpc.codec import answer, protocol_id, read_document
-from node.sync.handshakes import Handshakes
+from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.transport.interface import Stream
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
+from tests.simulation.network import run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
@@ -178,3 +179,27 @@ def test_a_peer_of_another_network_is_left_alone() -> None:
         assert {entry["event"] for entry in entries} == {"peer of another network"}
 
     on_bench(test)
+
+
+def test_a_daemon_says_hello_and_logs_a_duplicate_of_itself() -> None:
+    async def main() -> None:
+        requests: list[Mapping[str, Any]] = []
+
+        async def serve(protocol: str, stream: Stream) -> None:
+            requests.append(await read_document(stream, "hello-request"))
+            await answer(stream, fixtures.hello_answer(NET.id, duplicate=True))
+
+        async with run_network(1, NET) as world:
+            stranger = MemoryTransport(world.medium, STRANGERS[0])
+            await stranger.start(Recorder(serve), (), [protocol_id("hello")])
+            with capture_logs() as entries:
+                await stranger.dial(world.address(0))
+                await asyncio.sleep(HELLO_SECONDS + 100)
+            await stranger.stop()
+        assert len(requests) == 2
+        assert len({request["instance"] for request in requests}) == 1
+        assert requests[1]["time"] - requests[0]["time"] >= 1000 * HELLO_SECONDS
+        errors = [entry for entry in entries if entry["log_level"] == "error"]
+        assert [entry["told_by"] for entry in errors] == [STRANGERS[0]]
+
+    virtual_loop.run(main)
