@@ -5,7 +5,7 @@
 - I3: no certificate has a wrong outcome unless a quorum of the committee is faulty
 - I4: settled state survives crashes
 - I5: no honest node equivocates, and each honest node has evidence against each equivocator
-- I6: every accepted task ends, by its deadline
+- I6: every accepted task ends, by its deadline; before it only if votes leave no outcome possible
 - I7: memory is bounded
 """
 
@@ -19,6 +19,7 @@ from node.consensus.coordinator import Coordinator
 from protocol.consensus import certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
+from protocol.consensus.evidence import Evidence, EvidenceKind
 from protocol.consensus.evidence import verify as verify_evidence
 from protocol.errors import Rejected
 from protocol.wire.codec import decode
@@ -60,7 +61,7 @@ class Signatures:
         self._payloads.add(payload)
         envelope = json.loads(payload)
         body, signer = envelope["body"], envelope["signer"]
-        if body["type"] == "task" or signer not in self._honest:
+        if body["type"] in ("task", "withdraw") or signer not in self._honest:
             return
         slot = (signer, body["type"], body["task"], body["attempt"])
         encoded = canonical(body)
@@ -89,6 +90,8 @@ def on_commit(node: "FaultyNode") -> None:
         if state is not None and state.terminal:
             if task not in node.settled:
                 _check_in_time(node, task)
+                if state is State.INCONCLUSIVE:
+                    _check_inconclusive(node, task)
             node.settled[task] = (state, node.certificate_texts(task))
 
 
@@ -110,6 +113,18 @@ def _check_in_time(node: "FaultyNode", task: str) -> None:
     delay = node.clock.now() - (body["created"] / 1000 + body["deadline"])
     if delay > MAX_DELAY and node.up and node.clock.now() - node.unhealthy_at > MAX_DELAY:
         raise Violation("I6", f"{node.index} has {task[:8]} open {delay:.1f} s past its deadline")
+
+
+def _check_inconclusive(node: "FaultyNode", task: str) -> None:
+    """6.6: in the last attempt fewer than a quorum may still vote, and no outcome has a quorum."""
+    votes = [decode(e.envelope.encode(), node.network.id) for e in node.journal.entries(task)]
+    [body] = [vote.envelope.body for vote in votes if isinstance(vote, Task)]
+    attempts = specification.committees(node.network, task, str(body["class"]))
+    last = len(attempts) - 1
+    voted = {v.signer for v in votes if isinstance(v, Reveal | Abstain) and v.attempt == last}
+    silent = [peer for peer in attempts[last] if peer not in voted]
+    if 2 * len(silent) > len(attempts[last]):
+        raise Violation("I6", f"{node.index} gave up {task[:8]} with {len(silent)} votes to come")
 
 
 def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[str]) -> None:
@@ -181,9 +196,9 @@ def _check_accepted(simulation: "Simulation", node: "FaultyNode") -> None:
     for task in node.tasks():
         first = node.journal.entries(task)[0]
         if reason := specification.rejection(
-            json.loads(first.envelope)["body"], first.at, simulation.network
+            json.loads(first.envelope), first.at, simulation.network
         ):
-            raise Violation("3, 6.1", f"{node.index} accepted {task[:8]}, {reason}")
+            raise Violation("3.8, 4.2", f"{node.index} accepted {task[:8]}, {reason}")
 
 
 def check_journalled(node: "FaultyNode", payload: bytes) -> None:
@@ -229,6 +244,10 @@ def _verify(simulation: "Simulation", text: str) -> tuple[str, str]:
     right = doubles.outcome(valid.task.args)
     if valid.outcome != right and 2 * len(faulty) <= len(committee):
         raise Violation("I3", f"a wrong outcome by {len(faulty)} faulty of {len(committee)}")
+    behind = valid.operators(simulation.network)
+    alone = len(behind) == 1 and len(valid.signers) > 1
+    if alone and len(simulation.network.operators(valid.task.compute_class)) > 1:
+        raise Violation("5", f"one operator alone certified {valid.task.id[:8]}")
     if valid.outcome != right and any(_is_honest(simulation, p) for p in valid.signers):
         raise Violation("I3", "an honest member signed a wrong outcome")
     return valid.task.id, valid.votes[0].digest
@@ -261,7 +280,7 @@ def _check_submitted(simulation: "Simulation", task: Task) -> None:
 
 
 def _check_committees(simulation: "Simulation", task: Task) -> None:
-    """5: committees match the specification and have the most operators possible."""
+    """5: committees match the specification, and no operator has two places."""
     if specification.committees(simulation.network, task.id, task.compute_class) != [
         *committees(simulation.network, task)
     ]:
@@ -270,7 +289,7 @@ def _check_committees(simulation: "Simulation", task: Task) -> None:
     operators = {member.peer: member.operator for member in members}
     for committee in committees(simulation.network, task):
         operator_count = len({operators[peer] for peer in committee})
-        if operator_count < min(len(committee), len(set(operators.values()))):
+        if operator_count < len(committee) and len(set(operators.values())) > 1:
             raise Violation(
                 "5", f"{len(committee)} members of {operator_count} operators on a committee"
             )
@@ -303,8 +322,13 @@ def _check_evidence(simulation: "Simulation", votes: Sequence[Vote]) -> None:
         for slot, slot_votes in _by_slot(votes).items()
         if slot[1] in everywhere and _equivocates(slot_votes)
     }
+    inconstant = {
+        (signer, task)
+        for (signer, task), digests in _digests(votes).items()
+        if task in everywhere and len(digests) > 1
+    }
     for node in simulation.honest:
-        accused = set()
+        accused = set[tuple[object, ...]]()
         for text in node.evidence():
             if text not in simulation.verified:
                 simulation.verified[text] = verify_evidence(json.loads(text), simulation.network.id)
@@ -313,14 +337,37 @@ def _check_evidence(simulation: "Simulation", votes: Sequence[Vote]) -> None:
                 raise Violation(
                     "I5", f"evidence against honest {fixtures.index_of(evidence.signer)}"
                 )
-            accused.add((evidence.signer, evidence.task, evidence.attempt))
+            accused.add((evidence.signer, evidence.task, *_attempts(evidence)))
             simulation.report.evidence += 1
+        for signer, task, *_ in sorted(inconstant - accused):
+            raise Violation(
+                "I5",
+                f"{node.index} has no evidence of inconstancy against "
+                f"{fixtures.index_of(signer)} in {task[:8]}",
+            )
         for signer, task, attempt in sorted(guilty - accused):
             raise Violation(
                 "I5",
                 f"{node.index} has no evidence against {fixtures.index_of(signer)} "
                 f"in {task[:8]} attempt {attempt}",
             )
+
+
+def _attempts(evidence: Evidence) -> tuple[int, ...]:
+    """The attempt of an equivocation; () for an inconstancy."""
+    return evidence.attempts[:1] if evidence.kind is EvidenceKind.EQUIVOCATION else ()
+
+
+def _digests(votes: Sequence[Vote]) -> Mapping[tuple[str, str], set[str]]:
+    """Return the outcomes that each signer revealed for a task, where it revealed in two attempts.
+
+    Only the first reveals of an attempt count: a second one is an equivocation.
+    """
+    first: dict[tuple[str, str], dict[int, str]] = {}
+    for vote in votes:
+        if isinstance(vote, Reveal):
+            first.setdefault((vote.signer, vote.task), {}).setdefault(vote.attempt, vote.digest)
+    return {key: set(by_attempt.values()) for key, by_attempt in first.items()}
 
 
 def _votes(simulation: "Simulation") -> Iterator[Vote]:

@@ -42,7 +42,7 @@ class SimulatedNode:
 
     def __init__(self, world: "SimulatedNetwork", index: int, label: str) -> None:
         self.index, self.peer = index, fixtures.peer(index)
-        self._world, self._label = world, label
+        self._world, self._label, self.network = world, label, world.network
         self._connection = self.open_database()
         self._open()
         self.blobs = MemoryBlobs()

@@ -29,6 +29,7 @@ LABELS = {
     "wrong result, alone": "wrong alone",
     "hasty wrong result": "wrong@0.3",
     "silent": "silent",
+    "operator with many peers": "wrong of many",
     "late": "honest@50",  # longer than an attempt
     "lying blobs": "honest",  # votes correctly, but serves wrong bytes
 }
@@ -47,6 +48,7 @@ AGENT_ROLES = (
     "replayer",
     "commitment replayer",
     "certificate forger",
+    "turncoat",
 )
 # The roles of a faulty roster member.
 MEMBERS = (*(label for label in LABELS if label != "honest"), *AGENT_ROLES)
@@ -60,6 +62,8 @@ OUTSIDERS = (
     "flooder",
     "nonce grinder",
     "certificate forger",
+    "requester thief",
+    "withdrawer",
 )
 OTHER_CLASS = "gpu"
 # The operator of several members.
@@ -120,7 +124,14 @@ class Scenario:
         return frozenset(fixtures.peer(i) for i in range(len(self.roles)) if self.honest(i))
 
 
-_MAKE_WORK = {"flooder", "bad requester", "nonce grinder", "garbler"}
+_MAKE_WORK = {
+    "flooder",
+    "bad requester",
+    "nonce grinder",
+    "garbler",
+    "requester thief",
+    "withdrawer",
+}
 
 
 def draw(
@@ -174,8 +185,8 @@ def _network(rng: random.Random, roles: Sequence[str]) -> Network:
     for index, role in enumerate(roles):
         line = document["roster"][index]
         if role == "wrong class":
-            line["class"] = OTHER_CLASS
-        if role == "intruder" or (shared and rng.random() < 0.3):
+            line["classes"] = [OTHER_CLASS]
+        if role in ("intruder", "operator with many peers") or (shared and rng.random() < 0.3):
             line["operator"] = MANY
     if "intruder" in roles and sum(m["operator"] == MANY for m in document["roster"]) == 1:
         twin = next(i for i, role in enumerate(roles) if role not in ("intruder", "wrong class"))

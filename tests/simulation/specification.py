@@ -33,13 +33,15 @@ def commitment(vote: Fields) -> str:
 
 
 def committees(network: Network, task: str, compute_class: str) -> list[tuple[str, ...]]:
-    """5: the committee of each attempt at a task, in the order of choice."""
+    """5: the committee of each attempt at a task: one member of each operator, in rank order."""
     members = [m for m in network.roster.values() if compute_class in m.classes]
     members.sort(key=lambda m: tagged("committee", bytes.fromhex(task) + m.peer.encode()))
-    first = [
-        m for i, m in enumerate(members) if m.operator not in {n.operator for n in members[:i]}
+    operators = {m.operator for m in members}
+    chosen = [
+        m.peer
+        for i, m in enumerate(members)
+        if len(operators) == 1 or m.operator not in {n.operator for n in members[:i]}
     ]
-    chosen = [m.peer for m in (*first, *(m for m in members if m not in first))]
     parameters, sizes = network.parameters, list[int]()
     size = min(parameters.committee_size, parameters.committee_max, len(chosen))
     while not sizes or size > sizes[-1]:
@@ -81,8 +83,11 @@ def _unlisted(votes: Sequence[Fields]) -> Iterator[str]:
             yield "a signer's commitment is not on every signer's list"
 
 
-def rejection(task: Fields, at: float, network: Network) -> str:
-    """3 and 6.1: return why a node must reject a task at a time of its clock, or ""."""
+def rejection(envelope: Fields, at: float, network: Network) -> str:
+    """3.8 and 4.2: return why a node must reject a task at a time of its clock, or ""."""
+    task = envelope["body"]
+    if task["requester"] != envelope["signer"]:
+        return "signed by another than its requester"
     created, parameters = task["created"] / 1000, network.parameters
     classes = {name for member in network.roster.values() for name in member.classes}
     if task["network"] != network.id or task["class"] not in classes:

@@ -25,6 +25,7 @@ ADVERSARIES: Mapping[str, Callable[[Environment, int], Adversary]] = MappingProx
         "late joiner": members.LateJoiner,
         "wrong class": members.Intruder,
         "intruder": members.Intruder,
+        "turncoat": members.Turncoat,
         "replayer": outsiders.Replayer,
         "forger": outsiders.Forger,
         "garbler": outsiders.Garbler,
@@ -32,5 +33,7 @@ ADVERSARIES: Mapping[str, Callable[[Environment, int], Adversary]] = MappingProx
         "bad requester": outsiders.BadRequester,
         "nonce grinder": outsiders.NonceGrinder,
         "flooder": outsiders.Flooder,
+        "requester thief": outsiders.RequesterThief,
+        "withdrawer": outsiders.Withdrawer,
     }
 )

@@ -102,7 +102,7 @@ class CertificateForger(Adversary):
     def _certificate(self, here: Round, votes: Sequence[Document]) -> Document:
         return {
             "type": "certificate",
-            "version": 1,
+            "version": 2,
             "network": self.environment.network.id,
             "task": self.tasks[here[0]].envelope.document(),
             "attempt": here[1],

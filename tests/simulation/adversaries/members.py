@@ -204,3 +204,14 @@ class Intruder(Adversary):
             self.environment.call_later(
                 3.0, self.reveal, here, self.outcome(task, "wrong"), self.salt(here)
             )
+
+
+class Turncoat(Adversary):
+    """Votes in every attempt, each time for another outcome: inconstancy."""
+
+    def on_round(self, task: str, attempt: int) -> None:
+        if not self.votes_in(task, attempt):
+            return
+        here, outcome = (task, attempt), self.outcome(task, f"of attempt {attempt}")
+        self.commit_to(here, outcome, self.salt(here))
+        self.environment.call_later(2.5, self.reveal, here, outcome, self.salt(here))

@@ -12,7 +12,7 @@ from protocol.wire.signing import sign
 from tests.simulation.adversaries.adversary import Adversary, Environment, FeedPage
 from tests.support import fixtures
 
-FOREIGN = "0123456789abcdef"  # another network's id
+FOREIGN = "0123456789abcdef" * 4  # another network's id
 FEED = "e" * 32  # a feed's id
 
 
@@ -201,6 +201,37 @@ class NonceGrinder(Requester):
     def _task(self, nonce: int, prompt: str | None = None) -> Task:
         body = self.body(nonce, prompt=prompt or self.rng.choice(("song", "fail")))
         return fixtures.task_of(self.environment.network, sign(body, _key(self)).document())
+
+
+class RequesterThief(Requester):
+    """Gossips each task of others before it spreads: signed by itself, or as a task of its own.
+
+    With the requester in the body, the first is invalid and the second another task. It tries to
+    withdraw the tasks of others, too.
+    """
+
+    def on_task(self, task: Task) -> None:
+        body = dict(task.envelope.body)
+        if body["requester"] == self.peer:
+            return
+        self.ask(body)
+        self.ask({**body, "requester": self.peer})
+        self.send(messages.withdraw_body(self.environment.network.id, task.id))
+
+
+class Withdrawer(Requester):
+    """Submits tasks, and withdraws each at some time, twice."""
+
+    def begin(self) -> None:
+        for number in range(3):
+            self.environment.call_later(self.rng.uniform(0.5, 8.0), self._submit, number)
+
+    def _submit(self, number: int) -> None:
+        body = self.body(self.rng.randrange(1 << 60))
+        withdrawal = messages.withdraw_body(self.environment.network.id, messages.task_id(body))
+        self.ask(body)
+        for _ in range(2):
+            self.environment.call_later(self.rng.uniform(0.0, 10.0), self.send, withdrawal)
 
 
 class Flooder(Requester):
