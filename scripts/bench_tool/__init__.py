@@ -1,6 +1,6 @@
 """Benchmarks, one module each, run by `scripts/bench NAME`. They print ratios within one run.
 
 `executor` compares the executor with the plain pipeline, `flood` measures the service that honest
-requesters get beside a flooder. They may import the product, `scripts.testnet_tool` and
-`tests.integration`.
+requesters get beside a flooder, `load` how bursts of tasks end. They may import the product,
+`scripts.testnet_tool`, `tests.integration` and `tests.simulation`.
 """

@@ -4,15 +4,18 @@ import asyncio
 
 import pytest
 
+from node.client.client import Client
 from node.client.nodes import NoNodeReachable, TaskRejected
 from node.client.submission import Submission
 from node.sync.task_tracker import NoAgreement
 from protocol.consensus.certificate import verify
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
+from protocol.network import Network
+from protocol.wire.encoding import canonical
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import waveform
-from tests.simulation.network import SimulatedNetwork, run_network
+from tests.simulation.network import Conditions, SimulatedNetwork, run_network
 from tests.support import fixtures
 
 
@@ -111,7 +114,7 @@ def test_abstention_starts_the_next_attempt_at_once() -> None:
 
 
 def test_hasty_liar_cannot_exclude_slower_honest_members_twice() -> None:
-    """It closes the lists of attempt 0 early; in attempt 1 its commit starts no wait (6f)."""
+    """It closes the lists of attempt 0 early; in attempt 1 its commit starts no wait (6.8)."""
 
     async def main() -> None:
         net = fixtures.network(4, commit_grace_seconds=1, attempt_seconds=60)
@@ -125,6 +128,91 @@ def test_hasty_liar_cannot_exclude_slower_honest_members_twice() -> None:
                 result = await (await client.submit("text-to-music", fixtures.args())).result()
                 assert result.audio.tobytes() == waveform(fixtures.args())
                 assert fixtures.peer(0) not in result.certificate.signers
+
+    virtual_loop.run(main)
+
+
+def test_quick_liar_blocks_no_task_once_it_is_known() -> None:
+    """Three members of one attempt: the liar commits at once, honest executions differ by seconds.
+
+    Without the record of earlier tasks, nearly every task would end without a certificate.
+    """
+
+    async def main() -> None:
+        net = fixtures.network(3, committee_max=3, commit_grace_seconds=2, attempt_seconds=60)
+        conditions = Conditions(execution=(4.0, 12.0))
+        labels = ["liar@0.3", "honest", "honest"]
+        async with run_network(30, net, conditions, labels) as world, world.client() as client:
+            ends = [await _end(client, seed) for seed in range(20)]
+            assert ends.count(State.AGREED) >= 18
+            assert set(ends[2:]) == {State.AGREED}
+
+    virtual_loop.run(main)
+
+
+async def _end(client: Client, seed: int) -> State:
+    """Submit a task and return how it ends."""
+    args = fixtures.args(seed=seed)
+    submission = await client.submit("text-to-music", args, deadline=300)
+    try:
+        result = await submission.result()
+    except NoAgreement as ended:
+        return ended.state
+    assert result.audio.tobytes() == waveform(args)
+    return State.AGREED
+
+
+def test_one_of_three_operators_cannot_certify_alone() -> None:
+    """It has three peers, and all of them tell one lie at once."""
+
+    async def main() -> None:
+        document = fixtures.network_document(5, attempt_seconds=60)
+        for member in document["roster"][:3]:
+            member["operator"] = "operator-of-many"
+        net = Network.parse(canonical(document))
+        labels = ["liar@0.3", "liar@0.3", "liar@0.3", "honest", "honest"]
+        async with run_network(31, net, labels=labels) as world, world.client() as client:
+            ends = [await _end(client, seed) for seed in range(20)]
+            assert ends.count(State.AGREED) >= 18
+            for node in world.nodes:
+                for task in node.journal.open_tasks():
+                    raise AssertionError(f"{task} is open")
+
+    virtual_loop.run(main)
+
+
+def test_burst_ends_with_certificates() -> None:
+    """Five times an execution per attempt: queues of honest nodes end no attempt (3.3)."""
+
+    async def main() -> None:
+        net = fixtures.network(6, attempt_seconds=300, max_deadline_seconds=3600)
+        conditions = Conditions(execution=(40.0, 90.0))
+        async with run_network(32, net, conditions) as world, world.client() as client:
+            tasks = [
+                await client.submit("text-to-music", fixtures.args(seed=seed), deadline=3600)
+                for seed in range(20)
+            ]
+            certificates = await asyncio.gather(*(task.tracker.certificate() for task in tasks))
+            assert len(certificates) == 20
+
+    virtual_loop.run(main)
+
+
+def test_withdrawn_task_is_not_begun() -> None:
+    async def main() -> None:
+        net = fixtures.network(3, committee_max=3, attempt_seconds=600)
+        conditions = Conditions(execution=(50.0, 60.0))
+        async with run_network(33, net, conditions) as world, world.client() as client:
+            first = await client.submit("text-to-music", fixtures.args(seed=1))
+            second = await client.submit("text-to-music", fixtures.args(seed=2))
+            await asyncio.sleep(5)
+            await client.cancel(second.id)
+            with pytest.raises(NoAgreement) as ended:
+                await second.result()
+            assert ended.value.state is State.INCONCLUSIVE
+            assert {vote.abstained for vote in ended.value.votes} == {"withdrawn"}
+            await first.result()
+            assert {i.executor.runs for i in world.nodes if i.executor} == {1}
 
     virtual_loop.run(main)
 
