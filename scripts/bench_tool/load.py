@@ -71,6 +71,7 @@ class _LoadedNode(SimulatedNode):
                 self._world.address(i) for i in range(len(self.network.roster)) if i < self.index
             ),
             feed_seconds=10.0,
+            models=tuple(self.network.models),
             limits=Limits(max_queued_tasks=4096),
         )
 

@@ -70,6 +70,7 @@ class FaultyNode(SimulatedNode):
         return Options(
             addresses,
             feed_seconds=self._simulation.scenario.feed_seconds,
+            models=tuple(self.network.models),
             limits=Limits(max_queued_tasks=MAX_QUEUE),
         )
 
