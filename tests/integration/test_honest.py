@@ -106,9 +106,9 @@ def test_audio_depends_on_arguments_and_seed_only(four: Running, song: Mapping[s
 
 
 def test_task_submitted_with_no_wait_can_be_fetched(four: Running) -> None:
-    left = four.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
-    assert left.returncode == 0, left.stderr
-    assert four.json("fetch", left.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
+    submitted = four.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
+    assert submitted.returncode == 0, submitted.stderr
+    assert four.json("fetch", submitted.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_unreachable_peers_are_skipped_silently(four: Running) -> None:
 
 def test_ctrl_c_prints_how_to_fetch_the_task(four: Running) -> None:
     arguments = json.dumps(task(max_new_tokens=2000))
-    with _start_helium(four, "submit", "-", "-o", "g.wav") as left:
-        assert left.stdin is not None
-        assert left.stderr is not None
-        left.stdin.write(arguments)
-        left.stdin.close()
-        left.stdin = None
-        id_ = left.stderr.readline().split()[1]
-        left.stderr.readline()  # the waiting has begun
-        left.send_signal(signal.SIGINT)
-        _, stderr = left.communicate(timeout=60)
-    assert left.returncode == 130
+    with _start_helium(four, "submit", "-", "-o", "g.wav") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(arguments)
+        process.stdin.close()
+        process.stdin = None
+        id_ = process.stderr.readline().split()[1]
+        process.stderr.readline()  # the waiting has begun
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
     *_, last = stderr.splitlines()
     assert last == f"helium: interrupted; the task goes on: helium fetch {id_}"
     assert "Traceback" not in stderr

@@ -133,12 +133,12 @@ async def running(
     index: int = 0,
     prepare: Callable[[Workshop], None] | None = None,
     options: Options | None = None,
-    most: int | None = None,
+    quota: int | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     rng = random.Random(1)
-    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", most)
+    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", quota)
     journal, ledger = Journal(database), Ledger(database)
     coordinator = Coordinator(net, fixtures.key(index), journal, ledger, clock, rng.randbytes)
     medium, workshop = MemoryNetwork(rng), Workshop(folder)
@@ -191,7 +191,7 @@ def test_the_topics_are_those_of_the_specification() -> None:
 
 def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        heard = await scene.listen()
+        recorder = await scene.listen()
         task = scene.submit()
         assert scene.state(task) is State.EXECUTING
         await asyncio.sleep(30)
@@ -200,7 +200,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
         assert left_in(tmp_path) == [], "the blobs have taken the file over"
         tasks, votes = topics(scene.net.id)
         sent = [text.encode() for _, text in scene.journal.feed(0, 10)]
-        assert [(topic, payload) for _, topic, payload in heard.gossip] == [
+        assert [(topic, payload) for _, topic, payload in recorder.gossip] == [
             (tasks, sent[0]),
             (votes, sent[1]),
             (votes, sent[2]),
@@ -220,8 +220,8 @@ def test_outputs_over_the_size_limit_give_an_agreed_error(tmp_path: Path) -> Non
         (certificate,) = scene.ledger.certificates(task.id)
         votes: Any = certificate["votes"]
         assert votes[0]["body"]["outcome"] == {"error": "generation-rejected"}
-        said = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
-        assert votes[0]["body"]["trace"]["detail"] == said
+        expected_detail = f"the outputs have more bytes than the network allows, {len(PAYLOAD) - 1}"
+        assert votes[0]["body"]["trace"]["detail"] == expected_detail
         assert left_in(tmp_path) == []
         assert not scene.blobs.has(SHA256)
 
@@ -281,11 +281,11 @@ def test_a_node_that_cannot_store_an_output_abstains(
 
     async def test(scene: Scene) -> None:
         monkeypatch.setattr(BlobStore, "import_file", full)
-        heard = await scene.listen()
+        recorder = await scene.listen()
         task = scene.submit()
         await asyncio.sleep(30)
         assert scene.state(task) is State.INCONCLUSIVE
-        bodies = [json.loads(payload)["body"] for payload in heard.payloads]
+        bodies = [json.loads(payload)["body"] for payload in recorder.payloads]
         assert [body["type"] for body in bodies] == ["task", "abstain"]
         assert bodies[1]["reason"] == "worker-died"
 
@@ -447,13 +447,13 @@ def test_an_unexpected_exception_of_the_executor_ends_the_node(tmp_path: Path) -
 def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo()) as scene:
-            taken = MemoryTransport(scene.medium, fixtures.peer(0))
+            transport = MemoryTransport(scene.medium, fixtures.peer(0))
             parts = Parts(
                 scene.coordinator,
                 scene.journal,
                 scene.ledger,
                 scene.blobs,
-                taken,
+                transport,
                 scene.workshop,
                 virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START),
                 random.Random(1),
@@ -485,7 +485,7 @@ def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
 
 def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> None:
     async def main() -> None:
-        async with running(tmp_path, solo(), most=0) as scene:
+        async with running(tmp_path, solo(), quota=0) as scene:
             await accepted(scene)
             with pytest.raises(DiskQuotaExceeded):
                 store(scene.blobs, b"a")
@@ -533,7 +533,7 @@ def test_a_gossiped_task_that_the_policy_excludes_is_kept_but_not_executed(
             await asyncio.sleep(30)
             assert scene.state(task) is State.INCONCLUSIVE
             assert scene.state(served) is State.AGREED
-            reasons = [json.loads(heard)["body"].get("reason") for heard in recorder.payloads]
+            reasons = [json.loads(payload)["body"].get("reason") for payload in recorder.payloads]
             assert "busy" in reasons
             assert scene.node.counts == {"tasks-unserved": 1}
 

@@ -92,9 +92,9 @@ def test_output_line_has_the_mean_losses(
         run_training(
             parameters, TrainingConfig(tmp_path, 20, 0.01, 0.5, -1.0), repeated, ("x", "y"), watch
         )
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["x"], shown["y"]) == tuple(round(loss, 4) for loss in expected.tolist())
-    assert shown["seen"] == 0.25
+    line = json.loads(capsys.readouterr().out)
+    assert (line["x"], line["y"]) == tuple(round(loss, 4) for loss in expected.tolist())
+    assert line["seen"] == 0.25
 
 
 def watch() -> dict[str, float]:

@@ -96,8 +96,8 @@ def _envelopes() -> dict[str, tuple[Rejection, bytes]]:
 def _too_large() -> Entry:
     text = COMMIT.envelope.encode()
     assert _read(text.ljust(65_536)) == COMMIT
-    found = refused("too large", Rejection.TOO_LARGE, text.ljust(65_537), _read)
-    return found | {"text": text.decode(), "padded_to": 65_537}
+    entry = refused("too large", Rejection.TOO_LARGE, text.ljust(65_537), _read)
+    return entry | {"text": text.decode(), "padded_to": 65_537}
 
 
 TASKS: dict[str, tuple[Rejection, Entry, Entry]] = {

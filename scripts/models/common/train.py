@@ -91,8 +91,8 @@ class TrainingConfig:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: linear warm-up, constant, linear decay."""
-        left = (self.steps - step) / (self.decay * self.steps)
-        return self.rate * min(1.0, (step + 1) / WARMUP_STEPS, max(FINAL_RATE, left))
+        remaining = (self.steps - step) / (self.decay * self.steps)
+        return self.rate * min(1.0, (step + 1) / WARMUP_STEPS, max(FINAL_RATE, remaining))
 
 
 def build_optimizers(

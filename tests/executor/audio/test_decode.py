@@ -51,10 +51,10 @@ def refused(*paths: Path) -> str:
 @pytest.mark.parametrize(("form", "subtype"), HEARD)
 def test_decoded_samples_equal_the_written_ones(form: str, subtype: str, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE, RATE, format=form, subtype=subtype)
-    (heard,) = decode_files([path])
-    assert heard.dtype == np.float32
-    assert heard.shape == (RATE,)
-    assert np.abs(heard - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
+    (decoded,) = decode_files([path])
+    assert decoded.dtype == np.float32
+    assert decoded.shape == (RATE,)
+    assert np.abs(decoded - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
 
 
 @pytest.mark.parametrize(("form", "subtype"), OTHERS)
@@ -81,10 +81,10 @@ def test_channels_are_averaged_as_librosa_does(channels: int, tmp_path: Path) ->
 @pytest.mark.parametrize("rate", [1, 7, 8_000, 22_050, 44_101, 48_000, 96_000, 384_000])
 def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE[: 2 * rate], rate, format="WAV", subtype="FLOAT")
-    (heard,) = decode_files([path])
+    (decoded,) = decode_files([path])
     expected, _ = librosa.load(path, sr=RATE)
-    assert heard.dtype == np.float32
-    assert heard.tobytes() == expected.tobytes()
+    assert decoded.dtype == np.float32
+    assert decoded.tobytes() == expected.tobytes()
 
 
 def test_block_size_does_not_change_the_samples(
@@ -116,12 +116,16 @@ def test_samples_that_are_no_sound_are_refused(sample: float, tmp_path: Path) ->
 
 
 def test_all_inputs_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = written(tmp_path / "one.flac", NOISE, RATE)
-    two = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
+    first = written(tmp_path / "one.flac", NOISE, RATE)
+    second = written(tmp_path / "two.wav", np.concatenate([NOISE, NOISE])[::2], RATE // 2)
     monkeypatch.setattr(decode, "MAX_SECONDS", 4)
-    assert [len(heard) for heard in decode_files([one, two, one])] == [RATE, RATE * 2, RATE]
+    assert [len(decoded) for decoded in decode_files([first, second, first])] == [
+        RATE,
+        RATE * 2,
+        RATE,
+    ]
     monkeypatch.setattr(decode, "MAX_SECONDS", 3.999)
-    assert refused(one, two, one) == f"{RATE} frames at {RATE} Hz"
+    assert refused(first, second, first) == f"{RATE} frames at {RATE} Hz"
 
 
 def declaring(flac: bytes, frames: int) -> bytes:
@@ -237,8 +241,8 @@ def test_corrupt_files_are_decoded_or_refused(form: str, seed: int, tmp_path: Pa
         content[place] = draws.integers(0, 256)
     path.write_bytes(content)
     try:
-        (heard,) = decode_files([path])
+        (decoded,) = decode_files([path])
     except TaskFailed as failed:
         assert failed.code == "input-undecodable"  # noqa: PT017 either is fine, another is not
     else:
-        assert np.isfinite(heard).all()
+        assert np.isfinite(decoded).all()

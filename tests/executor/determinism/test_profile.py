@@ -30,8 +30,8 @@ def test_parent_environment_does_not_reach_the_worker(
     monkeypatch.setenv("HF_TOKEN", "secret")
     environment = profile.child_environment(tmp_path)
     assert environment["OMP_NUM_THREADS"] == "1"
-    known = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED}
-    assert environment.keys() - known == {*profile.PLACES, "PYTHONPATH"}
+    expected = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED}
+    assert environment.keys() - expected == {*profile.PLACES, "PYTHONPATH"}
     assert all(environment[place].startswith(str(tmp_path)) for place in profile.PLACES)
     assert str(Path.home()) not in environment["HOME"]
 
@@ -161,9 +161,9 @@ def test_the_gpus_half_needs_a_gpu_and_is_otherwise_complete(tmp_path: Path) -> 
         "except profile.ProfileViolated as error: print(error)\n"
         "print(sum(found != due for _, found, due in before))"
     )
-    said = child(tmp_path, code, **environment)
-    assert said.stdout.splitlines()[0] == "GPU: False, not True", said.stderr
-    assert int(said.stdout.splitlines()[1]) >= 5
+    output = child(tmp_path, code, **environment)
+    assert output.stdout.splitlines()[0] == "GPU: False, not True", output.stderr
+    assert int(output.stdout.splitlines()[1]) >= 5
 
 
 def test_our_own_process_is_not_under_the_profile() -> None:

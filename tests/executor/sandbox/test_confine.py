@@ -152,22 +152,22 @@ def tried(tmp_path: Path, attempts: dict[str, str], prelude: str = "") -> dict[s
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    found: dict[str, Any] = json.loads(ended.stdout)
-    return found
+    results: dict[str, Any] = json.loads(ended.stdout)
+    return results
 
 
 @whole
 def test_sandbox_denies_everything_outside(tmp_path: Path) -> None:
-    found = tried(tmp_path, REFUSED)
+    results = tried(tmp_path, REFUSED)
     kinds = {"more memory": {"MemoryError"}, "raise a limit": {"ValueError", "PermissionError"}}
     kinds |= {name: {"OSError"} for name in ("larger file", "more files", "link key")}
     wrong = {
         name: how
-        for name, how in found["ended"].items()
+        for name, how in results["ended"].items()
         if how not in kinds.get(name, {"PermissionError"})
     }
     assert wrong == {}
-    assert found["ended"].keys() == REFUSED.keys()
+    assert results["ended"].keys() == REFUSED.keys()
     assert (tmp_path / "node" / "node.pem").read_text() == "secret"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["model"]
 
@@ -200,19 +200,19 @@ seccomp.deny = none
 
 def test_missing_kernel_features_are_reported_and_the_rest_holds(tmp_path: Path) -> None:
     attempts = {"tcp": REFUSED["tcp"], "more memory": REFUSED["more memory"]}
-    found = tried(tmp_path, attempts, OLD % 0)
-    assert found["ended"] == {"tcp": "done", "more memory": "MemoryError"}
-    assert found["state"]["files"] == "not in force: this kernel has no landlock"
-    assert found["state"]["network"] == "not in force: Invalid argument"
-    assert found["state"]["processes"] == "not in force: Invalid argument"
+    results = tried(tmp_path, attempts, OLD % 0)
+    assert results["ended"] == {"tcp": "done", "more memory": "MemoryError"}
+    assert results["state"]["files"] == "not in force: this kernel has no landlock"
+    assert results["state"]["network"] == "not in force: Invalid argument"
+    assert results["state"]["processes"] == "not in force: Invalid argument"
 
 
 @whole
 def test_landlock_denies_tcp_without_seccomp(tmp_path: Path) -> None:
     attempts = {"connect": REFUSED["connect"], "read key": REFUSED["read key"]}
-    found = tried(tmp_path, attempts, OLD % 4)
-    assert found["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
-    assert found["state"]["network"] == "landlock: no TCP, all else is open"
+    results = tried(tmp_path, attempts, OLD % 4)
+    assert results["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
+    assert results["state"]["network"] == "landlock: no TCP, all else is open"
 
 
 def test_cuda_lifts_only_the_address_limit(tmp_path: Path) -> None:
@@ -221,9 +221,9 @@ def test_cuda_lifts_only_the_address_limit(tmp_path: Path) -> None:
     attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
     gpu = "from executor.sandbox import confine as sandbox; enter = sandbox.confine;"
     gpu += "sandbox.confine = lambda *places: enter(*places, 'cuda')"
-    found = tried(tmp_path, attempts, gpu)
-    assert found["ended"] == {"addresses": "done", "tcp": "PermissionError"}
-    assert found["state"]["memory"].startswith("not in force: a GPU's driver reserves")
+    results = tried(tmp_path, attempts, gpu)
+    assert results["ended"] == {"addresses": "done", "tcp": "PermissionError"}
+    assert results["state"]["memory"].startswith("not in force: a GPU's driver reserves")
     assert tried(tmp_path / "cpu", attempts)["ended"]["addresses"] == "OSError"
 
 
@@ -320,8 +320,8 @@ def test_worker_reads_inputs_but_cannot_change_them(
     blob = tmp_path / "blob"
     blob.write_text("sound")
     change = "open(job['inputs'][0], 'a').write('more')"
-    said = told(taken, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob)
-    assert said == ""
+    detail = told(taken, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob)
+    assert detail == ""
     assert blob.read_text() == "sound"
     assert not list(Path(taken._scratch).glob("*-input-*"))
 

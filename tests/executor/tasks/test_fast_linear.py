@@ -60,9 +60,9 @@ def test_only_two_to_four_contiguous_rows_are_multiplied_the_other_way(
     turned: list[int] = []
     multiply = torch.mm
 
-    def mm(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        turned.append(other.shape[1])
-        return multiply(one, other)
+    def mm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        turned.append(second.shape[1])
+        return multiply(first, second)
 
     monkeypatch.setattr(torch, "mm", mm)
     model = torch.nn.Sequential(torch.nn.Linear(512, 512, bias=False))

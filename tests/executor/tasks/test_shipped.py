@@ -74,9 +74,9 @@ def test_its_tokenizer_is_the_scripts(tmp_path: Path) -> None:
 def test_the_pianos_files_are_the_scripts(tmp_path: Path) -> None:
     """All but its weights and its card; of the weights, names and shapes."""
     save_piano_model(build_piano_model(), tmp_path)
-    made = {path.name for path in tmp_path.iterdir()}
-    assert made | {"README.md"} == {path.name for path in PIANO.iterdir()}
-    for name in made - {WEIGHTS}:
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written | {"README.md"} == {path.name for path in PIANO.iterdir()}
+    for name in written - {WEIGHTS}:
         assert (tmp_path / name).read_bytes() == (PIANO / name).read_bytes(), name
     assert shapes(tmp_path / WEIGHTS) == shapes(PIANO / WEIGHTS)
 

@@ -114,26 +114,26 @@ def test_machine_specific_errors_pass_through(error: Exception) -> None:
 def test_settings_are_restored_between_tasks() -> None:
     """Some models' generate writes into the generation settings; each generation starts anew."""
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
-    found: list[int] = []
+    top_ks: list[int] = []
 
     class Writing:
         def __init__(self) -> None:
             self.model = model
 
         def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
-            found.append(model.generation_config.top_k)
+            top_ks.append(model.generation_config.top_k)
             model.generation_config.top_k = 99
             return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
 
     loaded = loaded_as(model, Writing(), SimpleNamespace(top_k=50, max_length=10))
     args = {"prompt": "x", "seed": 1, "generation_config": {"num_return_sequences": 3}}
-    made = text_to_music.sounds(loaded, args, lambda _: None)
-    assert len(made) == 3
-    assert found == [50, 50, 50]
+    sounds = text_to_music.sounds(loaded, args, lambda _: None)
+    assert len(sounds) == 3
+    assert top_ks == [50, 50, 50]
 
 
 def test_each_sequence_is_seeded_after_loading() -> None:
-    drawn: list[tuple[float, float, float]] = []
+    numbers: list[tuple[float, float, float]] = []
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
 
     class Drawing:
@@ -141,14 +141,14 @@ def test_each_sequence_is_seeded_after_loading() -> None:
             self.model = model
 
         def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
-            drawn.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
+            numbers.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
             return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
 
     loaded = loaded_as(model, Drawing())
     for seed in (1, 2, 1):
         text_to_music.sounds(loaded, {"prompt": "x", "seed": seed}, lambda _: None)
-    assert drawn[0] == drawn[2]
-    assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))
+    assert numbers[0] == numbers[2]
+    assert all(first != second for first, second in zip(numbers[0], numbers[1], strict=True))
 
 
 def test_target_language_is_the_models_or_english_or_its_first() -> None:

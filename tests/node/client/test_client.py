@@ -491,9 +491,9 @@ def test_signers_are_asked_for_the_bytes_first() -> None:
 
     async def test(client: Client) -> None:
         await client.fetch(certificate)
-        asked = [fixtures.peer(i) for i, fake in enumerate(fakes) if "blob" in fake.asked]
-        assert len(asked) == 1
-        assert asked[0] in signers
+        peers = [fixtures.peer(i) for i, fake in enumerate(fakes) if "blob" in fake.asked]
+        assert len(peers) == 1
+        assert peers[0] in signers
 
     with_client(*fakes, test=test)
 

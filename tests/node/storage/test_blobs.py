@@ -103,13 +103,13 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
         asyncio.run(blobs.save(arriving(chunks()), size=4, limit=4, sha256=writer.sha256))
 
     def meanwhile() -> None:
-        other.start()
+        thread.start()
         fetching.wait(5)
-        other.join(0.05)  # it is for the block to end first
+        thread.join(0.05)  # it is for the block to end first
 
-    other = threading.Thread(target=fetch)
+    thread = threading.Thread(target=fetch)
     refused(blobs, [writer], meanwhile)
-    other.join(5)
+    thread.join(5)
     assert _files(tmp_path) == [writer.sha256]
     assert blobs.used_bytes == MIN_FILE_BYTES
 
@@ -532,21 +532,21 @@ async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
 
 
 async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     finished = tmp_path / "finished"
     finished.write_bytes(b"\0")
     os.utime(finished, (1.0, 1.0))
 
     class Pinned(list[str]):
         def __contains__(self, name: object) -> bool:
-            if not others:
-                others.append(meanwhile(lambda: kept.import_file(finished)))
+            if not threads:
+                threads.append(meanwhile(lambda: kept.import_file(finished)))
             return False
 
     kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Pinned)
     names = brought(kept, 4)
     await received(kept, b"song")
-    await asyncio.to_thread(others[0].join, 5)
+    await asyncio.to_thread(threads[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
     assert kept.used_bytes == 4 * MIN_FILE_BYTES
 
@@ -574,44 +574,44 @@ async def test_received_blob_holds_no_file_open(blobs: BlobStore, tmp_path: Path
 
 def meanwhile(work: Callable[[], object]) -> threading.Thread:
     """Let another thread work; what a lock holds up waits for its end."""
-    other = threading.Thread(target=work)
-    other.start()
-    other.join(0.05)
-    return other
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(0.05)
+    return worker
 
 
 def test_reservations_of_two_threads_are_serialised() -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
 
     class Limit(int):
         def __lt__(self, used: int) -> bool:  # called by `used > limit`
-            if not others:
-                others.append(threading.Thread())
-                others[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
+            if not threads:
+                threads.append(threading.Thread())
+                threads[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
             return super().__lt__(used)
 
     quota = DiskQuota(Limit(8 * MIN_FILE_BYTES))
     quota.reserve(MIN_FILE_BYTES)
-    others[0].join(5)
+    threads[0].join(5)
     assert quota.used == 2 * MIN_FILE_BYTES
 
 
 def test_deletion_by_two_threads_releases_quota_once(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     unlink = Path.unlink
 
     def slow(self: Path, *, missing_ok: bool = False) -> None:
-        if not others:
-            others.append(threading.Thread())
-            others[0] = meanwhile(lambda: blobs.delete(SHA256))
+        if not threads:
+            threads.append(threading.Thread())
+            threads[0] = meanwhile(lambda: blobs.delete(SHA256))
         unlink(self, missing_ok=True)
 
     store(blobs, BYTES)
     monkeypatch.setattr(Path, "unlink", slow)
     blobs.delete(SHA256)
-    others[0].join(5)
+    threads[0].join(5)
     assert blobs.used_bytes == 0
 
 
@@ -662,9 +662,9 @@ def test_blob_deleted_during_expiry_is_ignored(
     @contextmanager
     def looked(path: Path) -> Iterator[list[os.DirEntry[str]]]:
         with scandir(path) as entries:
-            found = list(entries)
+            listed = list(entries)
         blobs.delete(names[0])
-        yield found
+        yield listed
 
     monkeypatch.setattr(os, "scandir", looked)
     assert blobs.expire(3000.0) == 1
@@ -673,18 +673,18 @@ def test_blob_deleted_during_expiry_is_ignored(
 def test_blob_is_not_touched_while_it_expires(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     renewed: list[bool] = []
     delete = BlobStore.delete
 
     def slow(self: BlobStore, sha256: str) -> None:
-        others.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
+        threads.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
         delete(self, sha256)
 
     (name,) = brought(blobs, 1)
     monkeypatch.setattr(BlobStore, "delete", slow)
     assert blobs.expire(3000.0) == 1
-    others[0].join(5)
+    threads[0].join(5)
     assert renewed == [blobs.has(name)] == [False]
 
 

@@ -105,9 +105,9 @@ class Bench:
         return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
 
 
-def batch(feed: str, cursor: int, *found: Any) -> Document:
+def batch(feed: str, cursor: int, *contents: Any) -> Document:
     """An answer with messages, or with documents of any kind."""
-    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in found]
+    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in contents]
     return {"feed": feed, "cursor": cursor, "envelopes": documents}
 
 
@@ -426,9 +426,9 @@ def contradiction(task: Task, *labels: str) -> list[Any]:
 
 
 def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
-    found = fixtures.outcome(label)
-    commits = {peer: fixtures.commitment_of(task, peer, found) for peer in seen}
-    return fixtures.reveal(NET, task, member, commits, found)
+    outcome = fixtures.outcome(label)
+    commits = {peer: fixtures.commitment_of(task, peer, outcome) for peer in seen}
+    return fixtures.reveal(NET, task, member, commits, outcome)
 
 
 def certified(task: Task, label: str) -> Certificate:
