@@ -430,8 +430,8 @@ def test_failed_write_releases_quota(small: BlobStore, monkeypatch: pytest.Monke
     assert small.used_bytes == 0
 
 
-def brought(blobs: BlobStore, count: int) -> list[str]:
-    """Names of blobs that others brought, the oldest first."""
+def store_oldest_first(blobs: BlobStore, count: int) -> list[str]:
+    """Store `count` blobs of one byte; return their names, the oldest first."""
     names = [store(blobs, bytes((n,))) for n in range(count)]
     for age, name in enumerate(reversed(names)):
         os.utime(blobs.path(name), (2000.0 - age, 2000.0 - age))
@@ -443,7 +443,7 @@ async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
 ) -> None:
     pinned: list[str] = []
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: pinned)
-    names = brought(blobs, 4)
+    names = store_oldest_first(blobs, 4)
     own = adopted(blobs, tmp_path, b"own")
     os.utime(blobs.path(own), (1.0, 1.0))
     pinned.append(names[0])
@@ -468,7 +468,7 @@ async def test_new_blobs_are_not_evicted(tmp_path: Path, monkeypatch: pytest.Mon
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
     monkeypatch.setattr("node.storage.blobs.time", clock)
     blobs = BlobStore(tmp_path / "blobs", 2 * MIN_FILE_BYTES)
-    names = brought(blobs, 2)  # at 1999 and 2000
+    names = store_oldest_first(blobs, 2)  # at 1999 and 2000
     await received(blobs, b"song")
     with pytest.raises(DiskQuotaExceeded):
         await received(blobs, b"more")
@@ -488,7 +488,7 @@ async def test_eviction_pauses_after_it_found_too_little(
         return names
 
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=pinned)
-    names += brought(blobs, 4)
+    names += store_oldest_first(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
             await received(blobs, b"song")
@@ -503,7 +503,7 @@ async def test_eviction_pauses_after_it_found_too_little(
 
 async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
-    names = brought(blobs, 3)
+    names = store_oldest_first(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
         await received(blobs, bytes(4 * MIN_FILE_BYTES + 1))
     await received(blobs, b"song")
@@ -513,7 +513,7 @@ async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Pa
 async def test_eviction_frees_a_sixteenth_of_the_quota(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES)
-    names = brought(blobs, 48)
+    names = store_oldest_first(blobs, 48)
     await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
 
@@ -526,7 +526,7 @@ async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
         return []
 
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=pinned)
-    brought(blobs, 48)
+    store_oldest_first(blobs, 48)
     await asyncio.gather(*(received(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
 
@@ -544,7 +544,7 @@ async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> N
             return False
 
     kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Pinned)
-    names = brought(kept, 4)
+    names = store_oldest_first(kept, 4)
     await received(kept, b"song")
     await asyncio.to_thread(threads[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
@@ -555,7 +555,7 @@ async def test_blob_touched_during_eviction_is_not_evicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
-    names = brought(blobs, 4)
+    names = store_oldest_first(blobs, 4)
     after_looking(monkeypatch, lambda: blobs.touch(names[0]))
     await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [True, False, True, True]
@@ -640,7 +640,7 @@ def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
 def test_blob_touched_or_stored_during_expiry_stays(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
-    names = brought(blobs, 20)
+    names = store_oldest_first(blobs, 20)
 
     def come() -> None:
         for n, name in enumerate(names[:10]):
@@ -657,7 +657,7 @@ def test_blob_touched_or_stored_during_expiry_stays(
 def test_blob_deleted_during_expiry_is_ignored(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, scandir = brought(blobs, 2), os.scandir
+    names, scandir = store_oldest_first(blobs, 2), os.scandir
 
     @contextmanager
     def looked(path: Path) -> Iterator[list[os.DirEntry[str]]]:
@@ -681,7 +681,7 @@ def test_blob_is_not_touched_while_it_expires(
         threads.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
         delete(self, sha256)
 
-    (name,) = brought(blobs, 1)
+    (name,) = store_oldest_first(blobs, 1)
     monkeypatch.setattr(BlobStore, "delete", slow)
     assert blobs.expire(3000.0) == 1
     threads[0].join(5)

@@ -39,20 +39,20 @@ SECONDS = 5.0  # between readings
 
 @dataclass
 class Bench:
-    """One node that reads one other's feed; `feed` says what that one answers."""
+    """A node that reads the feed of one peer; `feed` returns the answers of that peer."""
 
     journal: Journal
     ledger: Ledger
     coordinator: Coordinator
     mine: MemoryTransport
-    asked: list[Any] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
     network: str = NET.id
     acted: list[Effect] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
-    shown: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
+    certified: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
     certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
-    sought: list[str] = field(default_factory=list)  # tasks it was asked for
+    requested_tasks: list[str] = field(default_factory=list)
     busy: bool = False
     feeds: FeedSync = field(init=False)
     reported: list[str] = field(default_factory=list)
@@ -76,15 +76,15 @@ class Bench:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request")
         if name == "feed":
-            self.asked.append(request)
+            self.requests.append(request)
             await answer(stream, self.feed(request))
             return
         if name == "task":
-            self.sought.append(request["task"])
+            self.requested_tasks.append(request["task"])
             if self.busy:
                 await refuse(stream, Status.BUSY, "busy", "later")
                 return
-            await answer(stream, self.told(request["task"]))
+            await answer(stream, self.task_answer(request["task"]))
             return
         greeting: Document = {
             "agent": "a",
@@ -95,12 +95,14 @@ class Bench:
         }
         await answer(stream, {**greeting, "network": self.network})
 
-    def told(self, task: str) -> Document:
+    def task_answer(self, task: str) -> Document:
         """As `node.rpc.server`: the first certificate, and the envelopes of all."""
-        found = self.shown.get(task, [])
-        votes = [vote.envelope.document() for one in found for vote in one.votes]
-        tasks = [one.task.envelope.document() for one in found[:1]]
-        first = self.certificates.get(task) or (found[0].document if found else None)
+        certificates = self.certified.get(task, [])
+        votes = [
+            vote.envelope.document() for certificate in certificates for vote in certificate.votes
+        ]
+        tasks = [certificate.task.envelope.document() for certificate in certificates[:1]]
+        first = self.certificates.get(task) or (certificates[0].document if certificates else None)
         envelopes: list[Any] = [*tasks, *votes]
         return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
 
@@ -172,11 +174,11 @@ def test_nodes_agree_by_feeds_alone() -> None:
 def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
-        found = [task, *votes(task)]
+        messages = [task, *votes(task)]
 
         def feed(request: Any) -> Document:
             at = request["cursor"] if request["feed"] == "f" else 0
-            return batch("f", min(at + 2, 3), *found[at : at + 2])
+            return batch("f", min(at + 2, 3), *messages[at : at + 2])
 
         bench.feed = feed
         assert await bench.read()
@@ -184,10 +186,10 @@ def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
         assert await bench.read()
         assert not await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 3)
-        assert [(r["feed"], r["cursor"]) for r in bench.asked] == [("", 0), ("f", 2), ("f", 3)]
-        assert {r["limit"] for r in bench.asked} == {BATCH}
+        assert [(r["feed"], r["cursor"]) for r in bench.requests] == [("", 0), ("f", 2), ("f", 3)]
+        assert {r["limit"] for r in bench.requests} == {BATCH}
         kept = [text.encode() for _, text in bench.journal.feed(0, 10)]
-        assert kept == [message.envelope.encode() for message in found]
+        assert kept == [message.envelope.encode() for message in messages]
         assert bench.acted
 
     on_bench(test)
@@ -296,8 +298,8 @@ def test_invalid_envelope_is_a_violation_and_not_stored(name: str) -> None:
 def test_cursor_that_goes_backwards_is_a_violation() -> None:
     async def test(bench: Bench) -> None:
         bench.ledger.put_cursor(LIAR, "f", 9)
-        for found in ((), (fixtures.task(NET),)):
-            bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
+        for batch_messages in ((), (fixtures.task(NET),)):
+            bench.feed = lambda request, sent=batch_messages: batch("f", 8, *sent)  # type: ignore[misc]
             with pytest.raises(ProtocolViolation, match="backwards"):
                 await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 9)
@@ -337,14 +339,14 @@ def test_feed_is_read_periodically() -> None:
         bench.feeds.follow(LIAR)
         bench.feeds.follow(LIAR)  # once is enough
         await asyncio.sleep(3 * SECONDS + 1)
-        assert len(bench.asked) == 4
+        assert len(bench.requests) == 4
         bench.feeds.leave(LIAR)
         bench.feeds.leave(LIAR)
         await asyncio.sleep(60)
-        assert len(bench.asked) == 4
+        assert len(bench.requests) == 4
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1)
-        assert len(bench.asked) == 5
+        assert len(bench.requests) == 5
 
     on_bench(test)
 
@@ -354,7 +356,7 @@ def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
         bench.feed = lambda request: batch("f", 1, {})
         bench.feeds.follow(LIAR)
         await asyncio.sleep(SECONDS * FAILURE_BACKOFF - 1)
-        assert len(bench.asked) == 1
+        assert len(bench.requests) == 1
         bench.feed = lambda request: (
             nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
         )
@@ -369,7 +371,7 @@ def test_feed_of_another_network_is_not_read() -> None:
         bench.network = "f" * 16
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1000)
-        assert not bench.asked
+        assert not bench.requests
 
     on_bench(test)
 
@@ -395,7 +397,7 @@ def test_close_stops_all_readers() -> None:
         await asyncio.sleep(1)
         bench.feeds.close()
         await asyncio.sleep(100)
-        assert len(bench.asked) == 1
+        assert len(bench.requests) == 1
 
     on_bench(test)
 
@@ -409,7 +411,7 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(2)
         assert len(bench.journal.feed(0, 10)) == 1
-        assert MAX_EMPTY_BATCHES < len(bench.asked) <= 2 * (MAX_EMPTY_BATCHES + 2), (
+        assert MAX_EMPTY_BATCHES < len(bench.requests) <= 2 * (MAX_EMPTY_BATCHES + 2), (
             "then it has to wait its turn"
         )
 
@@ -452,19 +454,19 @@ def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
 def test_equivocation_makes_the_node_request_certificates() -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
-        lies, found = contradiction(task, "a", "b", "c"), certified(task, "c")
-        bench.shown[task.id] = []
+        lies, certificate = contradiction(task, "a", "b", "c"), certified(task, "c")
+        bench.certified[task.id] = []
         pages = [task, other, *contradiction(other, "a")], lies[:2], [abstention(task)], [lies[2]]
         bench.feed = paged(*pages)
         assert await bench.read()
-        assert bench.sought == [], "nobody contradicted itself yet"
+        assert bench.requested_tasks == [], "nobody contradicted itself yet"
         for seen in ([task.id], [task.id], [task.id] * 2):
             assert await bench.read()
-            assert bench.sought == seen, "once for a page with a reveal"
-        bench.shown[task.id] = [found]
+            assert bench.requested_tasks == seen, "once for a page with a reveal"
+        bench.certified[task.id] = [certificate]
         bench.feed = paged(*pages, lies[:1])
         assert await bench.read()
-        assert bench.ledger.certificates(task.id) == [found.document]
+        assert bench.ledger.certificates(task.id) == [certificate.document]
         assert bench.acted[-1] == StateChanged(task.id)
         assert bench.ledger.cursor(LIAR) == ("f", 5)
 
@@ -476,11 +478,11 @@ def test_conflicting_certificates_are_both_stored() -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
         lies = contradiction(task, "a", "b", "c", "d")
-        bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
+        bench.certified[task.id] = [certified(task, "c"), certified(task, "d")]
         bench.feed = paged(lies, lies)
         await bench.feeds.read_to_end(LIAR)
         assert len(bench.ledger.certificates(task.id)) == 2
-        assert bench.sought == [task.id]
+        assert bench.requested_tasks == [task.id]
 
     on_bench(test)
 
@@ -493,14 +495,14 @@ def abstention(task: Task) -> Any:
 def test_invalid_certificate_is_ignored(lie: str) -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
-        for known in (task, other):
-            bench.coordinator.receive(known)
+        for accepted in (task, other):
+            bench.coordinator.receive(accepted)
         bench.feed = paged(contradiction(task, "a", "b"))
         good: Any = certified(task, "c").document
         bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
         bench.certificates[task.id] = bad[lie]
         await bench.feeds.read_to_end(LIAR)
-        assert bench.sought == [task.id]
+        assert bench.requested_tasks == [task.id]
         assert not bench.ledger.certificates(task.id)
         assert not bench.ledger.certificates(other.id)
         assert bench.ledger.cursor(LIAR) == ("f", 1), "what else it tells is of use"
@@ -513,7 +515,7 @@ def test_busy_peer_is_asked_again_later() -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
         bench.feed = paged(contradiction(task, "a", "b"))
-        bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
+        bench.busy, bench.certified[task.id] = True, [certified(task, "c")]
         with pytest.raises(ConnectionError, match=task.id):
             await bench.feeds.read_to_end(LIAR)
         assert bench.ledger.cursor(LIAR) == ("", 0)
@@ -531,11 +533,11 @@ def test_task_requests_are_paced() -> None:
         tasks = [fixtures.task(NET, nonce=n) for n in range(20)]
         for task in tasks:
             bench.coordinator.receive(task)
-            bench.shown[task.id] = []
+            bench.certified[task.id] = []
         bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
         began = asyncio.get_running_loop().time()
         await bench.feeds.read_to_end(LIAR)
-        assert len(bench.sought) == 20
+        assert len(bench.requested_tasks) == 20
         assert asyncio.get_running_loop().time() - began >= 20 * PAUSE_SECONDS
 
     on_bench(test)
