@@ -180,8 +180,8 @@ def test_unknown_task_exits_with_4_and_unreachable_node_with_3(four: Running) ->
 
 
 def test_unreachable_peers_are_skipped_silently(four: Running) -> None:
-    first, other = four.nodes[:2]
-    wrong = first.address.replace(first.peer, other.peer)
+    first, second = four.nodes[:2]
+    wrong = first.address.replace(first.peer, second.peer)
     done = four.helium(
         "peers", "--peer", first.address, "--peer", _unused_address(four), "--peer", wrong
     )

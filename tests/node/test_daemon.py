@@ -108,17 +108,17 @@ class Scene:
         return recorder
 
     async def connect(self, recorder: Recorder) -> MemoryTransport:
-        other = MemoryTransport(self.medium, fixtures.peer(1000))
-        await other.start(recorder, topics(self.net.id), ())
-        await other.dial(f"/memory/0/p2p/{self.coordinator.me}")
-        return other
+        transport = MemoryTransport(self.medium, fixtures.peer(1000))
+        await transport.start(recorder, topics(self.net.id), ())
+        await transport.dial(f"/memory/0/p2p/{self.coordinator.me}")
+        return transport
 
     async def hello(self) -> Any:
         """Return the node's answer to a hello. The client checks it against its schema."""
-        other = await self.connect(Recorder())
+        transport = await self.connect(Recorder())
         request = {"network": self.net.id, "agent": AGENT}
-        answer = await send_request(other, self.coordinator.me, "hello", request)
-        await other.stop()
+        answer = await send_request(transport, self.coordinator.me, "hello", request)
+        await transport.stop()
         return answer
 
 

@@ -27,9 +27,9 @@ def test_faulty_outsider_violates_no_invariant(role: str) -> None:
 def test_late_commit_is_listed_by_no_honest_member_on_slow_links() -> None:
     """Delays just below the grace period need both waits of specification 6.3."""
     for seed in range(12):
-        drawn = scenario.draw(seed, 4, 1, ("copycat",), ())
+        late_scenario = scenario.draw(seed, 4, 1, ("copycat",), ())
         slow = dataclasses.replace(
-            drawn,
+            late_scenario,
             link=Link((0.005, 0.95)),
             execution=(3.0, 3.05),
             abstains=0.0,

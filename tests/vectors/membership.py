@@ -86,8 +86,8 @@ def committee_vectors() -> Vectors:
     }
 
 
-def _committee(name: str, operators: list[str], size: int, most: int, nonce: int) -> Entry:
-    document = fixtures.network_document(len(operators), committee_size=size, committee_max=most)
+def _committee(name: str, operators: list[str], size: int, maximum: int, nonce: int) -> Entry:
+    document = fixtures.network_document(len(operators), committee_size=size, committee_max=maximum)
     for member, operator in zip(document["roster"], operators, strict=True):
         member["operator"] = operator
     network = Network.of(document)
@@ -95,7 +95,7 @@ def _committee(name: str, operators: list[str], size: int, most: int, nonce: int
     ranked = [m.peer for m in ranking(task.id, network.members(fixtures.CLASS))]
     return {
         "name": name,
-        "parameters": {"committee_size": size, "committee_max": most},
+        "parameters": {"committee_size": size, "committee_max": maximum},
         "roster": document["roster"],
         "task": task.id,
         "ranking": [{"peer": peer, "rank": _rank(task.id, peer)} for peer in ranked],

@@ -34,6 +34,6 @@ def test_another_job_comes_between_cold_and_warm() -> None:
         return prompt
 
     self_test.check(render)
-    cold, other, warm, reloaded = calls
-    assert cold[:2] == warm[:2] == reloaded[:2] != other[:2]
+    cold, another_job, warm, reloaded = calls
+    assert cold[:2] == warm[:2] == reloaded[:2] != another_job[:2]
     assert [fresh for *_, fresh in calls] == [True, False, False, True]

@@ -39,9 +39,9 @@ def test_the_shipped_model_is_always_found() -> None:
 
 
 def test_user_folders_come_before_shipped_models(tmp_path: Path) -> None:
-    own = tmp_path / EMBEDDED
-    own.mkdir(parents=True)
-    assert ModelFolders([tmp_path]).locate(EMBEDDED, "1") == own
+    users_folder = tmp_path / EMBEDDED
+    users_folder.mkdir(parents=True)
+    assert ModelFolders([tmp_path]).locate(EMBEDDED, "1") == users_folder
 
 
 def test_a_revisions_own_folder_comes_before_the_plain_one(folder: Path) -> None:

@@ -315,8 +315,10 @@ def test_worker_environment_is_only_the_profile(
         # The next worker is started with this environment.
         failure_of(compromised, "import os; os.abort()")
     names = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED, *profile.PLACES, "PYTHONPATH"}
-    own = "{line.split('=')[0] for line in open('/proc/self/environ').read().split('\\0') if line}"
-    assert failure_of(compromised, f"assert {own} <= {names!r}, {own}") == ""
+    variables = (
+        "{line.split('=')[0] for line in open('/proc/self/environ').read().split('\\0') if line}"
+    )
+    assert failure_of(compromised, f"assert {variables} <= {names!r}, {variables}") == ""
 
 
 def test_worker_reads_inputs_but_cannot_change_them(

@@ -166,11 +166,15 @@ def test_sequences_are_independent_and_a_list(
 def test_guidance(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
     """Not above 1 is none; the tiny models' own is 3."""
     model = tiny[name]
-    none, own, more = (sung(execute, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0))
-    assert len({*none, *own, *more}) == 3
-    assert sung(execute, model) == own
+    unguided, default, stronger = (
+        sung(execute, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0)
+    )
+    assert len({*unguided, *default, *stronger}) == 3
+    assert sung(execute, model) == default
     assert (
-        sung(execute, model, guidance_scale=0.0) == sung(execute, model, guidance_scale=0.9) == none
+        sung(execute, model, guidance_scale=0.0)
+        == sung(execute, model, guidance_scale=0.9)
+        == unguided
     )
 
 

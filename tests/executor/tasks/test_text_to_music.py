@@ -17,9 +17,16 @@ OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
 
 
-def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.LoadedPipeline:
+def loaded_as(
+    model: Any, pipeline: Any, generation_config: Any = None
+) -> text_to_music.LoadedPipeline:
     """A made-up pipeline, as a model of a family that takes no stopping criteria."""
-    return text_to_music.LoadedPipeline(pipeline, CSM, own, () if own is None else ((model, own),))
+    return text_to_music.LoadedPipeline(
+        pipeline,
+        CSM,
+        generation_config,
+        () if generation_config is None else ((model, generation_config),),
+    )
 
 
 def test_seeds_are_the_specifications() -> None:
@@ -152,9 +159,9 @@ def test_each_sequence_is_seeded_after_loading() -> None:
 
 
 def test_target_language_is_the_models_or_english_or_its_first() -> None:
-    def speaking(*languages: str, **own: str) -> SimpleNamespace:
+    def speaking(*languages: str, **members: str) -> SimpleNamespace:
         tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.LANGUAGE_TABLES}
-        return SimpleNamespace(**tables, **own)
+        return SimpleNamespace(**tables, **members)
 
     assert text_to_music.target_language(speaking("deu", "eng", "fra", tgt_lang="fra")) == "fra"
     assert text_to_music.target_language(speaking("deu", "eng", tgt_lang="fra")) == "eng"
@@ -183,8 +190,8 @@ def test_empty_audio_is_generation_rejected() -> None:
 
 def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
     """A model's own settings may ask for any number where the task says none."""
-    own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
-    loaded: Any = SimpleNamespace(family=MUSICGEN, defaults=own)
+    models_config = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, defaults=models_config)
     with pytest.raises(TaskFailed, match="num_return_sequences is 17") as caught:
         text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"

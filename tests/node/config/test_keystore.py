@@ -31,11 +31,11 @@ def test_each_created_key_is_different(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_key_file_is_readable_by_its_owner_only(path: Path, umask: int) -> None:
-    before = os.umask(umask)
+    previous = os.umask(umask)
     try:
         keystore.create(path)
     finally:
-        os.umask(before)
+        os.umask(previous)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

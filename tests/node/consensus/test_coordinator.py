@@ -400,13 +400,13 @@ def test_a_task_whose_first_write_failed_is_accepted_when_it_comes_again(
 
 def test_a_task_lost_to_a_failed_write_still_counts_as_open(node: CrashableNode) -> None:
     node.coordinator._tasks.max_open = 1
-    task, other = (fixtures.task(node.net, nonce=n) for n in (1, 2))
+    task, second_task = (fixtures.task(node.net, nonce=n) for n in (1, 2))
     node.receive(task)
     node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
     with pytest.raises(sqlite3.OperationalError):
         node.coordinator.failed(task.id, Abstention.BUSY)
     with pytest.raises(Busy):
-        node.coordinator.submit(other)
+        node.coordinator.submit(second_task)
 
 
 def test_a_failed_tick_is_retried(node: CrashableNode) -> None:
@@ -1059,10 +1059,10 @@ def test_a_message_on_the_wrong_topic_is_rejected(node: CrashableNode) -> None:
 
 
 def test_a_message_of_another_network_is_rejected(node: CrashableNode) -> None:
-    other = fixtures.network(4)
-    task = fixtures.task(other)
+    other_network = fixtures.network(4)
+    task = fixtures.task(other_network)
     assert validated(node, task) is ValidationResult.REJECT
-    assert validated(node, fixtures.abstain(other, task, ME)) is ValidationResult.REJECT
+    assert validated(node, fixtures.abstain(other_network, task, ME)) is ValidationResult.REJECT
 
 
 @pytest.mark.parametrize(

@@ -362,10 +362,10 @@ def test_imported_file_is_stored_beyond_the_quota_and_evicts_nothing(
 ) -> None:
     store(small, BYTES)
     for _ in range(2):
-        own = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
+        own_output = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
         assert small.used_bytes == len(BYTES)
     store(small, b"song")
-    small.delete(own)
+    small.delete(own_output)
     assert small.used_bytes == len(BYTES) + MIN_FILE_BYTES
 
 
@@ -396,9 +396,9 @@ def test_file_copied_from_another_file_system_is_stored_beyond_the_quota(
     monkeypatch.setattr(Path, "rename", across)
     store(small, BYTES)
     finished.write_bytes(b"own" * MIN_FILE_BYTES)
-    own = small.import_file(finished)
+    own_output = small.import_file(finished)
     assert small.used_bytes == len(BYTES)
-    small.delete(own)
+    small.delete(own_output)
     assert small.used_bytes == len(BYTES)
 
 
@@ -444,18 +444,18 @@ async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
     pinned: list[str] = []
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: pinned)
     names = store_oldest_first(blobs, 4)
-    own = adopted(blobs, tmp_path, b"own")
-    os.utime(blobs.path(own), (1.0, 1.0))
+    own_output = adopted(blobs, tmp_path, b"own")
+    os.utime(blobs.path(own_output), (1.0, 1.0))
     pinned.append(names[0])
     song = await received(blobs, b"song")
     pinned.append(song.sha256)
     with blobs.commit([song]):
         pass
-    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
+    assert [blobs.has(name) for name in (own_output, *names)] == [True, True, False, True, True]
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     for _ in range(2):
         await received(blobs, b"more")
-    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
+    assert [blobs.has(name) for name in (own_output, *names)] == [True, True, False, False, False]
     for _ in range(2):  # the rest is pinned or being received
         with pytest.raises(DiskQuotaExceeded):
             await received(blobs, b"more")

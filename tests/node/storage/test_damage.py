@@ -391,12 +391,12 @@ def test_unwritable_file_is_refused(what: str) -> None:
 def test_database_locked_by_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / NAME
     open_storage(path, NET.id).close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UnusableDatabase, match=r"locked.*another program holds it: close that one"):
         open_storage(path, NET.id, lock_timeout=0.0)
-    other.close()
+    holder.close()
     open_storage(path, NET.id).close()
 
 

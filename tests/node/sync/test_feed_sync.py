@@ -128,18 +128,18 @@ async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
     coordinator = Coordinator(
         NET, fixtures.key(0), journal, ledger, clock, dice.randbytes, max_open
     )
-    mine, other = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
-    bench = Bench(journal, ledger, coordinator, mine)
-    await mine.start(Recorder(), (), ())
+    own_transport, liars_transport = MemoryTransport(medium, ME), MemoryTransport(medium, LIAR)
+    bench = Bench(journal, ledger, coordinator, own_transport)
+    await own_transport.start(Recorder(), (), ())
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
-    await other.start(Recorder(bench.serve), (), protocols)
-    await mine.dial(other.addresses[0])
+    await liars_transport.start(Recorder(bench.serve), (), protocols)
+    await own_transport.dial(liars_transport.addresses[0])
     try:
         yield bench
     finally:
         bench.feeds.close()
-        await mine.stop()
-        await other.stop()
+        await own_transport.stop()
+        await liars_transport.stop()
         connection.close()
 
 
@@ -266,13 +266,13 @@ def test_full_node_requests_the_envelope_again() -> None:
 def garbage() -> dict[str, Any]:
     task = fixtures.task(NET)
     good: dict[str, Any] = dict(task.envelope.document())
-    other = fixtures.network(3)
+    other_network = fixtures.network(3)
     body = messages.commit_body(NET.id, task.id, 0, "0" * 64)
     return {
         "empty": {},
         "no envelope": {"what": "ever"},
         "bad signature": {**good, "signature": good["signature"][:-8] + "AAAAAAAA"},
-        "another network": fixtures.task(other),
+        "another network": fixtures.task(other_network),
         "not a member": fixtures.signed(NET, body, 1001),
         "unknown model": fixtures.task(NET, model="nobody/knows"),
         "deep": {"body": {"a": [[[[[[[[[[[[]]]]]]]]]]]]}},

@@ -377,15 +377,15 @@ def test_failure_that_all_nodes_report_is_final() -> None:
     tracked(*(Scripted(state="inconclusive", envelopes=votes) for _ in range(3)), test=test)
 
 
-@pytest.mark.parametrize("other", ["executing", "agreed"])
-def test_contradicted_claim_of_failure_waits_for_the_deadline(other: str) -> None:
+@pytest.mark.parametrize("second_state", ["executing", "agreed"])
+def test_contradicted_claim_of_failure_waits_for_the_deadline(second_state: str) -> None:
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement) as ended:
             await tracker.certificate()
         assert ended.value.state is State.EXPIRED
         assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
-    tracked(Scripted(state="inconclusive"), Scripted(state=other), test=test)
+    tracked(Scripted(state="inconclusive"), Scripted(state=second_state), test=test)
 
 
 def test_invalid_envelopes_do_not_affect_valid_ones() -> None:
@@ -471,9 +471,9 @@ def test_watch_requests_end_with_the_task() -> None:
 
     async def test(tracker: TaskTracker) -> None:
         await expect(tracker, truth)
-        asked = len(node.asked)
+        polls = len(node.asked)
         await asyncio.sleep(60)
-        assert len(node.asked) == asked
+        assert len(node.asked) == polls
 
     tracked(node, Scripted(), test=test)
 

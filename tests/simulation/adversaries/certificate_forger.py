@@ -72,8 +72,8 @@ class CertificateForger(Adversary):
         yield self._votes(
             here, self.outcome(here[0], "wrong"), signers, {}
         )  # signers outside the committee
-        for other, votes in self.reveals.items():
-            if other != here:  # votes of another round
+        for other_round, votes in self.reveals.items():
+            if other_round != here:  # votes of another round
                 yield _sorted([vote.envelope.document() for vote in votes.values()])
 
     def _votes(
