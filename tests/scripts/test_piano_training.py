@@ -168,9 +168,9 @@ def test_training_reduces_all_losses(model: Any, codec: Any) -> None:
     optimizers = build_optimizers(parameters, POSITION_BIAS)
     initial = piano_losses(model, head, song)
     for _ in range(60):
-        training_step(parameters, optimizers, 3e-3, lambda _: piano_losses(model, head, song), 0)
+        training_step(parameters, optimizers, 2e-2, lambda _: piano_losses(model, head, song), 0)
     final = piano_losses(model, head, song)
-    assert (final < 0.8 * initial).all(), (initial, final)
+    assert (final < 0.5 * initial).all(), (initial, final)
 
 
 def run_short_training(folder: Path, deadline: float) -> bool:
