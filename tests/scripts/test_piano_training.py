@@ -14,6 +14,7 @@ from scripts.models.common.train import (
     CHECKPOINT,
     PianoTraining,
     TrainingConfig,
+    _parse_arguments,
     build_optimizers,
     train_piano,
     training_step,
@@ -193,6 +194,13 @@ def test_interrupted_piano_training_gives_the_same_weights(tmp_path: Path) -> No
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_command_trains_the_shipped_model_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "piano", "folder"])
+    options = _parse_arguments()
+    training = PianoTraining(options.seed, songs=SongConfig(options.songs))
+    assert training == PianoTraining()
 
 
 def test_training_only_weights_are_not_exported(tmp_path: Path, model: Any) -> None:

@@ -36,6 +36,7 @@ from scripts.models.music.tokens import BOOKS
 from scripts.models.piano.dataset import (
     ENCODER_LOSSES,
     PIANO_LOSSES,
+    SHIPPED_SONGS,
     SongConfig,
     SongDataset,
     encoder_losses,
@@ -261,7 +262,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--songs",
         type=int,
-        default=SongConfig.songs,
+        default=SHIPPED_SONGS.songs,
         help="training songs of the piano (default 6000)",
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
