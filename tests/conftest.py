@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = (
     "tests/scripts/test_piano_training.py",
     "tests/integration/test_hostile.py",
+    "tests/integration/workers",
     "tests/scripts/test_music_training.py",
     "tests/executor/tasks",
     "tests/integration",
