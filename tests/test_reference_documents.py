@@ -15,5 +15,5 @@ def test_every_test_that_the_table_names_exists() -> None:
     written = list(TESTS.rglob("test_*.py"))  # several have one name
     assert files <= {path.name for path in written}
     text = "\n".join(path.read_text() for path in written)
-    known = set(re.findall(r"def (test_\w+)\(", text))
-    assert named <= known, named - known
+    existing = set(re.findall(r"def (test_\w+)\(", text))
+    assert named <= existing, named - existing

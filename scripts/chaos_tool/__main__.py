@@ -37,11 +37,11 @@ Decorator = Callable[[Any], Any]
 
 
 def count_option(
-    flag: str, default: int, text: str, least: int = 0, most: int | None = None
+    flag: str, default: int, text: str, minimum: int = 0, maximum: int | None = None
 ) -> Decorator:
     """Return a click option that counts something."""
     return click.option(
-        flag, type=click.IntRange(least, most), default=default, show_default=True, help=text
+        flag, type=click.IntRange(minimum, maximum), default=default, show_default=True, help=text
     )
 
 

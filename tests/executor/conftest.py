@@ -18,6 +18,7 @@ import pytest
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from tests.support.numba_cache import shared_kernels
 from tests.support.tiny_models.built import built_models
 
 FOLDER = Path(__file__).parent
@@ -49,7 +50,7 @@ Run = Callable[..., Execution]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that share a worker, and order them so that it loads each model once.
 
-    Covers have a group of their own: their first one compiles for twenty seconds.
+    Covers have a group of their own: with an empty cache, their first one compiles for 25 seconds.
     """
     places = [n for n, item in enumerate(items) if FOLDER in item.path.parents]
     own_items = sorted((items[n] for n in places), key=model_of)
@@ -81,10 +82,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def started(
-    folders: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
-    scratch = tmp_path_factory.mktemp("scratch")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scratch folder of the shared worker."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="session")
+def started(folders: Path, scratch: Path) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
     (scratch / "home").mkdir()
     (scratch / "home" / "torch.py").write_text("raise SystemExit('planted code ran')")
     supervisor = WorkerSupervisor([folders], scratch)
@@ -222,8 +226,25 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return recorded(tmp_path_factory.mktemp("songs"))
 
 
+@pytest.fixture(scope="session")
+def first_cover(
+    memory: Memory,
+    piano: ModelRef,
+    songs: Mapping[str, Path],
+    scratch: Path,
+    pytestconfig: pytest.Config,
+) -> Execution:
+    """A cover of `mono`: after it the shared worker has all compiled kernels."""
+    from tests.executor.pianos import cover_job
+
+    with shared_kernels(pytestconfig, scratch):
+        return memory.run(cover_job(piano, [songs["mono"]], {}))
+
+
 @pytest.fixture
-def cover(memory: Memory, piano: ModelRef, songs: Mapping[str, Path]) -> Run:
+def cover(
+    memory: Memory, piano: ModelRef, songs: Mapping[str, Path], first_cover: Execution
+) -> Run:
     """Cover songs on the shared worker; the song is `mono` unless others are named."""
     from tests.executor.pianos import cover_job
 

@@ -20,8 +20,8 @@ def song(seconds: float, rate: int, seed: int = 0, beat: float = 0.5) -> np.ndar
         tone = 220 * 2 ** (draws.integers(0, 24) / 12)
         played += 0.4 * np.sin(2 * np.pi * tone * at) * np.exp(-6 * at)
         played += 0.3 * draws.standard_normal(len(played)) * np.exp(-80 * at)
-    made: np.ndarray[Any, Any] = 0.8 * sound / np.abs(sound).max()
-    return made
+    normalized: np.ndarray[Any, Any] = 0.8 * sound / np.abs(sound).max()
+    return normalized
 
 
 def written(path: Path, sound: np.ndarray[Any, Any], rate: int, **form: str) -> Path:

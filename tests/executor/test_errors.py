@@ -32,9 +32,9 @@ def test_printable_detail(detail: str, expected: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_printable_detail_fits_into_a_reveal(detail: str) -> None:
-    said = printable_detail(f"x{detail}")
-    assert 1 <= len(said) <= DETAIL_CHARACTERS
+    text = printable_detail(f"x{detail}")
+    assert 1 <= len(text) <= DETAIL_CHARACTERS
     reveal = documents()["reveal"]
-    schemas.check("reveal", {**reveal, "trace": {**reveal["trace"], "detail": said}})
-    assert printable_detail(said) == said
-    said.encode()  # no half of a character
+    schemas.check("reveal", {**reveal, "trace": {**reveal["trace"], "detail": text}})
+    assert printable_detail(text) == text
+    text.encode()  # no half of a character

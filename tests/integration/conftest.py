@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from node.cli.commands.network.compute_class import local_compute_class
-from node.cli.commands.network.document import ModelSelection
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import MODELS, Daemons, LocalNode, create_network
+from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network
 from tests.integration.light import RUNTIME, LightDaemons
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,21 +68,6 @@ class Running:
         done = self.helium(*arguments, "--json", stdin=stdin)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
-
-
-@contextmanager
-def running(
-    root: Path,
-    count: int,
-    runtime: Document,
-    parameters: NetworkParameters,
-    models: ModelSelection = MODELS,
-) -> Iterator[Running]:
-    """Run a network whose nodes have real worker processes. Each costs seconds to start."""
-    network, nodes = create_network(root, count, runtime, parameters, models=models)
-    with Daemons(root / "network.json", nodes) as daemons:
-        daemons.wait_ready()
-        yield Running(network, daemons, root)
 
 
 @contextmanager

@@ -95,8 +95,10 @@ def test_data_folder_of_another_network_is_refused(node: LocalNode, tmp_path: Pa
     with _run(node, LIGHT) as process:
         _wait_for(process, "listening")
         _stop(process, signal.SIGTERM)
-    _, [other] = create_network(tmp_path / "two", 1, {"device": "other"}, NetworkParameters())
-    network = str(other.home.parent / "network.json")
+    _, [node_of_another_network] = create_network(
+        tmp_path / "two", 1, {"device": "other"}, NetworkParameters()
+    )
+    network = str(node_of_another_network.home.parent / "network.json")
     with _run(node, network=network) as process:
         _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 1

@@ -93,8 +93,8 @@ def test_limits_and_roster_reach_the_request_limiter(settings: Settings) -> None
 
 def test_the_data_folder_is_created(settings: Settings) -> None:
     with built(settings):
-        found = {path.name for path in settings.data_dir.iterdir() if path.suffix[:7] != ".sqlite-"}
-        assert {"node.sqlite", "blobs", "scratch"} <= found
+        names = {path.name for path in settings.data_dir.iterdir() if path.suffix[:7] != ".sqlite-"}
+        assert {"node.sqlite", "blobs", "scratch"} <= names
 
 
 def test_the_database_survives_a_restart(settings: Settings) -> None:
@@ -230,10 +230,10 @@ def test_a_valid_network_document_is_read(settings: Settings) -> None:
 def test_a_data_folder_of_another_network_is_refused(settings: Settings, tmp_path: Path) -> None:
     with built(settings):
         pass
-    other = tmp_path / "other.json"
-    other.write_bytes(canonical(fixtures.network_document(3)))
+    other_network = tmp_path / "other.json"
+    other_network.write_bytes(canonical(fixtures.network_document(3)))
     with pytest.raises(UnusableDatabase, match="belongs to network"):
-        build(replace(settings, network=other), fixtures.key(0))
+        build(replace(settings, network=other_network), fixtures.key(0))
 
 
 def test_a_data_folder_that_cannot_be_created_raises_oserror(settings: Settings) -> None:

@@ -4,9 +4,9 @@ from node.clock import SystemClock
 
 
 def test_now_starts_at_the_wall_clock() -> None:
-    before = time.time()
+    earliest = time.time()
     now = SystemClock().now()
-    assert before - 0.001 <= now <= time.time() + 0.001
+    assert earliest - 0.001 <= now <= time.time() + 0.001
 
 
 def test_a_step_of_the_wall_clock_is_ignored() -> None:

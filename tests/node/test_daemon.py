@@ -111,10 +111,10 @@ class Scene:
         return recorder
 
     async def connect(self, recorder: Recorder) -> MemoryTransport:
-        other = MemoryTransport(self.medium, fixtures.peer(1000))
-        await other.start(recorder, topics(self.net.id), ())
-        await other.dial(f"/memory/0/p2p/{self.coordinator.me}")
-        return other
+        transport = MemoryTransport(self.medium, fixtures.peer(1000))
+        await transport.start(recorder, topics(self.net.id), ())
+        await transport.dial(f"/memory/0/p2p/{self.coordinator.me}")
+        return transport
 
     async def hello(self) -> Any:
         """Return the node's answer to a hello. The client checks it against its schema."""
@@ -136,12 +136,12 @@ async def running(
     index: int = 0,
     prepare: Callable[[Workshop], None] | None = None,
     options: Options | None = None,
-    most: int | None = None,
+    quota: int | None = None,
 ) -> AsyncIterator[Scene]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     rng = random.Random(1)
-    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", most)
+    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", quota)
     journal, ledger = Journal(database), Ledger(database)
     coordinator = Coordinator(net, fixtures.key(index), journal, ledger, clock, rng.randbytes)
     medium, workshop = MemoryNetwork(rng), Workshop(folder)
@@ -195,7 +195,7 @@ def test_the_topics_are_those_of_the_specification() -> None:
 
 def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        heard = await scene.listen()
+        recorder = await scene.listen()
         task = scene.submit()
         assert scene.state(task) is State.EXECUTING
         await asyncio.sleep(30)
@@ -204,7 +204,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
         assert left_in(tmp_path) == [], "the blobs have taken the file over"
         tasks, votes = topics(scene.net.id)
         sent = [text.encode() for _, text in scene.journal.feed(0, 10)]
-        assert [(topic, payload) for _, topic, payload in heard.gossip] == [
+        assert [(topic, payload) for _, topic, payload in recorder.gossip] == [
             (tasks, sent[0]),
             (votes, sent[1]),
             (votes, sent[2]),
@@ -297,11 +297,11 @@ def test_a_node_that_cannot_store_an_output_abstains(
 
     async def test(scene: Scene) -> None:
         monkeypatch.setattr(BlobStore, "import_file", full)
-        heard = await scene.listen()
+        recorder = await scene.listen()
         task = scene.submit()
         await asyncio.sleep(30)
         assert scene.state(task) is State.INCONCLUSIVE
-        bodies = [json.loads(payload)["body"] for payload in heard.payloads]
+        bodies = [json.loads(payload)["body"] for payload in recorder.payloads]
         assert [body["type"] for body in bodies] == ["task", "abstain"]
         assert bodies[1]["reason"] == "no-space"
 
@@ -466,13 +466,13 @@ def test_an_unexpected_exception_of_the_executor_ends_the_node(tmp_path: Path) -
 def test_an_address_in_use_ends_the_node_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo()) as scene:
-            taken = MemoryTransport(scene.medium, fixtures.peer(0))
+            transport = MemoryTransport(scene.medium, fixtures.peer(0))
             parts = Parts(
                 scene.coordinator,
                 scene.journal,
                 scene.ledger,
                 scene.blobs,
-                taken,
+                transport,
                 {fixtures.CLASS: scene.workshop},
                 virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START),
                 random.Random(1),
@@ -504,7 +504,7 @@ def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
 
 def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> None:
     async def main() -> None:
-        async with running(tmp_path, solo(), most=0) as scene:
+        async with running(tmp_path, solo(), quota=0) as scene:
             await accepted(scene)
             with pytest.raises(DiskQuotaExceeded):
                 store(scene.blobs, b"a")
@@ -552,7 +552,7 @@ def test_a_gossiped_task_that_the_policy_excludes_is_kept_but_not_executed(
             await asyncio.sleep(30)
             assert scene.state(task) is State.INCONCLUSIVE
             assert scene.state(served) is State.AGREED
-            reasons = [json.loads(heard)["body"].get("reason") for heard in recorder.payloads]
+            reasons = [json.loads(payload)["body"].get("reason") for payload in recorder.payloads]
             assert "busy" in reasons
             assert scene.node.counts == {"tasks-unserved": 1}
 

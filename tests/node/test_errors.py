@@ -35,17 +35,17 @@ def _exceptions() -> dict[str, set[str]]:
 
 def test_every_exception_has_the_common_base() -> None:
     exceptions = _exceptions()
-    ours = {"HeliumError"}
-    while more := {name for name, bases in exceptions.items() if bases & ours} - ours:
-        ours |= more
-    assert exceptions.keys() - ours == set()
+    names = {"HeliumError"}
+    while more := {name for name, bases in exceptions.items() if bases & names} - names:
+        names |= more
+    assert exceptions.keys() - names == set()
 
 
 def test_drawn_tree_lists_every_exception() -> None:
     drawing = (ROOT / "node" / "errors.py").read_text(encoding="utf-8").split('"""')[1]
     branches = re.findall(r"[├└]─ ([\w, ]+?)  ", drawing)
-    drawn = {"HeliumError"} | {name for branch in branches for name in branch.split(", ")}
-    assert drawn == _exceptions().keys()
+    listed = {"HeliumError"} | {name for branch in branches for name in branch.split(", ")}
+    assert listed == _exceptions().keys()
 
 
 def test_no_exception_name_has_a_suffix() -> None:

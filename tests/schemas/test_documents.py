@@ -137,8 +137,8 @@ def test_limits_cover_the_task_arguments() -> None:
 
 def _limits() -> dict[str, Any]:
     model = schemas.load("network")["properties"]["models"]["items"]
-    found: dict[str, Any] = model["properties"]["limits"]["properties"]
-    return found
+    names: dict[str, Any] = model["properties"]["limits"]["properties"]
+    return names
 
 
 def test_text_to_music_has_reference_members_and_required_seed() -> None:

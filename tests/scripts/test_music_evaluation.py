@@ -98,14 +98,14 @@ def test_wrong_answers_are_counted() -> None:
 
 def test_guessing_the_commonest_value_scores_chance() -> None:
     tally = Tally()
-    for value, asked, right in (("fast", 6, 6), ("medium", 3, 0), ("slow", 1, 0)):
-        tally.asked["tempo"][value], tally.right["tempo"][value] = asked, right
+    for value, total, right in (("fast", 6, 6), ("medium", 3, 0), ("slow", 1, 0)):
+        tally.asked["tempo"][value], tally.right["tempo"][value] = total, right
     assert tally.share("tempo") == tally.chance("tempo") == pytest.approx(0.6)
     assert tally.balanced("tempo") == pytest.approx(1 / 3)
     assert tally.chance("mode") == 0.5
-    shown = attribute_table([("model", tally)])
-    assert "| tempo (of 10) | 60% | 60% (33%) |" in shown
-    assert "| tempo | fast 6 of 6, medium 0 of 3, slow 0 of 1 |" in shown
+    table = attribute_table([("model", tally)])
+    assert "| tempo (of 10) | 60% | 60% (33%) |" in table
+    assert "| tempo | fast 6 of 6, medium 0 of 3, slow 0 of 1 |" in table
 
 
 def test_calibration_finds_the_best_threshold() -> None:

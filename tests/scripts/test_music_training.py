@@ -1,6 +1,5 @@
 """Training stops and goes on as if it had not stopped."""
 
-import argparse
 import json
 import math
 from collections.abc import Callable
@@ -9,35 +8,44 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.models.common import train
 from scripts.models.common.train import (
     CAPTION_STAGE,
     CHECKPOINT,
     PRINT_STEPS,
+    MusicTraining,
     TrainingConfig,
     build_optimizers,
     run_training,
     train_music,
     training_step,
 )
-from scripts.models.music import dataset
 from scripts.models.music.captions import is_held_out
 from scripts.models.music.codec import codec_config
 from scripts.models.music.dataset import (
     ATTRIBUTE_CLASSES,
     ATTRIBUTE_VALUES,
-    CAPTIONS_PER_STEP,
-    LONG_SHAPE,
-    OPENING_SHAPE,
-    SHORT_SHAPE,
+    SHIPPED_BATCHES,
+    BatchConfig,
     attribute_losses,
     attribute_targets,
     draw_captions,
     draw_music_batch,
     music_losses,
 )
-from scripts.models.music.model import WIDTH, build_music_model, build_tokenizer, codebook_losses
+from scripts.models.music.model import (
+    MusicConfig,
+    build_music_model,
+    build_tokenizer,
+    codebook_losses,
+)
 from scripts.models.music.tokens import BOOKS
+
+# A model of which a step takes milliseconds.
+SMALL = MusicConfig(
+    text_width=32, text_feed_forward_width=32, text_layers=1,
+    width=64, feed_forward_width=64, layers=1,
+)  # fmt: skip
+SMALL_BATCHES = BatchConfig(captions=4, openings=(2, 12), short_crops=(2, 12), long_crops=(2, 12))
 
 
 def toy() -> tuple[dict[str, torch.nn.Parameter], Callable[[int], torch.Tensor]]:
@@ -92,9 +100,9 @@ def test_output_line_has_the_mean_losses(
         run_training(
             parameters, TrainingConfig(tmp_path, 20, 0.01, 0.5, -1.0), repeated, ("x", "y"), watch
         )
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["x"], shown["y"]) == tuple(round(loss, 4) for loss in expected.tolist())
-    assert shown["seen"] == 0.25
+    line = json.loads(capsys.readouterr().out)
+    assert (line["x"], line["y"]) == tuple(round(loss, 4) for loss in expected.tolist())
+    assert line["seen"] == 0.25
 
 
 def watch() -> dict[str, float]:
@@ -121,9 +129,9 @@ def test_learning_rate_schedule() -> None:
 def test_losses_are_per_book_and_depend_on_the_caption() -> None:
     torch.manual_seed(0)
     tokenize = build_tokenizer()
-    model = build_music_model(len(tokenize), codec_config())
+    model = build_music_model(len(tokenize), codec_config(), SMALL)
     batch = draw_music_batch(tokenize, 0, 0, longer=False)
-    count, length = OPENING_SHAPE
+    count, length = SHIPPED_BATCHES.openings
     assert batch.columns.shape == (count, len(BOOKS), length)
     with torch.no_grad():
         losses_per_step = music_losses(model, batch, "cpu")
@@ -135,21 +143,20 @@ def test_losses_are_per_book_and_depend_on_the_caption() -> None:
     assert not torch.allclose(losses_per_step, without_caption)
 
 
-def test_text_encoder_learns_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty small steps on captions alone separate major from minor better than chance."""
-    monkeypatch.setattr(dataset, "CAPTIONS_PER_STEP", 32)
+def test_text_encoder_learns_the_mode() -> None:
+    """Eighty small steps on captions alone separate major from minor better than chance."""
     torch.manual_seed(0)
     tokenize = build_tokenizer()
-    model = build_music_model(len(tokenize), codec_config())
-    head = torch.nn.Linear(WIDTH, ATTRIBUTE_CLASSES)
+    model = build_music_model(len(tokenize), codec_config(), SMALL)
+    head = torch.nn.Linear(SMALL.width, ATTRIBUTE_CLASSES)
     parameters = dict(model.text_encoder.named_parameters()) | dict(head.named_parameters())
     optimizers = build_optimizers(parameters)
 
     def losses(step: int) -> torch.Tensor:
-        return attribute_losses(model, head, tokenize, draw_captions(0, step), "cpu")
+        return attribute_losses(model, head, tokenize, draw_captions(0, step, 32), "cpu")
 
     losses_per_step = [
-        training_step(parameters, optimizers, 2e-3, losses, step) for step in range(40)
+        training_step(parameters, optimizers, 1e-2, losses, step) for step in range(80)
     ]
     mode = list(ATTRIBUTE_VALUES).index("mode")
     # The mean of five steps: a single small batch is noisy. Chance is ln 2 = 0.69.
@@ -162,15 +169,18 @@ def test_text_encoder_learns_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_captions_of_a_step_are_not_held_out() -> None:
     batch = draw_captions(0, 3)
     assert batch == draw_captions(0, 3) != draw_captions(0, 4)
-    assert len(batch) == CAPTIONS_PER_STEP
+    assert len(batch) == SHIPPED_BATCHES.captions
     assert not any(is_held_out(brief) for brief, _ in batch)
     for name in ATTRIBUTE_VALUES:
-        assert attribute_targets(name, batch, "cpu").shape == (CAPTIONS_PER_STEP,)
+        assert attribute_targets(name, batch, "cpu").shape == (SHIPPED_BATCHES.captions,)
 
 
 def test_crops_grow_longer() -> None:
     tokenize = build_tokenizer()
-    for step, longer, (count, length) in ((1, False, SHORT_SHAPE), (3, True, LONG_SHAPE)):
+    batches = SHIPPED_BATCHES
+    for step, longer, (count, length) in (
+        (1, False, batches.short_crops), (3, True, batches.long_crops),
+    ):  # fmt: skip
         columns = draw_music_batch(tokenize, 0, step, longer=longer).columns
         assert columns.shape == (count, len(BOOKS), length)
 
@@ -186,19 +196,13 @@ def test_batches_depend_on_seed_and_step_only() -> None:
     assert not torch.equal(draw_music_batch(tokenize, 1, 5, longer=False).columns, batch.columns)
 
 
-def test_interrupted_music_training_gives_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_music_training_gives_the_same_weights(tmp_path: Path) -> None:
     """Stopped after each step, through both stages, the weights are those of one run."""
-    monkeypatch.setattr(train, "CAPTION_STEPS", 2)
-    monkeypatch.setattr(dataset, "CAPTIONS_PER_STEP", 4)
-    for name in ("OPENING_SHAPE", "SHORT_SHAPE", "LONG_SHAPE"):
-        monkeypatch.setattr(dataset, name, (2, 12))
+    training = MusicTraining(caption_steps=2, model=SMALL, batches=SMALL_BATCHES)
 
     def run(folder: Path, until: float) -> bool:
         torch.manual_seed(0)
-        options = argparse.Namespace(seed=0, device="cpu")
-        return train_music(TrainingConfig(folder, 2, 2e-3, 0.3, until), options)
+        return train_music(TrainingConfig(folder, 2, 2e-3, 0.3, until), training)
 
     last = tmp_path / "parts" / CHECKPOINT
     assert not run(last.parent, -1.0)

@@ -43,15 +43,15 @@ def test_pieces_are_reproducible() -> None:
 def test_beat_tokens_count_down_to_the_next_sixteenth(seed: str) -> None:
     """From tick to tick as many frames as each wait says, and sixteen ticks to a bar."""
     brief, _, codes = compose_piece(seed, 600)
-    left, places = 0, []
+    remaining, places = 0, []
     for token in decode_tokens(codes)[BEAT]:
         if isinstance(token, Tick):
-            assert left == 0
+            assert remaining == 0
             places.append(token.sixteenth)
-            left = brief.frames - 1
+            remaining = brief.frames - 1
         else:
-            assert token == Until(brief.frames, left)
-            left -= 1
+            assert token == Until(brief.frames, remaining)
+            remaining -= 1
     assert places == [number % SIXTEENTHS_PER_BAR for number in range(len(places))]
 
 

@@ -168,13 +168,13 @@ class MemoryBlobs:
 
     @contextmanager
     def commit(self, writers: Sequence[MemoryBlobWriter]) -> Iterator[None]:
-        before = dict(self._kept)
+        kept = dict(self._kept)
         try:
             for writer in writers:
                 self._keep(writer.payload)
             yield
         except BaseException:
-            self._kept = before
+            self._kept = kept
             raise
 
     def _check_room(self) -> None:

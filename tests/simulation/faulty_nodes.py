@@ -63,9 +63,9 @@ class FaultyNode(SimulatedNode):
     def options(self) -> Options:
         """Dial the next two members in the ring, and some random ones."""
         size = len(self._world.network.roster)
-        others = [i for i in range(size) if i != self.index]
+        peers = [i for i in range(size) if i != self.index]
         dialled = {(self.index + 1) % size, (self.index + 2) % size} - {self.index}
-        dialled.update(random.Random(self.index).sample(others, min(DIALS, len(others))))
+        dialled.update(random.Random(self.index).sample(peers, min(DIALS, len(peers))))
         addresses = tuple(self._world.address(i) for i in sorted(dialled))
         return Options(
             addresses,

@@ -127,7 +127,9 @@ def _check_inconclusive(node: "FaultyNode", task: str) -> None:
         raise Violation("I6", f"{node.index} gave up {task[:8]} with {len(silent)} votes to come")
 
 
-def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[str]) -> None:
+def check_bounded(
+    coordinator: Coordinator, max_open: int, accepted_tasks: AbstractSet[str]
+) -> None:
     """I7: memory per task and per peer is bounded.
 
     `known` are the tasks of the node's journal. Nothing is held for other tasks, except for a
@@ -141,7 +143,7 @@ def check_bounded(coordinator: Coordinator, max_open: int, known: AbstractSet[st
         raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them ended")
     if len(table._rebuilds) > 2 * max_open + 64:
         raise Violation("I7", f"{len(table._rebuilds)} tasks to be rebuilt")
-    if unknown := table._expiries.keys() - known - table._rebuilds.keys():
+    if unknown := table._expiries.keys() - accepted_tasks - table._rebuilds.keys():
         raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
     for votes in (r for agreement in held.values() for r in agreement.vote_sets):
         votes_of = Counter(signer for signer, _ in votes._first)

@@ -22,7 +22,7 @@ from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import NoAgreement, UnknownTask
 from protocol.consensus.certificate import Certificate
 from protocol.wire.messages import Task
-from tests.simulation import doubles, invariants, memoization, scenario, virtual_loop
+from tests.simulation import doubles, invariants, memoization, virtual_loop
 from tests.simulation.adversaries import ADVERSARIES
 from tests.simulation.adversaries.adversary import Environment
 from tests.simulation.adversaries.certificate_forger import CertificateForger
@@ -31,7 +31,7 @@ from tests.simulation.faults import DatabaseTemplate, SimulatedCrash
 from tests.simulation.faulty_nodes import FaultyNode
 from tests.simulation.network import Conditions, SimulatedNetwork
 from tests.simulation.report import Report, Violation, describe_envelope
-from tests.simulation.scenario import DEADLINE, Fault, Scenario
+from tests.simulation.scenario import DEADLINE, MEMBERS, OUTSIDERS, Fault, Scenario, draw, size
 from tests.support import fixtures
 
 # The first key index of peers outside the roster. The client has the one before it.
@@ -48,8 +48,8 @@ class RunConfig:
 
     members: tuple[int, int]  # at least, at most
     faulty: int | None = None  # drawn from the seed if None
-    roles: tuple[str, ...] = scenario.MEMBERS  # of faulty members
-    outsiders: tuple[str, ...] = scenario.OUTSIDERS
+    roles: tuple[str, ...] = MEMBERS  # of faulty members
+    outsiders: tuple[str, ...] = OUTSIDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +64,26 @@ class RunResult:
 
 def run_seed(config: RunConfig, seed: int, trace: Callable[[str], None] | None = None) -> RunResult:
     """Run the scenario of a seed. `trace` takes the lines of its log."""
-    members, faulty = scenario.size(seed, config.members, config.faulty)
-    drawn = scenario.draw(seed, members, faulty, config.roles, config.outsiders)
-    return run_scenario(drawn, trace)
+    members, faulty = size(seed, config.members, config.faulty)
+    return run_scenario(draw(seed, members, faulty, config.roles, config.outsiders), trace)
 
 
-def run_scenario(drawn: Scenario, trace: Callable[[str], None] | None = None) -> RunResult:
+def run_scenario(scenario: Scenario, trace: Callable[[str], None] | None = None) -> RunResult:
     """Run one scenario and check every invariant."""
     _silence_nodes()
-    report, summary = Report(), summarize(drawn)
-    report.members[len(drawn.roles)] += 1
+    report, summary = Report(), summarize(scenario)
+    report.members[len(scenario.roles)] += 1
     try:
         with memoization.installed():
-            virtual_loop.run(partial(_run, drawn, report, trace))
+            virtual_loop.run(partial(_run, scenario, report, trace))
     except Violation as violation:
-        return RunResult(drawn.seed, summary, Report(), str(violation))
-    return RunResult(drawn.seed, summary, report)
+        return RunResult(scenario.seed, summary, Report(), str(violation))
+    return RunResult(scenario.seed, summary, report)
 
 
-async def _run(drawn: Scenario, report: Report, trace: Callable[[str], None] | None) -> None:
+async def _run(scenario: Scenario, report: Report, trace: Callable[[str], None] | None) -> None:
     try:
-        await Simulation(drawn, report, trace).run()
+        await Simulation(scenario, report, trace).run()
     except Exception as exception:
         raise _violation_in([exception]) from exception
 
@@ -100,19 +99,19 @@ def _violation_in(exceptions: Sequence[BaseException]) -> Violation:
     return Violation("unexpected exception", repr(exceptions))
 
 
-def summarize(drawn: Scenario) -> str:
+def summarize(scenario: Scenario) -> str:
     """Describe a scenario in one line."""
-    parameters = drawn.network.parameters
-    faulty = [f"{i} {role}" for i, role in enumerate(drawn.roles) if role != "honest"]
-    link = f"loss {drawn.link.loss:g}, delay up to {drawn.link.delay[1]:g} s"
+    parameters = scenario.network.parameters
+    faulty = [f"{i} {role}" for i, role in enumerate(scenario.roles) if role != "honest"]
+    link = f"loss {scenario.link.loss:g}, delay up to {scenario.link.delay[1]:g} s"
     return "; ".join(
         (
-            f"{len(drawn.roles)} members, committees {parameters.committee_size} to "
+            f"{len(scenario.roles)} members, committees {parameters.committee_size} to "
             f"{parameters.committee_max}",
-            "synchronous" if drawn.synchronous else link,
+            "synchronous" if scenario.synchronous else link,
             ", ".join(faulty) or "all honest",
-            ", ".join(f"{role} outside" for role in drawn.outsiders) or "nobody outside",
-            f"{len(drawn.faults)} faults",
+            ", ".join(f"{role} outside" for role in scenario.outsiders) or "nobody outside",
+            f"{len(scenario.faults)} faults",
         )
     )
 
@@ -121,12 +120,12 @@ class Simulation:
     """One run: the network, its adversaries, the requester and the injected faults."""
 
     def __init__(
-        self, drawn: Scenario, report: Report, trace: Callable[[str], None] | None
+        self, scenario: Scenario, report: Report, trace: Callable[[str], None] | None
     ) -> None:
-        self.scenario, self.network, self.report = drawn, drawn.network, report
-        conditions = Conditions(drawn.link, drawn.execution)
-        self.world = SimulatedNetwork(drawn.seed, self.network, conditions)
-        self.random = random.Random(f"history {drawn.seed}")
+        self.scenario, self.network, self.report = scenario, scenario.network, report
+        conditions = Conditions(scenario.link, scenario.execution)
+        self.world = SimulatedNetwork(scenario.seed, self.network, conditions)
+        self.random = random.Random(f"history {scenario.seed}")
         self.database_template = DatabaseTemplate(self.network.id)
         self.verified: dict[str, Any] = {}  # certificates and evidence that were verified, by text
         self.submitted: list[Task] = []

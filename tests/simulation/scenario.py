@@ -224,5 +224,5 @@ def size(seed: int, members: tuple[int, int], faulty: int | None) -> tuple[int, 
     count = low + int((high - low + 1) * rng.random() ** 2.5)
     if faulty is not None:
         return count, min(faulty, count - 1)
-    most = count - 1 if rng.random() < 0.1 else (count - 1) // 2
-    return count, rng.randint(0, most)
+    maximum = count - 1 if rng.random() < 0.1 else (count - 1) // 2
+    return count, rng.randint(0, maximum)

@@ -18,12 +18,12 @@ LARGE = RunConfig((9, 31))
 BLOCK = 10
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(4))
 def test_small_networks_violate_no_invariant(block: int) -> None:
     _check(SMALL, range(block * BLOCK, (block + 1) * BLOCK))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_large_networks_violate_no_invariant(seed: int) -> None:
     _check(LARGE, range(seed, seed + 1))
 

@@ -98,11 +98,11 @@ def sine(j: int) -> int:
 def power_of_two(numerator: int, denominator: int) -> int:
     """2^(numerator / denominator), rounded down."""
     with localcontext(prec=60):
-        found = int((Decimal(2).ln() * numerator / denominator).exp())
-    for guess in (found + 1, found):
+        power = int((Decimal(2).ln() * numerator / denominator).exp())
+    for guess in (power + 1, power):
         if guess**denominator <= 2**numerator:
             return guess
-    return found - 1
+    return power - 1
 
 
 def decay(s: int) -> int:
@@ -133,8 +133,8 @@ def waveform(notes: list[Note]) -> bytes:
             if k >= 0:
                 x = x * (decay(60000 * k >> 16) * min(8819 - k, 128) >> 7) >> 16  # noqa: PLW2901
             total[start + i] += x * velocity >> 7
-    most = max(1, *map(abs, total))
-    return struct.pack(f"<{len(total)}f", *((x * 7549747 // most) * 2.0**-23 for x in total))
+    peak = max(1, *map(abs, total))
+    return struct.pack(f"<{len(total)}f", *((x * 7549747 // peak) * 2.0**-23 for x in total))
 
 
 # 8.10

@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,16 +25,19 @@ from scripts.models.music.dataset import (
     ATTRIBUTE_CLASSES,
     ATTRIBUTE_HEAD,
     ATTRIBUTE_VALUES,
+    BatchConfig,
     attribute_losses,
     draw_captions,
     draw_music_batch,
     music_losses,
 )
-from scripts.models.music.model import WIDTH, build_music_model, build_tokenizer
+from scripts.models.music.model import MusicConfig, build_music_model, build_tokenizer
 from scripts.models.music.tokens import BOOKS
 from scripts.models.piano.dataset import (
     ENCODER_LOSSES,
     PIANO_LOSSES,
+    SHIPPED_SONGS,
+    SongConfig,
     SongDataset,
     encoder_losses,
     make_batch,
@@ -43,9 +46,9 @@ from scripts.models.piano.dataset import (
 from scripts.models.piano.evaluate import cover_metrics, onset_metrics
 from scripts.models.piano.model import (
     ENCODER_PREFIXES,
-    MODEL_WIDTH,
     ONSET_HEAD,
     POSITION_BIAS,
+    PianoConfig,
     build_onset_head,
     build_piano_model,
 )
@@ -91,8 +94,8 @@ class TrainingConfig:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: linear warm-up, constant, linear decay."""
-        left = (self.steps - step) / (self.decay * self.steps)
-        return self.rate * min(1.0, (step + 1) / WARMUP_STEPS, max(FINAL_RATE, left))
+        remaining = (self.steps - step) / (self.decay * self.steps)
+        return self.rate * min(1.0, (step + 1) / WARMUP_STEPS, max(FINAL_RATE, remaining))
 
 
 def build_optimizers(
@@ -222,10 +225,31 @@ def _load_checkpoint(
 
 DEFAULT_STEPS = {"music": 3_500, "piano": 4_500}
 DECAY_SHARE = {"music": 0.3, "piano": 0.35}
-CAPTION_STEPS = 1_000
-ENCODER_STEPS = 1_200
 # The share of the music model's steps before its longest crops begin.
 SHORT_CROP_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class MusicTraining:
+    """What the training of the music model needs to know. The defaults trained the shipped one."""
+
+    seed: int = 0
+    device: str = "cpu"
+    # Steps of the first stage.
+    caption_steps: int = 1_000
+    model: MusicConfig = field(default_factory=MusicConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class PianoTraining:
+    """What the training of the piano model needs to know. The defaults trained the shipped one."""
+
+    seed: int = 0
+    # Steps of the first stage.
+    encoder_steps: int = 1_200
+    model: PianoConfig = field(default_factory=PianoConfig)
+    songs: SongConfig = field(default_factory=SongConfig)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -236,7 +260,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="decides all draws (default 0)")
     parser.add_argument(
-        "--songs", type=int, default=6_000, help="training songs of the piano (default 6000)"
+        "--songs",
+        type=int,
+        default=SHIPPED_SONGS.songs,
+        help="training songs of the piano (default 6000)",
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("--device", default="cpu", help="for the music model: cpu or cuda")
@@ -255,15 +282,20 @@ def main() -> None:
     )
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    if not {"music": train_music, "piano": train_piano}[options.model](config, options):
+    if options.model == "music":
+        is_complete = train_music(config, MusicTraining(options.seed, options.device))
+    else:
+        songs = SongConfig(options.songs)
+        is_complete = train_piano(config, PianoTraining(options.seed, songs=songs))
+    if not is_complete:
         sys.exit("stopped by --seconds; run the same command again to continue")
 
 
-def train_music(config: TrainingConfig, options: argparse.Namespace) -> bool:
+def train_music(config: TrainingConfig, training: MusicTraining) -> bool:
     """Train the music model. Returns False if the deadline stopped it."""
     tokenize = build_tokenizer()
-    model = build_music_model(len(tokenize), codec_config()).to(options.device)
-    if not _train_text_encoder(model, tokenize, config, options):
+    model = build_music_model(len(tokenize), codec_config(), training.model).to(training.device)
+    if not _train_text_encoder(model, tokenize, config, training):
         return False
     model.audio_encoder.requires_grad_(False)
     # Frozen: the decoder's gradients would be mostly noise to the text encoder.
@@ -273,41 +305,46 @@ def train_music(config: TrainingConfig, options: argparse.Namespace) -> bool:
 
     def losses(step: int) -> torch.Tensor:
         long_crops = step >= SHORT_CROP_SHARE * config.steps
-        batch = draw_music_batch(tokenize, options.seed, step, longer=long_crops)
-        return music_losses(model, batch, options.device)
+        batch = draw_music_batch(tokenize, training.seed, step, training.batches, longer=long_crops)
+        return music_losses(model, batch, training.device)
 
     return run_training(parameters, config, losses, BOOKS)
 
 
 def _train_text_encoder(
-    model: Any, tokenize: Any, config: TrainingConfig, options: argparse.Namespace
+    model: Any, tokenize: Any, config: TrainingConfig, training: MusicTraining
 ) -> bool:
     """Train the text encoder on captions alone; see `music.dataset`."""
-    head = torch.nn.Linear(WIDTH, ATTRIBUTE_CLASSES).to(options.device)
+    head = torch.nn.Linear(training.model.width, ATTRIBUTE_CLASSES).to(training.device)
     parameters = {f"text_encoder.{n}": p for n, p in model.text_encoder.named_parameters()}
     parameters |= {f"enc_to_dec_proj.{n}": p for n, p in model.enc_to_dec_proj.named_parameters()}
     parameters |= {ATTRIBUTE_HEAD + n: p for n, p in head.named_parameters()}
 
     def losses(step: int) -> torch.Tensor:
-        return attribute_losses(
-            model, head, tokenize, draw_captions(options.seed, step), options.device
-        )
+        captions = draw_captions(training.seed, step, training.batches.captions)
+        return attribute_losses(model, head, tokenize, captions, training.device)
 
-    caption_config = replace(config, folder=config.folder / CAPTION_STAGE, steps=CAPTION_STEPS)
+    caption_config = replace(
+        config, folder=config.folder / CAPTION_STAGE, steps=training.caption_steps
+    )
     return run_training(parameters, caption_config, losses, tuple(ATTRIBUTE_VALUES))
 
 
-def train_piano(config: TrainingConfig, options: argparse.Namespace) -> bool:
+def train_piano(config: TrainingConfig, training: PianoTraining) -> bool:
     """Train the piano model. Returns False if the deadline stopped it."""
-    model = build_piano_model()
+    model = build_piano_model(training.model)
     model.set_attn_implementation("eager")  # the only one that returns attentions
-    head = build_onset_head(MODEL_WIDTH)
-    songs = SongDataset(config.folder / "songs", options.seed, options.songs)
+    head = build_onset_head(training.model.width)
+    songs = SongDataset(
+        config.folder / "songs", training.seed, training.songs, training.model.width
+    )
     held_out = [make_batch(choices) for choices in songs.held_out_rows()]
     parameters = dict(model.named_parameters())
     parameters |= {ONSET_HEAD + n: p for n, p in head.named_parameters()}
     config = replace(config, fast_part=POSITION_BIAS)
-    encoder_config = replace(config, folder=config.folder / ENCODER_STAGE, steps=ENCODER_STEPS)
+    encoder_config = replace(
+        config, folder=config.folder / ENCODER_STAGE, steps=training.encoder_steps
+    )
 
     def onset_step(step: int) -> torch.Tensor:
         batch = make_batch(songs.rows_of_step(step))  # rendered in full precision

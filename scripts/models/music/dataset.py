@@ -30,8 +30,24 @@ from scripts.models.music.captions import is_held_out, write_caption
 from scripts.models.music.model import codebook_losses, positions_from
 from scripts.models.music.tokens import Codes, apply_delay, compose_piece
 
-# The batch size of the first stage.
-CAPTIONS_PER_STEP: Final = 128
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """The sizes of the batches. The defaults are the shipped model's.
+
+    What a caption decides shows in the first second of a piece: many openings teach words. Crops of
+    five seconds teach bars. The last crops have ten seconds, the length of a typical request.
+    """
+
+    # Of the first stage.
+    captions: int = 128
+    # Pieces and columns of a step of the second stage.
+    openings: tuple[int, int] = (64, 68)
+    short_crops: tuple[int, int] = (16, 260)
+    long_crops: tuple[int, int] = (8, 516)
+
+
+SHIPPED_BATCHES: Final = BatchConfig()
 # The attributes' values; what a brief leaves out is a value too.
 ATTRIBUTE_VALUES: Final[dict[str, tuple[object, ...]]] = {
     "frames": tuple(frames for speed in SPEEDS.values() for frames in speed),
@@ -50,11 +66,13 @@ ATTRIBUTE_HEAD: Final = "lm_head."
 ATTRIBUTE_CLASSES: Final = sum(len(values) for values in ATTRIBUTE_VALUES.values())
 
 
-def draw_captions(seed: int, step: int) -> list[tuple[Brief, str]]:
+def draw_captions(
+    seed: int, step: int, count: int = SHIPPED_BATCHES.captions
+) -> list[tuple[Brief, str]]:
     """Draw a step's briefs and captions, none of them held out."""
     rng = random.Random(f"words/{seed}/{step}")
     captions: list[tuple[Brief, str]] = []
-    while len(captions) < CAPTIONS_PER_STEP:
+    while len(captions) < count:
         brief = draw_brief(rng)
         if not is_held_out(brief):
             captions.append((brief, write_caption(brief, rng)[0]))
@@ -100,11 +118,6 @@ NO_CAPTION_SHARE: Final = (
 CROP_SHARE: Final = 0.25
 # The latest frame at which a crop begins.
 MAX_CROP_START: Final = 1_000
-# Pieces and columns of a step. What a caption decides shows in the first second: many openings
-# teach words; fives of seconds teach bars; and at the end there are ten, as a listener wants.
-OPENING_SHAPE: Final = (64, 68)
-SHORT_SHAPE: Final = (16, 260)
-LONG_SHAPE: Final = (8, 516)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,12 @@ class MusicBatch:
 
 
 def draw_music_batch(
-    tokenize: Callable[..., Any], seed: int, step: int, *, longer: bool
+    tokenize: Callable[..., Any],
+    seed: int,
+    step: int,
+    config: BatchConfig = SHIPPED_BATCHES,
+    *,
+    longer: bool,
 ) -> MusicBatch:
     """Draw a step's pieces from the seed and the step's number alone.
 
@@ -131,7 +149,8 @@ def draw_music_batch(
     """
     rng = random.Random(f"step/{seed}/{step}")
     is_opening = step % 2 == 0
-    count, length = OPENING_SHAPE if is_opening else LONG_SHAPE if longer else SHORT_SHAPE
+    crops = config.long_crops if longer else config.short_crops
+    count, length = config.openings if is_opening else crops
     is_crop = not is_opening and rng.random() < CROP_SHARE
     start = rng.randrange(1, MAX_CROP_START) if is_crop else 0
     texts, rows, has_caption = [], [], []

@@ -164,8 +164,8 @@ def attribute_table(tallies: Sequence[tuple[str, Tally]]) -> str:
     ]
     for name in ATTRIBUTE_COUNTS:
         shares = " | ".join(f"{t.share(name):.0%} ({t.balanced(name):.0%})" for _, t in tallies)
-        asked = last.asked[name].total()
-        lines.append(f"| {name} (of {asked}) | {last.chance(name):.0%} | {shares} |")
+        total = last.asked[name].total()
+        lines.append(f"| {name} (of {total}) | {last.chance(name):.0%} | {shares} |")
     for fault in ("silent", "clipped", "clicks"):
         counts = " | ".join(f"{tally.faults[fault]} of {tally.count}" for _, tally in tallies)
         lines.append(f"| {fault} | | {counts} |")

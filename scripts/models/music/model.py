@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -22,35 +23,52 @@ from scripts.models.music.captions import CONNECTORS, HELD_OUT_FORMS, SENTENCE_F
 from scripts.models.music.composition import NOTE_NAMES
 from scripts.models.music.tokens import BLANK, BOOKS, CODEBOOK_SIZE
 
-TEXT_WIDTH: Final = 128
-# Multiples of 64, as quantisation to 4 bits requires.
-WIDTH: Final = 256
-LAYERS: Final = 4
+# The heads of each attention, of the text encoder and of the decoder.
 HEADS: Final = 4
-FEED_FORWARD_WIDTH: Final = 512
 POSITIONS: Final = 2048
 
 
-def _text_config(vocabulary: int) -> T5Config:
+@dataclass(frozen=True, slots=True)
+class MusicConfig:
+    """The size of the language model. The default is the shipped model's."""
+
+    text_width: int = 128
+    text_feed_forward_width: int = 256
+    text_layers: int = 2
+    # Multiples of 64, as quantisation to 4 bits requires.
+    width: int = 256
+    feed_forward_width: int = 512
+    layers: int = 4
+
+
+SHIPPED_SIZE: Final = MusicConfig()
+
+
+def _text_config(vocabulary: int, config: MusicConfig) -> T5Config:
     return T5Config(
-        vocab_size=vocabulary, d_model=TEXT_WIDTH, d_kv=32, d_ff=256, num_layers=2, num_heads=4,
+        vocab_size=vocabulary, d_model=config.text_width, d_kv=config.text_width // HEADS,
+        d_ff=config.text_feed_forward_width, num_layers=config.text_layers, num_heads=HEADS,
         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, dropout_rate=0.0,
     )  # fmt: skip
 
 
-def _decoder_config() -> MusicgenDecoderConfig:
+def _decoder_config(config: MusicConfig) -> MusicgenDecoderConfig:
     return MusicgenDecoderConfig(
-        vocab_size=CODEBOOK_SIZE, hidden_size=WIDTH, num_hidden_layers=LAYERS,
-        ffn_dim=FEED_FORWARD_WIDTH, num_attention_heads=HEADS,
+        vocab_size=CODEBOOK_SIZE, hidden_size=config.width, num_hidden_layers=config.layers,
+        ffn_dim=config.feed_forward_width, num_attention_heads=HEADS,
         num_codebooks=len(BOOKS), max_position_embeddings=POSITIONS,
         pad_token_id=BLANK, bos_token_id=BLANK, dropout=0.0, tie_word_embeddings=False,
     )  # fmt: skip
 
 
-def build_music_model(vocabulary: int, codec: EncodecConfig) -> MusicgenForConditionalGeneration:
+def build_music_model(
+    vocabulary: int, codec: EncodecConfig, size: MusicConfig = SHIPPED_SIZE
+) -> MusicgenForConditionalGeneration:
     """Return the untrained model. Its weights come from torch's generator."""
     config = MusicgenConfig(
-        text_encoder=_text_config(vocabulary), audio_encoder=codec, decoder=_decoder_config()
+        text_encoder=_text_config(vocabulary, size),
+        audio_encoder=codec,
+        decoder=_decoder_config(size),
     )
     model = MusicgenForConditionalGeneration(config)
     _scale_cross_attention(model)

@@ -24,7 +24,7 @@ from scripts.models.music.tokens import compose_piece
 from scripts.models.piano.model import (
     IGNORED,
     MAX_ROW_TOKENS,
-    MODEL_WIDTH,
+    SHIPPED_SIZE,
     SILENCE,
     OnsetTargets,
     alignment_loss,
@@ -43,7 +43,7 @@ from scripts.models.piano.score import (
     quantize,
 )
 
-# The length of a training song: 10 seconds.
+# The length of a training song, if no other is asked for: 10 seconds.
 SONG_FRAMES: Final = 500
 SLOWEST_BEAT, FASTEST_BEAT = (
     60.0,
@@ -56,7 +56,7 @@ RENDERED_SHARE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a song: its mel spectrogram (time, MODEL_WIDTH) and tokens for each composer."""
+    """A row of a song: its mel spectrogram (time, bands) and tokens for each composer."""
 
     mel_frames: torch.Tensor
     tokens: tuple[list[int], ...]
@@ -73,10 +73,12 @@ def _draw_grid(frames: int, rng: random.Random) -> Grid:
     return Grid(rng.randrange(STEPS_PER_ROW) * step + rng.uniform(-1, 1), step)
 
 
-def song_rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Iterator[Row]:
+def song_rows(
+    codec: Any, listener: Pop2PianoFeatureExtractor, seed: str, frames: int = SONG_FRAMES
+) -> Iterator[Row]:
     """Yield a song's rows, played by the codec or by the reference synthesis."""
     rng = random.Random(f"{seed}/grid")
-    brief, _, codes = compose_piece(seed, SONG_FRAMES)
+    brief, _, codes = compose_piece(seed, frames)
     rendered = rng.random() < RENDERED_SHARE
     audio = render_tokens(codes) if rendered else decode_audio(codec, codes)
     rate = listener.sampling_rate
@@ -84,7 +86,7 @@ def song_rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Ite
     sound *= rng.uniform(0.5, 1.2)
     grid = _draw_grid(brief.frames, rng)
     parts = [quantize(part, grid) for part in piano_parts(codes).values()]
-    for row in range(grid.rows(SONG_FRAMES)):
+    for row in range(grid.rows(frames)):
         first, end = (max(0, int(edge * HOP / SAMPLING_RATE * rate)) for edge in grid.span(row))
         mel = listener.mel_spectrogram(sound[None, first:end].astype(np.float32))[0]
         mel_frames = torch.from_numpy(np.log(np.clip(mel, 1e-6, None)).T.astype(np.float32))
@@ -93,17 +95,28 @@ def song_rows(codec: Any, listener: Pop2PianoFeatureExtractor, seed: str) -> Ite
             yield Row(mel_frames, tokens)
 
 
-# Few, so that the first step need not wait long.
-SONGS_PER_FILE: Final = 25
-# The batch size.
-ROWS_PER_STEP: Final = 32
-ROWS_TO_CHOOSE_FROM: Final = (
-    4 * ROWS_PER_STEP
-)  # of which a step takes those of like lengths, for little padding
+# A step draws this many batches of rows. It takes one of similar lengths, for little padding.
+BATCHES_TO_CHOOSE_FROM: Final = 4
 # Training steps until the next file of songs is used too.
 STEPS_PER_GROUP: Final = 8
-# Songs that are only used to watch the training.
-HELD_OUT_SONGS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SongConfig:
+    """The size of the training data. The default is the shipped model's."""
+
+    songs: int = 6_000
+    # Few, so that the first step need not wait long.
+    songs_per_file: int = 25
+    # Songs that are only used to watch the training.
+    held_out_songs: int = 30
+    # The length of a song.
+    frames: int = SONG_FRAMES
+    # The batch size.
+    rows_per_step: int = 32
+
+
+SHIPPED_SONGS: Final = SongConfig()
 
 
 class SongDataset:
@@ -113,36 +126,46 @@ class SongDataset:
     0.39 nats per token in training, 0.80 on held-out songs.
     """
 
-    def __init__(self, folder: Path, seed: int, count: int) -> None:
-        self._folder, self._seed, self._count = folder, seed, count
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        config: SongConfig = SHIPPED_SONGS,
+        bands: int = SHIPPED_SIZE.width,
+    ) -> None:
+        self._folder, self._seed, self._config = folder, seed, config
         self._loaded: dict[str, list[Row]] = {}
         self._codec: Any = EncodecModel(codec_config()).eval()
         write_codec(self._codec)
-        self._extractor = feature_extractor()
+        self._extractor = feature_extractor(bands)
         folder.mkdir(parents=True, exist_ok=True)
 
     def rows_of_step(self, step: int) -> list[tuple[Row, int]]:
         """Return a step's rows and composers, drawn from the seed and the step alone."""
         rng = random.Random(f"cover step/{self._seed}/{step}")
-        groups = min(self._count // SONGS_PER_FILE, 4 + step // STEPS_PER_GROUP)
-        rows = [rng.choice(self._group(rng.randrange(groups))) for _ in range(ROWS_TO_CHOOSE_FROM)]
+        count = self._config.rows_per_step
+        files = self._config.songs // self._config.songs_per_file
+        groups = min(files, 4 + step // STEPS_PER_GROUP)
+        rows = [
+            rng.choice(self._group(rng.randrange(groups)))
+            for _ in range(BATCHES_TO_CHOOSE_FROM * count)
+        ]
         rows.sort(key=lambda row: len(row.mel_frames))
-        first = rng.randrange(0, ROWS_TO_CHOOSE_FROM, ROWS_PER_STEP)
-        return [(row, rng.randrange(len(COMPOSERS))) for row in rows[first : first + ROWS_PER_STEP]]
+        first = rng.randrange(0, len(rows), count)
+        return [(row, rng.randrange(len(COMPOSERS))) for row in rows[first : first + count]]
 
     def held_out_rows(self) -> list[list[tuple[Row, int]]]:
         """Return rows of held-out songs in batches of similar length."""
-        songs = [f"cover/held back/{number}" for number in range(HELD_OUT_SONGS)]
+        songs = [f"cover/held back/{number}" for number in range(self._config.held_out_songs)]
         rows = self._load("held-out", songs)
         choices = [(row, index % len(COMPOSERS)) for index, row in enumerate(rows)]
         choices.sort(key=lambda choice: len(choice[0].mel_frames))
-        return [
-            choices[first : first + ROWS_PER_STEP]
-            for first in range(0, len(choices), ROWS_PER_STEP)
-        ]
+        count = self._config.rows_per_step
+        return [choices[first : first + count] for first in range(0, len(choices), count)]
 
     def _group(self, number: int) -> list[Row]:
-        songs = range(number * SONGS_PER_FILE, (number + 1) * SONGS_PER_FILE)
+        count = self._config.songs_per_file
+        songs = range(number * count, (number + 1) * count)
         return self._load(
             f"{self._seed}-{number}", [f"cover/{self._seed}/{song}" for song in songs]
         )
@@ -155,7 +178,7 @@ class SongDataset:
                 rendered = [
                     dataclasses.asdict(row)
                     for song in songs
-                    for row in song_rows(self._codec, self._extractor, song)
+                    for row in song_rows(self._codec, self._extractor, song, self._config.frames)
                 ]
                 torch.save(rendered, path.with_suffix(".new"))
                 path.with_suffix(".new").replace(path)
@@ -179,7 +202,7 @@ PIANO_LOSSES: Final = ("tokens", "alignment", *ENCODER_LOSSES)
 class PianoBatch:
     """The rows of a step.
 
-    `mel_frames`: spectrograms (rows, time, MODEL_WIDTH), padded with silence. `composers`: (rows,).
+    `mel_frames`: spectrograms (rows, time, bands), padded with silence. `composers`: (rows,).
     `tokens`: (rows, tokens), padded with `IGNORED`. `onset_steps`: for tokens that begin a note its
     step, else `IGNORED`. `weights`: of each token in the loss.
     """
@@ -195,7 +218,8 @@ class PianoBatch:
 def make_batch(choices: RowChoice) -> PianoBatch:
     """Return a batch, padded to the longest row."""
     lengths = [len(row.mel_frames) for row, _ in choices]
-    mel_frames = torch.full((len(choices), max(lengths), MODEL_WIDTH), SILENCE)
+    bands = choices[0][0].mel_frames.shape[1]
+    mel_frames = torch.full((len(choices), max(lengths), bands), SILENCE)
     tokens = torch.full(
         (len(choices), max(len(row.tokens[composer]) for row, composer in choices)), IGNORED
     )
@@ -219,7 +243,7 @@ def make_batch(choices: RowChoice) -> PianoBatch:
 
 
 def encoder_inputs(model: Any, batch: PianoBatch) -> torch.Tensor:
-    """Return the embedded composer and the frames, (rows, 1 + time, MODEL_WIDTH)."""
+    """Return the embedded composer and the frames, (rows, 1 + time, width)."""
     embeddings: torch.Tensor = model.mel_conditioner(
         feature=batch.mel_frames, index_value=batch.composers, embedding_offset=0
     )

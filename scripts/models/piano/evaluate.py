@@ -44,11 +44,11 @@ def cover_metrics(model: Any, batches: Sequence[PianoBatch]) -> dict[str, float]
     for batch in batches:
         generated = GenerationMixin.generate(model, inputs_embeds=encoder_inputs(model, batch))
         for tokens, targets in zip(generated.tolist(), batch.tokens.tolist(), strict=True):
-            written, wanted = note_onsets(tokens), note_onsets(targets)
+            written, expected_onsets = note_onsets(tokens), note_onsets(targets)
             correct, predicted, expected = (
-                correct + len(written & wanted),
+                correct + len(written & expected_onsets),
                 predicted + len(written),
-                expected + len(wanted),
+                expected + len(expected_onsets),
             )
         shares.append(
             step_attention(forward(model, batch).cross_attentions, batch.onset_steps, batch.targets)
@@ -148,6 +148,6 @@ def cover_table(counts: Mapping[str, Sequence[OnsetCounts]]) -> str:
                 total.correct / max(1, total.expected),
                 float(np.mean([cover.f1 for cover in covers])),
             )
-            shown = " | ".join(f"{figure:.2f}" for figure in figures)
-            lines.append(f"| {name} | {len(covers)} | {shown} |")
+            cells = " | ".join(f"{figure:.2f}" for figure in figures)
+            lines.append(f"| {name} | {len(covers)} | {cells} |")
     return "\n".join(lines)

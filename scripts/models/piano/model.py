@@ -27,29 +27,41 @@ from transformers import (
 
 from scripts.models.piano.score import COMPOSERS, END_TOKEN, STEPS_PER_ROW, VOCABULARY, note_onsets
 
-# Bands of the mel spectrogram. Pop2Piano feeds them to the model without a projection.
-MODEL_WIDTH: Final = 192
-LAYERS: Final = 3
+# `_init_position_bias` has a pattern for each of them.
+HEADS: Final = 4
 # The longest row that the model can write.
 MAX_ROW_TOKENS: Final = 120
-ATTENTION_DISTANCES: Final = (
-    256  # distances that attention tells apart: all of tokens, 64 frames each way
-)
 # The feature extractor's value for no sound.
 SILENCE: Final = float(np.log(1e-6))
 # A part of the names of parameters that learn faster, to tell distances sharply.
 POSITION_BIAS: Final = "relative_attention_bias"
 
 
-def build_piano_model() -> Pop2PianoForConditionalGeneration:
+@dataclass(frozen=True, slots=True)
+class PianoConfig:
+    """The size of a Pop2Piano. The default is the shipped model's."""
+
+    # Bands of the mel spectrogram. Pop2Piano feeds them to the model without a projection.
+    width: int = 192
+    head_width: int = 48
+    feed_forward_width: int = 512
+    layers: int = 3
+    # Distances that attention tells apart: all of tokens, 64 frames each way.
+    distances: int = 256
+
+
+SHIPPED_SIZE: Final = PianoConfig()
+
+
+def build_piano_model(config: PianoConfig = SHIPPED_SIZE) -> Pop2PianoForConditionalGeneration:
     """Return the untrained model. Its weights come from torch's generator."""
     model = Pop2PianoForConditionalGeneration(
         Pop2PianoConfig(
-            vocab_size=len(VOCABULARY), composer_vocab_size=len(COMPOSERS), d_model=MODEL_WIDTH,
-            d_kv=48, d_ff=512, num_layers=LAYERS, num_heads=4, decoder_start_token_id=0,
-            dropout_rate=0.0,
-            relative_attention_num_buckets=ATTENTION_DISTANCES,
-            relative_attention_max_distance=ATTENTION_DISTANCES,
+            vocab_size=len(VOCABULARY), composer_vocab_size=len(COMPOSERS), d_model=config.width,
+            d_kv=config.head_width, d_ff=config.feed_forward_width, num_layers=config.layers,
+            num_heads=HEADS, decoder_start_token_id=0, dropout_rate=0.0,
+            relative_attention_num_buckets=config.distances,
+            relative_attention_max_distance=config.distances,
         )
     )  # fmt: skip
     _init_position_bias(
@@ -81,8 +93,8 @@ def _init_position_bias(bias: torch.Tensor) -> None:
     future_head[0] = 0.0  # the frame itself
 
 
-def feature_extractor() -> Pop2PianoFeatureExtractor:
-    return Pop2PianoFeatureExtractor(feature_size=MODEL_WIDTH)
+def feature_extractor(width: int = SHIPPED_SIZE.width) -> Pop2PianoFeatureExtractor:
+    return Pop2PianoFeatureExtractor(feature_size=width)
 
 
 def save_piano_model(model: Any, folder: Path) -> None:

@@ -51,10 +51,10 @@ def refused(*paths: Path, max_seconds: int = MAX_SECONDS) -> str:
 @pytest.mark.parametrize(("form", "subtype"), HEARD)
 def test_decoded_samples_equal_the_written_ones(form: str, subtype: str, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE, RATE, format=form, subtype=subtype)
-    (heard,) = decode_files([path])
-    assert heard.dtype == np.float32
-    assert heard.shape == (RATE,)
-    assert np.abs(heard - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
+    (decoded,) = decode_files([path])
+    assert decoded.dtype == np.float32
+    assert decoded.shape == (RATE,)
+    assert np.abs(decoded - NOISE).max() < 1.01 * 2.0 ** (1 - WIDTHS[subtype]) + 2.0**-24
 
 
 @pytest.mark.parametrize(("form", "subtype"), OTHERS)
@@ -81,10 +81,10 @@ def test_channels_are_averaged_as_librosa_does(channels: int, tmp_path: Path) ->
 @pytest.mark.parametrize("rate", [1, 7, 8_000, 22_050, 44_101, 48_000, 96_000, 384_000])
 def test_any_rate_is_resampled_as_librosa_does(rate: int, tmp_path: Path) -> None:
     path = written(tmp_path / "song", NOISE[: 2 * rate], rate, format="WAV", subtype="FLOAT")
-    (heard,) = decode_files([path])
+    (decoded,) = decode_files([path])
     expected, _ = librosa.load(path, sr=RATE)
-    assert heard.dtype == np.float32
-    assert heard.tobytes() == expected.tobytes()
+    assert decoded.dtype == np.float32
+    assert decoded.tobytes() == expected.tobytes()
 
 
 def test_block_size_does_not_change_the_samples(
@@ -237,8 +237,8 @@ def test_corrupt_files_are_decoded_or_refused(form: str, seed: int, tmp_path: Pa
         content[place] = draws.integers(0, 256)
     path.write_bytes(content)
     try:
-        (heard,) = decode_files([path])
+        (decoded,) = decode_files([path])
     except TaskFailed as failed:
         assert failed.code == "input-undecodable"  # noqa: PT017 either is fine, another is not
     else:
-        assert np.isfinite(heard).all()
+        assert np.isfinite(decoded).all()

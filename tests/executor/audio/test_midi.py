@@ -65,7 +65,7 @@ def test_no_key_is_down_twice(timed: list[midi.TimedNote]) -> None:
     for pitch in {note.pitch for note in notes}:
         played = [note for note in notes if note.pitch == pitch]
         assert all(note.end > note.start >= 0 for note in played)
-        assert all(one.end <= next_.start for one, next_ in itertools.pairwise(played))
+        assert all(earlier.end <= later.start for earlier, later in itertools.pairwise(played))
 
 
 def test_a_key_struck_again_ends_the_note_before() -> None:

@@ -14,7 +14,7 @@ def test_equal_runtimes_are_one_class(ready: WorkerStatus) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "line"),
+    ("actual", "expected", "line"),
     [
         ({"torch": "2.13.0"}, {"torch": "2.13.1"}, "torch: ours '2.13.0', theirs '2.13.1'"),
         ({"torch": "2.13.0"}, {}, "torch: ours '2.13.0', theirs nothing"),
@@ -24,10 +24,10 @@ def test_equal_runtimes_are_one_class(ready: WorkerStatus) -> None:
     ],
 )
 def test_a_difference_is_one_readable_line(
-    ours: dict[str, object], theirs: dict[str, object], line: str
+    actual: dict[str, object], expected: dict[str, object], line: str
 ) -> None:
     same: dict[str, object] = {"device": "cpu"}
-    assert compute_class.mismatch(ours | same, theirs | same) == [line]
+    assert compute_class.mismatch(actual | same, expected | same) == [line]
 
 
 def test_lines_come_in_order_of_names() -> None:
@@ -80,8 +80,8 @@ def test_a_workers_runtime_fits_into_a_network_document(ready: WorkerStatus) -> 
 
 
 def test_the_driver_is_read_from_what_it_says() -> None:
-    said = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
-    assert compute_class.driver(f"{said}\nGCC version: 12.2.0") == "550.54.15"
+    text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    assert compute_class.driver(f"{text}\nGCC version: 12.2.0") == "550.54.15"
     opened = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build"
     assert compute_class.driver(opened) == "570.86.10"
     assert compute_class.driver("") == "unknown"

@@ -2,7 +2,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +32,8 @@ def test_parent_environment_does_not_reach_the_worker(
     monkeypatch.setenv("HF_TOKEN", "secret")
     environment = profile.child_environment(tmp_path)
     assert environment["OMP_NUM_THREADS"] == "1"
-    known = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED}
-    assert environment.keys() - known == {*profile.PLACES, "PYTHONPATH"}
+    expected = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED}
+    assert environment.keys() - expected == {*profile.PLACES, "PYTHONPATH"}
     assert all(environment[place].startswith(str(tmp_path)) for place in profile.PLACES)
     assert str(Path.home()) not in environment["HOME"]
 
@@ -56,23 +58,69 @@ def test_the_measured_profile() -> None:
     }
 
 
-def test_violations_report_each_setting_changed_after_fix(tmp_path: Path) -> None:
-    """The profile holds after `fix`, and each setting that is changed afterwards is told."""
-    code = (
-        FIX + "before = profile.violations();"
-        "torch.set_num_threads(2); torch.backends.mkldnn.enabled = True;"
-        "torch.use_deterministic_algorithms(True, warn_only=True);"
-        "torch.set_float32_matmul_precision('medium'); torch.set_default_dtype(torch.float64);"
-        "torch.set_grad_enabled(True); torch.set_flush_denormal(True);"
-        "torch.utils.deterministic.fill_uninitialized_memory = False;"
-        "os.environ['MKL_CBWR'] = 'AVX2';"
-        "print(json.dumps([before, profile.violations()]))"
-    )
-    ended = child(tmp_path, code)
+# One process for three tests, as an import of torch takes seconds: an operation without a
+# deterministic form before and after `fix`, a 4-bit layer, and each setting changed after `fix`.
+FIXED = """
+import json, os, warnings
+import torch
+
+warnings.simplefilter("ignore")
+
+def put():
+    try:
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+puts = [put()]
+from executor.determinism import profile
+profile.fix()
+puts.append(put())
+before = profile.violations()
+
+profile.fix_quantization()
+import bitsandbytes.functional as functional
+import bitsandbytes.nn as nn
+linear = nn.Linear4bit(128, 32, False, torch.float32, quant_type="nf4")
+torch.manual_seed(0)
+weight = torch.randn(32, 128)
+linear.load_state_dict({"weight": weight})
+linear = linear.to("cpu").eval()
+x = torch.randn(1, 128)
+product = linear(x)
+restored = functional.dequantize_4bit(linear.weight.data, linear.weight.quant_state)
+four_bits = {
+    "as restored": torch.equal(product, torch.nn.functional.linear(x, restored)),
+    "error": (product - x @ weight.T).abs().max().item(),
+}
+
+torch.set_num_threads(2)
+torch.backends.mkldnn.enabled = True
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.set_float32_matmul_precision("medium")
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(True)
+torch.set_flush_denormal(True)
+torch.utils.deterministic.fill_uninitialized_memory = False
+os.environ["MKL_CBWR"] = "AVX2"
+after = profile.violations()
+print(json.dumps({"puts": puts, "before": before, "four bits": four_bits, "after": after}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """What `FIXED` reports."""
+    ended = child(tmp_path_factory.mktemp("home"), FIXED)
     assert ended.returncode == 0, ended.stderr
-    before, after = json.loads(ended.stdout)
-    assert before == []
-    assert after == [
+    report: Mapping[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return report
+
+
+def test_violations_report_each_setting_changed_after_fix(fixed: Mapping[str, Any]) -> None:
+    assert fixed["before"] == []
+    assert fixed["after"] == [
         "MKL_CBWR is 'AVX2', not 'COMPATIBLE'",
         "threads: 2, not 1",
         "oneDNN: True, not False",
@@ -115,35 +163,17 @@ def test_a_missing_variable_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> N
     assert "MKL_CBWR is None, not 'COMPATIBLE'" in profile.violations()
 
 
-def test_an_operation_without_a_deterministic_form_raises(tmp_path: Path) -> None:
+def test_an_operation_without_a_deterministic_form_raises(fixed: Mapping[str, Any]) -> None:
     """One that torch names in its documentation: it must not merely warn."""
-    code = (
-        "import torch, warnings; warnings.simplefilter('ignore');"
-        "put = lambda: torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]));"
-        f"put(); print('done', flush=True); {FIX} put()"
-    )
-    ended = child(tmp_path, code)
-    assert ended.stdout == "done\n", ended.stderr
-    assert ended.returncode == 1
-    assert "put_ does not have a deterministic implementation" in ended.stderr
+    before, after = fixed["puts"]
+    assert before == ""
+    assert "put_ does not have a deterministic implementation" in after
 
 
-def test_four_bits_are_multiplied_alike_on_every_cpu(tmp_path: Path) -> None:
+def test_four_bits_are_multiplied_alike_on_every_cpu(fixed: Mapping[str, Any]) -> None:
     """Not by the kernel of AVX512-BF16: there and elsewhere as the weights, restored, by torch."""
-    code = (
-        FIX + "profile.fix_quantization(); import bitsandbytes.nn as nn;"
-        "import bitsandbytes.functional as functional;"
-        "linear = nn.Linear4bit(128, 32, False, torch.float32, quant_type='nf4');"
-        "torch.manual_seed(0); weight = torch.randn(32, 128);"
-        "linear.load_state_dict({'weight': weight}); linear = linear.to('cpu').eval();"
-        "x = torch.randn(1, 128); made = linear(x); state = linear.weight.quant_state;"
-        "restored = functional.dequantize_4bit(linear.weight.data, state);"
-        "assert torch.equal(made, torch.nn.functional.linear(x, restored));"
-        "print((made - x @ weight.T).abs().max().item())"
-    )
-    ended = child(tmp_path, code)
-    assert ended.returncode == 0, ended.stderr
-    assert 0 < float(ended.stdout) < 5
+    assert fixed["four bits"]["as restored"]
+    assert 0 < fixed["four bits"]["error"] < 5
 
 
 def test_the_gpus_half_needs_a_gpu_and_is_otherwise_complete(tmp_path: Path) -> None:
@@ -161,9 +191,9 @@ def test_the_gpus_half_needs_a_gpu_and_is_otherwise_complete(tmp_path: Path) -> 
         "except profile.ProfileViolated as error: print(error)\n"
         "print(sum(found != due for _, found, due in before))"
     )
-    said = child(tmp_path, code, **environment)
-    assert said.stdout.splitlines()[0] == "GPU: False, not True", said.stderr
-    assert int(said.stdout.splitlines()[1]) >= 5
+    output = child(tmp_path, code, **environment)
+    assert output.stdout.splitlines()[0] == "GPU: False, not True", output.stderr
+    assert int(output.stdout.splitlines()[1]) >= 5
 
 
 def test_our_own_process_is_not_under_the_profile() -> None:

@@ -27,13 +27,13 @@ def test_difference_is_reported(answers: tuple[str, ...], words: str) -> None:
 
 
 def test_another_job_comes_between_cold_and_warm() -> None:
-    asked = []
+    calls = []
 
     def render(prompt: str, seed: int, fresh: bool) -> str:
-        asked.append((prompt, seed, fresh))
+        calls.append((prompt, seed, fresh))
         return prompt
 
     self_test.check(render)
-    cold, other, warm, reloaded = asked
-    assert cold[:2] == warm[:2] == reloaded[:2] != other[:2]
-    assert [fresh for *_, fresh in asked] == [True, False, False, True]
+    cold, another_job, warm, reloaded = calls
+    assert cold[:2] == warm[:2] == reloaded[:2] != another_job[:2]
+    assert [fresh for *_, fresh in calls] == [True, False, False, True]

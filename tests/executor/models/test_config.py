@@ -20,10 +20,10 @@ ODD: tuple[object, ...] = (
 
 
 def test_configured_numbers_are_described() -> None:
-    told: dict[str, Any] = describe(MUSICGEN, {}, {})
-    limits = told["limits"]
+    description: dict[str, Any] = describe(MUSICGEN, {}, {})
+    limits = description["limits"]
     assert (limits["max_new_tokens"], limits["frame_rate"], limits["delay"]) == (2048, 50, 1)
-    assert told["sampling_rate"] == 32_000
+    assert description["sampling_rate"] == 32_000
 
 
 def test_a_frame_rate_is_rounded_up() -> None:
@@ -43,14 +43,14 @@ def test_invalid_numbers_are_not_described(family: str, odd: object) -> None:
     )
     wrong = dict.fromkeys(names, odd)
     config = {**wrong, **dict.fromkeys(parts, wrong), "model_type": family}
-    for told in (
+    for description in (
         describe(config, {"semantic_config": wrong}, wrong),
         describe({**dict.fromkeys(parts, odd), "model_type": family}, {"semantic_config": odd}, {}),
     ):
-        assert told["dtype"] == "float32"
-        limits: Any = told["limits"]
+        assert description["dtype"] == "float32"
+        limits: Any = description["limits"]
         assert limits.get("max_new_tokens") in (None, 1024 - 256)
-        assert type(told.get("sampling_rate", 1)) is int
+        assert type(description.get("sampling_rate", 1)) is int
         assert type(limits.get("delay", 1)) is int
         assert limits.get("delay", 1) >= 0
         rate = limits.get("frame_rate", 1)

@@ -49,11 +49,11 @@ def output(execution: Execution) -> dict[str, Any]:
 
 
 def test_the_table_is_transformers_own() -> None:
-    known = {
+    expected = {
         *MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
         *MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES,
     }
-    assert set(FAMILIES) | set(REFUSED) == known
+    assert set(FAMILIES) | set(REFUSED) == expected
     assert not set(FAMILIES) & set(REFUSED)
     assert set(CLASSES.values()) == set(FAMILIES)
 
@@ -141,14 +141,14 @@ def test_each_family_computes_in_exactly_its_precisions(
     family = FAMILIES[CLASSES[name]]
     full = digests(execute(tiny[name]))
     for dtype in families.DTYPES[1:]:
-        made = execute(tiny[name], dtype=dtype)
+        execution = execute(tiny[name], dtype=dtype)
         if dtype in family.dtypes:
-            assert digests(made) != full, dtype
+            assert digests(execution) != full, dtype
         else:
-            assert made.outcome == {"error": "generation-rejected"}, dtype
+            assert execution.outcome == {"error": "generation-rejected"}, dtype
     for bits in (8, 4):
-        made = execute(tiny[name], quantize_bits=bits)
-        rejected = made.outcome == {"error": "generation-rejected"}
+        execution = execute(tiny[name], quantize_bits=bits)
+        rejected = execution.outcome == {"error": "generation-rejected"}
         assert rejected == (bits not in family.bits), bits
 
 
@@ -171,8 +171,8 @@ def test_what_cannot_generate_takes_no_generation_config(
     absent = digests(execute(tiny[name]))
     assert digests(execute(tiny[name], generation_config=None)) == absent
     for config in ({}, {"top_k": None}, {"max_new_tokens": 9}, {"temperature": 0}):
-        made = execute(tiny[name], generation_config=config)
-        assert made.outcome == {"error": "generation-rejected"}
+        execution = execute(tiny[name], generation_config=config)
+        assert execution.outcome == {"error": "generation-rejected"}
     able = FAMILIES[name].capabilities
     assert objection(able, {"generation_config": {}}).startswith("args.generation_config: ")
     problem = objection(able, {"generation_config": {"top_k": None, "temperature": 0}})
@@ -183,8 +183,8 @@ def test_what_cannot_generate_takes_no_generation_config(
 def test_unsupported_member_is_generation_rejected(
     execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
-    made = execute(tiny[name], generation_config={"guidance_scale": 2.0})
-    assert made.outcome == {"error": "generation-rejected"}
+    execution = execute(tiny[name], generation_config={"guidance_scale": 2.0})
+    assert execution.outcome == {"error": "generation-rejected"}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -225,11 +225,11 @@ def test_the_vocoder_is_in_the_digest(
     tiny: dict[str, ModelRef], folders: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(folders / "tiny" / "speecht5", tmp_path / "model")
-    before = weights_digest(folder)
+    digest = weights_digest(folder)
     config = folder / "vocoder" / "config.json"
     config.write_text(config.read_text() + " ")
     after = weights_digest(folder)
-    assert after != before
+    assert after != digest
     shutil.copytree(folder / "vocoder", folder / "vocoder" / "vocoder")
     assert weights_digest(folder) == after  # a vocoder has none of its own
 
@@ -237,13 +237,13 @@ def test_the_vocoder_is_in_the_digest(
 def test_csm_reports_progress_and_tokens(
     supervisor: WorkerSupervisor, tiny: dict[str, ModelRef]
 ) -> None:
-    told: list[float] = []
+    shares: list[float] = []
     args = {"prompt": PROMPT, "seed": 1, "generation_config": {"max_new_tokens": 70}}
-    made = supervisor.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=told.append)
-    assert 0 < told[0] < 0.1
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    (blocks,) = cast(list[list[str]], made.trace["tokens"])
+    execution = supervisor.run(job(tiny["csm"], args), timeout=TIMEOUT, progress=shares.append)
+    assert 0 < shares[0] < 0.1
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    (blocks,) = cast(list[list[str]], execution.trace["tokens"])
     assert len(blocks) == 2
 
 
@@ -262,8 +262,8 @@ def test_prompt_without_known_characters_is_generation_rejected(
     execute: Run, tiny: dict[str, ModelRef]
 ) -> None:
     """The MMS models read letters alone; of others nothing is left to speak."""
-    made = execute(tiny["vits"], prompt="1234 🎵")
-    assert made.outcome == {"error": "generation-rejected"}
+    execution = execute(tiny["vits"], prompt="1234 🎵")
+    assert execution.outcome == {"error": "generation-rejected"}
 
 
 def test_speaker_embedding_follows_from_the_seed() -> None:

@@ -39,9 +39,9 @@ def test_the_shipped_model_is_always_found() -> None:
 
 
 def test_user_folders_come_before_shipped_models(tmp_path: Path) -> None:
-    own = tmp_path / EMBEDDED
-    own.mkdir(parents=True)
-    assert ModelFolders([tmp_path]).locate(EMBEDDED, "1") == own
+    users_folder = tmp_path / EMBEDDED
+    users_folder.mkdir(parents=True)
+    assert ModelFolders([tmp_path]).locate(EMBEDDED, "1") == users_folder
 
 
 def test_a_revisions_own_folder_comes_before_the_plain_one(folder: Path) -> None:
@@ -103,39 +103,39 @@ def test_the_digest_is_the_specifications(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "generation_config.json"])
 def test_every_loaded_file_is_in_the_digest(folder: Path, name: str) -> None:
-    before = weights_digest(folder)
+    digest = weights_digest(folder)
     content = (folder / name).read_bytes()
     # Of the weights the last byte, for no byte can be added to a file that is still safetensors.
     changed = content[:-1] + b"\x7f" if name.endswith(".safetensors") else content + b" "
     (folder / name).write_bytes(changed)
-    assert weights_digest(folder) != before
+    assert weights_digest(folder) != digest
 
 
 @pytest.mark.parametrize("name", ["README.md", "pytorch_model.bin", "code.py", ".gitattributes"])
 def test_what_is_never_loaded_is_not_in_the_digest(folder: Path, name: str) -> None:
-    before = weights_digest(folder)
+    digest = weights_digest(folder)
     (folder / name).write_bytes(b"anything")
-    assert weights_digest(folder) == before
+    assert weights_digest(folder) == digest
 
 
 def test_a_changed_file_is_hashed_again(folder: Path) -> None:
     folders = ModelFolders([])
-    before = folders.digest(folder)
+    digest = folders.digest(folder)
     rewritten(folder / "generation_config.json", top_k=7)
-    assert folders.digest(folder) != before
+    assert folders.digest(folder) != digest
 
 
 def test_an_unchanged_file_is_not_read_again(folder: Path) -> None:
     folders = ModelFolders([])
-    before = folders.digest(folder)
+    digest = folders.digest(folder)
     weights = folder / "model.safetensors"
     stat = weights.stat()
     with weights.open("r+b") as file:  # in place, then everything that is looked at as it was
         file.seek(-4, os.SEEK_END)
         file.write(b"\x7f\0\0\0")
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert folders.digest(folder) == before
-    assert ModelFolders([]).digest(folder) != before
+    assert folders.digest(folder) == digest
+    assert ModelFolders([]).digest(folder) != digest
 
 
 def test_another_digest_than_the_listed_one_is_missing(folder: Path) -> None:

@@ -68,8 +68,8 @@ def raw(header: bytes, data: bytes = b"", length: int | None = None) -> Harm:
     """A weights file of this header and data; `length` is what it says of its header."""
 
     def harm(folder: Path, canary: Path) -> None:
-        said = struct.pack("<Q", len(header) if length is None else length)
-        (folder / WEIGHTS).write_bytes(said + header + data)
+        prefix = struct.pack("<Q", len(header) if length is None else length)
+        (folder / WEIGHTS).write_bytes(prefix + header + data)
 
     return harm
 

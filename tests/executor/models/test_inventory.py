@@ -16,8 +16,8 @@ def test_inventory_finds_every_layout_of_folders(tmp_path: Path) -> None:
     placed(tmp_path / "org" / "name")
     placed(tmp_path / "org" / "name@v2")
     placed(tmp_path / "models--hub--music-small" / "snapshots" / "abc")
-    found = inventory([tmp_path])
-    assert [(model.id, model.revision) for model in found] == [
+    listed = inventory([tmp_path])
+    assert [(model.id, model.revision) for model in listed] == [
         ("alone", ""),
         ("hub/music-small", "abc"),
         ("org/name", ""),
@@ -25,7 +25,7 @@ def test_inventory_finds_every_layout_of_folders(tmp_path: Path) -> None:
         *((id_, "") for id_ in DEFAULTS),
     ]
     folders = ModelFolders([tmp_path])
-    for model in found:
+    for model in listed:
         assert folders.locate(model.id, model.revision or "main") == model.folder
         assert (model.digest, model.refused) == (weights_digest(model.folder), "")
 

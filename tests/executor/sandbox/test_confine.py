@@ -24,7 +24,7 @@ whole = pytest.mark.skipif(
     reason="this kernel has no landlock of version 6, or no filter is written for it",
 )
 
-# Runs in an interpreter of its own: enter, then one attempt per name, told by how it ends.
+# Runs in an interpreter of its own: enter, then try each name; the output says how each ends.
 INSIDE = """
 import ctypes, json, os, resource, socket, subprocess, sys, threading
 from pathlib import Path
@@ -152,22 +152,22 @@ def tried(tmp_path: Path, attempts: dict[str, str], prelude: str = "") -> dict[s
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    found: dict[str, Any] = json.loads(ended.stdout)
-    return found
+    results: dict[str, Any] = json.loads(ended.stdout)
+    return results
 
 
 @whole
 def test_sandbox_denies_everything_outside(tmp_path: Path) -> None:
-    found = tried(tmp_path, REFUSED)
+    results = tried(tmp_path, REFUSED)
     kinds = {"more memory": {"MemoryError"}, "raise a limit": {"ValueError", "PermissionError"}}
     kinds |= {name: {"OSError"} for name in ("larger file", "more files", "link key")}
     wrong = {
         name: how
-        for name, how in found["ended"].items()
+        for name, how in results["ended"].items()
         if how not in kinds.get(name, {"PermissionError"})
     }
     assert wrong == {}
-    assert found["ended"].keys() == REFUSED.keys()
+    assert results["ended"].keys() == REFUSED.keys()
     assert (tmp_path / "node" / "node.pem").read_text() == "secret"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["model"]
 
@@ -200,19 +200,19 @@ seccomp.deny = none
 
 def test_missing_kernel_features_are_reported_and_the_rest_holds(tmp_path: Path) -> None:
     attempts = {"tcp": REFUSED["tcp"], "more memory": REFUSED["more memory"]}
-    found = tried(tmp_path, attempts, OLD % 0)
-    assert found["ended"] == {"tcp": "done", "more memory": "MemoryError"}
-    assert found["state"]["files"] == "not in force: this kernel has no landlock"
-    assert found["state"]["network"] == "not in force: Invalid argument"
-    assert found["state"]["processes"] == "not in force: Invalid argument"
+    results = tried(tmp_path, attempts, OLD % 0)
+    assert results["ended"] == {"tcp": "done", "more memory": "MemoryError"}
+    assert results["state"]["files"] == "not in force: this kernel has no landlock"
+    assert results["state"]["network"] == "not in force: Invalid argument"
+    assert results["state"]["processes"] == "not in force: Invalid argument"
 
 
 @whole
 def test_landlock_denies_tcp_without_seccomp(tmp_path: Path) -> None:
     attempts = {"connect": REFUSED["connect"], "read key": REFUSED["read key"]}
-    found = tried(tmp_path, attempts, OLD % 4)
-    assert found["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
-    assert found["state"]["network"] == "landlock: no TCP, all else is open"
+    results = tried(tmp_path, attempts, OLD % 4)
+    assert results["ended"] == {"connect": "PermissionError", "read key": "PermissionError"}
+    assert results["state"]["network"] == "landlock: no TCP, all else is open"
 
 
 def test_cuda_lifts_only_the_address_limit(tmp_path: Path) -> None:
@@ -221,9 +221,9 @@ def test_cuda_lifts_only_the_address_limit(tmp_path: Path) -> None:
     attempts = {"addresses": reserve, "tcp": REFUSED["tcp"]}
     gpu = "from executor.sandbox import confine as sandbox; enter = sandbox.confine;"
     gpu += "sandbox.confine = lambda *places: enter(*places, 'cuda')"
-    found = tried(tmp_path, attempts, gpu)
-    assert found["ended"] == {"addresses": "done", "tcp": "PermissionError"}
-    assert found["state"]["memory"].startswith("not in force: a GPU's driver reserves")
+    results = tried(tmp_path, attempts, gpu)
+    assert results["ended"] == {"addresses": "done", "tcp": "PermissionError"}
+    assert results["state"]["memory"].startswith("not in force: a GPU's driver reserves")
     assert tried(tmp_path / "cpu", attempts)["ended"]["addresses"] == "OSError"
 
 
@@ -256,12 +256,12 @@ TAKEN_OVER = """
 import executor.worker.main as worker
 from executor.worker.messages import JobDone, WorkerReady, message_text
 def execute(self, job):
-    said = ""
+    failure = ""
     try:
         exec(job["args"]["code"])
     except BaseException as error:
-        said = message_text(repr(error))[:1000]
-    return JobDone({"error": "no-notes"}, {"said": said})
+        failure = message_text(repr(error))[:1000]
+    return JobDone({"error": "no-notes"}, {"failure": failure})
 def prepare(self):
     return WorkerReady({}, True, "", {})
 worker.JobRunner._execute, worker.JobRunner.prepare = execute, prepare
@@ -269,18 +269,23 @@ worker.main()
 """
 
 
-def told(supervisor: WorkerSupervisor, code: str, *inputs: Path, timeout: float = TIMEOUT) -> str:
+def failure_of(
+    supervisor: WorkerSupervisor, code: str, *inputs: Path, timeout: float = TIMEOUT
+) -> str:
+    """Run code in the worker; return the exception that it raises, "" if none."""
     order = Job("task", "text-to-music", {"code": code}, ModelRef("x", "1", "0" * 64), inputs)
     execution = supervisor.run(order, timeout=timeout, progress=lambda _: None)
-    return str(execution.trace["said"])
+    return str(execution.trace["failure"])
 
 
 @pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def compromised(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A supervisor whose worker runs code from its jobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "ARGUMENTS", ("-P", "-c", TAKEN_OVER))
-        supervisor = WorkerSupervisor([], tmp_path_factory.mktemp("taken"), memory_limit=4 * 2**30)
+        supervisor = WorkerSupervisor(
+            [], tmp_path_factory.mktemp("compromised"), memory_limit=4 * 2**30
+        )
         assert supervisor.start(TIMEOUT).ok
         yield supervisor
         supervisor.close()
@@ -288,49 +293,54 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @whole
 def test_compromised_worker_reaches_no_key_and_no_network(
-    taken: WorkerSupervisor, tmp_path: Path
+    compromised: WorkerSupervisor, tmp_path: Path
 ) -> None:
     key = tmp_path / "node.pem"
     key.write_text("secret")
-    assert told(taken, f"open({str(key)!r})").startswith("PermissionError")
+    assert failure_of(compromised, f"open({str(key)!r})").startswith("PermissionError")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        assert "PermissionError" in told(
-            taken, f"import socket; socket.create_connection({address})"
+        assert "PermissionError" in failure_of(
+            compromised, f"import socket; socket.create_connection({address})"
         )
-    assert "PermissionError" in told(taken, "import subprocess; subprocess.run(['id'])")
-    assert "PermissionError" in told(taken, f"import os; os.kill({os.getpid()}, 9)")
+    assert "PermissionError" in failure_of(compromised, "import subprocess; subprocess.run(['id'])")
+    assert "PermissionError" in failure_of(compromised, f"import os; os.kill({os.getpid()}, 9)")
 
 
 def test_worker_environment_is_only_the_profile(
-    taken: WorkerSupervisor, monkeypatch: pytest.MonkeyPatch
+    compromised: WorkerSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HELIUM_KEY_PASSPHRASE", "secret")
     with pytest.raises(Abstained):
-        told(taken, "import os; os.abort()")  # the next is started with this environment
+        # The next worker is started with this environment.
+        failure_of(compromised, "import os; os.abort()")
     names = {*profile.NUMERIC, *profile.QUIET, *profile.INHERITED, *profile.PLACES, "PYTHONPATH"}
-    own = "{line.split('=')[0] for line in open('/proc/self/environ').read().split('\\0') if line}"
-    assert told(taken, f"assert {own} <= {names!r}, {own}") == ""
+    variables = (
+        "{line.split('=')[0] for line in open('/proc/self/environ').read().split('\\0') if line}"
+    )
+    assert failure_of(compromised, f"assert {variables} <= {names!r}, {variables}") == ""
 
 
 def test_worker_reads_inputs_but_cannot_change_them(
-    taken: WorkerSupervisor, tmp_path: Path
+    compromised: WorkerSupervisor, tmp_path: Path
 ) -> None:
     """Inputs are blobs of the node's store, named by their content."""
     blob = tmp_path / "blob"
     blob.write_text("sound")
     change = "open(job['inputs'][0], 'a').write('more')"
-    said = told(taken, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob)
-    assert said == ""
+    detail = failure_of(
+        compromised, f"assert open(job['inputs'][0]).read() == 'sound'; {change}", blob
+    )
+    assert detail == ""
     assert blob.read_text() == "sound"
-    assert not list(Path(taken.scratch).glob("*-input-*"))
+    assert not list(Path(compromised.scratch).glob("*-input-*"))
 
 
-def test_missing_input_file_is_an_abstention(taken: WorkerSupervisor, tmp_path: Path) -> None:
+def test_missing_input_file_is_an_abstention(compromised: WorkerSupervisor, tmp_path: Path) -> None:
     with pytest.raises(Abstained) as caught:
-        told(taken, "", tmp_path / "absent")
+        failure_of(compromised, "", tmp_path / "absent")
     assert caught.value.reason == "input-missing"
-    assert told(taken, "") == ""
+    assert failure_of(compromised, "") == ""
 
 
 @pytest.mark.parametrize(
@@ -344,26 +354,28 @@ def test_missing_input_file_is_an_abstention(taken: WorkerSupervisor, tmp_path: 
     ],
 )
 def test_crashing_worker_costs_one_abstention(
-    taken: WorkerSupervisor, code: str, reason: str, detail: str
+    compromised: WorkerSupervisor, code: str, reason: str, detail: str
 ) -> None:
     timeout = 0.5 if reason == "timeout" else TIMEOUT
-    told(taken, "")  # its start is not part of the job's time
+    failure_of(compromised, "")  # its start is not part of the job's time
     with pytest.raises(Abstained, match=detail) as caught:
-        told(taken, f"from executor.sandbox import confine as sandbox\n{code}", timeout=timeout)
+        failure_of(
+            compromised, f"from executor.sandbox import confine as sandbox\n{code}", timeout=timeout
+        )
     assert caught.value.reason == reason
-    assert told(taken, "") == ""
+    assert failure_of(compromised, "") == ""
 
 
-def test_exceeding_the_memory_limit_is_an_abstention(taken: WorkerSupervisor) -> None:
+def test_exceeding_the_memory_limit_is_an_abstention(compromised: WorkerSupervisor) -> None:
     """What a library raises for want of memory, as the worker itself meets it."""
     grow = "import numpy; numpy.ones(2**30)"
-    assert "MemoryError" in told(taken, grow)
+    assert "MemoryError" in failure_of(compromised, grow)
     grown = f"try: {grow}\nexcept MemoryError as error: self._execute = lambda _: 1 / 0"
-    assert told(taken, grown) == ""
+    assert failure_of(compromised, grown) == ""
     with pytest.raises(Abstained, match="ZeroDivisionError") as caught:
-        told(taken, "")
+        failure_of(compromised, "")
     assert caught.value.reason == "worker-died"
-    assert told(taken, "") == ""
+    assert failure_of(compromised, "") == ""
 
 
 def test_cpu_limit_is_extended_per_job() -> None:

@@ -28,7 +28,7 @@ for high in (512, 516, 1024, 2048, 6144):
         if not fits(plain):
             assert wide > high
             continue
-        turned = torch.nn.Linear(wide, high, bias=False)
+        turned = torch.nn.Linear(wide, high, bias=False, device="meta")
         turned.weight = plain.weight
         turned.__class__ = FastLinear
         for shape in ((2, 1), (3, 1), (1, 4), (2, 2), (2,), (1, 1), (1, 5)):
@@ -60,9 +60,9 @@ def test_only_two_to_four_contiguous_rows_are_multiplied_the_other_way(
     turned: list[int] = []
     multiply = torch.mm
 
-    def mm(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        turned.append(other.shape[1])
-        return multiply(one, other)
+    def mm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        turned.append(second.shape[1])
+        return multiply(first, second)
 
     monkeypatch.setattr(torch, "mm", mm)
     model = torch.nn.Sequential(torch.nn.Linear(512, 512, bias=False))

@@ -55,8 +55,8 @@ def limits_of(folder: Path) -> Mapping[str, object]:
 def test_tokens_determine_the_duration(
     execute: Run, tiny: dict[str, ModelRef], folders: Path, name: str, tokens: int
 ) -> None:
-    made = execute(tiny[name], generation_config={"max_new_tokens": tokens})
-    (output,) = outputs(made)
+    execution = execute(tiny[name], generation_config={"max_new_tokens": tokens})
+    (output,) = outputs(execution)
     limits = limits_of(folders / "tiny" / name)
     seconds = model_limits.seconds_for(limits, tokens)
     assert output["frames"] == pytest.approx(seconds * output["sampling_rate"], abs=1e-6)
@@ -102,17 +102,17 @@ def test_barks_tokens_are_seconds_to_a_frame(
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampling(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
     model = tiny[name]
-    own = [sung(execute, model, seed) for seed in (1, 2, 3)]
+    defaults = [sung(execute, model, seed) for seed in (1, 2, 3)]
     nulls: dict[str, Any] = dict.fromkeys(SAMPLING)
-    assert sung(execute, model, **nulls) == own[0]
+    assert sung(execute, model, **nulls) == defaults[0]
     greedy = sung(execute, model, do_sample=False)
-    assert [greedy] * 3 != own
+    assert [greedy] * 3 != defaults
     assert sung(execute, model, seed=2, do_sample=False) == greedy
     assert sung(execute, model, do_sample=False, temperature=0.5, top_k=3, top_p=0.4) == greedy
     for sampling in ({}, {"do_sample": True}, {"do_sample": True, "top_k": 2, "top_p": 0.9}):
         assert sung(execute, model, temperature=0, **sampling) == greedy
         assert sung(execute, model, seed=9, temperature=0.0, **sampling) == greedy
-    assert sung(execute, model, again=True) == own[0]  # nothing of it stays in the model
+    assert sung(execute, model, again=True) == defaults[0]  # nothing of it stays in the model
 
 
 @pytest.mark.parametrize("change", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.1}], ids=str)
@@ -121,8 +121,8 @@ def test_each_sampling_filter_changes_the_output(
     execute: Run, tiny: dict[str, ModelRef], name: str, change: dict[str, Any]
 ) -> None:
     sampled: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    heard = [sung(execute, tiny[name], seed, **sampled | change) for seed in (1, 2, 3)]
-    assert heard != [sung(execute, tiny[name], seed, **sampled) for seed in (1, 2, 3)]
+    sounds = [sung(execute, tiny[name], seed, **sampled | change) for seed in (1, 2, 3)]
+    assert sounds != [sung(execute, tiny[name], seed, **sampled) for seed in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in OWN_DRAW])
@@ -166,11 +166,15 @@ def test_sequences_are_independent_and_a_list(
 def test_guidance(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
     """Not above 1 is none; the tiny models' own is 3."""
     model = tiny[name]
-    none, own, more = (sung(execute, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0))
-    assert len({*none, *own, *more}) == 3
-    assert sung(execute, model) == own
+    unguided, default, stronger = (
+        sung(execute, model, guidance_scale=scale) for scale in (1.0, 3.0, 9.0)
+    )
+    assert len({*unguided, *default, *stronger}) == 3
+    assert sung(execute, model) == default
     assert (
-        sung(execute, model, guidance_scale=0.0) == sung(execute, model, guidance_scale=0.9) == none
+        sung(execute, model, guidance_scale=0.0)
+        == sung(execute, model, guidance_scale=0.9)
+        == unguided
     )
 
 
@@ -178,22 +182,24 @@ def test_guidance(execute: Run, tiny: dict[str, ModelRef], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "configured"),
     [("dtype", "bfloat16"), ("torch_dtype", "float16")],
 )
-def test_auto_is_what_the_configuration_says(run: Run, folders: Path, key: str, told: str) -> None:
+def test_auto_is_what_the_configuration_says(
+    run: Run, folders: Path, key: str, configured: str
+) -> None:
     def tell(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         config.pop("dtype")
-        (folder / "config.json").write_text(json.dumps({**config, key: told}))
+        (folder / "config.json").write_text(json.dumps({**config, key: configured}))
 
-    model = copied(folders, f"{key}-{told}", tell)
-    due = digests(run(dtype=told))
+    model = copied(folders, f"{key}-{configured}", tell)
+    due = digests(run(dtype=configured))
     assert due != digests(run(dtype="float32"))
     for dtype in ("auto", None):
         assert digests(run(model=model, dtype=dtype)) == due
     assert digests(run(model=model, dtype="float32")) == digests(run(dtype="float32"))
-    assert describe_model(folders / "doctored" / f"{key}-{told}")["dtype"] == told
+    assert describe_model(folders / "doctored" / f"{key}-{configured}")["dtype"] == configured
 
 
 def test_auto_without_configured_dtype_is_float32(run: Run, folders: Path) -> None:
@@ -226,20 +232,20 @@ def test_precisions_and_quantisations_all_differ(run: Run) -> None:
     ]
     # The trained model is too sure of itself for small differences to change a token.
     undecided = {"temperature": 8.0, "top_k": 0, "max_new_tokens": 200}
-    heard = [tuple(digests(run(generation=undecided, **setting))) for setting in settings]
-    assert len({*heard}) == len(settings)
+    sounds = [tuple(digests(run(generation=undecided, **setting))) for setting in settings]
+    assert len({*sounds}) == len(settings)
     repeated = [
         tuple(digests(run(generation=undecided, again=True, **s))) for s in reversed(settings)
     ]
-    assert repeated == heard[::-1]
+    assert repeated == sounds[::-1]
 
 
 def test_model_with_odd_shapes_rejects_four_bits(
     execute: Run, tiny: dict[str, ModelRef], folders: Path
 ) -> None:
     """Whole blocks are wanted of some CPUs only; so that all agree, they are of every one."""
-    made = execute(tiny["musicgen_melody"], quantize_bits=4)
-    assert made.outcome == {"error": "generation-rejected"}
+    execution = execute(tiny["musicgen_melody"], quantize_bits=4)
+    assert execution.outcome == {"error": "generation-rejected"}
 
 
 # The whole document
@@ -254,15 +260,15 @@ def test_task_with_explicit_nulls_runs(execute: Run, tiny: dict[str, ModelRef]) 
             "seed": 42, "dtype": "auto", "quantize_bits": null}"""
     )
     del task["model"]
-    made = execute(tiny["musicgen"], **task)
-    assert [output["frames"] for output in outputs(made)] == [29 * 320] * 2
+    execution = execute(tiny["musicgen"], **task)
+    assert [output["frames"] for output in outputs(execution)] == [29 * 320] * 2
 
 
 def test_a_waveform_is_length_by_channels(execute: Run, tiny: dict[str, ModelRef]) -> None:
     """(audio_length, channels): test_families compares the order with transformers'."""
-    made = execute(tiny["musicgen_stereo"])
-    (output,) = outputs(made)
-    samples = struct.unpack(f"<{output['size'] // 4}f", made.files[0].read_bytes())
+    execution = execute(tiny["musicgen_stereo"])
+    (output,) = outputs(execution)
+    samples = struct.unpack(f"<{output['size'] // 4}f", execution.files[0].read_bytes())
     assert len(samples) == output["frames"] * output["channels"] == 2 * 37 * 320
     left, right = samples[::2], samples[1::2]
     assert left != right

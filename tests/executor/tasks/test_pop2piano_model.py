@@ -70,12 +70,12 @@ def model(piano: ModelRef, folders: Path, tmp_path: Path) -> Path:
 
 def logits(folder: Path) -> Any:
     """What the model makes of a made-up song of 40 frames, `(1, 30, vocabulary)`."""
-    heard = torch.sin(torch.arange(40 * 64.0)).reshape(1, 40, 64)
+    features = torch.sin(torch.arange(40 * 64.0)).reshape(1, 40, 64)
     with torch.no_grad():
-        said = load(folder, "float32", None).model(
-            inputs_embeds=heard, decoder_input_ids=torch.arange(30)[None]
+        output = load(folder, "float32", None).model(
+            inputs_embeds=features, decoder_input_ids=torch.arange(30)[None]
         )
-    return said.logits
+    return output.logits
 
 
 def test_the_documents_defaults_are_the_librarys() -> None:
@@ -93,9 +93,9 @@ def test_a_parameter_of_the_configuration_must_fit_the_weights(name: str, model:
 def test_configuration_parameter_changes_the_output_unless_for_training(
     name: str, model: Path
 ) -> None:
-    before = logits(model)
+    expected = logits(model)
     rewritten(model / "config.json", **{name: {**HEARD, **SILENT}[name]})
-    assert torch.equal(logits(model), before) is (name in SILENT)
+    assert torch.equal(logits(model), expected) is (name in SILENT)
 
 
 def test_a_gated_feed_forward_layer_has_other_weights(model: Path) -> None:
@@ -134,8 +134,8 @@ EXTRACTOR = {
 def listening(folders: Path, **members: object) -> ModelRef:
     """A copy whose feature extractor has a file of its own, as published models do."""
     both = "processor_config.json"
-    said = json.loads((folders / "tiny" / "pop2piano" / both).read_text())["feature_extractor"]
-    return changed(folders, "preprocessor_config.json", said | members, without=both)
+    settings = json.loads((folders / "tiny" / "pop2piano" / both).read_text())["feature_extractor"]
+    return changed(folders, "preprocessor_config.json", settings | members, without=both)
 
 
 def test_a_feature_extractor_may_have_a_file_of_its_own(
@@ -172,12 +172,12 @@ def test_task_arguments_override_the_models_settings(
     cover: Run, own: list[str], folders: Path
 ) -> None:
     """Of the same thing; what the task leaves out stays the model's own."""
-    other = changed(folders, "generation_config.json", {"num_beams": 2, "max_length": 21})
-    said = {"num_beams": 1, "max_new_tokens": 47}
-    assert digests(cover(model=other, generation_config=said)) == own
-    for name in said:
-        rest = {key: value for key, value in said.items() if key != name}
-        assert digests(cover(model=other, generation_config=rest)) != own
+    changed_folders = changed(folders, "generation_config.json", {"num_beams": 2, "max_length": 21})
+    config = {"num_beams": 1, "max_new_tokens": 47}
+    assert digests(cover(model=changed_folders, generation_config=config)) == own
+    for name in config:
+        rest = {key: value for key, value in config.items() if key != name}
+        assert digests(cover(model=changed_folders, generation_config=rest)) != own
 
 
 NOTE, VELOCITY, TIME = 3, 131, 133  # where the tiny vocabulary begins each type; special is 0
@@ -210,8 +210,8 @@ def test_each_token_is_a_time_a_velocity_a_note_or_special(
     loaded: LoadedPop2Piano, tokens: list[int], notes: list[tuple[int, ...]]
 ) -> None:
     features = {"beatsteps": BEATS, "extrapolated_beatstep": BEATS}
-    made = read_notes(loaded, features, torch.tensor([tokens]))
-    assert [(n.start, n.pitch, n.end, n.velocity) for n in made] == notes
+    decoded = read_notes(loaded, features, torch.tensor([tokens]))
+    assert [(n.start, n.pitch, n.end, n.velocity) for n in decoded] == notes
 
 
 def test_it_is_an_encoder_and_a_decoder(loaded: LoadedPop2Piano) -> None:
@@ -244,5 +244,5 @@ def test_schema_refuses_other_arguments_of_the_library() -> None:
 
 
 def test_schema_allows_exactly_the_members_of_generate() -> None:
-    known = schemas.load("pop2piano")["properties"]["generation_config"]["properties"]
-    assert set(known) == {*pop2piano.MEMBERS, "num_return_sequences"}
+    members = schemas.load("pop2piano")["properties"]["generation_config"]["properties"]
+    assert set(members) == {*pop2piano.MEMBERS, "num_return_sequences"}

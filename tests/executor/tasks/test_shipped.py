@@ -9,7 +9,12 @@ from safetensors.torch import load_file
 from executor.models.folders import EMBEDDED, SHIPPED
 from scripts.models.common.export import WEIGHTS
 from scripts.models.music.codec import codec_config
-from scripts.models.music.model import _decoder_config, build_tokenizer, generation_config
+from scripts.models.music.model import (
+    SHIPPED_SIZE,
+    _decoder_config,
+    build_tokenizer,
+    generation_config,
+)
 from scripts.models.piano.model import build_piano_model, save_piano_model
 
 FOLDER = SHIPPED / EMBEDDED
@@ -49,7 +54,7 @@ def test_its_shape_is_what_the_scripts_say() -> None:
     decoder, audio = config["decoder"], config["audio_encoder"]
     assert isinstance(decoder, dict)
     assert isinstance(audio, dict)
-    due = _decoder_config().to_dict()
+    due = _decoder_config(SHIPPED_SIZE).to_dict()
     assert {name: decoder[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")} == {
         name: due[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")
     }
@@ -74,9 +79,9 @@ def test_its_tokenizer_is_the_scripts(tmp_path: Path) -> None:
 def test_the_pianos_files_are_the_scripts(tmp_path: Path) -> None:
     """All but its weights and its card; of the weights, names and shapes."""
     save_piano_model(build_piano_model(), tmp_path)
-    made = {path.name for path in tmp_path.iterdir()}
-    assert made | {"README.md"} == {path.name for path in PIANO.iterdir()}
-    for name in made - {WEIGHTS}:
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written | {"README.md"} == {path.name for path in PIANO.iterdir()}
+    for name in written - {WEIGHTS}:
         assert (tmp_path / name).read_bytes() == (PIANO / name).read_bytes(), name
     assert shapes(tmp_path / WEIGHTS) == shapes(PIANO / WEIGHTS)
 

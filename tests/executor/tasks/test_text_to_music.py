@@ -17,9 +17,16 @@ OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None
 MUSICGEN, BARK, CSM = FAMILIES["musicgen"], FAMILIES["bark"], FAMILIES["csm"]
 
 
-def loaded_as(model: Any, pipeline: Any, own: Any = None) -> text_to_music.LoadedPipeline:
+def loaded_as(
+    model: Any, pipeline: Any, generation_config: Any = None
+) -> text_to_music.LoadedPipeline:
     """A made-up pipeline, as a model of a family that takes no stopping criteria."""
-    return text_to_music.LoadedPipeline(pipeline, CSM, own, () if own is None else ((model, own),))
+    return text_to_music.LoadedPipeline(
+        pipeline,
+        CSM,
+        generation_config,
+        () if generation_config is None else ((model, generation_config),),
+    )
 
 
 def test_seeds_are_the_specifications() -> None:
@@ -114,26 +121,26 @@ def test_machine_specific_errors_pass_through(error: Exception) -> None:
 def test_settings_are_restored_between_tasks() -> None:
     """Some models' generate writes into the generation settings; each generation starts anew."""
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"), generation_config=None)
-    found: list[int] = []
+    top_ks: list[int] = []
 
     class Writing:
         def __init__(self) -> None:
             self.model = model
 
         def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
-            found.append(model.generation_config.top_k)
+            top_ks.append(model.generation_config.top_k)
             model.generation_config.top_k = 99
             return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
 
     loaded = loaded_as(model, Writing(), SimpleNamespace(top_k=50, max_length=10))
     args = {"prompt": "x", "seed": 1, "generation_config": {"num_return_sequences": 3}}
-    made = text_to_music.sounds(loaded, args, lambda _: None)
-    assert len(made) == 3
-    assert found == [50, 50, 50]
+    sounds = text_to_music.sounds(loaded, args, lambda _: None)
+    assert len(sounds) == 3
+    assert top_ks == [50, 50, 50]
 
 
 def test_each_sequence_is_seeded_after_loading() -> None:
-    drawn: list[tuple[float, float, float]] = []
+    numbers: list[tuple[float, float, float]] = []
     model = SimpleNamespace(config=SimpleNamespace(model_type="other"))
 
     class Drawing:
@@ -141,20 +148,20 @@ def test_each_sequence_is_seeded_after_loading() -> None:
             self.model = model
 
         def __call__(self, prompt: str, **_: Any) -> dict[str, Any]:
-            drawn.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
+            numbers.append((torch.rand(1).item(), float(np.random.rand()), random.random()))
             return {"audio": np.zeros(3, dtype=np.float32), "sampling_rate": 16_000}
 
     loaded = loaded_as(model, Drawing())
     for seed in (1, 2, 1):
         text_to_music.sounds(loaded, {"prompt": "x", "seed": seed}, lambda _: None)
-    assert drawn[0] == drawn[2]
-    assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))
+    assert numbers[0] == numbers[2]
+    assert all(first != second for first, second in zip(numbers[0], numbers[1], strict=True))
 
 
 def test_target_language_is_the_models_or_english_or_its_first() -> None:
-    def speaking(*languages: str, **own: str) -> SimpleNamespace:
+    def speaking(*languages: str, **members: str) -> SimpleNamespace:
         tables = {part: dict.fromkeys(languages, 1) for part in text_to_music.LANGUAGE_TABLES}
-        return SimpleNamespace(**tables, **own)
+        return SimpleNamespace(**tables, **members)
 
     assert text_to_music.target_language(speaking("deu", "eng", "fra", tgt_lang="fra")) == "fra"
     assert text_to_music.target_language(speaking("deu", "eng", tgt_lang="fra")) == "eng"
@@ -183,8 +190,8 @@ def test_empty_audio_is_generation_rejected() -> None:
 
 def test_more_sequences_than_a_reveal_can_hold_are_refused() -> None:
     """A model's own settings may ask for any number where the task says none."""
-    own = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
-    loaded: Any = SimpleNamespace(family=MUSICGEN, defaults=own)
+    models_config = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=17)
+    loaded: Any = SimpleNamespace(family=MUSICGEN, defaults=models_config)
     with pytest.raises(TaskFailed, match="num_return_sequences is 17") as caught:
         text_to_music.sounds(loaded, {"prompt": "x", "seed": 1}, lambda _: None)
     assert caught.value.code == "generation-rejected"

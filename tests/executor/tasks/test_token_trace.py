@@ -21,8 +21,8 @@ def test_recorder_counts_steps_and_digests_blocks() -> None:
     assert steps == list(range(1, 67))
     assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
     assert recorder.trace().digests == (digest(tokens[:, :64]), digest(tokens[:, 64:]))
-    told = "".join(recorder.trace().steps)
-    assert told == "".join(digest(tokens[:, [step]])[:2] for step in range(66))
+    step_bytes = "".join(recorder.trace().steps)
+    assert step_bytes == "".join(digest(tokens[:, [step]])[:2] for step in range(66))
     assert [len(block) for block in recorder.trace().steps] == [128, 4]
     assert TokenRecorder(steps.append).trace() == TokenTrace((), ())
 
@@ -39,10 +39,10 @@ def test_recorder_joins_the_parts_of_a_generation() -> None:
     """Bark's and Seamless's parts: of other lengths, and of other numbers of rows."""
     steps: list[int] = []
     recorder = TokenRecorder(steps.append)
-    one, two = torch.tensor([[5, 6]]), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    assert recorder(one, None).shape == (1,)
-    assert recorder(two, None).shape == (2,)
-    assert recorder(one[:, :1], None).shape == (1,)
+    first, second = torch.tensor([[5, 6]]), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert recorder(first, None).shape == (1,)
+    assert recorder(second, None).shape == (2,)
+    assert recorder(first[:, :1], None).shape == (1,)
     assert steps == [1, 2, 3]
     assert recorder.trace().digests == (digest(torch.tensor([[6, 3, 6, 5]])),)
     steps_of = [digest(torch.tensor([[6]])), digest(torch.tensor([[3, 6]]))]

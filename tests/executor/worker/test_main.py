@@ -84,8 +84,8 @@ def test_worker_output_equals_plain_transformers(run: Run, tmp_path: Path) -> No
     )
     both = run(seed=5, generation={**cases[0][1], "num_return_sequences": 2})
     greedy = run(seed=6, generation={"max_new_tokens": 30, "do_sample": False})
-    own = run(seed=7, generation={"max_new_tokens": None})
-    files = [*both.files, *greedy.files, *own.files]
+    execution = run(seed=7, generation={"max_new_tokens": None})
+    files = [*both.files, *greedy.files, *execution.files]
     assert len(files) == 4
     for place, path in enumerate(files):
         assert path.read_bytes() == (tmp_path / str(place)).read_bytes(), cases[place]
@@ -288,8 +288,14 @@ def test_a_model_of_temperature_zero_is_greedy(run: Run, folders: Path) -> None:
     greedy = digests(run(generation={"do_sample": False}))
     assert digests(run(model=model)) == greedy
     assert digests(run(model=model, generation={"do_sample": False})) == greedy
-    own = json.loads((SHIPPED / EMBEDDED / "generation_config.json").read_text())["temperature"]
-    assert digests(run(model=model, generation={"temperature": own})) == digests(run()) != greedy
+    models_temperature = json.loads((SHIPPED / EMBEDDED / "generation_config.json").read_text())[
+        "temperature"
+    ]
+    assert (
+        digests(run(model=model, generation={"temperature": models_temperature}))
+        == digests(run())
+        != greedy
+    )
 
 
 def test_missing_weights_are_refused(run: Run, folders: Path) -> None:
@@ -370,9 +376,9 @@ def test_a_kind_without_executor_is_an_abstention(
 ) -> None:
     import dataclasses
 
-    other = dataclasses.replace(job(embedded, {"prompt": "x", "seed": 1}), kind=kind)
+    unknown = dataclasses.replace(job(embedded, {"prompt": "x", "seed": 1}), kind=kind)
     with pytest.raises(Abstained, match=kind) as caught:
-        supervisor.run(other, timeout=TIMEOUT, progress=lambda _: None)
+        supervisor.run(unknown, timeout=TIMEOUT, progress=lambda _: None)
     assert caught.value.reason == "model-missing"
 
 
@@ -380,11 +386,11 @@ def test_another_digest_is_an_abstention_and_the_worker_stays(
     supervisor: WorkerSupervisor, run: Run, embedded: ModelRef
 ) -> None:
     run(again=True)
-    before = supervisor.pid
+    pid = supervisor.pid
     with pytest.raises(Abstained, match="not the listed") as caught:
         run(model=ModelRef(embedded.id, "1", "0" * 64))
     assert caught.value.reason == "model-missing"
-    assert supervisor.pid == before
+    assert supervisor.pid == pid
 
 
 @pytest.mark.parametrize(("dtype", "loads"), [("auto", 1), ("float32", 1), ("float16", 2)])
@@ -402,11 +408,11 @@ def test_model_is_not_reloaded_for_its_own_dtype(
     monkeypatch.setattr(text_to_music, "sounds", lambda *_: [])
     here, there = Pipe()
     with here, there:
-        one = main.JobRunner(here, ModelFolders([]))
+        runner = main.JobRunner(here, ModelFolders([]))
         for args in ({}, {"dtype": None}, {"dtype": dtype}):
-            asked = order(embedded.digest)
-            asked["args"] |= args
-            assert isinstance(one.run(asked), JobDone)
+            message = order(embedded.digest)
+            message["args"] |= args
+            assert isinstance(runner.run(message), JobDone)
     assert loaded == ["float32", "float16"][:loads]
 
 
@@ -423,22 +429,22 @@ def test_progress_is_reported_in_percent_steps_at_a_bounded_rate(
 
     monkeypatch.setattr(text_to_music, "load", lambda *_: None)
     monkeypatch.setattr(text_to_music, "sounds", sounds)
-    told: dict[int, list[float]] = {1: [], 2: []}
+    reported: dict[int, list[float]] = {1: [], 2: []}
     here, there = Pipe()
     with here, there:
-        one = main.JobRunner(here, ModelFolders([]))
-        for seed, shares in told.items():
-            asked = order(embedded.digest)
-            asked["args"]["seed"] = seed
+        runner = main.JobRunner(here, ModelFolders([]))
+        for seed, shares in reported.items():
+            message = order(embedded.digest)
+            message["args"]["seed"] = seed
             with monkeypatch.context() as stopped:
                 stopped.setattr(time, "monotonic", lambda: now[0])
-                one.run(asked)
+                runner.run(message)
             while there.poll():
                 shares.append(json.loads(there.recv_bytes())["share"])
-    assert 90 < len(told[1]) <= 101  # 20 s: the first step, then each percent
-    assert 15 < len(told[2]) <= 21  # 1 s: the first step, then every 50 ms, and the end
-    assert [shares[0] for shares in told.values()] == [0.001, 0.001]
-    assert [shares[-1] for shares in told.values()] == [1.0, 1.0]
+    assert 90 < len(reported[1]) <= 101  # 20 s: the first step, then each percent
+    assert 15 < len(reported[2]) <= 21  # 1 s: the first step, then every 50 ms, and the end
+    assert [shares[0] for shares in reported.values()] == [0.001, 0.001]
+    assert [shares[-1] for shares in reported.values()] == [1.0, 1.0]
 
 
 def order(digest: str) -> dict[str, Any]:
@@ -471,9 +477,9 @@ def test_too_little_memory_is_an_abstention(
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
     with here, there:
-        said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
-    assert isinstance(said, JobAbstained)
-    assert said.reason == "out-of-memory"
+        answer = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+    assert isinstance(answer, JobAbstained)
+    assert answer.reason == "out-of-memory"
 
 
 def test_unexpected_error_is_not_swallowed(
@@ -499,9 +505,9 @@ def test_a_failure_is_an_outcome_with_its_code(
     monkeypatch.setattr(text_to_music, "load", lambda *_: None)
     here, there = Pipe()
     with here, there:
-        said = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
-    assert isinstance(said, JobDone)
-    assert said.outcome == {"error": code}
+        answer = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+    assert isinstance(answer, JobDone)
+    assert answer.outcome == {"error": code}
 
 
 # What a trace has room for

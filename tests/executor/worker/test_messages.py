@@ -148,8 +148,8 @@ def test_a_wrong_type_is_refused_or_the_field_keeps_its_type(kind: str) -> None:
             except Rejected:
                 continue
             for field in fields(message):
-                before = getattr(MESSAGES[kind], field.name)
-                assert type(getattr(message, field.name)) is type(before), (name, value)
+                valid = getattr(MESSAGES[kind], field.name)
+                assert type(getattr(message, field.name)) is type(valid), (name, value)
 
 
 @pytest.mark.parametrize(

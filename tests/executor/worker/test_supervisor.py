@@ -53,18 +53,18 @@ def test_starting_again_keeps_the_worker(supervisor: WorkerSupervisor, ready: Wo
 def test_progress_rises_from_nothing_to_all(
     supervisor: WorkerSupervisor, embedded: ModelRef
 ) -> None:
-    told: list[float] = []
+    shares: list[float] = []
     config = {"max_new_tokens": 600, "num_return_sequences": 2}
     args = {"prompt": PROMPT, "seed": 1, "generation_config": config}
     began = time.monotonic()
-    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
+    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=shares.append)
     seconds = time.monotonic() - began
-    assert told == sorted(told)
-    assert 0 < told[0] < 0.1
-    assert told[-1] == 1.0
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.1
+    assert shares[-1] == 1.0
     # At most every 0.05 s, besides the first and the last.
-    assert 5 < len(told) < 20 * seconds + 3
-    assert any(0.3 < share < 0.7 for share in told)
+    assert 5 < len(shares) < 20 * seconds + 3
+    assert any(0.3 < share < 0.7 for share in shares)
 
 
 def test_all_progress_is_passed_on(
@@ -74,25 +74,25 @@ def test_all_progress_is_passed_on(
     done = "say(kind='done', outcome={'error': 'no-notes'}, trace={})"
     speak(monkeypatch, f"{say}; {done}")
     supervisor = WorkerSupervisor([], tmp_path)
-    told: list[float] = []
+    shares: list[float] = []
     args = {"prompt": PROMPT, "seed": 1}
-    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=told.append)
+    supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=shares.append)
     supervisor.close()
-    assert told == [n / 99 for n in range(100)]
+    assert shares == [n / 99 for n in range(100)]
 
 
 def test_killed_worker_is_an_abstention_and_is_restarted(
     supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
 ) -> None:
     expected = digests(run(again=True))
-    before = supervisor.pid
-    assert before is not None
+    pid = supervisor.pid
+    assert pid is not None
     with pytest.raises(Abstained, match="exit code -9") as caught:
-        endless(supervisor, embedded, once(lambda: os.kill(before, signal.SIGKILL)), TIMEOUT)
+        endless(supervisor, embedded, once(lambda: os.kill(pid, signal.SIGKILL)), TIMEOUT)
     assert caught.value.reason == "worker-died"
     assert supervisor.pid is None
     assert digests(run(again=True)) == expected
-    assert supervisor.pid not in (None, before)
+    assert supervisor.pid not in (None, pid)
 
 
 def test_deadline_includes_a_restart(embedded: ModelRef, tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_deadline_includes_a_restart(embedded: ModelRef, tmp_path: Path) -> None
 
 def test_cancel_of_another_task_is_nothing(supervisor: WorkerSupervisor, run: Run) -> None:
     run(again=True)
-    before = supervisor.pid
+    pid = supervisor.pid
     supervisor.cancel("another")
     supervisor.cancel("task")
-    assert supervisor.pid == before
+    assert supervisor.pid == pid
     run(again=True)
 
 
@@ -145,14 +145,14 @@ def test_an_interrupt_does_not_reach_the_worker(
     supervisor: WorkerSupervisor, embedded: ModelRef, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     expected = digests(run(again=True))
-    before = supervisor.pid
-    assert before is not None
+    pid = supervisor.pid
+    assert pid is not None
     config = {"max_new_tokens": 40}
     args = {"prompt": PROMPT, "seed": 1, "generation_config": config}
-    interrupt = once(lambda: os.kill(before, signal.SIGINT))
+    interrupt = once(lambda: os.kill(pid, signal.SIGINT))
     execution = supervisor.run(job(embedded, args), timeout=TIMEOUT, progress=interrupt)
     assert digests(execution) == expected
-    assert supervisor.pid == before
+    assert supervisor.pid == pid
     assert capfd.readouterr() == ("", "")
 
 
@@ -223,14 +223,14 @@ def test_a_worker_that_died_between_jobs_is_replaced(
     fake: WorkerSupervisor, embedded: ModelRef
 ) -> None:
     brief(fake, embedded)
-    before = fake.pid
-    assert before is not None
-    descriptor = os.pidfd_open(before)
-    os.kill(before, signal.SIGKILL)
+    pid = fake.pid
+    assert pid is not None
+    descriptor = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
     os.close(descriptor)
     brief(fake, embedded)
-    assert fake.pid not in (None, before)
+    assert fake.pid not in (None, pid)
 
 
 def test_deadline_kills_the_worker(fake: WorkerSupervisor, embedded: ModelRef) -> None:

@@ -12,9 +12,9 @@ from tests.node.cli.conftest import Helium
 
 
 def test_help_lists_every_command_and_exit_code(helium: Helium) -> None:
-    shown = helium("--help").stdout
-    assert all(f"  {name} " in shown for name in main.COMMANDS)
-    assert all(f"{int(code)}  {meaning}" in shown for code, meaning in MEANINGS.items())
+    text = helium("--help").stdout
+    assert all(f"  {name} " in text for name in main.COMMANDS)
+    assert all(f"{int(code)}  {meaning}" in text for code, meaning in MEANINGS.items())
 
 
 @pytest.mark.parametrize("name", list(main.COMMANDS))
@@ -89,16 +89,16 @@ def _raising(error: Exception) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"),
+    ("error", "line"),
     [
         (OSError(28, "No space left on device", "song.wav"), "song.wav: No space left on device"),
         (KeyError("x"), "internal fault (HELIUM_DEBUG=1 shows the traceback): KeyError: 'x'"),
     ],
 )
-def test_an_unexpected_exception_is_one_line(error: Exception, shown: str) -> None:
+def test_an_unexpected_exception_is_one_line(error: Exception, line: str) -> None:
     done = _raising(error)
     assert done.exit_code == Exit.FAULT
-    assert done.stderr == f"helium: {shown}\n"
+    assert done.stderr == f"helium: {line}\n"
 
 
 def test_debug_mode_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

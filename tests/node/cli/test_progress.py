@@ -72,10 +72,10 @@ def test_a_terminal_shows_one_updating_table(certified: Certified) -> None:
         NodeStatus(member, State.EXECUTING, 0, 0.5),
         NodeStatus(outsider, State.WAITING, 0, 0.0),
     ]
-    shown = _display_members(certified, _Terminal(), statuses)
-    assert "executing  50%" in shown
-    assert "looking on" in shown
-    assert shown.count("by the way") == 1
+    output = _display_members(certified, _Terminal(), statuses)
+    assert "executing  50%" in output
+    assert "looking on" in output
+    assert output.count("by the way") == 1
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def failing(detail: str | None) -> Fake:
 
 
 @pytest.mark.parametrize(
-    ("detail", "shown"),
+    ("detail", "expected"),
     [
         ("no beat: too short", "no beat: too short"),
         ("\u202egood\u2028news \u0301", " good news \u0301"),
@@ -150,13 +150,13 @@ def failing(detail: str | None) -> Fake:
     ],
 )
 def test_an_agreed_error_shows_each_members_detail(
-    detail: str | None, shown: str, tmp_path: Path
+    detail: str | None, expected: str, tmp_path: Path
 ) -> None:
     """The line is printable whatever a member wrote; the document has the exact text."""
     report = wait_for_task(tmp_path / "song.wav", failing(detail))
     lines = [line for line in report.lines if line.startswith("attempt")]
     assert len(lines) == len(COMMITTEE)
-    assert all(line.endswith(f"  voted error no-notes: {shown}") for line in lines), lines
+    assert all(line.endswith(f"  voted error no-notes: {expected}") for line in lines), lines
     votes: Any = report.document["votes"]
     assert {(vote["error"], vote["detail"]) for vote in votes} == {("no-notes", detail)}
 
@@ -200,8 +200,10 @@ def assert_conflict_shown(document: Mapping[str, Any], lines: Sequence[str]) -> 
     assert entry["signers"] == list(OTHER.signers)
     assert entry["certificate"] == OTHER.document
     [line] = [line for line in lines if line.startswith("CONFLICT")]
-    shown = f"CONFLICT  another valid certificate: outcome {OTHER.votes[0].digest[:16]}.. signed by"
-    assert line.startswith(shown)
+    expected = (
+        f"CONFLICT  another valid certificate: outcome {OTHER.votes[0].digest[:16]}.. signed by"
+    )
+    assert line.startswith(expected)
     assert all(signer[-6:] in line for signer in OTHER.signers)
 
 

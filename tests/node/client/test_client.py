@@ -420,10 +420,10 @@ def test_a_task_is_submitted_to_two_nodes() -> None:
     with_client(*fakes, test=test)
 
 
-@pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
-def test_the_task_goes_to_the_next_node_if_one_does_not_accept(other: dict[str, Any]) -> None:
+@pytest.mark.parametrize("flaws", OTHERS.values(), ids=list(OTHERS))
+def test_the_task_goes_to_the_next_node_if_one_does_not_accept(flaws: dict[str, Any]) -> None:
     for place in range(3):  # whatever the position of the accepting node
-        fakes = [Fake(**other) for _ in range(3)]
+        fakes = [Fake(**flaws) for _ in range(3)]
         fakes[place] = Fake()
 
         async def test(client: Client, willing: Fake = fakes[place]) -> None:
@@ -561,13 +561,13 @@ def test_nodes_that_are_not_ready_say_why() -> None:
     with_client(Fake(ready=False, reasons=reasons), Fake(ready=False), test=test)
 
 
-@pytest.mark.parametrize("other", ["vanishing", "mute", "of another network", "lying about the id"])
-def test_no_remaining_node_raises_no_node_reachable(other: str) -> None:
+@pytest.mark.parametrize("flaw", ["vanishing", "mute", "of another network", "lying about the id"])
+def test_no_remaining_node_raises_no_node_reachable(flaw: str) -> None:
     async def test(client: Client) -> None:
         with pytest.raises(NoNodeReachable):
             await submit(client)
 
-    with_client(Fake(**OTHERS[other]), Fake(**OTHERS[other]), test=test)
+    with_client(Fake(**OTHERS[flaw]), Fake(**OTHERS[flaw]), test=test)
 
 
 def test_submit_waits_for_a_lost_connection() -> None:
@@ -658,9 +658,9 @@ def test_signers_are_asked_for_the_bytes_first() -> None:
 
     async def test(client: Client) -> None:
         await client.fetch(certificate)
-        asked = [fixtures.peer(i) for i, fake in enumerate(fakes) if "blob" in fake.asked]
-        assert len(asked) == 1
-        assert asked[0] in signers
+        peers = [fixtures.peer(i) for i, fake in enumerate(fakes) if "blob" in fake.asked]
+        assert len(peers) == 1
+        assert peers[0] in signers
 
     with_client(*fakes, test=test)
 

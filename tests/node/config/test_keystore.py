@@ -25,17 +25,17 @@ def test_a_created_key_is_loaded(path: Path, passphrase: str | None) -> None:
 
 
 def test_each_created_key_is_different(tmp_path: Path) -> None:
-    one, two = (keystore.create(tmp_path / name) for name in ("one", "two"))
-    assert one.private_bytes_raw() != two.private_bytes_raw()
+    first, second = (keystore.create(tmp_path / name) for name in ("one", "two"))
+    assert first.private_bytes_raw() != second.private_bytes_raw()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_key_file_is_readable_by_its_owner_only(path: Path, umask: int) -> None:
-    before = os.umask(umask)
+    previous = os.umask(umask)
     try:
         keystore.create(path)
     finally:
-        os.umask(before)
+        os.umask(previous)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -61,10 +61,10 @@ def test_encrypted_key_file_does_not_contain_the_seed(path: Path) -> None:
 
 def test_key_is_never_overwritten(path: Path) -> None:
     keystore.create(path)
-    before = path.read_bytes()
+    content = path.read_bytes()
     with pytest.raises(UnusableKeyFile, match="exists already"):
         keystore.create(path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
 
 
 def test_dangling_link_is_not_followed(tmp_path: Path) -> None:

@@ -197,8 +197,8 @@ def other_members(net: Network, task: Task) -> list[str]:
 
 
 def commits_of(node: CrashableNode, task: Task, *peers: str, attempt: int = 0) -> dict[str, str]:
-    own = [v for v in node.own_votes(Commit) if isinstance(v, Commit) and v.attempt == attempt]
-    (mine,) = {v.commitment for v in own}
+    commits = [v for v in node.own_votes(Commit) if isinstance(v, Commit) and v.attempt == attempt]
+    (mine,) = {v.commitment for v in commits}
     return {ME: mine} | {
         p: fixtures.commitment_of(task, p, fixtures.outcome(), attempt) for p in peers
     }
@@ -206,44 +206,44 @@ def commits_of(node: CrashableNode, task: Task, *peers: str, attempt: int = 0) -
 
 def vote_in_full(node: CrashableNode, task: Task) -> None:
     """All three commit, this node reveals at once, a second reveals: agreed."""
-    one, two = other_members(node.net, task)
+    member, other_member = other_members(node.net, task)
     node.receive(task)
     node.until(2)
-    node.receive(fixtures.commit(node.net, task, one))
-    node.receive(fixtures.commit(node.net, task, two))
+    node.receive(fixtures.commit(node.net, task, member))
+    node.receive(fixtures.commit(node.net, task, other_member))
     node.until(3)
-    commits = commits_of(node, task, one, two)
-    node.receive(fixtures.reveal(node.net, task, one, commits))
-    node.receive(fixtures.reveal(node.net, task, two, commits))
+    commits = commits_of(node, task, member, other_member)
+    node.receive(fixtures.reveal(node.net, task, member, commits))
+    node.receive(fixtures.reveal(node.net, task, other_member, commits))
     node.until(4)
 
 
 def vote_late(node: CrashableNode, task: Task) -> None:
     """One commit of two in time, the list closes, the other commit comes late."""
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
     node.until(2)
-    node.receive(fixtures.commit(node.net, task, one))
+    node.receive(fixtures.commit(node.net, task, first))
     node.until(5)
-    node.receive(fixtures.commit(node.net, task, two))
+    node.receive(fixtures.commit(node.net, task, second))
     node.until(7)
-    node.receive(fixtures.reveal(node.net, task, one, commits_of(node, task, one)))
+    node.receive(fixtures.reveal(node.net, task, first, commits_of(node, task, first)))
     node.until(8)
 
 
 def vote_twice(node: CrashableNode, task: Task) -> None:
     """The other of a committee of two abstains; all three agree in the next attempt."""
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     other = next(member for member in committees(node.net, task)[0] if member != ME)
     node.receive(task)
     node.until(5)
     node.receive(fixtures.abstain(node.net, task, other))
     node.until(7)
-    for member in (one, two):
+    for member in (first, second):
         node.receive(fixtures.commit(node.net, task, member, attempt=1))
     node.until(8)
-    commits = commits_of(node, task, one, two, attempt=1)
-    for member in (one, two):
+    commits = commits_of(node, task, first, second, attempt=1)
+    for member in (first, second):
         node.receive(fixtures.reveal(node.net, task, member, commits, attempt=1))
     node.until(9)
 
@@ -307,8 +307,8 @@ def test_a_full_round_reveals_at_once_and_agrees(node: CrashableNode) -> None:
     vote_in_full(node, task)
     check_round(node, task)
     assert listed(node) == set(committees(node.net, task)[0])
-    asked = [type(e) for e in node.effects if isinstance(e, Execute | StopExecution | Publish)]
-    assert asked == [Execute, Publish, Publish]
+    kinds = [type(e) for e in node.effects if isinstance(e, Execute | StopExecution | Publish)]
+    assert kinds == [Execute, Publish, Publish]
 
 
 def test_a_late_commit_is_not_listed(node: CrashableNode) -> None:
@@ -400,13 +400,13 @@ def test_a_task_whose_first_write_failed_is_accepted_when_it_comes_again(
 
 def test_a_task_lost_to_a_failed_write_still_counts_as_open(node: CrashableNode) -> None:
     node.coordinator._tasks.max_open = 1
-    task, other = (fixtures.task(node.net, nonce=n) for n in (1, 2))
+    task, second_task = (fixtures.task(node.net, nonce=n) for n in (1, 2))
     node.receive(task)
     node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
     with pytest.raises(sqlite3.OperationalError):
         node.coordinator.failed(task.id, Abstention.BUSY)
     with pytest.raises(Busy):
-        node.coordinator.submit(other)
+        node.coordinator.submit(second_task)
 
 
 def test_a_failed_tick_is_retried(node: CrashableNode) -> None:
@@ -476,30 +476,30 @@ def test_a_restart_executes_an_interrupted_task_again(node: CrashableNode) -> No
 def test_a_commit_list_closed_before_a_restart_stays_closed(node: CrashableNode) -> None:
     """A commit after the closing is journalled but not listed."""
     task = fixtures.task(node.net)
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
     node.until(2)
-    node.receive(fixtures.commit(node.net, task, one))  # the quorum: closed 2 s later
+    node.receive(fixtures.commit(node.net, task, first))  # the quorum: closed 2 s later
     node.until(5)
-    node.receive(fixtures.commit(node.net, task, two))
+    node.receive(fixtures.commit(node.net, task, second))
     node.restart()
     node.until(7)
-    assert listed(node) == {ME, one}
+    assert listed(node) == {ME, first}
 
 
 def test_a_reveal_due_during_downtime_lists_the_commits_that_came_in_time(
     node: CrashableNode,
 ) -> None:
     task = fixtures.task(node.net)
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
     node.until(2)
-    node.receive(fixtures.commit(node.net, task, one))
+    node.receive(fixtures.commit(node.net, task, first))
     node.clock.time = fixtures.START + 50
     node.restart()
-    node.receive(fixtures.commit(node.net, task, two))
+    node.receive(fixtures.commit(node.net, task, second))
     node.until(51)
-    assert listed(node) == {ME, one}
+    assert listed(node) == {ME, first}
 
 
 def test_an_attempt_that_timed_out_during_downtime_is_over(net: Network) -> None:
@@ -667,10 +667,12 @@ def test_an_outcome_that_does_not_fit_a_reveal_abstains(
 
 def test_a_certificate_stops_the_execution(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
-    commits = {peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (one, two)}
-    for peer in (one, two):
+    commits = {
+        peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (first, second)
+    }
+    for peer in (first, second):
         node.receive(fixtures.commit(node.net, task, peer))
         node.receive(fixtures.reveal(node.net, task, peer, commits))
     assert node.state(task) is State.AGREED
@@ -683,14 +685,16 @@ def test_a_certificate_stops_the_execution(node: CrashableNode) -> None:
 def test_an_outcome_after_the_end_of_the_task_is_never_signed(node: CrashableNode) -> None:
     """Not even if a late vote rebuilds the ended task from the journal."""
     task = fixtures.task(node.net)
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
-    commits = {peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (one, two)}
-    for peer in (one, two):
+    commits = {
+        peer: fixtures.commitment_of(task, peer, fixtures.outcome()) for peer in (first, second)
+    }
+    for peer in (first, second):
         node.receive(fixtures.reveal(node.net, task, peer, commits))
     node.carry_out(node.executed(task.id))
     node.restart()
-    node.receive(fixtures.commit(node.net, task, one))
+    node.receive(fixtures.commit(node.net, task, first))
     assert node.state(task) is State.AGREED
     assert not node.own_votes(Commit)
     assert not node.running
@@ -698,22 +702,22 @@ def test_an_outcome_after_the_end_of_the_task_is_never_signed(node: CrashableNod
 
 def test_equivocation_is_recorded(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
-    one = other_members(node.net, task)[0]
+    member = other_members(node.net, task)[0]
     node.receive(task)
     for label in ("one", "two"):
-        node.receive(fixtures.commit(node.net, task, one, fixtures.outcome(label)))
+        node.receive(fixtures.commit(node.net, task, member, fixtures.outcome(label)))
     (document,) = node.ledger.evidence()
     proof = evidence.verify(document, node.net.id)
-    assert (proof.signer, proof.task, proof.attempts) == (one, task.id, (0, 0))
+    assert (proof.signer, proof.task, proof.attempts) == (member, task.id, (0, 0))
     assert len(node.journal.entries(task.id)) == 3
 
 
 def test_duplicates_and_further_equivocations_are_not_journalled(node: CrashableNode) -> None:
     """One conflicting vote is evidence enough; further ones must not fill the disk."""
     task = fixtures.task(node.net)
-    one = other_members(node.net, task)[0]
+    member = other_members(node.net, task)[0]
     contradictions = [
-        fixtures.commit(node.net, task, one, fixtures.outcome(f"lie {n}")) for n in range(9)
+        fixtures.commit(node.net, task, member, fixtures.outcome(f"lie {n}")) for n in range(9)
     ]
     node.receive(task)
     for vote in (*contradictions, *contradictions):
@@ -726,11 +730,11 @@ def test_duplicates_and_further_equivocations_are_not_journalled(node: Crashable
 
 def certified(node: CrashableNode, task: Task, label: str) -> certificate.Certificate:
     """Return the certificate of the two other members."""
-    found = fixtures.outcome(label)
+    outcome = fixtures.outcome(label)
     commits = {
-        peer: fixtures.commitment_of(task, peer, found) for peer in other_members(node.net, task)
+        peer: fixtures.commitment_of(task, peer, outcome) for peer in other_members(node.net, task)
     }
-    votes = [fixtures.reveal(node.net, task, peer, commits, found) for peer in commits]
+    votes = [fixtures.reveal(node.net, task, peer, commits, outcome) for peer in commits]
     return certificate.assemble(task, 0, votes, node.net)
 
 
@@ -738,9 +742,9 @@ def reveal_separately(node: CrashableNode, task: Task, *labels: str) -> None:
     """Let both other members reveal each outcome, in reveals that list only themselves."""
     for label in labels:
         for peer in other_members(node.net, task):
-            found = fixtures.outcome(label)
-            alone = {peer: fixtures.commitment_of(task, peer, found)}
-            node.receive(fixtures.reveal(node.net, task, peer, alone, found))
+            revealed = fixtures.outcome(label)
+            alone = {peer: fixtures.commitment_of(task, peer, revealed)}
+            node.receive(fixtures.reveal(node.net, task, peer, alone, revealed))
 
 
 def test_a_certificate_brings_the_votes_that_were_not_kept(node: CrashableNode) -> None:
@@ -748,18 +752,18 @@ def test_a_certificate_brings_the_votes_that_were_not_kept(node: CrashableNode) 
     task = fixtures.task(node.net)
     node.receive(task)
     reveal_separately(node, task, "a", "b")
-    found = certified(node, task, "c")
-    for vote in found.votes:
+    third = certified(node, task, "c")
+    for vote in third.votes:
         node.receive(vote)
     assert not node.ledger.certificates(task.id)
     for _ in range(2):
-        node.step(lambda: node.coordinator.receive_certificate(found), retry=True)
+        node.step(lambda: node.coordinator.receive_certificate(third), retry=True)
         assert node.state(task) is State.AGREED
-        assert node.ledger.certificates(task.id) == [found.document]
+        assert node.ledger.certificates(task.id) == [third.document]
     kept = len(node.journal.entries(task.id))
     node.restart()
-    node.receive(fixtures.commit(node.net, task, found.signers[0]))  # brings the task back
-    node.step(lambda: node.coordinator.receive_certificate(found), retry=True)
+    node.receive(fixtures.commit(node.net, task, third.signers[0]))  # brings the task back
+    node.step(lambda: node.coordinator.receive_certificate(third), retry=True)
     assert node.state(task) is State.AGREED
     assert len(node.journal.entries(task.id)) == kept + 1
     assert not node.own_votes(Commit)
@@ -775,14 +779,14 @@ def test_votes_of_a_certificate_survive_a_restart(node: CrashableNode) -> None:
     node.until(3)
     reveal_separately(node, task, "a", "b")
     node.step(lambda: node.coordinator.receive_certificate(certified(node, task, "c")), retry=True)
-    before = node.ledger.peer_records()
-    assert before[ME].times(VoteOutcome.DISSENTED) == 1
+    records = node.ledger.peer_records()
+    assert records[ME].times(VoteOutcome.DISSENTED) == 1
     node.restart()
     late = fixtures.commit(node.net, task, other_members(node.net, task)[0], fixtures.outcome("a"))
     node.receive(late)  # brings the task back
     node.until(121)
     assert node.state(task) is State.AGREED
-    assert node.ledger.peer_records() == before
+    assert node.ledger.peer_records() == records
 
 
 def test_a_second_certified_outcome_is_a_conflict_and_a_third_is_ignored(
@@ -792,28 +796,28 @@ def test_a_second_certified_outcome_is_a_conflict_and_a_third_is_ignored(
     node.receive(task)
     node.receive(certified(node, task, "a").votes[0])
     for label in ("a", "b", "c"):
-        found = certified(node, task, label)
-        node.step(lambda f=found: node.coordinator.receive_certificate(f), retry=True)  # type: ignore[misc]
-    shown = [certified(node, task, label).document for label in ("a", "b")]
-    assert node.ledger.certificates(task.id) == shown
+        certificate = certified(node, task, label)
+        node.step(lambda f=certificate: node.coordinator.receive_certificate(f), retry=True)  # type: ignore[misc]
+    documents = [certified(node, task, label).document for label in ("a", "b")]
+    assert node.ledger.certificates(task.id) == documents
     kept = [entry.envelope.encode() for entry in node.journal.entries(task.id)]
     assert len(kept) == len(set(kept)) == 5, "a task, and each vote once"
 
 
 def test_a_dissent_after_the_end_is_recorded(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
-    one, two = other_members(node.net, task)
+    first, second = other_members(node.net, task)
     node.receive(task)
     node.until(2)
-    node.receive(fixtures.commit(node.net, task, one))
-    node.receive(fixtures.commit(node.net, task, two, fixtures.outcome("other")))
+    node.receive(fixtures.commit(node.net, task, first))
+    node.receive(fixtures.commit(node.net, task, second, fixtures.outcome("other")))
     commits = {
-        **commits_of(node, task, one),
-        two: fixtures.commitment_of(task, two, fixtures.outcome("other")),
+        **commits_of(node, task, first),
+        second: fixtures.commitment_of(task, second, fixtures.outcome("other")),
     }
-    node.receive(fixtures.reveal(node.net, task, one, commits))
+    node.receive(fixtures.reveal(node.net, task, first, commits))
     assert node.state(task) is State.AGREED
-    dissent = fixtures.reveal(node.net, task, two, commits, fixtures.outcome("other"))
+    dissent = fixtures.reveal(node.net, task, second, commits, fixtures.outcome("other"))
     node.receive(dissent)
     assert node.journal.entries(task.id)[-1].envelope.encode() == dissent.envelope.encode()
     assert node.state(task) is State.AGREED
@@ -959,20 +963,20 @@ def test_the_source_of_a_task_is_known_until_a_restart(net: Network) -> None:
 def test_evicted_tasks_are_rebuilt_for_a_late_vote(net: Network) -> None:
     node = CrashableNode(net, max_open=1)
     first = fixtures.task(net, deadline=60)
-    one, two = other_members(net, first)
+    first_member, second_member = other_members(net, first)
     node.receive(first)
     with pytest.raises(Busy):
         node.coordinator.receive(fixtures.task(net, nonce=2))
     node.until(2)
-    node.receive(fixtures.commit(net, first, one))
-    node.receive(fixtures.commit(net, first, two))
-    commits = commits_of(node, first, one, two)
-    node.receive(fixtures.reveal(net, first, one, commits))
+    node.receive(fixtures.commit(net, first, first_member))
+    node.receive(fixtures.commit(net, first, second_member))
+    commits = commits_of(node, first, first_member, second_member)
+    node.receive(fixtures.reveal(net, first, first_member, commits))
     node.until(30)
     second = fixtures.task(net, nonce=1, now=fixtures.START + 61)
     node.until(61)
     node.receive(second)
-    late = fixtures.reveal(net, first, two, commits)
+    late = fixtures.reveal(net, first, second_member, commits)
     assert validated(node, late) is ValidationResult.IGNORE
     published = len(node.published)
     node.receive(late)
@@ -988,13 +992,13 @@ def test_a_duplicate_vote_does_not_rebuild_an_evicted_task(
     """A feed begins with all old votes. Each may cost one query, not a rebuild."""
     node = CrashableNode(net)
     task = fixtures.task(net, deadline=60)
-    one, two = other_members(net, task)
+    first, second = other_members(net, task)
     node.receive(task)
     node.until(2)
-    for peer in (one, two):
+    for peer in (first, second):
         node.receive(fixtures.commit(net, task, peer))
-    commits = commits_of(node, task, one, two)
-    node.receive(fixtures.reveal(net, task, one, commits))
+    commits = commits_of(node, task, first, second)
+    node.receive(fixtures.reveal(net, task, first, commits))
     node.until(30)
     assert node.state(task) is State.AGREED
     node.restart()
@@ -1007,11 +1011,11 @@ def test_a_duplicate_vote_does_not_rebuild_an_evicted_task(
 
     monkeypatch.setattr(Journal, "entries", counted)
     journal = len(node.journal.feed(0, 1000))
-    node.receive(fixtures.commit(net, task, one))
-    node.receive(fixtures.reveal(net, task, one, commits))
+    node.receive(fixtures.commit(net, task, first))
+    node.receive(fixtures.reveal(net, task, first, commits))
     assert not read
     assert len(node.journal.feed(0, 1000)) == journal
-    node.receive(fixtures.reveal(net, task, two, commits))
+    node.receive(fixtures.reveal(net, task, second, commits))
     assert read == [task.id]
 
 
@@ -1181,10 +1185,10 @@ def test_a_message_on_the_wrong_topic_is_rejected(node: CrashableNode) -> None:
 
 
 def test_a_message_of_another_network_is_rejected(node: CrashableNode) -> None:
-    other = fixtures.network(4)
-    task = fixtures.task(other)
+    other_network = fixtures.network(4)
+    task = fixtures.task(other_network)
     assert validated(node, task) is ValidationResult.REJECT
-    assert validated(node, fixtures.abstain(other, task, ME)) is ValidationResult.REJECT
+    assert validated(node, fixtures.abstain(other_network, task, ME)) is ValidationResult.REJECT
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def played(
     life = CrashableNode(case.net)
     cut(life)
     case.play(life, case.task)
-    found = counts(life.ledger)
+    records = counts(life.ledger)
     life.disk.close()
-    return found
+    return records
 
 
 def test_complete_round_counts_once_per_member() -> None:
@@ -46,8 +46,8 @@ def test_complete_round_counts_once_per_member() -> None:
 
 def test_late_committer_that_never_reveals_has_withheld() -> None:
     case = CASES["late"]
-    one, two = other_members(case.net, case.task)
-    assert played(case) == {ME: {"agreed": 1}, one: {"agreed": 1}, two: {"withheld": 1}}
+    first, second = other_members(case.net, case.task)
+    assert played(case) == {ME: {"agreed": 1}, first: {"agreed": 1}, second: {"withheld": 1}}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
@@ -82,21 +82,21 @@ def test_late_certificate_removes_outcomes_of_later_attempts() -> None:
 def test_late_dissent_replaces_withheld_reveal_across_restarts() -> None:
     life = CrashableNode(fixtures.network(3))
     task = fixtures.task(life.net)
-    one, two = other_members(life.net, task)
+    first, second = other_members(life.net, task)
     life.receive(task)
     life.until(2)
-    life.receive(fixtures.commit(life.net, task, one))
-    life.receive(fixtures.commit(life.net, task, two, LIE))
-    commits = {**commits_of(life, task, one), two: fixtures.commitment_of(task, two, LIE)}
-    life.receive(fixtures.reveal(life.net, task, one, commits))
-    assert counts(life.ledger)[two] == {"withheld": 1}
+    life.receive(fixtures.commit(life.net, task, first))
+    life.receive(fixtures.commit(life.net, task, second, LIE))
+    commits = {**commits_of(life, task, first), second: fixtures.commitment_of(task, second, LIE)}
+    life.receive(fixtures.reveal(life.net, task, first, commits))
+    assert counts(life.ledger)[second] == {"withheld": 1}
     for _ in range(2):
-        life.receive(fixtures.reveal(life.net, task, two, commits, LIE))
+        life.receive(fixtures.reveal(life.net, task, second, commits, LIE))
         life.restart()
     assert counts(life.ledger) == {
         ME: {"agreed": 1},
-        one: {"agreed": 1},
-        two: {"dissented": 1},
+        first: {"agreed": 1},
+        second: {"dissented": 1},
     }
     life.disk.close()
 

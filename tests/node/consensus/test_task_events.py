@@ -33,10 +33,10 @@ def test_watchers_are_woken_at_whole_percents(journal: Journal) -> None:
 
 def test_every_watcher_of_a_task_gets_the_same_change(journal: Journal) -> None:
     events = TaskEvents(journal)
-    change, other = events.next_change(TASK), events.next_change("b" * 64)
+    change, other_change = events.next_change(TASK), events.next_change("b" * 64)
     assert events.next_change(TASK) is change
     events.set_changed(TASK)
-    assert (change.is_set(), other.is_set()) == (True, False)
+    assert (change.is_set(), other_change.is_set()) == (True, False)
     assert events.next_change(TASK) is not change
 
 

@@ -69,11 +69,11 @@ def test_agreements_in_the_table_change_under_the_lock(
 
     for name in ("start", "advance", "receive", "executed", "failed"):
         observe(name)
-    task, other = (fixtures.task(NET, nonce=nonce) for nonce in (1, 2))
-    for accepted in (task, other):
+    task, second_task = (fixtures.task(NET, nonce=nonce) for nonce in (1, 2))
+    for accepted in (task, second_task):
         coordinator.submit(accepted)
     coordinator.executed(task.id, fixtures.outcome(), {})
-    coordinator.failed(other.id, Abstention.BUSY)
+    coordinator.failed(second_task.id, Abstention.BUSY)
     coordinator.receive(fixtures.commit(NET, task, fixtures.peer(1)))
     assert set(changes) == {"start", "advance", "receive", "executed", "failed"}
 

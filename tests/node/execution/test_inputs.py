@@ -77,48 +77,54 @@ class Bench:
 
 def task(*songs: bytes) -> Task:
     body = fixtures.task(NET, kind="pop2piano").envelope.body
-    found: Any = fixtures.signed(NET, {**body, "args": fixtures.piano_args(*songs)}, 1000)
-    return found  # type: ignore[no-any-return]
+    signed_task: Any = fixtures.signed(NET, {**body, "args": fixtures.piano_args(*songs)}, 1000)
+    return signed_task  # type: ignore[no-any-return]
 
 
 @asynccontextmanager
-async def bench(folder: Path, most: int | None = None) -> AsyncIterator[Bench]:
+async def bench(folder: Path, quota: int | None = None) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
-    transport, blobs = MemoryTransport(medium, ME), BlobStore(folder, most)
+    transport, blobs = MemoryTransport(medium, ME), BlobStore(folder, quota)
     voters: set[str] = set()
-    found = Bench(InputFetcher(transport, blobs, NET, lambda task: voters), blobs, voters=voters)
+    new_bench = Bench(
+        InputFetcher(transport, blobs, NET, lambda task: voters), blobs, voters=voters
+    )
     await transport.start(Recorder(), (), ())
-    others = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
-    for other in others:
-        await other.start(Recorder(serving(found, other.peer)), (), [rpc_codec.protocol_id("blob")])
-        await transport.dial(other.addresses[0])
+    remotes = [MemoryTransport(medium, peer) for peer in (*STRANGERS, *MEMBERS)]
+    for remote in remotes:
+        await remote.start(
+            Recorder(serving(new_bench, remote.peer)),
+            (),
+            [rpc_codec.protocol_id("blob")],
+        )
+        await transport.dial(remote.addresses[0])
     try:
-        yield found
+        yield new_bench
     finally:
-        for started in (transport, *others):
+        for started in (transport, *remotes):
             await started.stop()
 
 
-def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+def serving(bench: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
     async def serve(protocol: str, stream: Stream) -> None:
-        await found.serve(peer, stream)
+        await bench.serve(peer, stream)
 
     return serve
 
 
 def on_bench(
-    folder: Path, test: Callable[[Bench], Awaitable[None]], most: int | None = None
+    folder: Path, test: Callable[[Bench], Awaitable[None]], quota: int | None = None
 ) -> float:
     """Run a test; return the virtual seconds that it took."""
 
     async def main() -> float:
-        async with bench(folder, most) as found:
+        async with bench(folder, quota) as running_bench:
             began = asyncio.get_running_loop().time()
-            await test(found)
+            await test(running_bench)
             return asyncio.get_running_loop().time() - began
 
-    taken: float = virtual_loop.run(main)
-    return taken
+    elapsed: float = virtual_loop.run(main)
+    return elapsed
 
 
 async def abstains(bench: Bench, reason: str = "input-missing") -> None:
@@ -273,7 +279,7 @@ def test_no_peer_is_asked_for_an_input_over_the_quota(tmp_path: Path) -> None:
         await abstains(bench, "no-space")
         assert bench.asked == []
 
-    on_bench(tmp_path, test, most=len(SONG) - 1)
+    on_bench(tmp_path, test, quota=len(SONG) - 1)
 
 
 def test_a_failing_database_abstains(tmp_path: Path) -> None:

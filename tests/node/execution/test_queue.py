@@ -142,8 +142,16 @@ def test_tasks_of_one_requester_run_one_at_a_time_in_order() -> None:
 
 def test_requesters_are_scheduled_round_robin() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
-        wanted = [(1, 1000), (2, 1000), (3, 1000), (4, 1000), (5, 1001), (6, 1002), (7, 1001)]
-        for number, requester in wanted:
+        expected_order = [
+            (1, 1000),
+            (2, 1000),
+            (3, 1000),
+            (4, 1000),
+            (5, 1001),
+            (6, 1002),
+            (7, 1001),
+        ]
+        for number, requester in expected_order:
             executor.add(queue, queued_task(number, requester=requester))
         await asyncio.sleep(100)
         turns = [(1, 1000), (5, 1001), (6, 1002), (2, 1000), (7, 1001), (3, 1000), (4, 1000)]
@@ -368,8 +376,8 @@ def test_new_requester_keys_gain_a_source_no_turns() -> None:
             executor.add(queue, queued_from(number, "flooder", requester=2000 + number))
         for number in (50, 51):
             executor.add(queue, queued_from(number, "honest"))
-        found = await started_tasks(executor, 6)
-        assert found == [
+        started = await started_tasks(executor, 6)
+        assert started == [
             task(0, 2000).id,
             task(50).id,
             task(1, 2001).id,

@@ -82,8 +82,8 @@ async def test_a_worker_of_its_own_class_is_ready_and_runs(
 async def test_a_worker_of_another_class_reports_the_differences(
     supervisor: WorkerSupervisor, runtime: Document
 ) -> None:
-    theirs: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
-    readiness = await Worker(supervisor, theirs).start()
+    class_runtime: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
+    readiness = await Worker(supervisor, class_runtime).start()
     assert not readiness.ok
     assert [reason.split(":")[:2] for reason in readiness.reasons] == [
         ["runtime", " threads"],
@@ -95,17 +95,17 @@ async def test_a_worker_of_another_class_reports_the_differences(
 async def test_cancelling_kills_the_worker(
     supervisor: WorkerSupervisor, runtime: Document, scratch: Path
 ) -> None:
-    worker, begun = Worker(supervisor, runtime), asyncio.Event()
+    worker, started = Worker(supervisor, runtime), asyncio.Event()
     running = asyncio.create_task(
-        worker.run(job("endless", 2000, num_return_sequences=16), TIMEOUT, lambda _: begun.set())
+        worker.run(job("endless", 2000, num_return_sequences=16), TIMEOUT, lambda _: started.set())
     )
     async with asyncio.timeout(TIMEOUT):
-        await begun.wait()
-        before = supervisor.pid
+        await started.wait()
+        pid = supervisor.pid
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-    assert before is not None
+    assert pid is not None
     assert supervisor.pid is None
     assert files_in(scratch) == [], "nothing is left behind"
 

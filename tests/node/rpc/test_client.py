@@ -50,7 +50,7 @@ async def connected(serve: Serve) -> AsyncIterator[MemoryTransport]:
         await server.stop()
 
 
-def asked(serve: Serve, name: str = "hello", request: Document = HELLO) -> Any:
+def answer_of(serve: Serve, name: str = "hello", request: Document = HELLO) -> Any:
     async def main() -> Any:
         async with connected(serve) as asker:
             return await send_request(asker, SERVER, name, request)
@@ -78,7 +78,7 @@ def test_the_protocols_are_those_of_the_specification() -> None:
 
 
 def test_an_answer_is_returned_as_sent() -> None:
-    assert asked(saying(framed(0, canonical(GREETING)))) == GREETING
+    assert answer_of(saying(framed(0, canonical(GREETING)))) == GREETING
 
 
 def test_a_request_is_sent_completely_and_half_closed() -> None:
@@ -89,7 +89,7 @@ def test_a_request_is_sent_completely_and_half_closed() -> None:
             await stream.read_exactly(1)
         await answer(stream, GREETING)
 
-    assert asked(serve) == GREETING
+    assert answer_of(serve) == GREETING
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_request_with_a_long_answer_is_half_closed(name: str, request_: Docume
 )
 def test_an_answer_with_a_bad_length_has_its_reason(length: bytes, reason: Rejection) -> None:
     with pytest.raises(ProtocolViolation) as caught:
-        asked(saying(b"\x00" + length))
+        answer_of(saying(b"\x00" + length))
     assert (caught.value.reason, caught.value.attributable) == (reason, True)
 
 
@@ -140,7 +140,7 @@ def test_a_refusal_is_raised_with_its_reason_and_detail(status: Status) -> None:
         await refuse(stream, status, "over-limit", "args.seed: is too large")
 
     with pytest.raises(RequestRefused, match=r"over-limit: args.seed: is too large") as refused:
-        asked(serve)
+        answer_of(serve)
     assert refused.value.status is status
     assert refused.value.reason == "over-limit"
 
@@ -150,7 +150,7 @@ def test_a_refusal_may_have_no_detail() -> None:
         await refuse(stream, Status.BUSY, "busy", "")
 
     with pytest.raises(RequestRefused, match=r"\Abusy\Z"):
-        asked(serve)
+        answer_of(serve)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_refusal_may_have_no_detail() -> None:
 )
 def test_an_answer_that_breaks_the_protocol_raises_protocol_violation(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        asked(saying(payload))
+        answer_of(saying(payload))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_answer_that_breaks_the_protocol_raises_protocol_violation(payload: b
 )
 def test_a_truncated_answer_raises_stream_closed(payload: bytes) -> None:
     with pytest.raises(StreamClosed):
-        asked(saying(payload))
+        answer_of(saying(payload))
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x0a{"])
@@ -242,7 +242,7 @@ def test_an_answer_over_the_limit_is_never_sent() -> None:
             seen.append(str(error))
 
     with pytest.raises(StreamClosed):
-        asked(serve)
+        answer_of(serve)
     assert seen == [f"an answer of {DOCUMENT_LIMIT + 16} bytes"]
 
 
@@ -262,7 +262,7 @@ def test_a_detail_is_truncated_at_a_character_and_made_printable(
         await refuse(stream, Status.INVALID, "malformed", detail)
 
     with pytest.raises(RequestRefused) as refused:
-        asked(serve)
+        answer_of(serve)
     assert refused.value.detail == expected
 
 

@@ -420,8 +420,8 @@ def test_a_task_answer_holds_as_many_votes_as_fit() -> None:
             bench.journal.append(vote, 0.0)
         answer = await bench.request("task", {"task": task.id})
         assert DOCUMENT_LIMIT // 2 < len(canonical(answer)) <= DOCUMENT_LIMIT
-        shown = [m.envelope.document() for m in (task, *votes)]
-        assert answer["envelopes"] == shown[: len(answer["envelopes"])]
+        documents = [m.envelope.document() for m in (task, *votes)]
+        assert answer["envelopes"] == documents[: len(answer["envelopes"])]
 
     on_bench(test)
 

@@ -103,13 +103,13 @@ async def test_failed_commit_keeps_blob_stored_by_another_thread(
         asyncio.run(blobs.save(arriving(chunks()), size=4, limit=4, sha256=writer.sha256))
 
     def meanwhile() -> None:
-        other.start()
+        thread.start()
         fetching.wait(5)
-        other.join(0.05)  # it is for the block to end first
+        thread.join(0.05)  # it is for the block to end first
 
-    other = threading.Thread(target=fetch)
+    thread = threading.Thread(target=fetch)
     refused(blobs, [writer], meanwhile)
-    other.join(5)
+    thread.join(5)
     assert _files(tmp_path) == [writer.sha256]
     assert blobs.used_bytes == MIN_FILE_BYTES
 
@@ -362,10 +362,10 @@ def test_imported_file_is_stored_beyond_the_quota_and_evicts_nothing(
 ) -> None:
     store(small, BYTES)
     for _ in range(2):
-        own = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
+        own_output = adopted(small, tmp_path, b"own" * MIN_FILE_BYTES)
         assert small.used_bytes == len(BYTES)
     store(small, b"song")
-    small.delete(own)
+    small.delete(own_output)
     assert small.used_bytes == len(BYTES) + MIN_FILE_BYTES
 
 
@@ -396,9 +396,9 @@ def test_file_copied_from_another_file_system_is_stored_beyond_the_quota(
     monkeypatch.setattr(Path, "rename", across)
     store(small, BYTES)
     finished.write_bytes(b"own" * MIN_FILE_BYTES)
-    own = small.import_file(finished)
+    own_output = small.import_file(finished)
     assert small.used_bytes == len(BYTES)
-    small.delete(own)
+    small.delete(own_output)
     assert small.used_bytes == len(BYTES)
 
 
@@ -430,8 +430,8 @@ def test_failed_write_releases_quota(small: BlobStore, monkeypatch: pytest.Monke
     assert small.used_bytes == 0
 
 
-def brought(blobs: BlobStore, count: int) -> list[str]:
-    """Names of blobs that others brought, the oldest first."""
+def store_oldest_first(blobs: BlobStore, count: int) -> list[str]:
+    """Store `count` blobs of one byte; return their names, the oldest first."""
     names = [store(blobs, bytes((n,))) for n in range(count)]
     for age, name in enumerate(reversed(names)):
         os.utime(blobs.path(name), (2000.0 - age, 2000.0 - age))
@@ -443,19 +443,19 @@ async def test_oldest_received_blobs_are_evicted_except_pinned_ones(
 ) -> None:
     pinned: list[str] = []
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=lambda: pinned)
-    names = brought(blobs, 4)
-    own = adopted(blobs, tmp_path, b"own")
-    os.utime(blobs.path(own), (1.0, 1.0))
+    names = store_oldest_first(blobs, 4)
+    own_output = adopted(blobs, tmp_path, b"own")
+    os.utime(blobs.path(own_output), (1.0, 1.0))
     pinned.append(names[0])
     song = await received(blobs, b"song")
     pinned.append(song.sha256)
     with blobs.commit([song]):
         pass
-    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, True, True]
+    assert [blobs.has(name) for name in (own_output, *names)] == [True, True, False, True, True]
     assert blobs.used_bytes == 4 * MIN_FILE_BYTES
     for _ in range(2):
         await received(blobs, b"more")
-    assert [blobs.has(name) for name in (own, *names)] == [True, True, False, False, False]
+    assert [blobs.has(name) for name in (own_output, *names)] == [True, True, False, False, False]
     for _ in range(2):  # the rest is pinned or being received
         with pytest.raises(DiskQuotaExceeded):
             await received(blobs, b"more")
@@ -468,7 +468,7 @@ async def test_new_blobs_are_not_evicted(tmp_path: Path, monkeypatch: pytest.Mon
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 2000.5)
     monkeypatch.setattr("node.storage.blobs.time", clock)
     blobs = BlobStore(tmp_path / "blobs", 2 * MIN_FILE_BYTES)
-    names = brought(blobs, 2)  # at 1999 and 2000
+    names = store_oldest_first(blobs, 2)  # at 1999 and 2000
     await received(blobs, b"song")
     with pytest.raises(DiskQuotaExceeded):
         await received(blobs, b"more")
@@ -488,7 +488,7 @@ async def test_eviction_pauses_after_it_found_too_little(
         return names
 
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=pinned)
-    names += brought(blobs, 4)
+    names += store_oldest_first(blobs, 4)
     for now[0] in (100.0, 109.9, 110.0):
         with pytest.raises(DiskQuotaExceeded):
             await received(blobs, b"song")
@@ -503,7 +503,7 @@ async def test_eviction_pauses_after_it_found_too_little(
 
 async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
-    names = brought(blobs, 3)
+    names = store_oldest_first(blobs, 3)
     with pytest.raises(DiskQuotaExceeded):
         await received(blobs, bytes(4 * MIN_FILE_BYTES + 1))
     await received(blobs, b"song")
@@ -513,7 +513,7 @@ async def test_nothing_is_evicted_for_a_blob_that_fits_or_never_can(tmp_path: Pa
 async def test_eviction_frees_a_sixteenth_of_the_quota(tmp_path: Path) -> None:
     """For each time costs a look at all files."""
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES)
-    names = brought(blobs, 48)
+    names = store_oldest_first(blobs, 48)
     await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [False] * 3 + [True] * 45
 
@@ -526,27 +526,27 @@ async def test_concurrent_transfers_share_one_eviction(tmp_path: Path) -> None:
         return []
 
     blobs = BlobStore(tmp_path / "blobs", 48 * MIN_FILE_BYTES, pinned=pinned)
-    brought(blobs, 48)
+    store_oldest_first(blobs, 48)
     await asyncio.gather(*(received(blobs, b"song") for _ in range(3)))
     assert len(looks) == 1
 
 
 async def test_blob_imported_during_eviction_is_not_evicted(tmp_path: Path) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     finished = tmp_path / "finished"
     finished.write_bytes(b"\0")
     os.utime(finished, (1.0, 1.0))
 
     class Pinned(list[str]):
         def __contains__(self, name: object) -> bool:
-            if not others:
-                others.append(meanwhile(lambda: kept.import_file(finished)))
+            if not threads:
+                threads.append(meanwhile(lambda: kept.import_file(finished)))
             return False
 
     kept = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES, pinned=Pinned)
-    names = brought(kept, 4)
+    names = store_oldest_first(kept, 4)
     await received(kept, b"song")
-    await asyncio.to_thread(others[0].join, 5)
+    await asyncio.to_thread(threads[0].join, 5)
     assert [kept.has(name) for name in names] == [True] * 4
     assert kept.used_bytes == 4 * MIN_FILE_BYTES
 
@@ -555,7 +555,7 @@ async def test_blob_touched_during_eviction_is_not_evicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = BlobStore(tmp_path / "blobs", 4 * MIN_FILE_BYTES)
-    names = brought(blobs, 4)
+    names = store_oldest_first(blobs, 4)
     after_looking(monkeypatch, lambda: blobs.touch(names[0]))
     await received(blobs, b"song")
     assert [blobs.has(name) for name in names] == [True, False, True, True]
@@ -574,44 +574,44 @@ async def test_received_blob_holds_no_file_open(blobs: BlobStore, tmp_path: Path
 
 def meanwhile(work: Callable[[], object]) -> threading.Thread:
     """Let another thread work; what a lock holds up waits for its end."""
-    other = threading.Thread(target=work)
-    other.start()
-    other.join(0.05)
-    return other
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(0.05)
+    return worker
 
 
 def test_reservations_of_two_threads_are_serialised() -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
 
     class Limit(int):
         def __lt__(self, used: int) -> bool:  # called by `used > limit`
-            if not others:
-                others.append(threading.Thread())
-                others[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
+            if not threads:
+                threads.append(threading.Thread())
+                threads[0] = meanwhile(lambda: quota.reserve(MIN_FILE_BYTES))
             return super().__lt__(used)
 
     quota = DiskQuota(Limit(8 * MIN_FILE_BYTES))
     quota.reserve(MIN_FILE_BYTES)
-    others[0].join(5)
+    threads[0].join(5)
     assert quota.used == 2 * MIN_FILE_BYTES
 
 
 def test_deletion_by_two_threads_releases_quota_once(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     unlink = Path.unlink
 
     def slow(self: Path, *, missing_ok: bool = False) -> None:
-        if not others:
-            others.append(threading.Thread())
-            others[0] = meanwhile(lambda: blobs.delete(SHA256))
+        if not threads:
+            threads.append(threading.Thread())
+            threads[0] = meanwhile(lambda: blobs.delete(SHA256))
         unlink(self, missing_ok=True)
 
     store(blobs, BYTES)
     monkeypatch.setattr(Path, "unlink", slow)
     blobs.delete(SHA256)
-    others[0].join(5)
+    threads[0].join(5)
     assert blobs.used_bytes == 0
 
 
@@ -640,7 +640,7 @@ def after_looking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
 def test_blob_touched_or_stored_during_expiry_stays(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
-    names = brought(blobs, 20)
+    names = store_oldest_first(blobs, 20)
 
     def come() -> None:
         for n, name in enumerate(names[:10]):
@@ -657,14 +657,14 @@ def test_blob_touched_or_stored_during_expiry_stays(
 def test_blob_deleted_during_expiry_is_ignored(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, scandir = brought(blobs, 2), os.scandir
+    names, scandir = store_oldest_first(blobs, 2), os.scandir
 
     @contextmanager
     def looked(path: Path) -> Iterator[list[os.DirEntry[str]]]:
         with scandir(path) as entries:
-            found = list(entries)
+            listed = list(entries)
         blobs.delete(names[0])
-        yield found
+        yield listed
 
     monkeypatch.setattr(os, "scandir", looked)
     assert blobs.expire(3000.0) == 1
@@ -673,18 +673,18 @@ def test_blob_deleted_during_expiry_is_ignored(
 def test_blob_is_not_touched_while_it_expires(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     renewed: list[bool] = []
     delete = BlobStore.delete
 
     def slow(self: BlobStore, sha256: str) -> None:
-        others.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
+        threads.append(meanwhile(lambda: renewed.append(blobs.touch(sha256))))
         delete(self, sha256)
 
-    (name,) = brought(blobs, 1)
+    (name,) = store_oldest_first(blobs, 1)
     monkeypatch.setattr(BlobStore, "delete", slow)
     assert blobs.expire(3000.0) == 1
-    others[0].join(5)
+    threads[0].join(5)
     assert renewed == [blobs.has(name)] == [False]
 
 

@@ -61,9 +61,9 @@ def rows(path: Path) -> Rows:
 @cache
 def rows_of_copy(folder: Path) -> Rows:
     """The rows of the database in a folder, which is left as it is."""
-    with in_memory() as other:
-        copy(folder, other / "copy")
-        return rows(other / "copy" / NAME)
+    with in_memory() as memory:
+        copy(folder, memory / "copy")
+        return rows(memory / "copy" / NAME)
 
 
 @contextmanager
@@ -297,10 +297,10 @@ def test_database_without_its_log_is_not_recreated(tmp_path: Path, log_only: Pat
     copy(log_only, tmp_path / "copy")
     path = tmp_path / "copy" / NAME
     path.with_name(f"{NAME}-wal").unlink()
-    before = path.read_bytes()
+    content = path.read_bytes()
     with pytest.raises(UnusableDatabase, match="it is empty"):
         open_storage(path, NET.id)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
     assert not path.with_name(f"{NAME}-wal").exists()
 
 
@@ -391,12 +391,12 @@ def test_unwritable_file_is_refused(what: str) -> None:
 def test_database_locked_by_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / NAME
     open_storage(path, NET.id).close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UnusableDatabase, match=r"locked.*another program holds it: close that one"):
         open_storage(path, NET.id, lock_timeout=0.0)
-    other.close()
+    holder.close()
     open_storage(path, NET.id).close()
 
 
@@ -406,7 +406,7 @@ def test_refused_file_is_not_changed(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE theirs (a)")
     connection.close()
-    before = path.read_bytes()
+    content = path.read_bytes()
     with pytest.raises(UnusableDatabase, match="another program wrote this database"):
         open_storage(path, NET.id)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content

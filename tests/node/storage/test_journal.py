@@ -158,12 +158,12 @@ def test_failing_commit_is_rolled_back(path: Path, net: Network) -> None:
     """Another process that holds the database: the step fails whole, and works afterwards."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     storage = Storage(Database(connection, net.id))
-    other = sqlite3.connect(path, isolation_level=None, timeout=0)
-    other.execute("BEGIN IMMEDIATE")
+    holder = sqlite3.connect(path, isolation_level=None, timeout=0)
+    holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"), storage.journal.transaction():
         raise AssertionError("the transaction must not begin")
-    other.execute("ROLLBACK")
-    other.close()
+    holder.execute("ROLLBACK")
+    holder.close()
     with storage.journal.transaction():
         storage.ledger.put_cursor("p", "f", 1)
     assert storage.ledger.cursor("p") == ("f", 1)

@@ -62,10 +62,10 @@ def test_ledger_is_read_after_the_node_stopped(path: Path) -> None:
 
 def test_reading_writes_nothing(path: Path) -> None:
     fill(path).close()
-    before = path.read_bytes()
+    content = path.read_bytes()
     with read_ledger(path, NET.id) as ledger, pytest.raises(sqlite3.Error, match="readonly"):
         ledger._db.execute("DELETE FROM evidence")
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
 
 
 def test_database_of_another_network_is_refused(path: Path) -> None:

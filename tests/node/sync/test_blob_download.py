@@ -206,14 +206,18 @@ LIARS: list[tuple[Behaviour, int]] = [  # and how many good chunks they give
 ]
 
 
-@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+@pytest.mark.parametrize(
+    ("liar", "good"), LIARS, ids=lambda argument: getattr(argument, "__name__", "")
+)
 def test_next_peer_continues_after_the_last_verified_chunk(liar: Behaviour, good: int) -> None:
     servers = fetched(liar, honest)
     assert servers.got == PAYLOAD
     assert servers.asked == [(0, 0), (1, good * CHUNK_BYTES)]
 
 
-@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+@pytest.mark.parametrize(
+    ("liar", "good"), LIARS, ids=lambda argument: getattr(argument, "__name__", "")
+)
 def test_download_fails_if_all_peers_fail(liar: Behaviour, good: int) -> None:
     servers, text = refused(liar, liar)
     assert [offset for _, offset in servers.asked[:2]] == [0, good * CHUNK_BYTES]
@@ -272,7 +276,10 @@ def test_peer_below_the_minimum_rate_is_left_early() -> None:
             return spent
 
     payload = random.Random(4).randbytes(40 * CHUNK_BYTES)
-    blob, most = blob_of(payload), 2 * (ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND) + 1
+    blob, max_seconds = (
+        blob_of(payload),
+        2 * (ANSWER_SECONDS + CHUNK_BYTES / MIN_BYTES_PER_SECOND) + 1,
+    )
 
     async def honest(stream: Stream, offset: int) -> None:
         await say(stream, payload, offset, len(payload))
@@ -284,7 +291,7 @@ def test_peer_below_the_minimum_rate_is_left_early() -> None:
             await asyncio.sleep(29)
             await stream.write(payload[start : start + CHUNK_BYTES])
 
-    assert virtual_loop.run(main) < most
+    assert virtual_loop.run(main) < max_seconds
 
 
 def test_time_limit_counts_only_the_peers_own_chunks() -> None:
@@ -390,18 +397,18 @@ def test_stream_contacts_no_peer_before_the_first_chunk_is_requested() -> None:
 
 def test_stream_yields_each_chunk_before_the_next_has_arrived() -> None:
     async def main() -> None:
-        taken = asyncio.Event()
+        accepted = asyncio.Event()
 
         async def waiting(stream: Stream, offset: int) -> None:
             await say(stream, PAYLOAD[:CHUNK_BYTES], offset)
-            await taken.wait()
+            await accepted.wait()
             await stream.write(PAYLOAD[CHUNK_BYTES:])
 
         async with Servers([waiting]).up() as servers:
             received = []
             async for chunk in servers.downloader.stream(BLOB, servers.peers):
                 received.append(chunk)
-                taken.set()
+                accepted.set()
             assert b"".join(received) == PAYLOAD
 
     virtual_loop.run(main)
@@ -525,7 +532,9 @@ def test_whole_hash_is_verified_without_chunk_hashes() -> None:
     refused(wrong_in_the_last_byte, blob=blob)
 
 
-@pytest.mark.parametrize(("liar", "good"), LIARS, ids=lambda given: getattr(given, "__name__", ""))
+@pytest.mark.parametrize(
+    ("liar", "good"), LIARS, ids=lambda argument: getattr(argument, "__name__", "")
+)
 def test_next_peer_starts_at_zero_without_chunk_hashes(liar: Behaviour, good: int) -> None:
     """Nothing tells good bytes from bad, so none of what a liar gave is used."""
     servers = fetched(liar, honest, blob=blob_of(PAYLOAD, chunked=False))

@@ -53,42 +53,42 @@ def certify(ledger: Ledger) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def bench(me: str, most: int) -> AsyncIterator[Bench]:
+async def bench(me: str, max_bytes: int) -> AsyncIterator[Bench]:
     medium = MemoryNetwork(random.Random(1))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     ledger, blobs = Ledger(Database(connection, NET.id)), MemoryBlobs()
     transport = MemoryTransport(medium, me)
-    relay = BlobRelay(me, transport, ledger, blobs, most)  # type: ignore[arg-type]  # a twin
-    found = Bench(ledger, blobs, transport, relay, medium)
+    relay = BlobRelay(me, transport, ledger, blobs, max_bytes)  # type: ignore[arg-type]  # a twin
+    new_bench = Bench(ledger, blobs, transport, relay, medium)
     await transport.start(Recorder(), (), ())
     servers = []
     for peer in NET.roster:
         if peer != me:
             server = MemoryTransport(medium, peer)
-            serve = Recorder(serving(found, peer))
+            serve = Recorder(serving(new_bench, peer))
             await server.start(serve, (), [rpc_codec.protocol_id("blob")])
             await transport.dial(server.addresses[0])
             servers.append(server)
     try:
-        yield found
+        yield new_bench
     finally:
         for started in (transport, *servers):
             await started.stop()
         connection.close()
 
 
-def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
+def serving(bench: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]:
     async def serve(protocol: str, stream: Stream) -> None:
         await read_document(stream, "blob-request")
-        found.asked.append(peer)
-        if found.payload is None:
+        bench.asked.append(peer)
+        if bench.payload is None:
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
             return
         await answer(stream, {"size": len(PAYLOAD)})
-        for byte in found.payload if peer in found.trickling else b"":
+        for byte in bench.payload if peer in bench.trickling else b"":
             await stream.write(bytes((byte,)))
             await asyncio.sleep(1)
-        await stream.write(found.payload)
+        await stream.write(bench.payload)
 
     return serve
 
@@ -96,11 +96,11 @@ def serving(found: Bench, peer: str) -> Callable[[str, Stream], Awaitable[None]]
 def on_bench(
     test: Callable[[Bench], Awaitable[None]],
     me: str = fixtures.peer(1000),
-    most: int = len(PAYLOAD),
+    max_bytes: int = len(PAYLOAD),
 ) -> None:
     async def main() -> None:
-        async with bench(me, most) as found:
-            await test(found)
+        async with bench(me, max_bytes) as running_bench:
+            await test(running_bench)
 
     virtual_loop.run(main)
 
@@ -182,8 +182,8 @@ def test_failed_download_is_not_retried_for_a_while() -> None:
     async def test(bench: Bench) -> None:
         signers = certify(bench.ledger)
         bench.payload = None
-        found = await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5)))
-        assert not any(found)
+        results = await asyncio.gather(*(bench.relay.ensure_local(SHA256) for _ in range(5)))
+        assert not any(results)
         assert not await bench.relay.ensure_local(SHA256)
         assert sorted(bench.asked) == list(signers)
         await asyncio.sleep(RETRY_SECONDS)
@@ -250,4 +250,4 @@ def test_output_above_the_network_limit_is_not_downloaded() -> None:
         assert not await bench.relay.ensure_local(SHA256)
         assert bench.asked == []
 
-    on_bench(test, most=len(PAYLOAD) - 1)
+    on_bench(test, max_bytes=len(PAYLOAD) - 1)

@@ -41,7 +41,7 @@ SECONDS = 5.0  # between readings
 
 @dataclass
 class Bench:
-    """One node that reads one other's feed; `feed` says what that one answers."""
+    """A node that reads the feed of one peer; `feed` returns the answers of that peer."""
 
     journal: Journal
     ledger: Ledger
@@ -49,15 +49,15 @@ class Bench:
     medium: MemoryNetwork
     mine: MemoryTransport
     stranger: MemoryTransport  # outside the roster, with the same feed
-    asked: list[Any] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
     network: str = NET.id
     greeted: int = 0
     acted: list[Effect] = field(default_factory=list)
     faults: int = 0  # store failures still to come
     feed: Callable[[Any], Document] = lambda request: nothing("f")
-    shown: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
+    certified: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
     certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
-    sought: list[str] = field(default_factory=list)  # tasks it was asked for
+    requested_tasks: list[str] = field(default_factory=list)
     busy: bool = False
     feeds: FeedSync = field(init=False)
     reported: list[str] = field(default_factory=list)
@@ -92,32 +92,34 @@ class Bench:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request")
         if name == "feed":
-            self.asked.append(request)
+            self.requests.append(request)
             await answer(stream, self.feed(request))
             return
         if name == "task":
-            self.sought.append(request["task"])
+            self.requested_tasks.append(request["task"])
             if self.busy:
                 await refuse(stream, Status.BUSY, "busy", "later")
                 return
-            await answer(stream, self.told(request["task"]))
+            await answer(stream, self.task_answer(request["task"]))
             return
         self.greeted += 1
         await answer(stream, fixtures.hello_answer(self.network))
 
-    def told(self, task: str) -> Document:
+    def task_answer(self, task: str) -> Document:
         """As `node.rpc.server`: the first certificate, and the envelopes of all."""
-        found = self.shown.get(task, [])
-        votes = [vote.envelope.document() for one in found for vote in one.votes]
-        tasks = [one.task.envelope.document() for one in found[:1]]
-        first = self.certificates.get(task) or (found[0].document if found else None)
+        certificates = self.certified.get(task, [])
+        votes = [
+            vote.envelope.document() for certificate in certificates for vote in certificate.votes
+        ]
+        tasks = [certificate.task.envelope.document() for certificate in certificates[:1]]
+        first = self.certificates.get(task) or (certificates[0].document if certificates else None)
         envelopes: list[Any] = [*tasks, *votes]
         return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
 
 
-def batch(feed: str, cursor: int, *found: Any) -> Document:
+def batch(feed: str, cursor: int, *contents: Any) -> Document:
     """An answer with messages, or with documents of any kind."""
-    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in found]
+    documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in contents]
     return {"feed": feed, "cursor": cursor, "envelopes": documents}
 
 
@@ -185,11 +187,11 @@ def test_nodes_agree_by_feeds_alone() -> None:
 def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
-        found = [task, *votes(task)]
+        messages = [task, *votes(task)]
 
         def feed(request: Any) -> Document:
             at = request["cursor"] if request["feed"] == "f" else 0
-            return batch("f", min(at + 2, 3), *found[at : at + 2])
+            return batch("f", min(at + 2, 3), *messages[at : at + 2])
 
         bench.feed = feed
         assert await bench.read()
@@ -197,10 +199,10 @@ def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
         assert await bench.read()
         assert not await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 3)
-        assert [(r["feed"], r["cursor"]) for r in bench.asked] == [("", 0), ("f", 2), ("f", 3)]
-        assert {r["limit"] for r in bench.asked} == {BATCH}
+        assert [(r["feed"], r["cursor"]) for r in bench.requests] == [("", 0), ("f", 2), ("f", 3)]
+        assert {r["limit"] for r in bench.requests} == {BATCH}
         kept = [text.encode() for _, text in bench.journal.feed(0, 10)]
-        assert kept == [message.envelope.encode() for message in found]
+        assert kept == [message.envelope.encode() for message in messages]
         assert bench.acted
 
     on_bench(test)
@@ -326,7 +328,7 @@ def test_a_peer_that_serves_only_hello_is_left_alone() -> None:
         await bench.mine.dial(modest.addresses[0])
         bench.feeds.follow(modest.peer)
         await asyncio.sleep(HELLO_SECONDS - SECONDS)
-        assert (bench.greeted, bench.asked, bench.reported) == (1, [], [])
+        assert (bench.greeted, bench.requests, bench.reported) == (1, [], [])
         assert modest.peer in bench.mine.peers()
         await modest.stop()
 
@@ -339,13 +341,13 @@ def test_a_peer_that_serves_only_hello_is_left_alone() -> None:
 def garbage() -> dict[str, Any]:
     task = fixtures.task(NET)
     good: dict[str, Any] = dict(task.envelope.document())
-    other = fixtures.network(3)
+    other_network = fixtures.network(3)
     body = messages.commit_body(NET.id, task.id, 0, "0" * 64)
     return {
         "empty": {},
         "no envelope": {"what": "ever"},
         "bad signature": {**good, "signature": good["signature"][:-8] + "AAAAAAAA"},
-        "another network": fixtures.task(other),
+        "another network": fixtures.task(other_network),
         "not a member": fixtures.signed(NET, body, 1001),
         "withdrawal by another": fixtures.withdraw(NET, task, requester=1001),
         "unknown model": fixtures.task(NET, model="nobody/knows"),
@@ -372,8 +374,8 @@ def test_invalid_envelope_is_a_violation_and_not_stored(name: str) -> None:
 def test_cursor_that_goes_backwards_is_a_violation() -> None:
     async def test(bench: Bench) -> None:
         bench.ledger.put_cursor(LIAR, "f", 9)
-        for found in ((), (fixtures.task(NET),)):
-            bench.feed = lambda request, found=found: batch("f", 8, *found)  # type: ignore[misc]
+        for batch_messages in ((), (fixtures.task(NET),)):
+            bench.feed = lambda request, sent=batch_messages: batch("f", 8, *sent)  # type: ignore[misc]
             with pytest.raises(ProtocolViolation, match="backwards"):
                 await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 9)
@@ -416,7 +418,7 @@ def test_an_empty_page_that_advances_the_cursor_is_not_the_end() -> None:
         await bench.feeds.read_to_end(LIAR)
         assert bench.ledger.cursor(LIAR) == ("f", 4)
         assert len(bench.journal.feed(0, 10)) == 2
-        assert [request["cursor"] for request in bench.asked] == [0, 1, 2, 3, 4]
+        assert [request["cursor"] for request in bench.requests] == [0, 1, 2, 3, 4]
 
     on_bench(test)
 
@@ -425,7 +427,7 @@ def test_endless_empty_pages_are_paused() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: nothing("f", request["cursor"] + 1)
         await bench.feeds.read_to_end(LIAR)
-        assert len(bench.asked) == MAX_EMPTY_BATCHES
+        assert len(bench.requests) == MAX_EMPTY_BATCHES
 
     on_bench(test)
 
@@ -438,14 +440,14 @@ def test_feed_is_read_periodically() -> None:
         bench.feeds.follow(LIAR)
         bench.feeds.follow(LIAR)  # once is enough
         await asyncio.sleep(3 * SECONDS + 1)
-        assert len(bench.asked) == 4
+        assert len(bench.requests) == 4
         bench.feeds.leave(LIAR)
         bench.feeds.leave(LIAR)
         await asyncio.sleep(60)
-        assert len(bench.asked) == 4
+        assert len(bench.requests) == 4
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1)
-        assert len(bench.asked) == 5
+        assert len(bench.requests) == 5
 
     on_bench(test)
 
@@ -466,7 +468,7 @@ def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
         bench.feed = lambda request: batch("f", 1, {})
         bench.feeds.follow(LIAR)
         await asyncio.sleep(SECONDS * FAILURE_BACKOFF - 1)
-        assert len(bench.asked) == 1
+        assert len(bench.requests) == 1
         bench.feed = lambda request: (
             nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
         )
@@ -481,7 +483,7 @@ def test_feed_of_another_network_is_not_read() -> None:
         bench.network = "f" * 64
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1000)
-        assert not bench.asked
+        assert not bench.requests
 
     on_bench(test)
 
@@ -507,7 +509,7 @@ def test_close_stops_all_readers() -> None:
         await asyncio.sleep(1)
         bench.feeds.close()
         await asyncio.sleep(100)
-        assert len(bench.asked) == 1
+        assert len(bench.requests) == 1
 
     on_bench(test)
 
@@ -521,7 +523,7 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(2)
         assert len(bench.journal.feed(0, 10)) == 1
-        assert MAX_EMPTY_BATCHES < len(bench.asked) <= 2 * (MAX_EMPTY_BATCHES + 2), (
+        assert MAX_EMPTY_BATCHES < len(bench.requests) <= 2 * (MAX_EMPTY_BATCHES + 2), (
             "then it has to wait its turn"
         )
 
@@ -538,9 +540,9 @@ def contradiction(task: Task, *labels: str) -> list[Any]:
 
 
 def revealed(task: Task, member: str, label: str, seen: Sequence[str]) -> Any:
-    found = fixtures.outcome(label)
-    commits = {peer: fixtures.commitment_of(task, peer, found) for peer in seen}
-    return fixtures.reveal(NET, task, member, commits, found)
+    outcome = fixtures.outcome(label)
+    commits = {peer: fixtures.commitment_of(task, peer, outcome) for peer in seen}
+    return fixtures.reveal(NET, task, member, commits, outcome)
 
 
 def certified(task: Task, label: str) -> Certificate:
@@ -564,19 +566,19 @@ def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
 def test_equivocation_makes_the_node_request_certificates() -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
-        lies, found = contradiction(task, "a", "b", "c"), certified(task, "c")
-        bench.shown[task.id] = []
+        lies, certificate = contradiction(task, "a", "b", "c"), certified(task, "c")
+        bench.certified[task.id] = []
         pages = [task, other, *contradiction(other, "a")], lies[:2], [abstention(task)], [lies[2]]
         bench.feed = paged(*pages)
         assert await bench.read()
-        assert bench.sought == [], "nobody contradicted itself yet"
+        assert bench.requested_tasks == [], "nobody contradicted itself yet"
         for seen in ([task.id], [task.id], [task.id] * 2):
             assert await bench.read()
-            assert bench.sought == seen, "once for a page with a reveal"
-        bench.shown[task.id] = [found]
+            assert bench.requested_tasks == seen, "once for a page with a reveal"
+        bench.certified[task.id] = [certificate]
         bench.feed = paged(*pages, lies[:1])
         assert await bench.read()
-        assert bench.ledger.certificates(task.id) == [found.document]
+        assert bench.ledger.certificates(task.id) == [certificate.document]
         assert bench.acted[-1] == StateChanged(task.id)
         assert bench.ledger.cursor(LIAR) == ("f", 5)
 
@@ -588,11 +590,11 @@ def test_conflicting_certificates_are_both_stored() -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
         lies = contradiction(task, "a", "b", "c", "d")
-        bench.shown[task.id] = [certified(task, "c"), certified(task, "d")]
+        bench.certified[task.id] = [certified(task, "c"), certified(task, "d")]
         bench.feed = paged(lies, lies)
         await bench.feeds.read_to_end(LIAR)
         assert len(bench.ledger.certificates(task.id)) == 2
-        assert bench.sought == [task.id]
+        assert bench.requested_tasks == [task.id]
 
     on_bench(test)
 
@@ -605,14 +607,14 @@ def abstention(task: Task) -> Any:
 def test_invalid_certificate_is_ignored(lie: str) -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
-        for known in (task, other):
-            bench.coordinator.receive(known)
+        for accepted in (task, other):
+            bench.coordinator.receive(accepted)
         bench.feed = paged(contradiction(task, "a", "b"))
         good: Any = certified(task, "c").document
         bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}
         bench.certificates[task.id] = bad[lie]
         await bench.feeds.read_to_end(LIAR)
-        assert bench.sought == [task.id]
+        assert bench.requested_tasks == [task.id]
         assert not bench.ledger.certificates(task.id)
         assert not bench.ledger.certificates(other.id)
         assert bench.ledger.cursor(LIAR) == ("f", 1), "what else it tells is of use"
@@ -625,7 +627,7 @@ def test_busy_peer_is_asked_again_later() -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
         bench.feed = paged(contradiction(task, "a", "b"))
-        bench.busy, bench.shown[task.id] = True, [certified(task, "c")]
+        bench.busy, bench.certified[task.id] = True, [certified(task, "c")]
         with pytest.raises(ConnectionError, match=task.id):
             await bench.feeds.read_to_end(LIAR)
         assert bench.ledger.cursor(LIAR) == ("", 0)
@@ -643,11 +645,11 @@ def test_task_requests_are_paced() -> None:
         tasks = [fixtures.task(NET, nonce=n) for n in range(20)]
         for task in tasks:
             bench.coordinator.receive(task)
-            bench.shown[task.id] = []
+            bench.certified[task.id] = []
         bench.feed = paged([vote for task in tasks for vote in contradiction(task, "a", "b")])
         began = asyncio.get_running_loop().time()
         await bench.feeds.read_to_end(LIAR)
-        assert len(bench.sought) == 20
+        assert len(bench.requested_tasks) == 20
         assert asyncio.get_running_loop().time() - began >= 20 * PAUSE_SECONDS
 
     on_bench(test)

@@ -48,10 +48,13 @@ def certify(
     signers: Sequence[str] | None = None,
     trace: Document | None = None,
 ) -> Certificate:
-    found = dict(fixtures.outcome() if outcome is None else outcome)
+    certified_outcome = dict(fixtures.outcome() if outcome is None else outcome)
     chosen = committees(net, task)[0] if signers is None else signers
-    commits = {member: fixtures.commitment_of(task, member, found) for member in chosen}
-    votes = [fixtures.reveal(net, task, member, commits, found, trace=trace) for member in chosen]
+    commits = {member: fixtures.commitment_of(task, member, certified_outcome) for member in chosen}
+    votes = [
+        fixtures.reveal(net, task, member, commits, certified_outcome, trace=trace)
+        for member in chosen
+    ]
     return assemble(task, 0, votes, net)
 
 
@@ -89,12 +92,12 @@ class Scripted:
             await {"task": self.task, "watch": self.watch}[name](request, stream)
 
     async def task(self, request: Any, stream: Stream) -> None:
-        found: Document = {
+        document: Document = {
             "state": self.state,
             "attempt": self.attempt,
             "envelopes": self.envelopes,
         }
-        await answer(stream, {**found, "certificate": self.certificate})
+        await answer(stream, {**document, "certificate": self.certificate})
 
     async def watch(self, request: Any, stream: Stream) -> None:
         await stream.write(b"\x00")
@@ -149,9 +152,9 @@ def now() -> float:
 
 
 async def expect(tracker: TaskTracker, certificate: Certificate) -> None:
-    found = await tracker.certificate()
-    assert found.document == certificate.document
-    assert tracker.settled is found
+    received = await tracker.certificate()
+    assert received.document == certificate.document
+    assert tracker.settled is received
 
 
 def agreed(certificate: Certificate) -> dict[str, Any]:
@@ -468,35 +471,35 @@ def test_silent_strangers_hold_up_neither_the_result_nor_the_deadline() -> None:
 
 
 def test_invalid_envelopes_do_not_affect_valid_ones() -> None:
-    other = fixtures.task(NET, nonce=1)
+    other_task = fixtures.task(NET, nonce=1)
     truth = certify(signers=COMMITTEE[:2])
     worthless: list[Any] = [
         {},
         {"body": {"type": "commit"}, "signer": ASKER, "signature": "AA"},
         {**TASK.envelope.document(), "signature": "A" * 86},
-        other.envelope.document(),
-        fixtures.commit(NET, other, COMMITTEE[0]).envelope.document(),
+        other_task.envelope.document(),
+        fixtures.commit(NET, other_task, COMMITTEE[0]).envelope.document(),
         fixtures.signed(NET, truth.votes[0].envelope.body, 1001).envelope.document(),
     ]
-    found = [vote.envelope.document() for vote in truth.votes]
+    valid = [vote.envelope.document() for vote in truth.votes]
 
     async def test(tracker: TaskTracker) -> None:
         await expect(tracker, truth)
         assert len(tracker.votes) == 2
 
-    tracked(Scripted(envelopes=[*worthless, *found]), test=test)
+    tracked(Scripted(envelopes=[*worthless, *valid]), test=test)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [b"", b"\x00", b"\x00\x02{}", b"\x01\x02{}", b"\x07\x02{}", b"\x00\xff\xff\xff\xff\x7f"],
     ids=repr,
 )
-def test_node_that_violates_the_protocol_is_ignored(said: bytes) -> None:
+def test_node_that_violates_the_protocol_is_ignored(answer: bytes) -> None:
     truth, honest = certify(), Scripted()
 
     async def babble(protocol: str, stream: Stream) -> None:
-        await stream.write(said)
+        await stream.write(answer)
 
     async def main() -> None:
         async with surrounded([babble, honest.serve]) as transport:
@@ -550,9 +553,9 @@ def test_watch_requests_end_with_the_task() -> None:
 
     async def test(tracker: TaskTracker) -> None:
         await expect(tracker, truth)
-        asked = len(node.asked)
+        polls = len(node.asked)
         await asyncio.sleep(60)
-        assert len(node.asked) == asked
+        assert len(node.asked) == polls
 
     tracked(node, Scripted(), test=test)
 
@@ -625,7 +628,7 @@ def test_each_envelope_and_certificate_is_verified_once(monkeypatch: pytest.Monk
         verify(envelope)
 
     monkeypatch.setattr(Envelope, "verify", counting)
-    shown = Scripted(envelopes=[*envelopes, forged], **agreed(truth))
+    node = Scripted(envelopes=[*envelopes, forged], **agreed(truth))
 
     async def test(tracker: TaskTracker) -> None:
         await tracker.refresh()
@@ -636,7 +639,7 @@ def test_each_envelope_and_certificate_is_verified_once(monkeypatch: pytest.Monk
         assert tracker.settled is not None
         assert len(tracker.votes) == len(truth.votes)
 
-    tracked(shown, shown, test=test)
+    tracked(node, node, test=test)
 
 
 def test_votes_shown_before_their_task_are_counted_later() -> None:

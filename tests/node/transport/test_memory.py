@@ -40,7 +40,7 @@ class Line:
             await self.transports[peer].publish(TOPIC, payload)
         await asyncio.sleep(60)
 
-    def heard(self, peer: str) -> list[bytes]:
+    def payloads(self, peer: str) -> list[bytes]:
         return self.recorders[peer].payloads
 
 
@@ -48,7 +48,7 @@ def test_gossip_is_forwarded_and_never_sent_back() -> None:
     async def main() -> None:
         line = await Line("abcd").up()
         await line.gossip("a", b"one", b"two")
-        assert [line.heard(peer) for peer in "abcd"] == [[]] + [[b"one", b"two"]] * 3
+        assert [line.payloads(peer) for peer in "abcd"] == [[]] + [[b"one", b"two"]] * 3
         assert line.recorders["c"].gossip[0] == ("b", TOPIC, b"one")
 
     run(main)
@@ -62,7 +62,7 @@ def test_a_message_that_is_not_accepted_is_neither_delivered_nor_forwarded(
         line = await Line().up()
         line.recorders["b"].verdicts[b"bad"] = verdict
         await line.gossip("a", b"bad", b"good")
-        assert line.heard("b") == line.heard("c") == [b"good"]
+        assert line.payloads("b") == line.payloads("c") == [b"good"]
         assert line.recorders["c"].judged == [b"good"]
 
     run(main)
@@ -72,10 +72,10 @@ def test_a_repeated_message_is_dropped_for_two_minutes() -> None:
     async def main() -> None:
         line = await Line("ab").up()
         await line.gossip("a", b"again", b"again")
-        assert line.heard("b") == [b"again"]
+        assert line.payloads("b") == [b"again"]
         await asyncio.sleep(61)
         await line.gossip("a", b"again")
-        assert line.heard("b") == [b"again", b"again"]
+        assert line.payloads("b") == [b"again", b"again"]
 
     run(main)
 
@@ -121,17 +121,17 @@ def test_rejected_messages_ban_the_forwarder_for_a_while() -> None:
 def test_a_link_loses_duplicates_and_reorders_messages() -> None:
     payloads = [b"%d" % n for n in range(200)]
 
-    async def heard(link: Link) -> list[bytes]:
+    async def delivered(link: Link) -> list[bytes]:
         line = await Line("ab", link).up()
         await line.gossip("a", *payloads)
-        return line.heard("b")
+        return line.payloads("b")
 
     async def main() -> None:
-        assert await heard(Link()) == payloads
-        assert await heard(Link(loss=1.0)) == []
-        assert 50 < len(await heard(Link(loss=0.5))) < 150
-        assert await heard(Link(duplication=1.0)) == payloads
-        shuffled = await heard(Link(reordering=1.0))
+        assert await delivered(Link()) == payloads
+        assert await delivered(Link(loss=1.0)) == []
+        assert 50 < len(await delivered(Link(loss=0.5))) < 150
+        assert await delivered(Link(duplication=1.0)) == payloads
+        shuffled = await delivered(Link(reordering=1.0))
         assert shuffled != payloads
         assert sorted(shuffled) == sorted(payloads)
 
@@ -144,8 +144,8 @@ def test_each_direction_can_have_its_own_link() -> None:
         line.network.set_link("a", "b", Link(loss=1.0))
         await line.gossip("a", b"lost")
         await line.gossip("b", b"kept")
-        assert line.heard("b") == []
-        assert line.heard("a") == [b"kept"]
+        assert line.payloads("b") == []
+        assert line.payloads("a") == [b"kept"]
 
     run(main)
 
@@ -258,8 +258,8 @@ def test_a_partition_cuts_all_links_across_it_until_it_is_healed() -> None:
             await cut.read_exactly(1)
         await kept.write(b"x")
         await line.gossip("b", b"inside")
-        assert line.heard("a") == []
-        assert line.heard("c") == [b"inside"]
+        assert line.payloads("a") == []
+        assert line.payloads("c") == [b"inside"]
         with pytest.raises(ConnectionError):
             await line.transports["a"].dial("/memory/0/p2p/b")
         with pytest.raises(ConnectionError):
@@ -267,7 +267,7 @@ def test_a_partition_cuts_all_links_across_it_until_it_is_healed() -> None:
         line.network.heal()
         await line.transports["a"].dial("/memory/0/p2p/b")
         await line.gossip("b", b"healed")
-        assert line.heard("a") == [b"healed"]
+        assert line.payloads("a") == [b"healed"]
         assert [kind for kind, _ in line.recorders["a"].events] == [
             "connected",
             "disconnected",
@@ -287,7 +287,7 @@ def test_a_crashed_peer_is_silent_and_can_restart_as_a_new_transport() -> None:
         with pytest.raises(StreamClosed):
             await stream.read_exactly(1)
         await asyncio.sleep(60)
-        assert line.heard("b") == []
+        assert line.payloads("b") == []
         assert line.recorders["b"].events == [("connected", "a")]
         assert line.recorders["a"].events[-1] == ("disconnected", "b")
         again, recorder = MemoryTransport(line.network, "b"), Recorder()

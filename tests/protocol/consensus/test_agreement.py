@@ -753,14 +753,14 @@ def play(agreement: Agreement, seed: int) -> list[object]:
         outcome = rng.choice(outcomes)
         match rng.choice(("commit", "commit", "reveal", "reveal", "abstain", "time", "own")):
             case "commit":
-                results.append(heard(agreement, commit(member, outcome, attempt), now))
+                results.append(receive(agreement, commit(member, outcome, attempt), now))
             case "reveal":
                 listing = rng.sample(list(members), rng.randint(2, len(members)))
                 vote = reveal(member, [*listing, member], outcome, attempt)
-                results.append(heard(agreement, vote, now))
+                results.append(receive(agreement, vote, now))
             case "abstain":
                 if rng.random() < 0.3:
-                    results.append(heard(agreement, abstain(member, attempt), now))
+                    results.append(receive(agreement, abstain(member, attempt), now))
             case "time":
                 results.append(agreement.advance(now))
             case _ if not done:
@@ -770,7 +770,7 @@ def play(agreement: Agreement, seed: int) -> list[object]:
     return results
 
 
-def heard(agreement: Agreement, vote: Vote, now: float) -> object:
+def receive(agreement: Agreement, vote: Vote, now: float) -> object:
     try:
         return agreement.receive(vote, now)
     except Rejected as refused:

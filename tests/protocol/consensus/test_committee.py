@@ -73,7 +73,7 @@ def test_committees_match_section_5(operators: list[str], size: int, more: int, 
 
 
 @pytest.mark.parametrize(
-    ("members", "size", "most", "sizes"),
+    ("members", "size", "maximum", "sizes"),
     [
         (4, 3, 7, [3, 4]),
         (3, 3, 7, [3]),
@@ -89,9 +89,9 @@ def test_committees_match_section_5(operators: list[str], size: int, more: int, 
     ],
 )
 def test_committees_grow_until_members_or_maximum_are_reached(
-    members: int, size: int, most: int, sizes: list[int]
+    members: int, size: int, maximum: int, sizes: list[int]
 ) -> None:
-    net = fixtures.network(members, committee_size=size, committee_max=most)
+    net = fixtures.network(members, committee_size=size, committee_max=maximum)
     assert [len(c) for c in committees(net, fixtures.task(net))] == sizes
 
 

@@ -136,8 +136,8 @@ def test_commit_of_dissenter_is_still_listed() -> None:
     node = after_a_failed_attempt(reveal(LIAR, (ME, LIAR), lie=True))
     node.receive(commit(LIAR, 1, lie=True), commit(OLD, 1), commit(NEW, 1), now=T + 121)
     assert revealed_at(node, T + 121) == 4.0
-    (own,) = (v for v in node.sent if isinstance(v, Reveal) and v.attempt == 1)
-    assert set(own.commits) == {ME, LIAR, OLD, NEW}
+    (own_reveal,) = (v for v in node.sent if isinstance(v, Reveal) and v.attempt == 1)
+    assert set(own_reveal.commits) == {ME, LIAR, OLD, NEW}
 
 
 def test_all_commits_end_the_waits_despite_ignored_members() -> None:

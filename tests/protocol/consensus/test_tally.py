@@ -53,12 +53,12 @@ def test_first_of_several_largest_cliques_is_chosen() -> None:
 
 def test_worst_graph_of_31_members_is_fast() -> None:
     """The Moon–Moser graph of ten triples and one vertex has 3^10 largest cliques."""
-    asked = 0
+    comparisons = 0
 
     def together(a: int, b: int) -> bool:
-        nonlocal asked
-        asked += 1
+        nonlocal comparisons
+        comparisons += 1
         return a // 3 != b // 3
 
     assert len(largest_clique(range(31), together)) == 11
-    assert asked == 31 * 30
+    assert comparisons == 31 * 30

@@ -63,8 +63,8 @@ class CertificateForger(Adversary):
             yield honest[: needed - 1]  # one signer too few
             yield honest[:1] * needed  # a duplicate signer
             right, lists_itself = reveals[0].outcome, self.promised.get(here) != "honest"
-            own = self._votes(here, right, [self.index], listed, lists_itself=lists_itself)
-            yield _sorted([*honest[: needed - 1], *own])  # an unlisted signer
+            own_votes = self._votes(here, right, [self.index], listed, lists_itself=lists_itself)
+            yield _sorted([*honest[: needed - 1], *own_votes])  # an unlisted signer
             wrong = self._votes(here, self.outcome(here[0], "wrong"), [self.index], listed)
             yield _sorted([*honest[: needed - 1], *wrong])  # different outcomes
         above = [i for i in SYBILS if fixtures.peer(i) > self.peer][: max(1, needed - 1)]
@@ -72,8 +72,8 @@ class CertificateForger(Adversary):
         yield self._votes(
             here, self.outcome(here[0], "wrong"), signers, {}
         )  # signers outside the committee
-        for other, votes in self.reveals.items():
-            if other != here:  # votes of another round
+        for other_round, votes in self.reveals.items():
+            if other_round != here:  # votes of another round
                 yield _sorted([vote.envelope.document() for vote in votes.values()])
 
     def _votes(

@@ -130,8 +130,8 @@ class DoubleRevealer(Adversary):
         first, second = self.rng.uniform(1.0, 8.0), self.rng.uniform(1.0, 8.0)
         self.environment.call_later(first, self.reveal, here, self.outcome(task), salt)
         if self.rng.random() < 0.5:
-            other = self.outcome(task, "wrong")
-            self.environment.call_later(second, self.reveal, here, other, salt)
+            wrong_outcome = self.outcome(task, "wrong")
+            self.environment.call_later(second, self.reveal, here, wrong_outcome, salt)
         else:
             trace = {"again": True}
             self.environment.call_later(
@@ -146,8 +146,10 @@ class Misopener(Adversary):
         if self.votes_in(task, attempt):
             here, salt = (task, attempt), self.salt((task, attempt))
             self.commit_to(here, self.outcome(task), salt)
-            other = self.outcome(task, "wrong")
-            self.environment.call_later(self.rng.uniform(1.0, 8.0), self.reveal, here, other, salt)
+            wrong_outcome = self.outcome(task, "wrong")
+            self.environment.call_later(
+                self.rng.uniform(1.0, 8.0), self.reveal, here, wrong_outcome, salt
+            )
 
 
 class Withholder(Adversary):

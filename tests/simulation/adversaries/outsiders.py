@@ -76,7 +76,9 @@ class Replayer(Adversary):
         changes: list[dict[str, Any]] = [{"network": FOREIGN}]
         if "attempt" in body:
             changes += [{"attempt": body["attempt"] + 1}, {"attempt": 0}]
-            changes += [{"task": other} for other in self.tasks if other != body["task"]]
+            changes += [
+                {"task": other_task} for other_task in self.tasks if other_task != body["task"]
+            ]
         change = self.rng.choice(changes)
         altered = {**document, "body": {**body, **change}}
         after = self.rng.uniform(0.0, 30.0)

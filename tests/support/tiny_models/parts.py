@@ -65,8 +65,8 @@ def fill(layers: Iterable[Any]) -> None:
     for layer in layers:
         book = layer.codebook
         entries = book.embed_sum if hasattr(book, "embed_sum") else book.embed
-        drawn = [draws.uniform(-1, 1) for _ in range(entries.numel())]
-        entries.copy_(torch.tensor(drawn).reshape(entries.shape))
+        values = [draws.uniform(-1, 1) for _ in range(entries.numel())]
+        entries.copy_(torch.tensor(values).reshape(entries.shape))
 
 
 def vocoder(folder: Path) -> None:

@@ -17,5 +17,5 @@ def fill(model: Any, seed: int) -> None:
         if parameter.dim() < 2:
             continue
         scale = (12 / parameter[0].numel()) ** 0.5
-        drawn = [scale * (draws.random() - 0.5) for _ in range(parameter.numel())]
-        parameter.data = torch.tensor(drawn).reshape(parameter.shape)
+        values = [scale * (draws.random() - 0.5) for _ in range(parameter.numel())]
+        parameter.data = torch.tensor(values).reshape(parameter.shape)

@@ -11,8 +11,8 @@ def test_a_new_key_has_mode_0600_and_its_peer_id_is_shown(helium: Helium) -> Non
     created = helium("key", "new", "node.pem")
     assert created.exit_code == 0
     assert stat.S_IMODE(Path("node.pem").stat().st_mode) == 0o600
-    shown = json.loads(helium("key", "show", "node.pem", "--json").stdout)
-    assert shown == {"peer": created.stdout.strip(), "file": "node.pem"}
+    document = json.loads(helium("key", "show", "node.pem", "--json").stdout)
+    assert document == {"peer": created.stdout.strip(), "file": "node.pem"}
 
 
 def test_a_key_is_never_replaced(helium: Helium) -> None:

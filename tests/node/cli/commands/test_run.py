@@ -9,10 +9,10 @@ from tests.node.cli.conftest import Helium
 
 
 def test_help_lists_every_setting_with_its_variable(helium: Helium) -> None:
-    shown = " ".join(helium("run", "--help").stdout.split())
+    text = " ".join(helium("run", "--help").stdout.split())
     for setting in settings_of(Settings):
-        assert setting.flag in shown
-        assert setting.variable in shown
+        assert setting.flag in text
+        assert setting.variable in text
 
 
 def test_help_fits_on_two_screens(helium: Helium) -> None:
@@ -22,8 +22,8 @@ def test_help_fits_on_two_screens(helium: Helium) -> None:
 
 
 def test_limits_are_no_flags(helium: Helium) -> None:
-    shown = helium("run", "--help").stdout
-    assert not any(setting.flag in shown for setting in settings_of(Limits))
+    text = helium("run", "--help").stdout
+    assert not any(setting.flag in text for setting in settings_of(Limits))
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ class Scene:
     victim: Libp2pTransport
     honest: Libp2pTransport
     attacker: Libp2pTransport
-    seen: Recorder
-    heard: Recorder
+    victim_recorder: Recorder
+    honest_recorder: Recorder
 
     async def attack(self, attack: Attack) -> None:
         """Run a trio function with the attacker's host and the victim's peer id."""
@@ -58,14 +58,16 @@ class Scene:
     async def assert_unharmed(self) -> None:
         """The honest peer is still connected and answered, and gossip flows in both directions."""
         assert self.victim.rebuilds == 0
-        assert self.heard.events == [("connected", self.victim.peer)]
+        assert self.honest_recorder.events == [("connected", self.victim.peer)]
         async with asyncio.timeout(HANG_SECONDS):
             stream = await self.honest.open(self.victim.peer, ECHO)
             assert await request(stream, b"still here") == b"ereh llits"
         await self.honest.publish(TASKS, b"to the victim")
         await self.victim.publish(TASKS, b"from the victim")
-        await self.seen.until(lambda: b"to the victim" in self.seen.payloads)
-        await self.heard.until(lambda: b"from the victim" in self.heard.payloads)
+        await self.victim_recorder.until(lambda: b"to the victim" in self.victim_recorder.payloads)
+        await self.honest_recorder.until(
+            lambda: b"from the victim" in self.honest_recorder.payloads
+        )
 
 
 @pytest.fixture
@@ -75,10 +77,14 @@ async def scene(start: Start) -> Scene:
             raise LookupError("a bug in a handler")
         await echo_reversed(protocol, stream)
 
-    seen, heard = Recorder(serve), Recorder()
-    victim, honest, attacker = await start(seen), await start(heard), await start(Recorder())
+    victim_recorder, honest_recorder = Recorder(serve), Recorder()
+    victim, honest, attacker = (
+        await start(victim_recorder),
+        await start(honest_recorder),
+        await start(Recorder()),
+    )
     await honest.dial(victim.addresses[0])
-    return Scene(victim, honest, attacker, seen, heard)
+    return Scene(victim, honest, attacker, victim_recorder, honest_recorder)
 
 
 async def end_of(stream: Any) -> None:
@@ -194,8 +200,8 @@ async def test_messages_that_strict_no_sign_forbids_ban_the_sender(
 
     await scene.attack(attack)
     banned = ("disconnected", scene.attacker.peer)
-    await scene.seen.until(lambda: banned in scene.seen.events)
-    assert b"signed" not in scene.seen.judged
+    await scene.victim_recorder.until(lambda: banned in scene.victim_recorder.events)
+    assert b"signed" not in scene.victim_recorder.judged
     with pytest.raises(ConnectionError):
         await scene.victim.dial(scene.attacker.addresses[0])
     await scene.assert_unharmed()
@@ -225,7 +231,9 @@ async def test_inbound_slots_are_released(scene: Scene) -> None:
 
     def came_and_went(times: int) -> bool:
         # The victim may learn of a connection after the attacker does.
-        return [kind for kind, peer in scene.seen.events if peer == scene.attacker.peer] == [
+        return [
+            kind for kind, peer in scene.victim_recorder.events if peer == scene.attacker.peer
+        ] == [
             "connected",
             "disconnected",
         ] * times
@@ -236,7 +244,7 @@ async def test_inbound_slots_are_released(scene: Scene) -> None:
         host = scene.attacker._host
         assert host is not None
         await scene.attacker._bridge.run_in_trio(host.disconnect, scene.victim.peer)
-        await scene.seen.until(functools.partial(came_and_went, times))
+        await scene.victim_recorder.until(functools.partial(came_and_went, times))
     await scene.assert_unharmed()
 
 
@@ -477,17 +485,17 @@ async def test_a_burst_of_gossip_is_delivered_completely(scene: Scene) -> None:
     await scene.assert_unharmed()
     for payload in burst:
         await scene.honest.publish(VOTES, payload)
-    await scene.seen.until(lambda: burst <= set(scene.seen.payloads))
-    assert len(scene.seen.payloads) == len(set(scene.seen.payloads))
+    await scene.victim_recorder.until(lambda: burst <= set(scene.victim_recorder.payloads))
+    assert len(scene.victim_recorder.payloads) == len(set(scene.victim_recorder.payloads))
 
 
 async def test_tasks_over_the_rate_of_a_peer_are_dropped_unseen(start: Start) -> None:
-    seen, heard = Recorder(), Recorder()
+    seen, flooder_recorder = Recorder(), Recorder()
     victim = await start(seen, limits=Limits(submissions_per_minute=0.01))  # a burst of one
-    flooder = await start(heard)
+    flooder = await start(flooder_recorder)
     await flooder.dial(victim.addresses[0])
     await victim.publish(VOTES, b"greeting")
-    await heard.until(lambda: b"greeting" in heard.payloads)
+    await flooder_recorder.until(lambda: b"greeting" in flooder_recorder.payloads)
     for number in range(20):
         await flooder.publish(TASKS, b"%d" % number)
     await flooder.publish(VOTES, b"the end")
@@ -565,8 +573,10 @@ async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> N
 
     await scene.in_victim(crash)
     gone = ("disconnected", scene.victim.peer)
-    await scene.heard.until(lambda: gone in scene.heard.events)
-    await scene.seen.until(lambda: ("disconnected", scene.honest.peer) in scene.seen.events)
+    await scene.honest_recorder.until(lambda: gone in scene.honest_recorder.events)
+    await scene.victim_recorder.until(
+        lambda: ("disconnected", scene.honest.peer) in scene.victim_recorder.events
+    )
     async with asyncio.timeout(HANG_SECONDS):
         while scene.victim.peer not in scene.honest.peers():
             try:
@@ -577,7 +587,9 @@ async def test_a_failed_host_is_rebuilt_with_its_key_and_port(scene: Scene) -> N
         assert await request(stream, b"again") == b"niaga"
     assert scene.victim.rebuilds == 1
     await scene.victim.publish(TASKS, b"after the rebuild")
-    await scene.heard.until(lambda: b"after the rebuild" in scene.heard.payloads)
+    await scene.honest_recorder.until(
+        lambda: b"after the rebuild" in scene.honest_recorder.payloads
+    )
 
 
 async def test_bytes_beyond_the_receive_window_are_bounded(
@@ -602,11 +614,11 @@ async def test_bytes_beyond_the_receive_window_are_bounded(
     async def serve(protocol: str, stream: Stream) -> None:
         await blocked.wait()
 
-    scene.seen._serve = serve
+    scene.victim_recorder._serve = serve
     await scene.attack(attack)
     assert await scene.in_victim(unread) <= 1_000_000
     blocked.set()
-    scene.seen._serve = echo_reversed
+    scene.victim_recorder._serve = echo_reversed
     await scene.assert_unharmed()
 
 
@@ -619,7 +631,7 @@ async def test_open_streams_are_limited_per_peer(scene: Scene) -> None:
         served += 1
         await release.wait()
 
-    scene.seen._serve = serve
+    scene.victim_recorder._serve = serve
 
     async def attack(host: Host, peer: str) -> None:
         async def open_one() -> None:
@@ -636,7 +648,7 @@ async def test_open_streams_are_limited_per_peer(scene: Scene) -> None:
     assert 0 < served <= limit
     assert scene.victim._counts["streams-refused"] >= 40
     release.set()
-    scene.seen._serve = echo_reversed
+    scene.victim_recorder._serve = echo_reversed
     await scene.assert_unharmed()
 
 
@@ -668,13 +680,17 @@ async def test_prune_causes_no_dials_and_unknown_topics_are_not_stored(scene: Sc
 async def test_a_peer_that_the_node_reports_is_banned(scene: Scene) -> None:
     victim, attacker = scene.victim, scene.attacker
     await attacker.dial(victim.addresses[0])
-    await scene.seen.until(lambda: ("connected", attacker.peer) in scene.seen.events)
+    await scene.victim_recorder.until(
+        lambda: ("connected", attacker.peer) in scene.victim_recorder.events
+    )
     assert victim.rate_limit_key(attacker.peer) == attacker.peer, (
         "on loopback each peer pays for itself"
     )
     for _ in range(int(Limits().ban_points) + 1):
         victim.report(attacker.peer, PeerAction.PROTOCOL_VIOLATION)
-    await scene.seen.until(lambda: ("disconnected", attacker.peer) in scene.seen.events)
+    await scene.victim_recorder.until(
+        lambda: ("disconnected", attacker.peer) in scene.victim_recorder.events
+    )
     await poll(lambda: victim._counts["misbehaviours"] == Limits().ban_points + 1)
     with pytest.raises(ConnectionError):
         await victim.dial(attacker.addresses[0])

@@ -137,8 +137,8 @@ async def test_the_same_bytes_are_delivered_once_per_topic(
     await transports[0].publish(VOTES, b"same")
     await transports[0].publish(TASKS, b"last")
     await recorders[1].until(lambda: b"last" in recorders[1].payloads)
-    heard = [(topic, payload) for _, topic, payload in recorders[1].gossip]
-    assert sorted(heard) == [(TASKS, b"last"), (TASKS, b"same"), (VOTES, b"same")]
+    delivered = [(topic, payload) for _, topic, payload in recorders[1].gossip]
+    assert sorted(delivered) == [(TASKS, b"last"), (TASKS, b"same"), (VOTES, b"same")]
 
 
 async def test_a_message_on_a_fanout_topic_reaches_those_who_joined_it(start: Start) -> None:
@@ -174,10 +174,10 @@ async def test_publishing_without_peers_is_no_error(start: Start) -> None:
 
 async def swallow(protocol: str, stream: Stream) -> None:
     """Answer a length and so many bytes with their SHA-256."""
-    left, digest = int.from_bytes(await stream.read_exactly(4), "big"), hashlib.sha256()
-    while left:
-        piece = await stream.read_exactly(min(left, PIECE))
-        left -= len(piece)
+    remaining, digest = int.from_bytes(await stream.read_exactly(4), "big"), hashlib.sha256()
+    while remaining:
+        piece = await stream.read_exactly(min(remaining, PIECE))
+        remaining -= len(piece)
         digest.update(piece)
     await stream.write(digest.digest())
 
@@ -320,7 +320,7 @@ async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
     start: Start, monkeypatch: pytest.MonkeyPatch, leave: str
 ) -> None:
     monkeypatch.setattr(streams, "RESET_POLL_SECONDS", 0.01)
-    left, ended = asyncio.Event(), asyncio.Event()
+    returned, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(protocol: str, stream: Stream) -> None:
         with pytest.raises(StreamClosed):
@@ -330,7 +330,7 @@ async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
                 await stream.wait_closed()
         await stream.write(b"!")
         await stream.wait_closed()
-        assert left.is_set()
+        assert returned.is_set()
         ended.set()
 
     near, far = await start(Recorder()), await start(Recorder(wait))
@@ -338,7 +338,7 @@ async def test_wait_closed_returns_at_a_reset_and_not_at_a_half_close(
     stream = await near.open(far.peer, ECHO)
     await stream.close_write()
     assert await stream.read_exactly(1) == b"!"
-    left.set()
+    returned.set()
     await (stream.reset() if leave == "reset" else near.stop())
     async with asyncio.timeout(HANG_SECONDS):
         await ended.wait()
@@ -417,8 +417,8 @@ async def test_stop_cancels_handlers_and_leaves_no_thread(start: Start) -> None:
     with pytest.raises(StreamClosed):
         await stream.read_exactly(1)
     await near.stop()
-    left = set(threading.enumerate()) - threads
-    assert [thread for thread in left if "asyncio" not in thread.name] == []
+    remaining = set(threading.enumerate()) - threads
+    assert [thread for thread in remaining if "asyncio" not in thread.name] == []
     for call in (near.dial(far.addresses[0]), near.open(far.peer, ECHO)):
         with pytest.raises(ConnectionError):
             await call

@@ -43,8 +43,8 @@ def test_of_many_connections_of_one_key_as_many_are_closed_as_needed() -> None:
     unread.count_read(UNREAD_CHECK)
     assert not honest.closed
     assert hoarded[-1].closed
-    left = sum(connection.size for connection in (honest, *hoarded) if not connection.closed)
-    assert UNREAD_TOTAL * 15 // 16 <= left <= UNREAD_TOTAL
+    remaining = sum(connection.size for connection in (honest, *hoarded) if not connection.closed)
+    assert UNREAD_TOTAL * 15 // 16 <= remaining <= UNREAD_TOTAL
     assert counts == {"unread-cut": sum(connection.closed for connection in hoarded)}
 
 

@@ -1,4 +1,4 @@
-"""Four honest nodes with real workers: submit, fetch, verify, and invalid requests."""
+"""Three honest nodes with real workers: submit, fetch, verify, and invalid requests."""
 
 import hashlib
 import json
@@ -8,62 +8,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from safetensors.numpy import save_file
 
-from executor.models.folders import EMBEDDED
-from node.cli.commands.network.document import ModelSelection
 from node.client.client import Client
 from node.rpc.client import RequestRefused, read_answer
 from node.rpc.codec import Status, protocol_id
 from node.transport.interface import StreamClosed
-from protocol.network import NetworkParameters
 from protocol.wire import messages
-from protocol.wire.encoding import Document, canonical
+from protocol.wire.encoding import canonical
 from protocol.wire.signing import peer_of, sign
-from tests.integration.conftest import ROOT, Running, running, task
+from tests.integration.conftest import ROOT, Running, task
+from tests.integration.workers.conftest import VOICE
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
-# A listed model that no node has: rejected tasks need no model.
-VOICE = "acme/voice"
-
-
-def voice_in(folder: Path) -> Path:
-    """Create a model whose configuration describes a one-pass speech model."""
-    model = folder / VOICE
-    model.mkdir(parents=True)
-    (model / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
-    save_file({"w": np.ones(1, np.float32)}, model / "model.safetensors")
-    return folder
 
 
 @pytest.fixture(scope="module")
-def four(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    root, folder = tmp_path_factory.mktemp("four"), tmp_path_factory.mktemp("models")
-    models = ModelSelection([EMBEDDED, VOICE], [voice_in(folder)], [], None)
-    with running(root, 4, runtime, NetworkParameters(commit_grace_seconds=3), models) as network:
-        yield network
-        codes = network.daemons.stop()
-    assert set(codes.values()) == {0}, codes
-    for node in network.nodes:
-        assert "Traceback" not in node.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def song(four: Running) -> Mapping[str, Any]:
-    document: Mapping[str, Any] = four.json("submit", "-", "-o", "a.wav", stdin=json.dumps(task()))
+def song(three: Running) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = three.json("submit", "-", "-o", "a.wav", stdin=json.dumps(task()))
     return document
 
 
-def test_quorum_agrees_without_dissent(four: Running, song: Mapping[str, Any]) -> None:
+def test_quorum_agrees_without_dissent(three: Running, song: Mapping[str, Any]) -> None:
     assert song["state"] == "agreed"
     assert {vote["peer"] for vote in song["votes"]} >= set(song["signers"])
     assert len({vote["outcome"] for vote in song["votes"]}) == 1
@@ -73,42 +46,42 @@ def test_quorum_agrees_without_dissent(four: Running, song: Mapping[str, Any]) -
 
 
 def test_certificate_and_audio_verify_in_a_fresh_process(
-    four: Running, song: Mapping[str, Any]
+    three: Running, song: Mapping[str, Any]
 ) -> None:
-    verified = four.json("verify", song["certificate"], "--audio", "a.wav")
+    verified = three.json("verify", song["certificate"], "--audio", "a.wav")
     assert verified["task"] == song["task"]
     assert verified["audio"]["output"] == 0
 
 
-def test_fetch_returns_the_same_audio(four: Running, song: Mapping[str, Any]) -> None:
-    fetched = four.json("fetch", song["task"], "-o", "b.wav")
-    assert _digest(four.root / "a.wav") == _digest(four.root / "b.wav")
+def test_fetch_returns_the_same_audio(three: Running, song: Mapping[str, Any]) -> None:
+    fetched = three.json("fetch", song["task"], "-o", "b.wav")
+    assert _digest(three.root / "a.wav") == _digest(three.root / "b.wav")
     assert {v["peer"] for v in fetched["votes"]} == {v["peer"] for v in song["votes"]}
 
 
-def test_status_and_peers_report_the_agreed_task(four: Running, song: Mapping[str, Any]) -> None:
-    status = four.json("status", song["task"])
+def test_status_and_peers_report_the_agreed_task(three: Running, song: Mapping[str, Any]) -> None:
+    status = three.json("status", song["task"])
     assert status["certified"] is True
     assert {node["state"] for node in status["nodes"]} == {"agreed"}
-    peers = four.json("peers")
-    assert [entry["ready"] for entry in peers["peers"]] == [True] * 4
+    peers = three.json("peers")
+    assert [entry["ready"] for entry in peers["peers"]] == [True] * 3
 
 
-def test_audio_depends_on_arguments_and_seed_only(four: Running, song: Mapping[str, Any]) -> None:
+def test_audio_depends_on_arguments_and_seed_only(three: Running, song: Mapping[str, Any]) -> None:
     flags = ("submit", "-", "--temperature", 0, "--num-return-sequences", 2)
-    greedy = four.json(*flags, "-o", "c.wav", stdin=json.dumps(task()))
+    greedy = three.json(*flags, "-o", "c.wav", stdin=json.dumps(task()))
     assert len(greedy["audio"]) == 2
-    four.json("submit", "-", "-o", "d.wav", stdin=json.dumps(task()))
-    four.json("submit", "-", "--seed", 43, "-o", "e.wav", stdin=json.dumps(task()))
-    sums = {n: _digest(four.root / f"{n}.wav") for n in "acde"}
+    three.json("submit", "-", "-o", "d.wav", stdin=json.dumps(task()))
+    three.json("submit", "-", "--seed", 43, "-o", "e.wav", stdin=json.dumps(task()))
+    sums = {n: _digest(three.root / f"{n}.wav") for n in "acde"}
     assert sums["a"] == sums["d"]
     assert len(set(sums.values())) == 3
 
 
-def test_task_submitted_with_no_wait_can_be_fetched(four: Running) -> None:
-    left = four.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
-    assert left.returncode == 0, left.stderr
-    assert four.json("fetch", left.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
+def test_task_submitted_with_no_wait_can_be_fetched(three: Running) -> None:
+    submitted = three.helium("submit", "-", "--no-wait", stdin=json.dumps(task()))
+    assert submitted.returncode == 0, submitted.stderr
+    assert three.json("fetch", submitted.stdout.strip(), "-o", "f.wav")["state"] == "agreed"
 
 
 @pytest.mark.parametrize(
@@ -119,35 +92,35 @@ def test_task_submitted_with_no_wait_can_be_fetched(four: Running) -> None:
         (["--model", VOICE], "args.generation_config.max_new_tokens: this model does not take it"),
     ],
 )
-def test_invalid_flag_exits_with_4(four: Running, flags: list[object], reason: str) -> None:
-    done = four.helium("submit", "-", *flags, stdin=json.dumps(task()))
+def test_invalid_flag_exits_with_4(three: Running, flags: list[object], reason: str) -> None:
+    done = three.helium("submit", "-", *flags, stdin=json.dumps(task()))
     assert done.returncode == 4
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_unsupported_dtype_is_rejected_before_submission(four: Running) -> None:
+def test_unsupported_dtype_is_rejected_before_submission(three: Running) -> None:
     reason = "args.dtype: this model does not compute in float16, only in float"
     arguments = {"model": VOICE, "prompt": "hello", "seed": 1, "dtype": "float16"}
-    done = four.helium("submit", "-", stdin=json.dumps(arguments))
+    done = three.helium("submit", "-", stdin=json.dumps(arguments))
     assert done.returncode == 4
     assert done.stderr.startswith(f"helium: task rejected: {reason}"), done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_seconds_flag_sets_the_duration(four: Running) -> None:
+def test_seconds_flag_sets_the_duration(three: Running) -> None:
     args = {name: value for name, value in task().items() if name != "generation_config"}
-    done = four.helium("submit", "-", "--seconds", 1.5, "-o", "s.wav", stdin=json.dumps(args))
+    done = three.helium("submit", "-", "--seconds", 1.5, "-o", "s.wav", stdin=json.dumps(args))
     assert done.returncode == 0, done.stderr
     assert re.search(r"executing \d+% \(\d\.\d of 1\.5 s\)", done.stderr), done.stderr
-    assert soundfile.info(four.root / "s.wav").duration == 1.5
+    assert soundfile.info(three.root / "s.wav").duration == 1.5
 
 
-def test_task_in_crynux_format_is_accepted(four: Running) -> None:
+def test_task_in_crynux_format_is_accepted(three: Running) -> None:
     """Crynux sends every member of the reference document, with nulls and a top_p of 0.0."""
-    file = four.root / "crynux.json"
+    file = three.root / "crynux.json"
     file.write_text(CRYNUX)
-    song = four.json("submit", file, "-o", "n.wav")
+    song = three.json("submit", file, "-o", "n.wav")
     assert song["state"] == "agreed"
     assert [audio["frames"] for audio in song["audio"]] == [16_000] * 2
 
@@ -170,54 +143,54 @@ CRYNUX = """{
 }"""
 
 
-def test_unknown_task_exits_with_4_and_unreachable_node_with_3(four: Running) -> None:
-    unknown = four.helium("status", "0" * 64)
+def test_unknown_task_exits_with_4_and_unreachable_node_with_3(three: Running) -> None:
+    unknown = three.helium("status", "0" * 64)
     assert unknown.returncode == 4
     assert unknown.stderr == f"helium: no connected node knows the task {'0' * 64}\n"
-    done = four.helium("peers", "--peer", _unused_address(four))
+    done = three.helium("peers", "--peer", _unused_address(three))
     assert done.returncode == 3
-    assert done.stderr == f"helium: none of {_unused_address(four)} can be reached\n"
+    assert done.stderr == f"helium: none of {_unused_address(three)} can be reached\n"
 
 
-def test_unreachable_peers_are_skipped_silently(four: Running) -> None:
-    first, other = four.nodes[:2]
-    wrong = first.address.replace(first.peer, other.peer)
-    done = four.helium(
-        "peers", "--peer", first.address, "--peer", _unused_address(four), "--peer", wrong
+def test_unreachable_peers_are_skipped_silently(three: Running) -> None:
+    first, second = three.nodes[:2]
+    wrong = first.address.replace(first.peer, second.peer)
+    done = three.helium(
+        "peers", "--peer", first.address, "--peer", _unused_address(three), "--peer", wrong
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_ctrl_c_prints_how_to_fetch_the_task(four: Running) -> None:
-    arguments = json.dumps(task(max_new_tokens=2000))
-    with _start_helium(four, "submit", "-", "-o", "g.wav") as left:
-        assert left.stdin is not None
-        assert left.stderr is not None
-        left.stdin.write(arguments)
-        left.stdin.close()
-        left.stdin = None
-        id_ = left.stderr.readline().split()[1]
-        left.stderr.readline()  # the waiting has begun
-        left.send_signal(signal.SIGINT)
-        _, stderr = left.communicate(timeout=60)
-    assert left.returncode == 130
+def test_ctrl_c_prints_how_to_fetch_the_task(three: Running) -> None:
+    arguments = json.dumps(task(max_new_tokens=400))
+    with _start_helium(three, "submit", "-", "-o", "g.wav") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(arguments)
+        process.stdin.close()
+        process.stdin = None
+        id_ = process.stderr.readline().split()[1]
+        process.stderr.readline()  # the waiting has begun
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
     *_, last = stderr.splitlines()
     assert last == f"helium: interrupted; the task goes on: helium fetch {id_}"
     assert "Traceback" not in stderr
-    assert not (four.root / "g.wav").exists()
-    assert four.json("fetch", id_, "-o", "g.wav")["state"] == "agreed"
+    assert not (three.root / "g.wav").exists()
+    assert three.json("fetch", id_, "-o", "g.wav")["state"] == "agreed"
 
 
-def _start_helium(four: Running, *arguments: str) -> subprocess.Popen[str]:
+def _start_helium(three: Running, *arguments: str) -> subprocess.Popen[str]:
     settings = {
         "PYTHONPATH": str(ROOT),
-        "HELIUM_NETWORK": str(four.root / "network.json"),
-        "HELIUM_PEERS": ",".join(four.daemons.addresses),
+        "HELIUM_NETWORK": str(three.root / "network.json"),
+        "HELIUM_PEERS": ",".join(three.daemons.addresses),
     }
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "node.cli", *arguments],
-        cwd=four.root,
+        cwd=three.root,
         env={**os.environ, **settings},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -226,25 +199,25 @@ def _start_helium(four: Running, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def _unused_address(four: Running) -> str:
+def _unused_address(three: Running) -> str:
     """Return an address on which no node listens."""
-    return four.nodes[0].address.replace(f"/{four.nodes[0].port}/", "/1/")
+    return three.nodes[0].address.replace(f"/{three.nodes[0].port}/", "/1/")
 
 
-def test_python_example_of_the_readme_runs(four: Running) -> None:
+def test_python_example_of_the_readme_runs(three: Running) -> None:
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert example is not None
-    done = four.python("-c", example[1])
+    done = three.python("-c", example[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "(80000, 1) 16000\n", "")
-    assert (four.root / "rain.wav").is_file()
+    assert (three.root / "rain.wav").is_file()
 
 
 # Raw bytes on a stream, which the client of this package never sends.
 
 
 @pytest_asyncio.fixture
-async def client(four: Running) -> AsyncIterator[Client]:
-    async with Client.connect(four.network, four.daemons.addresses[:1]) as client:
+async def client(three: Running) -> AsyncIterator[Client]:
+    async with Client.connect(three.network, three.daemons.addresses[:1]) as client:
         yield client
 
 
@@ -348,8 +321,8 @@ async def test_truncated_request_gets_no_answer(client: Client) -> None:
         await _answer(client, whole[:-10])
 
 
-async def test_nodes_still_agree_after_all_invalid_requests(four: Running, client: Client) -> None:
-    four.daemons.check()
+async def test_nodes_still_agree_after_all_invalid_requests(three: Running, client: Client) -> None:
+    three.daemons.check()
     submission = await client.submit("text-to-music", task(prompt="still there"))  # type: ignore[arg-type]
     result = await submission.result()
     assert result.audio.shape == (16_000, 1)

@@ -1,0 +1,55 @@
+"""A real node that lies only about tasks whose prompt asks for it: `lie 1`, `lie 2`, ...
+
+    python -m tests.integration.workers.liar --network network.json --key key.pem ...
+
+A network with such a node also serves the tests that need honest nodes.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from executor.job import Execution, Job
+from node.cli import options
+from node.cli.commands.run import run, serve
+from node.execution.queue import Executor, Readiness
+from protocol.network import Model
+from scripts.testnet_tool.liar import Liar, lie_of
+
+PROMPT = re.compile(r"lie (\d+)")
+
+
+class PromptedLiar:
+    """An executor that tells the lie with the number in the prompt."""
+
+    def __init__(self, honest: Executor) -> None:
+        self._honest = honest
+
+    async def start(self) -> Readiness:
+        return await self._honest.start()
+
+    async def warm(self, model: Model) -> None:
+        await self._honest.warm(model)
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        prompt = PROMPT.fullmatch(str(job.args.get("prompt")))
+        executor = Liar(self._honest, lie_of(int(prompt[1]))) if prompt else self._honest
+        return await executor.run(job, seconds, progress)
+
+    async def close(self) -> None:
+        await self._honest.close()
+
+
+def main() -> None:
+    """Run the node until SIGTERM or SIGINT."""
+
+    def lying(config: Path | None, **flags: object) -> None:
+        serve(options.settings(flags, config), PromptedLiar)
+
+    click.Command("liar", params=run.params, callback=lying).main()
+
+
+if __name__ == "__main__":
+    main()
