@@ -184,7 +184,7 @@ def _check_task(simulation: "Simulation", task: str) -> None:
             outcomes.add(verify(simulation, text, task))
     if len(outcomes) > 1:
         _check_conflict(simulation, task, outcomes)
-    if len(states) < len(simulation.honest):  # it arrived too late at some nodes (limit 7d)
+    if len(states) < len(simulation.honest):  # it arrived too late at some nodes (7.9)
         return
     ends = set(states.values())
     if any(s.certified for s in ends) and not all(s.certified for s in ends):
@@ -329,6 +329,8 @@ def _check_evidence(simulation: "Simulation", votes: Sequence[Vote]) -> None:
         for (signer, task), digests in _digests(votes).items()
         if task in everywhere and len(digests) > 1
     }
+    # Which reveal of an equivocator came first differs from node to node.
+    inconstant -= {(signer, task) for signer, task, _ in guilty}
     for node in simulation.honest:
         accused = set[tuple[object, ...]]()
         for text in node.evidence():
