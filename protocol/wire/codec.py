@@ -92,7 +92,7 @@ def check_canonical(text: bytes, exact: bytes, what: str) -> None:
     """Raise Rejected(NOT_CANONICAL) unless a file's bytes are `exact`; a line feed may follow.
 
     JSON has several spellings of one value, such as `1E-7` and `1e-7`. Without this check, a byte
-    of a file could change without failing verification (clarification 4b).
+    of a file could change without failing verification (specification 4.7).
     """
     if text in (exact, exact + b"\n"):
         return

@@ -24,7 +24,7 @@ Document: TypeAlias = Mapping[str, Json]
 # the text; the possessive `*+` never backtracks, which keeps the scan linear.
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
-# Characters of a number (clarification 2a): a double needs 25, and Python's int() is quadratic.
+# Characters of a number (specification 2.1): a double needs 25, and Python's int() is quadratic.
 _MAX_NUMBER_LENGTH = 64
 
 # Surrogates, and the noncharacters below U+10000 (RFC 7493 section 2.1).
