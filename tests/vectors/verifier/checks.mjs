@@ -225,7 +225,7 @@ export const CHECKS = {
     refused: (entry) => compareReason(entry, () => readNetwork(bytesOf(entry))),
   },
   "limits.json": {
-    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(utf8(entry.text))),
+    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(bytesOf(entry))),
     frames: (entry) => differences({ frames: frames(entry.tokens, entry.delay) }, entry),
   },
   "committees.json": { committees: checkCommittee },
@@ -245,7 +245,7 @@ export const CHECKS = {
   "manifests.json": { fitting: checkOutcome, breaking: checkOutcome },
   "rejections.json": {
     envelopes: checkRejected,
-    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(utf8(entry.text))),
+    tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(bytesOf(entry))),
     times: checkTime,
   },
   "waveforms.json": {
