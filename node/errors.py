@@ -23,12 +23,14 @@ HeliumError                       schemas.errors: base of all
 ├─ WindowExceeded                 node.transport.libp2p.yamux: more unread bytes than allowed
 ├─ PeerBanned                     node.transport.libp2p.gossipsub: too many reports
 ├─ MalformedFrame                 node.rpc.framing: bytes that are not a frame
+├─ FrameTooLarge                  node.rpc.framing: a length over the limit of its frame
 ├─ RequestRefused                 node.rpc.client: the peer answered with an error status
 ├─ ProtocolViolation              node.rpc.codec: the peer's answer breaks the protocol
 │  └─ WrongBytes                  node.sync.blob_download: a chunk has another hash
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended
 ├─ NoNodeReachable, TaskRejected  node.client.nodes: no node accepted the task
+├─ WithdrawalNotShown             node.client.withdrawal: no node shows a withdrawal
 ├─ GenerationFailed               node.client.submission: the members agree on an error
 ├─ AudioMismatch                  node.client.result: a certificate does not cover the audio
 └─ Failure                        node.cli.exit_codes: a command ends with this exit code
