@@ -6,7 +6,7 @@ The fake executor draws a short waveform from a hash of the task, after a virtua
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from node.rpc import codec as rpc_codec
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.transport.interface import Listener
+from protocol.manifest import score_entry
 from protocol.network import Model
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
@@ -54,6 +55,11 @@ def manifest(payload: bytes) -> dict[str, Any]:
         "chunks": [sha256],
     }
     return {"outputs": [entry]}
+
+
+def score_of(song: bytes) -> bytes:
+    """Return the score of an input: as long as a file of one note."""
+    return b"MThd" + hashlib.shake_128(song).digest(60)
 
 
 def outcome(args: Mapping[str, object], label: str = "honest") -> Document:
@@ -104,18 +110,21 @@ class FakeExecutor:
         if "error" in result:
             return Execution(dict(result), (), {"seconds": 1})
         payload = waveform(job.args, self._label)
-        inputs = self._blobs.joined(job.inputs)
-        if inputs:  # one score for all inputs together, and its waveform
-            return self._arranged(b"MThd" + hashlib.sha256(inputs).digest(), payload)
+        if job.inputs:
+            return self._arranged(job)
         path = self._blobs.offer(payload)
         return Execution({"result": manifest(payload)}, (path,), {"seconds": 1})
 
-    def _arranged(self, score: bytes, payload: bytes) -> Execution:
-        sha256 = hashlib.sha256(score).hexdigest()
-        entry = {"media": "audio/midi", "sha256": sha256, "size": len(score), "notes": 1}
-        outputs = [entry, *manifest(payload)["outputs"]]
-        files = (self._blobs.offer(score), self._blobs.offer(payload))
-        return Execution({"result": {"outputs": outputs}}, files, {"seconds": 1})
+    def _arranged(self, job: Job) -> Execution:
+        """Return a score and a waveform for each input."""
+        outputs: list[object] = []
+        files: list[Path] = []
+        for path in job.inputs:
+            score = score_of(self._blobs.read(path))
+            payload = waveform({**job.args, "prompt": path.name}, self._label)
+            outputs += [score_entry(score, notes=1), *manifest(payload)["outputs"]]
+            files += [self._blobs.offer(score), self._blobs.offer(payload)]
+        return Execution({"result": {"outputs": outputs}}, tuple(files), {"seconds": 1})
 
     async def close(self) -> None:
         return
@@ -152,8 +161,8 @@ class MemoryBlobs:
     def path(self, sha256: str) -> Path:
         return Path(sha256)
 
-    def joined(self, paths: Iterable[Path]) -> bytes:
-        return b"".join(self._kept[path.name] for path in paths)
+    def read(self, path: Path) -> bytes:
+        return self._kept[path.name]
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, size: int, limit: int, sha256: str
