@@ -23,7 +23,13 @@ from node.client.client import Client
 from node.config import log_setup
 from protocol.network import Network, NetworkParameters
 from scripts.testnet_tool.liar import describe_lie
-from scripts.testnet_tool.nodes import Daemons, LocalNode, NodeDown, create_network
+from scripts.testnet_tool.nodes import (
+    Daemons,
+    LocalNode,
+    NodeDown,
+    create_network,
+    require_replaceable,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = ROOT / "docs" / "text-to-music.json"
@@ -139,20 +145,19 @@ def _run(options: TestnetOptions) -> None:
 
 
 def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
-    _show("reading this machine's compute class")
     parameters = NetworkParameters(
         committee_size=options.committee,
         # With liars, later attempts must not add honest members from outside: there are none.
         committee_max=options.committee if options.liars else MAX_COMMITTEE,
         commit_grace_seconds=GRACE_SECONDS,
     )
-    runtime = local_compute_class()
     try:
-        network, nodes = create_network(
-            options.out, options.nodes, runtime, parameters, options.liars
-        )
+        require_replaceable(options.out)  # before the compute class, which takes seconds
     except FileExistsError as error:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
+    _show("reading this machine's compute class")
+    runtime = local_compute_class()
+    network, nodes = create_network(options.out, options.nodes, runtime, parameters, options.liars)
     _show(f"network {network.id}: {options.nodes} nodes, keys and logs in {options.out}")
     for node in nodes:
         if node.lie is not None:

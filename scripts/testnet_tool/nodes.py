@@ -120,10 +120,15 @@ def _document(
     }
 
 
+def require_replaceable(root: Path) -> None:
+    """Raise FileExistsError if the folder holds anything but a former test network."""
+    if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
+        raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
+
+
 def _clear(root: Path) -> None:
+    require_replaceable(root)
     if root.is_dir() and any(root.iterdir()):
-        if not (root / MARK).is_file():
-            raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
         shutil.rmtree(root)
     root.mkdir(parents=True, exist_ok=True)
     (root / MARK).touch()

@@ -72,10 +72,10 @@ class Running:
 
 @contextmanager
 def running_light(
-    root: Path, count: int, parameters: NetworkParameters, *arguments: str
+    root: Path, count: int, parameters: NetworkParameters, *arguments: str, liars: int = 0
 ) -> Iterator[Running]:
     """Run a network of `light` nodes, which need no worker. `arguments` go to every node."""
-    network, nodes = create_network(root, count, RUNTIME, parameters)
+    network, nodes = create_network(root, count, RUNTIME, parameters, liars)
     with LightDaemons(root / "network.json", nodes, arguments) as daemons:
         daemons.wait_ready()
         yield Running(network, daemons, root)

@@ -17,17 +17,17 @@ EXECUTION = "--seconds=4"
 
 
 @pytest.fixture(scope="module")
-def three_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def committee_of_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-3")
-    with running_light(root, 4, NetworkParameters(commit_grace_seconds=1), EXECUTION) as network:
+    with running_light(root, 3, NetworkParameters(commit_grace_seconds=1), EXECUTION) as network:
         yield network
 
 
 @pytest.fixture(scope="module")
-def two_of_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def committee_of_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("crash-2")
-    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=30)
-    with running_light(root, 4, parameters, EXECUTION) as network:
+    parameters = NetworkParameters(committee_size=2, commit_grace_seconds=1, attempt_seconds=20)
+    with running_light(root, 3, parameters, EXECUTION) as network:
         yield network
 
 
@@ -53,9 +53,9 @@ async def _restart_and_query(network: Running, victim: LocalNode, submission: Su
 
 
 async def test_others_agree_and_killed_node_catches_up(
-    three_of_four: Running,
+    committee_of_three: Running,
 ) -> None:
-    network = three_of_four
+    network = committee_of_three
     async with Client.connect(network.network, network.daemons.addresses) as client:
         submission, victim = await _submit_and_kill(client, network)
         certificate = await submission.tracker.certificate()
@@ -65,14 +65,14 @@ async def test_others_agree_and_killed_node_catches_up(
 
 
 async def test_next_attempt_agrees_after_quorum_loss(
-    two_of_four: Running,
+    committee_of_two: Running,
 ) -> None:
-    network = two_of_four
+    network = committee_of_two
     async with Client.connect(network.network, network.daemons.addresses) as client:
         submission, victim = await _submit_and_kill(client, network)
         certificate = await submission.tracker.certificate()
     assert certificate.attempt == 1
     first = committees(network.network, certificate.task)[0]
     assert victim.peer in first
-    assert len(certificate.signers) == 3
+    assert len(certificate.signers) == 2
     await _restart_and_query(network, victim, submission)

@@ -1,6 +1,7 @@
 """The liars of the test network. Each alters the audio in its own, consistent way."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from executor.audio.manifest import waveform_output
 from executor.job import Execution, Job, ModelRef
+from node.cli.exit_codes import Exit
 from node.execution.queue import Readiness
-from protocol.network import Model
+from protocol.network import Model, NetworkParameters
 from scripts.testnet_tool.liar import Liar, lie_of
+from tests.integration.conftest import running_light, task
 
 JOB = Job("0" * 64, "text-to-music", {}, ModelRef("m", "main", "0" * 64))
 SAMPLES = np.random.default_rng(1).uniform(-1, 1, (70_000, 1)).astype("<f4")  # two chunks
@@ -64,3 +67,17 @@ async def test_liar_passes_errors_on(tmp_path: Path) -> None:
     outcome: dict[str, object] = {"error": "generation-rejected"}
     execution = await Liar(_Honest(tmp_path, outcome), lie_of(1)).run(JOB, 1.0, lambda _: None)
     assert execution.outcome == outcome
+
+
+def test_two_liars_of_four_prevent_agreement(tmp_path: Path) -> None:
+    # All four commit, so nobody waits for the grace period.
+    parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=60)
+    with running_light(tmp_path / "net", 4, parameters, liars=2) as network:
+        done = network.helium("submit", "-", "-o", "song.wav", stdin=json.dumps(task()))
+        assert done.returncode == Exit.NO_AGREEMENT, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith("inconclusive")
+        votes = [line.split("voted ")[1] for line in lines if "voted " in line]
+        assert len(votes) == 4
+        assert len(set(votes)) == 3
+        assert not (network.root / "song.wav").exists()
