@@ -12,8 +12,6 @@ from protocol.wire.encoding import Document
 
 # Random bytes that tell one run of a node from another.
 INSTANCE_BYTES = 16
-# Seconds after its last hello for which an instance counts as around, connected or not.
-INSTANCE_SECONDS = 60.0
 # Instances that are remembered of one peer. Two are the mistake that is to be found.
 MAX_INSTANCES = 4
 # Characters of a reason, and reasons, in an answer: the limits of its schema.
@@ -33,22 +31,11 @@ class ServingStatus:
     reasons: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Instance:
-    """One run of a peer: when it last said hello, and over which connection."""
-
-    at: float
-    connection: Connection
-
-    def is_around(self, now: float) -> bool:
-        return now - self.at < INSTANCE_SECONDS or not self.connection.closed
-
-
 class Greeter:
     """Answers `hello`. All times are Unix seconds.
 
     Two running instances of one key sign conflicting votes. So a node tells a peer that asks when
-    it has heard of another instance of the peer's key.
+    another instance of the key is connected. After a restart the old connection has closed.
     """
 
     def __init__(
@@ -62,8 +49,8 @@ class Greeter:
         """`instance` is this run's random id, 32 hex characters."""
         self._network, self._me, self.instance = network, me, instance
         self._now, self._status = now, status
-        # By peer, then by instance id; the instance that said hello last is last.
-        self._instances: LruDict[str, dict[str, _Instance]] = LruDict()
+        # By peer, then by instance id: the connection over which it said hello, the last one last.
+        self._instances: LruDict[str, dict[str, Connection]] = LruDict()
 
     def request(self) -> Document:
         """Return the request that this node sends."""
@@ -86,13 +73,12 @@ class Greeter:
         }
 
     def _is_duplicate(self, peer: str, connection: Connection, instance: str) -> bool:
-        """Note that an instance said hello; return whether another one of its peer is around."""
-        now = self._now()
+        """Note that an instance said hello; return whether another one of its peer is connected."""
         others = {
-            other: known
-            for other, known in self._instances.get(peer, {}).items()
-            if other != instance and known.is_around(now)
+            other: its_connection
+            for other, its_connection in self._instances.get(peer, {}).items()
+            if other != instance and not its_connection.closed
         }
         kept = dict(list(others.items())[1 - MAX_INSTANCES :])
-        self._instances[peer] = {**kept, instance: _Instance(now, connection)}
+        self._instances[peer] = {**kept, instance: connection}
         return bool(others)

@@ -66,8 +66,8 @@ class Handshakes:
         if answer["duplicate"] and not self._duplicate_logged:
             self._duplicate_logged = True
             log.error(
-                "another instance of this node's key is running, or was less than a minute ago:"
-                " two that run at a time sign conflicting votes; stop one of them",
+                "another instance of this node's key is connected: two that run at a time sign"
+                " conflicting votes; stop one of them",
                 told_by=peer,
             )
 
