@@ -15,7 +15,7 @@ from node.config.limits import Limits
 from node.transport.interface import Connection, Stream, StreamClosed, ValidationResult
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p.transport import Libp2pTransport
-from tests.node.transport.conftest import ANYWHERE, PROTOCOLS, TOPICS, Start
+from tests.node.transport.conftest import ANYWHERE, NEVER_SECONDS, PROTOCOLS, TOPICS, Start
 from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, poll, request
 
 ECHO, OTHER = PROTOCOLS
@@ -238,6 +238,22 @@ async def test_a_half_closed_stream_can_still_be_read(start: Start) -> None:
         await stream.write(b"more")
     await stream.close()
     await stream.reset()
+
+
+async def test_the_serving_side_half_closes_after_its_answer(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait until the requester has closed its own side (specification 7.3)."""
+    monkeypatch.setattr(streams, "LINGER_SECONDS", NEVER_SECONDS)
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    stream = await near.open(far.peer, ECHO)
+    await stream.write((3).to_bytes(4, "big") + b"abc")
+    assert await stream.read_exactly(3) == b"cba"
+    async with asyncio.timeout(HANG_SECONDS):
+        with pytest.raises(StreamClosed, match="ended"):
+            await stream.read_exactly(1)
+    await stream.close()
 
 
 async def test_an_unknown_protocol_or_peer_raises_a_connection_error(start: Start) -> None:
