@@ -23,19 +23,22 @@ RATE, SECONDS = 22_050, 4
 CLICK, CHORD = 0.5, (220.0, 277.18, 329.63)
 
 
-def warm_up_jobs(model: Model, scratch: Path) -> Iterator[Job]:
-    """Yield a small job for each kind that a listed model serves.
+def warm_up_jobs(
+    model: Model, scratch: Path, tokens: int = TOKENS, seconds: int = SECONDS
+) -> Iterator[Job]:
+    """Yield a job for each kind that a listed model serves, a small one by default.
 
-    The inputs are files in `scratch`, written when the job is taken. The caller deletes them.
+    A generation has at most `tokens` new tokens; a song lasts `seconds`. The inputs are files in
+    `scratch`, written when the job is taken. The caller deletes them.
     """
     for kind in model.tasks:
         args: dict[str, object] = {"model": model.id, "seed": 0}
-        config = _generation_config(model)
+        config = _generation_config(model, tokens)
         if config:
             args["generation_config"] = config
         inputs: tuple[Path, ...] = ()
         if kind == "pop2piano":
-            song = _song()
+            song = _song(seconds)
             digest = hashlib.sha256(song).hexdigest()
             args["audio"] = [{"sha256": digest, "size": len(song)}]
             scratch.mkdir(parents=True, exist_ok=True)
@@ -47,20 +50,20 @@ def warm_up_jobs(model: Model, scratch: Path) -> Iterator[Job]:
         yield Job(f"warm-up {model.id}", kind, args, model_ref(model), inputs)
 
 
-def _generation_config(model: Model) -> dict[str, object]:
-    """Return the settings of a short generation, as far as the model's limits allow them."""
+def _generation_config(model: Model, tokens: int) -> dict[str, object]:
+    """Return the settings of a generation, as far as the model's limits allow them."""
     settable = model.limits.get("generation_config", ["max_new_tokens"])
     assert isinstance(settable, list | tuple)  # noqa: S101  # the schema says so
     if "max_new_tokens" not in settable:
         return {}
-    limit = model.limits.get("max_new_tokens", TOKENS)
+    limit = model.limits.get("max_new_tokens", tokens)
     assert isinstance(limit, int)  # noqa: S101  # the schema says so
-    return {"max_new_tokens": min(TOKENS, limit)}
+    return {"max_new_tokens": min(tokens, limit)}
 
 
-def _song() -> bytes:
+def _song(seconds: int) -> bytes:
     """Return a WAV file, 16 bit mono, in which a beat tracker finds beats."""
-    frames = RATE * SECONDS
+    frames = RATE * seconds
     samples = []
     for index in range(frames):
         time = index / RATE

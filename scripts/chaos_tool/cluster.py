@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from node.cli.commands.network.compute_class import local_compute_class
+from node.cli.commands.network.measure import local_compute_class
 from protocol.consensus.effects import State
 from protocol.network import Network, NetworkParameters
 from scripts.chaos_tool.checks import Observations, read_certified, read_states

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.commands.network.compute_class import local_compute_class
+from node.cli.commands.network.measure import local_compute_class
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
 from node.cli.main import one_line_errors

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from node.cli.commands.network.compute_class import local_compute_class
+from node.cli.commands.network.measure import local_compute_class
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
 from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network

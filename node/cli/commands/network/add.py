@@ -1,30 +1,46 @@
 """`helium network add`: extend a network document."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from executor.determinism.compute_class import mismatch
+from executor.models.folders import SHIPPED
 from node.cli import options
 from node.cli.commands.network.document import (
     ModelSelection,
     list_options,
     model_entries,
     now,
+    operator_counts,
+    operator_lines,
     roster_entries,
     validate,
+    warn_of_few_operators,
+)
+from node.cli.commands.network.measure import (
+    local_worker,
+    note_not_measured,
+    with_attempt_seconds,
 )
 from node.cli.exit_codes import usage
 from node.cli.files import FILE, write
 from protocol.network import Network
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import Json, canonical
 
 
 @click.command(epilog="Example: helium network add network.json --member 12D3KooW...=bob")
 @click.argument("file", type=FILE)
 @list_options
-@click.option("--class", "class_name", metavar="NAME", help="The new members' class.")
+@click.option(
+    "--class",
+    "class_names",
+    multiple=True,
+    metavar="NAME",
+    help="A class of the new members; repeatable. Required if the network has several.",
+)
 @click.option("-o", "--output", type=FILE, help="Write to this file instead of replacing FILE.")
 @click.option("--force", is_flag=True, help="Replace the file that -o names.")
 @options.as_json
@@ -35,7 +51,7 @@ def add(
     limits: tuple[str, ...],
     model_attempt_seconds: int | None,
     roster: tuple[str, ...],
-    class_name: str | None,
+    class_names: tuple[str, ...],
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -43,34 +59,58 @@ def add(
     """Add models or members to the network document in FILE.
 
     This makes another network with another id: every member and requester needs the new document.
+    New models are measured as in helium network create.
     """
     if not models and not roster:
         raise usage("nothing to add: give --model or --member")
     old = options.network_of(file)
     selection = ModelSelection(models, models_dir, limits, model_attempt_seconds)
     document: Mapping[str, Any] = old.document
-    members = roster_entries(roster, class_name or _only_class(old))
-    new = validate(
-        {
-            **document,
-            "created": now(),
-            "models": [*document["models"], *model_entries(selection)],
-            "roster": [*document["roster"], *members],
-        }
-    )
+    members = roster_entries(roster, class_names or _only_class(old))
+    entries = model_entries(selection)
+    changed = {
+        **document,
+        "created": now(),
+        "models": [*document["models"], *entries],
+        "roster": [*document["roster"], *members],
+    }
+    new = validate(changed)
+    if entries and model_attempt_seconds is None:
+        measured = _measured(entries, new, models_dir)
+        new = validate({**changed, "models": [*document["models"], *measured]})
     # The file itself may be replaced without --force: the user named it to be extended.
     target = output or file
     write(target, canonical(new.document), over=output is None or force)
     options.note(f"the network id changed from {old.id} to {new.id}: all need the new document")
     options.say(
-        {"id": new.id, "previous": old.id, "document": new.document},
-        [f"network {new.id} written to {target}"],
+        {
+            "id": new.id,
+            "previous": old.id,
+            "document": new.document,
+            "operators": operator_counts(new),
+        },
+        [f"network {new.id} written to {target}", *operator_lines(new)],
         as_json,
     )
+    warn_of_few_operators(new)
 
 
-def _only_class(network: Network) -> str:
+def _only_class(network: Network) -> Sequence[str]:
     """Return the network's class if it has only one: then `--class` may be left out."""
     if len(network.classes) != 1:
-        raise usage(f"--class: choose one of {', '.join(network.classes)}")
-    return next(iter(network.classes))
+        raise usage(f"--class: choose of {', '.join(network.classes)}")
+    return tuple(network.classes)
+
+
+def _measured(
+    entries: Sequence[Mapping[str, Json]], network: Network, models_dir: Sequence[Path]
+) -> Sequence[Json]:
+    """Return the entries with measured `attempt_seconds`, if this machine is of a listed class."""
+    with local_worker([*models_dir, SHIPPED]) as (worker, runtime):
+        if all(mismatch(runtime, definition) for definition in network.classes.values()):
+            names = ", ".join(str(entry["id"]) for entry in entries)
+            note_not_measured(names, "this machine is of none of the network's classes")
+            return entries
+        return with_attempt_seconds(
+            worker, entries, network.models, network.parameters.attempt_seconds
+        )

@@ -1,13 +1,9 @@
 """`helium network class`: the definition of this machine's compute class."""
 
-from typing import cast
-
 import click
 
-from executor.models.folders import SHIPPED
-from node.cli.commands.doctor import start_worker
-from node.cli.exit_codes import Exit, Failure
-from protocol.wire.encoding import Document, canonical
+from node.cli.commands.network.measure import local_compute_class
+from protocol.wire.encoding import canonical
 
 CLASS_EPILOG = """\b
 Example:
@@ -23,11 +19,3 @@ def print_class() -> None:
     `helium network create --class-from` reads it on another machine.
     """
     click.echo(canonical(local_compute_class()).decode())
-
-
-def local_compute_class() -> Document:
-    """Return the definition of this machine's class. Starts a worker, which takes some seconds."""
-    ready = start_worker([SHIPPED], "cpu")
-    if not ready.ok:
-        raise Failure(Exit.FAULT, f"this machine's self-test failed: {ready.reason}")
-    return cast("Document", ready.runtime)

@@ -9,16 +9,23 @@ from typing import Any, TypeVar
 import click
 
 import schemas
-from executor.models.folders import DEFAULTS
+from executor.models.folders import DEFAULTS, SHIPPED
 from node.cli import options
-from node.cli.commands.network.compute_class import local_compute_class
 from node.cli.commands.network.document import (
     ModelSelection,
     list_options,
     model_entries,
     now,
+    operator_counts,
+    operator_lines,
     roster_entries,
     validate,
+    warn_of_few_operators,
+)
+from node.cli.commands.network.measure import (
+    local_worker,
+    note_not_measured,
+    with_attempt_seconds,
 )
 from node.cli.exit_codes import usage
 from node.cli.files import FILE, read_json, write
@@ -27,6 +34,10 @@ from protocol.network import NetworkParameters
 from protocol.wire.encoding import Json, canonical
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+# Measured where it can be, so that its flag has no default of its own.
+MEASURED = "attempt_seconds"
 
 
 def _parameter_options(command: _F) -> _F:
@@ -38,9 +49,13 @@ def _parameter_options(command: _F) -> _F:
         # The first sentence, without the default in brackets, which click shows itself.
         description = properties[field.name]["description"].partition(". ")[0]
         text = re.sub(r" \(\d+\)", "", description).rstrip(".") + "."
-        command = click.option(
-            flag, type=kind, default=field.default, show_default=True, help=text
-        )(command)
+        default, shown = field.default, True
+        if field.name == MEASURED:
+            text += f" Without it, slow models are measured.  [default: {field.default}]"
+            default, shown = None, False
+        command = click.option(flag, type=kind, default=default, show_default=shown, help=text)(
+            command
+        )
     return command
 
 
@@ -48,11 +63,20 @@ CREATE_EPILOG = """\b
 Examples:
   helium network create network.json --member 12D3KooW...=alice --member 12D3KooW...=bob
   helium network create network.json --model acme/music --models-dir models
+  helium network create network.json --class cpu --class gpu --class-from cpu.json \\
+      --class-from gpu.json --member 12D3KooW...=alice
 
 \b
 Output:
-  the network's id, 16 hex characters, by which peers recognise each other
-Members need machines of the same compute class. `helium network class` shows a machine's class.
+  network  the network's id, 64 hex characters, by which peers recognise each other
+  class    how many members and operators a compute class has
+A warning on standard error names each class with fewer than three operators: an operator has one
+place in a committee. Members need machines of the same compute class. `helium network class` shows
+a machine's class.
+
+Unless --attempt-seconds or --model-attempt-seconds is given, a task of each model is executed on
+this machine, and attempts are made at least five times as long as its longest task. That needs a
+worker of the class. With --class-from nothing is measured, and the command says so.
 """
 
 
@@ -65,18 +89,22 @@ Members need machines of the same compute class. `helium network class` shows a 
 @_parameter_options
 @click.option(
     "--class",
-    "class_name",
-    default="cpu",
+    "class_names",
+    multiple=True,
+    default=["cpu"],
     show_default=True,
     metavar="NAME",
-    help="The name of the members' compute class.",
+    help="The name of a compute class of the members; repeatable.",
 )
 @click.option(
     "--class-from",
+    "class_files",
     type=FILE,
+    multiple=True,
     metavar="FILE",
-    help="The class's definition, as `helium network class` prints it on a machine of that class. "
-    "Without it, this machine defines the class: a worker is started once.",
+    help="The class's definition, as `helium network class` prints it on a machine of that class; "
+    "one for each --class, in the same order. Without it, this machine defines the only class: a "
+    "worker is started once.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.as_json
@@ -88,11 +116,11 @@ def create(
     limits: tuple[str, ...],
     model_attempt_seconds: int | None,
     roster: tuple[str, ...],
-    class_name: str,
-    class_from: Path | None,
+    class_names: tuple[str, ...],
+    class_files: tuple[Path, ...],
     force: bool,
     as_json: bool,
-    **parameters: float,
+    **parameters: float | None,
 ) -> None:
     """Write a network document to FILE and print its id.
 
@@ -100,22 +128,45 @@ def create(
     """
     if file.exists() and not force:
         raise usage(f"{file}: exists already; --force replaces it")
+    if class_files and len(class_files) != len(class_names):
+        raise usage("--class-from: give one for each --class, in the same order")
+    if not class_files and len(class_names) > 1:
+        raise usage("--class: this machine defines one class; give a --class-from for each")
     selection = ModelSelection(models or DEFAULTS, models_dir, limits, model_attempt_seconds)
+    entries = model_entries(selection)
+    given = {name: value for name, value in parameters.items() if value is not None}
     document: dict[str, Json] = {
         "name": name,
         "version": VERSION,
         "created": now(),
-        "parameters": {k: _whole(v) for k, v in asdict(NetworkParameters(**parameters)).items()},  # type: ignore[arg-type]
-        "models": model_entries(selection),
-        "roster": roster_entries(roster, class_name),
+        "parameters": {k: _whole(v) for k, v in asdict(NetworkParameters(**given)).items()},  # type: ignore[arg-type]
+        "models": [*entries],
+        "roster": roster_entries(roster, class_names),
     }
-    # Errors in the arguments come first: the class takes a worker's start to find out.
-    validate({**document, "classes": {class_name: {"unknown": True}}})
-    definition = read_json(class_from) if class_from else local_compute_class()
-    new = validate({**document, "classes": {class_name: definition}})
+    # Errors in the arguments come first: a worker's start and the measurements take long.
+    draft = validate({**document, "classes": {key: {"unknown": True} for key in class_names}})
+    seconds_given = model_attempt_seconds is not None or MEASURED in given
+    if class_files:
+        document["classes"] = {
+            name: read_json(path) for name, path in zip(class_names, class_files, strict=True)
+        }
+        if not seconds_given:
+            note_not_measured(", ".join(draft.models), "--class-from: no worker of it runs here")
+    else:
+        with local_worker([*models_dir, SHIPPED]) as (worker, runtime):
+            document["classes"] = {class_names[0]: runtime}
+            if not seconds_given:
+                document["models"] = with_attempt_seconds(
+                    worker, entries, draft.models, draft.parameters.attempt_seconds
+                )
+    new = validate(document)
     write(file, canonical(new.document), over=force)
-    line = f"network {new.id} written to {file}"
-    options.say({"id": new.id, "document": new.document}, [line], as_json)
+    options.say(
+        {"id": new.id, "document": new.document, "operators": operator_counts(new)},
+        [f"network {new.id} written to {file}", *operator_lines(new)],
+        as_json,
+    )
+    warn_of_few_operators(new)
 
 
 def _whole(value: float) -> int | float:

@@ -10,6 +10,7 @@ import click
 
 from executor.errors import Abstained, ModelRefused
 from executor.models.folders import SHIPPED, ModelFolders, describe_model
+from node.cli import options
 from node.cli.exit_codes import usage
 from protocol.errors import Rejected
 from protocol.model_limits import UPPER_BOUNDS
@@ -20,6 +21,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 # The name that model hubs give to the newest revision. Peers compare the digest, not the name.
 DEFAULT_REVISION = "main"
+
+# What follows from a class's number of operators, below three.
+_FEW_OPERATORS = (
+    "no member: no task of it can be submitted",
+    "1 operator, which alone decides every result",
+    "2 operators: both have to agree, so either can prevent every result; use 3 or more",
+)
 
 # Options of `create` and `add`: what the document lists.
 _LIST_OPTIONS = (
@@ -46,14 +54,16 @@ _LIST_OPTIONS = (
     click.option(
         "--model-attempt-seconds",
         type=int,
-        help="The length of an attempt for these models, if they are slow.",
+        help="The length of an attempt for these models, if they are slow. Without it, they are "
+        "measured.",
     ),
     click.option(
         "--member",
         "roster",
         multiple=True,
         metavar="PEER[=OPERATOR]",
-        help="A peer that votes, and the name of its operator; repeatable.",
+        help="A peer that votes, in every --class, and the name of its operator; repeatable. An "
+        "operator has one place in a committee, however many peers it has.",
     ),
 )
 
@@ -75,13 +85,13 @@ class ModelSelection:
     attempt_seconds: int | None
 
 
-def model_entries(selection: ModelSelection) -> list[Json]:
+def model_entries(selection: ModelSelection) -> list[dict[str, Json]]:
     """Return the document's entries for models on this disk; a usage failure names a bad one."""
     limits = dict(_limit(text) for text in selection.limits)
     return [_model_entry(name, selection, limits) for name in selection.names]
 
 
-def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -> Json:
+def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -> dict[str, Json]:
     id_, _, revision = name.partition("@")
     revision = revision or DEFAULT_REVISION
     try:
@@ -109,13 +119,40 @@ def _limit(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def roster_entries(roster: Sequence[str], compute_class: str) -> list[Json]:
-    """Return the entries for `PEER[=OPERATOR]`; the operator of a bare PEER is the peer id."""
+def roster_entries(roster: Sequence[str], classes: Sequence[str]) -> list[Json]:
+    """Return the entries for `PEER[=OPERATOR]`; the operator of a bare PEER is the peer id.
+
+    Each of these members serves all of `classes`.
+    """
     entries: list[Json] = []
     for text in roster:
         peer, _, operator = text.partition("=")
-        entries.append({"peer": peer, "operator": operator or peer, "classes": [compute_class]})
+        entries.append({"peer": peer, "operator": operator or peer, "classes": [*classes]})
     return entries
+
+
+def operator_counts(network: Network) -> dict[str, int]:
+    """Return how many operators each class has."""
+    return {name: len(network.operators(name)) for name in network.classes}
+
+
+def operator_lines(network: Network) -> list[str]:
+    """Return a line with the members and operators of each class."""
+    return [
+        f"class {name}: {_count(len(network.members(name)), 'member')}, {_count(count, 'operator')}"
+        for name, count in operator_counts(network).items()
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def warn_of_few_operators(network: Network) -> None:
+    """Warn on standard error of each class with fewer than three operators."""
+    for name, count in operator_counts(network).items():
+        if count < len(_FEW_OPERATORS):
+            options.note(f"WARNING: class {name} has {_FEW_OPERATORS[count]}")
 
 
 def validate(document: Json) -> Network:

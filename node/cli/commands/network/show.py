@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from node.cli import options
+from node.cli.commands.network.document import operator_counts, operator_lines
 from node.cli.files import FILE
 from protocol.network import Model, Network
 from protocol.wire.encoding import Json
@@ -20,11 +21,16 @@ from protocol.wire.encoding import Json
 def show(file: Path, as_json: bool) -> None:
     """Show the network document in FILE.
 
-    It prints the id, the parameters, the compute classes, the models with their limits, and the
-    members. --json prints the whole document.
+    It prints the id, the parameters, the compute classes with their members and operators, the
+    models with their limits, and the members with their classes. --json prints the whole document.
     """
     network = options.network_of(file)
-    options.say({"id": network.id, "document": network.document}, network_lines(network), as_json)
+    document = {
+        "id": network.id,
+        "document": network.document,
+        "operators": operator_counts(network),
+    }
+    options.say(document, network_lines(network), as_json)
 
 
 def network_lines(network: Network) -> list[str]:
@@ -35,6 +41,7 @@ def network_lines(network: Network) -> list[str]:
         f"name       {document['name']}, created {document['created']}",
         *(f"parameter  {k} {v}" for k, v in asdict(network.parameters).items()),
         *(f"class      {name}: {_class_line(definition)}" for name, definition in classes.items()),
+        *(f"operators  {line}" for line in operator_lines(network)),
         *(line for model in network.models.values() for line in _model_lines(model)),
         *(
             f"member     {m.peer} {m.operator} {', '.join(m.classes)}"
@@ -45,7 +52,9 @@ def network_lines(network: Network) -> list[str]:
 
 def _model_lines(model: Model) -> list[str]:
     limits = [f"  {name} {_limit_text(value)}" for name, value in model.limits.items()]
-    return [f"model      {model.id}@{model.revision} {model.digest}", *limits]
+    seconds = model.attempt_seconds
+    attempt = [] if seconds is None else [f"  attempt_seconds {seconds:g}"]
+    return [f"model      {model.id}@{model.revision} {model.digest}", *attempt, *limits]
 
 
 def _limit_text(value: Json) -> str:

@@ -1,16 +1,23 @@
 import copy
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from executor.errors import Abstained
+from executor.job import Execution, Job
 from executor.models.families import DTYPES, MUSIC
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
+from node.cli.commands.network import add, create, measure
 from protocol.network import Network
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import Document, canonical
+from protocol.wire.messages import Abstention
 from protocol.wire.signing import peer_of
 from tests.node.cli.certified import keys
 from tests.node.cli.conftest import Helium
@@ -147,8 +154,9 @@ def test_a_model_on_disk_is_listed_with_its_limits(
 
 
 def test_a_model_without_generation_config_is_listed_so(
-    helium: Helium, created: Network, tmp_path: Path
+    helium: Helium, created: Network, worker: "FakeWorker", tmp_path: Path
 ) -> None:
+    worker.reason = Abstention.MODEL_MISSING
     folder = tmp_path / "models" / "acme" / "voice"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
@@ -203,3 +211,179 @@ def test_a_malformed_class_file_is_named(
 
 def test_adding_nothing_is_a_usage_error(helium: Helium, created: Network) -> None:
     assert helium("network", "add", "n.json").exit_code == 2
+
+
+# Operators
+
+
+@pytest.mark.parametrize(
+    ("operators", "warning"),
+    [
+        ([], "class cpu has no member"),
+        (["alice", "alice", "alice"], "class cpu has 1 operator, which alone decides every result"),
+        (["alice", "bob", "alice"], "class cpu has 2 operators: both have to agree"),
+        (["alice", "bob", "carol"], None),
+    ],
+)
+def test_fewer_than_three_operators_are_warned_of(
+    helium: Helium, runtime: Path, operators: list[str], warning: str | None
+) -> None:
+    members = [
+        part
+        for peer, operator in zip(PEERS, operators, strict=False)
+        for part in ("--member", f"{peer}={operator}")
+    ]
+    arguments = ("network", "create", "n.json", "--class-from", runtime, "--attempt-seconds", 9)
+    done = helium(*arguments, *members)
+    assert done.exit_code == 0, done.stderr
+    count = len(set(operators))
+    assert f"members, {count} operator" in done.stdout
+    assert done.stderr == "" if warning is None else f"WARNING: {warning}" in done.stderr
+    assert f"{count} operator" in helium("network", "show", "n.json").stdout
+    document = json.loads(helium("network", "show", "n.json", "--json").stdout)
+    assert document["operators"] == {"cpu": count}
+
+
+def test_add_warns_of_few_operators_too(helium: Helium, created: Network) -> None:
+    done = helium("network", "add", "n.json", "--member", f"{PEERS[1]}=bob", "--json")
+    assert json.loads(done.stdout)["operators"] == {"cpu": 2}
+    assert "WARNING: class cpu has 2 operators" in done.stderr
+
+
+# Several classes
+
+
+def test_members_may_serve_several_classes(helium: Helium, runtime: Path) -> None:
+    Path("gpu.json").write_text('{"device": "cuda"}')
+    classes = ("--class", "cpu", "--class", "gpu")
+    files = ("--class-from", runtime, "--class-from", "gpu.json")
+    done = helium("network", "create", "n.json", *classes, *files, "--member", f"{PEERS[0]}=alice")
+    assert done.exit_code == 0, done.stderr
+    network = Network.parse(Path("n.json").read_bytes())
+    assert network.classes == {"cpu": {"device": "cpu", "threads": 1}, "gpu": {"device": "cuda"}}
+    assert network.roster[PEERS[0]].classes == ("cpu", "gpu")
+    assert helium("network", "add", "n.json", "--member", PEERS[1]).exit_code == 2
+    for peer, names in ((PEERS[1], ["gpu"]), (PEERS[2], ["gpu", "cpu"])):
+        flags = [part for name in names for part in ("--class", name)]
+        assert helium("network", "add", "n.json", "--member", peer, *flags).exit_code == 0
+    network = Network.parse(Path("n.json").read_bytes())
+    assert network.roster[PEERS[1]].classes == ("gpu",)
+    assert network.roster[PEERS[2]].classes == ("gpu", "cpu")
+    lines = helium("network", "show", "n.json").stdout.splitlines()
+    assert f"member     {PEERS[2]} {PEERS[2]} gpu, cpu" in lines
+    assert "operators  class cpu: 2 members, 2 operators" in lines
+    assert "operators  class gpu: 3 members, 3 operators" in lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--class", "a", "--class", "b"), "this machine defines one class"),
+        (("--class", "a", "--class", "b", "--class-from", "runtime.json"), "one for each --class"),
+        (("--class-from", "runtime.json", "--class-from", "runtime.json"), "one for each --class"),
+    ],
+)
+def test_each_class_needs_its_definition(
+    helium: Helium, runtime: Path, flags: tuple[str, ...], reason: str
+) -> None:
+    done = helium("network", "create", "n.json", *flags)
+    assert done.exit_code == 2
+    assert reason in done.stderr
+
+
+# Measured attempts
+
+
+class FakeWorker:
+    """A worker whose jobs take a second for each 16 tokens or 30 seconds of a song."""
+
+    def __init__(self, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scratch, self.now, self.jobs = scratch, 0.0, list[Job]()
+        self.reason: Abstention | None = None
+        monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: self.now))
+        for module in (create, add):
+            monkeypatch.setattr(module, "local_worker", self.start)
+
+    @contextmanager
+    def start(self, folders: Sequence[Path]) -> Iterator[tuple["FakeWorker", Document]]:
+        assert SHIPPED in folders
+        yield self, {"device": "cpu", "threads": 1}
+
+    def run(self, job: Job, *, timeout: float, progress: object) -> Execution:
+        self.jobs.append(job)
+        if self.reason is not None:
+            raise Abstained(self.reason, "as told")
+        config: Any = job.args.get("generation_config", {})
+        warm = len([j for j in self.jobs if j.model.id == job.model.id]) > 1
+        frames = sum((path.stat().st_size - 44) / 44_100 for path in job.inputs)
+        seconds = frames / 30 if job.inputs else config["max_new_tokens"] / 16
+        self.now += seconds if warm else 1000  # the first one loads and compiles
+        return Execution({"error": "no-notes"}, (), {})
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorker:
+    return FakeWorker(tmp_path / "scratch", monkeypatch)
+
+
+def attempt_seconds(file: str = "n.json") -> dict[str, float | None]:
+    models = Network.parse(Path(file).read_bytes()).models
+    return {name: model.attempt_seconds for name, model in models.items()}
+
+
+def test_attempts_last_five_times_the_longest_task(helium: Helium, worker: FakeWorker) -> None:
+    done = helium("network", "create", "n.json")
+    assert done.exit_code == 0, done.stderr
+    music, piano = DEFAULTS
+    # 256 tokens took 16 s, so 2048 take 128 s. 30 s of 600 s of songs took 1 s.
+    assert attempt_seconds() == {music: 5 * 128, piano: None}
+    assert Network.parse(Path("n.json").read_bytes()).parameters.attempt_seconds == 120
+    assert f"measured {music}: 16.0 s, so 128.0 s for its longest text-to-music" in done.stderr
+    assert f"measured {piano}: 1.0 s, so 20.0 s" in done.stderr
+    assert "attempts last 120 s" in done.stderr
+    assert not list(worker.scratch.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--attempt-seconds", "--model-attempt-seconds"])
+def test_a_given_time_is_taken_without_a_measurement(
+    helium: Helium, worker: FakeWorker, flag: str
+) -> None:
+    done = helium("network", "create", "n.json", flag, 30)
+    assert done.exit_code == 0, done.stderr
+    assert worker.jobs == []
+    network = Network.parse(Path("n.json").read_bytes())
+    assert "measured" not in done.stderr.lower()
+    assert network.parameters.attempt_seconds == (30 if flag == "--attempt-seconds" else 120)
+    assert set(attempt_seconds().values()) == {None if flag == "--attempt-seconds" else 30}
+
+
+def test_a_model_that_cannot_be_executed_is_not_measured(
+    helium: Helium, worker: FakeWorker
+) -> None:
+    worker.reason = Abstention.OUT_OF_MEMORY
+    done = helium("network", "create", "n.json", "--model", EMBEDDED)
+    assert done.exit_code == 0, done.stderr
+    assert f"NOT MEASURED: {EMBEDDED}: out-of-memory: as told" in done.stderr
+    assert attempt_seconds() == {EMBEDDED: None}
+
+
+def test_the_class_of_another_machine_is_not_measured(helium: Helium, runtime: Path) -> None:
+    done = helium("network", "create", "n.json", "--class-from", runtime)
+    assert "NOT MEASURED: helium/embedded-music, helium/embedded-pop2piano: --class-from" in (
+        done.stderr
+    )
+    assert "at least 5 times an execution" in done.stderr
+
+
+@pytest.mark.parametrize("listed", ['{"device": "cpu", "threads": 1}', '{"device": "cuda"}'])
+def test_added_models_are_measured_on_a_machine_of_the_class(
+    helium: Helium, worker: FakeWorker, runtime: Path, listed: str
+) -> None:
+    music, piano = DEFAULTS
+    runtime.write_text(listed)
+    helium("network", "create", "n.json", "--class-from", runtime, "--model", piano)
+    done = helium("network", "add", "n.json", "--model", music)
+    assert done.exit_code == 0, done.stderr
+    is_listed = "threads" in listed
+    assert attempt_seconds() == {piano: None, music: 640 if is_listed else None}
+    assert ("this machine is of none of the network's classes" in done.stderr) is not is_listed

@@ -1,0 +1,166 @@
+"""How long tasks take on this machine, from which `attempt_seconds` of slow models follows.
+
+An attempt should last five times an execution under load (specification 3.3). A shorter task is
+executed, and its time is scaled to the longest task that the model's limits allow: the longest one
+itself takes minutes for a small model, and hours for a large one.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from executor.errors import Abstained
+from executor.models.folders import SHIPPED
+from node.cli import options
+from node.cli.exit_codes import Exit, Failure
+from protocol.network import Model
+from protocol.wire.encoding import Document, Json
+
+if TYPE_CHECKING:
+    from executor.job import Job
+    from executor.worker.supervisor import WorkerSupervisor
+
+# Of an execution under load: three times loses half of a burst of tasks, five times loses none.
+ATTEMPT_FACTOR = 5
+# The longest `attempt_seconds` of a network document.
+MAX_ATTEMPT_SECONDS = 86_400
+# What is executed: new tokens, or seconds of a song. Some seconds on a laptop, for a small model.
+TOKENS, SONG_SECONDS = 256, 30
+# New tokens and seconds of input that a task may ask for where no limit says less.
+LONGEST_TOKENS, LONGEST_SONG = 1500, 600
+# A model that has not finished by then is not measured.
+TIMEOUT_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One executed task of a model: its seconds, and the share that it is of the longest task."""
+
+    kind: str
+    seconds: float
+    share: float
+
+    @property
+    def longest(self) -> float:
+        """The seconds that the longest task takes."""
+        return self.seconds / self.share
+
+    @property
+    def attempt_seconds(self) -> int:
+        """The shortest attempt in which the longest task fits under load."""
+        return min(math.ceil(ATTEMPT_FACTOR * self.longest), MAX_ATTEMPT_SECONDS)
+
+
+@contextmanager
+def local_worker(folders: Sequence[Path]) -> Iterator[tuple["WorkerSupervisor", Document]]:
+    """Give a worker of this machine, and the definition of its class. Its start takes seconds."""
+    # Imported here: `helium network show` needs no worker.
+    from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
+
+    with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
+        supervisor = WorkerSupervisor(folders, Path(scratch), device="cpu")
+        try:
+            status = supervisor.start(START_SECONDS)
+            if not status.ok:
+                raise Failure(Exit.FAULT, f"this machine's self-test failed: {status.reason}")
+            yield supervisor, cast("Document", status.runtime)
+        finally:
+            supervisor.close()
+
+
+def local_compute_class() -> Document:
+    """Return the definition of this machine's class. Starts a worker, which takes some seconds."""
+    with local_worker([SHIPPED]) as (_, runtime):
+        return runtime
+
+
+def measure(worker: "WorkerSupervisor", model: Model) -> Measurement:
+    """Execute a task of each kind that a model serves; return the one with the slowest longest.
+
+    Raises Abstained if the worker cannot execute it.
+    """
+    from node.execution.warm_up import warm_up_jobs
+
+    for job in warm_up_jobs(model, worker.scratch):  # the first one loads and compiles
+        _run(worker, job)
+    measurements = [
+        Measurement(job.kind, _run(worker, job), _share(model, job))
+        for job in warm_up_jobs(model, worker.scratch, TOKENS, SONG_SECONDS)
+    ]
+    return max(measurements, key=lambda measurement: measurement.longest)
+
+
+def _run(worker: "WorkerSupervisor", job: "Job") -> float:
+    """Return the seconds that a job takes."""
+    start = time.monotonic()
+    try:
+        execution = worker.run(job, timeout=TIMEOUT_SECONDS, progress=lambda share: None)
+        seconds = time.monotonic() - start
+    finally:
+        for path in job.inputs:
+            path.unlink(missing_ok=True)
+    for path in execution.files:
+        path.unlink(missing_ok=True)
+    return seconds
+
+
+def _share(model: Model, job: "Job") -> float:
+    """Return which part of the longest task a job is; 1 if its length cannot be chosen."""
+    limits: Mapping[str, Json] = model.limits
+    if job.kind == "pop2piano":
+        return min(1.0, SONG_SECONDS / _limit(limits, "input_seconds", LONGEST_SONG))
+    if "generation_config" not in job.args:
+        return 1.0
+    return min(1.0, TOKENS / _limit(limits, "max_new_tokens", LONGEST_TOKENS))
+
+
+def _limit(limits: Mapping[str, Json], name: str, default: int) -> int:
+    value = limits.get(name)
+    return value if isinstance(value, int) else default
+
+
+def with_attempt_seconds(
+    worker: "WorkerSupervisor",
+    entries: Sequence[Mapping[str, Json]],
+    models: Mapping[str, Model],
+    network_seconds: float,
+) -> list[Json]:
+    """Return a document's model entries, with `attempt_seconds` where the network's are too few.
+
+    It says on standard error what was measured. A model that cannot be measured stays as it is.
+    """
+    return [
+        {**entry, **_measured(worker, models[str(entry["id"])], network_seconds)}
+        for entry in entries
+    ]
+
+
+def _measured(
+    worker: "WorkerSupervisor", model: Model, network_seconds: float
+) -> Mapping[str, Json]:
+    options.note(f"measuring {model.id}; a first run can take minutes")
+    try:
+        measurement = measure(worker, model)
+    except Abstained as abstained:
+        note_not_measured(model.id, f"{abstained.reason}: {abstained.detail}")
+        return {}
+    needed = measurement.attempt_seconds
+    chosen = max(needed, math.ceil(network_seconds))
+    options.note(
+        f"measured {model.id}: {measurement.seconds:.1f} s, so {measurement.longest:.1f} s for its "
+        f"longest {measurement.kind} task; attempts last {chosen} s"
+    )
+    return {"attempt_seconds": chosen} if needed > network_seconds else {}
+
+
+def note_not_measured(models: str, reason: str) -> None:
+    """Say on standard error that no execution was measured, and what to do about it."""
+    options.note(
+        f"NOT MEASURED: {models}: {reason}. An attempt should last at least {ATTEMPT_FACTOR} times "
+        "an execution: see --attempt-seconds and --model-attempt-seconds"
+    )
