@@ -86,7 +86,8 @@ def test_create_replaces_a_file_only_with_force(
 
 def test_show_prints_the_id_and_the_document(helium: Helium, created: Network) -> None:
     output = json.loads(helium("network", "show", "n.json", "--json").stdout)
-    assert output == {"id": created.id, "document": created.document}
+    operators = {"cpu": 1}
+    assert output == {"id": created.id, "document": created.document, "operators": operators}
     lines = helium("network", "show", "n.json").stdout
     assert created.id in lines
     assert PEERS[0] in lines
