@@ -79,16 +79,24 @@ def test_each_family_depends_on_prompt_and_seed(
 
 def test_another_process_and_plain_transformers_give_the_same_bytes(
     execute: Run,
+    ready: WorkerStatus,
     second: tuple[WorkerSupervisor, WorkerStatus],
     tiny: dict[str, ModelRef],
+    embedded: ModelRef,
     folders: Path,
     tmp_path: Path,
 ) -> None:
+    """The second worker runs the models in reverse, and the embedded model first."""
+    supervisor, status = second
     warm = {name: digests(execute(tiny[name])) for name in CLASSES}
-    for name in reversed(list(CLASSES)):
-        task = job(tiny[name], {"prompt": PROMPT, "seed": 1})
-        execution = second[0].run(task, timeout=TIMEOUT, progress=lambda _: None)
-        assert digests(execution) == warm[name], name
+    short = {"generation_config": {"max_new_tokens": 40}}
+    tasks = [(embedded, short, digests(execute(embedded, **short)))]
+    tasks += [(tiny[name], {}, warm[name]) for name in reversed(list(CLASSES))]
+    for model, args, expected in tasks:
+        task = job(model, {"prompt": PROMPT, "seed": 1, **args})
+        execution = supervisor.run(task, timeout=TIMEOUT, progress=lambda _: None)
+        assert digests(execution) == expected, model.id
+        assert execution.trace["runtime"] == status.runtime == ready.runtime
     bare = subprocess.run(
         [sys.executable, "-c", BARE, str(folders / "tiny"), PROMPT, *CLASSES],
         env=profile.child_environment(tmp_path),
