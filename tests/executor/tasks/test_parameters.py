@@ -151,12 +151,12 @@ def test_the_widest_filters_filter_nothing(
 def test_sequences_are_independent_and_a_list(
     execute: Run, tiny: dict[str, ModelRef], name: str
 ) -> None:
-    three = execute(tiny[name], seed=5, generation_config={"num_return_sequences": 3})
-    singles = [digests(execute(tiny[name], seed=seed))[0] for seed in sequence_seeds(5, 3)]
+    three = execute(tiny[name], seed=8, generation_config={"num_return_sequences": 3})
+    singles = [digests(execute(tiny[name], seed=seed))[0] for seed in sequence_seeds(8, 3)]
     assert digests(three) == singles
     assert len(set(singles)) > 1  # so small a model may say the same twice
     assert [path.stat().st_size for path in three.files] == [o["size"] for o in outputs(three)]
-    assert len(digests(execute(tiny[name], seed=5))) == 1
+    assert len(digests(execute(tiny[name], seed=8))) == 1
 
 
 # guidance_scale
