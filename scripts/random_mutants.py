@@ -34,12 +34,14 @@ def main(count: int, seed: int, only: str, jobs: int, folder: Path | None) -> No
     copy = folder or Path(tempfile.mkdtemp(prefix="mutants-"))
     try:
         _copy_tree(copy)
-        _mutmut(copy, jobs, "no.such.mutant")  # generates all mutants and runs none
+        _mutmut(copy, jobs, "no.such.mutant")  # generates all mutants, and ends with an error
         names = sorted(name for name in _results(copy) if name.startswith(only))
         chosen = sorted(random.Random(seed).sample(names, min(count, len(names))))
         click.echo(f"{len(chosen)} of {len(names)} mutants, seed {seed}")
-        _mutmut(copy, jobs, *chosen)
+        output = _mutmut(copy, jobs, *chosen)
         codes = _results(copy)
+        if not_run := [name for name in chosen if codes[name] is None]:
+            raise click.ClickException(f"{len(not_run)} mutants were not run:\n{output[-4000:]}")
         survivors = [name for name in chosen if codes[name] in (SURVIVED, NO_TESTS)]
         for name in survivors:
             click.echo(f"== {name}: {'no tests' if codes[name] == NO_TESTS else 'survived'}")
@@ -62,9 +64,11 @@ def _copy_tree(copy: Path) -> None:
             shutil.copy2(source, copy / name)
 
 
-def _mutmut(copy: Path, jobs: int, *names: str) -> None:
+def _mutmut(copy: Path, jobs: int, *names: str) -> str:
+    """Run mutmut on mutants and return what it prints. Its exit code says nothing of them."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *names]
-    subprocess.run(command, cwd=copy, stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
 def _results(copy: Path) -> dict[str, int | None]:
