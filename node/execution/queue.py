@@ -5,8 +5,9 @@ slot. A task therefore waits for its *source* first, the peer or address that se
 (`node.transport.interface`), and only then for its requester.
 
 The first job of a model costs more than the others: weights are verified, and libraries compile.
-So each model is warmed up before its first task, and this is no part of any task's execution. Tasks
-of warm models do not wait for those of others.
+So each model is warmed up before its first task, and this is no part of any task's execution: the
+first model at once, others when one of their tasks waits or the node is idle. Tasks of warm models
+do not wait for those of others.
 
 The coordinator adds tasks and the executor runs them. Every task ends in exactly one outcome or
 abstention, whatever happens to its job.
@@ -32,6 +33,10 @@ from protocol.wire.messages import Abstention, Task
 
 log = structlog.get_logger("execution")
 
+
+# Seconds without a task before a further model is warmed up unasked. A warm-up cannot be
+# interrupted, and would hold up the next task of a model that is warm.
+IDLE_SECONDS = 20.0
 
 # Abstentions after which the executor's worker process has ended.
 _WORKER_ENDED = (Abstention.OUT_OF_MEMORY, Abstention.TIMEOUT, Abstention.WORKER_DIED)
@@ -220,12 +225,21 @@ class ExecutionQueue:
             queued = self._next()
             if queued is not None:
                 await self._run_one(queued, record)
-            elif self._cold:
+            elif self._cold and (self._waiting or not self.warm_models):
                 await self._warm_one()
             else:
-                self._last_turns.clear()
-                self._arrived.clear()
+                await self._idle()
+
+    async def _idle(self) -> None:
+        """Wait for a task; warm up another model if none comes for a while."""
+        self._last_turns.clear()
+        self._arrived.clear()
+        pause = IDLE_SECONDS if self._cold else None
+        try:
+            async with asyncio.timeout(pause):
                 await self._arrived.wait()
+        except TimeoutError:
+            await self._warm_one()
 
     async def _warm_one(self) -> None:
         """Warm up the model of a waiting task, or else the first one that is cold."""

@@ -12,7 +12,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.models.folders import SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
-from node.execution.queue import ExecutionQueue, QueuedTask, Readiness
+from node.execution.queue import IDLE_SECONDS, ExecutionQueue, QueuedTask, Readiness
 from node.execution.queues import ExecutionQueues
 from node.execution.warm_up import warm_up_jobs
 from node.execution.worker import Worker
@@ -112,7 +112,9 @@ def test_models_are_warmed_up_in_order_and_listed_once_warm() -> None:
         await asyncio.sleep(1.5)
         assert list(queue.warm_models) == [QUICK]
         assert queue.why_not_ready() == ()
-        await asyncio.sleep(100)
+        await asyncio.sleep(IDLE_SECONDS + 99)
+        assert list(queue.warm_models) == [QUICK]
+        await asyncio.sleep(1)
         assert list(queue.warm_models) == [QUICK, SLOW]
 
     play(test, QUICK, SLOW)
@@ -137,6 +139,16 @@ def test_a_task_of_a_cold_model_waits_for_its_warm_up_only() -> None:
         ]
 
     play(test, QUICK, SLOW, BROKEN)
+
+
+def test_a_task_of_a_warm_model_comes_before_further_warm_ups() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        await asyncio.sleep(IDLE_SECONDS)
+        queue.add(queued(QUICK))
+        await asyncio.sleep(12)
+        assert executor.events == [("warm", QUICK), ("run", QUICK), ("executed", QUICK)]
+
+    play(test, QUICK, SLOW)
 
 
 def test_the_model_of_a_waiting_task_is_warmed_up_first() -> None:
