@@ -60,7 +60,7 @@ def test_runtime_lists_what_decides_bits(ready: WorkerStatus, name: str) -> None
 def test_a_workers_runtime_fits_into_a_network_document(ready: WorkerStatus) -> None:
     document = {
         "name": "test",
-        "version": 1,
+        "version": 2,
         "created": "2025-01-31T12:00:00Z",
         "parameters": {
             "committee_size": 3,

@@ -272,7 +272,7 @@ BODIES: list[tuple[dict[str, object], str, str]] = [
         "over-limit",
         "args.generation_config: this model takes none",
     ),
-    ({"network": "0" * 16}, "wrong-network", "0000000000000000"),
+    ({"network": "0" * 64}, "wrong-network", "0" * 64),
     ({"created": _now() - 7_200_000}, "expired", "deadline: passed"),
     ({"created": _now() + 7_200_000}, "created-ahead", "created:"),
     ({"odd": 1}, "invalid-field", "body.odd"),
