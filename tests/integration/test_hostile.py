@@ -281,5 +281,6 @@ def test_limits_are_logged_when_the_node_stops(networks: dict[str, Running]) -> 
         limits[name] = last
         print(name, last)
     assert limits["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`
-    refused = {"streams-refused", "requests-refused", "submissions-refused", "unread-cut"}
+    # Whether a connection is cut for unread bytes depends on the machine: test_yamux counts those.
+    refused = {"streams-refused", "requests-refused", "submissions-refused"}
     assert {*refused, "gossip-slowed"} <= limits["limited"].keys()
