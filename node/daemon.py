@@ -140,7 +140,7 @@ class Node:
     async def run(self) -> None:
         """Run until cancelled. Anything else that ends it is a fault, and is raised."""
         protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
-        self._driver.act(self._coordinator.open())
+        self._driver.act(self._coordinator.open)
         await self._transport.start(self, self._topics, protocols)
         log.info("listening", peer=self._transport.peer, addresses=list(self._transport.addresses))
         self.started.set()

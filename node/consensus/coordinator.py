@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,6 +52,9 @@ from protocol.wire.messages import Abstention, Message, Task, Vote, Withdraw
 from protocol.wire.signing import peer_of, sign
 
 log = structlog.get_logger("coordinator")
+
+# A call of the coordinator. The journal holds the effects that it returns.
+Step: TypeAlias = Callable[[], Sequence[Effect]]
 
 # Wait after a failed write before a task is rebuilt. Long enough for an operator to see a full
 # disk in the log, short against the 2 s in which commits are collected.

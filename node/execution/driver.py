@@ -5,11 +5,12 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import structlog
 
 from node.admission.task_policy import TaskPolicy
-from node.consensus.coordinator import Coordinator
+from node.consensus.coordinator import Coordinator, Step
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.execution.queue import QueuedTask
@@ -70,16 +71,20 @@ class Driver:
         self._task_policy, self._events, self._counts = task_policy, events, counts
         self._due_changed = asyncio.Event()
 
-    def act(self, effects: Sequence[Effect]) -> None:
-        """Carry out effects of the coordinator, which its journal holds already."""
-        self._carry_out(effects)
-        self._due_changed.set()  # a vote without an effect may still bring the next timer forward
+    def act(self, step: Step) -> None:
+        """Run a step of the coordinator and carry out its effects. Raises what the step raises."""
+        try:
+            self._carry_out(step())
+        finally:
+            # A vote without an effect may bring the next timer forward. A step whose write fails
+            # leaves a task to be rebuilt soon.
+            self._due_changed.set()
 
     def receive(self, peer: str, message: Message, source: str) -> None:
         """Take a gossiped message that the validator accepted."""
         try:
             with self._store_failures_logged():
-                self.act(self._coordinator.receive(message, source))
+                self.act(partial(self._coordinator.receive, message, source))
         except (Rejected, Busy) as error:  # what holds has changed since the validation
             log.debug("gossip not accepted", peer=peer, reason=str(error))
 
@@ -87,13 +92,13 @@ class Driver:
         """Take the outcome of this node's execution of a task."""
         self._events.clear_progress(task)
         with self._store_failures_logged():
-            self.act(self._coordinator.executed(task, outcome, trace))
+            self.act(partial(self._coordinator.executed, task, outcome, trace))
 
     def failed(self, task: str, reason: Abstention) -> None:
         """Abstain from a task."""
         self._events.clear_progress(task)
         with self._store_failures_logged():
-            self.act(self._coordinator.failed(task, reason))
+            self.act(partial(self._coordinator.failed, task, reason))
 
     async def run_timers(self) -> None:
         """Call the coordinator whenever something is due, forever."""
@@ -147,4 +152,3 @@ class Driver:
             yield
         except sqlite3.Error as error:
             log.error("journal write failed", error=str(error))
-            self._due_changed.set()  # the coordinator rebuilds the task soon

@@ -12,13 +12,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
 
 from node.admission.request_limits import RequestLimiter
-from node.consensus.coordinator import Coordinator
+from node.consensus.coordinator import Coordinator, Step
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.rpc import codec as rpc_codec
@@ -32,7 +33,7 @@ from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
-from protocol.consensus.effects import Effect, State
+from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec
@@ -57,7 +58,7 @@ class RequestHandler:
         blobs: BlobStore,
         request_limiter: RequestLimiter,
         events: TaskEvents,
-        act: Callable[[Sequence[Effect]], None],
+        act: Callable[[Step], None],
         ensure_local: Callable[[str], Awaitable[bool]],
         greeter: Greeter,
     ) -> None:
@@ -103,7 +104,7 @@ class RequestHandler:
             )
         uploads = await self._receive_inputs(task, stream)
         with self._blobs.commit(uploads):  # if the task is refused, its inputs are deleted
-            self._act(self._coordinator.submit(task, source))
+            self._act(partial(self._coordinator.submit, task, source))
         committee = self._coordinator.first_committee(task)
         await answer(stream, {"task": task.id, "committee": list(committee)})
 

@@ -6,13 +6,14 @@ and reads each feed from there in batches.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from node.admission.peer_score import PeerAction
-from node.consensus.coordinator import Coordinator
+from node.consensus.coordinator import Coordinator, Step
 from node.errors import Busy
 from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import ProtocolViolation
@@ -22,7 +23,6 @@ from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
 from protocol.consensus.certificate import Certificate
-from protocol.consensus.effects import Effect
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec
 from protocol.wire.encoding import Document
@@ -65,7 +65,7 @@ class FeedSync:
         journal: Journal,
         ledger: Ledger,
         seconds: float,
-        act: Callable[[Sequence[Effect]], None],
+        act: Callable[[Step], None],
         source_of: Callable[[str], str],
         handshakes: Handshakes,
     ) -> None:
@@ -173,7 +173,7 @@ class FeedSync:
         may hold a certificate with one of the others (specification 6.4).
         """
         for certificate in await self._certificates_of(peer, task):
-            self._act(self._coordinator.receive_certificate(certificate))
+            self._act(partial(self._coordinator.receive_certificate, certificate))
         await self._yield_to_loop(PAUSE_SECONDS)
 
     async def _certificates_of(self, peer: str, task: str) -> tuple[Certificate, ...]:
@@ -206,7 +206,7 @@ class FeedSync:
     def _receive(self, peer: str, message: Message) -> bool:
         """Process one message. Returns False if it must be requested again later."""
         try:
-            self._act(self._coordinator.receive(message, self._source_of(peer)))
+            self._act(partial(self._coordinator.receive, message, self._source_of(peer)))
         except Busy:
             return False
         except Rejected as rejected:

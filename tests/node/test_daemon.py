@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from node.consensus.coordinator import Coordinator
 from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
-from node.rpc.client import send_request
+from node.rpc.client import RequestRefused, send_request
 from node.rpc.framing import write_frame
 from node.storage.blobs import BlobStore
 from node.storage.database import Database
@@ -97,7 +98,7 @@ class Scene:
 
     def submit(self, **changes: Any) -> Task:
         task = fixtures.task(self.net, **changes)
-        self.node._driver.act(self.coordinator.submit(task))
+        self.node._driver.act(partial(self.coordinator.submit, task))
         return task
 
     def state(self, task: Task) -> State | None:
@@ -143,14 +144,16 @@ async def running(
     rng = random.Random(1)
     database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", quota)
     journal, ledger = Journal(database), Ledger(database)
-    coordinator = Coordinator(net, fixtures.key(index), journal, ledger, clock, rng.randbytes)
+    options = options or Options(models=(fixtures.MODEL,))
+    key, max_open = fixtures.key(index), options.limits.max_open_tasks
+    coordinator = Coordinator(net, key, journal, ledger, clock, rng.randbytes, max_open)
     medium, workshop = MemoryNetwork(rng), Workshop(folder)
     if prepare is not None:
         prepare(workshop)
     transport = MemoryTransport(medium, fixtures.peer(index))
     executors = {fixtures.CLASS: workshop} if index == 0 else {}
     parts = Parts(coordinator, journal, ledger, blobs, transport, executors, clock, rng)
-    node = Node(parts, options or Options(models=(fixtures.MODEL,)))
+    node = Node(parts, options)
     task = asyncio.create_task(node.run())
     await node.started.wait()
     await asyncio.sleep(0.1)
@@ -172,9 +175,12 @@ def play(
     net: Network | None = None,
     index: int = 0,
     prepare: Callable[[Workshop], None] | None = None,
+    limits: Limits | None = None,
 ) -> None:
+    options = Options(models=(fixtures.MODEL,), limits=limits or Limits())
+
     async def main() -> None:
-        async with running(tmp_path, net or solo(), index, prepare) as scene:
+        async with running(tmp_path, net or solo(), index, prepare, options) as scene:
             await test(scene)
 
     virtual_loop.run(main)
@@ -430,6 +436,30 @@ def test_a_failing_database_costs_a_step_and_not_the_node(
         assert scene.state(fixtures.task(scene.net)) is State.AGREED
 
     play(tmp_path, test)
+
+
+def test_a_submission_that_the_disk_refused_does_not_stay_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def submit(scene: Scene, client: MemoryTransport) -> Any:
+        task = fixtures.task(scene.net, seed=random.randrange(2**32))
+        request: Document = {"task": task.envelope.document(), "blobs": []}
+        return await send_request(client, scene.coordinator.me, "submit", request)
+
+    async def test(scene: Scene) -> None:
+        client = await scene.connect(Recorder())
+        with monkeypatch.context() as patch:
+            patch.setattr(scene.journal, "append", broken)
+            with pytest.raises(RequestRefused, match="database"):
+                await submit(scene, client)
+        await asyncio.sleep(10)
+        await submit(scene, client)
+        await client.stop()
+
+    play(tmp_path, test, limits=Limits(max_open_tasks=1))
 
 
 # Shutdown

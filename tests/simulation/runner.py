@@ -278,14 +278,17 @@ class Simulation:
             invariants.verify(self, certificate.encode().decode())
 
     async def _submit(self, client: Client, args: dict[str, Any]) -> Submission:
-        while True:
+        refusal: Exception | None = None
+        while self._loop.time() < MAX_SECONDS:
             try:
                 return await client.submit(
                     "text-to-music", args, compute_class=fixtures.CLASS, deadline=DEADLINE
                 )
             except (NoNodeReachable, TaskRejected) as error:  # a partition, or all nodes are busy
                 self.trace("requester", f"retries: {error}")
+                refusal = error
                 await asyncio.sleep(2.0)
+        raise Violation("liveness", f"no node ever accepts a task: {refusal}")
 
     def _check_result(self, args: dict[str, Any], certificate: Certificate, result: object) -> None:
         """I3 and the bytes, as the requester sees them."""

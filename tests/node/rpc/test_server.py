@@ -146,7 +146,7 @@ async def serving(
         blobs,  # type: ignore[arg-type]  # a double
         request_limiter,
         bench.events,
-        bench.acted.extend,
+        lambda step: bench.acted.extend(step()),
         bench.ensure_local,
         Greeter(
             net,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.consensus.coordinator import Coordinator
+from node.consensus.coordinator import Coordinator, Step
 from node.rpc import codec as rpc_codec
 from node.rpc import hello
 from node.rpc.codec import ProtocolViolation, Status, answer, read_document, refuse
@@ -82,11 +82,11 @@ class Bench:
     async def read(self) -> bool:
         return await self.feeds.read(LIAR)
 
-    def act(self, effects: Sequence[Effect]) -> None:
+    def act(self, step: Step) -> None:
         if self.faults:
             self.faults -= 1
             raise sqlite3.OperationalError("disk I/O error")
-        self.acted += effects
+        self.acted += step()
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
