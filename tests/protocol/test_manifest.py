@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import pytest
@@ -93,6 +94,8 @@ def test_entries_that_an_executor_makes_are_consistent() -> None:
     )
     midi = manifest.score_entry(bytes(64), notes=1)
     manifest.check_consistent(result(entry, midi))
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert midi["sha256"] == hashlib.sha256(bytes(64)).hexdigest()
 
 
 # A manifest and its task

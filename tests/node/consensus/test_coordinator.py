@@ -462,6 +462,20 @@ def test_a_restart_publishes_only_what_was_signed_before(node: CrashableNode) ->
     assert not node.running
 
 
+def test_a_restart_publishes_the_messages_of_every_open_task(node: CrashableNode) -> None:
+    tasks = [fixtures.task(node.net, seed=seed) for seed in (1, 2)]
+    for task in tasks:
+        node.receive(task)
+    node.until(3)
+    commits = node.own_votes(Commit)
+    node.published.clear()
+    node.restart()
+    messages = [*tasks, *commits]
+    assert len(messages) == 4
+    encoded = [sorted(m.envelope.encode() for m in batch) for batch in (node.published, messages)]
+    assert encoded[0] == encoded[1]
+
+
 def test_a_restart_executes_an_interrupted_task_again(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
     node.receive(task)

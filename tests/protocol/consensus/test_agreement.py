@@ -625,6 +625,12 @@ def test_withdrawn_member_abstains_in_every_attempt() -> None:
     assert withdrawn_abstentions(node) == [0, 1, 2]
 
 
+def test_withdrawal_does_not_stop_a_member_that_has_abstained() -> None:
+    node = driver()
+    node.carry_out(node.agreement.failed(Abstention.BUSY, T + 1), T + 1)
+    assert node.carry_out(node.agreement.withdraw(T + 2), T + 2) == []
+
+
 def test_member_of_a_later_committee_abstains_when_it_joins() -> None:
     node = driver(D)
     assert node.carry_out(node.agreement.withdraw(T + 1), T + 1) == []

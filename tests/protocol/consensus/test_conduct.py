@@ -29,6 +29,7 @@ ALL = {
     B: fixtures.commitment_of(TASK, B, fixtures.outcome()),
 }
 LIED = {**ALL, C: fixtures.commitment_of(TASK, C, LIE)}
+WHOLE = {**ALL, C: fixtures.commitment_of(TASK, C, fixtures.outcome())}
 PAIR = [fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
 
 
@@ -62,6 +63,7 @@ def conduct(peer: str, votes: Sequence[Vote]) -> VoteOutcome:
             [fixtures.abstain(NET, TASK, C), fixtures.reveal(NET, TASK, C, LIED, LIE)],
         ),
         (VoteOutcome.LATE, [fixtures.reveal(NET, TASK, C, ALL)]),
+        (VoteOutcome.LATE, [fixtures.reveal(NET, TASK, C, WHOLE)]),  # only its own list has it
         (
             VoteOutcome.EQUIVOCATED,
             [fixtures.commit(NET, TASK, C), fixtures.commit(NET, TASK, C, LIE)],
@@ -80,12 +82,8 @@ def test_vote_outcome_of_third_member(expected: VoteOutcome, votes: list[Vote], 
 
 
 def test_reveal_after_the_certificate_still_counts_as_agreed() -> None:
-    whole = {
-        member: fixtures.commitment_of(TASK, member, fixtures.outcome()) for member in (A, B, C)
-    }
-    assert (
-        conduct(C, [fixtures.reveal(NET, TASK, m, whole) for m in (A, B, C)]) is VoteOutcome.AGREED
-    )
+    reveals = [fixtures.reveal(NET, TASK, member, WHOLE) for member in (A, B, C)]
+    assert conduct(C, reveals) is VoteOutcome.AGREED
 
 
 def test_reveals_without_certificate_are_unsettled() -> None:
