@@ -141,10 +141,10 @@ class Agreement:
     def withheld_at(self, attempt: int) -> float | None:
         """Return from when a commit of `attempt` without a reveal is a fault; None if never.
 
-        That is `attempt_seconds` after the attempt's first reveal (specification 6.8).
+        That is `attempt_seconds` after the attempt's reveals became due (specification 6.8).
         """
-        first = self._rounds[attempt].first_reveal_at
-        return None if first is None else first + self._attempt_seconds
+        due = self._rounds[attempt].reveals_due_at
+        return None if due is None else due + self._attempt_seconds
 
     @property
     def _has_voted(self) -> bool:

@@ -39,8 +39,8 @@ class VoteOutcome(StrEnum):
     DIVERGED = "diverged"  # the same, and this node's own outcome is another one
     ABSTAINED = "abstained"
     LATE = "late"  # revealed the certified outcome, but committed after the lists were closed
-    SILENT = "silent"  # did not commit; a slow peer looks the same
-    WITHHELD = "withheld"  # committed and did not reveal, while others did
+    SILENT = "silent"  # none of these; a slow peer looks the same
+    WITHHELD = "withheld"  # committed and did not reveal, though reveals were due
     EQUIVOCATED = "equivocated"  # sent conflicting votes, whatever else it did
 
 
@@ -156,6 +156,6 @@ def vote_outcome(
 
 
 def _without_reveal(votes: VoteSet, peer: str, abstained: bool) -> VoteOutcome:
-    if votes.has(peer, Commit) and votes.reveals:
+    if votes.has(peer, Commit) and votes.reveals_due:
         return VoteOutcome.WITHHELD
     return VoteOutcome.ABSTAINED if abstained else VoteOutcome.SILENT

@@ -38,7 +38,7 @@ from enum import Enum, auto
 from protocol.consensus.vote_set import VoteSet, VoteStatus
 from protocol.wire import messages
 from protocol.wire.encoding import Document
-from protocol.wire.messages import Reveal, Vote
+from protocol.wire.messages import Vote
 
 
 class Phase(Enum):
@@ -84,14 +84,13 @@ class Round:
 
     `grace` is the network's `commit_grace_seconds`. All times are Unix seconds.
 
-    Attributes: `first_reveal_at` is when the first reveal of any member was received. One that does
-    not open its signer's commit is none.
+    Attributes: `reveals_due_at` is when `votes.reveals_due` became true, None until then.
     """
 
     def __init__(
         self, network: str, task: str, attempt: int, committee: Sequence[str], grace: float
     ) -> None:
-        self.first_reveal_at: float | None = None
+        self.reveals_due_at: float | None = None
         self.votes = VoteSet(committee)
         self.phase = Phase.WATCHING
         self._network, self._task, self._attempt = network, task, attempt
@@ -126,8 +125,8 @@ class Round:
         self.votes.add(vote, status)
         if status is not VoteStatus.NEW:
             return
-        if isinstance(vote, Reveal) and self.first_reveal_at is None:
-            self.first_reveal_at = now
+        if self.reveals_due_at is None and self.votes.reveals_due:
+            self.reveals_due_at = now
         self._count_commits(now)
 
     def set_suspects(self, members: frozenset[str], now: float) -> None:

@@ -100,6 +100,19 @@ class VoteSet:
         """The members' first reveals."""
         return self._first_votes(Reveal)
 
+    @property
+    def reveals_due(self) -> bool:
+        """Whether a member that has committed, and is honest, reveals now or after the two waits.
+
+        It may not reveal before it holds the commits of a quorum (specification 6.3). A reveal
+        without them, or without its signer's commit, shows nothing about the others: a faulty
+        member could make it as soon as an honest one has committed.
+        """
+        if len(self.commits) < self.quorum:
+            return False
+        # A first reveal and a first commit of one signer do not contradict: it opens the commit.
+        return any(reveal.signer in self.commits for reveal in self.reveals)
+
     def has(self, peer: str, kind: type[Vote]) -> bool:
         """Return whether a vote of this type of the peer was received."""
         return (peer, kind) in self._first
@@ -120,14 +133,14 @@ class VoteSet:
         """Return whether a member is a suspect in later attempts (specification 6.8).
 
         It has equivocated, revealed an outcome other than `digest`, or committed and not revealed
-        although other members did.
+        although reveals are due.
         """
         if self.has_equivocated(peer):
             return True
         reveal = self._first.get((peer, Reveal))
         if isinstance(reveal, Reveal):
             return reveal.digest != digest
-        return self.has(peer, Commit) and bool(self.reveals)
+        return self.has(peer, Commit) and self.reveals_due
 
     def _first_votes(self, kind: type[_V]) -> list[_V]:
         return [vote for vote in self._first.values() if isinstance(vote, kind)]

@@ -51,7 +51,7 @@ Output, for each member:
   so        what the first differing level points to
 Each level is the same, DIFFERS or is unknown. The first line says what the member did: agreed,
 dissented, late, abstained, silent (it did not commit), withheld (it committed and did not reveal,
-while others did), equivocated, or unsettled if no outcome is certified. INCONSTANT marks a member
+though it was due), equivocated, or unsettled if no outcome is certified. INCONSTANT marks a member
 that revealed different outcomes in different attempts.
 """
 

@@ -35,7 +35,7 @@ In parentheses, how often it did what in attempts that had it in their committee
   abstained    signed that it cannot execute the task
   late         revealed the certified outcome, but committed too late to count
   silent       did not commit; a peer that is slower than the others looks the same
-  withheld     committed and did not reveal, while others did
+  withheld     committed and did not reveal, though it was due
   equivocated  signed two messages that contradict each other: see helium evidence
 """
 

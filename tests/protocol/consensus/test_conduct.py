@@ -30,7 +30,8 @@ ALL = {
 }
 LIED = {**ALL, C: fixtures.commitment_of(TASK, C, LIE)}
 WHOLE = {**ALL, C: fixtures.commitment_of(TASK, C, fixtures.outcome())}
-PAIR = [fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
+COMMITS = [fixtures.commit(NET, TASK, A), fixtures.commit(NET, TASK, B)]
+PAIR = [*COMMITS, fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
 
 
 def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreement:
@@ -154,8 +155,8 @@ def test_other_outcome_than_ones_own_is_a_fault_only_where_none_was_certified() 
     assert (outvoted[A], outvoted[B]) == (VoteOutcome.AGREED, VoteOutcome.AGREED)
 
 
-def test_commit_without_reveal_is_a_fault_attempt_seconds_after_the_first_reveal() -> None:
-    """The pair's reveals come one second after the start; an attempt has 120 s."""
+def test_commit_without_reveal_is_a_fault_attempt_seconds_after_reveals_are_due() -> None:
+    """The pair's votes come one second after the start; an attempt has 120 s."""
     agreement = seen([fixtures.commit(NET, TASK, C), *PAIR])
     assert suspicions(agreement) == {(0, C): fixtures.START + 121}
 
@@ -173,13 +174,48 @@ def test_commit_is_no_fault_while_nobody_revealed() -> None:
     assert suspicions(agreement) == {}
 
 
-def test_reveal_that_does_not_open_its_commit_is_no_first_reveal() -> None:
+def test_reveal_that_does_not_open_its_commit_makes_no_reveal_due() -> None:
     agreement = seen([fixtures.commit(NET, TASK, B), fixtures.commit(NET, TASK, C)])
     agreement.receive(fixtures.reveal(NET, TASK, C, ALL, LIE), fixtures.START + 2)
     assert agreement.withheld_at(0) is None
-    agreement.receive(fixtures.reveal(NET, TASK, A, ALL), fixtures.START + 3)
-    assert agreement.withheld_at(0) == fixtures.START + 123
-    assert suspicions(agreement) == {(0, B): fixtures.START + 123, (0, C): 0.0}
+    agreement.receive(fixtures.commit(NET, TASK, A), fixtures.START + 3)
+    assert agreement.withheld_at(0) is None
+    agreement.receive(fixtures.reveal(NET, TASK, A, ALL), fixtures.START + 4)
+    assert agreement.withheld_at(0) == fixtures.START + 124
+    assert suspicions(agreement) == {(0, B): fixtures.START + 124, (0, C): 0.0}
+
+
+@pytest.mark.parametrize(
+    "votes",
+    [
+        [fixtures.reveal(NET, TASK, C, LIED)],  # it never commits
+        [fixtures.reveal(NET, TASK, C, LIED), fixtures.commit(NET, TASK, C, LIE)],  # too late
+        [fixtures.commit(NET, TASK, C, LIE), fixtures.reveal(NET, TASK, C, ALL)],
+    ],
+    ids=["no commit", "a wrong commit afterwards", "a wrong commit before"],
+)
+def test_reveal_without_its_commit_does_not_accuse_a_member_that_committed(
+    votes: list[Vote],
+) -> None:
+    """Before it holds the commits of a quorum, an honest member does not reveal."""
+    honest = fixtures.commit(NET, TASK, A)
+    for order in ([honest, *votes], [*votes, honest]):
+        agreement = seen(order)
+        agreement.advance(fixtures.START + 600)
+        assert suspicions(agreement).keys() <= {(0, C)}
+        assert not agreement.vote_sets[0].has_failed(A, fixtures.reveal(NET, TASK, A, ALL).digest)
+
+
+def test_reveal_without_a_quorum_of_commits_does_not_accuse_a_member_that_committed() -> None:
+    net = fixtures.network(5, committee_size=5)
+    task = fixtures.task(net)
+    honest, faulty, *rest = committees(net, task)[0]
+    commits = {p: fixtures.commitment_of(task, p, fixtures.outcome()) for p in (honest, faulty)}
+    votes: list[Vote] = [fixtures.commit(net, task, p) for p in (honest, faulty)]
+    votes.append(fixtures.reveal(net, task, faulty, commits))
+    agreement = seen([*votes, *(fixtures.abstain(net, task, p) for p in rest[:2])], net, task)
+    agreement.advance(fixtures.START + 600)
+    assert suspicions(agreement) == {}
 
 
 def test_silent_and_late_members_do_nothing_wrong() -> None:
