@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from node.storage.database import Database
 from node.storage.reader import LedgerReader
 from protocol.consensus.certificate import Certificate
-from protocol.consensus.conduct import SUSPECT_TASKS, Conduct
+from protocol.consensus.conduct import SUSPECT_TASKS, Conduct, VoteOutcome
 from protocol.consensus.evidence import Evidence
 from protocol.manifest import Blob, blobs_of
 from protocol.wire.encoding import Document
@@ -100,16 +100,21 @@ class Ledger(LedgerReader):
             )
 
     def suspects(self, peers: Iterable[str], now: float) -> frozenset[str]:
-        """Return those of `peers` that failed in one of their latest tasks (specification 6.8)."""
+        """Return those of `peers` that failed, and agreed too seldom since (specification 6.8)."""
         return frozenset(peer for peer in peers if self._is_suspect(peer, now))
 
     def _is_suspect(self, peer: str, now: float) -> bool:
-        (faults,) = self._db.execute(
-            "SELECT count(*) FROM (SELECT min(suspect_from) AS since FROM conduct WHERE peer = ?"
-            " GROUP BY accepted ORDER BY accepted DESC LIMIT ?) WHERE since <= ?",
-            (peer, SUSPECT_TASKS, now),
+        (fault,) = self._db.execute(
+            "SELECT max(accepted) FROM conduct WHERE peer = ? AND suspect_from <= ?", (peer, now)
         ).fetchone()
-        return bool(faults)
+        if fault is None:
+            return False
+        (agreed,) = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM conduct WHERE peer = ? AND accepted > ?"
+            " AND conduct = ? GROUP BY accepted LIMIT ?)",
+            (peer, fault, VoteOutcome.AGREED, SUSPECT_TASKS),
+        ).fetchone()
+        return bool(agreed < SUSPECT_TASKS)
 
     def cursor(self, peer: str) -> tuple[str, int]:
         """Return the feed id and cursor up to which a peer's feed was read; ("", 0) at first."""

@@ -53,6 +53,7 @@ CREATE TABLE conduct (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
 CREATE INDEX conduct_by_age ON conduct (peer, accepted);
+CREATE INDEX conduct_faults ON conduct (peer, accepted) WHERE suspect_from IS NOT NULL;
 CREATE TABLE suspects (
     task TEXT NOT NULL, peer TEXT NOT NULL, PRIMARY KEY (task, peer)
 ) STRICT, WITHOUT ROWID;

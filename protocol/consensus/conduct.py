@@ -26,7 +26,8 @@ MAX_DISSENT_PENALTY = 5.0
 # does not reach the ban threshold; two do.
 EQUIVOCATION_PENALTY = 10.0
 
-# A member is a suspect until it took part in this many tasks without a fault (specification 6.8).
+# A suspect has to agree in this many tasks (specification 6.8). Tasks that merely end would not do:
+# anybody could submit twenty of one second, and clear a liar with them.
 SUSPECT_TASKS = 20
 
 

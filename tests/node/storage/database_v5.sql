@@ -56,6 +56,7 @@ CREATE INDEX envelopes_by_task ON envelopes (task, seq);
 CREATE INDEX tasks_open ON tasks (ended, id);
 CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
 CREATE INDEX conduct_by_age ON conduct (peer, accepted);
+CREATE INDEX conduct_faults ON conduct (peer, accepted) WHERE suspect_from IS NOT NULL;
 CREATE INDEX evidence_by_task ON evidence (task);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('envelopes',2);
