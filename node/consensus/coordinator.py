@@ -99,9 +99,15 @@ class Coordinator:
     # Start
 
     def open(self) -> list[Effect]:
-        """Rebuild the tasks that were open when the node stopped; publish again what it signed."""
+        """Rebuild the tasks that were open when the node stopped; publish again what it signed.
+
+        Also those that ended before this node revealed: it still owes the reveal (6.3), and others
+        would take it for withheld.
+        """
         effects: list[Effect] = []
-        for task in self._journal.open_tasks():
+        since = self.clock.now() - self.network.parameters.max_deadline_seconds
+        unrevealed = self._journal.unrevealed_tasks(self.me, since)
+        for task in [*self._journal.open_tasks(), *unrevealed]:
             # The node may have stopped after it journalled a message and before it sent it.
             signed = signed_messages(self.network, self.me, self._journal, task)
             effects += [Publish(message) for message in signed]
@@ -166,7 +172,7 @@ class Coordinator:
         agreement, effects = self._load(task)
         now = self.clock.now()
         with self._transaction(agreement):
-            effects += self._advance(agreement)
+            effects += self._advance(agreement, now)
             for vote in certificate.votes:
                 status = agreement.judge(vote, keep_conflicting=True)
                 effects += self._keep(agreement, vote, status, now)
@@ -209,7 +215,7 @@ class Coordinator:
             return effects
         now = self.clock.now()
         with self._transaction(agreement):
-            overdue = self._advance(agreement)
+            overdue = self._advance(agreement, now)
             if overdue:  # this node may just have signed the same vote, or a conflicting one
                 status = agreement.judge(vote)
             return effects + overdue + self._keep(agreement, vote, status, now)
@@ -290,11 +296,11 @@ class Coordinator:
         agreement = self._tasks.get(task)
         assert agreement is not None  # noqa: S101  # no step of one task evicts another
         with self._transaction(agreement):
-            return self._advance(agreement)
+            return self._advance(agreement, self.clock.now())
 
-    def _advance(self, agreement: Agreement) -> list[Effect]:
+    def _advance(self, agreement: Agreement, now: float) -> list[Effect]:
         with self._tasks.lock:
-            effects = agreement.advance(self.clock.now())
+            effects = agreement.advance(now)
         return self._record(agreement, effects)
 
     def _recover(self, task: str) -> list[Effect]:

@@ -58,13 +58,17 @@ class Journal:
         )
 
     def contains(self, message: Message) -> bool:
-        """Return True if exactly this envelope was accepted."""
-        row = self._db.execute(
-            "SELECT 1 FROM envelopes"
-            " WHERE task = ? AND signer = ? AND type = ? AND envelope = ? LIMIT 1",
-            _columns(message),
-        ).fetchone()
-        return row is not None
+        """Return True if an envelope with this signer and body was accepted.
+
+        The signature does not matter: a signer can make any number of them for one body.
+        """
+        task, signer, kind, _ = _columns(message)
+        rows = self._db.execute(
+            "SELECT json_extract(envelope, '$.body') FROM envelopes"
+            " WHERE task = ? AND signer = ? AND type = ?",
+            (task, signer, kind),
+        )
+        return any(json.loads(body) == message.envelope.body for (body,) in rows)
 
     def feed(self, cursor: int, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` envelopes that follow `cursor`, each behind its own cursor.
@@ -97,6 +101,24 @@ class Journal:
             (task,),
         )
         return frozenset(signer for (signer,) in rows)
+
+    def unrevealed_tasks(self, signer: str, since: float) -> list[str]:
+        """Return the ids of the tasks that have ended before a reveal that `signer` still owes.
+
+        It committed in an attempt at `since` (Unix seconds) or later, and has not revealed in it.
+        """
+        # By sequence number, from the newest: there is no index by time, and this needs none.
+        rows = self._db.execute(
+            "SELECT at, signer, task, type, envelope FROM envelopes ORDER BY seq DESC"
+        )
+        attempts: dict[str, set[tuple[str, int]]] = {"commit": set(), "reveal": set()}
+        for at, voter, task, kind, envelope in rows:
+            if at < since:
+                break
+            if voter == signer and kind in attempts:
+                attempts[kind].add((task, json.loads(envelope)["body"]["attempt"]))
+        tasks = {task for task, _ in attempts["commit"] - attempts["reveal"]}
+        return sorted(tasks - set(self.open_tasks()))
 
     # Tasks
 

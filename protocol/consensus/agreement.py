@@ -110,6 +110,7 @@ class Agreement:
         self._terminal: State | None = None
         self._executing = False
         self._execution: tuple[Document, Document] | None = None  # outcome and trace
+        self._abstained: set[int] = set()  # attempts: a second reason would be an equivocation
 
     # Queries
 
@@ -229,7 +230,9 @@ class Agreement:
         """This node's execution gave an outcome: it commits to it in this and later attempts."""
         effects = self.advance(now)
         previous = self._position()
-        self._executing, self._execution = False, (outcome, trace)
+        self._executing = False
+        if self._execution is None:  # it keeps to its first outcome, which the journal holds
+            self._execution = (outcome, trace)
         effects += self._commit()
         return effects + self._changes_since(previous)
 
@@ -238,8 +241,8 @@ class Agreement:
         effects = self.advance(now)
         previous = self._position()
         self._executing = False
-        if self._terminal is None and not self._current.has(self._me, Abstain):
-            effects.append(self._abstain(reason))
+        if self._terminal is None:
+            effects += self._abstain(reason)
         return effects + self._changes_since(previous)
 
     def withdraw(self, now: float) -> list[Effect]:
@@ -258,7 +261,7 @@ class Agreement:
         if (
             self._terminal is None
             and self._execution is None
-            and not self._current.has(self._me, Abstain)
+            and self.attempt not in self._abstained
         ):
             effects += self._join_attempt()
             effects += self._changes_since(previous)
@@ -285,7 +288,9 @@ class Agreement:
 
     def _add(self, vote: Vote, status: VoteStatus, now: float) -> list[Effect]:
         if isinstance(vote, Abstain) and vote.signer == self._me:
-            self._executing = False  # in a replay, nobody calls `failed`
+            self._abstained.add(vote.attempt)
+            if vote.attempt == self.attempt:
+                self._executing = False  # in a replay, nobody calls `failed`
         self._update_suspects(now)
         if status is VoteStatus.DUPLICATE:
             return []
@@ -344,12 +349,15 @@ class Agreement:
         """Leave the current attempt, and those after it, while no outcome can reach the quorum."""
         effects: list[Effect] = []
         while self._terminal is None and not self._current.can_reach_quorum():
-            effects += self._next_attempt(now)
+            if not self._is_last_attempt:
+                effects += self._next_attempt(now)
+            elif any(votes.reveals_may_come for votes in self.vote_sets):
+                break
+            else:
+                effects += self._end(State.INCONCLUSIVE)
         return effects
 
     def _next_attempt(self, now: float) -> list[Effect]:
-        if self._is_last_attempt:
-            return self._end(State.INCONCLUSIVE)
         self.attempt, self._attempt_began = self.attempt + 1, now
         return self._begin_attempt(now)
 
@@ -365,13 +373,17 @@ class Agreement:
         if self._executing:
             return []
         if self._withdrawn:
-            return [] if self._has_voted else [self._abstain(Abstention.WITHDRAWN)]
+            return [] if self._has_voted else self._abstain(Abstention.WITHDRAWN)
         self._executing = True
         return [Execute(self.task, self.task.expires_at)]
 
-    def _abstain(self, reason: Abstention) -> SignAndSend:
+    def _abstain(self, reason: Abstention) -> list[Effect]:
+        if self.attempt in self._abstained:
+            return []
+        # From now on, not only once the vote is received: another event may come before it.
+        self._abstained.add(self.attempt)
         body = messages.abstain_body(self._network.id, self.task.id, self.attempt, reason)
-        return SignAndSend(body)
+        return [SignAndSend(body)]
 
     def _commit(self) -> list[Effect]:
         if self._terminal is not None or self._execution is None:

@@ -161,5 +161,21 @@ class VoteSet:
 
     def can_reach_quorum(self) -> bool:
         """Return whether some outcome can still reach the quorum (specification 6.6)."""
-        silent = [p for p in self.committee if not self.has(p, Reveal) and not self.has(p, Abstain)]
-        return tally.can_reach_quorum(self.reveals, silent, self.commits, self.quorum)
+        # Which votes of an equivocator are its first ones depends on the order of arrival. It may
+        # reveal anything, whatever it sent before, so that all nodes judge alike.
+        silent = [p for p in self.committee if self.has_equivocated(p) or not self._has_ended(p)]
+        reveals = [reveal for reveal in self.reveals if reveal.signer not in silent]
+        commits = {p: c for p, c in self.commits.items() if not self.has_equivocated(p)}
+        return tally.can_reach_quorum(reveals, silent, commits, self.quorum)
+
+    @property
+    def reveals_may_come(self) -> bool:
+        """Whether members may complete a certificate here after the attempt is over.
+
+        Members that committed in an attempt still reveal in it (specification 6.3). They do so only
+        if they hold the commits of a quorum.
+        """
+        return len(self.commits) >= self.quorum and self.can_reach_quorum()
+
+    def _has_ended(self, peer: str) -> bool:
+        return self.has(peer, Reveal) or self.has(peer, Abstain)

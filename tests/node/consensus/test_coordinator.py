@@ -476,6 +476,32 @@ def test_a_restart_publishes_the_messages_of_every_open_task(node: CrashableNode
     assert encoded[0] == encoded[1]
 
 
+def test_a_restart_still_reveals_in_a_task_that_others_have_certified() -> None:
+    """Other nodes would take the reveal for withheld (6.8)."""
+    net = fixtures.network(5, committee_size=5)
+    node = CrashableNode(net)
+    task = fixtures.task(net)
+    first, second, third, _ = other_members(net, task)
+    node.receive(task)
+    for peer in (first, second, third):
+        node.receive(fixtures.commit(net, task, peer))
+    node.until(1.5)  # it has executed and committed, and waits
+    commits = {
+        p: fixtures.commitment_of(task, p, fixtures.outcome()) for p in (first, second, third)
+    }
+    for peer in (first, second, third):
+        node.receive(fixtures.reveal(net, task, peer, commits))
+    assert node.state(task) is State.AGREED
+    assert not node.own_votes(Reveal)
+    node.restart()
+    node.until(10)
+    (own,) = node.own_votes(Reveal)
+    node.restart()
+    node.until(20)
+    assert node.own_votes(Reveal) == [own]
+    node.disk.close()
+
+
 def test_a_restart_executes_an_interrupted_task_again(node: CrashableNode) -> None:
     task = fixtures.task(node.net)
     node.receive(task)

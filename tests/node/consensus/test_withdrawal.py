@@ -1,6 +1,9 @@
 """A requester withdraws its task: journalled once, obeyed by members that have not begun (6.9)."""
 
+import itertools
+import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +58,12 @@ def node() -> Iterator[QueueingNode]:
     node = QueueingNode(fixtures.network(3, committee_size=1))
     yield node
     node.disk.close()
+
+
+def first_committees_task(net: Network) -> Task:
+    """Return a task whose first committee has this node and others."""
+    tasks = (fixtures.task(net, nonce=nonce) for nonce in itertools.count())
+    return next(task for task in tasks if ME in committees(net, task)[0])
 
 
 def own_task(net: Network) -> Task:
@@ -221,6 +230,46 @@ def test_a_known_withdrawal_does_not_rebuild_a_task_that_has_ended(
     node.restart()
     monkeypatch.delattr(Journal, "entries")
     assert node.coordinator.receive(withdrawal) == []
+    # Its signer can make any number of valid signatures of one body.
+    signed_anew = replace(withdrawal.envelope, signature="B" * 86)
+    assert node.coordinator.receive(replace(withdrawal, envelope=signed_anew)) == []
+
+
+def test_member_abstains_once_in_an_attempt() -> None:
+    """Two reasons in one attempt would prove an equivocation."""
+    node = QueueingNode(fixtures.network(5))
+    node.begun = True
+    task = first_committees_task(node.net)
+    node.receive(task)
+    node.running[task.id] += 1000.0
+    node.receive(fixtures.withdraw(node.net, task))
+    node.disk.fail_at, node.disk.error = node.disk.writes, sqlite3.OperationalError
+    other = next(m for m in committees(node.net, task)[0] if m != ME)
+    with pytest.raises(sqlite3.OperationalError):
+        node.coordinator.receive(fixtures.commit(node.net, task, other))
+    node.until(60)  # rebuilt, while the execution runs on
+    node.clock.time = fixtures.START + 120.02  # the next attempt is due, and no tick has come
+    node.step(lambda: node.coordinator.failed(task.id, Abstention.OUT_OF_MEMORY), retry=False)
+    node.restart()
+    node.until(130)
+    kinds = [entry.type for entry in node.journal.entries(task.id) if entry.signer == ME]
+    assert kinds == ["abstain", "abstain"]
+    assert [attempt for _, attempt in node.abstentions()] == [0, 1]
+    assert node.ledger.evidence() == []
+    node.disk.close()
+
+
+def test_restart_after_the_attempts_end_abstains_once() -> None:
+    node = QueueingNode(fixtures.network(5))
+    task = first_committees_task(node.net)
+    node.receive(task)
+    node.receive(fixtures.withdraw(node.net, task))
+    node.disk.recover()
+    node.clock.time = fixtures.START + 121
+    node.start()
+    kinds = [entry.type for entry in node.journal.entries(task.id) if entry.signer == ME]
+    assert kinds == ["abstain"] * len(node.abstentions())
+    node.disk.close()
 
 
 def test_withdrawal_comes_by_feed_as_bytes(node: QueueingNode) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import random
 from typing import Any
 
@@ -33,6 +34,10 @@ A, B, C = TRIO
 D = FIVE[3]
 OUTSIDER = next(iter(set(NET.roster) - set(SEVEN)))
 T = fixtures.START
+# Abstentions after which no outcome is possible in the second and third attempts.
+LOST = [fixtures.abstain(NET, TASK, m, attempt=1) for m in FIVE[:3]] + [
+    fixtures.abstain(NET, TASK, m, attempt=2) for m in SEVEN[:4]
+]
 LIES = [fixtures.outcome(f"lie {n}") for n in range(7)]
 
 
@@ -382,6 +387,38 @@ def test_several_attempts_without_possible_quorum_are_skipped() -> None:
     assert node.attempt == 0
     node.receive(abstain(A), abstain(B), now=T + 2)
     assert (node.attempt, node.state) == (2, State.INCONCLUSIVE)
+
+
+def test_lost_last_attempt_does_not_end_a_task_that_an_earlier_one_may_certify() -> None:
+    """Members that committed in attempt 0 still reveal in it (6.3)."""
+    node = driver(OUTSIDER)
+    committed = FIVE[:2]  # a quorum of the first committee
+    node.receive(*(commit(m) for m in committed), now=T + 119)
+    node.advance(T + 120)
+    node.receive(*LOST, now=T + 121)
+    assert node.attempt == 2
+    assert not node.state.terminal
+    node.receive(*(reveal(m, committed) for m in committed), now=T + 123)
+    assert node.state is State.AGREED
+
+
+def test_lost_tasks_end_inconclusive_whatever_single_commits_there_were() -> None:
+    node = driver(OUTSIDER)
+    node.receive(commit(A), now=T + 119)
+    node.advance(T + 120)
+    node.receive(*LOST, now=T + 121)
+    assert node.state is State.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("abstains", [False, True])
+def test_equivocator_gives_the_same_state_in_every_order_of_its_votes(abstains: bool) -> None:
+    votes = [commit(A), reveal(A, [A], LIES[0]), *([abstain(A)] if abstains else [])]
+    states = []
+    for order in itertools.permutations(votes):
+        node = driver(OUTSIDER)
+        node.receive(*order, abstain(B), now=T + 1)
+        states.append((node.attempt, node.state))
+    assert len(set(states)) == 1
 
 
 def test_later_attempt_can_be_certified_early() -> None:

@@ -31,7 +31,11 @@ ALL = {
 LIED = {**ALL, C: fixtures.commitment_of(TASK, C, LIE)}
 WHOLE = {**ALL, C: fixtures.commitment_of(TASK, C, fixtures.outcome())}
 COMMITS = [fixtures.commit(NET, TASK, A), fixtures.commit(NET, TASK, B)]
-PAIR = [*COMMITS, fixtures.reveal(NET, TASK, A, ALL), fixtures.reveal(NET, TASK, B, ALL)]
+PAIR: list[Vote] = [
+    *COMMITS,
+    fixtures.reveal(NET, TASK, A, ALL),
+    fixtures.reveal(NET, TASK, B, ALL),
+]
 
 
 def seen(votes: Sequence[Vote], net: Network = NET, task: Task = TASK) -> Agreement:
