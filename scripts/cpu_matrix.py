@@ -99,9 +99,11 @@ def execute(case: Mapping[str, Any]) -> dict[str, object]:
     torch.nn.modules.module.register_module_forward_hook(hash_output)
     folders = ModelFolders([Path(folder) for folder in case["folders"]])
     progress, unread = Pipe()
-    with tempfile.TemporaryDirectory() as scratch, progress, unread:
+    with progress, unread:
         runner = JobRunner(progress, folders)
-        result = runner.run(supervisor.job_message(job(case, folders), Path(scratch) / "out"))
+        # Nobody reads them here; the manifest has their hashes.
+        runner.deliver = lambda output: output.entry  # type: ignore[method-assign]
+        result = runner.run(supervisor.job_message(job(case, folders)))
     hashes = []
     if isinstance(result, JobDone):
         hashes = [output["sha256"] for output in outputs_of(result.outcome)]

@@ -1,8 +1,7 @@
-"""The files that a job makes: their canonical bytes and their manifest entries (section 8)."""
+"""The outputs that a job makes: their canonical bytes and their manifest entries (section 8)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +65,3 @@ def cover_outputs(scores: Iterable[Sequence[midi.Note]]) -> Iterator[OutputFile]
     for notes in scores:
         yield midi_output(notes)
         yield waveform_output(canonical_frames(piano_synth.render(notes).T), piano_synth.RATE)
-
-
-def write_outputs(outputs: Iterable[OutputFile], stem: Path) -> list[dict[str, object]]:
-    """Write each output to its `output_path` and return the manifest's entries."""
-    entries = []
-    for number, output in enumerate(outputs):
-        output_path(stem, number, str(output.entry["media"])).write_bytes(output.content)
-        entries.append(output.entry)
-    return entries
-
-
-def output_path(stem: Path, number: int, media: str) -> Path:
-    """Return the file of output `number` of the job whose files begin with `stem`."""
-    return stem.with_name(f"{stem.name}-{number}{SUFFIXES[media]}")

@@ -75,16 +75,24 @@ QUIET: Mapping[str, str] = MappingProxyType(
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUTF8": "1",
+        # No programs: a worker cannot start one, and libraries then do not look for a compiler.
+        "PATH": "",
         "LC_ALL": "C.UTF-8",
     }
 )
 # Variables that the worker inherits, where set; none of them reaches arithmetic.
-INHERITED = ("PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# Variables that name folders, relative to the worker's home. Numba's cache is kept between workers,
-# because the first task of each would otherwise wait ten seconds for the compiler. Numba keys its
-# kernels by version, source file and the CPU above.
+INHERITED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+# Variables that name folders, relative to the worker's home, which it can read and not write.
+# Numba's kernels are compiled by a process of its own (`tasks.kernels`) and kept between workers,
+# because the first task of each would otherwise wait for the compiler.
 PLACES: Mapping[str, str] = MappingProxyType(
-    {"HOME": "", "TMPDIR": "", "HF_HOME": "hub", "NUMBA_CACHE_DIR": "numba"}
+    {
+        "HOME": "",
+        "TMPDIR": "",
+        "HF_HOME": "hub",
+        "NUMBA_CACHE_DIR": "numba",
+        "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    }
 )
 
 # Fixed here, not by a default or a model's configuration file. The key "" is for all other parts of

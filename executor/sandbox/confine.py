@@ -1,8 +1,11 @@
-"""Confine this process: it reads models and libraries, and writes to its scratch folder only.
+"""Confine this process: it reads models and libraries, and writes to no file.
 
 Call `confine` once, before anything is imported that computes or reads what strangers wrote. Each
 part is applied by itself where the kernel has it. The result says in words which parts are in force
 (`WorkerStatus.sandbox`, `helium doctor`).
+
+A worker's outputs go to its supervisor over its socket, so it needs no file to write. That bounds
+what it can put on a disk, at any kernel: `RLIMIT_FSIZE` is 0.
 """
 
 import contextlib
@@ -12,14 +15,15 @@ import os
 import resource
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from executor.determinism.profile import Device
 from executor.sandbox import landlock, seccomp
 
-# Of one file: four times a network's default `max_output_bytes` (section 3).
-FILE_BYTES = 536_870_912
+# Of a file that the process which compiles kernels may write; numba's are below 1 MB.
+KERNEL_BYTES = 67_108_864
 OPEN_FILES = 512
 # Of one job, which has one thread: twice the longest deadline (section 3).
 CPU_SECONDS = 7_200
@@ -39,40 +43,62 @@ MACHINE = (
     "/dev/urandom",
 )
 SINK = "/dev/null"
+# What the filter of system calls holds back, by the names of a `WorkerStatus.sandbox`.
+CALLS: Mapping[str, str] = MappingProxyType(
+    {
+        "network": "seccomp: no socket of any kind",
+        "processes": "seccomp: no new process, no signal, priority or trace for another one",
+        "metadata": "seccomp: no change of a file's mode, owner, times or attributes",
+        "shared": "seccomp: no memfd, System V or POSIX objects, which would escape the limits",
+        "calls": "",
+    }
+)
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 
 
 def confine(
-    folders: Sequence[Path], scratch: Path, memory: int | None, device: Device = "cpu"
+    folders: Sequence[Path],
+    memory: int | None,
+    device: Device = "cpu",
+    writable: Path | None = None,
 ) -> dict[str, str]:
-    """Confine this process: `folders` to read, `scratch` to write, `memory` bytes of addresses.
+    """Confine this process: `folders` to read, `memory` bytes of addresses, nothing to write.
 
     It must have one thread, because threads that run already are not restricted. `memory` None
-    means all that the machine has. Returns what is in force by name; "not in force: …" says why a
-    part is not.
+    means all that the machine has. `writable` is the one folder in which files may be made, for a
+    process that reads nothing of strangers. Returns what is in force by name; "not in force: …"
+    says why a part is not, and "in part: …" what is missing.
     """
-    limits = {"memory": limit_resources(memory, device), "privileges": drop_privileges()}
-    return {**limits, **restrict_access(folders, scratch, device)}
+    limits = {
+        "memory": limit_resources(memory, device, KERNEL_BYTES if writable else 0),
+        "disk": "no byte to any file" if writable is None else f"{KERNEL_BYTES} bytes to a file",
+        "privileges": drop_privileges(),
+    }
+    return {**limits, **restrict_access(folders, device, writable)}
 
 
-def limit_resources(memory: int | None, device: Device) -> str:
+def limit_resources(memory: int | None, device: Device, file_bytes: int) -> str:
     """Limit memory, files and core dumps, and volunteer for the kernel's out-of-memory killer."""
     size = memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if device == "cuda":  # the driver reserves addresses for the memory of every GPU
         size = resource.RLIM_INFINITY
+    # First: it is the one file that this process writes itself.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, limit in (
         (resource.RLIMIT_AS, size),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 1),  # 1, unlike 0, also keeps the kernel from piping a core out
+        # Not counted by RLIMIT_AS: POSIX message queues, and pages that cannot be swapped.
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_MEMLOCK, 0 if device == "cpu" else resource.RLIM_INFINITY),
     ):
         ceiling = resource.getrlimit(kind)[1]
         finite = [value for value in (limit, ceiling) if value != resource.RLIM_INFINITY]
         bound = min(finite, default=resource.RLIM_INFINITY)
         resource.setrlimit(kind, (bound, bound))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
     if size == resource.RLIM_INFINITY:
         return "not in force: a GPU's driver reserves more addresses than there is memory"
     return f"{size // 2**20} MiB of addresses"
@@ -99,28 +125,36 @@ def drop_privileges() -> str:
     return "none, and no new ones"
 
 
-def restrict_access(folders: Sequence[Path], scratch: Path, device: Device) -> dict[str, str]:
-    """Restrict files with landlock, network and processes with seccomp."""
+def restrict_access(
+    folders: Sequence[Path], device: Device, writable: Path | None
+) -> dict[str, str]:
+    """Restrict files with landlock, system calls with seccomp; return what is in force."""
     gpu = sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else []
     try:
-        version = landlock.restrict(readable_paths(folders), [scratch, Path(SINK)], gpu)
-        files = f"landlock {version}"
+        version = landlock.restrict(
+            readable_paths(folders), [*([writable] if writable else []), Path(SINK)], gpu
+        )
+        files = landlock.describe(version)
     except OSError as error:
         version, files = 0, f"not in force: {error.strerror}"
     try:
         if reason := seccomp.unavailable():
             raise OSError(0, reason)
-        seccomp.deny()
-        network = processes = "seccomp"
+        allowed = seccomp.restrict(
+            read_only=version < landlock.TRUNCATE_VERSION and not writable,
+            writes=writable is not None,
+            gpu=device == "cuda",
+        )
     except OSError as error:
-        processes = f"not in force: {error.strerror}"
-        tcp = "landlock: no TCP, all else is open" if version >= 4 else ""
-        network = tcp or processes
-    return {"files": files, "network": network, "processes": processes}
+        missing = f"not in force: {error.strerror}"
+        return {"files": files, **dict.fromkeys(CALLS, missing), **landlock.substitutes(version)}
+    if not version:
+        files += "; seccomp: none can be opened for writing"
+    return {"files": files, **CALLS, "calls": f"seccomp: {allowed} allowed, all others denied"}
 
 
 def readable_paths(folders: Sequence[Path]) -> list[Path]:
-    """Return what a worker may read besides its scratch folder: models, Python, our packages."""
+    """Return what a worker may read: `folders`, Python, our packages, the system's libraries."""
     stdlib = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     python = [Path(sys.prefix), Path(sys.base_prefix), *stdlib]
     root = Path(__file__).resolve().parents[2]

@@ -28,6 +28,24 @@ TCP = 0b11  # bind and connect
 SCOPES = 0b11  # abstract sockets and signals to processes outside
 
 
+# The versions from which on a restriction exists, and the kernel that brought it.
+TRUNCATE_VERSION = 3
+
+
+def describe(version: int) -> str:
+    """Return what a version of landlock enforces on files, in words."""
+    if version < TRUNCATE_VERSION:
+        return f"in part: landlock {version} lets files be truncated: Linux 6.2 does not"
+    return f"landlock {version}: models and libraries to read, none to write"
+
+
+def substitutes(version: int) -> dict[str, str]:
+    """Return what landlock enforces, by name, where there is no filter of system calls."""
+    tcp = {"network": "in part: landlock: no TCP, all else is open"} if version >= 4 else {}
+    signals = {"processes": "in part: landlock: no signal to another process"}
+    return tcp | (signals if version >= 6 else {})
+
+
 def abi() -> int:
     """Return the version of the kernel's landlock; 0 if it has none."""
     libc = ctypes.CDLL(None)

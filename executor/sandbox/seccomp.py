@@ -1,95 +1,60 @@
-"""A seccomp filter: the system calls that a worker is denied.
+"""A seccomp filter: a worker makes the system calls of `syscalls`, and no others.
 
-It is a list of denied calls, not of allowed ones, because numerical libraries use many calls and
-change them between versions. Denied are the calls that reach beyond the process: network, other
-processes, administration of the kernel. `landlock` restricts files. The numbers are those of
-x86-64, the only machine with compute classes; see `unavailable`.
+Denied calls fail with an error instead of ending the process, because libraries probe for calls
+that they can do without. What is older than the list fails with EPERM; what is newer with ENOSYS,
+as on a kernel that does not have it yet. Calls of another architecture, and of x32, whose numbers
+mean other calls, end the process. The filter reads registers only: pointers and structures, such as
+a path, are the business of `landlock`.
 """
 
 import ctypes
 import errno
+import os
 import platform
 import struct
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
-NETWORK: Mapping[str, int] = MappingProxyType(
-    {
-        "socket": 41,
-        "connect": 42,
-        "bind": 49,
-        "listen": 50,
-        # Requests through io_uring bypass the filter, and could open a socket.
-        "io_uring_setup": 425,
-        "io_uring_enter": 426,
-        "io_uring_register": 427,
-    }
-)
-PROCESSES: Mapping[str, int] = MappingProxyType(
-    {
-        "fork": 57,
-        "vfork": 58,
-        "execve": 59,
-        "execveat": 322,
-        # They reach the memory of the node, which holds its key, and its open files.
-        "ptrace": 101,
-        "process_vm_readv": 310,
-        "process_vm_writev": 311,
-        "process_madvise": 440,
-        "kcmp": 312,
-        "pidfd_open": 434,
-        "pidfd_getfd": 438,
-    }
-)
-KERNEL: Mapping[str, int] = MappingProxyType(
-    {
-        "pivot_root": 155,
-        "chroot": 161,
-        "acct": 163,
-        "settimeofday": 164,
-        "mount": 165,
-        "umount2": 166,
-        "swapon": 167,
-        "swapoff": 168,
-        "reboot": 169,
-        "sethostname": 170,
-        "setdomainname": 171,
-        "iopl": 172,
-        "ioperm": 173,
-        "init_module": 175,
-        "delete_module": 176,
-        "quotactl": 179,
-        "clock_settime": 227,
-        "kexec_load": 246,
-        "add_key": 248,
-        "request_key": 249,
-        "keyctl": 250,
-        "unshare": 272,
-        "perf_event_open": 298,
-        "open_by_handle_at": 304,
-        "setns": 308,
-        "finit_module": 313,
-        "kexec_file_load": 320,
-        "bpf": 321,
-        "userfaultfd": 323,
-        "open_tree": 428,
-        "move_mount": 429,
-        "fsopen": 430,
-        "fsconfig": 431,
-        "fsmount": 432,
-        "fspick": 433,
-        "mount_setattr": 442,
-    }
-)
-CLONE, CLONE3, PRLIMIT64 = 56, 435, 302
-CLONE_THREAD = 0x10000
-X32 = 0x4000_0000  # numbers from here on are calls of the x32 ABI
-AUDIT_ARCH_X86_64 = 0xC000_003E
+from executor.sandbox import syscalls
+from executor.sandbox.syscalls import Calls
 
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF operations
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+LOAD, EQUAL, AT_LEAST, AND, RETURN = 0x20, 0x15, 0x35, 0x54, 0x06  # classic BPF operations
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 ALLOW, KILL, REFUSE = 0x7FFF_0000, 0x8000_0000, 0x0005_0000  # REFUSE | errno
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+X32 = 0x4000_0000  # on x86-64, numbers from here on are calls of the x32 ABI
+
+# The AUDIT_ARCH of each machine, and the place of its numbers in `syscalls`.
+MACHINES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
+)
+
+# clone: a thread of this process, in its namespaces, without a descriptor or a tracer.
+CLONE_THREAD = 0x10000
+CLONE_BITS = CLONE_THREAD | 0x7E02_0000 | 0x1000 | 0x2000 | 0x0080_0000
+# open: bits of a call that creates or changes a file, and of an unnamed file (O_TMPFILE).
+OPEN_TO_WRITE, UNNAMED = 0o3 | 0o100 | 0o1000, 0o20000000
+# fcntl: duplicates, flags and the size of a pipe. Not the owner of signals, locks, leases, seals.
+FCNTL = (0, 1, 2, 3, 4, 1030, 1032, 1034)
+# ioctl: what kind of descriptor it is, and its flags. Not attributes of files, not terminal input.
+IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C_542A)
+# prctl: the thread's name, the names of mappings, and what can be read. Not PR_SET_DUMPABLE: the
+# supervisor reads this process's state.
+PRCTL = (3, 15, 16, 21, 23, 30, 39, 42, 51, 56, 64, 0x5356_4D41)
+
+Step = tuple[int, int, int, int]  # operation, jumps if true and if false, operand
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Argument number `argument`, of 32 bits, must be one of `values` after `mask` is applied."""
+
+    argument: int
+    values: Sequence[int]
+    mask: int = 0xFFFF_FFFF
+    error: int = errno.EPERM
 
 
 class Program(ctypes.Structure):
@@ -101,52 +66,90 @@ class Program(ctypes.Structure):
 def unavailable() -> str:
     """Return why this machine can have no filter; "" if it can."""
     machine = platform.machine()
-    return "" if machine == "x86_64" else f"no filter is written for {machine}"
+    if machine in MACHINES and sys.maxsize > 2**32:
+        return ""
+    return f"no filter is written for {machine}"
 
 
-def deny() -> None:
-    """Deny the calls to this thread and those that it starts; a denied call fails with EPERM.
+def restrict(*, read_only: bool, writes: bool = False, gpu: bool = False) -> int:
+    """Restrict this thread, and those that it starts, to the listed calls; return their number.
 
-    The caller has set no-new-privileges. Raises `OSError` where the kernel has no such filters.
+    With `read_only` no file can be opened for writing: for kernels whose landlock does not see to
+    it. With `writes` files may be created and removed, `gpu` adds what a GPU's driver needs. The
+    caller has set no-new-privileges. Raises `OSError` where the kernel has no such filters.
     """
-    code = filter_code()
+    machine = platform.machine()
+    calls = {**syscalls.ALLOWED, **(syscalls.WRITING if writes else {})}
+    calls |= syscalls.GPU if gpu else {}
+    limited = conditions(os.getpid(), read_only=read_only, writes=writes, gpu=gpu)
+    code = filter_code(machine, calls, limited)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = Program(len(code) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, errno.errorcode.get(number, "unknown"))
+    return len(numbers(machine, calls)) + len(numbers(machine, syscalls.CONDITIONAL))
 
 
-def filter_code() -> bytes:
+def conditions(pid: int, *, read_only: bool, writes: bool, gpu: bool) -> dict[str, Condition]:
+    """Return the condition of each call of `syscalls.CONDITIONAL` for the process `pid`."""
+    denied = 0 if writes else UNNAMED | (OPEN_TO_WRITE if read_only else 0)
+    itself = Condition(0, (0, pid))
+    return {
+        "open": Condition(1, (0,), denied, errno.EACCES),
+        "openat": Condition(2, (0,), denied, errno.EACCES),
+        "clone": Condition(0, (CLONE_THREAD,), CLONE_BITS),
+        "fcntl": Condition(1, FCNTL),
+        # ENOTTY is what `isatty` and its like expect.
+        "ioctl": Condition(1, (0,), 0) if gpu else Condition(1, IOCTL, error=errno.ENOTTY),
+        "prctl": Condition(0, PRCTL),
+        # A process that raises a signal names itself; 0 would be its whole group.
+        "kill": Condition(0, (pid,)),
+        "tgkill": Condition(0, (pid,)),
+        "prlimit64": itself,
+        "sched_setaffinity": itself,
+        "personality": Condition(0, (0xFFFF_FFFF,)),  # asks, and changes nothing
+    }
+
+
+def numbers(machine: str, calls: Calls) -> dict[str, int]:
+    """Return the calls that a machine has, with their numbers."""
+    place = MACHINES[machine][1]
+    return {name: n for name, both in calls.items() if (n := both[place]) is not None}
+
+
+def filter_code(machine: str, allowed: Calls, limited: Mapping[str, Condition]) -> bytes:
     """Return the filter as BPF instructions: operation, jumps if true and if false, operand."""
-    refuse, missing = REFUSE | errno.EPERM, REFUSE | errno.ENOSYS
-    steps = [
+    steps: list[Step] = [
         (LOAD, 0, 0, ARCHITECTURE),
-        (EQUAL, 1, 0, AUDIT_ARCH_X86_64),
+        (EQUAL, 1, 0, MACHINES[machine][0]),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
-        (AT_LEAST, 0, 1, X32),
-        (RETURN, 0, 0, refuse),
     ]
-    for number in sorted({*NETWORK.values(), *PROCESSES.values(), *KERNEL.values()}):
-        steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, refuse)]
+    if machine == "x86_64":
+        steps += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, KILL)]
+    for name, number in numbers(machine, syscalls.CONDITIONAL).items():
+        check = condition_steps(limited[name])
+        steps += [(EQUAL, 0, len(check), number), *check]
+    for number in numbers(machine, allowed).values():
+        steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
+    for number in numbers(machine, syscalls.UNKNOWN).values():
+        steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
     steps += [
-        # clone3 has its flags in memory, which a filter cannot read. With ENOSYS, the C library
-        # falls back to clone.
-        (EQUAL, 0, 1, CLONE3),
-        (RETURN, 0, 0, missing),
-        # clone may start threads, but no processes.
-        (EQUAL, 0, 4, CLONE),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (ANY_BIT, 1, 0, CLONE_THREAD),
-        (RETURN, 0, 0, refuse),
-        (RETURN, 0, 0, ALLOW),
-        # prlimit64 may change this process's limits, not those of others.
-        (EQUAL, 0, 3, PRLIMIT64),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (EQUAL, 1, 0, 0),
-        (RETURN, 0, 0, refuse),
-        (RETURN, 0, 0, ALLOW),
+        (AT_LEAST, 0, 1, syscalls.LAST_OLD_CALL + 1),
+        (RETURN, 0, 0, REFUSE | errno.ENOSYS),
+        (RETURN, 0, 0, REFUSE | errno.EPERM),
     ]
     return b"".join(struct.pack("<HBBI", *step) for step in steps)
+
+
+def condition_steps(condition: Condition) -> list[Step]:
+    """Return the steps that allow a call if a condition holds, and refuse it otherwise."""
+    steps: list[Step] = [
+        (LOAD, 0, 0, ARGUMENTS + 8 * condition.argument),  # the low half, on little-endian machines
+        (AND, 0, 0, condition.mask),
+    ]
+    for value in condition.values:
+        steps += [(EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW)]
+    return [*steps, (RETURN, 0, 0, REFUSE | condition.error)]

@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,9 +36,11 @@ from executor.models.config import own_dtype
 from executor.models.file_checks import configuration
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.sandbox import confine
+from executor.tasks import kernels
 from executor.worker.messages import (
     JobAbstained,
     JobDone,
+    JobOutput,
     JobProgress,
     WorkerMessage,
     WorkerReady,
@@ -110,7 +113,7 @@ class JobRunner:
         explanation: dict[str, object] = {}
         try:
             outputs, tokens = self._generate(self._load(job), job)
-            entries = manifest.write_outputs(outputs, Path(job["stem"]))
+            entries = [self.deliver(output) for output in outputs]
             outcome: dict[str, Any] = {"result": {"outputs": entries}}
             check_manifest(outcome)
         except TaskFailed as failure:
@@ -153,6 +156,14 @@ class JobRunner:
             for waveform, sound in zip(frames, sounds, strict=True)
         ]
         return waveforms, [sound.tokens for sound in sounds]
+
+    def deliver(self, output: manifest.OutputFile) -> dict[str, object]:
+        """Send the bytes of an output to the supervisor; return its entry in the manifest."""
+        send(self._connection, JobOutput(len(output.content)))
+        remaining = memoryview(output.content)
+        while remaining:
+            remaining = remaining[os.write(self._connection.fileno(), remaining) :]
+        return output.entry
 
     def _load(self, job: JobMessage) -> Any:
         model, args = job["model"], job["args"]
@@ -293,8 +304,17 @@ def main() -> None:
     folders = [Path(folder) for folder in config["folders"]]
     # Before the first thread starts, because the sandbox does not reach threads that run already,
     # and before anything is imported that computes or reads what strangers wrote.
-    scratch, memory, device = Path(config["scratch"]), config["memory"], config["device"]
-    sandbox = confine.confine(folders, scratch, memory, device)
+    memory, device = config["memory"], config["device"]
+    # Libraries ask where temporary files go. There is no such place here, so nothing is tried.
+    tempfile.tempdir = str(Path.cwd())
+    if config["compiles"]:
+        writable = Path(os.environ["NUMBA_CACHE_DIR"])
+        sandbox = confine.confine(folders, memory, device, writable)
+        kernels.compile_all()
+        send(connection, WorkerReady({}, True, "", sandbox))
+        return
+    kernels.use_compiled_only()
+    sandbox = confine.confine(folders, memory, device)
     jobs: queue.SimpleQueue[JobMessage] = queue.SimpleQueue()
     threading.Thread(target=receive_jobs, args=(connection, jobs), daemon=True).start()
     runner = JobRunner(connection, ModelFolders(folders), device)

@@ -4,7 +4,8 @@ A worker runs models and reads files that strangers made, so it may be taken ove
 therefore treats its messages like those of any peer: `decode_message` bounds the size, parses
 strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind it checks again.
 
-    worker -> supervisor: WorkerReady, then per job: JobProgress*, then JobDone or JobAbstained
+    worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone, or
+                          JobAbstained. The bytes of an output follow its JobOutput, unframed.
 """
 
 import json
@@ -21,6 +22,10 @@ from schemas.errors import printable
 
 # Bytes. The largest message is an outcome: 16 outputs of 2,048 chunk hashes are 2.2 MB.
 MESSAGE_LIMIT = 4_194_304
+# Bytes of the other kinds: a flood of padded messages would cost their parser more than the worker.
+SMALL_LIMITS: Mapping[str, int] = MappingProxyType(
+    {"progress": 256, "output": 256, "abstained": 65_536, "ready": 1_048_576}
+)
 # Characters of a text for people; the schemas have the same limit.
 TEXT_CHARACTERS = 4_096
 
@@ -47,6 +52,13 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class JobOutput:
+    """The bytes of the next output follow, `size` of them."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobAbstained:
     """The worker could not finish the job; `detail` is for the node's log."""
 
@@ -62,7 +74,7 @@ class JobDone:
     trace: Document
 
 
-WorkerMessage: TypeAlias = WorkerReady | JobProgress | JobAbstained | JobDone
+WorkerMessage: TypeAlias = WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone
 
 
 def _ready(document: Any) -> WorkerReady:
@@ -79,6 +91,7 @@ PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
     {
         "ready": _ready,
         "progress": lambda document: JobProgress(float(document["share"])),
+        "output": lambda document: JobOutput(document["size"]),
         "abstained": lambda document: JobAbstained(
             Abstention(document["reason"]), document["detail"]
         ),
@@ -86,7 +99,13 @@ PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
     }
 )
 KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
-    {WorkerReady: "ready", JobProgress: "progress", JobAbstained: "abstained", JobDone: "done"}
+    {
+        WorkerReady: "ready",
+        JobProgress: "progress",
+        JobOutput: "output",
+        JobAbstained: "abstained",
+        JobDone: "done",
+    }
 )
 
 
@@ -100,6 +119,8 @@ def decode_message(content: bytes) -> WorkerMessage:
     kind = document.get("kind") if isinstance(document, Mapping) else None
     if not isinstance(kind, str) or kind not in PARSERS:
         raise Rejected(Rejection.INVALID_FIELD, f"kind: must be one of {', '.join(PARSERS)}")
+    if len(content) > SMALL_LIMITS.get(kind, MESSAGE_LIMIT):
+        raise Rejected(Rejection.TOO_LARGE, f"{len(content)} bytes of {kind}")
     check_schema(f"worker-{kind}", document)
     return PARSERS[kind](document)
 

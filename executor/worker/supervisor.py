@@ -16,9 +16,7 @@ States of the worker, as `WorkerSupervisor` moves it:
 """
 
 import contextlib
-import dataclasses
 import shutil
-import stat
 import threading
 import time
 import uuid
@@ -26,23 +24,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor.audio.manifest import output_path
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.job import Execution, Job
-from executor.worker.messages import JobAbstained, JobDone, JobProgress, WorkerReady
+from executor.tasks import kernels
+from executor.worker.messages import JobAbstained, JobDone, JobOutput, JobProgress, WorkerReady
 from executor.worker.process import WorkerDied, WorkerProcess
-from protocol.manifest import outputs_of
-from protocol.wire.encoding import Document
+from executor.worker.scratch import (
+    Outputs,
+    copy_inputs,
+    is_disk_full,
+    kernel_folder,
+    remove_files,
+)
 from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
 
 # Imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
-# Progress messages of one job. An honest worker reports steps of at least 1 %, so about 100; more
-# would flood the event loop behind `progress`.
-MAX_PROGRESS_MESSAGES = 200
+# The kind of jobs that numba's kernels are for (`tasks.kernels`).
+COMPILED_KIND = "pop2piano"
+# Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 16
+# outputs; more would flood the event loop behind `progress`.
+MAX_MESSAGES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,11 @@ class WorkerSupervisor:
             with self._current(job.task):
                 return self._execute(job, stem, time.monotonic() + timeout, progress)
         except BaseException:
-            # A worker that died may have written a part of its outputs.
-            for path in self.scratch.glob(f"{stem.name}-*"):
-                path.unlink(missing_ok=True)
+            # A worker that died may have sent a part of its outputs.
+            remove_files(self.scratch, f"{stem.name}-*")
             raise
         finally:
-            for path in self.scratch.glob(f"{stem.name}-input-*"):
-                path.unlink(missing_ok=True)
+            remove_files(self.scratch, f"{stem.name}-input-*")
             self._conversation.release()
 
     def cancel(self, task: str) -> None:
@@ -165,6 +168,8 @@ class WorkerSupervisor:
 
     def _execute(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
         try:
+            if job.kind == COMPILED_KIND:
+                self._ensure_kernels(deadline)
             status = self._ensure_started(deadline)
             if not status.ok:
                 raise Abstained(Abstention.WORKER_DIED, status.reason)
@@ -174,7 +179,8 @@ class WorkerSupervisor:
             raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline") from None
         except (WorkerDied, OSError) as error:
             self._dispose()
-            raise Abstained(self._failure(), str(error)) from error
+            reason = Abstention.NO_SPACE if is_disk_full(error) else self._failure()
+            raise Abstained(reason, str(error)) from error
         except Abstained as abstained:
             # After a failed allocation, libraries may be in an undefined state.
             if abstained.reason is Abstention.OUT_OF_MEMORY:
@@ -188,23 +194,26 @@ class WorkerSupervisor:
         worker = self._worker
         if worker is None:
             raise WorkerDied("stopped")
-        worker.send(job_message(job, stem))
-        for _ in range(MAX_PROGRESS_MESSAGES + 1):
+        worker.send(job_message(job))
+        outputs = Outputs(stem)
+        for _ in range(MAX_MESSAGES):
             match worker.receive(deadline):
                 case JobProgress(share):
                     progress(share)
+                case JobOutput(size):
+                    outputs.receive(worker, size, deadline)
                 case JobAbstained(reason, detail):
                     raise Abstained(reason, detail)
                 case JobDone(outcome, trace):
-                    files = output_files(outcome, stem)
-                    return Execution(dict(outcome), files, dict(trace))
+                    return Execution(dict(outcome), outputs.files(outcome), dict(trace))
                 case WorkerReady():
                     raise WorkerDied("the worker sent a ready message during a job")
-        raise WorkerDied(f"the worker sent over {MAX_PROGRESS_MESSAGES} progress messages")
+        raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
 
     def _ensure_started(self, deadline: float) -> WorkerStatus:
         """Return the worker's status, starting one if needed. Raises WorkerDied or TimeoutError."""
-        if self._worker is not None and self._worker.alive() and self._status is not None:
+        # One that sends between jobs would answer the next job before it has it.
+        if self._worker is not None and self._worker.quiet() and self._status is not None:
             return self._status
         self._dispose()
         started_at = time.monotonic()
@@ -219,15 +228,29 @@ class WorkerSupervisor:
             self._dispose()
         return status
 
-    def _spawn(self) -> WorkerProcess:
+    def _ensure_kernels(self, deadline: float) -> None:
+        """Let a process that reads nothing of strangers compile kernels, unless all are there."""
+        folder = kernel_folder(self.scratch)
+        if kernels.compiled(folder):
+            return
+        self._dispose()
+        # What is there may be a taken-over worker's, or of other versions.
+        shutil.rmtree(folder, ignore_errors=True)
+        message = self._spawn(compiles=True).receive(deadline)
+        self._dispose()
+        if not isinstance(message, WorkerReady) or not message.ok:
+            raise WorkerDied("the kernels could not be compiled")
+        kernels.mark_compiled(folder)
+
+    def _spawn(self, *, compiles: bool = False) -> WorkerProcess:
         # Under the lock, so that a concurrent `close` or `cancel` either prevents the start or
         # finds the process to kill.
         with self._state:
             if self._closed or self._cancelled:
                 raise WorkerDied("stopped")
-            self.scratch.mkdir(parents=True, exist_ok=True)
+            self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._worker = WorkerProcess(
-                self._folders, self.scratch, self._memory_limit, self._device
+                self._folders, self.scratch, self._memory_limit, self._device, compiles=compiles
             )
             return self._worker
 
@@ -246,22 +269,8 @@ class WorkerSupervisor:
             worker.dispose()
 
 
-def copy_inputs(job: Job, stem: Path) -> Job:
-    """Return the job with copies of its inputs in the scratch folder, where the worker reads them.
-
-    Copies and not links, because the worker may write there. Raises `Abstained` (input-missing).
-    """
-    copies = tuple(stem.with_name(f"{stem.name}-input-{i}") for i in range(len(job.inputs)))
-    try:
-        for path, copy in zip(job.inputs, copies, strict=True):
-            shutil.copyfile(path, copy)
-    except OSError as error:
-        raise Abstained(Abstention.INPUT_MISSING, str(error)) from error
-    return dataclasses.replace(job, inputs=copies)
-
-
-def job_message(job: Job, stem: Path) -> dict[str, object]:
-    """Return the message that gives the worker a job; its outputs go to `manifest.output_path`."""
+def job_message(job: Job) -> dict[str, object]:
+    """Return the message that gives the worker a job."""
     return {
         "task_kind": job.kind,
         "args": dict(job.args),
@@ -272,29 +281,4 @@ def job_message(job: Job, stem: Path) -> dict[str, object]:
             "limits": dict(job.model.limits),
         },
         "inputs": [str(path) for path in job.inputs],
-        "stem": str(stem),
     }
-
-
-def output_files(outcome: Document, stem: Path) -> tuple[Path, ...]:
-    """Return the files of an outcome's outputs, in order; none for an error.
-
-    Raises `WorkerDied` unless each is a plain file of the size that its entry has. Its hash is
-    checked when the node stores it.
-    """
-    files = []
-    for number, entry in enumerate(outputs_of(outcome)):
-        path = output_path(stem, number, entry["media"])
-        if not is_plain_file(path, entry["size"]):
-            raise WorkerDied(f"output {number} is not a file of {entry['size']} bytes")
-        files.append(path)
-    return tuple(files)
-
-
-def is_plain_file(path: Path, size: int) -> bool:
-    """Return whether a path is a regular file of so many bytes; a link is not."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size == size

@@ -54,7 +54,7 @@ from pathlib import Path
 from executor.determinism import profile, self_test
 from executor.sandbox import confine
 from executor.worker import main
-confine.confine([], Path(sys.argv[1]), None)
+confine.confine([Path(sys.argv[1])], None)
 steps.append(("own modules, sandbox", time.monotonic()))
 profile.fix()
 steps.append(("import torch, profile", time.monotonic()))

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import schemas
+from executor.worker.messages import KINDS, decode_message, encode_message
 from node.admission.peer_score import PeerAction
 from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskPolicy
@@ -381,7 +382,21 @@ def check_gossip(content: bytes) -> None:
             check_entry(envelope.encode())
 
 
+# Messages of a worker process, which may have been taken over.
+_WORKER = tuple(f"worker-{kind}" for kind in KINDS.values())
+worker_inputs = st.one_of(
+    strategies.near([documents()[name] for name in _WORKER]),
+    *(strategies.encoded(strategies.from_schema(name)) for name in _WORKER),
+)
+
+
+def check_worker(content: bytes) -> None:
+    message = decode_message(content)
+    assert decode_message(encode_message(message)) == message
+
+
 PARSERS = (
+    Parser("worker", worker_inputs, check_worker, (Rejected,)),
     Parser("frame", frame_inputs, check_frame, (FrameTooLarge, MalformedFrame, StreamClosed)),
     Parser("document", document_inputs, check_document, (ProtocolViolation, StreamClosed)),
     Parser(

@@ -163,6 +163,7 @@ def _worker_messages(reveal: Document) -> dict[str, Document]:
             "sandbox": {"files": "landlock 6"},
         },
         "worker-progress": {"kind": "progress", "share": 0.5},
+        "worker-output": {"kind": "output", "size": 8},
         "worker-abstained": {
             "kind": "abstained",
             "reason": "out-of-memory",

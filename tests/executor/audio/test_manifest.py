@@ -1,5 +1,4 @@
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,38 +79,27 @@ def test_chunks_are_262144_bytes(frames: int, chunks: int) -> None:
     assert entry["chunks"] == expected
 
 
-def test_each_score_comes_before_its_waveform(tmp_path: Path) -> None:
-    entries = manifest.write_outputs(manifest.cover_outputs(NOTES), tmp_path / "stem")
+def test_each_score_comes_before_its_waveform() -> None:
+    outputs = list(manifest.cover_outputs(NOTES))
+    entries = [output.entry for output in outputs]
     schemas.check("outcome", {"result": {"outputs": entries}})
     assert [entry["media"] for entry in entries] == ["audio/midi", "audio/f32"] * 2
     assert [entry["notes"] for entry in entries[::2]] == [1, 2]
-    files = [
-        manifest.output_path(tmp_path / "stem", i, str(e["media"])) for i, e in enumerate(entries)
-    ]
-    assert sorted(tmp_path.iterdir()) == files
-    assert [file.name for file in files] == ["stem-0.mid", "stem-1.f32", "stem-2.mid", "stem-3.f32"]
-    for file, entry in zip(files, entries, strict=True):
-        content = file.read_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        assert (entry["sha256"], entry["size"]) == (sha256, len(content))
-    assert files[0].read_bytes() == midi.encode(NOTES[0])
-    assert files[1].read_bytes() == piano_synth.render(NOTES[0]).tobytes()
+    for output in outputs:
+        sha256 = hashlib.sha256(output.content).hexdigest()
+        assert (output.entry["sha256"], output.entry["size"]) == (sha256, len(output.content))
+    assert outputs[0].content == midi.encode(NOTES[0])
+    assert outputs[1].content == piano_synth.render(NOTES[0]).tobytes()
 
 
-def test_a_waveform_of_several_channels_is_written_in_order(tmp_path: Path) -> None:
+def test_a_waveform_of_several_channels_is_written_in_order() -> None:
     frames = np.arange(6, dtype="<f4").reshape(3, 2)
-    (entry,) = manifest.write_outputs([waveform_output(frames, 8_000)], tmp_path / "stem")
-    content = (tmp_path / "stem-0.f32").read_bytes()
+    output = waveform_output(frames, 8_000)
+    entry = output.entry
     assert (entry["frames"], entry["channels"], entry["sampling_rate"]) == (3, 2, 8_000)
-    assert content == frames.tobytes()
-    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert output.content == frames.tobytes()
+    assert entry["sha256"] == hashlib.sha256(output.content).hexdigest()
 
 
-def test_an_empty_waveform_is_an_empty_file(tmp_path: Path) -> None:
-    manifest.write_outputs([waveform_output(np.zeros((0, 1), "<f4"), 8_000)], tmp_path / "stem")
-    assert (tmp_path / "stem-0.f32").read_bytes() == b""
-
-
-def test_an_unknown_medium_has_no_file() -> None:
-    with pytest.raises(KeyError):
-        manifest.output_path(Path("stem"), 0, "text/plain")
+def test_an_empty_waveform_has_no_bytes() -> None:
+    assert waveform_output(np.zeros((0, 1), "<f4"), 8_000).content == b""

@@ -15,6 +15,7 @@ from executor.worker.messages import (
     TEXT_CHARACTERS,
     JobAbstained,
     JobDone,
+    JobOutput,
     JobProgress,
     WorkerMessage,
     WorkerReady,
@@ -40,6 +41,7 @@ MESSAGES: dict[str, WorkerMessage] = {
         {"device": "cpu", "threads": 1, "onednn": False}, True, "", {"files": "x"}
     ),
     "progress": JobProgress(0.5),
+    "output": JobOutput(8),
     "abstained": JobAbstained(Abstention.OUT_OF_MEMORY, "too little"),
     "done": JobDone({"result": {"outputs": [WAVEFORM]}}, {"tokens": [["ab"]], "seconds": 1.5}),
 }
@@ -160,6 +162,11 @@ def test_a_wrong_type_is_refused_or_the_field_keeps_its_type(kind: str) -> None:
         ("progress", {"share": True}),
         ("progress", {"share": "0.5"}),
         ("progress", {"share": 2**53 - 1}),
+        ("output", {"size": -1}),
+        ("output", {"size": 2**29 + 1}),
+        ("output", {"size": 1.5}),
+        ("output", {"size": True}),
+        ("output", {"size": "8"}),
         ("abstained", {"reason": "busy"}),
         ("abstained", {"reason": "worker-died"}),
         ("abstained", {"reason": "x"}),
@@ -208,6 +215,17 @@ def test_a_number_beyond_the_integers_of_json_is_refused() -> None:
     content = json.dumps(document("ready") | {"runtime": {"threads": 2**53}}).encode()
     refused(content)
     refused(json.dumps(document("ready") | {"runtime": {"threads": 10**50}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("progress", 256), ("output", 256), ("abstained", 65_536), ("ready", 1_048_576)],
+)
+def test_a_padded_message_is_refused(kind: str, size: int) -> None:
+    """Only an outcome is large: 200 padded messages would keep the parser busy for minutes."""
+    content = encode_message(MESSAGES[kind])
+    assert decode_message(content + b" " * (size - len(content))) == MESSAGES[kind]
+    assert refused(content + b" " * (size + 1 - len(content))) is Rejection.TOO_LARGE
 
 
 def test_a_trace_over_its_limit_is_refused() -> None:

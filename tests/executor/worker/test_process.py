@@ -11,6 +11,7 @@ import pytest
 
 from executor.models.folders import SHIPPED
 from executor.worker import process
+from executor.worker.messages import JobOutput
 from executor.worker.process import WorkerDied, WorkerProcess
 from tests.executor.conftest import TIMEOUT
 
@@ -55,7 +56,72 @@ def test_worker_died_has_the_end_of_the_output(
         started.receive(time.monotonic() + TIMEOUT)
     started.dispose()
     assert str(caught.value).endswith("xthe end")
-    assert len(str(caught.value)) < process.OUTPUT_BYTES + 100
+    assert len(str(caught.value)) < process.PRINTED_BYTES + 100
+
+
+def died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
+    """Return how a worker that runs `code` is reported."""
+    monkeypatch.setattr(process, "ARGUMENTS", ("-c", code))
+    started = WorkerProcess([], tmp_path, None)
+    with pytest.raises(WorkerDied) as caught:
+        started.receive(time.monotonic() + TIMEOUT)
+    started.dispose()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["'x'", "'x' + chr(10)"])
+def test_endless_printing_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    code = f"import sys\nwhile True: sys.stdout.write({line} * 1000)"
+    assert died(tmp_path, monkeypatch, code).startswith("the worker died, exit code -9")
+
+
+def test_what_a_worker_prints_cannot_control_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = r"import os; os.write(1, b'\x1b[2Jtwo\nlines\xff\x00')"
+    report = died(tmp_path, monkeypatch, code)
+    assert report.startswith("the worker died, exit code 0: [2Jtwo lines")
+    assert report.isprintable()
+
+
+def test_a_flood_of_threads_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of the kernel would count those of all the user's processes."""
+    threads = process.MAX_THREADS + 1
+    code = (
+        "import threading; stop = threading.Event()\n"
+        f"for _ in range({threads}): threading.Thread(target=stop.wait).start()"
+    )
+    report = died(tmp_path, monkeypatch, code)
+    assert report == f"the worker died, exit code -9: it started {threads + 1} threads"
+
+
+@pytest.mark.parametrize("leader", ["ends", "stays"])
+def test_no_process_of_a_worker_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leader: str
+) -> None:
+    """Where the kernel has no filter of system calls, a worker can start others."""
+    stay = "signal.pause()" if leader == "stays" else "os._exit(0)"
+    code = (
+        "import os, signal, sys, struct\n"
+        "child = os.fork()\n"
+        "if child == 0: signal.pause()\n"
+        'text = b\'{"kind":"output","size":%d}\' % child\n'
+        f"os.write(int(sys.argv[1]), struct.pack('!i', len(text)) + text); {stay}"
+    )
+    monkeypatch.setattr(process, "ARGUMENTS", ("-c", code))
+    started = WorkerProcess([], tmp_path, None)
+    message = started.receive(time.monotonic() + TIMEOUT)
+    assert isinstance(message, JobOutput)
+    with os.fdopen(os.pidfd_open(message.size)) as child:
+        if leader == "ends":
+            with pytest.raises(TimeoutError):
+                started.receive(time.monotonic() + 0.1)
+        started.dispose()
+        assert ended(child.fileno())
 
 
 @pytest.mark.parametrize("state", ["idle", "computing"])
@@ -82,6 +148,7 @@ from pathlib import Path
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker import process
+from executor.worker.messages import JobOutput
 from executor.worker.supervisor import WorkerSupervisor
 
 IDLE = '''

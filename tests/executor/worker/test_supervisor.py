@@ -1,8 +1,9 @@
+import errno
+import hashlib
 import os
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,14 +118,12 @@ def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run
 def test_outputs_of_an_abandoned_job_are_deleted(
     tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that dies after it wrote a part of its outputs."""
-    stem = uuid.UUID(int=7)
-    monkeypatch.setattr(uuid, "uuid4", lambda: stem)
-    speak(monkeypatch, f"open('{tmp_path}/{stem.hex}-0.f32', 'w').close(); sys.exit(3)")
+    """A worker that dies after it sent a part of its outputs."""
+    speak(monkeypatch, f"{CONTENT}; sys.exit(3)")
     (tmp_path / "other-0.f32").touch()
     with pytest.raises(Abstained, match="exit code 3"):
         endless(WorkerSupervisor([], tmp_path), embedded, lambda _: None, TIMEOUT)
-    assert [path.name for path in tmp_path.glob("*.f32")] == ["other-0.f32"]
+    assert [path.name for path in files_in(tmp_path)] == ["other-0.f32"]
 
 
 def test_an_interrupt_does_not_reach_the_worker(
@@ -309,11 +308,15 @@ def test_worker_stays_after_other_abstentions(
     supervisor.close()
 
 
+SHA256 = hashlib.sha256(b"abc" * 22).hexdigest()
+# The outcome of one output, 66 bytes that pass for a MIDI file; CONTENT sends them.
 DONE = (
     "say(kind='done', trace={}, outcome={'result': {'outputs': "
-    "[{'media': 'audio/midi', 'sha256': '0' * 64, 'size': 3, 'notes': 0}]}})"
+    f"[{{'media': 'audio/midi', 'sha256': '{SHA256}', 'size': 66, 'notes': 1,"
+    f" 'chunks': ['{SHA256}']}}]}}}})"
 )
-OUTPUT = "json.loads(job)['stem'] + '-0.mid'"
+CONTENT = "say(kind='output', size=66); os.write(connection.fileno(), b'abc' * 22)"
+FAILED = "say(kind='done', outcome={'error': 'no-notes'}, trace={})"
 
 
 @pytest.mark.parametrize(
@@ -335,11 +338,18 @@ OUTPUT = "json.loads(job)['stem'] + '-0.mid'"
         r"os.write(connection.fileno(), b'\0\0\0\x09{}'); sys.exit(0)",
         r"os.write(connection.fileno(), b'\0\0'); sys.exit(0)",
         "[say(kind='progress', share=0.5) for _ in range(201)]",
-        # Outputs: missing, too short, a link, a pipe.
+        "[say(kind='progress', share=0.5, pad='x' * 1000) for _ in range(201)]",
+        'connection.send_bytes(b\' \' * 300 + b\'{"kind": "progress", "share": 0}\')',
+        # Outputs: missing, other bytes, a part, too many, too large, of another size.
         DONE,
-        f"open({OUTPUT}, 'w').write('x'); {DONE}",
-        f"os.symlink('/etc/passwd', {OUTPUT}); {DONE}",
-        f"os.mkfifo({OUTPUT}); {DONE}",
+        f"{CONTENT.replace('abc', 'abd')}; {DONE}",
+        "say(kind='output', size=66); os.write(connection.fileno(), b'abc'); sys.exit(0)",
+        f"{CONTENT}; {CONTENT}; {DONE}",
+        f"[say(kind='output', size=0) for _ in range(17)]; {FAILED}",
+        "say(kind='output', size=2**29 + 1)",
+        "say(kind='output', size=-1)",
+        f"{CONTENT}; say(kind='output', size=2**29)",
+        f"say(kind='output', size=65); os.write(connection.fileno(), b'abc' * 22); {DONE}",
     ],
 )
 def test_a_worker_that_breaks_the_protocol_is_killed(
@@ -351,7 +361,66 @@ def test_a_worker_that_breaks_the_protocol_is_killed(
         endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "worker-died"
     assert supervisor.pid is None
-    assert not list(tmp_path.glob("*.mid"))
+    assert files_in(tmp_path) == []
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if not path.is_dir()]
+
+
+def test_outputs_are_the_bytes_that_the_worker_sent(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, f"{CONTENT}; {DONE}")
+    supervisor = WorkerSupervisor([], tmp_path)
+    execution = supervisor.run(
+        job(embedded, {"prompt": PROMPT}), timeout=TIMEOUT, progress=lambda _: None
+    )
+    supervisor.close()
+    assert files_in(tmp_path) == list(execution.files)
+    assert execution.files[0].read_bytes() == b"abc" * 22
+    assert execution.files[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_outputs_of_a_failed_job_are_removed(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, f"{CONTENT}; {FAILED}")
+    supervisor = WorkerSupervisor([], tmp_path)
+    brief(supervisor, embedded)
+    supervisor.close()
+    assert files_in(tmp_path) == []
+
+
+def test_a_full_disk_is_an_abstention_of_its_own(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    speak(monkeypatch, f"{CONTENT}; {DONE}")
+    supervisor = WorkerSupervisor([], tmp_path)
+    monkeypatch.setattr(process.WorkerProcess, "receive_output", full)
+    with pytest.raises(Abstained) as caught:
+        endless(supervisor, embedded, lambda _: None, TIMEOUT)
+    assert caught.value.reason == "no-space"
+    assert supervisor.pid is None
+
+
+@pytest.mark.parametrize("late", [FAILED, CONTENT, "os.write(connection.fileno(), b'x')"])
+def test_a_message_after_the_jobs_end_answers_no_later_job(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """The worker is replaced. Its message would be taken for the next job's."""
+    speak(monkeypatch, f"{FAILED}; {late}; open('late', 'w').close()")
+    supervisor = WorkerSupervisor([], tmp_path)
+    brief(supervisor, embedded)
+    pid = supervisor.pid
+    while not (tmp_path / "home" / "late").exists():
+        assert supervisor.pid == pid
+    brief(supervisor, embedded)
+    assert supervisor.pid not in (None, pid)
+    supervisor.close()
 
 
 def test_a_worker_that_stops_within_a_message_meets_the_deadline(
