@@ -1,16 +1,19 @@
 """The composition root: the only place that builds a node from its real parts."""
 
+import os
 import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
+from executor.worker.scratch import clean
 from executor.worker.supervisor import WorkerSupervisor
 from node.clock import SystemClock
 from node.config.settings import Settings
@@ -22,12 +25,15 @@ from node.storage.blobs import BlobStore
 from node.storage.database import open_database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from node.storage.permissions import make_private_folder
 from node.storage.reader import DATABASE
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire.signing import peer_of
 from schemas.errors import HeliumError
+
+log = structlog.get_logger("node")
 
 WrapExecutor = Callable[[Executor], Executor]
 
@@ -52,7 +58,9 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
     Raises UnusableNetwork, UnusableDatabase or OSError.
     """
     network = read_network(settings.network)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # What this process writes is its user's alone: journal, blobs, SQLite's files.
+    os.umask(0o077)
+    make_private_folder(settings.data_dir)
     database = open_database(settings.data_dir / DATABASE, network.id)
     journal, ledger = Journal(database), Ledger(database)
     clock = SystemClock()
@@ -118,11 +126,10 @@ def _executors(
     executors: dict[str, Executor] = {}
     for name in member.classes:
         scratch = settings.data_dir / "scratch" / name
-        scratch.mkdir(parents=True, exist_ok=True)
-        # A killed process leaves files behind. The folder `home` belongs to the worker.
-        for leftover in scratch.iterdir():
-            if leftover.is_file():
-                leftover.unlink()
+        # The files of jobs that were running when the last process was killed.
+        if removed := clean(scratch):
+            log.info("removed files that an earlier process left", folder=str(scratch), n=removed)
+        make_private_folder(scratch)
         runtime = network.classes[name]
         device: Device = "cuda" if runtime.get("device") == "cuda" else "cpu"
         executors[name] = Worker(WorkerSupervisor(folders, scratch, device=device), runtime)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
+from node.storage.permissions import PRIVATE_FILE
 
 # Temporary names begin with this. It is not hexadecimal, so they are never taken for blobs.
 TEMPORARY_PREFIX = "incoming-"
@@ -61,7 +62,8 @@ class BlobWriter:
         self._quota, self._reserved = quota, True
         self._path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}"
         try:
-            self._file = self._path.open("xb")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self._path, flags, PRIVATE_FILE), "wb")
         except OSError:
             quota.release(size)
             raise

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from node.storage.blob_writer import TEMPORARY_PREFIX, BlobWriter, DiskQuota
 from node.storage.errors import BlobRefused
+from node.storage.permissions import PRIVATE_FOLDER, close_to_others
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 # Bytes that are copied at once: the chunk of a manifest (section 8).
@@ -59,7 +60,8 @@ class BlobStore:
         are this node's. Names that `pinned()` returns are not evicted; it is called in the event
         loop.
         """
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        close_to_others(root)
         self._root, self._quota, self._pinned = root, DiskQuota(quota), pinned
         self._own = set[str]()
         self._eviction_lock, self._next_eviction = asyncio.Lock(), 0.0

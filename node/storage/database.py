@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.storage.errors import UnusableDatabase
+from node.storage.permissions import close_to_others, create_private_file
 from node.storage.rollback_guard import RollbackGuard
 from node.storage.schema import create_tables, is_empty
 
@@ -95,6 +96,10 @@ def open_database(path: Path | str, network: str, lock_timeout: float = LOCK_SEC
         resources.callback(guard.close)
         if guard.has_record:
             _check_not_emptied(Path(path))
+        # SQLite gives the files beside it the same mode, when it creates them.
+        create_private_file(Path(path))
+        for suffix in ("-wal", "-shm", ".mark", ".lock"):
+            close_to_others(Path(f"{path}{suffix}"))
         connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout)
         resources.callback(connection.close)
         return Database(connection, network, guard, resources)

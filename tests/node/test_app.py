@@ -1,7 +1,10 @@
 """The composition root: real parts from real settings, built but not started."""
 
 import asyncio
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,8 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from executor.models.folders import EMBEDDED
+from executor.tasks import kernels
+from executor.worker import scratch as scratch_files
 from node.app import UnusableNetwork, build, read_network
 from node.clock import SystemClock
 from node.config.limits import Limits
@@ -158,16 +164,75 @@ def test_the_executor_may_be_wrapped(settings: Settings) -> None:
 
 
 def test_leftover_scratch_files_are_removed(settings: Settings) -> None:
-    """The worker's own folder may stay: each worker process makes it anew."""
+    """Only kernels that are complete stay: what else is there, a killed worker or node left."""
     scratch = settings.data_dir / "scratch" / fixtures.CLASS
     (scratch / "home" / "hub").mkdir(parents=True)
-    (scratch / "0123-0.f32").write_bytes(bytes(100))
+    (scratch / "folder" / "folder").mkdir(parents=True)
+    for name in ("0123-0.f32", "0123-input-0", "folder/folder/x", "home/hub/x"):
+        (scratch / name).write_bytes(bytes(100))
+    (scratch / "link").symlink_to(settings.network)
+    kernels_folder = scratch_files.kernel_folder(scratch)
+    kernels_folder.mkdir()
+    (kernels_folder / "kernel.nbc").write_bytes(b"compiled")
+    kernels.mark_compiled(kernels_folder)
     blobs = settings.data_dir / "blobs"
     blobs.mkdir()
     (blobs / "incoming-0123").write_bytes(bytes(100))
     with built(settings):
-        assert [path for path in scratch.rglob("*") if path.is_file()] == []
+        left = {str(p.relative_to(scratch)) for p in scratch.rglob("*") if not p.is_dir()}
+        assert left == {"home/numba/kernel.nbc", "home/numba/compiled"}
+        assert settings.network.exists()
         assert list(blobs.iterdir()) == []
+
+
+def test_kernels_of_unknown_origin_are_removed(settings: Settings) -> None:
+    scratch = settings.data_dir / "scratch" / fixtures.CLASS
+    kernels_folder = scratch_files.kernel_folder(scratch)
+    kernels_folder.mkdir(parents=True)
+    (kernels_folder / "kernel.nbc").write_bytes(b"planted")
+    (kernels_folder / "compiled").write_text("numba-0.0")
+    with built(settings):
+        assert list(scratch.iterdir()) == []
+
+
+def modes(folder: Path) -> dict[str, int]:
+    paths = [folder, *folder.rglob("*")]
+    return {str(p.relative_to(folder)): stat.S_IMODE(p.lstat().st_mode) for p in paths}
+
+
+@pytest.mark.usefixtures("wide_umask")
+async def test_data_folder_is_its_owners_alone(settings: Settings) -> None:
+    with built(settings) as (_, parts, _options):
+        digest = hashlib.sha256(b"sound").hexdigest()
+        await parts.blobs.save(arriving([b"sound"]), size=5, limit=5, sha256=digest)
+        found = modes(settings.data_dir)
+        assert {"node.sqlite", "node.sqlite-wal", "node.sqlite-shm", f"blobs/{digest}"} <= {*found}
+        wide = {path: oct(mode) for path, mode in found.items() if mode & 0o077}
+        assert wide == {}
+
+
+@pytest.mark.usefixtures("wide_umask")
+def test_a_data_folder_that_was_open_is_closed_and_said(settings: Settings) -> None:
+    """The journal has the salts of votes that are not revealed yet."""
+    with built(settings):
+        pass
+    for path in (settings.data_dir, *settings.data_dir.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    for suffix in ("-wal", "-shm"):
+        (settings.data_dir / f"node.sqlite{suffix}").touch(mode=0o666)
+    with capture_logs() as logs, built(settings):
+        assert not any(mode & 0o077 for mode in modes(settings.data_dir).values())
+    closed = {line["path"]: line["mode"] for line in logs if "open to other" in line["event"]}
+    assert closed[str(settings.data_dir)] == "0777"
+    assert closed[str(settings.data_dir / "node.sqlite")] == "0666"
+
+
+@pytest.fixture
+def wide_umask() -> Iterator[None]:
+    """A user whose new files everybody may read and write."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 def test_only_models_that_are_on_disk_are_announced(settings: Settings) -> None:

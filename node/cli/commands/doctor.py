@@ -35,7 +35,7 @@ Example:
 \b
 Output:
   runtime    a fact of the compute class: device, architecture, library versions, ...
-  sandbox    a confinement of the worker, and whether this machine enforces it
+  sandbox    a confinement of the worker: what enforces it, or "not in force" and why
   model      a model found on this disk: its digest, or why it is refused
   class      a class of the network, and how this machine's runtime differs from it
   listed     a model of the network, and whether it is present
