@@ -25,9 +25,11 @@ class Exit(IntEnum):
 # `helium --help` and docs/operations.md show these texts; a test compares them.
 MEANINGS = {
     Exit.OK: "done",
-    Exit.FAULT: "a fault of this machine or of the program (disk full, port taken)",
-    Exit.USAGE: "wrong usage: an unknown flag, or a file that is missing or unreadable",
-    Exit.NO_NODE: "no node could be reached, was ready, served the audio or shows the withdrawal",
+    Exit.FAULT: "a fault of this machine or of the program (disk full, port taken), or "
+    "doctor: not ready",
+    Exit.USAGE: "wrong usage: an unknown flag, a missing or unreadable file, or the wrong key to "
+    "cancel",
+    Exit.NO_NODE: "no node was reachable, was ready, served the audio or showed the withdrawal",
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
     Exit.UNVERIFIED: "a certificate, evidence or audio file failed verification",
