@@ -66,8 +66,8 @@ class Limits:
         65_536,
         999_999_999,
         "bytes per second",
-        "Bytes read per address, and as many written to it. Each frame counts as 32 KiB more. At "
-        "the default either direction costs a sixth of a processor.",
+        "Bytes read per address, and as many written to it. Each frame adds 32 KiB to the "
+        "count. At the default either direction costs a sixth of a processor.",
         "peer_bytes",
     )
     submissions_per_minute: float = number(
@@ -84,8 +84,8 @@ class Limits:
         2,
         1_000_000,
         "tasks",
-        "Tasks that have not ended. Each takes up to 30 kB of memory with its votes. Members of "
-        "the roster may bring all of them, another address half of them.",
+        "Tasks that have not ended. Each takes up to 30 kB of memory with its votes. Roster "
+        "members may fill the whole limit; any other address only half.",
         "max_open",
     )
     max_queued_tasks: int = whole_number(
@@ -93,8 +93,8 @@ class Limits:
         1,
         10_000,
         "tasks",
-        "Tasks that wait for the executor. When the queue is full the node abstains as busy from "
-        "the newest task of the source with the most queued tasks.",
+        "Tasks that wait for the executor. When the queue is full, the node picks the source with "
+        "most queued tasks. It abstains from that source's newest task as busy.",
         "max_queue",
     )
     ban_points: float = number(

@@ -66,7 +66,7 @@ class Settings:
     )
     submitters: tuple[str, ...] = setting(
         (),
-        "Peer ids whose tasks this node accepts. An empty list accepts everyone's.",
+        "Peer ids whose tasks this node executes. An empty list stands for everyone.",
         parsers.peers,
     )
     requester_tasks: int = whole_number(
@@ -74,8 +74,8 @@ class Settings:
         0,
         1_000_000,
         "tasks per hour",
-        "Tasks of one requester that this node accepts per hour; 0 is no limit. Keys cost nothing, "
-        "so use it together with submitters.",
+        "Tasks of one requester that this node executes per hour; 0 is no limit. Keys cost "
+        "nothing, so use it together with submitters.",
     )
     feed_seconds: float = number(
         5.0,

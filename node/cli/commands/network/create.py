@@ -70,9 +70,9 @@ Examples:
 Output:
   network  the network's id, 64 hex characters, by which peers recognise each other
   class    how many members and operators a compute class has
-A warning on standard error names each class with fewer than three operators: an operator has one
-place in a committee. Members need machines of the same compute class. `helium network class` shows
-a machine's class.
+A warning on standard error names each class with fewer than three operators. An operator has one
+place in a committee, but the only operator of a class has all places. Members need machines of the
+same compute class. `helium network class` shows a machine's class.
 
 Unless --attempt-seconds or --model-attempt-seconds is given, a task of each model is executed on
 this machine, and attempts are made at least five times as long as its longest task. That needs a

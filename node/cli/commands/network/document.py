@@ -63,7 +63,7 @@ _LIST_OPTIONS = (
         multiple=True,
         metavar="PEER[=OPERATOR]",
         help="A peer that votes, in every --class, and the name of its operator; repeatable. An "
-        "operator has one place in a committee, however many peers it has.",
+        "operator has one place in a committee, but the only operator of a class has all places.",
     ),
 )
 
