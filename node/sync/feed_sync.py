@@ -1,18 +1,21 @@
 """Synchronises feeds with connected peers, to receive what gossip has lost (specification 7.9).
 
-A feed is the list of the envelopes that a node has accepted. This node stores a cursor per peer
-and reads each feed from there in batches.
+A feed is the list of the envelopes that a node has accepted. This node keeps a cursor per peer and
+reads each feed from there in batches. Cursors of members are stored. A peer outside the roster is
+free to make: its cursor stays in memory, and its feed is read at a bounded rate.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
+from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
+from node.admission.rate_limits import TokenBuckets
 from node.consensus.coordinator import Coordinator, Step
 from node.errors import Busy
 from node.rpc.client import RequestRefused, send_request
@@ -37,6 +40,11 @@ BATCH = 256
 MAX_EMPTY_BATCHES = 8
 # Pause after each request about a task: the answer may hold 1 MiB of signatures to verify.
 PAUSE_SECONDS = 0.1
+# Envelopes without news per second and source, from peers outside the roster. Each costs a
+# signature check of about 0.5 ms. The news in such a feed mostly comes by gossip too.
+USELESS_PER_SECOND = 32.0
+# What a peer outside the roster may show at once, for example when it connects.
+USELESS_BURST_SECONDS = 64.0
 # A peer whose feed cannot be read, such as a client, is retried this many times less often.
 FAILURE_BACKOFF = 8
 
@@ -78,6 +86,12 @@ class FeedSync:
         self._journal, self._ledger = journal, ledger
         self._seconds, self._act, self._source_of = seconds, act, source_of
         self._handshakes = handshakes
+        self._members = coordinator.network.roster
+        self._cursors: LruDict[str, tuple[str, int]] = LruDict()  # of peers outside the roster
+        clock = coordinator.clock
+        self._useless = TokenBuckets(USELESS_PER_SECOND, USELESS_BURST_SECONDS, clock.now)
+        # Peers and the reveals for which they were asked about the task.
+        self._asked: LruDict[tuple[str, bytes], None] = LruDict()
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, peer: str) -> None:
@@ -107,7 +121,7 @@ class FeedSync:
                     if not await self._handshakes.greet(peer):
                         return
                     greet_at = now + HELLO_SECONDS
-                await self.read_to_end(peer)
+                pause = max(pause, await self.read_to_end(peer))
             except (RequestRefused, ProtocolViolation, ConnectionError) as error:
                 log.debug("feed request failed", peer=peer, error=str(error))
                 pause *= FAILURE_BACKOFF
@@ -117,22 +131,33 @@ class FeedSync:
                 log.exception("internal error while reading feed", peer=peer)
             await asyncio.sleep(pause)
 
-    async def read_to_end(self, peer: str) -> None:
-        """Read batches until the end of the feed, or until several in a row had nothing new."""
+    async def read_to_end(self, peer: str) -> float:
+        """Read batches until the end of the feed, or until several in a row had nothing new.
+
+        Returns the seconds that the peer's source has to wait, 0 if it has been useful.
+        """
         empty_batches = 0
-        while empty_batches < MAX_EMPTY_BATCHES:
+        while empty_batches < MAX_EMPTY_BATCHES and not (wait := self._charge(peer, 0)):
             last_cursor = self._journal.last_cursor()
             if not await self.read(peer):
-                return
+                return 0.0
             has_news = self._journal.last_cursor() > last_cursor
             empty_batches = 0 if has_news else empty_batches + 1
+            self._charge(peer, 0 if has_news else BATCH)
+        return wait
+
+    def _charge(self, peer: str, useless: int) -> float:
+        """Charge a peer's source for envelopes without news; return how long it has to wait."""
+        if peer in self._members:
+            return 0.0
+        return self._useless.take_with_debt(self._source_of(peer), useless)
 
     async def read(self, peer: str) -> bool:
         """Read one batch of a peer's feed. Returns whether there may be more.
 
         Raises ProtocolViolation for a feed that no honest node can have.
         """
-        feed, cursor = self._ledger.cursor(peer)
+        feed, cursor = self._cursor(peer)
         batch = await self._fetch(peer, feed, cursor)
         if batch.feed == feed and batch.cursor < cursor:
             raise self._protocol_violation(peer, "the cursor of the feed went backwards")
@@ -143,20 +168,25 @@ class FeedSync:
             raise self._protocol_violation(peer, "the feed returned envelopes without a new cursor")
         if len(batch.envelopes) > BATCH:
             raise self._protocol_violation(peer, "the feed returned more envelopes than requested")
-        # The tasks of the reveals. A dictionary keeps their order.
-        revealed: dict[str, None] = {}
+        reveals: list[Reveal] = []
         for envelope in batch.envelopes:
             message = self._decode(peer, envelope)
             if not self._receive(peer, message):
                 return False
             if isinstance(message, Reveal):
-                revealed[message.task] = None
+                reveals.append(message)
             await self._yield_to_loop()
-        for task in revealed:
-            if self._ledger.votes_may_be_missing(task):
-                await self._ask_about(peer, task)
-        self._ledger.put_cursor(peer, batch.feed, batch.cursor)
+        if peer in self._members:
+            await self._ask_about_missing_votes(peer, reveals)
+            self._ledger.put_cursor(peer, batch.feed, batch.cursor)
+        else:
+            self._cursors[peer] = (batch.feed, batch.cursor)
         return True
+
+    def _cursor(self, peer: str) -> tuple[str, int]:
+        if peer in self._members:
+            return self._ledger.cursor(peer)
+        return self._cursors.get(peer, ("", 0))
 
     def _protocol_violation(
         self, peer: str, detail: str, reason: Rejection = Rejection.MALFORMED
@@ -165,6 +195,16 @@ class FeedSync:
         if reason not in _NEWER:
             self._transport.report(peer, PeerAction.INVALID_FEED)
         return ProtocolViolation(detail, reason)
+
+    async def _ask_about_missing_votes(self, peer: str, reveals: Sequence[Reveal]) -> None:
+        """Ask a member about the tasks of these reveals, once for each reveal that it showed."""
+        new = [r for r in reveals if (peer, r.envelope.body_bytes) not in self._asked]
+        for task in dict.fromkeys(reveal.task for reveal in new):  # in their order
+            if self._ledger.votes_may_be_missing(task):
+                await self._ask_about(peer, task)
+                for reveal in new:
+                    if reveal.task == task:
+                        self._asked[peer, reveal.envelope.body_bytes] = None
 
     async def _ask_about(self, peer: str, task: str) -> None:
         """Take over a peer's certificates of a task for which votes may be missing here.

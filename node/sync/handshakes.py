@@ -38,7 +38,8 @@ class Handshakes:
         # A task may lie ahead by `clock_skew_seconds`. At half of it the operator has time to act.
         self._tolerance = network.parameters.clock_skew_seconds / 2
         self._clocks = ClockCheck()
-        self._clock_differs = self._duplicate_logged = False
+        self._clock_differs = False
+        self._duplicate_tellers: set[str] = set()  # members: the roster bounds them
 
     async def greet(self, peer: str) -> bool:
         """Say hello to a peer; return whether it is of this network.
@@ -51,7 +52,8 @@ class Handshakes:
         if answer["network"] != self._network.id:
             log.warning("peer of another network", peer=peer, network=answer["network"])
             return False
-        self._note_duplicate(peer, answer)
+        if peer in self._network.roster:  # anybody else could make the operator stop the node
+            self._note_duplicate(peer, answer)
         # The peer read its clock at some time between the two. A slow answer tells too little.
         if peer in self._network.roster and received - sent <= self._tolerance:
             self._clocks.add(peer, answer["time"] / 1000 - (sent + received) / 2)
@@ -63,8 +65,10 @@ class Handshakes:
         self._clocks.remove(peer)
 
     def _note_duplicate(self, peer: str, answer: Mapping[str, Any]) -> None:
-        if answer["duplicate"] and not self._duplicate_logged:
-            self._duplicate_logged = True
+        if not answer["duplicate"]:
+            self._duplicate_tellers.discard(peer)
+        elif peer not in self._duplicate_tellers:
+            self._duplicate_tellers.add(peer)
             log.error(
                 "another instance of this node's key is connected: two that run at a time sign"
                 " conflicting votes; stop one of them",

@@ -13,13 +13,14 @@ Nor does a node that says nothing prolong anything.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from node.admission.lru_dict import LruDict
+from node.admission.peer_score import PeerAction
 from node.clock import Clock
 from node.rpc.client import RequestRefused, open_request, read_status, send_request
 from node.rpc.codec import ProtocolViolation, Status, read_document
@@ -47,6 +48,8 @@ MAX_BACKOFF = 5.0
 UNKNOWN_TASK_SECONDS = 5.0
 # A node that has not shown the task by then holds up nothing: it is slow, or does not know it.
 SILENT_NODE_SECONDS = 15.0
+# Invalid envelopes after which the rest of an answer is left: each costs a signature check.
+MAX_INVALID = 8
 # The last votes may arrive for this long after the deadline.
 LATE_VOTE_SECONDS = 5.0
 
@@ -199,8 +202,7 @@ class TaskTracker:
             if isinstance(error, RequestRefused) and error.reason == Rejection.UNKNOWN_TASK:
                 self._unaware_peers.add(peer)
             return None
-        for envelope in answer["envelopes"]:
-            self._add_envelope(peer, envelope)
+        await self._add_envelopes(peer, answer["envelopes"])
         if answer["certificate"] is not None:
             self._add_certificate(peer, answer["certificate"])
         self._states[peer] = State(answer["state"])
@@ -284,21 +286,52 @@ class TaskTracker:
             await self.poll(peer)
             reports.put_nowait(None)
 
-    def _add_envelope(self, peer: str, document: Json) -> None:
-        """Add a task or a vote that a node has shown."""
+    async def _add_envelopes(self, peer: str, documents: Sequence[Json]) -> None:
+        invalid = 0
+        for document in documents:
+            # Each costs a signature check, and a node may show thousands.
+            await asyncio.sleep(0)
+            invalid += not self._add_envelope(peer, document)
+            if invalid == MAX_INVALID:
+                break
+        if invalid:  # no honest node shows one
+            self._transport.report(peer, PeerAction.PROTOCOL_VIOLATION)
+            log.warning("invalid envelopes from node", peer=peer, task=self._id, count=invalid)
+
+    def _add_envelope(self, peer: str, document: Json) -> bool:
+        """Add a task or a vote that a node has shown; return whether an honest node may show it."""
+        if not self._may_be_of_this_task(document):
+            return False
         message = self._decode(peer, document)
+        if message is None:
+            return False
         try:
             if isinstance(message, Task):
                 if message.id == self._id:
                     self._observe(message)
             elif isinstance(message, Withdraw):
                 self._add_withdrawal(peer, message)
-            elif message is not None and message.task == self._id and self._observer is not None:
+            elif message.task == self._id and self._observer is not None:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):
                         self._keep(effect.certificate)
         except Rejected as rejected:
-            log.warning("envelope rejected", peer=peer, reason=str(rejected))
+            log.debug("envelope rejected", peer=peer, reason=str(rejected))
+            return False
+        return True
+
+    def _may_be_of_this_task(self, document: Json) -> bool:
+        """Return False for a vote that no node can have accepted, before its signature is checked.
+
+        Anybody can sign any number of votes. Only those of the committee are votes of the task.
+        """
+        if self._observer is None or not isinstance(document, dict):
+            return True
+        body = document.get("body")
+        kind = body.get("type") if isinstance(body, dict) else None
+        if kind not in ("commit", "reveal", "abstain"):
+            return True
+        return document.get("signer") in self._observer.vote_sets[-1].committee
 
     def _add_withdrawal(self, peer: str, withdrawal: Withdraw) -> None:
         if withdrawal.task == self._id and self._observer is not None:
@@ -312,7 +345,7 @@ class TaskTracker:
             try:
                 self._messages[digest] = codec.decode_document(document, self._network.id)
             except Rejected as rejected:
-                log.warning("invalid envelope from node", peer=peer, reason=str(rejected))
+                log.debug("invalid envelope from node", peer=peer, reason=str(rejected))
                 self._messages[digest] = None
         return self._messages[digest]
 

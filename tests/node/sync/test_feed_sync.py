@@ -17,7 +17,15 @@ from node.rpc.codec import ProtocolViolation, Status, answer, read_document, ref
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.sync.feed_sync import BATCH, FAILURE_BACKOFF, MAX_EMPTY_BATCHES, PAUSE_SECONDS, FeedSync
+from node.sync.feed_sync import (
+    BATCH,
+    FAILURE_BACKOFF,
+    MAX_EMPTY_BATCHES,
+    PAUSE_SECONDS,
+    USELESS_BURST_SECONDS,
+    USELESS_PER_SECOND,
+    FeedSync,
+)
 from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.transport.interface import Stream
 from protocol.consensus import certificate
@@ -530,6 +538,29 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
     on_bench(test)
 
 
+def test_useless_feed_of_a_peer_outside_the_roster_is_read_at_a_bounded_rate() -> None:
+    """However often it connects, and nothing of it is stored."""
+    stranger = fixtures.peer(1001)
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task)
+        bench.feed = lambda request: batch("f", request["cursor"] + 1, *[task] * BATCH)
+        minutes = 10
+        for _ in range(minutes * 12):
+            bench.feeds.follow(stranger)
+            await asyncio.sleep(5)
+            bench.feeds.leave(stranger)
+        envelopes = len(bench.requests) * BATCH
+        assert envelopes <= USELESS_PER_SECOND * (minutes * 60 + USELESS_BURST_SECONDS) + 2 * BATCH
+        assert bench.ledger.cursor(stranger) == ("", 0)
+        bench.requests.clear()
+        await bench.feeds.read_to_end(LIAR)
+        assert len(bench.requests) == MAX_EMPTY_BATCHES, "a member is not held up"
+
+    on_bench(test)
+
+
 # What a feed alone cannot show
 
 
@@ -575,12 +606,31 @@ def test_equivocation_makes_the_node_request_certificates() -> None:
         for seen in ([task.id], [task.id], [task.id] * 2):
             assert await bench.read()
             assert bench.requested_tasks == seen, "once for a page with a reveal"
-        bench.certified[task.id] = [certificate]
         bench.feed = paged(*pages, lies[:1])
+        assert await bench.read()
+        assert bench.requested_tasks == [task.id] * 2, "once for each reveal"
+        bench.certified[task.id] = [certificate]
+        signers = committees(NET, task)[0][:2]
+        another = revealed(task, signers[1], "c", signers)
+        bench.feed = paged(*pages, lies[:1], [another])
         assert await bench.read()
         assert bench.ledger.certificates(task.id) == [certificate.document]
         assert bench.acted[-1] == StateChanged(task.id)
-        assert bench.ledger.cursor(LIAR) == ("f", 5)
+        assert bench.ledger.cursor(LIAR) == ("f", 6)
+
+    on_bench(test)
+
+
+def test_peer_outside_the_roster_is_not_asked_about_a_task() -> None:
+    """Its answer could hold a MiB of votes that it signed itself."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task)
+        bench.feed = paged(contradiction(task, "a", "b"))
+        await bench.feeds.read_to_end(fixtures.peer(1001))
+        assert bench.ledger.evidence() != []
+        assert bench.requested_tasks == []
 
     on_bench(test)
 

@@ -159,13 +159,27 @@ def test_a_slow_answer_says_nothing_about_the_clock() -> None:
     on_bench(test)
 
 
-def test_a_duplicate_is_logged_once_as_an_error() -> None:
+def test_a_duplicate_is_logged_once_for_each_member_that_tells_it() -> None:
     async def test(bench: Bench) -> None:
         bench.duplicate = True
-        entries = await bench.greet(STRANGERS[0], *MEMBERS)
-        assert [entry["log_level"] for entry in entries] == ["error"]
+        entries = await bench.greet(*MEMBERS, *MEMBERS)
+        assert {entry["log_level"] for entry in entries} == {"error"}
         assert "another instance of this node's key" in entries[0]["event"]
-        assert entries[0]["told_by"] == STRANGERS[0]
+        assert [entry["told_by"] for entry in entries] == list(MEMBERS)
+        bench.duplicate = False
+        assert await bench.greet(MEMBERS[0]) == []
+        bench.duplicate = True
+        assert [entry["told_by"] for entry in await bench.greet(*MEMBERS)] == [MEMBERS[0]]
+
+    on_bench(test)
+
+
+def test_a_duplicate_that_a_stranger_tells_is_not_believed() -> None:
+    """It would make the operator stop the node."""
+
+    async def test(bench: Bench) -> None:
+        bench.duplicate = True
+        assert await bench.greet(*STRANGERS) == []
 
     on_bench(test)
 
@@ -189,17 +203,17 @@ def test_a_daemon_says_hello_and_logs_a_duplicate_of_itself() -> None:
             requests.append(await read_document(stream, "hello-request"))
             await answer(stream, fixtures.hello_answer(NET.id, duplicate=True))
 
-        async with run_network(1, NET) as world:
-            stranger = MemoryTransport(world.medium, STRANGERS[0])
-            await stranger.start(Recorder(serve), (), [protocol_id("hello")])
+        async with run_network(1, NET, labels=["honest", *["absent"] * 3]) as world:
+            member = MemoryTransport(world.medium, MEMBERS[0])
+            await member.start(Recorder(serve), (), [protocol_id("hello")])
             with capture_logs() as entries:
-                await stranger.dial(world.address(0))
+                await member.dial(world.address(0))
                 await asyncio.sleep(HELLO_SECONDS + 100)
-            await stranger.stop()
+            await member.stop()
         assert len(requests) == 2
         assert len({request["instance"] for request in requests}) == 1
         assert requests[1]["time"] - requests[0]["time"] >= 1000 * HELLO_SECONDS
         errors = [entry for entry in entries if entry["log_level"] == "error"]
-        assert [entry["told_by"] for entry in errors] == [STRANGERS[0]]
+        assert [entry["told_by"] for entry in errors] == [MEMBERS[0]]
 
     virtual_loop.run(main)
