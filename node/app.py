@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
+from executor.sandbox.confine import folder_granting, readable_paths
 from executor.worker.scratch import clean
 from executor.worker.supervisor import WorkerSupervisor
 from node.clock import SystemClock
@@ -68,6 +69,12 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
     score_floors: dict[str, float] = {}
     limits = settings.limits
     folders = [*settings.models_dir, SHIPPED]
+    if granting := folder_granting(settings.data_dir, readable_paths(folders)):
+        log.error(
+            "workers can read the data folder and this node's secrets: move it, or the models",
+            path=str(settings.data_dir),
+            readable=str(granting),
+        )
     parts = Parts(
         Coordinator(
             network,

@@ -28,6 +28,8 @@ OPEN_FILES = 512
 # Of one job, which has one thread: twice the longest deadline (section 3).
 CPU_SECONDS = 7_200
 
+# What Python needs of the folder that it is installed in.
+PYTHON = ("bin", "include", "lib", "lib64", "share", "pyvenv.cfg")
 # The system's libraries, and what they read about the machine. No file of a user.
 SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
 MACHINE = (
@@ -156,7 +158,9 @@ def restrict_access(
 def readable_paths(folders: Sequence[Path]) -> list[Path]:
     """Return what a worker may read: `folders`, Python, our packages, the system's libraries."""
     stdlib = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    python = [Path(sys.prefix), Path(sys.base_prefix), *stdlib]
+    # Not all of a prefix: a data folder may lie in the one of a virtual environment.
+    prefixes = (Path(sys.prefix), Path(sys.base_prefix))
+    python = [*(prefix / name for prefix in prefixes for name in PYTHON), *stdlib]
     root = Path(__file__).resolve().parents[2]
     packages = [root / name for name in ("executor", "protocol", "schemas")]
     return [*folders, *packages, *python, *map(Path, (*SYSTEM, *MACHINE))]

@@ -40,7 +40,7 @@ MAX_PRINTED_BYTES = 1_048_576
 PIECE_BYTES = 262_144
 # An honest worker has five threads, and some more with a GPU. No limit of the kernel counts those
 # of one process only.
-MAX_THREADS = 64
+MAX_THREADS = 256
 # Between two looks at the worker's threads.
 WATCH_SECONDS = 0.25
 # A worker whose socket is closed gets so long to end; then it is killed.

@@ -32,21 +32,27 @@ class ResultRecorder:
         if not isinstance(result, Execution):
             self._driver.failed(task.id, result)
             return
+        try:
+            await self._record_execution(task, result)
+        finally:
+            # Those that the blob store did not take: what is left fills the disk.
+            for file in result.files:
+                file.unlink(missing_ok=True)
+
+    async def _record_execution(self, task: Task, result: Execution) -> None:
         outcome = cast("Document", result.outcome)
         trace = cast("Document", result.trace)
         try:
             check_fits(outcome, task.kind, task.args, self._max_output_bytes)
         except Rejected as rejected:
-            self._reject(task, result, trace, rejected.detail)
+            self._reject(task, trace, rejected.detail)
             return
         if await self._keep_files(task, result, blobs_of(outcome)):
             self._driver.executed(task.id, outcome, trace)
 
-    def _reject(self, task: Task, execution: Execution, trace: Document, problem: str) -> None:
+    def _reject(self, task: Task, trace: Document, problem: str) -> None:
         """Vote for an error: no manifest may hold these outputs, at any member of the class."""
         log.warning("outputs not allowed", task=task.id, problem=problem)
-        for file in execution.files:
-            file.unlink(missing_ok=True)
         detail = problem[:_DETAIL_CHARACTERS]
         # A trace may fill its size limit with tokens and steps: they make room for the detail.
         trace = {**trace, "tokens": [], "steps": [], "detail": detail}

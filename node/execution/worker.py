@@ -49,7 +49,10 @@ class Worker:
         except asyncio.CancelledError:
             self._supervisor.cancel(job.task)
             await asyncio.wait([running])
-            running.exception()  # or asyncio warns that nobody has seen it
+            # Asked for also because asyncio warns of an exception that nobody has seen.
+            if running.exception() is None:  # it had ended: nobody takes its outputs now
+                for path in running.result().files:
+                    path.unlink(missing_ok=True)
             raise
 
     async def warm(self, model: Model) -> None:

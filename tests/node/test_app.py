@@ -195,6 +195,16 @@ def test_kernels_of_unknown_origin_are_removed(settings: Settings) -> None:
         assert list(scratch.iterdir()) == []
 
 
+def test_a_data_folder_that_workers_can_read_is_said(settings: Settings) -> None:
+    with capture_logs() as logs, built(replace(settings, models_dir=(settings.data_dir.parent,))):
+        pass
+    (said,) = [line for line in logs if "workers can read" in line["event"]]
+    assert said["readable"] == str(settings.data_dir.parent)
+    with capture_logs() as logs, built(settings):
+        pass
+    assert not [line for line in logs if "workers can read" in line["event"]]
+
+
 def modes(folder: Path) -> dict[str, int]:
     paths = [folder, *folder.rglob("*")]
     return {str(p.relative_to(folder)): stat.S_IMODE(p.lstat().st_mode) for p in paths}

@@ -50,15 +50,15 @@ class Findings:
     """What decides whether this machine may serve.
 
     `differences` has, for each class of the network, the differing fields of the runtime;
-    `missing`, for each listed model, why it cannot be used, or "". `key_risk` says why the worker
-    could read the node's key, or "".
+    `missing`, for each listed model, why it cannot be used, or "". `secret_risk` says why the
+    worker could read the node's key or journal, or "".
     """
 
     worker: "WorkerStatus"
     models: Sequence[InstalledModel]
     differences: dict[str, list[str]]
     missing: dict[str, str]
-    key_risk: str
+    secret_risk: str
 
     @property
     def reasons(self) -> list[str]:
@@ -72,7 +72,7 @@ class Findings:
                 for line in lines
             ]
         reasons += [f"model {name}: {reason}" for name, reason in self.missing.items() if reason]
-        return reasons + ([f"key: {self.key_risk}"] if self.key_risk else [])
+        return reasons + ([f"secret: {self.secret_risk}"] if self.secret_risk else [])
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +124,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
         # This machine may become a member of any class, so all are compared.
         {name: mismatch(worker.runtime, definition) for name, definition in classes.items()},
         {f"{model.id}@{model.revision}": _why_missing(folders, model) for model in listed},
-        _key_risk(settings.key, folders),
+        _secret_risk(settings, folders),
     )
 
 
@@ -150,10 +150,14 @@ def _why_missing(folders: Sequence[Path], model: Model) -> str:
     return ""
 
 
-def _key_risk(key: Path, folders: Sequence[Path]) -> str:
-    """Return why a worker could read the node's key; "" if it could not, or there is no key."""
-    folder = confine.folder_granting(key, confine.readable_paths(folders)) if key.exists() else None
-    return f"{key} can be read by the worker, which reads {folder}" if folder else ""
+def _secret_risk(settings: Settings, folders: Sequence[Path]) -> str:
+    """Return why a worker could read the node's key or its journal; "" if it could not."""
+    readable = confine.readable_paths(folders)
+    for secret in (settings.key, settings.data_dir):
+        folder = confine.folder_granting(secret, readable) if secret.exists() else None
+        if folder is not None:
+            return f"{secret} can be read by the worker, which reads {folder}"
+    return ""
 
 
 def _document(findings: Findings) -> dict[str, object]:

@@ -185,6 +185,24 @@ async def test_cancelling_waits_for_the_end_of_the_job() -> None:
     assert script.ends.done()
 
 
+async def test_outputs_that_a_cancelled_job_still_gave_are_removed(tmp_path: Path) -> None:
+    """Its last message and the cancellation may cross."""
+    output = tmp_path / "output"
+    output.touch()
+
+    class Late(Script):
+        def cancel(self, task: str) -> None:
+            self.ends.set_result(Execution({"error": "no-notes"}, (output,), {}))
+
+    script = Late()
+    running = asyncio.create_task(worker_of(script).run(job("t"), 1.0, lambda _: None))
+    await asyncio.to_thread(script.begun.wait, TIMEOUT)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not output.exists()
+
+
 async def test_closing_closes_the_supervisor() -> None:
     script = Script()
     worker = worker_of(script)

@@ -146,6 +146,19 @@ def test_a_key_in_a_model_folder_is_not_ready(helium: Helium, worker: Any) -> No
         assert any("can be read by the worker" in r for r in document["reasons"]) == bool(code)
 
 
+def test_a_data_folder_in_a_model_folder_is_not_ready(helium: Helium, worker: Any) -> None:
+    """Its journal has the salts of votes that are not revealed yet."""
+    Path("models/node").mkdir(parents=True)
+    for models, code in (("models", 1), ("other", 0)):
+        exit_code, document = run_doctor(
+            helium, "--data-dir", "models/node", "--models-dir", models
+        )
+        assert exit_code == code
+        readable = Path(models).absolute()
+        risk = f"secret: {readable / 'node'} can be read by the worker, which reads {readable}"
+        assert document["reasons"] == ([risk] if code else [])
+
+
 def test_a_missing_network_document_is_a_usage_error(helium: Helium, worker: Any) -> None:
     done = helium("doctor", "--network", "absent.json")
     assert done.exit_code == 2
