@@ -1,16 +1,19 @@
 """Decode input audio files to mono at 44.1 kHz: bounded, and the same samples everywhere.
 
-Only WAV (PCM, float) and FLAC are accepted. The first bytes are checked before libsndfile sees the
-file, so that its other parsers are never reached. What a file declares is checked before a sample
-is decoded, and the decoded samples are counted, because a few hundred kilobytes of FLAC can hold
-hours of silence.
+Only WAV (PCM, float) and FLAC are accepted. WAV is read by `wav`; libsndfile sees a file only if it
+begins as FLAC, so that its other parsers are never reached. What a file declares is checked before
+a sample is decoded, and the decoded samples are counted, because a few hundred kilobytes of FLAC
+can hold hours of silence. What was written to a pipe declares no length: it is read to its end.
 """
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Protocol
 
+from executor.audio import wav
+from executor.audio.recognize import START_BYTES, content_name
+from executor.audio.refusal import refuse
 from executor.errors import TaskFailed
 
 if TYPE_CHECKING:
@@ -28,18 +31,46 @@ MAX_SECONDS = 600
 # Of one input: 256 MiB of mono.
 MAX_FRAMES = 67_108_864
 MAX_CHANNELS = 8
-# Hz; the range of a waveform's sampling rate in an outcome.
-MIN_RATE, MAX_RATE = 1, 384_000
+# Hz. A resampler's filter grows with the ratio of the rates: 99 bytes at 1 Hz took 27 s and 1 GB.
+MIN_RATE, MAX_RATE = 4_000, 384_000
 # Of a float sample. Full scale is 1.0; integers that were left unscaled still pass.
 MAX_AMPLITUDE = 65_536.0
 # Frames that are decoded at a time.
 BLOCK_FRAMES = 65_536
-# Chunks of a WAV that are searched for its format, which usually is the first.
-MAX_CHUNKS = 64
 
-SUBTYPES = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-# Format tags of a WAV: PCM, float, and the tag that says that either follows in an extension.
-PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoded file: `samples` are mono, `(frames,)`, at `rate` Hz; the rest is of the file."""
+
+    samples: "Mono"
+    rate: int
+    channels: int
+    form: str
+
+    @property
+    def milliseconds(self) -> int:
+        """The length, rounded up to whole milliseconds."""
+        return milliseconds_of(len(self.samples), self.rate)
+
+
+class Source(Protocol):
+    """An open file: what its header declares, and its samples. `frames` None is unknown."""
+
+    @property
+    def rate(self) -> int:
+        """The sampling rate in Hz."""
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+
+    @property
+    def frames(self) -> int | None:
+        """The declared length."""
+
+    def blocks(self, frames: int) -> "Iterator[NDArray[np.float32]]":
+        """Yield the samples, at most so many frames at a time, `(frames, channels)`."""
 
 
 def decode_files(paths: Sequence[Path], max_seconds: int = MAX_SECONDS) -> "list[Mono]":
@@ -52,9 +83,10 @@ def decode_files(paths: Sequence[Path], max_seconds: int = MAX_SECONDS) -> "list
     waveforms: list[Mono] = []
     milliseconds = 1000 * max_seconds
     for path in paths:
-        audio, rate = decode_file(path, milliseconds)
-        milliseconds -= milliseconds_of(len(audio), rate)
-        waveforms.append(resample(audio, rate))
+        with path.open("rb") as file:
+            recording = decode(file, milliseconds)
+        milliseconds -= recording.milliseconds
+        waveforms.append(resample(recording.samples, recording.rate))
     return waveforms
 
 
@@ -73,37 +105,37 @@ def milliseconds_of(frames: int, rate: int) -> int:
     return -(-1000 * frames // rate)
 
 
-def decode_file(path: Path, max_milliseconds: int = 1000 * MAX_SECONDS) -> "tuple[Mono, int]":
-    """Return a file's audio, `(samples,)` with channels averaged, and its rate in Hz."""
-    import soundfile
+def decode(file: IO[bytes], max_milliseconds: int = 1000 * MAX_SECONDS) -> Recording:
+    """Return the audio of an open, seekable file, channels averaged.
 
-    with path.open("rb") as file:
-        refuse(not has_known_format(file), "neither WAV (PCM, float) nor FLAC")
-        file.seek(0)
-        try:
-            with soundfile.SoundFile(file) as sound:
-                return mix_down(sound, max_milliseconds), int(sound.samplerate)
-        except soundfile.SoundFileError as error:
-            # The whole message has the file's name, which here is a copy under a random name.
-            has_code = isinstance(error, soundfile.LibsndfileError)
-            message = error.error_string if has_code else str(error)
-            raise TaskFailed("input-undecodable", message) from error
+    Raises `TaskFailed("input-undecodable")`, which says what the file is instead.
+    """
+    file.seek(0)
+    start = file.read(START_BYTES)
+    file.seek(0)
+    if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
+        return mix_down(wav.read_header(file), "WAV", max_milliseconds)
+    if start[:4] != b"fLaC":
+        name = content_name(start)
+        raise TaskFailed("input-undecodable", f"{name}, neither WAV (PCM, float) nor FLAC")
+    from executor.audio import flac  # libsndfile is needed by this format alone
+
+    with flac.opened(file) as source:
+        return mix_down(source, "FLAC", max_milliseconds)
 
 
-def mix_down(sound: Any, max_milliseconds: int) -> "Mono":
-    """Return the average of an open file's channels: their sum in order, then one division."""
+def mix_down(source: Source, form: str, max_milliseconds: int) -> Recording:
+    """Return an open file, its channels averaged: their sum in order, then one division."""
     import numpy as np
 
-    rate, channels, frames = int(sound.samplerate), int(sound.channels), int(sound.frames)
-    refuse(sound.subtype not in SUBTYPES, f"{sound.subtype} is neither PCM nor float")
-    refuse(not MIN_RATE <= rate <= MAX_RATE, f"{rate} Hz")
-    refuse(not 1 <= channels <= MAX_CHANNELS, f"{channels} channels, at most {MAX_CHANNELS}")
-    refuse(not 1 <= frames <= MAX_FRAMES, f"{frames} frames at {rate} Hz")
-    refuse(milliseconds_of(frames, rate) > max_milliseconds, f"{frames} frames at {rate} Hz")
-    audio = np.empty(frames, np.float32)
+    rate, channels, frames = source.rate, source.channels, source.frames
+    check_header(rate, channels, frames, max_milliseconds)
+    most = most_frames(rate, max_milliseconds) if frames is None else frames
+    # Memory that is not written to is not used.
+    audio = np.empty(most, np.float32)
     done = 0
-    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        refuse(done + len(block) > frames, "more frames than declared")
+    for block in source.blocks(BLOCK_FRAMES):
+        refuse(done + len(block) > most, f"longer than {_length(most, rate)}")
         # Not "any is greater": a comparison with NaN is false.
         refuse(not (np.abs(block) <= MAX_AMPLITUDE).all(), "samples that are no sound")
         total = block[:, 0].copy()
@@ -111,37 +143,30 @@ def mix_down(sound: Any, max_milliseconds: int) -> "Mono":
             total += block[:, channel]
         audio[done : done + len(block)] = total / np.float32(channels)
         done += len(block)
-    refuse(done != frames, f"{done} frames of {frames} declared")
-    return audio
+    refuse(frames not in (None, done), f"{done} frames of {frames} declared: it is cut off")
+    refuse(not done, "no samples")
+    samples = audio if done == most else audio[:done].copy()
+    return Recording(samples, rate, channels, form)
 
 
-def has_known_format(file: IO[bytes]) -> bool:
-    """Return whether a file begins as FLAC, or as a WAV of PCM or float."""
-    start = file.read(12)
-    if start[:4] == b"fLaC":
-        return True
-    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-        return False
-    for _ in range(MAX_CHUNKS):
-        header = file.read(8)
-        if len(header) < 8:
-            return False
-        name, size = struct.unpack("<4sI", header)
-        if name == b"fmt ":
-            return is_pcm_or_float(file.read(min(size, 40)))
-        file.seek(size + size % 2, 1)  # chunks are padded to even sizes
-    return False
+def check_header(rate: int, channels: int, frames: int | None, max_milliseconds: int) -> None:
+    """Refuse what a header declares, before a sample is decoded; `frames` None is unknown."""
+    refuse(
+        not MIN_RATE <= rate <= MAX_RATE,
+        f"{rate} Hz; the sampling rate must be {MIN_RATE} to {MAX_RATE} Hz",
+    )
+    refuse(not 1 <= channels <= MAX_CHANNELS, f"{channels} channels, at most {MAX_CHANNELS}")
+    if frames is None:
+        return
+    refuse(frames == 0, "no samples")
+    most = most_frames(rate, max_milliseconds)
+    refuse(frames > most, f"{_length(frames, rate)}, at most {_length(most, rate)} are allowed")
 
 
-def is_pcm_or_float(format_chunk: bytes) -> bool:
-    """Return whether the content of a WAV's format chunk means PCM or float."""
-    tag = int.from_bytes(format_chunk[:2], "little")
-    if tag == EXTENSIBLE:
-        tag = int.from_bytes(format_chunk[24:26], "little")
-    return tag in (PCM, FLOAT)
+def most_frames(rate: int, max_milliseconds: int) -> int:
+    """Return how many frames an input may have: its length is rounded up to milliseconds."""
+    return min(MAX_FRAMES, rate * max_milliseconds // 1000)
 
 
-def refuse(condition: bool, detail: str) -> None:
-    """Raise `TaskFailed("input-undecodable")` if the condition holds."""
-    if condition:
-        raise TaskFailed("input-undecodable", detail)
+def _length(frames: int, rate: int) -> str:
+    return f"{frames / rate:.1f} s ({frames} frames at {rate} Hz)"

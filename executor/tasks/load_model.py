@@ -28,6 +28,7 @@ from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, refusal
 from executor.models.file_checks import VOCODER, configuration
+from executor.tasks.arguments import use_floats
 from executor.tasks.fast_linear import replace_linears
 from protocol.model_limits import objection
 
@@ -177,6 +178,8 @@ def complete(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
     model, report = loaded
     if problems := {key: sorted(map(str, keys)) for key, keys in report.items() if keys}:
         raise ModelRefused(f"the weights do not fit the architecture: {problems}")
+    for part in model.modules():
+        use_floats(part.__dict__.get("generation_config"))
     return model.eval()
 
 

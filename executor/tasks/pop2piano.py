@@ -27,8 +27,9 @@ from executor.audio import decode, midi
 from executor.errors import ModelRefused, TaskFailed, is_memory_error
 from executor.models.config import POP2PIANO, own_dtype
 from executor.models.file_checks import configuration
+from executor.tasks.arguments import config_members
 from executor.tasks.load_model import LOCAL_ONLY, complete, quantization
-from executor.tasks.text_to_music import config_members, with_task_failures
+from executor.tasks.text_to_music import with_task_failures
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def covers(
     composer = str(args.get("composer") or DEFAULT_COMPOSER)
     if composer not in composers:
         raise TaskFailed("generation-rejected", f"{composer!r} is none of {', '.join(composers)}")
-    arguments = generate_arguments(config_members(args), loaded.settings) | {"composer": composer}
+    arguments = generate_arguments(config_members(POP2PIANO, args), loaded.settings) | {
+        "composer": composer
+    }
     total_steps = arguments.get("max_new_tokens") or loaded.settings.max_length or 1
     songs = decode.decode_files(inputs, limits.get("input_seconds", decode.MAX_SECONDS))
     max_seconds = min(MAX_OUTPUT_SECONDS, limits.get("output_seconds", MAX_OUTPUT_SECONDS))

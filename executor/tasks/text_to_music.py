@@ -19,6 +19,7 @@ from transformers import set_seed
 from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
+from executor.tasks.arguments import config_members
 from executor.tasks.load_model import LoadedPipeline, load
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
 from protocol.model_limits import objection
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["LoadedPipeline", "Sound", "load", "sequence_seeds", "sounds"]
+
+KIND = "text-to-music"
 
 # Torch's words when the logits hold NaN, as after a temperature that overflows.
 UNDRAWABLE = "probability tensor contains"
@@ -62,13 +65,6 @@ def sequence_seeds(seed: int, count: int) -> list[int]:
     """Return the seeds of `count` sequences: the task's own, then derived ones (section 8)."""
     hashes = (tagged_hash("sequence", struct.pack(">QI", seed, i)) for i in range(1, count))
     return [seed, *(int.from_bytes(digest[:4], "big") for digest in hashes)]
-
-
-def config_members(args: Mapping[str, object]) -> dict[str, Any]:
-    """Return the members of `generation_config` that the task sets, so none that is null."""
-    config = args.get("generation_config")
-    members: Mapping[str, object] = config if isinstance(config, Mapping) else {}
-    return {name: value for name, value in members.items() if value is not None}
 
 
 def generate_arguments(family: Family, members: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
@@ -121,8 +117,8 @@ def sounds(
     """
     if problem := objection(loaded.family.capabilities, cast("Document", args)):
         raise TaskFailed("generation-rejected", problem)
-    members = config_members(args)
-    count = int(members.get(SEQUENCES) or 1)  # whatever the model's own number is
+    members = config_members(KIND, args)
+    count = members.get(SEQUENCES) or 1  # whatever the model's own number is
     # Each sequence is a generation of its own: transformers joins several to one corrupt waveform.
     seeds = sequence_seeds(int(str(args["seed"])), count)
     arguments = generate_arguments(loaded.family, members, loaded.defaults)

@@ -18,6 +18,7 @@ import pytest
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from tests.executor.delivery import delivered
 from tests.support.numba_cache import shared_kernels
 from tests.support.tiny_models.built import built_models
 
@@ -176,7 +177,7 @@ def execute(memory: Memory) -> Run:
 
 
 def job(model: ModelRef, args: Mapping[str, object], task: str = "task") -> Job:
-    return Job(task, "text-to-music", {"model": model.id, **args}, model)
+    return Job(task, "text-to-music", delivered({"model": model.id, **args}), model)
 
 
 def digests(execution: Execution) -> list[str]:

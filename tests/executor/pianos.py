@@ -11,6 +11,7 @@ import schemas
 from executor.job import Job, ModelRef
 from executor.models.folders import weights_digest
 from tests.executor.conftest import rewritten
+from tests.executor.delivery import delivered
 
 NAME = "tiny/pop2piano"
 
@@ -33,7 +34,7 @@ def cover_job(model: ModelRef, paths: Sequence[Path], args: Mapping[str, Any]) -
     """A task that covers songs: seed 1 and nothing else set, unless `args` says otherwise."""
     full = {"model": model.id, "audio": [named(path) for path in paths], "seed": 1, **args}
     schemas.check("pop2piano", full)
-    return Job("task", "pop2piano", full, model, tuple(paths))
+    return Job("task", "pop2piano", delivered(full), model, tuple(paths))
 
 
 def named(path: Path) -> dict[str, object]:

@@ -19,6 +19,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.worker.supervisor import WorkerSupervisor
 from tests.executor.conftest import TIMEOUT, Run, digests
+from tests.executor.delivery import delivered
 from tests.executor.pianos import cover_job, named
 
 
@@ -384,7 +385,7 @@ def test_wrong_or_missing_input_is_an_abstention(
     for paths in ([songs["low"]], [songs["mono"].with_name("none")], [], [songs["mono"]] * 2):
         with pytest.raises(Abstained) as caught:
             supervisor.run(
-                Job("task", "pop2piano", args, piano, tuple(paths)),
+                Job("task", "pop2piano", delivered(args), piano, tuple(paths)),
                 timeout=TIMEOUT,
                 progress=lambda _: None,
             )

@@ -10,7 +10,8 @@ import torch
 from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import config_members, generate_arguments, sequence_seeds
+from executor.tasks.text_to_music import generate_arguments, sequence_seeds
+from tests.executor.delivery import delivered
 from tests.vectors.test_vectors import stored
 
 OWN = SimpleNamespace(do_sample=True, temperature=1.0, num_return_sequences=None)
@@ -41,16 +42,6 @@ def test_sequence_seeds_match_the_golden_vectors() -> None:
     for entry in entries:
         assert sequence_seeds(entry["seed"], 4) == entry["seeds"]
     assert len({seed for entry in entries for seed in entry["seeds"]}) == 20
-
-
-@pytest.mark.parametrize("args", [{}, {"generation_config": None}, {"generation_config": {}}])
-def test_no_config_has_no_members(args: dict[str, object]) -> None:
-    assert config_members(args) == {}
-
-
-def test_null_members_are_dropped_and_zeros_are_kept() -> None:
-    config = {"top_k": None, "temperature": 0, "do_sample": False}
-    assert config_members({"generation_config": config}) == {"temperature": 0, "do_sample": False}
 
 
 def test_only_what_the_task_sets_is_passed_on() -> None:
@@ -134,7 +125,7 @@ def test_settings_are_restored_between_tasks() -> None:
 
     loaded = loaded_as(model, Writing(), SimpleNamespace(top_k=50, max_length=10))
     args = {"prompt": "x", "seed": 1, "generation_config": {"num_return_sequences": 3}}
-    sounds = text_to_music.sounds(loaded, args, lambda _: None)
+    sounds = text_to_music.sounds(loaded, delivered(args), lambda _: None)
     assert len(sounds) == 3
     assert top_ks == [50, 50, 50]
 
@@ -153,7 +144,7 @@ def test_each_sequence_is_seeded_after_loading() -> None:
 
     loaded = loaded_as(model, Drawing())
     for seed in (1, 2, 1):
-        text_to_music.sounds(loaded, {"prompt": "x", "seed": seed}, lambda _: None)
+        text_to_music.sounds(loaded, delivered({"prompt": "x", "seed": seed}), lambda _: None)
     assert numbers[0] == numbers[2]
     assert all(first != second for first, second in zip(numbers[0], numbers[1], strict=True))
 
