@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import structlog
-
 from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskPolicy
 from node.clock import Clock
@@ -24,6 +22,7 @@ from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
 from node.execution.queues import ExecutionQueues
 from node.execution.results import ResultRecorder
+from node.log import get_logger
 from node.rpc import codec as rpc_codec
 from node.rpc.hello import INSTANCE_BYTES, Greeter
 from node.rpc.server import RequestHandler
@@ -38,7 +37,7 @@ from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
 from protocol.wire.messages import Message
 
-log = structlog.get_logger("node")
+log = get_logger("node")
 
 # Between updates of the score floors. Counting 100,000 tasks' votes takes 50 ms.
 SCORE_SECONDS = 60.0

@@ -45,6 +45,7 @@ _MAGIC: Sequence[tuple[int, bytes, str]] = (
     (0, b"\x89PNG", "a PNG picture"),
     (0, b"\xff\xd8\xff", "a JPEG picture"),
     (0, b"GIF8", "a GIF picture"),
+    (0, b"RIFF", "RIFF, but no WAV"),
 )
 _OGG = (
     (b"OpusHead", "Opus (Ogg)"),

@@ -114,7 +114,8 @@ def _samples(content: "NDArray[np.uint8]", is_float: bool, width: int) -> "NDArr
     import numpy as np
 
     if is_float:
-        with np.errstate(over="ignore"):  # what does not fit is infinite, and so refused
+        # What does not fit is infinite, and so refused; a NaN is refused as well.
+        with np.errstate(over="ignore", invalid="ignore"):
             return content.view("<f4" if width == 4 else "<f8").astype(np.float32)
     if width == 1:
         return (content.astype(np.float32) - np.float32(128)) / np.float32(128)

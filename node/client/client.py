@@ -10,22 +10,23 @@ certificate. A node that lies, stalls or disconnects can delay a result but not 
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.client import arguments
+from node.client.arguments import InvalidArgument
+from node.client.inputs import read_inputs
 from node.client.nodes import HelloAnswer, NoNodeReachable, say_hello, submit_to_nodes
 from node.client.result import Result, Waveform, waveform_of
 from node.client.submission import GenerationFailed, Submission, sign_task
 from node.client.withdrawal import withdraw
 from node.clock import Clock, SystemClock
-from node.config import log_setup
+from node.log import get_logger
 from node.rpc.codec import ProtocolViolation, protocol_id
 from node.rpc.dispatcher import Dispatcher, hello_handler
 from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
@@ -40,8 +41,9 @@ from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Task
 from protocol.wire.signing import peer_of
+from schemas.errors import describe_value
 
-log = structlog.get_logger("client")
+log = get_logger("client")
 
 # The time to wait for a first connection, in seconds: several dials with back-off.
 CONNECT_SECONDS = 15.0
@@ -98,15 +100,20 @@ class Client:
 
         Raises:
             NoNodeReachable: no node answered within `CONNECT_SECONDS`.
-            ValueError: an address is not a multiaddr with a peer id.
+            InvalidArgument: an address is not a multiaddr with a peer id, or another argument is of
+                a wrong type.
             Rejected: the network document is not valid.
         """
-        if not structlog.is_configured():  # the caller is a library user: warnings to stderr only
-            log_setup.configure("warning", "auto")
-        document = network if isinstance(network, Network) else Network.parse(network)
+        document = _network_of(network)
+        peers = arguments.addresses(peers)
         # Before anything is started: a malformed address would fail only inside the dialer.
         for address in peers:
-            peer_in(address)
+            try:
+                peer_in(address)
+            except ValueError as error:
+                raise InvalidArgument(f"peers: {error}") from None
+        if not isinstance(key, Ed25519PrivateKey | None):
+            raise InvalidArgument(f"key: must be an Ed25519PrivateKey, not {describe_value(key)}")
         key = key or Ed25519PrivateKey.generate()
         transport = transport or _libp2p(Ed25519PrivateKey.generate())
         client = Client(document, transport, key, clock or SystemClock(), entropy, peers)
@@ -160,7 +167,7 @@ class Client:
         kind: str,
         args: Document,
         *,
-        audio: Sequence[Path | bytes] = (),
+        audio: Sequence[Path | str | bytes] = (),
         seconds: float | None = None,
         compute_class: str | None = None,
         deadline: int | None = None,
@@ -171,27 +178,32 @@ class Client:
             kind: "text-to-music" or "pop2piano".
             args: the kind's arguments, as its schema describes them.
             audio: WAV or FLAC files of a pop2piano task, or their bytes; they set args["audio"].
+                They are decoded here first, as the members will.
             seconds: the length of the audio; sets max_new_tokens for the model.
             compute_class: the class to compute on. Required if the network has several.
             deadline: seconds until the task expires. The default leaves time for three attempts and
                 the members' queues, as far as the network allows.
 
         Raises:
-            OSError: an audio file cannot be read.
-            ValueError: no number of tokens gives `seconds`.
+            InvalidArgument: an argument is of a wrong type or form, an audio file cannot be read or
+                is no WAV or FLAC, or no number of tokens gives `seconds`; the detail names it.
             Rejected: the task is not valid for the network document; the detail names the field.
             TaskRejected: the nodes refused the task.
             NoNodeReachable: no node is ready.
         """
-        if seconds is not None:
-            args = self.network.with_max_new_tokens(args, seconds)
-        blobs = [
-            a if isinstance(a, bytes) else await asyncio.to_thread(a.read_bytes) for a in audio
-        ]
-        if blobs:
-            args = {**args, "audio": [_blob_reference(blob) for blob in blobs]}
+        args = arguments.members(args)
+        length = arguments.seconds(seconds)
+        if length is not None:
+            try:
+                args = self.network.with_max_new_tokens(args, length)
+            except ValueError as error:
+                raise InvalidArgument(f"seconds: {error}") from None
+        # In a thread: decoding minutes of audio would stall the connections.
+        inputs = await asyncio.to_thread(read_inputs, audio, self.network, args.get("model"))
+        if inputs:
+            args = {**args, "audio": [file.reference for file in inputs]}
         task = self.sign_task(kind, args, compute_class=compute_class, deadline=deadline)
-        return await self.submit_task(task, blobs)
+        return await self.submit_task(task, [file.content for file in inputs])
 
     def sign_task(
         self,
@@ -204,6 +216,7 @@ class Client:
         """Return a signed task without sending it; the arguments are those of `submit`.
 
         Raises:
+            InvalidArgument: an argument is of a wrong type or form; the detail names it.
             Rejected: the task is not valid for the network document; the detail names the field.
         """
         return sign_task(
@@ -237,6 +250,7 @@ class Client:
         It is a request: members that have begun to execute the task go on.
 
         Raises:
+            InvalidArgument: it is no task id.
             UnknownTask: no connected node knows the task.
             Rejected: the task's requester is another key.
             WithdrawalNotShown: no node has shown the withdrawal in time.
@@ -245,8 +259,11 @@ class Client:
         return await withdraw(self.network, self.transport, self.clock, self._key, tracker)
 
     def follow(self, task_id: str) -> Submission:
-        """Return the submission of a task by its id (64 hex digits), whoever submitted it."""
-        return self._submission(task_id, None)
+        """Return the submission of a task by its id (64 hex digits), whoever submitted it.
+
+        Raises InvalidArgument if it is no task id.
+        """
+        return self._submission(arguments.task_id(task_id), None)
 
     def _submission(self, task_id: str, task: Task | None) -> Submission:
         tracker = TaskTracker(self.network, self.transport, self.clock, task_id, task)
@@ -325,8 +342,15 @@ def _serves_nothing() -> ServingStatus:
     return ServingStatus({}, ("a client executes no tasks",))
 
 
-def _blob_reference(blob: bytes) -> Document:
-    return {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
+def _network_of(network: object) -> Network:
+    """Return a network, parsed. Raises InvalidArgument for another type, Rejected as `parse`."""
+    match network:
+        case Network():
+            return network
+        case bytes() | bytearray():
+            return Network.parse(bytes(network))
+    described = describe_value(network)
+    raise InvalidArgument(f"network: must be a Network or the document's bytes, not {described}")
 
 
 def _libp2p(key: Ed25519PrivateKey) -> Transport:

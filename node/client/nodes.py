@@ -5,8 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
+from node.log import get_logger
 from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
 from node.rpc.codec import UPLOAD_SECONDS, ProtocolViolation, Status
 from node.transport.interface import Transport
@@ -15,7 +14,7 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("client")
+log = get_logger("client")
 
 # A task goes to this many nodes, because a faulty one may not forward it.
 SUBMIT_TO = 2

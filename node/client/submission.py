@@ -1,12 +1,16 @@
 """A task of a client: signing it, and waiting for its result."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import schemas
+from node.client import arguments
+from node.client.arguments import InvalidArgument
 from node.client.result import Result
+from node.log import get_logger
 from node.sync.task_tracker import TaskTracker
 from protocol.consensus.certificate import Certificate
 from protocol.errors import Rejected, Rejection
@@ -16,9 +20,11 @@ from protocol.wire.codec import decode
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
 from protocol.wire.signing import peer_of, sign
-from schemas.errors import HeliumError
+from schemas.errors import HeliumError, describe_value
 
-log = structlog.get_logger("client")
+log = get_logger("client")
+
+_KINDS: Sequence[str] = schemas.load("common")["$defs"]["kind"]["enum"]
 
 # The deadline of a task that names none leaves this many attempts their time, and as many seconds
 # for the members' queues. The network's maximum may be lower.
@@ -93,19 +99,41 @@ def sign_task(
         nonce: 32 hex digits, which make two tasks with equal arguments different.
 
     Raises:
-        Rejected: the task is not valid for the network; the detail names the field.
+        InvalidArgument: an argument is of a wrong type or form; the detail names it.
+        Rejected: the task is not valid for this network; the detail names the field.
     """
+    form = _json_args(kind, args)
     if deadline is None:
-        deadline = default_deadline(network, str(args.get("model")))
-    compute_class = compute_class or _only_class(network)
+        deadline = default_deadline(network, str(form.get("model")))
+    if compute_class is None:
+        compute_class = _only_class(network)
+    fields: dict[str, Any] = {"class": compute_class, "deadline": deadline}
+    fields = {name: arguments.json_value(value, name) for name, value in fields.items()}
     body = messages.task_body(
-        network.id, kind, args, compute_class, created, deadline, nonce, peer_of(key)
+        network.id, kind, form, fields["class"], created, fields["deadline"], nonce, peer_of(key)
     )
-    # Decoded from bytes as a node decodes it, so an invalid task fails here, with its field.
-    task = decode(sign(body, key).encode(), network.id)
-    assert isinstance(task, Task)  # noqa: S101  # task_body wrote the type
-    network.admit(task)
+    try:
+        # Decoded from bytes as a node decodes it, so an invalid task fails here, with its field.
+        task = decode(sign(body, key).encode(), network.id)
+        assert isinstance(task, Task)  # noqa: S101  # task_body wrote the type
+        network.admit(task)
+    except Rejected as rejected:
+        raise arguments.as_invalid_argument(rejected) from None
     return task
+
+
+def _json_args(kind: object, args: object) -> Document:
+    """Return a task's arguments as JSON. Raises InvalidArgument, which names the field."""
+    if not isinstance(kind, str) or kind not in _KINDS:
+        described = describe_value(kind)
+        raise InvalidArgument(f"kind: {described} is none of {', '.join(_KINDS)}")
+    form = arguments.members(args)
+    try:
+        # Here too, because a large value would be named by the size of the whole message.
+        schemas.check(kind, form, at="args")
+    except schemas.SchemaViolation as violation:
+        raise InvalidArgument(str(violation)) from None
+    return form
 
 
 def default_deadline(network: Network, model: str) -> int:

@@ -12,6 +12,8 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from node.log import RepeatFilter
+
 Format = Literal["auto", "pretty", "json"]
 
 
@@ -25,6 +27,7 @@ def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
     terminal = stream.isatty()
     pretty = form == "pretty" or (form == "auto" and terminal)
     handler = logging.StreamHandler(stream)
+    handler.addFilter(RepeatFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_common(pretty),

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.clock import Clock
@@ -26,6 +25,7 @@ from node.consensus.replay import replay, signed_messages
 from node.consensus.task_table import TaskTable
 from node.consensus.validator import GossipValidator
 from node.errors import Busy
+from node.log import get_logger
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from protocol import manifest
@@ -51,7 +51,7 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention, Message, Task, Vote, Withdraw
 from protocol.wire.signing import peer_of, sign
 
-log = structlog.get_logger("coordinator")
+log = get_logger("coordinator")
 
 # A call of the coordinator. The journal holds the effects that it returns.
 Step: TypeAlias = Callable[[], Sequence[Effect]]

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import structlog
-
 from node.admission.task_policy import TaskPolicy
 from node.consensus.coordinator import Coordinator, Step
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
 from node.execution.queue import QueuedTask
 from node.execution.queues import ExecutionQueues
+from node.log import get_logger
 from node.transport.interface import Transport
 from protocol.consensus.effects import (
     Effect,
@@ -28,7 +27,7 @@ from protocol.errors import Rejected
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention, Message, Task
 
-log = structlog.get_logger("node")
+log = get_logger("node")
 
 
 class Outbox:

@@ -5,9 +5,8 @@ import sqlite3
 from collections.abc import Callable, Container
 from pathlib import Path
 
-import structlog
-
 from executor.errors import Abstained
+from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.sync.blob_download import MAX_SLOWDOWN, BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
@@ -15,7 +14,7 @@ from protocol.manifest import Blob
 from protocol.network import Network
 from protocol.wire.messages import Abstention, Input, Task
 
-log = structlog.get_logger("inputs")
+log = get_logger("inputs")
 
 # Rounds in which every connected peer is asked. An input may still be on its way to them. More
 # rounds would keep the executor from other tasks for inputs that nobody has.

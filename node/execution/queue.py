@@ -22,16 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-import structlog
-
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.admission.lru_dict import LruDict
 from node.clock import Clock
+from node.log import get_logger
 from protocol.network import Model, Network
 from protocol.wire.messages import Abstention, Task
 
-log = structlog.get_logger("execution")
+log = get_logger("execution")
 
 
 # Seconds without a task before a further model is warmed up unasked. A warm-up cannot be

@@ -3,10 +3,9 @@
 import asyncio
 from typing import cast
 
-import structlog
-
 from executor.job import Execution
 from node.execution.driver import Driver
+from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused
 from protocol.errors import Rejected
@@ -17,7 +16,7 @@ from protocol.wire.messages import Abstention, Task
 # Characters of `trace.detail` (specification 4.6).
 _DETAIL_CHARACTERS = 256
 
-log = structlog.get_logger("node")
+log = get_logger("node")
 
 
 class ResultRecorder:

@@ -5,17 +5,16 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-import structlog
-
 from node.admission.task_policy import TaskNotServed
 from node.errors import Busy
+from node.log import get_logger
 from node.rpc import codec
 from node.rpc.codec import ProtocolViolation, Status, answer, refuse
 from node.rpc.hello import Greeter
 from node.transport.interface import Stream, StreamClosed
 from protocol.errors import Rejected
 
-log = structlog.get_logger("serving")
+log = get_logger("serving")
 
 # A requester must send its request in this time, or its stream is reset.
 REQUEST_SECONDS = 10.0

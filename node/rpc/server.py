@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-import structlog
-
 from node.admission.request_limits import RequestLimiter
 from node.consensus.coordinator import Coordinator, Step
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
+from node.log import get_logger
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import Status, answer, answer_encoded, refuse
 from node.rpc.dispatcher import Dispatcher, hello_handler
@@ -40,7 +39,7 @@ from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
 
-log = structlog.get_logger("serving")
+log = get_logger("serving")
 
 # Envelopes in one page of the feed, whatever limit is requested.
 MAX_PAGE_ENVELOPES = 1000

@@ -5,10 +5,9 @@ import hashlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-import structlog
-
 from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
+from node.log import get_logger
 from node.rpc.client import RequestRefused, open_request, read_answer
 from node.rpc.codec import ProtocolViolation
 from node.transport.interface import Transport
@@ -16,7 +15,7 @@ from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire.encoding import Document
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("blob_download")
+log = get_logger("blob_download")
 
 # The time a peer has to open a stream and to start sending.
 ANSWER_SECONDS = 5.0

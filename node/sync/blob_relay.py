@@ -7,16 +7,15 @@ therefore never forward a request in a circle.
 import asyncio
 from contextlib import aclosing
 
-import structlog
-
 from node.admission.lru_dict import LruDict
+from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable, rendezvous_order
 from node.transport.interface import Transport
 from protocol.manifest import Blob
 
-log = structlog.get_logger("blob_relay")
+log = get_logger("blob_relay")
 
 # Time for `max_output_bytes` at 4 Mbit/s. Slow signers delay other outputs for at most this long.
 FETCH_TIMEOUT = 300.0

@@ -4,11 +4,10 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-import structlog
-
+from node.log import get_logger
 from node.transport.interface import Transport
 
-log = structlog.get_logger("dialer")
+log = get_logger("dialer")
 
 # Seconds between attempts to dial a peer, doubled after each failure.
 MIN_BACKOFF = 0.5

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
 from node.admission.rate_limits import TokenBuckets
 from node.consensus.coordinator import Coordinator, Step
 from node.errors import Busy
+from node.log import get_logger
 from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import ProtocolViolation
 from node.storage.journal import Journal
@@ -31,7 +30,7 @@ from protocol.wire import codec
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Reveal
 
-log = structlog.get_logger("feed_sync")
+log = get_logger("feed_sync")
 
 # Envelopes per request. The size of an answer is bounded separately.
 BATCH = 256

@@ -7,16 +7,15 @@ members, and that another instance of this node's key is running.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
-
 from node.clock import Clock
+from node.log import get_logger
 from node.rpc.client import send_request
 from node.sync.clock_check import ClockCheck
 from node.transport.interface import Transport
 from protocol.network import Network
 from protocol.wire.encoding import Document
 
-log = structlog.get_logger("handshakes")
+log = get_logger("handshakes")
 
 # Seconds between two hellos to a peer. Clocks drift, and a second instance may start at any time.
 HELLO_SECONDS = 300.0

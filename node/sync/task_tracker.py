@@ -17,11 +17,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
 from node.clock import Clock
+from node.log import get_logger
 from node.rpc.client import RequestRefused, open_request, read_status, send_request
 from node.rpc.codec import ProtocolViolation, Status, read_document
 from node.sync.first_answers import first_answers
@@ -38,7 +37,7 @@ from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Abstain, Message, Reveal, Task, Withdraw
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("task_tracker")
+log = get_logger("task_tracker")
 
 # Seconds before the next request to a node that does not know the task yet, or disconnected.
 RETRY_SECONDS = 0.3

@@ -105,13 +105,20 @@ def _checked(value: Any) -> Any:
 
 
 def _check_string(value: str) -> None:
-    """Reject surrogates and noncharacters; those above U+FFFF end in FFFE or FFFF."""
-    if value.isascii():
-        return
-    if _FORBIDDEN.search(value) or any(
-        ord(c) > 0xFFFF and ord(c) & 0xFFFE == 0xFFFE for c in value
-    ):
+    """Reject surrogates and noncharacters."""
+    if not is_i_json_text(value):
         raise Rejected(Rejection.MALFORMED, "a string holds a surrogate or a noncharacter")
+
+
+def is_i_json_text(value: str) -> bool:
+    """Return whether a string is I-JSON: no surrogate, no noncharacter (specification 2.1).
+
+    Noncharacters above U+FFFF end in FFFE or FFFF.
+    """
+    return value.isascii() or not (
+        _FORBIDDEN.search(value)
+        or any(ord(c) > 0xFFFF and ord(c) & 0xFFFE == 0xFFFE for c in value)
+    )
 
 
 def _number(text: str) -> int | float:

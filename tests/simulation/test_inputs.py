@@ -23,8 +23,9 @@ from tests.simulation.doubles import SlowServingTransport, score_of
 from tests.simulation.network import SimulatedNode, run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryTransport
+from tests.support.songs import wav
 
-SONGS = (b"RIFF" + bytes(300_000), b"fLaC" + bytes(700_000))
+SONGS = (wav(300_000), wav(700_000))
 ARGS: dict[str, Any] = {"model": fixtures.PIANO, "composer": "composer1", "seed": 7}
 
 
@@ -70,7 +71,7 @@ class SlowServingNode(SimulatedNode):
 
 def test_inputs_arrive_in_time_although_the_first_peers_serve_slowly() -> None:
     async def main() -> None:
-        net, song = fixtures.piano_network(7, committee_size=7), SONGS[1] * 5
+        net, song = fixtures.piano_network(7, committee_size=7), (b"fLaC" + bytes(700_000)) * 5
         name = hashlib.sha256(song).hexdigest()
         numbers = {fixtures.peer(index): index for index in range(7)}
         first = fixtures.peer(0)  # and others may ask in another order
@@ -167,7 +168,7 @@ def test_oversized_inputs_are_rejected_before_upload() -> None:
         net = fixtures.piano_network(max_input_bytes=1_000_000)
         async with run_network(5, net) as world, world.client() as client:
             with pytest.raises(Rejected) as refused:
-                await client.submit("pop2piano", ARGS, audio=[SONGS[1], SONGS[1] + b"."])
+                await client.submit("pop2piano", ARGS, audio=[SONGS[1], wav(700_001)])
             assert refused.value.reason == Rejection.OVER_LIMIT
 
     virtual_loop.run(main)

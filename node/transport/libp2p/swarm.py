@@ -16,6 +16,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.transport.exceptions import OpenConnectionError
@@ -47,6 +48,10 @@ NAME_FAMILIES = {
 }
 
 _log = logging.getLogger(__name__)
+
+# It logs by `logging.debug()`, which gives the root logger of the application a handler if it has
+# none. A logger has the same methods, and leaves the root alone.
+swarm_connection.logging = logging.getLogger(swarm_connection.__name__)
 
 
 def connection_config(limits: Limits) -> ConnectionConfig:

@@ -38,6 +38,7 @@ from tests.simulation import virtual_loop
 from tests.simulation.network import run_network
 from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
+from tests.support.songs import wav
 
 NET = fixtures.network()
 TASK = fixtures.task(NET, deadline=60)
@@ -460,7 +461,7 @@ def test_nodes_are_asked_in_random_order() -> None:
 
 
 def test_inputs_are_uploaded_to_no_more_nodes_than_needed() -> None:
-    net, song = fixtures.piano_network(), b"RIFF"
+    net, song = fixtures.piano_network(), wav(100)
     fakes = [Fake(network=net.id) for _ in range(4)]
 
     async def test(client: Client) -> None:
