@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node.client import arguments
 from node.client.arguments import InvalidArgument
 from node.client.inputs import read_inputs
-from node.client.nodes import HelloAnswer, NoNodeReachable, say_hello, submit_to_nodes
+from node.client.nodes import (
+    HelloAnswer,
+    NoNodeReachable,
+    describe_foreign,
+    say_hello,
+    submit_to_nodes,
+)
 from node.client.result import Result, Waveform, waveform_of
 from node.client.submission import GenerationFailed, Submission, sign_task
 from node.client.withdrawal import withdraw
@@ -31,7 +37,7 @@ from node.rpc.codec import ProtocolViolation, protocol_id
 from node.rpc.dispatcher import Dispatcher, hello_handler
 from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
-from node.sync.dialer import keep_connected, peer_in
+from node.sync.dialer import DialFailures, keep_connected, peer_in
 from node.sync.first_answers import first_answers
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Stream, Transport, ValidationResult, topics
@@ -70,6 +76,9 @@ class Client:
         """Use `Client.connect`. This constructor needs a transport that has started."""
         self.network, self.transport, self.clock = network, transport, clock
         self._peers = peers
+        self._dial_failures = DialFailures()
+        self.foreign_nodes: Mapping[str, str] = {}
+        """Nodes that are of another network, with its id, when they were asked last."""
         self._key, self._entropy = key, entropy
         self._downloader = BlobDownloader(transport)
         instance = entropy(INSTANCE_BYTES).hex()
@@ -121,7 +130,9 @@ class Client:
         listener = _ClientListener(Dispatcher({"hello": hello_handler(client._greeter)}))
         protocols = (protocol_id("hello"),)
         await transport.start(listener, (), protocols, topics(document.id)[1:])
-        dialer = asyncio.create_task(keep_connected(transport, peers, client._rng))
+        dialer = asyncio.create_task(
+            keep_connected(transport, peers, client._rng, client._dial_failures)
+        )
         try:
             await client._wait_connected()
             yield client
@@ -144,7 +155,9 @@ class Client:
                 break
             await asyncio.sleep(_POLL_SECONDS)
         if not self.transport.peers():
-            raise NoNodeReachable(f"none of {', '.join(peers) or 'no addresses'} can be reached")
+            if not peers:
+                raise NoNodeReachable("no node can be reached: peers is empty")
+            raise NoNodeReachable(f"no node can be reached: {self._dial_failures.describe(peers)}")
 
     @property
     def requester(self) -> str:
@@ -154,13 +167,17 @@ class Client:
     async def query_nodes(self) -> list[HelloAnswer]:
         """Return the `hello` answers of the connected nodes of this network, by peer id.
 
-        Nodes that take seconds longer than the first one are left out.
+        Nodes that take seconds longer than the first one are left out. Those of another network
+        are in `foreign_nodes` then.
         """
         request = self._greeter.request()
-        return await first_answers(
-            say_hello(self.transport, self.network, peer, request)
-            for peer in sorted(self.transport.peers())
+        answers = await first_answers(
+            say_hello(self.transport, peer, request) for peer in sorted(self.transport.peers())
         )
+        own = self.network.id
+        # A node at a known address may have joined another network since.
+        self.foreign_nodes = {a.peer: a.network for a in answers if a.network != own}
+        return [answer for answer in answers if answer.network == own]
 
     async def submit(
         self,
@@ -241,6 +258,8 @@ class Client:
         if not self.transport.peers():  # all connections were lost; the dialer is dialling again
             await self._wait_connected()
         nodes = await self.query_nodes()
+        if not nodes and self.foreign_nodes:
+            raise NoNodeReachable(describe_foreign(self.foreign_nodes, self.network.id))
         await submit_to_nodes(self.transport, nodes, task, blobs, self._rng)
         return self._submission(task.id, task)
 

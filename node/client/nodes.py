@@ -9,13 +9,14 @@ from node.log import get_logger
 from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
 from node.rpc.codec import UPLOAD_SECONDS, ProtocolViolation, Status
 from node.transport.interface import Transport
-from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
 from schemas.errors import HeliumError
 
 log = get_logger("client")
 
+# Characters of a network id that people are shown.
+_SHORT_ID = 16
 # A task goes to this many nodes, because a faulty one may not forward it.
 SUBMIT_TO = 2
 # A node that has not answered a submission by then gets company: the next node is asked too.
@@ -49,19 +50,15 @@ class HelloAnswer:
     ready: bool
     reasons: tuple[str, ...]
     models: Mapping[str, tuple[str, ...]]
+    network: str = ""
 
 
-async def say_hello(
-    transport: Transport, network: Network, peer: str, request: Document
-) -> HelloAnswer | None:
-    """Return a node's answer to `hello`; None if it does not answer or serves another network."""
+async def say_hello(transport: Transport, peer: str, request: Document) -> HelloAnswer | None:
+    """Return a node's answer to `hello`, of whatever network it is; None if it does not answer."""
     try:
         answer = await send_request(transport, peer, "hello", request)
     except (RequestRefused, ProtocolViolation, ConnectionError) as error:
         log.debug("hello failed", peer=peer, error=str(error))
-        return None
-    # A node at a known address may have joined another network since.
-    if answer["network"] != network.id:
         return None
     return HelloAnswer(
         peer,
@@ -70,7 +67,16 @@ async def say_hello(
         answer["ready"],
         tuple(answer["reasons"]),
         {name: tuple(models) for name, models in answer["models"].items()},
+        answer["network"],
     )
+
+
+def describe_foreign(nodes: Mapping[str, str], own: str) -> str:
+    """Return that nodes are of another network, by peer id; `own` is this network's id."""
+    networks = "; ".join(
+        f"{peer} is of network {network[:_SHORT_ID]}.." for peer, network in sorted(nodes.items())
+    )
+    return f"not of this network, {own[:_SHORT_ID]}..: {networks}: check --network and --peer"
 
 
 async def submit_to_nodes(
@@ -182,7 +188,7 @@ async def submit_to_node(
 
 def _why_not_ready(nodes: Sequence[HelloAnswer]) -> str:
     if not nodes:
-        return "the connected nodes do not answer, or are of another network"
+        return "the connected nodes do not answer"
     return "no node is ready: " + "; ".join(
         f"{node.peer}: {', '.join(node.reasons) or 'no reason given'}" for node in nodes
     )

@@ -26,24 +26,42 @@ def peer_in(address: str) -> str:
     return peer
 
 
+class DialFailures(dict[str, str]):
+    """Why the last dial of each address failed; one that has connected has none."""
+
+    def describe(self, addresses: Sequence[str]) -> str:
+        """Return the addresses, each with why it was not reached."""
+        reasons = {address: self.get(address, "nothing answered in time") for address in addresses}
+        return "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+
+
 async def keep_connected(
-    transport: Transport, addresses: Sequence[str], rng: random.Random
+    transport: Transport,
+    addresses: Sequence[str],
+    rng: random.Random,
+    failures: DialFailures | None = None,
 ) -> None:
     """Dial every peer, and dial again whenever its connection is lost. Never returns.
 
     The back-off is randomised, so that two nodes do not dial each other at the same time.
+    `failures` is kept up to date.
     """
+    failures = DialFailures() if failures is None else failures
     by_peer: dict[str, list[str]] = {}
     for address in dict.fromkeys(addresses):
         by_peer.setdefault(peer_in(address), []).append(address)
     by_peer.pop(transport.peer, None)
     async with asyncio.TaskGroup() as group:
         for peer, alternatives in by_peer.items():
-            group.create_task(_keep_connected(transport, peer, alternatives, rng))
+            group.create_task(_keep_connected(transport, peer, alternatives, rng, failures))
 
 
 async def _keep_connected(
-    transport: Transport, peer: str, addresses: Sequence[str], rng: random.Random
+    transport: Transport,
+    peer: str,
+    addresses: Sequence[str],
+    rng: random.Random,
+    failures: DialFailures,
 ) -> None:
     backoff = MIN_BACKOFF
     while True:
@@ -51,18 +69,18 @@ async def _keep_connected(
             backoff = MIN_BACKOFF
             await asyncio.sleep(CHECK_SECONDS)
             continue
-        if not await _dial_any(transport, addresses):
+        if not await _dial_any(transport, addresses, failures):
             await asyncio.sleep(backoff * rng.uniform(0.5, 1.0))
             backoff = min(2 * backoff, MAX_BACKOFF)
 
 
-async def _dial_any(transport: Transport, addresses: Sequence[str]) -> bool:
+async def _dial_any(transport: Transport, addresses: Sequence[str], failures: DialFailures) -> bool:
     """Dial a peer's addresses until one connects. Returns whether one did.
 
     An address that does not answer delays the next ones by `NEXT_ADDRESS_SECONDS` only.
     """
     dials = [
-        asyncio.create_task(_dial_after(index * NEXT_ADDRESS_SECONDS, transport, address))
+        asyncio.create_task(_dial_after(index * NEXT_ADDRESS_SECONDS, transport, address, failures))
         for index, address in enumerate(addresses)
     ]
     try:
@@ -76,11 +94,15 @@ async def _dial_any(transport: Transport, addresses: Sequence[str]) -> bool:
         await asyncio.gather(*dials, return_exceptions=True)
 
 
-async def _dial_after(seconds: float, transport: Transport, address: str) -> bool:
+async def _dial_after(
+    seconds: float, transport: Transport, address: str, failures: DialFailures
+) -> bool:
     await asyncio.sleep(seconds)
     try:
         await transport.dial(address)
     except ConnectionError as error:
         log.debug("dial failed", address=address, error=str(error))
+        failures[address] = str(error)
         return False
+    failures.pop(address, None)
     return True

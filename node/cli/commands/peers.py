@@ -11,7 +11,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.options import display_name
 from node.cli.session import ClientTarget, no_node_named, resolve_target, run_with_client
 from node.client.client import Client
-from node.client.nodes import HelloAnswer
+from node.client.nodes import HelloAnswer, NoNodeReachable, describe_foreign
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
 from protocol.consensus.conduct import PeerRecord
@@ -82,7 +82,13 @@ def _query(target: ClientTarget) -> tuple[Mapping[str, HelloAnswer], Failure | N
     """Return the nodes' answers by peer id, or the failure if no node can be reached."""
 
     async def action(client: Client) -> Sequence[HelloAnswer]:
-        return await client.query_nodes()
+        answers = await client.query_nodes()
+        if client.foreign_nodes:
+            text = describe_foreign(client.foreign_nodes, client.network.id)
+            if not answers:
+                raise NoNodeReachable(text)
+            options.note(text)
+        return answers
 
     try:
         return {answer.peer: answer for answer in run_with_client(target, action)}, None

@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 from node.admission.peer_score import PeerAction, PeerScores
 from node.config.limits import Limits
 from node.transport.interface import Listener, ValidationResult
+from node.transport.libp2p.dial_errors import describe_dial_failure
 from node.transport.libp2p.gossipsub import Topics
 from node.transport.libp2p.host import Host, key_pair, port_taken
 from node.transport.libp2p.quotas import IdleTracker, Quotas
@@ -137,7 +138,7 @@ class Libp2pTransport:
 
     async def dial(self, address: str) -> str:
         """Connect to a multiaddr with "/p2p/<peer>"; return the peer. Raises `ConnectionError`."""
-        return await self._bridge.run_in_trio(self._bounded, DIAL_SECONDS, self._dial, address)
+        return await self._bridge.run_in_trio(self._dial, address)
 
     def peers(self) -> frozenset[str]:
         """Return the peers that are connected now."""
@@ -235,12 +236,23 @@ class Libp2pTransport:
         return self._host
 
     async def _dial(self, address: str) -> str:
-        peer = Multiaddr(address).value_for_protocol("p2p")
-        if peer is None or peer == self.peer or self.is_banned(peer):
-            raise ConnectionError(f"{address} is banned, this node itself, or not a peer's address")
+        try:
+            peer = Multiaddr(address).value_for_protocol("p2p")
+        except Exception as failure:
+            raise ConnectionError(describe_dial_failure(failure)) from failure
+        if peer is None:
+            raise ConnectionError("it is no peer's address")
+        if peer == self.peer:
+            raise ConnectionError("it is this node itself")
+        if self.is_banned(peer):
+            raise ConnectionError("the peer is banned")
         # Before the dial, because `connected` is called during it.
         self._dialled.add(peer)
-        await self._running().dial(Multiaddr(address), ID.from_base58(peer))
+        try:
+            with trio.fail_after(DIAL_SECONDS):
+                await self._running().dial(Multiaddr(address), ID.from_base58(peer))
+        except Exception as failure:
+            raise ConnectionError(describe_dial_failure(failure)) from failure
         return str(peer)
 
     async def _publish(self, topic: str, payload: bytes) -> None:

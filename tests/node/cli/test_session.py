@@ -132,7 +132,7 @@ def test_an_unreachable_peer_is_one_line_of_a_real_process(
         check=False,
     )
     assert done.returncode == 3
-    assert done.stderr == f"helium: none of {address} can be reached\n"
+    assert done.stderr == f"helium: no node can be reached: {address}: connection refused\n"
 
 
 @pytest.mark.parametrize("task", ["x", "0" * 63, "G" * 64])

@@ -41,7 +41,9 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]
 
     def run_with_client(target: Any, action: Callable[[Any], Awaitable[Any]]) -> Any:
         async def main() -> Any:
-            return await action(SimpleNamespace(network=NET, query_nodes=query_nodes))
+            return await action(
+                SimpleNamespace(network=NET, query_nodes=query_nodes, foreign_nodes={})
+            )
 
         return asyncio.run(main())
 
