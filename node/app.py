@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from executor.determinism.profile import Device
@@ -22,6 +21,7 @@ from node.consensus.coordinator import Coordinator
 from node.daemon import Node, Options, Parts
 from node.execution.queue import Executor
 from node.execution.worker import Worker
+from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.storage.database import open_database
 from node.storage.journal import Journal
@@ -34,7 +34,7 @@ from protocol.network import Network
 from protocol.wire.signing import peer_of
 from schemas.errors import HeliumError
 
-log = structlog.get_logger("node")
+log = get_logger("node")
 
 WrapExecutor = Callable[[Executor], Executor]
 

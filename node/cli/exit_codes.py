@@ -8,6 +8,9 @@ import click
 
 from schemas.errors import HeliumError, printable
 
+# Characters of a line, and of its end, which stays if the line is cut.
+_MAX_LINE, _LINE_END = 2000, 500
+
 
 class Exit(IntEnum):
     """The exit codes of `helium`. Scripts depend on them, so a code never changes its meaning."""
@@ -27,8 +30,8 @@ MEANINGS = {
     Exit.OK: "done",
     Exit.FAULT: "a fault of this machine or of the program (disk full, port taken), or "
     "doctor: not ready",
-    Exit.USAGE: "wrong usage: an unknown flag, a missing or unreadable file, or the wrong key to "
-    "cancel",
+    Exit.USAGE: "wrong usage: an unknown flag, a value that no network takes, an unusable file, or "
+    "the wrong key to cancel",
     Exit.NO_NODE: "no node was reachable, was ready, served the audio or showed the withdrawal",
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
@@ -54,7 +57,11 @@ def one_line(text: str) -> str:
 
     A message may quote a peer, whose text may hold escape sequences for the terminal.
     """
-    return printable(text).strip()
+    line = printable(text).strip()
+    if len(line) <= _MAX_LINE:
+        return line
+    # What was given may be endless. The end of a line says what to do.
+    return f"{line[: _MAX_LINE - _LINE_END]} ... {line[-_LINE_END:]}"
 
 
 def usage(message: str) -> Failure:

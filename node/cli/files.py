@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,24 @@ from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.wire.encoding import Json, parse
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+
+class PathType(click.Path):
+    """A path that the operating system can hold: no null character, no lone surrogate."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path; a usage error for what is none."""
+        try:
+            valid = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            valid = False
+        if not valid:
+            self.fail(f"{value!r} is no path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = PathType(dir_okay=False, path_type=Path)
 """The type of an option that names a file; opening the file checks that it exists."""
 
 

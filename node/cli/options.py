@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.cli.exit_codes import Failure, usage
-from node.cli.files import FILE, read
+from node.cli.files import FILE, PathType, read
 from node.config import keystore
 from node.config.settings import InvalidSetting, Settings, load
 from protocol.errors import Rejected
@@ -31,7 +32,7 @@ network = click.option(
 )
 data_dir = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathType(file_okay=False, path_type=Path),
     help="A node's data folder; the node may be running. [env: HELIUM_DATA_DIR]",
     metavar="FOLDER",
 )
@@ -100,8 +101,15 @@ def unusable_data_dir(error: Exception) -> Failure:
 
 def say(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> None:
     """Print a result on standard output: as one JSON document, or as lines for people."""
-    # Prompts and operators stay readable in any language.
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else "\n".join(lines))
+    # Prompts and operators stay readable in any language, if the terminal has it.
+    text = json.dumps(document, ensure_ascii=False) if as_json else "\n".join(lines)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:  # a path that is not UTF-8, or a terminal of few characters
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        text = json.dumps(document) if as_json else text
+    click.echo(text)
 
 
 def note(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
+from node.client.arguments import InvalidArgument
 from node.client.client import Client
 from node.client.nodes import NoNodeReachable, TaskRejected
 from node.client.result import AudioMismatch
@@ -30,6 +31,7 @@ EXIT_CODES: dict[type[Exception], tuple[Exit, str]] = {
     BlobUnavailable: (Exit.NO_NODE, "{error}"),
     WithdrawalNotShown: (Exit.NO_NODE, "{error}"),
     ConnectionError: (Exit.NO_NODE, "{error}"),
+    InvalidArgument: (Exit.USAGE, "{error.detail}"),
     Rejected: (Exit.REJECTED, "task rejected: {error.detail}"),
     TaskRejected: (Exit.REJECTED, "task rejected by the nodes: {error.detail}"),
     UnknownTask: (Exit.REJECTED, "{error}"),

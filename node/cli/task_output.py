@@ -63,6 +63,11 @@ def check_output(output: Path) -> None:
     """Check that the audio can be written, before any node is asked. Raises a usage failure."""
     if not output.name:
         raise usage("-o: must name a file")
+    if output.suffix.lower() not in ("", ".wav", ".wave"):
+        raise usage(
+            f"-o {output}: the audio is written as WAV (32-bit float), which can be verified: name "
+            "a file that ends in .wav"
+        )
     try:
         check_writable(certificate_path(output))
     except OSError as error:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.client import arguments
 from node.client.arguments import InvalidArgument
-from node.client.inputs import read_inputs
+from node.client.inputs import InputFile, read_inputs
 from node.client.nodes import (
     HelloAnswer,
     NoNodeReachable,
@@ -184,7 +184,7 @@ class Client:
         kind: str,
         args: Document,
         *,
-        audio: Sequence[Path | str | bytes] = (),
+        audio: Sequence[Path | str | bytes | InputFile] = (),
         seconds: float | None = None,
         compute_class: str | None = None,
         deadline: int | None = None,

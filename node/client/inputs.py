@@ -48,9 +48,9 @@ class InputFile:
 def read_inputs(files: object, network: Network, model: object) -> list[InputFile]:
     """Read and check the audio files of a task.
 
-    `files` are paths, or the files' bytes. `model` names the listed model that is to hear them.
-    Raises InvalidArgument, which names the file, says what it is, and what to do, and Rejected for
-    more bytes than the network takes.
+    `files` are paths, the files' bytes, or inputs that this function has returned. `model` names
+    the listed model that is to hear them. Raises InvalidArgument, which names the file, says what
+    it is, and what to do, and Rejected for more bytes than the network takes.
     """
     if isinstance(files, str | bytes | os.PathLike) or not isinstance(files, Sequence):
         described = describe_value(files)
@@ -61,20 +61,18 @@ def read_inputs(files: object, network: Network, model: object) -> list[InputFil
     milliseconds = 1000 * _max_seconds(network, model)
     inputs: list[InputFile] = []
     for index, file in enumerate(files):
-        name, content = _content(file, index, most - size)
-        recording = _decoded(name, content, milliseconds)
-        inputs.append(
-            InputFile(
-                name,
-                content,
-                recording.form,
-                recording.rate,
-                recording.channels,
-                recording.milliseconds,
-            )
-        )
-        size, milliseconds = size + len(content), milliseconds - recording.milliseconds
+        known = isinstance(file, InputFile)
+        checked = file if known else _input_file(file, index, most - size, milliseconds)
+        inputs.append(checked)
+        size, milliseconds = size + len(checked.content), milliseconds - checked.milliseconds
     return inputs
+
+
+def _input_file(file: object, index: int, most: int, milliseconds: int) -> InputFile:
+    name, content = _content(file, index, most)
+    recording = _decoded(name, content, milliseconds)
+    form, rate, channels = recording.form, recording.rate, recording.channels
+    return InputFile(name, content, form, rate, channels, recording.milliseconds)
 
 
 def _max_seconds(network: Network, model: object) -> int:

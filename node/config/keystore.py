@@ -63,7 +63,9 @@ def load(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
     if encrypted and not passphrase:
         raise UnusableKeyFile(f"{path} is encrypted: a passphrase is needed")
     try:
-        key = load_pem_private_key(pem, passphrase.encode() if encrypted and passphrase else None)
+        key = load_pem_private_key(
+            pem, _passphrase_bytes(passphrase) if encrypted and passphrase else None
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         reason = "the passphrase is wrong, or the file damaged" if encrypted else "it is no PEM key"
         raise UnusableKeyFile(f"{path} cannot be read: {reason}") from None
@@ -95,4 +97,9 @@ def _encryption(passphrase: str | None) -> KeySerializationEncryption:
         return NoEncryption()
     if not passphrase:
         raise UnusableKeyFile("an empty passphrase protects nothing: give another, or none")
-    return BestAvailableEncryption(passphrase.encode())
+    return BestAvailableEncryption(_passphrase_bytes(passphrase))
+
+
+def _passphrase_bytes(passphrase: str) -> bytes:
+    """Return the bytes of a passphrase; those of the environment need not be UTF-8."""
+    return passphrase.encode("utf-8", "surrogateescape")

@@ -8,7 +8,11 @@ import math
 import os
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _PEER = r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}"
 _PORT = r"tcp/(?P<port>[0-9]{1,5})"
@@ -17,10 +21,30 @@ ANNOUNCE = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}\Z")
 DIAL = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}/p2p/{_PEER}\Z")
 
 
+class InvalidEntry(ValueError):
+    """One entry of a list cannot be used; the message is the reason, without the entry."""
+
+    def __init__(self, entry: object, reason: str) -> None:
+        super().__init__(reason)
+        self.entry = entry
+
+
+def _parse_entry(parse: Callable[[object, Path], _T], entry: object, folder: Path) -> _T:
+    """Parse an entry of a list. Raises InvalidEntry."""
+    try:
+        return parse(entry, folder)
+    except ValueError as error:
+        raise InvalidEntry(entry, str(error)) from None
+
+
 def path(value: object, folder: Path) -> Path:
     """Return a path; a relative one starts from `folder`."""
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError("is no path")
+    try:
+        os.fsencode(value)  # text of a file may hold a lone surrogate
+    except UnicodeEncodeError:
+        raise ValueError("is no path") from None
     try:
         return folder / Path(value).expanduser()
     except RuntimeError:
@@ -29,7 +53,7 @@ def path(value: object, folder: Path) -> Path:
 
 def paths(value: object, folder: Path) -> tuple[Path, ...]:
     """Return the paths of a list, which is separated as PATH is."""
-    return tuple(path(entry, folder) for entry in _entries(value, os.pathsep))
+    return tuple(_parse_entry(path, entry, folder) for entry in _entries(value, os.pathsep))
 
 
 def address(pattern: re.Pattern[str], example: str) -> Callable[[object, Path], str]:
@@ -39,9 +63,19 @@ def address(pattern: re.Pattern[str], example: str) -> Callable[[object, Path], 
         match = pattern.match(value) if isinstance(value, str) else None
         if match is None or int(match["port"]) > 65_535:
             raise ValueError(f"is not of the form {example}")
+        _check_host(*match.string.split("/")[1:3])
         return match.string
 
     return parse
+
+
+def _check_host(protocol: str, host: str) -> None:
+    """Raise ValueError for an IP address that is none."""
+    if protocol in ("ip4", "ip6"):
+        try:
+            (IPv4Address if protocol == "ip4" else IPv6Address)(host)
+        except ValueError:
+            raise ValueError(f"has {host!r}, which is no IPv{protocol[-1]} address") from None
 
 
 def addresses(pattern: re.Pattern[str], example: str) -> Callable[[object, Path], tuple[str, ...]]:
@@ -49,7 +83,7 @@ def addresses(pattern: re.Pattern[str], example: str) -> Callable[[object, Path]
     parse_one = address(pattern, example)
 
     def parse(value: object, folder: Path) -> tuple[str, ...]:
-        return tuple(parse_one(entry, folder) for entry in _entries(value, ","))
+        return tuple(_parse_entry(parse_one, entry, folder) for entry in _entries(value, ","))
 
     return parse
 
@@ -59,7 +93,7 @@ def peers(value: object, _: Path) -> tuple[str, ...]:
     entries = tuple(str(entry) for entry in _entries(value, ","))
     for entry in entries:
         if re.fullmatch(_PEER, entry) is None:
-            raise ValueError(f"holds {entry!r:.100}, which is no peer id (12D3KooW...)")
+            raise InvalidEntry(entry, "is no peer id (12D3KooW...)")
     return entries
 
 

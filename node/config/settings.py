@@ -195,7 +195,9 @@ def _parse(definition: Setting, name: str, value: object, origin: str, folder: P
     try:
         return definition.parse(value, folder)
     except ValueError as error:
-        raise InvalidSetting(f"{name} (from {origin}): {value!r:.200} {error}") from None
+        shown = error.entry if isinstance(error, parsers.InvalidEntry) else value
+        shown = str(shown) if isinstance(shown, Path) else shown
+        raise InvalidSetting(f"{name} (from {origin}): {shown!r:.200} {error}") from None
 
 
 def _in_data_dir(default: object, data_dir: object) -> object:

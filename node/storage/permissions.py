@@ -8,9 +8,9 @@ import os
 import stat
 from pathlib import Path
 
-import structlog
+from node.log import get_logger
 
-log = structlog.get_logger("node")
+log = get_logger("node")
 
 # Modes of a folder and of a file that only their owner can use.
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600

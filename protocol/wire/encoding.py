@@ -27,6 +27,9 @@ _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # Characters of a number (specification 2.1): a double needs 25, and Python's int() is quadratic.
 _MAX_NUMBER_LENGTH = 64
 
+# The byte order marks of UTF-16.
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
 # Surrogates, and the noncharacters below U+10000 (RFC 7493 section 2.1).
 _FORBIDDEN = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -64,13 +67,37 @@ def parse(text: bytes, limit: int) -> Json:
     """
     if len(text) > limit:
         raise Rejected(Rejection.TOO_LARGE, f"{len(text)} bytes, at most {limit} are allowed")
+    if text[:2] in _UTF_16_MARKS:
+        raise Rejected(Rejection.MALFORMED, "not UTF-8 but UTF-16: save it as UTF-8")
+    if text.startswith(b"\xef\xbb\xbf"):
+        detail = "not JSON: it begins with a byte order mark; save it as UTF-8 without one"
+        raise Rejected(Rejection.MALFORMED, detail)
     _check_depth(text)
     try:
         return _DECODER.decode(text.decode("utf-8"))  # type: ignore[no-any-return]
     except UnicodeDecodeError as error:
         raise Rejected(Rejection.MALFORMED, f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise Rejected(Rejection.MALFORMED, f"not JSON: {error}") from None
+        raise Rejected(Rejection.MALFORMED, f"not JSON: {_json_fault(error)}") from None
+
+
+def _json_fault(error: json.JSONDecodeError) -> str:
+    """Return what is wrong with a text, for those who wrote it by hand or took another file."""
+    text, place = error.doc, f"line {error.lineno} column {error.colno}"
+    if not text.strip():
+        return "it is empty"
+    if text.startswith("version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with git lfs pull"
+    if text.lstrip()[:1] == "<":
+        return "it is a web page or XML"
+    following = text[error.pos : error.pos + 2]
+    if text[: error.pos].rstrip()[-1:] == "," and following[:1] in ("}", "]", ""):
+        return f"a comma before {place} has nothing after it"
+    if following[:1] == "'":
+        return f"a string in single quotes at {place}; JSON has double quotes"
+    if following in ("//", "/*") or following[:1] == "#":
+        return f"a comment at {place}; JSON has none"
+    return str(error)
 
 
 def _check_depth(text: bytes) -> None:

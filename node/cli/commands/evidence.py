@@ -8,7 +8,7 @@ import click
 
 from node.cli import options
 from node.cli.exit_codes import Exit, Failure, usage
-from node.cli.files import FILE, read, write
+from node.cli.files import FILE, PathType, read, write
 from node.cli.options import display_name
 from node.storage.errors import UnusableDatabase
 from node.storage.reader import DATABASE, read_ledger
@@ -83,7 +83,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PathType(path_type=Path),
     required=True,
     help="The file to write; with --all the folder, which is created if needed.",
 )

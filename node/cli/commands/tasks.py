@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.cli import options, task_arguments
 from node.cli.exit_codes import usage
 from node.cli.files import FILE
-from node.cli.session import resolve_target, run_with_client
+from node.cli.session import map_exit_codes, resolve_target, run_with_client
+from node.cli.task_arguments import TaskRequest
 from node.cli.task_output import (
     TaskReport,
     check_output,
@@ -24,8 +26,12 @@ from node.cli.task_output import (
     withdrawal_lines,
 )
 from node.client.client import Client
+from node.client.inputs import InputFile, read_inputs
+from node.client.submission import sign_task
 from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
 from protocol.consensus.certificate import Certificate
+from protocol.network import Network
+from protocol.wire.encoding import Document, Json
 
 _TASK_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -139,16 +145,13 @@ def submit(
         check_output(output)
     target = resolve_target(network, peers, key)
     request = task_arguments.task_request(file, arguments)
-    # The network document relates seconds to tokens.
-    args = request.args_for(target.network)
+    audio, args = checked_task(request, target.network, compute_class, deadline)
+    for song in audio:
+        options.note(f"audio {song.name}: {song}")
 
     async def action(client: Client) -> None:
         submission = await client.submit(
-            request.kind,
-            args,
-            audio=request.audio,
-            compute_class=compute_class,
-            deadline=deadline,
+            request.kind, args, audio=audio, compute_class=compute_class, deadline=deadline
         )
         if no_wait:
             document = {"task": submission.id, "requester": client.requester}
@@ -161,6 +164,31 @@ def submit(
         report.print(as_json)
 
     run_with_client(target, action)
+
+
+def checked_task(
+    request: TaskRequest, network: Network, compute_class: str | None, deadline: int | None
+) -> tuple[Sequence[InputFile], Document]:
+    """Return a task's inputs and arguments, valid for the network.
+
+    Otherwise it is a failure, before any node is asked: connecting takes seconds.
+    """
+    with map_exit_codes():
+        audio = read_inputs(request.audio, network, request.args.get("model"))
+        # The network document relates seconds to tokens.
+        args = request.args_for(network)
+        references: dict[str, Json] = {"audio": [song.reference for song in audio]} if audio else {}
+        sign_task(
+            network,
+            Ed25519PrivateKey.generate(),
+            request.kind,
+            {**args, **references},
+            compute_class=compute_class,
+            deadline=deadline,
+            created=0,
+            nonce="0" * 32,
+        )
+    return audio, args
 
 
 @click.command(epilog=STATUS_EPILOG)

@@ -69,7 +69,7 @@ def test_a_command_without_a_node_is_a_usage_error(
 def test_a_malformed_address_is_named(helium: Helium, files: Files) -> None:
     done = helium("peers", "--network", files.network, "--peer", "localhost:4001")
     assert done.exit_code == 2
-    assert "peers (from --peers): ('localhost:4001',) is not of the form" in done.stderr
+    assert "peers (from --peers): 'localhost:4001' is not of the form" in done.stderr
 
 
 def test_a_missing_network_document_is_named(helium: Helium) -> None:
@@ -94,6 +94,8 @@ def test_a_missing_task_is_reported_first(helium: Helium) -> None:
         ("/proc/song.wav", "/proc/song.wav: cannot be written: "),
         ("x" * 250, "cannot be written: File name too long"),
         (".", "is a directory"),
+        ("song.mp3", "song.mp3: the audio is written as WAV (32-bit float), which can be verified"),
+        ("piano.mid", "name a file that ends in .wav"),
         ("", "-o: must name a file"),
     ],
 )

@@ -12,6 +12,7 @@ from executor.errors import Abstained, ModelRefused
 from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli import options
 from node.cli.exit_codes import usage
+from node.cli.files import PathType
 from protocol.errors import Rejected
 from protocol.model_limits import UPPER_BOUNDS
 from protocol.network import Network
@@ -40,7 +41,7 @@ _LIST_OPTIONS = (
     ),
     click.option(
         "--models-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=PathType(file_okay=False, path_type=Path),
         multiple=True,
         help="A folder with models as <owner>/<name>, in addition to the shipped ones.",
     ),
