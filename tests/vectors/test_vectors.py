@@ -1,7 +1,6 @@
 import hashlib
 import json
 import re
-import runpy
 import shutil
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Rejection
+from scripts import vectors
 from tests.vectors import edwards, files, signatures
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "vectors"
 PROTOCOL = ROOT / "protocol" / "README.md"
 README = files.FOLDER / "README.md"
 
@@ -27,11 +26,6 @@ NAMES = sorted(path.name for path in files.FOLDER.glob("*.json"))
 
 def stored(name: str) -> Any:
     return json.loads((files.FOLDER / name).read_text(encoding="ascii"))
-
-
-def run(*arguments: str) -> int:
-    code: int = runpy.run_path(str(SCRIPT))["main"](list(arguments))
-    return code
 
 
 def test_stored_vectors_match_the_code() -> None:
@@ -52,8 +46,8 @@ def test_every_file_begins_with_its_description(name: str) -> None:
 
 
 def test_script_output_passes_its_own_check(tmp_path: Path) -> None:
-    assert run("--folder", str(tmp_path)) == 0
-    assert run("--check", "--folder", str(tmp_path)) == 0
+    assert vectors.main(["--folder", str(tmp_path)]) == 0
+    assert vectors.main(["--check", "--folder", str(tmp_path)]) == 0
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (files.FOLDER / name).read_bytes()
 
@@ -65,7 +59,7 @@ def test_script_names_differing_files(tmp_path: Path, capsys: pytest.CaptureFixt
     changed.write_text(changed.read_text().replace('"weights"', '"weight"', 1))
     (folder / "evidence.json").unlink()
     (folder / "more.json").write_text("{}")
-    assert run("--check", "--folder", str(folder)) == 1
+    assert vectors.main(["--check", "--folder", str(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [Path(line.split()[0]).name for line in lines] == [
         "evidence.json",
