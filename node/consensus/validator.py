@@ -34,6 +34,9 @@ class GossipValidator:
         """
         try:
             message = codec.decode(payload, self._network.id)
+            # One envelope has one message id. Another spelling could be forwarded without end.
+            if payload != message.envelope.encode():
+                return ValidationResult.REJECT, None
             if isinstance(message, Task) is not tasks:
                 return ValidationResult.REJECT, None
             is_new = self._is_new(message)

@@ -53,8 +53,10 @@ QUEUE_BYTES = 2 * 1024 * 1024
 RPC_SUBSCRIPTIONS = 100
 # Messages in one RPC: ten seconds' worth.
 RPC_MESSAGES = 1000
-# Ids in the control messages of one RPC; other implementations have the same limit.
+# Ids in the IHAVE and IWANT of one RPC; other implementations have the same limit.
 RPC_IDS = 5000
+# Control messages in one RPC. A peer needs a few for each topic.
+RPC_CONTROLS = 1000
 # Ids that cost as much as one message: an id is looked up, a message is validated.
 IDS_PER_MESSAGE = 100
 # Of one RPC. 1 MiB is the usual limit of GossipSub implementations.
@@ -308,8 +310,9 @@ class Gossip(Pubsub):  # type: ignore[misc]
     async def _handle(self, peer: ID, raw: bytes, rate_limit_key: str) -> None:
         rpc = parse(raw)
         restrict_to_1_1(rpc)
+        controls = control_ids(rpc) + control_messages(rpc)
         await self._throttle(
-            rate_limit_key, 1 + len(rpc.subscriptions) + control_ids(rpc) / IDS_PER_MESSAGE
+            rate_limit_key, 1 + len(rpc.subscriptions) + controls / IDS_PER_MESSAGE
         )
         for subscription in rpc.subscriptions:
             self.handle_subscription(peer, subscription)
@@ -386,15 +389,20 @@ def restrict_to_1_1(rpc: Any) -> None:
         len(rpc.subscriptions) > RPC_SUBSCRIPTIONS
         or len(rpc.publish) > RPC_MESSAGES
         or control_ids(rpc) > RPC_IDS
+        or control_messages(rpc) > RPC_CONTROLS
     ):
         raise ValueError("an RPC with too many parts")
 
 
 def control_ids(rpc: Any) -> int:
-    """Return the number of ids in an RPC's control messages; each message counts as one more."""
+    """Return the number of message ids in an RPC's IHAVE and IWANT."""
+    return sum(len(part.messageIDs) for part in (*rpc.control.ihave, *rpc.control.iwant))
+
+
+def control_messages(rpc: Any) -> int:
+    """Return the number of control messages in an RPC."""
     control = rpc.control
-    ids = sum(len(part.messageIDs) + 1 for part in (*control.ihave, *control.iwant))
-    return ids + len(control.graft) + len(control.prune)
+    return sum(map(len, (control.ihave, control.iwant, control.graft, control.prune)))
 
 
 def parse(raw: bytes) -> Any:

@@ -27,7 +27,7 @@ from protocol.consensus.effects import (
 )
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
-from protocol.wire import messages
+from protocol.wire import codec, messages
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Abstention, Commit, Message, Reveal, Task, Vote
 from protocol.wire.signing import sign
@@ -1148,6 +1148,34 @@ def test_malformed_messages_are_rejected(node: CrashableNode, payload: bytes) ->
             ValidationResult.REJECT,
             None,
         )
+
+
+@pytest.mark.parametrize(
+    "respelled",
+    [
+        lambda text: text + b"\n",
+        lambda text: b" " + text,
+        lambda text: text.replace(b'"attempt":0', b'"attempt":0.0', 1),
+        lambda text: text.replace(b'"signer"', b'"\\u0073igner"', 1),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items()))).encode(),
+    ],
+    ids=["line-feed", "space", "number", "escape", "order"],
+)
+def test_another_spelling_of_a_valid_envelope_is_rejected(
+    node: CrashableNode, respelled: Callable[[bytes], bytes]
+) -> None:
+    """A peer could otherwise make any number of messages of one envelope, each with its own id."""
+    task = fixtures.task(node.net)
+    node.receive(task)
+    vote = fixtures.commit(node.net, task, ME)
+    validate = node.coordinator.validator.validate
+    for message, tasks in ((vote, False), (fixtures.task(node.net, nonce=9), True)):
+        text = message.envelope.encode()
+        changed = respelled(text)
+        if changed != text:
+            assert codec.decode(changed, node.net.id) == message
+            assert validate(changed, tasks=tasks) == (ValidationResult.REJECT, None)
+        assert validate(text, tasks=tasks) == (ValidationResult.ACCEPT, message)
 
 
 def test_a_bad_signature_is_rejected(node: CrashableNode) -> None:

@@ -11,6 +11,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
     QUEUE_BYTES,
+    RPC_CONTROLS,
     RPC_IDS,
     RPC_MESSAGES,
     RPC_SUBSCRIPTIONS,
@@ -106,15 +107,45 @@ def test_the_send_queue_is_bounded_in_number() -> None:
         rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts()] * (RPC_SUBSCRIPTIONS + 1)),
         rpc_pb2.RPC(
             control=rpc_pb2.ControlMessage(
-                iwant=[rpc_pb2.ControlIWant(messageIDs=[b"id"] * RPC_IDS)]
+                iwant=[rpc_pb2.ControlIWant(messageIDs=[b"id"] * (RPC_IDS + 1))]
+            )
+        ),
+        rpc_pb2.RPC(
+            control=rpc_pb2.ControlMessage(
+                ihave=[rpc_pb2.ControlIHave(messageIDs=[b"id"])],
+                iwant=[rpc_pb2.ControlIWant(messageIDs=[b"id"] * RPC_IDS)],
+            )
+        ),
+        rpc_pb2.RPC(
+            control=rpc_pb2.ControlMessage(
+                ihave=[rpc_pb2.ControlIHave()],
+                iwant=[rpc_pb2.ControlIWant()],
+                graft=[rpc_pb2.ControlGraft()] * (RPC_CONTROLS - 2),
+                prune=[rpc_pb2.ControlPrune()],
             )
         ),
     ],
-    ids=["messages", "subscriptions", "ids"],
+    ids=["messages", "subscriptions", "ids", "ids-of-both-kinds", "control-messages"],
 )
 def test_an_rpc_with_too_many_parts_is_rejected(rpc: Any) -> None:
     with pytest.raises(ValueError, match="too many parts"):
         restrict_to_1_1(rpc)
+
+
+def test_an_rpc_may_have_as_many_parts_as_the_limits() -> None:
+    control = rpc_pb2.ControlMessage(
+        ihave=[rpc_pb2.ControlIHave(messageIDs=[b"id"] * (RPC_IDS - 1))],
+        iwant=[rpc_pb2.ControlIWant(messageIDs=[b"id"])],
+        graft=[rpc_pb2.ControlGraft()] * (RPC_CONTROLS - 3),
+        prune=[rpc_pb2.ControlPrune()],
+    )
+    restrict_to_1_1(
+        rpc_pb2.RPC(
+            publish=[rpc_pb2.Message()] * RPC_MESSAGES,
+            subscriptions=[rpc_pb2.RPC.SubOpts()] * RPC_SUBSCRIPTIONS,
+            control=control,
+        )
+    )
 
 
 def test_fields_of_later_versions_are_removed() -> None:
