@@ -6,8 +6,11 @@ VERSION = 2
 # Bytes of an envelope (specification 2): one gossip message stays small enough to flood.
 ENVELOPE_LIMIT = 65_536
 
-# Bytes of a certificate, a network document or an answer (specification 2).
+# Bytes of evidence, a network document or an answer (specification 10).
 DOCUMENT_LIMIT = 1_048_576
+
+# Bytes of a certificate (specification 10): an answer holds one, and has room for 64 KiB more.
+CERTIFICATE_LIMIT = DOCUMENT_LIMIT - 65_536
 
 # Nested containers in a document (specification 2): bounds the recursion of every parser.
 MAX_DEPTH = 16

@@ -53,6 +53,10 @@ class Dispatcher:
         except sqlite3.Error as error:
             log.error("database error", error=str(error))
             await refuse(stream, Status.INTERNAL, "store", "this node's database failed")
+        except ValueError as error:
+            # A mistake of this node: without an answer, the requester could only guess.
+            log.exception("request failed", protocol=name, error=str(error))
+            await refuse(stream, Status.INTERNAL, "internal", "this node could not answer")
 
 
 def hello_handler(greeter: Greeter) -> Handler:

@@ -33,7 +33,7 @@ from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.effects import State
-from protocol.constants import DOCUMENT_LIMIT
+from protocol.constants import CERTIFICATE_LIMIT, DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
@@ -44,7 +44,7 @@ log = get_logger("serving")
 # Envelopes in one page of the feed, whatever limit is requested.
 MAX_PAGE_ENVELOPES = 1000
 # Bytes of an answer that are kept free for what is neither envelope nor certificate.
-_OVERHEAD_BYTES = 65_536
+_OVERHEAD_BYTES = DOCUMENT_LIMIT - CERTIFICATE_LIMIT
 
 
 class RequestHandler:

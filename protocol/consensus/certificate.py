@@ -16,7 +16,7 @@ from typing import Any
 
 from protocol import manifest
 from protocol.consensus.committee import committees, quorum
-from protocol.constants import DOCUMENT_LIMIT, VERSION
+from protocol.constants import CERTIFICATE_LIMIT, VERSION
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire.codec import check_canonical, check_schema, decode_document
@@ -58,7 +58,7 @@ def verify_bytes(text: bytes, network: Network) -> Certificate:
     Errors are those of `verify`, and NOT_CANONICAL if the bytes are not the canonical ones
     (specification 4.7), so that no byte of a file can be changed without failing verification.
     """
-    certificate = verify(parse(text, DOCUMENT_LIMIT), network)
+    certificate = verify(parse(text, CERTIFICATE_LIMIT), network)
     check_canonical(text, certificate.encode(), "certificate")
     return certificate
 
@@ -73,6 +73,9 @@ def verify(document: Json, network: Network) -> Certificate:
     check_schema("certificate", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
+    size = len(canonical(document))
+    if size > CERTIFICATE_LIMIT:
+        raise Rejected(Rejection.TOO_LARGE, f"a certificate of {size} bytes")
     if fields["network"] != network.id:
         raise Rejected(Rejection.WRONG_NETWORK, f"network: {fields['network']} is not {network.id}")
     # Specification 4.7, 2: valid for the document, whatever the time.
@@ -98,7 +101,7 @@ def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Netwo
     _check_agreement(votes)
     document = _document(task, attempt, votes, network)
     # Specification 4.7: over the size limit, a bare quorum of the votes makes the certificate.
-    if len(canonical(document)) > DOCUMENT_LIMIT:
+    if len(canonical(document)) > CERTIFICATE_LIMIT:
         votes = votes[: quorum(len(committee))]
         document = _document(task, attempt, votes, network)
     return Certificate(document, task, attempt, votes)

@@ -9,7 +9,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.files import FILE, check_readable, read
 from protocol.consensus.certificate import Certificate, verify_bytes
 from protocol.consensus.committee import committees, quorum
-from protocol.constants import DOCUMENT_LIMIT
+from protocol.constants import CERTIFICATE_LIMIT
 from protocol.errors import Rejected
 from protocol.network import Network
 
@@ -55,7 +55,7 @@ def verify(certificate: Path, network: Path | None, audio: Path | None, as_json:
         check_readable(audio)
     chosen = options.chosen_network(options.settings({"network": network}).network)
     try:
-        verified = verify_bytes(read(certificate, DOCUMENT_LIMIT), chosen)
+        verified = verify_bytes(read(certificate, CERTIFICATE_LIMIT), chosen)
     except Rejected as error:
         raise Failure(Exit.UNVERIFIED, f"{certificate}: {error}") from None
     document, lines = _describe(verified, chosen)

@@ -667,7 +667,7 @@ def test_a_long_detail_is_truncated_to_the_limit_of_the_schema(
         request: Document = {"task": fixtures.task(NET).envelope.document(), "blobs": []}
         refused = await bench.refused("submit", request)  # it fits the schema, or `ask` says so
         assert refused.status is status
-        assert 250 <= len(refused.detail.encode()) <= 256
+        assert len(refused.detail) == 256
         assert refused.detail.isprintable()
         schemas.check("failure", {"reason": refused.reason, "detail": refused.detail})
 
@@ -782,6 +782,18 @@ def test_a_failing_store_leaves_no_inputs(tmp_path: Path) -> None:
         assert kept(tmp_path) == []
 
     on_bench(test, folder=BlobStore(tmp_path))
+
+
+def test_a_mistake_of_the_node_is_answered() -> None:
+    async def test(bench: Bench) -> None:
+        def view(task: str) -> None:
+            raise ValueError("an answer of 1048577 bytes")
+
+        bench.coordinator.view = view  # type: ignore[method-assign]
+        refusal = await bench.refused("task", {"task": "ab" * 32})
+        assert (refusal.status, refusal.reason) == (Status.INTERNAL, "internal")
+
+    on_bench(test)
 
 
 def test_a_full_disk_quota_refuses_inputs_as_busy(tmp_path: Path) -> None:

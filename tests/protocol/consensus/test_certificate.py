@@ -330,7 +330,17 @@ def test_salt_that_does_not_open_the_commitment_is_rejected() -> None:
 def test_certificate_over_size_limit_is_rejected() -> None:
     text = canonical(VALID)
     with rejected(Rejection.TOO_LARGE):
-        verify_bytes(text + b" " * (1_048_577 - len(text)), NET)
+        verify_bytes(text + b" " * (983_041 - len(text)), NET)
+    with rejected(Rejection.NOT_CANONICAL):
+        verify_bytes(text + b" " * (983_040 - len(text)), NET)
+
+
+def test_certificate_of_an_answer_is_bounded_by_its_canonical_bytes() -> None:
+    """It may hold no more than a file may: otherwise one could be sent and not be stored."""
+    document: Any = {**VALID, "votes": [vote.envelope.document() for vote in oversized_votes()]}
+    assert len(canonical(document)) > 983_040
+    with rejected(Rejection.TOO_LARGE, "a certificate of"):
+        verify(document, NET)
 
 
 def test_every_prefix_is_malformed() -> None:
@@ -384,6 +394,31 @@ def roomy(task: Task, member: str, commits: dict[str, str], net: Any) -> Reveal:
     return fixtures.reveal(net, task, member, commits, {"result": {"outputs": [entry]}})
 
 
+def oversized_votes() -> list[Reveal]:
+    return [roomy(TASK, A, {}, NET)] * 31
+
+
+def test_largest_bare_quorum_is_within_the_limit() -> None:
+    """16 outputs have the most chunks, and a committee of 31 has the most commits."""
+    net = fixtures.network(31, committee_size=31, committee_max=31, max_output_bytes=167_772_160)
+    task = fixtures.task(net, prompt="\U0001f3b5" * 4096)
+    members = sorted(committees(net, task)[0])
+    sound = fixtures.outcome()["result"]["outputs"][0] | {"sampling_rate": 384_000}
+    sizes = [167_772_160 - 15 * 262_148, *[262_148] * 15]
+    outputs = [
+        sound | {"size": size, "frames": size // 4, "chunks": ["ab" * 32] * -(-size // 262_144)}
+        for size in sizes
+    ]
+    outcome: Any = {"result": {"outputs": outputs}}
+    commits = commitments(task, members, outcome)
+    trace = {f"t{n}": "x" * 1014 for n in range(7)} | {"t": "x" * 1000}
+    votes = [
+        fixtures.reveal(net, task, member, commits, outcome, trace=trace) for member in members
+    ]
+    assert 8000 < len(canonical(trace)) <= 8192
+    assert len(canonical(certificate_document(net, task, votes[:16]))) <= 983_040
+
+
 def test_oversized_certificate_is_assembled_from_bare_quorum() -> None:
     net = fixtures.network(
         25, committee_size=25, committee_max=25, max_output_bytes=ROOMY_CHUNKS * 262_144
@@ -393,7 +428,7 @@ def test_oversized_certificate_is_assembled_from_bare_quorum() -> None:
     outcome: Any = roomy(task, members[0], {}, net).outcome
     commits = commitments(task, members, outcome)
     votes = [roomy(task, member, commits, net) for member in members]
-    assert len(canonical(certificate_document(net, task, votes))) > 1_048_576
+    assert len(canonical(certificate_document(net, task, votes))) > 983_040
     certified = assemble(task, 0, votes, net)
     assert certified.signers == tuple(members[:13])
     assert verify_bytes(certified.encode(), net) == certified
