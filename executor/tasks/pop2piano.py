@@ -156,9 +156,7 @@ def cover(
         tokens = with_task_failures(lambda: generate_tokens(loaded, features, arguments, recorder))
         notes = with_task_failures(lambda: read_notes(loaded, features, tokens, max_seconds))
     if not notes:
-        raise TaskFailed(
-            "no-notes", "the model wrote no note: choose another song, composer or seed"
-        )
+        raise TaskFailed("no-notes", "the model wrote no note")
     return Cover(notes, recorder.trace())
 
 
@@ -170,9 +168,7 @@ def extract_features(loaded: LoadedPop2Piano, song: "Mono") -> Any:
         if is_memory_error(error):
             raise
         # The beat tracker finds no beat in a second of sound, and then interpolation fails.
-        # Its words are about arrays, such as "cannot reshape array of size 0".
-        detail = "no beat was found: the song is shorter than a few beats, or has no rhythm"
-        raise TaskFailed("no-notes", detail) from error
+        raise TaskFailed("no-notes", f"no beat: {type(error).__name__}: {error}") from error
 
 
 def generate_tokens(

@@ -20,8 +20,8 @@ from schemas.errors import HeliumError, printable
 REQUESTS = ("hello", "submit", "task", "watch", "blob", "feed")
 # The longest request is a submit: an envelope and up to 16 sizes of inputs.
 REQUEST_LIMIT = ENVELOPE_LIMIT + 4096
-# The longest detail of a refusal (specification 7.3).
-DETAIL_BYTES = 256
+# Characters of the longest detail of a refusal (specification 7.3).
+DETAIL_CHARACTERS = 256
 # Raw bytes are written in pieces of this size, the fastest on Yamux by measurement.
 WRITE_BYTES = 262_144
 # For the inputs of a task at 1 Mbit/s, a slow uplink.
@@ -95,6 +95,6 @@ async def answer_encoded(stream: Stream, payload: bytes) -> None:
 
 async def refuse(stream: Stream, status: Status, reason: str, detail: str) -> None:
     """Send a non-zero status, a reason, and the detail, cut to what the protocol allows."""
-    short = detail.encode()[:DETAIL_BYTES].decode(errors="ignore")
+    short = printable(detail[:DETAIL_CHARACTERS])
     await stream.write(bytes((status,)))
-    await write_frame(stream, canonical({"reason": reason, "detail": printable(short)}))
+    await write_frame(stream, canonical({"reason": reason, "detail": short}))

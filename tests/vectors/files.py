@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 from tests.vectors import (
+    answers,
     encoding,
+    gossip,
     limits,
     manifests,
     membership,
@@ -38,6 +40,8 @@ def documents() -> dict[str, Vectors]:
         "evidence.json": proofs.evidence_vectors(),
         "manifests.json": manifests.manifests(),
         "rejections.json": refusals.rejections(),
+        "answers.json": answers.answers(),
+        "gossip.json": gossip.gossip(),
         "waveforms.json": waveforms.waveforms(),
         "scores.json": scores.scores(),
     }

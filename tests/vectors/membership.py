@@ -50,6 +50,15 @@ def _two_classes(**changes: Any) -> Change:
     return change
 
 
+def _many_classes(number: int) -> Change:
+    def change(document: Any) -> None:
+        names = ["cpu", *(f"c{n}" for n in range(number - 1))]
+        document["classes"] = dict.fromkeys(names, GPU)
+        document["roster"][0].update(classes=names)
+
+    return change
+
+
 ACCEPTED: dict[str, Change] = {
     "four members": lambda d: None,
     "nobody yet": lambda d: d.update(roster=[]),
@@ -66,6 +75,7 @@ ACCEPTED: dict[str, Change] = {
     ),
     "the first day": _created("0001-01-01T00:00:00Z"),
     "a member of two classes": _two_classes(),
+    "a member of 64 classes": _many_classes(64),
     "every limit": _limits(
         max_new_tokens=65536,
         num_return_sequences=16,
@@ -125,6 +135,7 @@ REFUSED: dict[str, Change] = {
     "a peer twice, with another operator": lambda d: d["roster"].append(
         d["roster"][0] | {"operator": "another"}
     ),
+    "a member of 65 classes": _many_classes(65),
     "a member of no class": _member(classes=[]),
     "a member of an unknown class": _member(classes=["cpu", "gpu"]),
     "a member of one class twice": _member(classes=["cpu", "cpu"]),
@@ -200,6 +211,7 @@ def _keys() -> dict[str, Change]:
     }
     return {
         "a member that is no peer": _member(peer="someone"),
+        "a member that fits the pattern and is no peer id": _member(peer=signatures.NO_PEER),
         "a line feed at the end of a peer id": _member(peer=fixtures.peer(0) + "\n"),
         **invalid,
     }

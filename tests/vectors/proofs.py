@@ -12,6 +12,7 @@ from protocol.wire.messages import Message, Reveal, Task, Vote
 from protocol.wire.signing import Envelope, sign
 from tests.protocol.certificates import certificate_document, commitments, reveals
 from tests.support import fixtures
+from tests.vectors import signatures
 from tests.vectors.entries import Entry, Vectors, refused
 
 
@@ -97,6 +98,7 @@ def _with_outcome(document: Entry, outcome: Any) -> Entry:
 
 def certificates() -> Vectors:
     """Valid certificates, and one that breaks each clause."""
+    nameless = commitments(TASK, [A, B]) | {signatures.NO_PEER: "ab" * 32}
     pair = [_vote(A, [A, B]), _vote(B, [A, B], trace={"seconds": 2.5})]
     valid = {
         "all of a committee": certificate_document(NET, TASK, VOTES),
@@ -106,13 +108,17 @@ def certificates() -> Vectors:
         "a name in commits that is not of the committee": certificate_document(
             NET, TASK, [_vote(A, [A, B, D]), _vote(B, [A, B])]
         ),
+        "a name in commits that is no peer id": certificate_document(
+            NET, TASK, [_vote(A, [], commits=nameless), _vote(B, [A, B])]
+        ),
         "a task with a longer past": certificate_document(NET, OLD, reveals(NET, OLD)),
         "a task for pop2piano": certificate_document(NET, SONG, reveals(NET, SONG, PIANO)),
     }
     return {
         "description": "Section 4.7. Each `certificate` of `valid` is the text of a file with a"
         " certificate that is valid against `network` (a network document), with these signers and"
-        " this outcome. Each text of `invalid` is a file that is rejected for `reason`.",
+        " this outcome. Each text of `invalid` is a file that is rejected for `reason`. With"
+        " `padded_to`, spaces are added to that many bytes first.",
         "network": DOCUMENT,
         "valid": [
             *(_certificate(name, canonical(document)) for name, document in valid.items()),
@@ -125,8 +131,18 @@ def certificates() -> Vectors:
         + [
             refused(name, Rejection.NOT_CANONICAL, text, lambda t: certificate.verify_bytes(t, NET))
             for name, text in other_spellings(canonical(GOOD)).items()
+        ]
+        + [
+            _padded("padded with spaces to the limit", 983_040, Rejection.NOT_CANONICAL),
+            _padded("too large", 983_041, Rejection.TOO_LARGE),
         ],
     }
+
+
+def _padded(name: str, size: int, reason: Rejection) -> Entry:
+    text = canonical(GOOD)
+    entry = refused(name, reason, text.ljust(size), lambda t: certificate.verify_bytes(t, NET))
+    return entry | {"text": text.decode(), "padded_to": size}
 
 
 def _vote(member: str, listing: list[str], **changes: Any) -> Reveal:

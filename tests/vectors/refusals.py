@@ -101,6 +101,9 @@ def _valid() -> dict[str, bytes]:
         "another spelling of a string": text.replace(b"commit", rb"\u0063ommit", 1),
         **{name: _changed(REVEAL, trace=trace) for name, trace in details.items()},
         "31 commits": _changed(REVEAL, commits={fixtures.peer(n): "ab" * 32 for n in range(31)}),
+        "a name in commits that is no peer id": _changed(
+            REVEAL, commits={signatures.NO_PEER: "ab" * 32}
+        ),
         "the last attempt that has a number": _changed(COMMIT, attempt=63),
         "the end of the year 9999": _changed(TASK, created=253_402_300_799_999),
         "args of 64 members": _changed(TASK, args={f"a{n}": n for n in range(64)}),
@@ -223,6 +226,10 @@ def _envelopes() -> dict[str, tuple[Rejection, bytes]]:
         "a byte too many": (Rejection.MALFORMED, text + b"}"),
         "a member twice": (Rejection.MALFORMED, text[:-1] + b',"signer":"x"}'),
         "an empty text": (Rejection.MALFORMED, b""),
+        "a signer that is no peer id": (
+            Rejection.MALFORMED,
+            canonical({**document, "signer": signatures.NO_PEER}),
+        ),
         "a signer whose key is not on the curve": (Rejection.MALFORMED, _keyed("all bits set")),
         "a signer whose key has mixed order": (
             Rejection.MALFORMED,

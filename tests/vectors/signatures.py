@@ -17,6 +17,8 @@ PREFIX = bytes.fromhex("002408011220")
 MESSAGE = b"helium"
 SMALL = edwards.small_points()
 SIGN = 1 << 255
+# Fits the pattern of a peer id, and is none.
+NO_PEER = "12D3KooW" + "z" * 44
 
 
 def _scalar(label: str) -> int:

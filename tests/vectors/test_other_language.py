@@ -48,6 +48,8 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
         "refused": ["reason"],
     },
     "manifests.json": {"fitting": ["reason"], "breaking": ["reason"]},
+    "answers.json": {"answers": ["reason"]},
+    "gossip.json": {"messages": ["id", "verdict"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {
         "short": ["bytes", "output"],

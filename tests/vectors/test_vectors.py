@@ -1,31 +1,50 @@
+import contextlib
 import hashlib
 import json
 import re
+import runpy
 import shutil
+import sqlite3
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from random import randbytes
 from typing import Any
 
 import base58
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node.consensus.coordinator import Coordinator
+from node.consensus.validator import _UNTIMELY
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
+from node.transport.interface import is_task_topic, message_id
 from protocol.errors import Rejection
-from scripts import vectors
+from protocol.network import Network
+from protocol.wire import codec
+from tests.support import fixtures
+from tests.support.clock import ManualClock
 from tests.vectors import edwards, files, signatures
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "vectors"
 PROTOCOL = ROOT / "protocol" / "README.md"
 README = files.FOLDER / "README.md"
 
 # Reasons of answers that no document has (section 9).
-ANSWERS = {"store", "unknown-blob", "busy", "over-quota", "requester-not-served"}
+ANSWERS = {"store", "internal", "unknown-blob", "busy", "over-quota", "requester-not-served"}
 NAMES = sorted(path.name for path in files.FOLDER.glob("*.json"))
 
 
 def stored(name: str) -> Any:
     return json.loads((files.FOLDER / name).read_text(encoding="ascii"))
+
+
+def run(*arguments: str) -> int:
+    code: int = runpy.run_path(str(SCRIPT))["main"](list(arguments))
+    return code
 
 
 def test_stored_vectors_match_the_code() -> None:
@@ -46,8 +65,8 @@ def test_every_file_begins_with_its_description(name: str) -> None:
 
 
 def test_script_output_passes_its_own_check(tmp_path: Path) -> None:
-    assert vectors.main(["--folder", str(tmp_path)]) == 0
-    assert vectors.main(["--check", "--folder", str(tmp_path)]) == 0
+    assert run("--folder", str(tmp_path)) == 0
+    assert run("--check", "--folder", str(tmp_path)) == 0
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (files.FOLDER / name).read_bytes()
 
@@ -59,7 +78,7 @@ def test_script_names_differing_files(tmp_path: Path, capsys: pytest.CaptureFixt
     changed.write_text(changed.read_text().replace('"weights"', '"weight"', 1))
     (folder / "evidence.json").unlink()
     (folder / "more.json").write_text("{}")
-    assert vectors.main(["--check", "--folder", str(folder)]) == 1
+    assert run("--check", "--folder", str(folder)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [Path(line.split()[0]).name for line in lines] == [
         "evidence.json",
@@ -201,11 +220,27 @@ def test_the_readme_names_every_file_of_every_reason() -> None:
 
 
 def test_the_table_of_reasons_names_exactly_those_of_the_code() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", _between("## 9. Reasons", "## 10."), re.M)
-    assert sorted(reason for reason, _ in rows) == sorted({str(r) for r in Rejection} | ANSWERS)
-    assert {reason for reason, status in rows if status == "document only"} <= {
-        str(r) for r in Rejection
-    }
+    row = r"^\| `([a-z-]+)` \| (\d|–) \| (reject|ignore|–) \| (yes|–) \|"
+    rows = re.findall(row, _between("## 9. Reasons", "## 10."), re.M)
+    assert sorted(reason for reason, *_ in rows) == sorted({str(r) for r in Rejection} | ANSWERS)
+    answers_only = {reason for reason, _, gossip, document in rows if gossip == document == "–"}
+    assert answers_only == ANSWERS
+    assert {reason for reason, _, gossip, _ in rows if gossip == "ignore"} == set(_UNTIMELY)
+
+
+def test_verdicts_on_gossip_are_those_of_the_product() -> None:
+    vectors = stored("gossip.json")
+    network = Network.of(vectors["network"])
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as disk:
+        database, clock = Database(disk, network.id), ManualClock(vectors["now"] / 1000)
+        journal, ledger = Journal(database), Ledger(database)
+        coordinator = Coordinator(network, fixtures.key(1000), journal, ledger, clock, randbytes)
+        coordinator.receive(codec.decode(vectors["known"].encode(), network.id))
+        for entry in vectors["messages"]:
+            data, topic = entry["text"].encode(), entry["topic"]
+            assert message_id(topic, data).hex() == entry["id"], entry["name"]
+            verdict, _ = coordinator.validator.validate(data, tasks=is_task_topic(topic))
+            assert verdict.name.lower() == entry["verdict"], entry["name"]
 
 
 def _between(start: str, end: str) -> str:

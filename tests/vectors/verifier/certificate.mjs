@@ -7,7 +7,7 @@ import { checkFits } from "./manifest.mjs";
 import { require } from "./rejected.mjs";
 import { checkForm } from "./schema.mjs";
 
-const MAX_CERTIFICATE = 1_048_576;
+const MAX_CERTIFICATE = 983_040;
 
 /** Return a document that is alone in a file as canonical bytes, which `check` judges first. */
 export function readFile(bytes, limit, check) {
@@ -25,6 +25,7 @@ export function readCertificate(bytes, network) {
 
 function verify(document, network) {
   checkForm("certificate", document);
+  require(canonical(document).length <= MAX_CERTIFICATE, "too-large", "a certificate");
   require(document.get("network") === network.id, "wrong-network", document.get("network"));
   const { body } = network.taskOf(document.get("task"));
   const task = taskId(body);

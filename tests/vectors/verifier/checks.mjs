@@ -14,6 +14,7 @@ import {
 import { readEvidence } from "./evidence.mjs";
 import { H, documentHash, domain, sha256 } from "./hash.mjs";
 import { canonical, equal, fromPlain, parse } from "./json.mjs";
+import { messageId, verdictOn } from "./gossip.mjs";
 import { frames } from "./limits.mjs";
 import { checkEntries, checkFits } from "./manifest.mjs";
 import { Network, readNetwork } from "./network.mjs";
@@ -116,13 +117,20 @@ function checkOutcome(entry, file) {
   });
 }
 
-function checkRejected(entry, file) {
-  let bytes = bytesOf(entry);
-  if (entry.padded_to) {
-    const spaces = Buffer.alloc(entry.padded_to - bytes.length, " ");
-    bytes = Buffer.concat([bytes, spaces]);
-  }
-  return compareReason(entry, () => readEnvelope(bytes, networkOf(file).id));
+/** Return the bytes of an entry, with spaces after them up to `padded_to`. */
+function paddedBytes(entry) {
+  const bytes = bytesOf(entry);
+  const spaces = Buffer.alloc((entry.padded_to ?? bytes.length) - bytes.length, " ");
+  return Buffer.concat([bytes, spaces]);
+}
+
+function checkGossip(entry, file) {
+  const network = networkOf(file);
+  const known = readEnvelope(utf8(file.known), network.id);
+  const data = utf8(entry.text);
+  const id = messageId(entry.topic, data).toString("hex");
+  const verdict = verdictOn(entry.topic, data, network, known, file.now);
+  return differences({ id, verdict }, entry);
 }
 
 function checkTime(entry, file) {
@@ -234,7 +242,7 @@ export const CHECKS = {
     valid: (entry, file) =>
       compareResult(entry, () => readCertificate(utf8(entry.certificate), networkOf(file))),
     invalid: (entry, file) =>
-      compareReason(entry, () => readCertificate(bytesOf(entry), networkOf(file))),
+      compareReason(entry, () => readCertificate(paddedBytes(entry), networkOf(file))),
   },
   "evidence.json": {
     proven: (entry, file) =>
@@ -243,8 +251,13 @@ export const CHECKS = {
       compareReason(entry, () => readEvidence(bytesOf(entry), networkOf(file))),
   },
   "manifests.json": { fitting: checkOutcome, breaking: checkOutcome },
+  "answers.json": {
+    answers: (entry) => compareReason(entry, () => checkForm(entry.schema, entry.document)),
+  },
+  "gossip.json": { messages: checkGossip },
   "rejections.json": {
-    envelopes: checkRejected,
+    envelopes: (entry, file) =>
+      compareReason(entry, () => readEnvelope(paddedBytes(entry), networkOf(file).id)),
     tasks: (entry, file) => compareReason(entry, () => networkOf(file).readTask(bytesOf(entry))),
     times: checkTime,
   },
