@@ -25,8 +25,7 @@ def built_models(factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            script = ROOT / "scripts" / "build_tiny_models"
-            command = [sys.executable, str(script), str(unfinished)]
-            subprocess.run(command, check=True, capture_output=True)
+            command = [sys.executable, "-m", "scripts.build_tiny_models", str(unfinished)]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
             unfinished.rename(folder)
     return folder
