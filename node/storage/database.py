@@ -8,6 +8,7 @@ vote twice, so each of these is refused with advice. Committed writes survive a 
 
 import contextlib
 import fcntl
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.storage.errors import UnusableDatabase
-from node.storage.permissions import close_to_others, create_private_file
+from node.storage.permissions import PRIVATE_FILE, close_to_others, create_private_file
 from node.storage.rollback_guard import RollbackGuard
 from node.storage.schema import create_tables, is_empty
 
@@ -122,7 +123,8 @@ def _lock_out_other_nodes(path: Path) -> BinaryIO:
     A second node on the same data folder would sign with the same key. Readers need no lock.
     """
     # A file of its own: if this process closed the database's file, SQLite would lose its locks.
-    file = Path(f"{path}.lock").open("ab")  # noqa: SIM115  # held while the database is open
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    file = os.fdopen(os.open(f"{path}.lock", flags, PRIVATE_FILE), "ab")  # held while it is open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

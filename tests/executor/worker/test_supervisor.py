@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import os
@@ -11,7 +12,9 @@ import pytest
 
 from executor.errors import Abstained
 from executor.job import ModelRef
+from executor.tasks import kernels
 from executor.worker import process
+from executor.worker.scratch import kernel_folder
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, digests, job
 
@@ -165,7 +168,7 @@ import json, os, sys, threading
 from multiprocessing.connection import Connection
 
 connection = Connection(int(sys.argv[1]))
-connection.recv_bytes()
+config = connection.recv_bytes()
 
 def say(**message):
     connection.send_bytes(json.dumps(message).encode())
@@ -471,3 +474,41 @@ def test_supervisor_restarts_after_a_cancelled_run(
     assert caught.value.reason == "timeout"
     assert supervisor.start(TIMEOUT).ok
     supervisor.close()
+
+
+# Kernels of pop2piano, which a process of its own compiles
+
+
+def cover(supervisor: WorkerSupervisor, model: ModelRef) -> None:
+    order = dataclasses.replace(job(model, {"prompt": PROMPT}), kind="pop2piano")
+    supervisor.run(order, timeout=TIMEOUT, progress=lambda _: None)
+
+
+def test_kernels_are_compiled_once_by_a_process_that_runs_no_job(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there before may be a taken-over worker's: it is not read."""
+    compiling = "open('log', 'a').write(f'{json.loads(config)[\"compiles\"]} ')"
+    speak(monkeypatch, FAILED, ready=f"{compiling}; ready()")
+    folder = kernel_folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "kernel.nbc").write_text("planted")
+    supervisor = WorkerSupervisor([], tmp_path)
+    cover(supervisor, embedded)
+    cover(supervisor, embedded)
+    supervisor.close()
+    assert (tmp_path / "home" / "log").read_text() == "True False "
+    assert kernels.compiled(folder)
+    assert not (folder / "kernel.nbc").exists()
+
+
+def test_kernels_that_cannot_be_compiled_are_an_abstention(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, FAILED, ready="ready(False, 'no numba')")
+    supervisor = WorkerSupervisor([], tmp_path)
+    with pytest.raises(Abstained, match="kernels") as caught:
+        cover(supervisor, embedded)
+    assert caught.value.reason == "worker-died"
+    assert not kernels.compiled(kernel_folder(tmp_path))
+    assert supervisor.pid is None
