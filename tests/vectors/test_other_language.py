@@ -49,6 +49,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     },
     "manifests.json": {"fitting": ["reason"], "breaking": ["reason"]},
     "answers.json": {"answers": ["reason"]},
+    "rounds.json": {"rounds": ["sent", "attempts", "states"]},
     "gossip.json": {"messages": ["id", "verdict"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {

@@ -20,6 +20,7 @@ import { checkEntries, checkFits } from "./manifest.mjs";
 import { Network, readNetwork } from "./network.mjs";
 import { checkSignature, keyOf, peerOf } from "./peer.mjs";
 import { reasonOf } from "./rejected.mjs";
+import { play } from "./rounds.mjs";
 import { checkForm } from "./schema.mjs";
 import { midiFile, render, speaker, takeNotes } from "./score.mjs";
 import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
@@ -253,6 +254,10 @@ export const CHECKS = {
   "manifests.json": { fitting: checkOutcome, breaking: checkOutcome },
   "answers.json": {
     answers: (entry) => compareReason(entry, () => checkForm(entry.schema, entry.document)),
+  },
+  "rounds.json": {
+    rounds: (entry, file) =>
+      compareResult(entry, () => play(entry, new Network(file.networks.get(entry.network)))),
   },
   "gossip.json": { messages: checkGossip },
   "rejections.json": {
