@@ -42,20 +42,13 @@ PRECISIONS: Mapping[str, Mapping[str, object]] = {
 
 
 def main() -> int:
-    assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cpu", action="append", metavar="NAME", help=f"default: {CPUS}")
-    parser.add_argument(
-        "--case",
-        action="append",
-        metavar="NAME",
-        help=f"one of {', '.join(PRECISIONS)}, or an id of --models, which may be followed by "
-        ":PRECISION (tiny/bark:float16); default: float32",
-    )
-    parser.add_argument("--models", type=Path, help="as scripts/build_tiny_models made it")
-    parser.add_argument("--audio", type=Path, help="the input of a Pop2Piano model's case")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one run")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(add_help=False)  # scripts/cpu_matrix prints the help
+    parser.add_argument("--cpu", action="append")
+    parser.add_argument("--case", action="append")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--audio", type=Path)
+    parser.add_argument("--timeout", type=float, default=1800.0)
+    parser.add_argument("--one")  # a run in a process of its own
     options = parser.parse_args()
     if options.one:
         print(json.dumps(execute(json.loads(options.one))))

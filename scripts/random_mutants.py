@@ -24,12 +24,12 @@ MAX_MUTANTS = 300
 SURVIVED, NO_TESTS = 0, 33
 
 
-@click.command(help=__doc__)
-@click.option("--count", type=click.IntRange(1, MAX_MUTANTS), default=100, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--only", default="", metavar="PREFIX", help="Such as protocol.consensus.round.")
-@click.option("--jobs", type=int, default=os.cpu_count() or 1, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep the copy here and reuse it.")
+@click.command(add_help_option=False)  # scripts/mutants prints the help
+@click.option("--count", type=click.IntRange(1, MAX_MUTANTS), default=100)
+@click.option("--seed", type=int, default=0)
+@click.option("--only", default="")
+@click.option("--jobs", type=int, default=os.cpu_count() or 1)
+@click.option("--folder", type=click.Path(path_type=Path))
 def main(count: int, seed: int, only: str, jobs: int, folder: Path | None) -> None:
     copy = folder or Path(tempfile.mkdtemp(prefix="mutants-"))
     try:

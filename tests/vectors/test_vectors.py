@@ -2,7 +2,6 @@ import contextlib
 import hashlib
 import json
 import re
-import runpy
 import shutil
 import sqlite3
 from base64 import urlsafe_b64decode
@@ -24,12 +23,12 @@ from node.transport.interface import is_task_topic, message_id
 from protocol.errors import Rejection
 from protocol.network import Network
 from protocol.wire import codec
+from scripts import vectors
 from tests.support import fixtures
 from tests.support.clock import ManualClock
 from tests.vectors import edwards, files, signatures
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "vectors"
 PROTOCOL = ROOT / "protocol" / "README.md"
 README = files.FOLDER / "README.md"
 
@@ -40,11 +39,6 @@ NAMES = sorted(path.name for path in files.FOLDER.glob("*.json"))
 
 def stored(name: str) -> Any:
     return json.loads((files.FOLDER / name).read_text(encoding="ascii"))
-
-
-def run(*arguments: str) -> int:
-    code: int = runpy.run_path(str(SCRIPT))["main"](list(arguments))
-    return code
 
 
 def test_stored_vectors_match_the_code() -> None:
@@ -65,8 +59,8 @@ def test_every_file_begins_with_its_description(name: str) -> None:
 
 
 def test_script_output_passes_its_own_check(tmp_path: Path) -> None:
-    assert run("--folder", str(tmp_path)) == 0
-    assert run("--check", "--folder", str(tmp_path)) == 0
+    assert vectors.main(["--folder", str(tmp_path)]) == 0
+    assert vectors.main(["--check", "--folder", str(tmp_path)]) == 0
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (files.FOLDER / name).read_bytes()
 
@@ -78,7 +72,7 @@ def test_script_names_differing_files(tmp_path: Path, capsys: pytest.CaptureFixt
     changed.write_text(changed.read_text().replace('"weights"', '"weight"', 1))
     (folder / "evidence.json").unlink()
     (folder / "more.json").write_text("{}")
-    assert run("--check", "--folder", str(folder)) == 1
+    assert vectors.main(["--check", "--folder", str(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [Path(line.split()[0]).name for line in lines] == [
         "evidence.json",
@@ -229,14 +223,14 @@ def test_the_table_of_reasons_names_exactly_those_of_the_code() -> None:
 
 
 def test_verdicts_on_gossip_are_those_of_the_product() -> None:
-    vectors = stored("gossip.json")
-    network = Network.of(vectors["network"])
+    stored_gossip = stored("gossip.json")
+    network = Network.of(stored_gossip["network"])
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as disk:
-        database, clock = Database(disk, network.id), ManualClock(vectors["now"] / 1000)
+        database, clock = Database(disk, network.id), ManualClock(stored_gossip["now"] / 1000)
         journal, ledger = Journal(database), Ledger(database)
         coordinator = Coordinator(network, fixtures.key(1000), journal, ledger, clock, randbytes)
-        coordinator.receive(codec.decode(vectors["known"].encode(), network.id))
-        for entry in vectors["messages"]:
+        coordinator.receive(codec.decode(stored_gossip["known"].encode(), network.id))
+        for entry in stored_gossip["messages"]:
             data, topic = entry["text"].encode(), entry["topic"]
             assert message_id(topic, data).hex() == entry["id"], entry["name"]
             verdict, _ = coordinator.validator.validate(data, tasks=is_task_topic(topic))

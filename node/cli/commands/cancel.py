@@ -28,6 +28,7 @@ node knows the task.
 """
 
 REQUEST = "a request: members that have begun to execute the task go on (see helium status)"
+CERTIFIED = "the task has a certificate, which the withdrawal does not change (see helium fetch)"
 
 
 @click.command(epilog=EPILOG)
@@ -49,21 +50,24 @@ def cancel(
 
     async def action(client: Client) -> None:
         try:
-            document, lines = await cancel_task(client, task)
+            document, lines, note = await cancel_task(client, task)
         except Rejected as rejected:
             raise usage(f"--key {key}: {rejected.detail}") from None
         options.say(document, lines, as_json)
-        options.note(REQUEST)
+        options.note(note)
 
     run_with_client(resolve_target(network, peers, key), action)
 
 
-async def cancel_task(client: Client, task: str) -> tuple[dict[str, object], list[str]]:
-    """Withdraw a task; return its withdrawal as the JSON document and as lines.
+async def cancel_task(client: Client, task: str) -> tuple[dict[str, object], list[str], str]:
+    """Withdraw a task; return its withdrawal as the JSON document and as lines, and what it does.
 
     Raises as `Client.cancel` does.
     """
     nodes = sorted(await client.cancel(task))
     names = ", ".join(display_name(peer, client.network) for peer in nodes)
     document = {"task": task, "requester": client.requester, "withdrawn": True, "nodes": nodes}
-    return document, [f"withdrawn  task {task}: shown by {names}"]
+    tracker = client.follow(task).tracker
+    await tracker.refresh()
+    note = REQUEST if tracker.settled is None else CERTIFIED
+    return document, [f"withdrawn  task {task}: shown by {names}"], note

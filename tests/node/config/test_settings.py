@@ -252,7 +252,7 @@ def test_limit_outside_of_its_table_is_refused_with_the_key(tmp_path: Path, limi
 
 def test_documentation_matches_the_definitions() -> None:
     """On a failure, run `scripts/settings_doc`."""
-    subprocess.run([sys.executable, ROOT / "scripts" / "settings_doc", "--check"], check=True)
+    subprocess.run([sys.executable, "-m", "scripts.settings_doc", "--check"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(

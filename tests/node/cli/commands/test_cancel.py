@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.commands.cancel import cancel_task
+from node.cli.commands.cancel import CERTIFIED, REQUEST, cancel_task
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import map_exit_codes
 from node.client.client import Client
 from node.client.withdrawal import WithdrawalNotShown
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import Document, canonical
 from tests.node.cli.conftest import Helium
 from tests.node.client.test_client import NET, TASK, Fake, Member, with_client
+from tests.node.sync.test_task_tracker import certify
 from tests.support import fixtures
 
 PEER = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWNaitGQ5QHE9P9ruJqLUAawAGg5fUU5e4yRCmvpQ2qMx2"
@@ -19,7 +20,7 @@ PEER = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWNaitGQ5QHE9P9ruJqLUAawAGg5fUU5e4yRCmvpQ
 
 def test_the_nodes_that_show_the_withdrawal_are_named() -> None:
     async def test(client: Client) -> None:
-        document, [line] = await cancel_task(client, TASK.id)
+        document, [line], note = await cancel_task(client, TASK.id)
         assert document == {
             "task": TASK.id,
             "requester": fixtures.peer(1000),
@@ -28,8 +29,21 @@ def test_the_nodes_that_show_the_withdrawal_are_named() -> None:
         }
         name = f"{NET.roster[fixtures.peer(1)].operator} ..{fixtures.peer(1)[-6:]}"
         assert line == f"withdrawn  task {TASK.id}: shown by {name}"
+        assert note == REQUEST
 
     with_client(Fake(), Member(), test=test)
+
+
+def test_a_withdrawal_of_a_certified_task_says_that_it_changes_nothing() -> None:
+    outcome: Document = {"error": "non-finite-output"}
+    certificate = certify(NET, TASK, outcome)
+    member = Member(state="agreed-error", certificate=certificate.document)
+
+    async def test(client: Client) -> None:
+        *_, note = await cancel_task(client, TASK.id)
+        assert note == CERTIFIED
+
+    with_client(member, test=test)
 
 
 def test_a_withdrawal_that_no_node_shows_exits_with_3() -> None:

@@ -1,0 +1,25 @@
+"""Write the golden vectors, tests/vectors/*.json, or compare them with what the code says."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.vectors import files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--folder", type=Path, default=files.FOLDER)
+    chosen = parser.parse_args(arguments)
+    if not chosen.check:
+        files.write(chosen.folder)
+        return 0
+    wrong = files.differing(chosen.folder)
+    for name in wrong:
+        print(f"{chosen.folder / name} is not what the code says; scripts/vectors writes it anew")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
