@@ -9,10 +9,12 @@ from pathlib import Path
 from node.cli.commands.network.measure import local_compute_class
 from protocol.consensus.effects import State
 from protocol.network import Network, NetworkParameters
+from protocol.wire.encoding import Document
 from scripts.chaos_tool.checks import Observations, read_certified, read_states
 from scripts.chaos_tool.observers import Event, LogTail, logged_at, record_gossip
 from scripts.chaos_tool.options import ChaosOptions
 from scripts.chaos_tool.proxy import Link
+from scripts.testnet_tool import folder
 from scripts.testnet_tool.nodes import (
     START_SECONDS,
     Daemons,
@@ -147,8 +149,25 @@ def _is_ready(event: Event) -> bool:
 async def running_cluster(
     root: Path, options: ChaosOptions, parameters: NetworkParameters, liars: int
 ) -> AsyncIterator[Cluster]:
-    """Run a network in the folder `root` during the block. Raises NodeDown."""
+    """Run a network in the folder `root` during the block, in place of a former one.
+
+    Raises NodeDown, FileExistsError and FolderInUse.
+    """
     runtime = local_compute_class() if options.real else RUNTIME
+    with folder.locked(root):
+        folder.clear(root)
+        async with _running(root, options, parameters, liars, runtime) as cluster:
+            yield cluster
+
+
+@asynccontextmanager
+async def _running(
+    root: Path,
+    options: ChaosOptions,
+    parameters: NetworkParameters,
+    liars: int,
+    runtime: Document,
+) -> AsyncIterator[Cluster]:
     network, nodes = create_network(root, options.nodes, runtime, parameters, liars)
     links = {(a.name, b.name): Link(b.port) for a in nodes for b in nodes if a is not b}
     for link in links.values():

@@ -1,17 +1,19 @@
 """`scripts/testnet`: a network of processes on this machine, one task, a verified result."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from node.cli.commands.network.measure import local_compute_class
 from node.cli.exit_codes import Exit, Failure
@@ -22,17 +24,20 @@ from node.cli.task_output import wait_and_write
 from node.client.client import Client
 from node.config import log_setup
 from protocol.network import Network, NetworkParameters
+from scripts.testnet_tool import folder
 from scripts.testnet_tool.liar import describe_lie
 from scripts.testnet_tool.nodes import (
     Daemons,
     LocalNode,
     NodeDown,
     create_network,
-    require_replaceable,
+    free_ports,
+    is_free,
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = ROOT / "docs" / "text-to-music.json"
+DEFAULT_OUT = ROOT / "testnet-out"
 # Members that share a few cores commit seconds apart.
 GRACE_SECONDS = 5.0
 # The largest committee, whatever the number of nodes.
@@ -49,6 +54,7 @@ class TestnetOptions:
     task: Path
     out: Path
     keep: bool
+    resume: bool
     as_json: bool
 
 
@@ -82,8 +88,11 @@ class TestnetOptions:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=ROOT / "testnet-out",
-    help="Folder for keys, logs, certificate and audio. [default: testnet-out]",
+    help="Folder for keys, logs, certificate and audio. A former test network in it is replaced,"
+    " but for its network document. [default: testnet-out, or testnet-out-2 … if one runs there]",
+)
+@click.option(
+    "--resume", is_flag=True, help="Start the network of --out again: its keys, its data."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 def testnet(
@@ -92,7 +101,8 @@ def testnet(
     committee: int | None,
     task: Path,
     keep: bool,
-    out: Path,
+    out: Path | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Start nodes on this machine, submit a task to them, and show their votes.
@@ -104,19 +114,48 @@ def testnet(
         scripts/testnet                  four honest nodes
         scripts/testnet --liars 1        one of four lies and is outvoted
         scripts/testnet --keep           the nodes stay up for your own tasks
+        scripts/testnet --keep --resume  the nodes of the last run, with their data
 
     Exit codes are those of `helium submit`; 5 means that the nodes did not agree.
     """  # noqa: D301 - click's mark for a paragraph to keep as it is
     if liars > nodes:
         raise click.UsageError(f"--liars {liars}: must not exceed --nodes {nodes}")
+    if resume:
+        _reject_with_resume()
     size = committee or min(nodes, MAX_COMMITTEE if liars else 3)
-    options = TestnetOptions(nodes, liars, size, task, out.absolute(), keep, as_json)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
-    with one_line_errors():
-        _run(options)
+    with one_line_errors(), _folder(out, resume=resume) as root:
+        _run(TestnetOptions(nodes, liars, size, task, root, keep, resume, as_json))
+
+
+def _reject_with_resume() -> None:
+    """Refuse what the network document of the folder has decided already."""
+    context = click.get_current_context()
+    for name in ("nodes", "liars", "committee"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name}: not with --resume, the network has its nodes already"
+            )
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None, *, resume: bool) -> Iterator[Path]:
+    """Hold the folder of --out, or one that is free."""
+    try:
+        if out is not None or resume:
+            root = (out or DEFAULT_OUT).absolute()
+            with folder.locked(root):
+                yield root
+        else:
+            with folder.locked_free(DEFAULT_OUT) as root:
+                if root != DEFAULT_OUT:
+                    _show(f"another test network runs in {DEFAULT_OUT}: this one uses {root}")
+                yield root
+    except (FileExistsError, folder.FolderInUse) as error:
+        raise Failure(Exit.USAGE, f"--out: {error}") from None
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -128,7 +167,11 @@ def _run(options: TestnetOptions) -> None:
     args = read_json(options.task)
     if not isinstance(args, Mapping):
         raise Failure(Exit.USAGE, f"{options.task}: must be a JSON object")
-    network, nodes = _create_network(options)
+    network, nodes = _resume(options) if options.resume else _create_network(options)
+    folder.save(options.out, nodes)
+    for node in nodes:
+        if node.lie is not None:
+            _show(f"{node.name} will lie: {describe_lie(node.lie)}")
     try:
         with Daemons(options.out / "network.json", nodes) as daemons:
             _show("starting the nodes")
@@ -151,18 +194,26 @@ def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
         committee_max=options.committee if options.liars else MAX_COMMITTEE,
         commit_grace_seconds=GRACE_SECONDS,
     )
-    try:
-        require_replaceable(options.out)  # before the compute class, which takes seconds
-    except FileExistsError as error:
-        raise Failure(Exit.USAGE, f"--out: {error}") from None
     _show("reading this machine's compute class")
     runtime = local_compute_class()
+    folder.clear(options.out)
     network, nodes = create_network(options.out, options.nodes, runtime, parameters, options.liars)
-    _show(f"network {network.id}: {options.nodes} nodes, keys and logs in {options.out}")
-    for node in nodes:
-        if node.lie is not None:
-            _show(f"{node.name} will lie: {describe_lie(node.lie)}")
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    _show(f"network {network.id}: {count}, keys and logs in {options.out}")
     return network, nodes
+
+
+def _resume(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
+    """Return the network of the folder. Its nodes keep their ports if these are free."""
+    try:
+        network, nodes = folder.load(options.out)
+    except folder.NotResumable as error:
+        raise Failure(Exit.USAGE, f"--resume: {error}") from None
+    _show(f"network {network.id}: {len(nodes)} nodes go on in {options.out}")
+    if all(is_free(node.port) for node in nodes):
+        return network, nodes
+    ports = free_ports(len(nodes))
+    return network, [replace(node, port=port) for node, port in zip(nodes, ports, strict=True)]
 
 
 async def _submit(
@@ -202,8 +253,8 @@ def _stay_up(options: TestnetOptions, daemons: Daemons) -> None:
         "",
         "The nodes stay up until ctrl-C. In another terminal:",
         "",
-        f"export HELIUM_NETWORK={shlex.quote(str(options.out / 'network.json'))}",
-        f"export HELIUM_PEERS={','.join(daemons.addresses)}",
+        f"source {shlex.quote(str(options.out / folder.ENVIRONMENT))}    # or these two lines:",
+        *folder.exports(options.out, daemons.nodes),
         f"{helium} peers",
         f"{helium} submit {shlex.quote(str(options.task))} --seed 7 -o song.wav",
         f"{helium} verify {shlex.quote(str(certificate))} --audio {shlex.quote(str(audio))}",

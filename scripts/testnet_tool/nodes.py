@@ -8,7 +8,6 @@ import ctypes
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -31,8 +30,6 @@ from schemas.errors import HeliumError
 
 CLASS = "testnet-cpu"
 MODELS = ModelSelection(DEFAULTS, [SHIPPED], [], None)
-# A file in every folder that `create_network` made. Only such a folder may be replaced.
-MARK = ".testnet"
 # Four workers that start at once on two slow cores need minutes.
 START_SECONDS = 240.0
 # Time that daemons have to stop after SIGTERM, before SIGKILL.
@@ -60,6 +57,12 @@ class LocalNode:
     port: int
     lie: int | None
 
+    @classmethod
+    def of(cls, root: Path, name: str, port: int, lie: int | None) -> Self:
+        """Return the node whose folder and key are in `root`. Raises KeyUnusable, OSError."""
+        home = root / name
+        return cls(name, home, peer_of(keystore.load(home / "key.pem")), port, lie)
+
     @property
     def address(self) -> str:
         """The multiaddr on which it listens."""
@@ -82,19 +85,14 @@ def create_network(
     """Create keys, ports and the network document for `count` nodes in the folder `root`.
 
     `runtime` is the compute class of all nodes. The last `liars` nodes lie. The document lists
-    `models`, but the nodes themselves only have the shipped ones. Raises FileExistsError if the
-    folder holds anything but a former test network.
+    `models`, but the nodes themselves only have the shipped ones.
     """
-    _clear(root)
-    ports = free_ports(count)
+    root.mkdir(parents=True, exist_ok=True)
     nodes = []
-    for number, port in enumerate(ports, 1):
-        home = root / f"node-{number}"
-        key = keystore.create(home / "key.pem")
-        lie = number - (count - liars)
-        nodes.append(
-            LocalNode(f"node-{number}", home, peer_of(key), port, lie if lie > 0 else None)
-        )
+    for number, port in enumerate(free_ports(count), 1):
+        name, lie = f"node-{number}", number - (count - liars)
+        keystore.create(root / name / "key.pem")
+        nodes.append(LocalNode.of(root, name, port, lie if lie > 0 else None))
     network = Network.of(_document(nodes, runtime, parameters, models))
     (root / "network.json").write_bytes(canonical(network.document))
     return network, nodes
@@ -120,30 +118,23 @@ def _document(
     }
 
 
-def require_replaceable(root: Path) -> None:
-    """Raise FileExistsError if the folder holds anything but a former test network."""
-    if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
-        raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
-
-
-def _clear(root: Path) -> None:
-    require_replaceable(root)
-    if root.is_dir() and any(root.iterdir()):
-        shutil.rmtree(root)
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARK).touch()
-
-
 def free_ports(count: int) -> list[int]:
     """Return TCP ports on loopback that were free a moment ago."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(PORTS)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            if port not in ports:
-                ports.append(port)
+        if port not in ports and is_free(port):
+            ports.append(port)
     return ports
+
+
+def is_free(port: int) -> bool:
+    """Return whether a daemon could listen on a TCP port of loopback now."""
+    with socket.socket() as listener, contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 class Daemons:
