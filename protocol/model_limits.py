@@ -17,6 +17,8 @@ from protocol.wire.encoding import Document
 from schemas import load
 from schemas.errors import HeliumError
 
+# Characters of an objection, which has to fit the detail of a failure answer.
+_MAX_OBJECTION = 200
 # The limits that are upper bounds of a member of `args.generation_config` of the same name.
 UPPER_BOUNDS = ("max_new_tokens", "num_return_sequences")
 
@@ -104,7 +106,8 @@ def _output_too_long(
 def _unknown_composer(composers: Sequence[str] | None, composer: object) -> str:
     if composers is None or composer is None or composer in composers:
         return ""
-    return f"args.composer: this model does not have {composer!r}"
+    names = ", ".join(composers)
+    return f"args.composer: this model does not have {composer!r}; it has {names}"[:_MAX_OBJECTION]
 
 
 def _unsupported_value(supported: Sequence[object] | None, field: str, value: object) -> str:

@@ -156,7 +156,9 @@ def cover(
         tokens = with_task_failures(lambda: generate_tokens(loaded, features, arguments, recorder))
         notes = with_task_failures(lambda: read_notes(loaded, features, tokens, max_seconds))
     if not notes:
-        raise TaskFailed("no-notes", "the model wrote no note")
+        raise TaskFailed(
+            "no-notes", "the model wrote no note: choose another song, composer or seed"
+        )
     return Cover(notes, recorder.trace())
 
 
@@ -168,7 +170,9 @@ def extract_features(loaded: LoadedPop2Piano, song: "Mono") -> Any:
         if is_memory_error(error):
             raise
         # The beat tracker finds no beat in a second of sound, and then interpolation fails.
-        raise TaskFailed("no-notes", f"no beat: {type(error).__name__}: {error}") from error
+        # Its words are about arrays, such as "cannot reshape array of size 0".
+        detail = "no beat was found: the song is shorter than a few beats, or has no rhythm"
+        raise TaskFailed("no-notes", detail) from error
 
 
 def generate_tokens(

@@ -20,6 +20,7 @@ from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
 from executor.tasks.arguments import config_members
+from executor.tasks.failures import NO_SOUND, describe_failure
 from executor.tasks.load_model import LoadedPipeline, load
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
 from protocol.model_limits import objection
@@ -166,7 +167,7 @@ def sound(
         output = with_task_failures(lambda: run_pipeline(loaded, prompt, dict(arguments), seed))
     audio = np.atleast_1d(output["audio"])
     if not audio.size:
-        raise TaskFailed("generation-rejected", "the model said nothing")
+        raise TaskFailed("generation-rejected", NO_SOUND)
     return Sound(audio, int(output["sampling_rate"]), recorder.trace())
 
 
@@ -225,8 +226,8 @@ def with_task_failures(generate: Callable[[], Any]) -> Any:
     try:
         return generate()
     except (ValueError, TypeError, IndexError) as error:
-        raise TaskFailed("generation-rejected", f"{type(error).__name__}: {error}") from error
+        raise TaskFailed("generation-rejected", describe_failure(error)) from error
     except RuntimeError as error:
         if any(words in str(error) for words in (UNDRAWABLE, *EMPTY_INPUT)):
-            raise TaskFailed("generation-rejected", str(error)) from error
+            raise TaskFailed("generation-rejected", describe_failure(error)) from error
         raise

@@ -10,6 +10,7 @@ certificate. A node that lies, stalls or disconnects can delay a result but not 
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -373,6 +374,12 @@ def _network_of(network: object) -> Network:
 
 
 def _libp2p(key: Ed25519PrivateKey) -> Transport:
+    # Its import takes what an application has set at its logger, and writes to standard error.
+    logger = logging.getLogger("libp2p")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     from node.transport.libp2p.transport import Libp2pTransport  # half a second to import
 
+    logger.handlers[:], logger.propagate = handlers, propagate
+    # It logs each lost peer as an error. An application that has set a level keeps it.
+    logger.setLevel(level or logging.CRITICAL)
     return Libp2pTransport(key.private_bytes_raw(), "/ip4/127.0.0.1/tcp/0")

@@ -13,6 +13,7 @@ Nor does a node that says nothing prolong anything.
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,8 +83,8 @@ class VoteSummary:
 class NoAgreement(HeliumError):
     """The task ended without a certificate. `votes` are those that the nodes have shown."""
 
-    def __init__(self, state: State, votes: tuple[VoteSummary, ...]) -> None:
-        super().__init__(f"no agreement: {state}")
+    def __init__(self, state: State, votes: tuple[VoteSummary, ...], reason: str = "") -> None:
+        super().__init__(f"no agreement: {state}{': ' if reason else ''}{reason}")
         self.state, self.votes = state, votes
 
 
@@ -155,7 +156,8 @@ class TaskTracker:
         async for _ in self.watch():
             pass
         if self.settled is None:
-            raise NoAgreement(self._failed_state() or State.EXPIRED, self.votes)
+            state = self._failed_state() or State.EXPIRED
+            raise NoAgreement(state, self.votes, self._failure_reason())
         return self.settled
 
     async def watch(self) -> AsyncIterator[NodeStatus]:
@@ -244,6 +246,19 @@ class TaskTracker:
         if is_late and not self.vote_sets[-1].can_reach_quorum():
             return State.INCONCLUSIVE
         return State.EXPIRED if is_late else None
+
+    def _failure_reason(self) -> str:
+        """Return why there is no certificate: whether the time was over, and who voted how."""
+        if self._observer is None:
+            return ""
+        attempts = {vote.attempt for vote in self.votes}
+        last = max(attempts, default=0)
+        votes = [vote for vote in self.votes if vote.attempt == last]
+        size = len(tuple(self.vote_sets[last].committee))
+        reason = f"in attempt {last} {_describe_votes(votes, size)}"
+        if self._clock.now() >= self._observer.task.expires_at:
+            reason = f"the deadline passed; {reason}; ask for less, or give it a longer deadline"
+        return reason
 
     def _check_known(self) -> None:
         """Raise UnknownTask if no node has shown the task in time."""
@@ -376,6 +391,20 @@ class TaskTracker:
             accepted = min(self._clock.now(), task.created / 1000)
             self._observer = Agreement(self._network, task, "", _no_salt, accepted)
             self._observer.start(accepted)
+
+
+def _describe_votes(votes: Sequence[VoteSummary], size: int) -> str:
+    """Return what the members of a committee of `size` did, in words."""
+    outcomes = Counter(vote.outcome for vote in votes if vote.outcome is not None)
+    abstentions = Counter(vote.abstained for vote in votes if vote.abstained is not None)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in abstentions.items())
+    silent = size - len({vote.peer for vote in votes})
+    parts = [
+        f"{outcomes.total()} of {size} members voted for {len(outcomes)} outcome(s)",
+        *([f"{abstentions.total()} abstained ({reasons})"] if abstentions else []),
+        *([f"{silent} did not vote"] if silent else []),
+    ]
+    return ", ".join(parts)
 
 
 def _no_salt(attempt: int) -> str:

@@ -128,3 +128,42 @@ def test_an_oversized_file_is_rejected(file: Path) -> None:
     file.write_text(" " * 2_000_000)
     with pytest.raises(Failure, match="longer than 1048576 bytes"):
         task_arguments.merge_args(file, NO_FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (["--seed", 2**64], "args.seed"),
+        (["--seed", -1], "args.seed"),
+        (["--prompt", ""], "args.prompt"),
+        (["--prompt", "a\udcffb"], "args.prompt: is not Unicode text"),
+        (["--prompt", "\x1b[2J"], "args.prompt"),
+        (["--temperature", -1], "args.generation_config.temperature"),
+        (["--temperature", 1e30], "args.generation_config.temperature"),
+        (["--max-new-tokens", 0], "args.generation_config.max_new_tokens"),
+        (["--top-k", "9" * 400], "args.generation_config.top_k"),
+        (["--dtype", "int3"], "args.dtype"),
+        (["--quantize-bits", 5], "args.quantize_bits"),
+        (["--deadline", -1], "deadline"),
+        (["--class", ""], "class"),
+        (["--audio", "none.wav"], "none.wav: cannot be read"),
+        (["--audio", "n.json"], "n.json: JSON, neither WAV (PCM, float) nor FLAC"),
+    ],
+)
+def test_values_that_no_network_takes_are_usage_errors(
+    flags: list[object], field: str, helium: Helium
+) -> None:
+    """They are reported before any node is asked."""
+    Path("n.json").write_bytes(canonical(fixtures.network_document()))
+    done = helium("submit", *FLAGS, *flags, "--network", "n.json", "--peer", PEER)
+    assert done.exit_code == 2, done.stderr
+    assert field in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_this_network_does_not_take_is_a_rejection(helium: Helium) -> None:
+    Path("n.json").write_bytes(canonical(listed(MUSIC).document))
+    for flags in (["--model", "nobody/knows"], ["--deadline", 86_400]):
+        done = helium("submit", *FLAGS, *flags, "--network", "n.json", "--peer", PEER)
+        assert done.exit_code == 4, done.stderr
+        assert done.stderr.startswith("helium: task rejected: ")

@@ -400,3 +400,24 @@ def test_parsing_time_is_linear_for_hostile_texts(text: bytes) -> None:
     began = time.process_time()
     assert reason_of(lambda: parse(text, LIMIT)) in (None, Rejection.MALFORMED)
     assert time.process_time() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', "byte order mark"),
+        ('{"a": 1}'.encode("utf-16"), "UTF-16: save it as UTF-8"),
+        (b'{"a": 1,}', "a comma before line 1 column 9 has nothing after it"),
+        (b'{"a": [1, 2,]}', "a comma before line 1 column 13"),
+        (b"{'a': 1}", "single quotes"),
+        (b"// note\n{}", "a comment at line 1 column 1"),
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!doctype html>", "a web page"),
+    ],
+)
+def test_text_that_people_and_tools_write_says_what_is_wrong(text: bytes, advice: str) -> None:
+    with pytest.raises(Rejected, match=r"not (JSON|UTF-8)") as caught:
+        parse(text, 1000)
+    assert advice in caught.value.detail
