@@ -58,43 +58,16 @@ class TestnetOptions:
     as_json: bool
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--nodes",
-    type=click.IntRange(1, 31),
-    default=4,
-    show_default=True,
-    help="Nodes to start, each with a worker process.",
-)
-@click.option(
-    "--liars",
-    type=click.IntRange(0, 31),
-    default=0,
-    show_default=True,
-    help="How many of the nodes alter their results before they vote.",
-)
-@click.option(
-    "--committee",
-    type=click.IntRange(1, MAX_COMMITTEE),
-    help="Committee size of the first attempt. [default: 3; with --liars all nodes, up to 7]",
-)
-@click.option(
-    "--task",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=TASK,
-    help="A JSON file with the task's arguments. [default: docs/text-to-music.json]",
-)
-@click.option("--keep", is_flag=True, help="Keep the nodes running after the task, until Ctrl-C.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for keys, logs, certificate and audio. A former test network in it is replaced,"
-    " but for its network document. [default: testnet-out, or testnet-out-2 … if one runs there]",
-)
-@click.option(
-    "--resume", is_flag=True, help="Start the network of --out again: its keys, its data."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+# `scripts/testnet` prints the help, before it installs anything.
+@click.command(add_help_option=False)
+@click.option("--nodes", type=click.IntRange(1, 31), default=4)
+@click.option("--liars", type=click.IntRange(0, 31), default=0)
+@click.option("--committee", type=click.IntRange(1, MAX_COMMITTEE))
+@click.option("--task", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=TASK)
+@click.option("--keep", is_flag=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--resume", is_flag=True)
+@click.option("--json", "as_json", is_flag=True)
 def testnet(
     nodes: int,
     liars: int,
@@ -105,19 +78,7 @@ def testnet(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Start nodes on this machine, submit a task to them, and show their votes.
-
-    The nodes generate the same audio independently and agree on its hash. The audio, its
-    certificate and the logs are then in the folder of --out. Examples:
-
-    \b
-        scripts/testnet                  four honest nodes
-        scripts/testnet --liars 1        one of four lies and is outvoted
-        scripts/testnet --keep           the nodes stay up for your own tasks
-        scripts/testnet --keep --resume  the nodes of the last run, with their data
-
-    Exit codes are those of `helium submit`; 5 means that the nodes did not agree.
-    """  # noqa: D301 - click's mark for a paragraph to keep as it is
+    """Start nodes on this machine, submit a task to them, and show their votes."""
     if liars > nodes:
         raise click.UsageError(f"--liars {liars}: must not exceed --nodes {nodes}")
     if resume:
