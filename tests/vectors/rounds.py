@@ -576,6 +576,68 @@ def _suspects(s: Scene) -> list[Entry]:
             ],
         ),
         s.entry(
+            "who committed and did not reveal is a suspect in the next attempt",
+            [
+                _executed(10),
+                s.commit(11, b),
+                s.commit(121, b, attempt=1),
+                s.commit(122, c, attempt=1),
+                s.commit(140, d, attempt=1),
+            ],
+            sent=[
+                _commit(10),
+                _reveal(15, s.commits([a, b])),
+                _commit(120, 1),
+                _reveal(144, four, 1),
+            ],
+            attempts=[0, 120],
+            states=[
+                _state(143.5, "committed", 1, reachable=BOTH),
+                _state(144, "revealed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "who committed is no suspect before reveals are due",
+            [
+                s.commit(11, b),
+                _executed(119.5),
+                s.commit(120.5, b, attempt=1),
+                s.commit(121, c, attempt=1),
+            ],
+            sent=[
+                _commit(119.5),
+                _commit(120, 1),
+                _reveal(123.5, s.commits([a, b])),
+                _reveal(125, s.commits([a, b, c], attempt=1), 1),
+            ],
+            attempts=[0, 120],
+            states=[
+                _state(124.5, "committed", 1, reachable=BOTH),
+                _state(125, "revealed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "a reveal without its commit makes no reveals due",
+            [
+                s.commit(11, b),
+                s.reveal(12, c, [c]),
+                _executed(119.5),
+                s.commit(120.5, b, attempt=1),
+                s.commit(121, d, attempt=1),
+            ],
+            sent=[
+                _commit(119.5),
+                _commit(120, 1),
+                _reveal(123.5, s.commits([a, b])),
+                _reveal(125, s.commits([a, b, d], attempt=1), 1),
+            ],
+            attempts=[0, 120],
+            states=[
+                _state(124.5, "committed", 1, reachable=BOTH),
+                _state(125, "revealed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
             "who equivocated is a suspect in the next attempt",
             [
                 _executed(10),
