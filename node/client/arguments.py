@@ -14,7 +14,10 @@ from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Json, is_i_json_text
 from schemas.errors import describe_value
 
-_TASK_ID = re.compile(r"[0-9a-f]{64}")
+# Hex digits of a task id, and the fewest of its beginning: others could make a shorter one.
+ID_DIGITS, MIN_DIGITS = 64, 8
+_TASK_ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
+_TASK_PREFIX = re.compile(f"[0-9a-f]{{{MIN_DIGITS},{ID_DIGITS}}}")
 # Characters of a message, which may quote a path.
 _MAX_DETAIL = 600
 # Rejections of a value that no network takes. The others depend on the network document.
@@ -76,7 +79,7 @@ def text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise InvalidArgument(f"{field}: must be a string, not {describe_value(value)}")
     if not is_i_json_text(value):
-        raise InvalidArgument(f"{field}: is not Unicode text: it holds a surrogate or no character")
+        raise InvalidArgument(f"{field}: is not Unicode text: give it as UTF-8")
     return str(value)
 
 
@@ -129,4 +132,15 @@ def task_id(value: object) -> str:
     if not isinstance(value, str) or not _TASK_ID.fullmatch(value):
         described = describe_value(value)
         raise InvalidArgument(f"task: {described} is no task id, 64 lowercase hex characters")
+    return value
+
+
+def task_prefix(value: object) -> str:
+    """Return the beginning of a task id. Raises InvalidArgument for what is none."""
+    if not isinstance(value, str) or not _TASK_PREFIX.fullmatch(value):
+        described = describe_value(value)
+        raise InvalidArgument(
+            f"task: {described} is no task id, 64 lowercase hex characters, nor its first "
+            f"{MIN_DIGITS} or more"
+        )
     return value

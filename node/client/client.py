@@ -31,6 +31,7 @@ from node.client.nodes import (
 )
 from node.client.result import Result, Waveform, waveform_of
 from node.client.submission import GenerationFailed, Submission, sign_task
+from node.client.task_lookup import find_task
 from node.client.withdrawal import withdraw
 from node.clock import Clock, SystemClock
 from node.log import get_logger
@@ -277,6 +278,18 @@ class Client:
         """
         tracker = self.follow(task_id).tracker
         return await withdraw(self.network, self.transport, self.clock, self._key, tracker)
+
+    async def find_task(self, prefix: str) -> str:
+        """Return the id of the task that begins with `prefix`, 8 to 64 hex digits.
+
+        Raises:
+            InvalidArgument: it is no beginning of an id, or of several.
+            UnknownTask: no connected node has it among its recent tasks.
+        """
+        prefix = arguments.task_prefix(prefix)
+        if len(prefix) == arguments.ID_DIGITS:
+            return prefix
+        return await find_task(self.transport, sorted(self.transport.peers()), prefix)
 
     def follow(self, task_id: str) -> Submission:
         """Return the submission of a task by its id (64 hex digits), whoever submitted it.

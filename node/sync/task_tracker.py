@@ -255,7 +255,7 @@ class TaskTracker:
         last = max(attempts, default=0)
         votes = [vote for vote in self.votes if vote.attempt == last]
         size = len(tuple(self.vote_sets[last].committee))
-        reason = f"in attempt {last} {_describe_votes(votes, size)}"
+        reason = f"in attempt {last}, {_describe_votes(votes, size)}"
         if self._clock.now() >= self._observer.task.expires_at:
             reason = f"the deadline passed; {reason}; ask for less, or give it a longer deadline"
         return reason
@@ -399,12 +399,13 @@ def _describe_votes(votes: Sequence[VoteSummary], size: int) -> str:
     abstentions = Counter(vote.abstained for vote in votes if vote.abstained is not None)
     reasons = ", ".join(f"{reason} {count}" for reason, count in abstentions.items())
     silent = size - len({vote.peer for vote in votes})
+    kinds = "one outcome" if len(outcomes) == 1 else f"{len(outcomes)} different outcomes"
     parts = [
-        f"{outcomes.total()} of {size} members voted for {len(outcomes)} outcome(s)",
+        *([f"{outcomes.total()} voted for {kinds}"] if outcomes else []),
         *([f"{abstentions.total()} abstained ({reasons})"] if abstentions else []),
         *([f"{silent} did not vote"] if silent else []),
     ]
-    return ", ".join(parts)
+    return f"of {size} members {', '.join(parts)}"
 
 
 def _no_salt(attempt: int) -> str:

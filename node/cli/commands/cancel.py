@@ -9,6 +9,7 @@ from node.cli.commands.tasks import task_argument
 from node.cli.exit_codes import usage
 from node.cli.options import display_name
 from node.cli.session import resolve_target, run_with_client
+from node.client.arguments import InvalidArgument
 from node.client.client import Client
 from protocol.errors import Rejected
 
@@ -41,16 +42,18 @@ def cancel(
 ) -> None:
     """Withdraw TASK: ask its members not to begin it.
 
-    TASK is a task id. Only its requester can withdraw it, with the key that submitted it: a task
-    that was submitted without --key cannot be cancelled. Members that have not begun to execute it
-    abstain, so that it ends early. It is a request, no guarantee.
+    TASK is a task id, or its first 8 characters or more. Only its requester can withdraw it, with
+    the key that submitted it: a task that was submitted without --key cannot be cancelled. Members
+    that have not begun to execute it abstain, so that it ends early. It is a request, no guarantee.
     """
     if key is None:
         raise usage("--key: name the key that signed the task (helium submit --key)")
 
     async def action(client: Client) -> None:
         try:
-            document, lines, note = await cancel_task(client, task)
+            document, lines, note = await cancel_task(client, await client.find_task(task))
+        except InvalidArgument:
+            raise
         except Rejected as rejected:
             raise usage(f"--key {key}: {rejected.detail}") from None
         options.say(document, lines, as_json)

@@ -84,14 +84,15 @@ def explain(
 ) -> None:
     """Show why each member that did not agree on TASK was outvoted, level by level.
 
-    TASK is a task id. Each member's outcome is compared with the certified one. If the waveforms
-    differ, both are fetched and compared sample by sample. Only the member itself has its
-    waveform, so give its address with --peer too. Runtime, weights and tokens are the member's
-    own statements. Without a certificate, the outcome that most members revealed takes its place.
+    TASK is a task id, or its first 8 characters or more. Each member's outcome is compared with the
+    certified one. If the waveforms differ, both are fetched and compared sample by sample. Only the
+    member itself has its waveform, so give its address with --peer too. Runtime, weights and tokens
+    are the member's own statements. Without a certificate, the outcome that most members revealed
+    takes its place.
     """
 
     async def action(client: Client) -> None:
-        document, lines = await explain_task(client, task, member)
+        document, lines = await explain_task(client, await client.find_task(task), member)
         options.say(document, lines, as_json)
 
     run_with_client(resolve_target(network, peers), action)

@@ -1,6 +1,5 @@
 """`helium submit`, `helium status` and `helium fetch`: a task and its result."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from node.cli.task_output import (
     wait_and_write,
     withdrawal_lines,
 )
+from node.client.arguments import InvalidArgument, task_prefix
 from node.client.client import Client
 from node.client.inputs import InputFile, read_inputs
 from node.client.submission import sign_task
@@ -32,8 +32,6 @@ from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
 from protocol.consensus.certificate import Certificate
 from protocol.network import Network
 from protocol.wire.encoding import Document, Json
-
-_TASK_ID = re.compile(r"[0-9a-f]{64}")
 
 SUBMIT_EPILOG = """\b
 Examples:
@@ -78,9 +76,12 @@ Output and exit codes are those of helium submit.
 
 
 def _task_id(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not _TASK_ID.fullmatch(value):
-        raise click.BadParameter("must be a task id: 64 lowercase hex characters")
-    return value
+    try:
+        return task_prefix(value)
+    except InvalidArgument:
+        raise click.BadParameter(
+            "must be a task id: 64 lowercase hex characters, or the first 8 of them or more"
+        ) from None
 
 
 task_argument = click.argument("task", callback=_task_id)
@@ -198,16 +199,17 @@ def checked_task(
 def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
     """Show the state of TASK at each connected node, and its votes.
 
-    TASK is a task id. Votes and certificates are verified here. A node's state is not signed, so
-    it is only what that node reports.
+    TASK is a task id, or its first 8 characters or more. Votes and certificates are verified here.
+    A node's state is not signed, so it is only what that node reports.
     """
 
     async def action(client: Client) -> None:
-        tracker = client.follow(task).tracker
+        id_ = await client.find_task(task)
+        tracker = client.follow(id_).tracker
         statuses = await tracker.refresh()
         if not statuses:
-            raise UnknownTask(f"no connected node knows the task {task}")
-        document, lines = describe_status(task, tracker, statuses, client)
+            raise UnknownTask(f"no connected node knows the task {id_}")
+        document, lines = describe_status(id_, tracker, statuses, client)
         options.say(document, lines, as_json)
 
     run_with_client(resolve_target(network, peers), action)
@@ -258,13 +260,14 @@ def fetch(
 ) -> None:
     """Fetch the audio and the certificate of TASK; wait if it has not ended.
 
-    TASK is a task id. The certificate is verified against the network document, and the audio
-    against the certificate. If a node serves wrong bytes, the next node is asked.
+    TASK is a task id, or its first 8 characters or more. The certificate is verified against the
+    network document, and the audio against the certificate. If a node serves wrong bytes, the next
+    node is asked.
     """
     check_output(output)
 
     async def action(client: Client) -> TaskReport:
-        return await wait_and_write(client, client.follow(task), output)
+        return await wait_and_write(client, client.follow(await client.find_task(task)), output)
 
     with explain_interrupt(task):
         run_with_client(resolve_target(network, peers), action).print(as_json)

@@ -11,6 +11,7 @@ import soundfile
 
 from tests.executor.songs import recorded
 from tests.integration.conftest import Running
+from tests.support.songs import wav
 
 NAME = "helium/embedded-pop2piano"
 
@@ -39,17 +40,17 @@ def test_songs_become_verified_scores_and_audio(three: Running, songs: Mapping[s
 
 
 def test_failed_task_reports_the_members_reason(three: Running, songs: Mapping[str, Path]) -> None:
-    song = three.root / "broken.flac"
-    song.write_bytes(b"fLaC" + bytes(1000))
+    song = three.root / "short.wav"
+    song.write_bytes(wav(4_410))
     done = three.helium("submit", "--model", NAME, "--seed", 1, "--audio", song, "-o", "none.wav")
     assert done.returncode == 4
-    assert done.stderr.endswith("the members agree that the task fails: input-undecodable\n")
-    reason = "voted error input-undecodable: "
+    assert done.stderr.endswith("the members agree that the task fails: no-notes\n")
+    reason = "voted error no-notes: no beat was found"
     assert sum(reason in line for line in done.stdout.splitlines()) == 3
     task = done.stdout.split()[2].rstrip(":")
     status = three.helium("status", task)
-    assert status.stdout.startswith(f"task {task}: certified: error input-undecodable\n")
+    assert status.stdout.startswith(f"task {task}: certified: error no-notes\n")
     assert status.stdout.count(reason) == 3
     votes = three.json("status", task)["votes"]
-    assert {vote["error"] for vote in votes} == {"input-undecodable"}
+    assert {vote["error"] for vote in votes} == {"no-notes"}
     assert not (three.root / "none.wav").exists()

@@ -137,7 +137,7 @@ def test_an_unreachable_peer_is_one_line_of_a_real_process(
     assert done.stderr == f"helium: no node can be reached: {address}: connection refused\n"
 
 
-@pytest.mark.parametrize("task", ["x", "0" * 63, "G" * 64])
+@pytest.mark.parametrize("task", ["x", "0" * 7, "0" * 65, "G" * 64])
 def test_a_malformed_task_id_is_a_usage_error(task: str, helium: Helium, files: Files) -> None:
     done = helium("status", task, "--network", files.network, "--peer", PEER)
     assert done.exit_code == 2

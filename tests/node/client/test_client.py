@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.client.arguments import InvalidArgument
 from node.client.client import CONNECT_SECONDS, Client
 from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
 from node.client.result import check_file
@@ -470,6 +471,44 @@ def test_inputs_are_uploaded_to_no_more_nodes_than_needed() -> None:
         assert sum(fake.asked.count("submit") for fake in fakes) == SUBMIT_TO
 
     with_client(*fakes, test=test, net=net)
+
+
+# Finding
+
+
+@dataclass
+class Feeding(Fake):
+    """A node with a feed of this task, among many other envelopes."""
+
+    feed: list[Any] = field(default_factory=list)
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        if not protocol.endswith("/feed"):
+            await super().serve(protocol, stream)
+            return
+        request: Any = await rpc_codec.read_document(stream, "feed-request", 4096)
+        self.asked.append("feed")
+        start = request["cursor"] if request["feed"] == "f" else 0
+        page = self.feed[start : start + min(request["limit"], 200)]
+        await answer(stream, {"feed": "f", "cursor": start + len(page), "envelopes": page})
+
+
+def test_a_task_is_found_by_the_beginning_of_its_id() -> None:
+    votes = [fixtures.abstain(NET, TASK, peer).envelope.document() for peer in NET.roster]
+    old = [TASK.envelope.document(), *votes * 300]
+    fake = Feeding(feed=old)
+
+    async def test(client: Client) -> None:
+        assert await client.find_task(TASK.id) == TASK.id
+        assert fake.asked.count("feed") == 0
+        assert await client.find_task(TASK.id[:8]) == TASK.id
+        assert fake.asked.count("feed") < 60
+        with pytest.raises(UnknownTask, match="begins with 0000000000"):
+            await client.find_task("0" * 10)
+        with pytest.raises(InvalidArgument, match="no task id"):
+            await client.find_task(TASK.id[:7])
+
+    with_client(Fake(), fake, test=test)
 
 
 # Withdrawing

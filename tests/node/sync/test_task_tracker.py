@@ -370,6 +370,10 @@ def test_what_all_nodes_claim_without_signatures_ends_nothing(claim: str) -> Non
     async def test(tracker: TaskTracker) -> None:
         with pytest.raises(NoAgreement, match="no agreement: expired") as ended:
             await tracker.certificate()
+        assert "the deadline passed; in attempt 0, of 3 members 3 did not vote; ask for" in str(
+            ended.value
+        )
+        assert "ask for less, or give it a longer deadline" in str(ended.value)
         assert ended.value.state is State.EXPIRED
         assert now() == pytest.approx(TASK.deadline + LATE_VOTE_SECONDS, abs=1)
 
@@ -394,6 +398,7 @@ def test_votes_that_leave_no_outcome_possible_are_inconclusive(
         with pytest.raises(NoAgreement, match="no agreement: inconclusive") as ended:
             await tracker.certificate()
         assert ended.value.state is State.INCONCLUSIVE
+        assert "in attempt 1, of 4 members 2 abstained (busy 2), 2 did not vote" in str(ended.value)
         assert {b.peer for b in ended.value.votes} == set(COMMITTEE)
         assert len({b.outcome for b in ended.value.votes if b.outcome}) == 3
         assert now() < 3

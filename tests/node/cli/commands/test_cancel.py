@@ -68,8 +68,8 @@ def test_the_environment_names_the_requesters_key(
     assert "absent.pem" in done.stderr
 
 
-@pytest.mark.parametrize("task", ["x", TASK.id[:16], TASK.id.upper()])
-def test_a_shortened_task_id_is_a_usage_error(task: str, helium: Helium) -> None:
+@pytest.mark.parametrize("task", ["x", TASK.id[:7], TASK.id.upper()])
+def test_what_is_no_task_id_is_a_usage_error(task: str, helium: Helium) -> None:
     done = helium("cancel", task, "--peer", PEER, "--key", "k.pem")
     assert done.exit_code == Exit.USAGE
     assert "must be a task id: 64" in done.stderr

@@ -17,6 +17,7 @@ from node.transport.libp2p import stream as streams
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.conftest import ANYWHERE, NEVER_SECONDS, PROTOCOLS, TOPICS, Start
 from tests.node.transport.recorder import HANG_SECONDS, Recorder, echo_reversed, poll, request
+from tests.support import fixtures
 
 ECHO, OTHER = PROTOCOLS
 TASKS, VOTES = TOPICS
@@ -45,6 +46,20 @@ async def test_announced_addresses_replace_the_listen_addresses() -> None:
     await transport.start(Recorder(), TOPICS, PROTOCOLS)
     assert transport.addresses == (f"/ip4/203.0.113.7/tcp/4001/p2p/{transport.peer}",)
     await transport.stop()
+
+
+async def test_a_failed_dial_says_what_is_wrong_with_the_address(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    place, _, peer = far.addresses[0].rpartition("/p2p/")
+    reasons = {
+        f"{place}/p2p/{fixtures.peer(3)}": f"another peer answers there, {peer}",
+        f"/ip4/127.0.0.1/tcp/1/p2p/{peer}": "connection refused",
+        f"/ip4/999.0.0.1/tcp/1/p2p/{peer}": "it is no valid address",
+        f"/ip4/127.0.0.1/tcp/1/p2p/{near.peer}": "it is this node itself",
+    }
+    for address, reason in reasons.items():
+        with pytest.raises(ConnectionError, match=reason):
+            await near.dial(address)
 
 
 async def test_both_sides_learn_of_a_connection_and_answer_requests(start: Start) -> None:
