@@ -5,6 +5,7 @@
 HeliumError                       schemas.errors: base of all
 ├─ SchemaViolation                schemas.errors: a document does not fit its schema
 ├─ Rejected                       protocol.errors: a peer's message breaks a rule (Rejection)
+│  └─ InvalidArgument             node.client.arguments: a caller's argument has no such form
 ├─ Abstained                      executor.errors: this machine cannot execute the task
 ├─ TaskFailed                     executor.errors: the task fails on every machine alike
 ├─ ModelRefused                   executor.errors: the model's files may not be loaded
@@ -14,6 +15,7 @@ HeliumError                       schemas.errors: base of all
 ├─ Busy                           node.errors: a limit of this node is reached; retry later
 ├─ TaskNotServed                  node.admission.task_policy: this node does not accept it
 ├─ InvalidSetting                 node.config.settings: a flag, a variable or a TOML value
+├─ InvalidEntry                   node.config.parsers: one entry of a list
 ├─ UnusableKeyFile                node.config.keystore: missing, open to others or encrypted
 ├─ UnusableNetwork                node.app: the network document
 ├─ UnusableDatabase               node.storage.errors: of another network, newer or damaged

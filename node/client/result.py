@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,11 @@ class Waveform:
             OSError: the file could not be written completely.
             soundfile.LibsndfileError: the file could not be opened.
         """
-        soundfile.write(str(path), self.audio, self.sampling_rate, format="WAV", subtype="FLOAT")
+        # As bytes: soundfile encodes text strictly, and a path need not be UTF-8.
+        name = os.fsencode(path)
+        soundfile.write(name, self.audio, self.sampling_rate, format="WAV", subtype="FLOAT")
         # soundfile does not report a full disk.
-        if soundfile.info(str(path)).frames != len(self.audio):
+        if soundfile.info(name).frames != len(self.audio):
             raise OSError(f"{path} could not be written completely")
 
 
@@ -159,7 +162,7 @@ def check_file(path: Path, outcome: Document) -> int:
     if file_hash in indices:
         return indices[file_hash]
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
     # Adding 0.0 turns -0.0 into 0.0, as the canonical bytes have it (specification 8).

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TypeVar
 
+from schemas.errors import HeliumError
+
 _T = TypeVar("_T")
 
 _PEER = r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}"
@@ -21,7 +23,7 @@ ANNOUNCE = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}\Z")
 DIAL = re.compile(rf"/(ip[46]|dns[46]?)/[0-9A-Za-z.:-]+/{_PORT}/p2p/{_PEER}\Z")
 
 
-class InvalidEntry(ValueError):
+class InvalidEntry(HeliumError, ValueError):
     """One entry of a list cannot be used; the message is the reason, without the entry."""
 
     def __init__(self, entry: object, reason: str) -> None:

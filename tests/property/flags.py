@@ -70,6 +70,7 @@ def files(folder: Path) -> None:
     (folder / "lfs").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
     (folder / "odd.toml").write_bytes(b"\xff\xfe")
     (folder / "key.pem").write_text("no key")
+    (folder / "\udcff.wav").write_bytes(wav(100))
     (folder / "folder").mkdir()
 
 

@@ -161,3 +161,12 @@ def test_missing_files_are_usage_errors(helium: Helium, files: Files) -> None:
         done = helium("verify", *arguments)
         assert done.exit_code == 2
         assert "cannot be read: No such file or directory" in done.stderr
+
+
+def test_names_of_files_need_not_be_utf_8(helium: Helium, files: Files) -> None:
+    audio = files.audio.rename(files.audio.with_name("a\udcff.wav"))
+    flags = ("--network", files.network, "--audio", audio)
+    done = helium("verify", files.certificate, *flags, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["audio"]["path"] == str(audio)
+    assert "a\\udcff.wav is output 0" in helium("verify", files.certificate, *flags).stdout
