@@ -24,7 +24,7 @@ from node.execution.queues import ExecutionQueues
 from node.execution.results import ResultRecorder
 from node.log import get_logger
 from node.rpc import codec as rpc_codec
-from node.rpc.hello import INSTANCE_BYTES, Greeter
+from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
 from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.journal import Journal
@@ -112,7 +112,8 @@ class Node:
         )
         self._recorder = ResultRecorder(self._driver, parts.blobs, max_output_bytes)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
-        self._greeter = Greeter(network, coordinator.me, instance, now, self._queues.status)
+        self._greeter = Greeter(network, coordinator.me, instance, now, self._status)
+        self._handshakes = Handshakes(transport, network, parts.clock, self._greeter.request)
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(
             coordinator,
@@ -132,7 +133,7 @@ class Node:
             options.feed_seconds,
             self._driver.act,
             self._source_of,
-            Handshakes(transport, network, parts.clock, self._greeter.request),
+            self._handshakes,
         )
         self.started = asyncio.Event()
 
@@ -191,6 +192,12 @@ class Node:
         """Stop following the peer's feed."""
         log.info("disconnected", peer=peer)
         self._feeds.leave(peer)
+
+    def _status(self) -> ServingStatus:
+        status, fault = self._queues.status(), self._handshakes.clock_fault()
+        if fault is None:
+            return status
+        return ServingStatus(dict.fromkeys(status.models, ()), (fault, *status.reasons))
 
     def _source_of(self, peer: str) -> str:
         return self._limiter.slot_key(peer, self._transport.rate_limit_key(peer))

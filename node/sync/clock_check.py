@@ -1,31 +1,36 @@
-"""Judges this node's clock by those of the network's members (specification 6.11)."""
+"""Judges this node's clock by those of the network's operators (specification 6.11)."""
 
 import statistics
+from collections import defaultdict
 
-# One member, or two, could move a median alone.
-MIN_MEMBERS = 3
+# One operator, or two, could move a median alone.
+MIN_OPERATORS = 3
 
 
 class ClockCheck:
     """The differences between members' clocks and this node's, in seconds.
 
-    The median lies between two honest members' differences for as long as the honest are a
+    An operator counts once, however many members it has: with the median of theirs. The median of
+    the operators lies between two honest ones' differences for as long as the honest are a
     majority of those that answered, whatever the others say.
     """
 
     def __init__(self) -> None:
-        self._differences: dict[str, float] = {}
+        self._differences: dict[str, tuple[str, float]] = {}  # operator and seconds, by member
 
-    def add(self, member: str, seconds: float) -> None:
+    def add(self, member: str, operator: str, seconds: float) -> None:
         """Note how far a member's clock is ahead; negative if it is behind."""
-        self._differences[member] = seconds
+        self._differences[member] = (operator, seconds)
 
     def remove(self, member: str) -> None:
         """Forget a member, which has disconnected."""
         self._differences.pop(member, None)
 
     def offset(self) -> float | None:
-        """Return how far the members' clocks are ahead; None with fewer than three members."""
-        if len(self._differences) < MIN_MEMBERS:
+        """Return how far the operators' clocks are ahead; None with fewer than three operators."""
+        by_operator: defaultdict[str, list[float]] = defaultdict(list)
+        for operator, seconds in self._differences.values():
+            by_operator[operator].append(seconds)
+        if len(by_operator) < MIN_OPERATORS:
             return None
-        return statistics.median(self._differences.values())
+        return statistics.median(statistics.median(group) for group in by_operator.values())

@@ -1,7 +1,8 @@
 """Says hello to peers (specification 7.4): their network, this node's clock, and its key.
 
 Two conclusions go to the log, for the operator: that this node's clock differs from those of the
-members, and that another instance of this node's key is running.
+members, and that another instance of this node's key is running. With a clock that differs by more
+than the network allows, the node is not ready.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,10 +55,23 @@ class Handshakes:
         if peer in self._network.roster:  # anybody else could make the operator stop the node
             self._note_duplicate(peer, answer)
         # The peer read its clock at some time between the two. A slow answer tells too little.
-        if peer in self._network.roster and received - sent <= self._tolerance:
-            self._clocks.add(peer, answer["time"] / 1000 - (sent + received) / 2)
+        member = self._network.roster.get(peer)
+        if member is not None and received - sent <= self._tolerance:
+            ahead = answer["time"] / 1000 - (sent + received) / 2
+            self._clocks.add(peer, member.operator, ahead)
             self._judge_clock()
         return True
+
+    def clock_fault(self) -> str | None:
+        """Return why this node's clock makes it useless, or None. Other nodes refuse its tasks."""
+        offset, most = self._clocks.offset(), self._network.parameters.clock_skew_seconds
+        if offset is None or abs(offset) <= most:
+            return None
+        side = "behind" if offset > 0 else "ahead of"
+        return (
+            f"this machine's clock is {abs(offset):.0f} s {side} the median of the other operators'"
+            f" clocks, and the network allows {most:g} s: set the clock and restart the node"
+        )
 
     def forget(self, peer: str) -> None:
         """Forget a peer that has disconnected."""

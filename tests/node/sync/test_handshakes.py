@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from node.rpc import hello
@@ -122,6 +123,37 @@ def test_a_clock_that_differs_from_three_members_is_logged_once() -> None:
         assert len(await bench.greet(*MEMBERS)) == 1, "it differs anew"
 
     on_bench(test)
+
+
+@pytest.mark.parametrize(("ahead", "side"), [(61.0, "61 s behind"), (-61.0, "61 s ahead of")])
+def test_a_clock_beyond_the_networks_limit_is_a_fault(ahead: float, side: str) -> None:
+    async def test(bench: Bench) -> None:
+        assert NET.parameters.clock_skew_seconds == 60
+        bench.ahead = dict.fromkeys(MEMBERS, ahead / 61 * 59)
+        await bench.greet(*MEMBERS)
+        assert bench.handshakes.clock_fault() is None
+        bench.ahead = dict.fromkeys(MEMBERS, ahead)
+        await bench.greet(*MEMBERS)
+        assert side in str(bench.handshakes.clock_fault())
+        bench.handshakes.forget(MEMBERS[0])
+        assert bench.handshakes.clock_fault() is None, "two operators judge no clock"
+
+    on_bench(test)
+
+
+def test_a_daemon_whose_clock_is_wrong_is_not_ready() -> None:
+    async def main() -> None:
+        async with run_network(1, NET) as world:
+            wrong = world.nodes[0]
+            wrong.clock._start -= 100.0
+            await asyncio.sleep(HELLO_SECONDS + 10)
+            async with world.client() as client:
+                answers = {answer.peer: answer for answer in await client.query_nodes()}
+        ready = {peer: answer.ready for peer, answer in answers.items()}
+        assert ready == {node.peer: node is not wrong for node in world.nodes}
+        assert "clock is 100 s behind" in answers[wrong.peer].reasons[0]
+
+    virtual_loop.run(main)
 
 
 def test_one_lying_member_is_outvoted() -> None:
