@@ -124,6 +124,7 @@ class Node:
             self._driver.act,
             relay.ensure_local,
             self._greeter,
+            self._queues.check_deadline,
         )
         self._feeds = FeedSync(
             transport,

@@ -40,6 +40,11 @@ class Family:
     criteria: str = ""
 
     @property
+    def traces_tokens(self) -> bool:
+        """Whether its generate calls a hook at each token: a criterion, or CSM's streamer."""
+        return bool(self.criteria) or self.name == "csm"
+
+    @property
     def capabilities(self) -> Document:
         """What it can do, as the `limits` of a network document have it (section 3)."""
         return {

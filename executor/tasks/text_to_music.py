@@ -21,6 +21,7 @@ from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
 from executor.tasks.arguments import config_members
 from executor.tasks.failures import NO_SOUND, describe_failure
+from executor.tasks.layer_hooks import called_between_layers
 from executor.tasks.load_model import LoadedPipeline, load
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
 from protocol.model_limits import objection
@@ -113,6 +114,9 @@ def sounds(
 ) -> list[Sound]:
     """Generate a task's sequences in order, and report shares in [0, 1] to `progress`.
 
+    `progress` is called at each token, or at each layer of a model without tokens; what it raises
+    ends the generation and leaves the model as it was.
+
     Raises `TaskFailed("generation-rejected")` where the family does not take the arguments, or
     transformers refuses them.
     """
@@ -160,7 +164,8 @@ def sound(
     recorder = TokenRecorder(on_step)
     arguments = {**arguments, **recorder_argument(loaded.family, recorder)}
     # Inference mode: an eighth less time in a small model's steps than without gradients alone.
-    with warnings.catch_warnings(), torch.inference_mode():
+    between_layers = called_between_layers(loaded.family, loaded.pipeline, lambda: on_step(0))
+    with warnings.catch_warnings(), torch.inference_mode(), between_layers:
         warnings.simplefilter("ignore")
         # After loading, which draws random numbers (section 8).
         set_seed(seed)

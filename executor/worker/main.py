@@ -1,14 +1,16 @@
 """The worker process: a fresh interpreter under the numeric profile, warm with the last model.
 
 Started by `process` as `python -m executor.worker.main FD`. Over that socket it receives its
-configuration, sends `WorkerReady`, and then runs the jobs that it receives, one at a time. It ends
-when the socket closes, also in the middle of a job, so that no worker outlives its parent.
+configuration, sends `WorkerReady`, and then runs the jobs that it receives, one at a time. The
+message `{"stop": name}` ends the job of that name between two steps. The process ends when the
+socket closes, also in the middle of a job, so that no worker outlives its parent.
 """
 
 import dataclasses
 import gc
 import hashlib
 import json
+import math
 import os
 import queue
 import signal
@@ -78,6 +80,8 @@ class JobRunner:
         self._model_key: tuple[object, ...] = ()
         self._model: Any = None
         self._runtime: dict[str, object] = {}
+        self._name, self._stop_at = "", math.inf
+        self._stopped_name = ""  # written by the thread that receives
         # Below every share, so that 0 is reported too.
         self._reported_share, self._reported_at = -1.0, 0.0
 
@@ -85,11 +89,15 @@ class JobRunner:
         """Fix the profile, import the libraries that compute, and run the self-test."""
         try:
             profile.fix(self._device)
-            probe, problem = self_test.check(self._render)
+            probe, problem = self_test.check(self.render)
         except (ProfileViolated, ModelRefused) as error:
             return WorkerReady({}, False, message_text(str(error)), {})
         self._runtime = compute_class.describe_runtime(probe, self._device)
         return WorkerReady(self._runtime, not problem, problem, {})
+
+    def stop(self, name: str) -> None:
+        """Stop the job of this name, or prevent it; from any thread."""
+        self._stopped_name = name
 
     def run(self, job: JobMessage) -> JobDone | JobAbstained:
         """Execute one job and return its result."""
@@ -108,11 +116,15 @@ class JobRunner:
             raise Abstained(Abstention.MODEL_MISSING, f"no executor for {job['task_kind']}")
         check_inputs(job)
         started_at = time.monotonic()
+        self._name, self._stop_at = job["name"], started_at + job["seconds"]
         self._reported_share, self._reported_at = -1.0, 0.0
+        self._check_stop(started_at)
         tokens: list[TokenTrace] = []
         explanation: dict[str, object] = {}
         try:
-            outputs, tokens = self._generate(self._load(job), job)
+            model = self._load(job)
+            self._check_stop(time.monotonic())
+            outputs, tokens = self._generate(model, job)
             entries = [self.deliver(output) for output in outputs]
             outcome: dict[str, Any] = {"result": {"outputs": entries}}
             check_manifest(outcome)
@@ -158,7 +170,11 @@ class JobRunner:
         return waveforms, [sound.tokens for sound in sounds]
 
     def deliver(self, output: manifest.OutputFile) -> dict[str, object]:
-        """Send the bytes of an output to the supervisor; return its entry in the manifest."""
+        """Send the bytes of an output to the supervisor; return its entry in the manifest.
+
+        Raises `Abstained` if the job is to stop: an output is rendered as it is read.
+        """
+        self._check_stop(time.monotonic())
         send(self._connection, JobOutput(len(output.content)))
         remaining = memoryview(output.content)
         while remaining:
@@ -193,7 +209,7 @@ class JobRunner:
         self._model, self._model_key = None, ()
         gc.collect()
 
-    def _render(self, prompt: str, seed: int, fresh: bool) -> str:
+    def render(self, prompt: str, seed: int, fresh: bool) -> str:
         """Generate for the self-test and return the SHA-256 of the canonical waveform."""
         from executor.tasks import text_to_music
 
@@ -206,9 +222,20 @@ class JobRunner:
         (sound,) = text_to_music.sounds(model, args, lambda _: None)
         return hashlib.sha256(manifest.canonical_frames(sound.audio).tobytes()).hexdigest()
 
+    def _check_stop(self, now: float) -> None:
+        """Raise `Abstained` if the job is to stop."""
+        if self._stopped_name == self._name:
+            raise Abstained(Abstention.TIMEOUT, "the job was stopped")
+        if now >= self._stop_at:
+            raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline")
+
     def _report(self, share: float) -> None:
-        """Report progress, unless it is too little or too soon after the last report."""
+        """Report progress, unless it is too little or too soon after the last report.
+
+        Raises `Abstained` if the job is to stop: so it ends between two steps of any generation.
+        """
         now = time.monotonic()
+        self._check_stop(now)
         is_due = (
             share - self._reported_share >= PROGRESS_STEP
             and now - self._reported_at >= PROGRESS_SECONDS
@@ -286,14 +313,25 @@ def send(connection: "Connection[Any, Any]", message: WorkerMessage) -> None:
     connection.send_bytes(encode_message(message))
 
 
-def receive_jobs(connection: "Connection[Any, Any]", jobs: "queue.SimpleQueue[JobMessage]") -> None:
-    """Queue the jobs that the parent sends; end this process when the parent closes the socket."""
+def receive_jobs(
+    connection: "Connection[Any, Any]",
+    jobs: "queue.SimpleQueue[JobMessage]",
+    stop: Callable[[str], None],
+) -> None:
+    """Queue the jobs that the parent sends, and stop those that it says.
+
+    Ends this process when the parent closes the socket.
+    """
     while True:
         try:
-            jobs.put(json.loads(connection.recv_bytes()))
+            message = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             # Not sys.exit, which ends this thread only, while the main thread may be computing.
             os._exit(0)
+        if "stop" in message:
+            stop(message["stop"])
+        else:
+            jobs.put(message)
 
 
 def main() -> None:
@@ -316,8 +354,8 @@ def main() -> None:
     kernels.use_compiled_only()
     sandbox = confine.confine(folders, memory, device)
     jobs: queue.SimpleQueue[JobMessage] = queue.SimpleQueue()
-    threading.Thread(target=receive_jobs, args=(connection, jobs), daemon=True).start()
     runner = JobRunner(connection, ModelFolders(folders), device)
+    threading.Thread(target=receive_jobs, args=(connection, jobs, runner.stop), daemon=True).start()
     send(connection, dataclasses.replace(runner.prepare(), sandbox=sandbox))
     while True:
         job = jobs.get()

@@ -54,7 +54,7 @@ class WorkerDied(HeliumError):
 
 
 class WorkerProcess:
-    """A running worker. One thread exchanges messages with it; any thread may kill it."""
+    """A running worker. One thread receives its messages; any thread may send to it or kill it."""
 
     def __init__(
         self,
@@ -88,6 +88,8 @@ class WorkerProcess:
                 # A terminal's signals then reach the parent only, and `kill` all that it started.
                 start_new_session=True,
             )
+        # Two threads send: the one that runs a job, and the one that stops it.
+        self._sending = threading.Lock()
         self._printed, self._printed_bytes = b"", 0
         self._ended = threading.Event()
         self._threads = [
@@ -114,9 +116,10 @@ class WorkerProcess:
     def send(self, message: Mapping[str, object]) -> None:
         """Send a JSON message. Raises `OSError` if the worker has ended or does not read."""
         content = json.dumps(message).encode()
-        self._printed_bytes = 0
-        self._socket.settimeout(SEND_SECONDS)
-        self._socket.sendall(struct.pack("!i", len(content)) + content)
+        with self._sending:
+            self._printed_bytes = 0
+            self._socket.settimeout(SEND_SECONDS)
+            self._socket.sendall(struct.pack("!i", len(content)) + content)
 
     def receive(self, deadline: float) -> WorkerMessage:
         """Return the next message; `deadline` is a time of `time.monotonic`.

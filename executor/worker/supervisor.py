@@ -10,9 +10,15 @@ States of the worker, as `WorkerSupervisor` moves it:
     running  --JobDone-->               ready      the result
     running  --JobAbstained-->          ready      `Abstained`; none after out-of-memory, because
                                                    the process's memory is in doubt
-    running  --timeout, cancel, death,
-               invalid message-->       none       `Abstained`: timeout or worker-died
+    running  --time over, stop-->       stopping   the worker ends the job at its next step
+    stopping --JobAbstained, JobDone--> ready      `Abstained`: timeout
+    stopping --STOP_SECONDS-->          none       killed; `Abstained`: timeout
+    running  --death, invalid message-> none       `Abstained`: worker-died
     any      --close-->                 none       for good
+
+A stopped worker stays warm: another start takes 5 to 20 s. The worker looks for a stop before a
+job, at each token, at each layer of a model without tokens, and before each output. It cannot stop
+while it loads a model or tracks the beats of a song: then it is killed.
 """
 
 import contextlib
@@ -48,6 +54,9 @@ COMPILED_KIND = "pop2piano"
 # Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 16
 # outputs; more would flood the event loop behind `progress`.
 MAX_MESSAGES = 200
+# Time from a stop to the kill. A token or a layer of a model that is fit for this machine takes
+# less, and others must not wait longer for the executor.
+STOP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +74,20 @@ class WorkerStatus:
     sandbox: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Run:
+    """A call of `run`: its stop signal, its outputs' stem, and whether the worker has the job."""
+
+    stop: threading.Event
+    stem: Path
+    sent: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
 class WorkerSupervisor:
     """Runs one job at a time in a worker process. All methods block.
 
-    `cancel` and `close` may be called from any thread. `folders` hold models (`models.folders`),
+    `stop` and `close` may be called from any thread. `folders` hold models (`models.folders`),
     and `scratch` receives the outputs. `memory_limit` bounds the worker's address space in bytes.
     `device` is what its compute class computes with.
     """
@@ -91,8 +110,7 @@ class WorkerSupervisor:
         self._state = threading.Lock()
         self._worker: WorkerProcess | None = None
         self._status: WorkerStatus | None = None
-        self._task: str | None = None
-        self._cancelled = False
+        self._run: _Run | None = None
         self._closed = False
 
     def start(self, timeout: float) -> WorkerStatus:
@@ -112,10 +130,18 @@ class WorkerSupervisor:
             self._dispose()
             return WorkerStatus({}, False, reason, time.monotonic() - started_at)
 
-    def run(self, job: Job, *, timeout: float, progress: Progress) -> Execution:
+    def run(
+        self,
+        job: Job,
+        *,
+        timeout: float,
+        progress: Progress,
+        stop: threading.Event | None = None,
+    ) -> Execution:
         """Execute a job within `timeout` seconds, a restart of the worker included.
 
-        `progress` is called on this thread with shares in [0, 1]. Raises `Abstained`; with reason
+        `progress` is called on this thread with shares in [0, 1]. `stop` is what `stop` takes to
+        end this run; a run whose `stop` is set does not begin. Raises `Abstained`; with reason
         `busy` if another job runs.
         """
         if not self._conversation.acquire(blocking=False):
@@ -123,8 +149,8 @@ class WorkerSupervisor:
         # Unique for each job, so that a worker cannot pass off the outputs of an earlier one.
         stem = self.scratch / uuid.uuid4().hex
         try:
-            with self._current(job.task):
-                return self._execute(job, stem, time.monotonic() + timeout, progress)
+            with self._running(stop or threading.Event(), stem) as current:
+                return self._execute(job, current, time.monotonic() + timeout, progress)
         except BaseException:
             # A worker that died may have sent a part of its outputs.
             remove_files(self.scratch, f"{stem.name}-*")
@@ -133,13 +159,25 @@ class WorkerSupervisor:
             remove_files(self.scratch, f"{stem.name}-input-*")
             self._conversation.release()
 
-    def cancel(self, task: str) -> None:
-        """Kill the running job of that task, if it runs: its `run` raises `Abstained`."""
+    def stop(self, stop: threading.Event) -> None:
+        """Stop the run that has this signal, or prevent it: its `run` raises `Abstained`.
+
+        Returns when the run has ended or its worker was killed, after `STOP_SECONDS` at the latest.
+        A start of the worker goes on, because the next job needs the worker too.
+        """
+        stop.set()
         with self._state:
-            # The queue may cancel a task that has ended; another one may run by now.
-            if self._task == task:
-                self._cancelled = True
-                self._kill()
+            current, worker = self._run, self._worker
+            # Another run may be the current one: this one has ended, or it has not begun.
+            if current is None or current.stop is not stop or not current.sent:
+                return
+        if worker is not None:
+            with contextlib.suppress(OSError):
+                worker.send({"stop": current.stem.name})
+        if not current.ended.wait(STOP_SECONDS):
+            with self._state:
+                if self._run is current:
+                    self._kill()
 
     def close(self) -> None:
         """End the worker and the job that runs in it. Later runs raise `Abstained`."""
@@ -157,29 +195,39 @@ class WorkerSupervisor:
         return worker.pid if worker is not None and worker.alive() else None
 
     @contextlib.contextmanager
-    def _current(self, task: str) -> Iterator[None]:
+    def _running(self, stop: threading.Event, stem: Path) -> Iterator[_Run]:
+        current = _Run(stop, stem)
         with self._state:
-            self._task, self._cancelled = task, False
+            self._run = current
         try:
-            yield
+            yield current
         finally:
             with self._state:
-                self._task, self._cancelled = None, False
+                self._run = None
+            current.ended.set()
 
-    def _execute(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
+    def _execute(self, job: Job, current: _Run, deadline: float, progress: Progress) -> Execution:
         try:
+            if current.stop.is_set():
+                raise _stopped()
             if job.kind == COMPILED_KIND:
                 self._ensure_kernels(deadline)
             status = self._ensure_started(deadline)
             if not status.ok:
                 raise Abstained(Abstention.WORKER_DIED, status.reason)
-            return self._converse(copy_inputs(job, stem), stem, deadline, progress)
+            execution = self._converse(job, current, deadline, progress)
+            # It ended while it was told to stop: nobody waits for the result.
+            if current.stop.is_set():
+                raise _stopped()
+            return execution
         except TimeoutError:
             self._dispose()
             raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline") from None
         except (WorkerDied, OSError) as error:
             self._dispose()
-            reason = Abstention.NO_SPACE if is_disk_full(error) else self._failure()
+            reason = Abstention.TIMEOUT if current.stop.is_set() else Abstention.WORKER_DIED
+            if is_disk_full(error):
+                reason = Abstention.NO_SPACE
             raise Abstained(reason, str(error)) from error
         except Abstained as abstained:
             # After a failed allocation, libraries may be in an undefined state.
@@ -190,12 +238,19 @@ class WorkerSupervisor:
             self._dispose()
             raise
 
-    def _converse(self, job: Job, stem: Path, deadline: float, progress: Progress) -> Execution:
-        worker = self._worker
+    def _converse(self, job: Job, current: _Run, deadline: float, progress: Progress) -> Execution:
+        job = copy_inputs(job, current.stem)
+        with self._state:
+            worker, current.sent = self._worker, True
         if worker is None:
             raise WorkerDied("stopped")
-        worker.send(job_message(job))
-        outputs = Outputs(stem)
+        # After `sent`: a stop from now on reaches the worker, even before the job does.
+        if current.stop.is_set():
+            raise _stopped()
+        worker.send(job_message(job, current.stem.name, deadline - time.monotonic()))
+        outputs = Outputs(current.stem)
+        # The worker knows the deadline, and stops by itself.
+        deadline += STOP_SECONDS
         for _ in range(MAX_MESSAGES):
             match worker.receive(deadline):
                 case JobProgress(share):
@@ -243,20 +298,16 @@ class WorkerSupervisor:
         kernels.mark_compiled(folder)
 
     def _spawn(self, *, compiles: bool = False) -> WorkerProcess:
-        # Under the lock, so that a concurrent `close` or `cancel` either prevents the start or
-        # finds the process to kill.
+        # Under the lock, so that a concurrent `close` either prevents the start or finds the
+        # process to kill.
         with self._state:
-            if self._closed or self._cancelled:
+            if self._closed:
                 raise WorkerDied("stopped")
             self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._worker = WorkerProcess(
                 self._folders, self.scratch, self._memory_limit, self._device, compiles=compiles
             )
             return self._worker
-
-    def _failure(self) -> Abstention:
-        with self._state:
-            return Abstention.TIMEOUT if self._cancelled else Abstention.WORKER_DIED
 
     def _kill(self) -> None:
         if self._worker is not None:
@@ -269,8 +320,15 @@ class WorkerSupervisor:
             worker.dispose()
 
 
-def job_message(job: Job) -> dict[str, object]:
-    """Return the message that gives the worker a job."""
+def _stopped() -> Abstained:
+    return Abstained(Abstention.TIMEOUT, "the job was stopped")
+
+
+def job_message(job: Job, name: str, seconds: float) -> dict[str, object]:
+    """Return the message that gives the worker a job, to be stopped after so many seconds.
+
+    `name` is what a message to stop it calls it.
+    """
     return {
         "task_kind": job.kind,
         "args": dict(job.args),
@@ -281,4 +339,6 @@ def job_message(job: Job) -> dict[str, object]:
             "limits": dict(job.model.limits),
         },
         "inputs": [str(path) for path in job.inputs],
+        "name": name,
+        "seconds": seconds,
     }

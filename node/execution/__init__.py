@@ -1,4 +1,4 @@
-"""Execution of tasks: the driver of the coordinator, the fair queue, inputs, results, the worker.
+"""Execution of tasks: the coordinator's driver, the fair queue, costs, inputs, results, the worker.
 
 It may import `node.sync`, `node.rpc`, `node.consensus`, `executor` and below.
 Public names: `driver.Driver`, `driver.Outbox`, `queue.ExecutionQueue`, `inputs.InputFetcher`,

@@ -11,7 +11,7 @@ from node.admission.task_policy import TaskPolicy
 from node.consensus.coordinator import Coordinator, Step
 from node.consensus.task_events import TaskEvents
 from node.errors import Busy
-from node.execution.queue import QueuedTask
+from node.execution.fair_queue import QueuedTask
 from node.execution.queues import ExecutionQueues
 from node.log import get_logger
 from node.transport.interface import Transport

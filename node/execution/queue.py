@@ -1,13 +1,9 @@
-"""Fair queue in front of the executor: one task at a time, round-robin over sources and requesters.
-
-Requester keys cost nothing, so scheduling by requester alone would let one attacker take every
-slot. A task therefore waits for its *source* first, the peer or address that sent it here
-(`node.transport.interface`), and only then for its requester.
+"""Runs the tasks that wait for one executor, one at a time, in the order of `fair_queue`.
 
 The first job of a model costs more than the others: weights are verified, and libraries compile.
 So each model is warmed up before its first task, and this is no part of any task's execution: the
 first model at once, others when one of their tasks waits or the node is idle. Tasks of warm models
-do not wait for those of others.
+do not wait for those of others. A start or a warm-up that fails is tried again, with back-off.
 
 The coordinator adds tasks and the executor runs them. Every task ends in exactly one outcome or
 abstention, whatever happens to its job.
@@ -24,8 +20,10 @@ from typing import Protocol, TypeAlias
 
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
-from node.admission.lru_dict import LruDict
 from node.clock import Clock
+from node.errors import Busy
+from node.execution.cost import CostEstimates
+from node.execution.fair_queue import FairQueue, QueuedTask
 from node.log import get_logger
 from protocol.network import Model, Network
 from protocol.wire.messages import Abstention, Task
@@ -36,17 +34,21 @@ log = get_logger("execution")
 # Seconds without a task before a further model is warmed up unasked. A warm-up cannot be
 # interrupted, and would hold up the next task of a model that is warm.
 IDLE_SECONDS = 20.0
-
-# Abstentions after which the executor's worker process has ended.
-_WORKER_ENDED = (Abstention.OUT_OF_MEMORY, Abstention.TIMEOUT, Abstention.WORKER_DIED)
+# Pause after a failed start or warm-up, doubled after each further one. Memory that was short may
+# be free in seconds; an attempt costs up to 20 s of processor, so a lasting fault costs 3 %.
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether an executor may vote for this node's class, and if not, why."""
+    """Whether an executor may vote for this node's class, and if not, why.
+
+    `retry`: another start may help, as it does not where the machine is not of the class.
+    """
 
     ok: bool
     reasons: tuple[str, ...] = ()
+    retry: bool = False
 
 
 class Executor(Protocol):
@@ -58,6 +60,9 @@ class Executor(Protocol):
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Run a job for at most `seconds`; raise `Abstained`. Cancelling it stops the job."""
 
+    def is_alive(self) -> bool:
+        """Return whether the worker lives, with all that is warm; a job may have ended it."""
+
     async def warm(self, model: Model) -> None:
         """Get ready for tasks of a listed model; raise `Abstained` if it cannot."""
 
@@ -66,29 +71,12 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Fairness key: the peer or address that is charged for a task."""
+class Retry:
+    """When a model that could not be warmed up is tried again, and why it failed."""
 
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """Fairness key: the peer id that signed a task."""
-
-    peer: str
-
-
-FairnessKey: TypeAlias = Source | Requester
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedTask:
-    """A task to execute until `until` (Unix seconds) at the latest, charged to `source`."""
-
-    task: Task
-    until: float
-    source: str = ""
+    failures: int
+    due: float  # Unix seconds
+    reason: str
 
 
 RecordResult: TypeAlias = Callable[[Task, Execution | Abstention], Awaitable[None]]
@@ -116,14 +104,14 @@ class ExecutionQueue:
         self._network, self._executor, self._clock = network, executor, clock
         self._fetch_inputs, self._report_progress = fetch_inputs, report_progress
         self._max_queue, self._counts = max_queue, counts
-        self._waiting: dict[str, QueuedTask] = {}
-        self._turn = 0
-        self._last_turns: LruDict[FairnessKey, int] = LruDict()  # kept while any task waits
+        self._costs = CostEstimates(network)
+        self._waiting = FairQueue(self._costs.seconds)
+        self._began = 0.0  # Unix seconds at which the running task began
         self._arrived = asyncio.Event()
-        self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._running: tuple[Task, asyncio.Task[None]] | None = None
         self._models = tuple(models)
         self._cold = list(models)
-        self._unusable: set[str] = set()  # models that could not be warmed up
+        self._retries: dict[str, Retry] = {}  # models that could not be warmed up
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
 
     def add(self, queued: QueuedTask) -> Task | None:
@@ -132,40 +120,36 @@ class ExecutionQueue:
         A task that is queued or running already stays as it is.
         """
         task = queued.task.id
-        if task in self._waiting or (self._running and self._running[0] == task):
+        if task in self._waiting or (self._running and self._running[0].id == task):
             return None
-        self._waiting[task] = queued
-        for key in _fairness_keys(queued):
-            # A new key starts at the end of the round. At turn 0 it would overtake all others, and
-            # an attacker could make a new key for each task.
-            if key not in self._last_turns:
-                self._take_turn(key)
+        self._waiting.add(queued)
         self._arrived.set()
         if len(self._waiting) <= self._max_queue:
             return None
-        evicted = self._eviction_candidate()
-        del self._waiting[evicted.id]
         self._counts["tasks-evicted"] += 1
-        return evicted
+        return self._waiting.evict()
 
-    def _eviction_candidate(self) -> Task:
-        """Return the task to drop when the queue is full, so that a flood evicts its own tasks.
-
-        It is the newest task of the source with the most queued tasks. Within that source, the
-        requester with the most queued tasks loses its newest one.
-        """
-        waiting = self._waiting.values()
-        lengths = Counter(key for queued in waiting for key in _fairness_keys(queued))
-        # Of equal ones, `max` returns the first.
-        newest_first = reversed(waiting)
-        return max(newest_first, key=lambda q: [lengths[key] for key in _fairness_keys(q)]).task
+    def check_deadline(self, task: Task, source: str) -> None:
+        """Raise `Busy` if a task would expire before this node had run it, by its own estimate."""
+        if not self._costs.is_measured(task):
+            return
+        left = task.expires_at - self._clock.now()
+        run, wait = self._costs.seconds(task), self._waiting.wait_seconds(task, source)
+        if self._running:
+            elapsed = self._clock.now() - self._began
+            wait += max(0.0, self._costs.seconds(self._running[0]) - elapsed)
+        if run + wait > left:
+            raise Busy(
+                f"the task expires in {left:.1f} s; this node needs about {run:.1f} s for it, after"
+                f" {wait:.1f} s for tasks before it"
+            )
 
     @property
     def warm_models(self) -> tuple[str, ...]:
         """The ids of the models for which a task would begin at once."""
         if not self.readiness.ok:
             return ()
-        return tuple(m for m in self._models if m not in self._cold and m not in self._unusable)
+        return tuple(m for m in self._models if m not in self._cold and m not in self._retries)
 
     def why_not_ready(self) -> tuple[str, ...]:
         """Return why no task would begin now; () if a task of some model would."""
@@ -173,55 +157,26 @@ class ExecutionQueue:
             return self.readiness.reasons
         if self._cold:
             return (f"warming up: {', '.join(self._cold)}",)
-        if self._unusable:
-            return (f"unusable: {', '.join(sorted(self._unusable))}; the log says why",)
+        if self._retries:
+            return tuple(f"{name}: {retry.reason}" for name, retry in self._retries.items())
         return ("no listed model is on disk",)
-
-    def _next(self) -> QueuedTask | None:
-        """Remove and return the first task whose source and requester have both waited longest.
-
-        None if all waiting tasks are of models that are cold.
-        """
-        startable = [q for q in self._waiting.values() if q.task.model not in self._cold]
-        if not startable:
-            return None
-        queued = min(startable, key=self._last_turn)
-        del self._waiting[queued.task.id]
-        for key in _fairness_keys(queued):
-            self._take_turn(key)
-        return queued
-
-    def _last_turn(self, queued: QueuedTask) -> tuple[int, int]:
-        """Return the later one of the last turns of a task's source and requester, as a sort key.
-
-        With the later one, neither a new requester key for each task nor many nodes that forward
-        the tasks of one requester gain turns.
-        """
-        source, requester = (self._last_turns.get(key, 0) for key in _fairness_keys(queued))
-        return max(source, requester), requester
-
-    def _take_turn(self, key: FairnessKey) -> None:
-        self._turn += 1
-        self._last_turns[key] = self._turn
 
     def remove_waiting(self, task: str) -> bool:
         """Forget a task that has not begun; return whether it was waiting."""
-        return self._waiting.pop(task, None) is not None
+        return self._waiting.remove(task)
 
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
         self.remove_waiting(task)
-        if self._running and self._running[0] == task:
+        if self._running and self._running[0].id == task:
             self._running[1].cancel()
 
     async def run(self, record: RecordResult) -> None:
         """Start the executor, then execute what is queued, forever; `record` takes each result."""
-        self.readiness = await self._executor.start()
-        log.info("executor", ready=self.readiness.ok, reasons=list(self.readiness.reasons))
-        if not self.readiness.ok:
-            self._cold.clear()  # tasks abstain at once
+        await self._start(record)
         while True:
-            queued = self._next()
+            self._heat_up()
+            queued = self._waiting.begin(lambda task: task.model not in self._cold)
             if queued is not None:
                 await self._run_one(queued, record)
             elif self._cold and (self._waiting or not self.warm_models):
@@ -229,41 +184,93 @@ class ExecutionQueue:
             else:
                 await self._idle()
 
+    async def _start(self, record: RecordResult) -> None:
+        """Start the executor, again and again where that may help; tasks abstain meanwhile."""
+        failures = 0
+        while True:
+            readiness = await self._executor.start()
+            log.info("executor", ready=readiness.ok, reasons=list(readiness.reasons))
+            if readiness.ok or not readiness.retry:
+                break
+            failures += 1
+            pause = _retry_pause(failures)
+            again = f"; failed {failures} times, next try after {pause:.0f} s"
+            self.readiness = Readiness(False, tuple(why + again for why in readiness.reasons))
+            await self._abstain_for(pause, record)
+        self.readiness = readiness
+        if not readiness.ok:
+            self._cold.clear()  # tasks abstain at once
+
+    async def _abstain_for(self, seconds: float, record: RecordResult) -> None:
+        """Abstain from all tasks for some time, because the executor is not ready."""
+        ends = self._clock.now() + seconds
+        while True:
+            while queued := self._waiting.begin(lambda _: True):
+                await self._run_one(queued, record)
+            pause = ends - self._clock.now()
+            if pause <= 0:
+                return
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._arrived.wait()
+
     async def _idle(self) -> None:
         """Wait for a task; warm up another model if none comes for a while."""
-        self._last_turns.clear()
         self._arrived.clear()
-        pause = IDLE_SECONDS if self._cold else None
+        pauses = [retry.due - self._clock.now() for retry in self._retries.values()]
+        if self._cold:
+            pauses.append(IDLE_SECONDS)
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(min(pauses, default=None)):
                 await self._arrived.wait()
         except TimeoutError:
-            await self._warm_one()
+            self._heat_up()
+            if self._cold:
+                await self._warm_one()
+
+    def _heat_up(self) -> None:
+        """Let the models be warmed up again whose pause after a failure is over."""
+        now = self._clock.now()
+        self._cold += [
+            name
+            for name, retry in self._retries.items()
+            if retry.due <= now and name not in self._cold
+        ]
 
     async def _warm_one(self) -> None:
         """Warm up the model of a waiting task, or else the first one that is cold."""
-        waiting = {queued.task.model for queued in self._waiting.values()}
+        waiting = self._waiting.models
         name = next((name for name in self._cold if name in waiting), self._cold[0])
         log.info("warming up", model=name)
         try:
             await self._executor.warm(self._network.models[name])
-            self._unusable.discard(name)
+            self._retries.pop(name, None)
             log.info("model is warm", model=name)
         except Abstained as abstained:
             # Its tasks are tried nevertheless: each abstains for a reason of its own.
-            self._unusable.add(name)
-            log.error("warm-up failed", model=name, reason=abstained.reason, detail=str(abstained))
+            self._note_failure(name, str(abstained))
         if name in self._cold:
             self._cold.remove(name)
 
+    def _note_failure(self, name: str, reason: str) -> None:
+        failures = self._retries[name].failures + 1 if name in self._retries else 1
+        pause = _retry_pause(failures)
+        self._retries[name] = Retry(
+            failures,
+            self._clock.now() + pause,
+            f"warm-up failed {failures} times, next try after {pause:.0f} s: {reason}",
+        )
+        log.error("warm-up failed", model=name, retry_seconds=pause, detail=reason)
+
     def _cool_down(self) -> None:
         """Note that the worker process has ended, and with it all that was warm."""
-        self._cold = [name for name in self._models if name not in self._unusable]
+        self._cold = [name for name in self._models if name not in self._retries]
 
     async def _run_one(self, queued: QueuedTask, record: RecordResult) -> None:
         # An asyncio task of its own, so that `remove` can cancel a job and the queue goes on.
         running = asyncio.create_task(self._execute(queued, record))
-        self._running = (queued.task.id, running)
+        self._running, self._began = (queued.task, running), self._clock.now()
         try:
             # Not `await running`, which would raise the cancellation of a removed job here.
             await asyncio.wait([running])
@@ -273,9 +280,11 @@ class ExecutionQueue:
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
-        if running.cancelled():  # its worker was killed
+            self._waiting.end(self._clock.now() - self._began)
+        # A job that was stopped, or a fault of the worker, may have ended its process.
+        if self.readiness.ok and not self._executor.is_alive():
             self._cool_down()
-        else:
+        if not running.cancelled():
             running.result()  # a fault of our own ends the daemon, with its traceback
 
     async def _execute(self, queued: QueuedTask, record: RecordResult) -> None:
@@ -286,8 +295,6 @@ class ExecutionQueue:
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
             result = abstained.reason
-            if result in _WORKER_ENDED:
-                self._cool_down()
         await record(task, result)
 
     async def _run_job(self, queued: QueuedTask) -> Execution:
@@ -295,21 +302,26 @@ class ExecutionQueue:
         if not self.readiness.ok:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
         task, model = queued.task, self._network.models[queued.task.model]
+        began = self._clock.now()
+        until = min(queued.until, began + self._network.attempt_seconds(task))
         inputs = await self._fetch_inputs(task)
         # After the inputs: waiting for them is part of the same time.
-        seconds = queued.until - self._clock.now()
-        if seconds <= 0:
+        begins = self._clock.now()
+        if begins >= until:
             raise Abstained(
                 Abstention.TIMEOUT, "the task waited in the queue until its time was over"
             )
         job = Job(task.id, task.kind, task.args, model_ref(model), inputs)
-        return await self._executor.run(job, seconds, partial(self._report_progress, task.id))
+        report = partial(self._report_progress, task.id)
+        execution = await self._executor.run(job, until - begins, report)
+        self._costs.observe(task, self._clock.now() - begins)
+        return execution
+
+
+def _retry_pause(failures: int) -> float:
+    return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), MAX_RETRY_SECONDS)
 
 
 def model_ref(model: Model) -> ModelRef:
     """Return how a job names a listed model."""
     return ModelRef(model.id, model.revision, model.digest, model.limits)
-
-
-def _fairness_keys(queued: QueuedTask) -> tuple[Source, Requester]:
-    return Source(queued.source), Requester(queued.task.envelope.signer)

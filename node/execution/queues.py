@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 
-from node.execution.queue import ExecutionQueue, QueuedTask, RecordResult
+from node.execution.fair_queue import QueuedTask
+from node.execution.queue import ExecutionQueue, RecordResult
 from node.rpc.hello import ServingStatus
 from protocol.wire.messages import Task
 
@@ -24,6 +25,12 @@ class ExecutionQueues:
     def add(self, queued: QueuedTask) -> Task | None:
         """Queue a task of one of the member's classes, and return the one that is evicted."""
         return self._queues[queued.task.compute_class].add(queued)
+
+    def check_deadline(self, task: Task, source: str) -> None:
+        """Raise `Busy` if a task of a class of this node would expire before it had run it."""
+        queue = self._queues.get(task.compute_class)
+        if queue is not None:
+            queue.check_deadline(task, source)
 
     def remove_waiting(self, task: str) -> bool:
         """Forget a task that has not begun; return whether it was waiting."""

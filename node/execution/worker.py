@@ -1,6 +1,7 @@
 """Adapter from asyncio to the blocking worker supervisor, by one thread."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -29,25 +30,28 @@ class Worker:
         """Start the worker process and test it; not ready if its outputs are not the class's."""
         status = await self._in_thread(lambda: self._supervisor.start(START_SECONDS))
         if not status.ok:
-            return Readiness(False, (f"self-test: {status.reason}",))
+            return Readiness(False, (f"self-test: {status.reason}",), retry=True)
         differences = mismatch(status.runtime, self._runtime)
         return Readiness(not differences, tuple(f"runtime: {line}" for line in differences))
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Run a job in the worker; cancelling kills the worker. Raises Abstained."""
-        loop = asyncio.get_running_loop()
+        """Run a job in the worker; cancelling stops it. Raises Abstained."""
+        loop, stop = asyncio.get_running_loop(), threading.Event()
 
         def report(fraction: float) -> None:
             loop.call_soon_threadsafe(progress, fraction)
 
         running = asyncio.ensure_future(
-            self._in_thread(lambda: self._supervisor.run(job, timeout=seconds, progress=report))
+            self._in_thread(
+                lambda: self._supervisor.run(job, timeout=seconds, progress=report, stop=stop)
+            )
         )
         try:
             # The thread cannot be cancelled: it must end before the next job starts.
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            self._supervisor.cancel(job.task)
+            # On another thread: it waits for the job to stop.
+            await asyncio.to_thread(self._supervisor.stop, stop)
             await asyncio.wait([running])
             # Asked for also because asyncio warns of an exception that nobody has seen.
             if running.exception() is None:  # it had ended: nobody takes its outputs now
@@ -65,6 +69,10 @@ class Worker:
                     path.unlink(missing_ok=True)
             for path in execution.files:
                 path.unlink(missing_ok=True)
+
+    def is_alive(self) -> bool:
+        """Return whether the worker process runs."""
+        return self._supervisor.pid is not None
 
     async def close(self) -> None:
         """Kill the worker process."""

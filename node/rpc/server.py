@@ -60,14 +60,18 @@ class RequestHandler:
         act: Callable[[Step], None],
         ensure_local: Callable[[str], Awaitable[bool]],
         greeter: Greeter,
+        check_deadline: Callable[[Task, str], None],
     ) -> None:
         """`act` carries out the coordinator's effects.
 
         `ensure_local` returns whether a blob is here, after downloading it if that is possible.
+        `check_deadline` takes a task and its source; it raises Busy if the task would expire before
+        this node had executed it.
         """
         self._coordinator, self._journal, self._blobs = coordinator, journal, blobs
         self._request_limiter, self._events = request_limiter, events
         self._act, self._ensure_local = act, ensure_local
+        self._check_deadline = check_deadline
         self._dispatcher = Dispatcher(
             {
                 "hello": hello_handler(greeter),
@@ -96,6 +100,8 @@ class RequestHandler:
             # Everything that can refuse the task comes before its inputs, which are megabytes.
             self._coordinator.admit(task, source)
             self._request_limiter.check_task(task)
+            # Of the client alone: this node votes for what others accepted as well as it can.
+            self._check_deadline(task, source)
         sizes = [named.size for named in task.inputs]
         if request["blobs"] != sizes:
             raise Rejected(

@@ -90,6 +90,10 @@ class Liar:
         """Get the honest executor ready for a model."""
         await self._honest.warm(model)
 
+    def is_alive(self) -> bool:
+        """Return whether the honest executor lives."""
+        return self._honest.is_alive()
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Run the job, alter its files, and replace the hashes in its manifest."""
         execution = await self._honest.run(job, seconds, progress)

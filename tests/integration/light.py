@@ -57,6 +57,10 @@ class LightExecutor:
     async def warm(self, model: Model) -> None:
         """Every model is warm at once."""
 
+    def is_alive(self) -> bool:
+        """Return True: there is no process that could end."""
+        return True
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Wait, then write the waveform. Raises `Abstained` if `seconds` is too short."""
         if self.seconds > seconds:

@@ -30,6 +30,9 @@ class _Honest:
     async def warm(self, model: Model) -> None:
         return
 
+    def is_alive(self) -> bool:
+        return True
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self._file.write_bytes(SAMPLES.tobytes())
         return Execution(self._outcome, (self._file,), {})

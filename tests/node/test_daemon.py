@@ -66,6 +66,9 @@ class Workshop:
     async def warm(self, model: Model) -> None:
         """Every model is warm at once."""
 
+    def is_alive(self) -> bool:
+        return True
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         for share in self.shares:
             progress(share)

@@ -275,6 +275,7 @@ def check_request(content: bytes) -> None:
                 CLOCK.now,
                 lambda: ServingStatus({}),
             ),
+            lambda task, source: None,
         )
         asyncio.run(serving.serve(rpc_codec.protocol_id(name), stream))
         assert not [p for p in Path(folder).rglob("*") if p.is_file() and len(p.name) != 64]

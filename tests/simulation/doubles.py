@@ -96,6 +96,9 @@ class FakeExecutor:
     async def warm(self, model: Model) -> None:
         """Every model is warm at once."""
 
+    def is_alive(self) -> bool:
+        return True
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.runs += 1
         duration = self._seconds()

@@ -444,7 +444,8 @@ def order(digest: str) -> dict[str, Any]:
         "model": model,
         "args": args,
         "inputs": [],
-        "stem": "unused",
+        "name": "job",
+        "seconds": 600.0,
     }
 
 

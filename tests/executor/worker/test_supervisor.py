@@ -15,6 +15,7 @@ from executor.job import ModelRef
 from executor.tasks import kernels
 from executor.worker import process
 from executor.worker.scratch import kernel_folder
+from executor.worker import supervisor as supervisor_module
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, digests, job
 
@@ -23,10 +24,14 @@ ENDLESS = {"max_new_tokens": 2000, "num_return_sequences": 16}
 
 
 def endless(
-    supervisor: WorkerSupervisor, model: ModelRef, progress: Callable[[float], None], timeout: float
+    supervisor: WorkerSupervisor,
+    model: ModelRef,
+    progress: Callable[[float], None],
+    timeout: float,
+    stop: threading.Event | None = None,
 ) -> None:
     args = {"prompt": PROMPT, "seed": 1, "generation_config": ENDLESS}
-    supervisor.run(job(model, args, "endless"), timeout=timeout, progress=progress)
+    supervisor.run(job(model, args, "endless"), timeout=timeout, progress=progress, stop=stop)
 
 
 def once(action: Callable[[], None]) -> Callable[[float], None]:
@@ -93,13 +98,50 @@ def test_deadline_includes_a_restart(embedded: ModelRef, tmp_path: Path) -> None
     assert caught.value.reason == "timeout"
 
 
-def test_cancel_of_another_task_is_nothing(supervisor: WorkerSupervisor, run: Run) -> None:
+def test_a_stop_that_no_run_has_changes_nothing(supervisor: WorkerSupervisor, run: Run) -> None:
     run(again=True)
     pid = supervisor.pid
-    supervisor.cancel("another")
-    supervisor.cancel("task")
+    supervisor.stop(threading.Event())
     assert supervisor.pid == pid
     run(again=True)
+
+
+def test_a_stopped_job_leaves_the_worker_warm_and_the_next_bytes_equal(
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
+) -> None:
+    expected = digests(run(again=True))
+    pid, stop = supervisor.pid, threading.Event()
+    stopper = threading.Thread(target=supervisor.stop, args=(stop,))
+    with pytest.raises(Abstained, match="the job was stopped") as caught:
+        endless(supervisor, embedded, once(stopper.start), TIMEOUT, stop)
+    stopper.join()
+    assert caught.value.reason == "timeout"
+    assert supervisor.pid == pid
+    assert digests(run(again=True)) == expected
+
+
+def test_a_job_past_its_deadline_leaves_the_worker_warm_and_the_next_bytes_equal(
+    supervisor: WorkerSupervisor, embedded: ModelRef, run: Run
+) -> None:
+    expected = digests(run(again=True))
+    pid = supervisor.pid
+    with pytest.raises(Abstained, match="the job ran past its deadline") as caught:
+        endless(supervisor, embedded, lambda _: None, 0.3)
+    assert caught.value.reason == "timeout"
+    assert supervisor.pid == pid
+    assert digests(run(again=True)) == expected
+
+
+def test_a_stop_before_the_run_prevents_it(
+    supervisor: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    supervisor.start(TIMEOUT)
+    pid, stop, shares = supervisor.pid, threading.Event(), list[float]()
+    supervisor.stop(stop)
+    with pytest.raises(Abstained, match="the job was stopped"):
+        endless(supervisor, embedded, shares.append, TIMEOUT, stop)
+    assert shares == []
+    assert supervisor.pid == pid
 
 
 def test_one_job_at_a_time(supervisor: WorkerSupervisor, embedded: ModelRef, run: Run) -> None:
@@ -194,6 +236,8 @@ def speak(monkeypatch: pytest.MonkeyPatch, answer: str, ready: str = "ready()") 
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerSupervisor]:
     """A started fake worker that never ends an endless job, and fails any other."""
     speak(monkeypatch, "work(job)")
+    # None of these workers stops a job when it is told to.
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
     supervisor = WorkerSupervisor([], tmp_path)
     assert supervisor.start(TIMEOUT).ok
     yield supervisor
@@ -234,7 +278,9 @@ def test_a_worker_that_died_between_jobs_is_replaced(
     assert fake.pid not in (None, pid)
 
 
-def test_deadline_kills_the_worker(fake: WorkerSupervisor, embedded: ModelRef) -> None:
+def test_a_worker_that_does_not_stop_is_killed_after_its_deadline(
+    fake: WorkerSupervisor, embedded: ModelRef
+) -> None:
     with pytest.raises(Abstained, match="deadline") as caught:
         endless(fake, embedded, lambda _: None, 0.3)
     assert caught.value.reason == "timeout"
@@ -242,13 +288,34 @@ def test_deadline_kills_the_worker(fake: WorkerSupervisor, embedded: ModelRef) -
     brief(fake, embedded)
 
 
-def test_cancel_from_another_thread(fake: WorkerSupervisor, embedded: ModelRef) -> None:
-    canceller = threading.Thread(target=fake.cancel, args=("endless",))
-    with pytest.raises(Abstained) as caught:
-        endless(fake, embedded, once(canceller.start), TIMEOUT)
-    canceller.join()
+def test_a_worker_that_does_not_stop_is_killed(fake: WorkerSupervisor, embedded: ModelRef) -> None:
+    stop = threading.Event()
+    stopper = threading.Thread(target=fake.stop, args=(stop,))
+    with pytest.raises(Abstained, match="exit code -9") as caught:
+        endless(fake, embedded, once(stopper.start), TIMEOUT, stop)
+    stopper.join()
     assert caught.value.reason == "timeout"
+    assert fake.pid is None
     brief(fake, embedded)
+
+
+def test_a_stop_during_the_start_of_a_worker_prevents_the_job_and_keeps_the_worker(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, "work(job)")
+    supervisor, stop = WorkerSupervisor([], tmp_path), threading.Event()
+    spawn = supervisor._spawn
+
+    def spawn_and_stop() -> process.WorkerProcess:
+        worker = spawn()
+        supervisor.stop(stop)
+        return worker
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn_and_stop)
+    with pytest.raises(Abstained, match="the job was stopped"):
+        endless(supervisor, embedded, lambda _: None, TIMEOUT, stop)
+    assert supervisor.pid is not None
+    supervisor.close()
 
 
 def test_exception_in_progress_callback_ends_the_job(
@@ -462,18 +529,6 @@ def test_a_failed_self_test_refuses_to_serve(
     with pytest.raises(Abstained, match="warm differs from cold") as caught:
         endless(supervisor, embedded, lambda _: None, TIMEOUT)
     assert caught.value.reason == "worker-died"
-
-
-def test_supervisor_restarts_after_a_cancelled_run(
-    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    speak(monkeypatch, "say(kind='progress', share=0.5)")
-    supervisor = WorkerSupervisor([], tmp_path)
-    with pytest.raises(Abstained) as caught:
-        endless(supervisor, embedded, once(lambda: supervisor.cancel("endless")), TIMEOUT)
-    assert caught.value.reason == "timeout"
-    assert supervisor.start(TIMEOUT).ok
-    supervisor.close()
 
 
 # Kernels of pop2piano, which a process of its own compiles

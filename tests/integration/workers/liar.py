@@ -33,6 +33,9 @@ class PromptedLiar:
     async def warm(self, model: Model) -> None:
         await self._honest.warm(model)
 
+    def is_alive(self) -> bool:
+        return self._honest.is_alive()
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         prompt = PROMPT.fullmatch(str(job.args.get("prompt")))
         executor = Liar(self._honest, lie_of(int(prompt[1]))) if prompt else self._honest

@@ -13,8 +13,9 @@ import pytest
 
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
-from node.admission.lru_dict import MAX_KEYS
-from node.execution.queue import ExecutionQueue, QueuedTask, Readiness
+from node.errors import Busy
+from node.execution.fair_queue import QueuedTask
+from node.execution.queue import ExecutionQueue, Readiness
 from protocol.network import Model
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual_loop
@@ -31,16 +32,23 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.readiness = Readiness(True)
         self.raises: BaseException | None = None
+        self.alive = True
+        self.starts: list[float] = []  # when they ended
         self.jobs: list[tuple[Job, float]] = []
         self.events: list[tuple[str, object]] = []
         self.counts: Counter[str] = Counter()
 
     async def start(self) -> Readiness:
         await asyncio.sleep(1)
+        self.starts.append(asyncio.get_running_loop().time())
         return self.readiness
 
     async def warm(self, model: Model) -> None:
         """Every model is warm at once."""
+        self.events.append(("warm", model.id))
+
+    def is_alive(self) -> bool:
+        return self.alive
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.jobs.append((job, seconds))
@@ -108,18 +116,26 @@ async def no_inputs(task: Task) -> tuple[Path, ...]:
 
 
 def queue_of(
-    executor: FakeExecutor, max_queue: int = 2, inputs: Inputs = no_inputs
+    executor: FakeExecutor,
+    max_queue: int = 2,
+    inputs: Inputs = no_inputs,
+    models: tuple[str, ...] = (),
 ) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     return ExecutionQueue(
-        NET, executor, clock, max_queue, inputs, executor.progressed, executor.counts
+        NET, executor, clock, max_queue, inputs, executor.progressed, executor.counts, models
     )
 
 
-def run_test(test: Test, executor: FakeExecutor | None = None, max_queue: int = 2) -> None:
+def run_test(
+    test: Test,
+    executor: FakeExecutor | None = None,
+    max_queue: int = 2,
+    models: tuple[str, ...] = (),
+) -> None:
     async def main() -> None:
         fake = executor or FakeExecutor()
-        queue = queue_of(fake, max_queue)
+        queue = queue_of(fake, max_queue, models=models)
         async with working(queue, fake):
             await asyncio.sleep(1.5)
             await test(queue, fake)
@@ -437,12 +453,102 @@ def test_a_full_queue_evicts_the_newest_task_of_the_largest_source() -> None:
     run_test(test, max_queue=4)
 
 
-def test_remembered_turns_are_bounded() -> None:
+# Cost
+
+
+def test_a_job_runs_for_the_attempt_seconds_of_its_model_at_most() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
-        run = queued_task(1)
-        for number in range(MAX_KEYS + 10):
-            executor.add(queue, replace(run, source=str(number)))
-            queue.remove(run.task.id)
-        assert len(queue._last_turns) == MAX_KEYS
+        for number in (1, 2):  # the second one waits, and has as long from its start
+            executor.add(queue, queued_task(number, seconds=3000))
+        await asyncio.sleep(30)
+        assert [seconds for _, seconds in executor.jobs] == [NET.parameters.attempt_seconds] * 2
 
     run_test(test)
+
+
+def test_a_cheap_task_passes_the_heavy_tasks_of_an_outsider() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        heavy = [
+            QueuedTask(costly_task(number, 1000), fixtures.START + 3000, "outsider")
+            for number in range(8)
+        ]
+        for queued in heavy:
+            executor.add(queue, queued)
+        await asyncio.sleep(1)  # the first one runs
+        executor.add(queue, QueuedTask(costly_task(50, 10, 1001), fixtures.START + 3000, "honest"))
+        assert (await started_tasks(executor, 2))[1] == costly_task(50, 10, 1001).id
+
+    run_test(test, max_queue=20)
+
+
+def costly_task(number: int, tokens: int, requester: int = 1000) -> Task:
+    config = {"max_new_tokens": tokens}
+    return fixtures.task(NET, nonce=number, requester=requester, generation_config=config)
+
+
+def test_a_deadline_shorter_than_the_estimate_is_refused_with_both_numbers() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        brief = fixtures.task(NET, nonce=50, deadline=25)
+        queue.check_deadline(brief, "client")  # nothing is measured yet
+        executor.add(queue, queued_task(1))
+        await asyncio.sleep(SECONDS + 2)
+        left = brief.expires_at - fixtures.START - 13.5  # the start took 1 s, the test began then
+        assert left == pytest.approx(25 - 13.5)
+        queue.check_deadline(brief, "client")
+        executor.add(queue, queued_task(2))
+        await asyncio.sleep(2)
+        with pytest.raises(
+            Busy, match=r"expires in 9\.5 s; .* about 10\.0 s for it, after 8\.0 s for tasks before"
+        ):
+            queue.check_deadline(brief, "client")
+
+    run_test(test)
+
+
+def test_models_are_warmed_up_again_only_if_a_stopped_job_has_ended_its_worker() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        for alive, warm_ups in ((True, 1), (False, 2)):
+            executor.add(queue, queued_task(1))
+            await asyncio.sleep(1)
+            executor.alive = alive
+            queue.remove(task(1).id)
+            await asyncio.sleep(1)
+            assert len(executor.events_of("warm")) == warm_ups
+
+    run_test(test, models=(fixtures.MODEL,))
+
+
+def test_a_start_that_fails_is_tried_again_with_back_off_and_tasks_abstain_meanwhile() -> None:
+    async def main() -> None:
+        executor = FakeExecutor()
+        why = "self-test: the worker died, exit code -9"
+        executor.readiness = Readiness(False, (why,), retry=True)
+        queue, clock = queue_of(executor), asyncio.get_running_loop()
+        async with working(queue, executor):
+            await asyncio.sleep(2)
+            assert queue.why_not_ready() == (f"{why}; failed 1 times, next try after 10 s",)
+            executor.add(queue, queued_task(1))
+            await asyncio.sleep(1)
+            assert executor.events_of("busy") == [("busy", task(1).id)]
+            await asyncio.sleep(60)
+            starts = [1.0, 12.0, 33.0]  # a start takes 1 s; the pauses are 10 and 20 s, then 40
+            assert [round(ended, 3) for ended in executor.starts] == starts
+            executor.readiness = Readiness(True)
+            await asyncio.sleep(15)
+            assert queue.readiness.ok
+            executor.add(queue, queued_task(2))
+            await asyncio.sleep(SECONDS + 2)
+            assert executor.events_of("executed") == [("executed", task(2).id)]
+            assert clock.time() < 100
+
+    virtual_loop.run(main)
+
+
+def test_a_machine_of_another_class_is_not_started_again() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        await asyncio.sleep(5000)
+        assert len(executor.starts) == 1
+
+    executor = FakeExecutor()
+    executor.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+    run_test(test, executor)

@@ -12,7 +12,8 @@ from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.models.folders import SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
-from node.execution.queue import IDLE_SECONDS, ExecutionQueue, QueuedTask, Readiness
+from node.execution.fair_queue import QueuedTask
+from node.execution.queue import IDLE_SECONDS, ExecutionQueue, Readiness
 from node.execution.queues import ExecutionQueues
 from node.execution.warm_up import warm_up_jobs
 from node.execution.worker import Worker
@@ -55,6 +56,9 @@ class FakeExecutor:
         if model.id == BROKEN:
             raise Abstained(Abstention.MODEL_MISSING, "another digest")
         self.events.append(("warm", model.id))
+
+    def is_alive(self) -> bool:
+        return True
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.events.append(("run", job.model.id))

@@ -85,6 +85,7 @@ async def test_a_worker_of_another_class_reports_the_differences(
     class_runtime: Mapping[str, Any] = {**runtime, "torch": "0.0.1", "threads": 64}
     readiness = await Worker(supervisor, class_runtime).start()
     assert not readiness.ok
+    assert not readiness.retry
     assert [reason.split(":")[:2] for reason in readiness.reasons] == [
         ["runtime", " threads"],
         ["runtime", " torch"],
@@ -92,7 +93,7 @@ async def test_a_worker_of_another_class_reports_the_differences(
     assert "theirs '0.0.1'" in readiness.reasons[1]
 
 
-async def test_cancelling_kills_the_worker(
+async def test_cancelling_stops_the_job_and_keeps_the_worker(
     supervisor: WorkerSupervisor, runtime: Document, scratch: Path
 ) -> None:
     worker, started = Worker(supervisor, runtime), asyncio.Event()
@@ -106,8 +107,28 @@ async def test_cancelling_kills_the_worker(
         with pytest.raises(asyncio.CancelledError):
             await running
     assert pid is not None
-    assert supervisor.pid is None
+    assert supervisor.pid == pid
+    assert worker.is_alive()
     assert files_in(scratch) == [], "nothing is left behind"
+
+
+async def test_a_cancellation_before_the_job_has_begun_is_not_lost(
+    supervisor: WorkerSupervisor, runtime: Document
+) -> None:
+    worker, release, shares = Worker(supervisor, runtime), threading.Event(), list[float]()
+    worker._thread.submit(release.wait, TIMEOUT)  # the job waits for the thread
+    running = asyncio.create_task(
+        worker.run(job("endless", 2000, num_return_sequences=16), TIMEOUT, shares.append)
+    )
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    async with asyncio.timeout(TIMEOUT):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert shares == []
+    assert worker.is_alive()
 
 
 # With a fake supervisor
@@ -122,7 +143,8 @@ class Script:
     )
     ends: Future[Execution] = field(default_factory=Future)
     begun: threading.Event = field(default_factory=threading.Event)
-    cancelled: list[str] = field(default_factory=list)
+    stops: list[threading.Event] = field(default_factory=list)
+    stopped: list[threading.Event] = field(default_factory=list)
     timeouts: list[float] = field(default_factory=list)
     closed: bool = False
 
@@ -130,14 +152,22 @@ class Script:
         self.timeouts.append(timeout)
         return self.ready
 
-    def run(self, job: Job, *, timeout: float, progress: Callable[[float], None]) -> Execution:
+    def run(
+        self,
+        job: Job,
+        *,
+        timeout: float,
+        progress: Callable[[float], None],
+        stop: threading.Event,
+    ) -> Execution:
         self.timeouts.append(timeout)
+        self.stops.append(stop)
         progress(0.5)
         self.begun.set()
         return self.ends.result(TIMEOUT)
 
-    def cancel(self, task: str) -> None:
-        self.cancelled.append(task)
+    def stop(self, stop: threading.Event) -> None:
+        self.stopped.append(stop)
         self.ends.set_exception(Abstained(Abstention.TIMEOUT, "it was cancelled"))
 
     def close(self) -> None:
@@ -153,6 +183,7 @@ async def test_a_failed_self_test_is_a_reason() -> None:
     readiness = await worker_of(script).start()
     assert not readiness.ok
     assert readiness.reasons == ("self-test: the worker died, exit code -9",)
+    assert readiness.retry
 
 
 async def test_the_supervisor_gets_the_time_limit_and_its_result_is_returned() -> None:
@@ -181,7 +212,7 @@ async def test_cancelling_waits_for_the_end_of_the_job() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert script.cancelled == ["t"]
+    assert script.stopped == script.stops
     assert script.ends.done()
 
 

@@ -155,6 +155,7 @@ async def serving(
             lambda: fixtures.START,
             lambda: ServingStatus({fixtures.CLASS: ()}, ("starting",)),
         ),
+        lambda task, source: None,
     )
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await server.start(Recorder(answering.serve), (), protocols)

@@ -11,10 +11,10 @@ import click
 from executor.errors import Abstained, ModelRefused
 from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli import options
+from node.cli.commands.network.limits import complete_limits, parse_limit
 from node.cli.exit_codes import usage
 from node.cli.files import PathType
 from protocol.errors import Rejected
-from protocol.model_limits import UPPER_BOUNDS
 from protocol.network import Network
 from protocol.wire.encoding import Json
 
@@ -50,7 +50,7 @@ _LIST_OPTIONS = (
         "limits",
         multiple=True,
         metavar="NAME=N",
-        help="A limit of these models, such as max_new_tokens=1503.",
+        help="A limit of these models, such as max_new_tokens=1503. Tasks over it are refused.",
     ),
     click.option(
         "--model-attempt-seconds",
@@ -88,7 +88,7 @@ class ModelSelection:
 
 def model_entries(selection: ModelSelection) -> list[dict[str, Json]]:
     """Return the document's entries for models on this disk; a usage failure names a bad one."""
-    limits = dict(_limit(text) for text in selection.limits)
+    limits = dict(parse_limit(text) for text in selection.limits)
     return [_model_entry(name, selection, limits) for name in selection.names]
 
 
@@ -105,19 +105,11 @@ def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -
         "revision": revision,
         "digest": description["digest"],
         "tasks": description["tasks"],
-        # A flag replaces the limit that the model's files state.
-        "limits": {**description["limits"], **limits},
+        "limits": complete_limits(description["tasks"], description["limits"], limits),
     }
     if selection.attempt_seconds is not None:
         entry["attempt_seconds"] = selection.attempt_seconds
     return entry
-
-
-def _limit(text: str) -> tuple[str, int]:
-    name, _, value = text.partition("=")
-    if name not in UPPER_BOUNDS or not value.isdecimal():
-        raise usage(f"--limit {text}: must be NAME=N with a NAME of {', '.join(UPPER_BOUNDS)}")
-    return name, int(value)
 
 
 def roster_entries(roster: Sequence[str], classes: Sequence[str]) -> list[Json]:

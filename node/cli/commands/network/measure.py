@@ -114,9 +114,10 @@ def _share(model: Model, job: "Job") -> float:
     limits: Mapping[str, Json] = model.limits
     if job.kind == "pop2piano":
         return min(1.0, SONG_SECONDS / _limit(limits, "input_seconds", LONGEST_SONG))
+    sequences = _limit(limits, "num_return_sequences", 1)
     if "generation_config" not in job.args:
-        return 1.0
-    return min(1.0, TOKENS / _limit(limits, "max_new_tokens", LONGEST_TOKENS))
+        return 1.0 / sequences
+    return min(1.0, TOKENS / _limit(limits, "max_new_tokens", LONGEST_TOKENS)) / sequences
 
 
 def _limit(limits: Mapping[str, Json], name: str, default: int) -> int:

@@ -12,9 +12,11 @@ from safetensors.numpy import save_file
 
 from executor.errors import Abstained
 from executor.job import Execution, Job
-from executor.models.families import DTYPES, MUSIC
+from executor.models.families import DTYPES, FAMILIES, MUSIC
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from node.cli.commands.network import add, create, measure
+from node.cli.commands.network.limits import complete_limits
+from protocol.model_limits import objection
 from protocol.network import Network
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Abstention
@@ -56,6 +58,9 @@ def test_create_writes_the_canonical_document(created: Network) -> None:
         "quantize_bits": [4, 8],
         "frame_rate": 50,
         "delay": 3,
+        "num_return_sequences": 4,
+        "prompt_characters": 4096,
+        "output_seconds": 41,
     }
     assert created.roster[PEERS[0]].operator == "alice"
     assert created.classes == {"cpu": {"device": "cpu", "threads": 1}}
@@ -100,12 +105,15 @@ def test_show_prints_each_models_limits(helium: Helium, created: Network) -> Non
     Path("n.json").write_bytes(canonical(document))
     lines = helium("network", "show", "n.json").stdout.splitlines()
     start = next(n for n, line in enumerate(lines) if EMBEDDED in line)
-    assert [line.strip() for line in lines[start + 1 : start + 7]] == [
+    assert [line.strip() for line in lines[start + 1 : start + 10]] == [
         "delay 3",
         "dtypes float32, float16, bfloat16",
         "frame_rate 50",
         f"generation_config {', '.join(MUSIC)}",
         "max_new_tokens 2048",
+        "num_return_sequences 4",
+        "output_seconds 41",
+        "prompt_characters 4096",
         "quantize_bits 4, 8",
     ]
     assert "acme/voice" in lines[start + 7]
@@ -165,7 +173,35 @@ def test_a_model_without_generation_config_is_listed_so(
     done = helium("network", "add", "n.json", "--models-dir", "models", "--model", "acme/voice")
     assert done.exit_code == 0, done.stderr
     limits = Network.parse(Path("n.json").read_bytes()).models["acme/voice"].limits
-    assert limits == {"generation_config": [], "dtypes": ["float32"], "quantize_bits": [8]}
+    assert limits == {
+        "generation_config": [],
+        "dtypes": ["float32"],
+        "quantize_bits": [8],
+        "prompt_characters": 1000,
+    }
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gets_limits_that_bound_its_longest_task(name: str) -> None:
+    limits = complete_limits(["text-to-music"], FAMILIES[name].capabilities, {})
+    takes = FAMILIES[name].honours
+    assert ("num_return_sequences" in limits) == ("num_return_sequences" in takes)
+    assert ("max_new_tokens" in limits) == ("max_new_tokens" in takes)
+    assert limits["prompt_characters"] == (4096 if "max_new_tokens" in takes else 1000)
+    over: Any = {"prompt": "x" * 4097, "seed": 1}
+    assert "are over this model's limit" in objection(limits, over)
+
+
+def test_a_model_of_covers_gets_limits_of_its_songs_and_flags_replace_them() -> None:
+    composers: Document = {"composers": ["composer1"]}
+    assert complete_limits(["pop2piano"], composers, {}) == {
+        **composers,
+        "max_new_tokens": 1500,
+        "input_seconds": 600,
+        "output_seconds": 660,
+    }
+    limits = complete_limits(["pop2piano"], composers, {"input_seconds": 90})
+    assert (limits["input_seconds"], limits["output_seconds"]) == (90, 150)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +215,7 @@ def test_a_model_without_generation_config_is_listed_so(
         (["--name", "no spaces"], 'name: "no spaces" is not allowed'),
         (["--model", EMBEDDED, "--limit", "x"], "--limit x: must be NAME=N"),
         (["--model", EMBEDDED, "--limit", "y=1"], "with a NAME of max_new_tokens, num_return_se"),
+        (["--model", EMBEDDED, "--limit", "max_new_tokens=²"], "must be NAME=N"),
         (["--model", EMBEDDED, "--limit", "delay=1"], "--limit delay=1: must be NAME=N"),
         (["--model", EMBEDDED, "--limit", "max_new_tokens=0"], "models[0].limits.max_new_tokens"),
     ],
@@ -336,10 +373,10 @@ def test_attempts_last_five_times_the_longest_task(helium: Helium, worker: FakeW
     done = helium("network", "create", "n.json")
     assert done.exit_code == 0, done.stderr
     music, piano = DEFAULTS
-    # 256 tokens took 16 s, so 2048 take 128 s. 30 s of 600 s of songs took 1 s.
-    assert attempt_seconds() == {music: 5 * 128, piano: None}
+    # 256 tokens took 16 s, so 4 times 2048 take 512 s. 30 s of 600 s of songs took 1 s.
+    assert attempt_seconds() == {music: 5 * 512, piano: None}
     assert Network.parse(Path("n.json").read_bytes()).parameters.attempt_seconds == 120
-    assert f"measured {music}: 16.0 s, so 128.0 s for its longest text-to-music" in done.stderr
+    assert f"measured {music}: 16.0 s, so 512.0 s for its longest text-to-music" in done.stderr
     assert f"measured {piano}: 1.0 s, so 20.0 s" in done.stderr
     assert "attempts last 120 s" in done.stderr
     assert not list(worker.scratch.iterdir())
@@ -386,5 +423,5 @@ def test_added_models_are_measured_on_a_machine_of_the_class(
     done = helium("network", "add", "n.json", "--model", music)
     assert done.exit_code == 0, done.stderr
     is_listed = "threads" in listed
-    assert attempt_seconds() == {piano: None, music: 640 if is_listed else None}
+    assert attempt_seconds() == {piano: None, music: 2560 if is_listed else None}
     assert ("this machine is of none of the network's classes" in done.stderr) is not is_listed
