@@ -194,7 +194,7 @@ class ExecutionQueue:
                 break
             failures += 1
             pause = _retry_pause(failures)
-            again = f"; failed {failures} times, next try after {pause:.0f} s"
+            again = f"; start {failures} failed, the next one is in {pause:.0f} s"
             self.readiness = Readiness(False, tuple(why + again for why in readiness.reasons))
             await self._abstain_for(pause, record)
         self.readiness = readiness
@@ -259,7 +259,7 @@ class ExecutionQueue:
         self._retries[name] = Retry(
             failures,
             self._clock.now() + pause,
-            f"warm-up failed {failures} times, next try after {pause:.0f} s: {reason}",
+            f"warm-up {failures} failed, the next one is in {pause:.0f} s: {reason}",
         )
         log.error("warm-up failed", model=name, retry_seconds=pause, detail=reason)
 

@@ -4,7 +4,9 @@ Light nodes run on loopback; a task's audio is a hash, and takes --seconds. An h
 submits one task after another, in turns without and with a flooder of each kind, which is a process
 of its own. The fair share of two requesters is a half. Beside a flood of submissions, a ratio of
 0.5 is therefore all that an honest requester is due; less means that the flooder took more than its
-half. Tasks that ended without agreement are counted separately. The absolute figures are this
+half. Tasks that ended without agreement are counted separately. A heavy task takes four times an
+honest one's time. A running task is not interrupted, so the bound beside heavy ones is twice the
+time alone and the rest of one running task: 2 + 4. The absolute figures are this
 machine's. Use as many processors as nodes, or the flooder takes the nodes' own time.
 """
 
@@ -37,6 +39,7 @@ FRAMES = 300_000
 FLOOD_KINDS = (
     "submissions",
     "submissions_of_many",
+    "heavy_submissions",
     "messages",
     "pings",
     "opened_and_reset",
@@ -137,9 +140,17 @@ def summary(kind: str, calm: Sequence[Turn], flooded: Sequence[Turn]) -> Mapping
         "tasks a minute beside it": round(beside, 1),
         "ratio": round(beside / without, 2),
         "inconclusive": [sum(turn.inconclusive for turn in turns) for turns in (calm, flooded)],
+        "times its time alone": _times_alone(*durations),
         "median seconds": [round(statistics.median(d), 3) if d else None for d in durations],
         "worst seconds": [round(max(d), 2) if d else None for d in durations],
     }
+
+
+def _times_alone(without: Sequence[float], beside: Sequence[float]) -> float | None:
+    """Return how many times as long a task takes beside the flood, by the medians."""
+    if not (without and beside):
+        return None
+    return round(statistics.median(beside) / statistics.median(without), 2)
 
 
 def main() -> None:
@@ -169,7 +180,7 @@ def main() -> None:
         _, nodes = create_network(
             root, options.nodes, RUNTIME, NetworkParameters(commit_grace_seconds=0.5)
         )
-        light = [f"--seconds={options.seconds}", f"--frames={FRAMES}"]
+        light = [f"--seconds={options.seconds}", f"--frames={FRAMES}", "--by-length"]
         with LightDaemons(root / "network.json", nodes, light) as daemons:
             daemons.wait_ready()
             asyncio.run(measure(root / "network.json", daemons, options))

@@ -82,6 +82,7 @@ ARGS: Document = {
     "seed": 1,
     "generation_config": {"max_new_tokens": 53},
 }
+HEAVY_ARGS: Document = {**ARGS, "generation_config": {"max_new_tokens": 4 * 53}}
 
 
 # Before the connection is encrypted
@@ -405,7 +406,7 @@ async def bad_messages(target: Target) -> Counts:
     )
 
 
-async def submissions(target: Target, many: bool = False) -> Counts:
+async def submissions(target: Target, many: bool = False, args: Document = ARGS) -> Counts:
     """Submit valid tasks one after another, of one requester or of as many as tasks."""
     network = target.network
     key = Ed25519PrivateKey.generate()
@@ -415,7 +416,7 @@ async def submissions(target: Target, many: bool = False) -> Counts:
         now, nonce = int(time.time() * 1000), secrets.token_hex(16)
         signer = Ed25519PrivateKey.generate() if many else key
         kind, requester = "text-to-music", peer_of(signer)
-        body = task_body(network.id, kind, ARGS, compute_class, now, 600, nonce, requester)
+        body = task_body(network.id, kind, args, compute_class, now, 600, nonce, requester)
         return _request({"task": sign(body, signer).document(), "blobs": []})
 
     async def body(host: Host, peer: str, kind: str) -> None:
@@ -516,6 +517,11 @@ async def control_floods(target: Target) -> Counts:
 async def submissions_of_many(target: Target) -> Counts:
     """Submit valid tasks over one connection, each signed with another key."""
     return await submissions(target, many=True)
+
+
+async def heavy_submissions(target: Target) -> Counts:
+    """Submit valid tasks that are four times as long as those of honest clients."""
+    return await submissions(target, args=HEAVY_ARGS)
 
 
 PARSERS: tuple[Attack, ...] = (

@@ -36,18 +36,23 @@ RUNTIME: Document = {"device": "light"}  # the class in a network document of li
 RATE = 16_000  # Hz
 FRAMES = 1_600
 PROGRESS_STEPS = 4
+UNIT_TOKENS = 53  # of a job that takes the stated seconds, where they follow the length
 # The id of the task at which `plant_bug` makes the handler raise.
 BUG = "b" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class LightExecutor:
-    """Takes `seconds` for a job. Without a label its waveform is the honest one."""
+    """Takes `seconds` for a job. Without a label its waveform is the honest one.
+
+    With `by_length` a job of 53 tokens takes `seconds`, and others in proportion.
+    """
 
     scratch: Path
     seconds: float = 0.2
     label: str = ""
     frames: int = FRAMES
+    by_length: bool = False
 
     async def start(self) -> Readiness:
         """Be ready at once."""
@@ -63,11 +68,15 @@ class LightExecutor:
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Wait, then write the waveform. Raises `Abstained` if `seconds` is too short."""
-        if self.seconds > seconds:
+        own = self.seconds
+        if self.by_length:
+            config: Any = job.args["generation_config"]
+            own *= config["max_new_tokens"] / UNIT_TOKENS
+        if own > seconds:
             raise Abstained(Abstention.TIMEOUT)
         for step in range(PROGRESS_STEPS):
             progress(step / PROGRESS_STEPS)
-            await asyncio.sleep(self.seconds / PROGRESS_STEPS)
+            await asyncio.sleep(own / PROGRESS_STEPS)
         payload = waveform(job, self.label, self.frames)
         file = self.scratch / uuid.uuid4().hex
         file.write_bytes(payload)
@@ -130,11 +139,19 @@ def main() -> None:
             ["--lie"], default="", help="Label of another waveform; empty is the honest one."
         ),
         click.Option(["--frames"], type=int, default=FRAMES, help="Samples of a waveform."),
+        click.Option(["--by-length"], is_flag=True, help="The longer a task, the more it takes."),
     ]
 
-    def light(config: Path | None, seconds: float, lie: str, frames: int, **flags: object) -> None:
+    def light(
+        config: Path | None,
+        seconds: float,
+        lie: str,
+        frames: int,
+        by_length: bool,
+        **flags: object,
+    ) -> None:
         settings: Settings = options.settings(flags, config)
-        executor = LightExecutor(settings.data_dir / "scratch", seconds, lie, frames)
+        executor = LightExecutor(settings.data_dir / "scratch", seconds, lie, frames, by_length)
         plant_bug()
         serve(settings, lambda _: executor)
 

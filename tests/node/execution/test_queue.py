@@ -526,7 +526,7 @@ def test_a_start_that_fails_is_tried_again_with_back_off_and_tasks_abstain_meanw
         queue, clock = queue_of(executor), asyncio.get_running_loop()
         async with working(queue, executor):
             await asyncio.sleep(2)
-            assert queue.why_not_ready() == (f"{why}; failed 1 times, next try after 10 s",)
+            assert queue.why_not_ready() == (f"{why}; start 1 failed, the next one is in 10 s",)
             executor.add(queue, queued_task(1))
             await asyncio.sleep(1)
             assert executor.events_of("busy") == [("busy", task(1).id)]

@@ -47,6 +47,7 @@ class FakeExecutor:
         self.readiness = readiness or Readiness(True)
         self.events: list[tuple[str, str]] = []
         self.raises: Abstained | None = None
+        self.alive = True
 
     async def start(self) -> Readiness:
         return self.readiness
@@ -58,7 +59,7 @@ class FakeExecutor:
         self.events.append(("warm", model.id))
 
     def is_alive(self) -> bool:
-        return True
+        return self.alive
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         self.events.append(("run", job.model.id))
@@ -168,7 +169,11 @@ def test_a_model_that_cannot_be_warmed_up_is_not_listed() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         await asyncio.sleep(10)
         assert list(queue.warm_models) == []
-        assert queue.why_not_ready() == (f"unusable: {BROKEN}; the log says why",)
+        failed = "failed, the next one is in"
+        why = "model-missing: another digest"
+        assert queue.why_not_ready() == (f"{BROKEN}: warm-up 1 {failed} 10 s: {why}",)
+        await asyncio.sleep(20)
+        assert queue.why_not_ready() == (f"{BROKEN}: warm-up 2 {failed} 20 s: {why}",)
 
     play(test, BROKEN)
 
@@ -184,7 +189,7 @@ def test_a_node_without_listed_models_says_so() -> None:
 def test_models_are_cold_again_when_the_worker_has_ended() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         await asyncio.sleep(2)
-        executor.raises = Abstained(Abstention.WORKER_DIED, "killed")
+        executor.raises, executor.alive = Abstained(Abstention.WORKER_DIED, "killed"), False
         queue.add(queued(QUICK))
         await asyncio.sleep(10.5)
         assert list(queue.warm_models) == []
@@ -195,12 +200,13 @@ def test_models_are_cold_again_when_the_worker_has_ended() -> None:
     play(test, QUICK)
 
 
-def test_models_are_cold_again_when_a_job_was_stopped() -> None:
+def test_models_are_cold_again_when_a_stopped_job_has_ended_the_worker() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         await asyncio.sleep(2)
         task = queued(QUICK)
         queue.add(task)
         await asyncio.sleep(1)
+        executor.alive = False
         queue.remove(task.task.id)
         await asyncio.sleep(0.5)
         assert list(queue.warm_models) == []

@@ -222,7 +222,7 @@ async def test_outputs_that_a_cancelled_job_still_gave_are_removed(tmp_path: Pat
     output.touch()
 
     class Late(Script):
-        def cancel(self, task: str) -> None:
+        def stop(self, stop: threading.Event) -> None:
             self.ends.set_result(Execution({"error": "no-notes"}, (output,), {}))
 
     script = Late()
