@@ -14,8 +14,8 @@ from executor.errors import Abstained
 from executor.job import ModelRef
 from executor.tasks import kernels
 from executor.worker import process
-from executor.worker.scratch import kernel_folder
 from executor.worker import supervisor as supervisor_module
+from executor.worker.scratch import kernel_folder
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, digests, job
 
