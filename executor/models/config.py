@@ -13,6 +13,9 @@ POP2PIANO = "pop2piano"  # a task kind with one family of the same name
 ESPNET_RATE = 22_050
 MIMI_RATE = 12.5  # frames per second of the Mimi codec
 SEMANTIC_RATE = 49.9  # tokens per second of Bark's semantic model
+# Positions of SpeechT5's text, and the tokens around a text: a word mark and an end.
+SPEECHT5_POSITIONS, SPEECHT5_EXTRA_TOKENS = 450, 2
+MAX_CHARACTERS = 4_096  # of a prompt (`schemas/text-to-music.json`)
 # Upsampling layers of a codec: the product of a million ratios would take minutes.
 MAX_LAYERS = 64
 # What a network document can list (`schemas/network.json`).
@@ -52,6 +55,7 @@ def limits(family: Family, config: Config, generation: Config) -> dict[str, obje
     """
     return {
         **_positions(family, config, generation),
+        **_characters(family, config),
         **family.capabilities,
         **_length(family, config, generation),
     }
@@ -92,6 +96,22 @@ def _positions(family: Family, config: Config, generation: Config) -> dict[str, 
         case _:
             positions = None
     return {} if positions is None else {"max_new_tokens": positions}
+
+
+def _characters(family: Family, config: Config) -> dict[str, object]:
+    """Return the most characters of a prompt, where the text takes positions that run out.
+
+    Of all families, only SpeechT5 has a table of text positions that ends: the others compute
+    theirs from a formula, have relative ones, or cut the text (Bark). Its tokens are characters,
+    and two more: one before the text and one after it. A text that its tokenizer lengthens, such as
+    ligatures and digits that are spelled out, can still be too long; that is an agreed error.
+    """
+    if family.name != "speecht5":
+        return {}
+    positions = positive_int(config, "max_text_positions", SPEECHT5_POSITIONS)
+    if positions is None or positions <= SPEECHT5_EXTRA_TOKENS:
+        return {}
+    return {"prompt_characters": min(positions - SPEECHT5_EXTRA_TOKENS, MAX_CHARACTERS)}
 
 
 def _sampling_rate(family: Family, config: Config, vocoder: Config) -> dict[str, object]:

@@ -6,38 +6,36 @@ it: no pickles, no code, no other subfolders. A file that names code or files el
 what its name says, is refused here, with a reason and before any library opens it.
 """
 
-import json
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from executor.errors import ModelRefused
 from executor.models import safetensors
+from executor.models.json_files import (
+    LFS_POINTER,
+    TOKENIZER_LIMIT,
+    check_text,
+    members,
+    read_json,
+    refuse_lfs_pointer,
+)
+from executor.models.members import config_problem, member_problem, settings_problem
+from schemas.errors import describe_value, printable
 
 LOADED_SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 # The one subfolder that is loaded.
 VOCODER = "vocoder"
-# Files that bring in weights which the digest does not cover.
-FOREIGN_FILES = ("adapter_config.json",)
-# Members of a configuration that run code from the model's folder or a hub, anywhere in it.
-CODE_MEMBERS = ("auto_map", "custom_pipelines", "custom_generate")
-# Members whose value names classes of transformers: one plain word each.
-CLASS_MEMBERS = (
-    "architectures",
-    "feature_extractor_type",
-    "image_processor_type",
-    "processor_class",
-    "tokenizer_class",
-)
-CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-# Members that choose which weights are loaded and how: only the executor decides that.
-LOADER_MEMBERS = ("transformers_weights", "quantization_config", "init_inputs")
-# Many files have a path of the machine on which they were saved in this member. Nothing opens it.
-UNUSED_PATH_MEMBERS = ("special_tokens_map_file",)
-# Bytes. The index of a large model has some hundred thousand; only a tokenizer may be larger.
-CONFIGURATION_LIMIT = 4_194_304
+WEIGHTS_INDEX = ".safetensors.index.json"
+# Words of a vocabulary: the largest have some hundred thousand.
+MAX_VOCABULARY = 2**31
+# Files that bring in a second model, whose weights the digest does not cover.
+FOREIGN_FILES = ("adapter_config.json", "audio_tokenizer_config.json")
+# Files whose members are words of a vocabulary, with numbers as values.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+# Files that need not be objects: vocabularies, and lists of settings that no family here reads.
+LISTS = ("vocab.json", "special_tokens_map.json", "chat_template.json")
+# Tables of a family that a tokenizer reads: words and their numbers.
+TOKEN_TABLES = ("vocab.json", "added_tokens.json")
 
 
 def loadable_files(folder: Path) -> list[Path]:
@@ -68,15 +66,31 @@ def checked_files(folder: Path) -> list[Path]:
 
 def check_file(path: Path, folder: Path, names: set[str]) -> None:
     """Raise `ModelRefused` unless a file may be loaded; `names` are the files beside it."""
+    check_text("a file", path.name)
+    name = printable(path.name)
     # A pipe or a device would block the loader.
     if not path.is_file() or not belongs_to(path, folder):
-        raise ModelRefused(f"{path.name} is not a file of the model's own folder")
+        raise ModelRefused(f"{name} is not a file of the model's own folder")
     if path.name in FOREIGN_FILES:
-        raise ModelRefused(f"{path.name} would load weights from elsewhere")
+        raise ModelRefused(f"{name} would load a second model, or weights from elsewhere")
+    with path.open("rb") as file:
+        refuse_lfs_pointer(name, file.read(len(LFS_POINTER)))
     if path.suffix == ".json":
         check_configuration(path, names)
     if path.suffix == ".safetensors":
         safetensors.tensor_offsets(path)
+    if path.suffix in (".txt", ".jinja"):
+        check_lines(path)
+
+
+def check_lines(path: Path) -> None:
+    """Raise `ModelRefused` for a text file, of words or a template, that is not UTF-8."""
+    if path.stat().st_size > TOKENIZER_LIMIT:
+        raise ModelRefused(f"{path.name} is larger than {TOKENIZER_LIMIT} bytes")
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ModelRefused(f"{path.name} is not UTF-8: byte {error.start} is not") from error
 
 
 def belongs_to(path: Path, folder: Path) -> bool:
@@ -92,41 +106,45 @@ def belongs_to(path: Path, folder: Path) -> bool:
 
 
 def check_configuration(path: Path, names: set[str]) -> None:
-    """Raise `ModelRefused` for a configuration that names code, an attention kernel or other files.
+    """Raise `ModelRefused` for a configuration that names code, a second model or other files.
 
     `names` are the files of its folder.
     """
-    document = read_json(path)
-    is_weights_index = path.name.endswith(".safetensors.index.json")
-    if path.name.endswith(".index.json") and not is_weights_index:
+    if path.name.endswith(".index.json") and not path.name.endswith(WEIGHTS_INDEX):
         return  # an index of pickles, which nothing follows
+    document = read_json(path)
+    if problem := file_problem(path.name, document, names):
+        raise ModelRefused(f"{path.name} {problem}")
+    numbers_are_words = path.name in VOCABULARIES
     for key, value in members(document):
-        if key in CODE_MEMBERS or key.removeprefix("_").startswith("attn_implementation"):
-            raise ModelRefused(f"{path.name} sets {key}")
-        if key in LOADER_MEMBERS and value not in (None, [], {}):
-            raise ModelRefused(f"{path.name} sets {key}")
-        if key in CLASS_MEMBERS and not names_plain_classes(value):
-            raise ModelRefused(f"{path.name} names code in {key}: {value!r:.80}")
-        if key == "weight_map" and is_weights_index and not maps_to_files(value, names):
-            raise ModelRefused(f"{path.name} names a file that is not in the folder")
-        if names_other_file(key, value, names):
-            raise ModelRefused(f"{path.name} names another file in {key}: {value!r:.80}")
+        if numbers_are_words and type(value) in (int, float):
+            continue
+        if problem := member_problem(key, value, names):
+            raise ModelRefused(f"{path.name} {problem}")
 
 
-def names_plain_classes(value: object) -> bool:
-    """Return whether every string of a `CLASS_MEMBERS` value is one plain word.
+def file_problem(name: str, document: object, names: set[str]) -> str:
+    """Return why the content of a configuration of this name is refused, "" if it is not."""
+    if not isinstance(document, dict):
+        return "" if name in LISTS else "is not an object"
+    if name.endswith(WEIGHTS_INDEX):
+        named_here = maps_to_files(document.get("weight_map"), names)
+        return "" if named_here else "names a file that is not in the folder"
+    if name in TOKEN_TABLES:
+        wrong = next((key for key, token in document.items() if not is_token(token)), None)
+        return "" if wrong is None else f"has no token number for {describe_value(wrong)}"
+    match name:
+        case "config.json":
+            return config_problem(document)
+        case "generation_config.json":
+            return settings_problem(document)
+        case _:
+            return ""
 
-    Other types are ignored: the words of a tokenizer's vocabulary are members too, whose values
-    are numbers.
-    """
-    names = value if isinstance(value, list) else [value]
-    return all(CLASS_NAME.fullmatch(name) for name in names if isinstance(name, str))
 
-
-def names_other_file(key: str, value: object, names: set[str]) -> bool:
-    """Return whether a member names a file that is not in the folder."""
-    is_file_name = key.endswith("_file") and key not in UNUSED_PATH_MEMBERS
-    return is_file_name and isinstance(value, str) and value not in names
+def is_token(value: object) -> bool:
+    """Return whether a value can be the number of a token."""
+    return type(value) is int and 0 <= value < MAX_VOCABULARY
 
 
 def maps_to_files(weight_map: object, names: set[str]) -> bool:
@@ -134,36 +152,3 @@ def maps_to_files(weight_map: object, names: set[str]) -> bool:
     return isinstance(weight_map, dict) and all(
         isinstance(name, str) and name in names for name in weight_map.values()
     )
-
-
-def read_json(path: Path) -> object:
-    """Return the content of a configuration file of bounded size. Raises `ModelRefused`."""
-    if path.stat().st_size > CONFIGURATION_LIMIT and path.name != "tokenizer.json":
-        raise ModelRefused(f"{path.name} is larger than {CONFIGURATION_LIMIT} bytes")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelRefused(f"{path.name} is not JSON: {error}") from error
-
-
-def members(document: object) -> Iterator[tuple[str, object]]:
-    """Yield every member of every object in a JSON document, at any depth."""
-    # A stack instead of recursion: a stranger decides the depth.
-    waiting = [document]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield from node.items()
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-
-
-def configuration(folder: Path, name: str) -> Mapping[str, Any]:
-    """Return a configuration file of a folder, {} if it has none. Raises `ModelRefused`."""
-    if not (folder / name).exists():
-        return {}
-    document = read_json(folder / name)
-    if not isinstance(document, dict):
-        raise ModelRefused(f"{name} is not an object")
-    return document

@@ -14,7 +14,8 @@ from executor.errors import Abstained, ModelRefused
 from executor.models import config as model_config
 from executor.models import safetensors
 from executor.models.families import refusal
-from executor.models.file_checks import VOCODER, checked_files, configuration, loadable_files
+from executor.models.file_checks import VOCODER, checked_files, loadable_files
+from executor.models.json_files import configuration
 from protocol.wire.encoding import document_hash
 from protocol.wire.messages import Abstention
 

@@ -6,6 +6,7 @@ overlaps. What it does not bound is bounded here: the header's size, dimensions 
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -52,7 +53,10 @@ def tensor_offsets(path: Path) -> TensorOffsets:
                 pass
         except SafetensorError as error:
             raise ModelRefused(f"{path.name} is not safetensors: {error}") from error
-        header = json.loads(file.read(length))
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise ModelRefused(f"{path.name} is not safetensors: {error}") from error
     return {
         name: (dtype, 8 + length + first, 8 + length + end)
         for name, dtype, first, end in tensors(path, header)
@@ -68,6 +72,9 @@ def tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, str, i
             raise ModelRefused(f"{path.name}: {name:.80} has the dtype {entry['dtype']}")
         if len(entry["shape"]) > MAX_DIMENSIONS:
             raise ModelRefused(f"{path.name}: {name:.80} has {len(entry['shape'])} dimensions")
+        # A shape with a zero has no bytes, whatever its other dimensions are.
+        if math.prod(size or 1 for size in entry["shape"]) >= 2**63:
+            raise ModelRefused(f"{path.name}: {name:.80} has a shape that no tensor can have")
         yield name, entry["dtype"], *entry["data_offsets"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import (
@@ -24,30 +24,21 @@ from transformers import (
 )
 
 from executor.determinism import profile
-from executor.errors import ModelRefused, TaskFailed, is_memory_error
+from executor.errors import ModelRefused, TaskFailed, describe_error, is_memory_error
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, refusal
-from executor.models.file_checks import VOCODER, configuration
+from executor.models.file_checks import VOCODER
+from executor.models.json_files import configuration
 from executor.tasks.arguments import use_floats
 from executor.tasks.fast_linear import replace_linears
 from protocol.model_limits import objection
+from schemas.errors import HeliumError
 
 LOCAL_ONLY: Mapping[str, bool] = MappingProxyType(
     {"local_files_only": True, "trust_remote_code": False}
 )
 VOCODERS: Mapping[str, Any] = MappingProxyType(
     {"speecht5": SpeechT5HifiGan, "fastspeech2_conformer": FastSpeech2ConformerHifiGan}
-)
-# What transformers raises for a configuration or weights that it cannot use.
-LOAD_ERRORS = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
 )
 # A matrix fits 4 bits if its out and in features are multiples of these. The CPU kernels of
 # bitsandbytes need that, where a CPU has them; it is checked everywhere, so that a class agrees.
@@ -94,15 +85,26 @@ def load(
         raise TaskFailed("generation-rejected", problem)
     try:
         pipeline = build_pipeline(folder, family, getattr(torch, precision), bits, device)
-    except LOAD_ERRORS as error:
-        if is_memory_error(error):
-            raise
-        raise ModelRefused(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise_as_refusal(error)
     # Measured for plain layers on the CPU only; quantised layers have products of their own.
     if device == "cpu" and bits is None:
         replace_linears(pipeline.model)
     defaults = copy.deepcopy(getattr(pipeline.model, "generation_config", None))
     return LoadedPipeline(pipeline, family, defaults, tuple(part_settings(pipeline.model)))
+
+
+def raise_as_refusal(error: BaseException) -> NoReturn:
+    """Raise what a library raised while loading as `ModelRefused`, whatever its type is.
+
+    Too little memory, what ends the process and this program's own errors are raised as they are.
+    An `OSError` is a file of the model that is not there or not as it should be.
+    """
+    if isinstance(error, HeliumError | KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    if is_memory_error(error):
+        raise error
+    raise ModelRefused(f"it does not load: {describe_error(error)}") from error
 
 
 def build_pipeline(

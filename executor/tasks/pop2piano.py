@@ -24,12 +24,11 @@ from transformers import (
 )
 
 from executor.audio import decode, midi
-from executor.errors import ModelRefused, TaskFailed, is_memory_error
+from executor.errors import ModelRefused, TaskFailed, with_task_failures
 from executor.models.config import POP2PIANO, own_dtype
-from executor.models.file_checks import configuration
+from executor.models.json_files import configuration
 from executor.tasks.arguments import config_members
-from executor.tasks.load_model import LOCAL_ONLY, complete, quantization
-from executor.tasks.text_to_music import with_task_failures
+from executor.tasks.load_model import LOCAL_ONLY, complete, quantization, raise_as_refusal
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
 
 if TYPE_CHECKING:
@@ -84,10 +83,8 @@ def load(folder: Path, dtype: str, bits: int | None) -> LoadedPop2Piano:
         )
         extractor = Pop2PianoFeatureExtractor.from_pretrained(folder, **LOCAL_ONLY)
         tokenizer = Pop2PianoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
-        if is_memory_error(error):
-            raise
-        raise ModelRefused(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise_as_refusal(error)
     if not isinstance(getattr(model.generation_config, "composer_to_feature_token", None), dict):
         raise ModelRefused("generation_config.json has no composer_to_feature_token")
     return LoadedPop2Piano(model, extractor, tokenizer, copy.deepcopy(model.generation_config))
@@ -153,8 +150,8 @@ def cover(
         # After loading, which draws random numbers (section 8).
         set_seed(seed)
         features = extract_features(loaded, song)
-        tokens = with_task_failures(lambda: generate_tokens(loaded, features, arguments, recorder))
-        notes = with_task_failures(lambda: read_notes(loaded, features, tokens, max_seconds))
+        tokens = generate_tokens(loaded, features, arguments, recorder)
+        notes = read_notes(loaded, features, tokens, max_seconds)
     if not notes:
         raise TaskFailed(
             "no-notes", "the model wrote no note: choose another song, composer or seed"
@@ -164,15 +161,13 @@ def cover(
 
 def extract_features(loaded: LoadedPop2Piano, song: "Mono") -> Any:
     """Return the features of a song, one row per two bars. Raises `TaskFailed("no-notes")`."""
-    try:
-        return loaded.extractor(audio=song, sampling_rate=decode.RATE, return_tensors="pt")
-    except (ValueError, IndexError, RuntimeError) as error:
-        if is_memory_error(error):
-            raise
-        # The beat tracker finds no beat in a second of sound, and then interpolation fails.
-        # Its words are about arrays, such as "cannot reshape array of size 0".
-        detail = "no beat was found: the song is shorter than a few beats, or has no rhythm"
-        raise TaskFailed("no-notes", detail) from error
+    # The beat tracker finds no beat in a second of sound, and then interpolation fails.
+    # Its words are about arrays, such as "cannot reshape array of size 0".
+    return with_task_failures(
+        lambda: loaded.extractor(audio=song, sampling_rate=decode.RATE, return_tensors="pt"),
+        "no-notes",
+        lambda _: "no beat was found: the song is shorter than a few beats, or has no rhythm",
+    )
 
 
 def generate_tokens(

@@ -20,7 +20,7 @@ from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
 from executor.tasks.arguments import config_members
-from executor.tasks.failures import NO_SOUND, describe_failure
+from executor.tasks.failures import NO_SOUND
 from executor.tasks.layer_hooks import called_between_layers
 from executor.tasks.load_model import LoadedPipeline, load
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
@@ -34,15 +34,6 @@ __all__ = ["LoadedPipeline", "Sound", "load", "sequence_seeds", "sounds"]
 
 KIND = "text-to-music"
 
-# Torch's words when the logits hold NaN, as after a temperature that overflows.
-UNDRAWABLE = "probability tensor contains"
-# Torch's words for an empty input: a prompt of no known characters, or a model that said nothing.
-EMPTY_INPUT = (
-    "Kernel size can't be greater than actual input size",
-    "length must be non-negative",
-    "non-empty",
-    "is empty",
-)
 # Settings of a model that translates: the languages of its three parts.
 LANGUAGE_TABLES = (
     "text_decoder_lang_to_code_id",
@@ -169,7 +160,7 @@ def sound(
         warnings.simplefilter("ignore")
         # After loading, which draws random numbers (section 8).
         set_seed(seed)
-        output = with_task_failures(lambda: run_pipeline(loaded, prompt, dict(arguments), seed))
+        output = run_pipeline(loaded, prompt, dict(arguments), seed)
     audio = np.atleast_1d(output["audio"])
     if not audio.size:
         raise TaskFailed("generation-rejected", NO_SOUND)
@@ -221,18 +212,3 @@ def target_language(defaults: Any) -> str:
         if name in languages:
             return str(name)
     raise ValueError("the model's generation_config.json has no language that it can speak")
-
-
-def with_task_failures(generate: Callable[[], Any]) -> Any:
-    """Call `generate`; raise `TaskFailed` for the errors that every member of the class meets.
-
-    Other errors, such as too little memory, are this machine's own and pass through.
-    """
-    try:
-        return generate()
-    except (ValueError, TypeError, IndexError) as error:
-        raise TaskFailed("generation-rejected", describe_failure(error)) from error
-    except RuntimeError as error:
-        if any(words in str(error) for words in (UNDRAWABLE, *EMPTY_INPUT)):
-            raise TaskFailed("generation-rejected", describe_failure(error)) from error
-        raise

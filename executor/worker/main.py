@@ -33,15 +33,18 @@ from executor.errors import (
     TaskFailed,
     is_memory_error,
     printable_detail,
+    with_task_failures,
 )
 from executor.models.config import own_dtype
-from executor.models.file_checks import configuration
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
+from executor.models.json_files import configuration
 from executor.sandbox import confine
 from executor.tasks import kernels
+from executor.tasks.failures import describe_failure
 from executor.worker.messages import (
     JobAbstained,
     JobDone,
+    JobFailed,
     JobOutput,
     JobProgress,
     WorkerMessage,
@@ -99,19 +102,19 @@ class JobRunner:
         """Stop the job of this name, or prevent it; from any thread."""
         self._stopped_name = name
 
-    def run(self, job: JobMessage) -> JobDone | JobAbstained:
+    def run(self, job: JobMessage) -> JobDone | JobFailed | JobAbstained:
         """Execute one job and return its result."""
         try:
             return self._execute(job)
         except Abstained as abstained:
             return JobAbstained(abstained.reason, message_text(abstained.detail))
         except (MemoryError, RuntimeError, OSError) as error:
-            # Any other error is a bug; the worker dies with its traceback.
+            # Any other error is a bug, or this machine's own; the worker dies with its traceback.
             if not is_memory_error(error):
                 raise
             return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
 
-    def _execute(self, job: JobMessage) -> JobDone:
+    def _execute(self, job: JobMessage) -> JobDone | JobFailed:
         if job["task_kind"] not in TASK_KINDS:
             raise Abstained(Abstention.MODEL_MISSING, f"no executor for {job['task_kind']}")
         check_inputs(job)
@@ -120,27 +123,38 @@ class JobRunner:
         self._reported_share, self._reported_at = -1.0, 0.0
         self._check_stop(started_at)
         tokens: list[TokenTrace] = []
-        explanation: dict[str, object] = {}
+        failure: TaskFailed | None = None
         try:
-            model = self._load(job)
-            self._check_stop(time.monotonic())
-            outputs, tokens = self._generate(model, job)
-            entries = [self.deliver(output) for output in outputs]
+            entries, tokens = with_task_failures(
+                lambda: self._deliver_outputs(job), describe=describe_failure
+            )
             outcome: dict[str, Any] = {"result": {"outputs": entries}}
             check_manifest(outcome)
-        except TaskFailed as failure:
-            outcome = {"error": failure.code}
-            detail = printable_detail(failure.detail)
-            explanation = {"detail": detail} if detail else {}
-        trace = {
-            "runtime": self._runtime,
-            "weights": job["model"]["digest"],
-            "tokens": [list(sequence.digests) for sequence in tokens],
-            "steps": [list(sequence.steps) for sequence in tokens],
-            "seconds": round(time.monotonic() - started_at, 3),
-            **explanation,
-        }
-        return JobDone(outcome, bounded_trace(trace))
+        except TaskFailed as task_failed:
+            failure, outcome = task_failed, {"error": task_failed.code}
+        detail = printable_detail(failure.detail) if failure else ""
+        trace = bounded_trace(
+            {
+                "runtime": self._runtime,
+                "weights": job["model"]["digest"],
+                "tokens": [list(sequence.digests) for sequence in tokens],
+                "steps": [list(sequence.steps) for sequence in tokens],
+                "seconds": round(time.monotonic() - started_at, 3),
+                **({"detail": detail} if detail else {}),
+            }
+        )
+        if failure and not failure.confirmed:
+            return JobFailed(failure.code, detail, trace)
+        return JobDone(outcome, trace)
+
+    def _deliver_outputs(
+        self, job: JobMessage
+    ) -> tuple[list[dict[str, object]], "list[TokenTrace]"]:
+        """Generate and send a job's outputs; return their entries and the tokens' traces."""
+        model = self._load(job)
+        self._check_stop(time.monotonic())
+        outputs, tokens = self._generate(model, job)
+        return [self.deliver(output) for output in outputs], tokens
 
     def _generate(
         self, model: Any, job: JobMessage

@@ -4,8 +4,9 @@ A worker runs models and reads files that strangers made, so it may be taken ove
 therefore treats its messages like those of any peer: `decode_message` bounds the size, parses
 strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind it checks again.
 
-    worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone, or
-                          JobAbstained. The bytes of an output follow its JobOutput, unframed.
+    worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone,
+                          JobAbstained or JobFailed. The bytes of an output follow its
+                          JobOutput, unframed.
 """
 
 import json
@@ -14,6 +15,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from executor.errors import ErrorCode
 from protocol.errors import Rejected, Rejection
 from protocol.wire.codec import check_reveal, check_schema
 from protocol.wire.encoding import Document, parse
@@ -74,11 +76,32 @@ class JobDone:
     trace: Document
 
 
-WorkerMessage: TypeAlias = WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A library raised an error: the outcome `code` if a fresh worker meets the same `error`."""
+
+    code: ErrorCode
+    error: str
+    trace: Document
+
+    @property
+    def cause(self) -> tuple[str, str]:
+        """What two runs must have in common."""
+        return self.code, self.error
+
+
+WorkerMessage: TypeAlias = (
+    WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone | JobFailed
+)
 
 
 def _ready(document: Any) -> WorkerReady:
     return WorkerReady(document["runtime"], document["ok"], document["reason"], document["sandbox"])
+
+
+def _failed(document: Any) -> JobFailed:
+    check_reveal({"outcome": {"error": document["code"]}, "trace": document["trace"]})
+    return JobFailed(document["code"], document["error"], document["trace"])
 
 
 def _done(document: Any) -> JobDone:
@@ -96,6 +119,7 @@ PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
             Abstention(document["reason"]), document["detail"]
         ),
         "done": _done,
+        "failed": _failed,
     }
 )
 KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
@@ -105,6 +129,7 @@ KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
         JobOutput: "output",
         JobAbstained: "abstained",
         JobDone: "done",
+        JobFailed: "failed",
     }
 )
 

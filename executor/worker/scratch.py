@@ -42,6 +42,11 @@ class Outputs:
         path = self._stem.with_name(f"{self._stem.name}-{len(self._received)}")
         self._received.append((path, worker.receive_output(path, size, deadline), size))
 
+    def discard(self) -> None:
+        """Remove the files: the job failed after it had sent them."""
+        for path, _, _ in self._received:
+            path.unlink()
+
     def files(self, outcome: Document) -> tuple[Path, ...]:
         """Return the files of an outcome's outputs, in order; none for an error.
 
@@ -49,8 +54,7 @@ class Outputs:
         """
         entries = outputs_of(outcome)
         if "error" in outcome:
-            for path, _, _ in self._received:
-                path.unlink()
+            self.discard()
             return ()
         listed = [(entry["sha256"], entry["size"]) for entry in entries]
         if listed != [(sha256, size) for _, sha256, size in self._received]:

@@ -8,6 +8,8 @@ States of the worker, as `WorkerSupervisor` moves it:
                timeout, death-->        none       `WorkerStatus.ok` is false; a run abstains
     ready    --run-->                   running
     running  --JobDone-->               ready      the result
+    running  --JobFailed-->             none       once more in a fresh worker: the error is the
+                                                   result if both runs raise it, else `Abstained`
     running  --JobAbstained-->          ready      `Abstained`; none after out-of-memory, because
                                                    the process's memory is in doubt
     running  --time over, stop-->       stopping   the worker ends the job at its next step
@@ -34,7 +36,14 @@ from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.tasks import kernels
-from executor.worker.messages import JobAbstained, JobDone, JobOutput, JobProgress, WorkerReady
+from executor.worker.messages import (
+    JobAbstained,
+    JobDone,
+    JobFailed,
+    JobOutput,
+    JobProgress,
+    WorkerReady,
+)
 from executor.worker.process import WorkerDied, WorkerProcess
 from executor.worker.scratch import (
     Outputs,
@@ -215,7 +224,7 @@ class WorkerSupervisor:
             status = self._ensure_started(deadline)
             if not status.ok:
                 raise Abstained(Abstention.WORKER_DIED, status.reason)
-            execution = self._converse(job, current, deadline, progress)
+            execution = self._converse_and_confirm(job, current, deadline, progress)
             # It ended while it was told to stop: nobody waits for the result.
             if current.stop.is_set():
                 raise _stopped()
@@ -238,7 +247,35 @@ class WorkerSupervisor:
             self._dispose()
             raise
 
-    def _converse(self, job: Job, current: _Run, deadline: float, progress: Progress) -> Execution:
+    def _converse_and_confirm(
+        self, job: Job, current: _Run, deadline: float, progress: Progress
+    ) -> Execution:
+        """Return what a job came to; a library's error only if a fresh worker meets it too.
+
+        Else this worker's memory or the jobs before it may be its cause, and no other member would
+        meet it. The second run has what is left of the time, and reports no progress.
+        """
+        first = self._converse(job, current, deadline, progress)
+        if isinstance(first, Execution):
+            return first
+        with self._state:
+            current.sent = False
+        self._dispose()
+        status = self._ensure_started(deadline)
+        if not status.ok:
+            raise Abstained(Abstention.WORKER_DIED, status.reason)
+        second = self._converse(job, current, deadline, lambda _: None)
+        # The traces differ in their times.
+        if isinstance(second, JobFailed) and second.cause == first.cause:
+            return Execution({"error": first.code}, (), dict(first.trace))
+        # A result of the second run is not used: which of the two is right is not known.
+        raise Abstained(
+            Abstention.WORKER_DIED, f"{first.error}: a second run, in a fresh worker, did not"
+        )
+
+    def _converse(
+        self, job: Job, current: _Run, deadline: float, progress: Progress
+    ) -> Execution | JobFailed:
         job = copy_inputs(job, current.stem)
         with self._state:
             worker, current.sent = self._worker, True
@@ -261,6 +298,9 @@ class WorkerSupervisor:
                     raise Abstained(reason, detail)
                 case JobDone(outcome, trace):
                     return Execution(dict(outcome), outputs.files(outcome), dict(trace))
+                case JobFailed() as failure:
+                    outputs.discard()
+                    return failure
                 case WorkerReady():
                     raise WorkerDied("the worker sent a ready message during a job")
         raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")

@@ -169,6 +169,12 @@ def _worker_messages(reveal: Document) -> dict[str, Document]:
             "reason": "out-of-memory",
             "detail": "too little",
         },
+        "worker-failed": {
+            "kind": "failed",
+            "code": "generation-rejected",
+            "error": "IndexError: index out of range",
+            "trace": reveal["trace"],
+        },
         "worker-done": {"kind": "done", "outcome": reveal["outcome"], "trace": reveal["trace"]},
     }
 

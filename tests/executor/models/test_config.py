@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from executor.models import config
 from executor.models.config import describe
 from executor.models.families import FAMILIES
+from protocol.model_limits import objection
 
 MUSICGEN: dict[str, Any] = {
     "model_type": "musicgen",
@@ -56,3 +58,22 @@ def test_invalid_numbers_are_not_described(family: str, odd: object) -> None:
         rate = limits.get("frame_rate", 1)
         assert isinstance(rate, int | float)
         assert 0 < rate < 2**31
+
+
+@pytest.mark.parametrize(
+    ("positions", "characters"), [(450, 448), (600, 598), (3, 1), (2, None), (10**6, 4096)]
+)
+def test_text_positions_of_speecht5_limit_the_prompt(
+    positions: int, characters: int | None
+) -> None:
+    limits: Any = config.limits(FAMILIES["speecht5"], {"max_text_positions": positions}, {})
+    assert limits.get("prompt_characters") == characters
+    if characters:
+        assert objection(limits, {"prompt": "x" * characters}) == ""
+        problem = objection(limits, {"prompt": "x" * (characters + 1)})
+        assert problem.startswith(f"args.prompt: {characters + 1} characters are over")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "speecht5"])
+def test_families_whose_text_positions_do_not_end_have_no_such_limit(name: str) -> None:
+    assert "prompt_characters" not in config.limits(FAMILIES[name], {}, {})

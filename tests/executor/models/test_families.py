@@ -293,3 +293,13 @@ GOLDEN = ["0x1.6728f47fdd055p-3", "-0x1.8823022a795b1p-2"]
 )
 def test_four_bits_want_whole_blocks(shape: tuple[int, int], fits: bool) -> None:
     assert has_whole_blocks(*shape) == fits
+
+
+def test_text_over_the_positions_of_speecht5_is_an_agreed_error(
+    execute: Run, tiny: dict[str, ModelRef], folders: Path
+) -> None:
+    """A task that is over the listed limit is invalid; without the limit a fresh worker agrees."""
+    limits: Any = describe_model(folders / "tiny" / "speecht5")["limits"]
+    execution = execute(tiny["speecht5"], prompt="a" * (limits["prompt_characters"] + 1))
+    assert execution.outcome == {"error": "generation-rejected"}
+    assert "must match the size" in str(execution.trace["detail"])

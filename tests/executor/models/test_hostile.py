@@ -134,11 +134,11 @@ CASES: dict[str, tuple[Harm, str]] = {
     ),
     "custom-class": (
         setting("config.json", architectures=["code.Model"]),
-        r"names code in architectures: \['code\.Model'\]",
+        r'names code in architectures: "code\.Model"',
     ),
     "custom-tokenizer": (
         setting("tokenizer_config.json", tokenizer_class="somebody/repo--code.Model"),
-        "names code in tokenizer_class: 'somebody/repo--code.Model'",
+        'names code in tokenizer_class: "somebody/repo--code.Model"',
     ),
     "custom-kernel": (
         setting("config.json", _attn_implementation="somebody/kernel"),
@@ -150,11 +150,11 @@ CASES: dict[str, tuple[Harm, str]] = {
     ),
     "other-file": (
         setting("tokenizer_config.json", tokenizer_file="/etc/passwd"),
-        "names another file in tokenizer_file: '/etc/passwd'",
+        'names another file in tokenizer_file: "/etc/passwd"',
     ),
     "other-vocabulary": (
         setting("tokenizer_config.json", vocab_file="../../other/vocab.txt"),
-        "names another file in vocab_file: '../../other/vocab.txt'",
+        'names another file in vocab_file: "../../other/vocab.txt"',
     ),
     "other-by-position": (
         setting("tokenizer_config.json", init_inputs=["/etc/passwd"]),

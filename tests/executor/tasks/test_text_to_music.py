@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from executor import errors
 from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
@@ -80,6 +81,10 @@ def test_csm_samples_alike_in_both_its_models() -> None:
         TypeError("no"),
         IndexError("no"),
         RuntimeError("probability tensor contains either `inf`, `nan` or element < 0"),
+        RuntimeError("shape mismatch"),
+        KeyError("a"),
+        OverflowError("too large"),
+        RecursionError("deep"),
         RuntimeError("narrow(): length must be non-negative."),
         RuntimeError(
             "Calculated padded input size per channel: (6). Kernel size: (7). "
@@ -88,13 +93,14 @@ def test_csm_samples_alike_in_both_its_models() -> None:
     ],
     ids=str,
 )
-def test_deterministic_errors_are_task_failures(error: Exception) -> None:
+def test_errors_of_libraries_are_task_failures_to_be_confirmed(error: Exception) -> None:
     def fail() -> None:
         raise error
 
     with pytest.raises(TaskFailed) as caught:
-        text_to_music.with_task_failures(fail)
+        errors.with_task_failures(fail)
     assert caught.value.code == "generation-rejected"
+    assert not caught.value.confirmed
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_machine_specific_errors_pass_through(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        text_to_music.with_task_failures(fail)
+        errors.with_task_failures(fail)
     assert caught.value is error
 
 

@@ -22,7 +22,7 @@ from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.worker import main
-from executor.worker.messages import JobAbstained, JobDone
+from executor.worker.messages import JobAbstained, JobDone, JobFailed
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from protocol.constants import TRACE_LIMIT
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
@@ -472,16 +472,52 @@ def test_too_little_memory_is_an_abstention(
     assert answer.reason == "out-of-memory"
 
 
-def test_unexpected_error_is_not_swallowed(
-    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def answer_to_error(
+    error: BaseException, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> JobDone | JobFailed | JobAbstained:
+    """Return what the runner answers when loading raises an error."""
+
     def fail(*_: object) -> None:
-        raise RuntimeError("something else")
+        raise error
 
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
-    with here, there, pytest.raises(RuntimeError, match="something else"):
-        main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+    with here, there:
+        return main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("at 0x7f00aa11bb22"), KeyError("a"), BaseException("panic")], ids=repr
+)
+def test_error_of_a_library_is_to_be_confirmed(
+    error: BaseException, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = answer_to_error(error, embedded, monkeypatch)
+    assert isinstance(answer, JobFailed)
+    assert answer.code == "generation-rejected"
+    assert answer.error.startswith(f"{type(error).__name__}: ")
+    assert "7f00" not in answer.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("gone"), TimeoutError("late"), KeyboardInterrupt(), SystemExit(1)],
+    ids=repr,
+)
+def test_error_of_this_machine_ends_the_worker(
+    error: BaseException, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(type(error)):
+        answer_to_error(error, embedded, monkeypatch)
+
+
+def test_error_caused_by_one_of_this_machine_ends_the_worker(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("cannot continue")
+    error.__cause__ = OSError("gone")
+    with pytest.raises(RuntimeError, match="cannot continue"):
+        answer_to_error(error, embedded, monkeypatch)
 
 
 @pytest.mark.parametrize("code", ["generation-rejected", "no-notes"])

@@ -15,6 +15,7 @@ from executor.worker.messages import (
     TEXT_CHARACTERS,
     JobAbstained,
     JobDone,
+    JobFailed,
     JobOutput,
     JobProgress,
     WorkerMessage,
@@ -43,6 +44,7 @@ MESSAGES: dict[str, WorkerMessage] = {
     "progress": JobProgress(0.5),
     "output": JobOutput(8),
     "abstained": JobAbstained(Abstention.OUT_OF_MEMORY, "too little"),
+    "failed": JobFailed("no-notes", "IndexError: 7", {"seconds": 1.5}),
     "done": JobDone({"result": {"outputs": [WAVEFORM]}}, {"tokens": [["ab"]], "seconds": 1.5}),
 }
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, cast
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED
 from node.cli import options
-from node.cli.exit_codes import Exit, Failure
+from node.cli.exit_codes import Exit, Failure, usage
 from protocol.network import Model
 from protocol.wire.encoding import Document, Json
+from protocol.wire.messages import Abstention
 
 if TYPE_CHECKING:
     from executor.job import Job
@@ -133,7 +134,8 @@ def with_attempt_seconds(
 ) -> list[Json]:
     """Return a document's model entries, with `attempt_seconds` where the network's are too few.
 
-    It says on standard error what was measured. A model that cannot be measured stays as it is.
+    It says on standard error what was measured. A model that cannot be measured stays as it is; one
+    that does not load is a usage failure.
     """
     return [
         {**entry, **_measured(worker, models[str(entry["id"])], network_seconds)}
@@ -148,6 +150,9 @@ def _measured(
     try:
         measurement = measure(worker, model)
     except Abstained as abstained:
+        if abstained.reason is Abstention.MODEL_MISSING:
+            # No member could load it either: this is a fault of the model, not of the machine.
+            raise usage(f"--model {model.id}: {abstained.detail}") from None
         note_not_measured(model.id, f"{abstained.reason}: {abstained.detail}")
         return {}
     needed = measurement.attempt_seconds

@@ -405,6 +405,14 @@ def test_a_model_that_cannot_be_executed_is_not_measured(
     assert attempt_seconds() == {EMBEDDED: None}
 
 
+def test_a_model_that_does_not_load_is_refused(helium: Helium, worker: FakeWorker) -> None:
+    worker.reason = Abstention.MODEL_MISSING
+    done = helium("network", "create", "n.json", "--model", EMBEDDED)
+    assert done.exit_code == 2
+    assert f"--model {EMBEDDED}: as told" in done.stderr
+    assert not Path("n.json").exists()
+
+
 def test_the_class_of_another_machine_is_not_measured(helium: Helium, runtime: Path) -> None:
     done = helium("network", "create", "n.json", "--class-from", runtime)
     assert "NOT MEASURED: helium/embedded-music, helium/embedded-pop2piano: --class-from" in (
