@@ -54,6 +54,8 @@ from pathlib import Path
 from executor.determinism import profile, self_test
 from executor.sandbox import confine
 from executor.worker import main
+from multiprocessing import Pipe
+connection, _ = Pipe()  # the sandbox allows no new one
 confine.confine([Path(sys.argv[1])], None)
 steps.append(("own modules, sandbox", time.monotonic()))
 profile.fix()
@@ -61,15 +63,15 @@ steps.append(("import torch, profile", time.monotonic()))
 from executor.tasks import text_to_music
 steps.append(("import transformers", time.monotonic()))
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
-from multiprocessing import Pipe
-connection, _ = Pipe()
 runner = main.JobRunner(connection, ModelFolders([]))
 assert ModelFolders([]).digest(SHIPPED / EMBEDDED)
 steps.append(("digest", time.monotonic()))
 assert not self_test.check(runner.render)[1]
 steps.append(("load, self-test", time.monotonic()))
-import json
-print(json.dumps(steps))
+import json, os
+# As a worker ends: the sandbox does not allow what an interpreter does at its end.
+os.write(1, json.dumps(steps).encode())
+os._exit(0)
 """
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -165,6 +167,8 @@ def measure_starts(times: int) -> None:
     steps: dict[str, list[float]] = {}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as home:
+            for place in profile.PLACES.values():  # as for a worker, which cannot make them
+                (Path(home) / place).mkdir(exist_ok=True)
             previous = time.monotonic()
             script = subprocess.run(
                 [sys.executable, "-P", "-c", START_SCRIPT, home],
