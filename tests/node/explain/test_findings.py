@@ -293,7 +293,12 @@ def test_a_tie_gives_no_reference() -> None:
     ("votes", "conduct", "expected"),
     [
         ([], VoteOutcome.SILENT, "neither committed nor abstained"),
-        ([fixtures.commit(NET, TASK, C)], VoteOutcome.WITHHELD, "disconnected or withheld it"),
+        ([fixtures.commit(NET, TASK, C)], VoteOutcome.SILENT, "disconnected or withheld it"),
+        (
+            [fixtures.commit(NET, TASK, member) for member in (A, B, C)],
+            VoteOutcome.WITHHELD,
+            "disconnected or withheld it",
+        ),
         (
             [fixtures.abstain(NET, TASK, C, "withdrawn")],
             VoteOutcome.ABSTAINED,
