@@ -295,7 +295,7 @@ def test_a_tie_gives_no_reference() -> None:
         ([], VoteOutcome.SILENT, "neither committed nor abstained"),
         ([fixtures.commit(NET, TASK, C)], VoteOutcome.SILENT, "disconnected or withheld it"),
         (
-            [fixtures.commit(NET, TASK, member) for member in (A, B, C)],
+            [fixtures.commit(NET, TASK, member, TRUTH) for member in (A, B, C)],
             VoteOutcome.WITHHELD,
             "disconnected or withheld it",
         ),
