@@ -116,8 +116,8 @@ def test_show_prints_each_models_limits(helium: Helium, created: Network) -> Non
         "prompt_characters 4096",
         "quantize_bits 4, 8",
     ]
-    assert "acme/voice" in lines[start + 7]
-    assert [line.strip() for line in lines[start + 8 : start + 11]] == [
+    assert "acme/voice" in lines[start + 10]
+    assert [line.strip() for line in lines[start + 11 : start + 14]] == [
         *("generation_config none", "max_new_tokens 9", 'odd "\\u009b[31m"')
     ]
 
@@ -165,7 +165,7 @@ def test_a_model_on_disk_is_listed_with_its_limits(
 def test_a_model_without_generation_config_is_listed_so(
     helium: Helium, created: Network, worker: "FakeWorker", tmp_path: Path
 ) -> None:
-    worker.reason = Abstention.MODEL_MISSING
+    worker.reason = Abstention.OUT_OF_MEMORY
     folder = tmp_path / "models" / "acme" / "voice"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "fastspeech2_conformer"}')
