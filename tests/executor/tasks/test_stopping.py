@@ -1,9 +1,10 @@
 """A generation stops between tokens or layers, and the model is as it was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from executor.errors import Abstained
 from executor.tasks import text_to_music
@@ -24,6 +25,15 @@ class Stop:
         self.calls += 1
         if self.calls == self.at:
             raise Abstained(Abstention.TIMEOUT, "stopped")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a worker. Two threads on a busy machine take thirty times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", CLASSES)
