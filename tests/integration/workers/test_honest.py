@@ -146,9 +146,9 @@ def test_unknown_task_exits_with_4_and_unreachable_node_with_3(three: Running) -
     unknown = three.helium("status", "0" * 64)
     assert unknown.returncode == 4
     assert unknown.stderr == f"helium: no connected node knows the task {'0' * 64}\n"
-    done = three.helium("peers", "--peer", _unused_address(three))
-    assert done.returncode == 3
     address = _unused_address(three)
+    done = three.helium("peers", "--peer", address)
+    assert done.returncode == 3
     assert done.stderr == f"helium: no node can be reached: {address}: connection refused\n"
 
 
