@@ -52,11 +52,12 @@ class Handshakes:
         if answer["network"] != self._network.id:
             log.warning("peer of another network", peer=peer, network=answer["network"])
             return False
-        if peer in self._network.roster:  # anybody else could make the operator stop the node
-            self._note_duplicate(peer, answer)
-        # The peer read its clock at some time between the two. A slow answer tells too little.
         member = self._network.roster.get(peer)
-        if member is not None and received - sent <= self._tolerance:
+        if member is None:  # anybody could make the operator stop the node, or change its clock
+            return True
+        self._note_duplicate(peer, answer)
+        # The peer read its clock at some time between the two. A slow answer tells too little.
+        if received - sent <= self._tolerance:
             ahead = answer["time"] / 1000 - (sent + received) / 2
             self._clocks.add(peer, member.operator, ahead)
             self._judge_clock()
