@@ -95,15 +95,15 @@ def with_task_failures(
 ) -> T:
     """Call `run`; raise an unconfirmed `TaskFailed` for what a library raises, of any type.
 
-    `describe` makes its detail. This machine's own errors and this program's pass through.
+    `describe` makes its detail, alike in every process: two runs are compared by it. This machine's
+    own errors and this program's pass through.
     """
     try:
         return run()
     except BaseException as error:  # panics of libraries in Rust too
         if isinstance(error, HeliumError) or is_own_error(error):
             raise
-        detail = ADDRESS.sub("0x", describe(error))
-        raise TaskFailed(code, detail, confirmed=False) from error
+        raise TaskFailed(code, describe(error), confirmed=False) from error
 
 
 def is_memory_error(error: BaseException) -> bool:

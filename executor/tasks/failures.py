@@ -3,7 +3,7 @@
 The words go into a trace, which is not compared: whether an error is a task's is decided elsewhere.
 """
 
-from executor.errors import printable_detail
+from executor.errors import describe_error
 
 NO_SOUND = "the model made no sound of it: choose another prompt or seed, or more max_new_tokens"
 # Words of an error's text, and what they mean. The first match counts.
@@ -43,9 +43,8 @@ _MEANINGS = (
 
 def describe_failure(error: BaseException) -> str:
     """Return what an error of a generation means, and the library's own words behind it."""
-    text = str(error)
-    own = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, own = str(error), describe_error(error)
     for words, meaning in _MEANINGS:
         if any(word in text for word in words):
-            return f"{meaning} ({printable_detail(own)[:120]})"
+            return f"{meaning} ({own[:120]})"
     return own
