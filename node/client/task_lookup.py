@@ -12,13 +12,12 @@ from node.rpc.client import RequestRefused, send_request
 from node.rpc.codec import ProtocolViolation
 from node.sync.task_tracker import UnknownTask
 from node.transport.interface import Transport
+from protocol.constants import MAX_INTEGER
 from protocol.wire.encoding import Document
 from protocol.wire.messages import task_id
 
 # Envelopes that are read at a time, and how often: the last 16,384 of a feed.
 _PAGE, _MAX_PAGES = 256, 64
-# A feed has at most this many envelopes, as a request's schema has it.
-_MAX_CURSOR = 2**53 - 1
 
 
 async def find_task(transport: Transport, peers: Iterable[str], prefix: str) -> str:
@@ -63,7 +62,7 @@ async def _end_of(transport: Transport, peer: str) -> tuple[str, int]:
     """Return a feed's id, and a cursor that nothing follows, by bisection."""
     first = await _read(transport, peer, "", 0, 1)
     feed, low, high = str(first["feed"]), 0, 1
-    while high < _MAX_CURSOR and (await _read(transport, peer, feed, high, 1))["envelopes"]:
+    while high < MAX_INTEGER and (await _read(transport, peer, feed, high, 1))["envelopes"]:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
@@ -75,7 +74,7 @@ async def _end_of(transport: Transport, peer: str) -> tuple[str, int]:
 
 
 async def _read(transport: Transport, peer: str, feed: str, cursor: int, limit: int) -> Any:
-    request: Document = {"feed": feed, "cursor": min(cursor, _MAX_CURSOR), "limit": limit}
+    request: Document = {"feed": feed, "cursor": min(cursor, MAX_INTEGER), "limit": limit}
     return await send_request(transport, peer, "feed", request)
 
 

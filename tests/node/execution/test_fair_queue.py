@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+import pytest
+
 from node.admission.lru_dict import MAX_KEYS
 from node.execution.fair_queue import FairQueue, QueuedTask
 from tests.support import fixtures
@@ -72,21 +74,16 @@ def test_a_cheap_task_passes_heavy_ones_whether_they_come_from_one_key_or_from_m
         assert bench.run() == "honest", way
 
 
-def test_sources_get_equal_seconds_not_equal_turns() -> None:
+@pytest.mark.parametrize(
+    ("long", "short"),
+    [("one", "two"), ("relay", "relay")],
+    ids=["sources", "requesters of one source"],
+)
+def test_keys_get_equal_seconds_not_equal_turns(long: str, short: str) -> None:
     bench = Bench()
     for number in range(100):
-        bench.add(f"long {number}", 20, "one", 1)
-        bench.add(f"short {number}", 2, "two", 2)
-    for _ in range(60):
-        bench.run()
-    assert abs(bench.served["long"] - bench.served["short"]) <= 20
-
-
-def test_requesters_of_one_source_get_equal_seconds() -> None:
-    bench = Bench()
-    for number in range(100):
-        bench.add(f"long {number}", 20, "relay", 1)
-        bench.add(f"short {number}", 2, "relay", 2)
+        bench.add(f"long {number}", 20, long, 1)
+        bench.add(f"short {number}", 2, short, 2)
     for _ in range(60):
         bench.run()
     assert abs(bench.served["long"] - bench.served["short"]) <= 20
