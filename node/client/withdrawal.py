@@ -54,5 +54,5 @@ async def withdraw(
         # Again each time: a node that is just connected has not said yet what it subscribes to.
         await transport.publish(votes_topic, payload)
         await asyncio.sleep(_PAUSE_SECONDS)
-        await tracker.refresh()
+        await tracker.refresh(max(0.0, end - clock.now()))
     return tracker.withdrawal_peers

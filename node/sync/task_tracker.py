@@ -181,15 +181,21 @@ class TaskTracker:
                 follower.cancel()
             await asyncio.gather(*followers.values(), return_exceptions=True)
 
-    async def refresh(self) -> list[NodeStatus]:
-        """Poll every connected node once. Returns the statuses of those that answered in time."""
-        return await first_answers(self.poll(peer) for peer in sorted(self._transport.peers()))
+    async def refresh(self, timeout: float | None = None) -> list[NodeStatus]:
+        """Poll every connected node once. Returns the statuses of those that answered in time.
+
+        If none has answered after `timeout` seconds, none is waited for.
+        """
+        polls = (self.poll(peer) for peer in sorted(self._transport.peers()))
+        return await first_answers(polls, timeout=timeout)
 
     async def find(self) -> Task:
         """Poll the nodes until one has shown the task. Raises UnknownTask as `watch` does."""
         while (task := self.task) is None:
             self._check_known()
-            await self.refresh()
+            # A request to a silent node takes longer than the node may hold up.
+            end = self._started + SILENT_NODE_SECONDS
+            await self.refresh(max(0.0, end - self._clock.now()))
             if self.task is None:
                 await asyncio.sleep(RETRY_SECONDS)
         return task

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from node.rpc import codec as rpc_codec
+from node.rpc.client import ANSWER_SECONDS
 from node.rpc.codec import Status, answer, read_document, refuse
 from node.rpc.framing import write_frame
 from node.sync.first_answers import PATIENCE_SECONDS
@@ -573,6 +574,18 @@ def test_nodes_without_an_answer_do_not_keep_an_unknown_task_open(other: dict[st
         assert now() == pytest.approx(SILENT_NODE_SECONDS, abs=1)
 
     tracked(Scripted(**other), Scripted(knows=False), test=test, known=None)
+
+
+def test_silent_nodes_do_not_hold_up_the_search_for_a_task() -> None:
+    """A request to a silent node takes longer than the search."""
+
+    async def test(tracker: TaskTracker) -> None:
+        with pytest.raises(UnknownTask, match=TASK.id):
+            await tracker.find()
+        assert now() == pytest.approx(SILENT_NODE_SECONDS, abs=1)
+
+    assert ANSWER_SECONDS > SILENT_NODE_SECONDS + 1
+    tracked(Scripted(silent=True), Scripted(silent=True), test=test, known=None)
 
 
 def test_a_slow_node_may_still_show_an_unknown_task() -> None:
