@@ -322,16 +322,19 @@ class TaskTracker:
         """Add a task or a vote that a node has shown; return whether an honest node may show it."""
         if not self._may_be_of_this_task(document):
             return False
+        if self._observer is None and _type_of(document) != "task":
+            return True  # to be verified when it is shown with its task
         message = self._decode(peer, document)
         if message is None:
             return False
         try:
             if isinstance(message, Task):
-                if message.id == self._id:
-                    self._observe(message)
+                if message.id != self._id:
+                    return False
+                self._observe(message)
             elif isinstance(message, Withdraw):
                 self._add_withdrawal(peer, message)
-            elif message.task == self._id and self._observer is not None:
+            elif self._observer is not None:
                 for effect in self._observer.receive(message, self._clock.now()):
                     if isinstance(effect, Certified):
                         self._keep(effect.certificate)
@@ -341,16 +344,21 @@ class TaskTracker:
         return True
 
     def _may_be_of_this_task(self, document: Json) -> bool:
-        """Return False for a vote that no node can have accepted, before its signature is checked.
+        """Return False for what no node can have accepted, before its signature is checked.
 
-        Anybody can sign any number of votes. Only those of the committee are votes of the task.
+        Anybody can sign any number of envelopes. Only those of the committee are votes of the task,
+        and only its requester withdraws it.
         """
-        if self._observer is None or not isinstance(document, dict):
+        kind = _type_of(document)
+        if kind == "task" or not isinstance(document, dict):
             return True
         body = document.get("body")
-        kind = body.get("type") if isinstance(body, dict) else None
-        if kind not in ("commit", "reveal", "abstain"):
+        if not isinstance(body, dict) or body.get("task") != self._id:
+            return False
+        if self._observer is None:
             return True
+        if kind == "withdraw":
+            return document.get("signer") == self._observer.task.requester
         return document.get("signer") in self._observer.vote_sets[-1].committee
 
     def _add_withdrawal(self, peer: str, withdrawal: Withdraw) -> None:
@@ -416,6 +424,11 @@ def _describe_votes(votes: Sequence[VoteSummary], size: int) -> str:
 
 def _no_salt(attempt: int) -> str:
     raise AssertionError("an observer does not commit")
+
+
+def _type_of(document: Json) -> Json:
+    body = document.get("body") if isinstance(document, dict) else None
+    return body.get("type") if isinstance(body, dict) else None
 
 
 def _digest(document: Json) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from node.rpc import codec as rpc_codec
 from node.rpc.client import ANSWER_SECONDS
@@ -16,6 +17,7 @@ from node.rpc.framing import write_frame
 from node.sync.first_answers import PATIENCE_SECONDS
 from node.sync.task_tracker import (
     LATE_VOTE_SECONDS,
+    MAX_INVALID,
     SILENT_NODE_SECONDS,
     UNKNOWN_TASK_SECONDS,
     NoAgreement,
@@ -28,6 +30,7 @@ from protocol.consensus.certificate import Certificate, assemble
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import State
 from protocol.network import Network
+from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task, Withdraw
 from protocol.wire.signing import Envelope
@@ -517,6 +520,109 @@ def test_node_that_violates_the_protocol_is_ignored(answer: bytes) -> None:
     virtual_loop.run(main)
 
 
+# Floods of envelopes
+
+
+@dataclass
+class Flooded:
+    """What one poll of a node costs, and what the node is reported for."""
+
+    verified: int = 0
+    turns: int = 0  # of the loop, after signature checks
+    most_per_turn: int = 0  # signature checks in one turn of the loop
+    reported: list[str] = field(default_factory=list)
+    log: list[Any] = field(default_factory=list)
+
+
+def flood(
+    monkeypatch: pytest.MonkeyPatch, envelopes: Sequence[Any], known: Task | None = TASK
+) -> Flooded:
+    """Poll a node that shows these envelopes."""
+    flooded = Flooded()
+    verify = Envelope.verify
+
+    def count_turn() -> None:
+        flooded.turns += 1
+
+    def counting(envelope: Envelope) -> None:
+        flooded.verified += 1
+        flooded.most_per_turn = max(flooded.most_per_turn, flooded.verified - flooded.turns)
+        asyncio.get_running_loop().call_soon(count_turn)
+        verify(envelope)
+
+    async def test(tracker: TaskTracker) -> None:
+        tracker._transport.report = (  # type: ignore[method-assign]
+            lambda peer, action: flooded.reported.append(peer)
+        )
+        with capture_logs() as flooded.log:
+            await tracker.poll(fixtures.peer(0))
+
+    monkeypatch.setattr(Envelope, "verify", counting)
+    tracked(Scripted(envelopes=[*envelopes]), test=test, known=known)
+    return flooded
+
+
+def self_signed(index: int, signer: int) -> Any:
+    body = messages.commit_body(NET.id, TASK.id, 0, f"{index:064x}")
+    return fixtures.signed(NET, body, signer).envelope.document()
+
+
+@pytest.mark.parametrize("known", [TASK, None], ids=["own task", "followed"])
+def test_votes_outside_the_committee_are_not_verified(
+    monkeypatch: pytest.MonkeyPatch, known: Task | None
+) -> None:
+    """Anybody can sign thousands of them. The answer ends at the eighth."""
+    votes = [self_signed(index, 1005) for index in range(100)]
+    flooded = flood(monkeypatch, [TASK.envelope.document(), *votes], known)
+    assert flooded.verified == 1, "the task"
+    assert flooded.reported == [fixtures.peer(0)]
+    warnings = [entry for entry in flooded.log if entry["log_level"] == "warning"]
+    assert [entry["count"] for entry in warnings] == [MAX_INVALID], "one line for all"
+
+
+def test_votes_without_their_task_are_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = [self_signed(index, 1005) for index in range(100)]
+    assert flood(monkeypatch, votes, known=None).verified == 0
+
+
+@pytest.mark.parametrize(
+    ("of", "verified"), [("another task", 0), ("a stranger", 0), ("a forger", MAX_INVALID)]
+)
+def test_answer_ends_after_a_few_invalid_envelopes(
+    monkeypatch: pytest.MonkeyPatch, of: str, verified: int
+) -> None:
+    other = fixtures.task(NET, nonce=1)
+    members = [COMMITTEE[index % 3] for index in range(100)]
+    envelopes: dict[str, list[Any]] = {
+        "another task": [
+            fixtures.commit(NET, other, member).envelope.document() for member in members
+        ],
+        "a stranger": [fixtures.withdraw(NET, TASK, requester=1001).envelope.document()] * 100,
+        "a forger": [
+            {**self_signed(index, 1005), "signer": member} for index, member in enumerate(members)
+        ],
+    }
+    flooded = flood(monkeypatch, envelopes[of])
+    assert flooded.verified == verified
+    assert flooded.reported == [fixtures.peer(0)]
+
+
+def test_other_tasks_end_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [fixtures.task(NET, nonce=nonce).envelope.document() for nonce in range(1, 50)]
+    assert flood(monkeypatch, tasks).verified == MAX_INVALID
+
+
+def test_other_coroutines_run_between_the_envelopes_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A member may have signed any number of votes, and each costs a signature check."""
+    member = fixtures.index_of(COMMITTEE[0])
+    flooded = flood(monkeypatch, [self_signed(index, member) for index in range(50)])
+    assert flooded.verified == 50
+    assert flooded.most_per_turn == 1
+    assert flooded.reported == [], "an equivocator's votes are what an honest node may show"
+
+
 # Unknown
 
 
@@ -661,7 +767,7 @@ def test_each_envelope_and_certificate_is_verified_once(monkeypatch: pytest.Monk
 
 
 def test_votes_shown_before_their_task_are_counted_later() -> None:
-    """They are verified once all the same, but not judged without the task."""
+    """They are neither verified nor judged without the task."""
     truth = certify()
     votes = [vote.envelope.document() for vote in truth.votes]
     node = Scripted(envelopes=votes)
