@@ -32,7 +32,7 @@ HeliumError                       schemas.errors: base of all
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended
 ├─ NoNodeReachable, TaskRejected  node.client.nodes: no node accepted the task
-├─ WithdrawalNotShown             node.client.withdrawal: no node shows a withdrawal
+├─ WithdrawalNotShown             node.client.withdrawal: too few nodes show a withdrawal
 ├─ GenerationFailed               node.client.submission: the members agree on an error
 ├─ AudioMismatch                  node.client.result: a certificate does not cover the audio
 └─ Failure                        node.cli.exit_codes: a command ends with this exit code

@@ -274,7 +274,7 @@ class Client:
             InvalidArgument: it is no task id.
             UnknownTask: no connected node knows the task.
             Rejected: the task's requester is another key.
-            WithdrawalNotShown: no node has shown the withdrawal in time.
+            WithdrawalNotShown: too few nodes have shown the withdrawal in time.
         """
         tracker = self.follow(task_id).tracker
         return await withdraw(self.network, self.transport, self.clock, self._key, tracker)

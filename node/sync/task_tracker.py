@@ -148,6 +148,11 @@ class TaskTracker:
         """The nodes that have shown the requester's withdrawal of the task."""
         return frozenset(self._withdrawal_peers)
 
+    @property
+    def answering_peers(self) -> frozenset[str]:
+        """The nodes that have answered about the task."""
+        return frozenset(self._states)
+
     async def certificate(self) -> Certificate:
         """Wait for the task's certificate.
 

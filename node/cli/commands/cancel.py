@@ -23,9 +23,9 @@ Example:
 \b
 Output:
   withdrawn  the task, and the nodes that show its withdrawal
-Exit code 0: a node shows the withdrawal, and passes it on. Exit code 2: the key is not the one that
-signed the task. Exit code 3: no node shows the withdrawal; it may not have arrived. Exit code 4: no
-node knows the task.
+Exit code 0: two nodes show the withdrawal, or the only one that answers; one alone may not pass it
+on. Exit code 2: the key is not the one that signed the task. Exit code 3: too few nodes show the
+withdrawal; it may not have arrived. Exit code 4: no node knows the task.
 """
 
 REQUEST = "a request: members that have begun to execute the task go on (see helium status)"
@@ -73,4 +73,5 @@ async def cancel_task(client: Client, task: str) -> tuple[dict[str, object], lis
     tracker = client.follow(task).tracker
     await tracker.refresh()
     note = REQUEST if tracker.settled is None else CERTIFIED
-    return document, [f"withdrawn  task {task}: shown by {names}"], note
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return document, [f"withdrawn  task {task}: shown by {count}: {names}"], note

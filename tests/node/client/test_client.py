@@ -17,7 +17,7 @@ from node.client.client import CONNECT_SECONDS, Client
 from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
 from node.client.result import check_file
 from node.client.submission import GenerationFailed
-from node.client.withdrawal import WITHDRAWAL_SECONDS, WithdrawalNotShown
+from node.client.withdrawal import MIN_NODES, WITHDRAWAL_SECONDS, WithdrawalNotShown
 from node.rpc import codec as rpc_codec
 from node.rpc.client import send_request
 from node.rpc.codec import ProtocolViolation, Status, answer, refuse
@@ -531,26 +531,79 @@ class Member(Fake):
         return ValidationResult.IGNORE, None
 
 
-def test_a_withdrawal_is_awaited_until_a_node_shows_it() -> None:
-    member = Member(seconds=5.0)
+def test_a_withdrawal_is_awaited_until_two_nodes_show_it() -> None:
+    assert MIN_NODES == 2
+    members = [Member(), Member(seconds=5.0), Member(seconds=1e6)]
 
     async def test(client: Client) -> None:
-        assert await client.cancel(TASK.id) == {fixtures.peer(0)}
+        assert await client.cancel(TASK.id) == {fixtures.peer(0), fixtures.peer(1)}
         assert 5 <= now() < 5 + 3 * PATIENCE_SECONDS
-        withdrawal = codec.decode(canonical(member.envelopes[-1]), NET.id)
+        withdrawal = codec.decode(canonical(members[1].envelopes[-1]), NET.id)
         assert isinstance(withdrawal, Withdraw)
         assert (withdrawal.task, withdrawal.signer) == (TASK.id, fixtures.peer(1000))
 
-    with_client(member, Fake(silent=True), test=test)
+    with_client(*members, test=test)
+
+
+def test_one_node_is_enough_if_no_other_is_connected() -> None:
+    async def test(client: Client) -> None:
+        assert await client.cancel(TASK.id) == {fixtures.peer(0)}
+        assert now() < WITHDRAWAL_SECONDS
+
+    with_client(Member(), test=test)
+
+
+def test_one_node_is_enough_if_no_other_answers_in_time() -> None:
+    async def test(client: Client) -> None:
+        assert await client.cancel(TASK.id) == {fixtures.peer(0)}
+        assert WITHDRAWAL_SECONDS <= now() < WITHDRAWAL_SECONDS + 3 * PATIENCE_SECONDS
+
+    with_client(Member(), Fake(silent=True), test=test)
+
+
+def test_the_echo_of_one_node_is_no_success_while_others_answer() -> None:
+    """It may lie: publishing goes on."""
+    liar, honest = Member(), Member(seconds=1e6)
+
+    async def test(client: Client) -> None:
+        published: list[float] = []
+        publish = client.transport.publish
+
+        async def count(topic: str, payload: bytes) -> None:
+            published.append(now())
+            await publish(topic, payload)
+
+        client.transport.publish = count  # type: ignore[method-assign]
+        with pytest.raises(WithdrawalNotShown, match="only 1 of the 2 nodes that answer shows"):
+            await client.cancel(TASK.id)
+        assert WITHDRAWAL_SECONDS <= now() < WITHDRAWAL_SECONDS + 5
+        assert published[-1] >= WITHDRAWAL_SECONDS - 1
+
+    with_client(liar, honest, test=test)
 
 
 def test_a_withdrawal_that_no_node_shows_is_no_success() -> None:
     async def test(client: Client) -> None:
-        with pytest.raises(WithdrawalNotShown, match="may not have arrived"):
+        with pytest.raises(
+            WithdrawalNotShown, match=r"none of the 1 nodes .* may not have arrived"
+        ):
             await client.cancel(TASK.id)
         assert WITHDRAWAL_SECONDS <= now() < WITHDRAWAL_SECONDS + 5
 
     with_client(Member(seconds=1e6), test=test)
+
+
+def test_nodes_that_turn_silent_do_not_prolong_a_withdrawal() -> None:
+    """A request to a silent node takes longer than the withdrawal."""
+    member = Member(seconds=1e6)
+
+    async def test(client: Client) -> None:
+        asyncio.get_running_loop().call_later(1.0, lambda: member.say(silent=True))
+        with pytest.raises(WithdrawalNotShown):
+            await client.cancel(TASK.id)
+        assert WITHDRAWAL_SECONDS <= now() < WITHDRAWAL_SECONDS + 5
+
+    with_client(member, test=test)
 
 
 def test_only_the_requester_can_cancel() -> None:
