@@ -1,5 +1,6 @@
 """The lock between the asyncio loop and the gossip validator on the transport's thread."""
 
+import contextlib
 import random
 import sqlite3
 import threading
@@ -16,7 +17,8 @@ from node.storage.ledger import Ledger
 from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
-from protocol.wire.messages import Abstention
+from protocol.errors import Rejected
+from protocol.wire.messages import Abstention, Vote
 from tests.support import fixtures
 from tests.support.clock import ManualClock
 
@@ -127,3 +129,55 @@ def test_votes_are_validated_while_others_are_received(coordinator: Coordinator)
     for payload in payloads:
         result = coordinator.validator.validate(payload, tasks=False)
         assert result == (ValidationResult.IGNORE, None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_timers_are_those_of_the_agreements(
+    coordinator: Coordinator, disk: ObservedDisk, seed: int
+) -> None:
+    """After every kind of step, those included that the disk does not take."""
+    rng = random.Random(seed)
+    table, clock = coordinator._tasks, coordinator.clock
+    assert isinstance(clock, ManualClock)
+    tasks = [fixtures.task(NET, nonce=nonce, deadline=60) for nonce in range(8)]
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def submit() -> None:
+        coordinator.submit(rng.choice(tasks))
+
+    def vote() -> None:
+        task, attempt = rng.choice(tasks), 0
+        members = [member for member in committees(NET, task)[attempt] if member != ME]
+        makers: list[Callable[..., Vote]] = [fixtures.commit, fixtures.abstain]
+        coordinator.receive(rng.choice(makers)(NET, task, rng.choice(members)))
+
+    def execute() -> None:
+        coordinator.executed(rng.choice(tasks).id, fixtures.outcome(), {})
+
+    def fail_to_execute() -> None:
+        coordinator.failed(rng.choice(tasks).id, Abstention.BUSY)
+
+    def withdraw() -> None:
+        coordinator.receive(fixtures.withdraw(NET, rng.choice(tasks)))
+
+    def tick() -> None:
+        clock.time += rng.choice([0.0, 0.5, 5.0])
+        coordinator.tick()
+
+    steps = [submit, vote, vote, execute, fail_to_execute, withdraw, tick, tick]
+    lost = 0
+    for _ in range(300):
+        disk.on_commit = fail if rng.random() < 0.1 else lambda: None
+        with contextlib.suppress(Rejected, sqlite3.OperationalError):
+            rng.choice(steps)()
+        lost += len(table._rebuilds)
+        due = {task: agreement.wake_at() for task, agreement in table._agreements.items()}
+        timers = [at for at in due.values() if at is not None]
+        assert table.wake_at() == min([*timers, *table._rebuilds.values()], default=None)
+        for now in (clock.time, clock.time + 5):
+            expected = {task for task, at in due.items() if at is not None and at <= now}
+            expected |= {task for task, at in table._rebuilds.items() if at <= now}
+            assert set(table.due(now)) == expected
+    assert lost
