@@ -19,7 +19,7 @@ from protocol.wire.encoding import Document
 
 @dataclass(frozen=True, slots=True)
 class CertifiedBlob:
-    """A blob that a certificate names, and the peers that signed that they have it."""
+    """A blob that certificates name, and the peers that signed that they have it."""
 
     blob: Blob
     signers: tuple[str, ...]
@@ -37,14 +37,28 @@ class Ledger(LedgerReader):
             "INSERT OR IGNORE INTO certificates (task, outcome, document) VALUES (?, ?, ?)",
             (certificate.task.id, certificate.votes[0].digest, certificate.encode().decode()),
         )
-        # Hashes and peer ids hold no spaces. If two certificates name one blob, the first signers
-        # are enough: each of them has signed that it holds the same bytes.
-        signers = " ".join(certificate.signers)
         for blob in blobs_of(certificate.outcome):
-            self._db.execute(
-                "INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?)",
-                (blob.sha256, blob.size, " ".join(blob.chunks), signers),
-            )
+            self._put_output(blob, certificate.signers)
+
+    def _put_output(self, blob: Blob, signers: Iterable[str]) -> None:
+        """Record who signed that it has a blob, beside those that signed it before.
+
+        The hash alone is no key: a colluding committee may certify another's hash with a wrong size
+        or wrong chunks, with which nobody can fetch the blob.
+        """
+        # Hashes and peer ids hold no spaces.
+        key = (blob.sha256, blob.size, " ".join(blob.chunks))
+        row = self._db.execute(
+            "SELECT signers FROM outputs WHERE sha256 = ? AND size = ? AND chunks = ?", key
+        ).fetchone()
+        earlier = [] if row is None else row[0].split()
+        names = " ".join(dict.fromkeys([*earlier, *signers]))
+        # OR IGNORE: an earlier build of this schema made the table with the hash as its key.
+        self._db.execute("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?)", (*key, names))
+        self._db.execute(
+            "UPDATE outputs SET signers = ? WHERE sha256 = ? AND size = ? AND chunks = ?",
+            (names, *key),
+        )
 
     def certificates(self, task: str) -> list[Document]:
         """Return the certificates of a task, oldest first; two are a conflict."""
@@ -58,14 +72,19 @@ class Ledger(LedgerReader):
         rows = self._db.execute("SELECT outcome FROM certificates WHERE task = ?", (task,))
         return frozenset(digest for (digest,) in rows)
 
-    def output(self, sha256: str) -> CertifiedBlob | None:
-        """Return what the certificates say about a blob; None if none names it."""
-        row = self._db.execute(
+    def outputs(self, sha256: str) -> list[CertifiedBlob]:
+        """Return what the certificates say about a blob, that with the most signers first.
+
+        At most one of them is right: a hash belongs to one size and one list of chunks.
+        """
+        rows = self._db.execute(
             "SELECT size, chunks, signers FROM outputs WHERE sha256 = ?", (sha256,)
-        ).fetchone()
-        if row is None:
-            return None
-        return CertifiedBlob(Blob(sha256, row[0], tuple(row[1].split())), tuple(row[2].split()))
+        )
+        outputs = [
+            CertifiedBlob(Blob(sha256, size, tuple(chunks.split())), tuple(signers.split()))
+            for size, chunks, signers in rows
+        ]
+        return sorted(outputs, key=lambda output: -len(output.signers))
 
     def put_evidence(self, evidence: Evidence) -> None:
         """Store evidence; storing the same again changes nothing."""

@@ -36,7 +36,8 @@ CREATE TABLE certificates (
     document TEXT NOT NULL, UNIQUE (task, outcome)
 ) STRICT;
 CREATE TABLE outputs (
-    sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL
+    sha256 TEXT NOT NULL, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL,
+    PRIMARY KEY (sha256, size, chunks)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE evidence (
     id TEXT PRIMARY KEY, signer TEXT NOT NULL, task TEXT NOT NULL, document TEXT NOT NULL

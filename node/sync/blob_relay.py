@@ -40,30 +40,37 @@ class BlobRelay:
     async def ensure_local(self, sha256: str) -> bool:
         """Return whether the blob is stored here, after downloading it if a certificate lists it.
 
-        A failed download is retried after a minute, or earlier if another signer has connected.
+        Certificates that list it differently are tried one after the other: a colluding committee
+        may have certified a wrong size or wrong chunks. A failed download is retried after a
+        minute, or earlier if another signer has connected.
         """
         if self._blobs.has(sha256):
             return True
-        output = self._ledger.output(sha256)
-        if output is None or self._me in output.signers or output.blob.size > self._max_bytes:
+        outputs = self._ledger.outputs(sha256)
+        if any(self._me in output.signers for output in outputs):
             return False
-        signers = frozenset(output.signers)
-        if self._recently_failed(sha256, signers):
-            return False
-        async with self._lock:
-            # Another request may have downloaded it, or failed, while this one waited.
-            if self._blobs.has(sha256):
-                return True
-            if self._recently_failed(sha256, signers):
-                return False
-            return await self._download(output.blob, signers)
+        for output in outputs:
+            signers = frozenset(output.signers)
+            if output.blob.size > self._max_bytes or self._recently_failed(sha256, signers):
+                continue
+            async with self._lock:
+                # Another request may have downloaded it, or failed, while this one waited.
+                if self._blobs.has(sha256):
+                    return True
+                if not self._recently_failed(sha256, signers) and await self._download(
+                    output.blob, signers
+                ):
+                    return True
+        return False
 
     def _recently_failed(self, sha256: str, signers: frozenset[str]) -> bool:
         """Whether no signer is connected, or all that are connected have failed recently."""
-        retry_at, failed = self._failed.get(sha256, (0.0, frozenset[str]()))
         connected = signers & self._transport.peers()
-        too_early = asyncio.get_running_loop().time() < retry_at
-        return not connected or (too_early and connected <= failed)
+        return not connected or connected <= self._failed_signers(sha256)
+
+    def _failed_signers(self, sha256: str) -> frozenset[str]:
+        retry_at, failed = self._failed.get(sha256, (0.0, frozenset[str]()))
+        return failed if asyncio.get_running_loop().time() < retry_at else frozenset()
 
     async def _download(self, blob: Blob, signers: frozenset[str]) -> bool:
         connected = signers & self._transport.peers()
@@ -79,6 +86,7 @@ class BlobRelay:
         except (BlobUnavailable, OSError) as error:  # OSError: a timeout, a full disk or quota
             log.info("output unavailable", sha256=blob.sha256, detail=str(error))
             retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
-            self._failed[blob.sha256] = (retry_at, connected)
+            failed = self._failed_signers(blob.sha256) | connected
+            self._failed[blob.sha256] = (retry_at, failed)
             return False
         return True

@@ -35,7 +35,8 @@ CREATE TABLE outcomes (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "outcomes" VALUES('7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','{"result":{"outputs":[{"channels":1,"chunks":["bf5b6382c2ea46ede3117c0250a9abf431ddf38fca4d50462e5834d09b1b33ef"],"frames":16,"media":"audio/f32","sampling_rate":32000,"sha256":"bf5b6382c2ea46ede3117c0250a9abf431ddf38fca4d50462e5834d09b1b33ef","size":64}]}}','{"seconds":1}',1,2.5);
 CREATE TABLE outputs (
-    sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL
+    sha256 TEXT NOT NULL, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL,
+    PRIMARY KEY (sha256, size, chunks)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "outputs" VALUES('bf5b6382c2ea46ede3117c0250a9abf431ddf38fca4d50462e5834d09b1b33ef',64,'bf5b6382c2ea46ede3117c0250a9abf431ddf38fca4d50462e5834d09b1b33ef','12D3KooWDkbDryzbPJaFQJo9Dno5YCdtHjg3SCvMURBVmd5FtY4E 12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP 12D3KooWNaitGQ5QHE9P9ruJqLUAawAGg5fUU5e4yRCmvpQ2qMx2');
 CREATE TABLE progress (steps INTEGER NOT NULL) STRICT;

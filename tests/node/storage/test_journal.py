@@ -1,5 +1,6 @@
 """What was committed is there again, what was not is not, and foreign files are refused."""
 
+import copy
 import hashlib
 import shutil
 import sqlite3
@@ -281,7 +282,7 @@ def test_empty_database_answers_with_nothing(path: Path) -> None:
     assert storage.journal.state("0" * 64) is None
     assert storage.journal.outcome("0" * 64) is None
     assert storage.journal.salt("0" * 64, 0) is None
-    assert storage.ledger.output("0" * 64) is None
+    assert storage.ledger.outputs("0" * 64) == []
     assert storage.journal.entries("0" * 64) == []
     assert storage.ledger.certificates("0" * 64) == []
     assert storage.ledger.evidence() == []
@@ -380,7 +381,38 @@ def test_outputs_of_certificates_are_indexed_with_their_signers(path: Path, net:
     certificate = certify(net, task, fixtures.outcome())
     storage.ledger.put_certificate(certificate)
     (blob,) = blobs_of(fixtures.outcome())
-    assert storage.ledger.output(blob.sha256) == CertifiedBlob(blob, certificate.signers)
+    assert storage.ledger.outputs(blob.sha256) == [CertifiedBlob(blob, certificate.signers)]
+    storage.close()
+
+
+def test_signers_of_equal_outputs_are_listed_together(path: Path, net: Network) -> None:
+    storage = open_storage(path, net.id)
+    certificates = [
+        certify(net, fixtures.task(net, nonce=nonce), fixtures.outcome()) for nonce in range(5)
+    ]
+    for certificate in certificates:
+        storage.ledger.put_certificate(certificate)
+    (blob,) = blobs_of(fixtures.outcome())
+    (output,) = storage.ledger.outputs(blob.sha256)
+    assert output.blob == blob
+    signers = [signer for certificate in certificates for signer in certificate.signers]
+    assert output.signers == tuple(dict.fromkeys(signers))
+    assert len(output.signers) > len(certificates[0].signers)
+    storage.close()
+
+
+def test_wrong_chunks_of_one_certificate_do_not_replace_those_of_another(
+    path: Path, net: Network
+) -> None:
+    """A colluding committee can certify the hash of another task's output."""
+    storage, right = open_storage(path, net.id), fixtures.outcome()
+    wrong = copy.deepcopy(right)
+    wrong["result"]["outputs"][0]["chunks"] = ["0" * 64]
+    for nonce, outcome in enumerate([wrong, right]):
+        certificate = certify(net, fixtures.task(net, nonce=nonce), outcome)
+        storage.ledger.put_certificate(certificate)
+    blobs = [output.blob for output in storage.ledger.outputs(blobs_of(right)[0].sha256)]
+    assert sorted(blobs, key=lambda blob: blob.chunks) == [*blobs_of(wrong), *blobs_of(right)]
     storage.close()
 
 

@@ -1,6 +1,7 @@
 """Outputs fetched from those who vouch for them, and from nobody else."""
 
 import asyncio
+import copy
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from node.sync.blob_relay import FETCH_TIMEOUT, RETRY_SECONDS, BlobRelay
 from node.transport.interface import Stream
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
+from protocol.wire.encoding import Document
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import MemoryBlobs, manifest, waveform
@@ -42,11 +44,13 @@ class Bench:
     asked: list[str] = field(default_factory=list)
 
 
-def certify(ledger: Ledger) -> tuple[str, ...]:
-    task = fixtures.task(NET)
-    signers = committees(NET, task)[0]
-    commits = {peer: fixtures.commitment_of(task, peer, OUTCOME) for peer in signers}
-    reveals = [fixtures.reveal(NET, task, peer, commits, OUTCOME) for peer in signers]
+def certify(
+    ledger: Ledger, nonce: int = 0, outcome: Document = OUTCOME, count: int = 3
+) -> tuple[str, ...]:
+    task = fixtures.task(NET, nonce=nonce)
+    signers = committees(NET, task)[0][:count]
+    commits = {peer: fixtures.commitment_of(task, peer, outcome) for peer in signers}
+    reveals = [fixtures.reveal(NET, task, peer, commits, outcome) for peer in signers]
     certificate = assemble(task, 0, reveals, NET)
     ledger.put_certificate(certificate)
     return certificate.signers
@@ -251,3 +255,40 @@ def test_output_above_the_network_limit_is_not_downloaded() -> None:
         assert bench.asked == []
 
     on_bench(test, max_bytes=len(PAYLOAD) - 1)
+
+
+WRONG = copy.deepcopy(OUTCOME)
+WRONG["result"]["outputs"][0]["chunks"] = ["0" * 64]
+
+
+def test_wrong_chunks_that_a_committee_certified_do_not_hide_the_right_ones() -> None:
+    async def test(bench: Bench) -> None:
+        liars = certify(bench.ledger, 1, WRONG)
+        nonce = next(
+            nonce
+            for nonce in range(2, 100)
+            if not set(committees(NET, fixtures.task(NET, nonce=nonce))[0][:2]) <= set(liars)
+        )
+        honest = certify(bench.ledger, nonce, count=2)
+        assert await bench.relay.ensure_local(SHA256)
+        assert bench.blobs.open(SHA256).read() == PAYLOAD
+        assert set(bench.asked[:3]) == set(liars), "most signers first"
+        assert bench.asked[3] in honest
+
+    on_bench(test)
+
+
+def test_signers_that_failed_with_wrong_chunks_are_not_asked_for_more_of_them() -> None:
+    """However many lists of chunks they certified."""
+
+    async def test(bench: Bench) -> None:
+        lies = [copy.deepcopy(WRONG) for _ in range(5)]
+        for index, lie in enumerate(lies):
+            lie["result"]["outputs"][0]["chunks"] = [f"{index:064x}"]
+        liars = certify(bench.ledger, 1, lies[0])
+        for lie in lies[1:]:
+            certify(bench.ledger, 1, lie)
+        assert not await bench.relay.ensure_local(SHA256)
+        assert sorted(bench.asked) == sorted(liars)
+
+    on_bench(test)
