@@ -185,7 +185,8 @@ class WorkerSupervisor:
                 worker.send({"stop": current.stem.name})
         if not current.ended.wait(STOP_SECONDS):
             with self._state:
-                if self._run is current:
+                # Another worker has not been given this job: it starts, to confirm an error.
+                if self._run is current and self._worker is worker:
                     self._kill()
 
     def close(self) -> None:
