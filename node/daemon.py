@@ -22,6 +22,7 @@ from node.execution.inputs import InputFetcher
 from node.execution.queue import ExecutionQueue, Executor
 from node.execution.queues import ExecutionQueues
 from node.execution.results import ResultRecorder
+from node.execution.staging import InputStaging
 from node.log import get_logger
 from node.rpc import codec as rpc_codec
 from node.rpc.hello import INSTANCE_BYTES, Greeter, ServingStatus
@@ -91,21 +92,22 @@ class Node:
         self._limiter = RequestLimiter(policy, options.limits, network.roster, now, parts.counts)
         self._events = TaskEvents(parts.journal)
         self._outbox = Outbox(transport, *self._topics)
-        fetch_inputs = InputFetcher(transport, parts.blobs, network, parts.journal.voters).fetch
+        fetcher = InputFetcher(transport, parts.blobs, network, parts.journal.voters)
+        max_queue = options.limits.max_queued_tasks
         self._queues = ExecutionQueues(
             {
                 name: ExecutionQueue(
                     network,
                     executor,
                     parts.clock,
-                    options.limits.max_queued_tasks,
-                    fetch_inputs,
+                    max_queue,
                     self._events.set_progress,
                     parts.counts,
                     options.models,
                 )
                 for name, executor in parts.executors.items()
-            }
+            },
+            InputStaging(fetcher.fetch, max_queue, parts.counts),
         )
         self._driver = Driver(
             coordinator, self._outbox, self._queues, policy, self._events, parts.counts

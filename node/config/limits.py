@@ -93,8 +93,9 @@ class Limits:
         1,
         10_000,
         "tasks",
-        "Tasks that wait for the executor. When the queue is full, the node picks the source whose "
-        "queued tasks take most seconds. It abstains from that source's newest task as busy.",
+        "Tasks that wait for the executor; as many more may wait for their inputs. When the queue "
+        "is full, the node picks the source whose queued tasks take most seconds. It abstains from "
+        "that source's newest task as busy.",
         "max_queue",
     )
     ban_points: float = number(

@@ -13,8 +13,9 @@ nothing by being new, and owes nothing for the time before. All sources have one
 requesters of each source have another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from node.admission.lru_dict import LruDict
 from protocol.wire.messages import Task
@@ -22,11 +23,15 @@ from protocol.wire.messages import Task
 
 @dataclass(frozen=True, slots=True)
 class QueuedTask:
-    """A task to execute until `until` (Unix seconds) at the latest, charged to `source`."""
+    """A task to execute until `until` (Unix seconds) at the latest, charged to `source`.
+
+    `inputs` are the files that its args name, in their order.
+    """
 
     task: Task
     until: float
     source: str = ""
+    inputs: tuple[Path, ...] = ()
 
     @property
     def requester(self) -> str:
@@ -106,19 +111,8 @@ class FairQueue:
             self._clear()
 
     def evict(self) -> Task:
-        """Remove and return the task to drop, so that a flood evicts its own tasks.
-
-        It is the newest task of the source that asks for the most seconds. Within that source, the
-        requester that asks for the most loses its newest task.
-        """
-        sources, requesters = dict[str, float](), dict[str, float]()
-        for queued in self._waiting.values():
-            seconds = self._estimate(queued.task)
-            sources[queued.source] = sources.get(queued.source, 0.0) + seconds
-            requesters[queued.requester] = requesters.get(queued.requester, 0.0) + seconds
-        # Of equal ones, `max` returns the first.
-        newest_first = reversed(self._waiting.values())
-        evicted = max(newest_first, key=lambda q: (sources[q.source], requesters[q.requester]))
+        """Remove and return the task to drop."""
+        evicted = newest_of_largest([*self._waiting.values()], self._estimate)
         del self._waiting[evicted.task.id]
         return evicted.task
 
@@ -187,3 +181,18 @@ class FairQueue:
         requester = self._requester_end(queued)
         source = self._source_tag(queued.source) + self._estimate(queued.task)
         return max(source, requester), requester
+
+
+def newest_of_largest(tasks: Sequence[QueuedTask], cost: Callable[[Task], float]) -> QueuedTask:
+    """Return the task to evict, of tasks in the order of arrival: so a flood evicts its own.
+
+    It is the newest task of the source that asks for the most. Within that source, the requester
+    that asks for the most loses its newest task.
+    """
+    sources, requesters = dict[str, float](), dict[str, float]()
+    for queued in tasks:
+        costs = cost(queued.task)
+        sources[queued.source] = sources.get(queued.source, 0.0) + costs
+        requesters[queued.requester] = requesters.get(queued.requester, 0.0) + costs
+    # Of equal ones, `max` returns the first.
+    return max(reversed(tasks), key=lambda q: (sources[q.source], requesters[q.requester]))

@@ -4,6 +4,8 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Container
 from pathlib import Path
+from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 from executor.errors import Abstained
 from node.log import get_logger
@@ -17,17 +19,24 @@ from protocol.wire.messages import Abstention, Input, Task
 log = get_logger("inputs")
 
 # Rounds in which every connected peer is asked. An input may still be on its way to them. More
-# rounds would keep the executor from other tasks for inputs that nobody has.
+# rounds would keep the requester's other tasks waiting for inputs that nobody has.
 MAX_ROUNDS = 10
 # Seconds between rounds.
 PAUSE_SECONDS = 2.0
-# Share of an attempt's time for the inputs of a task. The executor waits for them and needs the
-# rest.
+# Share of an attempt's time for the inputs of a task. The task needs the rest for its execution.
 TIME_SHARE = 0.5
+# Downloads at a time, and one of each source. Each is held in memory, up to 32 MiB.
+MAX_DOWNLOADS = 8
+
+_Locks: TypeAlias = WeakValueDictionary[str, asyncio.Lock]
 
 
 class InputFetcher:
-    """Fetches one input at a time, because a download is held in memory."""
+    """Fetches the inputs of tasks: one task of each requester at a time.
+
+    So a requester's many tasks do not share the time that each has for its inputs. Tasks of others
+    do not wait for them: within `MAX_DOWNLOADS`, sources download independently of each other.
+    """
 
     def __init__(
         self,
@@ -44,29 +53,36 @@ class InputFetcher:
         self._transport, self._blobs, self._network = transport, blobs, network
         self._voters = voters
         self._downloader = BlobDownloader(transport)
-        self._turn = asyncio.Lock()
+        # Locks by requester and by source; those that nobody holds or awaits are dropped.
+        self._requesters: _Locks = WeakValueDictionary()
+        self._sources: _Locks = WeakValueDictionary()
+        self._downloads = asyncio.Semaphore(MAX_DOWNLOADS)
 
-    async def fetch(self, task: Task) -> tuple[Path, ...]:
+    async def fetch(self, task: Task, source: str) -> tuple[Path, ...]:
         """Return the files of a task's inputs, fetching what is missing.
+
+        `source` is who is charged for it (`node.transport.interface`). The time runs from the turn
+        of its requester's task.
 
         Raises `Abstained`: input-missing if no peer has them, or if they do not arrive within
         `TIME_SHARE` of an attempt; no-space if they cannot be stored.
         """
         seconds = TIME_SHARE * self._network.attempt_seconds(task)
-        try:
-            async with asyncio.timeout(seconds):
-                return tuple([await self._fetch_one(task.id, blob) for blob in task.inputs])
-        except TimeoutError:
-            detail = f"the inputs did not arrive within {seconds:g} s"
-            raise Abstained(Abstention.INPUT_MISSING, detail) from None
+        async with self._requesters.setdefault(task.requester, asyncio.Lock()):
+            try:
+                async with asyncio.timeout(seconds):
+                    return tuple([await self._fetch_one(task.id, i, source) for i in task.inputs])
+            except TimeoutError:
+                detail = f"the inputs did not arrive within {seconds:g} s"
+                raise Abstained(Abstention.INPUT_MISSING, detail) from None
 
-    async def _fetch_one(self, task: str, blob: Input) -> Path:
+    async def _fetch_one(self, task: str, blob: Input, source: str) -> Path:
         for attempt in range(MAX_ROUNDS):
             if self._blobs.touch(blob.sha256):
                 return self._blobs.path(blob.sha256)
             if attempt:
                 await asyncio.sleep(PAUSE_SECONDS)
-            async with self._turn:
+            async with self._sources.setdefault(source, asyncio.Lock()), self._downloads:
                 # Later rounds allow slower peers: the only one that has it may be slow.
                 if await self._download(task, blob, min(2**attempt, MAX_SLOWDOWN)):
                     return self._blobs.path(blob.sha256)

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from executor.errors import Abstained
@@ -91,18 +90,16 @@ class ExecutionQueue:
         executor: Executor,
         clock: Clock,
         max_queue: int,
-        fetch_inputs: Callable[[Task], Awaitable[tuple[Path, ...]]],
         report_progress: Callable[[str, float], None],
         counts: Counter[str],
         models: Sequence[str] = (),
     ) -> None:
-        """`fetch_inputs` returns the files that a task's args name; it raises `Abstained`.
+        """`report_progress` takes the id of the running task and its progress, 0 to 1.
 
-        `report_progress` takes the id of the running task and its progress, 0 to 1. `models` are
-        the ids of the models to warm up: the listed ones that are on disk.
+        `models` are the ids of the models to warm up: the listed ones that are on disk.
         """
         self._network, self._executor, self._clock = network, executor, clock
-        self._fetch_inputs, self._report_progress = fetch_inputs, report_progress
+        self._report_progress = report_progress
         self._max_queue, self._counts = max_queue, counts
         self._costs = CostEstimates(network)
         self._waiting = FairQueue(self._costs.seconds)
@@ -112,6 +109,7 @@ class ExecutionQueue:
         self._models = tuple(models)
         self._cold = list(models)
         self._retries: dict[str, Retry] = {}  # models that could not be warmed up
+        self._start_failed = False
         self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
 
     def add(self, queued: QueuedTask) -> Task | None:
@@ -143,6 +141,11 @@ class ExecutionQueue:
                 f"the task expires in {left:.1f} s; this node needs about {run:.1f} s for it, after"
                 f" {wait:.1f} s for tasks before it"
             )
+
+    @property
+    def abstains(self) -> bool:
+        """Whether every task abstains, because the executor did not start."""
+        return self._start_failed
 
     @property
     def warm_models(self) -> tuple[str, ...]:
@@ -190,6 +193,7 @@ class ExecutionQueue:
         while True:
             readiness = await self._executor.start()
             log.info("executor", ready=readiness.ok, reasons=list(readiness.reasons))
+            self._start_failed = not readiness.ok
             if readiness.ok or not readiness.retry:
                 break
             failures += 1
@@ -303,18 +307,15 @@ class ExecutionQueue:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
         task, model = queued.task, self._network.models[queued.task.model]
         began = self._clock.now()
-        until = min(queued.until, began + self._network.attempt_seconds(task))
-        inputs = await self._fetch_inputs(task)
-        # After the inputs: waiting for them is part of the same time.
-        begins = self._clock.now()
-        if begins >= until:
+        seconds = min(queued.until - began, self._network.attempt_seconds(task))
+        if seconds <= 0:
             raise Abstained(
                 Abstention.TIMEOUT, "the task waited in the queue until its time was over"
             )
-        job = Job(task.id, task.kind, task.args, model_ref(model), inputs)
+        job = Job(task.id, task.kind, task.args, model_ref(model), queued.inputs)
         report = partial(self._report_progress, task.id)
-        execution = await self._executor.run(job, until - begins, report)
-        self._costs.observe(task, self._clock.now() - begins)
+        execution = await self._executor.run(job, seconds, report)
+        self._costs.observe(task, self._clock.now() - began)
         return execution
 
 

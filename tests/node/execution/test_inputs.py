@@ -52,8 +52,10 @@ class Bench:
     voters: set[str] = field(default_factory=set)
     pace: float = 1e9  # bytes per second of peers that have the song
 
-    async def fetch(self, *songs: bytes) -> tuple[Path, ...]:
-        return await self.inputs.fetch(task(*songs))
+    async def fetch(
+        self, *songs: bytes, source: str = "source", requester: int = 1000
+    ) -> tuple[Path, ...]:
+        return await self.inputs.fetch(task(*songs, requester=requester), source)
 
     async def serve(self, peer: str, stream: Stream) -> None:
         await read_document(stream, "blob-request")
@@ -75,9 +77,10 @@ class Bench:
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "")
 
 
-def task(*songs: bytes) -> Task:
-    body = fixtures.task(NET, kind="pop2piano").envelope.body
-    signed_task: Any = fixtures.signed(NET, {**body, "args": fixtures.piano_args(*songs)}, 1000)
+def task(*songs: bytes, requester: int = 1000) -> Task:
+    body = fixtures.task(NET, kind="pop2piano", requester=requester).envelope.body
+    args = fixtures.piano_args(*songs)
+    signed_task: Any = fixtures.signed(NET, {**body, "args": args}, requester)
     return signed_task  # type: ignore[no-any-return]
 
 
@@ -313,3 +316,40 @@ def test_the_time_limit_is_half_of_the_attempt_of_the_tasks_model(tmp_path: Path
         await abstains(bench)
 
     assert on_bench(tmp_path, test) == pytest.approx(20, abs=1)
+
+
+def test_inputs_of_one_source_do_not_wait_for_those_of_another(tmp_path: Path) -> None:
+    """Slow peers keep a flooder's download busy, and not the honest one's."""
+
+    async def test(bench: Bench) -> None:
+        bench.trickles, bench.has = {*STRANGERS}, {MEMBERS[-1]}
+        began = asyncio.get_running_loop().time()
+        flood = [
+            asyncio.create_task(bench.fetch(b"nobody has it", source="flooder", requester=key))
+            for key in range(2000, 2020)
+        ]
+        await asyncio.sleep(1)
+        assert await bench.fetch(SONG, source="honest")
+        assert asyncio.get_running_loop().time() - began < 10
+        assert not any(fetch.done() for fetch in flood)
+        for fetch in flood:
+            fetch.cancel()
+        await asyncio.wait(flood)
+
+    on_bench(tmp_path, test)
+
+
+def test_each_task_of_a_requester_has_its_own_time_for_its_inputs(tmp_path: Path) -> None:
+    """One after another, so that the last of many does not run out of time."""
+
+    async def test(bench: Bench) -> None:
+        bench.trickles = {*MEMBERS, *STRANGERS}
+        ends = await asyncio.gather(*(ended(bench) for _ in range(3)))
+        assert ends == pytest.approx([SECONDS, 2 * SECONDS, 3 * SECONDS], abs=2)
+
+    async def ended(bench: Bench) -> float:
+        began = asyncio.get_running_loop().time()
+        await abstains(bench)
+        return asyncio.get_running_loop().time() - began
+
+    on_bench(tmp_path, test)

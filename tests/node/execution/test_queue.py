@@ -87,7 +87,6 @@ class FakeExecutor:
 
 
 Test = Callable[[ExecutionQueue, FakeExecutor], Awaitable[None]]
-Inputs = Callable[[Task], Awaitable[tuple[Path, ...]]]
 
 
 def task(number: int, requester: int = 1000) -> Task:
@@ -111,19 +110,14 @@ async def working(
             await worker
 
 
-async def no_inputs(task: Task) -> tuple[Path, ...]:
-    return ()
-
-
 def queue_of(
     executor: FakeExecutor,
     max_queue: int = 2,
-    inputs: Inputs = no_inputs,
     models: tuple[str, ...] = (),
 ) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     return ExecutionQueue(
-        NET, executor, clock, max_queue, inputs, executor.progressed, executor.counts, models
+        NET, executor, clock, max_queue, executor.progressed, executor.counts, models
     )
 
 
@@ -195,12 +189,13 @@ def test_a_full_queue_evicts_the_newest_task_of_the_largest_requester() -> None:
 
 def test_the_job_is_built_from_the_task_and_the_network_document() -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
-        executor.add(queue, queued_task(1, seconds=101.5))
+        files = (Path("song.wav"),)
+        executor.add(queue, replace(queued_task(1, seconds=101.5), inputs=files))
         await asyncio.sleep(1)
         ((job, seconds),) = executor.jobs
         limits = MappingProxyType({"max_new_tokens": 1503, "num_return_sequences": 4})
         model = ModelRef(fixtures.MODEL, "main", "d" * 64, limits)
-        assert job == Job(task(1).id, "text-to-music", fixtures.args(), model, ())
+        assert job == Job(task(1).id, "text-to-music", fixtures.args(), model, files)
         assert seconds == pytest.approx(100)
         assert executor.events_of("progressed") == [("progressed", (task(1).id, 0.5))]
 
@@ -324,25 +319,6 @@ def test_tasks_wait_for_the_self_test_of_the_executor() -> None:
             await asyncio.sleep(1)
             assert executor.events_of("run")
             assert queue.readiness.ok
-
-    virtual_loop.run(main)
-
-
-def test_missing_inputs_abstain_and_fetched_ones_reach_the_job() -> None:
-    async def inputs(task: Task) -> tuple[Path, ...]:
-        if task.id == fixtures.task(NET, nonce=1).id:
-            raise Abstained(Abstention.INPUT_MISSING)
-        return (Path("song.wav"),)
-
-    async def main() -> None:
-        executor = FakeExecutor()
-        queue = queue_of(executor, inputs=inputs)
-        async with working(queue, executor):
-            executor.add(queue, queued_task(1))
-            executor.add(queue, queued_task(2))
-            await asyncio.sleep(5)
-            assert executor.events_of("input-missing") == [("input-missing", task(1).id)]
-            assert [job.inputs for job, _ in executor.jobs] == [(Path("song.wav"),)]
 
     virtual_loop.run(main)
 

@@ -15,6 +15,7 @@ from executor.worker.supervisor import WorkerSupervisor
 from node.execution.fair_queue import QueuedTask
 from node.execution.queue import IDLE_SECONDS, ExecutionQueue, Readiness
 from node.execution.queues import ExecutionQueues
+from node.execution.staging import InputStaging
 from node.execution.warm_up import warm_up_jobs
 from node.execution.worker import Worker
 from protocol.network import Model, Network
@@ -72,15 +73,13 @@ class FakeExecutor:
         return
 
 
-async def no_inputs(task: Task) -> tuple[Path, ...]:
+async def no_inputs(task: Task, source: str) -> tuple[Path, ...]:
     return ()
 
 
 def queue_of(executor: FakeExecutor, models: tuple[str, ...], net: Network = NET) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
-    return ExecutionQueue(
-        net, executor, clock, 8, no_inputs, lambda task, share: None, Counter(), models
-    )
+    return ExecutionQueue(net, executor, clock, 8, lambda task, share: None, Counter(), models)
 
 
 def queued(model: str, nonce: int = 0) -> QueuedTask:
@@ -233,7 +232,8 @@ def test_each_class_has_a_queue_and_a_readiness_of_its_own() -> None:
             {
                 "cpu": queue_of(cpu, (QUICK,), net),
                 "gpu": queue_of(gpu, (QUICK,), net),
-            }
+            },
+            InputStaging(no_inputs, 8, Counter()),
         )
         results: list[tuple[str, object]] = []
 
