@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from node.storage.disk_health import DiskHealth
+from node.storage.disk_reserve import DiskReserve
 from node.storage.errors import UnusableDatabase
 from node.storage.permissions import PRIVATE_FILE, close_to_others, create_private_file
 from node.storage.rollback_guard import RollbackGuard
@@ -50,12 +52,14 @@ class Database:
         network: str,
         guard: RollbackGuard | None = None,
         resources: contextlib.ExitStack | None = None,
+        health: DiskHealth | None = None,
     ) -> None:
         """Take over a connection in autocommit mode and the resources that close with it.
 
         `network` is the id of the network. Raises UnusableDatabase, OSError or sqlite3.Error.
         """
         self.connection, self._guard, self._resources = connection, guard, resources
+        self.health = health or DiskHealth()
         _prepare(connection, network, may_create=guard is None or not guard.has_record)
         (self.feed_id,) = connection.execute(
             "SELECT value FROM about WHERE name = 'feed'"
@@ -72,14 +76,39 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make all writes of the block durable in one step; on an error make none."""
-        with _transaction(self.connection):
-            yield
-            self.connection.execute("UPDATE progress SET steps = ?", (self._steps + 1,))
+        """Make all writes of the block durable in one step; on an error make none.
+
+        While the disk is full they use up the reserve. Raises sqlite3.Error, which is noted.
+        """
+        self.health.prepare_write()
+        try:
+            with _transaction(self.connection):
+                yield
+                self.connection.execute("UPDATE progress SET steps = ?", (self._steps + 1,))
+        except sqlite3.Error as error:
+            self.health.note_failure(error)
+            raise
         self._steps += 1
         # After the commit: a guard ahead of its database would report lost writes.
         if self._guard is not None:
             self._guard.advance(self.feed_id, self._steps)
+        self.health.note_write()
+
+    def is_writable(self) -> bool:
+        """Return whether a small write succeeds now; it is tried only after one that failed."""
+        if self.health.fault is None:
+            return True
+        try:
+            with self.transaction():
+                pass
+        except sqlite3.Error:
+            return False
+        return True
+
+    def check_disk(self) -> None:
+        """Find out whether the disk is almost full, or whether a fault of it has ended."""
+        self.health.check_space()
+        self.is_writable()
 
 
 def open_database(path: Path | str, network: str, lock_timeout: float = LOCK_SECONDS) -> Database:
@@ -101,9 +130,14 @@ def open_database(path: Path | str, network: str, lock_timeout: float = LOCK_SEC
         create_private_file(Path(path))
         for suffix in ("-wal", "-shm", ".mark", ".lock"):
             close_to_others(Path(f"{path}{suffix}"))
+        reserve = DiskReserve(Path(f"{path}.reserve"))
+        resources.callback(reserve.close)
+        reserve.give_up_part()  # the start writes too, and the disk may be full
         connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout)
         resources.callback(connection.close)
-        return Database(connection, network, guard, resources)
+        database = Database(connection, network, guard, resources, DiskHealth(reserve))
+        database.health.check_space()
+        return database
     except (sqlite3.Error, UnusableDatabase, OSError) as error:
         resources.close()
         reason = explain_sqlite_error(error)

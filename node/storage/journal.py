@@ -6,6 +6,7 @@ the log from which a restart rebuilds each task.
 """
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -47,6 +48,25 @@ class Journal:
     def transaction(self) -> AbstractContextManager[None]:
         """Make all writes of the block, the ledger's too, durable in one step, or none."""
         return self._database.transaction()
+
+    # The disk
+
+    @property
+    def fault(self) -> str | None:
+        """Why the journal cannot be written, or only from the reserve, and what to do; or None."""
+        return self._database.health.fault
+
+    def report(self, error: sqlite3.Error, **fields: object) -> None:
+        """Log a step that failed, unless `fault` has been logged already."""
+        self._database.health.report(error, **fields)
+
+    def is_writable(self) -> bool:
+        """Return whether a small write succeeds now; it is only tried while there is a fault."""
+        return self._database.is_writable()
+
+    def check_disk(self) -> None:
+        """Find out whether the disk is almost full, or whether `fault` has ended."""
+        self._database.check_disk()
 
     # Envelopes: the feed and the journal
 
