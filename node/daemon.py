@@ -44,6 +44,8 @@ log = get_logger("node")
 SCORE_SECONDS = 60.0
 # Between checks for expired blobs. Their age is set in days.
 EXPIRY_SECONDS = 3600.0
+# Between checks of the disk. One that is almost full must stop new executions soon.
+DISK_SECONDS = 5.0
 # Between log lines on limits. A line is written only if a limit was met since the last one.
 COUNTS_SECONDS = 60.0
 
@@ -104,15 +106,22 @@ class Node:
                     self._events.set_progress,
                     parts.counts,
                     options.models,
+                    lambda: parts.journal.fault,
                 )
                 for name, executor in parts.executors.items()
             },
             InputStaging(fetcher.fetch, max_queue, parts.counts),
         )
         self._driver = Driver(
-            coordinator, self._outbox, self._queues, policy, self._events, parts.counts
+            coordinator,
+            self._outbox,
+            self._queues,
+            policy,
+            self._events,
+            parts.counts,
+            parts.journal,
         )
-        self._recorder = ResultRecorder(self._driver, parts.blobs, max_output_bytes)
+        self._recorder = ResultRecorder(self._driver, parts.blobs, parts.journal, max_output_bytes)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
         self._greeter = Greeter(network, coordinator.me, instance, now, self._status)
         self._handshakes = Handshakes(transport, network, parts.clock, self._greeter.request)
@@ -152,6 +161,7 @@ class Node:
             self._outbox.run(),
             self._driver.run_timers(),
             self._log_counts(),
+            self._check_disk(),
             self._expire_blobs(),
             self._update_scores(),
             keep_connected(self._transport, self._options.peers, self._parts.rng),
@@ -197,10 +207,12 @@ class Node:
         self._feeds.leave(peer)
 
     def _status(self) -> ServingStatus:
-        status, fault = self._queues.status(), self._handshakes.clock_fault()
-        if fault is None:
+        status = self._queues.status()
+        possible = (self._parts.journal.fault, self._handshakes.clock_fault())
+        faults = [fault for fault in possible if fault is not None]
+        if not faults:
             return status
-        return ServingStatus(dict.fromkeys(status.models, ()), (fault, *status.reasons))
+        return ServingStatus(dict.fromkeys(status.models, ()), (*faults, *status.reasons))
 
     def _source_of(self, peer: str) -> str:
         return self._limiter.slot_key(peer, self._transport.rate_limit_key(peer))
@@ -217,6 +229,12 @@ class Node:
             except sqlite3.Error as error:
                 log.error("reading peer records failed", error=str(error))
             await asyncio.sleep(SCORE_SECONDS)
+
+    async def _check_disk(self) -> None:
+        """Notice a disk that is almost full, and one that has space again."""
+        while True:
+            self._parts.journal.check_disk()
+            await asyncio.sleep(DISK_SECONDS)
 
     async def _expire_blobs(self) -> None:
         """Remove expired blobs, now and every hour."""

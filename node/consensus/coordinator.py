@@ -94,6 +94,7 @@ class Coordinator:
         self.clock, self._entropy = clock, entropy
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._tasks = TaskTable(max_open, network.roster)
+        self._retry_at = 0.0  # when to try a journal again that could not be written
         self.validator = GossipValidator(network, self._tasks, clock, self._counts)
 
     # Start
@@ -120,6 +121,8 @@ class Coordinator:
         """Raise Rejected or Busy unless a task would be accepted now; a known one always is."""
         if self._journal.state(task.id) is None:
             self.network.admit(task)
+            if self._journal.fault is not None:  # other nodes can execute it
+                raise self._refused(self._journal.fault)
             self._check_capacity(task, source)
 
     def submit(self, task: Task, source: str = "") -> list[Effect]:
@@ -278,17 +281,21 @@ class Coordinator:
     def tick(self) -> list[Effect]:
         """Do what is due."""
         effects: list[Effect] = []
-        for task in self._tasks.due(self.clock.now()):
+        due = self._tasks.due(self.clock.now())
+        if due and not self._journal.is_writable():  # rebuilding all of them would be in vain
+            self._retry_at, due = self.clock.now() + RETRY_SECONDS, []
+        for task in due:
             try:
                 effects += self._tick_task(task)
             except sqlite3.Error as error:  # other tasks go on; this one is rebuilt soon
                 self._tasks.lose(task, self.clock.now() + RETRY_SECONDS)
-                log.error("journal write failed", task=task, error=str(error))
+                self._journal.report(error, task=task)
         return effects
 
     def wake_at(self) -> float | None:
         """Return when `tick` must be called next, in Unix seconds."""
-        return self._tasks.wake_at()
+        at = self._tasks.wake_at()
+        return at if at is None or self._journal.fault is None else max(at, self._retry_at)
 
     def _tick_task(self, task: str) -> list[Effect]:
         if self._tasks.is_lost(task):

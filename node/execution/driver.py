@@ -14,6 +14,7 @@ from node.errors import Busy
 from node.execution.fair_queue import QueuedTask
 from node.execution.queues import ExecutionQueues
 from node.log import get_logger
+from node.storage.journal import Journal
 from node.transport.interface import Transport
 from protocol.consensus.effects import (
     Effect,
@@ -65,8 +66,10 @@ class Driver:
         task_policy: TaskPolicy,
         events: TaskEvents,
         counts: Counter[str],
+        journal: Journal,
     ) -> None:
         self._coordinator, self._outbox, self._queues = coordinator, outbox, queues
+        self._journal = journal
         self._task_policy, self._events, self._counts = task_policy, events, counts
         self._due_changed = asyncio.Event()
 
@@ -130,7 +133,11 @@ class Driver:
                     pass
 
     def _execute(self, task: Task, until: float) -> None:
-        """Queue a task, or abstain if this node's policy leaves its requester to others."""
+        """Queue a task, or abstain: the disk is full, or others serve its requester."""
+        if self._journal.fault is not None:
+            log.info("task not executed", task=task.id, reason=self._journal.fault)
+            self.failed(task.id, Abstention.NO_SPACE)
+            return
         not_served = self._task_policy.check(task)
         if not_served is not None:
             self._counts["tasks-unserved"] += 1
@@ -150,4 +157,4 @@ class Driver:
         try:
             yield
         except sqlite3.Error as error:
-            log.error("journal write failed", error=str(error))
+            self._journal.report(error)

@@ -93,13 +93,15 @@ class ExecutionQueue:
         report_progress: Callable[[str, float], None],
         counts: Counter[str],
         models: Sequence[str] = (),
+        disk_fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`report_progress` takes the id of the running task and its progress, 0 to 1.
 
-        `models` are the ids of the models to warm up: the listed ones that are on disk.
+        `models` are the ids of the models to warm up: the listed ones that are on disk. While
+        `disk_fault` returns a reason, no outcome can be stored.
         """
         self._network, self._executor, self._clock = network, executor, clock
-        self._report_progress = report_progress
+        self._report_progress, self._disk_fault = report_progress, disk_fault
         self._max_queue, self._counts = max_queue, counts
         self._costs = CostEstimates(network)
         self._waiting = FairQueue(self._costs.seconds)
@@ -305,6 +307,8 @@ class ExecutionQueue:
         # Specification 3: this machine is not in its class, or its bits cannot be trusted.
         if not self.readiness.ok:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
+        if (fault := self._disk_fault()) is not None:
+            raise Abstained(Abstention.NO_SPACE, fault)
         task, model = queued.task, self._network.models[queued.task.model]
         began = self._clock.now()
         seconds = min(queued.until - began, self._network.attempt_seconds(task))

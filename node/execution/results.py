@@ -8,6 +8,7 @@ from node.execution.driver import Driver
 from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused
+from node.storage.journal import Journal
 from protocol.errors import Rejected
 from protocol.manifest import Blob, blobs_of, check_fits
 from protocol.wire.encoding import Document
@@ -22,9 +23,12 @@ log = get_logger("node")
 class ResultRecorder:
     """Records the results of the execution queue, one after another."""
 
-    def __init__(self, driver: Driver, blobs: BlobStore, max_output_bytes: int) -> None:
+    def __init__(
+        self, driver: Driver, blobs: BlobStore, journal: Journal, max_output_bytes: int
+    ) -> None:
         """`max_output_bytes` is the network's limit for all outputs of a task together."""
-        self._driver, self._blobs, self._max_output_bytes = driver, blobs, max_output_bytes
+        self._driver, self._blobs, self._journal = driver, blobs, journal
+        self._max_output_bytes = max_output_bytes
 
     async def record(self, task: Task, result: Execution | Abstention) -> None:
         """Take what the execution of a task gave."""
@@ -32,7 +36,11 @@ class ResultRecorder:
             self._driver.failed(task.id, result)
             return
         try:
-            await self._record_execution(task, result)
+            if self._journal.fault is None:
+                await self._record_execution(task, result)
+            else:  # a commit promises a reveal, for which there may be no room
+                log.error("output not kept", task=task.id, error=self._journal.fault)
+                self._driver.failed(task.id, Abstention.NO_SPACE)
         finally:
             # Those that the blob store did not take: what is left fills the disk.
             for file in result.files:

@@ -11,6 +11,7 @@
 """
 
 import asyncio
+import errno
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
@@ -29,7 +30,7 @@ from node.rpc.hello import Greeter
 from node.rpc.uploads import receive_inputs
 from node.storage.blob_writer import BlobWriter
 from node.storage.blobs import BlobStore
-from node.storage.errors import BlobRefused, DiskQuotaExceeded
+from node.storage.errors import BlobRefused
 from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.effects import State
@@ -45,6 +46,8 @@ log = get_logger("serving")
 MAX_PAGE_ENVELOPES = 1000
 # Bytes of an answer that are kept free for what is neither envelope nor certificate.
 _OVERHEAD_BYTES = DOCUMENT_LIMIT - CERTIFICATE_LIMIT
+# The disk is full, or one of two quotas: the file system's or the blob folder's.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RequestHandler:
@@ -123,9 +126,13 @@ class RequestHandler:
                     return await receive_inputs(task, stream, self._blobs)
         except BlobRefused as refused:
             raise Rejected(Rejection.INVALID_FIELD, f"blobs: {refused}") from None
-        except DiskQuotaExceeded as full:
+        except OSError as full:
+            if full.errno not in _NO_SPACE:
+                raise
             log.warning("inputs refused", task=task.id, error=str(full))
-            raise Busy("the disk quota of this node is full; try another node") from None
+            raise Busy(
+                "the disk or the disk quota of this node is full; try another node"
+            ) from None
 
     async def _task(self, request: Mapping[str, Any], stream: Stream) -> None:
         # The stored envelopes are sent as they are. Parsing and encoding a MiB of them again would

@@ -125,7 +125,7 @@ class FeedSync:
                 log.debug("feed request failed", peer=peer, error=str(error))
                 pause *= FAILURE_BACKOFF
             except sqlite3.Error as error:
-                log.error("database error", error=str(error))
+                self._journal.report(error)
             except Exception:
                 log.exception("internal error while reading feed", peer=peer)
             await asyncio.sleep(pause)
@@ -177,7 +177,8 @@ class FeedSync:
             await self._yield_to_loop()
         if peer in self._members:
             await self._ask_about_missing_votes(peer, reveals)
-            self._ledger.put_cursor(peer, batch.feed, batch.cursor)
+            with self._journal.transaction():
+                self._ledger.put_cursor(peer, batch.feed, batch.cursor)
         else:
             self._cursors[peer] = (batch.feed, batch.cursor)
         return True

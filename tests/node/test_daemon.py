@@ -26,7 +26,7 @@ from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, send_request
 from node.rpc.framing import write_frame
 from node.storage.blobs import BlobStore
-from node.storage.database import Database
+from node.storage.database import open_database
 from node.storage.errors import DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
@@ -141,12 +141,12 @@ async def running(
     prepare: Callable[[Workshop], None] | None = None,
     options: Options | None = None,
     quota: int | None = None,
+    database: Path | str = ":memory:",
 ) -> AsyncIterator[Scene]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     rng = random.Random(1)
-    database, blobs = Database(connection, net.id), BlobStore(folder / "blobs", quota)
-    journal, ledger = Journal(database), Ledger(database)
+    opened, blobs = open_database(database, net.id), BlobStore(folder / "blobs", quota)
+    journal, ledger = Journal(opened), Ledger(opened)
     options = options or Options(models=(fixtures.MODEL,))
     key, max_open = fixtures.key(index), options.limits.max_open_tasks
     coordinator = Coordinator(net, key, journal, ledger, clock, rng.randbytes, max_open)
@@ -166,7 +166,7 @@ async def running(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
             await task
-        connection.close()
+        opened.close()
 
 
 Test = Callable[[Scene], Awaitable[None]]

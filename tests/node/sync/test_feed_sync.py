@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -375,6 +376,34 @@ def test_invalid_envelope_is_a_violation_and_not_stored(name: str) -> None:
         assert len(bench.journal.feed(0, 10)) == 1, "what was good before it is kept"
         newer = name in ("empty", "no envelope", "nameless", "deep")  # invalid fields
         assert bench.reported == ([] if newer else [LIAR])
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("full_after", [0, 1])
+def test_what_a_full_database_cannot_take_is_read_again_when_there_is_space(
+    full_after: int,
+) -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=nonce, prompt="p" * 4000) for nonce in range(2)]
+        bench.feed = lambda request: (
+            batch("f", 2, *tasks) if not request["cursor"] else nothing("f", 2)
+        )
+        for task in tasks[:full_after]:
+            bench.act(partial(bench.coordinator.receive, task))
+        connection = bench.journal._db
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+            await bench.read()
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+        assert "is full: free space" in str(bench.journal.fault)
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert await bench.read()
+        assert bench.ledger.cursor(LIAR) == ("f", 2)
+        kept = {text.encode() for _, text in bench.journal.feed(0, 10)}
+        assert kept >= {task.envelope.encode() for task in tasks}
+        assert bench.journal.fault is None
 
     on_bench(test)
 
