@@ -348,7 +348,7 @@ class Coordinator:
                 yield
                 if agreement.state.terminal:
                     self._ledger.put_conduct(agreement.task.id, task_conduct(agreement))
-            self._tasks.set_timer(agreement)
+            self._tasks.update(agreement)
         # The agreement has taken the step in memory, and has no way back.
         except BaseException:
             self._tasks.lose(agreement.task.id, self.clock.now() + RETRY_SECONDS)

@@ -36,6 +36,8 @@ class TaskTable:
         self._rebuilds: dict[str, float] = {}
         # When each task is due. Asking 1,000 open agreements takes 10 ms. Only the loop uses it.
         self._timers: dict[str, float] = {}
+        # The tasks that have not ended: their number is asked for each task that is gossiped.
+        self._open: set[str] = set()
 
     def get(self, task: str) -> Agreement | None:
         """Return a task's agreement, if it is in memory."""
@@ -49,7 +51,7 @@ class TaskTable:
             self._expiries[task.id] = task.expires_at
             if source:
                 self._sources[task.id] = source
-            self.set_timer(agreement)
+            self.update(agreement)
             self._evict(agreement, now)
 
     def lose(self, task: str, rebuild_at: float) -> None:
@@ -57,6 +59,7 @@ class TaskTable:
         with self.lock:
             self._agreements.pop(task, None)
             self._timers.pop(task, None)
+            self._open.discard(task)
             self._rebuilds[task] = rebuild_at
 
     def is_lost(self, task: str) -> bool:
@@ -88,8 +91,7 @@ class TaskTable:
     def is_full(self) -> bool:
         """Return whether no further open task is accepted."""
         with self.lock:
-            running = sum(not a.state.terminal for a in self._agreements.values())
-            return running + len(self._rebuilds) >= self.max_open  # a lost task comes back
+            return len(self._open) + len(self._rebuilds) >= self.max_open  # a lost task comes back
 
     def has_full_share(self, source: str) -> bool:
         """Return whether a source outside the roster holds half of the places for open tasks.
@@ -100,21 +102,23 @@ class TaskTable:
         if not source or source in self._members:
             return False
         held = [task for task, charged in self._sources.items() if charged == source]
-        return sum(self._is_open(task) for task in held) >= max(1, self.max_open // 2)
+        open_ = sum(task in self._open or task in self._rebuilds for task in held)
+        return open_ >= max(1, self.max_open // 2)
 
-    def _is_open(self, task: str) -> bool:
-        agreement = self._agreements.get(task)
-        return task in self._rebuilds or (agreement is not None and not agreement.state.terminal)
+    # Changes and timers
 
-    # Timers
-
-    def set_timer(self, agreement: Agreement) -> None:
-        """Note when a task is due; called after each change of its agreement."""
+    def update(self, agreement: Agreement) -> None:
+        """Note whether a task is open, and when it is due; called after each change of it."""
         task, at = agreement.task.id, agreement.wake_at()
-        if at is None or self._agreements.get(task) is not agreement:
+        is_held = self._agreements.get(task) is agreement
+        if at is None or not is_held:
             self._timers.pop(task, None)
         else:
             self._timers[task] = at
+        if is_held and not agreement.state.terminal:
+            self._open.add(task)
+        else:
+            self._open.discard(task)
 
     def wake_at(self) -> float | None:
         """Return when a task is due next."""

@@ -132,7 +132,7 @@ def test_votes_are_validated_while_others_are_received(coordinator: Coordinator)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_timers_are_those_of_the_agreements(
+def test_timers_and_open_tasks_are_those_of_the_agreements(
     coordinator: Coordinator, disk: ObservedDisk, seed: int
 ) -> None:
     """After every kind of step, those included that the disk does not take."""
@@ -173,6 +173,7 @@ def test_timers_are_those_of_the_agreements(
         with contextlib.suppress(Rejected, sqlite3.OperationalError):
             rng.choice(steps)()
         lost += len(table._rebuilds)
+        assert table._open == {t for t, a in table._agreements.items() if not a.state.terminal}
         due = {task: agreement.wake_at() for task, agreement in table._agreements.items()}
         timers = [at for at in due.values() if at is not None]
         assert table.wake_at() == min([*timers, *table._rebuilds.values()], default=None)
