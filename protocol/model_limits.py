@@ -22,6 +22,9 @@ _MAX_OBJECTION = 200
 # The limits that are upper bounds of a member of `args.generation_config` of the same name.
 UPPER_BOUNDS = ("max_new_tokens", "num_return_sequences")
 
+# What a pop2piano task that names no composer asks for (section 8.7).
+DEFAULT_COMPOSER = "composer1"
+
 # Decimals that a product of seconds and rate is rounded to before it is rounded up. The float
 # product may miss an integer by a rounding error: 8.1 s at 50/s must be 405 frames, not 406.
 _FRAME_DECIMALS = 6
@@ -50,6 +53,23 @@ def objection(limits: Document, args: Document) -> str:
         or _unsupported_value(
             limit_of.get("quantize_bits"), "quantize_bits", args.get("quantize_bits")
         )
+    )
+
+
+def default_objection(kind: str, limits: Document, args: Document) -> str:
+    """Return why the model cannot do what a task of `kind` leaves out; "" if it can.
+
+    The task is valid all the same, and ends as an agreed error (sections 3.6 and 8.7): a client
+    refuses it, and no node may.
+    """
+    composers: Any = limits.get("composers")
+    if kind != "pop2piano" or args.get("composer") is not None or composers is None:
+        return ""
+    if DEFAULT_COMPOSER in composers:
+        return ""
+    return (
+        f"args.composer: is left out, which means {DEFAULT_COMPOSER!r}, and this model does not"
+        f" have it; it has {', '.join(composers)}"
     )
 
 

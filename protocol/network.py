@@ -161,6 +161,15 @@ class Network:
             )
         self._admit_model(task)
 
+    def check_defaults(self, task: Task) -> None:
+        """Raise Rejected if an admitted task leaves out what its model cannot do by default.
+
+        For clients: the task is valid, but it can only fail (`model_limits.default_objection`).
+        """
+        limits = self.models[task.model].limits
+        if objection := model_limits.default_objection(task.kind, limits, task.args):
+            raise Rejected(Rejection.OVER_LIMIT, objection)
+
     def _admit_model(self, task: Task) -> None:
         name = task.args.get("model")
         # The kind comes first, because it names the schema of the arguments.

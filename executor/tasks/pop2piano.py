@@ -30,12 +30,12 @@ from executor.models.json_files import configuration
 from executor.tasks.arguments import config_members
 from executor.tasks.load_model import LOCAL_ONLY, complete, quantization, raise_as_refusal
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
+from protocol.model_limits import DEFAULT_COMPOSER
 
 if TYPE_CHECKING:
     from executor.audio.decode import Mono
 
 MEMBERS = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "num_beams")
-DEFAULT_COMPOSER = "composer1"  # transformers' own default
 ATTENTION = "eager"  # the only implementation that the model has
 # Seconds. The feature extractor continues the beats by three bars beyond the longest input: 18 s at
 # 40 beats a minute. Notes end well before a minute after it.

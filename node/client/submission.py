@@ -117,6 +117,7 @@ def sign_task(
         task = decode(sign(body, key).encode(), network.id)
         assert isinstance(task, Task)  # noqa: S101  # task_body wrote the type
         network.admit(task)
+        network.check_defaults(task)
     except Rejected as rejected:
         raise arguments.as_invalid_argument(rejected) from None
     return task

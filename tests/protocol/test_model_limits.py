@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from protocol.errors import Rejection
-from protocol.model_limits import DurationUnknown, frames, objection, seconds_for, tokens_for
+from protocol.model_limits import (
+    DurationUnknown,
+    default_objection,
+    frames,
+    objection,
+    seconds_for,
+    tokens_for,
+)
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from tests.protocol.rejections import rejected
@@ -170,6 +177,23 @@ def test_unlisted_composer_is_over_the_limit(composer: str) -> None:
     names = "composer1, composer2"
     text = f"args.composer: this model does not have {composer!r}; it has {names}"
     assert objection(PIANIST, args) == text[:200]
+
+
+@pytest.mark.parametrize("composer", [None, ...])
+def test_default_composer_that_the_model_lacks_is_named_with_its_composers(composer: Any) -> None:
+    limits: dict[str, Any] = {"composers": ["composer2", "composer3"]}
+    args = fixtures.piano_args(b"song", composer=composer)
+    args = {name: value for name, value in args.items() if value is not ...}
+    assert objection(limits, args) == "", "the task is valid"
+    assert default_objection("pop2piano", limits, args) == (
+        "args.composer: is left out, which means 'composer1', and this model does not have it; it"
+        " has composer2, composer3"
+    )
+    named = {**args, "composer": "composer3"}
+    assert default_objection("pop2piano", limits, named) == ""
+    assert default_objection("pop2piano", PIANIST, args) == ""
+    assert default_objection("pop2piano", {}, args) == ""
+    assert default_objection("text-to-music", limits, fixtures.args()) == ""
 
 
 def test_output_seconds_do_not_limit_the_tokens_of_pop2piano() -> None:

@@ -313,6 +313,29 @@ def test_the_default_deadline_is_within_the_networks_maximum() -> None:
     with_client(Fake(network=net.id), test=test, net=net)
 
 
+def test_a_default_that_the_model_lacks_is_refused_before_any_node_is_asked() -> None:
+    document = fixtures.network_document()
+    limits = {"composers": ["composer2"]}
+    piano = {"id": fixtures.PIANO, "tasks": ["pop2piano"], "limits": limits}
+    document["models"].append({**document["models"][0], **piano})
+    net = Network.of(document)
+    args: dict[str, Any] = {"model": fixtures.PIANO, "seed": 1}
+    fake = Fake(network=net.id)
+
+    async def test(client: Client) -> None:
+        for default in ({}, {"composer": None}):
+            with pytest.raises(Rejected, match=r"'composer1'.* it has composer2") as refused:
+                await client.submit("pop2piano", {**args, **default}, audio=[wav(9_000)])
+            assert refused.value.reason is Rejection.OVER_LIMIT
+        assert "submit" not in fake.asked
+        submission = await client.submit(
+            "pop2piano", {**args, "composer": "composer2"}, audio=[wav(9_000)]
+        )
+        assert fake.accepted == [submission.id]
+
+    with_client(fake, test=test, net=net)
+
+
 def test_the_default_deadline_leaves_time_for_attempts_and_queues() -> None:
     document = fixtures.network_document(attempt_seconds=200)
     document["models"].append({**document["models"][0], "id": "slow", "attempt_seconds": 900})
