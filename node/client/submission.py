@@ -31,6 +31,24 @@ _KINDS: Sequence[str] = schemas.load("common")["$defs"]["kind"]["enum"]
 _DEFAULT_ATTEMPTS, _QUEUE_SECONDS = 3, 600
 
 
+# What an agreed error means (specification 4.4), and what to do about it.
+_MEANINGS = {
+    "input-undecodable": ("an input is not audio that a member may decode", "send another file"),
+    "generation-rejected": (
+        "the model cannot do what the task asks, or gave what is no result",
+        "change the task's arguments",
+    ),
+    "non-finite-output": (
+        "the model gave numbers that are no audio",
+        "choose another seed, dtype or prompt",
+    ),
+    "no-notes": (
+        "an input has no beat, or the model wrote no note",
+        "choose another song, composer or seed",
+    ),
+}
+
+
 class GenerationFailed(HeliumError):
     """The committee agrees, with a certificate, that the task has no result.
 
@@ -39,10 +57,15 @@ class GenerationFailed(HeliumError):
     """
 
     def __init__(self, code: str, certificate: Certificate) -> None:
-        super().__init__(f"the members agree that the task fails: {code}")
         self.code, self.certificate = code, certificate
         details = [vote.failure[1] for vote in certificate.votes]
         self.details = tuple(dict.fromkeys(detail for detail in details if detail is not None))
+        meaning, advice = _MEANINGS[code]
+        words = f" (in a member's words: {self.details[0]})" if self.details else ""
+        super().__init__(
+            f"the members agree that the task fails, {code}: {meaning}{words}; {advice}, and submit"
+            " it again"
+        )
 
 
 class Submission:

@@ -44,7 +44,8 @@ def test_failed_task_reports_the_members_reason(three: Running, songs: Mapping[s
     song.write_bytes(wav(4_410))
     done = three.helium("submit", "--model", NAME, "--seed", 1, "--audio", song, "-o", "none.wav")
     assert done.returncode == 4
-    assert done.stderr.endswith("the members agree that the task fails: no-notes\n")
+    assert "the members agree that the task fails, no-notes: " in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; choose another song, composer or seed, and submit it again\n")
     reason = "voted error no-notes: no beat was found"
     assert sum(reason in line for line in done.stdout.splitlines()) == 3
     task = done.stdout.split()[2].rstrip(":")

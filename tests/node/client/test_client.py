@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import schemas
 from node.client.arguments import InvalidArgument
 from node.client.client import CONNECT_SECONDS, Client
 from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
@@ -791,6 +792,10 @@ def test_an_agreed_error_raises_with_its_certificate() -> None:
         assert failed.value.code == "non-finite-output"
         assert failed.value.certificate.outcome == outcome
         assert failed.value.details == ()
+        assert str(failed.value) == (
+            "the members agree that the task fails, non-finite-output: the model gave numbers that"
+            " are no audio; choose another seed, dtype or prompt, and submit it again"
+        )
 
     with_client(Fake(**truth), test=test)
 
@@ -804,8 +809,19 @@ def test_details_of_an_agreed_error_have_no_duplicates() -> None:
         with pytest.raises(GenerationFailed) as failed:
             await client.follow(TASK.id).result()
         assert failed.value.details == ("no beat",)
+        assert str(failed.value) == (
+            "the members agree that the task fails, no-notes: an input has no beat, or the model"
+            " wrote no note (in a member's words: no beat); choose another song, composer or seed,"
+            " and submit it again"
+        )
 
     with_client(fake, test=test)
+
+
+@pytest.mark.parametrize("code", schemas.load("outcome")["properties"]["error"]["enum"])
+def test_every_agreed_error_says_what_to_do(code: str) -> None:
+    certificate = certify(NET, TASK, {"error": code}, trace={})
+    assert str(GenerationFailed(code, certificate)).endswith(", and submit it again")
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=list(FORGERIES))
