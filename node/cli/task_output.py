@@ -234,8 +234,11 @@ def task_entry(task_id: str, tracker: TaskTracker) -> dict[str, object]:
 
 
 def withdrawal_lines(tracker: TaskTracker) -> list[str]:
-    """Return a line if the requester has withdrawn the task."""
-    return ["withdrawn by its requester"] if tracker.withdrawal_peers else []
+    """Return a line if the requester has withdrawn the task; a certificate stands nevertheless."""
+    if not tracker.withdrawal_peers:
+        return []
+    effect = "" if tracker.settled is None else ", without effect: the task has a certificate"
+    return [f"withdrawn by its requester{effect}"]
 
 
 def conflicts(tracker: TaskTracker) -> tuple[Certificate, ...]:

@@ -61,7 +61,8 @@ Example:
 Output:
   task ...     "certified" if a valid certificate exists
   requester    the peer that asked for the task; it signed it
-  withdrawn    the requester has withdrawn the task: members that had not begun it abstain
+  withdrawn    the requester has withdrawn the task: members that had not begun it abstain. A
+               certificate stands nevertheless: then the withdrawal has no effect
   ... says     the state that a node reports: waiting, executing, committed, agreed, ...
   attempt ...  the vote of a committee member. DISSENT marks another outcome.
   CONFLICT     another valid certificate for this task: the committee has a faulty majority

@@ -279,6 +279,19 @@ def test_status_shows_the_requester_and_the_withdrawal() -> None:
     with_client(withdrawn(), test=test)
 
 
+def test_a_withdrawal_of_a_certified_task_is_shown_as_without_effect() -> None:
+    fake = failing("too short")
+    fake.envelopes.append(fixtures.withdraw(NET, TASK).envelope.document())
+
+    async def test(client: Client) -> None:
+        tracker = client.follow(TASK.id).tracker
+        document, lines = describe_status(TASK.id, tracker, await tracker.refresh(), client)
+        assert (document["certified"], document["withdrawn"]) == (True, True)
+        assert lines[2] == "withdrawn by its requester, without effect: the task has a certificate"
+
+    with_client(fake, test=test)
+
+
 def test_a_result_names_its_requester(tmp_path: Path) -> None:
     report = wait_for_task(tmp_path / "song.wav", honest(), task=PAIR)
     assert report.document["requester"] == fixtures.peer(1000)
