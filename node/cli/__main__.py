@@ -1,5 +1,16 @@
-"""`python -m node.cli`: the command `helium` where it is not installed."""
+"""The command `helium`, also as `python -m node.cli`. Ctrl-C may come while it imports the rest."""
 
-from node.cli.main import main
+from node.cli import interrupts
 
-main()
+
+def main() -> None:
+    """Run the command `helium`."""
+    interrupts.install()
+    # A fifth of a second. A subcommand imports more, up to seconds.
+    from node.cli.main import main as run_command
+
+    run_command()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from node.cli import interrupts
 from node.cli.exit_codes import MEANINGS, Exit, Failure, usage
 
 # name: (module in node.cli.commands, purpose). The order is that of `--help`.
@@ -80,16 +81,13 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; every exception becomes one line and an exit code."""
-        try:
-            with one_line_errors():
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Failure(Exit.INTERRUPTED, "interrupted") from None
+        with one_line_errors():
+            return super().invoke(ctx)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn usage errors and unexpected exceptions into a `Failure`.
+    """Turn usage errors, Ctrl-C and unexpected exceptions into a `Failure`.
 
     With HELIUM_DEBUG set, an unexpected exception keeps its traceback.
     """
@@ -102,6 +100,8 @@ def one_line_errors() -> Iterator[None]:
     # Click prints these itself, or ends the process with their exit code.
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise
+    except KeyboardInterrupt:
+        raise Failure(Exit.INTERRUPTED, "interrupted") from None
     except Exception as error:
         if os.environ.get("HELIUM_DEBUG"):
             raise
@@ -136,5 +136,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command `helium`."""
-    cli(prog_name="helium")
+    """Run the command `helium`, in a process of its own."""
+    interrupts.install()
+    try:
+        cli(prog_name="helium")
+    except SystemExit as end:
+        interrupts.ended(end.code if isinstance(end.code, int) else int(Exit.FAULT))
+        raise

@@ -1,6 +1,5 @@
 """Commands that ask nodes: they connect as a client, and failures become exit codes."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.client.arguments import InvalidArgument
 from node.client.client import Client
@@ -94,7 +93,7 @@ def run_with_client(target: ClientTarget, action: Callable[[Client], Awaitable[_
             return await action(client)
 
     with map_exit_codes():
-        return asyncio.run(connect_and_run())
+        return interrupts.run(connect_and_run())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit, Failure, one_line, usage
 from node.cli.files import check_writable, write
 from node.cli.options import display_name
@@ -50,12 +50,13 @@ def explain_interrupt(task: str, key: Path | None = None) -> Iterator[None]:
     `key` is the file of the requester's key. Without one the key is lost with this process, and
     the task cannot be cancelled.
     """
+    message = f"interrupted; the task goes on: helium fetch {task}"
+    if key is not None:
+        message += f", or helium cancel {task} --key {key}"
     try:
-        yield
+        with interrupts.explained(one_line(message)):
+            yield
     except (asyncio.CancelledError, KeyboardInterrupt):
-        message = f"interrupted; the task goes on: helium fetch {task}"
-        if key is not None:
-            message += f", or helium cancel {task} --key {key}"
         raise Failure(Exit.INTERRUPTED, message) from None
 
 

@@ -14,7 +14,7 @@ from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.models.inventory import InstalledModel, inventory
 from executor.sandbox import confine
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit
 from node.cli.files import FILE
 from node.config.setting import settings_of
@@ -133,7 +133,7 @@ def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
     # Imported here: `helium network show` needs no worker.
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
-    with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
+    with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
         supervisor = WorkerSupervisor(folders, Path(scratch), device=device)
         try:
             return supervisor.start(START_SECONDS)

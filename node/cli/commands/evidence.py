@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE, PathType, read, write
 from node.cli.options import display_name
@@ -112,8 +112,9 @@ def export(
         files = {output / f"{item.id}.json": item for item in stored}
     else:
         files = {output: _find(id_, stored)}
-    for path, item in files.items():
-        write(path, item.encode())
+    with interrupts.cleanly():
+        for path, item in files.items():
+            write(path, item.encode())
     entries = [{**_entry(item), "file": str(path)} for path, item in files.items()]
     lines = [f"{path}  {_claim(item, chosen)}" for path, item in files.items()]
     options.say({"network": chosen.id, "evidence": entries}, lines or ["no evidence"], as_json)

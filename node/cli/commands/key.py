@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import usage
 from node.cli.files import FILE
 from node.config import keystore
@@ -42,7 +42,8 @@ def new(file: Path | None, as_json: bool) -> None:
     """
     path = _path(file)
     try:
-        private_key = keystore.create(path, os.environ.get(options.PASSPHRASE))
+        with interrupts.cleanly():
+            private_key = keystore.create(path, os.environ.get(options.PASSPHRASE))
     except keystore.UnusableKeyFile as error:
         raise usage(str(error)) from None
     peer = peer_of(private_key)

@@ -1,18 +1,15 @@
 """`helium run`: the daemon, from its settings to a clean stop."""
 
-import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 import structlog
 
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit, Failure, usage
 from node.cli.files import FILE
 from node.config import log_setup
@@ -74,7 +71,9 @@ def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
 
     `wrap` may wrap its executor; only tests and demonstrations use it.
     """
-    _exit_on_signal()
+    # Before the node runs, and once it has ended, there is nothing to stop cleanly.
+    for number in STOPPING:
+        signal.signal(number, interrupts.exit_with(int(Exit.OK)))
     key = options.key_of(settings.key)
     log_setup.configure(settings.log_level, cast("log_setup.Format", settings.log_format))
     # Importing libp2p takes seconds, and the logs must be configured first (`log_setup`).
@@ -90,9 +89,12 @@ def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
     except UnusableDatabase as error:
         raise Failure(Exit.FAULT, str(error)) from None
     try:
-        asyncio.run(_run_until_signal(node.run()))
+        # Further signals change nothing: a node that stops ends within seconds.
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupts.run(node.run(), STOPPING, lambda number, frame: None)
     except Exception as error:
         raise _failure(error) from None
+    interrupts.ended(int(Exit.OK), *STOPPING)
 
 
 def _failure(error: Exception) -> Failure:
@@ -104,23 +106,3 @@ def _failure(error: Exception) -> Failure:
         return Failure(Exit.FAULT, str(fault))
     structlog.get_logger("run").critical("node failed", exc_info=fault)
     return Failure(Exit.FAULT, f"the node failed: {type(fault).__name__}: {fault}")
-
-
-async def _run_until_signal(running: Any) -> None:
-    """Run the node until it ends or a signal cancels it. Later signals change nothing."""
-    node = asyncio.ensure_future(running)
-    loop = asyncio.get_running_loop()
-    for number in STOPPING:
-        loop.add_signal_handler(number, node.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await node
-
-
-def _exit_on_signal() -> None:
-    """Exit at once on a signal: before the node runs there is nothing to stop cleanly."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        sys.exit(0)
-
-    for number in STOPPING:
-        signal.signal(number, stop)

@@ -8,7 +8,7 @@ import click
 
 from executor.determinism.compute_class import mismatch
 from executor.models.folders import SHIPPED
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.commands.network.document import (
     ModelSelection,
     list_options,
@@ -80,7 +80,8 @@ def add(
         new = validate({**changed, "models": [*document["models"], *measured]})
     # The file itself may be replaced without --force: the user named it to be extended.
     target = output or file
-    write(target, canonical(new.document), over=output is None or force)
+    with interrupts.cleanly():
+        write(target, canonical(new.document), over=output is None or force)
     options.note(f"the network id changed from {old.id} to {new.id}: all need the new document")
     options.say(
         {

@@ -10,7 +10,7 @@ import click
 
 import schemas
 from executor.models.folders import DEFAULTS, SHIPPED
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.commands.network.document import (
     ModelSelection,
     list_options,
@@ -160,7 +160,8 @@ def create(
                     worker, entries, draft.models, draft.parameters.attempt_seconds
                 )
     new = validate(document)
-    write(file, canonical(new.document), over=force)
+    with interrupts.cleanly():
+        write(file, canonical(new.document), over=force)
     options.say(
         {"id": new.id, "document": new.document, "operators": operator_counts(new)},
         [f"network {new.id} written to {file}", *operator_lines(new)],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED
-from node.cli import options
+from node.cli import interrupts, options
 from node.cli.exit_codes import Exit, Failure, usage
 from protocol.network import Model
 from protocol.wire.encoding import Document, Json
@@ -63,7 +63,7 @@ def local_worker(folders: Sequence[Path]) -> Iterator[tuple["WorkerSupervisor", 
     # Imported here: `helium network show` needs no worker.
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
-    with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
+    with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
         supervisor = WorkerSupervisor(folders, Path(scratch), device="cpu")
         try:
             status = supervisor.start(START_SECONDS)
