@@ -16,6 +16,7 @@ from transformers import (
     T5Config,
 )
 
+from scripts import one_line
 from tests.support.tiny_models import parts
 
 ENTRIES = 2048
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

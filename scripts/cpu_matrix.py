@@ -25,6 +25,7 @@ from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, ModelFolders
 from executor.worker import supervisor
 from protocol.manifest import outputs_of
+from scripts import one_line
 
 NATIVE = "native"
 MANY_THREADS = "native, 2 threads"  # as the user's environment asks for
@@ -187,4 +188,4 @@ def run_process(command: list[str], environment: dict[str, str], limit: float) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    one_line.run(main)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import click
 
+from scripts import one_line
+
 ROOT = Path(__file__).resolve().parents[1]
 # More mutants take hours: each costs seconds.
 MAX_MUTANTS = 300
@@ -85,4 +87,4 @@ def _show(copy: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(lambda: main(prog_name="scripts/mutants", standalone_mode=False))

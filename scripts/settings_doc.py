@@ -1,12 +1,12 @@
 """Write docs/configuration.md from the definitions of the settings, or compare it with them."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from node.config.limits import Limits
 from node.config.setting import Setting, settings_of
 from node.config.settings import Settings
+from scripts import one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
@@ -84,4 +84,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    one_line.run(main)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import click
 
+from scripts import one_line
 from tests.simulation.report import Report
 from tests.simulation.runner import RunConfig, RunResult, run_seed
 
@@ -126,4 +127,4 @@ def _show(title: str, counts: Counter[str], *, ranked: bool = True) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(lambda: main(prog_name="scripts/simulate", standalone_mode=False))

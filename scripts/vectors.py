@@ -1,9 +1,9 @@
 """Write the golden vectors, tests/vectors/*.json, or compare them with what the code says."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from scripts import one_line
 from tests.vectors import files
 
 
@@ -22,4 +22,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    one_line.run(main)

@@ -22,6 +22,7 @@ from executor.determinism import profile
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, ModelFolders
 from executor.worker.supervisor import WorkerSupervisor
+from scripts import one_line
 
 PROMPT, SEED = "a slow sad piano in A minor", 7
 # Seconds that a worker has to start.
@@ -281,4 +282,4 @@ def report(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    one_line.run(main)

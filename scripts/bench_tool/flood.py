@@ -28,6 +28,7 @@ from node.sync.task_tracker import NoAgreement
 from protocol.manifest import blobs_of
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Json
+from scripts import one_line
 from scripts.testnet_tool.nodes import create_network, events
 from tests.integration import hostile
 from tests.integration.attacker import Target
@@ -190,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

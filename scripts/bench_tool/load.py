@@ -21,6 +21,7 @@ from node.daemon import Options
 from node.sync.task_tracker import NoAgreement
 from protocol.consensus.effects import State
 from protocol.network import Network
+from scripts import one_line
 from tests.simulation import virtual_loop
 from tests.simulation.network import SimulatedNetwork, SimulatedNode
 from tests.support import fixtures
@@ -188,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

@@ -14,17 +14,22 @@ from typing import Any
 
 import click
 
+from node.cli import interrupts
 from node.cli.exit_codes import Exit, Failure
 from node.cli.session import silence_libp2p
 from node.config import log_setup
 from protocol.network import NetworkParameters
+from scripts import one_line
 from scripts.chaos_tool.checks import CheckResult, agreement_seconds, check
 from scripts.chaos_tool.cluster import Cluster, running_cluster
 from scripts.chaos_tool.faults import FaultInjector
 from scripts.chaos_tool.options import FAULT_KINDS, ChaosOptions
 from scripts.chaos_tool.report import NetworkReport, document, table
+from scripts.testnet_tool.folder import FolderInUse
 from scripts.testnet_tool.nodes import NodeDown
 
+# Signals that stop the networks, beside Ctrl-C.
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
 # Seconds between two lines of progress.
 PROGRESS_SECONDS = 10.0
 # Half of a partition by default, so that tasks go through several attempts while it lasts.
@@ -76,16 +81,13 @@ def chaos(
         out=root,
         **counts,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
     _show(f"seed {options.seed}, folders in {root}")
     try:
-        figures = document(asyncio.run(_run_networks(options)))
-    except (NodeDown, FileExistsError) as error:
-        raise Failure(Exit.FAULT, str(error)) from None
-    except KeyboardInterrupt:
-        raise Failure(Exit.INTERRUPTED, "interrupted") from None
+        figures = document(interrupts.run(_run_networks(options), (signal.SIGINT, *STOPPING)))
+    except (FileExistsError, FolderInUse) as error:
+        raise Failure(Exit.USAGE, f"--out: {error}") from None
     head = {"seed": options.seed, "nodes": options.nodes, "load_average": os.getloadavg()}
     summary = {**head, **figures}
     click.echo(json.dumps(summary) if as_json else "\n".join(table(summary)))
@@ -171,13 +173,9 @@ def _flatten(group: BaseExceptionGroup[NodeDown]) -> Iterator[NodeDown]:
             yield error
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _show(text: str) -> None:
     click.echo(text, err=True)
 
 
 if __name__ == "__main__":
-    chaos(prog_name="scripts/chaos")
+    one_line.run(lambda: chaos(prog_name="scripts/chaos", standalone_mode=False), STOPPING)

@@ -1,6 +1,5 @@
 """`scripts/testnet`: a network of processes on this machine, one task, a verified result."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -15,21 +14,21 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from node.cli import interrupts
 from node.cli.commands.network.measure import local_compute_class
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
-from node.cli.main import one_line_errors
 from node.cli.session import map_exit_codes, silence_libp2p
 from node.cli.task_output import wait_and_write
 from node.client.client import Client
 from node.config import log_setup
 from protocol.network import Network, NetworkParameters
+from scripts import one_line
 from scripts.testnet_tool import folder
 from scripts.testnet_tool.liar import describe_lie
 from scripts.testnet_tool.nodes import (
     Daemons,
     LocalNode,
-    NodeDown,
     create_network,
     free_ports,
     is_free,
@@ -40,6 +39,8 @@ TASK = ROOT / "docs" / "text-to-music.json"
 DEFAULT_OUT = ROOT / "testnet-out"
 # Members that share a few cores commit seconds apart.
 GRACE_SECONDS = 5.0
+# Signals that stop the nodes, beside Ctrl-C.
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
 # The largest committee, whatever the number of nodes.
 MAX_COMMITTEE = 7
 
@@ -84,11 +85,9 @@ def testnet(
     if resume:
         _reject_with_resume()
     size = committee or min(nodes, MAX_COMMITTEE if liars else 3)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
     log_setup.configure("error", "auto")
     silence_libp2p()
-    with one_line_errors(), _folder(out, resume=resume) as root:
+    with _folder(out, resume=resume) as root:
         _run(TestnetOptions(nodes, liars, size, task, root, keep, resume, as_json))
 
 
@@ -119,10 +118,6 @@ def _folder(out: Path | None, *, resume: bool) -> Iterator[Path]:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _run(options: TestnetOptions) -> None:
     started = time.monotonic()
     args = read_json(options.task)
@@ -133,17 +128,15 @@ def _run(options: TestnetOptions) -> None:
     for node in nodes:
         if node.lie is not None:
             _show(f"{node.name} will lie: {describe_lie(node.lie)}")
-    try:
-        with Daemons(options.out / "network.json", nodes) as daemons:
-            _show("starting the nodes")
-            daemons.wait_ready()
-            ready = time.monotonic()
-            _show(f"all nodes are ready and connected after {ready - started:.1f} s")
-            failure = asyncio.run(_submit(options, network, daemons, args, (started, ready)))
-            if options.keep:
-                _stay_up(options, daemons)
-    except NodeDown as error:
-        raise Failure(Exit.FAULT, str(error)) from None
+    with Daemons(options.out / "network.json", nodes) as daemons:
+        _show("starting the nodes")
+        daemons.wait_ready()
+        ready = time.monotonic()
+        _show(f"all nodes are ready and connected after {ready - started:.1f} s")
+        submitting = _submit(options, network, daemons, args, (started, ready))
+        failure = interrupts.run(submitting, (signal.SIGINT, *STOPPING))
+        if options.keep:
+            _stay_up(options, daemons)
     if failure is not None:
         raise failure
 
@@ -241,4 +234,4 @@ def _show(text: str) -> None:
 
 
 if __name__ == "__main__":
-    testnet(prog_name="scripts/testnet")
+    one_line.run(lambda: testnet(prog_name="scripts/testnet", standalone_mode=False), STOPPING)

@@ -25,6 +25,7 @@ from executor.audio import midi
 from executor.job import Job, ModelRef
 from executor.models.folders import SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
+from scripts import one_line
 from scripts.models.common.export import MODELS
 from scripts.models.music.codec import codec_config, decode_audio, write_codec
 from scripts.models.music.evaluate import (
@@ -188,4 +189,4 @@ def _evaluate_piano(options: argparse.Namespace, codec: EncodecModel, worker: Mo
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import EncodecFeatureExtractor
 
 from executor.models.folders import DEFAULTS, SHIPPED
+from scripts import one_line
 from scripts.models.common.train import CAPTION_STAGE, CHECKPOINT
 from scripts.models.music.codec import codec_config, write_codec
 from scripts.models.music.dataset import ATTRIBUTE_HEAD
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

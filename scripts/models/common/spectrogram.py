@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from scripts import one_line
 from scripts.models.common.audio_analysis import magnitude_spectra
 from scripts.models.music.instruments import Samples
 
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import torch
 
+from scripts import one_line
 from scripts.models.music.codec import codec_config
 from scripts.models.music.dataset import (
     ATTRIBUTE_CLASSES,
@@ -369,4 +370,4 @@ def train_piano(config: TrainingConfig, training: PianoTraining) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    one_line.run(main)
