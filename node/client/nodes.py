@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from node.log import get_logger
 from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
@@ -41,7 +42,8 @@ class TaskRejected(HeliumError):
 class HelloAnswer:
     """A node's answer to `hello`: its software, classes and warm models by class.
 
-    `reasons` say why it executes no more. All of it is the node's own statement.
+    `reasons` say why it executes no more. All of it is the node's own statement. By its clock it is
+    `clock_ahead` seconds later than here, give or take half of `seconds`, which the answer took.
     """
 
     peer: str
@@ -51,15 +53,25 @@ class HelloAnswer:
     reasons: tuple[str, ...]
     models: Mapping[str, tuple[str, ...]]
     network: str = ""
+    clock_ahead: float = 0.0
+    seconds: float = 0.0
 
 
-async def say_hello(transport: Transport, peer: str, request: Document) -> HelloAnswer | None:
-    """Return a node's answer to `hello`, of whatever network it is; None if it does not answer."""
+async def say_hello(
+    transport: Transport, peer: str, request: Mapping[str, Any]
+) -> HelloAnswer | None:
+    """Return a node's answer to `hello`, of whatever network it is; None if it does not answer.
+
+    The request was made just now: its time is when it is sent.
+    """
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     try:
         answer = await send_request(transport, peer, "hello", request)
     except (RequestRefused, ProtocolViolation, ConnectionError) as error:
         log.debug("hello failed", peer=peer, error=str(error))
         return None
+    seconds = loop.time() - start
     return HelloAnswer(
         peer,
         answer["agent"],
@@ -68,6 +80,9 @@ async def say_hello(transport: Transport, peer: str, request: Document) -> Hello
         tuple(answer["reasons"]),
         {name: tuple(models) for name, models in answer["models"].items()},
         answer["network"],
+        # The node read its clock at some time between the request and its answer.
+        round((answer["time"] - request["time"]) / 1000 - seconds / 2, 3),
+        round(seconds, 3),
     )
 
 

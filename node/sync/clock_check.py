@@ -26,6 +26,34 @@ class ClockCheck:
         """Forget a member, which has disconnected."""
         self._differences.pop(member, None)
 
+    @property
+    def operators(self) -> int:
+        """The number of operators with a member that has answered."""
+        return len({operator for operator, _ in self._differences.values()})
+
+    def describe(self) -> str:
+        """Return how this machine's clock differs from the median of the operators' clocks."""
+        offset = self.offset()
+        if offset is None:
+            return f"{self.operators} of the {MIN_OPERATORS} operators have answered who are needed"
+        seconds, side = (
+            f"{abs(offset):.1f}".removesuffix(".0"),
+            "behind" if offset > 0 else "ahead of",
+        )
+        return (
+            f"this machine's clock is {seconds} s {side} the median of the other operators' clocks"
+        )
+
+    def fault(self, limit: float) -> str | None:
+        """Return why a node with this clock is of no use, or None; the network allows `limit`."""
+        offset = self.offset()
+        if offset is None or abs(offset) <= limit:
+            return None
+        return (
+            f"{self.describe()}, and the network allows {limit:g} s: set the clock and restart the"
+            " node"
+        )
+
     def offset(self) -> float | None:
         """Return how far the operators' clocks are ahead; None with fewer than three operators."""
         by_operator: defaultdict[str, list[float]] = defaultdict(list)

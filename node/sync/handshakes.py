@@ -65,14 +65,7 @@ class Handshakes:
 
     def clock_fault(self) -> str | None:
         """Return why this node's clock makes it useless, or None. Other nodes refuse its tasks."""
-        offset, most = self._clocks.offset(), self._network.parameters.clock_skew_seconds
-        if offset is None or abs(offset) <= most:
-            return None
-        side = "behind" if offset > 0 else "ahead of"
-        return (
-            f"this machine's clock is {abs(offset):.0f} s {side} the median of the other operators'"
-            f" clocks, and the network allows {most:g} s: set the clock and restart the node"
-        )
+        return self._clocks.fault(self._network.parameters.clock_skew_seconds)
 
     def forget(self, peer: str) -> None:
         """Forget a peer that has disconnected."""

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,6 +15,7 @@ from executor.models.folders import SHIPPED, ModelFolders
 from executor.models.inventory import InstalledModel, inventory
 from executor.sandbox import confine
 from node.cli import interrupts, options
+from node.cli.clock_report import ClockReport, check_clock
 from node.cli.exit_codes import Exit
 from node.cli.files import FILE
 from node.config.setting import settings_of
@@ -29,8 +30,9 @@ DEVICES = get_args(Device)
 SETTINGS = ("data_dir", "network", "key", "models_dir")
 
 EPILOG = """\b
-Example:
+Examples:
   helium doctor --network network.json --key node.pem
+  helium doctor --config node.toml --peer /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...
 
 \b
 Output:
@@ -40,6 +42,8 @@ Output:
   class      a class of the network, and how this machine's runtime differs from it
   listed     a model of the network, and whether it is present
   worker     the result of the self-test, and the seconds that it took
+  clock      this machine's clock beside those of the network's operators: ok, warning (half of
+             what the network allows), fault, or unknown and what to do
   not ready  a reason why this machine cannot serve
 Exit code 0: this machine is ready. Exit code 1: it is not.
 """
@@ -59,6 +63,7 @@ class Findings:
     differences: dict[str, list[str]]
     missing: dict[str, str]
     secret_risk: str
+    clock: ClockReport
 
     @property
     def reasons(self) -> list[str]:
@@ -72,7 +77,8 @@ class Findings:
                 for line in lines
             ]
         reasons += [f"model {name}: {reason}" for name, reason in self.missing.items() if reason]
-        return reasons + ([f"secret: {self.secret_risk}"] if self.secret_risk else [])
+        reasons += [f"secret: {self.secret_risk}"] if self.secret_risk else []
+        return reasons + ([f"clock: {self.clock.detail}"] if self.clock.state == "fault" else [])
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +94,7 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(epilog=EPILOG)
 @click.option("--config", type=FILE, metavar="FILE", help="A TOML file with settings and limits.")
 @_flags
+@options.peers
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
@@ -100,7 +107,8 @@ def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) 
     """Check whether this machine can serve as a node.
 
     It starts a worker once, which tests itself; that takes some seconds. With a network document
-    it compares this machine's runtime with the classes, and looks for the listed models.
+    it compares this machine's runtime with the classes, and looks for the listed models. With
+    peers too, it compares this machine's clock with theirs.
     """
     settings = options.settings(flags, config)
     # Without a network document, a machine can still be checked before it joins a network.
@@ -113,7 +121,7 @@ def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) 
 
 
 def examine(settings: Settings, network: Network | None, device: Device) -> Findings:
-    """Start a worker once and return everything that decides whether this machine may serve."""
+    """Return everything that decides whether this machine may serve; starts a worker once."""
     folders = [*settings.models_dir, SHIPPED]
     worker = start_worker(folders, device)
     classes = network.classes if network else {}
@@ -125,6 +133,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
         {name: mismatch(worker.runtime, definition) for name, definition in classes.items()},
         {f"{model.id}@{model.revision}": _why_missing(folders, model) for model in listed},
         _secret_risk(settings, folders),
+        check_clock(network, settings.peers),
     )
 
 
@@ -181,6 +190,7 @@ def _document(findings: Findings) -> dict[str, object]:
         ],
         "classes": findings.differences,
         "listed": {name: reason or None for name, reason in findings.missing.items()},
+        "clock": asdict(findings.clock),
     }
 
 
@@ -198,6 +208,7 @@ def _lines(findings: Findings) -> list[str]:
         ),
         *(f"listed    {name}: {reason or 'present'}" for name, reason in findings.missing.items()),
         f"worker    {self_test}, {worker.seconds:.1f} s",
+        f"clock     {findings.clock.line}",
         *(f"not ready {reason}" for reason in findings.reasons),
         *(() if findings.reasons else ("ready",)),
     ]

@@ -9,6 +9,7 @@ import pytest
 
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from node.cli.clock_report import HOW_TO
 from node.cli.commands import doctor
 from tests.node.cli.conftest import Helium
 
@@ -79,7 +80,11 @@ def test_lines_show_all_findings(helium: Helium, worker: Any) -> None:
         "sandbox   files: not in force: this kernel has no landlock",
     ]
     assert f"model     {EMBEDDED} {weights_digest(SHIPPED / EMBEDDED)}" in done.stdout
-    assert done.stdout.splitlines()[-2:] == ["worker    self-test passed, 1.5 s", "ready"]
+    assert done.stdout.splitlines()[-3:] == [
+        "worker    self-test passed, 1.5 s",
+        f"clock     unknown: {HOW_TO}",
+        "ready",
+    ]
 
 
 def test_a_failed_self_test_is_not_ready(helium: Helium, worker: Any) -> None:
