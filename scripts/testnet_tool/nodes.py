@@ -39,6 +39,8 @@ POLL = 0.1
 # Below the ephemeral ports of Linux, so that no outgoing connection takes a port before its daemon
 # listens. Random, so that test networks that start at once rarely choose the same.
 PORTS = range(10_000, 32_768)
+# The event that begins a daemon's part of its log.
+STARTING = "starting"
 # From Linux' prctl(2).
 _PR_SET_PDEATHSIG = 1
 
@@ -183,6 +185,9 @@ class Daemons:
         arguments = [part for pair in flags.items() for part in pair]
         arguments += [part for address in self.peers(node) for part in ("--peers", address)]
         with node.log.open("ab") as log:
+            # Until the daemon has written its first line, its log would be that of its last run.
+            log.write(json.dumps({"event": STARTING}).encode() + b"\n")
+            log.flush()
             self._running[node.name] = subprocess.Popen(
                 [sys.executable, *self.entry(node), *arguments],
                 stdin=subprocess.DEVNULL,
@@ -256,7 +261,7 @@ def events(node: LocalNode) -> list[Mapping[str, object]]:
             event = json.loads(line)
         except ValueError:
             continue
-        if event.get("event") == "listening":
+        if event.get("event") == STARTING:
             logged.clear()
         logged.append(event)
     return logged

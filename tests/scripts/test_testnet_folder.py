@@ -1,5 +1,6 @@
 """The folder of `scripts/testnet`: locked, replaced, resumed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from node.cli.exit_codes import Exit
 from protocol.network import Network, NetworkParameters
 from scripts.testnet_tool import __main__ as testnet_command
 from scripts.testnet_tool import folder
-from scripts.testnet_tool.nodes import LocalNode, create_network
+from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network, is_ready
 from tests.support import fixtures
 
 RUNTIME = fixtures.network_document()["classes"][fixtures.CLASS]
@@ -129,3 +130,13 @@ def test_resumed_network_takes_no_other_shape(option: str) -> None:
     result = CliRunner().invoke(testnet_command.testnet, ["--resume", option, "2"])
     assert result.exit_code == Exit.USAGE
     assert f"{option}: not with --resume" in result.output
+
+
+def test_log_of_an_earlier_run_does_not_count(root: Path) -> None:
+    """With --resume, the nodes took the lines of the last run for those of this one."""
+    _, nodes = create(root)
+    earlier = [{"event": "listening"}, {"event": "executor", "ready": True, "reasons": []}]
+    nodes[0].log.write_text("".join(f"{json.dumps(event)}\n" for event in earlier))
+    assert is_ready(nodes[0])
+    with Daemons(root / "network.json", nodes[:1]):
+        assert not is_ready(nodes[0])
