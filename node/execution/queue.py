@@ -36,6 +36,8 @@ IDLE_SECONDS = 20.0
 # Pause after a failed start or warm-up, doubled after each further one. Memory that was short may
 # be free in seconds; an attempt costs up to 20 s of processor, so a lasting fault costs 3 %.
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
+# Pause while the disk is full, or has another fault.
+DISK_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +183,26 @@ class ExecutionQueue:
         await self._start(record)
         while True:
             self._heat_up()
-            queued = self._waiting.begin(lambda task: task.model not in self._cold)
+            queued = self._waiting.begin(self._may_begin)
             if queued is not None:
                 await self._run_one(queued, record)
+            elif self._disk_fault() is not None:  # a warm-up writes files too
+                await self._abstain_for(DISK_RETRY_SECONDS, record)
             elif self._cold and (self._waiting or not self.warm_models):
                 await self._warm_one()
             else:
                 await self._idle()
 
+    def _may_begin(self, task: Task) -> bool:
+        """Return whether a task does not wait for its model: it is warm, or nothing is executed."""
+        return task.model not in self._cold or self._disk_fault() is not None
+
     async def _start(self, record: RecordResult) -> None:
         """Start the executor, again and again where that may help; tasks abstain meanwhile."""
         failures = 0
         while True:
+            while self._disk_fault() is not None:  # a start writes files too
+                await self._abstain_for(DISK_RETRY_SECONDS, record)
             readiness = await self._executor.start()
             log.info("executor", ready=readiness.ok, reasons=list(readiness.reasons))
             self._start_failed = not readiness.ok
@@ -232,7 +242,7 @@ class ExecutionQueue:
                 await self._arrived.wait()
         except TimeoutError:
             self._heat_up()
-            if self._cold:
+            if self._cold and self._disk_fault() is None:
                 await self._warm_one()
 
     def _heat_up(self) -> None:
@@ -304,11 +314,11 @@ class ExecutionQueue:
         await record(task, result)
 
     async def _run_job(self, queued: QueuedTask) -> Execution:
+        if (fault := self._disk_fault()) is not None:
+            raise Abstained(Abstention.NO_SPACE, fault)
         # Specification 3: this machine is not in its class, or its bits cannot be trusted.
         if not self.readiness.ok:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
-        if (fault := self._disk_fault()) is not None:
-            raise Abstained(Abstention.NO_SPACE, fault)
         task, model = queued.task, self._network.models[queued.task.model]
         began = self._clock.now()
         seconds = min(queued.until - began, self._network.attempt_seconds(task))

@@ -51,12 +51,12 @@ class DiskHealth:
     def note_failure(self, error: sqlite3.Error) -> bool:
         """Take an error of the database; return whether it is a fault of the disk or the file."""
         name = getattr(error, "sqlite_errorname", "")
-        faults = [text for code, text in _FAULTS.items() if name.startswith(code)]
-        if faults:
-            self._begin(faults[0], str(error))
         # The write that is made again is then larger than what was free, or there is a quota.
         if self._reserve and name.startswith(_NO_SPACE):
             self._reserve.give_up_part()
+        faults = [text for code, text in _FAULTS.items() if name.startswith(code)]
+        if faults:
+            self._begin(faults[0], str(error))
         return bool(faults)
 
     def prepare_write(self) -> None:
@@ -76,6 +76,7 @@ class DiskHealth:
             self._begin(_FULL, "the disk is almost full")
 
     def _begin(self, fault: str, error: str) -> None:
-        if self.fault != fault:
+        is_new, self.fault = self.fault != fault, fault
+        if is_new:
+            self.prepare_write()  # the log may be on the same disk
             log.error("journal cannot be written", reason=fault, error=error)
-        self.fault = fault

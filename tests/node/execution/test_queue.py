@@ -15,7 +15,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.errors import Busy
 from node.execution.fair_queue import QueuedTask
-from node.execution.queue import ExecutionQueue, Readiness
+from node.execution.queue import DISK_RETRY_SECONDS, ExecutionQueue, Readiness
 from protocol.network import Model
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual_loop
@@ -114,10 +114,11 @@ def queue_of(
     executor: FakeExecutor,
     max_queue: int = 2,
     models: tuple[str, ...] = (),
+    disk_fault: Callable[[], str | None] = lambda: None,
 ) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     return ExecutionQueue(
-        NET, executor, clock, max_queue, executor.progressed, executor.counts, models
+        NET, executor, clock, max_queue, executor.progressed, executor.counts, models, disk_fault
     )
 
 
@@ -528,3 +529,51 @@ def test_a_machine_of_another_class_is_not_started_again() -> None:
     executor = FakeExecutor()
     executor.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
     run_test(test, executor)
+
+
+FULL = "the disk is full"
+
+
+def test_a_full_disk_delays_the_start_and_every_task_abstains_for_no_space() -> None:
+    async def main() -> None:
+        executor, faults = FakeExecutor(), [FULL]
+        queue = queue_of(executor, disk_fault=lambda: faults[0] if faults else None)
+        async with working(queue, executor):
+            for number in (1, 2):
+                executor.add(queue, queued_task(number))
+                await asyncio.sleep(1)
+            assert executor.events == [("no-space", task(1).id), ("no-space", task(2).id)]
+            await asyncio.sleep(100)
+            assert executor.starts == []
+            faults.clear()
+            await asyncio.sleep(DISK_RETRY_SECONDS + 1)
+            executor.add(queue, queued_task(3))
+            await asyncio.sleep(SECONDS + 2)
+            assert executor.events_of("executed") == [("executed", task(3).id)]
+
+    virtual_loop.run(main)
+
+
+def test_no_model_is_warmed_up_while_the_disk_is_full() -> None:
+    async def main() -> None:
+        executor, faults = FakeExecutor(), list[str]()
+        queue = queue_of(
+            executor, models=(fixtures.MODEL,), disk_fault=lambda: next(iter(faults), None)
+        )
+        async with working(queue, executor):
+            await asyncio.sleep(5)
+            assert executor.events == [("warm", fixtures.MODEL)]
+            executor.alive = False  # the next job finds its worker dead: all models are cold
+            executor.add(queue, queued_task(1))
+            await asyncio.sleep(5)
+            faults.append(FULL)
+            await asyncio.sleep(SECONDS + 100)
+            assert executor.events_of("warm") == [("warm", fixtures.MODEL)]
+            executor.add(queue, queued_task(2))
+            await asyncio.sleep(1)
+            assert executor.events_of("no-space") == [("no-space", task(2).id)]
+            faults.clear()
+            await asyncio.sleep(DISK_RETRY_SECONDS + 1)
+            assert executor.events_of("warm") == [("warm", fixtures.MODEL)] * 2
+
+    virtual_loop.run(main)

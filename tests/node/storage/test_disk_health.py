@@ -1,5 +1,6 @@
 """A database on a disk that is really full, or read-only, and that has space again."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,8 @@ def test_an_almost_full_disk_is_a_fault_before_a_write_fails(
     disk: SmallDisk, storage: Storage
 ) -> None:
     disk.fill()
+    storage.database.health.check_space()
+    assert os.statvfs(disk.folder).f_bavail > 0, "the log is often on the same disk"
     storage.journal.check_disk()
     assert "free space on it" in str(fault(storage))
     disk.free()
