@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.vectors import (
     answers,
+    clients,
+    clocks,
     encoding,
     gossip,
     limits,
@@ -17,6 +19,7 @@ from tests.vectors import (
     scores,
     signatures,
     signing,
+    suspects,
     waveforms,
 )
 from tests.vectors.entries import Vectors
@@ -42,6 +45,9 @@ def documents() -> dict[str, Vectors]:
         "manifests.json": manifests.manifests(),
         "rejections.json": refusals.rejections(),
         "rounds.json": rounds.rounds(),
+        "suspects.json": suspects.suspects(),
+        "clients.json": clients.clients(),
+        "clocks.json": clocks.clocks(),
         "answers.json": answers.answers(),
         "gossip.json": gossip.gossip(),
         "waveforms.json": waveforms.waveforms(),

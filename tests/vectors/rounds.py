@@ -91,7 +91,7 @@ def _received(at: float, message: Message) -> Entry:
     return {"at": at, "received": message.envelope.encode().decode()}
 
 
-def _executed(at: float, outcome: Any = HONEST) -> Entry:
+def executed(at: float, outcome: Any = HONEST) -> Entry:
     return {"at": at, "executed": outcome}
 
 
@@ -148,7 +148,7 @@ def _lists(s: Scene) -> list[Entry]:
         s.entry(
             "a quorum of commits, two waits, and a commit in the second one",
             [
-                _executed(10),
+                executed(10),
                 s.commit(12, b),
                 s.commit(15, c),
                 s.reveal(16.5, b, [a, b]),
@@ -164,7 +164,7 @@ def _lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "all commits before the quorum's wait began",
-            [s.commit(1, b), s.commit(2, c), _executed(30)],
+            [s.commit(1, b), s.commit(2, c), executed(30)],
             sent=[_commit(30), _reveal(30, trio), _commit(120, 1)],
             attempts=[0, 120],
             states=[
@@ -174,7 +174,7 @@ def _lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "all commits within the first wait",
-            [_executed(10), s.commit(11, b), s.commit(12.5, c)],
+            [executed(10), s.commit(11, b), s.commit(12.5, c)],
             sent=[_commit(10), _reveal(12.5, trio), _commit(120, 1)],
             attempts=[0, 120],
             states=[
@@ -184,7 +184,7 @@ def _lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "no quorum of commits, no reveal",
-            [_executed(10), s.reveal(11, b, [a, b]), s.abstain(12, c)],
+            [executed(10), s.reveal(11, b, [a, b]), s.abstain(12, c)],
             sent=[_commit(10), _commit(120, 1)],
             attempts=[0, 120],
             states=[
@@ -201,7 +201,7 @@ def _large_lists(s: Scene) -> list[Entry]:
     return [
         s.entry(
             "the own commit comes after a quorum of others",
-            [s.commit(1, b), s.commit(2, c), s.commit(3, d), _executed(30), s.commit(33, e)],
+            [s.commit(1, b), s.commit(2, c), s.commit(3, d), executed(30), s.commit(33, e)],
             sent=[_commit(30), _reveal(34, four)],
             states=[
                 _state(29, "executing", reachable=ONE),
@@ -211,7 +211,7 @@ def _large_lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "commits of suspects are counted once attempt_seconds are over",
-            [s.commit(1, b), s.commit(2, c), _executed(10), s.commit(20, d)],
+            [s.commit(1, b), s.commit(2, c), executed(10), s.commit(20, d)],
             suspects=[b, c],
             sent=[_commit(10), _reveal(124, four)],
             states=[
@@ -221,7 +221,7 @@ def _large_lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a quorum without the suspects",
-            [s.commit(1, b), _executed(10), s.commit(20, c), s.commit(30, d)],
+            [s.commit(1, b), executed(10), s.commit(20, c), s.commit(30, d)],
             suspects=[b],
             sent=[_commit(10), _reveal(34, four)],
             states=[
@@ -231,7 +231,7 @@ def _large_lists(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "all commits, those of suspects among them",
-            [s.commit(at, m) for at, m in enumerate([b, c, d, e], 1)] + [_executed(10)],
+            [s.commit(at, m) for at, m in enumerate([b, c, d, e], 1)] + [executed(10)],
             suspects=[b, c, d, e],
             sent=[_commit(10), _reveal(10, s.commits([a, b, c, d, e]))],
             states=[_state(10, "revealed", reachable=ONE)],
@@ -248,21 +248,21 @@ def _contradictions(s: Scene) -> list[Entry]:
     late = [
         s.reveal(1, b, [b]),
         s.commit(2, b, LIE),
-        _executed(3),
+        executed(3),
         s.commit(50, c),
     ]
-    turned = [s.commit(1, b, LIE), s.reveal(2, b, [b]), _executed(3), s.commit(50, c)]
+    turned = [s.commit(1, b, LIE), s.reveal(2, b, [b]), executed(3), s.commit(50, c)]
     return [
         s.entry(
             "two commits of one member",
-            [first, second, _executed(3)],
+            [first, second, executed(3)],
             sent=[_commit(3), _reveal(7, own | s.commits([b])), _commit(120, 1)],
             attempts=[0, 120],
             states=[_state(6, "committed", reachable=BOTH), _state(7, "revealed", reachable=BOTH)],
         ),
         s.entry(
             "the same two commits in the other order",
-            [*swapped, _executed(3)],
+            [*swapped, executed(3)],
             sent=[_commit(3), _reveal(7, own | s.commits([b], LIE)), _commit(120, 1)],
             attempts=[0, 120],
             states=[_state(6, "committed", reachable=BOTH), _state(7, "revealed", reachable=BOTH)],
@@ -370,7 +370,7 @@ def _attempts(s: Scene) -> list[Entry]:
     return [
         s.entry(
             "the next attempt starts by time, and the outcome comes in it",
-            [s.commit(5, d, attempt=1), _executed(130)],
+            [s.commit(5, d, attempt=1), executed(130)],
             sent=[_commit(130, 1)],
             attempts=[0, 120],
             states=[
@@ -381,7 +381,7 @@ def _attempts(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a member that committed still reveals in the attempt before",
-            [_executed(10), s.commit(119, b)],
+            [executed(10), s.commit(119, b)],
             sent=[_commit(10), _commit(120, 1), _reveal(123, s.commits([a, b]))],
             attempts=[0, 120],
             states=[
@@ -391,7 +391,7 @@ def _attempts(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a suspect's commit is counted when the attempt is over",
-            [_executed(10), s.commit(11, b)],
+            [executed(10), s.commit(11, b)],
             suspects=[b],
             sent=[_commit(10), _commit(120, 1), _reveal(124, s.commits([a, b]))],
             attempts=[0, 120],
@@ -399,7 +399,7 @@ def _attempts(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a member that abstained executes again",
-            [_failed(20, "timeout"), _executed(130)],
+            [_failed(20, "timeout"), executed(130)],
             sent=[_abstain(20, "timeout"), _commit(130, 1)],
             attempts=[0, 120],
             states=[
@@ -420,14 +420,14 @@ def _attempts(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a member that executes goes on after a withdrawal",
-            [s.withdraw(5), _executed(10)],
+            [s.withdraw(5), executed(10)],
             sent=[_commit(10), _commit(120, 1)],
             attempts=[0, 120],
             states=[_state(10, "committed", reachable=BOTH)],
         ),
         s.entry(
             "the attempt is lost while the member executes",
-            [s.abstain(1, b), s.abstain(2, c), _executed(10)],
+            [s.abstain(1, b), s.abstain(2, c), executed(10)],
             sent=[_commit(10, 1)],
             attempts=[0, 2],
             states=[
@@ -552,7 +552,7 @@ def _suspects(s: Scene) -> list[Entry]:
     a, b, c, d = s.a, s.b, s.c, s.d
     four = s.commits([a, b, c, d], attempt=1)
     lied = [
-        _executed(10),
+        executed(10),
         s.commit(11, b, LIE),
         s.reveal(20, b, [b], LIE),
     ]
@@ -578,7 +578,7 @@ def _suspects(s: Scene) -> list[Entry]:
         s.entry(
             "who committed and did not reveal is a suspect in the next attempt",
             [
-                _executed(10),
+                executed(10),
                 s.commit(11, b),
                 s.commit(121, b, attempt=1),
                 s.commit(122, c, attempt=1),
@@ -600,7 +600,7 @@ def _suspects(s: Scene) -> list[Entry]:
             "who committed is no suspect before reveals are due",
             [
                 s.commit(11, b),
-                _executed(119.5),
+                executed(119.5),
                 s.commit(120.5, b, attempt=1),
                 s.commit(121, c, attempt=1),
             ],
@@ -621,7 +621,7 @@ def _suspects(s: Scene) -> list[Entry]:
             [
                 s.commit(11, b),
                 s.reveal(12, c, [c]),
-                _executed(119.5),
+                executed(119.5),
                 s.commit(120.5, b, attempt=1),
                 s.commit(121, d, attempt=1),
             ],
@@ -640,7 +640,7 @@ def _suspects(s: Scene) -> list[Entry]:
         s.entry(
             "who equivocated is a suspect in the next attempt",
             [
-                _executed(10),
+                executed(10),
                 s.commit(11, b),
                 s.commit(12, b, LIE),
                 s.commit(121, b, attempt=1),

@@ -50,6 +50,9 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     "manifests.json": {"fitting": ["reason"], "breaking": ["reason"]},
     "answers.json": {"answers": ["reason"]},
     "rounds.json": {"rounds": ["sent", "attempts", "states"]},
+    "suspects.json": {"conduct": ["conduct"], "records": ["suspects"]},
+    "clients.json": {"clients": ["states"]},
+    "clocks.json": {"clocks": ["difference", "ready"]},
     "gossip.json": {"messages": ["id", "verdict"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {

@@ -19,8 +19,10 @@ START = fixtures.START
 class Player:
     """Plays the events of one entry, and notes what the node sends and when attempts start."""
 
-    def __init__(self, entry: dict[str, Any]) -> None:
-        self.net = Network.of(VECTORS["networks"][entry["network"]])
+    def __init__(
+        self, entry: dict[str, Any], networks: dict[str, Any] = VECTORS["networks"]
+    ) -> None:
+        self.net = Network.of(networks[entry["network"]])
         task = codec.decode(entry["task"].encode(), self.net.id)
         assert isinstance(task, Task)
         assert task.created == START * 1000

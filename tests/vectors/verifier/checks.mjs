@@ -2,6 +2,8 @@
 
 import { committees, operatorsOf, quorum, ranking } from "./committee.mjs";
 import { readCertificate } from "./certificate.mjs";
+import { believe } from "./client.mjs";
+import { difference } from "./clock.mjs";
 import { isKey, signWith } from "./ed25519.mjs";
 import {
   checkWithdrawal,
@@ -22,6 +24,7 @@ import { checkSignature, keyOf, peerOf } from "./peer.mjs";
 import { reasonOf } from "./rejected.mjs";
 import { play } from "./rounds.mjs";
 import { checkForm } from "./schema.mjs";
+import { conduct, record } from "./suspects.mjs";
 import { midiFile, render, speaker, takeNotes } from "./score.mjs";
 import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
 
@@ -177,6 +180,16 @@ function checkSpeaker(entry) {
   return differences({ ...whole, sha256: sha256(numbers).toString("hex") }, entry);
 }
 
+function checkClock(entry, file) {
+  const network = networkOf(file);
+  const answers = entry.answers.map((answer) => Object.fromEntries(answer));
+  const seconds = difference(answers, network.roster);
+  const ready = seconds === null || Math.abs(seconds) <= network.parameters.get("clock_skew_seconds");
+  return differences({ difference: seconds, ready }, entry);
+}
+
+const namedNetwork = (entry, file) => new Network(file.networks.get(entry.network));
+
 export const CHECKS = {
   "canonical.json": {
     accepted: checkAccepted,
@@ -256,9 +269,16 @@ export const CHECKS = {
     answers: (entry) => compareReason(entry, () => checkForm(entry.schema, entry.document)),
   },
   "rounds.json": {
-    rounds: (entry, file) =>
-      compareResult(entry, () => play(entry, new Network(file.networks.get(entry.network)))),
+    rounds: (entry, file) => compareResult(entry, () => play(entry, namedNetwork(entry, file))),
   },
+  "suspects.json": {
+    conduct: (entry, file) => compareResult(entry, () => conduct(entry, namedNetwork(entry, file))),
+    records: (entry) => differences(record(entry), entry),
+  },
+  "clients.json": {
+    clients: (entry, file) => compareResult(entry, () => believe(entry, namedNetwork(entry, file))),
+  },
+  "clocks.json": { clocks: checkClock },
   "gossip.json": { messages: checkGossip },
   "rejections.json": {
     envelopes: (entry, file) =>

@@ -111,8 +111,9 @@ class Round {
   }
 }
 
-class Node {
-  constructor(entry, network) {
+/** A node; attempt 0 starts at the time `start`. */
+export class Node {
+  constructor(entry, network, start = 0) {
     const task = readEnvelope(Buffer.from(entry.task), network.id);
     this.network = network;
     this.task = taskId(task.body);
@@ -131,7 +132,7 @@ class Node {
     this.executing = false;
     this.withdrawn = false;
     this.end = null;
-    this.begin(0);
+    this.begin(start);
   }
 
   get attempt() {
