@@ -167,5 +167,5 @@ def describe_model(folder: Path) -> dict[str, object]:
     vocoder = configuration(folder / VOCODER, "config.json")
     description = model_config.describe(config, generation, vocoder)
     if not description["tasks"]:
-        raise ModelRefused(refusal(description["family"]))
+        raise ModelRefused(f"config.json: {refusal(config.get('model_type'))}")
     return {"digest": digest, **description}

@@ -30,7 +30,7 @@ _MEANINGS = (
         "temperature must be greater than 0, or exactly 0 for greedy decoding",
     ),
     (
-        ("index out of range", "out of bounds"),
+        ("index out of range", "out of bounds", "must match the size of tensor"),
         "the prompt, or the audio that it asks for, is longer than the model has positions: choose "
         "a shorter prompt or fewer max_new_tokens",
     ),

@@ -5,20 +5,23 @@ each family needs is in `families`.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForTextToSpectrogram,
     AutoModelForTextToWaveform,
     AutoProcessor,
     AutoTokenizer,
     BitsAndBytesConfig,
     FastSpeech2ConformerHifiGan,
+    GenerationConfig,
     SpeechT5HifiGan,
     TextToAudioPipeline,
 )
@@ -27,7 +30,7 @@ from executor.determinism import profile
 from executor.errors import ModelRefused, TaskFailed, describe_error, is_memory_error
 from executor.models.config import describe, own_dtype
 from executor.models.families import FAMILIES, Family, refusal
-from executor.models.file_checks import VOCODER
+from executor.models.file_checks import VOCODER, loadable_files
 from executor.models.json_files import configuration
 from executor.tasks.arguments import use_floats
 from executor.tasks.fast_linear import replace_linears
@@ -78,15 +81,12 @@ def load(
     config = configuration(folder, "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
-        raise ModelRefused(refusal(config.get("model_type")))
+        raise ModelRefused(f"config.json: {refusal(config.get('model_type'))}")
     precision = own_dtype(config) if dtype == "auto" else dtype
     args = {"dtype": precision, "quantize_bits": bits}
     if problem := objection(family.capabilities, args):
         raise TaskFailed("generation-rejected", problem)
-    try:
-        pipeline = build_pipeline(folder, family, getattr(torch, precision), bits, device)
-    except BaseException as error:
-        raise_as_refusal(error)
+    pipeline = build_pipeline(folder, family, getattr(torch, precision), bits, device)
     # Measured for plain layers on the CPU only; quantised layers have products of their own.
     if device == "cpu" and bits is None:
         replace_linears(pipeline.model)
@@ -94,17 +94,36 @@ def load(
     return LoadedPipeline(pipeline, family, defaults, tuple(part_settings(pipeline.model)))
 
 
-def raise_as_refusal(error: BaseException) -> NoReturn:
-    """Raise what a library raised while loading as `ModelRefused`, whatever its type is.
+@contextmanager
+def refusing(files: str) -> Iterator[None]:
+    """Raise what a library raises while it reads `files` as `ModelRefused`, whatever its type is.
 
     Too little memory, what ends the process and this program's own errors are raised as they are.
     An `OSError` is a file of the model that is not there or not as it should be.
     """
-    if isinstance(error, HeliumError | KeyboardInterrupt | SystemExit | GeneratorExit):
-        raise error
-    if is_memory_error(error):
-        raise error
-    raise ModelRefused(f"it does not load: {describe_error(error)}") from error
+    try:
+        yield
+    except (HeliumError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # panics of libraries in Rust too
+        if is_memory_error(error):
+            raise
+        raise ModelRefused(f"{files} cannot be loaded: {describe_error(error)}") from error
+
+
+def files_named(folder: Path, *starts: str) -> str:
+    """Return the files of a folder whose names start so, as a text; the first start if none do."""
+    names = [path.name for path in loadable_files(folder) if path.parent == folder]
+    return " or ".join([name for name in names if name.startswith(starts)] or [f"{starts[0]}.json"])
+
+
+def check_configurations(folder: Path) -> None:
+    """Raise `ModelRefused` for a configuration or settings that transformers cannot read."""
+    with refusing("config.json"):
+        AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
+    if (folder / "generation_config.json").exists():
+        with refusing("generation_config.json"):
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
 
 
 def build_pipeline(
@@ -121,35 +140,52 @@ def build_pipeline(
     model = load_weights(folder, family, precision, bits)
     if bits == 4:
         require_blocks(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
+    tokenizer = load_tokenizer(folder)
+    processor = load_processor(folder) if family.processor else None
+    with refusing("config.json"):
+        return TextToAudioPipeline(
+            model=model,
+            tokenizer=tokenizer,
+            processor=processor,
+            vocoder=vocoder,
+            sampling_rate=rate,
+            device=torch.device(device),
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer. Raises `ModelRefused`, also for one that runs programs."""
+    with refusing(files_named(folder, "tokenizer", "vocab", "spiece", "special_tokens", "added")):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
     for setting, programs in FOREIGN_TEXT:
         if getattr(tokenizer, setting, False):
-            raise ModelRefused(f"its tokenizer sets {setting}: that takes {programs}")
-    processor = AutoProcessor.from_pretrained(folder, **LOCAL_ONLY) if family.processor else None
-    return TextToAudioPipeline(
-        model=model,
-        tokenizer=tokenizer,
-        processor=processor,
-        vocoder=vocoder,
-        sampling_rate=rate,
-        device=torch.device(device),
-    )
+            raise ModelRefused(f"tokenizer_config.json sets {setting}: that takes {programs}")
+    return tokenizer
+
+
+def load_processor(folder: Path) -> Any:
+    """Return the processor. Raises `ModelRefused`."""
+    with refusing(files_named(folder, "processor", "preprocessor", "tokenizer")):
+        return AutoProcessor.from_pretrained(folder, **LOCAL_ONLY)
 
 
 def load_weights(folder: Path, family: Family, precision: torch.dtype, bits: int | None) -> Any:
     """Return the model in evaluation mode. Raises `ModelRefused` for weights that do not fit."""
+    check_configurations(folder)
     auto_model = AutoModelForTextToSpectrogram if family.vocoder else AutoModelForTextToWaveform
-    return complete(
-        auto_model.from_pretrained(
-            folder,
-            dtype=precision,
-            use_safetensors=True,
-            output_loading_info=True,
-            attn_implementation=dict(profile.ATTENTION),
-            **quantization(precision, bits),
-            **LOCAL_ONLY,
+    with refusing("config.json with its weights"):
+        return complete(
+            auto_model.from_pretrained(
+                folder,
+                dtype=precision,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
+                attn_implementation=dict(profile.ATTENTION),
+                **quantization(precision, bits),
+                **LOCAL_ONLY,
+            )
         )
-    )
 
 
 def load_vocoder(folder: Path, family: Family, precision: torch.dtype) -> Any:
@@ -160,29 +196,40 @@ def load_vocoder(folder: Path, family: Family, precision: torch.dtype) -> Any:
             f"{family.name} makes spectrograms: its vocoder, a HiFi-GAN, must be in the model's "
             f"folder as {VOCODER}/config.json and {VOCODER}/model.safetensors"
         )
-    return complete(
-        VOCODERS[family.name].from_pretrained(
-            vocoder_folder,
-            dtype=precision,
-            use_safetensors=True,
-            output_loading_info=True,
-            **LOCAL_ONLY,
+    config = f"{VOCODER}/config.json"
+    with refusing(f"{config} with its weights"):
+        return complete(
+            VOCODERS[family.name].from_pretrained(
+                vocoder_folder,
+                dtype=precision,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
+                **LOCAL_ONLY,
+            ),
+            config,
         )
-    )
 
 
-def complete(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
+def complete(loaded: tuple[Any, Mapping[str, Any]], config: str = "config.json") -> Any:
     """Return the model of `from_pretrained`'s model and report, in evaluation mode.
 
-    Raises `ModelRefused` unless the weights are exactly those of the architecture, because
-    transformers silently fills a missing tensor with random numbers.
+    `config` is the name of its configuration. Raises `ModelRefused` unless the weights are exactly
+    those of the architecture, because transformers silently fills a missing tensor with random
+    numbers.
     """
     model, report = loaded
-    if problems := {key: sorted(map(str, keys)) for key, keys in report.items() if keys}:
-        raise ModelRefused(f"the weights do not fit the architecture: {problems}")
+    if problems := [f"{kind}: {_some(keys)}" for kind, keys in report.items() if keys]:
+        raise ModelRefused(f"the weights do not fit {config}: {'; '.join(problems)}")
     for part in model.modules():
         use_floats(part.__dict__.get("generation_config"))
     return model.eval()
+
+
+def _some(keys: Collection[object]) -> str:
+    """Return the first names of a collection, and how many more there are."""
+    names = ", ".join(sorted(map(str, keys))[:3])
+    return names if len(keys) <= 3 else f"{names} and {len(keys) - 3} more"
 
 
 def quantization(precision: torch.dtype, bits: int | None) -> dict[str, object]:

@@ -28,7 +28,14 @@ from executor.errors import ModelRefused, TaskFailed, with_task_failures
 from executor.models.config import POP2PIANO, own_dtype
 from executor.models.json_files import configuration
 from executor.tasks.arguments import config_members
-from executor.tasks.load_model import LOCAL_ONLY, complete, quantization, raise_as_refusal
+from executor.tasks.load_model import (
+    LOCAL_ONLY,
+    check_configurations,
+    complete,
+    files_named,
+    quantization,
+    refusing,
+)
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
 from protocol.model_limits import DEFAULT_COMPOSER
 
@@ -67,24 +74,26 @@ def load(folder: Path, dtype: str, bits: int | None) -> LoadedPop2Piano:
     """
     config = configuration(folder, "config.json")
     if config.get("model_type") != POP2PIANO:
-        raise ModelRefused(f"{config.get('model_type')} is not {POP2PIANO}")
+        raise ModelRefused(f"config.json: model_type: must be {POP2PIANO}")
     precision = getattr(torch, own_dtype(config) if dtype == "auto" else dtype)
-    try:
+    check_configurations(folder)
+    with refusing("config.json with its weights"):
         model = complete(
             Pop2PianoForConditionalGeneration.from_pretrained(
                 folder,
                 dtype=precision,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
                 attn_implementation=ATTENTION,
                 **quantization(precision, bits),
                 **LOCAL_ONLY,
             )
         )
+    with refusing(files_named(folder, "preprocessor_config")):
         extractor = Pop2PianoFeatureExtractor.from_pretrained(folder, **LOCAL_ONLY)
+    with refusing(files_named(folder, "tokenizer", "vocab", "special_tokens", "added")):
         tokenizer = Pop2PianoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
-    except BaseException as error:
-        raise_as_refusal(error)
     if not isinstance(getattr(model.generation_config, "composer_to_feature_token", None), dict):
         raise ModelRefused("generation_config.json has no composer_to_feature_token")
     return LoadedPop2Piano(model, extractor, tokenizer, copy.deepcopy(model.generation_config))

@@ -18,6 +18,7 @@ from protocol.network import Model
 WARM_UP_SECONDS = 900.0
 # New tokens of a warm-up: enough to run every part of a model once.
 TOKENS = 8
+PROMPT = "warm up"
 # The song of a warm-up: four seconds of clicks, two in a second, over a chord.
 RATE, SECONDS = 22_050, 4
 CLICK, CHORD = 0.5, (220.0, 277.18, 329.63)
@@ -46,8 +47,23 @@ def warm_up_jobs(
             path.write_bytes(song)
             inputs = (path,)
         else:
-            args["prompt"] = "warm up"
+            args["prompt"] = PROMPT
         yield Job(f"warm-up {model.id}", kind, args, model_ref(model), inputs)
+
+
+def loading_jobs(model: Model) -> Iterator[Job]:
+    """Yield a job for each kind that a listed model serves, which loads the model.
+
+    Beyond that it does as little as it can: some tokens, or a cover of no song, for which nothing
+    is compiled. What the job comes to is unimportant.
+    """
+    for kind in model.tasks:
+        args: dict[str, object] = {"model": model.id, "seed": 0}
+        if kind != "pop2piano":
+            args["prompt"] = PROMPT
+            if config := _generation_config(model, TOKENS):
+                args["generation_config"] = config
+        yield Job(f"load {model.id}", kind, args, model_ref(model))
 
 
 def _generation_config(model: Model, tokens: int) -> dict[str, object]:

@@ -16,6 +16,10 @@ from executor.tasks.failures import describe_failure
             "temperature nearer to 1",
         ),
         (IndexError("index out of range in self"), "choose a shorter prompt"),
+        (
+            RuntimeError("The size of tensor a (460) must match the size of tensor b (450)"),
+            "longer than the model has positions",
+        ),
         (ValueError("`temperature` (=-1) has to be a strictly positive float"), "greater than 0"),
         (ValueError("Input length of input_ids is 70, but `max_length` is set to 20"), "no room"),
     ],

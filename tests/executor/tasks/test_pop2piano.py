@@ -396,7 +396,7 @@ def test_wrong_or_missing_input_is_an_abstention(
 def test_a_model_of_another_kind_is_refused(
     cover: Run, run: Run, embedded: ModelRef, piano: ModelRef
 ) -> None:
-    with pytest.raises(Abstained, match="musicgen is not pop2piano") as caught:
+    with pytest.raises(Abstained, match="model_type: must be pop2piano") as caught:
         cover(model=embedded)
     assert caught.value.reason == "model-missing"
     with pytest.raises(Abstained, match="pop2piano") as caught:

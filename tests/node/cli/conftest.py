@@ -1,15 +1,18 @@
 """The command line in this process, away from the caller's own settings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from executor.job import Execution, Job
+from node.cli.commands.network import add, create
 from node.cli.main import cli
-from protocol.wire.encoding import canonical
+from protocol.wire.encoding import Document, canonical
 from tests.node.cli.certified import Certified, make
 
 Helium = Callable[..., Result]
@@ -27,6 +30,31 @@ def helium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Helium:
         return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, prog_name="helium")
 
     return call
+
+
+class LoadingWorker:
+    """A worker that loads every model at once."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def run(self, job: Job, *, timeout: float, progress: object) -> Execution:
+        self.jobs.append(job)
+        return Execution({"result": {}}, (), {})
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> LoadingWorker:
+    """Let `network create` and `network add` have such a worker, of another class."""
+    worker = LoadingWorker()
+
+    @contextmanager
+    def start(folders: Sequence[Path]) -> Iterator[tuple[LoadingWorker, Document]]:
+        yield worker, {"device": "another"}
+
+    for module in (create, add):
+        monkeypatch.setattr(module, "local_worker", start)
+    return worker
 
 
 @dataclass(frozen=True, slots=True)

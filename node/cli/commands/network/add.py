@@ -20,6 +20,7 @@ from node.cli.commands.network.document import (
     validate,
     warn_of_few_operators,
 )
+from node.cli.commands.network.loading import require_loading
 from node.cli.commands.network.measure import (
     local_worker,
     note_not_measured,
@@ -59,7 +60,7 @@ def add(
     """Add models or members to the network document in FILE.
 
     This makes another network with another id: every member and requester needs the new document.
-    New models are measured as in helium network create.
+    New models are loaded and measured as in helium network create.
     """
     if not models and not roster:
         raise usage("nothing to add: give --model or --member")
@@ -75,8 +76,8 @@ def add(
         "roster": [*document["roster"], *members],
     }
     new = validate(changed)
-    if entries and model_attempt_seconds is None:
-        measured = _measured(entries, new, models_dir)
+    if entries:
+        measured = _loaded(entries, new, selection)
         new = validate({**changed, "models": [*document["models"], *measured]})
     # The file itself may be replaced without --force: the user named it to be extended.
     target = output or file
@@ -103,15 +104,23 @@ def _only_class(network: Network) -> Sequence[str]:
     return tuple(network.classes)
 
 
-def _measured(
-    entries: Sequence[Mapping[str, Json]], network: Network, models_dir: Sequence[Path]
+def _loaded(
+    entries: Sequence[Mapping[str, Json]], network: Network, selection: ModelSelection
 ) -> Sequence[Json]:
-    """Return the entries with measured `attempt_seconds`, if this machine is of a listed class."""
-    with local_worker([*models_dir, SHIPPED]) as (worker, runtime):
-        if all(mismatch(runtime, definition) for definition in network.classes.values()):
-            names = ", ".join(str(entry["id"]) for entry in entries)
-            note_not_measured(names, "this machine is of none of the network's classes")
-            return entries
-        return with_attempt_seconds(
-            worker, entries, network.models, network.parameters.attempt_seconds
-        )
+    """Load the models of the entries. Return the entries, with measured `attempt_seconds`.
+
+    They are not measured where they are given, or where this machine is of none of the classes.
+    """
+    is_given = selection.attempt_seconds is not None
+    models = [network.models[str(entry["id"])] for entry in entries]
+    with local_worker([*selection.folders, SHIPPED]) as (worker, runtime):
+        is_of_class = not all(mismatch(runtime, listed) for listed in network.classes.values())
+        if is_of_class and not is_given:
+            return with_attempt_seconds(
+                worker, entries, network.models, network.parameters.attempt_seconds
+            )
+        require_loading(worker, models)
+    if not is_given:
+        names = ", ".join(model.id for model in models)
+        note_not_measured(names, "this machine is of none of the network's classes")
+    return entries

@@ -22,6 +22,7 @@ from node.cli.commands.network.document import (
     validate,
     warn_of_few_operators,
 )
+from node.cli.commands.network.loading import require_loading
 from node.cli.commands.network.measure import (
     local_worker,
     note_not_measured,
@@ -74,9 +75,10 @@ A warning on standard error names each class with fewer than three operators. An
 place in a committee, but the only operator of a class has all places. Members need machines of the
 same compute class. `helium network class` shows a machine's class.
 
-Unless --attempt-seconds or --model-attempt-seconds is given, a task of each model is executed on
-this machine, and attempts are made at least five times as long as its longest task. That needs a
-worker of the class. With --class-from nothing is measured, and the command says so.
+Every model is loaded once on this machine, in a worker. One that does not load is refused. Unless
+--attempt-seconds or --model-attempt-seconds is given, a task of each model is executed too, and
+attempts are made at least five times as long as its longest task. That needs a worker of the class.
+With --class-from nothing is measured, and the command says so.
 """
 
 
@@ -103,8 +105,7 @@ worker of the class. With --class-from nothing is measured, and the command says
     multiple=True,
     metavar="FILE",
     help="The class's definition, as `helium network class` prints it on a machine of that class; "
-    "one for each --class, in the same order. Without it, this machine defines the only class: a "
-    "worker is started once.",
+    "one for each --class, in the same order. Without it, this machine defines the only class.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.as_json
@@ -145,20 +146,22 @@ def create(
     }
     # Errors in the arguments come first: a worker's start and the measurements take long.
     draft = validate({**document, "classes": {key: {"unknown": True} for key in class_names}})
-    seconds_given = model_attempt_seconds is not None or MEASURED in given
     if class_files:
         document["classes"] = {
             name: read_json(path) for name, path in zip(class_names, class_files, strict=True)
         }
-        if not seconds_given:
-            note_not_measured(", ".join(draft.models), "--class-from: no worker of it runs here")
-    else:
-        with local_worker([*models_dir, SHIPPED]) as (worker, runtime):
+    seconds_given = model_attempt_seconds is not None or MEASURED in given
+    with local_worker([*models_dir, SHIPPED]) as (worker, runtime):
+        if not class_files:
             document["classes"] = {class_names[0]: runtime}
-            if not seconds_given:
-                document["models"] = with_attempt_seconds(
-                    worker, entries, draft.models, draft.parameters.attempt_seconds
-                )
+        if seconds_given or class_files:
+            require_loading(worker, draft.models.values())
+        else:
+            document["models"] = with_attempt_seconds(
+                worker, entries, draft.models, draft.parameters.attempt_seconds
+            )
+    if class_files and not seconds_given:
+        note_not_measured(", ".join(draft.models), "--class-from: no worker of it runs here")
     new = validate(document)
     with interrupts.cleanly():
         write(file, canonical(new.document), over=force)

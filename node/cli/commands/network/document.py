@@ -95,9 +95,12 @@ def model_entries(selection: ModelSelection) -> list[dict[str, Json]]:
 def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -> dict[str, Json]:
     id_, _, revision = name.partition("@")
     revision = revision or DEFAULT_REVISION
+    folders = ModelFolders([*selection.folders, SHIPPED])
     try:
-        folder = ModelFolders([*selection.folders, SHIPPED]).locate(id_, revision)
+        folder = folders.locate(id_, revision)
         description: dict[str, Any] = describe_model(folder)
+        if tensor := folders.first_nan_tensor(folder):
+            raise ModelRefused(f"NaN in {tensor}: every task would fail")
     except (Abstained, ModelRefused) as error:
         raise usage(f"--model {name}: {error}") from None
     entry: dict[str, Json] = {

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, cast
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED
 from node.cli import interrupts, options
-from node.cli.exit_codes import Exit, Failure, usage
+from node.cli.commands.network.loading import require_loading
+from node.cli.exit_codes import Exit, Failure
 from protocol.network import Model
 from protocol.wire.encoding import Document, Json
-from protocol.wire.messages import Abstention
 
 if TYPE_CHECKING:
     from executor.job import Job
@@ -147,12 +147,10 @@ def _measured(
     worker: "WorkerSupervisor", model: Model, network_seconds: float
 ) -> Mapping[str, Json]:
     options.note(f"measuring {model.id}; a first run can take minutes")
+    require_loading(worker, [model])
     try:
         measurement = measure(worker, model)
     except Abstained as abstained:
-        if abstained.reason is Abstention.MODEL_MISSING:
-            # No member could load it either: this is a fault of the model, not of the machine.
-            raise usage(f"--model {model.id}: {abstained.detail}") from None
         note_not_measured(model.id, f"{abstained.reason}: {abstained.detail}")
         return {}
     needed = measurement.attempt_seconds

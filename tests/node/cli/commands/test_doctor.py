@@ -18,6 +18,9 @@ SANDBOX = {"network": "seccomp", "files": "not in force: this kernel has no land
 READY = WorkerStatus(RUNTIME, True, "", 1.5, SANDBOX)
 
 
+pytestmark = pytest.mark.usefixtures("loading")
+
+
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace the worker: it reports the status that the fixture is called with."""

@@ -1,19 +1,21 @@
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.models.families import DTYPES, FAMILIES, MUSIC
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
+from executor.worker.supervisor import WorkerSupervisor
 from node.cli.commands.network import add, create, measure
 from node.cli.commands.network.limits import complete_limits
 from protocol.model_limits import objection
@@ -22,9 +24,12 @@ from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Abstention
 from protocol.wire.signing import peer_of
 from tests.node.cli.certified import keys
-from tests.node.cli.conftest import Helium
+from tests.node.cli.conftest import Helium, LoadingWorker
 
 PEERS = [peer_of(key) for key in keys(3)]
+
+# No worker starts but where a test says so.
+pytestmark = pytest.mark.usefixtures("loading")
 
 
 @pytest.fixture
@@ -338,6 +343,7 @@ class FakeWorker:
     def __init__(self, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scratch, self.now, self.jobs = scratch, 0.0, list[Job]()
         self.reason: Abstention | None = None
+        self.outcome: dict[str, object] = {"result": {}}
         monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: self.now))
         for module in (create, add):
             monkeypatch.setattr(module, "local_worker", self.start)
@@ -352,11 +358,13 @@ class FakeWorker:
         if self.reason is not None:
             raise Abstained(self.reason, "as told")
         config: Any = job.args.get("generation_config", {})
+        if job.task.startswith("load") and job.kind == "pop2piano":
+            return Execution({"error": "generation-rejected"}, (), {})
         warm = len([j for j in self.jobs if j.model.id == job.model.id]) > 1
         frames = sum((path.stat().st_size - 44) / 44_100 for path in job.inputs)
         seconds = frames / 30 if job.inputs else config["max_new_tokens"] / 16
         self.now += seconds if warm else 1000  # the first one loads and compiles
-        return Execution({"error": "no-notes"}, (), {})
+        return Execution(self.outcome, (), {"detail": "no language"})
 
 
 @pytest.fixture
@@ -388,7 +396,7 @@ def test_a_given_time_is_taken_without_a_measurement(
 ) -> None:
     done = helium("network", "create", "n.json", flag, 30)
     assert done.exit_code == 0, done.stderr
-    assert worker.jobs == []
+    assert [job.task for job in worker.jobs] == [f"load {name}" for name in DEFAULTS]
     network = Network.parse(Path("n.json").read_bytes())
     assert "measured" not in done.stderr.lower()
     assert network.parameters.attempt_seconds == (30 if flag == "--attempt-seconds" else 120)
@@ -405,12 +413,157 @@ def test_a_model_that_cannot_be_executed_is_not_measured(
     assert attempt_seconds() == {EMBEDDED: None}
 
 
-def test_a_model_that_does_not_load_is_refused(helium: Helium, worker: FakeWorker) -> None:
-    worker.reason = Abstention.MODEL_MISSING
-    done = helium("network", "create", "n.json", "--model", EMBEDDED)
+# Every model is loaded
+
+
+@pytest.mark.parametrize("reason", [Abstention.MODEL_MISSING, Abstention.WORKER_DIED])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--attempt-seconds", "30"),
+        ("--model-attempt-seconds", "30"),
+        ("--class-from", "runtime.json"),
+        ("--class-from", "runtime.json", "--attempt-seconds", "30"),
+    ],
+    ids=" ".join,
+)
+def test_a_model_that_does_not_load_is_refused_whatever_is_measured(
+    helium: Helium, worker: FakeWorker, runtime: Path, flags: tuple[str, ...], reason: Abstention
+) -> None:
+    worker.reason = reason
+    done = helium("network", "create", "n.json", "--model", EMBEDDED, *flags)
     assert done.exit_code == 2
-    assert f"--model {EMBEDDED}: as told" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"helium: --model {EMBEDDED}: as told"
     assert not Path("n.json").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--model-attempt-seconds", "30")], ids=" ".join)
+@pytest.mark.parametrize("listed", ['{"device": "cpu", "threads": 1}', '{"device": "cuda"}'])
+def test_an_added_model_that_does_not_load_leaves_the_document_as_it_was(
+    helium: Helium, worker: FakeWorker, runtime: Path, listed: str, flags: tuple[str, ...]
+) -> None:
+    music, piano = DEFAULTS
+    runtime.write_text(listed)
+    helium("network", "create", "n.json", "--class-from", runtime, "--model", piano)
+    content = Path("n.json").read_bytes()
+    worker.reason = Abstention.MODEL_MISSING
+    done = helium("network", "add", "n.json", "--model", music, *flags)
+    assert done.exit_code == 2
+    assert f"--model {music}: as told" in done.stderr
+    assert Path("n.json").read_bytes() == content
+
+
+def test_a_model_that_this_machine_is_too_small_for_is_listed_with_a_warning(
+    helium: Helium, worker: FakeWorker
+) -> None:
+    worker.reason = Abstention.OUT_OF_MEMORY
+    done = helium("network", "create", "n.json", "--model", EMBEDDED, "--attempt-seconds", 30)
+    assert done.exit_code == 0, done.stderr
+    assert f"NOT LOADED: {EMBEDDED}: out-of-memory: as told" in done.stderr
+
+
+def test_a_model_that_loads_and_fails_a_short_task_is_listed_with_a_warning(
+    helium: Helium, worker: FakeWorker
+) -> None:
+    worker.outcome = {"error": "generation-rejected"}
+    done = helium("network", "create", "n.json", "--model", EMBEDDED, "--attempt-seconds", 30)
+    assert done.exit_code == 0, done.stderr
+    assert (
+        f"WARNING: {EMBEDDED} loads, but a short task with the prompt 'warm up' fails: "
+        "generation-rejected: no language"
+    ) in done.stderr
+
+
+def test_weights_that_hold_nan_are_refused(helium: Helium, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "acme" / "nan"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "vits"}')
+    save_file({"w": np.full(1, np.nan, np.float32)}, folder / "model.safetensors")
+    done = helium("network", "create", "n.json", "--models-dir", "models", "--model", "acme/nan")
+    assert done.exit_code == 2
+    assert "--model acme/nan: NaN in model.safetensors: w: every task would fail" in done.stderr
+
+
+def test_members_alone_are_added_without_a_worker(
+    helium: Helium, created: Network, loading: LoadingWorker
+) -> None:
+    loading.jobs.clear()
+    assert helium("network", "add", "n.json", "--member", PEERS[1]).exit_code == 0
+    assert loading.jobs == []
+
+
+Fault = Callable[[Path], None]
+
+
+def changed(file: str, **members: object) -> Fault:
+    def fault(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | members))
+
+    return fault
+
+
+def without(file: str) -> Fault:
+    return lambda folder: (folder / file).unlink()
+
+
+def narrow(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    head = "decoder.lm_heads.0.weight"
+    save_file(weights | {head: weights[head][1:]}, folder / "model.safetensors", {"format": "pt"})
+
+
+# What only loading shows: the words begin with the file.
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "layers": (changed("config.json", decoder={"num_hidden_layers": "two"}), "config.json"),
+    "shape": (narrow, "the weights do not fit config.json: mismatched_keys: "),
+    "tokenizer": (changed("tokenizer.json", model={"type": "Odd"}), "tokenizer.json or "),
+    "no-tokenizer": (without("tokenizer.json"), "tokenizer_config.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name, (fault, _) in FAULTS.items():
+        shutil.copytree(SHIPPED / EMBEDDED, folder / "odd" / name)
+        fault(folder / "odd" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_worker(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[WorkerSupervisor, Document]]:
+    supervisor = WorkerSupervisor([models], tmp_path_factory.mktemp("scratch"))
+    status: Any = supervisor.start(300.0)
+    yield supervisor, status.runtime
+    supervisor.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_only_loading_shows_is_refused_with_its_file(
+    helium: Helium,
+    real_worker: tuple[WorkerSupervisor, Document],
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """With a real worker, and a valid model before the faulty one."""
+    monkeypatch.setattr(create, "local_worker", lambda folders: nullcontext(real_worker))
+    done = helium(
+        *("network", "create", "n.json", "--attempt-seconds", "30", "--models-dir", models),
+        *("--model", DEFAULTS[1], "--model", f"odd/{name}"),
+    )
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"helium: --model odd/{name}: {FAULTS[name][1]}"), line
+    assert not Path("n.json").exists()
+    assert real_worker[0].pid is not None
+
+
+# Measured attempts, further
 
 
 def test_the_class_of_another_machine_is_not_measured(helium: Helium, runtime: Path) -> None:
