@@ -27,6 +27,8 @@ class PathType(click.Path):
             valid = False
         if not valid:
             self.fail(f"{value!r} is no path", param, ctx)
+        if not self.dir_okay and os.fsdecode(value).endswith(os.sep):  # a Path would drop it
+            self.fail(f"{os.fsdecode(value)!r} names a folder, not a file", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -94,6 +94,7 @@ def test_a_missing_task_is_reported_first(helium: Helium) -> None:
         ("/proc/song.wav", "/proc/song.wav: cannot be written: "),
         ("x" * 250, "cannot be written: File name too long"),
         (".", "is a directory"),
+        ("songs/", "'songs/' names a folder, not a file"),
         ("song.mp3", "song.mp3: the audio is written as WAV (32-bit float), which can be verified"),
         ("piano.mid", "name a file that ends in .wav"),
         ("", "-o: must name a file"),
