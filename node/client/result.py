@@ -13,11 +13,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from executor.audio.recognize import START_BYTES, content_name
 from protocol.consensus.certificate import Certificate
 from protocol.manifest import WAVEFORM, outputs_of
 from protocol.wire.encoding import Document
 from schemas.errors import HeliumError
 
+# How names of lossy formats begin (`executor.audio.recognize`).
+_LOSSY = ("MP3", "MPEG", "AAC")
 _SAMPLE = np.dtype("<f4")  # specification 8: IEEE-754 binary32, little-endian
 
 
@@ -156,15 +159,22 @@ def check_file(path: Path, outcome: Document) -> int:
     indices = {output["sha256"]: index for index, output in enumerate(outputs)}
     try:
         with path.open("rb") as file:
+            content = content_name(file.read(START_BYTES))
+            file.seek(0)
             file_hash = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AudioMismatch(f"{path} cannot be read as audio: {error.strerror}") from None
     if file_hash in indices:
         return indices[file_hash]
+    # A lossy format holds other samples, and the decoder of MP3 prints what it thinks of a file.
+    if content.startswith(_LOSSY):
+        raise AudioMismatch(
+            f"{path} is {content}: only the WAV or MIDI file itself can be verified"
+        )
     try:
         samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise AudioMismatch(f"{path} cannot be read as audio: {error}") from None
+    except (OSError, RuntimeError):
+        raise AudioMismatch(f"{path} cannot be read as audio: it is {content}") from None
     # Adding 0.0 turns -0.0 into 0.0, as the canonical bytes have it (specification 8).
     sample_hash = hashlib.sha256((samples + 0.0).astype(_SAMPLE).tobytes()).hexdigest()
     # The hash covers no shape: two mono frames and one stereo frame have equal bytes.

@@ -10,7 +10,7 @@ from node.cli.files import FILE, check_readable, read
 from protocol.consensus.certificate import Certificate, verify_bytes
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import CERTIFICATE_LIMIT
-from protocol.errors import Rejected
+from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 
 EPILOG = """\b
@@ -31,6 +31,8 @@ Output:
 Exit code 0: every check passed. Exit code 6, with the reason: a check failed. The reason begins
 with a code such as bad-signature or outcomes-differ; protocol/README.md, section 9, has them all.
 """
+
+NO_CERTIFICATE = " (a certificate is a JSON file, such as song.wav.certificate.json)"
 
 
 @click.command(epilog=EPILOG)
@@ -57,7 +59,8 @@ def verify(certificate: Path, network: Path | None, audio: Path | None, as_json:
     try:
         verified = verify_bytes(read(certificate, CERTIFICATE_LIMIT), chosen)
     except Rejected as error:
-        raise Failure(Exit.UNVERIFIED, f"{certificate}: {error}") from None
+        hint = "" if error.reason is not Rejection.MALFORMED else NO_CERTIFICATE
+        raise Failure(Exit.UNVERIFIED, f"{certificate}: {error}{hint}") from None
     document, lines = _describe(verified, chosen)
     if audio is not None:
         output = _check_audio(audio, verified)

@@ -145,7 +145,25 @@ def test_a_file_that_is_not_audio_fails(helium: Helium, files: Files) -> None:
     files.audio.write_bytes(b"no audio")
     done = helium("verify", files.certificate, "--network", files.network, "--audio", files.audio)
     assert done.exit_code == 6
-    assert "cannot be read as audio" in done.stderr
+    assert "cannot be read as audio: it is text" in done.stderr
+
+
+def test_a_lossy_file_fails_before_it_is_decoded(
+    helium: Helium, files: Files, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libsndfile's MP3 decoder prints on the process's standard error."""
+    files.audio.write_bytes(b"ID3\x04" + bytes(100))
+    done = helium("verify", files.certificate, "--network", files.network, "--audio", files.audio)
+    assert done.exit_code == 6
+    assert "is MP3 (or another file behind an ID3 tag): only the WAV or MIDI file" in done.stderr
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_is_no_certificate_fails_with_a_hint(helium: Helium, files: Files) -> None:
+    done = helium("verify", files.audio, "--network", files.network)
+    assert done.exit_code == 6
+    assert "malformed: not UTF-8 at byte" in done.stderr
+    assert "a certificate is a JSON file, such as song.wav.certificate.json" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["none.wav", "c.json/none.wav"])
