@@ -117,7 +117,7 @@ def decode(file: IO[bytes], max_milliseconds: int = 1000 * MAX_SECONDS) -> Recor
         return mix_down(wav.read_header(file), "WAV", max_milliseconds)
     if start[:4] != b"fLaC":
         name = content_name(start)
-        raise TaskFailed("input-undecodable", f"{name}, neither WAV (PCM, float) nor FLAC")
+        raise TaskFailed("input-undecodable", f"neither WAV (PCM, float) nor FLAC, but {name}")
     from executor.audio import flac  # libsndfile is needed by this format alone
 
     with flac.opened(file) as source:

@@ -147,7 +147,7 @@ def test_an_oversized_file_is_rejected(file: Path) -> None:
         (["--deadline", -1], "deadline"),
         (["--class", ""], "class"),
         (["--audio", "none.wav"], "none.wav: cannot be read"),
-        (["--audio", "n.json"], "n.json: JSON, neither WAV (PCM, float) nor FLAC"),
+        (["--audio", "n.json"], "n.json: neither WAV (PCM, float) nor FLAC, but JSON"),
     ],
 )
 def test_values_that_no_network_takes_are_usage_errors(

@@ -36,7 +36,7 @@ def test_another_format_is_named_with_a_command_that_converts_it(tmp_path: Path)
     path = tmp_path / "my song.mp3"
     path.write_bytes(b"ID3\4" + bytes(200))
     assert refused(path) == (
-        f"{path}: MP3 (or another file behind an ID3 tag), neither WAV (PCM, float) nor FLAC. "
+        f"{path}: neither WAV (PCM, float) nor FLAC, but MP3 (or another file behind an ID3 tag). "
         f"Convert it: ffmpeg -i '{path}' -ar 44100 -ac 2 -t 600 "
         f"'{tmp_path}/my song.converted.flac'"
     )
