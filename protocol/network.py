@@ -18,6 +18,8 @@ from protocol.wire.signing import public_key_of
 
 # Characters of an error message: with the field's name it fits the 256 bytes of a failure answer.
 _MAX_MESSAGE = 200
+# What a task of each kind gives its model, in the words of a message.
+_INPUTS = {"text-to-music": "a prompt", "pop2piano": "songs in args.audio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,16 @@ class Network:
             )
         self._admit_model(task)
 
+    def check_kind(self, kind: str, name: str) -> None:
+        """Raise Rejected if a model is listed and does not serve a kind of task."""
+        model = self.models.get(name)
+        if model is not None and kind not in model.tasks:
+            served = " or ".join(f"{_INPUTS[task]} ({task})" for task in model.tasks)
+            raise Rejected(
+                Rejection.UNSUPPORTED_KIND,
+                f"args.model: {model.id} takes {served}, not {_INPUTS[kind]} ({kind})",
+            )
+
     def check_defaults(self, task: Task) -> None:
         """Raise Rejected if an admitted task leaves out what its model cannot do by default.
 
@@ -183,11 +195,7 @@ class Network:
             raise Rejected(
                 Rejection.UNKNOWN_MODEL, _not_one_of("args.model", str(name), self.models)
             )
-        if task.kind not in model.tasks:
-            raise Rejected(
-                Rejection.UNSUPPORTED_KIND,
-                f"args.model: {model.id} is listed for {', '.join(model.tasks)}, not {task.kind}",
-            )
+        self.check_kind(task.kind, model.id)
         if objection := model_limits.objection(model.limits, task.args):
             raise Rejected(Rejection.OVER_LIMIT, objection)
         # Inputs travel with the submission: their sum bounds what a node has to store for a task.

@@ -89,9 +89,14 @@ async def say_hello(
 def describe_foreign(nodes: Mapping[str, str], own: str) -> str:
     """Return that nodes are of another network, by peer id; `own` is this network's id."""
     networks = "; ".join(
-        f"{peer} is of network {network[:_SHORT_ID]}.." for peer, network in sorted(nodes.items())
+        f"{', '.join(peer for peer in sorted(nodes) if nodes[peer] == network)} of network"
+        f" {network[:_SHORT_ID]}.."
+        for network in sorted(set(nodes.values()))
     )
-    return f"not of this network, {own[:_SHORT_ID]}..: {networks}: check --network and --peer"
+    return (
+        f"the document is of network {own[:_SHORT_ID]}.., and other networks answer: {networks};"
+        " check --network and --peer"
+    )
 
 
 async def submit_to_nodes(

@@ -1,7 +1,7 @@
 """A task of a client: signing it, and waiting for its result."""
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -125,6 +125,9 @@ def sign_task(
         InvalidArgument: an argument is of a wrong type or form; the detail names it.
         Rejected: the task is not valid for this network; the detail names the field.
     """
+    if isinstance(kind, str) and kind in _KINDS and isinstance(args, Mapping):
+        # Before the form: a task of the wrong kind lacks arguments that its model would not take.
+        network.check_kind(kind, str(args.get("model")))
     form = _json_args(kind, args)
     if deadline is None:
         deadline = default_deadline(network, str(form.get("model")))

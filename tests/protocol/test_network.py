@@ -239,7 +239,8 @@ def test_model_is_rejected_for_kinds_it_is_not_listed_for() -> None:
 
     net = changed(two_models)
     with rejected(
-        Rejection.UNSUPPORTED_KIND, f"args.model: {fixtures.MODEL} is listed for pop2piano"
+        Rejection.UNSUPPORTED_KIND,
+        f"args.model: {fixtures.MODEL} takes songs in args.audio (pop2piano), not a prompt",
     ):
         net.admit(fixtures.task(net))
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -299,7 +300,51 @@ def test_only_nodes_of_this_network_are_returned() -> None:
     with_client(*fakes, test=test)
 
 
+@pytest.mark.parametrize("prefix", [TASK.id, TASK.id[:8]])
+def test_nodes_of_another_network_are_not_asked_for_a_task(prefix: str) -> None:
+    """They may have one whose id begins so, and its votes would not be valid here."""
+    fake = Fake(network="f" * 64)
+
+    async def test(client: Client) -> None:
+        with pytest.raises(NoNodeReachable) as refused:
+            await client.find_task(prefix)
+        assert str(refused.value) == (
+            f"the document is of network {NET.id[:16]}.., and other networks answer:"
+            f" {fixtures.peer(0)} of network {'f' * 16}..; check --network and --peer"
+        )
+        assert fake.asked == ["hello"]
+
+    with_client(fake, test=test)
+
+
 # Making a task
+
+
+def test_a_task_of_a_kind_that_its_model_does_not_serve_is_told_what_it_takes() -> None:
+    document = fixtures.network_document()
+    document["models"].append(
+        {**document["models"][0], "id": fixtures.PIANO, "tasks": ["pop2piano"], "limits": {}}
+    )
+    net = Network.of(document)
+
+    async def test(client: Client) -> None:
+        for kind, model, takes in (
+            (
+                "text-to-music",
+                fixtures.PIANO,
+                "takes songs in args.audio (pop2piano), not a prompt",
+            ),
+            (
+                "pop2piano",
+                fixtures.MODEL,
+                "takes a prompt (text-to-music), not songs in args.audio",
+            ),
+        ):
+            with pytest.raises(Rejected, match=re.escape(takes)) as refused:
+                client.sign_task(kind, {"model": model, "seed": 1})
+            assert refused.value.reason is Rejection.UNSUPPORTED_KIND
+
+    with_client(Fake(network=net.id), test=test, net=net)
 
 
 def test_the_default_deadline_is_within_the_networks_maximum() -> None:
