@@ -21,8 +21,8 @@ _FAULTS = {
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_FULL": _FULL,
     "SQLITE_IOERR": (
-        "the disk with the data folder is full, over its quota or failing: free space on it, or "
-        f"see the system's log; {_GOES_ON}"
+        "the disk with the data folder is full, over its quota, read-only or failing: free space "
+        f"on it, or see the system's log; {_GOES_ON}"
     ),
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_READONLY": _NOT_WRITABLE,
@@ -68,7 +68,7 @@ class DiskHealth:
         """Take that a write succeeded."""
         if self.fault is not None and (not self._reserve or self._reserve.refill(ENOUGH_BYTES)):
             self.fault = None
-            log.info("journal can be written again")
+            log.warning("journal can be written again")  # as the beginning, at any usual level
 
     def check_space(self) -> None:
         """Note a disk that is almost full: outputs would fail to be stored before the journal."""

@@ -112,9 +112,15 @@ def _refuse(kind: str, fault: str) -> None:
     if fault == "dead":
         raise SimulatedCrash("a write after the crash")
     if fault == "full" and kind in ("write", "commit"):
-        raise sqlite3.OperationalError("database or disk is full")
+        raise _disk_error("database or disk is full", "SQLITE_FULL")
     if fault == "broken":
-        raise sqlite3.OperationalError("disk I/O error")
+        raise _disk_error("disk I/O error", "SQLITE_IOERR")
+
+
+def _disk_error(text: str, name: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorname = name  # by it, a node knows what is wrong with its disk
+    return error
 
 
 # Kinds of statements by their first letters. ROLLBACK, PRAGMA and the schema always succeed.
