@@ -46,7 +46,7 @@ def _range(text: str) -> tuple[int, int]:
 @click.option("--seeds", default="0..999")
 @click.option("--nodes", default="4..31")
 @click.option("--faulty", type=int)
-@click.option("--jobs", default=os.cpu_count() or 1)
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1)
 @click.option("--replay", type=int)
 def main(seeds: str, nodes: str, faulty: int | None, jobs: int, replay: int | None) -> None:
     members = _range(nodes)

@@ -14,13 +14,14 @@ from node.cli.exit_codes import Failure, usage
 from node.cli.files import FILE, PathType, read
 from node.config import keystore
 from node.config.settings import InvalidSetting, Settings, load
-from protocol.errors import Rejected
+from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 # The key of `submit` and `cancel`. It is not HELIUM_KEY, which is a node's own.
 REQUESTER_KEY = "HELIUM_REQUESTER_KEY"
+_NO_DOCUMENT = " (a network document is a JSON file, as helium network create writes it)"
 PASSPHRASE = "HELIUM_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
 
 # Options that several commands take. Each command adds those that it needs, as decorators.
@@ -72,7 +73,9 @@ def network_of(path: Path) -> Network:
     try:
         return Network.parse(read(path))
     except Rejected as rejected:
-        raise usage(f"{path}: {rejected.detail}") from None
+        # Another kind of file: what is wrong with its first bytes tells little.
+        hint = _NO_DOCUMENT if rejected.reason is Rejection.MALFORMED else ""
+        raise usage(f"{path}: {rejected.detail}{hint}") from None
 
 
 def chosen_network(path: Path) -> Network:

@@ -79,6 +79,14 @@ def test_a_missing_network_document_is_named(helium: Helium) -> None:
     assert "--network or HELIUM_NETWORK" in done.stderr
 
 
+def test_a_file_of_another_kind_is_no_network_document(helium: Helium) -> None:
+    Path("song.wav").write_bytes(b"RIFF\xff\xff\0\0WAVE")
+    for command in (["network", "show", "song.wav"], ["peers", "--network", "song.wav"]):
+        done = helium(*command, *(["--peer", PEER] if command[0] == "peers" else []))
+        assert done.exit_code == 2
+        assert "song.wav: not UTF-8 at byte 4 (a network document is a JSON file" in done.stderr
+
+
 def test_a_missing_task_is_reported_first(helium: Helium) -> None:
     done = helium("submit")
     assert done.exit_code == 2
