@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.cli import interrupts
 from node.client.client import Client
 from node.sync.task_tracker import NoAgreement
 from protocol.manifest import blobs_of
@@ -184,7 +185,7 @@ def main() -> None:
         light = [f"--seconds={options.seconds}", f"--frames={FRAMES}", "--by-length"]
         with LightDaemons(root / "network.json", nodes, light) as daemons:
             daemons.wait_ready()
-            asyncio.run(measure(root / "network.json", daemons, options))
+            interrupts.run(measure(root / "network.json", daemons, options))
             daemons.stop()
             rejections = [event for event in events(nodes[0]) if event.get("event") == "limits"]
             print("rejections by limit:", json.dumps(rejections[-1]))
