@@ -17,10 +17,12 @@ from executor.audio import midi, piano_synth
 from executor.determinism import profile
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
+from executor.models.folders import describe_model
 from executor.worker.supervisor import WorkerSupervisor
+from protocol.model_limits import objection
 from tests.executor.conftest import TIMEOUT, Run, digests
 from tests.executor.delivery import delivered
-from tests.executor.pianos import cover_job, named
+from tests.executor.pianos import changed, cover_job, named
 
 
 def entries(execution: Execution) -> list[dict[str, Any]]:
@@ -352,6 +354,21 @@ def test_deterministic_failures_are_outcomes(
 
 def test_silence_can_be_covered(cover: Run) -> None:
     assert entries(cover("silence"))[0]["notes"] > 0
+
+
+def test_as_many_tokens_as_positions_run_and_more_are_refused_with_numbers(
+    cover: Run, folders: Path, piano: ModelRef
+) -> None:
+    model = changed(folders, "config.json", {"n_positions": 64})
+    limits: Any = describe_model(folders / model.id)["limits"]
+    assert limits["max_new_tokens"] == 64
+    # The second is a task under a wrong limit. The positions are relative: they do not end.
+    for tokens in (64, 129):
+        execution = cover(model=model, generation_config={"max_new_tokens": tokens})
+        assert "result" in execution.outcome
+    assert objection(limits, {"generation_config": {"max_new_tokens": 65}}) == (
+        "args.generation_config.max_new_tokens: 65 is over this model's limit, 64"
+    )
 
 
 def test_progress_rises_over_all_files(
