@@ -139,6 +139,29 @@ def test_missing_inputs_lead_to_abstention() -> None:
     virtual_loop.run(main)
 
 
+def test_other_tasks_are_agreed_while_nobody_serves_an_input() -> None:
+    async def main() -> None:
+        net = fixtures.piano_network(5, committee_size=5)
+        async with run_network(3, net, labels=["honest"] * 4 + ["absent"]) as world:
+            stranger = Adversary(Environment(net, world.medium, world.random), 4)
+            await AdversaryHost(world.medium, stranger).start([world.address(i) for i in range(4)])
+            for nonce in range(8):
+                task = fixtures.task(net, kind="pop2piano", requester=4, nonce=nonce)
+                body = {**task.envelope.body, "args": fixtures.piano_args(bytes([nonce]))}
+                stranger.send(body)
+            await asyncio.sleep(2)
+            assert len(world.nodes[0].journal.open_tasks()) == 8
+            async with world.client([0, 1, 2, 3]) as client:
+                began = asyncio.get_running_loop().time()
+                song = await client.submit("pop2piano", ARGS, audio=[SONGS[0]])
+                music = await client.submit("text-to-music", fixtures.args())
+                assert await song.result()
+                assert await music.result()
+                assert asyncio.get_running_loop().time() - began < 20, "of one input's rounds"
+
+    virtual_loop.run(main)
+
+
 @pytest.mark.parametrize(
     ("sizes", "payloads", "detail"),
     [
