@@ -535,8 +535,8 @@ def test_a_failed_self_test_refuses_to_serve(
 # Kernels of pop2piano, which a process of its own compiles
 
 
-def cover(supervisor: WorkerSupervisor, model: ModelRef) -> None:
-    order = dataclasses.replace(job(model, {"prompt": PROMPT}), kind="pop2piano")
+def cover(supervisor: WorkerSupervisor, model: ModelRef, *songs: Path) -> None:
+    order = dataclasses.replace(job(model, {"prompt": PROMPT}), kind="pop2piano", inputs=songs)
     supervisor.run(order, timeout=TIMEOUT, progress=lambda _: None)
 
 
@@ -549,13 +549,24 @@ def test_kernels_are_compiled_once_by_a_process_that_runs_no_job(
     folder = kernel_folder(tmp_path)
     folder.mkdir(parents=True)
     (folder / "kernel.nbc").write_text("planted")
-    supervisor = WorkerSupervisor([], tmp_path)
-    cover(supervisor, embedded)
-    cover(supervisor, embedded)
+    supervisor, song = WorkerSupervisor([], tmp_path), tmp_path / "song"
+    song.touch()
+    cover(supervisor, embedded, song)
+    cover(supervisor, embedded, song)
     supervisor.close()
     assert (tmp_path / "home" / "log").read_text() == "True False "
     assert kernels.compiled(folder)
     assert not (folder / "kernel.nbc").exists()
+
+
+def test_no_kernels_are_compiled_for_a_job_that_only_loads_its_model(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, FAILED, ready="assert not json.loads(config)['compiles']; ready()")
+    supervisor = WorkerSupervisor([], tmp_path)
+    cover(supervisor, embedded)
+    supervisor.close()
+    assert not kernels.compiled(kernel_folder(tmp_path))
 
 
 def test_kernels_that_cannot_be_compiled_are_an_abstention(
@@ -563,8 +574,10 @@ def test_kernels_that_cannot_be_compiled_are_an_abstention(
 ) -> None:
     speak(monkeypatch, FAILED, ready="ready(False, 'no numba')")
     supervisor = WorkerSupervisor([], tmp_path)
+    song = tmp_path / "song"
+    song.touch()
     with pytest.raises(Abstained, match="kernels") as caught:
-        cover(supervisor, embedded)
+        cover(supervisor, embedded, song)
     assert caught.value.reason == "worker-died"
     assert not kernels.compiled(kernel_folder(tmp_path))
     assert supervisor.pid is None
