@@ -277,8 +277,12 @@ class Agreement:
 
     def _fire_timers(self, now: float) -> list[Effect]:
         # Rounds of earlier attempts too: a member that committed there still reveals (6.3).
-        bodies = [round_.advance(now) for round_ in self._rounds]
-        effects: list[Effect] = [SignAndSend(body) for body in bodies if body is not None]
+        bodies = [(attempt, round_.advance(now)) for attempt, round_ in enumerate(self._rounds)]
+        effects: list[Effect] = [
+            SignAndSend(body)
+            for attempt, body in bodies
+            if body is not None and self._may_reveal(attempt)
+        ]
         if self._terminal is None and now >= self.task.expires_at:
             return effects + self._end(State.EXPIRED)
         attempt_is_over = now >= self._attempt_began + self._attempt_seconds
@@ -370,10 +374,10 @@ class Agreement:
             return []
         if self._execution is not None:
             return self._commit()
-        if self._executing:
+        if self._executing or self._has_voted:  # by votes that a lost journal held (6.12)
             return []
         if self._withdrawn:
-            return [] if self._has_voted else self._abstain(Abstention.WITHDRAWN)
+            return self._abstain(Abstention.WITHDRAWN)
         self._executing = True
         return [Execute(self.task, self.task.expires_at)]
 
@@ -388,13 +392,35 @@ class Agreement:
     def _commit(self) -> list[Effect]:
         if self._terminal is not None or self._execution is None:
             return []
-        # A commit that is received already was signed before the journal was lost. A second one
-        # would be an equivocation.
-        if self._me not in self._current.committee or self._current.has(self._me, Commit):
+        if self._me not in self._current.committee or not self._may_commit():
             return []
         outcome, trace = self._execution
         opening = Opening(outcome, self._draw_salt(self.attempt), trace)
         return [SignAndSend(self._rounds[self.attempt].commit(self._me, opening))]
+
+    # Own votes of a lost journal. They come back from the feeds of others (specification 6.12), and
+    # this node signs nothing that contradicts them.
+
+    def _may_commit(self) -> bool:
+        """Whether a commit of the current attempt contradicts no own vote."""
+        own = self._current
+        return not (own.has(self._me, Commit) or own.has(self._me, Reveal)) and self._is_constant()
+
+    def _may_reveal(self, attempt: int) -> bool:
+        """Whether the reveal of this node's outcome in `attempt` contradicts no own vote."""
+        round_ = self._rounds[attempt]
+        return (
+            not round_.votes.has(self._me, Reveal)
+            and not round_.votes.has_equivocated(self._me)
+            # The salt of a commit that a lost journal made is lost too.
+            and round_.votes.commits[self._me] == round_.commitment
+            and self._is_constant()
+        )
+
+    def _is_constant(self) -> bool:
+        """Whether this node has revealed no other outcome of the task."""
+        reveals = [votes.votes_of(self._me)[0] for votes in self.vote_sets]
+        return all(reveal is None or reveal.digest == self.own_digest for reveal in reveals)
 
     def _end(self, state: State) -> list[Effect]:
         self._terminal = state

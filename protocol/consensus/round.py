@@ -85,12 +85,14 @@ class Round:
     `grace` is the network's `commit_grace_seconds`. All times are Unix seconds.
 
     Attributes: `reveals_due_at` is when `votes.reveals_due` became true, None until then.
+    `commitment` is that of this node's commit, "" before `commit`.
     """
 
     def __init__(
         self, network: str, task: str, attempt: int, committee: Sequence[str], grace: float
     ) -> None:
         self.reveals_due_at: float | None = None
+        self.commitment = ""
         self.votes = VoteSet(committee)
         self.phase = Phase.WATCHING
         self._network, self._task, self._attempt = network, task, attempt
@@ -114,8 +116,8 @@ class Round:
             raise ValueError("a member commits once in an attempt")
         self._me, self._opening = me, opening
         digest = messages.outcome_digest(opening.outcome)
-        commitment = messages.commitment(self._task, self._attempt, me, digest, opening.salt)
-        return messages.commit_body(self._network, self._task, self._attempt, commitment)
+        self.commitment = messages.commitment(self._task, self._attempt, me, digest, opening.salt)
+        return messages.commit_body(self._network, self._task, self._attempt, self.commitment)
 
     def receive(self, vote: Vote, status: VoteStatus, now: float) -> None:
         """Keep the vote of a committee member that came at `now`.

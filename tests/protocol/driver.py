@@ -23,8 +23,11 @@ class AgreementDriver:
         me: str,
         now: float = fixtures.START,
         suspects: frozenset[str] = frozenset(),
+        salt_of: str = "",
     ) -> None:
+        """`salt_of` names the salts that it draws, by default those of `me` in the fixtures."""
         self.net, self.task, self.me = net, task, me
+        self._salt_of = salt_of or me
         self.salts: list[int] = []
         self.sent: list[Vote] = []
         self.effects: list[Effect] = []
@@ -33,7 +36,7 @@ class AgreementDriver:
 
     def _salt(self, attempt: int) -> str:
         self.salts.append(attempt)
-        return fixtures.salt(self.me, attempt)
+        return fixtures.salt(self._salt_of, attempt)
 
     @property
     def state(self) -> State:
