@@ -7,6 +7,7 @@ resource manager does not do this: `docs/decisions/0002-resource-limits.md`.
 
 import contextlib
 import logging
+import socket
 from typing import Any
 from weakref import WeakSet
 
@@ -40,6 +41,13 @@ UPGRADE_SECONDS = 4.0
 # Two round trips to a peer under load. Less than the 15 s in which `open` must succeed.
 NEGOTIATION_SECONDS = 10.0
 
+# A silent connection is probed after 30 s and ends 30 s later; unanswered bytes end it after 60 s.
+DEAD_PEER_OPTIONS = {
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,
+}
 # The protocols that name a host, and the addresses that each stands for.
 NAME_FAMILIES = {
     "dns": trio.socket.AF_UNSPEC,
@@ -92,6 +100,7 @@ class GuardedTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
 
     async def _dial_resolved_address(self, maddr: Multiaddr) -> RawConnection:
         connection = await super().dial(maddr)
+        end_when_dead(connection.stream.stream)
         self._dialled.add(connection)
         return connection
 
@@ -99,6 +108,18 @@ class GuardedTCP(TCP):  # type: ignore[misc]  # libp2p is untyped here
         """Close the sockets of all dialled connections; those that are closed stay so."""
         for connection in self._dialled:
             connection.stream.stream.socket.close()
+
+
+def end_when_dead(stream: trio.SocketStream) -> None:
+    """End a connection whose peer does not answer any more, as after a loss of power.
+
+    TCP alone may take a quarter of an hour. Until then the peer, once it is started again, is told
+    that another instance of its key is connected (specification 7.4), and ends.
+    """
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in DEAD_PEER_OPTIONS.items():
+        if hasattr(socket, name):  # not every system has each of them
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def resolve(maddr: Multiaddr) -> list[Multiaddr]:
@@ -171,6 +192,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         loopback = is_loopback(address)
         limit = self._loopback_connections if loopback else self._remote_connections
         try:
+            end_when_dead(connection.stream)
             with limit.slot(address) as held:
                 if held and await self._is_admitted(connection, address, loopback):
                     await self._serve_connection(connection, maddr, address)

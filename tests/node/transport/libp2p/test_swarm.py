@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -223,6 +224,17 @@ async def test_published_messages_carry_only_data_and_topic(
     assert {message.data for message in messages} >= {b"to the victim", b"from the victim"}
     for message in messages:
         assert [field.name for field, _ in message.ListFields()] == ["data", "topicIDs"]
+
+
+async def test_connections_to_peers_that_lost_their_power_end_in_a_minute(scene: Scene) -> None:
+    assert scene.victim.peer
+    streams = [o for o in gc.get_objects() if isinstance(o, trio.SocketStream)]
+    connected = [stream for stream in streams if stream.socket.fileno() >= 0]
+    assert len(connected) >= 2, "the dialled end and the accepted one"
+    for stream in connected:
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        for name, value in swarm.DEAD_PEER_OPTIONS.items():
+            assert stream.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
 
 async def test_inbound_slots_are_released(scene: Scene) -> None:
