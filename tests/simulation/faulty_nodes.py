@@ -1,5 +1,6 @@
 """Daemons of a simulation, which crash at chosen points and whose disks fail."""
 
+import asyncio
 import io
 import random
 import sqlite3
@@ -36,6 +37,8 @@ class FaultyNode(SimulatedNode):
         self.unhealthy_at = 0.0
         self.dead = False
         self.settled: invariants.Settled = {}
+        self._databases = 0
+        self._copies: list[tuple[float, bytes]] = []  # of the database, with their times
         self.max_open = scenario.max_open
         role = scenario.roles[index]
         super().__init__(simulation.world, index, LABELS.get(role, "honest"))
@@ -43,7 +46,8 @@ class FaultyNode(SimulatedNode):
             self.blobs = CorruptBlobs(simulation.random)
 
     def open_database(self) -> sqlite3.Connection:
-        connection = self._simulation.database_template.copy(f"{self.index:032x}")
+        feed = f"{self._databases:016x}{self.index:016x}"
+        connection = self._simulation.database_template.copy(feed)
         connection.prepare(self.crash_points, self._fails, partial(invariants.on_commit, self))
         return connection
 
@@ -96,6 +100,27 @@ class FaultyNode(SimulatedNode):
             unexpected = group.split(SimulatedCrash)[1]
             if unexpected is not None:
                 raise unexpected from None
+
+    async def keep_copies(self) -> None:
+        """Copy the database every second, forever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._copies.append((loop.time(), self._connection.serialize()))
+            await asyncio.sleep(1.0)
+
+    def oldest_copy(self, since: float) -> bytes:
+        """Return the first copy that is not older than `since`, else the last one."""
+        return next((copy for at, copy in self._copies if at >= since), self._copies[-1][1])
+
+    def replace_database(self, copy: bytes | None) -> None:
+        """Go on with a copy of the database, or with an empty one."""
+        self.dead = False  # or the checks of the new database would fail
+        self._databases += 1
+        self._connection = self.open_database()
+        if copy is not None:
+            self._connection.deserialize(copy)
+        self._open()
+        self.settled.clear()
 
     def _fails(self) -> str | None:
         if self.disk is not None:

@@ -31,13 +31,23 @@ from tests.simulation.faults import DatabaseTemplate, SimulatedCrash
 from tests.simulation.faulty_nodes import FaultyNode
 from tests.simulation.network import Conditions, SimulatedNetwork
 from tests.simulation.report import Report, Violation, describe_envelope
-from tests.simulation.scenario import DEADLINE, MEMBERS, OUTSIDERS, Fault, Scenario, draw, size
+from tests.simulation.scenario import (
+    DEADLINE,
+    MEMBERS,
+    OFFLINE_SECONDS,
+    OUTSIDERS,
+    Fault,
+    Scenario,
+    draw,
+    size,
+)
 from tests.support import fixtures
 
 # The first key index of peers outside the roster. The client has the one before it.
 OUTSIDE = 1001
-# Virtual seconds of a run: skewed clocks, and disks that fail at the last moment.
-MAX_SECONDS = DEADLINE + 180.0
+# Virtual seconds of a run: nodes that are not ready because others are away (6.12), skewed clocks,
+# and disks that fail at the last moment.
+MAX_SECONDS = DEADLINE + 300.0
 # Feed rounds until a node retries a peer whose store had failed.
 RETRY_ROUNDS = 8
 
@@ -84,7 +94,7 @@ def run_scenario(scenario: Scenario, trace: Callable[[str], None] | None = None)
 async def _run(scenario: Scenario, report: Report, trace: Callable[[str], None] | None) -> None:
     try:
         await Simulation(scenario, report, trace).run()
-    except Exception as exception:
+    except (Exception, SimulatedCrash) as exception:
         raise _violation_in([exception]) from exception
 
 
@@ -167,6 +177,10 @@ class Simulation:
         """Run until all has ended, then check all invariants. Raises Violation."""
         self._loop.set_exception_handler(self._on_loop_exception)
         async with self._running_peers():
+            restored = {i for f in self.scenario.faults if f.kind == "restore" for i in f.who}
+            for node in self.nodes:
+                if node.index in restored:
+                    self._start_background(node.keep_copies())
             for fault in self.scenario.faults:
                 self._start_background(self._inject(fault))
             async with self._client() as client:
@@ -230,6 +244,7 @@ class Simulation:
             with self.faults_suspended():
                 last_tips, tips = tips, [node.journal.last_cursor() for node in self.honest]
                 all_ended = all(not node.journal.open_tasks() for node in self.honest)
+            all_ended = all_ended and len(self.submitted) == len(self.scenario.submissions)
             quiet = last_tips == tips and all(node.up for node in self.honest)
             if self._loop.time() > earliest_end and all_ended and quiet:
                 return
@@ -312,7 +327,9 @@ class Simulation:
         node = next((node for node in self.nodes if node.index == fault.who[0]), None)
         if node is None:
             return
-        if fault.kind != "crash":
+        if fault.kind == "restore":
+            await self._restore(node, fault)
+        elif fault.kind != "crash":
             self.trace(node, f"has a {fault.kind} disk for {fault.seconds:.1f} s")
             node.disk = fault.kind
             await asyncio.sleep(fault.seconds)
@@ -325,6 +342,19 @@ class Simulation:
             node.dead = True
             self.world.medium.crash(node.peer)
             self.on_crash(node, "at rest")
+
+    async def _restore(self, node: FaultyNode, fault: Fault) -> None:
+        """Put a copy of a node's database back, from `fault.seconds` ago, or an empty one."""
+        copy = node.oldest_copy(self._loop.time() - fault.seconds) if fault.seconds else None
+        what = f"a copy that is {fault.seconds:.1f} s old" if copy else "an empty database"
+        self.trace(node, f"stops, to go on with {what}")
+        node.dead = True
+        self.world.medium.crash(node.peer)
+        await node.crash()
+        node.replace_database(copy)
+        await asyncio.sleep(OFFLINE_SECONDS)
+        self.trace(node, "restarts")
+        await node.start()
 
     def on_crash(self, node: FaultyNode, where: str) -> None:
         """Count a crash and restart the node later."""

@@ -5,7 +5,7 @@ The scenario is drawn completely before the run, so a seed always gives the same
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.network import Network
@@ -18,6 +18,10 @@ from tests.support.memory_transport.network import Link
 DEADLINE = 300
 GRACE = 2.0
 ATTEMPT = 40.0
+# The part of the scenarios in which old copies of databases are put back, and how long their nodes
+# are away: all votes that they sent have arrived by then.
+RESTORES = 0.15
+OFFLINE_SECONDS = 15.0
 # Up to this size nearly all members of a network are neighbours.
 FULL_MESH = 5
 
@@ -72,10 +76,11 @@ MANY = "operator-of-many"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault at `at` for `seconds`: "crash", "partition", "full" or "broken" (a disk).
+    """A fault at `at` for `seconds`: "crash", "partition", "full" or "broken" (a disk), "restore".
 
-    A crash happens at the `crash_point`-th crash point from then on, or at once if 0. If `only` is
-    set, only that kind of point counts.
+    A restore puts a copy of the database back that is `seconds` old, or an empty one if 0. A crash
+    happens at the `crash_point`-th crash point from then on, or at once if 0. If `only` is set,
+    only that kind of point counts.
     """
 
     kind: str
@@ -146,6 +151,17 @@ def draw(
     The faulty members take `member_roles`. Up to two peers outside the roster take
     `outsider_roles`.
     """
+    scenario = _draw(seed, members, faulty, member_roles, outsider_roles)
+    return _with_restores(scenario)
+
+
+def _draw(
+    seed: int,
+    members: int,
+    faulty: int,
+    member_roles: Sequence[str],
+    outsider_roles: Sequence[str],
+) -> Scenario:
     rng = random.Random(seed)
     roles = ["honest"] * (members - faulty) + [rng.choice(member_roles) for _ in range(faulty)]
     rng.shuffle(roles)
@@ -170,6 +186,32 @@ def draw(
         () if synchronous else tuple(_fault_at(rng, members) for _ in range(rng.randint(0, 5))),
         rng.choice((3, 1000)) if not synchronous else 1000,
     )
+
+
+def _with_restores(scenario: Scenario) -> Scenario:
+    """Put old copies of databases back, in some scenarios: where the votes can be recovered.
+
+    Each vote must have reached each honest member before, and a majority of a member's other
+    operators must be honest (specification 6.12).
+    """
+    rng = random.Random(f"restores {scenario.seed}")
+    if scenario.synchronous or rng.random() > RESTORES:  # synchronous ones have no faults
+        return scenario
+    roster = list(scenario.network.roster.values())
+    honest = [role == "honest" for role in scenario.roles]
+    faulty = {m.operator for m, is_honest in zip(roster, honest, strict=True) if not is_honest}
+    who = rng.choice([index for index, is_honest in enumerate(honest) if is_honest])
+    others = {m.operator for m in roster} - {roster[who].operator}
+    if 2 * len(others - faulty) <= len(others):
+        return scenario
+    faults = []
+    at = 0.0
+    for _ in range(rng.randint(1, 2)):
+        at += rng.uniform(3.0, 20.0)
+        faults.append(Fault("restore", at, rng.choice((0.0, rng.uniform(0.5, at))), (who,)))
+        at += OFFLINE_SECONDS
+    link = replace(scenario.link, loss=0.0)
+    return replace(scenario, faults=tuple(faults), link=link)
 
 
 def _network(rng: random.Random, roles: Sequence[str]) -> Network:
