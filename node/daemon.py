@@ -34,6 +34,7 @@ from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feed_sync import FeedSync
 from node.sync.handshakes import Handshakes
+from node.sync.vote_recovery import VoteRecovery
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
 from protocol.wire.messages import Message
@@ -124,7 +125,14 @@ class Node:
         self._recorder = ResultRecorder(self._driver, parts.blobs, parts.journal, max_output_bytes)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
         self._greeter = Greeter(network, coordinator.me, instance, now, self._status)
-        self._handshakes = Handshakes(transport, network, parts.clock, self._greeter.request)
+        self._recovery = VoteRecovery(coordinator, self._driver.act)
+        self._handshakes = Handshakes(
+            transport,
+            network,
+            parts.clock,
+            self._greeter.request,
+            self._recovery.set_duplicate,
+        )
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(
             coordinator,
@@ -146,6 +154,7 @@ class Node:
             self._driver.act,
             self._source_of,
             self._handshakes,
+            self._recovery.feed_ended,
         )
         self.started = asyncio.Event()
 
@@ -160,6 +169,7 @@ class Node:
             self._queues.run(self._recorder.record),
             self._outbox.run(),
             self._driver.run_timers(),
+            self._recovery.run(),
             self._log_counts(),
             self._check_disk(),
             self._expire_blobs(),
@@ -208,7 +218,11 @@ class Node:
 
     def _status(self) -> ServingStatus:
         status = self._queues.status()
-        possible = (self._parts.journal.fault, self._handshakes.clock_fault())
+        possible = (
+            self._parts.journal.fault,
+            self._handshakes.clock_fault(),
+            self._recovery.reason(),
+        )
         faults = [fault for fault in possible if fault is not None]
         if not faults:
             return status

@@ -30,6 +30,7 @@ HeliumError                       schemas.errors: base of all
 ├─ ProtocolViolation              node.rpc.codec: the peer's answer breaks the protocol
 │  └─ WrongBytes                  node.sync.blob_download: a chunk has another hash
 ├─ BlobUnavailable                node.sync.blob_download: no peer served the blob
+├─ KeyInUse                       node.sync.vote_recovery: another process uses the key
 ├─ NoAgreement, UnknownTask       node.sync.task_tracker: how a followed task ended
 ├─ NoNodeReachable, TaskRejected  node.client.nodes: no node accepted the task
 ├─ WithdrawalNotShown             node.client.withdrawal: too few nodes show a withdrawal

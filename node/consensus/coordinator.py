@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.clock import Clock
 from node.config.limits import Limits
-from node.consensus.replay import replay, signed_messages
+from node.consensus.replay import is_due, replay, signed_messages
 from node.consensus.task_table import TaskTable
 from node.consensus.validator import GossipValidator
 from node.errors import Busy
@@ -59,6 +60,16 @@ Step: TypeAlias = Callable[[], Sequence[Effect]]
 # Wait after a failed write before a task is rebuilt. Long enough for an operator to see a full
 # disk in the log, short against the 2 s in which commits are collected.
 RETRY_SECONDS = 1.0
+# Random bytes in the new name of the feed of a journal that lost its end.
+FEED_SUFFIX_BYTES = 8
+
+
+class Voting(Enum):
+    """Whether this node signs votes (specification 6.12); `node.sync.vote_recovery` decides."""
+
+    ALLOWED = auto()
+    HELD = auto()  # only on tasks that this process is the first to see
+    STOPPED = auto()  # for good: this node's key signs elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,11 @@ class Coordinator:
         self._key, self._journal, self._ledger = key, journal, ledger
         self.clock, self._entropy = clock, entropy
         self._counts: Counter[str] = Counter() if counts is None else counts
+        self.voting = Voting.ALLOWED
+        self._unsigned: set[str] = set()  # tasks with a vote that is held
+        self._is_restored = False  # whether the journal lacked votes of this node
+        # No task that was created later was accepted by an earlier process (specification 4.2).
+        self.new_from = clock.now() + network.parameters.clock_skew_seconds
         self._tasks = TaskTable(max_open, network.roster)
         self._retry_at = 0.0  # when to try a journal again that could not be written
         self.validator = GossipValidator(network, self._tasks, clock, self._counts)
@@ -114,6 +130,52 @@ class Coordinator:
             effects += [Publish(message) for message in signed]
             effects += self._rebuild(task)[1]
         return effects
+
+    # Whether to vote
+
+    def hold_votes(self) -> None:
+        """Sign no vote on a task that an earlier process may have seen, until `allow_votes`.
+
+        Executions go on.
+        """
+        self.voting = Voting.HELD
+
+    def allow_votes(self) -> list[Effect]:
+        """Sign the votes that were held, soon: their tasks are rebuilt from the journal."""
+        if self.voting is Voting.HELD:
+            self.voting = Voting.ALLOWED
+            for task in self._unsigned:
+                self._tasks.lose(task, self.clock.now())
+            self._unsigned.clear()
+        return []
+
+    def stop_votes(self) -> None:
+        """Sign no vote any more."""
+        if self.voting is not Voting.STOPPED:
+            self.voting = Voting.STOPPED
+            log.critical(
+                "another process signs with this node's key: this node stops voting. Stop the other"
+                " one, then restart this node"
+            )
+
+    def _may_sign(self, task: Task) -> bool:
+        is_new = task.created / 1000 > self.new_from
+        return self.voting is Voting.ALLOWED or (self.voting is Voting.HELD and is_new)
+
+    def _note_own(self, agreement: Agreement, vote: Vote) -> None:
+        """Take note of a vote with this node's key that came from a peer."""
+        if agreement.task.created / 1000 > self.new_from:
+            self.stop_votes()
+            return
+        if not self._is_restored:
+            self._is_restored = True
+            self._journal.rename_feed(self._entropy(FEED_SUFFIX_BYTES).hex())
+        log.warning(
+            "own vote recovered from a peer: the journal had lost it",
+            task=vote.task,
+            type=vote.envelope.body["type"],
+            attempt=vote.attempt,
+        )
 
     # Tasks and votes
 
@@ -228,6 +290,8 @@ class Coordinator:
     ) -> list[Effect]:
         if status is VoteStatus.DUPLICATE:
             return []
+        if vote.signer == self.me:
+            self._note_own(agreement, vote)
         self._journal.append(vote, now)
         with self._tasks.lock:
             effects = agreement.receive(vote, now, status)
@@ -361,7 +425,9 @@ class Coordinator:
         """
         recorded: list[Effect] = []
         for effect in effects:
-            if isinstance(effect, SignAndSend):
+            if isinstance(effect, SignAndSend) and not self._may_sign(agreement.task):
+                self._unsigned.add(agreement.task.id)
+            elif isinstance(effect, SignAndSend):
                 recorded += self._sign(agreement, effect.body)
             else:
                 self._write(agreement, effect)
@@ -406,9 +472,10 @@ class Coordinator:
     def _rebuild(self, task: str) -> tuple[Agreement, list[Effect]]:
         agreement, unsent = replay(self.network, self.me, self._journal, task, self._salts(task))
         with self._transaction(agreement):
-            effects = self._record(agreement, unsent)
             # Not in the table yet: no other thread sees it, and no lock is needed.
-            effects += self._record(agreement, agreement.resume(self.clock.now()))
+            resumed = agreement.resume(self.clock.now())
+            effects = self._record(agreement, [e for e in unsent if is_due(agreement, e)])
+            effects += self._record(agreement, resumed)
         self._tasks.add(agreement, self.clock.now())
         return agreement, effects
 

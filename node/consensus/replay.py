@@ -2,7 +2,7 @@
 
 from node.storage.journal import Journal
 from protocol.consensus.agreement import Agreement, DrawSalt
-from protocol.consensus.effects import Effect, SignAndSend
+from protocol.consensus.effects import SignAndSend
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.messages import Message, Task, Withdraw
@@ -10,10 +10,11 @@ from protocol.wire.messages import Message, Task, Withdraw
 
 def replay(
     network: Network, me: str, journal: Journal, task: str, salts: DrawSalt
-) -> tuple[Agreement, list[Effect]]:
+) -> tuple[Agreement, list[SignAndSend]]:
     """Rebuild the agreement of an accepted task, by its votes in their order and at their times.
 
-    Also returns the bodies that the agreement asked to send and that were never signed.
+    Also returns the bodies that the agreement asked to send and that were never signed. Those that
+    `is_due` are still to be signed.
     """
     entries = journal.entries(task)
     accepted = codec.decode(entries[0].envelope.encode(), network.id)
@@ -47,6 +48,16 @@ def replay(
         if isinstance(effect, SignAndSend)
         and (effect.body["type"], effect.body["attempt"]) not in signed
     ]
+
+
+def is_due(agreement: Agreement, effect: SignAndSend) -> bool:
+    """Whether a body is still to be signed, after the agreement has advanced to the present.
+
+    A commit or an abstention is due only in the current attempt of a task that has not ended.
+    """
+    if effect.body["type"] == "reveal":
+        return True
+    return not agreement.state.terminal and effect.body["attempt"] == agreement.attempt
 
 
 def signed_messages(network: Network, me: str, journal: Journal, task: str) -> list[Message]:

@@ -1,9 +1,9 @@
 """One node's SQLite database: opening it after all checks, and its durable transactions.
 
-A node signs at most one vote per attempt, and only this file remembers which. A database that is
-damaged, truncated, restored from an old copy or shared with a second node could make the node
-vote twice, so each of these is refused with advice. Committed writes survive a power cut
-(`synchronous = FULL`).
+A node signs at most one vote per attempt, and this file remembers which. A database that is
+damaged, truncated or shared with a second node is refused with advice. An old copy cannot always be
+told from the newest one: `node.sync.vote_recovery` asks peers for what it lacks. Committed writes
+survive a power cut (`synchronous = FULL`).
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from node.storage.schema import create_tables, is_empty
 LOCK_SECONDS = 5.0
 
 _RESTORE = (
-    "Put the newest undamaged copy back. To go on without one, wait for the longest deadline of "
-    "the network's tasks, lest this node vote twice, and move the database and all files beside "
-    "it whose names begin with its name away"
+    "Put the newest undamaged copy back. To go on without one, move the database and all files "
+    "beside it whose names begin with its name away: the node asks its peers for what it signed "
+    "before it votes"
 )
 _EMPTIED = f"it is empty, and was not when it was last used. {_RESTORE}"
 _ADVICE = {

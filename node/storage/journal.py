@@ -43,7 +43,8 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database, self._db = database, database.connection
-        self.feed_id = database.feed_id
+        row = self._db.execute("SELECT value FROM about WHERE name = 'feed-suffix'").fetchone()
+        self.feed_id = _feed_name(database.feed_id, "" if row is None else row[0])
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make all writes of the block, the ledger's too, durable in one step, or none."""
@@ -104,6 +105,15 @@ class Journal:
         """Return the cursor of the newest envelope; 0 if there is none."""
         (seq,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM envelopes").fetchone()
         return int(seq)
+
+    def rename_feed(self, suffix: str) -> None:
+        """Name the feed anew; `suffix` are letters and digits that it never had.
+
+        A journal that lost its end gives sequence numbers again that others have read already. They
+        would not ask for what is behind them (specification 7.9).
+        """
+        self._db.execute("INSERT OR REPLACE INTO about VALUES ('feed-suffix', ?)", (suffix,))
+        self.feed_id = _feed_name(self._database.feed_id, suffix)
 
     def entries(self, task: str) -> list[JournalEntry]:
         """Return a task's envelopes in the order of acceptance."""
@@ -218,6 +228,10 @@ class Journal:
     def put_salt(self, task: str, attempt: int, salt: str) -> None:
         """Record the salt of an attempt. Raises sqlite3.IntegrityError if it has one."""
         self._db.execute("INSERT INTO salts VALUES (?, ?, ?)", (task, attempt, salt))
+
+
+def _feed_name(database: str, suffix: str) -> str:
+    return f"{database}-{suffix}" if suffix else database
 
 
 def _columns(message: Message) -> tuple[str, str, object, str]:

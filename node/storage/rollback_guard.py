@@ -40,9 +40,8 @@ class RollbackGuard:
             present = f", and the database holds {steps}" if feed == self._feed else ""
             raise UnusableDatabase(
                 f"it has lost what it held: {self._path.name} counts {self._steps} committed "
-                f"transactions{present}. Put the newest files back. To go on without them, wait "
-                "for the longest deadline of the network's tasks, lest this node vote twice, and "
-                "remove that file"
+                f"transactions{present}. Put the newest files back. To go on without them, "
+                "remove that file: the node asks its peers for what it signed before it votes"
             )
         self.advance(feed, steps)
 

@@ -73,9 +73,8 @@ def is_empty(db: sqlite3.Connection) -> bool:
     if version:
         raise UnusableDatabase(
             f"the database has schema {version}, and this version of helium reads only schema "
-            f"{SCHEMA_VERSION}. Run the version that wrote it. To go on without it, wait for the "
-            "longest deadline of the network's tasks, lest this node vote twice, and choose "
-            "another data folder"
+            f"{SCHEMA_VERSION}. Run the version that wrote it. To go on without it, choose another "
+            "data folder: the node asks its peers for what it signed before it votes"
         )
     if db.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise UnusableDatabase("another program wrote this database: choose another data folder")

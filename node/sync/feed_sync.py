@@ -75,16 +75,17 @@ class FeedSync:
         act: Callable[[Step], None],
         source_of: Callable[[str], str],
         handshakes: Handshakes,
+        on_end: Callable[[str], None] = lambda peer: None,
     ) -> None:
         """Each feed is read when its peer connects, and then every `seconds`.
 
         `act` carries out the coordinator's effects. `source_of` returns the source to charge for
-        the tasks in a peer's feed.
+        the tasks in a peer's feed. `on_end` is called with a peer whose feed has no more.
         """
         self._transport, self._coordinator = transport, coordinator
         self._journal, self._ledger = journal, ledger
         self._seconds, self._act, self._source_of = seconds, act, source_of
-        self._handshakes = handshakes
+        self._handshakes, self._on_end = handshakes, on_end
         self._members = coordinator.network.roster
         self._cursors: LruDict[str, tuple[str, int]] = LruDict()  # of peers outside the roster
         clock = coordinator.clock
@@ -163,6 +164,7 @@ class FeedSync:
         start = cursor if batch.feed == feed else 0  # a cursor of another feed counts as 0
         if batch.cursor == start:
             if not batch.envelopes:
+                self._on_end(peer)
                 return False
             raise self._protocol_violation(peer, "the feed returned envelopes without a new cursor")
         if len(batch.envelopes) > BATCH:

@@ -31,10 +31,14 @@ class Handshakes:
         network: Network,
         clock: Clock,
         request: Callable[[], Document],
+        on_duplicate: Callable[[str, bool], None] = lambda peer, duplicate: None,
     ) -> None:
-        """`request` returns the hello of this node."""
+        """`request` returns the hello of this node.
+
+        `on_duplicate` is called with each member and whether it says `duplicate`.
+        """
         self._transport, self._network = transport, network
-        self._clock, self._request = clock, request
+        self._clock, self._request, self._on_duplicate = clock, request, on_duplicate
         # A task may lie ahead by `clock_skew_seconds`. At half of it the operator has time to act.
         self._tolerance = network.parameters.clock_skew_seconds / 2
         self._clocks = ClockCheck()
@@ -70,6 +74,7 @@ class Handshakes:
     def forget(self, peer: str) -> None:
         """Forget a peer that has disconnected."""
         self._clocks.remove(peer)
+        self._on_duplicate(peer, False)
 
     def _note_duplicate(self, peer: str, answer: Mapping[str, Any]) -> None:
         if not answer["duplicate"]:
@@ -81,6 +86,7 @@ class Handshakes:
                 " conflicting votes; stop one of them",
                 told_by=peer,
             )
+        self._on_duplicate(peer, answer["duplicate"])
 
     def _judge_clock(self) -> None:
         offset = self._clocks.offset()

@@ -98,11 +98,13 @@ def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
 
 
 def _failure(error: Exception) -> Failure:
-    """Return the first fault as one line. Only an error of the system needs no traceback."""
+    """Return the first fault as one line. An error that the operator can mend has no traceback."""
+    from node.sync.vote_recovery import KeyInUse
+
     fault = error
     while isinstance(fault, ExceptionGroup):
         fault = fault.exceptions[0]
-    if isinstance(fault, OSError):
+    if isinstance(fault, OSError | KeyInUse):
         return Failure(Exit.FAULT, str(fault))
     structlog.get_logger("run").critical("node failed", exc_info=fault)
     return Failure(Exit.FAULT, f"the node failed: {type(fault).__name__}: {fault}")

@@ -90,7 +90,7 @@ class CrashableNode:
     def __init__(self, net: Network, max_open: int = 1000) -> None:
         self.net, self.clock, self.entropy = net, ManualClock(), Entropy()
         self.disk = sqlite3.connect(":memory:", isolation_level=None, factory=Disk)
-        self.max_open = max_open
+        self.max_open, self.hold = max_open, False
         self.counts: Counter[str] = Counter()
         self.published: list[Message] = []
         self.effects: list[Effect] = []
@@ -112,6 +112,8 @@ class CrashableNode:
             self.counts,
         )
         self.running.clear()
+        if self.hold:
+            self.coordinator.hold_votes()
         self.carry_out(self.coordinator.open())
 
     def restart(self) -> None:

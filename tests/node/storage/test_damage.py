@@ -271,7 +271,7 @@ def test_restored_old_copy_is_refused(tmp_path: Path) -> None:
     path.write_bytes(old)
     with pytest.raises(
         UnusableDatabase,
-        match=r"8 committed transactions, .* holds 4\. .*vote twice",
+        match=r"8 committed transactions, .* holds 4\. .*before it votes",
     ):
         open_storage(path, NET.id)
     (tmp_path / f"{NAME}.mark").unlink()  # as it says
