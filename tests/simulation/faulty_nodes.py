@@ -38,6 +38,7 @@ class FaultyNode(SimulatedNode):
         self.dead = False
         self.settled: invariants.Settled = {}
         self._databases = 0
+        self.sent_at = 0.0  # when it sent its last message
         self._copies: list[tuple[float, bytes]] = []  # of the database, with their times
         self.max_open = scenario.max_open
         role = scenario.roles[index]

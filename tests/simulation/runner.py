@@ -235,7 +235,9 @@ class Simulation:
         """Wait until all tasks have ended and no feed has news; check invariants meanwhile."""
         tips: list[int] | None = None
         pause = self.scenario.feed_seconds
-        disk_faults = any(fault.kind in ("full", "broken") for fault in self.scenario.faults)
+        disk_faults = any(
+            fault.kind in ("full", "broken", "restore") for fault in self.scenario.faults
+        )
         healed = self.scenario.faulty_until + (RETRY_ROUNDS * pause if disk_faults else 20.0)
         earliest_end = max((*self.scenario.submissions, healed, 20.0))
         while self._loop.time() < MAX_SECONDS:
@@ -347,6 +349,10 @@ class Simulation:
         """Put a copy of a node's database back, from `fault.seconds` ago, or an empty one."""
         copy = node.oldest_copy(self._loop.time() - fault.seconds) if fault.seconds else None
         what = f"a copy that is {fault.seconds:.1f} s old" if copy else "an empty database"
+        # A vote that is lost on its way cannot be recovered (6.12).
+        flight = 2 * self.scenario.link.delay[1]
+        while (pause := node.sent_at + flight - self._loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(pause)
         self.trace(node, f"stops, to go on with {what}")
         node.dead = True
         self.world.medium.crash(node.peer)
@@ -379,6 +385,7 @@ class Simulation:
 
     def on_send(self, node: FaultyNode, payload: bytes) -> None:
         """Check what a node sends: it never contradicts itself, and its journal has the message."""
+        node.sent_at = self._loop.time()
         self.signatures.add(payload)
         invariants.check_journalled(node, payload)
         if self._trace is not None:

@@ -119,7 +119,8 @@ class Scenario:
 
     @property
     def faulty_until(self) -> float:
-        return max((t.at + t.seconds for t in self.faults), default=0.0)
+        ends = [t.at + (OFFLINE_SECONDS if t.kind == "restore" else t.seconds) for t in self.faults]
+        return max(ends, default=0.0)
 
     def honest(self, index: int) -> bool:
         return self.roles[index] == "honest"
@@ -178,7 +179,7 @@ def _draw(
         tuple(roles),
         outsiders,
         link,
-        tuple(rng.choice((0.0, 1.0)) * rng.uniform(-59.0, 59.0) for _ in roles),
+        tuple(rng.choice((0.0, 1.0)) * rng.uniform(-29.0, 29.0) for _ in roles),
         (low, low + spread),
         0.0 if synchronous else rng.choice((0.0, 0.0, 0.1)),
         rng.choice((5.0, 12.0, 20.0)) if members < 12 else 25.0,
