@@ -279,16 +279,22 @@ def connected(node: LocalNode) -> set[str]:
 
 
 def is_ready(node: LocalNode) -> bool:
-    """Whether a node's executor is ready, according to its log.
+    """Whether a node's executor is ready and it may vote, according to its log.
 
     Raises NodeDown if its self-test failed.
     """
+    executes, votes = False, True
     for event in events(node):
-        if event.get("event") == "executor":
-            if not event["ready"]:
-                raise NodeDown(f"{node.name} cannot execute tasks: {event['reasons']}")
-            return True
-    return False
+        match event.get("event"):
+            case "executor":
+                if not event["ready"]:
+                    raise NodeDown(f"{node.name} cannot execute tasks: {event['reasons']}")
+                executes = True
+            case "votes held":
+                votes = False
+            case "votes allowed":
+                votes = True
+    return executes and votes
 
 
 def log_tail(node: LocalNode, lines: int = 3) -> str:
