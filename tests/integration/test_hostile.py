@@ -280,9 +280,7 @@ def test_limits_are_logged_when_the_node_stops(networks: dict[str, Running]) -> 
         [*_, last] = [event for event in events(network.nodes[0]) if event["event"] == "limits"]
         limits[name] = last
         print(name, last)
-    assert (
-        limits["unlimited"]["messages-rejected"] > 4 * TIMES
-    )  # five kinds of `bad_messages`, less what a slow node drops
+    assert limits["unlimited"]["messages-rejected"] >= 5 * TIMES  # each kind of `bad_messages`
     # Whether a connection is cut for unread bytes depends on the machine: test_yamux counts those.
     refused = {"streams-refused", "requests-refused", "submissions-refused"}
     assert {*refused, "gossip-slowed"} <= limits["limited"].keys()

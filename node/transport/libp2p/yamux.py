@@ -28,6 +28,7 @@ from libp2p.stream_muxer.yamux.yamux import (
     TYPE_PING,
     YAMUX_HEADER_FORMAT,
     Yamux,
+    YamuxStream,
 )
 
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
@@ -167,6 +168,7 @@ class GuardedYamux(Yamux):  # type: ignore[misc]
         self.stream_buffers = _Buffers()
         self._quotas, self._unread = quotas, unread
         self._scope = trio.CancelScope()
+        self._has_ended = False
         self.rate_limit_key = rate_limit_key(self)
         self.secured_conn = MeteredSession(conn, self._throttle)
         unread.add(self)
@@ -182,7 +184,15 @@ class GuardedYamux(Yamux):  # type: ignore[misc]
             _log.warning("muxer of %s failed: %r", self.peer_id, failure)
             await self._cleanup_on_error()
         finally:
+            self._has_ended = True
             self._wake_readers()
+
+    async def open_stream(self) -> YamuxStream:
+        """Open a stream; one of a muxer that has ended meanwhile ends at once."""
+        stream = await super().open_stream()
+        if self._has_ended:
+            self._wake_readers()
+        return stream
 
     async def _measure_rtt_loop(self) -> None:
         """Ping the peer's Yamux, and end the connection when the peer has become silent.
