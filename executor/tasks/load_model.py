@@ -177,13 +177,8 @@ def load_weights(folder: Path, family: Family, precision: torch.dtype, bits: int
         return complete(
             auto_model.from_pretrained(
                 folder,
-                dtype=precision,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
                 attn_implementation=dict(profile.ATTENTION),
-                **quantization(precision, bits),
-                **LOCAL_ONLY,
+                **weight_options(precision, bits),
             )
         )
 
@@ -199,16 +194,21 @@ def load_vocoder(folder: Path, family: Family, precision: torch.dtype) -> Any:
     config = f"{VOCODER}/config.json"
     with refusing(f"{config} with its weights"):
         return complete(
-            VOCODERS[family.name].from_pretrained(
-                vocoder_folder,
-                dtype=precision,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
-                **LOCAL_ONLY,
-            ),
+            VOCODERS[family.name].from_pretrained(vocoder_folder, **weight_options(precision)),
             config,
         )
+
+
+def weight_options(precision: torch.dtype, bits: int | None = None) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` for a model that `complete` checks."""
+    return {
+        "dtype": precision,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # `complete` refuses them, and names them
+        **quantization(precision, bits),
+        **LOCAL_ONLY,
+    }
 
 
 def complete(loaded: tuple[Any, Mapping[str, Any]], config: str = "config.json") -> Any:

@@ -33,8 +33,8 @@ from executor.tasks.load_model import (
     check_configurations,
     complete,
     files_named,
-    quantization,
     refusing,
+    weight_options,
 )
 from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
 from protocol.model_limits import DEFAULT_COMPOSER
@@ -80,14 +80,7 @@ def load(folder: Path, dtype: str, bits: int | None) -> LoadedPop2Piano:
     with refusing("config.json with its weights"):
         model = complete(
             Pop2PianoForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=precision,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `complete` refuses them, and names them
-                attn_implementation=ATTENTION,
-                **quantization(precision, bits),
-                **LOCAL_ONLY,
+                folder, attn_implementation=ATTENTION, **weight_options(precision, bits)
             )
         )
     with refusing(files_named(folder, "preprocessor_config")):
