@@ -183,11 +183,6 @@ class CrashableNode:
 
 
 @pytest.fixture
-def net() -> Network:
-    return fixtures.network(3)
-
-
-@pytest.fixture
 def node(net: Network) -> Iterator[CrashableNode]:
     node = CrashableNode(net)
     yield node

@@ -18,11 +18,6 @@ SKEW = 60.0
 
 
 @pytest.fixture
-def net() -> Network:
-    return fixtures.network(3)
-
-
-@pytest.fixture
 def node(net: Network) -> Iterator[CrashableNode]:
     """Return a node whose votes are held."""
     node = CrashableNode(net)
