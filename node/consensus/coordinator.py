@@ -158,13 +158,17 @@ class Coordinator:
                 " one, then restart this node"
             )
 
+    def _is_new(self, task: Task) -> bool:
+        """Whether no earlier process of this node can have accepted a task."""
+        return task.created / 1000 > self.new_from
+
     def _may_sign(self, task: Task) -> bool:
-        is_new = task.created / 1000 > self.new_from
-        return self.voting is Voting.ALLOWED or (self.voting is Voting.HELD and is_new)
+        is_held = self.voting is Voting.HELD and not self._is_new(task)
+        return self.voting is not Voting.STOPPED and not is_held
 
     def _note_own(self, agreement: Agreement, vote: Vote) -> None:
         """Take note of a vote with this node's key that came from a peer."""
-        if agreement.task.created / 1000 > self.new_from:
+        if self._is_new(agreement.task):
             self.stop_votes()
             return
         if not self._is_restored:
@@ -426,7 +430,8 @@ class Coordinator:
         recorded: list[Effect] = []
         for effect in effects:
             if isinstance(effect, SignAndSend) and not self._may_sign(agreement.task):
-                self._unsigned.add(agreement.task.id)
+                if self.voting is Voting.HELD:
+                    self._unsigned.add(agreement.task.id)
             elif isinstance(effect, SignAndSend):
                 recorded += self._sign(agreement, effect.body)
             else:
