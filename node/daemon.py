@@ -131,7 +131,7 @@ class Node:
             network,
             parts.clock,
             self._greeter.request,
-            self._recovery.set_duplicate,
+            self._recovery.set_duplicates,
         )
         relay = BlobRelay(coordinator.me, transport, parts.ledger, parts.blobs, max_output_bytes)
         self._requests = RequestHandler(

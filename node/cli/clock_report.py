@@ -7,7 +7,7 @@ from node.cli.exit_codes import Exit, Failure
 from node.cli.options import display_name
 from node.cli.session import ClientTarget, run_with_client
 from node.client.client import Client
-from node.client.nodes import HelloAnswer, NoNodeReachable, describe_foreign
+from node.client.nodes import HelloAnswer
 from node.config import log_setup
 from node.sync.clock_check import MIN_OPERATORS, ClockCheck
 from protocol.network import Network
@@ -53,8 +53,7 @@ def check_clock(network: Network | None, peers: Sequence[str]) -> ClockReport:
 
 async def _query(client: Client) -> Sequence[HelloAnswer]:
     answers = await client.query_nodes()
-    if client.foreign_nodes and not answers:
-        raise NoNodeReachable(describe_foreign(client.foreign_nodes, client.network.id))
+    client.check_network(answers)
     return answers
 
 

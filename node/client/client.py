@@ -260,12 +260,12 @@ class Client:
         if not self.transport.peers():  # all connections were lost; the dialer is dialling again
             await self._wait_connected()
         nodes = await self.query_nodes()
-        self._check_network(nodes)
+        self.check_network(nodes)
         await submit_to_nodes(self.transport, nodes, task, blobs, self._rng)
         return self._submission(task.id, task)
 
-    def _check_network(self, nodes: Sequence[HelloAnswer]) -> None:
-        """Raise NoNodeReachable if all nodes that answered hello are of another network."""
+    def check_network(self, nodes: Sequence[HelloAnswer]) -> None:
+        """Raise NoNodeReachable if all nodes that answered `query_nodes` are of another network."""
         if not nodes and self.foreign_nodes:
             raise NoNodeReachable(describe_foreign(self.foreign_nodes, self.network.id))
 
@@ -293,7 +293,7 @@ class Client:
         """
         prefix = arguments.task_prefix(prefix)
         # Nodes of another network may have a task that begins so, whose votes are not valid here.
-        self._check_network(await self.query_nodes())
+        self.check_network(await self.query_nodes())
         if len(prefix) == arguments.ID_DIGITS:
             return prefix
         return await find_task(self.transport, sorted(self.transport.peers()), prefix)

@@ -9,6 +9,7 @@ from typing import Any
 from node.log import get_logger
 from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
 from node.rpc.codec import UPLOAD_SECONDS, ProtocolViolation, Status
+from node.sync.clock_check import clock_ahead
 from node.transport.interface import Transport
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Task
@@ -80,8 +81,7 @@ async def say_hello(
         tuple(answer["reasons"]),
         {name: tuple(models) for name, models in answer["models"].items()},
         answer["network"],
-        # The node read its clock at some time between the request and its answer.
-        round((answer["time"] - request["time"]) / 1000 - seconds / 2, 3),
+        round(clock_ahead(answer["time"], request["time"] / 1000, seconds), 3),
         round(seconds, 3),
     )
 

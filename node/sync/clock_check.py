@@ -7,6 +7,15 @@ from collections import defaultdict
 MIN_OPERATORS = 3
 
 
+def clock_ahead(time: int, sent: float, seconds: float) -> float:
+    """Return how far a peer's clock is ahead of this one, in seconds; negative if it is behind.
+
+    `time` is the peer's clock in Unix milliseconds, in its answer to a request that was sent at
+    `sent` (Unix seconds). The answer took `seconds`: the peer read its clock at some time between.
+    """
+    return time / 1000 - sent - seconds / 2
+
+
 class ClockCheck:
     """The differences between members' clocks and this node's, in seconds.
 

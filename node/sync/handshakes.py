@@ -5,13 +5,12 @@ members, and that another instance of this node's key is running. With a clock t
 than the network allows, the node is not ready.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from node.clock import Clock
 from node.log import get_logger
 from node.rpc.client import send_request
-from node.sync.clock_check import ClockCheck
+from node.sync.clock_check import ClockCheck, clock_ahead
 from node.transport.interface import Transport
 from protocol.network import Network
 from protocol.wire.encoding import Document
@@ -31,19 +30,19 @@ class Handshakes:
         network: Network,
         clock: Clock,
         request: Callable[[], Document],
-        on_duplicate: Callable[[str, bool], None] = lambda peer, duplicate: None,
+        on_duplicates: Callable[[frozenset[str]], None] = lambda tellers: None,
     ) -> None:
         """`request` returns the hello of this node.
 
-        `on_duplicate` is called with each member and whether it says `duplicate`.
+        `on_duplicates` is called with the members that say `duplicate`, when they change.
         """
         self._transport, self._network = transport, network
-        self._clock, self._request, self._on_duplicate = clock, request, on_duplicate
+        self._clock, self._request, self._on_duplicates = clock, request, on_duplicates
         # A task may lie ahead by `clock_skew_seconds`. At half of it the operator has time to act.
         self._tolerance = network.parameters.clock_skew_seconds / 2
         self._clocks = ClockCheck()
         self._clock_differs = False
-        self._duplicate_tellers: set[str] = set()  # members: the roster bounds them
+        self._duplicate_tellers: frozenset[str] = frozenset()  # members: the roster bounds them
 
     async def greet(self, peer: str) -> bool:
         """Say hello to a peer; return whether it is of this network.
@@ -59,10 +58,10 @@ class Handshakes:
         member = self._network.roster.get(peer)
         if member is None:  # anybody could make the operator stop the node, or change its clock
             return True
-        self._note_duplicate(peer, answer)
-        # The peer read its clock at some time between the two. A slow answer tells too little.
+        self._note_duplicate(peer, answer["duplicate"])
+        # A slow answer tells too little.
         if received - sent <= self._tolerance:
-            ahead = answer["time"] / 1000 - (sent + received) / 2
+            ahead = clock_ahead(answer["time"], sent, received - sent)
             self._clocks.add(peer, member.operator, ahead)
             self._judge_clock()
         return True
@@ -74,19 +73,19 @@ class Handshakes:
     def forget(self, peer: str) -> None:
         """Forget a peer that has disconnected."""
         self._clocks.remove(peer)
-        self._on_duplicate(peer, False)
+        self._note_duplicate(peer, False)
 
-    def _note_duplicate(self, peer: str, answer: Mapping[str, Any]) -> None:
-        if not answer["duplicate"]:
-            self._duplicate_tellers.discard(peer)
-        elif peer not in self._duplicate_tellers:
-            self._duplicate_tellers.add(peer)
+    def _note_duplicate(self, peer: str, duplicate: bool) -> None:
+        if duplicate == (peer in self._duplicate_tellers):
+            return
+        if duplicate:
             log.error(
                 "another instance of this node's key is connected: two that run at a time sign"
                 " conflicting votes; stop one of them",
                 told_by=peer,
             )
-        self._on_duplicate(peer, answer["duplicate"])
+        self._duplicate_tellers ^= {peer}
+        self._on_duplicates(self._duplicate_tellers)
 
     def _judge_clock(self) -> None:
         offset = self._clocks.offset()

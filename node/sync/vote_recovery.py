@@ -44,7 +44,7 @@ class VoteRecovery:
         self._majority = len(self._others) // 2 + 1 if me is not None and self._others else 0
         self._min_tellers = min(MIN_TELLERS, len(set(self._operators.values())))
         self._shown: set[str] = set()  # other operators that showed a feed to its end
-        self._tellers: dict[str, str] = {}  # operators by members that say `duplicate`
+        self._tellers: set[str] = set()  # members that say `duplicate`
         self._changed = asyncio.Event()
         if self._majority:
             coordinator.hold_votes()
@@ -55,21 +55,17 @@ class VoteRecovery:
             self._shown.add(self._operators[peer])
             self._changed.set()
 
-    def set_duplicate(self, peer: str, duplicate: bool) -> None:
-        """Note whether a peer says that another instance of this node's key is connected to it."""
-        if peer not in self._operators:
-            return
-        if not duplicate:
-            self._tellers.pop(peer, None)
-            return
-        self._tellers[peer] = self._operators[peer]
+    def set_duplicates(self, tellers: frozenset[str]) -> None:
+        """Take the peers that say that another instance of this node's key is connected to them."""
+        self._tellers = self._operators.keys() & tellers
         self._changed.set()
         if self._is_duplicate and self._coordinator.voting is Voting.ALLOWED:
             self._coordinator.stop_votes()
 
     @property
     def _is_duplicate(self) -> bool:
-        return len(set(self._tellers.values())) >= self._min_tellers
+        operators = {self._operators[peer] for peer in self._tellers}
+        return 0 < len(operators) >= self._min_tellers
 
     def reason(self) -> str | None:
         """Return why this node does not vote; None if it does."""

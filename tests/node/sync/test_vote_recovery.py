@@ -157,8 +157,7 @@ def test_key_that_is_in_use_at_the_start_ends_the_node(
     async def main() -> None:
         member = bench(operators)
         running = asyncio.create_task(member.recovery.run())
-        for index in tellers:
-            member.recovery.set_duplicate(fixtures.peer(index), True)
+        member.recovery.set_duplicates(frozenset(map(fixtures.peer, tellers)))
         await asyncio.sleep(1)
         assert running.done() is believed
         if not believed:
@@ -181,15 +180,13 @@ def test_key_that_is_in_use_later_stops_the_votes() -> None:
             member.recovery.feed_ended(fixtures.peer(index))
         await running
         with capture_logs() as entries:
-            member.recovery.set_duplicate(fixtures.peer(1), True)
-            member.recovery.set_duplicate(fixtures.peer(1), False)
-            member.recovery.set_duplicate(fixtures.peer(2), True)
+            for tellers in ([1], [], [2]):
+                member.recovery.set_duplicates(frozenset(map(fixtures.peer, tellers)))
             assert member.is_(Voting.ALLOWED)
-            member.recovery.set_duplicate(fixtures.peer(3), True)
+            member.recovery.set_duplicates(frozenset(map(fixtures.peer, [2, 3])))
         assert [entry["log_level"] for entry in entries] == ["critical"]
         assert member.is_(Voting.STOPPED)
-        member.recovery.set_duplicate(fixtures.peer(2), False)
-        member.recovery.set_duplicate(fixtures.peer(3), False)
+        member.recovery.set_duplicates(frozenset())
         assert member.is_(Voting.STOPPED), "until a restart"
         assert "another process signs with its key" in str(member.recovery.reason())
 
