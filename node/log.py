@@ -5,6 +5,7 @@ every library's lines become in Python. A line that names a peer is limited, bec
 not decide how much is written.
 """
 
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -86,7 +87,10 @@ class Logger:
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if structlog.is_configured():
-            getattr(structlog.get_logger(self._name), level)(event, **fields)
+            # The log may be on a full disk. That must not end what the line is about; `logging`
+            # does not raise either.
+            with contextlib.suppress(OSError):
+                getattr(structlog.get_logger(self._name), level)(event, **fields)
             return
         logger = logging.getLogger(f"{LIBRARY}.{self._name}")
         has_traceback = level == "exception" or fields.pop("exc_info", None)

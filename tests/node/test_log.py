@@ -1,5 +1,6 @@
 """Log lines: a program that configures nothing is left alone, and no peer decides how many."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -52,6 +53,20 @@ def test_lines_about_any_number_of_peers_are_limited() -> None:
         for number in range(10_000):
             log.warning("invalid envelope", peer=str(number))
     assert len(lines) == LINES_OF_A_KIND
+
+
+def test_a_line_that_cannot_be_written_ends_nothing() -> None:
+    was_configured, config = structlog.is_configured(), structlog.get_config()
+    with Path("/dev/full").open("w") as full:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(full))
+        try:
+            with pytest.raises(OSError, match="No space left"):
+                structlog.get_logger().error("the disk is full")
+            Logger("test").error("the disk is full")
+        finally:
+            structlog.configure(**config) if was_configured else structlog.reset_defaults()
+            with contextlib.suppress(OSError):
+                full.close()
 
 
 def test_what_is_counted_is_bounded() -> None:
