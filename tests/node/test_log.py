@@ -58,6 +58,7 @@ def test_lines_about_any_number_of_peers_are_limited() -> None:
 def test_a_line_that_cannot_be_written_ends_nothing() -> None:
     was_configured, config = structlog.is_configured(), structlog.get_config()
     with Path("/dev/full").open("w") as full:
+        structlog.reset_defaults()  # other tests' processors may need another logger
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(full))
         try:
             with pytest.raises(OSError, match="No space left"):
