@@ -1,7 +1,6 @@
 """The execution queue: order, eviction, removal and results."""
 
 import asyncio
-import typing
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -264,10 +263,8 @@ def test_removing_the_running_task_cancels_it_and_runs_the_next() -> None:
     run_test(test)
 
 
-@pytest.mark.parametrize("reason", typing.get_args(Abstention))
+@pytest.mark.parametrize("reason", list(Abstention))
 def test_every_abstention_is_recorded_and_the_next_task_runs(reason: Abstention) -> None:
-    assert reason in list(Abstention)
-
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         executor.raises = Abstained(reason, "in detail")
         executor.add(queue, queued_task(1))
