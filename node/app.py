@@ -24,9 +24,9 @@ from node.execution.worker import Worker
 from node.log import get_logger
 from node.storage.blobs import BlobStore
 from node.storage.database import open_database
+from node.storage.disk.permissions import make_private_folder
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.storage.permissions import make_private_folder
 from node.storage.reader import DATABASE
 from node.transport.libp2p.transport import Libp2pTransport
 from protocol.errors import Rejected

@@ -83,8 +83,8 @@ QUIET: Mapping[str, str] = MappingProxyType(
 # Variables that the worker inherits, where set; none of them reaches arithmetic.
 INHERITED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 # Variables that name folders, relative to the worker's home, which it can read and not write.
-# Numba's kernels are compiled by a process of its own (`tasks.kernels`) and kept between workers,
-# because the first task of each would otherwise wait for the compiler.
+# Numba's kernels are compiled by a process of its own (`tasks.numba_cache`) and kept between
+# workers, because the first task of each would otherwise wait for the compiler.
 PLACES: Mapping[str, str] = MappingProxyType(
     {
         "HOME": "",

@@ -39,8 +39,8 @@ from executor.models.config import own_dtype
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.models.json_files import configuration
 from executor.sandbox import confine
-from executor.tasks import kernels
 from executor.tasks.failures import describe_failure
+from executor.tasks.numba_cache import kernels
 from executor.worker.messages import (
     JobAbstained,
     JobDone,

@@ -69,7 +69,7 @@ class WorkerProcess:
 
         It may read `folders` and `scratch`, and write nothing (`sandbox.confine`). `memory` limits
         its address space in bytes; None means all that the machine has. With `compiles` it only
-        compiles kernels, and writes to their folder (`tasks.kernels`).
+        compiles kernels, and writes to their folder (`tasks.numba_cache`).
         """
         home = scratch / HOME
         for place in profile.PLACES.values():

@@ -14,7 +14,7 @@ from executor.audio.manifest import SUFFIXES
 from executor.determinism.profile import PLACES
 from executor.errors import Abstained
 from executor.job import Job
-from executor.tasks import kernels
+from executor.tasks.numba_cache import kernels
 from executor.worker.process import HOME, WorkerDied, WorkerProcess
 from protocol.manifest import outputs_of
 from protocol.wire.encoding import Document

@@ -35,7 +35,7 @@ from pathlib import Path
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.job import Execution, Job
-from executor.tasks import kernels
+from executor.tasks.numba_cache import kernels
 from executor.worker.messages import (
     JobAbstained,
     JobDone,
@@ -58,7 +58,7 @@ Progress = Callable[[float], None]
 
 # Imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
-# The kind of jobs that numba's kernels are for (`tasks.kernels`), where they have inputs.
+# The kind of jobs that numba's kernels are for (`tasks.numba_cache`), where they have inputs.
 COMPILED_KIND = "pop2piano"
 # Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 16
 # outputs; more would flood the event loop behind `progress`.

@@ -15,7 +15,7 @@ from node.cli.exit_codes import MEANINGS, Exit, Failure, usage
 COMMANDS = {
     "key": ("key", "Create a node's key, or show a key's peer id."),
     "network": ("network.group", "Write, show or extend a network document."),
-    "doctor": ("doctor", "Check whether this machine can serve as a node."),
+    "doctor": ("doctor.command", "Check whether this machine can serve as a node."),
     "run": ("run", "Run a node."),
     "submit": ("tasks", "Submit a task, wait, and write the audio and its certificate."),
     "status": ("tasks", "Show a task's state at each node, and its votes."),

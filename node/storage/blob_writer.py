@@ -7,8 +7,8 @@ import secrets
 import threading
 from pathlib import Path
 
+from node.storage.disk.permissions import PRIVATE_FILE
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
-from node.storage.permissions import PRIVATE_FILE
 
 # Temporary names begin with this. It is not hexadecimal, so they are never taken for blobs.
 TEMPORARY_PREFIX = "incoming-"

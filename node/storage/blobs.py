@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.storage.blob_writer import TEMPORARY_PREFIX, BlobWriter, DiskQuota
+from node.storage.disk.permissions import PRIVATE_FOLDER, close_to_others
 from node.storage.errors import BlobRefused
-from node.storage.permissions import PRIVATE_FOLDER, close_to_others
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 # Bytes that are copied at once: the chunk of a manifest (section 8).

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from node.storage.disk_health import DiskHealth
-from node.storage.disk_reserve import DiskReserve
+from node.storage.disk.health import DiskHealth
+from node.storage.disk.permissions import PRIVATE_FILE, close_to_others, create_private_file
+from node.storage.disk.reserve import DiskReserve
 from node.storage.errors import UnusableDatabase
-from node.storage.permissions import PRIVATE_FILE, close_to_others, create_private_file
 from node.storage.rollback_guard import RollbackGuard
 from node.storage.schema import create_tables, is_empty
 

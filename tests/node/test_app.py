@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from executor.models.folders import EMBEDDED
-from executor.tasks import kernels
+from executor.tasks.numba_cache import kernels
 from executor.worker import scratch as scratch_files
 from node.app import UnusableNetwork, build, read_network
 from node.clock import SystemClock

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from node.cli.commands import doctor, run
+from node.cli.commands import run
+from node.cli.commands.doctor import command as doctor
 from node.cli.commands.network import add, compute_class, create, measure
 from node.cli.exit_codes import Exit, Failure
 from node.client import client

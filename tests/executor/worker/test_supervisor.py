@@ -12,7 +12,7 @@ import pytest
 
 from executor.errors import Abstained
 from executor.job import ModelRef
-from executor.tasks import kernels
+from executor.tasks.numba_cache import kernels
 from executor.worker import process
 from executor.worker import supervisor as supervisor_module
 from executor.worker.scratch import kernel_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from node.storage.disk_reserve import RESERVE_BYTES
+from node.storage.disk.reserve import RESERVE_BYTES
 from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
 from tests.support.small_disk import SmallDisk, small_disk

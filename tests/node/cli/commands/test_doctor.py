@@ -9,8 +9,8 @@ import pytest
 
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
-from node.cli.clock_report import HOW_TO
-from node.cli.commands import doctor
+from node.cli.commands.doctor import command as doctor
+from node.cli.commands.doctor.clock_report import HOW_TO
 from tests.node.cli.conftest import Helium
 
 RUNTIME: dict[str, object] = {"device": "cpu", "torch": "2.13.0"}

@@ -15,7 +15,7 @@ from executor.models.folders import SHIPPED, ModelFolders
 from executor.models.inventory import InstalledModel, inventory
 from executor.sandbox import confine
 from node.cli import interrupts, options
-from node.cli.clock_report import ClockReport, check_clock
+from node.cli.commands.doctor.clock_report import ClockReport, check_clock
 from node.cli.exit_codes import Exit
 from node.cli.files import FILE
 from node.config.setting import settings_of

@@ -9,9 +9,9 @@ import pytest
 
 from executor.models.folders import SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus
-from node.cli import clock_report
-from node.cli.clock_report import HOW_TO, judge
-from node.cli.commands import doctor
+from node.cli.commands.doctor import clock_report
+from node.cli.commands.doctor import command as doctor
+from node.cli.commands.doctor.clock_report import HOW_TO, judge
 from node.cli.exit_codes import Exit, Failure
 from node.client.nodes import HelloAnswer
 from protocol.wire.encoding import canonical

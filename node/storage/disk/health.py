@@ -3,7 +3,7 @@
 import sqlite3
 
 from node.log import get_logger
-from node.storage.disk_reserve import ENOUGH_BYTES, LOW_BYTES, DiskReserve
+from node.storage.disk.reserve import ENOUGH_BYTES, LOW_BYTES, DiskReserve
 
 log = get_logger("journal")
 

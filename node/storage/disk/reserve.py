@@ -9,7 +9,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from node.storage.permissions import PRIVATE_FILE
+from node.storage.disk.permissions import PRIVATE_FILE
 
 # Copying the write-ahead log (4 MiB, where SQLite begins to reuse it) into the database may take as
 # much again. The rest is for the log itself: a vote writes about 20 KiB to it.

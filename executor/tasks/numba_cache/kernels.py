@@ -49,4 +49,4 @@ def compile_all() -> None:
 
 def use_compiled_only() -> None:
     """Let numba read kept kernels and write none. Call it before numba is imported."""
-    os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = "executor.tasks.kernel_locator.KernelLocator"
+    os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = "executor.tasks.numba_cache.locator.KernelLocator"
