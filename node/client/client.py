@@ -28,6 +28,7 @@ from node.client.nodes import (
     describe_foreign,
     say_hello,
     submit_to_nodes,
+    why_not_ready,
 )
 from node.client.result import Result, Waveform, waveform_of
 from node.client.submission import GenerationFailed, Submission, sign_task
@@ -58,6 +59,10 @@ CONNECT_SECONDS = 15.0
 # Once one node is connected, the time that the others may still take, in seconds.
 _SLOW_NODE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+# How long a submission waits for a ready node: a node's worker starts in 5 to 15 s.
+READY_SECONDS = 30.0
+# Pauses in seconds between questions whether a node is ready.
+_READY_POLL_SECONDS = 1.0
 # Pauses in seconds before a download is retried. The dialer notices a lost connection within a
 # second, and dials again at once.
 _RETRY_PAUSES = (2.0, 4.0)
@@ -190,8 +195,11 @@ class Client:
         seconds: float | None = None,
         compute_class: str | None = None,
         deadline: int | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> Submission:
         """Sign a task and hand it, with its input files, to ready nodes.
+
+        If no node is ready yet, it waits for one, for at most `READY_SECONDS`.
 
         Args:
             kind: "text-to-music" or "pop2piano".
@@ -202,13 +210,14 @@ class Client:
             compute_class: the class to compute on. Required if the network has several.
             deadline: seconds until the task expires. The default leaves time for three attempts and
                 the members' queues, as far as the network allows.
+            on_wait: called with the nodes' reasons when the wait for a ready node begins.
 
         Raises:
             InvalidArgument: an argument is of a wrong type or form, an audio file cannot be read or
                 is no WAV or FLAC, or no number of tokens gives `seconds`; the detail names it.
             Rejected: the task is not valid for the network document; the detail names the field.
             TaskRejected: the nodes refused the task.
-            NoNodeReachable: no node is ready.
+            NoNodeReachable: no node is ready, or none can be reached.
         """
         args = arguments.members(args)
         length = arguments.seconds(seconds)
@@ -222,7 +231,7 @@ class Client:
         if inputs:
             args = {**args, "audio": [file.reference for file in inputs]}
         task = self.sign_task(kind, args, compute_class=compute_class, deadline=deadline)
-        return await self.submit_task(task, [file.content for file in inputs])
+        return await self.submit_task(task, [file.content for file in inputs], on_wait)
 
     def sign_task(
         self,
@@ -250,19 +259,41 @@ class Client:
             nonce=self._entropy(16).hex(),
         )
 
-    async def submit_task(self, task: Task, blobs: Sequence[bytes] = ()) -> Submission:
-        """Hand a signed task, with its input files, to ready nodes.
+    async def submit_task(
+        self,
+        task: Task,
+        blobs: Sequence[bytes] = (),
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Submission:
+        """Hand a signed task, with its input files, to ready nodes; `on_wait` is as in `submit`.
 
         Raises:
             TaskRejected: the nodes refused the task.
-            NoNodeReachable: no node is ready.
+            NoNodeReachable: no node is ready, or none can be reached.
         """
-        if not self.transport.peers():  # all connections were lost; the dialer is dialling again
-            await self._wait_connected()
-        nodes = await self.query_nodes()
-        self.check_network(nodes)
-        await submit_to_nodes(self.transport, nodes, task, blobs, self._rng)
+        ready = await self._wait_ready(on_wait)
+        await submit_to_nodes(self.transport, ready, task, blobs, self._rng)
         return self._submission(task.id, task)
+
+    async def _wait_ready(self, on_wait: Callable[[str], None] | None) -> list[str]:
+        """Return the ready nodes. A network that was started just now gets time to become ready."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + READY_SECONDS
+        while True:
+            if not self.transport.peers():  # all connections were lost; the dialer dials again
+                await self._wait_connected()
+            nodes = await self.query_nodes()
+            self.check_network(nodes)
+            ready = [node.peer for node in nodes if node.ready]
+            if ready:
+                return ready
+            reasons = why_not_ready(nodes)
+            if loop.time() >= end:
+                raise NoNodeReachable(reasons)
+            if on_wait:
+                on_wait(reasons)
+                on_wait = None
+            await asyncio.sleep(_READY_POLL_SECONDS)
 
     def check_network(self, nodes: Sequence[HelloAnswer]) -> None:
         """Raise NoNodeReachable if all nodes that answered `query_nodes` are of another network."""

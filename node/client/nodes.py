@@ -101,7 +101,7 @@ def describe_foreign(nodes: Mapping[str, str], own: str) -> str:
 
 async def submit_to_nodes(
     transport: Transport,
-    nodes: Sequence[HelloAnswer],
+    ready: Sequence[str],
     task: Task,
     blobs: Sequence[bytes],
     rng: random.Random,
@@ -113,15 +113,11 @@ async def submit_to_nodes(
 
     Raises:
         TaskRejected: every ready node refused it, at least one of them as invalid.
-        NoNodeReachable: no node is ready, or the ready ones are busy or disconnected.
+        NoNodeReachable: the ready nodes are busy or disconnected.
     """
-    ready = [node.peer for node in nodes if node.ready]
-    if not ready:
-        raise NoNodeReachable(_why_not_ready(nodes))
-    rng.shuffle(ready)
     submissions = Submissions(transport, task, blobs)
     try:
-        await submissions.run(ready)
+        await submissions.run(rng.sample(ready, len(ready)))
     finally:
         await submissions.cancel()
     if not submissions.accepted:
@@ -206,7 +202,8 @@ async def submit_to_node(
         raise ProtocolViolation("the node answered with another task id")
 
 
-def _why_not_ready(nodes: Sequence[HelloAnswer]) -> str:
+def why_not_ready(nodes: Sequence[HelloAnswer]) -> str:
+    """Return what nodes that are not ready say of it."""
     if not nodes:
         return "the connected nodes do not answer"
     return "no node is ready: " + "; ".join(

@@ -25,7 +25,7 @@ from node.cli.task_output import (
     withdrawal_lines,
 )
 from node.client.arguments import InvalidArgument, task_prefix
-from node.client.client import Client
+from node.client.client import READY_SECONDS, Client
 from node.client.inputs import InputFile, read_inputs
 from node.client.submission import sign_task
 from node.sync.task_tracker import NodeStatus, TaskTracker, UnknownTask
@@ -153,7 +153,12 @@ def submit(
 
     async def action(client: Client) -> None:
         submission = await client.submit(
-            request.kind, args, audio=audio, compute_class=compute_class, deadline=deadline
+            request.kind,
+            args,
+            audio=audio,
+            compute_class=compute_class,
+            deadline=deadline,
+            on_wait=lambda reasons: options.note(f"{reasons}; waiting up to {READY_SECONDS:.0f} s"),
         )
         if no_wait:
             document = {"task": submission.id, "requester": client.requester}

@@ -15,7 +15,7 @@ import pytest
 
 import schemas
 from node.client.arguments import InvalidArgument
-from node.client.client import CONNECT_SECONDS, Client
+from node.client.client import CONNECT_SECONDS, READY_SECONDS, Client
 from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
 from node.client.result import check_file
 from node.client.submission import GenerationFailed
@@ -718,9 +718,26 @@ def test_nodes_that_are_not_ready_say_why() -> None:
         with pytest.raises(NoNodeReachable, match=r"runtime: torch: ours 1, theirs 2") as refused:
             await submit(client)
         assert "no reason given" in str(refused.value)
+        assert now() >= READY_SECONDS
 
     reasons = ["runtime: torch: ours 1, theirs 2"]
     with_client(Fake(ready=False, reasons=reasons), Fake(ready=False), test=test)
+
+
+def test_a_submission_waits_for_a_node_that_becomes_ready() -> None:
+    late = Fake(ready=False, reasons=["starting"])
+    waits: list[str] = []
+
+    async def test(client: Client) -> None:
+        asyncio.get_running_loop().call_later(READY_SECONDS / 2, setattr, late, "ready", True)
+        submission = await client.submit("text-to-music", fixtures.args(), on_wait=waits.append)
+        assert late.accepted == [submission.id]
+        assert READY_SECONDS / 2 <= now() < READY_SECONDS
+
+    with_client(late, Fake(ready=False, reasons=["self-test: 1 of 2"]), test=test)
+    assert len(waits) == 1, "the reasons are told once"
+    assert "starting" in waits[0]
+    assert "self-test: 1 of 2" in waits[0]
 
 
 @pytest.mark.parametrize("flaw", ["vanishing", "mute", "of another network", "lying about the id"])
