@@ -53,8 +53,11 @@ def replay(
 def is_due(agreement: Agreement, effect: SignAndSend) -> bool:
     """Whether a body is still to be signed, after the agreement has advanced to the present.
 
-    A commit or an abstention is due only in the current attempt of a task that has not ended.
+    A commit or an abstention is due only in the current attempt of a task that has not ended. None
+    is due that own votes contradict which came back while this node held it (specification 6.12).
     """
+    if not agreement.may_sign(effect.body):
+        return False
     if effect.body["type"] == "reveal":
         return True
     return not agreement.state.terminal and effect.body["attempt"] == agreement.attempt

@@ -147,9 +147,9 @@ class Agreement:
         due = self._rounds[attempt].reveals_due_at
         return None if due is None else due + self._attempt_seconds
 
-    @property
-    def _has_voted(self) -> bool:
-        return any(self._current.has(self._me, kind) for kind, _ in _STATE_BY_OWN_VOTE)
+    def _has_voted_in(self, attempt: int) -> bool:
+        votes = self._rounds[attempt].votes
+        return any(votes.has(self._me, kind) for kind, _ in _STATE_BY_OWN_VOTE)
 
     @property
     def _is_last_attempt(self) -> bool:
@@ -374,7 +374,8 @@ class Agreement:
             return []
         if self._execution is not None:
             return self._commit()
-        if self._executing or self._has_voted:  # by votes that a lost journal held (6.12)
+        # It has voted here by votes that a lost journal held (specification 6.12).
+        if self._executing or self._has_voted_in(self.attempt):
             return []
         if self._withdrawn:
             return self._abstain(Abstention.WITHDRAWN)
@@ -382,7 +383,8 @@ class Agreement:
         return [Execute(self.task, self.task.expires_at)]
 
     def _abstain(self, reason: Abstention) -> list[Effect]:
-        if self.attempt in self._abstained:
+        # After a lost commit that came back it is silent, whatever its own execution did (6.12).
+        if self.attempt in self._abstained or self._has_voted_in(self.attempt):
             return []
         # From now on, not only once the vote is received: another event may come before it.
         self._abstained.add(self.attempt)
@@ -392,7 +394,7 @@ class Agreement:
     def _commit(self) -> list[Effect]:
         if self._terminal is not None or self._execution is None:
             return []
-        if self._me not in self._current.committee or not self._may_commit():
+        if self._me not in self._current.committee or not self._may_commit(self.attempt):
             return []
         outcome, trace = self._execution
         opening = Opening(outcome, self._draw_salt(self.attempt), trace)
@@ -401,9 +403,21 @@ class Agreement:
     # Own votes of a lost journal. They come back from the feeds of others (specification 6.12), and
     # this node signs nothing that contradicts them.
 
-    def _may_commit(self) -> bool:
-        """Whether a commit of the current attempt contradicts no own vote."""
-        own = self._current
+    def may_sign(self, body: Document) -> bool:
+        """Whether a vote that this node asked to sign is still right after its later own votes."""
+        attempt = body["attempt"]
+        assert isinstance(attempt, int)  # noqa: S101  # the body is one of this agreement's
+        match body["type"]:
+            case "commit":
+                return self._may_commit(attempt)
+            case "reveal":
+                return self._may_reveal(attempt)
+            case _:
+                return not self._has_voted_in(attempt)
+
+    def _may_commit(self, attempt: int) -> bool:
+        """Whether a commit in `attempt` contradicts no own vote."""
+        own = self._rounds[attempt].votes
         return not (own.has(self._me, Commit) or own.has(self._me, Reveal)) and self._is_constant()
 
     def _may_reveal(self, attempt: int) -> bool:
@@ -413,14 +427,18 @@ class Agreement:
             not round_.votes.has(self._me, Reveal)
             and not round_.votes.has_equivocated(self._me)
             # The salt of a commit that a lost journal made is lost too.
-            and round_.votes.commits[self._me] == round_.commitment
+            and round_.votes.commits.get(self._me) == round_.commitment
             and self._is_constant()
         )
 
     def _is_constant(self) -> bool:
-        """Whether this node has revealed no other outcome of the task."""
-        reveals = [votes.votes_of(self._me)[0] for votes in self.vote_sets]
-        return all(reveal is None or reveal.digest == self.own_digest for reveal in reveals)
+        """Whether this node has revealed no other outcome of the task.
+
+        Conflicting reveals count too: with any of them, a reveal of another outcome proves
+        inconstancy.
+        """
+        reveals = (reveal for votes in self.vote_sets for reveal in votes.reveals_of(self._me))
+        return all(reveal.digest == self.own_digest for reveal in reveals)
 
     def _end(self, state: State) -> list[Effect]:
         self._terminal = state

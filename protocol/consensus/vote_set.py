@@ -125,6 +125,10 @@ class VoteSet:
             abstain if isinstance(abstain, Abstain) else None,
         )
 
+    def reveals_of(self, peer: str) -> list[Reveal]:
+        """Return every reveal of a peer that is kept, conflicting ones too."""
+        return [reveal for reveal in self._all_reveals() if reveal.signer == peer]
+
     def has_equivocated(self, peer: str) -> bool:
         """Return whether a member sent conflicting votes."""
         return any(signer == peer for signer, _ in self._conflicting)

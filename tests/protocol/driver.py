@@ -51,6 +51,7 @@ class AgreementDriver:
         carried_out: list[Effect] = []
         for effect in effects:
             carried_out.append(effect)
+            self.effects.append(effect)
             if isinstance(effect, SignAndSend):
                 vote = fixtures.signed_by(self.net, effect.body, self.me)
                 self.sent.append(vote)

@@ -92,6 +92,19 @@ def test_lost_commit_that_came_back_is_not_contradicted(net: Network, node: Cras
     assert node.journal.contains(lost)
 
 
+def test_held_commit_is_not_signed_after_a_lost_reveal_came_back(
+    net: Network, node: CrashableNode
+) -> None:
+    """No peer that answered has the commit, and the held one has another salt."""
+    task = fixtures.task(net)
+    node.receive(task)
+    node.until(2)  # executed; the commit is held
+    node.receive(fixtures.reveal(net, task, ME, {}))
+    allow(node)
+    assert node.own_votes(Commit) == []
+    assert node.disk.execute("SELECT count(*) FROM evidence").fetchone() == (0,)
+
+
 def test_feed_of_a_journal_that_lost_votes_has_a_new_name(
     net: Network, node: CrashableNode
 ) -> None:

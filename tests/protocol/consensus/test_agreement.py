@@ -531,7 +531,12 @@ def test_deadline_counts_from_task_creation() -> None:
 
 def test_agreement_started_after_deadline_is_expired() -> None:
     node = AgreementDriver(NET, TASK, A, now=T + 600)
-    assert effect_names(node.effects) == []
+    assert effect_names(node.effects) == [
+        "Execute",
+        "StateChanged",
+        "StopExecution",
+        "StateChanged",
+    ]
     assert node.state is State.EXPIRED
 
 
