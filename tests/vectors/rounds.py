@@ -8,6 +8,7 @@ from typing import Any
 
 from protocol.consensus.committee import committees
 from protocol.network import Network
+from protocol.wire import messages
 from protocol.wire.messages import Message
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
@@ -20,6 +21,8 @@ DOCUMENTS = {
 }
 NETWORKS = {name: Network.of(document) for name, document in DOCUMENTS.items()}
 HONEST, LIE = fixtures.outcome(), fixtures.outcome("lie")
+# The salts of an earlier process, which the node of an entry does not know.
+LOST_SALTS = "an earlier process"
 
 
 class Scene:
@@ -48,6 +51,25 @@ class Scene:
         body = {**vote.envelope.body, **changes}
         return _received(at, fixtures.signed_by(self.net, body, member))
 
+    def lost_commit(self, at: float, outcome: Any = HONEST, attempt: int = 0) -> Entry:
+        """A commit that an earlier process of `a` signed; the node has lost it, and its salt."""
+        commitment = self.lost_commits(outcome, attempt)[self.a]
+        body = messages.commit_body(self.net.id, self.task.id, attempt, commitment)
+        return _received(at, fixtures.signed_by(self.net, body, self.a))
+
+    def lost_reveal(
+        self, at: float, listing: Sequence[str], outcome: Any = HONEST, attempt: int = 0
+    ) -> Entry:
+        """A reveal of an earlier process of `a`. It opens `lost_commit`, and lists `listing`."""
+        listed = self.lost_commits(outcome, attempt) | self.commits(listing, outcome, attempt)
+        salt = fixtures.salt(LOST_SALTS, attempt)
+        return self.reveal(at, self.a, [], outcome, attempt, commits=listed, salt=salt)
+
+    def lost_commits(self, outcome: Any = HONEST, attempt: int = 0) -> dict[str, str]:
+        """The commitment of `lost_commit`, as a list of a reveal."""
+        digest, salt = messages.outcome_digest(outcome), fixtures.salt(LOST_SALTS, attempt)
+        return {self.a: messages.commitment(self.task.id, attempt, self.a, digest, salt)}
+
     def abstain(self, at: float, member: str, attempt: int = 0) -> Entry:
         return _received(at, fixtures.abstain(self.net, self.task, member, "busy", attempt))
 
@@ -66,11 +88,15 @@ class Scene:
         *,
         sent: Sequence[Entry] = (),
         attempts: Sequence[float] = (0,),
+        executions: Sequence[float] = (0,),
         states: Sequence[Entry],
         suspects: Sequence[str] = (),
         watching: bool = False,
     ) -> Entry:
-        """A round as member `a` sees it, or, if it is `watching`, a node outside the roster."""
+        """A round as member `a` sees it, or, if it is `watching`, a node outside the roster.
+
+        `executions` are those of a member; a node outside the roster executes nothing.
+        """
         me = fixtures.peer(1000) if watching else self.a
         return {
             "name": name,
@@ -82,6 +108,7 @@ class Scene:
             "events": list(events),
             "sent": list(sent),
             "attempts": list(attempts),
+            "executions": [] if watching else list(executions),
             "times": [state["at"] for state in states],
             "states": list(states),
         }
@@ -136,6 +163,10 @@ def rounds() -> Vectors:
             *_ends(growing),
             *_whole_ends(whole),
             *_suspects(growing),
+            *_own_commits(growing),
+            *_own_reveals(growing),
+            *_own_outcomes(growing),
+            *_own_abstentions(growing),
         ],
     }
 
@@ -402,6 +433,7 @@ def _attempts(s: Scene) -> list[Entry]:
             [_failed(20, "timeout"), executed(130)],
             sent=[_abstain(20, "timeout"), _commit(130, 1)],
             attempts=[0, 120],
+            executions=[0, 120],
             states=[
                 _state(20, "abstained", reachable=BOTH),
                 _state(120, "executing", 1, reachable=BOTH),
@@ -658,5 +690,254 @@ def _suspects(s: Scene) -> list[Entry]:
                 _state(143.5, "committed", 1, reachable=BOTH),
                 _state(144, "revealed", 1, reachable=BOTH),
             ],
+        ),
+    ]
+
+
+# Own votes that the node had lost, and that it receives as those of others (section 6.12). Member
+# `a` is the node.
+
+
+def _own_commits(s: Scene) -> list[Entry]:
+    a, b, c = s.a, s.b, s.c
+    return [
+        s.entry(
+            "an own commit whose salt is lost: no other commit, and no reveal",
+            [s.lost_commit(5), executed(10), s.commit(11, b), s.commit(12, c)],
+            sent=[_commit(120, 1)],
+            attempts=[0, 120],
+            states=[
+                _state(4.5, "executing", reachable=BOTH),
+                _state(5, "committed", reachable=BOTH),
+                _state(20, "committed", reachable=BOTH),
+                _state(120, "committed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own commit to another outcome, which nobody can see",
+            [s.lost_commit(5, LIE), executed(10), s.commit(11, b), s.commit(12, c)],
+            sent=[_commit(120, 1)],
+            attempts=[0, 120],
+            states=[_state(20, "committed", reachable=BOTH)],
+        ),
+        s.entry(
+            "an own commit whose salt is lost: no abstention",
+            [s.lost_commit(5), _failed(20, "timeout"), executed(130)],
+            sent=[_commit(130, 1)],
+            attempts=[0, 120],
+            executions=[0, 120],
+            states=[
+                _state(20, "committed", reachable=BOTH),
+                _state(120, "executing", 1, reachable=BOTH),
+                _state(130, "committed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "another own commit than the one that was sent: no reveal, which would contradict it",
+            [executed(10), s.lost_commit(11), s.commit(12, b), s.commit(13, c)],
+            sent=[_commit(10), _commit(120, 1)],
+            attempts=[0, 120],
+            states=[_state(20, "committed", reachable=BOTH)],
+        ),
+        s.entry(
+            "an own commit for the next attempt: no execution for it",
+            [s.lost_commit(1, attempt=1), _failed(20, "timeout")],
+            sent=[_abstain(20, "timeout")],
+            attempts=[0, 120],
+            states=[
+                _state(119.5, "abstained", reachable=BOTH),
+                _state(120, "committed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own commit for the next attempt: this attempt goes on",
+            [s.lost_commit(1, attempt=1), executed(10), s.commit(11, b), s.commit(12, c)],
+            sent=[_commit(10), _reveal(12, s.commits([a, b, c]))],
+            attempts=[0, 120],
+            states=[
+                _state(12, "revealed", reachable=BOTH),
+                _state(120, "committed", 1, reachable=BOTH),
+            ],
+        ),
+    ]
+
+
+def _own_reveals(s: Scene) -> list[Entry]:
+    a, b, c = s.a, s.b, s.c
+    others = [s.commit(11, b), s.commit(12, c)]
+    return [
+        s.entry(
+            "an own reveal without its commit: no commit, and no other reveal",
+            [s.lost_reveal(5, [b]), executed(10), *others],
+            sent=[_commit(120, 1)],
+            attempts=[0, 120],
+            states=[
+                _state(4.5, "executing", reachable=BOTH),
+                _state(5, "revealed", reachable=BOTH),
+                _state(20, "revealed", reachable=BOTH),
+                _state(120, "committed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own commit and an own reveal",
+            [s.lost_commit(5), s.lost_reveal(6, [b]), executed(10), *others],
+            sent=[_commit(120, 1)],
+            attempts=[0, 120],
+            states=[_state(20, "revealed", reachable=BOTH)],
+        ),
+        s.entry(
+            "an own reveal of the commit that was sent: no other reveal",
+            [executed(10), s.commit(12, b), s.reveal(13, a, [a, b])],
+            sent=[_commit(10), _commit(120, 1)],
+            attempts=[0, 120],
+            states=[
+                _state(12.5, "committed", reachable=BOTH),
+                _state(13, "revealed", reachable=BOTH),
+                _state(20, "revealed", reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own reveal of another commit than the one that was sent",
+            [executed(10), s.commit(12, b), s.lost_reveal(13, [b])],
+            sent=[_commit(10), _commit(120, 1)],
+            attempts=[0, 120],
+            states=[_state(20, "committed", reachable=BOTH)],
+        ),
+        s.entry(
+            "own votes count for a certificate as those of others",
+            [
+                s.lost_commit(5),
+                s.lost_reveal(6, [b]),
+                s.reveal(7, b, [], commits=s.lost_commits() | s.commits([b])),
+                executed(10),
+            ],
+            states=[
+                _state(6.5, "revealed", reachable=BOTH),
+                _state(7, "agreed", reachable=BOTH),
+                _state(10, "agreed", reachable=BOTH),
+            ],
+        ),
+    ]
+
+
+def _own_outcomes(s: Scene) -> list[Entry]:
+    """A member signs no outcome but the one of its own reveal, in any attempt."""
+    a, b, c, d = s.a, s.b, s.c, s.d
+    next_commits = [s.commit(121, b, attempt=1), s.commit(122, c, attempt=1)]
+    return [
+        s.entry(
+            "an own reveal, and the same outcome in the next attempt",
+            [s.lost_reveal(5, [b]), executed(10), *next_commits],
+            sent=[_commit(120, 1), _reveal(126, s.commits([a, b, c], attempt=1), 1)],
+            attempts=[0, 120],
+            states=[
+                _state(119.5, "revealed", reachable=BOTH),
+                _state(125.5, "committed", 1, reachable=BOTH),
+                _state(126, "revealed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own reveal of another outcome: nothing in the next attempt",
+            [s.lost_reveal(5, [b], LIE), executed(10), *next_commits],
+            attempts=[0, 120],
+            states=[
+                _state(119.5, "revealed", reachable=BOTH),
+                _state(120, "waiting", 1, reachable=BOTH),
+                _state(200, "waiting", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own reveal of another outcome for the next attempt: nothing in this one",
+            [s.lost_reveal(5, [b], LIE, 1), executed(10), s.commit(11, b), s.commit(12, c)],
+            attempts=[0, 120],
+            states=[
+                _state(9.5, "executing", reachable=BOTH),
+                _state(10, "waiting", reachable=BOTH),
+                _state(20, "waiting", reachable=BOTH),
+                _state(120, "revealed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own reveal of another outcome before the next attempt's reveal is due",
+            [
+                executed(130),
+                s.commit(131, c, attempt=1),
+                s.commit(132, d, attempt=1),
+                s.lost_reveal(135.5, [b], LIE),
+            ],
+            sent=[_commit(130, 1)],
+            attempts=[0, 120],
+            states=[
+                _state(130, "committed", 1, reachable=BOTH),
+                _state(140, "committed", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own reveal of another outcome that contradicts an own commit counts too",
+            [s.lost_commit(4), s.lost_reveal(5, [b], LIE), executed(10), *next_commits],
+            attempts=[0, 120],
+            states=[
+                _state(20, "committed", reachable=BOTH),
+                _state(200, "waiting", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "own reveals of two outcomes: no outcome is left to sign",
+            [
+                s.lost_reveal(4, [b]),
+                s.lost_reveal(5, [b], LIE),
+                executed(10),
+                *next_commits,
+            ],
+            attempts=[0, 120],
+            states=[
+                _state(20, "revealed", reachable=BOTH),
+                _state(200, "waiting", 1, reachable=BOTH),
+            ],
+        ),
+    ]
+
+
+def _own_abstentions(s: Scene) -> list[Entry]:
+    a = s.a
+    return [
+        s.entry(
+            "an own abstention: no second one",
+            [s.abstain(5, a), _failed(20, "timeout"), executed(130)],
+            sent=[_commit(130, 1)],
+            attempts=[0, 120],
+            executions=[0, 120],
+            states=[
+                _state(5, "abstained", reachable=BOTH),
+                _state(119.5, "abstained", reachable=BOTH),
+                _state(120, "executing", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own abstention contradicts no commit of an execution that runs",
+            [s.abstain(5, a), executed(10)],
+            sent=[_commit(10), _commit(120, 1)],
+            attempts=[0, 120],
+            states=[
+                _state(5, "abstained", reachable=BOTH),
+                _state(10, "committed", reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own abstention for the next attempt: no execution for it",
+            [s.abstain(1, a, 1), _failed(20, "timeout")],
+            sent=[_abstain(20, "timeout")],
+            attempts=[0, 120],
+            states=[
+                _state(119.5, "abstained", reachable=BOTH),
+                _state(120, "abstained", 1, reachable=BOTH),
+            ],
+        ),
+        s.entry(
+            "an own abstention for the next attempt of a withdrawn task: no second one",
+            [s.abstain(1, a, 1), _failed(20, "timeout"), s.withdraw(30)],
+            sent=[_abstain(20, "timeout")],
+            attempts=[0, 120],
+            states=[_state(120, "abstained", 1, reachable=BOTH)],
         ),
     ]

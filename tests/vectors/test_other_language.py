@@ -49,7 +49,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     },
     "manifests.json": {"fitting": ["reason"], "breaking": ["reason"]},
     "answers.json": {"answers": ["reason"]},
-    "rounds.json": {"rounds": ["sent", "attempts", "states"]},
+    "rounds.json": {"rounds": ["sent", "attempts", "executions", "states"]},
     "suspects.json": {"conduct": ["conduct"], "records": ["suspects"]},
     "clients.json": {"clients": ["states"]},
     "clocks.json": {"clocks": ["difference", "ready"]},

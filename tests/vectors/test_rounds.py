@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from protocol.consensus.effects import SignAndSend
+from protocol.consensus.effects import Execute, SignAndSend
 from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.messages import Abstention, Task, Withdraw
@@ -17,7 +17,7 @@ START = fixtures.START
 
 
 class Player:
-    """Plays the events of one entry, and notes what the node sends and when attempts start."""
+    """Plays one entry, and notes what the node sends, and when attempts and executions start."""
 
     def __init__(
         self, entry: dict[str, Any], networks: dict[str, Any] = VECTORS["networks"]
@@ -31,6 +31,7 @@ class Player:
         self.driver = AgreementDriver(self.net, task, entry["me"], START, suspects)
         self.sent: list[dict[str, Any]] = []
         self.attempts: list[float] = [0]
+        self.executions: list[float] = []
         self.note(0)
 
     def play(self, event: dict[str, Any]) -> None:
@@ -66,6 +67,8 @@ class Player:
             self.sent.append(sent)
         while len(self.attempts) <= self.driver.attempt:
             self.attempts.append(at)
+        begun = sum(isinstance(effect, Execute) for effect in self.driver.effects)
+        self.executions += [at] * (begun - len(self.executions))
 
     def state(self, at: float) -> dict[str, Any]:
         reachable = [votes.can_reach_quorum() for votes in self.driver.agreement.vote_sets]
@@ -88,3 +91,4 @@ def test_a_round_goes_as_the_text_says(entry: dict[str, Any]) -> None:
     assert states == entry["states"]
     assert player.sent == entry["sent"]
     assert player.attempts == entry["attempts"]
+    assert player.executions == entry["executions"]

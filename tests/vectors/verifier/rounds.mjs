@@ -16,7 +16,7 @@ export function play(entry, network) {
   });
   events.forEach((event) => node.take(event));
   node.advance(1000);
-  return { sent: node.sent, attempts: node.starts, states };
+  return { sent: node.sent, attempts: node.starts, executions: node.executions, states };
 }
 
 /** The votes of one attempt, and the node's own list. */
@@ -30,7 +30,8 @@ class Round {
     this.firstWait = null;
     this.list = null;
     this.revealAt = null;
-    this.revealed = false;
+    this.mine = null; // the commitment that this process made
+    this.isOver = false; // it has revealed, or may not
   }
 
   /** Keep a vote; return whether it was new and contradicts nothing (6.4). */
@@ -49,6 +50,11 @@ class Round {
 
   all(type) {
     return this.votes.filter((vote) => vote.type === type);
+  }
+
+  /** Return all votes of a peer that are kept, contradicting ones too. */
+  kept(peer) {
+    return [...this.votes, ...this.contradicting].filter(({ signer }) => signer === peer);
   }
 
   commits() {
@@ -128,6 +134,7 @@ export class Node {
     this.rounds = all.map((committee) => new Round(committee));
     this.sent = [];
     this.starts = [];
+    this.executions = [];
     this.outcome = null;
     this.executing = false;
     this.withdrawn = false;
@@ -166,7 +173,7 @@ export class Node {
       if (this.end === null) this.commit(event.at);
     } else {
       this.executing = false;
-      if (this.end === null) this.send("abstain", event.at, [["reason", event.failed]]);
+      if (this.end === null) this.abstain(event.at, event.failed);
     }
     this.advance(event.at);
   }
@@ -189,7 +196,7 @@ export class Node {
     if (this.end === null) timers.push(this.deadline);
     if (this.end === null && !this.isLast) timers.push(this.current.start + this.seconds);
     for (const round of this.rounds) {
-      if (round.revealed || !round.of(this.me, "commit")) continue;
+      if (round.isOver || round.mine === null) continue;
       if (round.list !== null) timers.push(round.revealAt);
       else if (round.firstWait !== null) timers.push(round.firstWait + this.grace);
       else if (!round.allCounted) timers.push(round.start + this.seconds);
@@ -200,7 +207,7 @@ export class Node {
   /** Close the list of a round, and reveal, as 6.3 says. */
   proceed(round, attempt, now) {
     const commits = round.commits();
-    if (round.revealed || !commits.has(this.me)) return;
+    if (round.isOver || round.mine === null) return;
     round.allCounted ||= now >= round.start + this.seconds;
     if (round.list === null && commits.size === round.committee.length) {
       [round.list, round.revealAt] = [commits, now];
@@ -214,7 +221,8 @@ export class Node {
       [round.list, round.revealAt] = [commits, round.firstWait + 2 * this.grace];
     }
     if (round.list === null || now < round.revealAt) return;
-    round.revealed = true;
+    round.isOver = true;
+    if (!this.mayReveal(round)) return;
     const salt = this.salts[attempt];
     const body = [["outcome", this.outcome], ["salt", salt], ["commits", round.list]];
     this.send("reveal", now, body, attempt);
@@ -238,8 +246,40 @@ export class Node {
   join(now) {
     if (!this.current.committee.includes(this.me)) return;
     if (this.outcome !== null) this.commit(now);
-    else if (!this.executing && !this.withdrawn) this.executing = true;
-    else if (!this.executing) this.send("abstain", now, [["reason", "withdrawn"]]);
+    else if (this.executing || this.current.kept(this.me).length > 0) return;
+    else if (this.withdrawn) this.abstain(now, "withdrawn");
+    else {
+      this.executing = true;
+      this.executions.push(now);
+    }
+  }
+
+  /** Abstain, but once in an attempt (6.1.6), and not where another process committed (6.12). */
+  abstain(now, reason) {
+    if (this.current.kept(this.me).length === 0) this.send("abstain", now, [["reason", reason]]);
+  }
+
+  /** Return whether a commit contradicts no vote that another process signed (6.12). */
+  mayCommit(round) {
+    const types = round.kept(this.me).map(({ type }) => type);
+    return !types.includes("commit") && !types.includes("reveal") && this.isConstant();
+  }
+
+  /** Return whether a reveal contradicts no vote that another process signed (6.12). */
+  mayReveal(round) {
+    const own = round.kept(this.me).filter(({ type }) => type !== "abstain");
+    const isOpened = (vote) =>
+      vote.type === "commit" && vote.body.get("commitment") === round.mine;
+    return own.every(isOpened) && this.isConstant();
+  }
+
+  /** Return whether no reveal of another outcome has this node's signature. */
+  isConstant() {
+    const digest = outcomeDigest(this.outcome);
+    const reveals = this.rounds
+      .flatMap((round) => round.kept(this.me))
+      .filter(({ type }) => type === "reveal");
+    return reveals.every(({ body }) => outcomeDigest(body.get("outcome")) === digest);
   }
 
   leaveIfLost(now) {
@@ -252,11 +292,12 @@ export class Node {
   }
 
   commit(now) {
-    if (!this.current.committee.includes(this.me)) return;
+    if (!this.current.committee.includes(this.me) || !this.mayCommit(this.current)) return;
     const digest = outcomeDigest(this.outcome);
     const salt = this.salts[this.attempt];
     const preimage = commitmentPreimage(this.task, this.attempt, this.me, digest, salt);
-    this.send("commit", now, [["commitment", H("commitment", preimage).toString("hex")]]);
+    this.current.mine = H("commitment", preimage).toString("hex");
+    this.send("commit", now, [["commitment", this.current.mine]]);
   }
 
   send(type, now, members, attempt = this.attempt) {
