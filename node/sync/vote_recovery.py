@@ -23,7 +23,7 @@ from schemas.errors import HeliumError
 
 log = get_logger("vote_recovery")
 
-# One operator that says `duplicate` may lie. Where there are two others, both are asked.
+# One operator that says `duplicate` may lie. It is believed alone where it is the only other one.
 MIN_TELLERS = 2
 
 
@@ -42,7 +42,6 @@ class VoteRecovery:
         self._operators = {p: m.operator for p, m in roster.items() if m is not me}
         self._others = set(self._operators.values()) - {None if me is None else me.operator}
         self._majority = len(self._others) // 2 + 1 if me is not None and self._others else 0
-        self._min_tellers = min(MIN_TELLERS, len(set(self._operators.values())))
         self._shown: set[str] = set()  # other operators that showed a feed to its end
         self._tellers: set[str] = set()  # members that say `duplicate`
         self._changed = asyncio.Event()
@@ -65,7 +64,7 @@ class VoteRecovery:
     @property
     def _is_duplicate(self) -> bool:
         operators = {self._operators[peer] for peer in self._tellers}
-        return 0 < len(operators) >= self._min_tellers
+        return len(operators) >= MIN_TELLERS or (bool(operators) and operators >= self._others)
 
     def reason(self) -> str | None:
         """Return why this node does not vote; None if it does."""

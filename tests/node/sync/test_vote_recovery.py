@@ -149,6 +149,8 @@ def test_without_answers_new_tasks_are_taken_first_and_all_tasks_after_the_longe
         ("ab", [1], True),  # there is nobody else
         ("abcd", [1, 1000], False),
         ("aacd", [1, 2], True),
+        ("aab", [2], True),  # the only other operator
+        ("aab", [1], False),
     ],
 )
 def test_key_that_is_in_use_at_the_start_ends_the_node(
