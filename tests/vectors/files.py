@@ -19,6 +19,7 @@ from tests.vectors import (
     scores,
     signatures,
     signing,
+    starts,
     suspects,
     waveforms,
 )
@@ -48,6 +49,7 @@ def documents() -> dict[str, Vectors]:
         "suspects.json": suspects.suspects(),
         "clients.json": clients.clients(),
         "clocks.json": clocks.clocks(),
+        "starts.json": starts.starts(),
         "answers.json": answers.answers(),
         "gossip.json": gossip.gossip(),
         "waveforms.json": waveforms.waveforms(),

@@ -53,6 +53,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     "suspects.json": {"conduct": ["conduct"], "records": ["suspects"]},
     "clients.json": {"clients": ["states"]},
     "clocks.json": {"clocks": ["difference", "ready"]},
+    "starts.json": {"starts": ["states"]},
     "gossip.json": {"messages": ["id", "verdict"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {

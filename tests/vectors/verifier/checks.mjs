@@ -24,6 +24,7 @@ import { checkSignature, keyOf, peerOf } from "./peer.mjs";
 import { reasonOf } from "./rejected.mjs";
 import { play } from "./rounds.mjs";
 import { checkForm } from "./schema.mjs";
+import { start } from "./starts.mjs";
 import { conduct, record } from "./suspects.mjs";
 import { midiFile, render, speaker, takeNotes } from "./score.mjs";
 import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
@@ -279,6 +280,9 @@ export const CHECKS = {
     clients: (entry, file) => compareResult(entry, () => believe(entry, namedNetwork(entry, file))),
   },
   "clocks.json": { clocks: checkClock },
+  "starts.json": {
+    starts: (entry, file) => compareResult(entry, () => start(entry, namedNetwork(entry, file))),
+  },
   "gossip.json": { messages: checkGossip },
   "rejections.json": {
     envelopes: (entry, file) =>

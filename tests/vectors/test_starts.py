@@ -1,0 +1,105 @@
+"""The vectors of members that start against the product (specification 6.12)."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from node.consensus.coordinator import Coordinator, Step, Voting
+from node.storage.database import open_database
+from node.storage.journal import Journal
+from node.storage.ledger import Ledger
+from node.sync.vote_recovery import KeyInUse, VoteRecovery
+from protocol.consensus.committee import committees
+from protocol.consensus.effects import Publish
+from protocol.network import Network
+from protocol.wire.messages import Abstain, Abstention, Task
+from tests.simulation import virtual_loop
+from tests.support import fixtures
+from tests.vectors.test_vectors import stored
+
+VECTORS = stored("starts.json")
+STATES = {Voting.HELD: "held", Voting.ALLOWED: "voting", Voting.STOPPED: "stopped"}
+
+
+class Player:
+    """The coordinator and the recovery of a member, on a virtual loop that starts with them."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.net = Network.of(VECTORS["networks"][entry["network"]])
+        self.me = entry["me"]
+        clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), entry["start"] / 1000)
+        self.database = open_database(":memory:", self.net.id)
+        self.coordinator = Coordinator(
+            self.net,
+            fixtures.key_of(self.me),
+            Journal(self.database),
+            Ledger(self.database),
+            clock,
+            bytes,
+        )
+        self.recovery = VoteRecovery(self.coordinator, self.act)
+        self.running = asyncio.create_task(self.recovery.run())
+        self.nonces = itertools.count()
+
+    def act(self, step: Step) -> None:
+        step()
+
+    def play(self, event: dict[str, Any]) -> None:
+        match event:
+            case {"feed_end": peer}:
+                self.recovery.feed_ended(peer)
+            case {"duplicates": peers}:
+                self.recovery.set_duplicates(frozenset(peers))
+            case {"own_vote": created}:
+                task = self.accept(created)
+                self.coordinator.receive(fixtures.commit(self.net, task, self.me))
+
+    def accept(self, created: int) -> Task:
+        """Accept a task in whose first committee the member is."""
+        deadline = self.net.parameters.max_deadline_seconds
+        for nonce in self.nonces:
+            task = fixtures.task(self.net, now=created / 1000, deadline=deadline, nonce=nonce)
+            if self.me in committees(self.net, task)[0]:
+                break
+        assert task.created == created
+        self.coordinator.receive(task)
+        return task
+
+    def state(self, created: int) -> dict[str, Any]:
+        if self.running.done() and self.running.exception() is not None:
+            assert isinstance(self.running.exception(), KeyInUse)
+            return {"state": "ended", "signs": False}
+        state = STATES[self.coordinator.voting]
+        return {"state": state, "signs": self.signs_on(self.accept(created))}
+
+    def signs_on(self, task: Task) -> bool:
+        effects = self.coordinator.failed(task.id, Abstention.BUSY)
+        messages = [effect.message for effect in effects if isinstance(effect, Publish)]
+        return any(isinstance(message, Abstain) for message in messages)
+
+
+async def wait(until: float) -> None:
+    """Let everything happen that is due until a time, in seconds after the start."""
+    await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
+    for _ in range(10):  # the recovery takes some turns of the loop to act
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("entry", VECTORS["starts"], ids=lambda entry: entry["name"])
+def test_a_member_votes_after_its_start_as_the_text_says(entry: dict[str, Any]) -> None:
+    async def main() -> None:
+        player, events, states = Player(entry), list(entry["events"]), []
+        for question in entry["asked"]:
+            while events and events[0]["at"] <= question["at"]:
+                await wait(events[0]["at"])
+                player.play(events.pop(0))
+            await wait(question["at"])
+            states.append(player.state(question["created"]))
+        assert states == entry["states"]
+        assert not events
+        player.running.cancel()
+        player.database.connection.close()
+
+    virtual_loop.run(main)
