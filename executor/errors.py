@@ -59,6 +59,10 @@ class ProfileViolated(HeliumError):
     """The process does not compute under the numeric profile; the message says where it differs."""
 
 
+class EngineUnavailable(HeliumError):
+    """The engine's C library cannot be used; the message says why."""
+
+
 def printable_detail(detail: str) -> str:
     """Return a detail that may leave this machine: one printable line of `DETAIL_CHARACTERS`.
 

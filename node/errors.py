@@ -10,6 +10,7 @@ HeliumError                       schemas.errors: base of all
 ├─ TaskFailed                     executor.errors: the task fails on every machine alike
 ├─ ModelRefused                   executor.errors: the model's files may not be loaded
 ├─ ProfileViolated                executor.errors: this process does not follow the profile
+├─ EngineUnavailable              executor.errors: the engine's library is missing or unusable
 ├─ WorkerDied                     executor.worker.process: the worker process ended
 ├─ DurationUnknown                protocol.model_limits: tokens do not give a length
 ├─ Busy                           node.errors: a limit of this node is reached; retry later

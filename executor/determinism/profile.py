@@ -80,8 +80,9 @@ QUIET: Mapping[str, str] = MappingProxyType(
         "LC_ALL": "C.UTF-8",
     }
 )
-# Variables that the worker inherits, where set; none of them reaches arithmetic.
-INHERITED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+# Variables that the worker inherits, where set. None of them decides bits: the engine's instruction
+# sets all give the same.
+INHERITED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "HELIUM_ENGINE_ISA")
 # Variables that name folders, relative to the worker's home, which it can read and not write.
 # Numba's kernels are compiled by a process of its own (`tasks.numba_cache`) and kept between
 # workers, because the first task of each would otherwise wait for the compiler.

@@ -1,0 +1,88 @@
+"""The engine's C library: choose the one for this processor and load it.
+
+There is a shared object for each instruction set; all compute the same bits. They lie beside this
+module, in a checkout (`scripts/setup` builds them there) as in a wheel. `HELIUM_ENGINE_ISA` forces
+an instruction set.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from executor.errors import EngineUnavailable
+
+FOLDER = Path(__file__).resolve().parent
+VARIABLE = "HELIUM_ENGINE_ISA"
+# By machine; the last one runs on all of its processors.
+INSTRUCTION_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("aarch64",)}
+)
+# ARITHMETIC_VERSION of csrc/engine_info.c. A library of another one was not rebuilt.
+ARITHMETIC_VERSION = 1
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Load the library for this processor, once in a process. Raises `EngineUnavailable`."""
+    return open_library(instruction_set())
+
+
+@functools.cache
+def instruction_set() -> str:
+    """Return the instruction set that the engine uses: the forced one, or the fastest.
+
+    Raises `EngineUnavailable`.
+    """
+    supported = supported_sets()
+    forced = os.environ.get(VARIABLE)
+    if not forced:
+        return supported[0]
+    if forced in supported:
+        return forced
+    raise EngineUnavailable(
+        f"{VARIABLE} is {forced!r}; this processor has {' and '.join(supported)}"
+    )
+
+
+def supported_sets() -> tuple[str, ...]:
+    """Return the instruction sets that this processor can run, the fastest first.
+
+    The library for every processor is asked, because the numeric profile hides instructions from
+    numpy. Raises `EngineUnavailable`.
+    """
+    machine = platform.machine()
+    if machine not in INSTRUCTION_SETS:
+        known = " and ".join(INSTRUCTION_SETS)
+        raise EngineUnavailable(f"the engine is not written for {machine}, only for {known}")
+    sets = INSTRUCTION_SETS[machine]
+    if machine == "x86_64" and not open_library(sets[-1]).he_supports_x86_64_v3():
+        return sets[1:]
+    return sets
+
+
+def library_path(name: str) -> Path:
+    """Return where the library of an instruction set lies."""
+    return FOLDER / f"libhelium_engine_{name.replace('-', '_')}.so"
+
+
+def open_library(name: str) -> ctypes.CDLL:
+    """Load the library of an instruction set. Raises `EngineUnavailable`."""
+    path = library_path(name)
+    if not path.is_file():
+        raise EngineUnavailable(f"{path} is missing; scripts/setup, or a new install, builds it")
+    try:
+        library = ctypes.CDLL(str(path))
+        library.he_instruction_set.restype = ctypes.c_char_p
+        content = library.he_instruction_set().decode(), library.he_arithmetic_version()
+    except (OSError, AttributeError) as error:
+        raise EngineUnavailable(f"{path} does not load: {error}") from error
+    if content != (name, ARITHMETIC_VERSION):
+        raise EngineUnavailable(
+            f"{path} is for {content[0]} with arithmetic {content[1]}, not for {name} with"
+            f" {ARITHMETIC_VERSION}; scripts/setup, or a new install, builds it anew"
+        )
+    return library
