@@ -479,8 +479,13 @@ class Coordinator:
         with self._transaction(agreement):
             # Not in the table yet: no other thread sees it, and no lock is needed.
             resumed = agreement.resume(self.clock.now())
-            effects = self._record(agreement, [e for e in unsent if is_due(agreement, e)])
-            effects += self._record(agreement, resumed)
+            # Attempts that passed since the journal's last entry asked for votes too. None is due.
+            due = [
+                effect
+                for effect in (*unsent, *resumed)
+                if not isinstance(effect, SignAndSend) or is_due(agreement, effect)
+            ]
+            effects = self._record(agreement, due)
         self._tasks.add(agreement, self.clock.now())
         return agreement, effects
 
