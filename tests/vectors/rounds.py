@@ -13,9 +13,10 @@ from protocol.wire.messages import Message
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
 
+# Two attempts: committees of 3 and 5, quorums of 2 and 3.
+GROWING = fixtures.network_document(5, committee_size=3, committee_max=5)
 DOCUMENTS = {
-    # Two attempts: committees of 3 and 5, quorums of 2 and 3.
-    "growing": fixtures.network_document(5, committee_size=3, committee_max=5),
+    "growing": GROWING,
     # One attempt, which is the last: a committee of 5, a quorum of 3.
     "whole": fixtures.network_document(5, committee_size=5, committee_max=5),
 }
@@ -122,19 +123,19 @@ def executed(at: float, outcome: Any = HONEST) -> Entry:
     return {"at": at, "executed": outcome}
 
 
-def _failed(at: float, reason: str) -> Entry:
+def failed(at: float, reason: str) -> Entry:
     return {"at": at, "failed": reason}
 
 
-def _commit(at: float, attempt: int = 0) -> Entry:
+def sent_commit(at: float, attempt: int = 0) -> Entry:
     return {"at": at, "type": "commit", "attempt": attempt}
 
 
-def _reveal(at: float, commits: dict[str, str], attempt: int = 0) -> Entry:
+def sent_reveal(at: float, commits: dict[str, str], attempt: int = 0) -> Entry:
     return {"at": at, "type": "reveal", "attempt": attempt, "commits": commits}
 
 
-def _abstain(at: float, reason: str, attempt: int = 0) -> Entry:
+def sent_abstention(at: float, reason: str, attempt: int = 0) -> Entry:
     return {"at": at, "type": "abstain", "attempt": attempt, "reason": reason}
 
 
@@ -184,7 +185,7 @@ def _lists(s: Scene) -> list[Entry]:
                 s.commit(15, c),
                 s.reveal(16.5, b, [a, b]),
             ],
-            sent=[_commit(10), _reveal(16, pair)],
+            sent=[sent_commit(10), sent_reveal(16, pair)],
             states=[
                 _state(9.5, "executing", reachable=BOTH),
                 _state(10, "committed", reachable=BOTH),
@@ -196,7 +197,7 @@ def _lists(s: Scene) -> list[Entry]:
         s.entry(
             "all commits before the quorum's wait began",
             [s.commit(1, b), s.commit(2, c), executed(30)],
-            sent=[_commit(30), _reveal(30, trio), _commit(120, 1)],
+            sent=[sent_commit(30), sent_reveal(30, trio), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(29, "executing", reachable=BOTH),
@@ -206,7 +207,7 @@ def _lists(s: Scene) -> list[Entry]:
         s.entry(
             "all commits within the first wait",
             [executed(10), s.commit(11, b), s.commit(12.5, c)],
-            sent=[_commit(10), _reveal(12.5, trio), _commit(120, 1)],
+            sent=[sent_commit(10), sent_reveal(12.5, trio), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(12, "committed", reachable=BOTH),
@@ -216,7 +217,7 @@ def _lists(s: Scene) -> list[Entry]:
         s.entry(
             "no quorum of commits, no reveal",
             [executed(10), s.reveal(11, b, [a, b]), s.abstain(12, c)],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(119, "committed", reachable=BOTH),
@@ -233,7 +234,7 @@ def _large_lists(s: Scene) -> list[Entry]:
         s.entry(
             "the own commit comes after a quorum of others",
             [s.commit(1, b), s.commit(2, c), s.commit(3, d), executed(30), s.commit(33, e)],
-            sent=[_commit(30), _reveal(34, four)],
+            sent=[sent_commit(30), sent_reveal(34, four)],
             states=[
                 _state(29, "executing", reachable=ONE),
                 _state(33.5, "committed", reachable=ONE),
@@ -244,7 +245,7 @@ def _large_lists(s: Scene) -> list[Entry]:
             "commits of suspects are counted once attempt_seconds are over",
             [s.commit(1, b), s.commit(2, c), executed(10), s.commit(20, d)],
             suspects=[b, c],
-            sent=[_commit(10), _reveal(124, four)],
+            sent=[sent_commit(10), sent_reveal(124, four)],
             states=[
                 _state(123.5, "committed", reachable=ONE),
                 _state(124, "revealed", reachable=ONE),
@@ -254,7 +255,7 @@ def _large_lists(s: Scene) -> list[Entry]:
             "a quorum without the suspects",
             [s.commit(1, b), executed(10), s.commit(20, c), s.commit(30, d)],
             suspects=[b],
-            sent=[_commit(10), _reveal(34, four)],
+            sent=[sent_commit(10), sent_reveal(34, four)],
             states=[
                 _state(33, "committed", reachable=ONE),
                 _state(34, "revealed", reachable=ONE),
@@ -264,7 +265,7 @@ def _large_lists(s: Scene) -> list[Entry]:
             "all commits, those of suspects among them",
             [s.commit(at, m) for at, m in enumerate([b, c, d, e], 1)] + [executed(10)],
             suspects=[b, c, d, e],
-            sent=[_commit(10), _reveal(10, s.commits([a, b, c, d, e]))],
+            sent=[sent_commit(10), sent_reveal(10, s.commits([a, b, c, d, e]))],
             states=[_state(10, "revealed", reachable=ONE)],
         ),
     ]
@@ -287,21 +288,21 @@ def _contradictions(s: Scene) -> list[Entry]:
         s.entry(
             "two commits of one member",
             [first, second, executed(3)],
-            sent=[_commit(3), _reveal(7, own | s.commits([b])), _commit(120, 1)],
+            sent=[sent_commit(3), sent_reveal(7, own | s.commits([b])), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(6, "committed", reachable=BOTH), _state(7, "revealed", reachable=BOTH)],
         ),
         s.entry(
             "the same two commits in the other order",
             [*swapped, executed(3)],
-            sent=[_commit(3), _reveal(7, own | s.commits([b], LIE)), _commit(120, 1)],
+            sent=[sent_commit(3), sent_reveal(7, own | s.commits([b], LIE)), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(6, "committed", reachable=BOTH), _state(7, "revealed", reachable=BOTH)],
         ),
         s.entry(
             "a reveal, then a commit that it does not open, which is no commit",
             late,
-            sent=[_commit(3), _reveal(54, s.commits([a, c])), _commit(120, 1)],
+            sent=[sent_commit(3), sent_reveal(54, s.commits([a, c])), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(53, "committed", reachable=BOTH),
@@ -311,7 +312,7 @@ def _contradictions(s: Scene) -> list[Entry]:
         s.entry(
             "the commit first, then the reveal, which is no reveal",
             turned,
-            sent=[_commit(3), _reveal(7, own | s.commits([b], LIE)), _commit(120, 1)],
+            sent=[sent_commit(3), sent_reveal(7, own | s.commits([b], LIE)), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(6, "committed", reachable=BOTH), _state(7, "revealed", reachable=BOTH)],
         ),
@@ -402,7 +403,7 @@ def _attempts(s: Scene) -> list[Entry]:
         s.entry(
             "the next attempt starts by time, and the outcome comes in it",
             [s.commit(5, d, attempt=1), executed(130)],
-            sent=[_commit(130, 1)],
+            sent=[sent_commit(130, 1)],
             attempts=[0, 120],
             states=[
                 _state(119.5, "executing", reachable=BOTH),
@@ -413,7 +414,7 @@ def _attempts(s: Scene) -> list[Entry]:
         s.entry(
             "a member that committed still reveals in the attempt before",
             [executed(10), s.commit(119, b)],
-            sent=[_commit(10), _commit(120, 1), _reveal(123, s.commits([a, b]))],
+            sent=[sent_commit(10), sent_commit(120, 1), sent_reveal(123, s.commits([a, b]))],
             attempts=[0, 120],
             states=[
                 _state(122, "committed", 1, reachable=BOTH),
@@ -424,14 +425,14 @@ def _attempts(s: Scene) -> list[Entry]:
             "a suspect's commit is counted when the attempt is over",
             [executed(10), s.commit(11, b)],
             suspects=[b],
-            sent=[_commit(10), _commit(120, 1), _reveal(124, s.commits([a, b]))],
+            sent=[sent_commit(10), sent_commit(120, 1), sent_reveal(124, s.commits([a, b]))],
             attempts=[0, 120],
             states=[_state(125, "committed", 1, reachable=BOTH)],
         ),
         s.entry(
             "a member that abstained executes again",
-            [_failed(20, "timeout"), executed(130)],
-            sent=[_abstain(20, "timeout"), _commit(130, 1)],
+            [failed(20, "timeout"), executed(130)],
+            sent=[sent_abstention(20, "timeout"), sent_commit(130, 1)],
             attempts=[0, 120],
             executions=[0, 120],
             states=[
@@ -442,8 +443,8 @@ def _attempts(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "a withdrawn task is not executed again",
-            [_failed(20, "timeout"), s.withdraw(30)],
-            sent=[_abstain(20, "timeout"), _abstain(120, "withdrawn", 1)],
+            [failed(20, "timeout"), s.withdraw(30)],
+            sent=[sent_abstention(20, "timeout"), sent_abstention(120, "withdrawn", 1)],
             attempts=[0, 120],
             states=[
                 _state(119, "abstained", reachable=BOTH),
@@ -453,14 +454,14 @@ def _attempts(s: Scene) -> list[Entry]:
         s.entry(
             "a member that executes goes on after a withdrawal",
             [s.withdraw(5), executed(10)],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(10, "committed", reachable=BOTH)],
         ),
         s.entry(
             "the attempt is lost while the member executes",
             [s.abstain(1, b), s.abstain(2, c), executed(10)],
-            sent=[_commit(10, 1)],
+            sent=[sent_commit(10, 1)],
             attempts=[0, 2],
             states=[
                 _state(1, "executing", reachable=BOTH),
@@ -598,7 +599,12 @@ def _suspects(s: Scene) -> list[Entry]:
                 s.commit(23, c, attempt=1),
                 s.commit(40, d, attempt=1),
             ],
-            sent=[_commit(10), _reveal(15, commits), _commit(20, 1), _reveal(44, four, 1)],
+            sent=[
+                sent_commit(10),
+                sent_reveal(15, commits),
+                sent_commit(20, 1),
+                sent_reveal(44, four, 1),
+            ],
             attempts=[0, 20],
             states=[
                 _state(19.5, "revealed", reachable=BOTH),
@@ -617,10 +623,10 @@ def _suspects(s: Scene) -> list[Entry]:
                 s.commit(140, d, attempt=1),
             ],
             sent=[
-                _commit(10),
-                _reveal(15, s.commits([a, b])),
-                _commit(120, 1),
-                _reveal(144, four, 1),
+                sent_commit(10),
+                sent_reveal(15, s.commits([a, b])),
+                sent_commit(120, 1),
+                sent_reveal(144, four, 1),
             ],
             attempts=[0, 120],
             states=[
@@ -637,10 +643,10 @@ def _suspects(s: Scene) -> list[Entry]:
                 s.commit(121, c, attempt=1),
             ],
             sent=[
-                _commit(119.5),
-                _commit(120, 1),
-                _reveal(123.5, s.commits([a, b])),
-                _reveal(125, s.commits([a, b, c], attempt=1), 1),
+                sent_commit(119.5),
+                sent_commit(120, 1),
+                sent_reveal(123.5, s.commits([a, b])),
+                sent_reveal(125, s.commits([a, b, c], attempt=1), 1),
             ],
             attempts=[0, 120],
             states=[
@@ -658,10 +664,10 @@ def _suspects(s: Scene) -> list[Entry]:
                 s.commit(121, d, attempt=1),
             ],
             sent=[
-                _commit(119.5),
-                _commit(120, 1),
-                _reveal(123.5, s.commits([a, b])),
-                _reveal(125, s.commits([a, b, d], attempt=1), 1),
+                sent_commit(119.5),
+                sent_commit(120, 1),
+                sent_reveal(123.5, s.commits([a, b])),
+                sent_reveal(125, s.commits([a, b, d], attempt=1), 1),
             ],
             attempts=[0, 120],
             states=[
@@ -680,10 +686,10 @@ def _suspects(s: Scene) -> list[Entry]:
                 s.commit(140, d, attempt=1),
             ],
             sent=[
-                _commit(10),
-                _reveal(15, s.commits([a, b])),
-                _commit(120, 1),
-                _reveal(144, four, 1),
+                sent_commit(10),
+                sent_reveal(15, s.commits([a, b])),
+                sent_commit(120, 1),
+                sent_reveal(144, four, 1),
             ],
             attempts=[0, 120],
             states=[
@@ -704,7 +710,7 @@ def _own_commits(s: Scene) -> list[Entry]:
         s.entry(
             "an own commit whose salt is lost: no other commit, and no reveal",
             [s.lost_commit(5), executed(10), s.commit(11, b), s.commit(12, c)],
-            sent=[_commit(120, 1)],
+            sent=[sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(4.5, "executing", reachable=BOTH),
@@ -716,14 +722,14 @@ def _own_commits(s: Scene) -> list[Entry]:
         s.entry(
             "an own commit to another outcome, which nobody can see",
             [s.lost_commit(5, LIE), executed(10), s.commit(11, b), s.commit(12, c)],
-            sent=[_commit(120, 1)],
+            sent=[sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(20, "committed", reachable=BOTH)],
         ),
         s.entry(
             "an own commit whose salt is lost: no abstention",
-            [s.lost_commit(5), _failed(20, "timeout"), executed(130)],
-            sent=[_commit(130, 1)],
+            [s.lost_commit(5), failed(20, "timeout"), executed(130)],
+            sent=[sent_commit(130, 1)],
             attempts=[0, 120],
             executions=[0, 120],
             states=[
@@ -735,14 +741,14 @@ def _own_commits(s: Scene) -> list[Entry]:
         s.entry(
             "another own commit than the one that was sent: no reveal, which would contradict it",
             [executed(10), s.lost_commit(11), s.commit(12, b), s.commit(13, c)],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(20, "committed", reachable=BOTH)],
         ),
         s.entry(
             "an own commit for the next attempt: no execution for it",
-            [s.lost_commit(1, attempt=1), _failed(20, "timeout")],
-            sent=[_abstain(20, "timeout")],
+            [s.lost_commit(1, attempt=1), failed(20, "timeout")],
+            sent=[sent_abstention(20, "timeout")],
             attempts=[0, 120],
             states=[
                 _state(119.5, "abstained", reachable=BOTH),
@@ -752,7 +758,7 @@ def _own_commits(s: Scene) -> list[Entry]:
         s.entry(
             "an own commit for the next attempt: this attempt goes on",
             [s.lost_commit(1, attempt=1), executed(10), s.commit(11, b), s.commit(12, c)],
-            sent=[_commit(10), _reveal(12, s.commits([a, b, c]))],
+            sent=[sent_commit(10), sent_reveal(12, s.commits([a, b, c]))],
             attempts=[0, 120],
             states=[
                 _state(12, "revealed", reachable=BOTH),
@@ -769,7 +775,7 @@ def _own_reveals(s: Scene) -> list[Entry]:
         s.entry(
             "an own reveal without its commit: no commit, and no other reveal",
             [s.lost_reveal(5, [b]), executed(10), *others],
-            sent=[_commit(120, 1)],
+            sent=[sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(4.5, "executing", reachable=BOTH),
@@ -781,14 +787,14 @@ def _own_reveals(s: Scene) -> list[Entry]:
         s.entry(
             "an own commit and an own reveal",
             [s.lost_commit(5), s.lost_reveal(6, [b]), executed(10), *others],
-            sent=[_commit(120, 1)],
+            sent=[sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(20, "revealed", reachable=BOTH)],
         ),
         s.entry(
             "an own reveal of the commit that was sent: no other reveal",
             [executed(10), s.commit(12, b), s.reveal(13, a, [a, b])],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(12.5, "committed", reachable=BOTH),
@@ -799,7 +805,7 @@ def _own_reveals(s: Scene) -> list[Entry]:
         s.entry(
             "an own reveal of another commit than the one that was sent",
             [executed(10), s.commit(12, b), s.lost_reveal(13, [b])],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[_state(20, "committed", reachable=BOTH)],
         ),
@@ -828,7 +834,7 @@ def _own_outcomes(s: Scene) -> list[Entry]:
         s.entry(
             "an own reveal, and the same outcome in the next attempt",
             [s.lost_reveal(5, [b]), executed(10), *next_commits],
-            sent=[_commit(120, 1), _reveal(126, s.commits([a, b, c], attempt=1), 1)],
+            sent=[sent_commit(120, 1), sent_reveal(126, s.commits([a, b, c], attempt=1), 1)],
             attempts=[0, 120],
             states=[
                 _state(119.5, "revealed", reachable=BOTH),
@@ -865,7 +871,7 @@ def _own_outcomes(s: Scene) -> list[Entry]:
                 s.commit(132, d, attempt=1),
                 s.lost_reveal(135.5, [b], LIE),
             ],
-            sent=[_commit(130, 1)],
+            sent=[sent_commit(130, 1)],
             attempts=[0, 120],
             states=[
                 _state(130, "committed", 1, reachable=BOTH),
@@ -903,8 +909,8 @@ def _own_abstentions(s: Scene) -> list[Entry]:
     return [
         s.entry(
             "an own abstention: no second one",
-            [s.abstain(5, a), _failed(20, "timeout"), executed(130)],
-            sent=[_commit(130, 1)],
+            [s.abstain(5, a), failed(20, "timeout"), executed(130)],
+            sent=[sent_commit(130, 1)],
             attempts=[0, 120],
             executions=[0, 120],
             states=[
@@ -916,7 +922,7 @@ def _own_abstentions(s: Scene) -> list[Entry]:
         s.entry(
             "an own abstention contradicts no commit of an execution that runs",
             [s.abstain(5, a), executed(10)],
-            sent=[_commit(10), _commit(120, 1)],
+            sent=[sent_commit(10), sent_commit(120, 1)],
             attempts=[0, 120],
             states=[
                 _state(5, "abstained", reachable=BOTH),
@@ -925,8 +931,8 @@ def _own_abstentions(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "an own abstention for the next attempt: no execution for it",
-            [s.abstain(1, a, 1), _failed(20, "timeout")],
-            sent=[_abstain(20, "timeout")],
+            [s.abstain(1, a, 1), failed(20, "timeout")],
+            sent=[sent_abstention(20, "timeout")],
             attempts=[0, 120],
             states=[
                 _state(119.5, "abstained", reachable=BOTH),
@@ -935,8 +941,8 @@ def _own_abstentions(s: Scene) -> list[Entry]:
         ),
         s.entry(
             "an own abstention for the next attempt of a withdrawn task: no second one",
-            [s.abstain(1, a, 1), _failed(20, "timeout"), s.withdraw(30)],
-            sent=[_abstain(20, "timeout")],
+            [s.abstain(1, a, 1), failed(20, "timeout"), s.withdraw(30)],
+            sent=[sent_abstention(20, "timeout")],
             attempts=[0, 120],
             states=[_state(120, "abstained", 1, reachable=BOTH)],
         ),

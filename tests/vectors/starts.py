@@ -8,6 +8,16 @@ from typing import Any
 
 from tests.support import fixtures
 from tests.vectors.entries import Entry, Vectors
+from tests.vectors.rounds import (
+    GROWING,
+    LIE,
+    Scene,
+    executed,
+    failed,
+    sent_abstention,
+    sent_commit,
+    sent_reveal,
+)
 
 STRANGER = fixtures.peer(1000)
 # Unix milliseconds, no whole second, so that the edges of `created` are not either.
@@ -36,6 +46,7 @@ DOCUMENTS = {
     **{name: _document(name) for name in ("abcd", "abcde")},
     "other parameters": _document("abcd", max_deadline_seconds=900, clock_skew_seconds=10),
     "two classes": _two_classes(),
+    "growing": GROWING,
 }
 
 
@@ -43,8 +54,9 @@ def starts() -> Vectors:
     """Members that start, with what they receive, and whether they vote."""
     return {
         "description": "Section 6.12. `networks` are network documents by name. Each entry of"
-        " `starts` is the start of the first member of a roster; the README of this folder says how"
-        " to play it.",
+        " `starts` is the start of the first member of a roster. Each of `releases` is one task at"
+        " a member that holds its votes until `released`. The README of this folder says how to"
+        " play both.",
         "networks": DOCUMENTS,
         "starts": [
             *_majorities(),
@@ -54,6 +66,7 @@ def starts() -> Vectors:
             *_duplicates_at_start(),
             *_duplicates_later(),
         ],
+        "releases": _releases(Scene("growing")),
     }
 
 
@@ -354,5 +367,99 @@ def _duplicates_later() -> list[Entry]:
             "aaa",
             [_duplicates(5, 2)],
             [_voting(4.5), _stopped(5)],
+        ),
+    ]
+
+
+# Rule 4
+
+
+def _release(
+    s: Scene, name: str, released: float, events: Sequence[Entry], sent: Sequence[Entry] = ()
+) -> Entry:
+    entry = s.entry(name, events, states=[])
+    members = ("name", "network", "task", "me", "salts", "events")
+    return {**{m: entry[m] for m in members}, "released": released, "sent": list(sent)}
+
+
+def _releases(s: Scene) -> list[Entry]:
+    """Attempts of `a`, `b` and `c`, then of `d` and `e` too. The grace is 2 s."""
+    a, b, c = s.a, s.b, s.c
+    pair, trio = s.commits([a, b]), s.commits([a, b, c])
+    next_commit = sent_commit(120, 1)
+    return [
+        _release(
+            s,
+            "a commit is signed when votes are released",
+            50,
+            [executed(10), s.commit(11, b)],
+            [sent_commit(50), sent_reveal(54, pair), next_commit],
+        ),
+        _release(
+            s,
+            "all others have committed before the release",
+            50,
+            [executed(10), s.commit(11, b), s.commit(12, c)],
+            [sent_commit(50), sent_reveal(50, trio), next_commit],
+        ),
+        _release(
+            s,
+            "the execution ends after the release",
+            50,
+            [executed(60)],
+            [sent_commit(60), next_commit],
+        ),
+        _release(
+            s,
+            "no commit is signed in an attempt that is over",
+            150,
+            [executed(10), s.commit(11, b), s.commit(12, c)],
+            [sent_commit(150, 1)],
+        ),
+        _release(
+            s,
+            "no commit is signed for a task that has ended",
+            50,
+            [executed(10), s.reveal(20, b, [b, c]), s.reveal(21, c, [b, c])],
+        ),
+        _release(s, "no commit is signed after the deadline", 700, [executed(10)]),
+        _release(
+            s,
+            "an abstention is signed in the current attempt alone",
+            150,
+            [failed(20, "timeout"), s.withdraw(30)],
+            [sent_abstention(150, "withdrawn", 1)],
+        ),
+        _release(
+            s,
+            "an own commit comes while votes are held",
+            50,
+            [executed(10), s.commit(11, b), s.lost_commit(20)],
+            [next_commit],
+        ),
+        _release(
+            s,
+            "an own reveal without its commit comes while votes are held",
+            50,
+            [executed(10), s.commit(11, b), s.lost_reveal(20, [b])],
+            [next_commit],
+        ),
+        _release(
+            s,
+            "an own reveal of another outcome comes while votes are held",
+            50,
+            [executed(10), s.commit(11, b), s.lost_reveal(20, [b], LIE)],
+        ),
+        _release(
+            s,
+            "an own reveal of another outcome comes after its attempt",
+            150,
+            [executed(10), s.lost_reveal(130, [b], LIE)],
+        ),
+        _release(
+            s,
+            "an own abstention for the next attempt comes while votes are held",
+            150,
+            [failed(20, "timeout"), s.withdraw(30), s.abstain(40, a, 1)],
         ),
     ]

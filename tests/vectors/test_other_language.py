@@ -53,7 +53,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     "suspects.json": {"conduct": ["conduct"], "records": ["suspects"]},
     "clients.json": {"clients": ["states"]},
     "clocks.json": {"clocks": ["difference", "ready"]},
-    "starts.json": {"starts": ["states"]},
+    "starts.json": {"starts": ["states"], "releases": ["sent"]},
     "gossip.json": {"messages": ["id", "verdict"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.vote_recovery import KeyInUse, VoteRecovery
 from protocol.consensus.committee import committees
-from protocol.consensus.effects import Publish
+from protocol.consensus.effects import Effect, Publish
 from protocol.network import Network
+from protocol.wire import codec
 from protocol.wire.messages import Abstain, Abstention, Task
 from tests.simulation import virtual_loop
 from tests.support import fixtures
+from tests.support.clock import ManualClock
 from tests.vectors.test_vectors import stored
 
 VECTORS = stored("starts.json")
@@ -103,3 +107,61 @@ def test_a_member_votes_after_its_start_as_the_text_says(entry: dict[str, Any]) 
         player.database.connection.close()
 
     virtual_loop.run(main)
+
+
+class Holder:
+    """The coordinator of a member that holds its votes, with one task."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.net = Network.of(VECTORS["networks"][entry["network"]])
+        self.database = open_database(":memory:", self.net.id)
+        self.clock, journal = ManualClock(), Journal(self.database)
+        key = fixtures.key_of(entry["me"])
+        ledger = Ledger(self.database)
+        self.coordinator = Coordinator(self.net, key, journal, ledger, self.clock, bytes)
+        self.sent: list[dict[str, Any]] = []
+        self.coordinator.hold_votes()
+        self.task = fixtures.task_of(self.net, json.loads(entry["task"]))
+        self.note(self.coordinator.receive(self.task))
+        with journal.transaction():
+            for attempt, salt in enumerate(entry["salts"]):
+                journal.put_salt(self.task.id, attempt, salt)
+
+    def note(self, effects: Sequence[Effect]) -> None:
+        for vote in (effect.message for effect in effects if isinstance(effect, Publish)):
+            body: Any = vote.envelope.body
+            members = {name: body[name] for name in ("commits", "reason") if name in body}
+            at = self.clock.time - fixtures.START
+            sent = {"at": at, "type": body["type"], "attempt": body["attempt"], **members}
+            self.sent.append(sent)
+
+    def play(self, event: dict[str, Any]) -> None:
+        self.wait(event["at"])
+        match event:
+            case {"received": text}:
+                message = codec.decode(text.encode(), self.net.id)
+                self.note(self.coordinator.receive(message))
+            case {"executed": outcome}:
+                self.note(self.coordinator.executed(self.task.id, outcome, {"seconds": 1}))
+            case {"failed": reason}:
+                self.note(self.coordinator.failed(self.task.id, Abstention(reason)))
+            case {"released": True}:
+                self.note(self.coordinator.allow_votes())
+
+    def wait(self, until: float) -> None:
+        """Let everything happen that is due until a time, one time after the other."""
+        while (due := self.coordinator.wake_at()) is not None and due <= fixtures.START + until:
+            self.clock.time = max(self.clock.time, due)
+            self.note(self.coordinator.tick())
+        self.clock.time = fixtures.START + until
+
+
+@pytest.mark.parametrize("entry", VECTORS["releases"], ids=lambda entry: entry["name"])
+def test_a_member_signs_what_is_due_when_its_votes_are_released(entry: dict[str, Any]) -> None:
+    player = Holder(entry)
+    release = {"at": entry["released"], "released": True}
+    for event in sorted([release, *entry["events"]], key=lambda event: event["at"]):
+        player.play(event)
+    player.wait(1000)
+    assert player.sent == entry["sent"]
+    player.database.connection.close()

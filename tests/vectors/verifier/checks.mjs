@@ -24,7 +24,7 @@ import { checkSignature, keyOf, peerOf } from "./peer.mjs";
 import { reasonOf } from "./rejected.mjs";
 import { play } from "./rounds.mjs";
 import { checkForm } from "./schema.mjs";
-import { start } from "./starts.mjs";
+import { release, start } from "./starts.mjs";
 import { conduct, record } from "./suspects.mjs";
 import { midiFile, render, speaker, takeNotes } from "./score.mjs";
 import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
@@ -282,6 +282,7 @@ export const CHECKS = {
   "clocks.json": { clocks: checkClock },
   "starts.json": {
     starts: (entry, file) => compareResult(entry, () => start(entry, namedNetwork(entry, file))),
+    releases: (entry, file) => compareResult(entry, () => release(entry, namedNetwork(entry, file))),
   },
   "gossip.json": { messages: checkGossip },
   "rejections.json": {

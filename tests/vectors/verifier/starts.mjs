@@ -1,4 +1,6 @@
-// A member that starts: whether it votes (section 6.12).
+// A member that starts: whether it votes, and what it signs when it votes again (section 6.12).
+
+import { Node } from "./rounds.mjs";
 
 /** Play the events of an entry; return what the member does at each time that is asked for. */
 export function start(entry, network) {
@@ -56,5 +58,47 @@ class Member {
 
   signs(created) {
     return this.state === "voting" || (this.state === "held" && created > this.newFrom);
+  }
+}
+
+/** Play the events of an entry; return what a member that holds its votes sent. */
+export function release(entry, network) {
+  const node = new Holder({ ...entry, suspects: [] }, network);
+  entry.events.forEach((event) => node.take(Object.fromEntries(event)));
+  node.advance(1000);
+  return { sent: node.sent };
+}
+
+class Holder extends Node {
+  constructor(entry, network) {
+    super(entry, network);
+    this.released = entry.released;
+    this.isHeld = true;
+    this.failure = null; // the last execution without an outcome: its attempt and the reason
+  }
+
+  advance(until) {
+    if (this.isHeld && until >= this.released) {
+      super.advance(this.released);
+      this.isHeld = false;
+      if (this.end === null) this.signDue(this.released);
+    }
+    super.advance(until);
+  }
+
+  signDue(now) {
+    if (!this.current.committee.includes(this.me)) return;
+    if (this.outcome !== null) this.commit(now);
+    else if (this.failure?.attempt === this.attempt) this.abstain(now, this.failure.reason);
+  }
+
+  abstain(now, reason) {
+    this.failure = { attempt: this.attempt, reason };
+    super.abstain(now, reason);
+  }
+
+  send(type, now, members, attempt = this.attempt) {
+    if (!this.isHeld) super.send(type, now, members, attempt);
+    else if (type === "commit") this.rounds[attempt].mine = null; // it has made none
   }
 }
