@@ -21,7 +21,7 @@ VARIABLE = "HELIUM_ENGINE_ISA"
 INSTRUCTION_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("aarch64",)}
 )
-# ARITHMETIC_VERSION of csrc/engine_info.c. A library of another one was not rebuilt.
+# HE_ARITHMETIC of csrc/engine.h. A library of another one was not rebuilt.
 ARITHMETIC_VERSION = 1
 
 

@@ -1,32 +1,29 @@
-/* What a library is, and whether this processor can run the one for x86-64-v3. */
+// What a library is, and whether this processor can run the one for x86-64-v3.
 
 #include <stdint.h>
+
+#include "engine.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
 
-#define EXPORT __attribute__((visibility("default")))
+EXPORT int32_t he_arithmetic_version(void) { return HE_ARITHMETIC; }
 
-/* Part of a compute class: it changes whenever any operation's bits do. */
-enum { ARITHMETIC_VERSION = 1 };
-
-EXPORT int32_t he_arithmetic_version(void) { return ARITHMETIC_VERSION; }
-
-/* The instruction set that this library was compiled for. */
+// The instruction set that this library was compiled for.
 EXPORT const char *he_instruction_set(void) { return HELIUM_INSTRUCTION_SET; }
 
 #ifdef __x86_64__
-/* 1 if the processor and the system support x86-64-v3. Ask the library for plain x86-64. */
+// 1 if the processor and the system support x86-64-v3. Ask the library for plain x86-64.
 EXPORT int32_t he_supports_x86_64_v3(void) {
     unsigned a, b, basic, extended, d;
     __builtin_cpu_init();
-    /* Each of these asks too whether the system saves the wide registers. */
+    // Each of these asks too whether the system saves the wide registers.
     if (!__builtin_cpu_supports("avx") || !__builtin_cpu_supports("avx2") ||
         !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi") ||
         !__builtin_cpu_supports("bmi2"))
         return 0;
-    /* clang 14 knows no names for the others. */
+    // clang 14 knows no names for the others.
     if (!__get_cpuid(1, &a, &b, &basic, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d))
         return 0;
     return (basic & bit_F16C) && (basic & bit_MOVBE) && (extended & bit_LZCNT);

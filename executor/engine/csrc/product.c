@@ -1,0 +1,495 @@
+// Products of matrices: the time of an engine.
+//
+// A tile is four outputs by up to three rows of input: its twelve sums, three inputs and a weight
+// fill sixteen registers. Tiles, threads and chunks split outputs and rows, never a sum, so they do
+// not change bits.
+//
+// With few rows the time is that of reading the weights from memory. The four outputs of a tile are
+// then a quarter of the matrix apart: four streams keep the processor's prefetching busy, and reach
+// a fifth more than four neighbouring rows. Weights are read as they lie in the file.
+//
+// With many rows the time is that of the arithmetic. The inputs are packed in the order in which
+// tiles read them, in chunks that stay in the second-level cache, and a part of the next tile's
+// weights is prefetched at each step.
+#include "product.h"
+
+#include <stdlib.h>
+
+#include "arithmetic.h"
+
+#define TILE_ROWS 3
+#define CHUNK_BYTES (384 * 1024)
+#define GROUP 32 // numbers that share a scale in HE_INT4
+
+typedef float v4 __attribute__((vector_size(16)));
+typedef int16_t vs __attribute__((vector_size(4 * WIDTH)));
+
+// Bytes of a row of weights.
+INLINE int64_t row_bytes(int kind, int64_t in) {
+  return kind == HE_FLOAT32 ? 4 * in : kind == HE_BFLOAT16 ? 2 * in : kind == HE_INT8 ? in : in / 2;
+}
+
+// The sums of the lanes of four accumulators, each in the order of `sum8`.
+INLINE v4 sum4(const f8 a[4]) {
+  v4 h[4];
+  UNROLL for (int j = 0; j < 4; j++) {
+#if WIDTH == 8
+    vf v = a[j].part[0];
+    h[j] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    h[j] = a[j].part[0] + a[j].part[1];
+#endif
+  }
+  v4 even01 = __builtin_shufflevector(h[0], h[1], 0, 4, 2, 6); // 0 0' 2 2'
+  v4 odd01 = __builtin_shufflevector(h[0], h[1], 1, 5, 3, 7);
+  v4 even23 = __builtin_shufflevector(h[2], h[3], 0, 4, 2, 6);
+  v4 odd23 = __builtin_shufflevector(h[2], h[3], 1, 5, 3, 7);
+  v4 even = __builtin_shufflevector(even01, even23, 0, 1, 4, 5) +
+            __builtin_shufflevector(even01, even23, 2, 3, 6, 7);
+  v4 odd = __builtin_shufflevector(odd01, odd23, 0, 1, 4, 5) +
+           __builtin_shufflevector(odd01, odd23, 2, 3, 6, 7);
+  return even + odd;
+}
+
+// Widening: WIDTH bfloat16 to float32, 2 * WIDTH int8 to int16.
+#if defined(__AVX2__) && defined(__FMA__)
+INLINE vf widen_bfloat16(const char *p) {
+  __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+  return (vf)_mm256_slli_epi32(u, 16);
+}
+INLINE vs widen_int8(__m128i b) { return (vs)_mm256_cvtepi8_epi16(b); }
+typedef __m128i bytes;
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+INLINE vf widen_bfloat16(const char *p) {
+  __m128i h = _mm_loadl_epi64((const __m128i *)p);
+  return (vf)_mm_unpacklo_epi16(_mm_setzero_si128(), h);
+}
+typedef __m128i bytes; // its lower half
+INLINE vs widen_int8(bytes b) {
+  return (vs)_mm_srai_epi16(_mm_unpacklo_epi8(_mm_setzero_si128(), b), 8);
+}
+#else
+INLINE vf widen_bfloat16(const char *p) {
+  uint16x4_t h;
+  memcpy(&h, p, sizeof h);
+  return (vf)vshll_n_u16(h, 16);
+}
+typedef int8x8_t bytes;
+INLINE vs widen_int8(bytes b) { return (vs)vmovl_s8(b); }
+#endif
+INLINE bytes load_bytes(const char *p) {
+  bytes b = {0};
+  memcpy(&b, p, 2 * WIDTH);
+  return b;
+}
+
+// Weights i .. i + WIDTH - 1 of a row, as float32.
+INLINE vf load_weights(int kind, const char *row, int64_t i) {
+  return kind == HE_FLOAT32 ? loadv((const float *)row + i) : widen_bfloat16(row + 2 * i);
+}
+// The last `n` < 8 weights of a row from i on, and +0.
+INLINE f8 load_last_weights(int kind, const char *row, int64_t i, int64_t n) {
+  float a[8] = {0};
+  if (kind == HE_FLOAT32) {
+    memcpy(a, (const float *)row + i, (size_t)n * 4);
+  } else {
+    for (int64_t k = 0; k < n; k++) {
+      uint16_t h;
+      memcpy(&h, row + 2 * (i + k), 2);
+      a[k] = float_of((uint32_t)h << 16);
+    }
+  }
+  return load8(a);
+}
+
+// The sums of a tile of float weights: of `NR` rows of input by the four rows `w`. Eight columns of
+// the rows are `row_step` apart, the next eight `column_step`. `x` has +0 beyond column n.
+INLINE void float_tile(
+    const int kind, const int NR, const int ahead, const char *const w[4], const char *next,
+    int64_t n, const float *x, int64_t row_step, int64_t column_step, v4 sums[NR]) {
+  f8 a[TILE_ROWS][4];
+  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) a[r][j] = set8(0);
+  const char *w0 = w[0], *w1 = w[1], *w2 = w[2], *w3 = w[3];
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8, x += column_step) {
+    if (ahead) {
+      __builtin_prefetch(next);
+      next += 64;
+    }
+    EACH_PART {
+      vf v[TILE_ROWS], u;
+      int64_t c = i + p * WIDTH;
+      UNROLL for (int r = 0; r < NR; r++) v[r] = loadv(x + r * row_step + p * WIDTH);
+      u = load_weights(kind, w0, c);
+      UNROLL for (int r = 0; r < NR; r++) a[r][0].part[p] = fmav(u, v[r], a[r][0].part[p]);
+      u = load_weights(kind, w1, c);
+      UNROLL for (int r = 0; r < NR; r++) a[r][1].part[p] = fmav(u, v[r], a[r][1].part[p]);
+      u = load_weights(kind, w2, c);
+      UNROLL for (int r = 0; r < NR; r++) a[r][2].part[p] = fmav(u, v[r], a[r][2].part[p]);
+      u = load_weights(kind, w3, c);
+      UNROLL for (int r = 0; r < NR; r++) a[r][3].part[p] = fmav(u, v[r], a[r][3].part[p]);
+    }
+  }
+  if (i < n) {
+    UNROLL for (int j = 0; j < 4; j++) {
+      f8 u = load_last_weights(kind, w[j], i, n - i);
+      UNROLL for (int r = 0; r < NR; r++) a[r][j] = fma8(u, load8(x + r * row_step), a[r][j]);
+    }
+  }
+  UNROLL for (int r = 0; r < NR; r++) sums[r] = sum4(a[r]);
+}
+
+// Sums of two products of int16 in each lane of 32 bits, added to c.
+#if defined(__AVX2__) && defined(__FMA__)
+INLINE vi add_pairs(vs a, vs b, vi c) {
+  return (vi)((vu)c + (vu)_mm256_madd_epi16((__m256i)a, (__m256i)b));
+}
+#elif defined(__SSE2__)
+INLINE vi add_pairs(vs a, vs b, vi c) {
+  return (vi)((vu)c + (vu)_mm_madd_epi16((__m128i)a, (__m128i)b));
+}
+#else
+INLINE vi add_pairs(vs a, vs b, vi c) {
+  int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+  int32x4_t high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
+  return (vi)((vu)c + (vu)vpaddq_s32(low, high));
+}
+#endif
+
+// Weights i .. i + 2 * WIDTH - 1 of a row, as int16. In HE_INT4 byte b of a group's sixteen holds
+// weight b in its lower half and weight b + 16 in its upper half, each plus 8.
+INLINE vs load_int8(const char *row, int64_t i) { return widen_int8(load_bytes(row + i)); }
+INLINE vs load_int4(const char *row, int64_t i) {
+  vs v = widen_int8(load_bytes(row + i / GROUP * (GROUP / 2) + i % 16));
+  return (i % GROUP < 16 ? v & 15 : (v & 255) >> 4) - 8;
+}
+
+// As `float_tile`, for int8 weights and quantised inputs: exact sums, in any order. Rows of input
+// are padded with 0 to a multiple of 16.
+INLINE void int8_tile(
+    const int NR, const char *const w[4], const float *const scales[4], int64_t n,
+    const int16_t *x, const float *x_scales, int64_t row_step, v4 sums[NR]) {
+  vi a[TILE_ROWS][4];
+  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) a[r][j] = (vi){0};
+  int64_t i = 0;
+  for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+    vs v[TILE_ROWS];
+    UNROLL for (int r = 0; r < NR; r++) memcpy(&v[r], x + r * row_step + i, sizeof(vs));
+    UNROLL for (int j = 0; j < 4; j++) {
+      vs u = load_int8(w[j], i);
+      UNROLL for (int r = 0; r < NR; r++) a[r][j] = add_pairs(u, v[r], a[r][j]);
+    }
+  }
+  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) {
+    uint32_t sum = 0;
+    UNROLL for (int k = 0; k < WIDTH; k++) sum += (uint32_t)a[r][j][k];
+    for (int64_t k = i; k < n; k++) {
+      sum += (uint32_t)(((const int8_t *)w[j])[k] * x[r * row_step + k]);
+    }
+    sums[r][j] = (float)(int32_t)sum * (*scales[j] * x_scales[r]);
+  }
+}
+// As `int8_tile`, for int4 weights. The eight lanes of integers of a group are exact: lane l has
+// the products of numbers i with i / 2 mod 8 = l. Their chains over the groups are of floats.
+INLINE void int4_tile(
+    const int NR, const char *const w[4], const float *const scales[4], int64_t n,
+    const int16_t *x, const float *x_scales, int64_t row_step, v4 sums[NR]) {
+  f8 a[TILE_ROWS][4];
+  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) a[r][j] = set8(0);
+  for (int64_t i = 0; i < n; i += GROUP) {
+    UNROLL for (int j = 0; j < 4; j++) {
+      vf scale = splat(scales[j][i / GROUP]);
+      EACH_PART {
+        vs low = load_int4(w[j], i + p * 2 * WIDTH), high = load_int4(w[j], i + 16 + p * 2 * WIDTH);
+        UNROLL for (int r = 0; r < NR; r++) {
+          vs v[2];
+          memcpy(&v[0], x + r * row_step + i + p * 2 * WIDTH, sizeof(vs));
+          memcpy(&v[1], x + r * row_step + i + 16 + p * 2 * WIDTH, sizeof(vs));
+          vi sum = add_pairs(high, v[1], add_pairs(low, v[0], (vi){0}));
+          a[r][j].part[p] = fmav(__builtin_convertvector(sum, vf), scale, a[r][j].part[p]);
+        }
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < NR; r++) {
+    sums[r] = sum4(a[r]) * x_scales[r];
+  }
+}
+
+// Largest absolute value of a quantised input: 14 bits, or as many as keep an exact sum of `in`
+// products with int8 weights within 32 bits.
+static int32_t input_limit(int64_t in) {
+  int64_t limit = INT32_MAX / (127 * in);
+  return limit > 8191 ? 8191 : (int32_t)limit;
+}
+// Quantises one row: to nearest, ties to even. A row that is 0 but for noise becomes 0.
+static void quantise(const float *x, int64_t n, int32_t limit, int16_t *q, float *scale) {
+  uint32_t largest = 0; // absolute values are in the order of their bits
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t u = bits_of(x[i]) & 0x7fffffffu;
+    largest = u > largest ? u : largest;
+  }
+  float top = float_of(largest);
+  if (largest < bits_of(1e-30f)) top = 0; // the reciprocal below would be infinite
+  *scale = top / (float)limit;
+  float inverse = top > 0 ? (float)limit / top : 0;
+  for (int64_t i = 0; i < n; i++) {
+    float biased = x[i] * inverse + ROUND_BIAS;
+    q[i] = (int16_t)(bits_of(biased) - ROUND_BITS);
+  }
+}
+
+// What a loop over outputs needs. Packed inputs are groups of up to three rows, in blocks of eight
+// columns (integers: row after row).
+typedef struct {
+  const product *products;
+  int count;
+  int64_t rows, in, padded; // padded: `in` as a multiple of the columns of a block
+  int kind, few;
+  const float *packed; // floats, or NULL if the input is read where it is
+  const int16_t *quantised;
+  const float *x_scales;
+  float *pack_to;
+  int16_t *quantise_to;
+  float *scales_to;
+} loop;
+
+// Rows of the group that begins at row r: three, but four rows make two groups of two.
+INLINE int group_rows(int64_t rows, int64_t r) {
+  int64_t left = rows - r;
+  return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
+}
+
+static void pack_rows(void *context, int64_t first, int64_t last) {
+  const loop *l = context;
+  const product *q = l->products;
+  for (int64_t r = first; r < last;) { // `first` is a multiple of three
+    int count = group_rows(l->rows, r);
+    float *to = l->pack_to + r * l->padded;
+    for (int64_t i = 0; i < l->padded; i += 8) {
+      int64_t n = l->in - i < 8 ? l->in - i : 8;
+      for (int k = 0; k < count; k++, to += 8) {
+        store8(to, load_some(q->x + (r + k) * q->x_step + i, n));
+      }
+    }
+    r += count;
+  }
+}
+static void quantise_rows(void *context, int64_t first, int64_t last) {
+  const loop *l = context;
+  const product *q = l->products;
+  for (int64_t r = first; r < last; r++) {
+    int16_t *to = l->quantise_to + r * l->padded;
+    quantise(q->x + r * q->x_step, l->in, input_limit(l->in), to, l->scales_to + r);
+    memset(to + l->in, 0, (size_t)(l->padded - l->in) * sizeof *to);
+  }
+}
+
+// The tile of `NR` rows from row r on, and of the outputs j[0] .. j[3]. `next` is what to prefetch.
+typedef void tile_function(
+    const loop *l, const product *q, const int64_t j[4], const char *next, int64_t r, v4 *sums);
+
+INLINE void tile(
+    const int kind, const int NR, const int ahead, const loop *l, const product *q,
+    const int64_t j[4], const char *next, int64_t r, v4 *sums) {
+  const he_matrix *m = q->matrix;
+  const char *w[4];
+  for (int k = 0; k < 4; k++) w[k] = (const char *)m->rows + j[k] * row_bytes(kind, m->in);
+  if (kind == HE_INT8 || kind == HE_INT4) {
+    const int64_t groups = kind == HE_INT8 ? 1 : m->in / GROUP;
+    const float *scales[4];
+    for (int k = 0; k < 4; k++) scales[k] = m->scales + j[k] * groups;
+    const int16_t *x = l->quantised + r * l->padded;
+    if (kind == HE_INT8) int8_tile(NR, w, scales, m->in, x, l->x_scales + r, l->padded, sums);
+    else int4_tile(NR, w, scales, m->in, x, l->x_scales + r, l->padded, sums);
+  } else if (l->packed) {
+    float_tile(kind, NR, ahead, w, next, m->in, l->packed + r * l->padded, 8, 8 * NR, sums);
+  } else {
+    float_tile(kind, NR, 0, w, next, m->in, q->x + r * q->x_step, q->x_step, 8, sums);
+  }
+  if (q->bias) {
+    for (int i = 0; i < NR; i++) {
+      for (int k = 0; k < 4; k++) sums[i][k] += q->bias[j[k]];
+    }
+  }
+}
+#define TILE(name, kind, NR, ahead)                                                      \
+  static void name(                                                                      \
+      const loop *l, const product *q, const int64_t j[4], const char *next, int64_t r,  \
+      v4 *sums) {                                                                        \
+    tile(kind, NR, ahead, l, q, j, next, r, sums);                                       \
+  }
+#define TILES(name, kind)                                                                \
+  TILE(name##_1, kind, 1, 0) TILE(name##_2, kind, 2, 0) TILE(name##_3, kind, 3, 0)
+TILES(float32, HE_FLOAT32)
+TILES(bfloat16, HE_BFLOAT16)
+TILES(int8, HE_INT8)
+TILES(int4, HE_INT4)
+TILE(float32_3_ahead, HE_FLOAT32, 3, 1)
+TILE(bfloat16_3_ahead, HE_BFLOAT16, 3, 1)
+// By kind and rows; 0 is for three rows with prefetching.
+static tile_function *const TILE_FUNCTIONS[4][4] = {
+    {float32_3_ahead, float32_1, float32_2, float32_3},
+    {bfloat16_3_ahead, bfloat16_1, bfloat16_2, bfloat16_3},
+    {int8_3, int8_1, int8_2, int8_3},
+    {int4_3, int4_1, int4_2, int4_3}};
+
+// Outputs first .. last - 1 of a matrix for many rows, four neighbouring ones at a time.
+static void near_outputs(const loop *l, const product *q, int64_t first, int64_t last) {
+  int64_t chunk = CHUNK_BYTES / (l->padded * 4) / 6 * 6;
+  if (chunk < 6) chunk = 6;
+  int64_t bytes = row_bytes(l->kind, q->matrix->in);
+  for (int64_t begin = 0; begin < l->rows; begin += chunk) {
+    int64_t end = begin + chunk;
+    if (end > l->rows || l->rows - end < 3) end = l->rows; // groups as `group_rows` makes them
+    for (int64_t j = first; j < last; j += 4) {
+      int64_t outputs[4], n = last - j < 4 ? last - j : 4;
+      UNROLL for (int k = 0; k < 4; k++) outputs[k] = k < n ? j + k : j;
+      const char *next = (const char *)q->matrix->rows + (j + 4) * bytes;
+      int ahead = j + 8 <= last;
+      for (int64_t r = begin; r < end;) {
+        float *y = q->y + r * q->y_step + j;
+        v4 sums[TILE_ROWS];
+        int count = group_rows(l->rows, r);
+        // The next four rows of weights are n / 4 lines, two rounds of one line at each step.
+        int prefetch = ahead && r < begin + 2 * TILE_ROWS;
+        int form = count == 3 && prefetch ? 0 : count;
+        TILE_FUNCTIONS[l->kind][form](l, q, outputs, next, r, sums);
+        if (prefetch) next += l->padded * 8;
+        for (int k = 0; k < count; k++) memcpy(y + k * q->y_step, &sums[k], (size_t)n * 4);
+        r += count;
+      }
+    }
+    if (end == l->rows) break;
+  }
+}
+
+// Outputs first, first + 1, ... last - 1 of the first quarter of a matrix, and those as far into
+// the other quarters, for few rows.
+static void far_outputs(const loop *l, const product *q, int64_t first, int64_t last) {
+  int64_t quarter = q->matrix->out / 4;
+  for (int64_t j = first; j < last; j++) {
+    int64_t outputs[4];
+    UNROLL for (int k = 0; k < 4; k++) outputs[k] = j + k * quarter;
+    for (int64_t r = 0; r < l->rows;) {
+      v4 sums[TILE_ROWS];
+      int count = group_rows(l->rows, r);
+      TILE_FUNCTIONS[l->kind][count](l, q, outputs, NULL, r, sums);
+      for (int k = 0; k < count; k++) {
+        UNROLL for (int o = 0; o < 4; o++) q->y[(r + k) * q->y_step + outputs[o]] = sums[k][o];
+      }
+      r += count;
+    }
+  }
+}
+
+// Fours of outputs, counted over all products.
+static void multiply_outputs(void *context, int64_t first, int64_t last) {
+  const loop *l = context;
+  for (int i = 0; i < l->count; i++) {
+    const product *q = &l->products[i];
+    int64_t out = q->matrix->out, fours = (out + 3) / 4;
+    int64_t a = first > 0 ? first : 0, b = last < fours ? last : fours;
+    if (a < b && l->few) {
+      int64_t whole = out / 4;
+      far_outputs(l, q, a, b < whole ? b : whole);
+      if (b > whole) near_outputs(l, q, whole * 4, out);
+    } else if (a < b) {
+      near_outputs(l, q, a * 4, b * 4 < out ? b * 4 : out);
+    }
+    first -= fours;
+    last -= fours;
+  }
+}
+int multiply(pool *pool, scratch *scratch, const product *products, int count, int64_t rows) {
+  const he_matrix *m = products->matrix;
+  loop l = {.products = products, .count = count, .rows = rows, .in = m->in, .kind = m->kind};
+  l.few = rows <= 2 * TILE_ROWS;
+  int integers = m->kind == HE_INT8 || m->kind == HE_INT4;
+  int64_t block = integers ? 16 : 8;
+  l.padded = (m->in + block - 1) / block * block;
+  if (integers) {
+    int64_t size = rows * (l.padded * 2 + 4) + 64;
+    char *memory = scratch_get(scratch, size);
+    if (!memory) return -1;
+    l.x_scales = l.scales_to = (float *)memory;
+    l.quantised = l.quantise_to = (int16_t *)(memory + (rows * 4 + 63) / 64 * 64);
+    share(rows > 8 ? pool : NULL, rows, 1, quantise_rows, &l);
+  } else if (!l.few || m->in % 8) {
+    l.packed = l.pack_to = scratch_get(scratch, rows * l.padded * 4);
+    if (!l.packed) return -1;
+    share(rows > 8 ? pool : NULL, rows, TILE_ROWS, pack_rows, &l);
+  }
+  int64_t fours = 0;
+  for (int i = 0; i < count; i++) fours += (products[i].matrix->out + 3) / 4;
+  share(pool, fours, 1, multiply_outputs, &l);
+  return 0;
+}
+
+void *scratch_get(scratch *scratch, int64_t size) {
+  if (scratch->size < size) {
+    free(scratch->memory);
+    scratch->memory = aligned_alloc(64, (size_t)(size + 63) / 64 * 64);
+    scratch->size = scratch->memory ? size : 0;
+  }
+  return scratch->memory;
+}
+void scratch_free(scratch *scratch) {
+  free(scratch->memory);
+  *scratch = (struct scratch){0};
+}
+
+EXPORT int32_t he_product(
+    pool *pool, const he_matrix *matrix, const float *x, float *y, int64_t rows) {
+  scratch scratch = {0};
+  uint64_t state = enter_ieee();
+  product one = {matrix, x, y, NULL, matrix->in, matrix->out};
+  int failed = multiply(pool, &scratch, &one, 1, rows);
+  leave_ieee(state);
+  scratch_free(&scratch);
+  return failed;
+}
+
+static void convert_row(const float *x, int64_t in, int kind, char *row, float *scales) {
+  if (kind == HE_BFLOAT16) {
+    for (int64_t i = 0; i < in; i++) { // to nearest, ties to even; a NaN stays one
+      uint32_t u = bits_of(x[i]);
+      int nan = (u & 0x7fffffffu) > 0x7f800000u;
+      uint16_t h = nan ? (uint16_t)(u >> 16 | 64) : (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+      memcpy(row + 2 * i, &h, 2);
+    }
+    return;
+  }
+  int64_t group = kind == HE_INT8 ? in : GROUP;
+  int32_t limit = kind == HE_INT8 ? 127 : 7;
+  for (int64_t g = 0; g < in; g += group) {
+    float top = 0;
+    for (int64_t i = g; i < g + group; i++) {
+      float a = float_of(bits_of(x[i]) & 0x7fffffffu);
+      top = a > top ? a : top;
+    }
+    float scale = top < 1e-30f ? 0 : top / (float)limit, inverse = scale > 0 ? 1.0f / scale : 0;
+    scales[g / group] = scale;
+    for (int64_t i = g; i < g + group; i++) {
+      float biased = x[i] * inverse + ROUND_BIAS;
+      int32_t q = (int32_t)(bits_of(biased) - ROUND_BITS);
+      q = q > limit ? limit : q < -limit ? -limit : q;
+      if (kind == HE_INT8) {
+        row[i] = (char)q;
+      } else {
+        char *byte = row + g / 2 + (i - g) % 16;
+        *byte = (char)((i - g < 16 ? 0 : (uint8_t)*byte) | (uint8_t)(q + 8) << (i - g < 16 ? 0 : 4));
+      }
+    }
+  }
+}
+EXPORT void he_convert(
+    const float *x, int64_t out, int64_t in, int32_t kind, void *rows, float *scales) {
+  uint64_t state = enter_ieee();
+  int64_t groups = kind == HE_INT8 ? 1 : kind == HE_INT4 ? in / GROUP : 0;
+  for (int64_t j = 0; j < out; j++) {
+    convert_row(x + j * in, in, kind, (char *)rows + j * row_bytes(kind, in), scales + j * groups);
+  }
+  leave_ieee(state);
+}

@@ -1,0 +1,32 @@
+// Products of matrices.
+#ifndef HELIUM_PRODUCT_H
+#define HELIUM_PRODUCT_H
+
+#include <stdint.h>
+
+#include "engine.h"
+
+// One product: y = x times the transposed matrix, plus a bias if there is one. Row t of the input
+// begins at x + t * x_step. Rows may overlap: a convolution reads windows that do.
+typedef struct {
+  const he_matrix *matrix;
+  const float *x;
+  float *y;
+  const float *bias; // of each output, or NULL
+  int64_t x_step, y_step;
+} product;
+
+// Memory that products reuse; all zero at first.
+typedef struct scratch {
+  void *memory;
+  int64_t size;
+} scratch;
+
+// Computes products of the same input, `rows` rows each, in one loop of all threads. The matrices
+// are of one kind and one `in`. Returns 0, or -1 without memory.
+int multiply(
+    pool *pool, scratch *scratch, const product *products, int count, int64_t rows);
+void *scratch_get(scratch *scratch, int64_t size); // NULL without memory
+void scratch_free(scratch *scratch);
+
+#endif
