@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from node.cli import interrupts
@@ -11,15 +11,15 @@ from node.cli.main import one_line_errors
 from schemas.errors import HeliumError
 
 
-def run(main: Callable[[], object], numbers: Sequence[interrupts.Signals] = ()) -> NoReturn:
+def run(main: Callable[[], object]) -> NoReturn:
     """Run a script's main function and exit with the code that it returns, None for success.
 
-    The first Ctrl-C, or signal of `numbers`, raises KeyboardInterrupt, so that the script cleans
-    up; a further one does not break that off. HELIUM_DEBUG=1 shows the traceback of a fault.
+    The first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt, so that the script cleans up; a
+    further one does not break that off. HELIUM_DEBUG=1 shows the traceback of a fault.
     """
     interrupts.install()
     try:
-        with one_line_errors(), interrupts.cleanly(*numbers):
+        with one_line_errors(), interrupts.cleanly():
             code = _code(main)
     except Failure as failure:
         failure.show()

@@ -1,4 +1,4 @@
-"""The command `helium`, also as `python -m node.cli`. Ctrl-C may come while it imports the rest."""
+"""The command `helium`, also as `python -m node.cli`. A signal may come while it imports."""
 
 from node.cli import interrupts
 

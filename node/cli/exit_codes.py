@@ -22,7 +22,10 @@ class Exit(IntEnum):
     REJECTED = 4
     NO_AGREEMENT = 5
     UNVERIFIED = 6
-    INTERRUPTED = 130  # what shells report for SIGINT: 128 + 2
+    # What shells report for signals: 128 and the signal's number.
+    HUNG_UP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 # `helium --help` and docs/operations.md show these texts; a test compares them.
@@ -36,7 +39,9 @@ MEANINGS = {
     Exit.REJECTED: "the task was rejected, is not known, or the members agree that it fails",
     Exit.NO_AGREEMENT: "the task ended without agreement",
     Exit.UNVERIFIED: "a certificate, evidence or audio file failed verification",
+    Exit.HUNG_UP: "the terminal was closed (SIGHUP); a task that was submitted goes on",
     Exit.INTERRUPTED: "interrupted by ctrl-C; a task that was submitted goes on",
+    Exit.TERMINATED: "terminated by SIGTERM; a task that was submitted goes on",
 }
 
 

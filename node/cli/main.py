@@ -87,7 +87,7 @@ class Commands(click.Group):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn usage errors, Ctrl-C and unexpected exceptions into a `Failure`.
+    """Turn usage errors, signals and unexpected exceptions into a `Failure`.
 
     With HELIUM_DEBUG set, an unexpected exception keeps its traceback.
     """
@@ -101,7 +101,7 @@ def one_line_errors() -> Iterator[None]:
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        raise Failure(Exit.INTERRUPTED, "interrupted") from None
+        raise Failure(Exit(interrupts.exit_code()), interrupts.word()) from None
     except Exception as error:
         if os.environ.get("HELIUM_DEBUG"):
             raise

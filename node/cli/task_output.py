@@ -45,19 +45,19 @@ class TaskReport:
 
 @contextmanager
 def explain_interrupt(task: str, key: Path | None = None) -> Iterator[None]:
-    """Turn Ctrl-C into a `Failure` that says how to wait for the task again, or to cancel it.
+    """Turn a signal into a `Failure` that says how to wait for the task again, or to cancel it.
 
     `key` is the file of the requester's key. Without one the key is lost with this process, and
     the task cannot be cancelled.
     """
-    message = f"interrupted; the task goes on: helium fetch {task}"
+    advice = f"; the task goes on: helium fetch {task}"
     if key is not None:
-        message += f", or helium cancel {task} --key {key}"
+        advice += f", or helium cancel {task} --key {key}"
     try:
-        with interrupts.explained(one_line(message)):
+        with interrupts.advising(one_line(advice)):
             yield
     except (asyncio.CancelledError, KeyboardInterrupt):
-        raise Failure(Exit.INTERRUPTED, message) from None
+        raise Failure(Exit(interrupts.exit_code()), interrupts.word() + advice) from None
 
 
 def check_output(output: Path) -> None:

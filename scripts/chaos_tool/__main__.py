@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,6 @@ from scripts.chaos_tool.report import NetworkReport, document, table
 from scripts.testnet_tool.folder import FolderInUse
 from scripts.testnet_tool.nodes import NodeDown
 
-# Signals that stop the networks, beside Ctrl-C.
-STOPPING = (signal.SIGTERM, signal.SIGHUP)
 # Seconds between two lines of progress.
 PROGRESS_SECONDS = 10.0
 # Half of a partition by default, so that tasks go through several attempts while it lasts.
@@ -85,7 +82,7 @@ def chaos(
     silence_libp2p()
     _show(f"seed {options.seed}, folders in {root}")
     try:
-        figures = document(interrupts.run(_run_networks(options), (signal.SIGINT, *STOPPING)))
+        figures = document(interrupts.run(_run_networks(options)))
     except (FileExistsError, FolderInUse) as error:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
     head = {"seed": options.seed, "nodes": options.nodes, "load_average": os.getloadavg()}
@@ -178,4 +175,4 @@ def _show(text: str) -> None:
 
 
 if __name__ == "__main__":
-    one_line.run(lambda: chaos(prog_name="scripts/chaos", standalone_mode=False), STOPPING)
+    one_line.run(lambda: chaos(prog_name="scripts/chaos", standalone_mode=False))

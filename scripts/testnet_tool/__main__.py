@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -39,8 +38,6 @@ TASK = ROOT / "docs" / "text-to-music.json"
 DEFAULT_OUT = ROOT / "testnet-out"
 # Members that share a few cores commit seconds apart.
 GRACE_SECONDS = 5.0
-# Signals that stop the nodes, beside Ctrl-C.
-STOPPING = (signal.SIGTERM, signal.SIGHUP)
 # The largest committee, whatever the number of nodes.
 MAX_COMMITTEE = 7
 
@@ -134,7 +131,7 @@ def _run(options: TestnetOptions) -> None:
         ready = time.monotonic()
         _show(f"all nodes are ready and connected after {ready - started:.1f} s")
         submitting = _submit(options, network, daemons, args, (started, ready))
-        failure = interrupts.run(submitting, (signal.SIGINT, *STOPPING))
+        failure = interrupts.run(submitting)
         if options.keep:
             _stay_up(options, daemons)
     if failure is not None:
@@ -234,4 +231,4 @@ def _show(text: str) -> None:
 
 
 if __name__ == "__main__":
-    one_line.run(lambda: testnet(prog_name="scripts/testnet", standalone_mode=False), STOPPING)
+    one_line.run(lambda: testnet(prog_name="scripts/testnet", standalone_mode=False))

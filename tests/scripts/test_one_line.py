@@ -31,7 +31,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("open('/none')", 1, "helium: /none: No such file or directory\n"),
         ("raise click.UsageError('--nodes: 0 is too few.')", 2, "helium: --nodes: 0 is too few\n"),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "helium: interrupted\n"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", 130, "helium: interrupted\n"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "helium: terminated\n"),
+        ("os.kill(os.getpid(), signal.SIGHUP)", 129, "helium: hung up\n"),
     ],
 )
 def test_a_script_ends_with_one_line_and_its_code(body: str, code: int, line: str) -> None:
@@ -42,7 +43,7 @@ from schemas.errors import HeliumError
 class NodeDown(HeliumError): pass
 def main():
     {body}
-one_line.run(main, [signal.SIGTERM])
+one_line.run(main)
 """
     done = run("-c", script)
     assert (done.returncode, done.stderr) == (code, line)

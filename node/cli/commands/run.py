@@ -19,8 +19,6 @@ from node.config.settings import Settings, former_limit
 if TYPE_CHECKING:
     from node.app import WrapExecutor
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
-
 
 class _RunCommand(click.Command):
     """The command; a limit given as a flag, as in earlier versions, is refused with advice."""
@@ -57,7 +55,7 @@ def _help(setting: Setting) -> str:
 @click.option("--config", type=FILE, metavar="FILE", help="A TOML file with settings and limits.")
 @_flags
 def run(config: Path | None, **flags: object) -> None:
-    """Run a node until SIGTERM or SIGINT, which stop it cleanly with exit code 0.
+    """Run a node until SIGTERM, SIGINT or SIGHUP, which stop it cleanly with exit code 0.
 
     A flag overrides its environment variable, which overrides the TOML file, which overrides the
     default. Limits on what peers may cost this node are set in the file's table [limits]: see
@@ -72,7 +70,7 @@ def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
     `wrap` may wrap its executor; only tests and demonstrations use it.
     """
     # Before the node runs, and once it has ended, there is nothing to stop cleanly.
-    for number in STOPPING:
+    for number in interrupts.SIGNALS:
         signal.signal(number, interrupts.exit_with(int(Exit.OK)))
     key = options.key_of(settings.key)
     log_setup.configure(settings.log_level, cast("log_setup.Format", settings.log_format))
@@ -91,10 +89,10 @@ def serve(settings: Settings, wrap: "WrapExecutor | None" = None) -> None:
     try:
         # Further signals change nothing: a node that stops ends within seconds.
         with contextlib.suppress(KeyboardInterrupt):
-            interrupts.run(node.run(), STOPPING, lambda number, frame: None)
+            interrupts.run(node.run(), lambda number, frame: None)
     except Exception as error:
         raise _failure(error) from None
-    interrupts.ended(int(Exit.OK), *STOPPING)
+    interrupts.ended(int(Exit.OK))
 
 
 def _failure(error: Exception) -> Failure:
