@@ -10,6 +10,7 @@ The asyncio loop changes the table. The gossip validator reads it on the transpo
 """
 
 import threading
+from collections import Counter
 from collections.abc import Container
 
 from protocol.consensus.agreement import Agreement
@@ -31,6 +32,9 @@ class TaskTable:
         self._agreements: dict[str, Agreement] = {}
         # Who is charged for a task, where that is known. A restart forgets it.
         self._sources: dict[str, str] = {}
+        # The tasks that are open or lost, by id with their source, and their number by source.
+        self._counted: dict[str, str] = {}
+        self._places: Counter[str] = Counter()
         # Of every accepted task until it has expired, so that an evicted one is not taken for new.
         self._expiries: dict[str, float] = {}
         self._rebuilds: dict[str, float] = {}
@@ -61,6 +65,7 @@ class TaskTable:
             self._timers.pop(task, None)
             self._open.discard(task)
             self._rebuilds[task] = rebuild_at
+            self._count(task)
 
     def is_lost(self, task: str) -> bool:
         """Return whether a task waits to be rebuilt from the journal."""
@@ -70,6 +75,7 @@ class TaskTable:
         """Note that a lost task is in memory again."""
         with self.lock:
             del self._rebuilds[task]
+            self._count(task)
 
     def forget(self, task: str) -> None:
         """Forget a lost task that never was journalled, so that it is new if it comes again."""
@@ -77,6 +83,7 @@ class TaskTable:
             del self._rebuilds[task]
             self._expiries.pop(task, None)
             self._sources.pop(task, None)
+            self._count(task)
 
     def source(self, task: str) -> str:
         """Return who is charged for a task, "" if unknown."""
@@ -101,9 +108,7 @@ class TaskTable:
         """
         if not source or source in self._members:
             return False
-        held = [task for task, charged in self._sources.items() if charged == source]
-        open_ = sum(task in self._open or task in self._rebuilds for task in held)
-        return open_ >= max(1, self.max_open // 2)
+        return self._places[source] >= max(1, self.max_open // 2)
 
     # Changes and timers
 
@@ -119,6 +124,23 @@ class TaskTable:
             self._open.add(task)
         else:
             self._open.discard(task)
+        self._count(task)
+
+    def _count(self, task: str) -> None:
+        """Count a task for its source while it is open or lost; called after each change of that.
+
+        Each task that is submitted or gossiped asks for the count: a scan of all would take longer
+        the more are open.
+        """
+        counted = self._counted.pop(task, "")
+        if counted:
+            self._places[counted] -= 1
+            if not self._places[counted]:  # sources are free to make
+                del self._places[counted]
+        source = self.source(task)
+        if source and (task in self._open or task in self._rebuilds):
+            self._counted[task] = source
+            self._places[source] += 1
 
     def wake_at(self) -> float | None:
         """Return when a task is due next."""
@@ -142,3 +164,4 @@ class TaskTable:
             if agreement is not added:
                 del self._agreements[agreement.task.id]
                 self._sources.pop(agreement.task.id, None)
+                self._count(agreement.task.id)

@@ -1,4 +1,4 @@
-"""The lock between the asyncio loop and the gossip validator on the transport's thread."""
+"""The shares of sources, and the lock between the asyncio loop and the gossip validator."""
 
 import contextlib
 import random
@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.consensus.coordinator import Coordinator
+from node.consensus.task_table import TaskTable
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
@@ -18,7 +21,7 @@ from node.transport.interface import ValidationResult
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.committee import committees
 from protocol.errors import Rejected
-from protocol.wire.messages import Abstention, Vote
+from protocol.wire.messages import Abstention, Task, Vote
 from tests.support import fixtures
 from tests.support.clock import ManualClock
 
@@ -182,3 +185,65 @@ def test_timers_and_open_tasks_are_those_of_the_agreements(
             expected |= {task for task, at in table._rebuilds.items() if at <= now}
             assert set(table.due(now)) == expected
     assert lost
+
+
+TASKS = [fixtures.task(NET, nonce=nonce, deadline=60 * (1 + nonce % 2)) for nonce in range(6)]
+SOURCES = ["", "flooder", "honest", fixtures.peer(1)]
+CHANGES = st.tuples(
+    st.sampled_from(["add", "end", "lose", "rebuild", "forget"]),
+    st.sampled_from(TASKS),
+    st.sampled_from(SOURCES),
+    st.integers(0, 200),
+)
+
+
+def agreement(task: Task) -> Agreement:
+    return Agreement(NET, task, ME, lambda attempt: "00", fixtures.START, frozenset())
+
+
+def full_share_by_a_scan(table: TaskTable, source: str) -> bool:
+    held = [task for task, charged in table._sources.items() if charged == source]
+    open_ = sum(task in table._open or task in table._rebuilds for task in held)
+    return source in ("flooder", "honest") and open_ >= max(1, table.max_open // 2)
+
+
+@given(st.integers(1, 7), st.lists(CHANGES, max_size=40))
+def test_the_counted_share_of_a_source_is_that_of_a_scan(
+    max_open: int, changes: list[tuple[str, Task, str, int]]
+) -> None:
+    table = TaskTable(max_open, NET.roster)
+    for change, task, source, seconds in changes:
+        held, lost = table.get(task.id), table.is_lost(task.id)
+        match change:
+            case "add":
+                table.add(held or agreement(task), fixtures.START + seconds, source)
+            case "end" if held:
+                held.advance(task.expires_at + 3600)
+                table.update(held)
+            case "lose":
+                table.lose(task.id, fixtures.START)
+            case "rebuild" if lost:
+                table.set_rebuilt(task.id)
+            case "forget" if lost:
+                table.forget(task.id)
+        for name in SOURCES:
+            assert table.has_full_share(name) is full_share_by_a_scan(table, name)
+        assert all(table._places.values()), "a source without open tasks is forgotten"
+
+
+class Unread(dict[str, str]):
+    """Sources that nobody may go through."""
+
+    def items(self) -> Any:
+        raise AssertionError("all tasks are scanned")
+
+    __iter__ = keys = values = items
+
+
+def test_the_share_of_a_source_is_found_without_a_scan() -> None:
+    table = TaskTable(4, NET.roster)
+    table._sources = Unread()
+    for task in TASKS[:2]:
+        assert not table.has_full_share("flooder")
+        table.add(agreement(task), fixtures.START, "flooder")
+    assert table.has_full_share("flooder")
