@@ -1,8 +1,6 @@
 """Build a model of musicgen-small's shape with random weights, for `scripts/bench executor`."""
 
 import os
-import sys
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -16,7 +14,7 @@ from transformers import (
     T5Config,
 )
 
-from scripts import one_line
+from scripts import arguments, one_line
 from tests.support.tiny_models import parts
 
 ENTRIES = 2048
@@ -63,9 +61,9 @@ def config() -> MusicgenConfig:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("build_small_model: name one FOLDER (see scripts/build_small_model --help)")
-    folder = Path(sys.argv[1]) / "random" / "small"
+    parser = arguments.Parser("scripts/build_small_model", own_help=False)
+    parser.add_argument("folder", metavar="FOLDER", type=arguments.new_folder)
+    folder = parser.parse_args().folder / "random" / "small"
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -6,7 +6,6 @@ tell as much as a long one, the output of every layer is compared too: a last bi
 seldom changes a token of a short task, but would change one of a longer task.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from executor.determinism import profile
+from executor.errors import Abstained
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, ModelFolders
 from executor.worker import supervisor
 from protocol.manifest import outputs_of
-from scripts import one_line
+from scripts import arguments, one_line
 
 NATIVE = "native"
 MANY_THREADS = "native, 2 threads"  # as the user's environment asks for
@@ -43,22 +43,31 @@ PRECISIONS: Mapping[str, Mapping[str, object]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(add_help=False)  # scripts/cpu_matrix prints the help
+    parser = arguments.Parser("scripts/cpu_matrix", own_help=False)
     parser.add_argument("--cpu", action="append")
     parser.add_argument("--case", action="append")
-    parser.add_argument("--models", type=Path)
-    parser.add_argument("--audio", type=Path)
-    parser.add_argument("--timeout", type=float, default=1800.0)
+    parser.add_argument("--models", type=arguments.folder)
+    parser.add_argument("--audio", type=arguments.file)
+    parser.add_argument("--timeout", type=arguments.number(0), default=1800.0)
     parser.add_argument("--one")  # a run in a process of its own
     options = parser.parse_args()
     if options.one:
         print(json.dumps(execute(json.loads(options.one))))
         return 0
+    try:
+        cases = [
+            describe_case(name, options.models, options.audio)
+            for name in options.case or ["float32"]
+        ]
+    except Abstained as abstained:
+        parser.error(f"--case: {abstained.detail}")
+    except ValueError as error:
+        parser.error(f"--case: {error}")
     if not (emulator := shutil.which("qemu-x86_64")):
         sys.exit("qemu-x86_64 is not installed (Debian: apt install qemu-user)")
-    cases = [
-        describe_case(name, options.models, options.audio) for name in options.case or ["float32"]
-    ]
+    for name in options.cpu or ():
+        if name not in _emulated(emulator):
+            parser.error(f"--cpu: {name!r} is none of QEMU's (see {emulator} -cpu help)")
     rows = [NATIVE, MANY_THREADS, *(options.cpu or CPUS)]
     # One home for all, so that numba compiles once; its code is for a generic CPU.
     with tempfile.TemporaryDirectory() as home:
@@ -66,12 +75,26 @@ def main() -> int:
         return 0 if compare(rows, cases, emulator, environment, options.timeout) else 1
 
 
+def _emulated(emulator: str) -> set[str]:
+    """Return the names of the CPUs that QEMU emulates, and other words that it prints."""
+    command = [emulator, "-cpu", "help"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def describe_case(case: str, models: Path | None, audio: Path | None) -> dict[str, object]:
-    """Return the description of one run, as `execute` takes it."""
+    """Return the description of one run, as `execute` takes it.
+
+    Raises `Abstained` for a model that is not there, ValueError for another wrong case.
+    """
     name, _, precision = (f"{EMBEDDED}:{case}" if case in PRECISIONS else case).partition(":")
     folders = [str(models.resolve())] if models else []
     source = str(audio.resolve()) if audio else None
-    args = PRECISIONS[precision or "float32"]
+    args = PRECISIONS.get(precision or "float32")
+    if args is None:
+        raise ValueError(f"{precision!r} is none of {', '.join(PRECISIONS)}")
+    config = ModelFolders([Path(text) for text in folders]).locate(name, "main") / "config.json"
+    if audio is None and json.loads(config.read_text())["model_type"] == "pop2piano":
+        raise ValueError(f"{case} needs --audio FILE")
     return {"case": case, "model": name, "args": args, "folders": folders, "audio": source}
 
 

@@ -20,6 +20,8 @@ import click
 from scripts import one_line
 
 ROOT = Path(__file__).resolve().parents[1]
+# More than any machine has cores.
+MAX_JOBS = 1024
 # More mutants take hours: each costs seconds.
 MAX_MUTANTS = 300
 # Exit codes of mutmut for one mutant.
@@ -30,14 +32,16 @@ SURVIVED, NO_TESTS = 0, 33
 @click.option("--count", type=click.IntRange(1, MAX_MUTANTS), default=100)
 @click.option("--seed", type=int, default=0)
 @click.option("--only", default="")
-@click.option("--jobs", type=int, default=os.cpu_count() or 1)
-@click.option("--folder", type=click.Path(path_type=Path))
+@click.option("--jobs", type=click.IntRange(1, MAX_JOBS), default=os.cpu_count() or 1)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path))
 def main(count: int, seed: int, only: str, jobs: int, folder: Path | None) -> None:
     copy = folder or Path(tempfile.mkdtemp(prefix="mutants-"))
     try:
         _copy_tree(copy)
         _mutmut(copy, jobs, "no.such.mutant")  # generates all mutants, and ends with an error
         names = sorted(name for name in _results(copy) if name.startswith(only))
+        if not names:  # mutmut would run all
+            raise click.UsageError(f"--only: no mutant's name begins with {only!r}")
         chosen = sorted(random.Random(seed).sample(names, min(count, len(names))))
         click.echo(f"{len(chosen)} of {len(names)} mutants, seed {seed}")
         output = _mutmut(copy, jobs, *chosen)

@@ -1,11 +1,11 @@
 """Write docs/configuration.md from the definitions of the settings, or compare it with them."""
 
-import argparse
 from pathlib import Path
 
 from node.config.limits import Limits
 from node.config.setting import Setting, settings_of
 from node.config.settings import Settings
+from scripts import arguments as script_arguments
 from scripts import one_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ def _row_of_limit(setting: Setting) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = script_arguments.Parser("scripts/settings_doc", own_help=False)
     parser.add_argument("--check", action="store_true")
     if parser.parse_args(arguments).check:
         return int(TARGET.read_text(encoding="utf-8") != document())

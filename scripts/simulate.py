@@ -21,6 +21,10 @@ from tests.simulation.runner import RunConfig, RunResult, run_seed
 
 # Seeds that a process takes at a time.
 CHUNK = 10
+# The largest committee.
+MAX_NODES = 31
+# More than any machine has cores.
+MAX_JOBS = 1024
 # Failed seeds that are listed one by one.
 MAX_LISTED = 20
 
@@ -31,31 +35,47 @@ class _Chunk:
     seeds: Sequence[int]
 
 
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("..")
-    try:
-        bounds = int(low), int(high or low)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither N nor N..M") from None
-    if not 0 <= bounds[0] <= bounds[1]:
-        raise click.BadParameter(f"{text!r}: N..M with N at most M")
-    return bounds
+class _Range(click.ParamType):
+    """N or N..M: the first and the last whole number, within bounds."""
+
+    name = "range"
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self._low, self._high = low, high
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        low, _, high = value.partition("..")
+        try:
+            first, last = int(low), int(high or low)
+        except ValueError:
+            self.fail(f"{value!r} is neither N nor N..M", param, ctx)
+        if first > last:
+            self.fail(f"{value!r} is not N..M with N at most M", param, ctx)
+        if first < self._low or (self._high is not None and last > self._high):
+            bounds = f"{self._low} or more" if self._high is None else f"{self._low}..{self._high}"
+            self.fail(f"{value!r} is not within {bounds}", param, ctx)
+        return first, last
 
 
 @click.command(add_help_option=False)
-@click.option("--seeds", default="0..999")
-@click.option("--nodes", default="4..31")
-@click.option("--faulty", type=int)
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1)
-@click.option("--replay", type=int)
-def main(seeds: str, nodes: str, faulty: int | None, jobs: int, replay: int | None) -> None:
-    members = _range(nodes)
-    if not 1 <= members[0] <= members[1] <= 31:
-        raise click.BadParameter("--nodes: 1 to 31, the largest committee")
-    config = RunConfig(members, faulty)
+@click.option("--seeds", type=_Range(0), default="0..999")
+@click.option("--nodes", type=_Range(1, MAX_NODES), default="4..31")
+@click.option("--faulty", type=click.IntRange(0, MAX_NODES))
+@click.option("--jobs", type=click.IntRange(1, MAX_JOBS), default=os.cpu_count() or 1)
+@click.option("--replay", type=click.IntRange(0))
+def main(
+    seeds: tuple[int, int],
+    nodes: tuple[int, int],
+    faulty: int | None,
+    jobs: int,
+    replay: int | None,
+) -> None:
+    config = RunConfig(nodes, faulty)
     if replay is not None:
         sys.exit(_replay(config, replay))
-    first, last = _range(seeds)
+    first, last = seeds
     sys.exit(_many(config, range(first, last + 1), jobs))
 
 

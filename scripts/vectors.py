@@ -1,16 +1,14 @@
 """Write the golden vectors, tests/vectors/*.json, or compare them with what the code says."""
 
-import argparse
-from pathlib import Path
-
+from scripts import arguments as script_arguments
 from scripts import one_line
 from tests.vectors import files
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = script_arguments.Parser("scripts/vectors", own_help=False)
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--folder", type=Path, default=files.FOLDER)
+    parser.add_argument("--folder", type=script_arguments.folder, default=files.FOLDER)
     chosen = parser.parse_args(arguments)
     if not chosen.check:
         files.write(chosen.folder)

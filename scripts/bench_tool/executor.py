@@ -5,7 +5,6 @@ processor time are printed; other programs on the machine disturb processor time
 times are this machine's. The ratios are what can be compared.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from executor.determinism import profile
+from executor.errors import Abstained, ModelRefused
 from executor.job import Job, ModelRef
 from executor.models.folders import EMBEDDED, ModelFolders
 from executor.worker.supervisor import WorkerSupervisor
-from scripts import one_line
+from scripts import arguments, one_line
 
 PROMPT, SEED = "a slow sad piano in A minor", 7
 # Seconds that a worker has to start.
@@ -136,21 +136,21 @@ class PlainPipeline:
 
 def main() -> int:
     assert __doc__
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench executor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code 1 if the executor and the plain pipeline give different hashes.",
-    )
-    parser.add_argument("--repeat", type=int, default=15, help="runs of each (default 15)")
+    parser = arguments.Parser("scripts/bench executor", __doc__)
+    parser.epilog = "Exit code 1 if the executor and the plain pipeline give different hashes."
+    count = arguments.whole(1)
+    parser.add_argument("--repeat", type=count, default=15, help="runs of each (default 15)")
     parser.add_argument(
-        "--tokens", type=int, default=253, help="tokens of a long task (default 253, 5 seconds)"
+        "--tokens", type=count, default=253, help="tokens of a long task (default 253, 5 seconds)"
     )
-    parser.add_argument("--short", type=int, default=6, help="tokens of a short task (default 6)")
+    parser.add_argument("--short", type=count, default=6, help="tokens of a short task (default 6)")
     parser.add_argument(
-        "--starts", type=int, default=3, help="cold starts of a worker (default 3, 0 for none)"
+        "--starts",
+        type=arguments.whole(0),
+        default=3,
+        help="cold starts of a worker (default 3, 0 for none)",
     )
-    parser.add_argument("--models", type=Path, help="the models folder with --model")
+    parser.add_argument("--models", type=arguments.folder, help="the models folder with --model")
     parser.add_argument(
         "--model",
         default=EMBEDDED,
@@ -158,6 +158,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     folders = [options.models.resolve()] if options.models else []
+    try:
+        models = ModelFolders(folders)
+        models.digest(models.locate(options.model, "main"))
+    except Abstained as abstained:
+        parser.error(f"--model: {abstained.detail}")
+    except ModelRefused as refused:
+        parser.error(f"--model: {refused}")
     if options.starts:
         measure_starts(options.starts)
     return compare(options.model, folders, options.repeat, options.tokens, options.short)

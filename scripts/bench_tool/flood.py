@@ -29,7 +29,7 @@ from node.sync.task_tracker import NoAgreement
 from protocol.manifest import blobs_of
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Json
-from scripts import one_line
+from scripts import arguments, one_line
 from scripts.testnet_tool.nodes import create_network, events
 from tests.integration import hostile
 from tests.integration.attacker import Target
@@ -157,20 +157,21 @@ def _times_alone(without: Sequence[float], beside: Sequence[float]) -> float | N
 
 def main() -> None:
     """Run the benchmark, or with --flood be the flooder that it started."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench flood",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.Parser("scripts/bench flood", __doc__)
+    seconds = arguments.number(0)
     parser.add_argument(
         "--kind", action="append", choices=FLOOD_KINDS, help="only this kind of flood"
     )
-    parser.add_argument("--nodes", type=int, default=1, help="light nodes (default 1)")
     parser.add_argument(
-        "--seconds", type=float, default=0.2, help="duration of a task (default 0.2)"
+        "--nodes", type=arguments.whole(1, 31), default=1, help="light nodes (default 1)"
     )
-    parser.add_argument("--turn", type=float, default=10.0, help="seconds per turn (default 10)")
-    parser.add_argument("--turns", type=int, default=2, help="turns of each kind (default 2)")
+    parser.add_argument(
+        "--seconds", type=seconds, default=0.2, help="duration of a task (default 0.2)"
+    )
+    parser.add_argument("--turn", type=seconds, default=10.0, help="seconds per turn (default 10)")
+    parser.add_argument(
+        "--turns", type=arguments.whole(1), default=2, help="turns of each kind (default 2)"
+    )
     parser.add_argument("--flood", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:

@@ -21,6 +21,7 @@ from node.daemon import Options
 from node.sync.task_tracker import NoAgreement
 from protocol.consensus.effects import State
 from protocol.network import Network
+from scripts import arguments as script_arguments
 from scripts import one_line
 from tests.simulation import virtual_loop
 from tests.simulation.network import SimulatedNetwork, SimulatedNode
@@ -136,17 +137,26 @@ async def _one_task(client: Client, number: int, load: Load) -> tuple[str, int, 
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench load", description=__doc__)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[10, 30, 100])
-    parser.add_argument("--nodes", type=int, default=10)
-    parser.add_argument("--median", type=float, default=60, help="seconds of an execution")
-    parser.add_argument("--sigma", type=float, default=0.3, help="of its logarithm")
-    parser.add_argument("--attempt-factor", type=float, default=5, help="attempts in executions")
-    parser.add_argument("--grace", type=float, default=2)
-    parser.add_argument("--deadline", type=int, default=3600)
-    parser.add_argument("--seeds", type=int, default=3, help="bursts of each size")
+    whole, number = script_arguments.whole, script_arguments.number
+    # The ranges of a network document's parameters (specification 3).
+    parser = script_arguments.Parser("scripts/bench load", __doc__)
+    parser.add_argument("--tasks", type=whole(1), nargs="+", default=[10, 30, 100])
+    parser.add_argument("--nodes", type=whole(3, 31), default=10)
+    parser.add_argument("--median", type=number(0), default=60, help="seconds of an execution")
+    parser.add_argument(
+        "--sigma", type=number(0, low_allowed=True), default=0.3, help="of its logarithm"
+    )
+    parser.add_argument(
+        "--attempt-factor", type=number(0), default=5, help="attempts in executions"
+    )
+    parser.add_argument("--grace", type=number(0, 60), default=2)
+    parser.add_argument("--deadline", type=whole(1, 86_400), default=3600)
+    parser.add_argument("--seeds", type=whole(1), default=3, help="bursts of each size")
     parser.add_argument("--json", action="store_true", help="print one document")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not 1 <= round(options.attempt_factor * options.median) <= 86_400:
+        parser.error("--attempt-factor: an attempt must last 1 to 86400 s, --median times it")
+    return options
 
 
 def _report(loads: Sequence[Load], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ from scripts.chaos_tool.cluster import Cluster, running_cluster
 from scripts.chaos_tool.faults import FaultInjector
 from scripts.chaos_tool.options import FAULT_KINDS, ChaosOptions
 from scripts.chaos_tool.report import NetworkReport, document, table
-from scripts.testnet_tool.folder import FolderInUse
+from scripts.testnet_tool.folder import FolderInUse, FolderNotUsable
 from scripts.testnet_tool.nodes import NodeDown
 
 # Seconds between two lines of progress.
@@ -35,7 +36,22 @@ ATTEMPT_SECONDS = 30.0
 LIARS_GRACE_SECONDS = 3.0
 
 
+# A day: a longer fault is a mistake.
+MAX_SECONDS = 86_400.0
+
 Decorator = Callable[[Any], Any]
+
+
+class _Seconds(click.FloatRange):
+    """A duration. NaN is none, though it is outside no range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def count_option(
@@ -47,7 +63,7 @@ def count_option(
 
 def seconds_option(flag: str, default: float) -> Decorator:
     """Return a click option that is a duration in seconds."""
-    return click.option(flag, type=float, default=default)
+    return click.option(flag, type=_Seconds(0, MAX_SECONDS, min_open=True), default=default)
 
 
 # `scripts/chaos` prints the help, before it installs anything.
@@ -71,6 +87,9 @@ def chaos(
     seed: int | None, only: Sequence[str], out: Path | None, *, as_json: bool, **counts: Any
 ) -> None:
     """Inject faults into networks on this machine, then check that nothing was lost."""
+    liars, nodes = counts["liars"], counts["nodes"]
+    if (not only or "liars" in only) and 2 * liars >= nodes:
+        raise click.UsageError(f"--liars {liars}: must be fewer than half of --nodes {nodes}")
     root = (out or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute()
     options = ChaosOptions(
         seed=random.SystemRandom().randrange(10**6) if seed is None else seed,
@@ -83,7 +102,7 @@ def chaos(
     _show(f"seed {options.seed}, folders in {root}")
     try:
         figures = document(interrupts.run(_run_networks(options)))
-    except (FileExistsError, FolderInUse) as error:
+    except (FileExistsError, FolderInUse, FolderNotUsable) as error:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
     head = {"seed": options.seed, "nodes": options.nodes, "load_average": os.getloadavg()}
     summary = {**head, **figures}

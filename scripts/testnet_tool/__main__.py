@@ -81,11 +81,12 @@ def testnet(
         raise click.UsageError(f"--liars {liars}: must not exceed --nodes {nodes}")
     if resume:
         _reject_with_resume()
+    args = _task(task)
     size = committee or min(nodes, MAX_COMMITTEE if liars else 3)
     log_setup.configure("error", "auto")
     silence_libp2p()
     with _folder(out, resume=resume) as root:
-        _run(TestnetOptions(nodes, liars, size, task, root, keep, resume, as_json))
+        _run(TestnetOptions(nodes, liars, size, task, root, keep, resume, as_json), args)
 
 
 def _reject_with_resume() -> None:
@@ -111,15 +112,12 @@ def _folder(out: Path | None, *, resume: bool) -> Iterator[Path]:
                 if root != DEFAULT_OUT:
                     _show(f"another test network runs in {DEFAULT_OUT}: this one uses {root}")
                 yield root
-    except (FileExistsError, folder.FolderInUse) as error:
+    except (FileExistsError, folder.FolderInUse, folder.FolderNotUsable) as error:
         raise Failure(Exit.USAGE, f"--out: {error}") from None
 
 
-def _run(options: TestnetOptions) -> None:
+def _run(options: TestnetOptions, args: Mapping[str, object]) -> None:
     started = time.monotonic()
-    args = read_json(options.task)
-    if not isinstance(args, Mapping):
-        raise Failure(Exit.USAGE, f"{options.task}: must be a JSON object")
     network, nodes = _resume(options) if options.resume else _create_network(options)
     folder.save(options.out, nodes)
     for node in nodes:
@@ -136,6 +134,17 @@ def _run(options: TestnetOptions) -> None:
             _stay_up(options, daemons)
     if failure is not None:
         raise failure
+
+
+def _task(file: Path) -> Mapping[str, object]:
+    """Return the arguments of the task. A usage failure says what is wrong with them."""
+    try:
+        args = read_json(file)
+    except Failure as failure:
+        raise Failure(Exit.USAGE, f"--task: {failure.message}") from None
+    if not isinstance(args, Mapping):
+        raise Failure(Exit.USAGE, f"--task: {file}: must be a JSON object")
+    return args
 
 
 def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:

@@ -25,6 +25,10 @@ class FolderInUse(HeliumError):
     """Another test network runs in the folder."""
 
 
+class FolderNotUsable(HeliumError):
+    """The folder cannot be created, read or written."""
+
+
 class NotResumable(HeliumError):
     """The folder holds no test network that could go on."""
 
@@ -33,12 +37,18 @@ class NotResumable(HeliumError):
 def locked(root: Path) -> Iterator[None]:
     """Hold a folder for one test network, and create it if there is none.
 
-    Raises FileExistsError if it holds anything else, and FolderInUse.
+    Raises FileExistsError if it holds anything else, FolderInUse and FolderNotUsable.
     """
-    if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
-        raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / MARK).open("ab") as mark:
+    try:
+        if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
+            raise FileExistsError(f"{root} holds other files; choose an empty or new folder")
+        root.mkdir(parents=True, exist_ok=True)
+        opened = (root / MARK).open("ab")
+    except OSError as error:
+        if error.errno is None:  # raised here
+            raise
+        raise FolderNotUsable(f"{error.filename}: {error.strerror}") from None
+    with opened as mark:
         try:
             # The lock ends with this process, however it ends. Its daemons do not inherit it.
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,12 +107,21 @@ def exports(root: Path, nodes: Sequence[LocalNode]) -> list[str]:
     ]
 
 
+def _port(value: object) -> int:
+    if not isinstance(value, int) or not 0 < value < 65_536:
+        raise ValueError(f"{NODES} has the port {value!r}")
+    return value
+
+
 def load(root: Path) -> tuple[Network, list[LocalNode]]:
     """Return the network of a folder and its nodes. Raises NotResumable."""
     try:
         network = Network.parse((root / NETWORK).read_bytes())
         content = json.loads((root / NODES).read_bytes())
-        nodes = [LocalNode.of(root, node["name"], node["port"], node["lie"]) for node in content]
+        nodes = [
+            LocalNode.of(root, str(node["name"]), _port(node["port"]), node["lie"])
+            for node in content
+        ]
     except (OSError, ValueError, KeyError, TypeError, HeliumError, Rejected) as error:
         raise NotResumable(f"{root} holds no test network to resume: {error}") from None
     return network, nodes

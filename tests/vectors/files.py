@@ -70,6 +70,6 @@ def write(folder: Path = FOLDER) -> None:
 
 def differing(folder: Path = FOLDER) -> list[str]:
     """Return the names of files that are missing, superfluous or different."""
-    stored = {path.name: path.read_text(encoding="ascii") for path in folder.glob("*.json")}
-    expected = {name: text(document) for name, document in documents().items()}
+    stored = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    expected = {name: text(document).encode("ascii") for name, document in documents().items()}
     return sorted(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mido
 import numpy as np
@@ -25,7 +26,8 @@ from executor.audio import midi
 from executor.job import Job, ModelRef
 from executor.models.folders import SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
-from scripts import one_line
+from schemas.errors import HeliumError
+from scripts import arguments, one_line
 from scripts.models.common.export import MODELS
 from scripts.models.music.codec import codec_config, decode_audio, write_codec
 from scripts.models.music.evaluate import (
@@ -45,6 +47,10 @@ from scripts.models.piano.evaluate import cover_table, score_covers
 
 # Seconds for a start of the worker or a task, also on a slow machine.
 TIMEOUT = 600.0
+
+
+class EvaluationFailed(HeliumError):
+    """The worker did not start, or answered a task with an error."""
 
 
 class ModelWorker:
@@ -79,7 +85,7 @@ class ModelWorker:
         job = Job("measure", kind, {"model": self._model.id, **args}, self._model, inputs)
         execution = self._supervisor.run(job, timeout=TIMEOUT, progress=lambda _: None)
         if "error" in execution.outcome:
-            raise ValueError(f"{kind}: {execution.outcome['error']}")
+            raise EvaluationFailed(f"{kind}: {execution.outcome['error']}")
         return execution.files
 
 
@@ -91,7 +97,7 @@ def running_model(models: Path, model: str) -> Iterator[ModelWorker]:
         ready = supervisor.start(TIMEOUT)
         try:
             if not ready.ok:
-                raise ValueError(ready.reason)
+                raise EvaluationFailed(ready.reason)
             yield ModelWorker(supervisor, Path(scratch), models, model)
         finally:
             supervisor.close()
@@ -112,19 +118,19 @@ DEFAULT_COUNTS = {"music": 100, "piano": 60}
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/embed measure", description=__doc__.split("\n")[0]
-    )
+    parser = arguments.Parser("scripts/embed measure", __doc__.split("\n")[0])
     parser.add_argument("model", choices=MODELS)
     parser.add_argument(
         "--models",
-        type=Path,
+        type=arguments.folder,
         default=SHIPPED,
         help="the folder of models (default: the shipped models)",
     )
-    parser.add_argument("--count", type=int, help="captions (default 100) or songs (default 60)")
     parser.add_argument(
-        "--config", type=json.loads, default={}, help="JSON of a generation_config to try"
+        "--count", type=arguments.whole(1), help="captions (default 100) or songs (default 60)"
+    )
+    parser.add_argument(
+        "--config", type=_config, default={}, help="JSON of a generation_config to try"
     )
     parser.add_argument(
         "--only", action="store_true", help="evaluate the model only, not the references"
@@ -132,8 +138,21 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--calibrate", action="store_true", help="print the best thresholds of the analysis"
     )
-    parser.add_argument("--sound", type=Path, help="keep the audio in this folder")
-    return parser.parse_args()
+    parser.add_argument("--sound", type=arguments.new_folder, help="keep the audio in this folder")
+    options = parser.parse_args()
+    if not (folder := options.models / MODELS[options.model]).is_dir():
+        parser.error(f"--models: there is no folder {folder}")
+    return options
+
+
+def _config(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return config
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
 """Write a model folder from a checkpoint of `scripts/embed train`, except for the model card.
 
 Usage: scripts/embed ship {music,piano} CHECKPOINT [FOLDER]
-       (default folder: the model's place in executor/shipped)
 """
 
-import sys
+import pickle
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import EncodecFeatureExtractor
 
 from executor.models.folders import DEFAULTS, SHIPPED
-from scripts import one_line
+from schemas.errors import HeliumError
+from scripts import arguments, one_line
 from scripts.models.common.train import CAPTION_STAGE, CHECKPOINT
 from scripts.models.music.codec import codec_config, write_codec
 from scripts.models.music.dataset import ATTRIBUTE_HEAD
@@ -28,6 +28,10 @@ WEIGHTS: Final = "model.safetensors"
 MODELS: Final = dict(zip(("music", "piano"), DEFAULTS, strict=True))
 # Prefixes of parameters that only training needs.
 TRAINING_ONLY: Final = (ATTRIBUTE_HEAD, ONSET_HEAD)
+
+
+class NotACheckpoint(HeliumError):
+    """The file is no checkpoint, or one of another model."""
 
 
 def export_music(checkpoint: Path, folder: Path) -> None:
@@ -56,14 +60,20 @@ def export_piano(checkpoint: Path, folder: Path) -> None:
 def load_weights(model: Any, checkpoint: Path) -> None:
     """Load the weights of a checkpoint and of its first stage into a model.
 
-    Raises ValueError if the weights are of another model.
+    Raises NotACheckpoint, also if the weights are of another model.
     """
     for path in (checkpoint.parent / CAPTION_STAGE / CHECKPOINT, checkpoint):
         if path == checkpoint or path.exists():
-            weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
-            unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+            try:
+                weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+            except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError):
+                raise NotACheckpoint(f"{path} is none of scripts/embed train") from None
+            try:
+                unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+            except (RuntimeError, TypeError) as error:  # other shapes; no weights at all
+                raise NotACheckpoint(f"{path} has weights of another model: {error}") from None
             if any(not name.startswith(TRAINING_ONLY) for name in unexpected):
-                raise ValueError(f"{path} has weights of another model: {unexpected}")
+                raise NotACheckpoint(f"{path} has weights of another model: {unexpected}")
 
 
 def _store_float16(path: Path) -> None:
@@ -79,14 +89,23 @@ def _store_float16(path: Path) -> None:
 
 
 def main() -> None:
-    if "--help" in sys.argv or "-h" in sys.argv:
-        print(__doc__)
-        return
-    if len(sys.argv) not in (3, 4) or sys.argv[1] not in MODELS:
-        sys.exit(__doc__)
-    model, checkpoint = sys.argv[1], Path(sys.argv[2])
-    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else SHIPPED / MODELS[model]
-    {"music": export_music, "piano": export_piano}[model](checkpoint, folder)
+    assert __doc__
+    parser = arguments.Parser("scripts/embed ship", __doc__.split("\n")[0])
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=arguments.file)
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        type=arguments.new_folder,
+        help="default: the model's place in executor/shipped",
+    )
+    options = parser.parse_args()
+    folder = options.folder or SHIPPED / MODELS[options.model]
+    try:
+        {"music": export_music, "piano": export_piano}[options.model](options.checkpoint, folder)
+    except NotACheckpoint as error:
+        parser.error(f"CHECKPOINT: {error}")
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>9}  {path.name}")
 

@@ -4,22 +4,24 @@ Usage: scripts/embed picture SOUND.wav PICTURE.png
 """
 
 import struct
-import sys
 import zlib
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from scripts import one_line
+from scripts import arguments, one_line
 from scripts.models.common.audio_analysis import magnitude_spectra
 from scripts.models.music.instruments import Samples
 
 WIDTH, HEIGHT = 900, 300
 # The ends of the logarithmic frequency axis.
 LOWEST_HZ, HIGHEST_HZ = 40.0, 7_800.0
+# Samples of one spectrum.
+WINDOW = 2048
+# Half of it is the highest frequency that a sound has.
+MIN_RATE = 2 * int(HIGHEST_HZ)
 # From black to the brightest colour.
 RANGE_DB: Final = 70.0
 # Few, so that the file is small.
@@ -38,7 +40,7 @@ COLOUR_STOPS: Final = (
 def spectrogram(audio: Samples, rate: int) -> NDArray[np.uint8]:
     """Return pixels (HEIGHT, WIDTH, 3) with low frequencies at the bottom."""
     step = max(1, len(audio) // WIDTH)
-    frequencies, magnitudes = magnitude_spectra(audio, 2048, step)
+    frequencies, magnitudes = magnitude_spectra(audio, WINDOW, step)
     rows = np.geomspace(HIGHEST_HZ, LOWEST_HZ, HEIGHT) / (rate / 2) * (len(frequencies) - 1)
     columns = np.linspace(0, magnitudes.shape[1] - 1, WIDTH).astype(int)
     level = 20 * np.log10(magnitudes[rows.astype(int)][:, columns] + 1e-9)
@@ -69,13 +71,21 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def main() -> None:
-    if "--help" in sys.argv or "-h" in sys.argv:
-        print(__doc__)
-        return
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    audio, rate = soundfile.read(sys.argv[1], always_2d=True)
-    Path(sys.argv[2]).write_bytes(encode_png(spectrogram(audio.mean(1), rate)))
+    assert __doc__
+    parser = arguments.Parser("scripts/embed picture", __doc__.split("\n")[0])
+    parser.add_argument("sound", metavar="SOUND.wav", type=arguments.file)
+    parser.add_argument("picture", metavar="PICTURE.png", type=arguments.new_file)
+    options = parser.parse_args()
+    try:
+        audio, rate = soundfile.read(options.sound, always_2d=True)
+    except soundfile.LibsndfileError as error:
+        parser.error(f"SOUND.wav: {options.sound}: {error.error_string}")
+    if len(audio) < WINDOW or rate < MIN_RATE:
+        parser.error(
+            f"SOUND.wav: {options.sound}: {len(audio)} samples at {rate} Hz; it needs {WINDOW} "
+            f"samples, at {MIN_RATE} Hz or more"
+        )
+    options.picture.write_bytes(encode_png(spectrogram(audio.mean(1), rate)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from scripts import one_line
+from scripts import arguments, one_line
 from scripts.models.music.codec import codec_config
 from scripts.models.music.dataset import (
     ATTRIBUTE_CLASSES,
@@ -69,6 +69,8 @@ WATCH_STEPS: Final = 200
 WARMUP_STEPS: Final = 100
 # The share of the learning rate that is left in the last step.
 FINAL_RATE: Final = 0.02
+# More than any machine has cores.
+MAX_THREADS: Final = 1024
 # Parts of the names of matrices that AdamW trains: embeddings, output layers and heads.
 ADAMW_NAMES: Final = ("embed", "shared", "lm_head", "bias", "hearing")
 # The learning rate of the fast part, as a multiple.
@@ -254,22 +256,41 @@ class PianoTraining:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/embed train", description=__doc__.split("\n")[0])
+    parser = arguments.Parser("scripts/embed train", __doc__.split("\n")[0])
+    count = arguments.whole(1)
     parser.add_argument("model", choices=DEFAULT_STEPS)
-    parser.add_argument("folder", type=Path, help="for checkpoints and rendered songs")
-    parser.add_argument("--steps", type=int, help=f"of the second stage (default {DEFAULT_STEPS})")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=0, help="decides all draws (default 0)")
+    parser.add_argument(
+        "folder", type=arguments.new_folder, help="for checkpoints and rendered songs"
+    )
+    parser.add_argument(
+        "--steps", type=count, help=f"of the second stage (default {DEFAULT_STEPS})"
+    )
+    parser.add_argument(
+        "--rate", type=arguments.number(0), default=2e-3, help="highest learning rate"
+    )
+    parser.add_argument(
+        "--seed",
+        type=arguments.whole(*arguments.SEEDS),
+        default=0,
+        help="decides all draws (default 0)",
+    )
     parser.add_argument(
         "--songs",
-        type=int,
+        type=count,
         default=SHIPPED_SONGS.songs,
         help="training songs of the piano (default 6000)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
-    parser.add_argument("--device", default="cpu", help="for the music model: cpu or cuda")
     parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="stop after this time, with a checkpoint"
+        "--threads", type=arguments.whole(1, MAX_THREADS), default=1, help="of torch (default 1)"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="for the music model"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=arguments.number(0),
+        default=math.inf,
+        help="stop after this time, with a checkpoint",
     )
     return parser.parse_args()
 
