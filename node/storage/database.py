@@ -131,7 +131,6 @@ def open_database(path: Path | str, network: str, lock_timeout: float = LOCK_SEC
         for suffix in ("-wal", "-shm", ".mark", ".lock"):
             close_to_others(Path(f"{path}{suffix}"))
         reserve = DiskReserve(Path(f"{path}.reserve"))
-        resources.callback(reserve.close)
         reserve.give_up_part()  # the start writes too, and the disk may be full
         connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout)
         resources.callback(connection.close)

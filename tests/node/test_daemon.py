@@ -298,11 +298,12 @@ def test_an_output_with_a_wrong_hash_abstains(tmp_path: Path) -> None:
     play(tmp_path, test, prepare=prepare)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_node_that_cannot_store_an_output_abstains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     async def test(scene: Scene) -> None:
         monkeypatch.setattr(BlobStore, "import_file", full)

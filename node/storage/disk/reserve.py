@@ -27,25 +27,37 @@ class DiskReserve:
     """The file that holds the room. It is filled by `refill`."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or create an empty one. Raises OSError."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-
-    def close(self) -> None:
-        """Close the file, which stays."""
-        os.close(self._file)
+        """`path` is the file; there may be none yet."""
+        self._path = path
 
     def refill(self, spare: int) -> bool:
-        """Take the room again if `spare` bytes stay free; return whether so much is free."""
+        """Take the room again if `spare` bytes stay free; return whether so much is free.
+
+        What is free under a quota is not known: `spare` counts for nothing there.
+        """
         try:
-            missing = RESERVE_BYTES - os.fstat(self._file).st_size
+            size = self._size()
+            missing = RESERVE_BYTES - size
             if self._free_bytes() < missing + spare:
                 return False
             if missing > 0:
-                # Writes no data, but the file system promises the blocks.
-                os.posix_fallocate(self._file, 0, RESERVE_BYTES)
+                self._allocate(size)
         except OSError:  # a quota, or another program was faster
             return False
         return True
+
+    def _allocate(self, size: int) -> None:
+        """Enlarge the file, of `size` bytes. Raises OSError; then it is as it was."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            # Writes no data, but the file system promises the blocks.
+            os.posix_fallocate(file, 0, RESERVE_BYTES)
+        except OSError:
+            # Some file systems keep the part that they could allocate. Writes need it.
+            self._shrink(size)
+            raise
+        finally:
+            os.close(file)
 
     def make_room(self) -> None:
         """Free a part of the room if less than that is free, for the write that follows."""
@@ -55,10 +67,23 @@ class DiskReserve:
     def give_up_part(self) -> None:
         """Free a part of the room; of an empty reserve nothing."""
         with contextlib.suppress(OSError):  # a read-only file system
-            size = os.fstat(self._file).st_size
-            os.ftruncate(self._file, max(0, size - _PART_BYTES))
+            self._shrink(max(0, self._size() - _PART_BYTES))
+
+    def _shrink(self, size: int) -> None:
+        """Cut the file to `size` bytes. Raises OSError."""
+        try:
+            os.truncate(self._path, size)
+        except OSError:
+            # At its quota, btrfs has no room for a shorter file, but deletes one.
+            self._path.unlink()
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _free_bytes(self) -> int:
-        disk = os.fstatvfs(self._file)
+        disk = os.statvfs(self._path.parent)
         # Some network file systems do not tell.
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else 1 << 62

@@ -463,11 +463,12 @@ def test_outputs_of_a_failed_job_are_removed(
     assert files_in(tmp_path) == []
 
 
-def test_a_full_disk_is_an_abstention_of_its_own(
-    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_an_abstention_of_its_own(
+    number: int, tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     speak(monkeypatch, f"{CONTENT}; {DONE}")
     supervisor = WorkerSupervisor([], tmp_path)

@@ -258,7 +258,7 @@ def test_the_only_peer_with_an_input_gets_more_time(tmp_path: Path) -> None:
     assert on_bench(tmp_path, test) < SECONDS
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_full_or_broken_disk_abstains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -1,5 +1,6 @@
 """A database on a disk that is really full, or read-only, and that has space again."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from node.storage.disk.reserve import RESERVE_BYTES
+from node.storage.disk.health import DiskHealth
+from node.storage.disk.reserve import ENOUGH_BYTES, RESERVE_BYTES, DiskReserve
 from tests.node.storage.opened import Storage, open_storage
 from tests.support import fixtures
 from tests.support.small_disk import SmallDisk, small_disk
@@ -167,3 +169,66 @@ def test_a_fault_fits_into_an_answer_to_hello(storage: Storage, name: str) -> No
     error.sqlite_errorname = f"SQLITE_{name}"
     storage.journal.report(error)
     assert len(str(fault(storage))) <= 256
+
+
+# Quotas. The file system has space, so that only the errors tell: they are injected, because a
+# quota needs a file system that this machine may not have.
+
+OVER_QUOTA = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+PART = RESERVE_BYTES // 32
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "reserve"
+
+
+def over_quota(*_: object) -> None:
+    raise OVER_QUOTA
+
+
+def test_a_write_over_the_quota_frees_a_part_of_the_reserve(file: Path) -> None:
+    health = DiskHealth(reserve := DiskReserve(file))
+    assert reserve.refill(ENOUGH_BYTES)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_WRITE"  # what SQLite makes of EDQUOT
+    assert health.note_failure(error)
+    assert file.stat().st_size == RESERVE_BYTES - PART
+    assert "over its quota" in str(health.fault)
+
+
+def test_a_refill_over_the_quota_leaves_the_room_that_was_freed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems allocate what the quota has left, and then fail."""
+    reserve = DiskReserve(file)
+    assert reserve.refill(ENOUGH_BYTES)
+    reserve.give_up_part()
+    allocate = os.posix_fallocate
+
+    def allocate_some(descriptor: int, offset: int, size: int) -> None:
+        allocate(descriptor, offset, size - 4096)
+        raise OVER_QUOTA
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate_some)
+    assert not reserve.refill(ENOUGH_BYTES)
+    assert file.stat().st_size == RESERVE_BYTES - PART
+
+
+def test_a_reserve_that_cannot_be_cut_over_the_quota_is_deleted(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """btrfs has no room for a shorter file, but deletes one."""
+    reserve = DiskReserve(file)
+    assert reserve.refill(ENOUGH_BYTES)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "truncate", over_quota)
+        patched.setattr(os, "ftruncate", over_quota)
+        reserve.give_up_part()
+        assert not file.exists()
+        patched.setattr(os, "posix_fallocate", over_quota)
+        assert not reserve.refill(ENOUGH_BYTES)
+        assert not file.exists(), "an empty file holds no room"
+        reserve.give_up_part()  # there is nothing
+    assert reserve.refill(ENOUGH_BYTES)
+    assert (file.stat().st_size, file.stat().st_mode & 0o777) == (RESERVE_BYTES, 0o600)
