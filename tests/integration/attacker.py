@@ -211,8 +211,14 @@ async def streams(
     return done
 
 
-async def rpcs(target: Target, contents_by_kind: dict[str, Sequence[bytes]]) -> Counts:
-    """Send RPCs on a gossip stream; open a new one whenever the node has ended the last."""
+async def rpcs(
+    target: Target, contents_by_kind: dict[str, Sequence[bytes]], patience: float = ANSWER_SECONDS
+) -> Counts:
+    """Send RPCs on a gossip stream; open a new one whenever the node has ended the last.
+
+    At the end wait for `patience` seconds until the node has read them: the stream's end would
+    discard those that it has not. A node with limits reads slowly.
+    """
     sent = Counter(dict.fromkeys(contents_by_kind, 0))
     unsent = [(kind, rpc) for kind, contents in contents_by_kind.items() for rpc in contents]
     unsent.reverse()
@@ -225,7 +231,7 @@ async def rpcs(target: Target, contents_by_kind: dict[str, Sequence[bytes]]) -> 
             unsent.pop()
             sent[kind] += 1
         await stream.close_write()
-        with trio.move_on_after(ANSWER_SECONDS):
+        with trio.move_on_after(patience):
             while await stream.read(65_536):
                 pass
 
