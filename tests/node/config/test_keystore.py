@@ -163,3 +163,10 @@ def test_unexplained_openssl_error_is_refused(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(keystore, "load_pem_private_key", load)
     with pytest.raises(UnusableKeyFile, match="it is no PEM key"):
         keystore.load(path)
+
+
+@pytest.mark.parametrize("name", ["file/key.pem", "file/folder/key.pem"])
+def test_a_key_beneath_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(keystore.UnusableKeyFile, match=r"cannot be created: .* is no folder"):
+        keystore.create(tmp_path / name)
