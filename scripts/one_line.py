@@ -3,12 +3,25 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import click
 
 from node.cli import interrupts
 from node.cli.exit_codes import Exit, Failure
 from node.cli.main import one_line_errors
 from schemas.errors import HeliumError
+
+
+class Command(click.Command):
+    """A command of a script. Click itself would turn a signal into `Abort` and an empty line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A signal becomes a `Failure`, all else is for `run`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Failure(Exit(interrupts.exit_code()), interrupts.word()) from None
 
 
 def run(main: Callable[[], object]) -> NoReturn:

@@ -28,7 +28,7 @@ MAX_MUTANTS = 300
 SURVIVED, NO_TESTS = 0, 33
 
 
-@click.command(add_help_option=False)  # scripts/mutants prints the help
+@click.command(cls=one_line.Command, add_help_option=False)  # scripts/mutants prints the help
 @click.option("--count", type=click.IntRange(1, MAX_MUTANTS), default=100)
 @click.option("--seed", type=int, default=0)
 @click.option("--only", default="")

@@ -59,7 +59,7 @@ class _Range(click.ParamType):
         return first, last
 
 
-@click.command(add_help_option=False)
+@click.command(cls=one_line.Command, add_help_option=False)
 @click.option("--seeds", type=_Range(0), default="0..999")
 @click.option("--nodes", type=_Range(1, MAX_NODES), default="4..31")
 @click.option("--faulty", type=click.IntRange(0, MAX_NODES))

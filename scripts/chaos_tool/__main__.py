@@ -67,7 +67,7 @@ def seconds_option(flag: str, default: float) -> Decorator:
 
 
 # `scripts/chaos` prints the help, before it installs anything.
-@click.command(add_help_option=False)
+@click.command(cls=one_line.Command, add_help_option=False)
 @count_option("--nodes", 10, 3, 31)
 @count_option("--kills", 500)
 @count_option("--commit-kills", 100)

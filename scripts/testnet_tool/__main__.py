@@ -57,7 +57,7 @@ class TestnetOptions:
 
 
 # `scripts/testnet` prints the help, before it installs anything.
-@click.command(add_help_option=False)
+@click.command(cls=one_line.Command, add_help_option=False)
 @click.option("--nodes", type=click.IntRange(1, 31), default=4)
 @click.option("--liars", type=click.IntRange(0, 31), default=0)
 @click.option("--committee", type=click.IntRange(1, MAX_COMMITTEE))

@@ -49,6 +49,28 @@ one_line.run(main)
     assert (done.returncode, done.stderr) == (code, line)
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "helium: terminated\n"),
+        ("raise HeliumError('node-1 ended')", 1, "helium: node-1 ended\n"),
+    ],
+)
+def test_a_script_with_flags_ends_as_any_other(body: str, code: int, line: str) -> None:
+    """Click turns a KeyboardInterrupt into an exception of its own, and prints an empty line."""
+    script = f"""
+import os, signal, click
+from schemas.errors import HeliumError
+from scripts import one_line
+@click.command(cls=one_line.Command)
+def main():
+    {body}
+one_line.run(lambda: main([], standalone_mode=False))
+"""
+    done = run("-c", script)
+    assert (done.returncode, done.stderr) == (code, line)
+
+
 def test_a_script_whose_reader_has_gone_ends_silently() -> None:
     script = "from scripts import one_line; one_line.run(lambda: print('x' * 100_000, flush=True))"
     command = f'{sys.executable} -c "{script}" | head -c 1; exit ${{PIPESTATUS[0]}}'
