@@ -36,6 +36,7 @@ typedef float vf __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t vi __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t vu __attribute__((vector_size(4 * WIDTH)));
 typedef struct { vf part[PARTS]; } f8;
+typedef float v4 __attribute__((vector_size(16)));
 
 // Loops over constant numbers of registers, unrolled: otherwise the sums would live in memory.
 #define UNROLL _Pragma("GCC unroll 8")
@@ -99,6 +100,28 @@ INLINE float sum8(f8 a) {
   store8(t, a);
   return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
 }
+// The sums of the lanes of four accumulators, each in the order of `sum8`.
+INLINE v4 sum4(const f8 a[4]) {
+  v4 h[4];
+  UNROLL for (int j = 0; j < 4; j++) {
+#if WIDTH == 8
+    vf v = a[j].part[0];
+    h[j] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    h[j] = a[j].part[0] + a[j].part[1];
+#endif
+  }
+  v4 even01 = __builtin_shufflevector(h[0], h[1], 0, 4, 2, 6); // 0 0' 2 2'
+  v4 odd01 = __builtin_shufflevector(h[0], h[1], 1, 5, 3, 7);
+  v4 even23 = __builtin_shufflevector(h[2], h[3], 0, 4, 2, 6);
+  v4 odd23 = __builtin_shufflevector(h[2], h[3], 1, 5, 3, 7);
+  v4 even = __builtin_shufflevector(even01, even23, 0, 1, 4, 5) +
+            __builtin_shufflevector(even01, even23, 2, 3, 6, 7);
+  v4 odd = __builtin_shufflevector(odd01, odd23, 0, 1, 4, 5) +
+           __builtin_shufflevector(odd01, odd23, 2, 3, 6, 7);
+  return even + odd;
+}
+
 INLINE float root(float x) { return __builtin_sqrtf(x); } // one instruction with -fno-math-errno
 INLINE float fma_(float a, float b, float c) { return fmav(splat(a), splat(b), splat(c))[0]; }
 

@@ -62,10 +62,26 @@ float maximum(const float *x, int64_t n) {
   return largest;
 }
 
-// scores[j] = query . keys[j] * scale + bias[j]
+// scores[j] = query . keys[j] * scale + bias[j], four keys at a time
 static void score(const attended *to, const float *query, float *scores) {
-  for (int64_t j = 0; j < to->count; j++) {
-    float s = dot(query, to->keys + j * to->size, to->size) * to->scale;
+  int64_t size = to->size, j = 0;
+  for (; size % 8 == 0 && j + 4 <= to->count; j += 4) {
+    const float *k = to->keys + j * size;
+    f8 a[4] = {set8(0), set8(0), set8(0), set8(0)};
+    for (int64_t i = 0; i < size; i += 8) {
+      f8 q = load8(query + i);
+      UNROLL for (int n = 0; n < 4; n++) a[n] = fma8(load8(k + n * size + i), q, a[n]);
+    }
+    v4 s = sum4(a) * to->scale;
+    if (to->bias) {
+      v4 bias;
+      memcpy(&bias, to->bias + j, sizeof bias);
+      s += bias;
+    }
+    memcpy(scores + j, &s, sizeof s);
+  }
+  for (; j < to->count; j++) {
+    float s = dot(query, to->keys + j * size, size) * to->scale;
     scores[j] = to->bias ? s + to->bias[j] : s;
   }
 }

@@ -14,6 +14,11 @@
 // Raised whenever bits change; part of a compute class.
 #define HE_ARITHMETIC 1
 #define HE_MAX_THREADS 64
+#define HE_MAX_POSITIONS 16384 // that one query attends to
+#define HE_MAX_CODEBOOKS 16
+
+// How a call ended.
+enum { HE_OK = 0, HE_NO_MEMORY = -1, HE_STOPPED = -2, HE_NOT_FINITE = -3, HE_DIFFERENT = -4 };
 
 enum { HE_FLOAT32, HE_BFLOAT16, HE_INT8, HE_INT4 }; // kinds of weights
 
@@ -37,5 +42,67 @@ EXPORT int32_t he_product(
 // Writes a float32 matrix as another kind of weights. `rows` has room for all rows of that kind.
 EXPORT void he_convert(
     const float *x, int64_t out, int64_t in, int32_t kind, void *rows, float *scales);
+
+// How a token is chosen. top_k 0 and top_p 1 leave nothing out. The temperature is above 0.
+typedef struct {
+  int32_t sample; // 0: the largest logit
+  int32_t top_k;
+  float temperature, top_p;
+} he_sampling;
+
+// The tokens that `rule` chooses by `count` rows of `vocabulary` logits, one after another.
+EXPORT int32_t he_choose(
+    const he_sampling *rule, uint64_t seed, const float *logits, int32_t vocabulary,
+    int32_t count, int32_t *tokens);
+// `count` exponentially distributed numbers, as torch draws them.
+EXPORT void he_exponentials(uint64_t seed, float *x, int64_t count);
+
+// The decoder of MusicGen. Each matrix is as it lies in the file.
+typedef struct {
+  he_matrix q, k, v, out;                         // self attention
+  he_matrix cross_q, cross_k, cross_v, cross_out; // attention to the prompt
+  he_matrix up, down;                             // feed forward, with gelu between
+  const float *norm[3][2]; // weight and bias before self attention, cross attention, feed forward
+} he_musicgen_layer;
+
+typedef struct {
+  int32_t layers, width, heads, inner, vocabulary, codebooks;
+  int32_t delays; // codebooks with a delay of their own: two share one if the sound is stereo
+  const he_musicgen_layer *layer;
+  const he_matrix *head;             // of each codebook: (vocabulary, width)
+  const float *const *embedding;     // of each codebook: (vocabulary + 1, width)
+  const float *norm[2];              // weight and bias of the last one
+} he_musicgen;
+
+// What is generated: `sequences` of one prompt, each from a seed.
+typedef struct {
+  int32_t sequences, steps;
+  int32_t guided;     // each step is computed with the prompt and without
+  float guidance;     // logits are without + (with - without) * guidance
+  he_sampling sampling;
+  const uint64_t *seeds;
+  const float *prompt; // (prompt_length, width), from the text encoder
+  int32_t prompt_length;
+} he_song;
+
+// Logits of step 63, 127, ... and of the last one, once each: as many as this for `steps` steps.
+EXPORT int32_t he_kept_steps(int32_t steps);
+
+// Generates the tokens of all sequences: (sequences, steps, codebooks), as drawn, before the delay
+// mask. `logits` gets those of the kept steps, (sequences, kept, codebooks, vocabulary).
+// `done` counts steps; a `stop` that is not 0 ends it. Returns HE_OK, HE_NO_MEMORY, HE_STOPPED or
+// HE_NOT_FINITE.
+EXPORT int32_t he_musicgen_generate(
+    const he_musicgen *model, pool *pool, const he_song *song, int32_t *tokens, float *logits,
+    const volatile int32_t *stop, volatile int64_t *done);
+// Computes all steps from `tokens` in passes of `block` steps, and draws each token anew. Returns
+// HE_DIFFERENT at the first one that differs, and its sequence, step and codebook in `first`.
+EXPORT int32_t he_musicgen_replay(
+    const he_musicgen *model, pool *pool, const he_song *song, int32_t block,
+    const int32_t *tokens, float *logits, int32_t first[3], const volatile int32_t *stop,
+    volatile int64_t *done);
+// The tokens that the decoder reads at `step` (codebooks): delayed, masked at both ends.
+EXPORT void he_musicgen_column(
+    const he_musicgen *model, int32_t steps, int32_t step, const int32_t *tokens, int32_t *column);
 
 #endif

@@ -21,34 +21,11 @@
 #define CHUNK_BYTES (384 * 1024)
 #define GROUP 32 // numbers that share a scale in HE_INT4
 
-typedef float v4 __attribute__((vector_size(16)));
 typedef int16_t vs __attribute__((vector_size(4 * WIDTH)));
 
 // Bytes of a row of weights.
 INLINE int64_t row_bytes(int kind, int64_t in) {
   return kind == HE_FLOAT32 ? 4 * in : kind == HE_BFLOAT16 ? 2 * in : kind == HE_INT8 ? in : in / 2;
-}
-
-// The sums of the lanes of four accumulators, each in the order of `sum8`.
-INLINE v4 sum4(const f8 a[4]) {
-  v4 h[4];
-  UNROLL for (int j = 0; j < 4; j++) {
-#if WIDTH == 8
-    vf v = a[j].part[0];
-    h[j] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-#else
-    h[j] = a[j].part[0] + a[j].part[1];
-#endif
-  }
-  v4 even01 = __builtin_shufflevector(h[0], h[1], 0, 4, 2, 6); // 0 0' 2 2'
-  v4 odd01 = __builtin_shufflevector(h[0], h[1], 1, 5, 3, 7);
-  v4 even23 = __builtin_shufflevector(h[2], h[3], 0, 4, 2, 6);
-  v4 odd23 = __builtin_shufflevector(h[2], h[3], 1, 5, 3, 7);
-  v4 even = __builtin_shufflevector(even01, even23, 0, 1, 4, 5) +
-            __builtin_shufflevector(even01, even23, 2, 3, 6, 7);
-  v4 odd = __builtin_shufflevector(odd01, odd23, 0, 1, 4, 5) +
-           __builtin_shufflevector(odd01, odd23, 2, 3, 6, 7);
-  return even + odd;
 }
 
 // Widening: WIDTH bfloat16 to float32, 2 * WIDTH int8 to int16.

@@ -1,0 +1,389 @@
+// The decoder of MusicGen: generation step by step, and replay of all steps in one pass.
+//
+// A row is one number vector of one position, sequence and side: rows of a step lie as
+// (sequence, side). Side 0 is with the prompt; side 1, if the song is guided, is without: its
+// prompt is all zeros, so what attention to it adds is 0 and is not computed.
+//
+// Both ways run `forward` over blocks of positions. No sum depends on the rows beside it, so
+// generation (blocks of one) and replay give equal bits.
+#include <stdlib.h>
+
+#include "arithmetic.h"
+#include "attention.h"
+#include "positions.h"
+#include "product.h"
+#include "sampling.h"
+
+#define KEPT_EVERY 64
+#define GRAIN 4 // rows that one thread takes at least in a loop over rows
+
+typedef struct {
+  const he_musicgen *model;
+  pool *pool;
+  const he_song *song;
+  int64_t sequences, sides, block; // of one pass
+  float *keys, *values;             // (layer, sequence, side, head, step, size)
+  float *cross_keys, *cross_values; // (layer, head, prompt, size)
+  float *x, *y, *wide, *logits;     // of a block: (rows, width) twice, (rows, wide), (rows, logits)
+  int32_t *column;                  // what is read: (block, sequence, codebook)
+  choice *choice;
+  generator *generators; // of each sequence
+  scratch scratch;
+} decoder;
+
+static int64_t head_size(const decoder *d) { return d->model->width / d->model->heads; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void *numbers(int64_t count) { return aligned_alloc(64, (size_t)(count * 4 + 63) / 64 * 64); }
+
+static void decoder_free(decoder *d) {
+  free(d->keys);
+  free(d->values);
+  free(d->cross_keys);
+  free(d->cross_values);
+  free(d->x);
+  free(d->y);
+  free(d->wide);
+  free(d->logits);
+  free(d->column);
+  free(d->choice);
+  free(d->generators);
+  scratch_free(&d->scratch);
+}
+
+// Returns HE_OK or HE_NO_MEMORY; `decoder_free` frees it in either case.
+static int decoder_start(
+    decoder *d, const he_musicgen *model, pool *pool, const he_song *song, int64_t sequences,
+    int64_t block) {
+  *d = (decoder){.model = model, .pool = pool, .song = song, .block = block};
+  d->sequences = sequences;
+  d->sides = song->guided ? 2 : 1;
+  int64_t width = model->width, rows = block * sequences * d->sides;
+  int64_t cache = sequences * d->sides * model->layers * song->steps * width;
+  int64_t cross = (int64_t)model->layers * song->prompt_length * width;
+  d->keys = numbers(cache);
+  d->values = numbers(cache);
+  d->cross_keys = numbers(cross);
+  d->cross_values = numbers(cross);
+  d->x = numbers(rows * width);
+  d->y = numbers(rows * width);
+  d->wide = numbers(max64(rows, song->prompt_length) * max64(model->inner, 3 * width));
+  d->logits = numbers(rows * model->codebooks * model->vocabulary);
+  d->column = malloc((size_t)(block * sequences * model->codebooks) * sizeof *d->column);
+  d->choice = choice_new(model->vocabulary);
+  d->generators = malloc((size_t)sequences * sizeof *d->generators);
+  int complete = d->keys && d->values && d->cross_keys && d->cross_values && d->x && d->y;
+  return complete && d->wide && d->logits && d->column && d->choice && d->generators
+             ? HE_OK
+             : HE_NO_MEMORY;
+}
+
+// Copies rows of (head, size) numbers to where attention reads them: (head, position, size).
+static void spread_heads(
+    const decoder *d, const float *from, int64_t positions, int64_t first, int64_t count,
+    int64_t step, float *to) {
+  int64_t size = head_size(d);
+  for (int64_t t = 0; t < count; t++) {
+    for (int64_t h = 0; h < d->model->heads; h++) {
+      memcpy(to + (h * positions + first + t) * size, from + t * step + h * size, (size_t)size * 4);
+    }
+  }
+}
+
+// Keys and values of the prompt for all layers.
+static int read_prompt(decoder *d) {
+  const he_musicgen *m = d->model;
+  int64_t width = m->width, length = d->song->prompt_length;
+  for (int64_t l = 0; l < m->layers; l++) {
+    const he_musicgen_layer *layer = &m->layer[l];
+    float *k = d->wide, *v = d->wide + length * width;
+    const product products[] = {
+        {&layer->cross_k, d->song->prompt, k, NULL, width, width},
+        {&layer->cross_v, d->song->prompt, v, NULL, width, width}};
+    if (multiply(d->pool, &d->scratch, products, 2, length)) return HE_NO_MEMORY;
+    spread_heads(d, k, length, 0, length, width, d->cross_keys + l * length * width);
+    spread_heads(d, v, length, 0, length, width, d->cross_values + l * length * width);
+  }
+  return HE_OK;
+}
+
+// One layer's part of a pass, for the bodies of its loops.
+typedef struct {
+  decoder *d;
+  int64_t first, count, step; // positions; numbers from a row to the next
+  const float *norm[2];
+  const float *keys, *values;
+} pass;
+
+static void norm_rows(void *context, int64_t first, int64_t last) {
+  const pass *p = context;
+  int64_t width = p->d->model->width;
+  for (int64_t r = first; r < last; r++) {
+    float *y = p->d->y + r * width;
+    layer_norm(p->d->x + r * p->step, width, p->norm[0], p->norm[1], 1e-5f, y);
+  }
+}
+
+// Items are (sequence, side, head, position): one head's keys stay in the cache.
+static void self_attention(void *context, int64_t first, int64_t last) {
+  const pass *p = context;
+  decoder *d = p->d;
+  int64_t size = head_size(d), heads = d->model->heads, width = d->model->width;
+  int64_t steps = d->song->steps, lanes = d->sequences * d->sides;
+  float scores[HE_MAX_POSITIONS + 8];
+  for (int64_t i = first; i < last; i++) {
+    int64_t t = i % p->count, h = i / p->count % heads, lane = i / p->count / heads;
+    int64_t row = t * lanes + lane, cache = (lane * heads + h) * steps * size;
+    attended to = {
+        p->keys + cache, p->values + cache, NULL, p->first + t + 1, size,
+        1.0f / root((float)size)};
+    attend(&to, d->wide + row * 3 * width + h * size, scores, d->y + row * width + h * size);
+  }
+}
+
+// Items are (head, row); rows are those with the prompt.
+static void cross_attention(void *context, int64_t first, int64_t last) {
+  const pass *p = context;
+  decoder *d = p->d;
+  int64_t size = head_size(d), width = d->model->width, length = d->song->prompt_length;
+  int64_t rows = p->count * d->sequences;
+  float scores[HE_MAX_POSITIONS + 8];
+  for (int64_t i = first; i < last; i++) {
+    int64_t row = i % rows, h = i / rows;
+    attended to = {
+        p->keys + h * length * size, p->values + h * length * size, NULL, length, size,
+        1.0f / root((float)size)};
+    attend(&to, d->wide + row * width + h * size, scores, d->y + row * width + h * size);
+  }
+}
+
+static void apply_gelu(void *context, int64_t first, int64_t last) {
+  gelu_all((float *)context + first, last - first);
+}
+
+// The sums of embeddings and positions of a block.
+static void embed(decoder *d, int64_t first, int64_t count) {
+  const he_musicgen *m = d->model;
+  int64_t width = m->width;
+  for (int64_t t = 0; t < count; t++) {
+    write_position(first + t, width, d->y);
+    for (int64_t s = 0; s < d->sequences; s++) {
+      float *x = d->x + (t * d->sequences + s) * d->sides * width;
+      const int32_t *column = d->column + (t * d->sequences + s) * m->codebooks;
+      memcpy(x, m->embedding[0] + column[0] * width, (size_t)width * 4);
+      for (int k = 1; k < m->codebooks; k++) {
+        add_rows(x, m->embedding[k] + column[k] * width, width);
+      }
+      add_rows(x, d->y, width);
+      if (d->sides == 2) memcpy(x + width, x, (size_t)width * 4);
+    }
+  }
+}
+
+static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
+  const he_musicgen *m = d->model;
+  const he_musicgen_layer *layer = &m->layer[l];
+  int64_t width = m->width, lanes = d->sequences * d->sides, rows = count * lanes;
+  int64_t prompted = count * d->sequences; // rows with the prompt
+  int64_t cached = (int64_t)d->song->steps * width, cross = d->song->prompt_length * width;
+  pass p = {.d = d, .first = first, .count = count, .step = width};
+  p.norm[0] = layer->norm[0][0];
+  p.norm[1] = layer->norm[0][1];
+  share(d->pool, rows, GRAIN, norm_rows, &p);
+  const product projections[] = {
+      {&layer->q, d->y, d->wide, NULL, width, 3 * width},
+      {&layer->k, d->y, d->wide + width, NULL, width, 3 * width},
+      {&layer->v, d->y, d->wide + 2 * width, NULL, width, 3 * width}};
+  if (multiply(d->pool, &d->scratch, projections, 3, rows)) return HE_NO_MEMORY;
+  float *keys = d->keys + l * lanes * cached, *values = d->values + l * lanes * cached;
+  for (int64_t lane = 0; lane < lanes; lane++) {
+    const float *k = d->wide + lane * 3 * width + width;
+    int64_t step = lanes * 3 * width;
+    spread_heads(d, k, d->song->steps, first, count, step, keys + lane * cached);
+    spread_heads(d, k + width, d->song->steps, first, count, step, values + lane * cached);
+  }
+  p.keys = keys;
+  p.values = values;
+  share(d->pool, rows * m->heads, 1, self_attention, &p);
+  const product out = {&layer->out, d->y, d->wide, NULL, width, width};
+  if (multiply(d->pool, &d->scratch, &out, 1, rows)) return HE_NO_MEMORY;
+  add_rows(d->x, d->wide, rows * width);
+
+  p.norm[0] = layer->norm[1][0];
+  p.norm[1] = layer->norm[1][1];
+  p.step = d->sides * width;
+  share(d->pool, prompted, GRAIN, norm_rows, &p);
+  const product query = {&layer->cross_q, d->y, d->wide, NULL, width, width};
+  if (multiply(d->pool, &d->scratch, &query, 1, prompted)) return HE_NO_MEMORY;
+  p.keys = d->cross_keys + l * cross;
+  p.values = d->cross_values + l * cross;
+  share(d->pool, prompted * m->heads, 1, cross_attention, &p);
+  const product cross_out = {&layer->cross_out, d->y, d->wide, NULL, width, width};
+  if (multiply(d->pool, &d->scratch, &cross_out, 1, prompted)) return HE_NO_MEMORY;
+  for (int64_t r = 0; r < prompted; r++) {
+    add_rows(d->x + r * d->sides * width, d->wide + r * width, width);
+  }
+
+  p.norm[0] = layer->norm[2][0];
+  p.norm[1] = layer->norm[2][1];
+  p.step = width;
+  share(d->pool, rows, GRAIN, norm_rows, &p);
+  const product up = {&layer->up, d->y, d->wide, NULL, width, m->inner};
+  if (multiply(d->pool, &d->scratch, &up, 1, rows)) return HE_NO_MEMORY;
+  share(d->pool, rows * m->inner, GRAIN * 1024, apply_gelu, d->wide);
+  const product down = {&layer->down, d->wide, d->y, NULL, m->inner, width};
+  if (multiply(d->pool, &d->scratch, &down, 1, rows)) return HE_NO_MEMORY;
+  add_rows(d->x, d->y, rows * width);
+  return HE_OK;
+}
+
+// Computes the logits of `count` positions from `first` on: (position, sequence, codebook,
+// vocabulary), after guidance. Returns HE_OK, HE_NO_MEMORY or HE_NOT_FINITE.
+static int forward(decoder *d, int64_t first, int64_t count) {
+  const he_musicgen *m = d->model;
+  int64_t width = m->width, rows = count * d->sequences * d->sides;
+  int64_t logits = (int64_t)m->codebooks * m->vocabulary;
+  embed(d, first, count);
+  for (int64_t l = 0; l < m->layers; l++) {
+    if (run_layer(d, l, first, count)) return HE_NO_MEMORY;
+  }
+  pass p = {.d = d, .step = width, .norm = {m->norm[0], m->norm[1]}};
+  share(d->pool, rows, GRAIN, norm_rows, &p);
+  product heads[HE_MAX_CODEBOOKS];
+  for (int64_t k = 0; k < m->codebooks; k++) {
+    heads[k] =
+        (product){&m->head[k], d->y, d->logits + k * m->vocabulary, NULL, width, logits};
+  }
+  if (multiply(d->pool, &d->scratch, heads, m->codebooks, rows)) return HE_NO_MEMORY;
+  int finite = 1;
+  for (int64_t r = 0; r < count * d->sequences; r++) {
+    const float *with = d->logits + r * d->sides * logits, *without = with + logits;
+    float *to = d->logits + r * logits; // at or before what is read
+    for (int64_t i = 0; i < logits; i++) {
+      float x = with[i];
+      if (d->sides == 2) x = without[i] + (with[i] - without[i]) * d->song->guidance;
+      finite &= is_finite(x);
+      to[i] = x;
+    }
+  }
+  return finite ? HE_OK : HE_NOT_FINITE;
+}
+
+EXPORT void he_musicgen_column(
+    const he_musicgen *model, int32_t steps, int32_t step, const int32_t *tokens, int32_t *column) {
+  int32_t delays = model->delays, start = model->vocabulary;
+  int32_t masked = steps + 1 >= 2 * delays - 1; // transformers delays nothing in shorter ones
+  for (int32_t k = 0; k < model->codebooks; k++) {
+    int32_t delay = k / (model->codebooks / delays);
+    int32_t outside = masked ? step <= delay || step >= steps + 2 - delays + delay : step == 0;
+    column[k] = outside ? start : tokens[(int64_t)(step - 1) * model->codebooks + k];
+  }
+}
+
+static int32_t kept_index(int32_t steps, int32_t step) { // -1: not kept
+  if (step % KEPT_EVERY == KEPT_EVERY - 1) return step / KEPT_EVERY;
+  return step == steps - 1 ? step / KEPT_EVERY : -1;
+}
+EXPORT int32_t he_kept_steps(int32_t steps) { return (steps + KEPT_EVERY - 1) / KEPT_EVERY; }
+
+static void keep(const decoder *d, int32_t sequence, int32_t step, const float *from, float *to) {
+  int64_t logits = (int64_t)d->model->codebooks * d->model->vocabulary;
+  int32_t index = kept_index(d->song->steps, step);
+  if (index < 0) return;
+  int64_t row = (int64_t)sequence * he_kept_steps(d->song->steps) + index;
+  memcpy(to + row * logits, from, (size_t)logits * 4);
+}
+
+static int generate(
+    decoder *d, int32_t *tokens, float *kept, const volatile int32_t *stop,
+    volatile int64_t *done) {
+  const he_musicgen *m = d->model;
+  const he_song *song = d->song;
+  int64_t logits = (int64_t)m->codebooks * m->vocabulary;
+  int status = read_prompt(d);
+  for (int32_t step = 0; step < song->steps && !status; step++) {
+    if (*stop) return HE_STOPPED;
+    for (int32_t s = 0; s < song->sequences; s++) {
+      const int32_t *sequence = tokens + (int64_t)s * song->steps * m->codebooks;
+      he_musicgen_column(m, song->steps, step, sequence, d->column + s * m->codebooks);
+    }
+    if ((status = forward(d, step, 1))) break;
+    for (int32_t s = 0; s < song->sequences; s++) {
+      int32_t *to = tokens + ((int64_t)s * song->steps + step) * m->codebooks;
+      for (int32_t k = 0; k < m->codebooks; k++) {
+        const float *row = d->logits + s * logits + (int64_t)k * m->vocabulary;
+        to[k] = choose(d->choice, &song->sampling, &d->generators[s], row);
+      }
+      keep(d, s, step, d->logits + s * logits, kept);
+    }
+    *done += 1;
+  }
+  return status;
+}
+
+EXPORT int32_t he_musicgen_generate(
+    const he_musicgen *model, pool *pool, const he_song *song, int32_t *tokens, float *logits,
+    const volatile int32_t *stop, volatile int64_t *done) {
+  uint64_t state = enter_ieee();
+  decoder d;
+  int status = decoder_start(&d, model, pool, song, song->sequences, 1);
+  if (!status) {
+    for (int32_t s = 0; s < song->sequences; s++) generator_seed(&d.generators[s], song->seeds[s]);
+    status = generate(&d, tokens, logits, stop, done);
+  }
+  decoder_free(&d);
+  leave_ieee(state);
+  return status;
+}
+
+// Draws the tokens of a block, and compares. Returns HE_OK or HE_DIFFERENT.
+static int compare(
+    decoder *d, int32_t sequence, int32_t step, int32_t count, const int32_t *tokens, float *kept,
+    int32_t first[3]) {
+  const he_musicgen *m = d->model;
+  for (int32_t t = 0; t < count; t++) {
+    const float *row = d->logits + (int64_t)t * m->codebooks * m->vocabulary;
+    keep(d, sequence, step + t, row, kept);
+    for (int32_t k = 0; k < m->codebooks; k++, row += m->vocabulary) {
+      int32_t token = choose(d->choice, &d->song->sampling, d->generators, row);
+      if (token != tokens[(int64_t)(step + t) * m->codebooks + k]) {
+        first[0] = sequence;
+        first[1] = step + t;
+        first[2] = k;
+        return HE_DIFFERENT;
+      }
+    }
+  }
+  return HE_OK;
+}
+
+EXPORT int32_t he_musicgen_replay(
+    const he_musicgen *model, pool *pool, const he_song *song, int32_t block,
+    const int32_t *tokens, float *logits, int32_t first[3], const volatile int32_t *stop,
+    volatile int64_t *done) {
+  uint64_t state = enter_ieee();
+  decoder d;
+  int status = decoder_start(&d, model, pool, song, 1, block);
+  if (!status) status = read_prompt(&d);
+  for (int32_t s = 0; s < song->sequences && !status; s++) {
+    const int32_t *sequence = tokens + (int64_t)s * song->steps * model->codebooks;
+    generator_seed(d.generators, song->seeds[s]);
+    for (int32_t step = 0; step < song->steps && !status; step += block) {
+      int32_t count = song->steps - step < block ? song->steps - step : block;
+      if (*stop) {
+        status = HE_STOPPED;
+        break;
+      }
+      for (int32_t t = 0; t < count; t++) {
+        int32_t *column = d.column + (int64_t)t * model->codebooks;
+        he_musicgen_column(model, song->steps, step + t, sequence, column);
+      }
+      status = forward(&d, step, count);
+      if (!status) status = compare(&d, s, step, count, sequence, logits, first);
+      *done += count;
+    }
+  }
+  decoder_free(&d);
+  leave_ieee(state);
+  return status;
+}
