@@ -1,0 +1,88 @@
+"""Matrices and vectors of a model as the C library takes them."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from executor.engine import library
+from executor.engine.structs import GROUP, Kind, MatrixStruct, address, check_shape
+from executor.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Tensors = Mapping[str, "NDArray[Any]"]
+# float32, or float16 as numpy has it; bfloat16 is uint16, which no model uses for numbers.
+BFLOAT16 = np.dtype(np.uint16)
+
+
+class Matrices:
+    """Takes tensors of a model as matrices of one kind, and keeps what they are made of.
+
+    A tensor that already is of the kind is used where it lies. Others are converted, in a stated
+    order of operations (`csrc/product.c`).
+    """
+
+    def __init__(self, tensors: Tensors, kind: Kind) -> None:
+        self._tensors, self.kind = tensors, kind
+        self._kept: list[NDArray[Any]] = []
+        self.converted_bytes = 0
+
+    def vector(self, name: str, *shape: int) -> int:
+        """Return the address of a tensor's numbers as float32. Raises `ModelRefused`."""
+        return self._address(float32(self._tensor(name, shape)))
+
+    def matrix(self, name: str, out: int, inputs: int) -> MatrixStruct:
+        """Return a tensor `(out, inputs)` as a matrix. Raises `ModelRefused`."""
+        tensor = self._tensor(name, (out, inputs))
+        kind = self.kind
+        if kind is Kind.BFLOAT16 and tensor.dtype == BFLOAT16:
+            return MatrixStruct(self._address(tensor), None, out, inputs, kind)
+        numbers = float32(tensor)
+        if kind is Kind.FLOAT32:
+            return MatrixStruct(self._address(numbers), None, out, inputs, kind)
+        if kind is Kind.INT4 and inputs % GROUP:
+            raise ModelRefused(f"{name} has rows of {inputs}; 4 bits need a multiple of {GROUP}")
+        rows, scales = convert(numbers, kind)
+        self.converted_bytes += rows.nbytes + scales.nbytes
+        return MatrixStruct(self._address(rows), self._address(scales), out, inputs, kind)
+
+    def _tensor(self, name: str, shape: Sequence[int]) -> "NDArray[Any]":
+        if name not in self._tensors:
+            raise ModelRefused(f"the weights have no {name}")
+        tensor = self._tensors[name]
+        check_shape(name, tensor, shape)
+        return tensor
+
+    def _address(self, array: "NDArray[Any]") -> int:
+        self._kept.append(array)
+        return address(array)
+
+
+def float32(tensor: "NDArray[Any]") -> "NDArray[np.float32]":
+    """Return a tensor as contiguous float32, without a copy if it is that. All values are exact."""
+    if tensor.dtype == BFLOAT16:
+        return (tensor.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(tensor, np.float32)
+
+
+def convert(
+    numbers: "NDArray[np.float32]", kind: Kind
+) -> "tuple[NDArray[np.uint8], NDArray[np.float32]]":
+    """Return float32 weights `(out, inputs)` as rows of another kind, and their scales."""
+    out, inputs = numbers.shape
+    row_bytes = {Kind.BFLOAT16: 2 * inputs, Kind.INT8: inputs, Kind.INT4: inputs // 2}[kind]
+    scales = {Kind.BFLOAT16: 0, Kind.INT8: 1, Kind.INT4: inputs // GROUP}[kind]
+    rows = np.empty((out, row_bytes), np.uint8)
+    factors = np.empty((out, scales), np.float32)
+    library.load().he_convert(
+        ctypes.c_void_p(address(numbers)),
+        ctypes.c_int64(out),
+        ctypes.c_int64(inputs),
+        ctypes.c_int32(kind),
+        ctypes.c_void_p(address(rows)),
+        ctypes.c_void_p(address(factors)),
+    )
+    return rows, factors

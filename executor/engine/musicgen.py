@@ -1,0 +1,281 @@
+"""MusicGen's decoder: from the hidden states of a prompt to tokens, and back to check them."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from executor.engine import library
+from executor.engine.matrices import Matrices
+from executor.engine.structs import (
+    MAX_CODEBOOKS,
+    MAX_POSITIONS,
+    MatrixStruct,
+    SamplingStruct,
+    Status,
+    address,
+)
+from executor.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DECODER = "decoder.model.decoder"
+# Positions of a pass of replay: their rows and the weights of a tile stay in the caches.
+REPLAY_BLOCK = 96
+# Settings of the decoder that this code computes with one value only.
+FIXED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
+
+
+class LayerStruct(ctypes.Structure):
+    """`he_musicgen_layer`."""
+
+    _fields_ = (
+        *((name, MatrixStruct) for name in ("q", "k", "v", "out")),
+        *((name, MatrixStruct) for name in ("cross_q", "cross_k", "cross_v", "cross_out")),
+        *((name, MatrixStruct) for name in ("up", "down")),
+        ("norm", ctypes.c_void_p * 6),
+    )
+
+
+class ModelStruct(ctypes.Structure):
+    """`he_musicgen`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("layers", "width", "heads", "inner")),
+        *((name, ctypes.c_int32) for name in ("vocabulary", "codebooks", "delays")),
+        ("layer", ctypes.POINTER(LayerStruct)),
+        ("head", ctypes.POINTER(MatrixStruct)),
+        ("embedding", ctypes.POINTER(ctypes.c_void_p)),
+        ("last_norm", ctypes.c_void_p * 2),
+    )
+
+
+class SongStruct(ctypes.Structure):
+    """`he_song`."""
+
+    _fields_ = (
+        ("sequences", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+        ("guided", ctypes.c_int32),
+        ("guidance", ctypes.c_float),
+        ("sampling", SamplingStruct),
+        ("seeds", ctypes.POINTER(ctypes.c_uint64)),
+        ("prompt", ctypes.c_void_p),
+        ("prompt_length", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. `guidance` above 1 computes each step without the prompt too."""
+
+    sample: bool = True
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What was generated.
+
+    `tokens` are `(sequences, steps, codebooks)`, as drawn, before the delay mask. `logits` are
+    those of the kept steps (specification 8): `(sequences, kept, codebooks, vocabulary)`.
+    """
+
+    tokens: "NDArray[np.int32]"
+    logits: "NDArray[np.float32]"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first token that a replay draws otherwise."""
+
+    sequence: int
+    step: int
+    codebook: int
+
+
+class Control:
+    """Stops a call from another thread, and shows how far it is."""
+
+    def __init__(self) -> None:
+        self.stop = ctypes.c_int32(0)
+        self.done = ctypes.c_int64(0)
+
+
+class MusicgenDecoder:
+    """The decoder of a MusicGen model, on the engine's kernels."""
+
+    def __init__(self, config: Mapping[str, Any], matrices: Matrices) -> None:
+        """Take the decoder's configuration and the model's weights. Raises `ModelRefused`."""
+        self._matrices = matrices
+        width, heads = config["hidden_size"], config["num_attention_heads"]
+        self.vocabulary, self.codebooks = config["vocab_size"], config["num_codebooks"]
+        stereo = config.get("audio_channels", 1) == 2
+        for name, value in FIXED.items():
+            if config.get(name, value) != value:
+                raise ModelRefused(f"decoder.{name} is {config[name]!r}; the engine has {value!r}")
+        if not 1 <= self.codebooks <= MAX_CODEBOOKS or self.codebooks % (1 + stereo):
+            raise ModelRefused(f"decoder.num_codebooks is {self.codebooks}")
+        if width % heads or width < 4:
+            raise ModelRefused(f"decoder.hidden_size is {width}, for {heads} heads")
+        self.width, self.delays = width, self.codebooks // (1 + stereo)
+        self.max_steps = min(config["max_position_embeddings"], MAX_POSITIONS)
+        self._layers = (LayerStruct * config["num_hidden_layers"])(
+            *(self._layer(i, config["ffn_dim"]) for i in range(config["num_hidden_layers"]))
+        )
+        self._heads = (MatrixStruct * self.codebooks)(
+            *(
+                matrices.matrix(f"decoder.lm_heads.{k}.weight", self.vocabulary, width)
+                for k in range(self.codebooks)
+            )
+        )
+        self._embeddings = (ctypes.c_void_p * self.codebooks)(
+            *(
+                matrices.vector(f"{DECODER}.embed_tokens.{k}.weight", self.vocabulary + 1, width)
+                for k in range(self.codebooks)
+            )
+        )
+        self._struct = ModelStruct(
+            len(self._layers),
+            width,
+            heads,
+            config["ffn_dim"],
+            self.vocabulary,
+            self.codebooks,
+            self.delays,
+            self._layers,
+            self._heads,
+            self._embeddings,
+            (ctypes.c_void_p * 2)(*self._norm("layer_norm")),
+        )
+
+    def _norm(self, name: str) -> tuple[int, int]:
+        weight, bias = (f"{DECODER}.{name}.{part}" for part in ("weight", "bias"))
+        return self._matrices.vector(weight, self.width), self._matrices.vector(bias, self.width)
+
+    def _layer(self, number: int, inner: int) -> LayerStruct:
+        at, width = f"layers.{number}", self.width
+
+        def square(name: str) -> MatrixStruct:
+            return self._matrices.matrix(f"{DECODER}.{at}.{name}.weight", width, width)
+
+        projections = [
+            square(f"{part}.{name}_proj")
+            for part in ("self_attn", "encoder_attn")
+            for name in ("q", "k", "v", "out")
+        ]
+        norms = [
+            address
+            for name in ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
+            for address in self._norm(f"{at}.{name}")
+        ]
+        return LayerStruct(
+            *projections,
+            self._matrices.matrix(f"{DECODER}.{at}.fc1.weight", inner, width),
+            self._matrices.matrix(f"{DECODER}.{at}.fc2.weight", width, inner),
+            (ctypes.c_void_p * 6)(*norms),
+        )
+
+    def generate(
+        self,
+        prompt: "NDArray[np.float32]",
+        steps: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        pool: int | None = None,
+        control: Control | None = None,
+    ) -> tuple[Status, Steps]:
+        """Generate `steps` tokens of each seed for a prompt's hidden states `(length, width)`."""
+        control = control or Control()
+        song, kept = self._song(prompt, steps, seeds, sampling)
+        tokens = np.zeros((len(seeds), steps, self.codebooks), np.int32)
+        logits = self._logits(len(seeds), steps)
+        status = library.load().he_musicgen_generate(
+            ctypes.byref(self._struct),
+            ctypes.c_void_p(pool),
+            ctypes.byref(song),
+            ctypes.c_void_p(address(tokens)),
+            ctypes.c_void_p(address(logits)),
+            ctypes.byref(control.stop),
+            ctypes.byref(control.done),
+        )
+        del kept
+        return Status(status), Steps(tokens, logits)
+
+    def replay(
+        self,
+        prompt: "NDArray[np.float32]",
+        tokens: "NDArray[np.int32]",
+        seeds: Sequence[int],
+        sampling: Sampling,
+        pool: int | None = None,
+        control: Control | None = None,
+        block: int = REPLAY_BLOCK,
+    ) -> "tuple[Status, Steps, Difference | None]":
+        """Compute all steps of `tokens` `(sequences, steps, codebooks)` in one pass and compare."""
+        control = control or Control()
+        steps = tokens.shape[1]
+        if tokens.shape != (len(seeds), steps, self.codebooks):
+            raise ValueError(f"tokens of shape {tokens.shape}")
+        if ((tokens < 0) | (tokens >= self.vocabulary)).any():
+            raise ValueError(f"a token is not in 0 .. {self.vocabulary - 1}")
+        tokens = np.ascontiguousarray(tokens, np.int32)
+        song, kept = self._song(prompt, steps, seeds, sampling)
+        logits = self._logits(len(seeds), steps)
+        first = (ctypes.c_int32 * 3)()
+        status = library.load().he_musicgen_replay(
+            ctypes.byref(self._struct),
+            ctypes.c_void_p(pool),
+            ctypes.byref(song),
+            ctypes.c_int32(min(block, steps)),
+            ctypes.c_void_p(address(tokens)),
+            ctypes.c_void_p(address(logits)),
+            first,
+            ctypes.byref(control.stop),
+            ctypes.byref(control.done),
+        )
+        del kept
+        difference = Difference(*first) if status == Status.DIFFERENT else None
+        return Status(status), Steps(tokens, logits), difference
+
+    def _logits(self, sequences: int, steps: int) -> "NDArray[np.float32]":
+        kept = library.load().he_kept_steps(ctypes.c_int32(steps))
+        return np.zeros((sequences, kept, self.codebooks, self.vocabulary), np.float32)
+
+    def _song(
+        self,
+        prompt: "NDArray[np.float32]",
+        steps: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> tuple[SongStruct, tuple[object, ...]]:
+        """Return the structure of a song, and what must live as long."""
+        if prompt.ndim != 2 or prompt.shape[1] != self.width or len(prompt) > MAX_POSITIONS:
+            raise ValueError(f"a prompt of shape {prompt.shape}")
+        if not 1 <= steps <= self.max_steps:
+            raise ValueError(f"{steps} steps; the model has {self.max_steps} positions")
+        if not seeds or sampling.temperature <= 0:
+            raise ValueError("no seeds, or a temperature that is not above 0")
+        prompt = np.ascontiguousarray(prompt, np.float32)
+        numbers = (ctypes.c_uint64 * len(seeds))(*seeds)
+        rule = SamplingStruct(
+            sampling.sample, sampling.top_k, sampling.temperature, sampling.top_p
+        )
+        guided = sampling.guidance > 1
+        song = SongStruct(
+            len(seeds),
+            steps,
+            guided,
+            sampling.guidance,
+            rule,
+            numbers,
+            address(prompt),
+            len(prompt),
+        )
+        return song, (prompt, numbers)
