@@ -1,7 +1,7 @@
 """MusicGen's decoder: from the hidden states of a prompt to tokens, and back to check them."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from executor.engine import library
 from executor.engine.matrices import Matrices
+from executor.engine.pool import Pool
 from executor.engine.structs import (
     MAX_CODEBOOKS,
     MAX_POSITIONS,
@@ -188,7 +189,7 @@ class MusicgenDecoder:
         steps: int,
         seeds: Sequence[int],
         sampling: Sampling,
-        pool: int | None = None,
+        pool: Pool | None = None,
         control: Control | None = None,
     ) -> tuple[Status, Steps]:
         """Generate `steps` tokens of each seed for a prompt's hidden states `(length, width)`."""
@@ -198,7 +199,7 @@ class MusicgenDecoder:
         logits = self._logits(len(seeds), steps)
         status = library.load().he_musicgen_generate(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool),
+            ctypes.c_void_p(pool.address if pool else None),
             ctypes.byref(song),
             ctypes.c_void_p(address(tokens)),
             ctypes.c_void_p(address(logits)),
@@ -214,7 +215,7 @@ class MusicgenDecoder:
         tokens: "NDArray[np.int32]",
         seeds: Sequence[int],
         sampling: Sampling,
-        pool: int | None = None,
+        pool: Pool | None = None,
         control: Control | None = None,
         block: int = REPLAY_BLOCK,
     ) -> "tuple[Status, Steps, Difference | None]":
@@ -231,7 +232,7 @@ class MusicgenDecoder:
         first = (ctypes.c_int32 * 3)()
         status = library.load().he_musicgen_replay(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool),
+            ctypes.c_void_p(pool.address if pool else None),
             ctypes.byref(song),
             ctypes.c_int32(min(block, steps)),
             ctypes.c_void_p(address(tokens)),
@@ -243,6 +244,19 @@ class MusicgenDecoder:
         del kept
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
+
+    def column(self, tokens: "NDArray[np.int32]", step: int) -> "NDArray[np.int32]":
+        """Return what the decoder reads at a step of `tokens` `(steps, codebooks)`: delayed."""
+        tokens = np.ascontiguousarray(tokens, np.int32)
+        column = np.empty(self.codebooks, np.int32)
+        library.load().he_musicgen_column(
+            ctypes.byref(self._struct),
+            ctypes.c_int32(len(tokens)),
+            ctypes.c_int32(step),
+            ctypes.c_void_p(address(tokens)),
+            ctypes.c_void_p(address(column)),
+        )
+        return column
 
     def _logits(self, sequences: int, steps: int) -> "NDArray[np.float32]":
         kept = library.load().he_kept_steps(ctypes.c_int32(steps))
@@ -264,9 +278,7 @@ class MusicgenDecoder:
             raise ValueError("no seeds, or a temperature that is not above 0")
         prompt = np.ascontiguousarray(prompt, np.float32)
         numbers = (ctypes.c_uint64 * len(seeds))(*seeds)
-        rule = SamplingStruct(
-            sampling.sample, sampling.top_k, sampling.temperature, sampling.top_p
-        )
+        rule = SamplingStruct(sampling.sample, sampling.top_k, sampling.temperature, sampling.top_p)
         guided = sampling.guidance > 1
         song = SongStruct(
             len(seeds),

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from executor.errors import ModelRefused
 
 if TYPE_CHECKING:

@@ -1,0 +1,38 @@
+"""A pool of threads that the C library shares loops with."""
+
+import ctypes
+from types import TracebackType
+
+from executor.engine import library
+
+MAX_THREADS = 64
+
+
+class Pool:
+    """Threads for one call at a time. Use it in a `with` block."""
+
+    def __init__(self, threads: int) -> None:
+        """Start `threads` - 1 threads. Raises `ValueError` or `MemoryError`."""
+        if not 1 <= threads <= MAX_THREADS:
+            raise ValueError(f"threads: {threads} is not in 1 .. {MAX_THREADS}")
+        self._library = library.load()
+        self._library.he_pool_new.restype = ctypes.c_void_p
+        self.address: int | None = self._library.he_pool_new(ctypes.c_int32(threads))
+        if self.address is None:
+            raise MemoryError("the engine's threads cannot be started")
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._library.he_pool_free(ctypes.c_void_p(self.address))
+        self.address = None
