@@ -7,10 +7,15 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.simulation.runner import RunConfig, run_seed
+from tests.simulation.runner import RunConfig, run_scenario, run_seed
+from tests.simulation.scenario import GRACE, Scenario, draw
+from tests.support import fixtures
+from tests.support.memory_transport.network import Link
 
 SMALL = RunConfig((3, 8))
 LARGE = RunConfig((9, 31))
@@ -40,6 +45,36 @@ def test_same_seed_gives_the_same_run_in_another_process(seed: int) -> None:
     assert run_seed(SMALL, seed, lines.append) == result
     assert len(lines) > 8
     assert process.stdout.decode().strip() == _digest(lines)
+
+
+def test_run_waits_for_the_deadline_of_a_task_that_is_accepted_late() -> None:
+    """The first task holds the requester's only place until its deadline."""
+    scenario = scenario_of(
+        "honest", "certificate forger", max_open=1, submissions=(1.0, 2.0), skews=(-29.0, 0.0)
+    )
+    result = run_scenario(scenario)
+    assert not result.violation
+    assert result.report.ends == {"expired": 2}
+
+
+def scenario_of(*roles: str, **changes: Any) -> Scenario:
+    """Return a scenario of members with these roles, all in one committee, on perfect links."""
+    network = fixtures.network(
+        len(roles), committee_size=len(roles), attempt_seconds=40, commit_grace_seconds=GRACE
+    )
+    quiet = replace(
+        draw(0, len(roles), 0, outsider_roles=()),
+        network=network,
+        roles=roles,
+        link=Link(),
+        skews=(0.0,) * len(roles),
+        execution=(1.0, 2.0),
+        abstains=0.0,
+        feed_seconds=5.0,
+        faults=(),
+        max_open=1000,
+    )
+    return replace(quiet, **changes)
 
 
 def print_trace(seed: int) -> None:
