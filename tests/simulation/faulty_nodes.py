@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import random
 import sqlite3
 from collections.abc import Callable
@@ -38,7 +39,6 @@ class FaultyNode(SimulatedNode):
         self.dead = False
         self.settled: invariants.Settled = {}
         self._databases = 0
-        self.sent_at = 0.0  # when it sent its last message
         self._copies: list[tuple[float, bytes]] = []  # of the database, with their times
         self.max_open = scenario.max_open
         role = scenario.roles[index]
@@ -112,6 +112,20 @@ class FaultyNode(SimulatedNode):
     def oldest_copy(self, since: float) -> bytes:
         """Return the first copy that is not older than `since`, else the last one."""
         return next((copy for at, copy in self._copies if at >= since), self._copies[-1][1])
+
+    def irreplaceable(self) -> list[bytes]:
+        """Return the tasks that have not expired, and this node's votes on them.
+
+        Nobody accepts a task again that has expired, and so nobody votes on it.
+        """
+        messages: list[bytes] = []
+        for task in self.tasks():
+            accepted, *votes = self.journal.entries(task)
+            body = json.loads(accepted.envelope)["body"]
+            if self.clock.now() < body["created"] / 1000 + body["deadline"]:
+                own = [vote for vote in votes if vote.signer == self.peer]
+                messages += [entry.envelope.encode() for entry in (accepted, *own)]
+        return messages
 
     def replace_database(self, copy: bytes | None) -> None:
         """Go on with a copy of the database, or with an empty one."""

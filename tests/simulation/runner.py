@@ -53,6 +53,8 @@ SUBMIT_SECONDS = DEADLINE + 300.0
 MAX_SECONDS = SUBMIT_SECONDS + DEADLINE + 100.0
 # Feed rounds until a node retries a peer whose store had failed.
 RETRY_ROUNDS = 8
+# Virtual seconds between checks whether the other nodes have what one is to lose.
+RECOVERY_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Simulation:
         self.hosts: list[AdversaryHost] = []
         self._trace, self._loop = trace, asyncio.get_running_loop()
         self._exceptions: list[BaseException] = []
+        self._restoring, self._restored_at = asyncio.Lock(), 0.0
         self._background: set[asyncio.Task[None]] = set()
         self._create_peers()
         self.signatures = invariants.Signatures({node.peer for node in self.honest})
@@ -237,22 +240,25 @@ class Simulation:
     async def _wait_for_end(self) -> None:
         """Wait until all tasks have ended and no feed has news; check invariants meanwhile."""
         tips: list[int] | None = None
-        pause = self.scenario.feed_seconds
-        disk_faults = any(
-            fault.kind in ("full", "broken", "restore") for fault in self.scenario.faults
-        )
-        healed = self.scenario.faulty_until + (RETRY_ROUNDS * pause if disk_faults else 20.0)
-        earliest_end = max((*self.scenario.submissions, healed, 20.0))
         while self._loop.time() < MAX_SECONDS:
-            await asyncio.sleep(pause + 5.0)
+            await asyncio.sleep(self.scenario.feed_seconds + 5.0)
             invariants.check_now(self)
             with self.faults_suspended():
                 last_tips, tips = tips, [node.journal.last_cursor() for node in self.honest]
                 all_ended = all(not node.journal.open_tasks() for node in self.honest)
             all_ended = all_ended and len(self.submitted) == len(self.scenario.submissions)
             quiet = last_tips == tips and all(node.up for node in self.honest)
-            if self._loop.time() > earliest_end and all_ended and quiet:
+            if self._loop.time() > self._earliest_end() and all_ended and quiet:
                 return
+
+    def _earliest_end(self) -> float:
+        """Return when the nodes have had the time to catch up after the faults so far."""
+        disk_faults = any(
+            fault.kind in ("full", "broken", "restore") for fault in self.scenario.faults
+        )
+        catch_up = RETRY_ROUNDS * self.scenario.feed_seconds if disk_faults else 20.0
+        healed = max(self.scenario.faulty_until, self._restored_at) + catch_up
+        return max((*self.scenario.submissions, healed, 20.0))
 
     def _check_forgeries(self) -> None:
         """I2 and I3 of whatever the adversaries show, whether or not a node asked for it."""
@@ -350,20 +356,30 @@ class Simulation:
 
     async def _restore(self, node: FaultyNode, fault: Fault) -> None:
         """Put a copy of a node's database back, from `fault.seconds` ago, or an empty one."""
-        copy = node.oldest_copy(self._loop.time() - fault.seconds) if fault.seconds else None
-        what = f"a copy that is {fault.seconds:.1f} s old" if copy else "an empty database"
-        # A vote that is lost on its way cannot be recovered (6.12).
-        flight = 2 * self.scenario.link.delay[1]
-        while (pause := node.sent_at + flight - self._loop.time()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(pause)
-        self.trace(node, f"stops, to go on with {what}")
-        node.dead = True
-        self.world.medium.crash(node.peer)
-        await node.crash()
-        node.replace_database(copy)
-        await asyncio.sleep(OFFLINE_SECONDS)
-        self.trace(node, "restarts")
-        await node.start()
+        async with self._restoring:  # one that has to wait may meet the next one
+            while not self._can_be_recovered(node):  # noqa: ASYNC110
+                await asyncio.sleep(RECOVERY_POLL_SECONDS)
+            copy = node.oldest_copy(self._loop.time() - fault.seconds) if fault.seconds else None
+            what = f"a copy that is {fault.seconds:.1f} s old" if copy else "an empty database"
+            self.trace(node, f"stops, to go on with {what}")
+            node.dead = True
+            self.world.medium.crash(node.peer)
+            await node.crash()
+            node.replace_database(copy)
+            await asyncio.sleep(OFFLINE_SECONDS)
+            self.trace(node, "restarts")
+            await node.start()
+            self._restored_at = self._loop.time()
+
+    def _can_be_recovered(self, node: FaultyNode) -> bool:
+        """Whether each honest node has what this one must find again (specification 6.12).
+
+        What is on its way, or at a node that has no room for it, is lost with the database.
+        """
+        others = [other for other in self.honest if other is not node]
+        with self.faults_suspended():
+            irreplaceable = node.irreplaceable()
+        return all(other.has_journalled(e) for e in irreplaceable for other in others)
 
     def on_crash(self, node: FaultyNode, where: str) -> None:
         """Count a crash and restart the node later."""
@@ -388,7 +404,6 @@ class Simulation:
 
     def on_send(self, node: FaultyNode, payload: bytes) -> None:
         """Check what a node sends: it never contradicts itself, and its journal has the message."""
-        node.sent_at = self._loop.time()
         self.signatures.add(payload)
         invariants.check_journalled(node, payload)
         if self._trace is not None:

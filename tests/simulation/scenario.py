@@ -19,7 +19,7 @@ DEADLINE = 300
 GRACE = 2.0
 ATTEMPT = 40.0
 # The part of the scenarios in which old copies of databases are put back, and how long their nodes
-# are away: all votes that they sent have arrived by then.
+# are away.
 RESTORES = 0.15
 OFFLINE_SECONDS = 15.0
 # Up to this size nearly all members of a network are neighbours.
@@ -192,8 +192,8 @@ def _draw(
 def _with_restores(scenario: Scenario) -> Scenario:
     """Put old copies of databases back, in some scenarios: where the votes can be recovered.
 
-    Each vote must have reached each honest member before, and a majority of a member's other
-    operators must be honest (specification 6.12).
+    A majority of a member's other operators must be honest (specification 6.12). Before each, the
+    run waits until the member's votes have reached each honest node.
     """
     rng = random.Random(f"restores {scenario.seed}")
     if scenario.synchronous or rng.random() > RESTORES:  # synchronous ones have no faults

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.simulation.runner import RunConfig, run_scenario, run_seed
-from tests.simulation.scenario import GRACE, Scenario, draw
+from tests.simulation.scenario import GRACE, Fault, Scenario, draw
 from tests.support import fixtures
 from tests.support.memory_transport.network import Link
 
@@ -55,6 +55,18 @@ def test_run_waits_for_the_deadline_of_a_task_that_is_accepted_late() -> None:
     result = run_scenario(scenario)
     assert not result.violation
     assert result.report.ends == {"expired": 2}
+
+
+def test_database_is_lost_only_once_the_other_nodes_have_its_votes() -> None:
+    """A partition keeps the task, and the votes of the node that accepted it, from the others."""
+    faults = (Fault("partition", 3.0, 30.0, (1, 2)), Fault("restore", 12.0, 0.0, (0,)))
+    scenario = scenario_of("honest", "honest", "honest", submissions=(4.0,), faults=faults)
+    lines = list[str]()
+    result = run_scenario(scenario, lines.append)
+    assert not result.violation
+    assert result.report.ends == {"agreed": 3}
+    [stop] = [line.split() for line in lines if "an empty database" in line]
+    assert float(stop[0]) > 33.0
 
 
 def scenario_of(*roles: str, **changes: Any) -> Scenario:
