@@ -230,8 +230,14 @@ class Client:
         inputs = await asyncio.to_thread(read_inputs, audio, self.network, args.get("model"))
         if inputs:
             args = {**args, "audio": [file.reference for file in inputs]}
-        task = self.sign_task(kind, args, compute_class=compute_class, deadline=deadline)
-        return await self.submit_task(task, [file.content for file in inputs], on_wait)
+
+        def sign() -> Task:
+            return self.sign_task(kind, args, compute_class=compute_class, deadline=deadline)
+
+        sign()  # a task that is not valid is refused before the wait
+        ready = await self._wait_ready(on_wait)
+        # After the wait, which must not count against the deadline.
+        return await self._submit_to(ready, sign(), [file.content for file in inputs])
 
     def sign_task(
         self,
@@ -271,7 +277,11 @@ class Client:
             TaskRejected: the nodes refused the task.
             NoNodeReachable: no node is ready, or none can be reached.
         """
-        ready = await self._wait_ready(on_wait)
+        return await self._submit_to(await self._wait_ready(on_wait), task, blobs)
+
+    async def _submit_to(
+        self, ready: Sequence[str], task: Task, blobs: Sequence[bytes]
+    ) -> Submission:
         await submit_to_nodes(self.transport, ready, task, blobs, self._rng)
         return self._submission(task.id, task)
 

@@ -730,9 +730,13 @@ def test_a_submission_waits_for_a_node_that_becomes_ready() -> None:
 
     async def test(client: Client) -> None:
         asyncio.get_running_loop().call_later(READY_SECONDS / 2, setattr, late, "ready", True)
+        start = client.clock.now() - now()
         submission = await client.submit("text-to-music", fixtures.args(), on_wait=waits.append)
         assert late.accepted == [submission.id]
         assert READY_SECONDS / 2 <= now() < READY_SECONDS
+        assert submission.tracker.task is not None
+        waited = submission.tracker.task.created / 1000 - start
+        assert waited >= READY_SECONDS / 2, "the wait does not count against the deadline"
 
     with_client(late, Fake(ready=False, reasons=["self-test: 1 of 2"]), test=test)
     assert len(waits) == 1, "the reasons are told once"
