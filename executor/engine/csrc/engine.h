@@ -104,5 +104,41 @@ EXPORT int32_t he_musicgen_replay(
 // The tokens that the decoder reads at `step` (codebooks): delayed, masked at both ends.
 EXPORT void he_musicgen_column(
     const he_musicgen *model, int32_t steps, int32_t step, const int32_t *tokens, int32_t *column);
+// A convolution over time. Signals are rows of channels, one for each moment.
+typedef struct {
+  const float *weights; // (out, kernel, in); of a transposed one (kernel / 2, out, 2, in)
+  const float *bias;    // of each output; of a transposed one kernel / 2 times over
+  int64_t in, out, kernel, dilation;
+  int64_t before, after; // rows of padding; of a transposed one the rows that are cut off
+} he_conv;
+typedef struct { // one layer; gates are in the order input, forget, cell, output
+  const float *input, *recurrent;           // (4 units, units)
+  const float *input_bias, *recurrent_bias; // (4 units)
+} he_lstm;
+enum { HE_CONVOLUTION, HE_TRANSPOSED, HE_RESIDUAL }; // kinds of layers; ELU is before each
+typedef struct {
+  he_conv conv;
+  he_conv pointwise; // of HE_RESIDUAL: reads the outputs of conv, and with a shortcut its inputs
+  int32_t kind;
+} he_codec_layer;
+// EnCodec's decoder. The last layer is a convolution to one channel.
+typedef struct {
+  const float *const *codebooks; // each (entries, first.in)
+  const he_lstm *lstm;
+  const he_codec_layer *layers;
+  he_conv first;
+  int64_t codebook_count, lstm_count, layer_count;
+  int32_t reflect; // padding by reflection, not by zeros
+} he_codec;
+
+// Writes the weights of a convolution as `he_conv` has them, from a file's: direction `v` and length
+// `g` of each of its first index. v is (out, in, kernel), of a transposed one (in, out, kernel).
+EXPORT void he_encodec_fold(
+    const float *v, const float *g, const he_conv *conv, int32_t transposed, float *weights);
+// Writes tokens' samples, computed `block` tokens at a time. codes is (codebook_count, tokens). `done`
+// counts tokens; a `stop` that is not 0 ends it. Returns HE_OK, HE_NO_MEMORY or HE_STOPPED.
+EXPORT int32_t he_encodec_decode(
+    pool *pool, const he_codec *codec, const int32_t *codes, int64_t tokens, int64_t block,
+    float *samples, const volatile int32_t *stop, volatile int64_t *done);
 
 #endif
