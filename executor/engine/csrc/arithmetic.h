@@ -197,6 +197,12 @@ INLINE vf tanhv(vf x) {
   far = (vf)((vi)far | sign);
   return selectv(((vi)a < (vi)splat(0.625f)) | is_nan(x), near, far);
 }
+// gelu by its approximation with tanh, as the first GPT has it
+INLINE vf gelu_tanhv(vf x) {
+  vf half = x * 0.5f, inner = fmav(x * x * x, splat(0.044715f), x) * 0.79788456080286536f;
+  return fmav(half, tanhv(inner), half);
+}
+INLINE vf reluv(vf x) { return selectv(((vi)x >= 0) | is_nan(x), x, splat(0.0f)); }
 INLINE vf sigmoidv(vf x) { return selectv(is_nan(x), x, 1.0f / (1.0f + expv(-x))); }
 // x, or exp(x) - 1 if it is negative (ELU). Near 0 by exp's polynomial without its 1.
 INLINE vf eluv(vf x) {
@@ -257,6 +263,8 @@ INLINE float log_(float x) {
     }                                                                                    \
   }
 MAP(gelu_all, geluv)
+MAP(gelu_tanh_all, gelu_tanhv)
+MAP(relu_all, reluv)
 MAP(elu_all, eluv)
 MAP(tanh_all, tanhv)
 MAP(sigmoid_all, sigmoidv)

@@ -141,4 +141,35 @@ EXPORT int32_t he_encodec_decode(
     pool *pool, const he_codec *codec, const int32_t *codes, int64_t tokens, int64_t block,
     float *samples, const volatile int32_t *stop, volatile int64_t *done);
 
+// T5: an encoder, or a decoder that attends to an encoder's output too.
+enum { HE_RELU, HE_GELU, HE_GELU_TANH }; // activations
+typedef struct {
+  const float *norm; // weights of the norm before it
+  he_matrix query, key, value, output;
+} he_t5_attention;
+typedef struct {
+  he_t5_attention self, cross; // cross: of a decoder
+  const float *norm;           // of the feed forward part
+  he_matrix gate, up, down;    // gate: without rows if nothing is gated
+} he_t5_layer;
+typedef struct {
+  const he_t5_layer *layers;
+  const float *bias; // (buckets, heads), added to the scores of self attention
+  const float *norm; // after the last layer
+  he_matrix embedding; // HE_FLOAT32 or HE_BFLOAT16
+  int64_t layer_count, heads, buckets, max_distance;
+  float epsilon;
+  int32_t activation, decoder;
+} he_t5_stack;
+
+// The hidden states (rows, length, width) of an encoder, of tokens (rows, length) or, if they are
+// NULL, of inputs (rows, length, width). A `stop` that is not 0 ends it before the next layer. Returns
+// HE_OK, HE_NO_MEMORY, HE_STOPPED or HE_NOT_FINITE.
+EXPORT int32_t he_t5_encode(
+    const he_t5_stack *encoder, pool *pool, const int32_t *tokens, const float *inputs, int64_t rows,
+    int64_t length, float *hidden, const volatile int32_t *stop);
+// The bucket of each relative position -(length - 1) .. length - 1 of a key to its query.
+EXPORT void he_t5_buckets(
+    int64_t buckets, int64_t max_distance, int32_t decoder, int64_t length, int32_t *bucket);
+
 #endif

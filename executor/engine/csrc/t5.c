@@ -1,0 +1,277 @@
+// T5: relative position biases, layers, and the encoder. pop2piano.c generates with a decoder.
+//
+// A layer is computed for a range of positions of some rows at once: all positions for an encoder and
+// for replay, one position for a step. Nothing but the range differs, so the bits are equal.
+#include "t5.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "arithmetic.h"
+#include "attention.h"
+
+// The bucket of a key's position relative to its query (negative: before it). Half of the buckets
+// are one position each, the others grow with the logarithm of the distance.
+static int32_t bucket_of(int64_t position, int64_t buckets, int64_t max_distance, int decoder) {
+  int64_t base = 0, distance = -position;
+  if (!decoder) {
+    buckets /= 2;
+    if (position > 0) base = buckets;
+    if (position > 0) distance = position;
+  }
+  if (distance < 0) distance = 0; // a decoder attends to no later position
+  int64_t exact = buckets / 2;
+  if (distance < exact) return (int32_t)(base + distance);
+  float ratio = log_((float)distance / (float)exact);
+  ratio = ratio / log_((float)max_distance / (float)exact) * (float)(buckets - exact);
+  int64_t last = buckets - 1 - exact;
+  int64_t step = ratio < (float)last ? (int64_t)ratio : last;
+  return (int32_t)(base + exact + step);
+}
+EXPORT void he_t5_buckets(
+    int64_t buckets, int64_t max_distance, int32_t decoder, int64_t length, int32_t *bucket) {
+  uint64_t state = enter_ieee();
+  for (int64_t position = 1 - length; position < length; position++) {
+    bucket[position + length - 1] = bucket_of(position, buckets, max_distance, decoder);
+  }
+  leave_ieee(state);
+}
+
+static float *floats(int64_t count) { return malloc((size_t)count * sizeof(float) + 64); }
+
+int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int64_t count,
+             int64_t capacity, int64_t source) {
+  const he_t5_layer *l = stack->layers;
+  int64_t heads = stack->heads, inner = l->self.query.out, n = rows * count;
+  *p = (t5_pass){.pool = pool, .stack = stack, .rows = rows, .count = count, .capacity = capacity};
+  p->source = source;
+  p->width = l->self.query.in;
+  p->inner = inner;
+  p->size = inner / heads;
+  p->bias_step = 2 * capacity - 1;
+  int64_t longest = capacity > source ? capacity : source;
+  p->score_step = (longest + 7) / 8 * 8;
+  p->x = floats(n * p->width);
+  p->y = floats(n * p->width);
+  p->query = floats(n * inner);
+  p->key = floats(n * inner);
+  p->value = floats(n * inner);
+  p->up = floats(n * l->up.out);
+  p->gate = l->gate.out ? floats(n * l->up.out) : NULL;
+  p->scores = floats(pool_threads(pool) * p->score_step);
+  p->bias = floats(heads * p->bias_step);
+  int64_t layers = stack->decoder ? stack->layer_count : 1; // an encoder's layers share a cache
+  p->keys = floats(layers * rows * capacity * inner);
+  p->values = floats(layers * rows * capacity * inner);
+  int missing = !p->x || !p->y || !p->query || !p->key || !p->value || !p->up || !p->scores ||
+                !p->bias || !p->keys || !p->values || (l->gate.out && !p->gate);
+  if (source) {
+    p->cross_keys = floats(layers * rows * source * inner);
+    p->cross_values = floats(layers * rows * source * inner);
+    missing = missing || !p->cross_keys || !p->cross_values;
+  }
+  if (missing) return HE_NO_MEMORY;
+  for (int64_t position = 1 - capacity; position < capacity; position++) {
+    int32_t b = bucket_of(position, stack->buckets, stack->max_distance, stack->decoder);
+    for (int64_t h = 0; h < heads; h++) {
+      p->bias[h * p->bias_step + position + capacity - 1] = stack->bias[b * heads + h];
+    }
+  }
+  return 0;
+}
+
+void t5_end(t5_pass *p) {
+  float *all[] = {p->x,      p->y,    p->query, p->key,    p->value,      p->up,          p->gate,
+                  p->scores, p->bias, p->keys,  p->values, p->cross_keys, p->cross_values};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  scratch_free(&p->scratch);
+}
+
+void t5_embed(const he_matrix *table, const int32_t *tokens, int64_t count, float *x) {
+  int64_t width = table->in;
+  for (int64_t i = 0; i < count; i++, x += width) {
+    if (table->kind == HE_FLOAT32) {
+      memcpy(x, (const float *)table->rows + tokens[i] * width, (size_t)width * sizeof *x);
+      continue;
+    }
+    const char *row = (const char *)table->rows + tokens[i] * width * 2;
+    for (int64_t k = 0; k < width; k++) {
+      uint16_t half;
+      memcpy(&half, row + 2 * k, sizeof half);
+      x[k] = float_of((uint32_t)half << 16);
+    }
+  }
+}
+
+// Loops over positions.
+typedef struct {
+  t5_pass *pass;
+  const float *weight;
+} norm_loop;
+static void norm_positions(void *context, int64_t first, int64_t last) {
+  const norm_loop *l = context;
+  const t5_pass *p = l->pass;
+  for (int64_t i = first; i < last; i++) {
+    rms_norm(p->x + i * p->width, p->width, l->weight, p->stack->epsilon, p->y + i * p->width);
+  }
+}
+void t5_norm(t5_pass *p, const float *weight) {
+  norm_loop loop = {p, weight};
+  share(p->pool, p->rows * p->count, 1, norm_positions, &loop);
+}
+static void add_positions(void *context, int64_t first, int64_t last) {
+  const t5_pass *p = context;
+  add_rows(p->x + first * p->width, p->y + first * p->width, (last - first) * p->width);
+}
+static void activate_positions(void *context, int64_t first, int64_t last) {
+  const t5_pass *p = context;
+  int64_t out = p->stack->layers->up.out, n = (last - first) * out;
+  float *up = p->up + first * out, *x = p->gate ? p->gate + first * out : up;
+  switch (p->stack->activation) {
+  case HE_RELU: relu_all(x, n); break;
+  case HE_GELU: gelu_all(x, n); break;
+  default: gelu_tanh_all(x, n);
+  }
+  if (p->gate) {
+    for (int64_t i = 0; i < n; i++) up[i] = x[i] * up[i];
+  }
+}
+
+// Keys and values of `count` positions of each row, to the cache (rows, heads, capacity, size).
+static void store_heads(const t5_pass *p, const float *from, int64_t count, int64_t first,
+                        int64_t capacity, float *cache) {
+  int64_t heads = p->stack->heads, size = p->size;
+  for (int64_t r = 0; r < p->rows; r++) {
+    for (int64_t t = 0; t < count; t++) {
+      for (int64_t h = 0; h < heads; h++, from += size) {
+        float *to = cache + ((r * heads + h) * capacity + first + t) * size;
+        memcpy(to, from, (size_t)size * sizeof *to);
+      }
+    }
+  }
+}
+
+typedef struct {
+  const t5_pass *pass;
+  const float *keys, *values, *bias;
+  int64_t capacity;
+  int causal;
+  atomic_int threads; // that have begun: each has scores of its own
+} attention;
+static void attend_items(void *context, int64_t first, int64_t last) {
+  attention *a = context;
+  const t5_pass *p = a->pass;
+  float *scores = p->scores + atomic_fetch_add(&a->threads, 1) * p->score_step;
+  for (int64_t item = first; item < last; item++) { // (rows, heads, count)
+    int64_t t = item % p->count, row_head = item / p->count;
+    int64_t r = row_head / p->stack->heads, h = row_head % p->stack->heads;
+    int64_t position = p->first + t, base = row_head * a->capacity * p->size;
+    float *query = p->query + (r * p->count + t) * p->inner + h * p->size;
+    attended to = {.keys = a->keys + base, .values = a->values + base, .size = p->size, .scale = 1};
+    if (a->bias) to.bias = a->bias + h * p->bias_step + p->capacity - 1 - position;
+    to.count = a->causal ? position + 1 : a->capacity;
+    float *y = p->key + (r * p->count + t) * p->inner + h * p->size;
+    attend(&to, query, scores, y);
+  }
+}
+// Attends with p->query, and adds the result's product with `output` to x. The result is where the
+// keys were that are in the cache by now.
+static int attend_all(t5_pass *p, attention *a, const he_matrix *output) {
+  int64_t n = p->rows * p->count;
+  share(p->pool, n * p->stack->heads, 1, attend_items, a);
+  product product = {output, p->key, p->y, NULL, p->inner, p->width};
+  if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
+  share(p->pool, n, 1, add_positions, p);
+  return 0;
+}
+
+static int self_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
+  int64_t n = p->rows * p->count, cached = index * p->rows * p->capacity * p->inner;
+  t5_norm(p, l->norm);
+  product products[] = {{&l->query, p->y, p->query, NULL, p->width, p->inner},
+                        {&l->key, p->y, p->key, NULL, p->width, p->inner},
+                        {&l->value, p->y, p->value, NULL, p->width, p->inner}};
+  if (multiply(p->pool, &p->scratch, products, 3, n)) return HE_NO_MEMORY;
+  float *keys = p->keys + cached, *values = p->values + cached;
+  store_heads(p, p->key, p->count, p->first, p->capacity, keys);
+  store_heads(p, p->value, p->count, p->first, p->capacity, values);
+  attention a = {p, keys, values, p->bias, p->capacity, p->stack->decoder, 0};
+  return attend_all(p, &a, &l->output);
+}
+static int cross_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
+  int64_t cached = index * p->rows * p->source * p->inner;
+  t5_norm(p, l->norm);
+  product product = {&l->query, p->y, p->query, NULL, p->width, p->inner};
+  if (multiply(p->pool, &p->scratch, &product, 1, p->rows * p->count)) return HE_NO_MEMORY;
+  attention a = {p, p->cross_keys + cached, p->cross_values + cached, NULL, p->source, 0, 0};
+  return attend_all(p, &a, &l->output);
+}
+static int feed_forward(t5_pass *p, const he_t5_layer *l) {
+  int64_t n = p->rows * p->count;
+  t5_norm(p, l->norm);
+  product products[] = {{&l->up, p->y, p->up, NULL, p->width, l->up.out},
+                        {&l->gate, p->y, p->gate, NULL, p->width, l->up.out}};
+  if (multiply(p->pool, &p->scratch, products, p->gate ? 2 : 1, n)) return HE_NO_MEMORY;
+  share(p->pool, n, 1, activate_positions, p);
+  product product = {&l->down, p->up, p->y, NULL, l->up.out, p->width};
+  if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
+  share(p->pool, n, 1, add_positions, p);
+  return 0;
+}
+
+int t5_layers(t5_pass *p, const volatile int32_t *stop) {
+  const he_t5_stack *s = p->stack;
+  for (int64_t i = 0; i < s->layer_count; i++) {
+    if (*stop) return HE_STOPPED;
+    const he_t5_layer *l = &s->layers[i];
+    if (self_attention(p, &l->self, s->decoder ? i : 0)) return HE_NO_MEMORY;
+    if (s->decoder && cross_attention(p, &l->cross, i)) return HE_NO_MEMORY;
+    if (feed_forward(p, l)) return HE_NO_MEMORY;
+  }
+  t5_norm(p, s->norm);
+  return HE_OK;
+}
+
+// Keys and values of the encoder's output, for all layers and steps of a decoder.
+int t5_attend_to(t5_pass *p, const float *hidden) {
+  int64_t n = p->rows * p->source, cached = n * p->inner;
+  float *key = floats(cached), *value = floats(cached);
+  int failed = !key || !value;
+  for (int64_t i = 0; i < p->stack->layer_count && !failed; i++) {
+    const he_t5_attention *l = &p->stack->layers[i].cross;
+    product products[] = {{&l->key, hidden, key, NULL, l->key.in, p->inner},
+                          {&l->value, hidden, value, NULL, l->key.in, p->inner}};
+    failed = multiply(p->pool, &p->scratch, products, 2, n);
+    if (failed) break;
+    store_heads(p, key, p->source, 0, p->source, p->cross_keys + i * cached);
+    store_heads(p, value, p->source, 0, p->source, p->cross_values + i * cached);
+  }
+  free(key);
+  free(value);
+  return failed ? HE_NO_MEMORY : HE_OK;
+}
+
+int t5_finite(const float *x, int64_t n) {
+  int finite = 1;
+  for (int64_t i = 0; i < n; i++) finite &= is_finite(x[i]);
+  return finite;
+}
+
+EXPORT int32_t he_t5_encode(
+    const he_t5_stack *encoder, pool *pool, const int32_t *tokens, const float *inputs, int64_t rows,
+    int64_t length, float *hidden, const volatile int32_t *stop) {
+  t5_pass p;
+  uint64_t state = enter_ieee();
+  int status = t5_begin(&p, pool, encoder, rows, length, length, 0);
+  if (!status) {
+    int64_t n = rows * length;
+    if (tokens) t5_embed(&encoder->embedding, tokens, n, p.x);
+    else memcpy(p.x, inputs, (size_t)(n * p.width) * sizeof *inputs);
+    status = t5_layers(&p, stop);
+    if (!status) memcpy(hidden, p.y, (size_t)(n * p.width) * sizeof *hidden);
+    if (!status && !t5_finite(hidden, n * p.width)) status = HE_NOT_FINITE;
+  }
+  t5_end(&p);
+  leave_ieee(state);
+  return status;
+}
