@@ -32,7 +32,23 @@ class Matrices:
 
     def vector(self, name: str, *shape: int) -> int:
         """Return the address of a tensor's numbers as float32. Raises `ModelRefused`."""
-        return self._address(float32(self._tensor(name, shape)))
+        numbers = float32(self._tensor(name, shape))
+        return self._address(np.require(numbers, requirements="A"))
+
+    def table(self, name: str, out: int, inputs: int) -> MatrixStruct:
+        """Return a tensor whose rows are looked up: float32, or bfloat16 if it is that."""
+        tensor = self._tensor(name, (out, inputs))
+        if tensor.dtype == BFLOAT16:
+            return MatrixStruct(self._address(tensor), None, out, inputs, Kind.BFLOAT16)
+        return MatrixStruct(self._address(float32(tensor)), None, out, inputs, Kind.FLOAT32)
+
+    def same_tables(self, *names: str) -> str:
+        """Return which of the names of one tensor to read. Raises `ModelRefused` if two differ."""
+        present = [name for name in names if name in self._tensors]
+        for name in present[1:]:
+            if not np.array_equal(self._tensors[name], self._tensors[present[0]]):
+                raise ModelRefused(f"{name} is not {present[0]}")
+        return present[0] if present else names[0]
 
     def matrix(self, name: str, out: int, inputs: int) -> MatrixStruct:
         """Return a tensor `(out, inputs)` as a matrix. Raises `ModelRefused`."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -39,10 +39,17 @@ DTYPES = frozenset((*INTEGERS, *SHORT_FLOATS, *NAN_PATTERNS))
 # Numbers that are compared at a time: they stay in the processor's cache.
 SCAN_NUMBERS = 1_048_576
 
-TensorOffsets = dict[str, tuple[str, int, int]]  # tensor: dtype, first byte and end in the file
+
+class TensorPlace(NamedTuple):
+    """A tensor's dtype and shape, and its first byte and end in the file."""
+
+    dtype: str
+    first: int
+    end: int
+    shape: tuple[int, ...]
 
 
-def tensor_offsets(path: Path) -> TensorOffsets:
+def tensor_offsets(path: Path) -> dict[str, TensorPlace]:
     """Return where each tensor of a file lies. Raises `ModelRefused` for a file to be refused."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -58,13 +65,13 @@ def tensor_offsets(path: Path) -> TensorOffsets:
         except (ValueError, RecursionError) as error:
             raise ModelRefused(f"{path.name} is not safetensors: {error}") from error
     return {
-        name: (dtype, 8 + length + first, 8 + length + end)
-        for name, dtype, first, end in tensors(path, header)
+        name: place._replace(first=8 + length + place.first, end=8 + length + place.end)
+        for name, place in tensors(path, header)
     }
 
 
-def tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, str, int, int]]:
-    """Yield each tensor of a valid header: name, dtype, first byte and end within the data."""
+def tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, TensorPlace]]:
+    """Yield each tensor of a valid header, by name; its place is within the data."""
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -75,7 +82,8 @@ def tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, str, i
         # A shape with a zero has no bytes, whatever its other dimensions are.
         if math.prod(size or 1 for size in entry["shape"]) >= 2**63:
             raise ModelRefused(f"{path.name}: {name:.80} has a shape that no tensor can have")
-        yield name, entry["dtype"], *entry["data_offsets"]
+        first, end = entry["data_offsets"]
+        yield name, TensorPlace(entry["dtype"], first, end, tuple(entry["shape"]))
 
 
 def first_nan_tensor(path: Path) -> str:
@@ -89,7 +97,7 @@ def first_nan_tensor(path: Path) -> str:
     if not offsets:
         return ""
     content = np.memmap(path, np.uint8, "r")
-    for name, (dtype, first, end) in sorted(offsets.items()):
+    for name, (dtype, first, end, _) in sorted(offsets.items()):
         if dtype in NAN_PATTERNS:
             kind, mask, infinity = NAN_PATTERNS[dtype]
             count = (end - first) // np.dtype(kind).itemsize

@@ -155,7 +155,7 @@ def check_weights(content: bytes) -> None:
         path.write_bytes(content)
         offsets = safetensors.tensor_offsets(path)
         safetensors.first_nan_tensor(path)
-    spans = [(first, end) for _, first, end in offsets.values()]
+    spans = [(first, end) for _, first, end, _ in offsets.values()]
     assert all(0 <= first <= end <= len(content) for first, end in spans)
     assert sum(end - first for first, end in spans) <= len(content) - 8
 
