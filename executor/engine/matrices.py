@@ -32,8 +32,11 @@ class Matrices:
 
     def vector(self, name: str, *shape: int) -> int:
         """Return the address of a tensor's numbers as float32. Raises `ModelRefused`."""
-        numbers = float32(self._tensor(name, shape))
-        return self._address(np.require(numbers, requirements="A"))
+        return self._address(self.array(name, *shape))
+
+    def array(self, name: str, *shape: int) -> "NDArray[np.float32]":
+        """Return a tensor's numbers as float32. Raises `ModelRefused`."""
+        return np.require(float32(self._tensor(name, shape)), requirements="A")
 
     def table(self, name: str, out: int, inputs: int) -> MatrixStruct:
         """Return a tensor whose rows are looked up: float32, or bfloat16 if it is that."""

@@ -228,10 +228,11 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
         raise ModelRefused(f"layer_norm_epsilon is {epsilon!r:.80}")
 
 
-def check_integer(name: str, value: object, least: int, most: int) -> None:
-    """Raise `ModelRefused` unless a setting is an integer in a range."""
+def check_integer(name: str, value: object, least: int, most: int) -> int:
+    """Return a setting. Raises `ModelRefused` unless it is an integer in a range."""
     if type(value) is not int or not least <= value <= most:
         raise ModelRefused(f"{name} is {value!r:.80}, not in {least} .. {most}")
+    return value
 
 
 def check_length(rows: int, length: int) -> None:

@@ -172,4 +172,36 @@ EXPORT int32_t he_t5_encode(
 EXPORT void he_t5_buckets(
     int64_t buckets, int64_t max_distance, int32_t decoder, int64_t length, int32_t *bucket);
 
+// Pop2Piano's decoder. Its encoder is a he_t5_stack of its own.
+typedef struct {
+  he_t5_stack decoder;
+  he_matrix head; // (vocabulary, width)
+  float scale;    // of the last hidden states
+  int32_t start, pad, end_count;
+  const int32_t *ends; // tokens that end a row
+} he_pop2piano;
+
+// What is generated: rows that the generator of one seed draws for, in turn, at each step.
+typedef struct {
+  int64_t rows, source, steps; // at most `steps` tokens each, as long as not all rows have ended
+  const float *hidden;         // (rows, source, width), from the encoder
+  he_sampling sampling;
+  uint64_t seed;
+} he_cover;
+
+// Generates tokens (rows, steps); a row that has ended has `pad` tokens. `done` becomes the number
+// of steps. `logits` (rows, he_kept_steps(steps), vocabulary) gets those of the last step of every 64
+// that a row has not ended before. A `stop` that is not 0 ends it. Returns HE_OK, HE_NO_MEMORY,
+// HE_STOPPED or HE_NOT_FINITE.
+EXPORT int32_t he_pop2piano_generate(
+    const he_pop2piano *model, pool *pool, const he_cover *cover, int32_t *tokens, float *logits,
+    const volatile int32_t *stop, volatile int64_t *done);
+// Computes all steps from `tokens` (rows, count) in passes of `block` steps, and draws each token
+// anew. Returns HE_DIFFERENT at the first one that differs, or where generation would have ended or
+// gone on, and its row and step in `first`. `logits` is as for `count` steps.
+EXPORT int32_t he_pop2piano_replay(
+    const he_pop2piano *model, pool *pool, const he_cover *cover, int64_t count, int64_t block,
+    const int32_t *tokens, float *logits, int64_t first[2], const volatile int32_t *stop,
+    volatile int64_t *done);
+
 #endif

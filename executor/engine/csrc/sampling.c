@@ -178,6 +178,10 @@ int32_t choose(
   return best;
 }
 
+void skip_choice(const choice *choice, const he_sampling *rule, generator *generator) {
+  for (int32_t i = 0; rule->sample && i < choice->vocabulary; i++) draw_bits(generator);
+}
+
 // Writes `count` exponentially distributed numbers as torch draws them from `seed`; for tests.
 EXPORT void he_exponentials(uint64_t seed, float *x, int64_t count) {
   generator generator;

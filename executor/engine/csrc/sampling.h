@@ -24,5 +24,7 @@ choice *choice_new(int32_t vocabulary);
 // generator for each number of the vocabulary, whatever it leaves out. The logits are finite.
 int32_t choose(
     choice *choice, const he_sampling *rule, generator *generator, const float *logits);
+// Takes the words that `choose` would take.
+void skip_choice(const choice *choice, const he_sampling *rule, generator *generator);
 
 #endif

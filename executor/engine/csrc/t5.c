@@ -10,6 +10,8 @@
 #include "arithmetic.h"
 #include "attention.h"
 
+#define GRAIN 8 // positions that one thread takes at least in a loop of little work
+
 // The bucket of a key's position relative to its query (negative: before it). Half of the buckets
 // are one position each, the others grow with the logarithm of the distance.
 static int32_t bucket_of(int64_t position, int64_t buckets, int64_t max_distance, int decoder) {
@@ -44,6 +46,7 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
   const he_t5_layer *l = stack->layers;
   int64_t heads = stack->heads, inner = l->self.query.out, n = rows * count;
   *p = (t5_pass){.pool = pool, .stack = stack, .rows = rows, .count = count, .capacity = capacity};
+  p->cached = rows;
   p->source = source;
   p->width = l->self.query.in;
   p->inner = inner;
@@ -117,7 +120,7 @@ static void norm_positions(void *context, int64_t first, int64_t last) {
 }
 void t5_norm(t5_pass *p, const float *weight) {
   norm_loop loop = {p, weight};
-  share(p->pool, p->rows * p->count, 1, norm_positions, &loop);
+  share(p->pool, p->rows * p->count, GRAIN, norm_positions, &loop);
 }
 static void add_positions(void *context, int64_t first, int64_t last) {
   const t5_pass *p = context;
@@ -137,6 +140,8 @@ static void activate_positions(void *context, int64_t first, int64_t last) {
   }
 }
 
+static int64_t lane_of(const t5_pass *p, int64_t row) { return p->lanes ? p->lanes[row] : row; }
+
 // Keys and values of `count` positions of each row, to the cache (rows, heads, capacity, size).
 static void store_heads(const t5_pass *p, const float *from, int64_t count, int64_t first,
                         int64_t capacity, float *cache) {
@@ -144,7 +149,7 @@ static void store_heads(const t5_pass *p, const float *from, int64_t count, int6
   for (int64_t r = 0; r < p->rows; r++) {
     for (int64_t t = 0; t < count; t++) {
       for (int64_t h = 0; h < heads; h++, from += size) {
-        float *to = cache + ((r * heads + h) * capacity + first + t) * size;
+        float *to = cache + ((lane_of(p, r) * heads + h) * capacity + first + t) * size;
         memcpy(to, from, (size_t)size * sizeof *to);
       }
     }
@@ -163,9 +168,9 @@ static void attend_items(void *context, int64_t first, int64_t last) {
   const t5_pass *p = a->pass;
   float *scores = p->scores + atomic_fetch_add(&a->threads, 1) * p->score_step;
   for (int64_t item = first; item < last; item++) { // (rows, heads, count)
-    int64_t t = item % p->count, row_head = item / p->count;
-    int64_t r = row_head / p->stack->heads, h = row_head % p->stack->heads;
-    int64_t position = p->first + t, base = row_head * a->capacity * p->size;
+    int64_t heads = p->stack->heads, t = item % p->count;
+    int64_t h = item / p->count % heads, r = item / p->count / heads;
+    int64_t position = p->first + t, base = (lane_of(p, r) * heads + h) * a->capacity * p->size;
     float *query = p->query + (r * p->count + t) * p->inner + h * p->size;
     attended to = {.keys = a->keys + base, .values = a->values + base, .size = p->size, .scale = 1};
     if (a->bias) to.bias = a->bias + h * p->bias_step + p->capacity - 1 - position;
@@ -181,12 +186,12 @@ static int attend_all(t5_pass *p, attention *a, const he_matrix *output) {
   share(p->pool, n * p->stack->heads, 1, attend_items, a);
   product product = {output, p->key, p->y, NULL, p->inner, p->width};
   if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
-  share(p->pool, n, 1, add_positions, p);
+  share(p->pool, n, GRAIN, add_positions, p);
   return 0;
 }
 
 static int self_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
-  int64_t n = p->rows * p->count, cached = index * p->rows * p->capacity * p->inner;
+  int64_t n = p->rows * p->count, cached = index * p->cached * p->capacity * p->inner;
   t5_norm(p, l->norm);
   product products[] = {{&l->query, p->y, p->query, NULL, p->width, p->inner},
                         {&l->key, p->y, p->key, NULL, p->width, p->inner},
@@ -199,7 +204,7 @@ static int self_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
   return attend_all(p, &a, &l->output);
 }
 static int cross_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
-  int64_t cached = index * p->rows * p->source * p->inner;
+  int64_t cached = index * p->cached * p->source * p->inner;
   t5_norm(p, l->norm);
   product product = {&l->query, p->y, p->query, NULL, p->width, p->inner};
   if (multiply(p->pool, &p->scratch, &product, 1, p->rows * p->count)) return HE_NO_MEMORY;
@@ -212,10 +217,10 @@ static int feed_forward(t5_pass *p, const he_t5_layer *l) {
   product products[] = {{&l->up, p->y, p->up, NULL, p->width, l->up.out},
                         {&l->gate, p->y, p->gate, NULL, p->width, l->up.out}};
   if (multiply(p->pool, &p->scratch, products, p->gate ? 2 : 1, n)) return HE_NO_MEMORY;
-  share(p->pool, n, 1, activate_positions, p);
+  share(p->pool, n, GRAIN, activate_positions, p);
   product product = {&l->down, p->up, p->y, NULL, l->up.out, p->width};
   if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
-  share(p->pool, n, 1, add_positions, p);
+  share(p->pool, n, GRAIN, add_positions, p);
   return 0;
 }
 

@@ -9,7 +9,8 @@ typedef struct {
   pool *pool;
   const he_t5_stack *stack;
   int64_t rows, count, first; // `count` positions of each row, from position `first` on
-  int64_t capacity;           // positions that the caches have
+  const int64_t *lanes;       // each row's place in the caches, or NULL if that is its number
+  int64_t cached, capacity;   // rows and positions that the caches have
   int64_t source;             // positions of the encoder's output, for a decoder
   int64_t width, inner, size; // of hidden states, of all heads, of a head
   int64_t bias_step, score_step;
