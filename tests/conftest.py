@@ -1,5 +1,7 @@
 """The hypothesis profiles of all property tests, and the order and the grouping of all tests."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,14 @@ SLOWEST = (
 )
 # The files of a folder that share a costly fixture.
 SHARED = ("tests/integration/workers",)
+
+
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """Let programs that a test starts be ended by SIGHUP, which `nohup scripts/test` ignores."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from scripts.testnet_tool import folder
 
+pytestmark = pytest.mark.usefixtures("not_under_nohup")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,8 @@ import pytest
 from protocol.wire.encoding import canonical
 from tests.support import fixtures
 
+pytestmark = pytest.mark.usefixtures("not_under_nohup")
+
 ROOT = Path(__file__).resolve().parents[3]
 LINE = "helium: interrupted\n"
 # By signal: how a command ends.
