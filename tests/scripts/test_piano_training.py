@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from scripts.models.common.export import load_weights
+from scripts.models.common.export import NotACheckpoint, load_weights
 from scripts.models.common.train import (
     CHECKPOINT,
     PianoTraining,
@@ -208,5 +208,5 @@ def test_training_only_weights_are_not_exported(tmp_path: Path, model: Any) -> N
     torch.save({"model": weights}, tmp_path / CHECKPOINT)
     load_weights(model, tmp_path / CHECKPOINT)
     torch.save({"model": weights | {"other": torch.zeros(1)}}, tmp_path / CHECKPOINT)
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(NotACheckpoint, match="another model"):
         load_weights(model, tmp_path / CHECKPOINT)
