@@ -112,8 +112,14 @@ class Control:
 class MusicgenDecoder:
     """The decoder of a MusicGen model, on the engine's kernels."""
 
-    def __init__(self, config: Mapping[str, Any], matrices: Matrices) -> None:
-        """Take the decoder's configuration and the model's weights. Raises `ModelRefused`."""
+    def __init__(
+        self, config: Mapping[str, Any], matrices: Matrices, encoder_width: int | None = None
+    ) -> None:
+        """Take the decoder's configuration and the model's weights.
+
+        `encoder_width` is that of the text encoder's hidden states; if it is another than the
+        decoder's, the model has a projection. Raises `ModelRefused`.
+        """
         self._matrices = matrices
         width, heads = config["hidden_size"], config["num_attention_heads"]
         self.vocabulary, self.codebooks = config["vocab_size"], config["num_codebooks"]
@@ -127,6 +133,10 @@ class MusicgenDecoder:
             raise ModelRefused(f"decoder.hidden_size is {width}, for {heads} heads")
         self.width, self.delays = width, self.codebooks // (1 + stereo)
         self.max_steps = min(config["max_position_embeddings"], MAX_POSITIONS)
+        self._projection: MatrixStruct | None = None
+        if encoder_width not in (None, width):
+            self._projection = matrices.matrix("enc_to_dec_proj.weight", width, encoder_width)
+            self._projection_bias = matrices.vector("enc_to_dec_proj.bias", width)
         self._layers = (LayerStruct * config["num_hidden_layers"])(
             *(self._layer(i, config["ffn_dim"]) for i in range(config["num_hidden_layers"]))
         )
@@ -244,6 +254,40 @@ class MusicgenDecoder:
         del kept
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
+
+    def codes(self, tokens: "NDArray[np.int32]") -> "NDArray[np.int32]":
+        """Return the codes `(codebooks, frames)` of a sequence's tokens `(steps, codebooks)`.
+
+        A codebook's first token is as many steps late as its delay; its last ones are masked.
+        """
+        steps = len(tokens)
+        if steps < 2 * self.delays - 2:  # transformers delays nothing in shorter ones
+            return np.ascontiguousarray(tokens.T)
+        frames = steps - self.delays + 1
+        late = [k // (self.codebooks // self.delays) for k in range(self.codebooks)]
+        return np.stack([tokens[first : first + frames, k] for k, first in enumerate(late)])
+
+    def project(
+        self, hidden: "NDArray[np.float32]", pool: Pool | None = None
+    ) -> "NDArray[np.float32]":
+        """Return a text encoder's hidden states `(length, its width)` in this decoder's width."""
+        if self._projection is None:
+            return hidden
+        hidden = np.ascontiguousarray(hidden, np.float32)
+        if hidden.ndim != 2 or hidden.shape[1] != self._projection.inputs:
+            raise ValueError(f"hidden states of shape {hidden.shape}")
+        prompt = np.empty((len(hidden), self.width), np.float32)
+        status = library.load().he_product(
+            ctypes.c_void_p(pool.address if pool else None),
+            ctypes.byref(self._projection),
+            ctypes.c_void_p(self._projection_bias),
+            ctypes.c_void_p(address(hidden)),
+            ctypes.c_void_p(address(prompt)),
+            ctypes.c_int64(len(hidden)),
+        )
+        if status:
+            raise MemoryError("the engine has too little memory")
+        return prompt
 
     def column(self, tokens: "NDArray[np.int32]", step: int) -> "NDArray[np.int32]":
         """Return what the decoder reads at a step of `tokens` `(steps, codebooks)`: delayed."""

@@ -36,9 +36,11 @@ EXPORT const char *he_instruction_set(void);
 EXPORT pool *he_pool_new(int32_t threads);
 EXPORT void he_pool_free(pool *pool);
 
-// y (rows, out) = x (rows, in) times the transposed matrix. Returns 0, or -1 without memory.
+// y (rows, out) = x (rows, in) times the transposed matrix, plus a bias (out) unless it is NULL.
+// Returns HE_OK or HE_NO_MEMORY.
 EXPORT int32_t he_product(
-    pool *pool, const he_matrix *matrix, const float *x, float *y, int64_t rows);
+    pool *pool, const he_matrix *matrix, const float *bias, const float *x, float *y,
+    int64_t rows);
 // Writes a float32 matrix as another kind of weights. `rows` has room for all rows of that kind.
 EXPORT void he_convert(
     const float *x, int64_t out, int64_t in, int32_t kind, void *rows, float *scales);

@@ -418,14 +418,15 @@ void scratch_free(scratch *scratch) {
 }
 
 EXPORT int32_t he_product(
-    pool *pool, const he_matrix *matrix, const float *x, float *y, int64_t rows) {
+    pool *pool, const he_matrix *matrix, const float *bias, const float *x, float *y,
+    int64_t rows) {
   scratch scratch = {0};
   uint64_t state = enter_ieee();
-  product one = {matrix, x, y, NULL, matrix->in, matrix->out};
+  product one = {matrix, x, y, bias, matrix->in, matrix->out};
   int failed = multiply(pool, &scratch, &one, 1, rows);
   leave_ieee(state);
   scratch_free(&scratch);
-  return failed;
+  return failed ? HE_NO_MEMORY : HE_OK;
 }
 
 static void convert_row(const float *x, int64_t in, int kind, char *row, float *scales) {

@@ -27,6 +27,7 @@ def product(library: ctypes.CDLL, matrix: MatrixStruct, x: Any, pool: Pool | Non
     status = library.he_product(
         ctypes.c_void_p(pool.address if pool else None),
         ctypes.byref(matrix),
+        None,
         ctypes.c_void_p(address(x)),
         ctypes.c_void_p(address(y)),
         ctypes.c_int64(len(x)),

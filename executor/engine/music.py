@@ -1,0 +1,213 @@
+"""MusicGen on the engine: from a prompt to waveforms, and from tokens to a check of them.
+
+The order is tokenizer, text encoder, decoder, codec. Only the tokenizer is a library's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from executor.engine.encodec import EncodecDecoder
+from executor.engine.matrices import Matrices
+from executor.engine.musicgen import Control, Difference, MusicgenDecoder, Sampling, Steps
+from executor.engine.pool import Pool
+from executor.engine.structs import Kind, Status
+from executor.engine.t5 import T5Encoder
+from executor.engine.weights import Weights
+from executor.errors import Abstained, ModelRefused, TaskFailed, describe_error
+from executor.models.json_files import configuration
+from protocol.wire.messages import Abstention
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODEL_TYPE = "musicgen"
+# How tasks name the precisions that the engine computes in, and how many bits quantise weights.
+DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
+BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
+# What transformers uses where generation_config.json has no value.
+DEFAULT_TOP_K = 50
+# Members of generation_config.json that the engine computes with, or that change no token.
+SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "guidance_scale")
+LENGTH_SETTINGS = ("max_length", "max_new_tokens")
+NEUTRAL_SETTINGS = ("_from_model_config", "transformers_version", "use_cache", "pad_token_id")
+START_SETTINGS = ("bos_token_id", "decoder_start_token_id")
+# A value at which a setting of transformers does nothing.
+IDLE_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "repetition_penalty": 1.0,
+        "eos_token_id": None,
+        "min_length": 0,
+        "renormalize_logits": False,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a task asks of a model: `steps` tokens for each of `seeds`."""
+
+    prompt: str
+    seeds: Sequence[int]
+    steps: int
+    sampling: Sampling
+
+
+class MusicModel:
+    """A MusicGen model in memory."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        """Map a checked model folder. Raises `ModelRefused` for what the engine cannot compute."""
+        config = configuration(folder, "config.json")
+        if config.get("model_type") != MODEL_TYPE:
+            raise ModelRefused(f"config.json: model_type is not {MODEL_TYPE}")
+        self._weights = Weights(folder)
+        matrices = Matrices(self._weights, kind)
+        decoder, text, audio = (
+            part_of(config, name) for name in ("decoder", "text_encoder", "audio_encoder")
+        )
+        self._tokenizer = read_tokenizer(folder)
+        self._encoder = T5Encoder(text, matrices, "text_encoder.")
+        self._decoder = MusicgenDecoder(decoder, matrices, self._encoder.width)
+        self._channels = self._decoder.codebooks // self._decoder.delays
+        self._codec = EncodecDecoder(audio, self._weights, self._decoder.delays)
+        self.sampling_rate = int(audio.get("sampling_rate", 24_000))
+        if self._codec.entries < self._decoder.vocabulary:
+            raise ModelRefused("config.json: the codec has fewer entries than the decoder tokens")
+        self.settings = read_settings(folder, self._decoder.vocabulary)
+
+    def request(self, prompt: str, seeds: Sequence[int], members: Mapping[str, Any]) -> Request:
+        """Return what a task asks, with the model's own settings where `members` are silent.
+
+        `members` are those of the task's `generation_config` that are not null. Temperature 0 means
+        greedy decoding, a guidance scale of at most 1 none (specification 8). Raises `TaskFailed`.
+        """
+        settings = {**self.settings, **members}
+        steps = settings.get("max_new_tokens") or settings.get("max_length", 1) - 1
+        if not 1 <= steps <= self._decoder.max_steps:
+            raise TaskFailed("generation-rejected", f"{steps} tokens")
+        greedy = not settings.get("do_sample", False) or settings.get("temperature", 1.0) == 0
+        sampling = Sampling(
+            not greedy,
+            1.0 if greedy else float(settings.get("temperature") or 1.0),
+            int(settings.get("top_k", DEFAULT_TOP_K) or 0),
+            float(settings.get("top_p") or 1.0),
+            max(1.0, float(settings.get("guidance_scale") or 1.0)),
+        )
+        return Request(prompt, tuple(seeds), int(steps), sampling)
+
+    def generate(
+        self, request: Request, pool: Pool | None = None, control: Control | None = None
+    ) -> Steps:
+        """Generate the tokens of all sequences. Raises `TaskFailed`, `Abstained`, `MemoryError`."""
+        hidden = self._read_prompt(request.prompt, pool, control)
+        status, steps = self._decoder.generate(
+            hidden, request.steps, request.seeds, request.sampling, pool, control
+        )
+        check(status)
+        return steps
+
+    def replay(
+        self,
+        request: Request,
+        tokens: "NDArray[np.int32]",
+        pool: Pool | None = None,
+        control: Control | None = None,
+    ) -> "tuple[Steps, Difference | None]":
+        """Compute all steps of `tokens` `(sequences, steps, codebooks)` anew, in one pass.
+
+        Returns them, and the first token that the task's seed does not draw; None if all are right.
+        """
+        hidden = self._read_prompt(request.prompt, pool, control)
+        status, steps, difference = self._decoder.replay(
+            hidden, tokens, request.seeds, request.sampling, pool, control
+        )
+        if status is not Status.DIFFERENT:
+            check(status)
+        return steps, difference
+
+    def decode(
+        self,
+        tokens: "NDArray[np.int32]",
+        pool: Pool | None = None,
+        control: Control | None = None,
+    ) -> "NDArray[np.float32]":
+        """Return the waveform `(channels, frames)` of a sequence's tokens `(steps, codebooks)`."""
+        codes = self._decoder.codes(tokens)
+        sides = []
+        for channel in range(self._channels):
+            status, samples = self._codec.decode(codes[channel :: self._channels], pool, control)
+            check(status)
+            sides.append(samples)
+        return np.stack(sides)
+
+    def _read_prompt(
+        self, prompt: str, pool: Pool | None, control: Control | None
+    ) -> "NDArray[np.float32]":
+        """Return the hidden states of a prompt, as the decoder reads them."""
+        ids = np.array([self._tokenizer.encode(prompt).ids], np.int32)
+        status, hidden = self._encoder.encode(ids, pool, control)
+        check(status)
+        return self._decoder.project(hidden[0], pool)
+
+
+def part_of(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a part of a model's configuration. Raises `ModelRefused`."""
+    part = config.get(name)
+    if not isinstance(part, dict):
+        raise ModelRefused(f"config.json: {name} is missing")
+    return part
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a model folder. Raises `ModelRefused`."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelRefused("the folder has no tokenizer.json, which the engine reads")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower type
+        raise ModelRefused(f"tokenizer.json cannot be loaded: {describe_error(error)}") from error
+
+
+def read_settings(folder: Path, start: int) -> dict[str, Any]:
+    """Return a model's own generation settings; `start` is the token before the first.
+
+    Raises `ModelRefused` for a setting that the engine does not compute.
+    """
+    settings = configuration(folder, "generation_config.json")
+    for name, value in settings.items():
+        known = name in (*SAMPLING_SETTINGS, *LENGTH_SETTINGS, *NEUTRAL_SETTINGS)
+        idle = name in IDLE_SETTINGS and value == IDLE_SETTINGS[name]
+        starts = name in START_SETTINGS and value == start
+        if not (known or idle or starts or value is None):
+            raise ModelRefused(f"generation_config.json: the engine does not compute {name}")
+    names = (*SAMPLING_SETTINGS, *LENGTH_SETTINGS)
+    return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
+def kind_of(dtype: str, bits: int | None) -> Kind:
+    """Return the kind of weights for a task's precision. Raises `TaskFailed`."""
+    if bits is not None and bits in BITS:
+        return BITS[bits]
+    if bits is None and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise TaskFailed("generation-rejected", f"the engine does not compute in {bits or dtype}")
+
+
+def check(status: Status) -> None:
+    """Raise what a call's end means: `TaskFailed`, `Abstained` or `MemoryError`."""
+    match status:
+        case Status.NO_MEMORY:
+            raise MemoryError("the engine has too little memory")
+        case Status.STOPPED:
+            raise Abstained(Abstention.TIMEOUT, "the job was stopped")
+        case Status.NOT_FINITE:
+            raise TaskFailed("non-finite-output", "a logit is not finite")
