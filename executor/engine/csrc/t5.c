@@ -4,7 +4,6 @@
 // for replay, one position for a step. Nothing but the range differs, so the bits are equal.
 #include "t5.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "arithmetic.h"
@@ -52,8 +51,6 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
   p->inner = inner;
   p->size = inner / heads;
   p->bias_step = 2 * capacity - 1;
-  int64_t longest = capacity > source ? capacity : source;
-  p->score_step = (longest + 7) / 8 * 8;
   p->x = floats(n * p->width);
   p->y = floats(n * p->width);
   p->query = floats(n * inner);
@@ -61,13 +58,12 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
   p->value = floats(n * inner);
   p->up = floats(n * l->up.out);
   p->gate = l->gate.out ? floats(n * l->up.out) : NULL;
-  p->scores = floats(pool_threads(pool) * p->score_step);
   p->bias = floats(heads * p->bias_step);
   int64_t layers = stack->decoder ? stack->layer_count : 1; // an encoder's layers share a cache
   p->keys = floats(layers * rows * capacity * inner);
   p->values = floats(layers * rows * capacity * inner);
-  int missing = !p->x || !p->y || !p->query || !p->key || !p->value || !p->up || !p->scores ||
-                !p->bias || !p->keys || !p->values || (l->gate.out && !p->gate);
+  int missing = !p->x || !p->y || !p->query || !p->key || !p->value || !p->up || !p->bias ||
+                !p->keys || !p->values || (l->gate.out && !p->gate);
   if (source) {
     p->cross_keys = floats(layers * rows * source * inner);
     p->cross_values = floats(layers * rows * source * inner);
@@ -84,8 +80,8 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
 }
 
 void t5_end(t5_pass *p) {
-  float *all[] = {p->x,      p->y,    p->query, p->key,    p->value,      p->up,          p->gate,
-                  p->scores, p->bias, p->keys,  p->values, p->cross_keys, p->cross_values};
+  float *all[] = {p->x,    p->y,    p->query, p->key,    p->value,      p->up,
+                  p->gate, p->bias, p->keys,  p->values, p->cross_keys, p->cross_values};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   scratch_free(&p->scratch);
 }
@@ -161,12 +157,11 @@ typedef struct {
   const float *keys, *values, *bias;
   int64_t capacity;
   int causal;
-  atomic_int threads; // that have begun: each has scores of its own
 } attention;
 static void attend_items(void *context, int64_t first, int64_t last) {
-  attention *a = context;
+  const attention *a = context;
   const t5_pass *p = a->pass;
-  float *scores = p->scores + atomic_fetch_add(&a->threads, 1) * p->score_step;
+  float scores[HE_MAX_POSITIONS + 8];
   for (int64_t item = first; item < last; item++) { // (rows, heads, count)
     int64_t heads = p->stack->heads, t = item % p->count;
     int64_t h = item / p->count % heads, r = item / p->count / heads;
@@ -200,7 +195,7 @@ static int self_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
   float *keys = p->keys + cached, *values = p->values + cached;
   store_heads(p, p->key, p->count, p->first, p->capacity, keys);
   store_heads(p, p->value, p->count, p->first, p->capacity, values);
-  attention a = {p, keys, values, p->bias, p->capacity, p->stack->decoder, 0};
+  attention a = {p, keys, values, p->bias, p->capacity, p->stack->decoder};
   return attend_all(p, &a, &l->output);
 }
 static int cross_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
@@ -208,7 +203,7 @@ static int cross_attention(t5_pass *p, const he_t5_attention *l, int64_t index) 
   t5_norm(p, l->norm);
   product product = {&l->query, p->y, p->query, NULL, p->width, p->inner};
   if (multiply(p->pool, &p->scratch, &product, 1, p->rows * p->count)) return HE_NO_MEMORY;
-  attention a = {p, p->cross_keys + cached, p->cross_values + cached, NULL, p->source, 0, 0};
+  attention a = {p, p->cross_keys + cached, p->cross_values + cached, NULL, p->source, 0};
   return attend_all(p, &a, &l->output);
 }
 static int feed_forward(t5_pass *p, const he_t5_layer *l) {

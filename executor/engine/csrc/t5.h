@@ -13,9 +13,9 @@ typedef struct {
   int64_t cached, capacity;   // rows and positions that the caches have
   int64_t source;             // positions of the encoder's output, for a decoder
   int64_t width, inner, size; // of hidden states, of all heads, of a head
-  int64_t bias_step, score_step;
+  int64_t bias_step;
   float *x, *y; // hidden states (rows, count, width), and what is computed from them
-  float *query, *key, *value, *up, *gate, *scores;
+  float *query, *key, *value, *up, *gate;
   float *bias; // (heads, relative positions)
   float *keys, *values, *cross_keys, *cross_values; // (layers, rows, heads, positions, size)
   scratch scratch;
