@@ -17,6 +17,7 @@ from executor.engine.encodec import EncodecDecoder
 from executor.engine.musicgen import Control
 from executor.engine.pool import Pool
 from executor.engine.structs import Status
+from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import EMBEDDED, SHIPPED
 from tests.support.tiny_models import parts
@@ -113,7 +114,8 @@ def test_samples_of_the_shipped_model_are_those_of_transformers(each_library: ct
     """Its weights amplify rounding, so float64 is the reference; float32 of torch is 7e-5 off."""
     model = copy.deepcopy(shipped())
     codes = random_codes(model, 60, 4)
-    _, samples = decoder(model, 4).decode(codes)
+    codec = EncodecDecoder(model.config.to_dict(), Weights(SHIPPED / EMBEDDED), 4)
+    _, samples = codec.decode(codes)
     assert difference(samples, expected_samples(model.double(), codes)) < 5e-5
 
 
