@@ -137,7 +137,7 @@ class EncodecDecoder:
         lstm = [self._lstm(number, units) for number in range(self._config["num_lstm_layers"])]
         layers = list(self._layers(units))
         books = [self._codebook(number) for number in range(codebooks)]
-        self._struct = CodecStruct(
+        self.struct = CodecStruct(
             (ctypes.c_void_p * len(books))(*books),
             (LstmStruct * len(lstm))(*lstm),
             (LayerStruct * len(layers))(*layers),
@@ -183,7 +183,7 @@ class EncodecDecoder:
         samples = np.zeros(tokens * self.samples_per_token, np.float32)
         status = library.load().he_encodec_decode(
             ctypes.c_void_p(pool.address if pool else None),
-            ctypes.byref(self._struct),
+            ctypes.byref(self.struct),
             ctypes.c_void_p(address(codes)),
             ctypes.c_int64(tokens),
             ctypes.c_int64(block),

@@ -148,6 +148,18 @@ class MusicModel:
             sides.append(samples)
         return np.stack(sides)
 
+    def image_parts(self, request: Request) -> "tuple[list[Any], list[Any]]":
+        """Return what a program in C computes a song from, and what all of that points to.
+
+        `tests/support/engine_run.c` runs it on processors that have no Python.
+        """
+        ids = np.array(self._tokenizer.encode(request.prompt).ids, np.int32)
+        samples = self._codec.samples_per_token
+        roots, owners = self._decoder.image_parts(request.steps, request.seeds, request.sampling)
+        sizes = np.array([len(ids), self._decoder.width, self._encoder.width, samples], np.int64)
+        encoder, codec = self._encoder.struct, self._codec.struct
+        return [encoder, *roots, codec, sizes, ids], [self._encoder, self._codec, *owners]
+
     def _read_prompt(
         self, prompt: str, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":

@@ -134,9 +134,10 @@ class MusicgenDecoder:
         self.width, self.delays = width, self.codebooks // (1 + stereo)
         self.max_steps = min(config["max_position_embeddings"], MAX_POSITIONS)
         self._projection: MatrixStruct | None = None
+        self._projection_bias = np.zeros(width, np.float32)
         if encoder_width not in (None, width):
             self._projection = matrices.matrix("enc_to_dec_proj.weight", width, encoder_width)
-            self._projection_bias = matrices.vector("enc_to_dec_proj.bias", width)
+            self._projection_bias = matrices.array("enc_to_dec_proj.bias", width)
         self._layers = (LayerStruct * config["num_hidden_layers"])(
             *(self._layer(i, config["ffn_dim"]) for i in range(config["num_hidden_layers"]))
         )
@@ -255,6 +256,14 @@ class MusicgenDecoder:
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
 
+    def image_parts(
+        self, steps: int, seeds: Sequence[int], sampling: Sampling
+    ) -> "tuple[list[Any], list[Any]]":
+        """Return the structures of a song without its prompt, and what holds all they point to."""
+        song, kept = self._song(np.zeros((1, self.width), np.float32), steps, seeds, sampling)
+        projection = self._projection or MatrixStruct()
+        return [projection, self._projection_bias, self._struct, song], [self, self._matrices, kept]
+
     def codes(self, tokens: "NDArray[np.int32]") -> "NDArray[np.int32]":
         """Return the codes `(codebooks, frames)` of a sequence's tokens `(steps, codebooks)`.
 
@@ -280,7 +289,7 @@ class MusicgenDecoder:
         status = library.load().he_product(
             ctypes.c_void_p(pool.address if pool else None),
             ctypes.byref(self._projection),
-            ctypes.c_void_p(self._projection_bias),
+            ctypes.c_void_p(address(self._projection_bias)),
             ctypes.c_void_p(address(hidden)),
             ctypes.c_void_p(address(prompt)),
             ctypes.c_int64(len(hidden)),

@@ -1,0 +1,93 @@
+// Computes a song with the engine, from an image of a model, without Python: for other processors.
+//
+//   engine_run IMAGE THREADS
+//
+// Prints a hash of each result. The image (engine_image.py) has the text encoder, the projection,
+// its bias, the decoder, the song, the codec, the sizes below and the prompt's tokens.
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+typedef struct {
+  int64_t ids, width, encoder_width, samples;
+} sizes;
+
+static uint64_t hash(const void *bytes, size_t size) { // FNV-1a
+  uint64_t h = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < size; i++) h = (h ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+  return h;
+}
+static void must(int status, const char *what) {
+  if (status == HE_OK) return;
+  printf("%s ended with %d\n", what, status);
+  exit(1);
+}
+
+int main(int count, char **arguments) {
+  if (count != 3) return 2;
+  int file = open(arguments[1], O_RDONLY);
+  struct stat info;
+  if (file < 0 || fstat(file, &info)) return 2;
+  char *image =
+      mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+  if (image == MAP_FAILED || memcmp(image, "heimage1", 8)) return 2;
+  uint64_t fixes, roots, *word = (uint64_t *)image;
+  fixes = word[1];
+  roots = word[2];
+  uint64_t size = 24 + 16 * fixes + 8 * roots;
+  char *content = image + (size + 63) / 64 * 64;
+  for (uint64_t i = 0; i < fixes; i++) {
+    uint64_t target = (uint64_t)(content + word[4 + 2 * i]);
+    memcpy(content + word[3 + 2 * i], &target, 8);
+  }
+  void *root[8];
+  for (uint64_t i = 0; i < roots && i < 8; i++) root[i] = content + word[3 + 2 * fixes + i];
+  const he_t5_stack *encoder = root[0];
+  const he_matrix *projection = root[1];
+  const float *bias = root[2];
+  const he_musicgen *decoder = root[3];
+  he_song *song = root[4];
+  const he_codec *codec = root[5];
+  const sizes *n = root[6];
+  const int32_t *ids = root[7];
+
+  pool *pool = he_pool_new(atoi(arguments[2]));
+  int32_t stop = 0, first[3];
+  int64_t done = 0;
+  float *hidden = malloc((size_t)(n->ids * n->encoder_width) * 4);
+  must(he_t5_encode(encoder, pool, ids, NULL, 1, n->ids, hidden, &stop), "the encoder");
+  float *prompt = hidden;
+  if (projection->out) {
+    prompt = malloc((size_t)(n->ids * n->width) * 4);
+    must(he_product(pool, projection, bias, hidden, prompt, n->ids), "the projection");
+  }
+  song->prompt = prompt;
+  song->prompt_length = (int32_t)n->ids;
+  int64_t k = decoder->codebooks, steps = song->steps, kept = he_kept_steps(song->steps);
+  size_t token_bytes = (size_t)(song->sequences * steps * k) * 4;
+  size_t logit_bytes = (size_t)(song->sequences * kept * k * decoder->vocabulary) * 4;
+  int32_t *tokens = calloc(1, token_bytes);
+  float *logits = calloc(1, logit_bytes), *again = calloc(1, logit_bytes);
+  must(he_musicgen_generate(decoder, pool, song, tokens, logits, &stop, &done), "generation");
+  must(he_musicgen_replay(decoder, pool, song, 16, tokens, again, first, &stop, &done), "replay");
+  int64_t frames = steps - decoder->delays + 1;
+  int32_t *codes = malloc((size_t)(frames * k) * 4);
+  for (int64_t c = 0; c < k; c++) {
+    for (int64_t t = 0; t < frames; t++) codes[c * frames + t] = tokens[(t + c) * k + c];
+  }
+  size_t sample_bytes = (size_t)(frames * n->samples) * 4;
+  float *samples = malloc(sample_bytes);
+  must(he_encodec_decode(pool, codec, codes, frames, frames, samples, &stop, &done), "the codec");
+  printf("prompt %016llx\n", (unsigned long long)hash(prompt, (size_t)(n->ids * n->width) * 4));
+  printf("tokens %016llx\n", (unsigned long long)hash(tokens, token_bytes));
+  printf("logits %016llx\n", (unsigned long long)hash(logits, logit_bytes));
+  printf("replayed logits %016llx\n", (unsigned long long)hash(again, logit_bytes));
+  printf("waveform %016llx\n", (unsigned long long)hash(samples, sample_bytes));
+  return 0;
+}
