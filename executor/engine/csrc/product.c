@@ -238,10 +238,13 @@ INLINE int group_rows(int64_t rows, int64_t r) {
   return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
 }
 
-static void pack_rows(void *context, int64_t first, int64_t last) {
+// Items are groups. Four rows at the end are two groups of two.
+static void pack_groups(void *context, int64_t first, int64_t last) {
   const loop *l = context;
   const product *q = l->products;
-  for (int64_t r = first; r < last;) { // `first` is a multiple of three
+  for (int64_t g = first; g < last; g++) {
+    int split = l->rows % TILE_ROWS == 1 && l->rows > 1 && (g + 1) * TILE_ROWS > l->rows;
+    int64_t r = g * TILE_ROWS - split;
     int count = group_rows(l->rows, r);
     float *to = l->pack_to + r * l->padded;
     for (int64_t i = 0; i < l->padded; i += 8) {
@@ -250,7 +253,6 @@ static void pack_rows(void *context, int64_t first, int64_t last) {
         store8(to, load_some(q->x + (r + k) * q->x_step + i, n));
       }
     }
-    r += count;
   }
 }
 static void quantise_rows(void *context, int64_t first, int64_t last) {
@@ -396,7 +398,7 @@ int multiply(pool *pool, scratch *scratch, const product *products, int count, i
   } else if (!l.few || m->in % 8) {
     l.packed = l.pack_to = scratch_get(scratch, rows * l.padded * 4);
     if (!l.packed) return -1;
-    share(rows > 8 ? pool : NULL, rows, TILE_ROWS, pack_rows, &l);
+    share(rows > 8 ? pool : NULL, (rows + TILE_ROWS - 1) / TILE_ROWS, 1, pack_groups, &l);
   }
   int64_t fours = 0;
   for (int i = 0; i < count; i++) fours += (products[i].matrix->out + 3) / 4;

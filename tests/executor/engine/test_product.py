@@ -66,7 +66,7 @@ def test_bits_do_not_depend_on_library_threads_or_rows(
     weights = weights_of(shape)
     matrices = Matrices({"w": weights}, kind)
     matrix = matrices.matrix("w", *shape)
-    with Pool(2) as pool:
+    with Pool(2) as pool, Pool(5) as wide_pool:
         for rows in ROWS:
             x = weights_of((rows, shape[1]), rows)
             alone = np.concatenate(
@@ -77,6 +77,7 @@ def test_bits_do_not_depend_on_library_threads_or_rows(
             for library in libraries.values():
                 assert (bits(product(library, matrix, x)) == bits(alone)).all()
                 assert (bits(product(library, matrix, x, pool)) == bits(alone)).all()
+                assert (bits(product(library, matrix, x, wide_pool)) == bits(alone)).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
