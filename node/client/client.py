@@ -265,19 +265,14 @@ class Client:
             nonce=self._entropy(16).hex(),
         )
 
-    async def submit_task(
-        self,
-        task: Task,
-        blobs: Sequence[bytes] = (),
-        on_wait: Callable[[str], None] | None = None,
-    ) -> Submission:
-        """Hand a signed task, with its input files, to ready nodes; `on_wait` is as in `submit`.
+    async def submit_task(self, task: Task, blobs: Sequence[bytes] = ()) -> Submission:
+        """Hand a signed task, with its input files, to ready nodes.
 
         Raises:
             TaskRejected: the nodes refused the task.
             NoNodeReachable: no node is ready, or none can be reached.
         """
-        return await self._submit_to(await self._wait_ready(on_wait), task, blobs)
+        return await self._submit_to(await self._wait_ready(None), task, blobs)
 
     async def _submit_to(
         self, ready: Sequence[str], task: Task, blobs: Sequence[bytes]
