@@ -62,6 +62,17 @@ float maximum(const float *x, int64_t n) {
   return largest;
 }
 
+void spread_heads(
+    const float *from, int64_t step, int64_t count, int64_t heads, int64_t size, float *to,
+    int64_t positions, int64_t first) {
+  for (int64_t t = 0; t < count; t++) {
+    for (int64_t h = 0; h < heads; h++) {
+      float *place = to + (h * positions + first + t) * size;
+      memcpy(place, from + t * step + h * size, (size_t)size * sizeof *to);
+    }
+  }
+}
+
 // scores[j] = query . keys[j] * scale + bias[j], four keys at a time
 static void score(const attended *to, const float *query, float *scores) {
   int64_t size = to->size, j = 0;

@@ -13,6 +13,12 @@ void add_rows(float *x, const float *y, int64_t n); // x += y
 // The largest of n numbers that are not NaN; -infinity if there is none.
 float maximum(const float *x, int64_t n);
 
+// Copies `count` rows of (heads, size) numbers, `step` apart, to where attention reads them: to
+// positions first, first + 1, ... of `to` (heads, positions, size).
+void spread_heads(
+    const float *from, int64_t step, int64_t count, int64_t heads, int64_t size, float *to,
+    int64_t positions, int64_t first);
+
 // What one query attends to: `count` keys and values of `size` numbers, row after row.
 typedef struct {
   const float *keys, *values;

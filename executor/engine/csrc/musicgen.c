@@ -78,18 +78,6 @@ static int decoder_start(
              : HE_NO_MEMORY;
 }
 
-// Copies rows of (head, size) numbers to where attention reads them: (head, position, size).
-static void spread_heads(
-    const decoder *d, const float *from, int64_t positions, int64_t first, int64_t count,
-    int64_t step, float *to) {
-  int64_t size = head_size(d);
-  for (int64_t t = 0; t < count; t++) {
-    for (int64_t h = 0; h < d->model->heads; h++) {
-      memcpy(to + (h * positions + first + t) * size, from + t * step + h * size, (size_t)size * 4);
-    }
-  }
-}
-
 // Keys and values of the prompt for all layers.
 static int read_prompt(decoder *d) {
   const he_musicgen *m = d->model;
@@ -101,8 +89,9 @@ static int read_prompt(decoder *d) {
         {&layer->cross_k, d->song->prompt, k, NULL, width, width},
         {&layer->cross_v, d->song->prompt, v, NULL, width, width}};
     if (multiply(d->pool, &d->scratch, products, 2, length)) return HE_NO_MEMORY;
-    spread_heads(d, k, length, 0, length, width, d->cross_keys + l * length * width);
-    spread_heads(d, v, length, 0, length, width, d->cross_values + l * length * width);
+    float *keys = d->cross_keys + l * length * width, *values = d->cross_values + l * length * width;
+    spread_heads(k, width, length, m->heads, head_size(d), keys, length, 0);
+    spread_heads(v, width, length, m->heads, head_size(d), values, length, 0);
   }
   return HE_OK;
 }
@@ -199,8 +188,10 @@ static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
   for (int64_t lane = 0; lane < lanes; lane++) {
     const float *k = d->wide + lane * 3 * width + width;
     int64_t step = lanes * 3 * width;
-    spread_heads(d, k, d->song->steps, first, count, step, keys + lane * cached);
-    spread_heads(d, k + width, d->song->steps, first, count, step, values + lane * cached);
+    float *to_keys = keys + lane * cached, *to_values = values + lane * cached;
+    int64_t size = head_size(d), steps = d->song->steps;
+    spread_heads(k, step, count, m->heads, size, to_keys, steps, first);
+    spread_heads(k + width, step, count, m->heads, size, to_values, steps, first);
   }
   p.keys = keys;
   p.values = values;

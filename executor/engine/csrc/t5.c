@@ -141,14 +141,10 @@ static int64_t lane_of(const t5_pass *p, int64_t row) { return p->lanes ? p->lan
 // Keys and values of `count` positions of each row, to the cache (rows, heads, capacity, size).
 static void store_heads(const t5_pass *p, const float *from, int64_t count, int64_t first,
                         int64_t capacity, float *cache) {
-  int64_t heads = p->stack->heads, size = p->size;
   for (int64_t r = 0; r < p->rows; r++) {
-    for (int64_t t = 0; t < count; t++) {
-      for (int64_t h = 0; h < heads; h++, from += size) {
-        float *to = cache + ((lane_of(p, r) * heads + h) * capacity + first + t) * size;
-        memcpy(to, from, (size_t)size * sizeof *to);
-      }
-    }
+    float *to = cache + lane_of(p, r) * capacity * p->inner;
+    spread_heads(from + r * count * p->inner, p->inner, count, p->stack->heads, p->size, to,
+                 capacity, first);
   }
 }
 
