@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel
-from executor.engine.structs import Kind
 from executor.models.folders import EMBEDDED, SHIPPED
 from scripts import arguments, one_line
-from tests.support.engine_image import write_image
+from tests.support.engine_image import song_image
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "executor/engine/csrc"
@@ -37,7 +37,9 @@ def main() -> int:
         alike = True
         for kind in Kind:
             image = Path(folder, f"{kind.name}.image")
-            image.write_bytes(song_image(kind, options.steps))
+            model = MusicModel(SHIPPED / EMBEDDED, kind)
+            request = model.request(PROMPT, [SEED], {"max_new_tokens": options.steps})
+            image.write_bytes(song_image(model, request))
             alike &= compare(kind, image, runs)
     return 0 if alike else 1
 
@@ -74,13 +76,6 @@ def build(program: Path, compiler: list[str], instruction_set: str) -> Path:
     if done.returncode:
         sys.exit(f"{compiler[0]} does not compile the engine: {done.stderr.strip()[:400]}")
     return program
-
-
-def song_image(kind: Kind, steps: int) -> bytes:
-    """Return the image of the shipped model and of a song (`engine_image`, `engine_run.c`)."""
-    model = MusicModel(SHIPPED / EMBEDDED, kind)
-    request = model.request(PROMPT, [SEED], {"max_new_tokens": steps})
-    return write_image(*model.image_parts(request))
 
 
 def compare(kind: Kind, image: Path, runs: list[tuple[str, list[str]]]) -> bool:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from executor.engine import library
-from executor.engine.matrices import Tensors, float32
-from executor.engine.musicgen import Control
-from executor.engine.pool import Pool
-from executor.engine.structs import MAX_CODEBOOKS, Status, address, check_shape
+from executor.engine.library import MAX_CODEBOOKS, Status, address
+from executor.engine.matrices import Kind, Matrices, Tensors
+from executor.engine.pool import Control, Pool
 from executor.errors import ModelRefused
+from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,8 +124,7 @@ class EncodecDecoder:
         Raises `ModelRefused`.
         """
         self._config = read_config(config)
-        self._tensors, self._prefix = tensors, prefix
-        self._kept: list[NDArray[Any]] = []
+        self._matrices, self._prefix = Matrices(tensors, Kind.FLOAT32), prefix
         if not 1 <= codebooks <= MAX_CODEBOOKS:
             raise ModelRefused(f"a codec is to decode {codebooks} codebooks")
         self.codebooks = codebooks
@@ -153,8 +152,7 @@ class EncodecDecoder:
     @property
     def copied_bytes(self) -> int:
         """The bytes of weights that could not be used where they lie."""
-        owners = [array for array in self._kept if array.flags.owndata]
-        return sum(array.nbytes for array in owners)
+        return self._matrices.copied_bytes
 
     def decode(
         self,
@@ -182,7 +180,7 @@ class EncodecDecoder:
         codes = np.ascontiguousarray(codes, np.int32)
         samples = np.zeros(tokens * self.samples_per_token, np.float32)
         status = library.load().he_encodec_decode(
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(self.struct),
             ctypes.c_void_p(address(codes)),
             ctypes.c_int64(tokens),
@@ -228,8 +226,8 @@ class EncodecDecoder:
         weights = [self._folded(name, conv) for name, conv in zip(parts, convs, strict=True)]
         biases = [self._tensor(f"{name}.bias", channels) for name in parts]
         return ConvStruct(
-            self._keep(np.hstack([each.reshape(channels, -1) for each in weights])),
-            self._keep(np.add.reduce(biases)),
+            self._matrices.keep(np.hstack([each.reshape(channels, -1) for each in weights])),
+            self._matrices.keep(np.add.reduce(biases)),
             sum(parts.values()),
             channels,
             kernel=1,
@@ -246,7 +244,7 @@ class EncodecDecoder:
         after = 0 if self._config["use_causal_conv"] else span // 2
         conv = ConvStruct(None, None, inputs, out, kernel, dilation, span - after, after)
         conv.bias = self._vector(f"{name}.bias", out)
-        conv.weights = self._keep(self._folded(name, conv))
+        conv.weights = self._matrices.keep(self._folded(name, conv))
         return conv
 
     def _transposed(self, name: str, inputs: int, out: int, ratio: int) -> ConvStruct:
@@ -254,8 +252,8 @@ class EncodecDecoder:
         if self._config["use_causal_conv"]:
             after = math.ceil(ratio * self._config["trim_right_ratio"])
         conv = ConvStruct(None, None, inputs, out, 2 * ratio, 1, ratio - after, after)
-        conv.bias = self._keep(np.tile(self._tensor(f"{name}.bias", out), ratio))
-        conv.weights = self._keep(self._folded(name, conv, transposed=True))
+        conv.bias = self._matrices.keep(np.tile(self._tensor(f"{name}.bias", out), ratio))
+        conv.weights = self._matrices.keep(self._folded(name, conv, transposed=True))
         return conv
 
     def _folded(
@@ -263,7 +261,7 @@ class EncodecDecoder:
     ) -> "NDArray[np.float32]":
         """Return a convolution's weights with its norm applied, laid as `he_conv` has them."""
         length, direction = "parametrizations.weight.original0", "parametrizations.weight.original1"
-        if f"{self._name(name)}.weight_v" in self._tensors:
+        if f"{self._name(name)}.weight_v" in self._matrices:
             length, direction = "weight_g", "weight_v"
         ends = (conv.inputs, conv.out) if transposed else (conv.out, conv.inputs)
         v = self._tensor(f"{name}.{direction}", *ends, conv.kernel)
@@ -288,26 +286,16 @@ class EncodecDecoder:
 
     def _codebook(self, number: int) -> int:
         name = f"{self._prefix}.quantizer.layers.{number}.codebook.embed"
-        return self._keep(self._read(name, self.entries, self._config["hidden_size"]))
+        return self._matrices.vector(name, self.entries, self._config["hidden_size"])
 
     def _name(self, name: str) -> str:
         return f"{self._prefix}.decoder.layers.{name}"
 
     def _vector(self, name: str, *shape: int) -> int:
-        return self._keep(self._tensor(name, *shape))
+        return self._matrices.vector(self._name(name), *shape)
 
     def _tensor(self, name: str, *shape: int) -> "NDArray[np.float32]":
-        return self._read(self._name(name), *shape)
-
-    def _read(self, name: str, *shape: int) -> "NDArray[np.float32]":
-        if name not in self._tensors:
-            raise ModelRefused(f"the weights have no {name}")
-        check_shape(name, self._tensors[name], shape)
-        return np.require(float32(self._tensors[name]), requirements=["C", "ALIGNED"])
-
-    def _keep(self, array: "NDArray[np.float32]") -> int:
-        self._kept.append(array)
-        return address(array)
+        return self._matrices.array(self._name(name), *shape)
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,13 +305,14 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if settings[name] not in values:
             possible = " or ".join(map(repr, values))
             raise ModelRefused(f"audio_encoder.{name} is {settings[name]!r}, not {possible}")
-    for name in SIZES:
-        _check_integer(name, settings[name], 1, MAX_SIZE)
-    for name in KERNELS:
-        _check_integer(name, settings[name], 1, MAX_KERNEL)
-    # torch has no LSTM without layers.
-    _check_integer("num_lstm_layers", settings["num_lstm_layers"], 1, MAX_LAYERS)
-    _check_integer("num_residual_layers", settings["num_residual_layers"], 0, MAX_LAYERS)
+    bounds = {
+        **dict.fromkeys(SIZES, (1, MAX_SIZE)),
+        **dict.fromkeys(KERNELS, (1, MAX_KERNEL)),
+        "num_lstm_layers": (1, MAX_LAYERS),  # torch has no LSTM without layers
+        "num_residual_layers": (0, MAX_LAYERS),
+    }
+    for name, (least, most) in bounds.items():
+        check_integer(f"audio_encoder.{name}", settings[name], least, most)
     dimension = config.get("codebook_dim")
     if dimension not in (None, settings["hidden_size"]):
         raise ModelRefused(f"audio_encoder.codebook_dim is {dimension!r}, unlike hidden_size")
@@ -331,7 +320,7 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(ratios, list | tuple) or not 1 <= len(ratios) <= MAX_LAYERS:
         raise ModelRefused(f"audio_encoder.upsampling_ratios is {ratios!r:.80}")
     for ratio in ratios:
-        _check_integer("upsampling_ratios", ratio, 1, MAX_KERNEL)
+        check_integer("audio_encoder.upsampling_ratios", ratio, 1, MAX_KERNEL)
     if math.prod(ratios) > MAX_SIZE:
         raise ModelRefused(f"audio_encoder.upsampling_ratios multiply to over {MAX_SIZE}")
     trim = settings["trim_right_ratio"]
@@ -339,8 +328,3 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if not trims or (trim != 1 and not settings["use_causal_conv"]):
         raise ModelRefused(f"audio_encoder.trim_right_ratio is {trim!r}")
     return settings
-
-
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise ModelRefused(f"audio_encoder.{name} is {value!r:.80}, not {least} .. {most}")

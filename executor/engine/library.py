@@ -10,10 +10,15 @@ import functools
 import os
 import platform
 from collections.abc import Mapping
+from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from executor.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "HELIUM_ENGINE_ISA"
@@ -23,6 +28,20 @@ INSTRUCTION_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # HE_ARITHMETIC of csrc/engine.h. A library of another one was not rebuilt.
 ARITHMETIC_VERSION = 1
+
+# What one query attends to, and the codebooks of a decoder (`csrc/engine.h`).
+MAX_POSITIONS = 16_384
+MAX_CODEBOOKS = 16
+
+
+class Status(IntEnum):
+    """How a call ended (`csrc/engine.h`)."""
+
+    OK = 0
+    NO_MEMORY = -1
+    STOPPED = -2
+    NOT_FINITE = -3
+    DIFFERENT = -4
 
 
 @functools.cache
@@ -86,3 +105,18 @@ def open_library(name: str) -> ctypes.CDLL:
             f" {ARITHMETIC_VERSION}; scripts/setup, or a new install, builds it anew"
         )
     return library
+
+
+def address(array: "NDArray[Any]") -> int:
+    """Return where an array's numbers lie. They lie one after another, or it is an error.
+
+    Whoever passes an address on keeps the array alive as long as it is used.
+    """
+    if not array.flags.c_contiguous:
+        raise ValueError("the array is not contiguous")
+    return array.ctypes.data
+
+
+def kept_steps(steps: int) -> int:
+    """Return of how many steps logits are kept: of each 64th, and of the last one."""
+    return int(load().he_kept_steps(ctypes.c_int32(steps)))

@@ -2,12 +2,13 @@
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from executor.engine import library
-from executor.engine.structs import GROUP, Kind, MatrixStruct, address, check_shape
+from executor.engine.library import address
 from executor.errors import ModelRefused
 
 if TYPE_CHECKING:
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "NDArray[Any]"]
 # float32, or float16 as numpy has it; bfloat16 is uint16, which no model uses for numbers.
 BFLOAT16 = np.dtype(np.uint16)
+# Numbers that share a scale in 4-bit weights.
+GROUP = 32
+
+
+class Kind(IntEnum):
+    """How a matrix holds its weights (`csrc/engine.h`)."""
+
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    INT8 = 2
+    INT4 = 3
+
+
+class MatrixStruct(ctypes.Structure):
+    """`he_matrix`."""
+
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("out", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("kind", ctypes.c_int32),
+    )
 
 
 class Matrices:
@@ -28,11 +52,20 @@ class Matrices:
     def __init__(self, tensors: Tensors, kind: Kind) -> None:
         self._tensors, self.kind = tensors, kind
         self._kept: list[NDArray[Any]] = []
-        self.converted_bytes = 0
+        self.converted_bytes = 0  # of matrices; `copied_bytes` has vectors too
+
+    @property
+    def copied_bytes(self) -> int:
+        """The bytes of what could not be used where it lies."""
+        return sum(array.nbytes for array in self._kept if array.flags.owndata)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the model has a tensor of this name."""
+        return name in self._tensors
 
     def vector(self, name: str, *shape: int) -> int:
         """Return the address of a tensor's numbers as float32. Raises `ModelRefused`."""
-        return self._address(self.array(name, *shape))
+        return self.keep(self.array(name, *shape))
 
     def array(self, name: str, *shape: int) -> "NDArray[np.float32]":
         """Return a tensor's numbers as float32. Raises `ModelRefused`."""
@@ -42,8 +75,8 @@ class Matrices:
         """Return a tensor whose rows are looked up: float32, or bfloat16 if it is that."""
         tensor = self._tensor(name, (out, inputs))
         if tensor.dtype == BFLOAT16:
-            return MatrixStruct(self._address(tensor), None, out, inputs, Kind.BFLOAT16)
-        return MatrixStruct(self._address(float32(tensor)), None, out, inputs, Kind.FLOAT32)
+            return MatrixStruct(self.keep(tensor), None, out, inputs, Kind.BFLOAT16)
+        return MatrixStruct(self.keep(float32(tensor)), None, out, inputs, Kind.FLOAT32)
 
     def same_tables(self, *names: str) -> str:
         """Return which of the names of one tensor to read. Raises `ModelRefused` if two differ."""
@@ -58,24 +91,25 @@ class Matrices:
         tensor = self._tensor(name, (out, inputs))
         kind = self.kind
         if kind is Kind.BFLOAT16 and tensor.dtype == BFLOAT16:
-            return MatrixStruct(self._address(tensor), None, out, inputs, kind)
+            return MatrixStruct(self.keep(tensor), None, out, inputs, kind)
         numbers = float32(tensor)
         if kind is Kind.FLOAT32:
-            return MatrixStruct(self._address(numbers), None, out, inputs, kind)
+            return MatrixStruct(self.keep(numbers), None, out, inputs, kind)
         if kind is Kind.INT4 and inputs % GROUP:
             raise ModelRefused(f"{name} has rows of {inputs}; 4 bits need a multiple of {GROUP}")
         rows, scales = convert(numbers, kind)
         self.converted_bytes += rows.nbytes + scales.nbytes
-        return MatrixStruct(self._address(rows), self._address(scales), out, inputs, kind)
+        return MatrixStruct(self.keep(rows), self.keep(scales), out, inputs, kind)
 
     def _tensor(self, name: str, shape: Sequence[int]) -> "NDArray[Any]":
-        if name not in self._tensors:
+        if name not in self:
             raise ModelRefused(f"the weights have no {name}")
         tensor = self._tensors[name]
         check_shape(name, tensor, shape)
         return tensor
 
-    def _address(self, array: "NDArray[Any]") -> int:
+    def keep(self, array: "NDArray[Any]") -> int:
+        """Keep an array as long as these matrices live, and return its address."""
         self._kept.append(array)
         return address(array)
 
@@ -105,3 +139,11 @@ def convert(
         ctypes.c_void_p(address(factors)),
     )
     return rows, factors
+
+
+def check_shape(name: str, array: "NDArray[Any]", shape: Sequence[int]) -> None:
+    """Raise `ModelRefused` unless a tensor has a shape."""
+    if array.shape != tuple(shape):
+        expected = "x".join(map(str, shape))
+        actual = "x".join(map(str, array.shape))
+        raise ModelRefused(f"{name} has the shape {actual}; the configuration says {expected}")

@@ -4,7 +4,7 @@ The order is tokenizer, text encoder, decoder, codec. Only the tokenizer is a li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from executor.engine.encodec import EncodecDecoder
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control, Difference, MusicgenDecoder, Sampling, Steps
-from executor.engine.pool import Pool
-from executor.engine.structs import Kind, Status
+from executor.engine.library import Status
+from executor.engine.matrices import Kind, Matrices
+from executor.engine.musicgen import Difference, MusicgenDecoder, Steps
+from executor.engine.pool import Control, Pool
+from executor.engine.sampling import Sampling, read_sampling, read_steps
 from executor.engine.t5 import T5Encoder
 from executor.engine.weights import Weights
 from executor.errors import Abstained, ModelRefused, TaskFailed, describe_error
@@ -30,8 +31,6 @@ MODEL_TYPE = "musicgen"
 # How tasks name the precisions that the engine computes in, and how many bits quantise weights.
 DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
 BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
-# What transformers uses where generation_config.json has no value.
-DEFAULT_TOP_K = 50
 # Members of generation_config.json that the engine computes with, or that change no token.
 SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "guidance_scale")
 LENGTH_SETTINGS = ("max_length", "max_new_tokens")
@@ -81,7 +80,7 @@ class MusicModel:
         self.sampling_rate = int(audio.get("sampling_rate", 24_000))
         if self._codec.entries < self._decoder.vocabulary:
             raise ModelRefused("config.json: the codec has fewer entries than the decoder tokens")
-        self.settings = read_settings(folder, self._decoder.vocabulary)
+        self._steps, self._sampling = read_settings(folder, self._decoder.vocabulary)
 
     def request(self, prompt: str, seeds: Sequence[int], members: Mapping[str, Any]) -> Request:
         """Return what a task asks, with the model's own settings where `members` are silent.
@@ -89,19 +88,21 @@ class MusicModel:
         `members` are those of the task's `generation_config` that are not null. Temperature 0 means
         greedy decoding, a guidance scale of at most 1 none (specification 8). Raises `TaskFailed`.
         """
-        settings = {**self.settings, **members}
-        steps = settings.get("max_new_tokens") or settings.get("max_length", 1) - 1
+        own = self._sampling
+        sampling = replace(
+            own,
+            sample=members.get("do_sample", own.sample),
+            temperature=float(members.get("temperature", own.temperature)),
+            top_k=members.get("top_k", own.top_k),
+            top_p=float(members.get("top_p", own.top_p)),
+            guidance=max(1.0, float(members.get("guidance_scale", own.guidance))),
+        )
+        if sampling.temperature == 0:
+            sampling = replace(sampling, sample=False, temperature=1.0)
+        steps = members.get("max_new_tokens", self._steps)
         if not 1 <= steps <= self._decoder.max_steps:
             raise TaskFailed("generation-rejected", f"{steps} tokens")
-        greedy = not settings.get("do_sample", False) or settings.get("temperature", 1.0) == 0
-        sampling = Sampling(
-            not greedy,
-            1.0 if greedy else float(settings.get("temperature") or 1.0),
-            int(settings.get("top_k", DEFAULT_TOP_K) or 0),
-            float(settings.get("top_p") or 1.0),
-            max(1.0, float(settings.get("guidance_scale") or 1.0)),
-        )
-        return Request(prompt, tuple(seeds), int(steps), sampling)
+        return Request(prompt, tuple(seeds), steps, sampling)
 
     def generate(
         self, request: Request, pool: Pool | None = None, control: Control | None = None
@@ -148,18 +149,6 @@ class MusicModel:
             sides.append(samples)
         return np.stack(sides)
 
-    def image_parts(self, request: Request) -> "tuple[list[Any], list[Any]]":
-        """Return what a program in C computes a song from, and what all of that points to.
-
-        `tests/support/engine_run.c` runs it on processors that have no Python.
-        """
-        ids = np.array(self._tokenizer.encode(request.prompt).ids, np.int32)
-        samples = self._codec.samples_per_token
-        roots, owners = self._decoder.image_parts(request.steps, request.seeds, request.sampling)
-        sizes = np.array([len(ids), self._decoder.width, self._encoder.width, samples], np.int64)
-        encoder, codec = self._encoder.struct, self._codec.struct
-        return [encoder, *roots, codec, sizes, ids], [self._encoder, self._codec, *owners]
-
     def _read_prompt(
         self, prompt: str, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":
@@ -189,10 +178,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise ModelRefused(f"tokenizer.json cannot be loaded: {describe_error(error)}") from error
 
 
-def read_settings(folder: Path, start: int) -> dict[str, Any]:
-    """Return a model's own generation settings; `start` is the token before the first.
+def read_settings(folder: Path, start: int) -> tuple[int, Sampling]:
+    """Return a model's own number of tokens, and how it chooses them.
 
-    Raises `ModelRefused` for a setting that the engine does not compute.
+    `start` is the token before the first. Raises `ModelRefused` for a setting that the engine
+    does not compute.
     """
     settings = configuration(folder, "generation_config.json")
     for name, value in settings.items():
@@ -201,8 +191,11 @@ def read_settings(folder: Path, start: int) -> dict[str, Any]:
         starts = name in START_SETTINGS and value == start
         if not (known or idle or starts or value is None):
             raise ModelRefused(f"generation_config.json: the engine does not compute {name}")
-    names = (*SAMPLING_SETTINGS, *LENGTH_SETTINGS)
-    return {name: settings[name] for name in names if settings.get(name) is not None}
+    guidance = settings.get("guidance_scale")
+    if guidance is not None and type(guidance) not in (int, float):
+        raise ModelRefused(f"guidance_scale is {guidance!r:.80}")
+    sampling = replace(read_sampling(settings), guidance=max(1.0, float(guidance or 1)))
+    return read_steps(settings), sampling
 
 
 def kind_of(dtype: str, bits: int | None) -> Kind:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from executor.engine import library
-from executor.engine.matrices import Matrices
-from executor.engine.pool import Pool
-from executor.engine.structs import (
+from executor.engine.library import (
     MAX_CODEBOOKS,
     MAX_POSITIONS,
-    MatrixStruct,
-    SamplingStruct,
     Status,
     address,
+    kept_steps,
 )
+from executor.engine.matrices import Matrices, MatrixStruct
+from executor.engine.pool import Control, Pool
+from executor.engine.sampling import Sampling, SamplingStruct
 from executor.errors import ModelRefused
+from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 DECODER = "decoder.model.decoder"
 # Positions of a pass of replay: their rows and the weights of a tile stay in the caches.
 REPLAY_BLOCK = 96
+# The decoder's sizes, and bounds far above any model's, so that products of sizes fit into 64 bits.
+SIZES = (
+    *((name, 2**20) for name in ("hidden_size", "num_attention_heads", "ffn_dim", "vocab_size")),
+    ("num_hidden_layers", 256),
+    ("num_codebooks", MAX_CODEBOOKS),
+    ("max_position_embeddings", 2**31 - 1),
+)
 # Settings of the decoder that this code computes with one value only.
 FIXED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
 
@@ -70,17 +78,6 @@ class SongStruct(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn. `guidance` above 1 computes each step without the prompt too."""
-
-    sample: bool = True
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class Steps:
     """What was generated.
 
@@ -101,14 +98,6 @@ class Difference:
     codebook: int
 
 
-class Control:
-    """Stops a call from another thread, and shows how far it is."""
-
-    def __init__(self) -> None:
-        self.stop = ctypes.c_int32(0)
-        self.done = ctypes.c_int64(0)
-
-
 class MusicgenDecoder:
     """The decoder of a MusicGen model, on the engine's kernels."""
 
@@ -121,26 +110,29 @@ class MusicgenDecoder:
         decoder's, the model has a projection. Raises `ModelRefused`.
         """
         self._matrices = matrices
-        width, heads = config["hidden_size"], config["num_attention_heads"]
-        self.vocabulary, self.codebooks = config["vocab_size"], config["num_codebooks"]
+        sizes = {
+            name: check_integer(f"decoder.{name}", config.get(name), 1, most)
+            for name, most in SIZES
+        }
+        width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+        layers, inner = sizes["num_hidden_layers"], sizes["ffn_dim"]
+        self.vocabulary, self.codebooks = sizes["vocab_size"], sizes["num_codebooks"]
         stereo = config.get("audio_channels", 1) == 2
         for name, value in FIXED.items():
             if config.get(name, value) != value:
                 raise ModelRefused(f"decoder.{name} is {config[name]!r}; the engine has {value!r}")
-        if not 1 <= self.codebooks <= MAX_CODEBOOKS or self.codebooks % (1 + stereo):
+        if self.codebooks % (1 + stereo):
             raise ModelRefused(f"decoder.num_codebooks is {self.codebooks}")
         if width % heads or width < 4:
             raise ModelRefused(f"decoder.hidden_size is {width}, for {heads} heads")
         self.width, self.delays = width, self.codebooks // (1 + stereo)
-        self.max_steps = min(config["max_position_embeddings"], MAX_POSITIONS)
+        self.max_steps = min(sizes["max_position_embeddings"], MAX_POSITIONS)
         self._projection: MatrixStruct | None = None
         self._projection_bias = np.zeros(width, np.float32)
         if encoder_width not in (None, width):
             self._projection = matrices.matrix("enc_to_dec_proj.weight", width, encoder_width)
             self._projection_bias = matrices.array("enc_to_dec_proj.bias", width)
-        self._layers = (LayerStruct * config["num_hidden_layers"])(
-            *(self._layer(i, config["ffn_dim"]) for i in range(config["num_hidden_layers"]))
-        )
+        self._layers = (LayerStruct * layers)(*(self._layer(i, inner) for i in range(layers)))
         self._heads = (MatrixStruct * self.codebooks)(
             *(
                 matrices.matrix(f"decoder.lm_heads.{k}.weight", self.vocabulary, width)
@@ -154,10 +146,10 @@ class MusicgenDecoder:
             )
         )
         self._struct = ModelStruct(
-            len(self._layers),
+            layers,
             width,
             heads,
-            config["ffn_dim"],
+            inner,
             self.vocabulary,
             self.codebooks,
             self.delays,
@@ -210,7 +202,7 @@ class MusicgenDecoder:
         logits = self._logits(len(seeds), steps)
         status = library.load().he_musicgen_generate(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(song),
             ctypes.c_void_p(address(tokens)),
             ctypes.c_void_p(address(logits)),
@@ -243,7 +235,7 @@ class MusicgenDecoder:
         first = (ctypes.c_int32 * 3)()
         status = library.load().he_musicgen_replay(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(song),
             ctypes.c_int32(min(block, steps)),
             ctypes.c_void_p(address(tokens)),
@@ -255,14 +247,6 @@ class MusicgenDecoder:
         del kept
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
-
-    def image_parts(
-        self, steps: int, seeds: Sequence[int], sampling: Sampling
-    ) -> "tuple[list[Any], list[Any]]":
-        """Return the structures of a song without its prompt, and what holds all they point to."""
-        song, kept = self._song(np.zeros((1, self.width), np.float32), steps, seeds, sampling)
-        projection = self._projection or MatrixStruct()
-        return [projection, self._projection_bias, self._struct, song], [self, self._matrices, kept]
 
     def codes(self, tokens: "NDArray[np.int32]") -> "NDArray[np.int32]":
         """Return the codes `(codebooks, frames)` of a sequence's tokens `(steps, codebooks)`.
@@ -287,7 +271,7 @@ class MusicgenDecoder:
             raise ValueError(f"hidden states of shape {hidden.shape}")
         prompt = np.empty((len(hidden), self.width), np.float32)
         status = library.load().he_product(
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(self._projection),
             ctypes.c_void_p(address(self._projection_bias)),
             ctypes.c_void_p(address(hidden)),
@@ -312,8 +296,8 @@ class MusicgenDecoder:
         return column
 
     def _logits(self, sequences: int, steps: int) -> "NDArray[np.float32]":
-        kept = library.load().he_kept_steps(ctypes.c_int32(steps))
-        return np.zeros((sequences, kept, self.codebooks, self.vocabulary), np.float32)
+        shape = (sequences, kept_steps(steps), self.codebooks, self.vocabulary)
+        return np.zeros(shape, np.float32)
 
     def _song(
         self,
@@ -327,18 +311,17 @@ class MusicgenDecoder:
             raise ValueError(f"a prompt of shape {prompt.shape}")
         if not 1 <= steps <= self.max_steps:
             raise ValueError(f"{steps} steps; the model has {self.max_steps} positions")
-        if not seeds or sampling.temperature <= 0:
-            raise ValueError("no seeds, or a temperature that is not above 0")
+        if not seeds:
+            raise ValueError("no seeds")
         prompt = np.ascontiguousarray(prompt, np.float32)
         numbers = (ctypes.c_uint64 * len(seeds))(*seeds)
-        rule = SamplingStruct(sampling.sample, sampling.top_k, sampling.temperature, sampling.top_p)
         guided = sampling.guidance > 1
         song = SongStruct(
             len(seeds),
             steps,
             guided,
             sampling.guidance,
-            rule,
+            sampling.rule(),
             numbers,
             address(prompt),
             len(prompt),

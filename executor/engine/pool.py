@@ -1,4 +1,4 @@
-"""A pool of threads that the C library shares loops with."""
+"""What a call of the C library runs with: a pool of threads, and a way to stop it."""
 
 import ctypes
 from types import TracebackType
@@ -6,6 +6,14 @@ from types import TracebackType
 from executor.engine import library
 
 MAX_THREADS = 64
+
+
+class Control:
+    """Stops a call from another thread, and shows how far it is."""
+
+    def __init__(self) -> None:
+        self.stop = ctypes.c_int32(0)
+        self.done = ctypes.c_int64(0)
 
 
 class Pool:
@@ -17,9 +25,11 @@ class Pool:
             raise ValueError(f"threads: {threads} is not in 1 .. {MAX_THREADS}")
         self._library = library.load()
         self._library.he_pool_new.restype = ctypes.c_void_p
-        self.address: int | None = self._library.he_pool_new(ctypes.c_int32(threads))
-        if self.address is None:
+        address = self._library.he_pool_new(ctypes.c_int32(threads))
+        if address is None:
             raise MemoryError("the engine's threads cannot be started")
+        # What ctypes passes for a pool; it passes a null pointer for None.
+        self._as_parameter_ = ctypes.c_void_p(address)
 
     def __enter__(self) -> "Pool":
         return self
@@ -34,5 +44,5 @@ class Pool:
 
     def close(self) -> None:
         """End the threads."""
-        self._library.he_pool_free(ctypes.c_void_p(self.address))
-        self.address = None
+        self._library.he_pool_free(self)
+        self._as_parameter_ = ctypes.c_void_p()

@@ -9,26 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from executor.engine import library
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control, Sampling
-from executor.engine.pool import Pool
-from executor.engine.structs import (
-    MAX_POSITIONS,
-    MatrixStruct,
-    SamplingStruct,
-    Status,
-    address,
-)
+from executor.engine.library import Status, address, kept_steps
+from executor.engine.matrices import Matrices, MatrixStruct
+from executor.engine.pool import Control, Pool
+from executor.engine.sampling import Sampling, SamplingStruct, read_sampling, read_steps
 from executor.engine.t5 import (
     DEFAULTS,
     MAX_LAYERS,
     Stack,
     StackStruct,
-    check_integer,
     check_length,
     read_config,
 )
 from executor.errors import ModelRefused
+from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +64,6 @@ NEUTRAL: Mapping[str, object] = MappingProxyType(
         "target_lookbehind": 10,
     }
 )
-DEFAULT_STEPS, DEFAULT_TOP_K = 20, 50  # of transformers
 MAX_ENDS = 1_024
 
 
@@ -217,7 +210,7 @@ class Pop2Piano:
         logits = self._logits(cover.rows, steps)
         status = library.load().he_pop2piano_generate(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(cover),
             ctypes.c_void_p(address(tokens)),
             ctypes.c_void_p(address(logits)),
@@ -254,7 +247,7 @@ class Pop2Piano:
         first = (ctypes.c_int64 * 2)()
         status = library.load().he_pop2piano_replay(
             ctypes.byref(self._struct),
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.byref(cover),
             ctypes.c_int64(count),
             ctypes.c_int64(block),
@@ -277,16 +270,11 @@ class Pop2Piano:
         """Return the structure of what is generated, and what must live as long."""
         hidden = self.decoder.check_states(hidden)
         check_length(len(hidden), steps)
-        if sampling.temperature <= 0 or sampling.guidance != 1:
+        if sampling.guidance != 1:
             raise ValueError(f"the engine cannot sample so: {sampling}")
-        rule = SamplingStruct(sampling.sample, sampling.top_k, sampling.temperature, sampling.top_p)
+        rule = sampling.rule()
         cover = CoverStruct(len(hidden), hidden.shape[1], steps, address(hidden), rule, seed)
         return cover, hidden
-
-
-def kept_steps(steps: int) -> int:
-    """Return how many steps' logits are kept of each row."""
-    return int(library.load().he_kept_steps(ctypes.c_int32(steps)))
 
 
 def read_settings(generation: Mapping[str, Any], vocabulary: int) -> Settings:
@@ -318,38 +306,4 @@ def read_settings(generation: Mapping[str, Any], vocabulary: int) -> Settings:
         tuple(ends),
         read_steps(generation),
         read_sampling(generation),
-    )
-
-
-def read_steps(generation: Mapping[str, Any]) -> int:
-    """Return the most tokens of a row, as transformers counts them. Raises `ModelRefused`."""
-    steps = generation.get("max_new_tokens")
-    if steps is not None:
-        return check_integer("max_new_tokens", steps, 1, MAX_POSITIONS)
-    length = generation.get("max_length")
-    if length is None:
-        return DEFAULT_STEPS
-    return check_integer("max_length", length, 2, MAX_POSITIONS) - 1  # without the first token
-
-
-def read_sampling(generation: Mapping[str, Any]) -> Sampling:
-    """Return how a model chooses tokens. Raises `ModelRefused`."""
-    values: dict[str, Any] = {
-        "do_sample": False,
-        "temperature": 1.0,
-        "top_k": DEFAULT_TOP_K,
-        "top_p": 1.0,
-    }
-    for name in values:
-        if generation.get(name) is not None:
-            values[name] = generation[name]
-    if values["do_sample"] not in (True, False):
-        raise ModelRefused(f"do_sample is {values['do_sample']!r:.80}")
-    check_integer("top_k", values["top_k"], 0, 2**31 - 1)
-    for name in ("temperature", "top_p"):
-        value = values[name]
-        if type(value) not in (int, float) or not 0 < value <= (1 if name == "top_p" else 1e6):
-            raise ModelRefused(f"{name} is {value!r:.80}")
-    return Sampling(
-        values["do_sample"], float(values["temperature"]), values["top_k"], float(values["top_p"])
     )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from executor.engine import library
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control
-from executor.engine.pool import Pool
-from executor.engine.structs import MAX_POSITIONS, MatrixStruct, Status, address
+from executor.engine.library import MAX_POSITIONS, Status, address
+from executor.engine.matrices import Matrices, MatrixStruct
+from executor.engine.pool import Control, Pool
 from executor.errors import ModelRefused
+from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,7 +159,7 @@ class Stack:
         hidden = np.zeros((*inputs.shape[:2], self.width), np.float32)
         status = library.load().he_t5_encode(
             ctypes.byref(self.struct),
-            ctypes.c_void_p(pool.address if pool else None),
+            pool,
             ctypes.c_void_p(address(inputs) if is_tokens else None),
             ctypes.c_void_p(None if is_tokens else address(inputs)),
             ctypes.c_int64(inputs.shape[0]),
@@ -226,13 +226,6 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
     epsilon = settings["layer_norm_epsilon"]
     if type(epsilon) is not float or not 0 < epsilon < 1:
         raise ModelRefused(f"layer_norm_epsilon is {epsilon!r:.80}")
-
-
-def check_integer(name: str, value: object, least: int, most: int) -> int:
-    """Return a setting. Raises `ModelRefused` unless it is an integer in a range."""
-    if type(value) is not int or not least <= value <= most:
-        raise ModelRefused(f"{name} is {value!r:.80}, not in {least} .. {most}")
-    return value
 
 
 def check_length(rows: int, length: int) -> None:

@@ -138,3 +138,10 @@ def configuration(folder: Path, name: str) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise ModelRefused(f"{name} is not an object")
     return document
+
+
+def check_integer(name: str, value: object, least: int, most: int) -> int:
+    """Return a setting. Raises `ModelRefused` unless it is an integer in a range."""
+    if type(value) is not int or not least <= value <= most:
+        raise ModelRefused(f"{name} is {value!r:.80}, not in {least} .. {most}")
+    return value

@@ -12,9 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from executor.engine.matrices import MatrixStruct
+from executor.engine.music import MusicModel, Request
+
 ALIGNMENT = 64
 POINTER_BYTES = 8
 MAGIC = b"heimage1"
+
+
+def song_image(model: MusicModel, request: Request) -> bytes:
+    """Return the image of a model and a song, as `engine_run.c` computes it."""
+    ids = np.array(model._tokenizer.encode(request.prompt).ids, np.int32)
+    encoder, decoder, codec = model._encoder, model._decoder, model._codec
+    # The program computes the prompt's hidden states itself.
+    hidden = np.zeros((1, decoder.width), np.float32)
+    song, kept = decoder._song(hidden, request.steps, request.seeds, request.sampling)
+    sizes = np.array([len(ids), decoder.width, encoder.width, codec.samples_per_token], np.int64)
+    projection = decoder._projection or MatrixStruct()
+    roots = [encoder.struct, projection, decoder._projection_bias, decoder._struct, song]
+    return write_image([*roots, codec.struct, sizes, ids], [encoder, decoder, codec, kept])
 
 
 def write_image(roots: Sequence[Any], owners: Sequence[Any]) -> bytes:

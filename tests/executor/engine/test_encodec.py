@@ -14,9 +14,8 @@ from transformers import EncodecConfig, EncodecModel, MusicgenForConditionalGene
 
 from executor.engine import encodec, library
 from executor.engine.encodec import EncodecDecoder
-from executor.engine.musicgen import Control
-from executor.engine.pool import Pool
-from executor.engine.structs import Status
+from executor.engine.library import Status
+from executor.engine.pool import Control, Pool
 from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import EMBEDDED, SHIPPED

@@ -12,9 +12,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
+from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel, kind_of, part_of, read_settings
-from executor.engine.musicgen import Control, Difference, Sampling
-from executor.engine.structs import Kind
+from executor.engine.musicgen import Difference
+from executor.engine.pool import Control
+from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
 from executor.models.folders import EMBEDDED, SHIPPED
 
@@ -50,6 +52,8 @@ def waveform_of_transformers(seed: int, **arguments: Any) -> Any:
         {"do_sample": False},
         {"guidance_scale": 1.0},
         {"temperature": 1.3, "top_k": 20, "top_p": 0.9},
+        {"top_p": 0.0},
+        {"top_k": 0},
     ],
     ids=str,
 )
@@ -137,6 +141,25 @@ def test_a_setting_that_the_engine_does_not_compute_is_refused(
 ) -> None:
     folder = copied(tmp_path, "generation_config.json", **{setting: value})
     with pytest.raises(ModelRefused, match=f"does not compute {setting}"):
+        read_settings(folder, 512)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_length", "long"),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_p", 2.0),
+        ("guidance_scale", [3]),
+        ("do_sample", "yes"),
+    ],
+)
+def test_a_setting_that_is_no_value_of_its_kind_is_refused(
+    tmp_path: Path, setting: str, value: object
+) -> None:
+    folder = copied(tmp_path, "generation_config.json", **{setting: value})
+    with pytest.raises(ModelRefused, match=f"{setting} is "):
         read_settings(folder, 512)
 
 

@@ -16,10 +16,11 @@ from transformers import (
     set_seed,
 )
 
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control, Difference, MusicgenDecoder, Sampling
-from executor.engine.pool import Pool
-from executor.engine.structs import Kind, Status
+from executor.engine.library import Status
+from executor.engine.matrices import Kind, Matrices
+from executor.engine.musicgen import Difference, MusicgenDecoder
+from executor.engine.pool import Control, Pool
+from executor.engine.sampling import Sampling
 from executor.errors import ModelRefused
 from executor.models.folders import EMBEDDED, SHIPPED
 
@@ -286,6 +287,10 @@ def test_logits_that_are_not_finite_end_the_song(each_library: ctypes.CDLL) -> N
         ({"num_codebooks": 17}, "num_codebooks is 17"),
         ({"num_codebooks": 3, "audio_channels": 2}, "num_codebooks is 3"),
         ({"hidden_size": 25}, "hidden_size is 25"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ({"vocab_size": "30"}, "vocab_size is '30'"),
         ({"ffn_dim": 41}, r"fc1.weight has the shape 40x24; the configuration says 41x24"),
         ({"num_hidden_layers": 3}, "the weights have no decoder.model.decoder.layers.2"),
     ],

@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from executor.engine import library
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control, Sampling
-from executor.engine.pool import Pool
+from executor.engine.library import Status
+from executor.engine.matrices import Kind, Matrices
+from executor.engine.pool import Control, Pool
 from executor.engine.pop2piano import Difference, Pop2Piano, Steps, read_settings
-from executor.engine.structs import Kind, Status
+from executor.engine.sampling import Sampling
 from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import SHIPPED

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from executor.engine.matrices import Matrices
+from executor.engine.library import address
+from executor.engine.matrices import GROUP, Kind, Matrices, MatrixStruct
 from executor.engine.pool import Pool
-from executor.engine.structs import GROUP, Kind, MatrixStruct, address
 from executor.errors import ModelRefused
 
 SHAPES = [(16, 64), (5, 24), (7, 13), (33, 96), (3, 2048), (1, 1)]
@@ -25,7 +25,7 @@ def product(library: ctypes.CDLL, matrix: MatrixStruct, x: Any, pool: Pool | Non
     x = np.ascontiguousarray(x)
     y = np.full((len(x), matrix.out), np.nan, np.float32)
     status = library.he_product(
-        ctypes.c_void_p(pool.address if pool else None),
+        pool,
         ctypes.byref(matrix),
         None,
         ctypes.c_void_p(address(x)),

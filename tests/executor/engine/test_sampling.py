@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from executor.engine.structs import SamplingStruct, address
+from executor.engine.library import address
+from executor.engine.sampling import SamplingStruct
 
 VOCABULARY, COUNT = 2048, 100
 

@@ -12,10 +12,9 @@ from transformers import MusicgenForConditionalGeneration, T5Config, T5EncoderMo
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from executor.engine import library
-from executor.engine.matrices import Matrices
-from executor.engine.musicgen import Control
-from executor.engine.pool import Pool
-from executor.engine.structs import Kind, Status
+from executor.engine.library import Status
+from executor.engine.matrices import Kind, Matrices
+from executor.engine.pool import Control, Pool
 from executor.engine.t5 import T5Encoder
 from executor.engine.weights import Weights
 from executor.errors import ModelRefused
