@@ -2,5 +2,5 @@
 
 It may import `executor.errors`, `executor.models`, numpy and the pure `protocol`, never torch or
 transformers. `csrc/` is the C source, which the top level's `CMakeLists.txt` builds. Public names:
-`library.load`, `library.instruction_set`.
+`music.MusicModel`, `pop2piano.Pop2Piano`, `pool.Pool`, `pool.Control`, `library.instruction_set`.
 """
