@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from executor.determinism.profile import Device
+from executor.determinism.compute_class import WorkerKind
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.sandbox.confine import folder_granting, readable_paths
@@ -138,8 +138,10 @@ def _executors(
             log.info("removed files that an earlier process left", folder=str(scratch), n=removed)
         make_private_folder(scratch)
         runtime = network.classes[name]
-        device: Device = "cuda" if runtime.get("device") == "cuda" else "cpu"
-        executors[name] = Worker(WorkerSupervisor(folders, scratch, device=device), runtime)
+        supervisor = WorkerSupervisor(
+            folders, scratch, kind=WorkerKind.of(runtime), threads=settings.engine_threads
+        )
+        executors[name] = Worker(supervisor, runtime)
     return executors
 
 

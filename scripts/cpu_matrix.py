@@ -102,8 +102,9 @@ def execute(case: Mapping[str, Any]) -> dict[str, object]:
     """Run one task in this process under the profile; return its hashes and its seconds."""
     import torch
 
-    from executor.worker.main import JobRunner
     from executor.worker.messages import JobDone
+    from executor.worker.runner import JobRunner
+    from executor.worker.transformers_backend import TransformersBackend
 
     started_at = time.monotonic()
     profile.fix()
@@ -117,7 +118,7 @@ def execute(case: Mapping[str, Any]) -> dict[str, object]:
     folders = ModelFolders([Path(folder) for folder in case["folders"]])
     progress, unread = Pipe()
     with progress, unread:
-        runner = JobRunner(progress, folders)
+        runner = JobRunner(progress, folders, TransformersBackend())
         # Nobody reads them here; the manifest has their hashes.
         runner.deliver = lambda output: output.entry  # type: ignore[method-assign]
         result = runner.run(supervisor.job_message(job(case, folders)))

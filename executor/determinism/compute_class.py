@@ -11,8 +11,10 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal, Self
 
 from executor.determinism import profile
 from protocol.wire.encoding import tagged_hash
@@ -37,6 +39,48 @@ LIBRARIES = (
     "transformers",
 )
 
+# What a task of the engine's classes still computes with a library, by the task's kind.
+ENGINE_LIBRARIES: Mapping[str, tuple[str, ...]] = {"text-to-music": ("tokenizers",)}
+
+Engine = Literal["transformers", "helium"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKind:
+    """What a worker of a class computes with (specification, section 8).
+
+    `task` is the kind of task that a class of engine `helium` runs, "" for other classes.
+    """
+
+    engine: Engine = "transformers"
+    device: profile.Device = "cpu"
+    task: str = ""
+
+    @classmethod
+    def of(cls, runtime: Mapping[str, object]) -> Self:
+        """Return the kind of worker for a class of a network document."""
+        if runtime.get("engine") == "helium":
+            return cls("helium", task=str(runtime.get("task")))
+        return cls(device="cuda" if runtime.get("device") == "cuda" else "cpu")
+
+
+TRANSFORMERS = WorkerKind()
+
+
+def describe_engine_runtime(arithmetic: int, task: str, probe: str) -> dict[str, object]:
+    """Return the runtime of the engine's class for a kind of task.
+
+    No processor and no C library are in it, because they decide no bits. `arithmetic` is the
+    version of the engine's arithmetic, `probe` what the self-test generated.
+    """
+    return {
+        "engine": "helium",
+        "arithmetic": arithmetic,
+        "task": task,
+        **{name: installed(name) for name in ENGINE_LIBRARIES.get(task, ())},
+        "probe": probe,
+    }
+
 
 def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, object]:
     """Return the runtime of this process.
@@ -48,6 +92,7 @@ def describe_runtime(probe: str, device: profile.Device = "cpu") -> dict[str, ob
     import torch
 
     return {
+        "engine": "transformers",
         "device": device,
         **(gpu() if device == "cuda" else {}),
         "architecture": platform.machine(),

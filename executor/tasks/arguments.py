@@ -5,9 +5,11 @@ transformers refuses as a temperature. A model's own settings come from JSON fil
 """
 
 import functools
+import struct
 from collections.abc import Mapping
 from typing import Any
 
+from protocol.wire.encoding import tagged_hash
 from schemas import load
 
 # Python's types of the schemas' scalar types.
@@ -25,6 +27,12 @@ def config_members(kind: str, args: Mapping[str, object]) -> dict[str, Any]:
     members: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     types = _types(kind)
     return {name: types[name](value) for name, value in members.items() if value is not None}
+
+
+def sequence_seeds(seed: int, count: int) -> list[int]:
+    """Return the seeds of `count` sequences: the task's own, then derived ones (section 8)."""
+    hashes = (tagged_hash("sequence", struct.pack(">QI", seed, i)) for i in range(1, count))
+    return [seed, *(int.from_bytes(digest[:4], "big") for digest in hashes)]
 
 
 def use_floats(settings: Any) -> None:

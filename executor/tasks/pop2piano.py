@@ -28,6 +28,7 @@ from executor.errors import ModelRefused, TaskFailed, with_task_failures
 from executor.models.config import POP2PIANO, own_dtype
 from executor.models.json_files import configuration
 from executor.tasks.arguments import config_members
+from executor.tasks.generate_hooks import OnStep, TokenRecorder
 from executor.tasks.load_model import (
     LOCAL_ONLY,
     check_configurations,
@@ -36,7 +37,7 @@ from executor.tasks.load_model import (
     refusing,
     weight_options,
 )
-from executor.tasks.token_trace import OnStep, TokenRecorder, TokenTrace
+from executor.tasks.token_trace import TokenTrace
 from protocol.model_limits import DEFAULT_COMPOSER
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ stays in the model for the next one. What a family of models cannot do exactly i
 (`families`); the inputs that a family needs besides the prompt are added here.
 """
 
-import struct
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,18 +18,23 @@ from transformers import set_seed
 from executor.errors import TaskFailed
 from executor.models.families import SAMPLING, SEQUENCES, Family
 from executor.tasks import speaker_embedding
-from executor.tasks.arguments import config_members
+from executor.tasks.arguments import config_members, sequence_seeds
 from executor.tasks.failures import NO_SOUND
-from executor.tasks.layer_hooks import called_between_layers
+from executor.tasks.generate_hooks import (
+    OnStep,
+    TokenRecorder,
+    TokenStreamer,
+    called_between_layers,
+)
 from executor.tasks.load_model import LoadedPipeline, load
-from executor.tasks.token_trace import OnStep, TokenRecorder, TokenStreamer, TokenTrace
+from executor.tasks.token_trace import TokenTrace
 from protocol.model_limits import objection
-from protocol.wire.encoding import Document, tagged_hash
+from protocol.wire.encoding import Document
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LoadedPipeline", "Sound", "load", "sequence_seeds", "sounds"]
+__all__ = ["LoadedPipeline", "Sound", "load", "sounds"]
 
 KIND = "text-to-music"
 
@@ -52,12 +56,6 @@ class Sound:
     audio: "NDArray[np.float32]"
     sampling_rate: int
     tokens: TokenTrace
-
-
-def sequence_seeds(seed: int, count: int) -> list[int]:
-    """Return the seeds of `count` sequences: the task's own, then derived ones (section 8)."""
-    hashes = (tagged_hash("sequence", struct.pack(">QI", seed, i)) for i in range(1, count))
-    return [seed, *(int.from_bytes(digest[:4], "big") for digest in hashes)]
 
 
 def generate_arguments(family: Family, members: Mapping[str, Any], defaults: Any) -> dict[str, Any]:

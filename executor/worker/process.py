@@ -19,10 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 from executor.determinism import profile
+from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
 from executor.worker.messages import MESSAGE_LIMIT, WorkerMessage, decode_message
 from protocol.errors import Rejected
 from schemas.errors import HeliumError, printable
@@ -61,15 +63,17 @@ class WorkerProcess:
         folders: Sequence[Path],
         scratch: Path,
         memory: int | None,
-        device: profile.Device = "cpu",
+        kind: WorkerKind = TRANSFORMERS,
+        threads: int = 1,
         *,
         compiles: bool = False,
     ) -> None:
         """Start a worker, with the numeric profile as its environment.
 
         It may read `folders` and `scratch`, and write nothing (`sandbox.confine`). `memory` limits
-        its address space in bytes; None means all that the machine has. With `compiles` it only
-        compiles kernels, and writes to their folder (`tasks.numba_cache`).
+        its address space in bytes; None means all that the machine has. `threads` are those of the
+        engine; they decide no bits. With `compiles` it only compiles kernels, and writes to their
+        folder (`tasks.numba_cache`).
         """
         home = scratch / HOME
         for place in profile.PLACES.values():
@@ -79,7 +83,7 @@ class WorkerProcess:
         with worker_socket:
             self._process = subprocess.Popen(
                 [sys.executable, *ARGUMENTS, str(worker_socket.fileno())],
-                env=profile.child_environment(home, device),
+                env=profile.child_environment(home, kind.device),
                 cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -103,7 +107,8 @@ class WorkerProcess:
                 {
                     "folders": [str(folder) for folder in (*folders, scratch)],
                     "memory": memory,
-                    "device": device,
+                    "kind": asdict(kind),
+                    "threads": threads,
                     "compiles": compiles,
                 }
             )

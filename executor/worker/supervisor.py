@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor.determinism.profile import Device
+from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.tasks.numba_cache import kernels
@@ -98,7 +98,7 @@ class WorkerSupervisor:
 
     `stop` and `close` may be called from any thread. `folders` hold models (`models.folders`),
     and `scratch` receives the outputs. `memory_limit` bounds the worker's address space in bytes.
-    `device` is what its compute class computes with.
+    `kind` is what its compute class computes with, `threads` how many the engine uses.
     """
 
     def __init__(
@@ -107,12 +107,13 @@ class WorkerSupervisor:
         scratch: Path,
         *,
         memory_limit: int | None = None,
-        device: Device = "cpu",
+        kind: WorkerKind = TRANSFORMERS,
+        threads: int = 1,
     ) -> None:
         self._folders = tuple(folder.absolute() for folder in folders)
         self.scratch = scratch.absolute()
         self._memory_limit = memory_limit
-        self._device = device
+        self._kind, self._threads = kind, threads
         # Held by the thread that exchanges messages with the worker, for a whole job.
         self._conversation = threading.Lock()
         # Guards the members below; never held while waiting.
@@ -346,7 +347,12 @@ class WorkerSupervisor:
                 raise WorkerDied("stopped")
             self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._worker = WorkerProcess(
-                self._folders, self.scratch, self._memory_limit, self._device, compiles=compiles
+                self._folders,
+                self.scratch,
+                self._memory_limit,
+                self._kind,
+                self._threads,
+                compiles=compiles,
             )
             return self._worker
 

@@ -69,6 +69,14 @@ class Settings:
         "Peer ids whose tasks this node executes. An empty list stands for everyone.",
         parsers.peers,
     )
+    engine_threads: int = whole_number(
+        0,
+        0,
+        64,
+        "threads",
+        "Threads of the engine for one task; 0 takes one per processor, at most 4. They change how "
+        "long a task takes and never its result.",
+    )
     requester_tasks: int = whole_number(
         0,
         0,

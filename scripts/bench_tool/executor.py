@@ -54,7 +54,8 @@ steps = [("spawn", time.monotonic())]
 from pathlib import Path
 from executor.determinism import profile, self_test
 from executor.sandbox import confine
-from executor.worker import main
+from executor.worker.runner import JobRunner
+from executor.worker.transformers_backend import TransformersBackend
 from multiprocessing import Pipe
 connection, _ = Pipe()  # the sandbox allows no new one
 confine.confine([Path(sys.argv[1])], None)
@@ -64,7 +65,7 @@ steps.append(("import torch, profile", time.monotonic()))
 from executor.tasks import text_to_music
 steps.append(("import transformers", time.monotonic()))
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
-runner = main.JobRunner(connection, ModelFolders([]))
+runner = JobRunner(connection, ModelFolders([]), TransformersBackend())
 assert ModelFolders([]).digest(SHIPPED / EMBEDDED)
 steps.append(("digest", time.monotonic()))
 assert not self_test.check(runner.render)[1]

@@ -16,7 +16,7 @@ from executor.errors import Abstained
 from executor.job import Execution, ModelRef
 from executor.models.families import FAMILIES, SAMPLING
 from executor.models.folders import EMBEDDED, SHIPPED, describe_model
-from executor.tasks.text_to_music import sequence_seeds
+from executor.tasks.arguments import sequence_seeds
 from protocol import model_limits
 from tests.executor.conftest import CLASSES, Run, copied, digests, rewritten
 

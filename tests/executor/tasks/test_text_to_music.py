@@ -11,7 +11,8 @@ from executor import errors
 from executor.errors import TaskFailed
 from executor.models.families import FAMILIES
 from executor.tasks import text_to_music
-from executor.tasks.text_to_music import generate_arguments, sequence_seeds
+from executor.tasks.arguments import sequence_seeds
+from executor.tasks.text_to_music import generate_arguments
 from tests.executor.delivery import delivered
 from tests.vectors.test_vectors import stored
 

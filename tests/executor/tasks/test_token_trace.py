@@ -3,7 +3,8 @@ from typing import Any
 
 import torch
 
-from executor.tasks.token_trace import TokenRecorder, TokenStreamer, TokenTrace
+from executor.tasks.generate_hooks import TokenRecorder, TokenStreamer
+from executor.tasks.token_trace import TokenTrace
 
 
 def digest(columns: Any) -> str:

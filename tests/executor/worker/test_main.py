@@ -21,9 +21,11 @@ from executor.errors import Abstained, ErrorCode, TaskFailed
 from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
-from executor.worker import main
+from executor.tasks.arguments import sequence_seeds
 from executor.worker.messages import JobAbstained, JobDone, JobFailed
+from executor.worker.runner import JobRunner, bounded_trace
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from executor.worker.transformers_backend import TransformersBackend
 from protocol.constants import TRACE_LIMIT
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
 
@@ -195,7 +197,7 @@ def test_temperature_zero_is_greedy(run: Run, sampling: dict[str, object]) -> No
 
 def test_sequences_are_single_generations_with_derived_seeds(run: Run) -> None:
     three = run(seed=11, generation={"num_return_sequences": 3})
-    seeds = text_to_music.sequence_seeds(11, 3)
+    seeds = sequence_seeds(11, 3)
     singles = [digests(run(seed=seed))[0] for seed in seeds]
     assert digests(three) == singles
     assert len(set(singles)) == 3
@@ -223,12 +225,12 @@ def test_trace_shows_where_two_runs_differ(run: Run) -> None:
 
 def test_trace_is_cut_to_its_limit() -> None:
     blocks = [[f"{place:016x}" for place in range(1024)] for _ in range(16)]
-    bounded = main.bounded_trace({"tokens": blocks, "steps": [], "seconds": 1.0})
+    bounded = bounded_trace({"tokens": blocks, "steps": [], "seconds": 1.0})
     assert 4_096 < len(rfc8785.dumps(bounded)) <= 8_192
     assert bounded["tokens_complete"] is False
     assert bounded["tokens"][3] == blocks[3][: len(bounded["tokens"][3])]
     small = {"tokens": [["a"]], "seconds": 1.0}
-    assert main.bounded_trace(small) == small
+    assert bounded_trace(small) == small
 
 
 def test_nan_weights_are_non_finite_output(run: Run, folders: Path) -> None:
@@ -397,7 +399,7 @@ def test_model_is_not_reloaded_for_its_own_dtype(
     monkeypatch.setattr(text_to_music, "sounds", lambda *_: [])
     here, there = Pipe()
     with here, there:
-        runner = main.JobRunner(here, ModelFolders([]))
+        runner = JobRunner(here, ModelFolders([]), TransformersBackend())
         for args in ({}, {"dtype": None}, {"dtype": dtype}):
             message = order(embedded.digest)
             message["args"] |= args
@@ -421,7 +423,7 @@ def test_progress_is_reported_in_percent_steps_at_a_bounded_rate(
     reported: dict[int, list[float]] = {1: [], 2: []}
     here, there = Pipe()
     with here, there:
-        runner = main.JobRunner(here, ModelFolders([]))
+        runner = JobRunner(here, ModelFolders([]), TransformersBackend())
         for seed, shares in reported.items():
             message = order(embedded.digest)
             message["args"]["seed"] = seed
@@ -467,7 +469,9 @@ def test_too_little_memory_is_an_abstention(
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
     with here, there:
-        answer = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+        answer = JobRunner(here, ModelFolders([]), TransformersBackend()).run(
+            order(embedded.digest)
+        )
     assert isinstance(answer, JobAbstained)
     assert answer.reason == "out-of-memory"
 
@@ -483,7 +487,7 @@ def answer_to_error(
     monkeypatch.setattr(text_to_music, "load", fail)
     here, there = Pipe()
     with here, there:
-        return main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+        return JobRunner(here, ModelFolders([]), TransformersBackend()).run(order(embedded.digest))
 
 
 @pytest.mark.parametrize(
@@ -531,7 +535,9 @@ def test_a_failure_is_an_outcome_with_its_code(
     monkeypatch.setattr(text_to_music, "load", lambda *_: None)
     here, there = Pipe()
     with here, there:
-        answer = main.JobRunner(here, ModelFolders([])).run(order(embedded.digest))
+        answer = JobRunner(here, ModelFolders([]), TransformersBackend()).run(
+            order(embedded.digest)
+        )
     assert isinstance(answer, JobDone)
     assert answer.outcome == {"error": code}
 
@@ -550,12 +556,12 @@ def traced(sequences: int, steps: int) -> dict[str, Any]:
 
 def test_trace_of_thirty_seconds_is_complete() -> None:
     trace = traced(1, 1503)
-    assert main.bounded_trace(trace) == trace
+    assert bounded_trace(trace) == trace
 
 
 def test_steps_are_left_out_before_blocks() -> None:
     trace = traced(4, 1503)
-    cut = main.bounded_trace(trace)
+    cut = bounded_trace(trace)
     assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert cut["tokens"] == trace["tokens"]
     assert [len(blocks) for blocks in cut["steps"]] == [6] * 4
@@ -563,7 +569,7 @@ def test_steps_are_left_out_before_blocks() -> None:
 
 
 def test_cut_digests_are_marked_incomplete() -> None:
-    cut = main.bounded_trace(traced(16, 4000))
+    cut = bounded_trace(traced(16, 4000))
     assert len(rfc8785.dumps(cut)) <= TRACE_LIMIT
     assert not any(cut["steps"])
     assert [len(blocks) for blocks in cut["tokens"]] == [15] * 16

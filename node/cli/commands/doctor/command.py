@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from executor.determinism.compute_class import mismatch
+from executor.determinism.compute_class import WorkerKind, mismatch
 from executor.determinism.profile import Device
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED, ModelFolders
@@ -143,7 +143,7 @@ def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        supervisor = WorkerSupervisor(folders, Path(scratch), device=device)
+        supervisor = WorkerSupervisor(folders, Path(scratch), kind=WorkerKind(device=device))
         try:
             return supervisor.start(START_SECONDS)
         finally:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
 from executor.errors import Abstained
 from executor.models.folders import SHIPPED
 from node.cli import interrupts, options
@@ -58,13 +59,15 @@ class Measurement:
 
 
 @contextmanager
-def local_worker(folders: Sequence[Path]) -> Iterator[tuple["WorkerSupervisor", Document]]:
+def local_worker(
+    folders: Sequence[Path], kind: WorkerKind = TRANSFORMERS
+) -> Iterator[tuple["WorkerSupervisor", Document]]:
     """Give a worker of this machine, and the definition of its class. Its start takes seconds."""
     # Imported here: `helium network show` needs no worker.
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        supervisor = WorkerSupervisor(folders, Path(scratch), device="cpu")
+        supervisor = WorkerSupervisor(folders, Path(scratch), kind=kind)
         try:
             status = supervisor.start(START_SECONDS)
             if not status.ok:
@@ -74,9 +77,9 @@ def local_worker(folders: Sequence[Path]) -> Iterator[tuple["WorkerSupervisor", 
             supervisor.close()
 
 
-def local_compute_class() -> Document:
+def local_compute_class(kind: WorkerKind = TRANSFORMERS) -> Document:
     """Return the definition of this machine's class. Starts a worker, which takes some seconds."""
-    with local_worker([SHIPPED]) as (_, runtime):
+    with local_worker([SHIPPED], kind) as (_, runtime):
         return runtime
 
 

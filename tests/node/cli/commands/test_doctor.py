@@ -51,7 +51,7 @@ def test_a_worker_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Fake(WorkerSupervisor):
         def start(self, timeout: float) -> WorkerStatus:
-            calls.append((self._folders, self._device))
+            calls.append((self._folders, self._kind.device))
             return READY
 
         def close(self) -> None:

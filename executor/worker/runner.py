@@ -1,0 +1,294 @@
+"""Runs the jobs of a worker, one after another, with whatever computes its compute class."""
+
+import gc
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import schemas
+from executor.audio import manifest
+from executor.determinism import self_test
+from executor.errors import (
+    Abstained,
+    EngineUnavailable,
+    ModelRefused,
+    ProfileViolated,
+    TaskFailed,
+    is_memory_error,
+    printable_detail,
+    with_task_failures,
+)
+from executor.models.config import own_dtype
+from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
+from executor.models.json_files import configuration
+from executor.tasks.failures import describe_failure
+from executor.tasks.token_trace import TokenTrace
+from executor.worker.messages import (
+    JobAbstained,
+    JobDone,
+    JobFailed,
+    JobOutput,
+    JobProgress,
+    WorkerMessage,
+    WorkerReady,
+    encode_message,
+    message_text,
+)
+from protocol.constants import TRACE_LIMIT
+from protocol.wire.encoding import canonical
+from protocol.wire.messages import Abstention
+
+TASK_KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
+# The smallest change of progress that is reported; the supervisor refuses many more messages.
+PROGRESS_STEP = 0.01
+# Least seconds between reports: each wakes the parent, which takes up to 0.3 ms from computing.
+PROGRESS_SECONDS = 0.05
+
+JobMessage = Mapping[str, Any]  # as `supervisor.job_message` makes it
+Report = Callable[[float], None]  # takes shares in [0, 1]; raises `Abstained` if the job is to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a job generated: its outputs, the trace of each sequence, and its `work`.
+
+    `outputs` may be rendered as they are read; that cannot fail any more. `work` is None where an
+    outcome of the class proves none (specification 8).
+    """
+
+    outputs: Iterable[manifest.OutputFile]
+    traces: Sequence[TokenTrace]
+    work: str | None = None
+
+
+class Backend(Protocol):
+    """Computes the jobs of a compute class: `transformers_backend`, `engine_backend`."""
+
+    def prepare(self) -> None:
+        """Get ready to compute. Raises `ProfileViolated` or `EngineUnavailable`."""
+
+    def runtime(self, probe: str) -> dict[str, object]:
+        """Return the runtime of the class; `probe` is what the self-test generated."""
+
+    def load(self, kind: str, folder: Path, dtype: str, bits: int | None) -> Any:
+        """Load a checked model folder for jobs of a kind. Raises `ModelRefused`, `TaskFailed`."""
+
+    def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
+        """Run a job with a loaded model. Raises `TaskFailed`, `Abstained`."""
+
+
+class JobRunner:
+    """Runs jobs one after another; keeps the last model that it loaded."""
+
+    def __init__(
+        self, connection: "Connection[Any, Any]", folders: ModelFolders, backend: Backend
+    ) -> None:
+        self._connection = connection
+        self._backend = backend
+        self._folders = folders
+        self._model_key: tuple[object, ...] = ()
+        self._model: Any = None
+        self._runtime: dict[str, object] = {}
+        self._name, self._stop_at = "", math.inf
+        self._stopped_name = ""  # written by the thread that receives
+        # Below every share, so that 0 is reported too.
+        self._reported_share, self._reported_at = -1.0, 0.0
+
+    def prepare(self) -> WorkerReady:
+        """Prepare what computes, and run the self-test."""
+        try:
+            self._backend.prepare()
+            probe, problem = self_test.check(self.render)
+        except (ProfileViolated, ModelRefused, EngineUnavailable) as error:
+            return WorkerReady({}, False, message_text(str(error)), {})
+        self._runtime = self._backend.runtime(probe)
+        return WorkerReady(self._runtime, not problem, problem, {})
+
+    def stop(self, name: str) -> None:
+        """Stop the job of this name, or prevent it; from any thread."""
+        self._stopped_name = name
+
+    def run(self, job: JobMessage) -> JobDone | JobFailed | JobAbstained:
+        """Execute one job and return its result."""
+        try:
+            return self._execute(job)
+        except Abstained as abstained:
+            return JobAbstained(abstained.reason, message_text(abstained.detail))
+        except (MemoryError, RuntimeError, OSError) as error:
+            # Any other error is a bug, or this machine's own; the worker dies with its traceback.
+            if not is_memory_error(error):
+                raise
+            return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
+
+    def _execute(self, job: JobMessage) -> JobDone | JobFailed:
+        if job["task_kind"] not in TASK_KINDS:
+            raise Abstained(Abstention.MODEL_MISSING, f"no executor for {job['task_kind']}")
+        check_inputs(job)
+        started_at = time.monotonic()
+        self._name, self._stop_at = job["name"], started_at + job["seconds"]
+        self._reported_share, self._reported_at = -1.0, 0.0
+        self._check_stop(started_at)
+        traces: Sequence[TokenTrace] = ()
+        failure: TaskFailed | None = None
+        try:
+            outcome, traces = with_task_failures(
+                lambda: self._deliver_outputs(job), describe=describe_failure
+            )
+            check_manifest(outcome)
+        except TaskFailed as task_failed:
+            failure, outcome = task_failed, {"error": task_failed.code}
+        detail = printable_detail(failure.detail) if failure else ""
+        trace = bounded_trace(
+            {
+                "runtime": self._runtime,
+                "weights": job["model"]["digest"],
+                "tokens": [list(sequence.digests) for sequence in traces],
+                "steps": [list(sequence.steps) for sequence in traces],
+                "seconds": round(time.monotonic() - started_at, 3),
+                **({"detail": detail} if detail else {}),
+            }
+        )
+        if failure and not failure.confirmed:
+            return JobFailed(failure.code, detail, trace)
+        return JobDone(outcome, trace)
+
+    def _deliver_outputs(self, job: JobMessage) -> tuple[dict[str, Any], Sequence[TokenTrace]]:
+        """Generate and send a job's outputs; return the outcome and the tokens' traces."""
+        model = self._load(job)
+        self._check_stop(time.monotonic())
+        generated = self._backend.generate(model, job, self._report)
+        work = {} if generated.work is None else {"work": generated.work}
+        entries = [self.deliver(output) for output in generated.outputs]
+        return {"result": {"outputs": entries}, **work}, generated.traces
+
+    def deliver(self, output: manifest.OutputFile) -> dict[str, object]:
+        """Send the bytes of an output to the supervisor; return its entry in the manifest.
+
+        Raises `Abstained` if the job is to stop: an output is rendered as it is read.
+        """
+        self._check_stop(time.monotonic())
+        send(self._connection, JobOutput(len(output.content)))
+        remaining = memoryview(output.content)
+        while remaining:
+            remaining = remaining[os.write(self._connection.fileno(), remaining) :]
+        return output.entry
+
+    def _load(self, job: JobMessage) -> Any:
+        model, args = job["model"], job["args"]
+        folder = self._folders.find(model["id"], model["revision"], model["digest"])
+        # All members of the class see the same weights, so this is an outcome, not an abstention.
+        if tensor := self._folders.first_nan_tensor(folder):
+            raise TaskFailed("non-finite-output", f"NaN in {tensor}")
+        try:
+            dtype = dtype_name(folder, args.get("dtype"))
+            bits = args.get("quantize_bits")
+            return self._warm(job["task_kind"], folder, model["digest"], dtype, bits)
+        except ModelRefused as refusal:
+            raise Abstained(Abstention.MODEL_MISSING, str(refusal)) from refusal
+
+    def _warm(self, kind: str, folder: Path, digest: str, dtype: str, bits: int | None) -> Any:
+        key = (kind, folder, digest, dtype, bits)
+        if self._model is None or self._model_key != key:
+            self._drop()
+            self._model = self._backend.load(kind, folder, dtype, bits)
+            self._model_key = key
+        return self._model
+
+    def _drop(self) -> None:
+        # Models have reference cycles; without a collection, two would be in memory at once.
+        self._model, self._model_key = None, ()
+        gc.collect()
+
+    def render(self, prompt: str, seed: int, fresh: bool) -> str:
+        """Generate for the self-test and return the SHA-256 of the canonical waveform."""
+        if fresh:
+            self._drop()
+        folder = SHIPPED / EMBEDDED
+        model = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
+        config = {"max_new_tokens": self_test.TOKENS}
+        args = {"prompt": prompt, "seed": seed, "generation_config": config}
+        job = {"task_kind": TEXT_TO_MUSIC, "args": args}
+        (output,) = self._backend.generate(model, job, lambda _: None).outputs
+        return hashlib.sha256(output.content).hexdigest()
+
+    def _check_stop(self, now: float) -> None:
+        """Raise `Abstained` if the job is to stop."""
+        if self._stopped_name == self._name:
+            raise Abstained(Abstention.TIMEOUT, "the job was stopped")
+        if now >= self._stop_at:
+            raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline")
+
+    def _report(self, share: float) -> None:
+        """Report progress, unless it is too little or too soon after the last report.
+
+        Raises `Abstained` if the job is to stop: so it ends between two steps of any generation.
+        """
+        now = time.monotonic()
+        self._check_stop(now)
+        is_due = (
+            share - self._reported_share >= PROGRESS_STEP
+            and now - self._reported_at >= PROGRESS_SECONDS
+        )
+        if is_due or self._reported_share < share == 1.0:
+            self._reported_share, self._reported_at = share, now
+            send(self._connection, JobProgress(share))
+
+
+def dtype_name(folder: Path, dtype: str | None) -> str:
+    """Return torch's name of the precision to load; "auto" and None mean the model's own."""
+    if dtype in (None, "auto"):
+        return own_dtype(configuration(folder, "config.json"))
+    return str(dtype)
+
+
+def check_inputs(job: JobMessage) -> None:
+    """Raise `Abstained` (input-missing) unless the inputs are those that the args name."""
+    expected = [audio["sha256"] for audio in job["args"].get("audio", ())]
+    hashes = [file_sha256(Path(path)) for path in job["inputs"]]
+    if hashes != expected:
+        raise Abstained(
+            Abstention.INPUT_MISSING, f"the inputs are {hashes}, the task names {expected}"
+        )
+
+
+def check_manifest(outcome: Mapping[str, Any]) -> None:
+    """Raise `TaskFailed` for outputs that no manifest may hold (specification 8.2).
+
+    Every member of the class gets the same ones, so this is an outcome.
+    """
+    try:
+        schemas.check("outcome", outcome)
+    except schemas.SchemaViolation as violation:
+        raise TaskFailed("generation-rejected", str(violation)) from violation
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bounded_trace(trace: dict[str, Any]) -> dict[str, Any]:
+    """Cut a trace to `TRACE_LIMIT`: of a long generation, first the steps go, then the digests."""
+    while len(canonical(trace)) > TRACE_LIMIT:
+        if any(trace["steps"]):
+            trace = {**trace, "steps": first_halves(trace["steps"])}
+        else:
+            trace = {**trace, "tokens": first_halves(trace["tokens"]), "tokens_complete": False}
+    return trace
+
+
+def first_halves(sequences: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the first half of each sequence's blocks."""
+    return [blocks[: len(blocks) // 2] for blocks in sequences]
+
+
+def send(connection: "Connection[Any, Any]", message: WorkerMessage) -> None:
+    """Send a message to the parent. Raises `OSError` if it has ended."""
+    connection.send_bytes(encode_message(message))

@@ -1,0 +1,59 @@
+"""Computes jobs with transformers and torch, under the numeric profile.
+
+A kind's libraries are imported with its first job, so that a worker pays only for the kinds that it
+runs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from executor.audio import manifest
+from executor.determinism import compute_class, profile
+from executor.worker.runner import POP2PIANO, Generated, JobMessage, Report
+
+
+class TransformersBackend:
+    """The backend of the classes of engine `transformers`."""
+
+    def __init__(self, device: profile.Device = "cpu") -> None:
+        self._device = device
+
+    def prepare(self) -> None:
+        """Fix the numeric profile. Raises `ProfileViolated`."""
+        profile.fix(self._device)
+
+    def runtime(self, probe: str) -> dict[str, object]:
+        """Return the runtime of this process."""
+        return compute_class.describe_runtime(probe, self._device)
+
+    def load(self, kind: str, folder: Path, dtype: str, bits: int | None) -> Any:
+        """Load a model. Raises `ModelRefused`, `TaskFailed`."""
+        if bits is not None:
+            profile.fix_quantization()
+        if kind == POP2PIANO:
+            from executor.tasks import pop2piano
+
+            return pop2piano.load(folder, dtype, bits)
+        from executor.tasks import text_to_music
+
+        return text_to_music.load(folder, dtype, bits, self._device)
+
+    def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
+        """Run a job. The outputs of pop2piano are rendered as they are read."""
+        if job["task_kind"] == POP2PIANO:
+            from executor.tasks import pop2piano
+
+            paths = [Path(path) for path in job["inputs"]]
+            covers = pop2piano.covers(model, job["args"], paths, report, job["model"]["limits"])
+            outputs = manifest.cover_outputs([cover.notes for cover in covers])
+            return Generated(outputs, [cover.tokens for cover in covers])
+        from executor.tasks import text_to_music
+
+        sounds = text_to_music.sounds(model, job["args"], report)
+        # All are checked for NaN before the first is written.
+        frames = [manifest.canonical_frames(sound.audio) for sound in sounds]
+        waveforms = [
+            manifest.waveform_output(waveform, sound.sampling_rate)
+            for waveform, sound in zip(frames, sounds, strict=True)
+        ]
+        return Generated(waveforms, [sound.tokens for sound in sounds])
