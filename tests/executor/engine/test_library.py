@@ -13,6 +13,7 @@ import pytest
 from executor.determinism import profile
 from executor.engine import library
 from executor.errors import EngineUnavailable
+from protocol import work
 
 ROOT = Path(__file__).resolve().parents[3]
 SETS = library.INSTRUCTION_SETS[platform.machine()]
@@ -120,3 +121,8 @@ assert CliRunner().invoke(cli, ["--help"]).exit_code == 0
 print("helium_engine" in open("/proc/self/maps").read())
 """
     assert _output(code, {**os.environ, "PYTHONPATH": str(ROOT)}).strip() == "False"
+
+
+def test_library_keeps_the_logits_of_as_many_steps_as_the_protocol() -> None:
+    for steps in (*range(300), 1503, 65_536):
+        assert library.kept_steps(steps) == len(work.kept_steps(steps))
