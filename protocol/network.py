@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from protocol import model_limits
+from protocol import manifest, model_limits
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.codec import check_schema
@@ -18,6 +18,8 @@ from protocol.wire.signing import public_key_of
 
 # Characters of an error message: with the field's name it fits the 256 bytes of a failure answer.
 _MAX_MESSAGE = 200
+# The engine of a runtime whose arithmetic is stated, so that all processors compute alike (8.3).
+HELIUM = "helium"
 # What a task of each kind gives its model, in the words of a message.
 _INPUTS = {"text-to-music": "a prompt", "pop2piano": "songs in args.audio"}
 
@@ -52,7 +54,8 @@ class Member:
 class Model:
     """One listed model. `attempt_seconds` replaces the network's for slow models.
 
-    `limits` are those of the document, unknown members included (specification 3.6).
+    `limits` are those of the document, unknown members included (specification 3.6). With `replay`
+    its tasks prove work in helium classes (specification 8.11).
     """
 
     id: str
@@ -61,6 +64,7 @@ class Model:
     tasks: tuple[str, ...]
     limits: Document
     attempt_seconds: float | None
+    replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,27 @@ class Network:
     def operators(self, compute_class: str) -> frozenset[str]:
         """Return the operators that have a member in a class."""
         return frozenset(member.operator for member in self.members(compute_class))
+
+    def is_helium(self, compute_class: str) -> bool:
+        """Return whether a listed class computes with the stated arithmetic (8.3)."""
+        return self.classes[compute_class].get("engine") == HELIUM
+
+    def runs(self, compute_class: str, kind: str) -> bool:
+        """Return whether a listed class runs tasks of a kind: its runtime may name its only one."""
+        return self.classes[compute_class].get("task", kind) == kind
+
+    def proves_work(self, task: Task) -> bool:
+        """Return whether the outcome of an admitted task has work and tokens (8.11)."""
+        return self.is_helium(task.compute_class) and self.models[task.model].replay
+
+    def check_outcome(self, task: Task, outcome: Document) -> None:
+        """Raise Rejected(INVALID_FIELD) unless an outcome is one that an admitted task can have.
+
+        What a reveal is checked for once its task is known (specification 8.2). `outcome` fits its
+        schema.
+        """
+        manifest.check_work(outcome, proves_work=self.proves_work(task))
+        manifest.check_fits(outcome, task.kind, task.args, self.parameters.max_output_bytes)
 
     def attempt_seconds(self, task: Task) -> float:
         """Return how long an attempt at the task lasts before the next one starts."""
@@ -189,6 +214,12 @@ class Network:
             raise Rejected(
                 Rejection.UNSUPPORTED_KIND, f"kind: no model of this network does {task.kind}"
             )
+        if not self.runs(task.compute_class, task.kind):
+            only = self.classes[task.compute_class]["task"]
+            raise Rejected(
+                Rejection.UNSUPPORTED_KIND,
+                f"class: {task.compute_class!r} runs {only} only, not {task.kind}"[:_MAX_MESSAGE],
+            )
         check_schema(task.kind, task.args, "args")
         model = self.models.get(str(name))
         if model is None:
@@ -198,11 +229,23 @@ class Network:
         self.check_kind(task.kind, model.id)
         if objection := model_limits.objection(model.limits, task.args):
             raise Rejected(Rejection.OVER_LIMIT, objection)
+        self._check_beams(task)
         # Inputs travel with the submission: their sum bounds what a node has to store for a task.
         size, limit = sum(i.size for i in task.inputs), self.parameters.max_input_bytes
         if size > limit:
             raise Rejected(
                 Rejection.OVER_LIMIT, f"args.audio: {size} bytes in all are over the limit, {limit}"
+            )
+
+    def _check_beams(self, task: Task) -> None:
+        """Raise Rejected if a task that proves work asks for beams: no single sequence is drawn."""
+        config: Any = task.args.get("generation_config") or {}
+        beams = config.get("num_beams")
+        if beams not in (None, 1) and self.proves_work(task):
+            raise Rejected(
+                Rejection.OVER_LIMIT,
+                f"args.generation_config.num_beams: {beams} is over 1, which tasks that prove work"
+                " need",
             )
 
     def check_timely(self, task: Task, now_ms: int) -> None:
@@ -230,6 +273,7 @@ def _model(entry: Mapping[str, Any]) -> Model:
         tuple(entry["tasks"]),
         entry["limits"],
         entry.get("attempt_seconds"),
+        entry.get("replay", False),
     )
 
 

@@ -65,7 +65,7 @@ def explain(
     path, value = _path_and_value(document, error)
     field = _field(at, path)
     match keyword:
-        case "required":
+        case "required" if limit in schema.get("properties", {}):
             allowed = f"required, must be {title(schema['properties'][limit], location)}"
             return SchemaViolation(_field(field, [limit]), None, allowed, problem="is missing")
         case "additionalProperties":

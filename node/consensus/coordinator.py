@@ -29,7 +29,6 @@ from node.errors import Busy
 from node.log import get_logger
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from protocol import manifest
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
@@ -341,8 +340,7 @@ class Coordinator:
             self.network.id, task.id, len(attempts) - 1, outcome, "0" * 64, commits, trace
         )
         codec.check_body(body, self.me)
-        limit = self.network.parameters.max_output_bytes
-        manifest.check_fits(outcome, task.kind, task.args, limit)
+        self.network.check_outcome(task, outcome)
 
     # Time
 

@@ -38,7 +38,6 @@ attempts keep their votes, so that a late vote can still complete a certificate.
 
 from collections.abc import Callable
 
-from protocol import manifest
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
@@ -181,8 +180,7 @@ class Agreement:
                 Rejection.NOT_A_MEMBER, f"{vote.signer} is not in the committee of {vote.attempt}"
             )
         if isinstance(vote, Reveal):
-            limit = self._network.parameters.max_output_bytes
-            manifest.check_fits(vote.outcome, self.task.kind, self.task.args, limit)
+            self._network.check_outcome(self.task, vote.outcome)
         return votes.judge(vote, keep_conflicting=keep_conflicting)
 
     def judge_withdrawal(self, withdrawal: Withdraw) -> bool:

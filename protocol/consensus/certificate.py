@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import manifest
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import CERTIFICATE_LIMIT, VERSION
 from protocol.errors import Rejected, Rejection
@@ -145,7 +144,7 @@ def _decode_reveal(document: Json, task: Task, attempt: int, network: Network) -
         raise Rejected(Rejection.INVALID_FIELD, "votes: one is not a reveal")
     _check_round(vote, task, attempt)
     # Specification 4.7, 3, and 8.2: the outputs are those that the task asks for.
-    manifest.check_fits(vote.outcome, task.kind, task.args, network.parameters.max_output_bytes)
+    network.check_outcome(task, vote.outcome)
     return vote
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from protocol import manifest
 from protocol.errors import Rejection
-from protocol.manifest import SCORE, WAVEFORM, Blob, blobs_of, outputs_of
+from protocol.manifest import SCORE, WAVEFORM, Blob, blobs_of, outputs_of, tokens_of
 from protocol.wire.encoding import Document
 from tests.protocol.rejections import reason_of, rejected
 from tests.support import fixtures
@@ -27,6 +27,10 @@ def score(notes: int = 3, **changes: Any) -> dict[str, Any]:
     return {**entry, "chunks": ["c" * 64], **changes}
 
 
+def tokens(size: int = 12) -> dict[str, Any]:
+    return {"sha256": "d" * 64, "size": size}
+
+
 def result(*entries: dict[str, Any]) -> Document:
     return {"result": {"outputs": [*entries]}}
 
@@ -38,6 +42,18 @@ def test_blobs_of_result_keep_their_order() -> None:
         Blob("a" * 64, 64, ("0" * 64,)),
     )
     assert list(outputs_of(outcome)) == [score(), wave()]
+
+
+def test_tokens_follow_their_output() -> None:
+    outcome = result(score(), wave(tokens=tokens()), wave())
+    assert blobs_of(outcome) == (
+        Blob("b" * 64, 80, ("c" * 64,)),
+        Blob("a" * 64, 64, ("0" * 64,)),
+        Blob("d" * 64, 12, ()),
+        Blob("a" * 64, 64, ("0" * 64,)),
+    )
+    assert tokens_of(wave()) is None
+    assert tokens_of(score()) is None
 
 
 def test_error_outcome_has_no_outputs() -> None:
@@ -98,6 +114,23 @@ def test_entries_that_an_executor_makes_are_consistent() -> None:
     assert midi["sha256"] == hashlib.sha256(bytes(64)).hexdigest()
 
 
+@pytest.mark.parametrize("size", [5, 6, 7, 16_777_215])
+def test_tokens_of_a_size_that_is_no_multiple_of_4_are_rejected(size: int) -> None:
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs[0].tokens.size"):
+        manifest.check_consistent(result(wave(tokens=tokens(size))))
+    manifest.check_consistent(result(wave(tokens=tokens(size - size % 4))))
+
+
+def test_entry_of_a_waveform_may_have_tokens() -> None:
+    blob = bytes(range(8))
+    entry = manifest.waveform_entry(bytes(4), sampling_rate=8000, frames=1, channels=1, tokens=blob)
+    assert entry["tokens"] == {"sha256": hashlib.sha256(blob).hexdigest(), "size": 8}
+    assert tokens_of(entry) == Blob(hashlib.sha256(blob).hexdigest(), 8, ())
+    assert "tokens" not in manifest.waveform_entry(
+        bytes(4), sampling_rate=8000, frames=1, channels=1
+    )
+
+
 # A manifest and its task
 
 
@@ -152,3 +185,46 @@ def test_sizes_sum_to_at_most_max_output_bytes() -> None:
     manifest.check_fits(result(wave(64), wave(36)), "text-to-music", args, 100)
     with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs: have 100 bytes, at most 99"):
         manifest.check_fits(result(wave(64), wave(36)), "text-to-music", args, 99)
+
+
+def test_sizes_of_tokens_count() -> None:
+    outcome = result(wave(64, tokens=tokens(36)))
+    manifest.check_fits(outcome, "text-to-music", MUSIC, 100)
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs: have 100 bytes, at most 99"):
+        manifest.check_fits(outcome, "text-to-music", MUSIC, 99)
+
+
+# Work
+
+WORK = {"work": "e" * 64}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "proves_work"),
+    [
+        (result(wave()), False),
+        (result(score(), wave()), False),
+        ({**result(wave(tokens=tokens())), **WORK}, True),
+        ({**result(score(), wave(tokens=tokens())), **WORK}, True),
+        ({"error": "no-notes"}, True),
+        ({"error": "no-notes"}, False),
+    ],
+)
+def test_work_and_tokens_are_there_if_the_task_proves_work(
+    outcome: Document, proves_work: bool
+) -> None:
+    manifest.check_work(outcome, proves_work=proves_work)
+    if "error" not in outcome:
+        with rejected(Rejection.INVALID_FIELD, "outcome.work"):
+            manifest.check_work(outcome, proves_work=not proves_work)
+
+
+def test_work_without_tokens_proves_nothing() -> None:
+    outcome = {**result(wave(tokens=tokens()), wave()), **WORK}
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs[1].tokens: is missing"):
+        manifest.check_work(outcome, proves_work=True)
+
+
+def test_tokens_alone_are_rejected() -> None:
+    with rejected(Rejection.INVALID_FIELD, "outcome.result.outputs[0].tokens: is there"):
+        manifest.check_work(result(wave(tokens=tokens())), proves_work=False)

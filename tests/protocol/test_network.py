@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.errors import Rejection
+from protocol.errors import Rejected, Rejection
 from protocol.network import Member, Network, NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import canonical
@@ -252,6 +252,97 @@ def test_model_is_rejected_for_kinds_it_is_not_listed_for() -> None:
 def test_task_over_model_limits_is_rejected(config: dict[str, int], field: str) -> None:
     with rejected(Rejection.OVER_LIMIT, f"args.generation_config.{field}"):
         NET.admit(fixtures.task(NET, generation_config=config))
+
+
+# Helium classes
+
+HELIUM_NET = Network.of(fixtures.helium_document())
+
+
+def helium_task(net: Network = HELIUM_NET, /, **changes: Any) -> Task:
+    return fixtures.task(net, compute_class=fixtures.HELIUM, **changes)
+
+
+def piano_task(compute_class: str, **changes: Any) -> Task:
+    args = fixtures.piano_args(b"song", **changes)
+    return task_with(HELIUM_NET, kind="pop2piano", args=args, **{"class": compute_class})
+
+
+def test_class_is_helium_by_its_engine() -> None:
+    def engines(document: dict[str, Any]) -> None:
+        document["classes"] |= {
+            str(n): {"engine": engine}
+            for n, engine in enumerate(("helium", "transformers", "Helium", 1, True))
+        }
+
+    net = changed(engines)
+    assert [name for name in net.classes if net.is_helium(name)] == ["0"]
+
+
+def test_task_proves_work_in_a_helium_class_by_a_model_with_replay() -> None:
+    assert HELIUM_NET.proves_work(helium_task())
+    assert HELIUM_NET.proves_work(piano_task(fixtures.HELIUM_PIANO))
+    assert not HELIUM_NET.proves_work(helium_task(model=fixtures.UNREPLAYED))
+    assert not HELIUM_NET.proves_work(fixtures.task(HELIUM_NET))
+    assert not HELIUM_NET.models[fixtures.UNREPLAYED].replay
+
+
+def test_class_that_runs_one_kind_of_task_rejects_the_other() -> None:
+    HELIUM_NET.admit(helium_task())
+    HELIUM_NET.admit(piano_task(fixtures.HELIUM_PIANO))
+    HELIUM_NET.admit(piano_task(fixtures.CLASS))
+    with rejected(
+        Rejection.UNSUPPORTED_KIND, "class: 'helium' runs text-to-music only, not pop2piano"
+    ):
+        HELIUM_NET.admit(piano_task(fixtures.HELIUM))
+    with rejected(
+        Rejection.UNSUPPORTED_KIND, "class: 'helium-piano' runs pop2piano only, not text-to-music"
+    ):
+        HELIUM_NET.admit(fixtures.task(HELIUM_NET, compute_class=fixtures.HELIUM_PIANO))
+
+
+def test_kind_of_a_class_counts_whatever_its_engine() -> None:
+    net = changed(lambda d: d["classes"][fixtures.CLASS].update(task="pop2piano"))
+    with rejected(Rejection.UNSUPPORTED_KIND, "class: 'cpu' runs pop2piano only"):
+        net.admit(fixtures.task(net))
+
+
+def test_message_about_a_class_is_bounded() -> None:
+    net = changed(lambda d: d["classes"][fixtures.CLASS].update(task="x" * 1024))
+    with pytest.raises(Rejected) as caught:
+        net.admit(fixtures.task(net))
+    assert len(caught.value.detail) <= 200
+
+
+@pytest.mark.parametrize("beams", [None, 1])
+def test_one_beam_proves_work(beams: int | None) -> None:
+    config = {"num_beams": beams}
+    HELIUM_NET.admit(piano_task(fixtures.HELIUM_PIANO, generation_config=config))
+
+
+def test_beams_are_rejected_where_a_task_proves_work() -> None:
+    config = {"num_beams": 2}
+    with rejected(Rejection.OVER_LIMIT, "args.generation_config.num_beams: 2 is over 1"):
+        HELIUM_NET.admit(piano_task(fixtures.HELIUM_PIANO, generation_config=config))
+    HELIUM_NET.admit(piano_task(fixtures.CLASS, generation_config=config))
+
+
+def test_outcome_of_a_task_that_proves_work_has_work() -> None:
+    plain, proven = fixtures.outcome(), fixtures.proven()
+    HELIUM_NET.check_outcome(helium_task(), proven)
+    HELIUM_NET.check_outcome(fixtures.task(HELIUM_NET), plain)
+    with rejected(Rejection.INVALID_FIELD, "outcome.work: is missing"):
+        HELIUM_NET.check_outcome(helium_task(), plain)
+    with rejected(Rejection.INVALID_FIELD, "outcome.work: is there"):
+        HELIUM_NET.check_outcome(fixtures.task(HELIUM_NET), proven)
+
+
+def test_outcome_is_within_max_output_bytes_with_its_tokens() -> None:
+    net = Network.of(fixtures.helium_document(max_output_bytes=72))
+    net.check_outcome(helium_task(net), fixtures.proven())
+    net = Network.of(fixtures.helium_document(max_output_bytes=71))
+    with rejected(Rejection.INVALID_FIELD, "have 72 bytes, at most 71"):
+        net.check_outcome(helium_task(net), fixtures.proven())
 
 
 def test_total_input_size_is_limited() -> None:

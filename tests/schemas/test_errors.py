@@ -9,6 +9,7 @@ import schemas
 from schemas import SchemaViolation
 from schemas.errors import describe_value
 from tests.schemas.examples import documents
+from tests.support import fixtures
 
 
 def _error(name: str, document: object, at: str = "") -> SchemaViolation:
@@ -94,8 +95,22 @@ DEEPER = [
         "outcome",
         {},
         "the document: an object of 0 members is not allowed: "
-        "must be an outcome: exactly one of result and error",
+        "must be an outcome: exactly one of result and error, and work only beside result",
     ),
+    *[
+        (
+            "outcome",
+            document,
+            f"the document: an object of {len(document)} members is not allowed: "
+            "must be an outcome: exactly one of result and error, and work only beside result",
+        )
+        for document in (
+            {"work": "ab" * 32},
+            {"error": "no-notes", "work": "ab" * 32},
+            {**fixtures.outcome(), "error": "no-notes"},
+            {**fixtures.proven(), "error": "no-notes"},
+        )
+    ],
     (
         "outcome",
         {"error": "busy"},

@@ -15,6 +15,8 @@ from protocol.wire.signing import peer_of, sign
 MODEL = "helium/embedded-music"
 PIANO = "helium/tiny-piano"
 CLASS = "cpu"
+HELIUM, HELIUM_PIANO = "helium", "helium-piano"  # classes of `helium_document`
+UNREPLAYED = "helium/unreplayed"  # its model that proves no work
 START = 1_750_000_000.0  # Unix seconds at which tests begin
 
 
@@ -72,6 +74,22 @@ def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
             for i in range(members)
         ],
     }
+
+
+def helium_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
+    """A network with helium classes beside `CLASS`, and models of which all but one have replay."""
+    document = network_document(members, **parameters)
+    runtime = {"engine": "helium", "arithmetic": 1, "probe": "e" * 64, "tokenizers": "0.22.2"}
+    document["classes"] |= {
+        HELIUM: {**runtime, "task": "text-to-music"},
+        HELIUM_PIANO: {**runtime, "task": "pop2piano", "libc": "glibc 2.36"},
+    }
+    (music,) = document["models"]
+    piano = {**music, "id": PIANO, "tasks": ["pop2piano"], "limits": {}, "replay": True}
+    document["models"] = [{**music, "replay": True}, piano, {**music, "id": UNREPLAYED}]
+    for member in document["roster"]:
+        member["classes"] = [*document["classes"]]
+    return document
 
 
 def network(members: int = 4, **parameters: Any) -> Network:
@@ -151,6 +169,14 @@ def outcome(label: str = "honest") -> dict[str, Any]:
         "chunks": [sha256],
     }
     return {"result": {"outputs": [entry]}}
+
+
+def proven(label: str = "honest", blob: bytes = bytes(8)) -> dict[str, Any]:
+    """The outcome with the work and the tokens of a task that proves work."""
+    (entry,) = outcome(label)["result"]["outputs"]
+    entry["tokens"] = {"sha256": hashlib.sha256(blob).hexdigest(), "size": len(blob)}
+    work = hashlib.sha256(f"work {label}".encode()).hexdigest()
+    return {"result": {"outputs": [entry]}, "work": work}
 
 
 def salt(member: str, attempt: int = 0) -> str:
