@@ -34,9 +34,11 @@ class Job:
 class Execution:
     """The result of a job.
 
-    `outcome` is `{"result": manifest}` or `{"error": code}` (sections 4 and 8). `files` are the
-    outputs in the manifest's order; they lie in the scratch folder, and the caller moves or deletes
-    them. `trace` explains the outcome and is not compared; its canonical bytes are at most 8,192.
+    `outcome` is `{"result": manifest}`, with `work` if the task proves it, or `{"error": code}`
+    (sections 4 and 8). `files` are the outputs in the manifest's order, each followed by its tokens
+    if it has any (`protocol.manifest.blobs_of`). They lie in the scratch folder, and the caller
+    moves or deletes them. `trace` explains the outcome and is not compared; its canonical bytes are
+    at most 8,192.
     """
 
     outcome: dict[str, object]

@@ -1,6 +1,6 @@
 """The outputs that a job makes: their canonical bytes and their manifest entries (section 8)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES: Mapping[str, str] = MappingProxyType({WAVEFORM: ".f32", SCORE: ".mid"})
+TOKENS_SUFFIX = ".tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One output: its entry in the manifest, and its bytes."""
+    """One output: its entry in the manifest, its bytes, and its tokens' (`work.tokens_blob`)."""
 
     entry: dict[str, object]
     content: bytes
+    tokens: bytes | None = None
 
 
 def canonical_frames(audio: "NDArray[Any]") -> "NDArray[np.float32]":
@@ -44,12 +46,19 @@ def canonical_frames(audio: "NDArray[Any]") -> "NDArray[np.float32]":
     return frames
 
 
-def waveform_output(frames: "NDArray[np.float32]", sampling_rate: int) -> OutputFile:
-    """Return the output of canonical frames, `(frames, channels)`; `sampling_rate` in Hz."""
+def waveform_output(
+    frames: "NDArray[np.float32]", sampling_rate: int, tokens: bytes | None = None
+) -> OutputFile:
+    """Return the output of canonical frames, `(frames, channels)`; `sampling_rate` in Hz.
+
+    `tokens` is the sequence's blob (`work.tokens_blob`), if the task proves work.
+    """
     content = frames.tobytes()
     length, channels = frames.shape
-    entry = waveform_entry(content, sampling_rate=sampling_rate, frames=length, channels=channels)
-    return OutputFile(entry, content)
+    entry = waveform_entry(
+        content, sampling_rate=sampling_rate, frames=length, channels=channels, tokens=tokens
+    )
+    return OutputFile(entry, content, tokens)
 
 
 def midi_output(notes: Sequence[midi.Note]) -> OutputFile:
@@ -58,10 +67,17 @@ def midi_output(notes: Sequence[midi.Note]) -> OutputFile:
     return OutputFile(score_entry(content, notes=len(notes)), content)
 
 
-def cover_outputs(scores: Iterable[Sequence[midi.Note]]) -> Iterator[OutputFile]:
-    """Yield each score's MIDI file, then its rendered waveform; one is in memory at a time."""
+def cover_outputs(
+    scores: Sequence[Sequence[midi.Note]], tokens: Sequence[bytes] | None = None
+) -> Iterator[OutputFile]:
+    """Yield each score's MIDI file, then its rendered waveform; one is in memory at a time.
+
+    `tokens` are the scores' blobs (`work.tokens_blob`), if the task proves work.
+    """
     from executor.audio import piano_synth
 
-    for notes in scores:
+    blobs: Sequence[bytes | None] = [None] * len(scores) if tokens is None else tokens
+    for notes, blob in zip(scores, blobs, strict=True):
         yield midi_output(notes)
-        yield waveform_output(canonical_frames(piano_synth.render(notes).T), piano_synth.RATE)
+        frames = canonical_frames(piano_synth.render(notes).T)
+        yield waveform_output(frames, piano_synth.RATE, blob)

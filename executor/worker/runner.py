@@ -168,15 +168,17 @@ class JobRunner:
         return {"result": {"outputs": entries}, **work}, generated.traces
 
     def deliver(self, output: manifest.OutputFile) -> dict[str, object]:
-        """Send the bytes of an output to the supervisor; return its entry in the manifest.
+        """Send the bytes of an output, then of its tokens; return its entry in the manifest.
 
         Raises `Abstained` if the job is to stop: an output is rendered as it is read.
         """
         self._check_stop(time.monotonic())
-        send(self._connection, JobOutput(len(output.content)))
-        remaining = memoryview(output.content)
-        while remaining:
-            remaining = remaining[os.write(self._connection.fileno(), remaining) :]
+        for content in (output.content, output.tokens):
+            if content is not None:
+                send(self._connection, JobOutput(len(content)))
+                remaining = memoryview(content)
+                while remaining:
+                    remaining = remaining[os.write(self._connection.fileno(), remaining) :]
         return output.entry
 
     def _load(self, job: JobMessage) -> Any:

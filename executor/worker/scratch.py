@@ -10,19 +10,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from executor.audio.manifest import SUFFIXES
+from executor.audio.manifest import SUFFIXES, TOKENS_SUFFIX
 from executor.determinism.profile import PLACES
 from executor.errors import Abstained
 from executor.job import Job
 from executor.tasks.numba_cache import kernels
 from executor.worker.process import HOME, WorkerDied, WorkerProcess
-from protocol.manifest import outputs_of
+from protocol.manifest import blobs_of, outputs_of
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 
-# Of one job: the most outputs of a manifest, and three times the greatest `max_output_bytes` that a
-# network can have (section 3).
-MAX_OUTPUTS, MAX_OUTPUT_BYTES = 16, 536_870_912
+# Of one job: the most outputs of a manifest, each with its tokens, and three times the greatest
+# `max_output_bytes` that a network can have (section 3).
+MAX_OUTPUTS, MAX_OUTPUT_BYTES = 32, 536_870_912
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -48,20 +48,23 @@ class Outputs:
             path.unlink()
 
     def files(self, outcome: Document) -> tuple[Path, ...]:
-        """Return the files of an outcome's outputs, in order; none for an error.
+        """Return the files of an outcome's blobs, in order; none for an error.
 
         Raises `WorkerDied` unless the outputs received are those of its manifest.
         """
-        entries = outputs_of(outcome)
         if "error" in outcome:
             self.discard()
             return ()
-        listed = [(entry["sha256"], entry["size"]) for entry in entries]
+        listed = [(blob.sha256, blob.size) for blob in blobs_of(outcome)]
         if listed != [(sha256, size) for _, sha256, size in self._received]:
             raise WorkerDied("the outputs that the worker sent are not those of its manifest")
+        suffixes: list[str] = []
+        for output in outputs_of(outcome):
+            suffixes.append(SUFFIXES[output["media"]])
+            suffixes += [TOKENS_SUFFIX] if "tokens" in output else []
         return tuple(
-            path.rename(path.with_suffix(SUFFIXES[entry["media"]]))
-            for (path, _, _), entry in zip(self._received, entries, strict=True)
+            path.rename(path.with_suffix(suffix))
+            for (path, _, _), suffix in zip(self._received, suffixes, strict=True)
         )
 
 

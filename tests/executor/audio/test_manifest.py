@@ -7,6 +7,7 @@ import schemas
 from executor.audio import manifest, midi, piano_synth
 from executor.audio.manifest import canonical_frames, waveform_output
 from executor.errors import TaskFailed
+from protocol.work import tokens_blob
 
 NOTES = (midi.canonical([(0, 1, 60, 77)]), midi.canonical([(0, 1, 62, 77), (1, 2, 64, 77)]))
 
@@ -90,6 +91,24 @@ def test_each_score_comes_before_its_waveform() -> None:
         assert (output.entry["sha256"], output.entry["size"]) == (sha256, len(output.content))
     assert outputs[0].content == midi.encode(NOTES[0])
     assert outputs[1].content == piano_synth.render(NOTES[0]).tobytes()
+
+
+def test_waveform_has_the_tokens_of_its_sequence() -> None:
+    blob = tokens_blob(1, bytes(16))
+    frames = canonical_frames(np.zeros(3, dtype=np.float32))
+    output = waveform_output(frames, 32_000, blob)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    assert output.entry["tokens"] == {"sha256": sha256, "size": 20}
+    assert output.tokens == blob
+    schemas.check("outcome", {"result": {"outputs": [output.entry]}, "work": sha256})
+    assert waveform_output(frames, 32_000).tokens is None
+
+
+def test_waveform_of_each_score_has_its_tokens() -> None:
+    blobs = [tokens_blob(1, bytes((n, 0, 0, 0))) for n in range(len(NOTES))]
+    outputs = list(manifest.cover_outputs(NOTES, blobs))
+    assert [output.tokens for output in outputs] == [None, blobs[0], None, blobs[1]]
+    assert ["tokens" in output.entry for output in outputs] == [False, True] * 2
 
 
 def test_a_waveform_of_several_channels_is_written_in_order() -> None:

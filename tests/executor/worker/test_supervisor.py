@@ -416,7 +416,7 @@ FAILED = "say(kind='done', outcome={'error': 'no-notes'}, trace={})"
         f"{CONTENT.replace('abc', 'abd')}; {DONE}",
         "say(kind='output', size=66); os.write(connection.fileno(), b'abc'); sys.exit(0)",
         f"{CONTENT}; {CONTENT}; {DONE}",
-        f"[say(kind='output', size=0) for _ in range(17)]; {FAILED}",
+        f"[say(kind='output', size=0) for _ in range(33)]; {FAILED}",
         "say(kind='output', size=2**29 + 1)",
         "say(kind='output', size=-1)",
         f"{CONTENT}; say(kind='output', size=2**29)",
@@ -451,6 +451,53 @@ def test_outputs_are_the_bytes_that_the_worker_sent(
     assert files_in(tmp_path) == list(execution.files)
     assert execution.files[0].read_bytes() == b"abc" * 22
     assert execution.files[0].stat().st_mode & 0o777 == 0o600
+
+
+TOKENS = bytes((1, 0, 0, 0)) * 2
+TOKENS_HASH = hashlib.sha256(TOKENS).hexdigest()
+WAVEFORM_HASH = hashlib.sha256(bytes(8)).hexdigest()
+SOUND = {
+    "media": "audio/f32",
+    "sampling_rate": 8000,
+    "frames": 2,
+    "channels": 1,
+    "sha256": WAVEFORM_HASH,
+    "size": 8,
+    "chunks": [WAVEFORM_HASH],
+    "tokens": {"sha256": TOKENS_HASH, "size": 8},
+}
+PROVEN = {"result": {"outputs": [SOUND, SOUND]}, "work": "ab" * 32}
+SEND_SOUND = "say(kind='output', size=8); os.write(connection.fileno(), bytes(8))"
+SEND_TOKENS = f"say(kind='output', size=8); os.write(connection.fileno(), {TOKENS!r})"
+SEND_PROVEN = f"say(kind='done', outcome={PROVEN!r}, trace={{}})"
+
+
+def test_tokens_follow_their_output(
+    tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, f"{'; '.join([SEND_SOUND, SEND_TOKENS] * 2)}; {SEND_PROVEN}")
+    supervisor = WorkerSupervisor([], tmp_path)
+    execution = supervisor.run(
+        job(embedded, {"prompt": PROMPT}), timeout=TIMEOUT, progress=lambda _: None
+    )
+    supervisor.close()
+    assert execution.outcome == PROVEN
+    assert [path.suffix for path in execution.files] == [".f32", ".tokens"] * 2
+    assert [path.read_bytes() for path in execution.files] == [bytes(8), TOKENS] * 2
+
+
+@pytest.mark.parametrize(
+    "sent", [[SEND_SOUND] * 4, [SEND_SOUND, SEND_SOUND, SEND_TOKENS, SEND_TOKENS], [SEND_SOUND] * 2]
+)
+def test_a_worker_that_sends_other_tokens_is_killed(
+    sent: list[str], tmp_path: Path, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, f"{'; '.join(sent)}; {SEND_PROVEN}")
+    supervisor = WorkerSupervisor([], tmp_path)
+    with pytest.raises(Abstained, match="not those of its manifest"):
+        supervisor.run(job(embedded, {"prompt": PROMPT}), timeout=TIMEOUT, progress=lambda _: None)
+    supervisor.close()
+    assert files_in(tmp_path) == []
 
 
 def test_outputs_of_a_failed_job_are_removed(
