@@ -122,7 +122,7 @@ class Node:
             parts.counts,
             parts.journal,
         )
-        self._recorder = ResultRecorder(self._driver, parts.blobs, parts.journal, max_output_bytes)
+        self._recorder = ResultRecorder(self._driver, parts.blobs, parts.journal, network)
         instance = parts.rng.randbytes(INSTANCE_BYTES).hex()
         self._greeter = Greeter(network, coordinator.me, instance, now, self._status)
         self._recovery = VoteRecovery(coordinator, self._driver.act)

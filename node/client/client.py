@@ -45,7 +45,7 @@ from node.sync.first_answers import first_answers
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.certificate import Certificate
-from protocol.manifest import SCORE, Blob, blobs_of, outputs_of
+from protocol.manifest import SCORE, Blob, blob_of, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Task
@@ -358,8 +358,8 @@ class Client:
         outputs = outputs_of(certificate.outcome)
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
-        for blob, output in zip(blobs_of(certificate.outcome), outputs, strict=True):
-            payload = await self._download(blob, certificate.signers)
+        for output in outputs:
+            payload = await self._download(blob_of(output), certificate.signers)
             if output["media"] == SCORE:
                 scores.append(payload)
             else:

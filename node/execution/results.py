@@ -10,7 +10,8 @@ from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused
 from node.storage.journal import Journal
 from protocol.errors import Rejected
-from protocol.manifest import Blob, blobs_of, check_fits
+from protocol.manifest import Blob, blobs_of, check_fits, check_work
+from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention, Task
 
@@ -24,11 +25,10 @@ class ResultRecorder:
     """Records the results of the execution queue, one after another."""
 
     def __init__(
-        self, driver: Driver, blobs: BlobStore, journal: Journal, max_output_bytes: int
+        self, driver: Driver, blobs: BlobStore, journal: Journal, network: Network
     ) -> None:
-        """`max_output_bytes` is the network's limit for all outputs of a task together."""
         self._driver, self._blobs, self._journal = driver, blobs, journal
-        self._max_output_bytes = max_output_bytes
+        self._network = network
 
     async def record(self, task: Task, result: Execution | Abstention) -> None:
         """Take what the execution of a task gave."""
@@ -50,7 +50,14 @@ class ResultRecorder:
         outcome = cast("Document", result.outcome)
         trace = cast("Document", result.trace)
         try:
-            check_fits(outcome, task.kind, task.args, self._max_output_bytes)
+            check_work(outcome, proves_work=self._network.proves_work(task))
+        except Rejected as rejected:  # a fault of the worker: no task can cause it
+            log.error("outcome without the right work", task=task.id, problem=rejected.detail)
+            self._driver.failed(task.id, Abstention.WORKER_DIED)
+            return
+        try:
+            limit = self._network.parameters.max_output_bytes
+            check_fits(outcome, task.kind, task.args, limit)
         except Rejected as rejected:
             self._reject(task, trace, rejected.detail)
             return

@@ -192,12 +192,13 @@ class Journal:
     # Outcomes and salts of this node
 
     def own_outputs(self) -> frozenset[str]:
-        """Return the hashes of all output blobs of this node, outvoted ones included."""
+        """Return the hashes of all blobs of this node's outcomes, outvoted ones included."""
         rows = self._db.execute(
-            "SELECT json_extract(output.value, '$.sha256') FROM outcomes,"
+            "SELECT json_extract(output.value, '$.sha256'),"
+            " json_extract(output.value, '$.tokens.sha256') FROM outcomes,"
             " json_each(outcomes.outcome, '$.result.outputs') AS output"
         )
-        return frozenset(sha256 for (sha256,) in rows)
+        return frozenset(sha256 for row in rows for sha256 in row if sha256 is not None)
 
     def put_outcome(self, task: str, outcome: Document, trace: Document, at: float) -> None:
         """Record the outcome of this node's execution. A task's first outcome is never replaced.

@@ -18,6 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from executor.audio.manifest import TOKENS_SUFFIX
 from executor.job import Execution, Job
 from node.cli.commands.run import run, serve
 from node.execution.queue import Executor, Readiness
@@ -100,11 +101,14 @@ class Liar:
         manifest: Any = execution.outcome.get("result")
         if manifest is None:
             return execution
+        # Tokens and work stay those of the honest execution, as with whoever changes the sound.
+        files = [file for file in execution.files if file.suffix != TOKENS_SUFFIX]
         outputs = [
             self._altered(file, output)
-            for file, output in zip(execution.files, manifest["outputs"], strict=True)
+            for file, output in zip(files, manifest["outputs"], strict=True)
         ]
-        return replace(execution, outcome={"result": {**manifest, "outputs": outputs}})
+        lie: dict[str, object] = {"result": {**manifest, "outputs": outputs}}
+        return replace(execution, outcome=execution.outcome | lie)
 
     async def close(self) -> None:
         """Close the honest executor."""

@@ -79,8 +79,7 @@ def test_build_makes_the_real_parts_of_a_member(settings: Settings) -> None:
         assert options.peers == PEERS
         assert (options.limits.max_queued_tasks, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
-        limit = fixtures.network().parameters.max_output_bytes
-        assert node._recorder._max_output_bytes == limit
+        assert node._recorder._network is parts.coordinator.network
 
 
 def test_limits_and_roster_reach_the_request_limiter(settings: Settings) -> None:

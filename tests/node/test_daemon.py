@@ -30,10 +30,12 @@ from node.storage.database import open_database
 from node.storage.errors import DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from node.sync.blob_download import BlobDownloader
 from node.transport.interface import ValidationResult, topics
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, Conduct, VoteOutcome
 from protocol.consensus.effects import State
+from protocol.manifest import Blob
 from protocol.network import Model, Network
 from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Task
@@ -59,6 +61,8 @@ class Workshop:
         self.shares = [0.101, 0.104, 0.5]
         self.payloads = [PAYLOAD]
         self.altered = False
+        self.tokens: bytes | None = None
+        self.work: dict[str, Any] = {}
 
     async def start(self) -> Readiness:
         return self.readiness
@@ -79,7 +83,13 @@ class Workshop:
         for path, payload in zip(paths, self.payloads, strict=True):
             path.write_bytes(bytes(len(payload)) if self.altered else payload)
         outputs = [o for payload in self.payloads for o in manifest(payload)["outputs"]]
-        return Execution({"result": {"outputs": outputs}}, tuple(paths), self.trace)
+        if self.tokens is not None:
+            sha256 = hashlib.sha256(self.tokens).hexdigest()
+            outputs[0]["tokens"] = {"sha256": sha256, "size": len(self.tokens)}
+            paths.insert(1, self.folder / f"{job.task}-0.tokens.f32")
+            paths[1].write_bytes(self.tokens)
+        outcome = {"result": {"outputs": outputs}, **self.work}
+        return Execution(outcome, tuple(paths), self.trace)
 
     async def close(self) -> None:
         self.closed = True
@@ -240,6 +250,89 @@ def test_outputs_over_the_size_limit_give_an_agreed_error(tmp_path: Path) -> Non
 
     play(tmp_path, test, solo(max_output_bytes=len(PAYLOAD) - 1))
     play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
+
+
+# Work
+
+WORK = {"work": "ab" * 32}
+TOKENS = bytes((1, 0, 0, 0)) * 2
+
+
+def helium(**parameters: Any) -> Network:
+    """A network of one member whose tasks prove work."""
+    document = fixtures.network_document(1, committee_size=1, **parameters)
+    document["classes"][fixtures.CLASS]["engine"] = "helium"
+    document["models"][0]["replay"] = True
+    return Network.of(document)
+
+
+def test_tokens_are_kept_and_served_beside_their_output(tmp_path: Path) -> None:
+    def prepare(workshop: Workshop) -> None:
+        workshop.tokens, workshop.work = TOKENS, WORK
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED
+        (certificate,) = scene.ledger.certificates(task.id)
+        votes: Any = certificate["votes"]
+        assert votes[0]["body"]["outcome"]["work"] == WORK["work"]
+        sha256 = hashlib.sha256(TOKENS).hexdigest()
+        assert content(scene) == PAYLOAD
+        client = await scene.connect(Recorder())
+        blob = Blob(sha256, len(TOKENS), ())
+        downloader = BlobDownloader(client)
+        assert await downloader.fetch(blob, [scene.coordinator.me]) == TOKENS
+        assert left_in(tmp_path) == [], "the blobs have taken the files over"
+
+    play(tmp_path, test, helium(), prepare=prepare)
+
+
+@pytest.mark.parametrize(("tokens", "work"), [(None, {}), (None, WORK), (TOKENS, {})])
+def test_an_execution_without_the_work_of_its_task_abstains(
+    tokens: bytes | None, work: dict[str, Any], tmp_path: Path
+) -> None:
+    """No task can cause it, so it is a fault of this member's worker and no outcome."""
+
+    def prepare(workshop: Workshop) -> None:
+        workshop.tokens, workshop.work = tokens, work
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        *_, vote = scene.journal.entries(task.id)
+        assert vote.type == "abstain"
+        assert json.loads(vote.envelope.encode())["body"]["reason"] == "worker-died"
+        assert left_in(tmp_path) == []
+
+    play(tmp_path, test, helium(), prepare=prepare)
+
+
+def test_work_that_no_task_asks_for_abstains(tmp_path: Path) -> None:
+    def prepare(workshop: Workshop) -> None:
+        workshop.tokens, workshop.work = TOKENS, WORK
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.journal.entries(task.id)[-1].type == "abstain"
+
+    play(tmp_path, test, prepare=prepare)
+
+
+def test_tokens_count_towards_the_size_limit(tmp_path: Path) -> None:
+    def prepare(workshop: Workshop) -> None:
+        workshop.tokens, workshop.work = TOKENS, WORK
+
+    async def test(scene: Scene) -> None:
+        task = scene.submit()
+        await asyncio.sleep(30)
+        assert scene.state(task) is State.AGREED_ERROR
+        assert left_in(tmp_path) == []
+
+    limit = len(PAYLOAD) + len(TOKENS)
+    play(tmp_path, test, helium(max_output_bytes=limit - 1), prepare=prepare)
+    play(tmp_path / "fits", accepted, helium(max_output_bytes=limit), prepare=prepare)
 
 
 def test_a_full_trace_is_cut_for_the_error_detail(tmp_path: Path) -> None:

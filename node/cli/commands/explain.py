@@ -31,7 +31,7 @@ from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
 from node.sync.task_tracker import TaskTracker, UnknownTask
 from protocol.consensus.conduct import VoteOutcome
-from protocol.manifest import blobs_of, outputs_of
+from protocol.manifest import blob_of, outputs_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Reveal, Task
@@ -191,8 +191,8 @@ async def _compare_samples(
 async def _fetch_samples(
     client: Client, outcome: Document, index: int, holders: Sequence[str]
 ) -> Samples:
-    payload = await client.fetch_blob(blobs_of(outcome)[index], holders)
-    return waveform_of(payload, outputs_of(outcome)[index]).audio
+    output = outputs_of(outcome)[index]
+    return waveform_of(await client.fetch_blob(blob_of(output), holders), output).audio
 
 
 def _document(

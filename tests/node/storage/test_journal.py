@@ -352,6 +352,14 @@ def test_own_outputs_are_listed(path: Path, net: Network) -> None:
     storage.close()
 
 
+def test_tokens_are_own_outputs(path: Path, net: Network) -> None:
+    storage, outcome = open_storage(path, NETWORK), fixtures.proven()
+    storage.journal.put_outcome("a", outcome, {}, 1.0)
+    sound, tokens = (blob.sha256 for blob in blobs_of(outcome))
+    assert storage.journal.own_outputs() == {sound, tokens}
+    storage.close()
+
+
 def test_first_outcome_and_first_salt_are_kept(path: Path) -> None:
     storage = open_storage(path, NETWORK)
     storage.journal.put_outcome("t", fixtures.outcome("first"), {"seconds": 1}, 1.0)
@@ -382,6 +390,17 @@ def test_outputs_of_certificates_are_indexed_with_their_signers(path: Path, net:
     storage.ledger.put_certificate(certificate)
     (blob,) = blobs_of(fixtures.outcome())
     assert storage.ledger.outputs(blob.sha256) == [CertifiedBlob(blob, certificate.signers)]
+    storage.close()
+
+
+def test_tokens_of_certificates_are_indexed_with_their_signers(path: Path) -> None:
+    net = Network.of(fixtures.helium_document())
+    storage = open_storage(path, net.id)
+    task = fixtures.task(net, compute_class=fixtures.HELIUM)
+    certificate = certify(net, task, fixtures.proven())
+    storage.ledger.put_certificate(certificate)
+    for blob in blobs_of(fixtures.proven()):
+        assert storage.ledger.outputs(blob.sha256) == [CertifiedBlob(blob, certificate.signers)]
     storage.close()
 
 
