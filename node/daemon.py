@@ -37,6 +37,7 @@ from node.sync.handshakes import Handshakes
 from node.sync.vote_recovery import VoteRecovery
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
+from protocol.network import Network
 from protocol.wire.messages import Message
 
 log = get_logger("node")
@@ -73,7 +74,9 @@ class Parts:
     ledger: Ledger
     blobs: BlobStore
     transport: Transport
-    executors: Mapping[str, Executor]  # by compute class; none outside the roster
+    # By compute class, in the roster's order; none outside the roster. The first one starts with
+    # the node, the others with their first task.
+    executors: Mapping[str, Executor]
     clock: Clock
     rng: random.Random
     counts: Counter[str] = field(default_factory=Counter)  # how often each limit was met
@@ -106,10 +109,11 @@ class Node:
                     max_queue,
                     self._events.set_progress,
                     parts.counts,
-                    options.models,
+                    [m for m in options.models if _runs(network, name, m)],
                     lambda: parts.journal.fault,
+                    on_demand=number > 0,
                 )
-                for name, executor in parts.executors.items()
+                for number, (name, executor) in enumerate(parts.executors.items())
             },
             InputStaging(fetcher.fetch, max_queue, parts.counts),
         )
@@ -268,3 +272,8 @@ class Node:
             if self.counts != logged:
                 logged = self.counts
                 log.info("limits", **logged)
+
+
+def _runs(network: Network, compute_class: str, model: str) -> bool:
+    """Return whether a class runs tasks of a kind that a listed model serves."""
+    return any(network.runs(compute_class, kind) for kind in network.models[model].tasks)

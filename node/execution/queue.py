@@ -36,6 +36,9 @@ IDLE_SECONDS = 20.0
 # Pause after a failed start or warm-up, doubled after each further one. Memory that was short may
 # be free in seconds; an attempt costs up to 20 s of processor, so a lasting fault costs 3 %.
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
+# Why an executor is not ready.
+STARTING = "starting: the executor has not tested itself yet"
+ON_DEMAND = "idle: the executor starts with the first task"
 # Pause while the disk is full, or has another fault.
 DISK_RETRY_SECONDS = 5.0
 
@@ -96,11 +99,14 @@ class ExecutionQueue:
         counts: Counter[str],
         models: Sequence[str] = (),
         disk_fault: Callable[[], str | None] = lambda: None,
+        *,
+        on_demand: bool = False,
     ) -> None:
         """`report_progress` takes the id of the running task and its progress, 0 to 1.
 
         `models` are the ids of the models to warm up: the listed ones that are on disk. While
-        `disk_fault` returns a reason, no outcome can be stored.
+        `disk_fault` returns a reason, no outcome can be stored. `on_demand`: the executor starts
+        with the first task, so that a class that nobody asks for takes no memory.
         """
         self._network, self._executor, self._clock = network, executor, clock
         self._report_progress, self._disk_fault = report_progress, disk_fault
@@ -114,7 +120,8 @@ class ExecutionQueue:
         self._cold = list(models)
         self._retries: dict[str, Retry] = {}  # models that could not be warmed up
         self._start_failed = False
-        self.readiness = Readiness(False, ("starting: the executor has not tested itself yet",))
+        self._on_demand = on_demand
+        self.readiness = Readiness(False, (ON_DEMAND if on_demand else STARTING,))
 
     def add(self, queued: QueuedTask) -> Task | None:
         """Queue a task, and return the one that is evicted if the queue is over its limit.
@@ -180,6 +187,9 @@ class ExecutionQueue:
 
     async def run(self, record: RecordResult) -> None:
         """Start the executor, then execute what is queued, forever; `record` takes each result."""
+        if self._on_demand:
+            await self._arrived.wait()
+            self.readiness = Readiness(False, (STARTING,))
         await self._start(record)
         while True:
             self._heat_up()

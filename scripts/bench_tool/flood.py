@@ -33,7 +33,7 @@ from scripts import arguments, one_line
 from scripts.testnet_tool.nodes import create_network, events
 from tests.integration import hostile
 from tests.integration.attacker import Target
-from tests.integration.light import RUNTIME, LightDaemons
+from tests.integration.light import CLASSES, LightDaemons
 
 # The length of the audio in frames: enough to stall a reader of it.
 FRAMES = 300_000
@@ -181,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "net"
         _, nodes = create_network(
-            root, options.nodes, RUNTIME, NetworkParameters(commit_grace_seconds=0.5)
+            root, options.nodes, CLASSES, NetworkParameters(commit_grace_seconds=0.5)
         )
         light = [f"--seconds={options.seconds}", f"--frames={FRAMES}", "--by-length"]
         with LightDaemons(root / "network.json", nodes, light) as daemons:

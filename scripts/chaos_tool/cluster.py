@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from node.cli.commands.network.measure import local_compute_class
 from protocol.consensus.effects import State
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
@@ -21,8 +20,9 @@ from scripts.testnet_tool.nodes import (
     LocalNode,
     NodeDown,
     create_network,
+    measured_classes,
 )
-from tests.integration.light import RUNTIME
+from tests.integration.light import CLASSES
 
 # Seconds that a task takes at the first and at the last light node. Different speeds spread the
 # commits of one task over the grace period.
@@ -153,10 +153,10 @@ async def running_cluster(
 
     Raises NodeDown, FileExistsError and FolderInUse.
     """
-    runtime = local_compute_class() if options.real else RUNTIME
+    classes = measured_classes() if options.real else CLASSES
     with folder.locked(root):
         folder.clear(root)
-        async with _running(root, options, parameters, liars, runtime) as cluster:
+        async with _running(root, options, parameters, liars, classes) as cluster:
             yield cluster
 
 
@@ -166,9 +166,9 @@ async def _running(
     options: ChaosOptions,
     parameters: NetworkParameters,
     liars: int,
-    runtime: Document,
+    classes: dict[str, Document],
 ) -> AsyncIterator[Cluster]:
-    network, nodes = create_network(root, options.nodes, runtime, parameters, liars)
+    network, nodes = create_network(root, options.nodes, classes, parameters, liars)
     links = {(a.name, b.name): Link(b.port) for a in nodes for b in nodes if a is not b}
     for link in links.values():
         await link.start()

@@ -14,7 +14,6 @@ import click
 from click.core import ParameterSource
 
 from node.cli import interrupts
-from node.cli.commands.network.measure import local_compute_class
 from node.cli.exit_codes import Exit, Failure
 from node.cli.files import read_json
 from node.cli.session import map_exit_codes, silence_libp2p
@@ -31,6 +30,7 @@ from scripts.testnet_tool.nodes import (
     create_network,
     free_ports,
     is_free,
+    measured_classes,
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -154,10 +154,10 @@ def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
         committee_max=options.committee if options.liars else MAX_COMMITTEE,
         commit_grace_seconds=GRACE_SECONDS,
     )
-    _show("reading this machine's compute class")
-    runtime = local_compute_class()
+    _show("reading this machine's compute classes")
+    classes = measured_classes()
     folder.clear(options.out)
-    network, nodes = create_network(options.out, options.nodes, runtime, parameters, options.liars)
+    network, nodes = create_network(options.out, options.nodes, classes, parameters, options.liars)
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     _show(f"network {network.id}: {count}, keys and logs in {options.out}")
     return network, nodes

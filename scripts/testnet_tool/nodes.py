@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from executor.determinism.compute_class import WorkerKind
 from executor.models.folders import DEFAULTS, SHIPPED
 from node.cli.commands.network.document import ModelSelection, model_entries
+from node.cli.commands.network.measure import local_compute_class
 from node.config import keystore
 from protocol.constants import VERSION
 from protocol.network import Network, NetworkParameters
@@ -28,7 +30,6 @@ from protocol.wire.encoding import Document, Json, canonical
 from protocol.wire.signing import peer_of
 from schemas.errors import HeliumError
 
-CLASS = "testnet-cpu"
 MODELS = ModelSelection(DEFAULTS, [SHIPPED], [], None)
 # Four workers that start at once on two slow cores need minutes.
 START_SECONDS = 240.0
@@ -43,6 +44,10 @@ PORTS = range(10_000, 32_768)
 STARTING = "starting"
 # From Linux' prctl(2).
 _PR_SET_PDEATHSIG = 1
+
+
+# What the nodes compute with, by the name of the class. The first class is ready at once.
+KINDS: Mapping[str, WorkerKind] = {"music": WorkerKind("helium", task="text-to-music")}
 
 
 class NodeDown(HeliumError):
@@ -76,18 +81,23 @@ class LocalNode:
         return self.home / "log.jsonl"
 
 
+def measured_classes() -> dict[str, Document]:
+    """Return the classes of a network of this machine. Starts a worker for each."""
+    return {name: local_compute_class(kind) for name, kind in KINDS.items()}
+
+
 def create_network(
     root: Path,
     count: int,
-    runtime: Document,
+    classes: Mapping[str, Document],
     parameters: NetworkParameters,
     liars: int = 0,
     models: ModelSelection = MODELS,
 ) -> tuple[Network, list[LocalNode]]:
     """Create keys, ports and the network document for `count` nodes in the folder `root`.
 
-    `runtime` is the compute class of all nodes. The last `liars` nodes lie. The document lists
-    `models`, but the nodes themselves only have the shipped ones.
+    All nodes serve the compute `classes`, in this order. The last `liars` nodes lie. The document
+    lists `models`, but the nodes themselves only have the shipped ones.
     """
     root.mkdir(parents=True, exist_ok=True)
     nodes = []
@@ -95,26 +105,26 @@ def create_network(
         name, lie = f"node-{number}", number - (count - liars)
         keystore.create(root / name / "key.pem")
         nodes.append(LocalNode.of(root, name, port, lie if lie > 0 else None))
-    network = Network.of(_document(nodes, runtime, parameters, models))
+    network = Network.of(_document(nodes, classes, parameters, models))
     (root / "network.json").write_bytes(canonical(network.document))
     return network, nodes
 
 
 def _document(
     nodes: Sequence[LocalNode],
-    runtime: Document,
+    classes: Mapping[str, Document],
     parameters: NetworkParameters,
     models: ModelSelection,
 ) -> dict[str, Json]:
     roster: list[Json] = [
-        {"peer": node.peer, "operator": node.name, "classes": [CLASS]} for node in nodes
+        {"peer": node.peer, "operator": node.name, "classes": [*classes]} for node in nodes
     ]
     return {
         "name": "testnet",
         "version": VERSION,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "parameters": asdict(parameters),
-        "classes": {CLASS: runtime},
+        "classes": {**classes},
         "models": model_entries(models),
         "roster": roster,
     }
@@ -180,6 +190,8 @@ class Daemons:
             "--key": str(node.home / "key.pem"),
             "--listen": f"/ip4/127.0.0.1/tcp/{node.port}",
             "--feed-seconds": "2",
+            # The nodes share this machine's processors.
+            "--engine-threads": "1",
             "--log-format": "json",
         }
         arguments = [part for pair in flags.items() for part in pair]

@@ -15,17 +15,17 @@ import pytest
 from node.cli.commands.network.measure import local_compute_class
 from protocol.network import Network, NetworkParameters
 from protocol.wire.encoding import Document
-from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network
-from tests.integration.light import RUNTIME, LightDaemons
+from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network, measured_classes
+from tests.integration.light import CLASSES, LightDaemons
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240.0  # the longest that any single command may take on a slow machine
 
 
 @pytest.fixture(scope="session")
-def runtime() -> Document:
-    """What defines this machine's class; costs a worker's start."""
-    return local_compute_class()
+def classes() -> dict[str, Document]:
+    """The classes of this machine by name; costs a start of each one's worker."""
+    return {**measured_classes(), "cpu": local_compute_class()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def running_light(
     root: Path, count: int, parameters: NetworkParameters, *arguments: str, liars: int = 0
 ) -> Iterator[Running]:
     """Run a network of `light` nodes, which need no worker. `arguments` go to every node."""
-    network, nodes = create_network(root, count, RUNTIME, parameters, liars)
+    network, nodes = create_network(root, count, CLASSES, parameters, liars)
     with LightDaemons(root / "network.json", nodes, arguments) as daemons:
         daemons.wait_ready()
         yield Running(network, daemons, root)

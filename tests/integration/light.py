@@ -32,7 +32,9 @@ from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
 from scripts.testnet_tool.nodes import Daemons, LocalNode
 
-RUNTIME: Document = {"device": "light"}  # the class in a network document of light nodes
+# The classes in a network document of light nodes.
+CLASS = "light"
+CLASSES: dict[str, Document] = {CLASS: {"device": "light"}}
 RATE = 16_000  # Hz
 FRAMES = 1_600
 PROGRESS_STEPS = 4

@@ -28,9 +28,9 @@ from protocol.network import NetworkParameters
 from protocol.wire import messages
 from protocol.wire.encoding import Document, Json
 from protocol.wire.signing import Envelope, peer_of, sign
-from scripts.testnet_tool.nodes import CLASS, create_network
+from scripts.testnet_tool.nodes import create_network
 from tests.integration.conftest import ROOT, SECONDS, Running, task
-from tests.integration.light import RUNTIME, LightDaemons
+from tests.integration.light import CLASS, CLASSES, LightDaemons
 from tests.node.transport.recorder import Recorder
 from tests.support import fixtures
 
@@ -43,7 +43,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Run three nodes of a network of four. The test plays the fourth."""
     root = tmp_path_factory.mktemp("four")
     parameters = NetworkParameters(committee_size=4, committee_max=4, commit_grace_seconds=2)
-    network, nodes = create_network(root, 4, RUNTIME, parameters)
+    network, nodes = create_network(root, 4, CLASSES, parameters)
     daemons = LightDaemons(root / "network.json", nodes)
     try:
         for node in nodes[:3]:

@@ -23,7 +23,7 @@ from scripts.testnet_tool.nodes import create_network, events
 from tests.integration.attacker import TIMES, Attack, Counts, SilentListener, Target, fresh_peer
 from tests.integration.conftest import Running, task
 from tests.integration.hostile import FLOODS, PARSERS
-from tests.integration.light import RUNTIME, LightDaemons
+from tests.integration.light import CLASSES, LightDaemons
 from tests.support import fixtures
 
 # KiB of resident memory that an attack may cost at any moment.
@@ -61,7 +61,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
         for name, toml, more in (("limited", "", LONG), ("unlimited", UNLIMITED, [])):
             root = tmp_path_factory.mktemp(name)
             network, nodes = create_network(
-                root, 1, RUNTIME, NetworkParameters(commit_grace_seconds=0.2)
+                root, 1, CLASSES, NetworkParameters(commit_grace_seconds=0.2)
             )
             config = root / "helium.toml"
             config.write_text(toml)

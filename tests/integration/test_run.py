@@ -22,7 +22,9 @@ LIGHT = ("tests.integration.light",)
 @pytest.fixture
 def node(tmp_path: Path) -> LocalNode:
     """Lay out a network of one node, of another compute class than this machine's."""
-    _, [node] = create_network(tmp_path / "one", 1, {"device": "none"}, NetworkParameters())
+    _, [node] = create_network(
+        tmp_path / "one", 1, {"none": {"device": "none"}}, NetworkParameters()
+    )
     return node
 
 
@@ -98,7 +100,7 @@ def test_data_folder_of_another_network_is_refused(node: LocalNode, tmp_path: Pa
         _wait_for(process, "listening")
         _stop(process, signal.SIGTERM)
     _, [node_of_another_network] = create_network(
-        tmp_path / "two", 1, {"device": "other"}, NetworkParameters()
+        tmp_path / "two", 1, {"other": {"device": "other"}}, NetworkParameters()
     )
     network = str(node_of_another_network.home.parent / "network.json")
     with _run(node, network=network) as process:

@@ -30,13 +30,15 @@ class WorkerDaemons(Daemons):
 
 
 @pytest.fixture(scope="package")
-def three(runtime: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def three(
+    classes: dict[str, Document], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     root, folder = tmp_path_factory.mktemp("three"), tmp_path_factory.mktemp("models")
     models = ModelSelection([*DEFAULTS, VOICE], [_create_voice(folder)], [], None)
     parameters = NetworkParameters(
         commit_grace_seconds=GRACE_SECONDS, attempt_seconds=ATTEMPT_SECONDS
     )
-    network, nodes = create_network(root, 3, runtime, parameters, liars=1, models=models)
+    network, nodes = create_network(root, 3, classes, parameters, liars=1, models=models)
     with WorkerDaemons(root / "network.json", nodes) as daemons:
         daemons.wait_ready()
         yield Running(network, daemons, root)

@@ -114,10 +114,20 @@ def queue_of(
     max_queue: int = 2,
     models: tuple[str, ...] = (),
     disk_fault: Callable[[], str | None] = lambda: None,
+    *,
+    on_demand: bool = False,
 ) -> ExecutionQueue:
     clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
     return ExecutionQueue(
-        NET, executor, clock, max_queue, executor.progressed, executor.counts, models, disk_fault
+        NET,
+        executor,
+        clock,
+        max_queue,
+        executor.progressed,
+        executor.counts,
+        models,
+        disk_fault,
+        on_demand=on_demand,
     )
 
 
@@ -317,6 +327,25 @@ def test_tasks_wait_for_the_self_test_of_the_executor() -> None:
             await asyncio.sleep(1)
             assert executor.events_of("run")
             assert queue.readiness.ok
+
+    virtual_loop.run(main)
+
+
+def test_an_executor_on_demand_starts_with_the_first_task() -> None:
+    async def main() -> None:
+        executor = FakeExecutor()
+        queue = queue_of(executor, models=(fixtures.MODEL,), on_demand=True)
+        async with working(queue, executor):
+            await asyncio.sleep(3600)
+            assert not executor.events
+            assert queue.why_not_ready() == ("idle: the executor starts with the first task",)
+            assert not queue.abstains
+            executor.add(queue, queued_task(1, seconds=7200))
+            await asyncio.sleep(0.5)
+            assert "starting" in queue.why_not_ready()[0]
+            await asyncio.sleep(60)
+            assert executor.events_of("run") == [("run", task(1).id)]
+            assert queue.warm_models == (fixtures.MODEL,)
 
     virtual_loop.run(main)
 
