@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
+from executor.job import Difference
 from protocol.wire.messages import Abstention
 from schemas.errors import HeliumError, printable
 
@@ -49,6 +50,14 @@ class TaskFailed(HeliumError):
         self.code: ErrorCode = code
         self.detail = detail
         self.confirmed = confirmed
+
+
+class TokensDiffer(HeliumError):
+    """The tokens to replay are not those that their task draws."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(f"the tokens differ: {difference}")
+        self.difference = difference
 
 
 class ModelRefused(HeliumError):

@@ -20,7 +20,9 @@ class Job:
     """One task to execute.
 
     `task` identifies it for `WorkerSupervisor.cancel`. `args` fit the schema of `kind`. `inputs`
-    are the files that the args name, in their order.
+    are the files that the args name, in their order. With `proves_work` the outcome has work and
+    tokens (specification 8.11). `tokens` are the tokens blobs to replay, one of each sequence, in
+    order; without them the job generates.
     """
 
     task: str
@@ -28,6 +30,20 @@ class Job:
     args: Mapping[str, object]
     model: ModelRef
     inputs: tuple[Path, ...] = ()
+    proves_work: bool = False
+    tokens: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first token that a replay draws otherwise, or that it has besides the tokens given.
+
+    `column` is the codebook or row. All count from 0.
+    """
+
+    sequence: int
+    step: int
+    column: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from tokenizers import Tokenizer
 from executor.engine.encodec import EncodecDecoder
 from executor.engine.library import Status
 from executor.engine.matrices import Kind, Matrices
-from executor.engine.musicgen import Difference, MusicgenDecoder, Steps
+from executor.engine.musicgen import MusicgenDecoder, Steps
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling, read_sampling, read_steps
 from executor.engine.t5 import T5Encoder
 from executor.engine.weights import Weights
 from executor.errors import Abstained, ModelRefused, TaskFailed, describe_error
+from executor.job import Difference
 from executor.models.json_files import configuration
 from protocol.wire.messages import Abstention
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODEL_TYPE = "musicgen"
+# Bytes of the keys and values of sequences that run together. One sequence may take more.
+CACHE_BYTES = 2**29
 # How tasks name the precisions that the engine computes in, and how many bits quantise weights.
 DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
 BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
@@ -103,6 +106,16 @@ class MusicModel:
         if not 1 <= steps <= self._decoder.max_steps:
             raise TaskFailed("generation-rejected", f"{steps} tokens")
         return Request(prompt, tuple(seeds), steps, sampling)
+
+    def batch(self, request: Request) -> int:
+        """Return how many sequences of a request run together, so that their caches stay small."""
+        guided = request.sampling.guidance > 1
+        return max(1, CACHE_BYTES // self._decoder.cache_bytes(request.steps, guided=guided))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The codebooks of a step, and the tokens of each."""
+        return self._decoder.codebooks, self._decoder.vocabulary
 
     def generate(
         self, request: Request, pool: Pool | None = None, control: Control | None = None

@@ -19,6 +19,7 @@ from executor.engine.matrices import Matrices, MatrixStruct
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling, SamplingStruct
 from executor.errors import ModelRefused
+from executor.job import Difference
 from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
@@ -87,15 +88,6 @@ class Steps:
 
     tokens: "NDArray[np.int32]"
     logits: "NDArray[np.float32]"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first token that a replay draws otherwise."""
-
-    sequence: int
-    step: int
-    codebook: int
 
 
 class MusicgenDecoder:
@@ -247,6 +239,10 @@ class MusicgenDecoder:
         del kept
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
+
+    def cache_bytes(self, steps: int, *, guided: bool) -> int:
+        """Return the size of a sequence's keys and values."""
+        return len(self._layers) * 2 * steps * self.width * 4 * (1 + guided)
 
     def codes(self, tokens: "NDArray[np.int32]") -> "NDArray[np.int32]":
         """Return the codes `(codebooks, frames)` of a sequence's tokens `(steps, codebooks)`.

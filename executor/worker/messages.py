@@ -5,8 +5,8 @@ therefore treats its messages like those of any peer: `decode_message` bounds th
 strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind it checks again.
 
     worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone,
-                          JobAbstained or JobFailed. The bytes of an output follow its
-                          JobOutput, unframed.
+                          JobAbstained, JobFailed or JobDifferent. The bytes of an output follow
+                          its JobOutput, unframed.
 """
 
 import json
@@ -26,7 +26,7 @@ from schemas.errors import printable
 MESSAGE_LIMIT = 4_194_304
 # Bytes of the other kinds: a flood of padded messages would cost their parser more than the worker.
 SMALL_LIMITS: Mapping[str, int] = MappingProxyType(
-    {"progress": 256, "output": 256, "abstained": 65_536, "ready": 1_048_576}
+    {"progress": 256, "output": 256, "different": 256, "abstained": 65_536, "ready": 1_048_576}
 )
 # Characters of a text for people; the schemas have the same limit.
 TEXT_CHARACTERS = 4_096
@@ -77,6 +77,15 @@ class JobDone:
 
 
 @dataclass(frozen=True, slots=True)
+class JobDifferent:
+    """The tokens to replay are not those that the task draws; `executor.job.Difference`."""
+
+    sequence: int
+    step: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobFailed:
     """A library raised an error: the outcome `code` if a fresh worker meets the same `error`."""
 
@@ -91,7 +100,7 @@ class JobFailed:
 
 
 WorkerMessage: TypeAlias = (
-    WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone | JobFailed
+    WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone | JobFailed | JobDifferent
 )
 
 
@@ -120,6 +129,9 @@ PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
         ),
         "done": _done,
         "failed": _failed,
+        "different": lambda document: JobDifferent(
+            document["sequence"], document["step"], document["column"]
+        ),
     }
 )
 KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
@@ -130,6 +142,7 @@ KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
         JobAbstained: "abstained",
         JobDone: "done",
         JobFailed: "failed",
+        JobDifferent: "different",
     }
 )
 

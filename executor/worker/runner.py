@@ -20,6 +20,7 @@ from executor.errors import (
     ModelRefused,
     ProfileViolated,
     TaskFailed,
+    TokensDiffer,
     is_memory_error,
     printable_detail,
     with_task_failures,
@@ -31,6 +32,7 @@ from executor.tasks.failures import describe_failure
 from executor.tasks.token_trace import TokenTrace
 from executor.worker.messages import (
     JobAbstained,
+    JobDifferent,
     JobDone,
     JobFailed,
     JobOutput,
@@ -80,7 +82,7 @@ class Backend(Protocol):
         """Load a checked model folder for jobs of a kind. Raises `ModelRefused`, `TaskFailed`."""
 
     def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
-        """Run a job with a loaded model. Raises `TaskFailed`, `Abstained`."""
+        """Run a job with a loaded model. Raises `TaskFailed`, `Abstained`, `TokensDiffer`."""
 
 
 class JobRunner:
@@ -114,10 +116,13 @@ class JobRunner:
         """Stop the job of this name, or prevent it; from any thread."""
         self._stopped_name = name
 
-    def run(self, job: JobMessage) -> JobDone | JobFailed | JobAbstained:
+    def run(self, job: JobMessage) -> JobDone | JobFailed | JobAbstained | JobDifferent:
         """Execute one job and return its result."""
         try:
             return self._execute(job)
+        except TokensDiffer as different:
+            found = different.difference
+            return JobDifferent(found.sequence, found.step, found.column)
         except Abstained as abstained:
             return JobAbstained(abstained.reason, message_text(abstained.detail))
         except (MemoryError, RuntimeError, OSError) as error:
@@ -215,7 +220,7 @@ class JobRunner:
         model = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
         config = {"max_new_tokens": self_test.TOKENS}
         args = {"prompt": prompt, "seed": seed, "generation_config": config}
-        job = {"task_kind": TEXT_TO_MUSIC, "args": args}
+        job = {"task_kind": TEXT_TO_MUSIC, "args": args, "proves_work": False, "tokens": []}
         (output,) = self._backend.generate(model, job, lambda _: None).outputs
         return hashlib.sha256(output.content).hexdigest()
 

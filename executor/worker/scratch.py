@@ -69,19 +69,21 @@ class Outputs:
 
 
 def copy_inputs(job: Job, stem: Path) -> Job:
-    """Return the job with copies of its inputs in the scratch folder, where the worker reads them.
+    """Return the job with copies of its files in the scratch folder, where the worker reads them.
 
     Copies and not links, because the worker may read no other folder of the node. Raises
     `Abstained`: input-missing, or no-space.
     """
-    copies = tuple(stem.with_name(f"{stem.name}-input-{i}") for i in range(len(job.inputs)))
+    files = (*job.inputs, *job.tokens)
+    copies = [stem.with_name(f"{stem.name}-input-{i}") for i in range(len(files))]
     try:
-        for path, copy in zip(job.inputs, copies, strict=True):
+        for path, copy in zip(files, copies, strict=True):
             shutil.copyfile(path, copy)
     except OSError as error:
         reason = Abstention.NO_SPACE if is_disk_full(error) else Abstention.INPUT_MISSING
         raise Abstained(reason, str(error)) from error
-    return dataclasses.replace(job, inputs=copies)
+    count = len(job.inputs)
+    return dataclasses.replace(job, inputs=tuple(copies[:count]), tokens=tuple(copies[count:]))
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ States of the worker, as `WorkerSupervisor` moves it:
     running  --JobDone-->               ready      the result
     running  --JobFailed-->             none       once more in a fresh worker: the error is the
                                                    result if both runs raise it, else `Abstained`
+    running  --JobDifferent-->          ready      `TokensDiffer`
     running  --JobAbstained-->          ready      `Abstained`; none after out-of-memory, because
                                                    the process's memory is in doubt
     running  --time over, stop-->       stopping   the worker ends the job at its next step
@@ -33,11 +34,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
-from executor.errors import Abstained
-from executor.job import Execution, Job
+from executor.errors import Abstained, TokensDiffer
+from executor.job import Difference, Execution, Job
 from executor.tasks.numba_cache import kernels
 from executor.worker.messages import (
     JobAbstained,
+    JobDifferent,
     JobDone,
     JobFailed,
     JobOutput,
@@ -151,8 +153,8 @@ class WorkerSupervisor:
         """Execute a job within `timeout` seconds, a restart of the worker included.
 
         `progress` is called on this thread with shares in [0, 1]. `stop` is what `stop` takes to
-        end this run; a run whose `stop` is set does not begin. Raises `Abstained`; with reason
-        `busy` if another job runs.
+        end this run; a run whose `stop` is set does not begin. Raises `Abstained`, with reason
+        `busy` if another job runs, and `TokensDiffer` if the tokens to replay are not the task's.
         """
         if not self._conversation.acquire(blocking=False):
             raise Abstained(Abstention.BUSY)
@@ -240,6 +242,8 @@ class WorkerSupervisor:
             if is_disk_full(error):
                 reason = Abstention.NO_SPACE
             raise Abstained(reason, str(error)) from error
+        except TokensDiffer:
+            raise
         except Abstained as abstained:
             # After a failed allocation, libraries may be in an undefined state.
             if abstained.reason is Abstention.OUT_OF_MEMORY:
@@ -303,6 +307,10 @@ class WorkerSupervisor:
                 case JobFailed() as failure:
                     outputs.discard()
                     return failure
+                case JobDifferent(sequence, step, column):
+                    if not job.tokens:
+                        raise WorkerDied("the worker replayed a job without tokens")
+                    raise TokensDiffer(Difference(sequence, step, column))
                 case WorkerReady():
                     raise WorkerDied("the worker sent a ready message during a job")
         raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
@@ -386,6 +394,8 @@ def job_message(job: Job, name: str, seconds: float) -> dict[str, object]:
             "limits": dict(job.model.limits),
         },
         "inputs": [str(path) for path in job.inputs],
+        "proves_work": job.proves_work,
+        "tokens": [str(path) for path in job.tokens],
         "name": name,
         "seconds": seconds,
     }

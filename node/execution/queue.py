@@ -336,7 +336,8 @@ class ExecutionQueue:
             raise Abstained(
                 Abstention.TIMEOUT, "the task waited in the queue until its time was over"
             )
-        job = Job(task.id, task.kind, task.args, model_ref(model), queued.inputs)
+        proves_work = self._network.proves_work(task)
+        job = Job(task.id, task.kind, task.args, model_ref(model), queued.inputs, proves_work)
         report = partial(self._report_progress, task.id)
         execution = await self._executor.run(job, seconds, report)
         self._costs.observe(task, self._clock.now() - began)

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_se
 
 from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel, kind_of, part_of, read_settings
-from executor.engine.musicgen import Difference
 from executor.engine.pool import Control
 from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
+from executor.job import Difference
 from executor.models.folders import EMBEDDED, SHIPPED
 
 FOLDER = SHIPPED / EMBEDDED

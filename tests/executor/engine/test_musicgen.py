@@ -18,10 +18,11 @@ from transformers import (
 
 from executor.engine.library import Status
 from executor.engine.matrices import Kind, Matrices
-from executor.engine.musicgen import Difference, MusicgenDecoder
+from executor.engine.musicgen import MusicgenDecoder
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling
 from executor.errors import ModelRefused
+from executor.job import Difference
 from executor.models.folders import EMBEDDED, SHIPPED
 
 STEPS = 70
@@ -233,7 +234,7 @@ def test_replay_finds_what_was_generated_otherwise(cheat: str) -> None:
     assert difference is not None
     # Up to the first difference the tokens are those that the honest engine draws.
     wrong = np.argwhere(right.tokens[0] != steps.tokens[0])
-    assert (difference.step, difference.codebook) == tuple(wrong[0])
+    assert (difference.step, difference.column) == tuple(wrong[0])
 
 
 @pytest.mark.parametrize("splice", ["shifted", "spliced", "repeated"])

@@ -22,7 +22,7 @@ from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.tasks.arguments import sequence_seeds
-from executor.worker.messages import JobAbstained, JobDone, JobFailed
+from executor.worker.messages import JobAbstained, JobDifferent, JobDone, JobFailed
 from executor.worker.runner import JobRunner, bounded_trace
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from executor.worker.transformers_backend import TransformersBackend
@@ -446,6 +446,8 @@ def order(digest: str) -> dict[str, Any]:
         "model": model,
         "args": args,
         "inputs": [],
+        "proves_work": False,
+        "tokens": [],
         "name": "job",
         "seconds": 600.0,
     }
@@ -478,7 +480,7 @@ def test_too_little_memory_is_an_abstention(
 
 def answer_to_error(
     error: BaseException, embedded: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> JobDone | JobFailed | JobAbstained:
+) -> JobDone | JobFailed | JobAbstained | JobDifferent:
     """Return what the runner answers when loading raises an error."""
 
     def fail(*_: object) -> None:

@@ -14,6 +14,7 @@ from executor.worker.messages import (
     PARSERS,
     TEXT_CHARACTERS,
     JobAbstained,
+    JobDifferent,
     JobDone,
     JobFailed,
     JobOutput,
@@ -44,6 +45,7 @@ MESSAGES: dict[str, WorkerMessage] = {
     "progress": JobProgress(0.5),
     "output": JobOutput(8),
     "abstained": JobAbstained(Abstention.OUT_OF_MEMORY, "too little"),
+    "different": JobDifferent(1, 64, 3),
     "failed": JobFailed("no-notes", "IndexError: 7", {"seconds": 1.5}),
     "done": JobDone({"result": {"outputs": [WAVEFORM]}}, {"tokens": [["ab"]], "seconds": 1.5}),
 }
