@@ -92,7 +92,7 @@ def hashes() -> Vectors:
     """Tagged hashes of bytes and of documents."""
     tags = (
         *("network", "task", "outcome", "commitment", "committee", "weights"),
-        *("sequence", "speaker", "tokens", "envelope"),
+        *("sequence", "speaker", "tokens", "envelope", "work"),
     )
     documents: list[Json] = [
         {},

@@ -22,6 +22,7 @@ from tests.vectors import (
     starts,
     suspects,
     waveforms,
+    work,
 )
 from tests.vectors.entries import Vectors
 
@@ -54,6 +55,7 @@ def documents() -> dict[str, Vectors]:
         "gossip.json": gossip.gossip(),
         "waveforms.json": waveforms.waveforms(),
         "scores.json": scores.scores(),
+        "work.json": work.work_vectors(),
     }
 
 

@@ -50,6 +50,14 @@ def _two_classes(**changes: Any) -> Change:
     return change
 
 
+def _helium(**changes: Any) -> Change:
+    def change(document: Any) -> None:
+        document["classes"]["cpu"] = {"engine": "helium", "arithmetic": 1, "task": "text-to-music"}
+        document["models"][0].update(changes)
+
+    return change
+
+
 def _many_classes(number: int) -> Change:
     def change(document: Any) -> None:
         names = ["cpu", *(f"c{n}" for n in range(number - 1))]
@@ -91,6 +99,12 @@ ACCEPTED: dict[str, Change] = {
     ),
     "64 limits": _many_limits(64),
     "an unknown limit": _limits(voices=["anna", {"x": None}], max_new_tokens=1),
+    "a helium class and a model with replay": _helium(replay=True),
+    "a model without replay": _model(replay=False),
+    "the most bytes of outputs": _parameter(max_output_bytes=159_383_552),
+    "any engine and any task of a runtime": lambda d: d.update(
+        classes={"cpu": {"engine": 1, "task": "neither"}}
+    ),
 }
 
 # Values that known limits may not have, by the name of the limit.
@@ -130,7 +144,9 @@ REFUSED: dict[str, Change] = {
     "a grace of 61 s": _parameter(commit_grace_seconds=61),
     "an attempt of no time": _parameter(attempt_seconds=0),
     "half a second of skew": _parameter(clock_skew_seconds=0.5),
-    "more outputs than a reveal can list": _parameter(max_output_bytes=167_772_161),
+    "a replay that is a number": _model(replay=1),
+    "a replay that is null": _model(replay=None),
+    "more outputs than a reveal can list": _parameter(max_output_bytes=159_383_553),
     "a peer twice": lambda d: d["roster"].append(d["roster"][0]),
     "a peer twice, with another operator": lambda d: d["roster"].append(
         d["roster"][0] | {"operator": "another"}

@@ -62,6 +62,16 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
         "refused": ["error"],
         "sequences": ["seeds"],
     },
+    "work.json": {
+        "digests": ["kept", "tokens", "work"],
+        "blobs": ["steps", "columns", "tokens"],
+        "malformed": ["reason"],
+        "tasks": ["reason", "proves_work"],
+        "fitting": ["reason"],
+        "breaking": ["reason"],
+        "valid": ["task", "attempt", "signers", "outcome"],
+        "invalid": ["reason"],
+    },
     "scores.json": {"scores": ["taken", "midi", "frames", "sha256"], "speakers": ["sha256"]},
 }
 

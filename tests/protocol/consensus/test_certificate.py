@@ -10,6 +10,7 @@ from protocol.consensus import certificate
 from protocol.consensus.certificate import assemble, compatible, verify, verify_bytes
 from protocol.consensus.committee import committees
 from protocol.errors import Rejection
+from protocol.network import Network
 from protocol.wire.encoding import canonical, parse
 from protocol.wire.messages import Reveal, Task
 from protocol.wire.signing import sign
@@ -384,7 +385,7 @@ def reveals_of_attempt(attempt: int) -> list[Reveal]:
     return [fixtures.reveal(NET, TASK, member, commits, None, attempt) for member in (A, B)]
 
 
-ROOMY_CHUNKS = 640  # as many as `max_output_bytes` can allow
+ROOMY_CHUNKS = 608  # as many as `max_output_bytes` can allow
 
 
 def roomy(task: Task, member: str, commits: dict[str, str], net: Any) -> Reveal:
@@ -399,17 +400,32 @@ def oversized_votes() -> list[Reveal]:
 
 
 def test_largest_bare_quorum_is_within_the_limit() -> None:
-    """16 outputs have the most chunks, and a committee of 31 has the most commits."""
-    net = fixtures.network(31, committee_size=31, committee_max=31, max_output_bytes=167_772_160)
-    task = fixtures.task(net, prompt="\U0001f3b5" * 4096)
+    """16 outputs with tokens have the most hashes, and a committee of 31 has the most commits."""
+    most = 159_383_552
+    document = fixtures.helium_document(
+        31, committee_size=31, committee_max=31, max_output_bytes=most
+    )
+    document["models"][0]["limits"] = {}
+    net = Network.of(document)
+    task = fixtures.task(
+        net,
+        compute_class=fixtures.HELIUM,
+        prompt="\U0001f3b5" * 4096,
+        generation_config={"num_return_sequences": 16},
+    )
     members = sorted(committees(net, task)[0])
     sound = fixtures.outcome()["result"]["outputs"][0] | {"sampling_rate": 384_000}
-    sizes = [167_772_160 - 15 * 262_148, *[262_148] * 15]
+    tokens = [100_000, *[10_000] * 14, 4]  # the longest sizes that cost no chunk
+    sizes = [most - 15 * 262_148 - sum(tokens), *[262_148] * 15]
     outputs = [
-        sound | {"size": size, "frames": size // 4, "chunks": ["ab" * 32] * -(-size // 262_144)}
-        for size in sizes
+        sound
+        | {"size": size, "frames": size // 4, "chunks": ["ab" * 32] * -(-size // 262_144)}
+        | {"tokens": {"sha256": "ab" * 32, "size": blob}}
+        for size, blob in zip(sizes, tokens, strict=True)
     ]
-    outcome: Any = {"result": {"outputs": outputs}}
+    assert sum(len(output["chunks"]) for output in outputs) == 623
+    outcome: Any = {"result": {"outputs": outputs}, "work": "ab" * 32}
+    net.check_outcome(task, outcome)
     commits = commitments(task, members, outcome)
     trace = {f"t{n}": "x" * 1014 for n in range(7)} | {"t": "x" * 1000}
     votes = [

@@ -3,7 +3,6 @@
 import { committees, quorum } from "./committee.mjs";
 import { messageOf, openedBy, outcomeDigest, taskId } from "./envelope.mjs";
 import { canonical, parse } from "./json.mjs";
-import { checkFits } from "./manifest.mjs";
 import { require } from "./rejected.mjs";
 import { checkForm } from "./schema.mjs";
 
@@ -35,7 +34,7 @@ function verify(document, network) {
     require(vote.type === "reveal", "invalid-field", vote.type);
     const isOfTask = vote.body.get("task") === task && vote.body.get("attempt") === attempt;
     require(isOfTask, "wrong-task", vote.signer);
-    checkFits(vote.body.get("outcome"), body, network.parameters.get("max_output_bytes"));
+    network.checkOutcome(vote.body.get("outcome"), body);
     return vote;
   });
   const members = network.members(body.get("class"));

@@ -18,7 +18,7 @@ import { H, documentHash, domain, sha256 } from "./hash.mjs";
 import { canonical, equal, fromPlain, parse } from "./json.mjs";
 import { messageId, verdictOn } from "./gossip.mjs";
 import { frames } from "./limits.mjs";
-import { checkEntries, checkFits } from "./manifest.mjs";
+import { checkEntries } from "./manifest.mjs";
 import { Network, readNetwork } from "./network.mjs";
 import { checkSignature, keyOf, peerOf } from "./peer.mjs";
 import { reasonOf } from "./rejected.mjs";
@@ -28,6 +28,7 @@ import { release, start } from "./starts.mjs";
 import { conduct, record } from "./suspects.mjs";
 import { midiFile, render, speaker, takeNotes } from "./score.mjs";
 import { entryOf, sequenceSeed, waveformBytes } from "./waveform.mjs";
+import { keptSteps, readTokens, tokensBlob, workOf } from "./work.mjs";
 
 const MAX_JSON = 65_536;
 
@@ -118,7 +119,7 @@ function checkOutcome(entry, file) {
     checkEntries(entry.outcome);
     // A fault that needs the task must not show without it.
     if ((entry.rule ?? 7) <= 4) throw new Error(`rule ${entry.rule} did not show in the outcome`);
-    checkFits(entry.outcome, task.body, network.parameters.get("max_output_bytes"));
+    network.checkOutcome(entry.outcome, task.body);
   });
 }
 
@@ -189,6 +190,42 @@ function checkClock(entry, file) {
   return differences({ difference: seconds, ready }, entry);
 }
 
+function checkDigest(entry) {
+  const sequences = entry.sequences.map((sequence) => ({
+    tokens: sequence.get("tokens"),
+    logits: sequence.get("logits").map((step) => step.map((text) => text && hex(text))),
+  }));
+  const blobs = sequences.map(({ tokens }) => tokensBlob(tokens));
+  return differences(
+    {
+      kept: sequences.map(({ tokens }) => keptSteps(tokens.length)),
+      tokens: blobs.map((blob) => ({ sha256: sha256(blob).toString("hex"), size: blob.length })),
+      work: workOf(sequences),
+    },
+    entry,
+  );
+}
+
+/** Return the blob of an entry, with zero bytes after it up to `padded_to`. */
+function paddedBlob(entry) {
+  const bytes = hex(entry.blob);
+  return Buffer.concat([bytes, Buffer.alloc((entry.padded_to ?? bytes.length) - bytes.length)]);
+}
+
+function checkAdmission(entry, file) {
+  const network = networkOf(file);
+  let provesWork = null;
+  const reason = reasonOf(
+    () => (provesWork = network.provesWork(network.readTask(utf8(entry.text)).body)),
+  );
+  return differences({ reason, proves_work: provesWork }, entry);
+}
+
+const checkValid = (entry, file) =>
+  compareResult(entry, () => readCertificate(utf8(entry.certificate), networkOf(file)));
+const checkInvalid = (entry, file) =>
+  compareReason(entry, () => readCertificate(paddedBytes(entry), networkOf(file)));
+
 const namedNetwork = (entry, file) => new Network(file.networks.get(entry.network));
 
 export const CHECKS = {
@@ -253,12 +290,7 @@ export const CHECKS = {
   },
   "committees.json": { committees: checkCommittee },
   "commitments.json": { commitments: checkCommitment },
-  "certificates.json": {
-    valid: (entry, file) =>
-      compareResult(entry, () => readCertificate(utf8(entry.certificate), networkOf(file))),
-    invalid: (entry, file) =>
-      compareReason(entry, () => readCertificate(paddedBytes(entry), networkOf(file))),
-  },
+  "certificates.json": { valid: checkValid, invalid: checkInvalid },
   "evidence.json": {
     proven: (entry, file) =>
       compareResult(entry, () => readEvidence(utf8(entry.evidence), networkOf(file))),
@@ -302,4 +334,14 @@ export const CHECKS = {
       differences({ seeds: [0, 1, 2, 3].map((i) => sequenceSeed(entry.seed, i)) }, entry),
   },
   "scores.json": { scores: checkScore, speakers: checkSpeaker },
+  "work.json": {
+    digests: checkDigest,
+    blobs: (entry) => compareResult(entry, () => readTokens(hex(entry.blob))),
+    malformed: (entry) => compareReason(entry, () => readTokens(paddedBlob(entry))),
+    tasks: checkAdmission,
+    fitting: checkOutcome,
+    breaking: checkOutcome,
+    valid: checkValid,
+    invalid: checkInvalid,
+  },
 };

@@ -4,7 +4,6 @@ import { committees } from "./committee.mjs";
 import { checkWithdrawal, readEnvelope, taskId } from "./envelope.mjs";
 import { sha256 } from "./hash.mjs";
 import { canonical, parse } from "./json.mjs";
-import { checkFits } from "./manifest.mjs";
 import { Rejected, require } from "./rejected.mjs";
 
 const IGNORED = new Set(["expired", "created-ahead", "unknown-task", "known"]);
@@ -47,5 +46,5 @@ function judgeVote({ type, signer, body }, network, known) {
   require(body.get("attempt") < attempts.length, "no-such-attempt");
   require(attempts[body.get("attempt")].includes(signer), "not-a-member", signer);
   if (type !== "reveal") return;
-  checkFits(body.get("outcome"), known.body, network.parameters.get("max_output_bytes"));
+  network.checkOutcome(body.get("outcome"), known.body);
 }

@@ -11,6 +11,8 @@ export function checkEntries(outcome) {
     if (entry.get("media") === "audio/f32") {
       const expected = entry.get("frames") * entry.get("channels") * 4;
       require(size === expected, "invalid-field", `rule 2: ${size}`);
+      const tokens = entry.get("tokens")?.get("size") ?? 0;
+      require(tokens % 4 === 0, "invalid-field", `rule 3: ${tokens}`);
     } else {
       require(size >= 56 + 8 * entry.get("notes"), "invalid-field", `rule 3: ${size}`);
     }
@@ -19,14 +21,19 @@ export function checkEntries(outcome) {
   }
 }
 
-/** Throw Rejected unless an outcome keeps rules 5 to 7 for the body of a valid task. */
-export function checkFits(outcome, task, maxOutputBytes) {
+/** Throw Rejected unless an outcome keeps rules 5 to 8 for the body of a valid task. */
+export function checkFits(outcome, task, maxOutputBytes, provesWork) {
   if (outcome.has("error")) return;
   const outputs = outputsOf(outcome);
   const media = outputs.map((entry) => entry.get("media")).join();
   require(media === expectedMedia(task).join(), "invalid-field", `rules 5 and 6: ${media}`);
-  const sum = outputs.reduce((total, entry) => total + entry.get("size"), 0);
+  const sizes = outputs.map((entry) => entry.get("size") + (entry.get("tokens")?.get("size") ?? 0));
+  const sum = sizes.reduce((total, size) => total + size, 0);
   require(sum <= maxOutputBytes, "invalid-field", `rule 7: ${sum}`);
+  require(outcome.has("work") === provesWork, "invalid-field", "rule 8: work");
+  for (const entry of outputs.filter((entry) => entry.get("media") === "audio/f32")) {
+    require(entry.has("tokens") === provesWork, "invalid-field", "rule 8: tokens");
+  }
 }
 
 function outputsOf(outcome) {

@@ -4,6 +4,7 @@ import { messageOf, readEnvelope } from "./envelope.mjs";
 import { documentHash } from "./hash.mjs";
 import { parse } from "./json.mjs";
 import { exceeded } from "./limits.mjs";
+import { checkFits } from "./manifest.mjs";
 import { keyOf } from "./peer.mjs";
 import { reasonOf, require } from "./rejected.mjs";
 import { checkForm } from "./schema.mjs";
@@ -63,13 +64,31 @@ export class Network {
     require(isListed && this.members(name).length > 0, "unknown-class", name);
     const longest = this.parameters.get("max_deadline_seconds");
     require(body.get("deadline") <= longest, "over-limit", "the deadline");
-    this.checkArguments(body.get("kind"), body.get("args"));
+    this.checkArguments(body.get("kind"), body.get("args"), this.runtime(body));
+    const beams = body.get("args").get("generation_config")?.get("num_beams") ?? 1;
+    require(beams === 1 || !this.provesWork(body), "over-limit", "beams");
     return message;
   }
 
-  checkArguments(kind, args) {
+  runtime(body) {
+    return this.document.get("classes").get(body.get("class"));
+  }
+
+  /** Return whether a valid task proves work (3.5). */
+  provesWork(body) {
+    const model = this.models.get(body.get("args").get("model"));
+    return this.runtime(body).get("engine") === "helium" && model.get("replay") === true;
+  }
+
+  /** Throw Rejected unless an outcome of the right form is one of a valid task (8.2). */
+  checkOutcome(outcome, body) {
+    checkFits(outcome, body, this.parameters.get("max_output_bytes"), this.provesWork(body));
+  }
+
+  checkArguments(kind, args, runtime) {
     const serves = (model) => model.get("tasks").includes(kind);
     require([...this.models.values()].some(serves), "unsupported-kind", kind);
+    require((runtime.get("task") ?? kind) === kind, "unsupported-kind", runtime.get("task"));
     checkForm(kind, args);
     const model = this.models.get(args.get("model"));
     require(model !== undefined, "unknown-model", args.get("model"));
