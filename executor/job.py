@@ -7,16 +7,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A listed model (specification, section 3); `digest` is its weights digest, 64 hex.
-
-    With `replay`, the outcomes of a helium class have work and tokens (section 8.11).
-    """
+    """A listed model (specification, section 3); `digest` is its weights digest, 64 hex."""
 
     id: str
     revision: str
     digest: str
     limits: Mapping[str, object] = field(default_factory=dict)
-    replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

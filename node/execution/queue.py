@@ -350,4 +350,4 @@ def _retry_pause(failures: int) -> float:
 
 def model_ref(model: Model) -> ModelRef:
     """Return how a job names a listed model."""
-    return ModelRef(model.id, model.revision, model.digest, model.limits, model.replay)
+    return ModelRef(model.id, model.revision, model.digest, model.limits)
