@@ -1,6 +1,6 @@
 """Where a member's outcome differs from the certified one, level by level.
 
-The levels are the steps by which an outcome is computed: runtime, weights, tokens, score,
+The levels are the steps by which an outcome is computed: runtime, weights, tokens, work, score,
 waveform. The first one that differs says where to look. Everything in a trace is only what its
 signer states.
 """
@@ -16,7 +16,7 @@ from node.explain.waveform_diff import WaveformDifference
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.conduct import VoteOutcome, vote_outcome
 from protocol.consensus.vote_set import VoteSet
-from protocol.manifest import CHUNK_BYTES, WAVEFORM, outputs_of
+from protocol.manifest import CHUNK_BYTES, WAVEFORM, outputs_of, tokens_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstain, Commit, Reveal, Task
@@ -161,7 +161,8 @@ def compare(task: Task, network: Network, reference: Reference, reveal: Reveal) 
     if "error" in reference.outcome or "error" in reveal.outcome:
         detail = f"{_summary(reveal.outcome)}; the others: {_summary(reference.outcome)}"
         return [*levels, Finding("outcome", reference.digest == reveal.digest, detail)]
-    return [*levels, *_outputs(reference.outcome, reveal.outcome)]
+    work = _work(reference.outcome, reveal.outcome)
+    return [*levels, *work, *_outputs(reference.outcome, reveal.outcome)]
 
 
 def _summary(outcome: Document) -> str:
@@ -205,6 +206,22 @@ def _tokens(reference: Tokens | None, tokens: Tokens | None) -> Finding:
     return Finding("tokens", False, f"{verb} {'at' if exact else 'first in'} {steps}{sequence}")
 
 
+def _work(reference: Document, outcome: Document) -> list[Finding]:
+    """Return how the work of two results differs; nothing for tasks that prove none.
+
+    Unlike those of a trace, these tokens are part of the outcome.
+    """
+    if "work" not in reference and "work" not in outcome:
+        return []
+    pairs = zip(outputs_of(reference), outputs_of(outcome), strict=False)
+    for index, (expected, actual) in enumerate(pairs):
+        if tokens_of(expected) != tokens_of(actual):
+            return [Finding("work", False, f"other tokens of output {index}")]
+    if reference.get("work") != outcome.get("work"):
+        return [Finding("work", False, "the same tokens, but other logits")]
+    return [Finding("work", True, "the same tokens and logits")]
+
+
 def _outputs(reference: Document, outcome: Document) -> list[Finding]:
     expected, actual = outputs_of(reference), outputs_of(outcome)
     # Outputs are compared by position, which is meaningful only for equal lists of kinds.
@@ -222,7 +239,8 @@ def _output(
 ) -> Finding:
     level = "waveform" if expected["media"] == WAVEFORM else "score"
     prefix = "" if alone else f"output {index}: "
-    if expected == actual:
+    # Tokens are not of this level.
+    if {**expected, "tokens": None} == {**actual, "tokens": None}:
         return Finding(level, True, f"{prefix}the same")
     facts = [
         f"{name} {actual[name]}, the others have {expected[name]}"

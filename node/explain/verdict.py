@@ -14,6 +14,7 @@ _CAUSES = {
     "runtime": "Its runtime is not the class's, so it should not have voted.",
     "weights": "It loaded other weights than the network lists: another model.",
     "tokens": "The tokens differ: arithmetic of the language model, faulty hardware, or a lie.",
+    "work": "The work differs: other arithmetic, other tokens, or steps that it did not compute.",
     "outcome": "The members differ on whether the task fails: a fault on one side, or a lie.",
     "score": "The score differs: the step from tokens to notes, or an altered result.",
     "waveform": "The waveform differs: codec, post-processing, or an altered result.",

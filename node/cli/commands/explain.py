@@ -46,6 +46,7 @@ Output, for each member:
   runtime   what it computed with, compared with its class's definition
   weights   the model's digest, compared with the network document
   tokens    the first step at which the generated tokens differ
+  work      tokens and work of the outcome, for a task that proves work
   waveform  the first differing chunk of the manifest
   samples   the first differing frame, how many samples differ, the largest difference
   so        what the first differing level points to

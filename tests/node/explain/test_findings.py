@@ -17,12 +17,14 @@ from node.explain.findings import (
     differing_waveforms,
     find_reference,
 )
+from node.explain.trace import parse_trace
 from node.explain.verdict import reason
 from node.explain.waveform_diff import WaveformDifference
 from protocol.consensus.agreement import Agreement
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import VoteOutcome
+from protocol.network import Network
 from protocol.wire.messages import Reveal, Vote, outcome_digest
 from tests.support import fixtures
 
@@ -188,6 +190,54 @@ def test_the_size_of_a_difference_tells_rounding_from_other_causes(
     text = explain(revealed(C, ALTERED), difference)[1]
     assert text.startswith("The waveform differs")
     assert expected in text
+
+
+# Work
+
+HELIUM_NET = Network.of(fixtures.helium_document(5))
+HELIUM_TASK = fixtures.task(HELIUM_NET, compute_class=fixtures.HELIUM)
+
+
+def proven(work: str = "a", tokens: str = "b", label: str = "truth") -> dict[str, Any]:
+    blob = {"sha256": tokens * 64, "size": 8}
+    return {**result(output(label, tokens=blob)), "work": work * 64}
+
+
+def explain_work(outcome: dict[str, Any]) -> tuple[list[Finding], str]:
+    """The findings below the trace, and the reason, of an outcome beside `proven()`."""
+    member = committees(HELIUM_NET, HELIUM_TASK)[0][0]
+    runtime = HELIUM_NET.classes[fixtures.HELIUM]
+    commits = {member: fixtures.commitment_of(HELIUM_TASK, member, outcome)}
+    trace: Any = {**TRACE, "runtime": runtime}
+    reveal = fixtures.reveal(HELIUM_NET, HELIUM_TASK, member, commits, outcome, trace=trace)
+    reference = Reference(
+        proven(), outcome_digest(proven()), (), parse_trace(reveal.trace).tokens, certified=True
+    )
+    findings = compare(HELIUM_TASK, HELIUM_NET, reference, reveal)
+    assert all(finding.same for finding in findings[:3])
+    activity = Activity(member, 0, VoteOutcome.DISSENTED, reveal, True, "")
+    return findings[3:], reason(activity, reference, findings, ())
+
+
+def test_equal_work_is_the_same() -> None:
+    findings, text = explain_work(proven(label="altered"))
+    assert findings[0] == Finding("work", True, "the same tokens and logits")
+    assert (findings[1].level, findings[1].same) == ("waveform", False)
+    assert text.startswith("The waveform differs")
+
+
+def test_other_work_differs_though_the_sound_is_the_same() -> None:
+    findings, text = explain_work(proven(work="c"))
+    assert findings[0] == Finding("work", False, "the same tokens, but other logits")
+    assert findings[1] == Finding("waveform", True, "the same")
+    assert text.startswith("The work differs")
+
+
+def test_other_tokens_of_an_outcome_are_of_its_work() -> None:
+    findings, text = explain_work(proven(work="c", tokens="d"))
+    assert findings[0] == Finding("work", False, "other tokens of output 0")
+    assert findings[1] == Finding("waveform", True, "the same")
+    assert text.startswith("The work differs")
 
 
 @pytest.mark.parametrize("trace", [{}, {"tokens": "none", "runtime": 1, "weights": []}])
