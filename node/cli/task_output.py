@@ -14,7 +14,7 @@ from node.cli.files import check_writable, write
 from node.cli.options import display_name
 from node.cli.progress import follow
 from node.client.client import Client
-from node.client.result import Result, numbered
+from node.client.result import Result, numbered, tokens_path
 from node.client.submission import GenerationFailed, Submission
 from node.sync.task_tracker import NoAgreement, TaskTracker, VoteSummary
 from protocol.consensus.certificate import Certificate
@@ -100,6 +100,7 @@ async def wait_and_write(client: Client, submission: Submission, output: Path) -
     document |= {
         "audio": _audio_entries(result, output),
         "midi": [str(path) for path in _score_paths(result, output)],
+        "tokens": [str(path) for path in _tokens_paths(result, output)],
         "seconds": round(time.monotonic() - start, 3),
     }
     return TaskReport(document, [*lines, *_audio_lines(result, output)])
@@ -327,9 +328,15 @@ def _score_paths(result: Result, path: Path) -> list[Path]:
     return [numbered(path.with_suffix(".mid"), index) for index in range(len(result.scores))]
 
 
+def _tokens_paths(result: Result, path: Path) -> list[Path]:
+    """Return the paths of the tokens of a result that proves work."""
+    return [tokens_path(path, index) for index in range(len(result.tokens))]
+
+
 def _audio_lines(result: Result, path: Path) -> list[str]:
     scores = [f"midi         {score}" for score in _score_paths(result, path)]
-    return scores + [
+    tokens = [f"tokens       {tokens}" for tokens in _tokens_paths(result, path)]
+    return [*scores, *tokens] + [
         f"audio        {numbered(path, index)}  {waveform.seconds:.2f} s at "
         f"{waveform.sampling_rate} Hz, {waveform.audio.shape[1]} channel(s)"
         for index, waveform in enumerate(result.waveforms)

@@ -45,7 +45,7 @@ from node.sync.first_answers import first_answers
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.certificate import Certificate
-from protocol.manifest import SCORE, Blob, blob_of, outputs_of
+from protocol.manifest import SCORE, Blob, blob_of, outputs_of, tokens_of
 from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Task
@@ -207,7 +207,8 @@ class Client:
             audio: WAV or FLAC files of a pop2piano task, or their bytes; they set args["audio"].
                 They are decoded here first, as the members will.
             seconds: the length of the audio; sets max_new_tokens for the model.
-            compute_class: the class to compute on. Required if the network has several.
+            compute_class: the class to compute on. None takes the only one that can run the task,
+                or of several the one for its model (`submission.choose_class`).
             deadline: seconds until the task expires. The default leaves time for three attempts and
                 the members' queues, as far as the network allows.
             on_wait: called with the nodes' reasons when the wait for a ready node begins.
@@ -346,7 +347,7 @@ class Client:
         return Submission(task_id, tracker, self.fetch)
 
     async def fetch(self, certificate: Certificate) -> Result:
-        """Fetch the outputs that a certificate names, from its signers first, and verify them.
+        """Fetch the blobs that a certificate names, from its signers first, and verify them.
 
         Raises:
             GenerationFailed: the certificate is of an agreed error.
@@ -358,13 +359,17 @@ class Client:
         outputs = outputs_of(certificate.outcome)
         waveforms: list[Waveform] = []
         scores: list[bytes] = []
+        tokens: list[bytes] = []
         for output in outputs:
             payload = await self._download(blob_of(output), certificate.signers)
+            blob = tokens_of(output)
+            if blob is not None:
+                tokens.append(await self._download(blob, certificate.signers))
             if output["media"] == SCORE:
                 scores.append(payload)
             else:
                 waveforms.append(waveform_of(payload, output))
-        return Result(tuple(waveforms), certificate, tuple(scores))
+        return Result(tuple(waveforms), certificate, tuple(scores), tuple(tokens))
 
     async def fetch_blob(self, blob: Blob, preferred: Sequence[str]) -> bytes:
         """Return the verified bytes that a manifest names, from the `preferred` peers first.

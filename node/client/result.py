@@ -1,4 +1,4 @@
-"""A task's verified result: waveforms and scores, as arrays and as files (the task's response)."""
+"""A task's verified result: waveforms, scores and tokens, in memory and as files."""
 
 import functools
 import hashlib
@@ -63,12 +63,15 @@ class Result:
     """A task's verified result.
 
     `waveforms` are the generated sequences; `scores` are the MIDI files of a pop2piano task, one
-    for each input, of which the waveforms are the sound.
+    for each input, of which the waveforms are the sound. `tokens` are the waveforms' tokens blobs
+    (`protocol.work.parse_tokens`) if the task proves work. With them and the certificate anyone can
+    compute the steps anew, even when no peer keeps them any more.
     """
 
     waveforms: tuple[Waveform, ...]
     certificate: Certificate
     scores: tuple[bytes, ...] = ()
+    tokens: tuple[bytes, ...] = ()
 
     @property
     def audio(self) -> NDArray[np.float32]:
@@ -88,10 +91,10 @@ class Result:
         return [pretty_midi.PrettyMIDI(io.BytesIO(score)) for score in self.scores]
 
     def write(self, path: Path | str) -> list[Path]:
-        """Write each sequence as a WAV file and each score as a MIDI file; return the paths.
+        """Write each sequence as a WAV file, each score and all tokens; return the paths.
 
-        They are `song.wav`, `song-2.wav` and so on, and `song.mid` and so on. Each file is
-        written atomically.
+        They are `song.wav`, `song-2.wav` and so on, `song.mid` and so on, and `song.wav.tokens` and
+        so on. Each file is written atomically.
 
         Raises:
             OSError, soundfile.LibsndfileError: a file could not be written.
@@ -103,6 +106,9 @@ class Result:
             target = numbered(Path(path).with_suffix(".mid"), index)
             write_score = functools.partial(_write_bytes, payload=score)
             written.append(_write_atomically(target, write_score))
+        for index, blob in enumerate(self.tokens):
+            write_tokens = functools.partial(_write_bytes, payload=blob)
+            written.append(_write_atomically(tokens_path(Path(path), index), write_tokens))
         return written
 
 
@@ -123,6 +129,12 @@ def _write_bytes(path: Path, payload: bytes) -> None:
 def numbered(path: Path, index: int) -> Path:
     """Return the path of sequence `index`: `song.wav`, `song-2.wav`, …."""
     return path if index == 0 else path.with_name(f"{path.stem}-{index + 1}{path.suffix}")
+
+
+def tokens_path(path: Path, index: int) -> Path:
+    """Return the path of a sequence's tokens: `song.wav.tokens`, `song-2.wav.tokens`, …."""
+    audio = numbered(path, index)
+    return audio.with_name(f"{audio.name}.tokens")
 
 
 def waveform_of(payload: bytes, output: Mapping[str, Any]) -> Waveform:

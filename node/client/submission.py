@@ -116,7 +116,7 @@ def sign_task(
         key: the requester's key.
         kind: "text-to-music" or "pop2piano".
         args: the kind's arguments.
-        compute_class: None takes the network's only class.
+        compute_class: None takes that of `choose_class`.
         deadline: seconds from `created` until the task expires; None takes `default_deadline`.
         created: milliseconds since the Unix epoch.
         nonce: 32 hex digits, which make two tasks with equal arguments different.
@@ -132,7 +132,7 @@ def sign_task(
     if deadline is None:
         deadline = default_deadline(network, str(form.get("model")))
     if compute_class is None:
-        compute_class = _only_class(network)
+        compute_class = choose_class(network, kind, str(form.get("model")))
     fields: dict[str, Any] = {"class": compute_class, "deadline": deadline}
     fields = {name: arguments.json_value(value, name) for name, value in fields.items()}
     body = messages.task_body(
@@ -176,8 +176,21 @@ def default_deadline(network: Network, model: str) -> int:
     return min(wanted, network.parameters.max_deadline_seconds)
 
 
-def _only_class(network: Network) -> str:
-    if len(network.classes) != 1:
-        choices = ", ".join(network.classes)
-        raise Rejected(Rejection.UNKNOWN_CLASS, f"class: choose one of {choices}")
-    return next(iter(network.classes))
+def choose_class(network: Network, kind: str, model: str) -> str:
+    """Return the class of a task that names none: the only one that can run it.
+
+    Of several, it is the only helium class if the model's tasks prove work there, and otherwise the
+    only other one: it is not known whether the engine computes the model. Raises Rejected if the
+    requester has to choose.
+    """
+    if len(network.classes) == 1:
+        return next(iter(network.classes))
+    able = [n for n in network.classes if network.members(n) and network.runs(n, kind)]
+    listed = network.models.get(model)
+    replay = listed is not None and listed.replay
+    preferred = [name for name in able if network.is_helium(name) == replay]
+    for names in (able, preferred):
+        if len(names) == 1:
+            return names[0]
+    choices = ", ".join(able or network.classes)
+    raise Rejected(Rejection.UNKNOWN_CLASS, f"class: choose one of {choices}")

@@ -43,6 +43,7 @@ Examples:
 Output:
   a line for each vote. DISSENT marks a member that revealed another outcome.
   certificate  the certificate's file
+  tokens       the tokens of a sequence, if the task proves work
   audio        a WAV file, with its length, sampling rate and channels
 Progress goes to standard error. Exit code 0 means that the members agreed and that the audio
 matches the certificate. Exit code 4: the task was rejected, or the members agree on an error.
@@ -110,7 +111,8 @@ output_option = click.option(
     "--class",
     "compute_class",
     metavar="NAME",
-    help="The compute class. Required if the network has several.",
+    help="The compute class. Without it: the only one that can run the task, or of several the one "
+    "for its model; if there is no such one, it is required.",
 )
 @options.requester_key(
     "Sign with this key instead of a new one, so that helium cancel can withdraw the task."
@@ -135,7 +137,11 @@ def submit(
 
     FILE is a JSON object with the task's arguments: {"model": ..., "prompt": ..., "seed": 42,
     "generation_config": {...}}. `-` reads standard input. A flag overrides the same argument of
-    FILE. The certificate is written beside the audio.
+    FILE. The certificate is written beside the audio, and so are the tokens of a task that proves
+    work: with both anyone can compute the work anew.
+
+    Without --class, of several classes that can run the task the engine's is taken if the network
+    lists the model with replay, and otherwise the one that is not the engine's.
 
     Prompt and inputs become public: every peer of the network can read them, for as long as any
     peer keeps them.

@@ -37,9 +37,11 @@ from tests.node.client.test_client import (
     PAIR,
     STEREO,
     TASK,
+    TOKENS,
     Fake,
     blobs_by_hash,
     outcome_of,
+    proven_truth,
     truth_of,
     with_client,
 )
@@ -63,6 +65,20 @@ def wait_for_task(output: Path, *fakes: Fake, task: Task = TASK) -> TaskReport:
 
     with_client(*fakes, test=test)
     return reports[0]
+
+
+def test_tokens_are_written_beside_the_audio(tmp_path: Path) -> None:
+    net, task, truth, blobs = proven_truth()
+    output, reports = tmp_path / "song.wav", list[TaskReport]()
+
+    async def test(client: Client) -> None:
+        reports.append(await wait_and_write(client, client.follow(task.id), output))
+
+    with_client(Fake(**truth, blobs=blobs), test=test, net=net)
+    assert names(tmp_path) == {"song.wav", "song.wav.tokens", "song.wav.certificate.json"}
+    assert (tmp_path / "song.wav.tokens").read_bytes() == TOKENS
+    assert reports[0].document["tokens"] == [f"{output}.tokens"]
+    assert f"tokens       {output}.tokens" in reports[0].lines
 
 
 def names(folder: Path) -> set[str]:

@@ -18,7 +18,7 @@ from node.client.arguments import InvalidArgument
 from node.client.client import CONNECT_SECONDS, READY_SECONDS, Client
 from node.client.nodes import SLOW_SECONDS, SUBMIT_TO, NoNodeReachable, TaskRejected
 from node.client.result import check_file
-from node.client.submission import GenerationFailed
+from node.client.submission import GenerationFailed, choose_class
 from node.client.withdrawal import MIN_NODES, WITHDRAWAL_SECONDS, WithdrawalNotShown
 from node.rpc import codec as rpc_codec
 from node.rpc.client import send_request
@@ -35,6 +35,7 @@ from protocol.network import Network
 from protocol.wire import codec
 from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Message, Task, Withdraw
+from protocol.work import tokens_blob
 from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
@@ -397,6 +398,64 @@ def test_the_default_deadline_leaves_time_for_attempts_and_queues() -> None:
     with_client(Fake(network=net.id), test=test, net=net)
 
 
+def chosen(change: Callable[[Any], object], kind: str = "text-to-music", **args: Any) -> str:
+    """Return the class that a task gets in a helium network that was changed."""
+    document = fixtures.helium_document()
+    change(document)
+    args = fixtures.args(**args) if kind == "text-to-music" else fixtures.piano_args(b"a", **args)
+    return choose_class(Network.of(document), kind, args["model"])
+
+
+def nothing(document: Any) -> None:
+    pass
+
+
+def test_class_of_a_model_with_replay_is_the_engines() -> None:
+    assert chosen(nothing) == fixtures.HELIUM
+    assert chosen(nothing, "pop2piano") == fixtures.HELIUM_PIANO
+
+
+def test_class_of_a_model_without_replay_is_not_the_engines() -> None:
+    assert chosen(nothing, model=fixtures.UNREPLAYED) == fixtures.CLASS
+
+
+def test_only_class_that_runs_the_kind_is_chosen() -> None:
+    def pianos(document: Any) -> None:
+        document["classes"][fixtures.CLASS]["task"] = "pop2piano"
+
+    assert chosen(pianos, model=fixtures.UNREPLAYED) == fixtures.HELIUM
+
+
+def test_class_without_members_is_not_chosen() -> None:
+    def emptied(document: Any) -> None:
+        for member in document["roster"]:
+            member["classes"].remove(fixtures.HELIUM)
+
+    assert chosen(emptied) == fixtures.CLASS
+
+
+def test_only_class_is_chosen_whatever_it_runs() -> None:
+    """The node's answer then says what is wrong with the task."""
+    document = fixtures.network_document()
+    document["classes"][fixtures.CLASS]["task"] = "pop2piano"
+    net = Network.of(document)
+    assert choose_class(net, "text-to-music", fixtures.MODEL) == fixtures.CLASS
+
+
+def test_one_of_several_classes_of_the_engine_has_to_be_named() -> None:
+    def second(document: Any) -> None:
+        document["classes"]["helium-2"] = {**document["classes"][fixtures.HELIUM], "arithmetic": 2}
+        document["roster"][0]["classes"].append("helium-2")
+
+    with pytest.raises(Rejected, match="class: choose one of cpu, helium, helium-2"):
+        chosen(second)
+    assert chosen(second, model=fixtures.UNREPLAYED) == fixtures.CLASS
+
+
+def test_class_of_an_unlisted_model_is_not_the_engines() -> None:
+    assert chosen(nothing, model="no/such") == fixtures.CLASS
+
+
 def test_the_class_is_optional_if_the_network_has_one() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(Rejected, match="choose one of cpu, gpu") as refused:
@@ -409,6 +468,7 @@ def test_the_class_is_optional_if_the_network_has_one() -> None:
 
     document = fixtures.network_document()
     document["classes"]["gpu"] = {"device": "cuda"}
+    document["roster"][0]["classes"].append("gpu")
     net = Network.of(document)
     with_client(Fake(network=net.id), test=test, net=net)
 
@@ -795,6 +855,62 @@ def test_a_result_has_the_certified_samples(tmp_path: Path) -> None:
             assert check_file(path, outcome) == index
 
     with_client(Fake(**truth_of(outcome, PAIR), blobs=blobs_by_hash(STEREO, MONO)), test=test)
+
+
+TOKENS = tokens_blob(2, bytes((7, 0, 0, 0)) * 8)
+
+
+def proven_truth() -> tuple[Network, Task, dict[str, Any], dict[str, bytes]]:
+    """Return a network, a task that proves work, what nodes say of it, and their blobs."""
+    net = Network.of(fixtures.helium_document())
+    task = fixtures.task(net, compute_class=fixtures.HELIUM, deadline=60)
+    outcome = outcome_of(STEREO)
+    name = hashlib.sha256(TOKENS).hexdigest()
+    outcome["result"]["outputs"][0]["tokens"] = {"sha256": name, "size": len(TOKENS)}
+    outcome["work"] = "ab" * 32
+    truth = {
+        "state": "agreed",
+        "envelopes": [task.envelope.document()],
+        "certificate": certify(net, task, outcome).document,
+        "network": net.id,
+    }
+    return net, task, truth, {**blobs_by_hash(STEREO), name: TOKENS}
+
+
+def test_a_result_has_the_certified_tokens(tmp_path: Path) -> None:
+    net, task, truth, blobs = proven_truth()
+
+    async def test(client: Client) -> None:
+        result = await client.follow(task.id).result()
+        assert result.audio.tobytes() == STEREO.tobytes()
+        assert result.tokens == (TOKENS,)
+        written = result.write(tmp_path / "song.wav")
+        assert [path.name for path in written] == ["song.wav", "song.wav.tokens"]
+        assert written[1].read_bytes() == TOKENS
+
+    with_client(Fake(**truth, blobs=blobs), test=test, net=net)
+
+
+def test_wrong_tokens_are_fetched_from_another_node() -> None:
+    net, task, truth, blobs = proven_truth()
+
+    async def test(client: Client) -> None:
+        assert (await client.follow(task.id).result()).tokens == (TOKENS,)
+
+    name = hashlib.sha256(TOKENS).hexdigest()
+    wrong = {**blobs, name: bytes(len(TOKENS))}
+    fakes = [Fake(**truth, blobs=wrong), Fake(**truth, blobs=wrong), Fake(**truth, blobs=blobs)]
+    with_client(*fakes, test=test, net=net)
+
+
+def test_tokens_that_no_node_has_raise_blob_unavailable() -> None:
+    net, task, truth, _ = proven_truth()
+
+    async def test(client: Client) -> None:
+        with pytest.raises(BlobUnavailable):
+            await client.follow(task.id).result()
+
+    with_client(Fake(**truth, blobs=blobs_by_hash(STEREO)), test=test, net=net)
 
 
 def zeroed(blobs: dict[str, bytes]) -> dict[str, bytes]:

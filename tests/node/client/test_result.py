@@ -1,6 +1,7 @@
 """Certified bytes as arrays and files, sample for sample."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,9 @@ def test_scores_are_pretty_midi_objects(tmp_path: Path) -> None:
         score.write(str(tmp_path / "midi_output.mid"))
         read = pretty_midi.PrettyMIDI(str(tmp_path / "midi_output.mid")).instruments[0].notes
         assert midi.canonical((n.start, n.end, n.pitch, n.velocity) for n in read) == notes
+    result = replace(result, tokens=(b"one", b"two"))
     names = ["song.wav", "song-2.wav", "song.mid", "song-2.mid"]
+    names += ["song.wav.tokens", "song-2.wav.tokens"]
     written = result.write(tmp_path / "song.wav")
     assert [path.name for path in written] == names
-    assert [path.read_bytes() for path in written[2:]] == list(result.scores)
+    assert [path.read_bytes() for path in written[2:]] == [*result.scores, *result.tokens]
