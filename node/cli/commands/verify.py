@@ -11,6 +11,7 @@ from protocol.consensus.certificate import Certificate, verify_bytes
 from protocol.consensus.committee import committees, quorum
 from protocol.constants import CERTIFICATE_LIMIT
 from protocol.errors import Rejected, Rejection
+from protocol.manifest import outputs_of, tokens_of
 from protocol.network import Network
 
 EPILOG = """\b
@@ -25,6 +26,9 @@ Output:
   attempt    how many members of the committee agree, and how many are needed
   operators  how many operators stand behind the certificate
   signed by  a member that agreed, and its operator
+  work       the proof that the members computed the steps, if the task proves work; not checked
+             here: it takes a computation
+  tokens     the hash and the size of an output's tokens, from which the steps can be computed anew
   audio      the output of the certificate whose samples the file holds
 
 \b
@@ -84,6 +88,11 @@ def _describe(certificate: Certificate, network: Network) -> tuple[dict[str, obj
     committee = committees(network, certificate.task)[certificate.attempt]
     needed, outcome = quorum(len(committee)), certificate.outcome
     digest, operators = certificate.votes[0].digest, certificate.operators(network)
+    tokens = [
+        (index, blob)
+        for index, output in enumerate(outputs_of(outcome))
+        if (blob := tokens_of(output)) is not None
+    ]
     document: dict[str, object] = {
         "valid": True,
         "network": network.id,
@@ -96,6 +105,10 @@ def _describe(certificate: Certificate, network: Network) -> tuple[dict[str, obj
         "quorum": needed,
         "signers": list(certificate.signers),
         "operators": len(operators),
+        "work": outcome.get("work"),
+        "tokens": [
+            {"output": index, "sha256": blob.sha256, "size": blob.size} for index, blob in tokens
+        ],
     }
     agreed = f"error {outcome['error']}" if "error" in outcome else f"result {digest}"
     signers = [f"{signer} ({network.roster[signer].operator})" for signer in certificate.signers]
@@ -108,5 +121,7 @@ def _describe(certificate: Certificate, network: Network) -> tuple[dict[str, obj
         f"{needed} are needed",
         f"operators  {len(operators)}: {', '.join(sorted(operators))}",
         *(f"signed by  {signer}" for signer in signers),
+        *([f"work       {outcome['work']}"] if "work" in outcome else []),
+        *(f"tokens     {b.sha256} of output {i}, {b.size} bytes" for i, b in tokens),
     ]
     return document, lines

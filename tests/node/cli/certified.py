@@ -37,24 +37,28 @@ def keys(count: int = 4) -> list[Ed25519PrivateKey]:
     return [Ed25519PrivateKey.from_private_bytes(bytes((n,)) * 32) for n in range(1, count + 1)]
 
 
-def network_of(owners: list[Ed25519PrivateKey], operators: Sequence[str]) -> Network:
+def network_of(
+    owners: list[Ed25519PrivateKey], operators: Sequence[str], proves_work: bool
+) -> Network:
     roster = [
         {"peer": peer_of(key), "operator": operator, "classes": ["cpu"]}
         for key, operator in zip(owners, operators, strict=True)
     ]
-    model = {
+    model: dict[str, Any] = {
         "id": "helium/embedded-music",
         "revision": "main",
         "digest": "ab" * 32,
         "tasks": ["text-to-music"],
         "limits": {"max_new_tokens": 1000},
     }
+    if proves_work:
+        model["replay"] = True
     document: Any = {
         "name": "certified",
         "version": 2,
         "created": "2026-01-01T00:00:00Z",
         "parameters": asdict(NetworkParameters()),
-        "classes": {"cpu": {"device": "cpu"}},
+        "classes": {"cpu": {"engine": "helium"} if proves_work else {"device": "cpu"}},
         "models": [model],
         "roster": roster,
     }
@@ -74,13 +78,25 @@ def task_of(network: Network, key: Ed25519PrivateKey) -> Task:
 OPERATORS = [f"operator-{n}" for n in range(4)]
 
 
-def make(outcome: Document | None = None, operators: Sequence[str] = OPERATORS) -> Certified:
+TOKENS: dict[str, Any] = {"sha256": "cd" * 32, "size": 12}
+WORK = "ef" * 32
+
+
+def make(
+    outcome: Document | None = None,
+    operators: Sequence[str] = OPERATORS,
+    *,
+    proves_work: bool = False,
+) -> Certified:
     """Return a certificate by the whole first committee; the audio is 100 frames of noise."""
     samples = np.random.default_rng(1).uniform(-1, 1, (100, 1)).astype("<f4")
     owners = {peer_of(key): key for key in keys()}
-    network = network_of(list(owners.values()), operators)
+    network = network_of(list(owners.values()), operators, proves_work)
     task = task_of(network, next(iter(owners.values())))
-    agreed = outcome or {"result": {"outputs": [_output(samples.tobytes())]}}
+    output = _output(samples.tobytes())
+    agreed = outcome or {"result": {"outputs": [output]}}
+    if proves_work:
+        agreed = {"result": {"outputs": [{**output, "tokens": TOKENS}]}, "work": WORK}
     committee = committees(network, task)[0]
     digest = messages.outcome_digest(agreed)
     salts = {peer: hashlib.sha256(peer.encode()).hexdigest() for peer in committee}

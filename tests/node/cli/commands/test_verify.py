@@ -9,7 +9,7 @@ import pytest
 from protocol.consensus.certificate import verify_bytes
 from protocol.errors import Rejected
 from protocol.wire.encoding import canonical, parse
-from tests.node.cli.certified import RATE, Certified, make, wav
+from tests.node.cli.certified import RATE, TOKENS, WORK, Certified, make, wav
 from tests.node.cli.conftest import Files, Helium
 
 
@@ -64,6 +64,28 @@ def test_an_agreed_error_is_valid(helium: Helium, files: Files) -> None:
     done = helium("verify", files.certificate, "--network", files.network)
     assert done.exit_code == 0
     assert "error non-finite-output" in done.stdout
+
+
+def test_work_and_tokens_are_shown(helium: Helium, files: Files) -> None:
+    proven = make(proves_work=True)
+    files.network.write_bytes(canonical(proven.network.document))
+    files.certificate.write_bytes(proven.certificate.encode())
+    arguments = ("verify", files.certificate, "--network", files.network, "--audio", files.audio)
+    done = helium(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert f"\nwork       {WORK}\n" in done.stdout
+    assert f"\ntokens     {TOKENS['sha256']} of output 0, 12 bytes\n" in done.stdout
+    document = json.loads(helium(*arguments, "--json").stdout)
+    assert document["work"] == WORK
+    assert document["tokens"] == [{"output": 0, **TOKENS}]
+    assert document["audio"]["output"] == 0
+
+
+def test_a_certificate_without_work_shows_none(helium: Helium, files: Files) -> None:
+    arguments = ("verify", files.certificate, "--network", files.network)
+    assert "\nwork " not in helium(*arguments).stdout
+    document = json.loads(helium(*arguments, "--json").stdout)
+    assert (document["work"], document["tokens"]) == (None, [])
 
 
 def test_another_spelling_of_the_same_number_is_rejected(certified: Certified) -> None:
