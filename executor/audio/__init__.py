@@ -2,5 +2,5 @@
 
 It may import `executor.errors` and the pure `protocol`; it never imports torch. Public names:
 `decode.decode`, `decode.decode_files`, `recognize.content_name`, `midi.canonical`, `midi.encode`,
-`piano_synth.render`, `manifest`.
+`piano_synth.render`, `song_features.extract`, `manifest`.
 """

@@ -6,6 +6,7 @@ a sample is decoded, and the decoded samples are counted, because a few hundred 
 can hold hours of silence. What was written to a pipe declares no length: it is read to its end.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,17 @@ def decode_files(paths: Sequence[Path], max_seconds: int = MAX_SECONDS) -> "list
 
 
 def resample(audio: "Mono", rate: int) -> "Mono":
-    """Return the audio at `RATE`, by the resampler of `librosa.load`: soxr, high quality."""
+    """Return the audio at `RATE`, as `librosa.load` gives it: by soxr, high quality."""
     if rate == RATE:
         return audio
-    import librosa
+    import numpy as np
+    import soxr
 
-    resampled: Mono = librosa.resample(audio, orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
-    return resampled
+    # As many samples as librosa gives; soxr may give fewer or more.
+    result = np.zeros(math.ceil(len(audio) * (RATE / rate)), np.float32)
+    resampled: Mono = soxr.resample(audio, rate, RATE, quality="soxr_hq")[: len(result)]
+    result[: len(resampled)] = resampled
+    return result
 
 
 def milliseconds_of(frames: int, rate: int) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from executor.errors import EngineUnavailable
+from executor.errors import Abstained, EngineUnavailable, TaskFailed
+from protocol.wire.messages import Abstention
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +43,17 @@ class Status(IntEnum):
     STOPPED = -2
     NOT_FINITE = -3
     DIFFERENT = -4
+
+
+def check(status: Status) -> None:
+    """Raise what a call's end means: `TaskFailed`, `Abstained` or `MemoryError`."""
+    match status:
+        case Status.NO_MEMORY:
+            raise MemoryError("the engine has too little memory")
+        case Status.STOPPED:
+            raise Abstained(Abstention.TIMEOUT, "the job was stopped")
+        case Status.NOT_FINITE:
+            raise TaskFailed("non-finite-output", "a logit is not finite")
 
 
 @functools.cache

@@ -3,13 +3,14 @@
 import ctypes
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from executor.engine import library
 from executor.engine.library import address
-from executor.errors import ModelRefused
+from executor.errors import ModelRefused, TaskFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +29,11 @@ class Kind(IntEnum):
     BFLOAT16 = 1
     INT8 = 2
     INT4 = 3
+
+
+# How tasks name the precisions that the engine computes in, and how many bits quantise weights.
+DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
+BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
 
 
 class MatrixStruct(ctypes.Structure):
@@ -139,6 +145,15 @@ def convert(
         ctypes.c_void_p(address(factors)),
     )
     return rows, factors
+
+
+def kind_of(dtype: str, bits: int | None) -> Kind:
+    """Return the kind of weights for a task's precision. Raises `TaskFailed`."""
+    if bits is not None and bits in BITS:
+        return BITS[bits]
+    if bits is None and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise TaskFailed("generation-rejected", f"the engine does not compute in {bits or dtype}")
 
 
 def check_shape(name: str, array: "NDArray[Any]", shape: Sequence[int]) -> None:

@@ -13,17 +13,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from executor.engine.encodec import EncodecDecoder
-from executor.engine.library import Status
+from executor.engine.library import Status, check
 from executor.engine.matrices import Kind, Matrices
+from executor.engine.matrices import kind_of as kind_of
 from executor.engine.musicgen import MusicgenDecoder, Steps
 from executor.engine.pool import Control, Pool
-from executor.engine.sampling import Sampling, read_sampling, read_steps
+from executor.engine.sampling import Sampling, read_sampling, read_steps, task_sampling
 from executor.engine.t5 import T5Encoder
-from executor.engine.weights import Weights
-from executor.errors import Abstained, ModelRefused, TaskFailed, describe_error
+from executor.errors import ModelRefused, TaskFailed, describe_error
 from executor.job import Difference
 from executor.models.json_files import configuration
-from protocol.wire.messages import Abstention
+from executor.models.weights import Weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 MODEL_TYPE = "musicgen"
 # Bytes of the keys and values of sequences that run together. One sequence may take more.
 CACHE_BYTES = 2**29
-# How tasks name the precisions that the engine computes in, and how many bits quantise weights.
-DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
-BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
 # Members of generation_config.json that the engine computes with, or that change no token.
 SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "guidance_scale")
 LENGTH_SETTINGS = ("max_length", "max_new_tokens")
@@ -88,24 +85,13 @@ class MusicModel:
     def request(self, prompt: str, seeds: Sequence[int], members: Mapping[str, Any]) -> Request:
         """Return what a task asks, with the model's own settings where `members` are silent.
 
-        `members` are those of the task's `generation_config` that are not null. Temperature 0 means
-        greedy decoding, a guidance scale of at most 1 none (specification 8). Raises `TaskFailed`.
+        `members` are those of the task's `generation_config` that are not null. Raises
+        `TaskFailed`.
         """
-        own = self._sampling
-        sampling = replace(
-            own,
-            sample=members.get("do_sample", own.sample),
-            temperature=float(members.get("temperature", own.temperature)),
-            top_k=members.get("top_k", own.top_k),
-            top_p=float(members.get("top_p", own.top_p)),
-            guidance=max(1.0, float(members.get("guidance_scale", own.guidance))),
-        )
-        if sampling.temperature == 0:
-            sampling = replace(sampling, sample=False, temperature=1.0)
         steps = members.get("max_new_tokens", self._steps)
         if not 1 <= steps <= self._decoder.max_steps:
             raise TaskFailed("generation-rejected", f"{steps} tokens")
-        return Request(prompt, tuple(seeds), steps, sampling)
+        return Request(prompt, tuple(seeds), steps, task_sampling(self._sampling, members))
 
     def batch(self, request: Request) -> int:
         """Return how many sequences of a request run together, so that their caches stay small."""
@@ -209,23 +195,3 @@ def read_settings(folder: Path, start: int) -> tuple[int, Sampling]:
         raise ModelRefused(f"guidance_scale is {guidance!r:.80}")
     sampling = replace(read_sampling(settings), guidance=max(1.0, float(guidance or 1)))
     return read_steps(settings), sampling
-
-
-def kind_of(dtype: str, bits: int | None) -> Kind:
-    """Return the kind of weights for a task's precision. Raises `TaskFailed`."""
-    if bits is not None and bits in BITS:
-        return BITS[bits]
-    if bits is None and dtype in DTYPES:
-        return DTYPES[dtype]
-    raise TaskFailed("generation-rejected", f"the engine does not compute in {bits or dtype}")
-
-
-def check(status: Status) -> None:
-    """Raise what a call's end means: `TaskFailed`, `Abstained` or `MemoryError`."""
-    match status:
-        case Status.NO_MEMORY:
-            raise MemoryError("the engine has too little memory")
-        case Status.STOPPED:
-            raise Abstained(Abstention.TIMEOUT, "the job was stopped")
-        case Status.NOT_FINITE:
-            raise TaskFailed("non-finite-output", "a logit is not finite")

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from executor.engine.library import MAX_POSITIONS
@@ -39,6 +39,25 @@ class Sampling:
         if self.temperature <= 0:
             raise ValueError(f"the engine cannot sample so: {self}")
         return SamplingStruct(self.sample, self.top_k, self.temperature, self.top_p)
+
+
+def task_sampling(own: Sampling, members: Mapping[str, Any]) -> Sampling:
+    """Return how a task chooses tokens: as the model does where `members` are silent.
+
+    `members` are those of the task's `generation_config` that are not null. Temperature 0 means
+    greedy decoding, a guidance scale of at most 1 none (specification 8).
+    """
+    sampling = replace(
+        own,
+        sample=members.get("do_sample", own.sample),
+        temperature=float(members.get("temperature", own.temperature)),
+        top_k=members.get("top_k", own.top_k),
+        top_p=float(members.get("top_p", own.top_p)),
+        guidance=max(1.0, float(members.get("guidance_scale", own.guidance))),
+    )
+    if sampling.temperature == 0:
+        return replace(sampling, sample=False, temperature=1.0)
+    return sampling
 
 
 def read_steps(generation: Mapping[str, Any]) -> int:

@@ -16,9 +16,9 @@ from executor.engine import encodec, library
 from executor.engine.encodec import EncodecDecoder
 from executor.engine.library import Status
 from executor.engine.pool import Control, Pool
-from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import EMBEDDED, SHIPPED
+from executor.models.weights import Weights
 from tests.support.tiny_models import parts
 
 # Of the largest sample: what differs from transformers is rounding only.

@@ -22,9 +22,9 @@ from executor.engine.matrices import Kind, Matrices
 from executor.engine.pool import Control, Pool
 from executor.engine.pop2piano import Difference, Pop2Piano, Steps, read_settings
 from executor.engine.sampling import Sampling
-from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import SHIPPED
+from executor.models.weights import Weights
 
 FOLDER = SHIPPED / "helium" / "embedded-pop2piano"
 TOLERANCE = 4e-6  # of the largest number

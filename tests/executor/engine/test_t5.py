@@ -16,9 +16,9 @@ from executor.engine.library import Status
 from executor.engine.matrices import Kind, Matrices
 from executor.engine.pool import Control, Pool
 from executor.engine.t5 import T5Encoder
-from executor.engine.weights import Weights
 from executor.errors import ModelRefused
 from executor.models.folders import EMBEDDED, SHIPPED
+from executor.models.weights import Weights
 
 # Of the largest number. Torch's float32 is as far from its float64 as the engine's.
 TOLERANCE = 2e-6
