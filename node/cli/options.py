@@ -46,6 +46,12 @@ peers = click.option(
     help="A node to ask, such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...; repeatable. "
     "[env: HELIUM_PEERS, comma-separated]",
 )
+models_dir = click.option(
+    "--models-dir",
+    type=PathType(file_okay=False, path_type=Path),
+    multiple=True,
+    help="A folder with models as <owner>/<name>, in addition to the shipped ones.",
+)
 
 
 def requester_key(purpose: str) -> Callable[[_F], _F]:

@@ -15,11 +15,11 @@ from scripts.testnet_tool import folder
 from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network, is_ready
 from tests.support import fixtures
 
-RUNTIME = fixtures.network_document()["classes"][fixtures.CLASS]
+CLASSES = fixtures.network_document()["classes"]
 
 
 def create(root: Path, liars: int = 0) -> tuple[Network, list[LocalNode]]:
-    network, nodes = create_network(root, 3, RUNTIME, NetworkParameters(), liars)
+    network, nodes = create_network(root, 3, CLASSES, NetworkParameters(), liars)
     folder.save(root, nodes)
     return network, nodes
 

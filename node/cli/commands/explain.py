@@ -1,7 +1,7 @@
 """`helium explain`: why a member was outvoted, level by level."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from node.cli import options
 from node.cli.commands.tasks import task_argument
 from node.cli.exit_codes import one_line, usage
 from node.cli.options import display_name
+from node.cli.replay import Replay, Replayer
 from node.cli.session import resolve_target, run_with_client
 from node.client.client import Client
 from node.client.result import AudioMismatch, waveform_of
@@ -49,6 +50,7 @@ Output, for each member:
   work      tokens and work of the outcome, for a task that proves work
   waveform  the first differing chunk of the manifest
   samples   the first differing frame, how many samples differ, the largest difference
+  replay    what this machine computes from the member's tokens, where the task proves work
   so        what the first differing level points to
 Each level is the same, DIFFERS or is unknown. The first line says what the member did: agreed,
 dissented, late, abstained, silent (it did not commit), withheld (it committed and did not reveal,
@@ -74,11 +76,15 @@ class Explanation:
     metavar="PEER",
     help="Only this member: its peer id, the end of its peer id, or its operator.",
 )
+@options.models_dir
+@click.option("--no-replay", is_flag=True, help="Do not compute anything on this machine.")
 @options.client
 @options.as_json
 def explain(
     task: str,
     member: str | None,
+    models_dir: tuple[Path, ...],
+    no_replay: bool,
     network: Path | None,
     peers: tuple[str, ...],
     as_json: bool,
@@ -90,21 +96,28 @@ def explain(
     member itself has its waveform, so give its address with --peer too. Runtime, weights and tokens
     are the member's own statements. Without a certificate, the outcome that most members revealed
     takes its place.
+
+    Where the task proves work, this machine replays the tokens of each outcome and says which one
+    is right, or the first token that the task does not draw. That needs the model on this disk.
     """
 
     async def action(client: Client) -> None:
-        document, lines = await explain_task(client, await client.find_task(task), member)
+        id_ = await client.find_task(task)
+        folders = None if no_replay else models_dir
+        document, lines = await explain_task(client, id_, member, folders)
         options.say(document, lines, as_json)
 
     run_with_client(resolve_target(network, peers), action)
 
 
 async def explain_task(
-    client: Client, task: str, member: str | None = None
+    client: Client, task: str, member: str | None = None, folders: Sequence[Path] | None = None
 ) -> tuple[dict[str, object], list[str]]:
     """Return the explanations of a task's members as the JSON document and as lines.
 
-    `member` None selects those that did not agree. Raises UnknownTask if no node knows the task.
+    `member` None selects those that did not agree. Outcomes are replayed with the models of
+    `folders` and the shipped ones; None replays nothing. Raises UnknownTask if no node knows the
+    task.
     """
     tracker = client.follow(task).tracker
     await tracker.refresh()
@@ -114,16 +127,48 @@ async def explain_task(
         raise UnknownTask(f"no connected node knows the task {task}")
     reference = find_reference(tracker.vote_sets, tracker.settled)
     peer = None if member is None else _find_member(member, tracker, client.network)
-    explanations = [
-        await _explain_member(client, tracker.task, activity, reference)
+    activities = [
+        activity
         for activity in _activities(tracker, [peer] if peer else tracker.committee, reference)
         if peer or _disagrees(activity, reference)
     ]
-    if peer and not explanations:
+    if peer and not activities:
         raise usage(f"--member {member}: it is in no committee of an attempt that has begun")
-    lines = _lines(explanations, reference, client.network)
+    explanations = [
+        await _explain_member(client, tracker.task, activity, reference) for activity in activities
+    ]
+    replays = await _replay(client, tracker.task, activities, reference, folders)
+    lines = _lines(explanations, reference, replays, client.network)
     # Details quote traces, which may hold any character.
-    return _document(task, explanations, reference), [one_line(line) for line in lines]
+    return _document(task, explanations, reference, replays), [one_line(line) for line in lines]
+
+
+async def _replay(
+    client: Client,
+    task: Task,
+    activities: Sequence[Activity],
+    reference: Reference | None,
+    folders: Sequence[Path] | None,
+) -> dict[str, Replay]:
+    """Return what a replay of each outcome came to, by the outcome's digest."""
+    holders: dict[str, list[str]] = {}
+    outcomes: dict[str, Document] = {}
+    if reference is not None and activities:
+        holders[reference.digest] = list(reference.supporters)
+        outcomes[reference.digest] = reference.outcome
+    for activity in activities:
+        if (reveal := activity.reveal) is not None:
+            holders.setdefault(reveal.digest, []).append(reveal.signer)
+            outcomes[reveal.digest] = reveal.outcome
+    if folders is None:
+        return {}
+    replays = {}
+    with Replayer(client.network, task, folders) as replayer:
+        for digest, outcome in outcomes.items():
+            replay = await replayer.replay(client, outcome, holders[digest])
+            if replay is not None:
+                replays[digest] = replay
+    return replays
 
 
 def _find_member(name: str, tracker: TaskTracker, network: Network) -> str:
@@ -197,7 +242,10 @@ async def _fetch_samples(
 
 
 def _document(
-    task: str, explanations: Sequence[Explanation], reference: Reference | None
+    task: str,
+    explanations: Sequence[Explanation],
+    reference: Reference | None,
+    replays: Mapping[str, Replay],
 ) -> dict[str, object]:
     return {
         "task": task,
@@ -205,6 +253,7 @@ def _document(
         "compared_with": None if reference is None else reference.digest,
         "supporters": [] if reference is None else list(reference.supporters),
         "members": [_member_entry(explanation) for explanation in explanations],
+        "replays": {digest: asdict(replay) for digest, replay in replays.items()},
     }
 
 
@@ -224,7 +273,10 @@ def _member_entry(explanation: Explanation) -> dict[str, object]:
 
 
 def _lines(
-    explanations: Sequence[Explanation], reference: Reference | None, network: Network
+    explanations: Sequence[Explanation],
+    reference: Reference | None,
+    replays: Mapping[str, Replay],
+    network: Network,
 ) -> list[str]:
     if reference is None:
         head = "no outcome has more members than another: there is nothing to compare with"
@@ -232,12 +284,23 @@ def _lines(
         kind = "certified" if reference.certified else "NOT certified; what most members revealed"
         names = ", ".join(display_name(peer, network) for peer in reference.supporters)
         head = f"compared with {reference.digest[:16]}.., {kind}: {names}"
-    lines = [head, *(line for e in explanations for line in _member_lines(e, network))]
+    lines = [head]
+    if reference is not None:
+        lines += _replay_lines(replays.get(reference.digest))
+    for explanation in explanations:
+        lines += _member_lines(explanation, replays, network)
     return lines if explanations else [*lines, "every member agreed"]
 
 
-def _member_lines(explanation: Explanation, network: Network) -> list[str]:
+def _replay_lines(replay: Replay | None) -> list[str]:
+    return [] if replay is None else [f"{'replay':<10} {_MARKS[replay.equal]:<8} {replay}"]
+
+
+def _member_lines(
+    explanation: Explanation, replays: Mapping[str, Replay], network: Network
+) -> list[str]:
     activity = explanation.activity
+    replay = replays.get(activity.reveal.digest) if activity.reveal else None
     name = display_name(activity.peer, network)
     revealed = f"revealed {activity.reveal.digest[:16]}..  " if activity.reveal else ""
     return [
@@ -245,6 +308,7 @@ def _member_lines(explanation: Explanation, network: Network) -> list[str]:
         + ("  INCONSTANT" if activity.inconstant else ""),
         *(f"{f.level:<10} {_MARKS[f.same]:<8} {f.detail}" for f in explanation.findings),
         *(f"{'samples':<10} {_samples(waveform)}" for waveform in explanation.waveforms),
+        *_replay_lines(replay),
         f"{'so':<10} {explanation.reason}",
     ]
 

@@ -13,7 +13,6 @@ from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli import options
 from node.cli.commands.network.limits import complete_limits, parse_limit
 from node.cli.exit_codes import usage
-from node.cli.files import PathType
 from protocol.errors import Rejected
 from protocol.network import Network
 from protocol.wire.encoding import Json
@@ -39,12 +38,7 @@ _LIST_OPTIONS = (
         metavar="ID[@REVISION]",
         help="A model on this disk to list; repeatable. Its digest is computed.",
     ),
-    click.option(
-        "--models-dir",
-        type=PathType(file_okay=False, path_type=Path),
-        multiple=True,
-        help="A folder with models as <owner>/<name>, in addition to the shipped ones.",
-    ),
+    options.models_dir,
     click.option(
         "--limit",
         "limits",
