@@ -13,16 +13,18 @@ import numpy as np
 
 from executor.audio import decode, midi, song_features
 from executor.audio.song_features import FeatureSettings, SongFeatures
-from executor.engine.library import MAX_POSITIONS, Status, check
+from executor.engine.library import MAX_POSITIONS, check
 from executor.engine.matrices import Kind, Matrices
 from executor.engine.pool import Control, Pool
-from executor.engine.pop2piano import Difference, Pop2Piano, Steps
+from executor.engine.pop2piano import Pop2Piano, Steps
 from executor.engine.sampling import Sampling, task_sampling
 from executor.engine.t5 import MAX_NUMBERS
 from executor.errors import ModelRefused, TaskFailed, with_task_failures
+from executor.job import Difference
 from executor.models.json_files import check_integer, configuration
 from executor.models.weights import Weights
 from protocol.model_limits import DEFAULT_COMPOSER
+from protocol.work import kept_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,16 +162,30 @@ class PianoModel:
     ) -> tuple[Steps, Difference | None]:
         """Compute all steps of a song's `tokens` `(rows, steps)` anew, in passes of many steps.
 
-        Returns them, and the first token that the task's seed does not draw; None if all are right.
-        Raises `ValueError` for tokens that are not of this song.
+        Returns them, and the first token that the task's seed does not draw, as one of sequence 0,
+        None if all are right. Raises `ValueError` for tokens that are not of this song.
         """
         hidden = self._encode(request, features, pool, control)
         status, steps, difference = self._model.replay(
             hidden, tokens, request.steps, request.seed, request.sampling, pool, control
         )
-        if status is not Status.DIFFERENT:
+        if difference is None:
             check(status)
-        return steps, difference
+            return steps, None
+        return steps, Difference(0, difference.step, difference.row)
+
+    def kept_logits(self, steps: Steps) -> "NDArray[np.float32]":
+        """Return the logits of a song's kept steps `(n, vocabulary)`, as `work` has them.
+
+        They are step by step, then in the order of the rows; a row that has ended has none.
+        """
+        ends = np.isin(steps.tokens, self._model.settings.ends)
+        ended = np.logical_or.accumulate(ends, axis=1)
+        kept = kept_steps(steps.tokens.shape[1])
+        # A row still draws at the step of its end.
+        drawn = [np.full(len(ends), True) if step == 0 else ~ended[:, step - 1] for step in kept]
+        parts = [steps.logits[rows, slot] for slot, rows in enumerate(drawn)]
+        return np.concatenate(parts)
 
     def notes(
         self,

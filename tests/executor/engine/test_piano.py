@@ -17,9 +17,10 @@ from executor.engine.library import MAX_POSITIONS
 from executor.engine.matrices import Kind
 from executor.engine.piano import Notation, PianoModel, read_features
 from executor.engine.pool import Control, Pool
-from executor.engine.pop2piano import Difference
+from executor.engine.pop2piano import Steps
 from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
+from executor.job import Difference
 from executor.models.folders import SHIPPED
 from executor.tasks import pop2piano
 from protocol.wire.encoding import tagged_hash
@@ -159,6 +160,25 @@ def test_a_replay_of_the_right_tokens_gives_the_same_logits(kind: Kind) -> None:
     wrong = model.request(None, 6, {**SAMPLED, "max_new_tokens": 70})
     _, difference = model.replay(wrong, features(), steps.tokens)
     assert isinstance(difference, Difference)
+    row = steps.tokens.copy()
+    row[2, 5] += 1
+    _, difference = model.replay(request, features(), row)
+    assert difference == Difference(0, 5, 2)
+
+
+def test_an_ended_row_has_no_kept_logits() -> None:
+    """Of steps 63, 127 and the last one, 129, those of the rows that still draw then."""
+    model = shipped()
+    tokens = np.full((4, 130), 7, np.int32)
+    tokens[0, 62:] = 1  # it drew its end before step 63
+    tokens[1, 63:] = 1
+    tokens[2, 128:] = 1
+    logits = np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2)
+    kept = model.kept_logits(Steps(tokens, logits))
+    expected = [
+        logits[row, slot] for slot, rows in enumerate(([1, 2, 3], [2, 3], [3])) for row in rows
+    ]
+    assert (kept == expected).all()
 
 
 def test_too_many_tokens_of_a_song_are_an_agreed_error() -> None:
