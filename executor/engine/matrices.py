@@ -81,7 +81,9 @@ class Matrices:
         """Return a tensor whose rows are looked up: float32, or bfloat16 if it is that."""
         tensor = self._tensor(name, (out, inputs))
         if tensor.dtype == BFLOAT16:
-            return MatrixStruct(self.keep(tensor), None, out, inputs, Kind.BFLOAT16)
+            return MatrixStruct(
+                self.keep(np.ascontiguousarray(tensor)), None, out, inputs, Kind.BFLOAT16
+            )
         return MatrixStruct(self.keep(float32(tensor)), None, out, inputs, Kind.FLOAT32)
 
     def same_tables(self, *names: str) -> str:
@@ -97,7 +99,7 @@ class Matrices:
         tensor = self._tensor(name, (out, inputs))
         kind = self.kind
         if kind is Kind.BFLOAT16 and tensor.dtype == BFLOAT16:
-            return MatrixStruct(self.keep(tensor), None, out, inputs, kind)
+            return MatrixStruct(self.keep(np.ascontiguousarray(tensor)), None, out, inputs, kind)
         numbers = float32(tensor)
         if kind is Kind.FLOAT32:
             return MatrixStruct(self.keep(numbers), None, out, inputs, kind)
@@ -123,7 +125,7 @@ class Matrices:
 def float32(tensor: "NDArray[Any]") -> "NDArray[np.float32]":
     """Return a tensor as contiguous float32, without a copy if it is that. All values are exact."""
     if tensor.dtype == BFLOAT16:
-        return (tensor.astype(np.uint32) << 16).view(np.float32)
+        return (tensor.astype(np.uint32, "C") << 16).view(np.float32)
     return np.ascontiguousarray(tensor, np.float32)
 
 

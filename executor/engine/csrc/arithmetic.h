@@ -43,6 +43,7 @@ typedef float v4 __attribute__((vector_size(16)));
 #define EACH_PART UNROLL for (int p = 0; p < PARTS; p++)
 
 INLINE vf splat(float x) { return x - (vf){0}; } // x - 0 is x, also for -0
+INLINE float load1(const float *x) { float a; memcpy(&a, x, sizeof a); return a; }
 INLINE vf loadv(const float *x) { vf v; memcpy(&v, x, sizeof v); return v; }
 INLINE vf selectv(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
 

@@ -200,15 +200,19 @@ static int32_t input_limit(int64_t in) {
   int64_t limit = INT32_MAX / (127 * in);
   return limit > 8191 ? 8191 : (int32_t)limit;
 }
-// Quantises one row: to nearest, ties to even. A row that is 0 but for noise becomes 0.
-static void quantise(const float *x, int64_t n, int32_t limit, int16_t *q, float *scale) {
-  uint32_t largest = 0; // absolute values are in the order of their bits
+// The largest absolute value of n numbers, by their bits: a NaN counts as larger than infinity. 0 if
+// it is below 1e-30, because its reciprocal would be infinite.
+static float largest_of(const float *x, int64_t n) {
+  uint32_t largest = 0;
   for (int64_t i = 0; i < n; i++) {
-    uint32_t u = bits_of(x[i]) & 0x7fffffffu;
+    uint32_t u = bits_of(load1(x + i)) & 0x7fffffffu;
     largest = u > largest ? u : largest;
   }
-  float top = float_of(largest);
-  if (largest < bits_of(1e-30f)) top = 0; // the reciprocal below would be infinite
+  return largest < bits_of(1e-30f) ? 0 : float_of(largest);
+}
+// Quantises one row: to nearest, ties to even.
+static void quantise(const float *x, int64_t n, int32_t limit, int16_t *q, float *scale) {
+  float top = largest_of(x, n);
   *scale = top / (float)limit;
   float inverse = top > 0 ? (float)limit / top : 0;
   for (int64_t i = 0; i < n; i++) {
@@ -431,10 +435,11 @@ EXPORT int32_t he_product(
   return failed ? HE_NO_MEMORY : HE_OK;
 }
 
+// `x` need not be aligned: it may lie in a file.
 static void convert_row(const float *x, int64_t in, int kind, char *row, float *scales) {
   if (kind == HE_BFLOAT16) {
     for (int64_t i = 0; i < in; i++) { // to nearest, ties to even; a NaN stays one
-      uint32_t u = bits_of(x[i]);
+      uint32_t u = bits_of(load1(x + i));
       int nan = (u & 0x7fffffffu) > 0x7f800000u;
       uint16_t h = nan ? (uint16_t)(u >> 16 | 64) : (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
       memcpy(row + 2 * i, &h, 2);
@@ -444,17 +449,13 @@ static void convert_row(const float *x, int64_t in, int kind, char *row, float *
   int64_t group = kind == HE_INT8 ? in : GROUP;
   int32_t limit = kind == HE_INT8 ? 127 : 7;
   for (int64_t g = 0; g < in; g += group) {
-    float top = 0;
-    for (int64_t i = g; i < g + group; i++) {
-      float a = float_of(bits_of(x[i]) & 0x7fffffffu);
-      top = a > top ? a : top;
-    }
-    float scale = top < 1e-30f ? 0 : top / (float)limit, inverse = scale > 0 ? 1.0f / scale : 0;
+    float scale = largest_of(x + g, group) / (float)limit, inverse = scale > 0 ? 1.0f / scale : 0;
     scales[g / group] = scale;
     for (int64_t i = g; i < g + group; i++) {
-      float biased = x[i] * inverse + ROUND_BIAS;
+      float biased = load1(x + i) * inverse + ROUND_BIAS;
       int32_t q = (int32_t)(bits_of(biased) - ROUND_BITS);
       q = q > limit ? limit : q < -limit ? -limit : q;
+      if (!is_finite(scale)) q = 0; // processors differ in the sign of infinity * 0
       if (kind == HE_INT8) {
         row[i] = (char)q;
       } else {
