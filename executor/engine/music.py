@@ -22,13 +22,15 @@ from executor.engine.sampling import Sampling, read_sampling, read_steps, task_s
 from executor.engine.t5 import T5Encoder
 from executor.errors import ModelRefused, TaskFailed, describe_error
 from executor.job import Difference
-from executor.models.json_files import configuration
+from executor.models.json_files import check_integer, configuration
 from executor.models.weights import Weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODEL_TYPE = "musicgen"
+# In Hz; far above any model's, and the most that a WAV file's header can say.
+MAX_RATE = 2**31 - 1
 # Bytes of the keys and values of sequences that run together. One sequence may take more.
 CACHE_BYTES = 2**29
 # Members of generation_config.json that the engine computes with, or that change no token.
@@ -77,7 +79,8 @@ class MusicModel:
         self._decoder = MusicgenDecoder(decoder, matrices, self._encoder.width)
         self._channels = self._decoder.codebooks // self._decoder.delays
         self._codec = EncodecDecoder(audio, self._weights, self._decoder.delays)
-        self.sampling_rate = int(audio.get("sampling_rate", 24_000))
+        rate = audio.get("sampling_rate", 24_000)
+        self.sampling_rate = check_integer("audio_encoder.sampling_rate", rate, 1, MAX_RATE)
         if self._codec.entries < self._decoder.vocabulary:
             raise ModelRefused("config.json: the codec has fewer entries than the decoder tokens")
         self._steps, self._sampling = read_settings(folder, self._decoder.vocabulary)

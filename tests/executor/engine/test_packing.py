@@ -47,7 +47,7 @@ def drawn_weights(seed: int, out: int, inputs: int) -> Any:
             case 4:
                 row[:] = generator.choice(ODD).view(np.float32)
             case 5:
-                row *= np.float32(10.0) ** np.float32(generator.integers(-44, 38))
+                row[:] *= np.float32(10.0) ** np.float32(generator.integers(-44, 38))
     return weights
 
 
@@ -71,7 +71,7 @@ def packed_integers(groups: Any, limit: int) -> tuple[Any, Any]:
 
 def reference(weights: Any, kind: Kind) -> tuple[Any, Any]:
     """Return rows of bytes and scales, in the order of operations that docs/engine.md states."""
-    out, inputs = weights.shape
+    out = len(weights)
     if kind is Kind.BFLOAT16:
         return packed_bfloat16(weights).view(np.uint8), np.empty((out, 0), np.float32)
     if kind is Kind.INT8:
