@@ -5,6 +5,7 @@
 // Prints a hash of each result. The image (engine_image.py) has the text encoder, the projection,
 // its bias, the decoder, the song, the codec, the sizes below and the prompt's tokens.
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,22 @@
 #include <unistd.h>
 
 #include "engine.h"
+
+// What a worker does beside a call: it reads how far the call is.
+typedef struct {
+  volatile int64_t done;
+  volatile int32_t stop, ended;
+} control;
+static void *watch(void *argument) {
+  control *c = argument;
+  int64_t largest = 0;
+  while (!__atomic_load_n(&c->ended, __ATOMIC_RELAXED)) {
+    int64_t done = __atomic_load_n(&c->done, __ATOMIC_RELAXED);
+    if (done > largest) largest = done;
+    usleep(1000);
+  }
+  return NULL;
+}
 
 typedef struct {
   int64_t ids, width, encoder_width, samples;
@@ -58,10 +75,14 @@ int main(int count, char **arguments) {
   const int32_t *ids = root[7];
 
   pool *pool = he_pool_new(atoi(arguments[2]));
-  int32_t stop = 0, first[3];
-  int64_t done = 0;
+  control control = {0};
+  pthread_t watcher;
+  if (pthread_create(&watcher, NULL, watch, &control)) return 2;
+  int32_t first[3];
   float *hidden = malloc((size_t)(n->ids * n->encoder_width) * 4);
-  must(he_t5_encode(encoder, pool, ids, NULL, 1, n->ids, hidden, &stop), "the encoder");
+  volatile int32_t *stop = &control.stop;
+  volatile int64_t *done = &control.done;
+  must(he_t5_encode(encoder, pool, ids, NULL, 1, n->ids, hidden, stop), "the encoder");
   float *prompt = hidden;
   if (projection->out) {
     prompt = malloc((size_t)(n->ids * n->width) * 4);
@@ -74,8 +95,8 @@ int main(int count, char **arguments) {
   size_t logit_bytes = (size_t)(song->sequences * kept * k * decoder->vocabulary) * 4;
   int32_t *tokens = calloc(1, token_bytes);
   float *logits = calloc(1, logit_bytes), *again = calloc(1, logit_bytes);
-  must(he_musicgen_generate(decoder, pool, song, tokens, logits, &stop, &done), "generation");
-  must(he_musicgen_replay(decoder, pool, song, 16, tokens, again, first, &stop, &done), "replay");
+  must(he_musicgen_generate(decoder, pool, song, tokens, logits, stop, done), "generation");
+  must(he_musicgen_replay(decoder, pool, song, 16, tokens, again, first, stop, done), "replay");
   int64_t frames = steps - decoder->delays + 1;
   int32_t *codes = malloc((size_t)(frames * k) * 4);
   for (int64_t c = 0; c < k; c++) {
@@ -83,11 +104,19 @@ int main(int count, char **arguments) {
   }
   size_t sample_bytes = (size_t)(frames * n->samples) * 4;
   float *samples = malloc(sample_bytes);
-  must(he_encodec_decode(pool, codec, codes, frames, frames, samples, &stop, &done), "the codec");
+  must(he_encodec_decode(pool, codec, codes, frames, frames, samples, stop, done), "the codec");
   printf("prompt %016llx\n", (unsigned long long)hash(prompt, (size_t)(n->ids * n->width) * 4));
   printf("tokens %016llx\n", (unsigned long long)hash(tokens, token_bytes));
   printf("logits %016llx\n", (unsigned long long)hash(logits, logit_bytes));
   printf("replayed logits %016llx\n", (unsigned long long)hash(again, logit_bytes));
   printf("waveform %016llx\n", (unsigned long long)hash(samples, sample_bytes));
+  __atomic_store_n(&control.ended, 1, __ATOMIC_RELAXED);
+  pthread_join(watcher, NULL);
+  he_pool_free(pool);
+  void *allocated[] = {samples, codes, again, logits, tokens, hidden,
+                       prompt == hidden ? NULL : prompt};
+  for (size_t i = 0; i < sizeof allocated / sizeof *allocated; i++) free(allocated[i]);
+  munmap(image, (size_t)info.st_size);
+  close(file);
   return 0;
 }

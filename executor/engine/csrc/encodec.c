@@ -224,7 +224,7 @@ static int run_lstm(decoder *d, int64_t index, const float *x, int64_t n, float 
   if (!gates || multiply(d->pool, &d->workspaces->product, &p, 1, n)) return HE_NO_MEMORY;
   lstm_step step = {layer, units, output, gates, output + units, y};
   for (int64_t t = 0; t < n; t++) {
-    if (*d->stop) return HE_STOPPED;
+    if (is_stopped(d->stop)) return HE_STOPPED;
     share(d->pool, units, 8, step_units, &step);
     step.before = step.y;
     step.y += units;
@@ -312,7 +312,7 @@ static int decode_block(decoder *d, float *samples) {
     const he_codec_layer *layer = codec->layers + i;
     int64_t first = d->begin[i + 1], last = d->end[i + 1];
     rows_of y = {samples, first, d->length[i + 1]};
-    if (*d->stop) return HE_STOPPED;
+    if (is_stopped(d->stop)) return HE_STOPPED;
     if (layer->kind == HE_TRANSPOSED) {
       result = transpose(d, &layer->conv, &x, first, last, &d->buffers[i % 2], &y);
     } else {
@@ -348,7 +348,7 @@ static int decode(decoder *d, int64_t block, float *samples, volatile int64_t *d
     find_ranges(d, first * hop, last * hop);
     int result = decode_block(d, samples + first * hop);
     if (result) return result;
-    *done = last;
+    set_done(done, last);
   }
   return HE_OK;
 }

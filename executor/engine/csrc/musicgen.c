@@ -293,7 +293,7 @@ static int generate(
   int64_t logits = (int64_t)m->codebooks * m->vocabulary;
   int status = read_prompt(d);
   for (int32_t step = 0; step < song->steps && !status; step++) {
-    if (*stop) return HE_STOPPED;
+    if (is_stopped(stop)) return HE_STOPPED;
     for (int32_t s = 0; s < song->sequences; s++) {
       const int32_t *sequence = tokens + (int64_t)s * song->steps * m->codebooks;
       he_musicgen_column(m, song->steps, step, sequence, d->column + s * m->codebooks);
@@ -307,7 +307,7 @@ static int generate(
       }
       keep(d, s, step, d->logits + s * logits, kept);
     }
-    *done += 1;
+    set_done(done, *done + 1);
   }
   return status;
 }
@@ -361,7 +361,7 @@ EXPORT int32_t he_musicgen_replay(
     generator_seed(d.generators, song->seeds[s]);
     for (int32_t step = 0; step < song->steps && !status; step += block) {
       int32_t count = song->steps - step < block ? song->steps - step : block;
-      if (*stop) {
+      if (is_stopped(stop)) {
         status = HE_STOPPED;
         break;
       }
@@ -371,7 +371,7 @@ EXPORT int32_t he_musicgen_replay(
       }
       status = forward(&d, step, count);
       if (!status) status = compare(&d, s, step, count, sequence, logits, first);
-      *done += count;
+      set_done(done, *done + count);
     }
   }
   decoder_free(&d);

@@ -120,12 +120,12 @@ static int generate(song *s, int32_t *tokens, float *logits, const volatile int3
                     volatile int64_t *done) {
   const he_cover *cover = s->cover;
   for (int64_t step = 0; step < cover->steps && first_open(s) >= 0; step++) {
-    if (*stop) return HE_STOPPED;
+    if (is_stopped(stop)) return HE_STOPPED;
     int status = forward(s, step, 1, tokens, cover->steps, stop);
     if (!status) status = draw(s, step, logits);
     if (status) return status;
     for (int64_t r = 0; r < cover->rows; r++) tokens[r * cover->steps + step] = s->drawn[r];
-    *done = step + 1;
+    set_done(done, step + 1);
   }
   return HE_OK;
 }
@@ -151,7 +151,7 @@ static int difference(int64_t first[2], int64_t row, int64_t step) {
 static int replay(song *s, int64_t count, int64_t block, const int32_t *tokens, float *logits,
                   int64_t first[2], const volatile int32_t *stop, volatile int64_t *done) {
   for (int64_t step = 0; step < count; step += block) {
-    if (*stop) return HE_STOPPED;
+    if (is_stopped(stop)) return HE_STOPPED;
     if (first_open(s) < 0) return difference(first, 0, step);
     int64_t end = step + block < count ? step + block : count;
     int status = forward(s, step, end - step, tokens, count, stop);
@@ -163,7 +163,7 @@ static int replay(song *s, int64_t count, int64_t block, const int32_t *tokens, 
       for (int64_t r = 0; r < s->cover->rows; r++) {
         if (s->drawn[r] != tokens[r * count + i]) return difference(first, r, i);
       }
-      *done = i + 1;
+      set_done(done, i + 1);
     }
   }
   int64_t open = first_open(s);

@@ -218,7 +218,7 @@ static int feed_forward(t5_pass *p, const he_t5_layer *l) {
 int t5_layers(t5_pass *p, const volatile int32_t *stop) {
   const he_t5_stack *s = p->stack;
   for (int64_t i = 0; i < s->layer_count; i++) {
-    if (*stop) return HE_STOPPED;
+    if (is_stopped(stop)) return HE_STOPPED;
     const he_t5_layer *l = &s->layers[i];
     if (self_attention(p, &l->self, s->decoder ? i : 0)) return HE_NO_MEMORY;
     if (s->decoder && cross_attention(p, &l->cross, i)) return HE_NO_MEMORY;
