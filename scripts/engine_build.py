@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "executor/engine/csrc"
 # Computes a song from an image (tests/support/engine_image.py), without Python.
 PROGRAM = ROOT / "tests/support/engine_run.c"
-# Those that decide bits, as CMakeLists.txt has them. GNU's names of POSIX functions: of the program.
+# Those that decide bits, as CMakeLists.txt has them. The program uses GNU's names of functions.
 FLAGS = ("-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread")
 # The names that `-march` has for this machine's instruction sets.
 MARCHES = {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("armv8-a",)}

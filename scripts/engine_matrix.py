@@ -1,101 +1,145 @@
-"""Compute a song with the engine on every processor that is at hand, and compare the hashes."""
+"""Compute songs with the engine on every processor that is at hand, and compare the hashes."""
 
+import functools
+import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel
 from executor.models.folders import EMBEDDED, SHIPPED
-from scripts import arguments, one_line
+from scripts import arguments, engine_build, one_line
 from tests.support.engine_image import song_image
 
-ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "executor/engine/csrc"
-PROGRAM = ROOT / "tests/support/engine_run.c"
-# As CMakeLists.txt has them, but for what a program needs: GNU's names of POSIX functions.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-pthread", "-static")
+# Tokens of a song in each part. A replay computes them again. Below 6 the codebooks have no delays.
+STEPS = {"native": 48, "aarch64": 12, "cpus": 6}
+# The optimisation of CMakeLists.txt; static, because the emulated processor has no libc of its own.
+FLAGS = ("-O3",)
 PROMPT, SEED = "a slow sad piano in A minor", 7
 CPUS = ("Haswell", "Skylake-Client", "EPYC")
 RESULTS = ("prompt", "tokens", "logits", "replayed logits", "waveform")
+THREADS = ("1", "2")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A way to run the program: the part that it belongs to, its name and its command."""
+
+    part: str
+    name: str
+    command: tuple[str, ...]
 
 
 def main() -> int:
     parser = arguments.Parser("scripts/engine_matrix", own_help=False)
-    parser.add_argument("--steps", type=arguments.whole(8, 500), default=24)
-    parser.add_argument("--cc", default="gcc")
+    parser.add_argument("--only", action="append", choices=[*STEPS])
+    parser.add_argument("--steps", type=arguments.whole(6, 500))
+    parser.add_argument("--cc", action="append")
     parser.add_argument("--cross", default="aarch64-linux-gnu-gcc")
     parser.add_argument("--qemu", type=arguments.folder)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        runs = list(_runs(Path(folder), options))
+    parts = options.only or [*STEPS]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        targets = list(_targets(folder, options))
         alike = True
-        for kind in Kind:
-            image = Path(folder, f"{kind.name}.image")
-            model = MusicModel(SHIPPED / EMBEDDED, kind)
-            request = model.request(PROMPT, [SEED], {"max_new_tokens": options.steps})
-            image.write_bytes(song_image(model, request))
-            alike &= compare(kind, image, runs)
+        for part in parts:
+            of_part = [target for target in targets if target.part == part]
+            if of_part:
+                # The first way of all is what the others are compared with, whatever their part.
+                ways = list(dict.fromkeys([targets[0], *of_part]))
+                for kind in Kind:
+                    image = write_image(folder, kind, options.steps or STEPS[part])
+                    alike &= compare(kind, image, ways)
     return 0 if alike else 1
 
 
-def _runs(folder: Path, options: Any) -> list[tuple[str, list[str]]]:
-    """Return the commands that run the program, by what they run it on."""
-    runs = []
-    native = {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("armv8-a",)}[platform.machine()]
-    for march in native:
-        program = build(folder / march, [*shlex.split(options.cc), f"-march={march}"], march)
-        runs.append((march, [str(program)]))
-        emulator = _tool("qemu-x86_64", options.qemu)
-        if march == "x86-64-v3" and emulator:
-            runs += [(f"{march}, {cpu}", [emulator, "-cpu", cpu, str(program)]) for cpu in CPUS]
-    emulator, cross = _tool("qemu-aarch64", options.qemu), shlex.split(options.cross)
-    if native[0] != "armv8-a" and emulator and shutil.which(cross[0]):
-        program = build(folder / "aarch64", cross, "aarch64")
-        runs.append(("aarch64, emulated", [emulator, str(program)]))
-    elif native[0] != "armv8-a":
-        print("aarch64 is left out: apt install qemu-user gcc-aarch64-linux-gnu", file=sys.stderr)
-    return runs
+def _targets(folder: Path, options: Any) -> Iterator[Target]:
+    """Yield all ways to run the program, those of this machine first."""
+    parts = options.only or [*STEPS]
+    compilers = options.cc or [name for name in ("gcc", "clang") if shutil.which(name)]
+    fastest = ""
+    for compiler in compilers:
+        marches = engine_build.marches()
+        # Other parts are compared with one native run.
+        for march in marches if "native" in parts else marches[:1]:
+            name = f"{Path(compiler).name}, {march}"
+            program = build(folder, compiler, name, f"-march={march}")
+            yield Target("native", name, (program,))
+            fastest = fastest or program
+        if "native" not in parts:
+            break
+    emulator = _tool("qemu-x86_64", options.qemu)
+    if "cpus" in parts and platform.machine() == "x86_64":
+        if emulator is None:
+            print("other CPUs are left out: apt install qemu-user", file=sys.stderr)
+        else:
+            for cpu in CPUS:
+                command = (emulator, "-cpu", cpu, fastest)
+                yield Target("cpus", f"{Path(compilers[0]).name}, emulated {cpu}", command)
+    if "aarch64" in parts and platform.machine() != "aarch64":
+        emulator = _tool("qemu-aarch64", options.qemu)
+        if emulator is None or shutil.which(shlex.split(options.cross)[0]) is None:
+            print(
+                "aarch64 is left out: apt install qemu-user gcc-aarch64-linux-gnu", file=sys.stderr
+            )
+        else:
+            program = build(folder, options.cross, "emulated aarch64")
+            yield Target("aarch64", "gcc, emulated aarch64", (emulator, program))
 
 
 def _tool(name: str, folder: Path | None) -> str | None:
     return shutil.which(name, path=None if folder is None else str(folder))
 
 
-def build(program: Path, compiler: list[str], instruction_set: str) -> Path:
+def build(folder: Path, compiler: str, name: str, *flags: str) -> str:
     """Compile the program that runs an image; return its path."""
-    sources = [PROGRAM, *sorted(CSRC.glob("*.c"))]
-    define = f'-DHELIUM_INSTRUCTION_SET="{instruction_set}"'
-    command = [*compiler, *FLAGS, define, "-I", CSRC, *sources, "-o", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{compiler[0]} does not compile the engine: {done.stderr.strip()[:400]}")
-    return program
+    objects = engine_build.compile_objects(folder / name, compiler, name, [*FLAGS, *flags])
+    return str(engine_build.link(folder / name / "engine_run", compiler, objects, ["-static"]))
 
 
-def compare(kind: Kind, image: Path, runs: list[tuple[str, list[str]]]) -> bool:
+def write_image(folder: Path, kind: Kind, steps: int) -> Path:
+    """Write a model in one precision, and a song."""
+    image = folder / "image"
+    model = MusicModel(SHIPPED / EMBEDDED, kind)
+    image.write_bytes(song_image(model, model.request(PROMPT, [SEED], {"max_new_tokens": steps})))
+    return image
+
+
+def compare(kind: Kind, image: Path, targets: list[Target]) -> bool:
     """Run an image in all ways, print a line for each, and return whether all hashes are equal."""
-    results = {}
-    for name, command in runs:
-        for threads in ("1", "2"):
-            done = subprocess.run(
-                [*command, str(image), threads], capture_output=True, text=True, check=False
-            )
-            results[f"{name}, {threads} threads"] = done.stdout
-    first = next(iter(results.values()))
-    complete = all(f"{name} " in first for name in RESULTS)
-    for name, printed in results.items():
-        verdict = "equal" if complete and printed == first else "DIFFERS"
-        print(f"{kind.name.lower():9} {name:36} {verdict}")
-    hashes = dict(line.rsplit(" ", 1) for line in first.splitlines())
+    runs = [(target, threads) for target in targets for threads in THREADS]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
+        results = list(executor.map(functools.partial(_run, image), runs))
+    expected = results[0][0]
+    hashes = dict(line.rsplit(" ", 1) for line in expected.splitlines() if " " in line)
+    complete = [*hashes] == [*RESULTS] and hashes["logits"] == hashes["replayed logits"]
+    for (target, threads), (printed, seconds) in zip(runs, results, strict=True):
+        verdict = "equal" if complete and printed == expected else "DIFFERS"
+        plural = "s" if threads != "1" else ""
+        way = f"{target.name}, {threads} thread{plural}"
+        print(f"{kind.name.lower():9} {way:42} {verdict:7} {seconds:6.1f} s", flush=True)
     print(f"{kind.name.lower():9} " + ", ".join(f"{key} {hashes[key]}" for key in hashes))
-    replayed = hashes.get("logits") == hashes.get("replayed logits")
-    return complete and replayed and all(printed == first for printed in results.values())
+    return complete and all(printed == expected for printed, _ in results)
+
+
+def _run(image: Path, run: tuple[Target, str]) -> tuple[str, float]:
+    """Return what the program prints, and the seconds that it took."""
+    target, threads = run
+    started = time.monotonic()
+    command = [*target.command, str(image), threads]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout, time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def _build(folder: Path, compiler: str, march: str, checks: Sequence[str]) -> Bu
     objects = engine_build.compile_objects(folder / march, compiler, name, flags)
     of_library = [path for path in objects if path.stem != engine_build.PROGRAM.stem]
     library = folder / f"libhelium_engine_{name.replace('-', '_')}.so"
-    engine_build.link(library, compiler, of_library, [*checks, *shared(compiler, checks), "-shared"])
+    engine_build.link(
+        library, compiler, of_library, [*checks, *shared(compiler, checks), "-shared"]
+    )
     program = engine_build.link(folder / march / "engine_run", compiler, objects, checks)
     print(f"compiled for {name} with {checks[0]}: {time.monotonic() - started:.0f} s", flush=True)
     return Build(name, program)
@@ -122,7 +124,9 @@ def run_songs(
                 printed.add(checked(command, environment(folder, leaks=True), folder))
             if len(printed) > 1:
                 sys.exit(f"{build.name}, {image.stem}: threads change the bits")
-            print(f"songs on {build.name}, {image.stem}: {' and '.join(threads)} threads", flush=True)
+            print(
+                f"songs on {build.name}, {image.stem}: {' and '.join(threads)} threads", flush=True
+            )
 
 
 def run_tests(part: str, folder: Path, options: object) -> None:
@@ -155,7 +159,9 @@ def runtime(compiler: str) -> str:
         path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         if Path(path).is_absolute():
             return path
-    sys.exit(f"{compiler} has no AddressSanitizer; Debian: apt install libasan8, or libclang-rt-dev")
+    sys.exit(
+        f"{compiler} has no AddressSanitizer; Debian: apt install libasan8, or libclang-rt-dev"
+    )
 
 
 def environment(folder: Path, *, leaks: bool) -> dict[str, str]:
