@@ -155,8 +155,11 @@ class MusicModel:
         self, prompt: str, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":
         """Return the hidden states of a prompt, as the decoder reads them."""
-        ids = np.array([self._tokenizer.encode(prompt).ids], np.int32)
-        status, hidden = self._encoder.encode(ids, pool, control)
+        try:
+            ids = np.array([self._tokenizer.encode(prompt).ids], np.int64)
+            status, hidden = self._encoder.encode(ids, pool, control)
+        except ValueError as error:  # a tokenizer of another model, or a prompt of no tokens
+            raise TaskFailed("generation-rejected", str(error)) from error
         check(status)
         return self._decoder.project(hidden[0], pool)
 

@@ -20,8 +20,8 @@ from executor.engine.matrices import Kind, Matrices
 from executor.engine.music import MusicModel
 from executor.engine.pool import Pool
 from executor.engine.pop2piano import Pop2Piano
-from executor.engine.weights import FILE, Weights
 from executor.errors import ModelRefused, TaskFailed
+from executor.models.weights import FILE, Weights
 from tests.support import invented_models
 from tests.support.invented_models import TooLarge
 
@@ -361,6 +361,26 @@ def test_garbled_file_is_refused_fails_or_runs(
         content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
     (folder / FILE).write_bytes(content)
     note(compute(folder, data.draw(KINDS)))
+
+
+@pytest.mark.parametrize("token", [9, 2**31 - 1, 2**31, 2**32 - 1])
+def test_tokenizer_with_more_tokens_than_the_model_fails(
+    model: Path, tmp_path: Path, token: int
+) -> None:
+    for file in (FILE, "config.json", "tokenizer.json"):
+        (tmp_path / file).write_bytes((model / file).read_bytes())
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["sad"] = token
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert compute(tmp_path, Kind.FLOAT32).startswith("failed: generation-rejected")
+
+
+@pytest.mark.parametrize("prompt", ["", "a " * 16_385], ids=["no tokens", "too many"])
+def test_prompt_of_no_or_too_many_tokens_fails(model: Path, prompt: str) -> None:
+    loaded = MusicModel(model, Kind.FLOAT32)
+    request = loaded.request(prompt, [1], {"max_new_tokens": STEPS})
+    with pytest.raises(TaskFailed, match="generation-rejected"):
+        loaded.generate(request)
 
 
 PIANO: Mapping[str, Any] = {
