@@ -152,7 +152,11 @@ def run_tests(part: str, folder: Path, options: object) -> None:
 
 
 def runtime(compiler: str) -> str:
-    """Return the shared library of AddressSanitizer, which must be the first of a process."""
+    """Return the shared libraries that a process loads first: AddressSanitizer's, and C++'s.
+
+    AddressSanitizer watches C++'s exceptions, and looks for their functions at the start only.
+    """
+    paths = [_found(compiler, "libstdc++.so.6")]
     names = ("libasan.so", "libclang_rt.asan-x86_64.so", "libclang_rt.asan-aarch64.so")
     for name in names:
         command = [*shlex.split(compiler), f"-print-file-name={name}"]

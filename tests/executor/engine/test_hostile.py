@@ -256,16 +256,8 @@ def test_tensor_of_another_shape_or_dtype_is_refused_or_converted(
     way = data.draw(
         st.sampled_from(("shorter", "flat", "turned", "empty", "half", "double", "odd"))
     )
-    changed = {
-        "shorter": lambda: tensor[..., :-1],
-        "flat": lambda: tensor.reshape(-1),
-        "turned": lambda: tensor.T,
-        "empty": lambda: tensor[:0],
-        "half": lambda: tensor.astype(np.float16),
-        "double": lambda: tensor.astype(np.float64),
-        "odd": lambda: np.full_like(tensor, data.draw(st.sampled_from((np.nan, np.inf, 3e38)))),
-    }[way]()
-    weights[name] = np.ascontiguousarray(changed)
+    changed = np.ascontiguousarray(_changed(data, tensor, way))
+    weights[name] = changed
     folder = tmp_path_factory.mktemp("tensor")
     invented_models.write(folder, CONFIG, weights)
     verdict = compute(folder, kind)
@@ -273,6 +265,23 @@ def test_tensor_of_another_shape_or_dtype_is_refused_or_converted(
         assert verdict == RUNS
     elif changed.shape != tensor.shape or way == "double":
         assert verdict == REFUSED
+
+
+def _changed(data: st.DataObject, tensor: Any, way: str) -> Any:
+    match way:
+        case "shorter":
+            return tensor[..., :-1]
+        case "flat":
+            return tensor.reshape(-1)
+        case "turned":
+            return tensor.T
+        case "empty":
+            return tensor[:0]
+        case "half":
+            return tensor.astype(np.float16)
+        case "double":
+            return tensor.astype(np.float64)
+    return np.full_like(tensor, data.draw(st.sampled_from((np.nan, np.inf, 3e38))))
 
 
 def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -308,7 +317,7 @@ def lies(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, dict[str, 
         entry = header[name]
         first, end = entry["data_offsets"]
         shape = entry["shape"]
-        for change in (
+        changes: tuple[dict[str, Any], ...] = (
             *({"data_offsets": place} for place in ([first, end + 4], [first, end - 4])),
             *({"data_offsets": place} for place in ([first + 4, end], [end, first], [-4, end])),
             *({"data_offsets": place} for place in ([0, size], [0, 2**63], [2**64 - 4, 2**64])),
@@ -318,7 +327,8 @@ def lies(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, dict[str, 
             *({"shape": [2**64 // 4 + size // 4]}, {"shape": [side + 1 for side in shape]}),
             *({"dtype": dtype} for dtype in ("F16", "F64", "I8", "BOOL", "F8_E5M2", "Q4", None)),
             {"dtype": "BF16", "shape": [*shape[:-1], 2 * shape[-1]]},
-        ):
+        )
+        for change in changes:
             yield f"{name}: {change}", {**header, name: {**entry, **change}}
         yield f"{name} is missing", {key: header[key] for key in names if key != name}
         yield f"{name} is twice there", {**header, f"{name}.again": entry}
@@ -424,13 +434,13 @@ PIANO_GENERATION: Mapping[str, Any] = {
 def test_wild_setting_of_a_piano_model_is_refused_or_runs(
     changes: list[tuple[tuple[int, str], Any]], kind: Kind
 ) -> None:
-    documents = [dict(PIANO), dict(PIANO_GENERATION)]
+    config, generation = dict(PIANO), dict(PIANO_GENERATION)
     for (number, name), value in changes:
-        documents[number][name] = value
+        (config, generation)[number][name] = value
     tensors: dict[str, Any] = {}
     try:
-        Pop2Piano(*documents, invented_models.Invented(tensors))
-        piano = Pop2Piano(*documents, Matrices(tensors, kind))
+        Pop2Piano(config, generation, invented_models.Invented(tensors))
+        piano = Pop2Piano(config, generation, Matrices(tensors, kind))
     except (ModelRefused, TooLarge) as error:
         note(str(error))
         return
