@@ -159,13 +159,15 @@ def runtime(compiler: str) -> str:
     paths = [_found(compiler, "libstdc++.so.6")]
     names = ("libasan.so", "libclang_rt.asan-x86_64.so", "libclang_rt.asan-aarch64.so")
     for name in names:
-        command = [*shlex.split(compiler), f"-print-file-name={name}"]
-        path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        if Path(path).is_absolute():
-            return path
-    sys.exit(
-        f"{compiler} has no AddressSanitizer; Debian: apt install libasan8, or libclang-rt-dev"
-    )
+        if path := _found(compiler, name):
+            return " ".join([path, *filter(None, paths)])
+    sys.exit(f"{compiler} has no AddressSanitizer; Debian: apt install libasan8 or libclang-rt-dev")
+
+
+def _found(compiler: str, library: str) -> str | None:
+    command = [*shlex.split(compiler), f"-print-file-name={library}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return path if Path(path).is_absolute() else None
 
 
 def environment(folder: Path, *, leaks: bool) -> dict[str, str]:

@@ -262,7 +262,7 @@ def test_tensor_of_another_shape_or_dtype_is_refused_or_converted(
     invented_models.write(folder, CONFIG, weights)
     verdict = compute(folder, kind)
     if way == "half":
-        assert verdict == RUNS
+        assert verdict == (REFUSED if kind is Kind.INT4 else RUNS)  # rows of 24 are no whole groups
     elif changed.shape != tensor.shape or way == "double":
         assert verdict == REFUSED
 
