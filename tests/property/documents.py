@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from node.explain import trace
 from node.explain.findings import compare, find_reference
@@ -21,6 +22,7 @@ from protocol.network import Network
 from protocol.wire import codec, encoding
 from protocol.wire.encoding import Json, canonical
 from protocol.wire.messages import Reveal, Task, outcome_digest, task_id
+from protocol.work import parse_tokens, tokens_blob
 from tests.property import envelopes, strategies
 from tests.property.envelopes import NET
 from tests.property.parsers import Parser
@@ -36,6 +38,11 @@ EXPLAINED = envelopes.revealed(
     }
 )
 EXPLAINED_INPUTS = strategies.encoded(envelopes.resigned(EXPLAINED.envelope.document()))
+TOKENS_INPUTS = st.builds(tokens_blob, st.integers(0, 20), st.binary(max_size=80)) | st.builds(
+    lambda steps, columns: tokens_blob(steps, bytes(4 * steps * columns)),
+    st.integers(0, 70),
+    st.integers(0, 9),
+)
 DOCUMENTS: tuple[Json, ...] = ({"a": [1, 1.5, "é", None, True, {"b": []}], "c": -1e-7}, [], "x", 0)
 
 
@@ -90,7 +97,10 @@ def check_message(content: bytes) -> None:
         assert message.digest == outcome_digest(message.outcome)
         assert len(canonical(message.trace)) <= TRACE_LIMIT
         for blob in blobs_of(message.outcome):
-            assert 0 <= blob.size - 262_144 * (len(blob.chunks) - 1) <= 262_144
+            if blob.chunks:
+                assert 0 <= blob.size - 262_144 * (len(blob.chunks) - 1) <= 262_144
+            else:
+                assert blob.size in range(4, 16_777_217, 4)
 
 
 def check_task(content: bytes) -> None:
@@ -117,6 +127,8 @@ def check_signers(parsed: Certificate) -> None:
     assert set(parsed.signers) <= set(committee)
     assert list(parsed.signers) == sorted(parsed.signers)
     assert len({vote.digest for vote in parsed.votes}) == 1
+    NET.check_outcome(parsed.task, parsed.outcome)
+    assert "error" in parsed.outcome or NET.proves_work(parsed.task) is ("work" in parsed.outcome)
     for vote in parsed.votes:
         vote.envelope.verify()
         assert (vote.task, vote.attempt) == (parsed.task.id, parsed.attempt)
@@ -136,6 +148,12 @@ def check_file(content: bytes, encoded: bytes, verify: Callable[[bytes], object]
         return
     with pytest.raises(Rejected, match=Rejection.NOT_CANONICAL):
         verify(content)
+
+
+def check_tokens(content: bytes) -> None:
+    steps, columns, tokens = parse_tokens(content)
+    assert tokens_blob(steps, tokens) == content
+    assert len(tokens) == 4 * steps * columns
 
 
 def check_evidence(content: bytes) -> None:
@@ -172,6 +190,7 @@ PARSERS = (
     Parser("message", envelopes.envelopes, check_message, (Rejected,)),
     Parser("task", envelopes.tasks, check_task, (Rejected,)),
     Parser("certificate", envelopes.certificates, check_certificate, (Rejected,)),
+    Parser("tokens", TOKENS_INPUTS, check_tokens, (Rejected,)),
     Parser("evidence", envelopes.proofs, check_evidence, (Rejected,)),
     Parser("explained", EXPLAINED_INPUTS, check_explained, (Rejected,)),
     Parser(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from protocol.consensus.certificate import assemble
 from protocol.consensus.committee import committees
 from protocol.consensus.evidence import Evidence
+from protocol.network import Network
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Message, Reveal
 from protocol.wire.signing import sign
@@ -14,7 +15,7 @@ from tests.property import strategies
 from tests.protocol.certificates import reveals
 from tests.support import fixtures
 
-NET = fixtures.piano_network()
+NET = Network.of(fixtures.helium_document())
 TASK = fixtures.task(
     NET,
     generation_config={"max_new_tokens": 500, "temperature": 0.7, "num_return_sequences": 2},
@@ -31,22 +32,31 @@ PIANO = fixtures.signed(
     },
     1001,
 )
+# Its outcome has work and tokens.
+PROVING = fixtures.task(NET, compute_class=fixtures.HELIUM, generation_config={"top_k": 250})
+PROVING_PIANO = fixtures.signed(
+    NET, {**PIANO.envelope.body, "class": fixtures.HELIUM_PIANO, "nonce": "1" * 32}, 1001
+)
 COMMITTEE = committees(NET, TASK)[0]
 # The task asks for two sequences.
 SOUNDS = {"result": {"outputs": fixtures.outcome()["result"]["outputs"] * 2}}
 REVEALS = reveals(NET, TASK, SOUNDS)
+PROOFS = reveals(NET, PROVING, fixtures.proven())
 COMMITS = [fixtures.commit(NET, TASK, member, SOUNDS) for member in COMMITTEE]
 MESSAGES: tuple[Message, ...] = (
     TASK,
     PIANO,
+    PROVING,
+    PROVING_PIANO,
     *COMMITS,
     *REVEALS,
+    *PROOFS,
     fixtures.abstain(NET, TASK, COMMITTEE[0]),
     fixtures.withdraw(NET, TASK),
 )
 ENVELOPES: list[Document] = [message.envelope.document() for message in MESSAGES]
 ASSEMBLED = assemble(TASK, 0, REVEALS, NET)
-CERTIFICATE = ASSEMBLED.document
+CERTIFICATES = (ASSEMBLED.document, assemble(PROVING, 0, PROOFS, NET).document)
 EVIDENCE = Evidence.from_votes(
     COMMITS[0], fixtures.commit(NET, TASK, COMMITTEE[0], fixtures.outcome("other"))
 ).document
@@ -84,7 +94,7 @@ envelopes = st.one_of(
 
 @st.composite
 def _tasks(draw: st.DrawFn) -> Any:
-    task = draw(st.sampled_from([TASK, PIANO]))
+    task = draw(st.sampled_from([TASK, PIANO, PROVING, PROVING_PIANO]))
     kind = str(task.envelope.body["kind"])
     mutations = strategies.mutated(task.envelope.body["args"], 2)
     args = draw(mutations | strategies.from_schema(kind))
@@ -104,12 +114,16 @@ def _bundles(draw: st.DrawFn, document: Any, member: str) -> Any:
     return {**document, member: envelopes}
 
 
+@st.composite
+def _retasked(draw: st.DrawFn, document: Any) -> Any:
+    """Draw a certificate in which the task is mutated and signed again."""
+    return {**document, "task": draw(resigned(document["task"], 1))}
+
+
 certificates = st.one_of(
-    strategies.near([CERTIFICATE]),
-    strategies.encoded(_bundles(CERTIFICATE, "votes")),
-    strategies.encoded(
-        resigned(TASK.envelope.document(), 1).map(lambda task: {**CERTIFICATE, "task": task})
-    ),
+    strategies.near(CERTIFICATES),
+    strategies.encoded(st.sampled_from(CERTIFICATES).flatmap(lambda c: _bundles(c, "votes"))),
+    strategies.encoded(st.sampled_from(CERTIFICATES).flatmap(_retasked)),
 )
 proofs = strategies.near([EVIDENCE, INCONSTANCY]) | strategies.encoded(
     st.sampled_from([EVIDENCE, INCONSTANCY]).flatmap(lambda proof: _bundles(proof, "envelopes"))
