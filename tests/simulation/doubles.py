@@ -19,6 +19,7 @@ from node.rpc import codec as rpc_codec
 from node.storage.blobs import BlobStore
 from node.storage.errors import BlobRefused, DiskQuotaExceeded
 from node.transport.interface import Listener
+from protocol import work
 from protocol.manifest import score_entry
 from protocol.network import Model
 from protocol.wire.encoding import Document
@@ -26,6 +27,8 @@ from protocol.wire.messages import Abstention
 from tests.support.memory_transport.network import MemoryTransport
 from tests.support.memory_transport.pipes import MemoryStream
 
+# The label of who has the right waveform, but not the work.
+COPIED = "copied"
 RATE = 16_000
 FRAMES = 64
 # Virtual seconds before each write of a slow stream: just below the timeout of a reader.
@@ -35,8 +38,9 @@ SLOW_WRITE_SECONDS = 29.0
 def waveform(args: Mapping[str, object], label: str = "honest") -> bytes:
     """Return the waveform of a task: FRAMES mono float32 samples, drawn from a hash.
 
-    Each label gives another waveform; "honest" is the right one.
+    Each label gives another waveform; "honest" is the right one, which "copied" has too.
     """
+    label = "honest" if label == COPIED else label
     seed = f"{label}|{args.get('prompt')}|{args['seed']}".encode()
     noise = hashlib.shake_128(seed).digest(FRAMES)
     return b"".join(bytes((0, 0, byte, 0x3F)) for byte in noise)
@@ -62,14 +66,28 @@ def score_of(song: bytes) -> bytes:
     return b"MThd" + hashlib.shake_128(song).digest(60)
 
 
-def outcome(args: Mapping[str, object], label: str = "honest") -> Document:
+def tokens(args: Mapping[str, object], label: str = "honest") -> bytes:
+    """Return the tokens blob of a task that proves work, of another content for each label."""
+    return work.tokens_blob(4, waveform(args, f"tokens of {label}")[:16])
+
+
+def outcome(
+    args: Mapping[str, object], label: str = "honest", *, proves_work: bool = False
+) -> Document:
     """Return the outcome of a task. Each label gives another one; "honest" is the right one.
 
     Prompts that begin with "fail" end in an error.
     """
     if str(args.get("prompt")).startswith("fail"):
         return {"error": "non-finite-output"} if label == "honest" else {"error": "no-notes"}
-    return {"result": manifest(waveform(args, label))}
+    result = manifest(waveform(args, label))
+    if not proves_work:
+        return {"result": result}
+    blob = tokens(args, label)
+    name = hashlib.sha256(blob).hexdigest()
+    result["outputs"][0]["tokens"] = {"sha256": name, "size": len(blob)}
+    sequence = work.Sequence(4, blob[4:], label.encode())
+    return {"result": result, "work": work.work_digest([sequence])}
 
 
 class FakeExecutor:
@@ -109,14 +127,15 @@ class FakeExecutor:
             raise Abstained(Abstention.TIMEOUT)
         if self.abstain is not None:
             raise Abstained(self.abstain)  # type: ignore[arg-type]
-        result = outcome(job.args, self._label)
+        result = outcome(job.args, self._label, proves_work=job.proves_work)
         if "error" in result:
             return Execution(dict(result), (), {"seconds": 1})
-        payload = waveform(job.args, self._label)
         if job.inputs:
             return self._arranged(job)
-        path = self._blobs.offer(payload)
-        return Execution({"result": manifest(payload)}, (path,), {"seconds": 1})
+        files = [self._blobs.offer(waveform(job.args, self._label))]
+        if job.proves_work:
+            files.append(self._blobs.offer(tokens(job.args, self._label)))
+        return Execution(dict(result), tuple(files), {"seconds": 1})
 
     def _arranged(self, job: Job) -> Execution:
         """Return a score and a waveform for each input."""

@@ -243,7 +243,7 @@ def _verify(simulation: "Simulation", text: str) -> tuple[str, str]:
         )
     committee = committees(simulation.network, valid.task)[valid.attempt]
     faulty = [p for p in committee if not _is_honest(simulation, p)]
-    right = doubles.outcome(valid.task.args)
+    right = right_outcome(simulation, valid.task)
     if valid.outcome != right and 2 * len(faulty) <= len(committee):
         raise Violation("I3", f"a wrong outcome by {len(faulty)} faulty of {len(committee)}")
     behind = valid.operators(simulation.network)
@@ -253,6 +253,11 @@ def _verify(simulation: "Simulation", text: str) -> tuple[str, str]:
     if valid.outcome != right and any(_is_honest(simulation, p) for p in valid.signers):
         raise Violation("I3", "an honest member signed a wrong outcome")
     return valid.task.id, valid.votes[0].digest
+
+
+def right_outcome(simulation: "Simulation", task: Task) -> Document:
+    """Return the outcome that honest members compute."""
+    return doubles.outcome(task.args, proves_work=simulation.network.proves_work(task))
 
 
 def _check_conflict(simulation: "Simulation", task: str, outcomes: set[str]) -> None:
@@ -273,7 +278,7 @@ def _check_submitted(simulation: "Simulation", task: Task) -> None:
         return
     for node in simulation.honest:
         state, certificates = node.state(task.id), node.certificate_texts(task.id)
-        right = doubles.outcome(task.args)
+        right = right_outcome(simulation, task)
         expected = State.AGREED_ERROR if "error" in right else State.AGREED
         if state is not expected or json.loads(certificates[0])["attempt"] != 0:
             raise Violation(

@@ -3,6 +3,7 @@
 The scenario is drawn completely before the run, so a seed always gives the same scenario.
 """
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def draw(
     `outsider_roles`.
     """
     scenario = _draw(seed, members, faulty, member_roles, outsider_roles)
-    return _with_restores(scenario)
+    return _with_restores(_with_work(scenario))
 
 
 def _draw(
@@ -187,6 +188,17 @@ def _draw(
         () if synchronous else tuple(_fault_at(rng, members) for _ in range(rng.randint(0, 5))),
         rng.choice((3, 1000)) if not synchronous else 1000,
     )
+
+
+def _with_work(scenario: Scenario) -> Scenario:
+    """Let tasks prove work, in some scenarios: outcomes then have work and tokens."""
+    rng = random.Random(f"work {scenario.seed}")
+    if rng.random() > 0.3:
+        return scenario
+    document: Any = copy.deepcopy(scenario.network.document)
+    document["classes"][fixtures.CLASS]["engine"] = "helium"
+    document["models"][0]["replay"] = True
+    return replace(scenario, network=Network.of(document))
 
 
 def _with_restores(scenario: Scenario) -> Scenario:

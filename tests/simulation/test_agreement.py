@@ -1,6 +1,7 @@
 """Agreement in virtual time: which members agree, and what a requester gets."""
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -11,10 +12,11 @@ from node.sync.task_tracker import NoAgreement
 from protocol.consensus.certificate import verify
 from protocol.consensus.effects import State
 from protocol.errors import Rejected, Rejection
+from protocol.manifest import Blob
 from protocol.network import Network
 from protocol.wire.encoding import canonical
 from tests.simulation import virtual_loop
-from tests.simulation.doubles import waveform
+from tests.simulation.doubles import COPIED, outcome, tokens, waveform
 from tests.simulation.network import Conditions, SimulatedNetwork, run_network
 from tests.support import fixtures
 
@@ -35,6 +37,44 @@ def test_four_honest_nodes_agree_and_only_the_committee_executes() -> None:
             assert sum(i.executor.runs for i in world.nodes if i.executor) == 3
             await asyncio.sleep(10)
             assert {i.state(task.id) for i in world.nodes} == {State.AGREED}
+
+    virtual_loop.run(main)
+
+
+def helium() -> Network:
+    """A network of four members whose tasks prove work."""
+    document = fixtures.network_document(4, committee_size=4)
+    document["classes"][fixtures.CLASS]["engine"] = "helium"
+    document["models"][0]["replay"] = True
+    return Network.of(document)
+
+
+def test_work_and_tokens_are_certified_and_reach_the_requester() -> None:
+    async def main() -> None:
+        async with run_network(13, helium()) as world, world.client() as client:
+            task = await client.submit("text-to-music", fixtures.args())
+            result = await task.result()
+            assert result.certificate.outcome == outcome(fixtures.args(), proves_work=True)
+            assert "work" in result.certificate.outcome
+            assert result.tokens == (tokens(fixtures.args()),)
+            verify(result.certificate.document, world.network)
+            # Every node serves them: one outside the committee gets them from a signer.
+            name = hashlib.sha256(result.tokens[0]).hexdigest()
+            await asyncio.sleep(10)
+            for node in world.nodes:
+                blob = Blob(name, len(result.tokens[0]), ())
+                assert await client.fetch_blob(blob, [node.peer]) == result.tokens[0]
+
+    virtual_loop.run(main)
+
+
+def test_whoever_has_the_sound_and_not_the_work_is_outvoted() -> None:
+    async def main() -> None:
+        labels = [COPIED, "honest", "honest", "honest"]
+        async with run_network(14, helium(), labels=labels) as world, world.client() as client:
+            result = await (await client.submit("text-to-music", fixtures.args())).result()
+            assert result.certificate.outcome == outcome(fixtures.args(), proves_work=True)
+            assert fixtures.peer(0) not in result.certificate.signers
 
     virtual_loop.run(main)
 

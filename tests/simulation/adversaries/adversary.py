@@ -155,7 +155,8 @@ class Adversary:
         return attempt < len(attempts) and self.peer in attempts[attempt]
 
     def outcome(self, task: str, label: str = "honest") -> Document:
-        return doubles.outcome(self.tasks[task].args, label)
+        proves_work = self.environment.network.proves_work(self.tasks[task])
+        return doubles.outcome(self.tasks[task].args, label, proves_work=proves_work)
 
     def send(self, body: Document, to: Sequence[str] | None = None) -> None:
         """Sign a body and gossip it."""
