@@ -60,6 +60,10 @@ SPEECH = (LENGTH, *SAMPLING, SEQUENCES)
 CRITERIA = "stopping_criteria"
 
 
+# The families that the engine computes too (`executor.engine`), each the `MODEL_TYPE` of a module.
+ENGINE_FAMILIES = ("musicgen", "pop2piano")
+
+
 def _families(*families: Family) -> Mapping[str, Family]:
     return MappingProxyType({family.name: family for family in families})
 

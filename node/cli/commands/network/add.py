@@ -51,6 +51,7 @@ def add(
     models_dir: tuple[Path, ...],
     limits: tuple[str, ...],
     model_attempt_seconds: int | None,
+    replay: bool | None,
     roster: tuple[str, ...],
     class_names: tuple[str, ...],
     output: Path | None,
@@ -65,7 +66,7 @@ def add(
     if not models and not roster:
         raise usage("nothing to add: give --model or --member")
     old = options.network_of(file)
-    selection = ModelSelection(models, models_dir, limits, model_attempt_seconds)
+    selection = ModelSelection(models, models_dir, limits, model_attempt_seconds, replay)
     document: Mapping[str, Any] = old.document
     members = roster_entries(roster, class_names or _only_class(old))
     entries = model_entries(selection)

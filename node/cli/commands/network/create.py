@@ -116,6 +116,7 @@ def create(
     models_dir: tuple[Path, ...],
     limits: tuple[str, ...],
     model_attempt_seconds: int | None,
+    replay: bool | None,
     roster: tuple[str, ...],
     class_names: tuple[str, ...],
     class_files: tuple[Path, ...],
@@ -133,7 +134,9 @@ def create(
         raise usage("--class-from: give one for each --class, in the same order")
     if not class_files and len(class_names) > 1:
         raise usage("--class: this machine defines one class; give a --class-from for each")
-    selection = ModelSelection(models or DEFAULTS, models_dir, limits, model_attempt_seconds)
+    selection = ModelSelection(
+        models or DEFAULTS, models_dir, limits, model_attempt_seconds, replay
+    )
     entries = model_entries(selection)
     given = {name: value for name, value in parameters.items() if value is not None}
     document: dict[str, Json] = {

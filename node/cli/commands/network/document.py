@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from executor.errors import Abstained, ModelRefused
+from executor.models.families import ENGINE_FAMILIES
 from executor.models.folders import SHIPPED, ModelFolders, describe_model
 from node.cli import options
 from node.cli.commands.network.limits import complete_limits, parse_limit
@@ -53,6 +54,13 @@ _LIST_OPTIONS = (
         "measured.",
     ),
     click.option(
+        "--replay/--no-replay",
+        default=None,
+        help="Whether tasks of these models prove work in the engine's classes: their results then "
+        "have tokens, and a proof that the steps were computed. Without it: those of a family that "
+        "the engine computes do.",
+    ),
+    click.option(
         "--member",
         "roster",
         multiple=True,
@@ -72,12 +80,16 @@ def list_options(command: _F) -> _F:
 
 @dataclass(frozen=True, slots=True)
 class ModelSelection:
-    """Models as flags name them, `ID[@REVISION]`; folders and limits hold for all of them."""
+    """Models as flags name them, `ID[@REVISION]`; the other fields hold for all of them.
+
+    `replay` None marks those that the engine computes. It has no effect in other classes.
+    """
 
     names: Sequence[str]
     folders: Sequence[Path]
     limits: Sequence[str]
     attempt_seconds: int | None
+    replay: bool | None = None
 
 
 def model_entries(selection: ModelSelection) -> list[dict[str, Json]]:
@@ -106,6 +118,8 @@ def _model_entry(name: str, selection: ModelSelection, limits: dict[str, int]) -
     }
     if selection.attempt_seconds is not None:
         entry["attempt_seconds"] = selection.attempt_seconds
+    if selection.replay or (selection.replay is None and description["family"] in ENGINE_FAMILIES):
+        entry["replay"] = True
     return entry
 
 

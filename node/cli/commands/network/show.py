@@ -23,6 +23,7 @@ def show(file: Path, as_json: bool) -> None:
 
     It prints the id, the parameters, the compute classes with their members and operators, the
     models with their limits, and the members with their classes. --json prints the whole document.
+    A model marked "replay" has tasks that prove work in the engine's classes.
     """
     network = options.network_of(file)
     document = {
@@ -31,6 +32,9 @@ def show(file: Path, as_json: bool) -> None:
         "operators": operator_counts(network),
     }
     options.say(document, network_lines(network), as_json)
+
+
+_TELLING_FACTS = ("engine", "arithmetic", "task", "device", "architecture", "torch")
 
 
 def network_lines(network: Network) -> list[str]:
@@ -54,7 +58,8 @@ def _model_lines(model: Model) -> list[str]:
     limits = [f"  {name} {_limit_text(value)}" for name, value in model.limits.items()]
     seconds = model.attempt_seconds
     attempt = [] if seconds is None else [f"  attempt_seconds {seconds:g}"]
-    return [f"model      {model.id}@{model.revision} {model.digest}", *attempt, *limits]
+    replay = " replay" if model.replay else ""
+    return [f"model      {model.id}@{model.revision} {model.digest}{replay}", *attempt, *limits]
 
 
 def _limit_text(value: Json) -> str:
@@ -65,7 +70,7 @@ def _limit_text(value: Json) -> str:
 
 
 def _class_line(definition: Mapping[str, Any]) -> str:
-    # A class has dozens of facts; these three tell most classes apart.
-    names = [name for name in ("device", "architecture", "torch") if name in definition]
+    # A class has dozens of facts; these tell most classes apart.
+    names = [name for name in _TELLING_FACTS if name in definition]
     facts = " ".join(f"{name}={definition[name]}" for name in names)
     return f"{facts} ({len(definition)} facts, --json shows them)"

@@ -17,6 +17,7 @@ from executor.models.families import DTYPES, FAMILIES, MUSIC
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
 from node.cli.commands.network import add, create, measure
+from node.cli.commands.network.document import ModelSelection, model_entries
 from node.cli.commands.network.limits import complete_limits
 from protocol.model_limits import objection
 from protocol.network import Network
@@ -79,6 +80,31 @@ def test_create_without_a_model_lists_the_shipped_models(helium: Helium, runtime
         name: (weights_digest(SHIPPED / name), (task,))
         for name, task in zip(DEFAULTS, ("text-to-music", "pop2piano"), strict=True)
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "replay"), [((), True), (("--replay",), True), (("--no-replay",), None)]
+)
+def test_models_of_the_engine_are_listed_with_replay(
+    flags: tuple[str, ...], replay: bool | None, helium: Helium, runtime: Path
+) -> None:
+    done = helium("network", "create", "n.json", "--class-from", runtime, *flags)
+    assert done.exit_code == 0, done.stderr
+    document: Any = json.loads(Path("n.json").read_bytes())
+    assert [model.get("replay") for model in document["models"]] == [replay] * len(DEFAULTS)
+    shown = helium("network", "show", "n.json").stdout
+    assert shown.count(" replay\n") == len(DEFAULTS) * bool(replay)
+
+
+def test_other_models_have_replay_only_if_told(tmp_path: Path) -> None:
+    folder = tmp_path / "acme" / "speech"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "vits"}')
+    save_file({"w": np.ones(1, np.float32)}, folder / "model.safetensors")
+    for replay, expected in ((None, None), (False, None), (True, True)):
+        selection = ModelSelection(["acme/speech"], [tmp_path], [], None, replay)
+        (entry,) = model_entries(selection)
+        assert entry.get("replay") is expected
 
 
 def test_create_replaces_a_file_only_with_force(
