@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from executor.engine.encodec import EncodecDecoder
-from executor.engine.library import Status, check
+from executor.engine.library import MAX_POSITIONS, Status, check
 from executor.engine.matrices import Kind, Matrices
 from executor.engine.matrices import kind_of as kind_of
 from executor.engine.musicgen import MusicgenDecoder, Steps
@@ -28,9 +28,11 @@ from executor.models.weights import Weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MODEL_TYPE = "musicgen"
+MODEL_TYPES = (MUSICGEN, MELODY) = ("musicgen", "musicgen_melody")
 # In Hz; far above any model's, and the most that a WAV file's header can say.
 MAX_RATE = 2**31 - 1
+# Of a melody model's configuration: the notes of an octave, and the positions of a melody.
+CHROMA = (("num_chroma", 12), ("chroma_length", 235))
 # Bytes of the keys and values of sequences that run together. One sequence may take more.
 CACHE_BYTES = 2**29
 # Members of generation_config.json that the engine computes with, or that change no token.
@@ -67,8 +69,8 @@ class MusicModel:
     def __init__(self, folder: Path, kind: Kind) -> None:
         """Map a checked model folder. Raises `ModelRefused` for what the engine cannot compute."""
         config = configuration(folder, "config.json")
-        if config.get("model_type") != MODEL_TYPE:
-            raise ModelRefused(f"config.json: model_type is not {MODEL_TYPE}")
+        if config.get("model_type") not in MODEL_TYPES:
+            raise ModelRefused(f"config.json: model_type is none of {', '.join(MODEL_TYPES)}")
         self._weights = Weights(folder)
         matrices = Matrices(self._weights, kind)
         decoder, text, audio = (
@@ -76,7 +78,8 @@ class MusicModel:
         )
         self._tokenizer = read_tokenizer(folder)
         self._encoder = T5Encoder(text, matrices, "text_encoder.")
-        self._decoder = MusicgenDecoder(decoder, matrices, self._encoder.width)
+        chroma = read_chroma(config) if config["model_type"] == MELODY else None
+        self._decoder = MusicgenDecoder(decoder, matrices, self._encoder.width, chroma)
         self._channels = self._decoder.codebooks // self._decoder.delays
         self._codec = EncodecDecoder(audio, self._weights, self._decoder.delays)
         rate = audio.get("sampling_rate", 24_000)
@@ -110,7 +113,7 @@ class MusicModel:
         self, request: Request, pool: Pool | None = None, control: Control | None = None
     ) -> Steps:
         """Generate the tokens of all sequences. Raises `TaskFailed`, `Abstained`, `MemoryError`."""
-        hidden = self._read_prompt(request.prompt, pool, control)
+        hidden = self._read_prompt(request, pool, control)
         status, steps = self._decoder.generate(
             hidden, request.steps, request.seeds, request.sampling, pool, control
         )
@@ -128,7 +131,7 @@ class MusicModel:
 
         Returns them, and the first token that the task's seed does not draw; None if all are right.
         """
-        hidden = self._read_prompt(request.prompt, pool, control)
+        hidden = self._read_prompt(request, pool, control)
         status, steps, difference = self._decoder.replay(
             hidden, tokens, request.seeds, request.sampling, pool, control
         )
@@ -152,14 +155,19 @@ class MusicModel:
         return np.stack(sides)
 
     def _read_prompt(
-        self, prompt: str, pool: Pool | None, control: Control | None
+        self, request: Request, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":
         """Return the hidden states of a prompt, as the decoder reads them."""
         try:
-            ids = np.array([self._tokenizer.encode(prompt).ids], np.int64)
+            ids = np.array([self._tokenizer.encode(request.prompt).ids], np.int64)
             status, hidden = self._encoder.encode(ids, pool, control)
         except ValueError as error:  # a tokenizer of another model, or a prompt of no tokens
             raise TaskFailed("generation-rejected", str(error)) from error
+        if not self._decoder.has_room(ids.size, request.steps):
+            problem = (
+                f"a prompt of {ids.size} tokens and {request.steps} tokens of sound are too many"
+            )
+            raise TaskFailed("generation-rejected", problem)
         check(status)
         return self._decoder.project(hidden[0], pool)
 
@@ -170,6 +178,15 @@ def part_of(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(part, dict):
         raise ModelRefused(f"config.json: {name} is missing")
     return part
+
+
+def read_chroma(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the sizes of a melody model's melody. Raises `ModelRefused`."""
+    notes, length = (
+        check_integer(name, config.get(name, default), 1, MAX_POSITIONS // 2)
+        for name, default in CHROMA
+    )
+    return notes, length
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -55,7 +55,7 @@ class ModelStruct(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("layers", "width", "heads", "inner")),
-        *((name, ctypes.c_int32) for name in ("vocabulary", "codebooks", "delays")),
+        *((name, ctypes.c_int32) for name in ("vocabulary", "codebooks", "delays", "prefixed")),
         ("layer", ctypes.POINTER(LayerStruct)),
         ("head", ctypes.POINTER(MatrixStruct)),
         ("embedding", ctypes.POINTER(ctypes.c_void_p)),
@@ -94,12 +94,17 @@ class MusicgenDecoder:
     """The decoder of a MusicGen model, on the engine's kernels."""
 
     def __init__(
-        self, config: Mapping[str, Any], matrices: Matrices, encoder_width: int | None = None
+        self,
+        config: Mapping[str, Any],
+        matrices: Matrices,
+        encoder_width: int | None = None,
+        chroma: tuple[int, int] | None = None,
     ) -> None:
         """Take the decoder's configuration and the model's weights.
 
         `encoder_width` is that of the text encoder's hidden states; if it is another than the
-        decoder's, the model has a projection. Raises `ModelRefused`.
+        decoder's, the model has a projection. `chroma` is a melody model's: the notes of an octave,
+        and how many positions of them come before the prompt. Raises `ModelRefused`.
         """
         self._matrices = matrices
         sizes = {
@@ -124,6 +129,10 @@ class MusicgenDecoder:
         if encoder_width not in (None, width):
             self._projection = matrices.matrix("enc_to_dec_proj.weight", width, encoder_width)
             self._projection_bias = matrices.array("enc_to_dec_proj.bias", width)
+        self._chroma = np.zeros((0, width), np.float32)
+        self._melody = chroma is not None
+        if chroma is not None:
+            self._chroma = self._read_chroma(*chroma)
         self._layers = (LayerStruct * layers)(*(self._layer(i, inner) for i in range(layers)))
         self._heads = (MatrixStruct * self.codebooks)(
             *(
@@ -145,11 +154,26 @@ class MusicgenDecoder:
             self.vocabulary,
             self.codebooks,
             self.delays,
+            self._melody,
             self._layers,
             self._heads,
             self._embeddings,
             (ctypes.c_void_p * 2)(*self._norm("layer_norm")),
         )
+
+    def _read_chroma(self, notes: int, length: int) -> "NDArray[np.float32]":
+        """Return what a melody model reads where there is no melody: `length` times one row.
+
+        It is the first of the notes alone, in the decoder's width.
+        """
+        if notes == self.width:
+            row = np.eye(1, notes, dtype=np.float32)
+        else:
+            weight = self._matrices.array("audio_enc_to_dec_proj.weight", self.width, notes)
+            row = weight[None, :, 0] + self._matrices.array(
+                "audio_enc_to_dec_proj.bias", self.width
+            )
+        return np.repeat(row, length, axis=0)
 
     def _norm(self, name: str) -> tuple[int, int]:
         weight, bias = (f"{DECODER}.{name}.{part}" for part in ("weight", "bias"))
@@ -161,18 +185,19 @@ class MusicgenDecoder:
         def square(name: str) -> MatrixStruct:
             return self._matrices.matrix(f"{DECODER}.{at}.{name}.weight", width, width)
 
-        projections = [
-            square(f"{part}.{name}_proj")
-            for part in ("self_attn", "encoder_attn")
-            for name in ("q", "k", "v", "out")
-        ]
-        norms = [
-            address
-            for name in ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
-            for address in self._norm(f"{at}.{name}")
-        ]
+        def attention(name: str) -> list[MatrixStruct]:
+            return [square(f"{name}.{part}_proj") for part in ("q", "k", "v", "out")]
+
+        # A melody model has no attention to the prompt.
+        cross = [MatrixStruct()] * 4 if self._melody else attention("encoder_attn")
+        norms = (
+            *self._norm(f"{at}.self_attn_layer_norm"),
+            *((0, 0) if self._melody else self._norm(f"{at}.encoder_attn_layer_norm")),
+            *self._norm(f"{at}.final_layer_norm"),
+        )
         return LayerStruct(
-            *projections,
+            *attention("self_attn"),
+            *cross,
             self._matrices.matrix(f"{DECODER}.{at}.fc1.weight", inner, width),
             self._matrices.matrix(f"{DECODER}.{at}.fc2.weight", width, inner),
             (ctypes.c_void_p * 6)(*norms),
@@ -242,7 +267,13 @@ class MusicgenDecoder:
 
     def cache_bytes(self, steps: int, *, guided: bool) -> int:
         """Return the size of a sequence's keys and values."""
-        return len(self._layers) * 2 * steps * self.width * 4 * (1 + guided)
+        positions = len(self._chroma) + steps
+        return len(self._layers) * 2 * positions * self.width * 4 * (1 + guided)
+
+    def has_room(self, prompt_length: int, steps: int) -> bool:
+        """Return whether a decoder that reads the prompt before the steps has the positions."""
+        before = len(self._chroma) + prompt_length if self._melody else 0
+        return before + steps <= MAX_POSITIONS
 
     def codes(self, tokens: "NDArray[np.int32]") -> "NDArray[np.int32]":
         """Return the codes `(codebooks, frames)` of a sequence's tokens `(steps, codebooks)`.
@@ -309,9 +340,16 @@ class MusicgenDecoder:
             raise ValueError(f"{steps} steps; the model has {self.max_steps} positions")
         if not seeds:
             raise ValueError("no seeds")
+        guided = sampling.guidance > 1
+        if not self.has_room(len(prompt), steps):
+            raise ValueError(f"a prompt of {len(prompt)} positions before {steps} steps")
+        length = len(self._chroma) + len(prompt)
+        if self._melody:
+            # The side without the prompt reads zeros there.
+            prompts = (prompt, np.zeros_like(prompt))[: 1 + guided]
+            prompt = np.concatenate([part for side in prompts for part in (self._chroma, side)])
         prompt = np.ascontiguousarray(prompt, np.float32)
         numbers = (ctypes.c_uint64 * len(seeds))(*seeds)
-        guided = sampling.guidance > 1
         song = SongStruct(
             len(seeds),
             steps,
@@ -320,6 +358,6 @@ class MusicgenDecoder:
             sampling.rule(),
             numbers,
             address(prompt),
-            len(prompt),
+            length,
         )
         return song, (prompt, numbers)

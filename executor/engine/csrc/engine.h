@@ -70,6 +70,7 @@ typedef struct {
 typedef struct {
   int32_t layers, width, heads, inner, vocabulary, codebooks;
   int32_t delays; // codebooks with a delay of their own: two share one if the sound is stereo
+  int32_t prefixed; // a melody model: without attention to the prompt, which comes before the steps
   const he_musicgen_layer *layer;
   const he_matrix *head;             // of each codebook: (vocabulary, width)
   const float *const *embedding;     // of each codebook: (vocabulary + 1, width)
@@ -83,7 +84,7 @@ typedef struct {
   float guidance;     // logits are without + (with - without) * guidance
   he_sampling sampling;
   const uint64_t *seeds;
-  const float *prompt; // (prompt_length, width), from the text encoder
+  const float *prompt; // (prompt_length, width); (side, prompt_length, width) if it is prefixed
   int32_t prompt_length;
 } he_song;
 

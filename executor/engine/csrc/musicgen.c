@@ -2,7 +2,8 @@
 //
 // A row is one number vector of one position, sequence and side: rows of a step lie as
 // (sequence, side). Side 0 is with the prompt; side 1, if the song is guided, is without: its
-// prompt is all zeros, so what attention to it adds is 0 and is not computed.
+// prompt is all zeros, so what attention to it adds is 0 and is not computed. A melody model has no
+// such attention: the prompt of each side is what comes before the steps.
 //
 // Both ways run `forward` over blocks of positions. No sum depends on the rows beside it, so
 // generation (blocks of one) and replay give equal bits.
@@ -16,13 +17,15 @@
 
 #define KEPT_EVERY 64
 #define GRAIN 4 // rows that one thread takes at least in a loop over rows
+#define PREFIX_BLOCK 96 // positions of a pass over what comes before the steps
 
 typedef struct {
   const he_musicgen *model;
   pool *pool;
   const he_song *song;
-  int64_t sequences, sides, block; // of one pass
-  float *keys, *values;             // (layer, sequence, side, head, step, size)
+  int64_t sequences, sides, block;  // of one pass
+  int64_t prefix, positions;        // before the steps, and with them
+  float *keys, *values;             // (layer, sequence, side, head, position, size)
   float *cross_keys, *cross_values; // (layer, head, prompt, size)
   float *x, *y, *wide, *logits;     // of a block: (rows, width) twice, (rows, wide), (rows, logits)
   int32_t *column;                  // what is read: (block, sequence, codebook)
@@ -58,9 +61,12 @@ static int decoder_start(
   *d = (decoder){.model = model, .pool = pool, .song = song, .block = block};
   d->sequences = sequences;
   d->sides = song->guided ? 2 : 1;
-  int64_t width = model->width, rows = block * sequences * d->sides;
-  int64_t cache = sequences * d->sides * model->layers * song->steps * width;
-  int64_t cross = (int64_t)model->layers * song->prompt_length * width;
+  d->prefix = model->prefixed ? song->prompt_length : 0;
+  d->positions = d->prefix + song->steps;
+  if (d->prefix && block < PREFIX_BLOCK) d->block = PREFIX_BLOCK;
+  int64_t width = model->width, rows = d->block * sequences * d->sides;
+  int64_t cache = sequences * d->sides * model->layers * d->positions * width;
+  int64_t cross = (int64_t)model->layers * (song->prompt_length - d->prefix) * width;
   d->keys = numbers(cache);
   d->values = numbers(cache);
   d->cross_keys = numbers(cross);
@@ -69,7 +75,7 @@ static int decoder_start(
   d->y = numbers(rows * width);
   d->wide = numbers(max64(rows, song->prompt_length) * max64(model->inner, 3 * width));
   d->logits = numbers(rows * model->codebooks * model->vocabulary);
-  d->column = malloc((size_t)(block * sequences * model->codebooks) * sizeof *d->column);
+  d->column = malloc((size_t)(d->block * sequences * model->codebooks) * sizeof *d->column);
   d->choice = choice_new(model->vocabulary);
   d->generators = malloc((size_t)sequences * sizeof *d->generators);
   int complete = d->keys && d->values && d->cross_keys && d->cross_values && d->x && d->y;
@@ -118,11 +124,11 @@ static void self_attention(void *context, int64_t first, int64_t last) {
   const pass *p = context;
   decoder *d = p->d;
   int64_t size = head_size(d), heads = d->model->heads, width = d->model->width;
-  int64_t steps = d->song->steps, lanes = d->sequences * d->sides;
+  int64_t lanes = d->sequences * d->sides;
   float scores[HE_MAX_POSITIONS + 8];
   for (int64_t i = first; i < last; i++) {
     int64_t t = i % p->count, h = i / p->count % heads, lane = i / p->count / heads;
-    int64_t row = t * lanes + lane, cache = (lane * heads + h) * steps * size;
+    int64_t row = t * lanes + lane, cache = (lane * heads + h) * d->positions * size;
     attended to = {
         p->keys + cache, p->values + cache, NULL, p->first + t + 1, size,
         1.0f / root((float)size)};
@@ -155,7 +161,7 @@ static void embed(decoder *d, int64_t first, int64_t count) {
   const he_musicgen *m = d->model;
   int64_t width = m->width;
   for (int64_t t = 0; t < count; t++) {
-    write_position(first + t, width, d->y);
+    write_position(d->prefix + first + t, width, d->y);
     for (int64_t s = 0; s < d->sequences; s++) {
       float *x = d->x + (t * d->sequences + s) * d->sides * width;
       const int32_t *column = d->column + (t * d->sequences + s) * m->codebooks;
@@ -169,12 +175,32 @@ static void embed(decoder *d, int64_t first, int64_t count) {
   }
 }
 
+// Adds a layer's attention to the prompt, to the rows with it.
+static int attend_to_prompt(decoder *d, int64_t l, int64_t count) {
+  const he_musicgen *m = d->model;
+  const he_musicgen_layer *layer = &m->layer[l];
+  int64_t width = m->width, rows = count * d->sequences, cross = d->song->prompt_length * width;
+  pass p = {.d = d, .count = count, .step = d->sides * width};
+  p.norm[0] = layer->norm[1][0];
+  p.norm[1] = layer->norm[1][1];
+  share(d->pool, rows, GRAIN, norm_rows, &p);
+  const product query = {&layer->cross_q, d->y, d->wide, NULL, width, width};
+  if (multiply(d->pool, &d->scratch, &query, 1, rows)) return HE_NO_MEMORY;
+  p.keys = d->cross_keys + l * cross;
+  p.values = d->cross_values + l * cross;
+  share(d->pool, rows * m->heads, 1, cross_attention, &p);
+  const product out = {&layer->cross_out, d->y, d->wide, NULL, width, width};
+  if (multiply(d->pool, &d->scratch, &out, 1, rows)) return HE_NO_MEMORY;
+  for (int64_t r = 0; r < rows; r++) add_rows(d->x + r * p.step, d->wide + r * width, width);
+  return HE_OK;
+}
+
+// Positions first .. first + count - 1, counted with those before the steps.
 static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
   const he_musicgen *m = d->model;
   const he_musicgen_layer *layer = &m->layer[l];
   int64_t width = m->width, lanes = d->sequences * d->sides, rows = count * lanes;
-  int64_t prompted = count * d->sequences; // rows with the prompt
-  int64_t cached = (int64_t)d->song->steps * width, cross = d->song->prompt_length * width;
+  int64_t cached = d->positions * width;
   pass p = {.d = d, .first = first, .count = count, .step = width};
   p.norm[0] = layer->norm[0][0];
   p.norm[1] = layer->norm[0][1];
@@ -189,9 +215,9 @@ static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
     const float *k = d->wide + lane * 3 * width + width;
     int64_t step = lanes * 3 * width;
     float *to_keys = keys + lane * cached, *to_values = values + lane * cached;
-    int64_t size = head_size(d), steps = d->song->steps;
-    spread_heads(k, step, count, m->heads, size, to_keys, steps, first);
-    spread_heads(k + width, step, count, m->heads, size, to_values, steps, first);
+    int64_t size = head_size(d);
+    spread_heads(k, step, count, m->heads, size, to_keys, d->positions, first);
+    spread_heads(k + width, step, count, m->heads, size, to_values, d->positions, first);
   }
   p.keys = keys;
   p.values = values;
@@ -200,24 +226,10 @@ static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
   if (multiply(d->pool, &d->scratch, &out, 1, rows)) return HE_NO_MEMORY;
   add_rows(d->x, d->wide, rows * width);
 
-  p.norm[0] = layer->norm[1][0];
-  p.norm[1] = layer->norm[1][1];
-  p.step = d->sides * width;
-  share(d->pool, prompted, GRAIN, norm_rows, &p);
-  const product query = {&layer->cross_q, d->y, d->wide, NULL, width, width};
-  if (multiply(d->pool, &d->scratch, &query, 1, prompted)) return HE_NO_MEMORY;
-  p.keys = d->cross_keys + l * cross;
-  p.values = d->cross_values + l * cross;
-  share(d->pool, prompted * m->heads, 1, cross_attention, &p);
-  const product cross_out = {&layer->cross_out, d->y, d->wide, NULL, width, width};
-  if (multiply(d->pool, &d->scratch, &cross_out, 1, prompted)) return HE_NO_MEMORY;
-  for (int64_t r = 0; r < prompted; r++) {
-    add_rows(d->x + r * d->sides * width, d->wide + r * width, width);
-  }
+  if (!m->prefixed && attend_to_prompt(d, l, count)) return HE_NO_MEMORY;
 
   p.norm[0] = layer->norm[2][0];
   p.norm[1] = layer->norm[2][1];
-  p.step = width;
   share(d->pool, rows, GRAIN, norm_rows, &p);
   const product up = {&layer->up, d->y, d->wide, NULL, width, m->inner};
   if (multiply(d->pool, &d->scratch, &up, 1, rows)) return HE_NO_MEMORY;
@@ -225,6 +237,28 @@ static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
   const product down = {&layer->down, d->wide, d->y, NULL, m->inner, width};
   if (multiply(d->pool, &d->scratch, &down, 1, rows)) return HE_NO_MEMORY;
   add_rows(d->x, d->y, rows * width);
+  return HE_OK;
+}
+
+// Keys and values of what comes before the steps.
+static int read_prefix(decoder *d) {
+  const he_musicgen *m = d->model;
+  int64_t width = m->width, lanes = d->sequences * d->sides;
+  for (int64_t first = 0; first < d->prefix; first += d->block) {
+    int64_t count = d->prefix - first < d->block ? d->prefix - first : d->block;
+    for (int64_t t = 0; t < count; t++) {
+      write_position(first + t, width, d->y);
+      for (int64_t lane = 0; lane < lanes; lane++) {
+        float *x = d->x + (t * lanes + lane) * width;
+        int64_t row = lane % d->sides * d->prefix + first + t;
+        memcpy(x, d->song->prompt + row * width, (size_t)width * 4);
+        add_rows(x, d->y, width);
+      }
+    }
+    for (int64_t l = 0; l < m->layers; l++) {
+      if (run_layer(d, l, first, count)) return HE_NO_MEMORY;
+    }
+  }
   return HE_OK;
 }
 
@@ -236,7 +270,7 @@ static int forward(decoder *d, int64_t first, int64_t count) {
   int64_t logits = (int64_t)m->codebooks * m->vocabulary;
   embed(d, first, count);
   for (int64_t l = 0; l < m->layers; l++) {
-    if (run_layer(d, l, first, count)) return HE_NO_MEMORY;
+    if (run_layer(d, l, d->prefix + first, count)) return HE_NO_MEMORY;
   }
   pass p = {.d = d, .step = width, .norm = {m->norm[0], m->norm[1]}};
   share(d->pool, rows, GRAIN, norm_rows, &p);
@@ -291,7 +325,7 @@ static int generate(
   const he_musicgen *m = d->model;
   const he_song *song = d->song;
   int64_t logits = (int64_t)m->codebooks * m->vocabulary;
-  int status = read_prompt(d);
+  int status = d->model->prefixed ? read_prefix(d) : read_prompt(d);
   for (int32_t step = 0; step < song->steps && !status; step++) {
     if (is_stopped(stop)) return HE_STOPPED;
     for (int32_t s = 0; s < song->sequences; s++) {
@@ -355,7 +389,7 @@ EXPORT int32_t he_musicgen_replay(
   uint64_t state = enter_ieee();
   decoder d;
   int status = decoder_start(&d, model, pool, song, 1, block);
-  if (!status) status = read_prompt(&d);
+  if (!status) status = model->prefixed ? read_prefix(&d) : read_prompt(&d);
   for (int32_t s = 0; s < song->sequences && !status; s++) {
     const int32_t *sequence = tokens + (int64_t)s * song->steps * model->codebooks;
     generator_seed(d.generators, song->seeds[s]);
