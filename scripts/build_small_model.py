@@ -1,4 +1,4 @@
-"""Build a model of musicgen-small's shape with random weights, for `scripts/bench executor`."""
+"""Build a model of musicgen-small's shape with random weights, for `scripts/bench`."""
 
 import os
 

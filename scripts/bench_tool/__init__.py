@@ -1,6 +1,7 @@
 """Benchmarks, one module each, run by `scripts/bench NAME`. They print ratios within one run.
 
-`executor` compares the executor with the plain pipeline, `flood` measures the service that honest
+`engine` compares the engine with the stock pipeline (`engine_worker` is what its processes run),
+`executor` the executor with the plain pipeline, `flood` measures the service that honest
 requesters get beside a flooder, `load` how bursts of tasks end. They may import the product,
 `scripts.testnet_tool`, `tests.integration` and `tests.simulation`.
 """

@@ -101,6 +101,16 @@ WRONG = {
         ("--timeout nan", "--timeout: nan is not over 0"),
         ("--timeout x", "--timeout: 'x' is not a number"),
     ],
+    "scripts.bench_tool.engine": [
+        ("--shape x", "--shape: invalid choice: 'x'"),
+        ("--precision int2", "--precision: invalid choice: 'int2'"),
+        ("--threads 0", "--threads: 0 is not from 1 to 64"),
+        ("--tokens 7", "--tokens: 7 is not from 8 to 2000"),
+        ("--rounds 0", "--rounds: 0 is not at least 1"),
+        ("--sequences 1", "--sequences: 1 is not from 2 to 16"),
+        ("--plot {none}", "--plot: '{none}' does not end in .svg"),
+        ("--shape small --models {folder}", "--models: random/small main is in none of the model"),
+    ],
     "scripts.bench_tool.executor": [
         ("--repeat 0", "--repeat: 0 is not at least 1"),
         ("--tokens x", "--tokens: 'x' is not a whole number"),
