@@ -3,21 +3,24 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from executor.audio.manifest import waveform_output
+from executor.audio.manifest import TOKENS_SUFFIX, waveform_output
 from executor.job import Execution, Job, ModelRef
 from node.cli.exit_codes import Exit
 from node.execution.queue import Readiness
 from protocol.network import Model, NetworkParameters
+from protocol.work import tokens_blob
 from scripts.testnet_tool.liar import Liar, lie_of
 from tests.integration.conftest import running_light, task
 
 JOB = Job("0" * 64, "text-to-music", {}, ModelRef("m", "main", "0" * 64))
 SAMPLES = np.random.default_rng(1).uniform(-1, 1, (70_000, 1)).astype("<f4")  # two chunks
+TOKENS = tokens_blob(2, bytes(8))
 
 
 class _Honest:
@@ -57,6 +60,30 @@ async def test_lie_has_a_matching_manifest(tmp_path: Path, index: int) -> None:
     }
     assert not np.array_equal(samples, SAMPLES.ravel())
     assert not np.signbit(samples[samples == 0]).any()
+
+
+class _Proven(_Honest):
+    """An honest executor of a task that proves work."""
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        execution = await super().run(job, seconds, progress)
+        tokens = self._file.with_suffix(TOKENS_SUFFIX)
+        tokens.write_bytes(TOKENS)
+        return replace(execution, files=(*execution.files, tokens))
+
+
+async def test_liar_leaves_tokens_and_work_as_they_are(tmp_path: Path) -> None:
+    entry = waveform_output(SAMPLES, 16_000, TOKENS).entry
+    honest = _Proven(tmp_path, {"result": {"outputs": [entry]}, "work": "ab" * 32})
+    execution = await Liar(honest, lie_of(1)).run(JOB, 1.0, lambda _: None)
+    sound, tokens = execution.files
+    samples = np.fromfile(sound, "<f4").reshape(-1, 1)
+    assert execution.outcome == {
+        "result": {"outputs": [waveform_output(samples, 16_000, TOKENS).entry]},
+        "work": "ab" * 32,
+    }
+    assert tokens.read_bytes() == TOKENS
+    assert not np.array_equal(samples, SAMPLES)
 
 
 async def test_each_liar_alters_the_audio_differently(tmp_path: Path) -> None:
