@@ -60,8 +60,8 @@ SPEECH = (LENGTH, *SAMPLING, SEQUENCES)
 CRITERIA = "stopping_criteria"
 
 
-# The families that the engine computes too (`executor.engine`), each the `MODEL_TYPE` of a module.
-ENGINE_FAMILIES = ("musicgen", "pop2piano")
+# The families that the engine computes too (`executor.engine`).
+ENGINE_FAMILIES = ("musicgen", "musicgen_melody", "pop2piano")
 
 
 def _families(*families: Family) -> Mapping[str, Family]:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
 from executor.engine.matrices import Kind
-from executor.engine.music import MODEL_TYPE, MusicModel, kind_of, part_of, read_settings
+from executor.engine.music import MODEL_TYPES, MusicModel, kind_of, part_of, read_settings
 from executor.engine.pool import Control
 from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
@@ -26,8 +26,8 @@ PROMPT = "80s pop track with bassy drums and synth"
 STEPS = 40
 
 
-def test_family_is_one_that_network_documents_list_with_replay() -> None:
-    assert MODEL_TYPE in ENGINE_FAMILIES
+def test_families_are_those_that_network_documents_list_with_replay() -> None:
+    assert {*MODEL_TYPES, "pop2piano"} == {*ENGINE_FAMILIES}
 
 
 @functools.cache
