@@ -95,7 +95,7 @@ class Engine:
         with Pool(threads) as pool:
 
             def sing() -> tuple[Any, Any, dict[str, dict[str, float]]]:
-                hidden, text = timed(lambda: model._read_prompt(PROMPT, pool, None))
+                hidden, text = timed(lambda: model._read_prompt(request, pool, None))
                 (status, steps), generated = timed(
                     lambda: decoder.generate(hidden, tokens, seeds, sampling, pool)
                 )
