@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -39,8 +39,12 @@ LIBRARIES = (
     "transformers",
 )
 
-# What a task of the engine's classes still computes with a library, by the task's kind.
-ENGINE_LIBRARIES: Mapping[str, tuple[str, ...]] = {"text-to-music": ("tokenizers",)}
+# The settings of the numeric profile that numpy reads.
+NUMPY_ENVIRONMENT = (
+    "NPY_DISABLE_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_NUM_THREADS",
+)
 
 Engine = Literal["transformers", "helium"]
 
@@ -67,18 +71,30 @@ class WorkerKind:
 TRANSFORMERS = WorkerKind()
 
 
-def describe_engine_runtime(arithmetic: int, task: str, probe: str) -> dict[str, object]:
+def describe_engine_runtime(
+    arithmetic: int, task: str, libraries: Sequence[str], probe: str
+) -> dict[str, object]:
     """Return the runtime of the engine's class for a kind of task.
 
-    No processor and no C library are in it, because they decide no bits. `arithmetic` is the
-    version of the engine's arithmetic, `probe` what the self-test generated.
+    `arithmetic` is the version of the engine's arithmetic, `probe` what the self-test generated.
+    `libraries` still compute an input. Beyond that nothing is in it: no processor and no C library,
+    because they decide no bits.
     """
     return {
         "engine": "helium",
         "arithmetic": arithmetic,
         "task": task,
-        **{name: installed(name) for name in ENGINE_LIBRARIES.get(task, ())},
+        **{name: installed(name) for name in libraries},
         "probe": probe,
+    }
+
+
+def describe_numpy() -> dict[str, object]:
+    """Return what decides the bits of features that numpy computes."""
+    return {
+        "architecture": platform.machine(),
+        "libc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
+        **{f"environment.{name}": profile.NUMERIC[name] for name in NUMPY_ENVIRONMENT},
     }
 
 

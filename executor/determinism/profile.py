@@ -16,7 +16,7 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -169,16 +169,37 @@ def fix_quantization() -> None:
 
 def violations(device: Device = "cpu") -> list[str]:
     """Return where this process differs from the profile, one line each; [] if it holds."""
-    problems = [
-        f"{name} is {os.environ.get(name)!r}, not {value!r}"
-        for name, value in numeric(device).items()
-        if os.environ.get(name) != value
-    ]
+    problems = environment_violations(device)
     if missing := missing_instructions():
         return [*problems, missing]  # the checks below compute, which may crash without them
     settings = [*torch_settings(), *library_settings()]
     settings += cuda_settings() if device == "cuda" else []
-    return problems + [
+    return problems + different(settings)
+
+
+def check_numpy() -> None:
+    """Check the part of the profile that numpy computes under. Raises `ProfileViolated`."""
+    problems = environment_violations("cpu")
+    if missing := missing_instructions():
+        problems.append(missing)
+    else:
+        problems += different(numpy_settings())
+    if problems:
+        raise ProfileViolated("; ".join(problems))
+
+
+def environment_violations(device: Device) -> list[str]:
+    """Return where the environment differs from the profile, one line each."""
+    return [
+        f"{name} is {os.environ.get(name)!r}, not {value!r}"
+        for name, value in numeric(device).items()
+        if os.environ.get(name) != value
+    ]
+
+
+def different(settings: Sequence[Setting]) -> list[str]:
+    """Return which settings do not have the required value, one line each."""
+    return [
         f"{name}: {actual}, not {required}"
         for name, actual, required in settings
         if actual != required
@@ -222,17 +243,22 @@ def torch_settings() -> list[Setting]:
 
 def library_settings() -> list[Setting]:
     """Return the settings of other libraries, to see that they took the environment's values."""
-    import numpy
     import torch
+
+    mkl = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    branch = call_library(mkl, "mkl_serv_cbwr_get", ctypes.c_int, 1)
+    return [("MKL branch", branch, MKL_COMPATIBLE), *numpy_settings()]
+
+
+def numpy_settings() -> list[Setting]:
+    """Return the settings of numpy and of the interpreter."""
+    import numpy
 
     features = cpu_features()
     wide = [name for name in numeric("cpu")["NPY_DISABLE_CPU_FEATURES"].split() if features[name]]
-    mkl = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     blas = next((Path(numpy.__file__).parent.parent / "numpy.libs").glob("*openblas*.so"), None)
-    branch = call_library(mkl, "mkl_serv_cbwr_get", ctypes.c_int, 1)
     core = call_library(blas, "scipy_openblas_get_corename64_", ctypes.c_char_p)
     return [
-        ("MKL branch", branch, MKL_COMPATIBLE),
         ("numpy's BLAS", core, b"Haswell"),
         ("numpy's wide instructions", wide, []),
         ("hash randomization", sys.flags.hash_randomization, 0),

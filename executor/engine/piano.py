@@ -66,14 +66,6 @@ class Request:
     sampling: Sampling
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
-    """The cover of one song, and what it was read from."""
-
-    notes: tuple[midi.Note, ...]
-    steps: Steps
-
-
 class PianoModel:
     """A Pop2Piano model in memory."""
 
@@ -108,24 +100,6 @@ class PianoModel:
         sampling = task_sampling(self._model.settings.sampling, members)
         return Request(composer, seed, steps, sampling)
 
-    def covers(
-        self,
-        request: Request,
-        paths: Sequence[Path],
-        limits: Mapping[str, Any],
-        pool: Pool | None = None,
-        control: Control | None = None,
-    ) -> Iterator[Cover]:
-        """Yield the cover of each input in order. All are decoded before the first is covered.
-
-        `limits` are the listed model's: `input_seconds` and `output_seconds` decide here.
-        `control.done` counts the steps of the current one. Raises `TaskFailed`, `Abstained`,
-        `MemoryError`.
-        """
-        seconds = min(MAX_OUTPUT_SECONDS, limits.get("output_seconds", MAX_OUTPUT_SECONDS))
-        for song in decode.decode_files(paths, limits.get("input_seconds", decode.MAX_SECONDS)):
-            yield self.cover(request, self.features(song), seconds, pool, control)
-
     def features(self, song: "Mono") -> SongFeatures:
         """Return what the model hears of a song. Raises `TaskFailed` (no-notes)."""
         # The beat tracker finds no beat in a second of sound. What else fails then are operations
@@ -136,21 +110,20 @@ class PianoModel:
             lambda _: "no beat was found: the song is shorter than a few beats, or has no rhythm",
         )
 
-    def cover(
+    def generate(
         self,
         request: Request,
         features: SongFeatures,
-        max_seconds: int = MAX_OUTPUT_SECONDS,
         pool: Pool | None = None,
         control: Control | None = None,
-    ) -> Cover:
-        """Generate the tokens of one song, and read the notes. Raises as `covers`."""
+    ) -> Steps:
+        """Generate the tokens of one song. Raises `TaskFailed`, `Abstained`, `MemoryError`."""
         hidden = self._encode(request, features, pool, control)
         status, steps = self._model.generate(
             hidden, request.steps, request.seed, request.sampling, pool, control
         )
         check(status)
-        return Cover(self.notes(features, steps.tokens, max_seconds), steps)
+        return steps
 
     def replay(
         self,
@@ -171,8 +144,7 @@ class PianoModel:
         )
         if difference is None:
             check(status)
-            return steps, None
-        return steps, Difference(0, difference.step, difference.row)
+        return steps, difference
 
     def kept_logits(self, steps: Steps) -> "NDArray[np.float32]":
         """Return the logits of a song's kept steps `(n, vocabulary)`, as `work` has them.
@@ -186,6 +158,11 @@ class PianoModel:
         drawn = [np.full(len(ends), True) if step == 0 else ~ended[:, step - 1] for step in kept]
         parts = [steps.logits[rows, slot] for slot, rows in enumerate(drawn)]
         return np.concatenate(parts)
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens."""
+        return int(self._model.vocabulary)
 
     def notes(
         self,

@@ -22,6 +22,7 @@ from executor.engine.t5 import (
     read_config,
 )
 from executor.errors import ModelRefused
+from executor.job import Difference
 from executor.models.json_files import check_integer
 
 if TYPE_CHECKING:
@@ -116,14 +117,6 @@ class Steps:
 
     tokens: "NDArray[np.int32]"
     logits: "NDArray[np.float32]"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first token that a replay draws otherwise, or the step where it ends or goes on."""
-
-    row: int
-    step: int
 
 
 class Pop2Piano:
@@ -234,6 +227,9 @@ class Pop2Piano:
     ) -> "tuple[Status, Steps, Difference | None]":
         """Compute the steps of `tokens` `(rows, count)`, `block` at a time, and compare.
 
+        The difference is the first token that is drawn otherwise, or the step where the tokens end
+        or go on.
+
         `steps` is the limit with which they were generated. Raises `ValueError`.
         """
         control = control or Control()
@@ -258,7 +254,8 @@ class Pop2Piano:
             ctypes.byref(control.done),
         )
         del kept
-        difference = Difference(*first) if status == Status.DIFFERENT else None
+        row, step = first
+        difference = Difference(0, step, row) if status == Status.DIFFERENT else None
         return Status(status), Steps(tokens, logits), difference
 
     def _logits(self, rows: int, steps: int) -> "NDArray[np.float32]":

@@ -21,7 +21,8 @@ from protocol.wire.messages import Abstention
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 EMBEDDED = "helium/embedded-music"  # the model of the self-test
-DEFAULTS = (EMBEDDED, "helium/embedded-pop2piano")  # every shipped model, one of each task kind
+EMBEDDED_PIANO = "helium/embedded-pop2piano"
+DEFAULTS = (EMBEDDED, EMBEDDED_PIANO)  # every shipped model, one of each task kind
 
 # As on the Hugging Face hub: a name, or an owner and a name, of at most 96 characters each.
 ID_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"

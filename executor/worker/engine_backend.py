@@ -1,29 +1,18 @@
-"""Computes jobs with the engine: the project's own kernels, without torch or transformers."""
+"""What the backends of the engine's classes share: threads, progress, the proof of work."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from executor.audio import manifest
 from executor.determinism import compute_class
 from executor.engine import library
-from executor.engine.music import MusicModel, Request, kind_of
-from executor.engine.musicgen import Steps
 from executor.engine.pool import Control, Pool
 from executor.errors import Abstained
-from executor.models.families import SEQUENCES
-from executor.tasks.arguments import config_members, sequence_seeds
-from executor.tasks.given_tokens import GivenTokens
 from executor.tasks.token_trace import TokenTrace, trace_of
-from executor.worker.runner import TEXT_TO_MUSIC, Generated, JobMessage, Report
+from executor.worker.runner import Report
 from protocol import work
 from protocol.wire.messages import Abstention
 
@@ -34,16 +23,17 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.05
 # More threads would wait for the memory: they read the same weights (docs/measurements.md).
 MAX_DEFAULT_THREADS = 4
-# The share of a job's time that its tokens take; the rest is the codec's.
-TOKENS_SHARE = 0.9
 
 
 class EngineBackend:
-    """The backend of the classes of engine `helium`."""
+    """A backend of the project's own kernels, without torch or transformers."""
 
-    def __init__(self, task: str, threads: int) -> None:
-        """`task` is the kind of task that the class runs; 0 threads take `default_threads`."""
-        self._task, self._threads = task, threads or default_threads()
+    task: ClassVar[str]  # the kind of task that its class runs
+    libraries: ClassVar[Sequence[str]]  # distributions that still compute an input
+
+    def __init__(self, threads: int) -> None:
+        """0 threads take `default_threads`."""
+        self._threads = threads or default_threads()
         self._pool: Pool | None = None
 
     def prepare(self) -> None:
@@ -53,83 +43,13 @@ class EngineBackend:
 
     def runtime(self, probe: str) -> dict[str, object]:
         """Return the runtime of the class."""
-        return compute_class.describe_engine_runtime(library.ARITHMETIC_VERSION, self._task, probe)
+        version = library.ARITHMETIC_VERSION
+        return compute_class.describe_engine_runtime(version, self.task, self.libraries, probe)
 
-    def load(self, kind: str, folder: Path, dtype: str, bits: int | None) -> MusicModel:
-        """Map a model. Raises `ModelRefused`, `TaskFailed`, `Abstained`."""
-        if kind != self._task:
+    def require_kind(self, kind: str) -> None:
+        """Raise `Abstained` (model-missing) for a job of another kind."""
+        if kind != self.task:
             raise Abstained(Abstention.MODEL_MISSING, f"this class does not run {kind}")
-        return MusicModel(folder, kind_of(dtype, bits))
-
-    def generate(self, model: MusicModel, job: JobMessage, report: Report) -> Generated:
-        """Run a job: all tokens, generated or replayed, then the sound of each sequence."""
-        members = config_members(TEXT_TO_MUSIC, job["args"])
-        count = members.pop(SEQUENCES, None) or 1
-        seeds = sequence_seeds(int(str(job["args"]["seed"])), count)
-        request = model.request(str(job["args"]["prompt"]), seeds, members)
-        steps = self._compute(model, request, job["tokens"], report)
-        frames = []
-        for number, tokens in enumerate(steps.tokens):
-            begun = TOKENS_SHARE + (1 - TOKENS_SHARE) * number / count
-            with watched(report, partial(_share, begun, 0)) as control:
-                waveform = model.decode(tokens, self._pool, control)
-            frames.append(manifest.canonical_frames(waveform))
-        report(1.0)
-        sequences = [
-            work.Sequence(request.steps, little_endian(tokens), little_endian(logits))
-            for tokens, logits in zip(steps.tokens, steps.logits, strict=True)
-        ]
-        proof = sequences if job["proves_work"] else ()
-        blobs = [work.tokens_blob(sequence.steps, sequence.tokens) for sequence in proof]
-        outputs = [
-            manifest.waveform_output(frame, model.sampling_rate, blob)
-            for frame, blob in zip_longest(frames, blobs)
-        ]
-        traces = [trace_of_tokens(tokens) for tokens in steps.tokens]
-        return Generated(outputs, traces, work.work_digest(proof) if proof else None)
-
-    def _compute(
-        self, model: MusicModel, request: Request, blobs: Sequence[str], report: Report
-    ) -> Steps:
-        """Generate the tokens of all sequences, or replay those of `blobs`.
-
-        As many run together as `MusicModel.batch` allows. Raises `TokensDiffer`.
-        """
-        count, (codebooks, vocabulary) = len(request.seeds), model.shape
-        shape = count, request.steps, codebooks
-        given = GivenTokens([Path(blob) for blob in blobs], shape, vocabulary) if blobs else None
-        batches: list[Steps] = []
-        size = model.batch(request)
-        for start in range(0, count, size):
-            batch = replace(request, seeds=request.seeds[start : start + size])
-            end = start + len(batch.seeds)
-            # A replay counts the steps of one sequence after another, a generation those of all.
-            counted = request.steps * (len(batch.seeds) if given else 1)
-            begun, width = start * TOKENS_SHARE / count, (end - start) * TOKENS_SHARE / count
-            with watched(report, partial(_share, begun, width / counted)) as control:
-                if given is None:
-                    batches.append(model.generate(batch, self._pool, control))
-                    continue
-                tokens = given.tokens[start:end]
-                steps, difference = model.replay(batch, tokens, self._pool, control)
-            if difference is not None:
-                difference = replace(difference, sequence=start + difference.sequence)
-            given.check(end, difference)
-            batches.append(steps)
-        return Steps(
-            np.concatenate([batch.tokens for batch in batches]),
-            np.concatenate([batch.logits for batch in batches]),
-        )
-
-
-def little_endian(array: "NDArray[Any]") -> bytes:
-    """Return the numbers of an array, in C order, each of 4 bytes in little-endian order."""
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _share(begun: float, width: float, done: int) -> float:
-    """Return the progress after `done` steps, each of so much, of a part that began there."""
-    return begun + width * done
 
 
 def default_threads() -> int:
@@ -137,9 +57,28 @@ def default_threads() -> int:
     return min(len(os.sched_getaffinity(0)), MAX_DEFAULT_THREADS)
 
 
-def trace_of_tokens(tokens: "NDArray[np.int32]") -> TokenTrace:
+def sequence_of(tokens: "NDArray[Any]", logits: "NDArray[Any]") -> work.Sequence:
+    """Return what proves a sequence's work: its tokens `(steps, columns)` and its kept logits."""
+    return work.Sequence(len(tokens), little_endian(tokens), little_endian(logits))
+
+
+def trace_of_tokens(tokens: "NDArray[Any]") -> TokenTrace:
     """Return the trace of a sequence's tokens, `(steps, columns)`."""
     return trace_of([little_endian(step) for step in tokens])
+
+
+def little_endian(array: "NDArray[Any]") -> bytes:
+    """Return the numbers of an array, in C order, each of 4 bytes in little-endian order."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def share_of(begun: float, width: float) -> Callable[[int], float]:
+    """Return the progress by the steps done, each of `width`, of a part that began at `begun`."""
+    return partial(_share, begun, width)
+
+
+def _share(begun: float, width: float, done: int) -> float:
+    return begun + width * done
 
 
 @contextmanager

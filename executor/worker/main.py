@@ -24,7 +24,7 @@ from executor.models.folders import ModelFolders
 from executor.sandbox import confine
 from executor.tasks.numba_cache import kernels
 from executor.worker.messages import WorkerReady
-from executor.worker.runner import Backend, JobMessage, JobRunner, send
+from executor.worker.runner import POP2PIANO, Backend, JobMessage, JobRunner, send
 
 
 def receive_jobs(
@@ -48,12 +48,16 @@ def receive_jobs(
             jobs.put(message)
 
 
-def backend(kind: WorkerKind, threads: int) -> Backend:
+def backend_of(kind: WorkerKind, threads: int) -> Backend:
     """Return what computes the jobs of a class. Imports what it needs."""
-    if kind.engine == "helium":
-        from executor.worker.engine_backend import EngineBackend
+    if kind.engine == "helium" and kind.task == POP2PIANO:
+        from executor.worker.piano_backend import PianoBackend
 
-        return EngineBackend(kind.task, threads)
+        return PianoBackend(threads)
+    if kind.engine == "helium":
+        from executor.worker.music_backend import MusicBackend
+
+        return MusicBackend(threads)
     from executor.worker.transformers_backend import TransformersBackend
 
     return TransformersBackend(kind.device)
@@ -79,7 +83,7 @@ def main() -> None:
     kernels.use_compiled_only()
     sandbox = confine.confine(folders, memory, kind.device)
     jobs: queue.SimpleQueue[JobMessage] = queue.SimpleQueue()
-    runner = JobRunner(connection, ModelFolders(folders), backend(kind, config["threads"]))
+    runner = JobRunner(connection, ModelFolders(folders), backend_of(kind, config["threads"]))
     threading.Thread(target=receive_jobs, args=(connection, jobs, runner.stop), daemon=True).start()
     send(connection, dataclasses.replace(runner.prepare(), sandbox=sandbox))
     while True:

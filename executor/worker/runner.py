@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import schemas
 from executor.audio import manifest
@@ -26,7 +26,7 @@ from executor.errors import (
     with_task_failures,
 )
 from executor.models.config import own_dtype
-from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
+from executor.models.folders import SHIPPED, ModelFolders
 from executor.models.json_files import configuration
 from executor.tasks.failures import describe_failure
 from executor.tasks.token_trace import TokenTrace
@@ -70,7 +70,13 @@ class Generated:
 
 
 class Backend(Protocol):
-    """Computes the jobs of a compute class: `transformers_backend`, `engine_backend`."""
+    """Computes the jobs of a compute class: see `main.backend_of`.
+
+    `task` is the kind of its self-test, `embedded` the shipped model for it.
+    """
+
+    task: ClassVar[str]
+    embedded: ClassVar[str]
 
     def prepare(self) -> None:
         """Get ready to compute. Raises `ProfileViolated` or `EngineUnavailable`."""
@@ -80,6 +86,9 @@ class Backend(Protocol):
 
     def load(self, kind: str, folder: Path, dtype: str, bits: int | None) -> Any:
         """Load a checked model folder for jobs of a kind. Raises `ModelRefused`, `TaskFailed`."""
+
+    def probe(self, model: Any, prompt: str, seed: int) -> bytes:
+        """Return the bytes of a small generation, for the self-test."""
 
     def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
         """Run a job with a loaded model. Raises `TaskFailed`, `Abstained`, `TokensDiffer`."""
@@ -213,16 +222,13 @@ class JobRunner:
         gc.collect()
 
     def render(self, prompt: str, seed: int, fresh: bool) -> str:
-        """Generate for the self-test and return the SHA-256 of the canonical waveform."""
+        """Generate for the self-test and return the SHA-256 of the bytes."""
         if fresh:
             self._drop()
-        folder = SHIPPED / EMBEDDED
-        model = self._warm(TEXT_TO_MUSIC, folder, self._folders.digest(folder), "float32", None)
-        config = {"max_new_tokens": self_test.TOKENS}
-        args = {"prompt": prompt, "seed": seed, "generation_config": config}
-        job = {"task_kind": TEXT_TO_MUSIC, "args": args, "proves_work": False, "tokens": []}
-        (output,) = self._backend.generate(model, job, lambda _: None).outputs
-        return hashlib.sha256(output.content).hexdigest()
+        folder = SHIPPED / self._backend.embedded
+        digest = self._folders.digest(folder)
+        model = self._warm(self._backend.task, folder, digest, "float32", None)
+        return hashlib.sha256(self._backend.probe(model, prompt, seed)).hexdigest()
 
     def _check_stop(self, now: float) -> None:
         """Raise `Abstained` if the job is to stop."""

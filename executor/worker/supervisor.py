@@ -60,7 +60,8 @@ Progress = Callable[[float], None]
 
 # Imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
-# The kind of jobs that numba's kernels are for (`tasks.numba_cache`), where they have inputs.
+# The kind of jobs that numba's kernels are for (`tasks.numba_cache`), where they have inputs and
+# transformers computes them.
 COMPILED_KIND = "pop2piano"
 # Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 16
 # outputs; more would flood the event loop behind `progress`.
@@ -223,7 +224,7 @@ class WorkerSupervisor:
         try:
             if current.stop.is_set():
                 raise _stopped()
-            if job.kind == COMPILED_KIND and job.inputs:
+            if self._kind.engine == "transformers" and job.kind == COMPILED_KIND and job.inputs:
                 self._ensure_kernels(deadline)
             status = self._ensure_started(deadline)
             if not status.ok:

@@ -5,15 +5,19 @@ runs.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from executor.audio import manifest
-from executor.determinism import compute_class, profile
-from executor.worker.runner import POP2PIANO, Generated, JobMessage, Report
+from executor.determinism import compute_class, profile, self_test
+from executor.models.folders import EMBEDDED
+from executor.worker.runner import POP2PIANO, TEXT_TO_MUSIC, Generated, JobMessage, Report
 
 
 class TransformersBackend:
     """The backend of the classes of engine `transformers`."""
+
+    task: ClassVar[str] = TEXT_TO_MUSIC
+    embedded: ClassVar[str] = EMBEDDED
 
     def __init__(self, device: profile.Device = "cpu") -> None:
         self._device = device
@@ -37,6 +41,15 @@ class TransformersBackend:
         from executor.tasks import text_to_music
 
         return text_to_music.load(folder, dtype, bits, self._device)
+
+    def probe(self, model: Any, prompt: str, seed: int) -> bytes:
+        """Return the canonical waveform of a short generation, for the self-test."""
+        from executor.tasks import text_to_music
+
+        config = {"max_new_tokens": self_test.TOKENS}
+        args = {"prompt": prompt, "seed": seed, "generation_config": config}
+        (sound,) = text_to_music.sounds(model, args, lambda _: None)
+        return manifest.canonical_frames(sound.audio).tobytes()
 
     def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
         """Run a job. The outputs of pop2piano are rendered as they are read."""

@@ -20,9 +20,10 @@ from executor.engine import library
 from executor.engine.library import Status
 from executor.engine.matrices import Kind, Matrices
 from executor.engine.pool import Control, Pool
-from executor.engine.pop2piano import Difference, Pop2Piano, Steps, read_settings
+from executor.engine.pop2piano import Pop2Piano, Steps, read_settings
 from executor.engine.sampling import Sampling
 from executor.errors import ModelRefused
+from executor.job import Difference
 from executor.models.folders import SHIPPED
 from executor.models.weights import Weights
 
@@ -264,7 +265,7 @@ def test_replay_names_the_first_token_that_differs(step: int) -> None:
     forged = generate(piano).tokens.copy()
     forged[3, step] = (forged[3, step] + 1) % 60
     status, _, difference = piano.replay(hidden, forged, STEPS, 3, WILD)
-    assert (status, difference) == (Status.DIFFERENT, Difference(3, step))
+    assert (status, difference) == (Status.DIFFERENT, Difference(0, step, 3))
 
 
 def test_replay_names_a_song_that_is_too_short_or_too_long() -> None:
@@ -273,11 +274,11 @@ def test_replay_names_a_song_that_is_too_short_or_too_long() -> None:
     steps = tokens.shape[1]
     last = int((tokens[:, -1] != GENERATION["pad_token_id"]).argmax())
     status, _, difference = piano.replay(hidden, tokens[:, :-1], 2_000, 3, WILD)
-    assert (status, difference) == (Status.DIFFERENT, Difference(last, steps - 1))
+    assert (status, difference) == (Status.DIFFERENT, Difference(0, steps - 1, last))
     longer = np.pad(tokens, ((0, 0), (0, 2)), constant_values=GENERATION["pad_token_id"])
     for block in (1, 16, 5_000):
         status, _, difference = piano.replay(hidden, longer, 2_000, 3, WILD, block=block)
-        assert (status, difference) == (Status.DIFFERENT, Difference(0, steps))
+        assert (status, difference) == (Status.DIFFERENT, Difference(0, steps, 0))
 
 
 @pytest.mark.parametrize("cheat", ["seed", "sampling", "composer", "features", "4 bits"])
@@ -296,7 +297,7 @@ def test_replay_finds_what_was_generated_otherwise(cheat: str) -> None:
     assert difference is not None
     # Steps come before rows.
     step, row = np.argwhere(right.tokens.T != forged.tokens.T)[0]
-    assert difference == Difference(row, step)
+    assert difference == Difference(0, step, row)
 
 
 def test_a_stopped_call_ends_before_its_next_step() -> None:
