@@ -52,6 +52,7 @@ class TestnetOptions:
     task: Path
     out: Path
     keep: bool
+    piano: bool
     resume: bool
     as_json: bool
 
@@ -63,6 +64,7 @@ class TestnetOptions:
 @click.option("--committee", type=click.IntRange(1, MAX_COMMITTEE))
 @click.option("--task", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=TASK)
 @click.option("--keep", is_flag=True)
+@click.option("--piano", is_flag=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--resume", is_flag=True)
 @click.option("--json", "as_json", is_flag=True)
@@ -72,6 +74,7 @@ def testnet(
     committee: int | None,
     task: Path,
     keep: bool,
+    piano: bool,
     out: Path | None,
     resume: bool,
     as_json: bool,
@@ -86,13 +89,13 @@ def testnet(
     log_setup.configure("error", "auto")
     silence_libp2p()
     with _folder(out, resume=resume) as root:
-        _run(TestnetOptions(nodes, liars, size, task, root, keep, resume, as_json), args)
+        _run(TestnetOptions(nodes, liars, size, task, root, keep, piano, resume, as_json), args)
 
 
 def _reject_with_resume() -> None:
     """Refuse what the network document of the folder has decided already."""
     context = click.get_current_context()
-    for name in ("nodes", "liars", "committee"):
+    for name in ("nodes", "liars", "committee", "piano"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(
                 f"--{name}: not with --resume, the network has its nodes already"
@@ -155,7 +158,7 @@ def _create_network(options: TestnetOptions) -> tuple[Network, list[LocalNode]]:
         commit_grace_seconds=GRACE_SECONDS,
     )
     _show("reading this machine's compute classes")
-    classes = measured_classes()
+    classes = measured_classes(["music", "piano"] if options.piano else ["music"])
     folder.clear(options.out)
     network, nodes = create_network(options.out, options.nodes, classes, parameters, options.liars)
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"

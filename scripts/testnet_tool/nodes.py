@@ -47,7 +47,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 # What the nodes compute with, by the name of the class. The first class is ready at once.
-KINDS: Mapping[str, WorkerKind] = {"music": WorkerKind("helium", task="text-to-music")}
+KINDS: Mapping[str, WorkerKind] = {
+    "music": WorkerKind("helium", task="text-to-music"),
+    "piano": WorkerKind("helium", task="pop2piano"),
+}
 
 
 class NodeDown(HeliumError):
@@ -81,9 +84,9 @@ class LocalNode:
         return self.home / "log.jsonl"
 
 
-def measured_classes() -> dict[str, Document]:
-    """Return the classes of a network of this machine. Starts a worker for each."""
-    return {name: local_compute_class(kind) for name, kind in KINDS.items()}
+def measured_classes(names: Sequence[str] = ("music",)) -> dict[str, Document]:
+    """Return classes of `KINDS` as this machine computes them. Starts a worker for each."""
+    return {name: local_compute_class(KINDS[name]) for name in names}
 
 
 def create_network(

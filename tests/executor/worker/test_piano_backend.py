@@ -83,8 +83,9 @@ def test_a_cover_needs_neither_torch_nor_a_compiler(
 def test_an_outcome_has_work_and_a_replay_comes_to_it(
     worker: WorkerSupervisor, songs: Mapping[str, Path]
 ) -> None:
-    inputs = songs["mono"], songs["low"]
+    inputs = songs["mono"], songs["stereo"]
     execution = cover(worker, *inputs, generation_config=SAMPLED)
+    assert "result" in execution.outcome, execution.trace
     schemas.check("outcome", execution.outcome)
     suffixes = [path.suffix for path in execution.files]
     assert suffixes == [".mid", ".f32", TOKENS_SUFFIX] * 2
