@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Tensors = Mapping[str, "NDArray[Any]"]
-# float32, or float16 as numpy has it; bfloat16 is uint16, which no model uses for numbers.
-BFLOAT16 = np.dtype(np.uint16)
+# bfloat16 is uint16, which no model uses for numbers.
+FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(np.uint16)
 # Numbers that share a scale in 4-bit weights.
 GROUP = 32
 
@@ -29,10 +29,15 @@ class Kind(IntEnum):
     BFLOAT16 = 1
     INT8 = 2
     INT4 = 3
+    FLOAT16 = 4
 
 
 # How tasks name the precisions that the engine computes in, and how many bits quantise weights.
-DTYPES: Mapping[str, Kind] = MappingProxyType({"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16})
+DTYPES: Mapping[str, Kind] = MappingProxyType(
+    {"float32": Kind.FLOAT32, "bfloat16": Kind.BFLOAT16, "float16": Kind.FLOAT16}
+)
+# The kinds of 16 bits by the dtype that a tensor has.
+STORED: Mapping[Any, Kind] = MappingProxyType({FLOAT16: Kind.FLOAT16, BFLOAT16: Kind.BFLOAT16})
 BITS: Mapping[int, Kind] = MappingProxyType({8: Kind.INT8, 4: Kind.INT4})
 
 
@@ -51,8 +56,9 @@ class MatrixStruct(ctypes.Structure):
 class Matrices:
     """Takes tensors of a model as matrices of one kind, and keeps what they are made of.
 
-    A tensor that already is of the kind is used where it lies. Others are converted, in a stated
-    order of operations (`csrc/product.c`).
+    A tensor that already is of the kind is used where it lies; so is one of 16 bits as float32,
+    which the products make of it exactly. Others are converted, in a stated order of operations
+    (`csrc/product.c`).
     """
 
     def __init__(self, tensors: Tensors, kind: Kind) -> None:
@@ -78,13 +84,8 @@ class Matrices:
         return np.require(float32(self._tensor(name, shape)), requirements="A")
 
     def table(self, name: str, out: int, inputs: int) -> MatrixStruct:
-        """Return a tensor whose rows are looked up: float32, or bfloat16 if it is that."""
-        tensor = self._tensor(name, (out, inputs))
-        if tensor.dtype == BFLOAT16:
-            return MatrixStruct(
-                self.keep(np.ascontiguousarray(tensor)), None, out, inputs, Kind.BFLOAT16
-            )
-        return MatrixStruct(self.keep(float32(tensor)), None, out, inputs, Kind.FLOAT32)
+        """Return a tensor whose rows are looked up, as it lies in the file."""
+        return self._as_stored(self._tensor(name, (out, inputs)), out, inputs)
 
     def same_tables(self, *names: str) -> str:
         """Return which of the names of one tensor to read. Raises `ModelRefused` if two differ."""
@@ -98,16 +99,25 @@ class Matrices:
         """Return a tensor `(out, inputs)` as a matrix. Raises `ModelRefused`."""
         tensor = self._tensor(name, (out, inputs))
         kind = self.kind
-        if kind is Kind.BFLOAT16 and tensor.dtype == BFLOAT16:
-            return MatrixStruct(self.keep(np.ascontiguousarray(tensor)), None, out, inputs, kind)
+        if kind is Kind.FLOAT32 or STORED.get(tensor.dtype) is kind:
+            return self._as_stored(tensor, out, inputs)
         numbers = float32(tensor)
-        if kind is Kind.FLOAT32:
-            return MatrixStruct(self.keep(numbers), None, out, inputs, kind)
+        if kind is Kind.FLOAT16:
+            with np.errstate(over="ignore"):  # beyond 65,504 it is infinity
+                halves = numbers.astype(FLOAT16)
+            self.converted_bytes += halves.nbytes
+            return self._as_stored(halves, out, inputs)
         if kind is Kind.INT4 and inputs % GROUP:
             raise ModelRefused(f"{name} has rows of {inputs}; 4 bits need a multiple of {GROUP}")
         rows, scales = convert(numbers, kind)
         self.converted_bytes += rows.nbytes + scales.nbytes
         return MatrixStruct(self.keep(rows), self.keep(scales), out, inputs, kind)
+
+    def _as_stored(self, tensor: "NDArray[Any]", out: int, inputs: int) -> MatrixStruct:
+        """Return a tensor of floats as a matrix of its own kind."""
+        kind = STORED.get(tensor.dtype, Kind.FLOAT32)
+        numbers = float32(tensor) if kind is Kind.FLOAT32 else np.ascontiguousarray(tensor)
+        return MatrixStruct(self.keep(numbers), None, out, inputs, kind)
 
     def _tensor(self, name: str, shape: Sequence[int]) -> "NDArray[Any]":
         if name not in self:

@@ -58,7 +58,7 @@ class ModelStruct(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("vocabulary", "codebooks", "delays", "prefixed")),
         ("layer", ctypes.POINTER(LayerStruct)),
         ("head", ctypes.POINTER(MatrixStruct)),
-        ("embedding", ctypes.POINTER(ctypes.c_void_p)),
+        ("embedding", ctypes.POINTER(MatrixStruct)),
         ("last_norm", ctypes.c_void_p * 2),
     )
 
@@ -140,9 +140,9 @@ class MusicgenDecoder:
                 for k in range(self.codebooks)
             )
         )
-        self._embeddings = (ctypes.c_void_p * self.codebooks)(
+        self._embeddings = (MatrixStruct * self.codebooks)(
             *(
-                matrices.vector(f"{DECODER}.embed_tokens.{k}.weight", self.vocabulary + 1, width)
+                matrices.table(f"{DECODER}.embed_tokens.{k}.weight", self.vocabulary + 1, width)
                 for k in range(self.codebooks)
             )
         )

@@ -20,7 +20,7 @@
 // How a call ended.
 enum { HE_OK = 0, HE_NO_MEMORY = -1, HE_STOPPED = -2, HE_NOT_FINITE = -3, HE_DIFFERENT = -4 };
 
-enum { HE_FLOAT32, HE_BFLOAT16, HE_INT8, HE_INT4 }; // kinds of weights
+enum { HE_FLOAT32, HE_BFLOAT16, HE_INT8, HE_INT4, HE_FLOAT16 }; // kinds of weights
 
 // A matrix of weights: `out` rows of `in` numbers.
 typedef struct {
@@ -73,7 +73,7 @@ typedef struct {
   int32_t prefixed; // a melody model: without attention to the prompt, which comes before the steps
   const he_musicgen_layer *layer;
   const he_matrix *head;             // of each codebook: (vocabulary, width)
-  const float *const *embedding;     // of each codebook: (vocabulary + 1, width)
+  const he_matrix *embedding;        // of each codebook: (vocabulary + 1, width), of floats
   const float *norm[2];              // weight and bias of the last one
 } he_musicgen;
 
@@ -159,7 +159,7 @@ typedef struct {
   const he_t5_layer *layers;
   const float *bias; // (buckets, heads), added to the scores of self attention
   const float *norm; // after the last layer
-  he_matrix embedding; // HE_FLOAT32 or HE_BFLOAT16
+  he_matrix embedding; // of floats
   int64_t layer_count, heads, buckets, max_distance;
   float epsilon;
   int32_t activation, decoder;

@@ -165,9 +165,10 @@ static void embed(decoder *d, int64_t first, int64_t count) {
     for (int64_t s = 0; s < d->sequences; s++) {
       float *x = d->x + (t * d->sequences + s) * d->sides * width;
       const int32_t *column = d->column + (t * d->sequences + s) * m->codebooks;
-      memcpy(x, m->embedding[0] + column[0] * width, (size_t)width * 4);
+      widen_row(&m->embedding[0], column[0], x);
       for (int k = 1; k < m->codebooks; k++) {
-        add_rows(x, m->embedding[k] + column[k] * width, width);
+        widen_row(&m->embedding[k], column[k], d->wide);
+        add_rows(x, d->wide, width);
       }
       add_rows(x, d->y, width);
       if (d->sides == 2) memcpy(x + width, x, (size_t)width * 4);

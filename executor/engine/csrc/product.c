@@ -25,14 +25,17 @@ typedef int16_t vs __attribute__((vector_size(4 * WIDTH)));
 
 // Bytes of a row of weights.
 INLINE int64_t row_bytes(int kind, int64_t in) {
-  return kind == HE_FLOAT32 ? 4 * in : kind == HE_BFLOAT16 ? 2 * in : kind == HE_INT8 ? in : in / 2;
+  return kind == HE_FLOAT32 ? 4 * in : kind == HE_INT8 ? in : kind == HE_INT4 ? in / 2 : 2 * in;
 }
 
-// Widening: WIDTH bfloat16 to float32, 2 * WIDTH int8 to int16.
+// Widening: WIDTH bfloat16 or float16 to float32, which is exact; 2 * WIDTH int8 to int16.
 #if defined(__AVX2__) && defined(__FMA__)
 INLINE vf widen_bfloat16(const char *p) {
   __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
   return (vf)_mm256_slli_epi32(u, 16);
+}
+INLINE vf widen_float16(const char *p) {
+  return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 INLINE vs widen_int8(__m128i b) { return (vs)_mm256_cvtepi8_epi16(b); }
 typedef __m128i bytes;
@@ -41,6 +44,15 @@ typedef __m128i bytes;
 INLINE vf widen_bfloat16(const char *p) {
   __m128i h = _mm_loadl_epi64((const __m128i *)p);
   return (vf)_mm_unpacklo_epi16(_mm_setzero_si128(), h);
+}
+// The exponent is moved in the bits, by more if it is infinity's. A subnormal number gets the least
+// normal exponent instead, which is then subtracted.
+INLINE vf widen_float16(const char *p) {
+  vu h = (vu)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
+  vu sign = (h & 0x8000u) << 16, u = (h & 0x7fffu) << 13;
+  vu infinite = (vu)((vi)u >= 0x0f800000), subnormal = (vu)((vi)u < 0x00800000);
+  u += (112u << 23) + (infinite & 112u << 23) + (subnormal & 1u << 23);
+  return (vf)((vu)((vf)u - (vf)(subnormal & 113u << 23)) | sign);
 }
 typedef __m128i bytes; // its lower half
 INLINE vs widen_int8(bytes b) {
@@ -51,6 +63,11 @@ INLINE vf widen_bfloat16(const char *p) {
   uint16x4_t h;
   memcpy(&h, p, sizeof h);
   return (vf)vshll_n_u16(h, 16);
+}
+INLINE vf widen_float16(const char *p) {
+  float16x4_t h;
+  memcpy(&h, p, sizeof h);
+  return (vf)vcvt_f32_f16(h);
 }
 typedef int8x8_t bytes;
 INLINE vs widen_int8(bytes b) { return (vs)vmovl_s8(b); }
@@ -63,21 +80,30 @@ INLINE bytes load_bytes(const char *p) {
 
 // Weights i .. i + WIDTH - 1 of a row, as float32.
 INLINE vf load_weights(int kind, const char *row, int64_t i) {
-  return kind == HE_FLOAT32 ? loadv((const float *)row + i) : widen_bfloat16(row + 2 * i);
+  if (kind == HE_FLOAT32) return loadv((const float *)row + i);
+  return kind == HE_FLOAT16 ? widen_float16(row + 2 * i) : widen_bfloat16(row + 2 * i);
 }
 // The last `n` < 8 weights of a row from i on, and +0.
 INLINE f8 load_last_weights(int kind, const char *row, int64_t i, int64_t n) {
-  float a[8] = {0};
-  if (kind == HE_FLOAT32) {
-    memcpy(a, (const float *)row + i, (size_t)n * 4);
-  } else {
-    for (int64_t k = 0; k < n; k++) {
-      uint16_t h;
-      memcpy(&h, row + 2 * (i + k), 2);
-      a[k] = float_of((uint32_t)h << 16);
+  char a[32] = {0};
+  f8 u;
+  int64_t size = kind == HE_FLOAT32 ? 4 : 2;
+  memcpy(a, row + i * size, (size_t)(n * size));
+  EACH_PART u.part[p] = load_weights(kind, a, p * WIDTH);
+  return u;
+}
+
+void widen_row(const he_matrix *m, int64_t row, float *x) {
+  const char *w = (const char *)m->rows + row * row_bytes(m->kind, m->in);
+  int kind = m->kind;
+  int64_t i = 0;
+  for (; i + 8 <= m->in; i += 8) {
+    EACH_PART {
+      vf v = load_weights(kind, w, i + p * WIDTH);
+      memcpy(x + i + p * WIDTH, &v, sizeof v);
     }
   }
-  return load8(a);
+  if (i < m->in) store_some(x + i, load_last_weights(kind, w, i, m->in - i), m->in - i);
 }
 
 // The sums of a tile of float weights: of `NR` rows of input by the four rows `w`. Eight columns of
@@ -227,7 +253,7 @@ typedef struct {
   const product *products;
   int count;
   int64_t rows, in, padded; // padded: `in` as a multiple of the columns of a block
-  int kind, few;
+  int few;
   const float *packed; // floats, or NULL if the input is read where it is
   const int16_t *quantised;
   const float *x_scales;
@@ -307,22 +333,25 @@ INLINE void tile(
   TILE(name##_1, kind, 1, 0) TILE(name##_2, kind, 2, 0) TILE(name##_3, kind, 3, 0)
 TILES(float32, HE_FLOAT32)
 TILES(bfloat16, HE_BFLOAT16)
+TILES(float16, HE_FLOAT16)
 TILES(int8, HE_INT8)
 TILES(int4, HE_INT4)
 TILE(float32_3_ahead, HE_FLOAT32, 3, 1)
 TILE(bfloat16_3_ahead, HE_BFLOAT16, 3, 1)
+TILE(float16_3_ahead, HE_FLOAT16, 3, 1)
 // By kind and rows; 0 is for three rows with prefetching.
-static tile_function *const TILE_FUNCTIONS[4][4] = {
+static tile_function *const TILE_FUNCTIONS[5][4] = {
     {float32_3_ahead, float32_1, float32_2, float32_3},
     {bfloat16_3_ahead, bfloat16_1, bfloat16_2, bfloat16_3},
     {int8_3, int8_1, int8_2, int8_3},
-    {int4_3, int4_1, int4_2, int4_3}};
+    {int4_3, int4_1, int4_2, int4_3},
+    {float16_3_ahead, float16_1, float16_2, float16_3}};
 
 // Outputs first .. last - 1 of a matrix for many rows, four neighbouring ones at a time.
 static void near_outputs(const loop *l, const product *q, int64_t first, int64_t last) {
   int64_t chunk = CHUNK_BYTES / (l->padded * 4) / 6 * 6;
   if (chunk < 6) chunk = 6;
-  int64_t bytes = row_bytes(l->kind, q->matrix->in);
+  int64_t bytes = row_bytes(q->matrix->kind, q->matrix->in);
   for (int64_t begin = 0; begin < l->rows; begin += chunk) {
     int64_t end = begin + chunk;
     if (end > l->rows || l->rows - end < 3) end = l->rows; // groups as `group_rows` makes them
@@ -338,7 +367,7 @@ static void near_outputs(const loop *l, const product *q, int64_t first, int64_t
         // The next four rows of weights are n / 4 lines, two rounds of one line at each step.
         int prefetch = ahead && r < begin + 2 * TILE_ROWS;
         int form = count == 3 && prefetch ? 0 : count;
-        TILE_FUNCTIONS[l->kind][form](l, q, outputs, next, r, sums);
+        TILE_FUNCTIONS[q->matrix->kind][form](l, q, outputs, next, r, sums);
         if (prefetch) next += l->padded * 8;
         for (int k = 0; k < count; k++) memcpy(y + k * q->y_step, &sums[k], (size_t)n * 4);
         r += count;
@@ -358,7 +387,7 @@ static void far_outputs(const loop *l, const product *q, int64_t first, int64_t 
     for (int64_t r = 0; r < l->rows;) {
       v4 sums[TILE_ROWS];
       int count = group_rows(l->rows, r);
-      TILE_FUNCTIONS[l->kind][count](l, q, outputs, NULL, r, sums);
+      TILE_FUNCTIONS[q->matrix->kind][count](l, q, outputs, NULL, r, sums);
       for (int k = 0; k < count; k++) {
         UNROLL for (int o = 0; o < 4; o++) q->y[(r + k) * q->y_step + outputs[o]] = sums[k][o];
       }
@@ -387,7 +416,7 @@ static void multiply_outputs(void *context, int64_t first, int64_t last) {
 }
 int multiply(pool *pool, scratch *scratch, const product *products, int count, int64_t rows) {
   const he_matrix *m = products->matrix;
-  loop l = {.products = products, .count = count, .rows = rows, .in = m->in, .kind = m->kind};
+  loop l = {.products = products, .count = count, .rows = rows, .in = m->in};
   l.few = rows <= 2 * TILE_ROWS;
   int integers = m->kind == HE_INT8 || m->kind == HE_INT4;
   int64_t block = integers ? 16 : 8;

@@ -23,9 +23,11 @@ typedef struct scratch {
 } scratch;
 
 // Computes products of the same input, `rows` rows each, in one loop of all threads. The matrices
-// are of one kind and one `in`. Returns 0, or -1 without memory.
+// have one `in`; all are of kinds that hold floats, or of one kind. Returns 0, or -1 without memory.
 int multiply(
     pool *pool, scratch *scratch, const product *products, int count, int64_t rows);
+// Writes a row of a matrix of floats as float32.
+void widen_row(const he_matrix *matrix, int64_t row, float *x);
 void *scratch_get(scratch *scratch, int64_t size); // NULL without memory
 void scratch_free(scratch *scratch);
 

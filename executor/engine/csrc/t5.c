@@ -87,19 +87,7 @@ void t5_end(t5_pass *p) {
 }
 
 void t5_embed(const he_matrix *table, const int32_t *tokens, int64_t count, float *x) {
-  int64_t width = table->in;
-  for (int64_t i = 0; i < count; i++, x += width) {
-    if (table->kind == HE_FLOAT32) {
-      memcpy(x, (const float *)table->rows + tokens[i] * width, (size_t)width * sizeof *x);
-      continue;
-    }
-    const char *row = (const char *)table->rows + tokens[i] * width * 2;
-    for (int64_t k = 0; k < width; k++) {
-      uint16_t half;
-      memcpy(&half, row + 2 * k, sizeof half);
-      x[k] = float_of((uint32_t)half << 16);
-    }
-  }
+  for (int64_t i = 0; i < count; i++) widen_row(table, tokens[i], x + i * table->in);
 }
 
 // Loops over positions.

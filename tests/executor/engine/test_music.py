@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
 from executor.engine.matrices import Kind
@@ -111,11 +112,27 @@ def test_more_steps_than_positions_are_an_agreed_error(steps: int) -> None:
         shipped().request(PROMPT, [1], {"max_new_tokens": steps})
 
 
+def test_a_file_of_16_bits_gives_the_bits_of_its_float32_copy(tmp_path: Path) -> None:
+    """The shipped file is float16: its weights are read where they lie."""
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor.astype(np.float32) for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+    )
+    steps = []
+    for model in (shipped(), MusicModel(folder, Kind.FLOAT32), MusicModel(FOLDER, Kind.FLOAT16)):
+        steps.append(model.generate(model.request(PROMPT, [42], {"max_new_tokens": 20})))
+    for other in steps[1:]:
+        assert other.logits.tobytes() == steps[0].logits.tobytes()
+
+
 def test_precisions_have_kinds() -> None:
     assert kind_of("float32", None) is Kind.FLOAT32
+    assert kind_of("float16", None) is Kind.FLOAT16
     assert kind_of("bfloat16", None) is Kind.BFLOAT16
     assert (kind_of("float32", 8), kind_of("float32", 4)) == (Kind.INT8, Kind.INT4)
-    for dtype, bits in (("float16", None), ("float32", 2)):
+    for dtype, bits in (("float64", None), ("float32", 2)):
         with pytest.raises(TaskFailed, match="generation-rejected"):
             kind_of(dtype, bits)
 
@@ -175,7 +192,7 @@ def test_another_start_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
-    folder = copied(tmp_path, "config.json", model_type="musicgen_melody")
+    folder = copied(tmp_path, "config.json", model_type="bark")
     with pytest.raises(ModelRefused, match="model_type is none of musicgen, musicgen_melody"):
         MusicModel(folder, Kind.FLOAT32)
     with pytest.raises(ModelRefused, match="decoder is missing"):

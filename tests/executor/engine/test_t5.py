@@ -128,7 +128,8 @@ def test_error_is_no_larger_than_that_of_torch() -> None:
 def test_every_kind_of_weights_is_near_float32(each_library: ctypes.CDLL, kind: Kind) -> None:
     ids = tokens(2, 20, 1132)
     _, hidden = shipped_encoder(kind).encode(ids)
-    limit = {Kind.FLOAT32: 2e-6, Kind.BFLOAT16: 0.02, Kind.INT8: 0.05, Kind.INT4: 0.6}[kind]
+    limits = {Kind.FLOAT32: 2e-6, Kind.FLOAT16: 2e-3, Kind.BFLOAT16: 0.02}
+    limit = {**limits, Kind.INT8: 0.05, Kind.INT4: 0.6}[kind]
     assert difference(hidden, expected(shipped(), ids)) < limit
 
 
