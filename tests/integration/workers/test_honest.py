@@ -245,7 +245,7 @@ def _request(network: str, fields: Mapping[str, object]) -> bytes:
     """Return a submit request for a task with some fields of its body replaced, signed."""
     body: dict[str, Any] = dict(
         messages.task_body(
-            network, "text-to-music", {}, "testnet-cpu", _now(), 60, "0f" * 16, peer_of(KEY)
+            network, "text-to-music", {}, "music", _now(), 60, "0f" * 16, peer_of(KEY)
         )
     )
     body = {**body, "args": task(), **fields}
