@@ -1,4 +1,4 @@
-"""A real node that lies only about tasks whose prompt asks for it: `lie 1`, `lie 2`, ...
+"""A real node that lies only about tasks whose prompt asks for it: `lie 1`, `lie seed`, ...
 
     python -m tests.integration.workers.liar --network network.json --key key.pem ...
 
@@ -6,7 +6,8 @@ A network with such a node also serves the tests that need honest nodes.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,6 +20,11 @@ from protocol.network import Model
 from scripts.testnet_tool.liar import Liar, lie_of
 
 PROMPT = re.compile(r"lie (\d+)")
+# Lies of nodes that compute something else than the task, by the prompt: the changed arguments.
+OTHER_TASKS: Mapping[str, Mapping[str, object]] = {
+    "lie seed": {"seed": 43},
+    "lie quantised": {"quantize_bits": 8},
+}
 
 
 class PromptedLiar:
@@ -37,7 +43,10 @@ class PromptedLiar:
         return self._honest.is_alive()
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        prompt = PROMPT.fullmatch(str(job.args.get("prompt")))
+        text = str(job.args.get("prompt"))
+        if text in OTHER_TASKS:
+            job = replace(job, args={**job.args, **OTHER_TASKS[text]})
+        prompt = PROMPT.fullmatch(text)
         executor = Liar(self._honest, lie_of(int(prompt[1]))) if prompt else self._honest
         return await executor.run(job, seconds, progress)
 

@@ -33,7 +33,11 @@ def test_each_lie_is_measured_and_counted(
     [member] = explained["members"]
     assert member["peer"] == liar
     levels = {level["level"]: level["same"] for level in member["levels"]}
-    assert levels == {"runtime": True, "weights": True, "tokens": True, "waveform": False}
+    same = dict.fromkeys(("runtime", "weights", "tokens", "work"), True)
+    assert levels == {**same, "waveform": False}
+    replays = explained["replays"]
+    assert replays[explained["compared_with"]]["equal"] is True
+    assert replays[member["outcome"]]["members"] == ["waveform"]
     difference = member["waveforms"][0]["difference"]
     assert difference["differing"] > 0
     assert lowest < difference["relative_db"] < highest
@@ -44,3 +48,35 @@ def test_each_lie_is_measured_and_counted(
         assert added == ((0, 1) if peer == liar else (1, 0))
     evidence = three.json("evidence", "list", "--data-dir", three.nodes[0].home)
     assert evidence["evidence"] == []
+
+
+def test_a_replay_names_the_step_at_which_another_seed_drew_another_token(
+    three: Running, tmp_path: Path
+) -> None:
+    replays, outcome, first = _replays_of_lie(three, tmp_path, "lie seed")
+    assert replays[first]["equal"] is True
+    assert replays[outcome]["equal"] is False
+    assert replays[outcome]["difference"]["step"] < 53
+
+
+def test_work_tells_a_quantised_model(three: Running, tmp_path: Path) -> None:
+    """It may draw the same tokens, and so make the same sound."""
+    replays, outcome, _ = _replays_of_lie(three, tmp_path, "lie quantised")
+    replay = replays[outcome]
+    assert replay["equal"] is False
+    assert replay["difference"] is not None or "work" in replay["members"]
+
+
+def _replays_of_lie(three: Running, tmp_path: Path, lie: str) -> tuple[Any, str, str]:
+    """Submit a task about which the last node lies.
+
+    Return the replays, and the digests of the liar's and of the certified outcome.
+    """
+    submitted = three.json(
+        "submit", "-", "-o", tmp_path / "song.wav", stdin=json.dumps(task(prompt=lie))
+    )
+    assert len(submitted["signers"]) == 2
+    explained = three.json("explain", submitted["task"])
+    [member] = explained["members"]
+    assert member["conduct"] == "dissented"
+    return explained["replays"], member["outcome"], explained["compared_with"]
