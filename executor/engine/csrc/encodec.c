@@ -170,67 +170,42 @@ static int transpose(
   return multiply(d->pool, &space->product, &p, 1, n);
 }
 
-// One moment of an LSTM layer.
-typedef struct {
-  const he_lstm *layer;
-  int64_t units;
-  const float *before; // the output of the moment before
-  float *gates, *cell, *y;
-} lstm_step;
-static void step_units(void *context, int64_t first, int64_t last) {
-  const lstm_step *s = context;
-  int64_t n = s->units;
-  for (int64_t j = first; j < last; j++) { // four rows far apart, as in product.c
-    const float *w = s->layer->recurrent + j * n;
-    f8 a[4];
-    UNROLL for (int k = 0; k < 4; k++) a[k] = set8(0);
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-      f8 h = load8(s->before + i);
-      UNROLL for (int k = 0; k < 4; k++) a[k] = fma8(load8(w + k * n * n + i), h, a[k]);
+// The cell and the output of one moment, from the gates' two products.
+static void step_units(const float *a, const float *b, int64_t units, float *cell, float *y) {
+  for (int64_t j = 0; j < units; j += 8) {
+    int64_t n = least(8, units - j);
+    f8 g[4], c = load_some(cell + j, n), h;
+    UNROLL for (int k = 0; k < 4; k++) {
+      g[k] = add8(load_some(a + k * units + j, n), load_some(b + k * units + j, n));
     }
-    if (i < n) {
-      f8 h = load_some(s->before + i, n - i);
-      UNROLL for (int k = 0; k < 4; k++) {
-        a[k] = fma8(load_some(w + k * n * n + i, n - i), h, a[k]);
-      }
-    }
-    for (int k = 0; k < 4; k++) {
-      s->gates[k * n + j] += sum8(a[k]) + s->layer->recurrent_bias[k * n + j];
-    }
-  }
-  for (int64_t j = first; j < last; j += 8) {
-    int64_t count = least(8, last - j);
-    f8 g[4], c = load_some(s->cell + j, count), h;
-    UNROLL for (int k = 0; k < 4; k++) g[k] = load_some(s->gates + k * n + j, count);
     EACH_PART {
       vf in = sigmoidv(g[0].part[p]) * tanhv(g[2].part[p]);
       c.part[p] = fmav(sigmoidv(g[1].part[p]), c.part[p], in);
       h.part[p] = sigmoidv(g[3].part[p]) * tanhv(c.part[p]);
     }
-    store_some(s->cell + j, c, count);
-    store_some(s->y + j, h, count);
+    store_some(cell + j, c, n);
+    store_some(y + j, h, n);
   }
 }
 
 // The next n outputs of LSTM layer `index`. The input's share of the gates is one product.
 static int run_lstm(decoder *d, int64_t index, const float *x, int64_t n, float *y) {
   const he_lstm *layer = d->codec->lstm + index;
-  int64_t units = d->codec->first.out;
+  int64_t units = d->codec->first.out, width = 4 * units;
   float *output = d->states + index * 2 * units;
-  float *gates = scratch_get(&d->gates, n * 4 * units * 4);
-  he_matrix m = {layer->input, NULL, 4 * units, units, HE_FLOAT32};
-  product p = {&m, x, gates, layer->input_bias, units, 4 * units};
-  if (!gates || multiply(d->pool, &d->workspaces->product, &p, 1, n)) return HE_NO_MEMORY;
-  lstm_step step = {layer, units, output, gates, output + units, y};
-  for (int64_t t = 0; t < n; t++) {
+  float *gates = scratch_get(&d->gates, (n + 1) * width * 4), *recurrent = gates + n * width;
+  he_matrix m[] = {{layer->input, NULL, width, units, HE_FLOAT32},
+                   {layer->recurrent, NULL, width, units, HE_FLOAT32}};
+  product p[] = {{&m[0], x, gates, layer->input_bias, units, width},
+                 {&m[1], output, recurrent, layer->recurrent_bias, units, width}};
+  if (!gates || multiply(d->pool, &d->workspaces->product, &p[0], 1, n)) return HE_NO_MEMORY;
+  for (int64_t t = 0; t < n; t++, y += units) {
     if (is_stopped(d->stop)) return HE_STOPPED;
-    share(d->pool, units, 8, step_units, &step);
-    step.before = step.y;
-    step.y += units;
-    step.gates += 4 * units;
+    if (multiply(d->pool, &d->workspaces->product, &p[1], 1, 1)) return HE_NO_MEMORY;
+    step_units(gates + t * width, recurrent, units, output + units, y);
+    p[1].x = y;
   }
-  memcpy(output, step.before, (size_t)units * sizeof *output);
+  memcpy(output, p[1].x, (size_t)units * sizeof *output);
   return HE_OK;
 }
 
