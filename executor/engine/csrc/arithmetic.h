@@ -87,6 +87,12 @@ INLINE f8 load_some(const float *x, int64_t n) {
   return load8(a);
 }
 INLINE void store_some(float *y, f8 a, int64_t n) { memcpy(y, &a, (size_t)n * sizeof *y); }
+// The same where n may be eight or more.
+INLINE f8 load_up_to8(const float *x, int64_t n) { return n >= 8 ? load8(x) : load_some(x, n); }
+INLINE void store_up_to8(float *y, f8 a, int64_t n) {
+  if (n >= 8) store8(y, a);
+  else store_some(y, a, n);
+}
 INLINE f8 add8(f8 a, f8 b) { EACH_PART a.part[p] += b.part[p]; return a; }
 INLINE f8 sub8(f8 a, f8 b) { EACH_PART a.part[p] -= b.part[p]; return a; }
 INLINE f8 mul8(f8 a, f8 b) { EACH_PART a.part[p] *= b.part[p]; return a; }
@@ -251,16 +257,10 @@ INLINE float log_(float x) {
 // A function of each number. n need not be a multiple of eight.
 #define MAP(name, function)                                                              \
   INLINE void name(float *x, int64_t n) {                                                \
-    int64_t i = 0;                                                                       \
-    for (; i + 8 <= n; i += 8) {                                                         \
-      f8 a = load8(x + i);                                                               \
+    for (int64_t i = 0; i < n; i += 8) {                                                 \
+      f8 a = load_up_to8(x + i, n - i);                                                  \
       EACH_PART a.part[p] = function(a.part[p]);                                         \
-      store8(x + i, a);                                                                  \
-    }                                                                                    \
-    if (i < n) {                                                                         \
-      f8 a = load_some(x + i, n - i);                                                    \
-      EACH_PART a.part[p] = function(a.part[p]);                                         \
-      store_some(x + i, a, n - i);                                                       \
+      store_up_to8(x + i, a, n - i);                                                     \
     }                                                                                    \
   }
 MAP(gelu_all, geluv)
@@ -273,9 +273,9 @@ MAP(sigmoid_all, sigmoidv)
 // The sum of products of two rows.
 INLINE float dot(const float *a, const float *b, int64_t n) {
   f8 sum = set8(0);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) sum = fma8(load8(a + i), load8(b + i), sum);
-  if (i < n) sum = fma8(load_some(a + i, n - i), load_some(b + i, n - i), sum);
+  for (int64_t i = 0; i < n; i += 8) {
+    sum = fma8(load_up_to8(a + i, n - i), load_up_to8(b + i, n - i), sum);
+  }
   return sum8(sum);
 }
 

@@ -2,59 +2,61 @@
 #include "attention.h"
 
 #include "arithmetic.h"
+#include "engine.h"
 
 #define INFINITE __builtin_inff()
+#define GRAIN 4 // rows that one thread takes at least
 
 static float sum_all(const float *x, int64_t n) {
   f8 sum = set8(0);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) sum = add8(sum, load8(x + i));
-  if (i < n) sum = add8(sum, load_some(x + i, n - i));
+  for (int64_t i = 0; i < n; i += 8) sum = add8(sum, load_up_to8(x + i, n - i));
   return sum8(sum);
 }
 
-void layer_norm(
+static void layer_norm(
     const float *x, int64_t n, const float *weight, const float *bias, float epsilon, float *y) {
   f8 mean = set8(sum_all(x, n) / (float)n), sum = set8(0);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    f8 d = sub8(load8(x + i), mean);
-    sum = fma8(d, d, sum);
-  }
-  if (i < n) { // missing numbers add 0, not the square of the mean
-    float d[8] = {0};
-    for (int64_t k = 0; k < n - i; k++) d[k] = x[i + k] - mean.part[0][0];
-    sum = fma8(load8(d), load8(d), sum);
+  for (int64_t i = 0; i < n; i += 8) {
+    float d[8];
+    store8(d, sub8(load_up_to8(x + i, n - i), mean));
+    f8 part = load_up_to8(d, n - i); // missing numbers add 0, not the square of the mean
+    sum = fma8(part, part, sum);
   }
   f8 factor = set8(1.0f / root(sum8(sum) / (float)n + epsilon));
-  for (i = 0; i + 8 <= n; i += 8) {
-    f8 d = mul8(sub8(load8(x + i), mean), factor);
-    store8(y + i, fma8(d, load8(weight + i), load8(bias + i)));
-  }
-  if (i < n) {
-    f8 d = mul8(sub8(load_some(x + i, n - i), mean), factor);
-    f8 z = fma8(d, load_some(weight + i, n - i), load_some(bias + i, n - i));
-    store_some(y + i, z, n - i);
+  for (int64_t i = 0; i < n; i += 8) {
+    int64_t left = n - i;
+    f8 d = mul8(sub8(load_up_to8(x + i, left), mean), factor);
+    store_up_to8(y + i, fma8(d, load_up_to8(weight + i, left), load_up_to8(bias + i, left)), left);
   }
 }
 
-void rms_norm(const float *x, int64_t n, const float *weight, float epsilon, float *y) {
+static void rms_norm(const float *x, int64_t n, const float *weight, float epsilon, float *y) {
   f8 factor = set8(1.0f / root(dot(x, x, n) / (float)n + epsilon));
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    store8(y + i, mul8(mul8(load8(x + i), factor), load8(weight + i)));
+  for (int64_t i = 0; i < n; i += 8) {
+    f8 d = mul8(load_up_to8(x + i, n - i), factor);
+    store_up_to8(y + i, mul8(d, load_up_to8(weight + i, n - i)), n - i);
   }
-  if (i < n) {
-    f8 d = mul8(load_some(x + i, n - i), factor);
-    store_some(y + i, mul8(d, load_some(weight + i, n - i)), n - i);
+}
+
+static void norm_some(void *context, int64_t first, int64_t last) {
+  const norm *l = context;
+  for (int64_t r = first; r < last; r++) {
+    const float *x = l->x + r * l->step;
+    float *y = l->y + r * l->n;
+    if (l->bias) layer_norm(x, l->n, l->weight, l->bias, l->epsilon, y);
+    else rms_norm(x, l->n, l->weight, l->epsilon, y);
   }
+}
+void norm_rows(pool *pool, const norm *norm, int64_t rows) {
+  share(pool, rows, GRAIN, norm_some, (void *)norm);
 }
 
 void add_rows(float *x, const float *y, int64_t n) {
   for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
-float maximum(const float *x, int64_t n) {
+// The largest of n numbers that are not NaN; -infinity if there is none.
+static float maximum(const float *x, int64_t n) {
   float largest = -INFINITE;
   for (int64_t i = 0; i < n; i++) {
     if (x[i] > largest) largest = x[i];
@@ -72,6 +74,14 @@ void spread_heads(
     }
   }
 }
+
+// What one query attends to: `count` keys and values of `size` numbers, row after row.
+typedef struct {
+  const float *keys, *values;
+  const float *bias; // added to the score of each key, or NULL
+  int64_t count, size;
+  float scale;
+} attended;
 
 // scores[j] = query . keys[j] * scale + bias[j], four keys at a time
 static void score(const attended *to, const float *query, float *scores) {
@@ -97,7 +107,8 @@ static void score(const attended *to, const float *query, float *scores) {
   }
 }
 
-void attend(const attended *to, const float *query, float *scores, float *y) {
+// Writes the numbers of one head for one query. `scores` has room for `count` + 7 numbers.
+static void attend(const attended *to, const float *query, float *scores, float *y) {
   int64_t count = to->count, size = to->size, padded = (count + 7) & ~(int64_t)7;
   score(to, query, scores);
   vf largest = splat(maximum(scores, count));
@@ -135,4 +146,24 @@ void attend(const attended *to, const float *query, float *scores, float *y) {
     }
     store_some(y + d, mul8(a, factor), n);
   }
+}
+
+// Items are (lane, head, position): one head's keys stay in the cache.
+static void attend_some(void *context, int64_t first, int64_t last) {
+  const attention *a = context;
+  float scores[HE_MAX_POSITIONS + 8];
+  for (int64_t item = first; item < last; item++) {
+    int64_t t = item % a->count, h = item / a->count % a->heads, lane = item / a->count / a->heads;
+    int64_t place = a->places ? a->places[lane] : lane, position = a->first + t;
+    int64_t cache = (place * a->heads + h) * a->capacity * a->size;
+    attended to = {a->keys + cache, a->values + cache, NULL, a->capacity, a->size, a->scale};
+    if (a->bias) to.bias = a->bias + h * a->bias_step - position;
+    if (a->causal) to.count = position + 1;
+    const float *query = a->query + lane * a->query_lane + t * a->query_step + h * a->size;
+    attend(&to, query, scores, a->y + lane * a->y_lane + t * a->y_step + h * a->size);
+  }
+}
+void attend_all(pool *pool, const attention *attention) {
+  int64_t items = attention->lanes * attention->heads * attention->count;
+  share(pool, items, 1, attend_some, (void *)attention);
 }

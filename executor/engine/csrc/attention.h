@@ -4,14 +4,19 @@
 
 #include <stdint.h>
 
-// y = (x - mean) / sqrt(variance + epsilon) * weight + bias
-void layer_norm(
-    const float *x, int64_t n, const float *weight, const float *bias, float epsilon, float *y);
-// y = x / sqrt(mean of squares + epsilon) * weight, as T5 has it
-void rms_norm(const float *x, int64_t n, const float *weight, float epsilon, float *y);
+#include "threads.h"
+
+// Rows to be normed: `n` numbers each, `step` apart. With a bias y = (x - mean) / sqrt(variance +
+// epsilon) * weight + bias, without one y = x / sqrt(mean of squares + epsilon) * weight, as T5 has it.
+typedef struct {
+  const float *x;
+  float *y;
+  const float *weight, *bias;
+  int64_t n, step;
+  float epsilon;
+} norm;
+void norm_rows(pool *pool, const norm *norm, int64_t rows);
 void add_rows(float *x, const float *y, int64_t n); // x += y
-// The largest of n numbers that are not NaN; -infinity if there is none.
-float maximum(const float *x, int64_t n);
 
 // Copies `count` rows of (heads, size) numbers, `step` apart, to where attention reads them: to
 // positions first, first + 1, ... of `to` (heads, positions, size).
@@ -19,14 +24,19 @@ void spread_heads(
     const float *from, int64_t step, int64_t count, int64_t heads, int64_t size, float *to,
     int64_t positions, int64_t first);
 
-// What one query attends to: `count` keys and values of `size` numbers, row after row.
+// What queries attend to: `lanes` have keys and values of their own, (lane, head, capacity, size); each
+// has `count` queries of all heads, for the positions from `first` on.
 typedef struct {
+  const float *query; // of a lane and a position at lane * query_lane + position * query_step
+  float *y;           // likewise
   const float *keys, *values;
-  const float *bias; // added to the score of each key, or NULL
-  int64_t count, size;
+  const float *bias; // of the score of a head and a key: h * bias_step + key - position; or NULL
+  const int64_t *places; // of each lane in the caches, or NULL if that is its number
+  int64_t lanes, count, first, heads, size, capacity, bias_step;
+  int64_t query_lane, query_step, y_lane, y_step;
   float scale; // of the scores
-} attended;
-// Writes the `size` numbers of one head for one query. `scores` has room for `count` + 7 numbers.
-void attend(const attended *to, const float *query, float *scores, float *y);
+  int causal;  // a position attends to none that is later
+} attention;
+void attend_all(pool *pool, const attention *attention);
 
 #endif

@@ -32,25 +32,15 @@ typedef struct {
   choice *choice;
   generator *generators; // of each sequence
   scratch scratch;
+  arena arena;
 } decoder;
 
 static int64_t head_size(const decoder *d) { return d->model->width / d->model->heads; }
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static void *numbers(int64_t count) { return aligned_alloc(64, (size_t)(count * 4 + 63) / 64 * 64); }
-
 static void decoder_free(decoder *d) {
-  free(d->keys);
-  free(d->values);
-  free(d->cross_keys);
-  free(d->cross_values);
-  free(d->x);
-  free(d->y);
-  free(d->wide);
-  free(d->logits);
-  free(d->column);
+  arena_free(&d->arena);
   free(d->choice);
-  free(d->generators);
   scratch_free(&d->scratch);
 }
 
@@ -67,21 +57,19 @@ static int decoder_start(
   int64_t width = model->width, rows = d->block * sequences * d->sides;
   int64_t cache = sequences * d->sides * model->layers * d->positions * width;
   int64_t cross = (int64_t)model->layers * (song->prompt_length - d->prefix) * width;
-  d->keys = numbers(cache);
-  d->values = numbers(cache);
-  d->cross_keys = numbers(cross);
-  d->cross_values = numbers(cross);
-  d->x = numbers(rows * width);
-  d->y = numbers(rows * width);
-  d->wide = numbers(max64(rows, song->prompt_length) * max64(model->inner, 3 * width));
-  d->logits = numbers(rows * model->codebooks * model->vocabulary);
-  d->column = malloc((size_t)(d->block * sequences * model->codebooks) * sizeof *d->column);
+  arena *a = &d->arena;
+  d->keys = arena_floats(a, cache);
+  d->values = arena_floats(a, cache);
+  d->cross_keys = arena_floats(a, cross);
+  d->cross_values = arena_floats(a, cross);
+  d->x = arena_floats(a, rows * width);
+  d->y = arena_floats(a, rows * width);
+  d->wide = arena_floats(a, max64(rows, song->prompt_length) * max64(model->inner, 3 * width));
+  d->logits = arena_floats(a, rows * model->codebooks * model->vocabulary);
+  d->column = arena_get(a, d->block * sequences * model->codebooks * (int64_t)sizeof *d->column);
+  d->generators = arena_get(a, sequences * (int64_t)sizeof *d->generators);
   d->choice = choice_new(model->vocabulary);
-  d->generators = malloc((size_t)sequences * sizeof *d->generators);
-  int complete = d->keys && d->values && d->cross_keys && d->cross_values && d->x && d->y;
-  return complete && d->wide && d->logits && d->column && d->choice && d->generators
-             ? HE_OK
-             : HE_NO_MEMORY;
+  return a->failed || !d->choice ? HE_NO_MEMORY : HE_OK;
 }
 
 // Keys and values of the prompt for all layers.
@@ -102,54 +90,9 @@ static int read_prompt(decoder *d) {
   return HE_OK;
 }
 
-// One layer's part of a pass, for the bodies of its loops.
-typedef struct {
-  decoder *d;
-  int64_t first, count, step; // positions; numbers from a row to the next
-  const float *norm[2];
-  const float *keys, *values;
-} pass;
-
-static void norm_rows(void *context, int64_t first, int64_t last) {
-  const pass *p = context;
-  int64_t width = p->d->model->width;
-  for (int64_t r = first; r < last; r++) {
-    float *y = p->d->y + r * width;
-    layer_norm(p->d->x + r * p->step, width, p->norm[0], p->norm[1], 1e-5f, y);
-  }
-}
-
-// Items are (sequence, side, head, position): one head's keys stay in the cache.
-static void self_attention(void *context, int64_t first, int64_t last) {
-  const pass *p = context;
-  decoder *d = p->d;
-  int64_t size = head_size(d), heads = d->model->heads, width = d->model->width;
-  int64_t lanes = d->sequences * d->sides;
-  float scores[HE_MAX_POSITIONS + 8];
-  for (int64_t i = first; i < last; i++) {
-    int64_t t = i % p->count, h = i / p->count % heads, lane = i / p->count / heads;
-    int64_t row = t * lanes + lane, cache = (lane * heads + h) * d->positions * size;
-    attended to = {
-        p->keys + cache, p->values + cache, NULL, p->first + t + 1, size,
-        1.0f / root((float)size)};
-    attend(&to, d->wide + row * 3 * width + h * size, scores, d->y + row * width + h * size);
-  }
-}
-
-// Items are (head, row); rows are those with the prompt.
-static void cross_attention(void *context, int64_t first, int64_t last) {
-  const pass *p = context;
-  decoder *d = p->d;
-  int64_t size = head_size(d), width = d->model->width, length = d->song->prompt_length;
-  int64_t rows = p->count * d->sequences;
-  float scores[HE_MAX_POSITIONS + 8];
-  for (int64_t i = first; i < last; i++) {
-    int64_t row = i % rows, h = i / rows;
-    attended to = {
-        p->keys + h * length * size, p->values + h * length * size, NULL, length, size,
-        1.0f / root((float)size)};
-    attend(&to, d->wide + row * width + h * size, scores, d->y + row * width + h * size);
-  }
+static void norm_block(decoder *d, const float *const weights[2], int64_t step, int64_t rows) {
+  norm norm = {d->x, d->y, weights[0], weights[1], d->model->width, step, 1e-5f};
+  norm_rows(d->pool, &norm, rows);
 }
 
 static void apply_gelu(void *context, int64_t first, int64_t last) {
@@ -180,19 +123,20 @@ static void embed(decoder *d, int64_t first, int64_t count) {
 static int attend_to_prompt(decoder *d, int64_t l, int64_t count) {
   const he_musicgen *m = d->model;
   const he_musicgen_layer *layer = &m->layer[l];
-  int64_t width = m->width, rows = count * d->sequences, cross = d->song->prompt_length * width;
-  pass p = {.d = d, .count = count, .step = d->sides * width};
-  p.norm[0] = layer->norm[1][0];
-  p.norm[1] = layer->norm[1][1];
-  share(d->pool, rows, GRAIN, norm_rows, &p);
-  const product query = {&layer->cross_q, d->y, d->wide, NULL, width, width};
-  if (multiply(d->pool, &d->scratch, &query, 1, rows)) return HE_NO_MEMORY;
-  p.keys = d->cross_keys + l * cross;
-  p.values = d->cross_values + l * cross;
-  share(d->pool, rows * m->heads, 1, cross_attention, &p);
-  const product out = {&layer->cross_out, d->y, d->wide, NULL, width, width};
-  if (multiply(d->pool, &d->scratch, &out, 1, rows)) return HE_NO_MEMORY;
-  for (int64_t r = 0; r < rows; r++) add_rows(d->x + r * p.step, d->wide + r * width, width);
+  int64_t width = m->width, rows = count * d->sequences, step = d->sides * width;
+  int64_t size = head_size(d), cross = d->song->prompt_length * width;
+  norm_block(d, layer->norm[1], step, rows);
+  if (multiply_one(d->pool, &d->scratch, &layer->cross_q, d->y, d->wide, rows)) return HE_NO_MEMORY;
+  // All rows attend to the same keys: they are the positions of one lane.
+  attention a = {.query = d->wide, .y = d->y, .keys = d->cross_keys + l * cross,
+                 .values = d->cross_values + l * cross, .lanes = 1, .count = rows,
+                 .heads = m->heads, .size = size, .capacity = d->song->prompt_length,
+                 .query_step = width, .y_step = width, .scale = 1.0f / root((float)size)};
+  attend_all(d->pool, &a);
+  if (multiply_one(d->pool, &d->scratch, &layer->cross_out, d->y, d->wide, rows)) {
+    return HE_NO_MEMORY;
+  }
+  for (int64_t r = 0; r < rows; r++) add_rows(d->x + r * step, d->wide + r * width, width);
   return HE_OK;
 }
 
@@ -202,41 +146,33 @@ static int run_layer(decoder *d, int64_t l, int64_t first, int64_t count) {
   const he_musicgen_layer *layer = &m->layer[l];
   int64_t width = m->width, lanes = d->sequences * d->sides, rows = count * lanes;
   int64_t cached = d->positions * width;
-  pass p = {.d = d, .first = first, .count = count, .step = width};
-  p.norm[0] = layer->norm[0][0];
-  p.norm[1] = layer->norm[0][1];
-  share(d->pool, rows, GRAIN, norm_rows, &p);
+  norm_block(d, layer->norm[0], width, rows);
   const product projections[] = {
       {&layer->q, d->y, d->wide, NULL, width, 3 * width},
       {&layer->k, d->y, d->wide + width, NULL, width, 3 * width},
       {&layer->v, d->y, d->wide + 2 * width, NULL, width, 3 * width}};
   if (multiply(d->pool, &d->scratch, projections, 3, rows)) return HE_NO_MEMORY;
   float *keys = d->keys + l * lanes * cached, *values = d->values + l * lanes * cached;
+  int64_t size = head_size(d), step = lanes * 3 * width;
   for (int64_t lane = 0; lane < lanes; lane++) {
     const float *k = d->wide + lane * 3 * width + width;
-    int64_t step = lanes * 3 * width;
     float *to_keys = keys + lane * cached, *to_values = values + lane * cached;
-    int64_t size = head_size(d);
     spread_heads(k, step, count, m->heads, size, to_keys, d->positions, first);
     spread_heads(k + width, step, count, m->heads, size, to_values, d->positions, first);
   }
-  p.keys = keys;
-  p.values = values;
-  share(d->pool, rows * m->heads, 1, self_attention, &p);
-  const product out = {&layer->out, d->y, d->wide, NULL, width, width};
-  if (multiply(d->pool, &d->scratch, &out, 1, rows)) return HE_NO_MEMORY;
+  attention a = {.query = d->wide, .y = d->y, .keys = keys, .values = values, .lanes = lanes,
+                 .count = count, .first = first, .heads = m->heads, .size = size,
+                 .capacity = d->positions, .query_lane = 3 * width, .query_step = step,
+                 .y_lane = width, .y_step = lanes * width, .scale = 1.0f / root((float)size),
+                 .causal = 1};
+  attend_all(d->pool, &a);
+  if (multiply_one(d->pool, &d->scratch, &layer->out, d->y, d->wide, rows)) return HE_NO_MEMORY;
   add_rows(d->x, d->wide, rows * width);
-
   if (!m->prefixed && attend_to_prompt(d, l, count)) return HE_NO_MEMORY;
-
-  p.norm[0] = layer->norm[2][0];
-  p.norm[1] = layer->norm[2][1];
-  share(d->pool, rows, GRAIN, norm_rows, &p);
-  const product up = {&layer->up, d->y, d->wide, NULL, width, m->inner};
-  if (multiply(d->pool, &d->scratch, &up, 1, rows)) return HE_NO_MEMORY;
+  norm_block(d, layer->norm[2], width, rows);
+  if (multiply_one(d->pool, &d->scratch, &layer->up, d->y, d->wide, rows)) return HE_NO_MEMORY;
   share(d->pool, rows * m->inner, GRAIN * 1024, apply_gelu, d->wide);
-  const product down = {&layer->down, d->wide, d->y, NULL, m->inner, width};
-  if (multiply(d->pool, &d->scratch, &down, 1, rows)) return HE_NO_MEMORY;
+  if (multiply_one(d->pool, &d->scratch, &layer->down, d->wide, d->y, rows)) return HE_NO_MEMORY;
   add_rows(d->x, d->y, rows * width);
   return HE_OK;
 }
@@ -273,8 +209,7 @@ static int forward(decoder *d, int64_t first, int64_t count) {
   for (int64_t l = 0; l < m->layers; l++) {
     if (run_layer(d, l, d->prefix + first, count)) return HE_NO_MEMORY;
   }
-  pass p = {.d = d, .step = width, .norm = {m->norm[0], m->norm[1]}};
-  share(d->pool, rows, GRAIN, norm_rows, &p);
+  norm_block(d, m->norm, width, rows);
   product heads[HE_MAX_CODEBOOKS];
   for (int64_t k = 0; k < m->codebooks; k++) {
     heads[k] =

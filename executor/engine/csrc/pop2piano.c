@@ -24,12 +24,6 @@ typedef struct {
 
 static void song_free(song *s) {
   t5_end(&s->pass);
-  free(s->logits);
-  free(s->inputs);
-  free(s->drawn);
-  free(s->lanes);
-  free(s->places);
-  free(s->ended);
   free(s->choice);
 }
 
@@ -38,18 +32,17 @@ static int song_start(song *s, const he_pop2piano *model, pool *pool, const he_c
                       int64_t steps, int64_t block) {
   *s = (song){.model = model, .cover = cover, .kept = he_kept_steps((int32_t)steps)};
   int64_t rows = cover->rows, vocabulary = model->head.out;
-  s->logits = malloc((size_t)(rows * block * vocabulary) * sizeof *s->logits);
-  s->inputs = malloc((size_t)(rows * block) * sizeof *s->inputs);
-  s->drawn = malloc((size_t)rows * sizeof *s->drawn);
-  s->lanes = malloc((size_t)rows * sizeof *s->lanes);
-  s->places = malloc((size_t)rows * sizeof *s->places);
-  s->ended = calloc((size_t)rows, 1);
   s->choice = choice_new((int32_t)vocabulary);
-  if (t5_begin(&s->pass, pool, &model->decoder, rows, block, steps, cover->source) ||
-      !s->logits || !s->inputs || !s->drawn || !s->lanes || !s->places || !s->ended ||
-      !s->choice) {
-    return HE_NO_MEMORY;
-  }
+  int failed = t5_begin(&s->pass, pool, &model->decoder, rows, block, steps, cover->source);
+  arena *a = &s->pass.arena;
+  s->logits = arena_floats(a, rows * block * vocabulary);
+  s->inputs = arena_get(a, rows * block * (int64_t)sizeof *s->inputs);
+  s->drawn = arena_get(a, rows * (int64_t)sizeof *s->drawn);
+  s->lanes = arena_get(a, rows * (int64_t)sizeof *s->lanes);
+  s->places = arena_get(a, rows * (int64_t)sizeof *s->places);
+  s->ended = arena_get(a, rows);
+  if (failed || a->failed || !s->choice) return HE_NO_MEMORY;
+  memset(s->ended, 0, (size_t)rows);
   generator_seed(&s->generator, cover->seed);
   return t5_attend_to(&s->pass, cover->hidden);
 }
@@ -77,8 +70,7 @@ static int forward(song *s, int64_t first, int64_t count, const int32_t *tokens,
   int status = t5_layers(p, stop);
   if (status) return status;
   for (int64_t i = 0; i < n * p->width; i++) p->y[i] = p->y[i] * s->model->scale;
-  product head = {&s->model->head, p->y, s->logits, NULL, p->width, s->model->head.out};
-  return multiply(p->pool, &p->scratch, &head, 1, n) ? HE_NO_MEMORY : HE_OK;
+  return multiply_one(p->pool, &p->scratch, &s->model->head, p->y, s->logits, n);
 }
 
 static int is_end(const he_pop2piano *model, int32_t token) {

@@ -439,6 +439,12 @@ int multiply(pool *pool, scratch *scratch, const product *products, int count, i
   return 0;
 }
 
+int multiply_one(
+    pool *pool, scratch *scratch, const he_matrix *matrix, const float *x, float *y, int64_t rows) {
+  product one = {matrix, x, y, NULL, matrix->in, matrix->out};
+  return multiply(pool, scratch, &one, 1, rows);
+}
+
 void *scratch_get(scratch *scratch, int64_t size) {
   if (scratch->size < size) {
     free(scratch->memory);
@@ -450,6 +456,17 @@ void *scratch_get(scratch *scratch, int64_t size) {
 void scratch_free(scratch *scratch) {
   free(scratch->memory);
   *scratch = (struct scratch){0};
+}
+
+void *arena_get(arena *arena, int64_t size) {
+  void *block = aligned_alloc(64, (size_t)(size / 64 + 1) * 64);
+  if (block) arena->blocks[arena->count++] = block;
+  else arena->failed = 1;
+  return block;
+}
+float *arena_floats(arena *arena, int64_t count) { return arena_get(arena, count * 4); }
+void arena_free(arena *arena) {
+  while (arena->count) free(arena->blocks[--arena->count]);
 }
 
 EXPORT int32_t he_product(

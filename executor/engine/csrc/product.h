@@ -28,7 +28,20 @@ int multiply(
     pool *pool, scratch *scratch, const product *products, int count, int64_t rows);
 // Writes a row of a matrix of floats as float32.
 void widen_row(const he_matrix *matrix, int64_t row, float *x);
+// One product without a bias, of rows that lie one after another.
+int multiply_one(
+    pool *pool, scratch *scratch, const he_matrix *matrix, const float *x, float *y, int64_t rows);
 void *scratch_get(scratch *scratch, int64_t size); // NULL without memory
 void scratch_free(scratch *scratch);
+
+// Memory of a call: blocks that are freed together; all zero at first.
+#define ARENA_BLOCKS 24
+typedef struct {
+  void *blocks[ARENA_BLOCKS];
+  int count, failed;
+} arena;
+void *arena_get(arena *arena, int64_t size); // NULL without memory, and then it has `failed`
+float *arena_floats(arena *arena, int64_t count);
+void arena_free(arena *arena);
 
 #endif

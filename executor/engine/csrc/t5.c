@@ -4,8 +4,6 @@
 // for replay, one position for a step. Nothing but the range differs, so the bits are equal.
 #include "t5.h"
 
-#include <stdlib.h>
-
 #include "arithmetic.h"
 #include "attention.h"
 
@@ -38,8 +36,6 @@ EXPORT void he_t5_buckets(
   leave_ieee(state);
 }
 
-static float *floats(int64_t count) { return malloc((size_t)count * sizeof(float) + 64); }
-
 int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int64_t count,
              int64_t capacity, int64_t source) {
   const he_t5_layer *l = stack->layers;
@@ -51,25 +47,21 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
   p->inner = inner;
   p->size = inner / heads;
   p->bias_step = 2 * capacity - 1;
-  p->x = floats(n * p->width);
-  p->y = floats(n * p->width);
-  p->query = floats(n * inner);
-  p->key = floats(n * inner);
-  p->value = floats(n * inner);
-  p->up = floats(n * l->up.out);
-  p->gate = l->gate.out ? floats(n * l->up.out) : NULL;
-  p->bias = floats(heads * p->bias_step);
+  arena *a = &p->arena;
+  p->x = arena_floats(a, n * p->width);
+  p->y = arena_floats(a, n * p->width);
+  p->query = arena_floats(a, n * inner);
+  p->key = arena_floats(a, n * inner);
+  p->value = arena_floats(a, n * inner);
+  p->up = arena_floats(a, n * l->up.out);
+  if (l->gate.out) p->gate = arena_floats(a, n * l->up.out);
+  p->bias = arena_floats(a, heads * p->bias_step);
   int64_t layers = stack->decoder ? stack->layer_count : 1; // an encoder's layers share a cache
-  p->keys = floats(layers * rows * capacity * inner);
-  p->values = floats(layers * rows * capacity * inner);
-  int missing = !p->x || !p->y || !p->query || !p->key || !p->value || !p->up || !p->bias ||
-                !p->keys || !p->values || (l->gate.out && !p->gate);
-  if (source) {
-    p->cross_keys = floats(layers * rows * source * inner);
-    p->cross_values = floats(layers * rows * source * inner);
-    missing = missing || !p->cross_keys || !p->cross_values;
-  }
-  if (missing) return HE_NO_MEMORY;
+  p->keys = arena_floats(a, layers * rows * capacity * inner);
+  p->values = arena_floats(a, layers * rows * capacity * inner);
+  p->cross_keys = arena_floats(a, layers * rows * source * inner);
+  p->cross_values = arena_floats(a, layers * rows * source * inner);
+  if (a->failed) return HE_NO_MEMORY;
   for (int64_t position = 1 - capacity; position < capacity; position++) {
     int32_t b = bucket_of(position, stack->buckets, stack->max_distance, stack->decoder);
     for (int64_t h = 0; h < heads; h++) {
@@ -80,9 +72,7 @@ int t5_begin(t5_pass *p, pool *pool, const he_t5_stack *stack, int64_t rows, int
 }
 
 void t5_end(t5_pass *p) {
-  float *all[] = {p->x,    p->y,    p->query, p->key,    p->value,      p->up,
-                  p->gate, p->bias, p->keys,  p->values, p->cross_keys, p->cross_values};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  arena_free(&p->arena);
   scratch_free(&p->scratch);
 }
 
@@ -90,21 +80,9 @@ void t5_embed(const he_matrix *table, const int32_t *tokens, int64_t count, floa
   for (int64_t i = 0; i < count; i++) widen_row(table, tokens[i], x + i * table->in);
 }
 
-// Loops over positions.
-typedef struct {
-  t5_pass *pass;
-  const float *weight;
-} norm_loop;
-static void norm_positions(void *context, int64_t first, int64_t last) {
-  const norm_loop *l = context;
-  const t5_pass *p = l->pass;
-  for (int64_t i = first; i < last; i++) {
-    rms_norm(p->x + i * p->width, p->width, l->weight, p->stack->epsilon, p->y + i * p->width);
-  }
-}
 void t5_norm(t5_pass *p, const float *weight) {
-  norm_loop loop = {p, weight};
-  share(p->pool, p->rows * p->count, GRAIN, norm_positions, &loop);
+  norm norm = {p->x, p->y, weight, NULL, p->width, p->width, p->stack->epsilon};
+  norm_rows(p->pool, &norm, p->rows * p->count);
 }
 static void add_positions(void *context, int64_t first, int64_t last) {
   const t5_pass *p = context;
@@ -136,35 +114,19 @@ static void store_heads(const t5_pass *p, const float *from, int64_t count, int6
   }
 }
 
-typedef struct {
-  const t5_pass *pass;
-  const float *keys, *values, *bias;
-  int64_t capacity;
-  int causal;
-} attention;
-static void attend_items(void *context, int64_t first, int64_t last) {
-  const attention *a = context;
-  const t5_pass *p = a->pass;
-  float scores[HE_MAX_POSITIONS + 8];
-  for (int64_t item = first; item < last; item++) { // (rows, heads, count)
-    int64_t heads = p->stack->heads, t = item % p->count;
-    int64_t h = item / p->count % heads, r = item / p->count / heads;
-    int64_t position = p->first + t, base = (lane_of(p, r) * heads + h) * a->capacity * p->size;
-    float *query = p->query + (r * p->count + t) * p->inner + h * p->size;
-    attended to = {.keys = a->keys + base, .values = a->values + base, .size = p->size, .scale = 1};
-    if (a->bias) to.bias = a->bias + h * p->bias_step + p->capacity - 1 - position;
-    to.count = a->causal ? position + 1 : a->capacity;
-    float *y = p->key + (r * p->count + t) * p->inner + h * p->size;
-    attend(&to, query, scores, y);
-  }
-}
 // Attends with p->query, and adds the result's product with `output` to x. The result is where the
-// keys were that are in the cache by now.
-static int attend_all(t5_pass *p, attention *a, const he_matrix *output) {
-  int64_t n = p->rows * p->count;
-  share(p->pool, n * p->stack->heads, 1, attend_items, a);
-  product product = {output, p->key, p->y, NULL, p->inner, p->width};
-  if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
+// keys were that are in the cache by now. `self`: to positions up to its own, or of an encoder to all.
+static int attend_and_add(t5_pass *p, const float *keys, const float *values, int self,
+                          const he_matrix *output) {
+  int64_t n = p->rows * p->count, step = p->inner;
+  attention a = {.query = p->query, .y = p->key, .keys = keys, .values = values, .places = p->lanes,
+                 .lanes = p->rows, .count = p->count, .first = p->first, .heads = p->stack->heads,
+                 .size = p->size, .capacity = self ? p->capacity : p->source, .scale = 1,
+                 .query_lane = p->count * step, .query_step = step, .y_lane = p->count * step,
+                 .y_step = step, .bias_step = p->bias_step, .causal = self && p->stack->decoder};
+  if (self) a.bias = p->bias + p->capacity - 1;
+  attend_all(p->pool, &a);
+  if (multiply_one(p->pool, &p->scratch, output, p->key, p->y, n)) return HE_NO_MEMORY;
   share(p->pool, n, GRAIN, add_positions, p);
   return 0;
 }
@@ -179,16 +141,14 @@ static int self_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
   float *keys = p->keys + cached, *values = p->values + cached;
   store_heads(p, p->key, p->count, p->first, p->capacity, keys);
   store_heads(p, p->value, p->count, p->first, p->capacity, values);
-  attention a = {p, keys, values, p->bias, p->capacity, p->stack->decoder};
-  return attend_all(p, &a, &l->output);
+  return attend_and_add(p, keys, values, 1, &l->output);
 }
 static int cross_attention(t5_pass *p, const he_t5_attention *l, int64_t index) {
   int64_t cached = index * p->cached * p->source * p->inner;
   t5_norm(p, l->norm);
-  product product = {&l->query, p->y, p->query, NULL, p->width, p->inner};
-  if (multiply(p->pool, &p->scratch, &product, 1, p->rows * p->count)) return HE_NO_MEMORY;
-  attention a = {p, p->cross_keys + cached, p->cross_values + cached, NULL, p->source, 0};
-  return attend_all(p, &a, &l->output);
+  int64_t n = p->rows * p->count;
+  if (multiply_one(p->pool, &p->scratch, &l->query, p->y, p->query, n)) return HE_NO_MEMORY;
+  return attend_and_add(p, p->cross_keys + cached, p->cross_values + cached, 0, &l->output);
 }
 static int feed_forward(t5_pass *p, const he_t5_layer *l) {
   int64_t n = p->rows * p->count;
@@ -197,8 +157,7 @@ static int feed_forward(t5_pass *p, const he_t5_layer *l) {
                         {&l->gate, p->y, p->gate, NULL, p->width, l->up.out}};
   if (multiply(p->pool, &p->scratch, products, p->gate ? 2 : 1, n)) return HE_NO_MEMORY;
   share(p->pool, n, GRAIN, activate_positions, p);
-  product product = {&l->down, p->up, p->y, NULL, l->up.out, p->width};
-  if (multiply(p->pool, &p->scratch, &product, 1, n)) return HE_NO_MEMORY;
+  if (multiply_one(p->pool, &p->scratch, &l->down, p->up, p->y, n)) return HE_NO_MEMORY;
   share(p->pool, n, GRAIN, add_positions, p);
   return 0;
 }
@@ -219,8 +178,9 @@ int t5_layers(t5_pass *p, const volatile int32_t *stop) {
 // Keys and values of the encoder's output, for all layers and steps of a decoder.
 int t5_attend_to(t5_pass *p, const float *hidden) {
   int64_t n = p->rows * p->source, cached = n * p->inner;
-  float *key = floats(cached), *value = floats(cached);
-  int failed = !key || !value;
+  arena arena = {0};
+  float *key = arena_floats(&arena, cached), *value = arena_floats(&arena, cached);
+  int failed = arena.failed;
   for (int64_t i = 0; i < p->stack->layer_count && !failed; i++) {
     const he_t5_attention *l = &p->stack->layers[i].cross;
     product products[] = {{&l->key, hidden, key, NULL, l->key.in, p->inner},
@@ -230,8 +190,7 @@ int t5_attend_to(t5_pass *p, const float *hidden) {
     store_heads(p, key, p->source, 0, p->source, p->cross_keys + i * cached);
     store_heads(p, value, p->source, 0, p->source, p->cross_values + i * cached);
   }
-  free(key);
-  free(value);
+  arena_free(&arena);
   return failed ? HE_NO_MEMORY : HE_OK;
 }
 

@@ -19,6 +19,7 @@ typedef struct {
   float *bias; // (heads, relative positions)
   float *keys, *values, *cross_keys, *cross_values; // (layers, rows, heads, positions, size)
   scratch scratch;
+  arena arena;
 } t5_pass;
 
 // Allocates a pass. Returns HE_OK or HE_NO_MEMORY; t5_end frees it in either case.
