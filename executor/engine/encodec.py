@@ -10,7 +10,7 @@ import numpy as np
 
 from executor.engine import library
 from executor.engine.library import MAX_CODEBOOKS, Status, address
-from executor.engine.matrices import Kind, Matrices, Tensors
+from executor.engine.matrices import Kind, Matrices, MatrixStruct, Tensors
 from executor.engine.pool import Control, Pool
 from executor.errors import ModelRefused
 from executor.models.json_files import check_integer
@@ -79,8 +79,9 @@ class ConvStruct(ctypes.Structure):
 class LstmStruct(ctypes.Structure):
     """`he_lstm`."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_void_p) for name in ("input", "recurrent", "input_bias", "recurrent_bias")
+    _fields_ = (
+        *((name, MatrixStruct) for name in ("input", "recurrent")),
+        *((name, ctypes.c_void_p) for name in ("input_bias", "recurrent_bias")),
     )
 
 
@@ -97,7 +98,7 @@ class CodecStruct(ctypes.Structure):
     """`he_codec`."""
 
     _fields_ = (
-        ("codebooks", ctypes.POINTER(ctypes.c_void_p)),
+        ("codebooks", ctypes.POINTER(MatrixStruct)),
         ("lstm", ctypes.POINTER(LstmStruct)),
         ("layers", ctypes.POINTER(LayerStruct)),
         ("first", ConvStruct),
@@ -137,7 +138,7 @@ class EncodecDecoder:
         layers = list(self._layers(units))
         books = [self._codebook(number) for number in range(codebooks)]
         self.struct = CodecStruct(
-            (ctypes.c_void_p * len(books))(*books),
+            (MatrixStruct * len(books))(*books),
             (LstmStruct * len(lstm))(*lstm),
             (LayerStruct * len(layers))(*layers),
             first,
@@ -280,13 +281,13 @@ class EncodecDecoder:
         weights = [f"1.lstm.weight_{part}_l{number}" for part in ("ih", "hh")]
         biases = [f"1.lstm.bias_{part}_l{number}" for part in ("ih", "hh")]
         return LstmStruct(
-            *(self._vector(name, 4 * units, units) for name in weights),
+            *(self._matrices.matrix(self._name(name), 4 * units, units) for name in weights),
             *(self._vector(name, 4 * units) for name in biases),
         )
 
-    def _codebook(self, number: int) -> int:
+    def _codebook(self, number: int) -> MatrixStruct:
         name = f"{self._prefix}.quantizer.layers.{number}.codebook.embed"
-        return self._matrices.vector(name, self.entries, self._config["hidden_size"])
+        return self._matrices.table(name, self.entries, self._config["hidden_size"])
 
     def _name(self, name: str) -> str:
         return f"{self._prefix}.decoder.layers.{name}"

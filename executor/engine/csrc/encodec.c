@@ -194,10 +194,8 @@ static int run_lstm(decoder *d, int64_t index, const float *x, int64_t n, float 
   int64_t units = d->codec->first.out, width = 4 * units;
   float *output = d->states + index * 2 * units;
   float *gates = scratch_get(&d->gates, (n + 1) * width * 4), *recurrent = gates + n * width;
-  he_matrix m[] = {{layer->input, NULL, width, units, HE_FLOAT32},
-                   {layer->recurrent, NULL, width, units, HE_FLOAT32}};
-  product p[] = {{&m[0], x, gates, layer->input_bias, units, width},
-                 {&m[1], output, recurrent, layer->recurrent_bias, units, width}};
+  product p[] = {{&layer->input, x, gates, layer->input_bias, units, width},
+                 {&layer->recurrent, output, recurrent, layer->recurrent_bias, units, width}};
   if (!gates || multiply(d->pool, &d->workspaces->product, &p[0], 1, n)) return HE_NO_MEMORY;
   for (int64_t t = 0; t < n; t++, y += units) {
     if (is_stopped(d->stop)) return HE_STOPPED;
@@ -234,7 +232,7 @@ static int advance(decoder *d) {
   for (int64_t t = a; t < b; t++) {
     for (int64_t k = 0; k < codec->codebook_count; k++) {
       int64_t entry = d->codes[k * d->tokens + t];
-      add_rows(e + (t - a) * conv->in, codec->codebooks[k] + entry * conv->in, conv->in);
+      add_matrix_row(&codec->codebooks[k], entry, e + (t - a) * conv->in);
     }
   }
   rows_of embedded = {e, a, d->tokens};

@@ -115,7 +115,7 @@ typedef struct {
   int64_t before, after; // rows of padding; of a transposed one the rows that are cut off
 } he_conv;
 typedef struct { // one layer; gates are in the order input, forget, cell, output
-  const float *input, *recurrent;           // (4 units, units)
+  he_matrix input, recurrent;               // (4 units, units), of floats
   const float *input_bias, *recurrent_bias; // (4 units)
 } he_lstm;
 enum { HE_CONVOLUTION, HE_TRANSPOSED, HE_RESIDUAL }; // kinds of layers; ELU is before each
@@ -126,7 +126,7 @@ typedef struct {
 } he_codec_layer;
 // EnCodec's decoder. The last layer is a convolution to one channel.
 typedef struct {
-  const float *const *codebooks; // each (entries, first.in)
+  const he_matrix *codebooks; // each (entries, first.in), of floats
   const he_lstm *lstm;
   const he_codec_layer *layers;
   he_conv first;

@@ -109,10 +109,7 @@ static void embed(decoder *d, int64_t first, int64_t count) {
       float *x = d->x + (t * d->sequences + s) * d->sides * width;
       const int32_t *column = d->column + (t * d->sequences + s) * m->codebooks;
       widen_row(&m->embedding[0], column[0], x);
-      for (int k = 1; k < m->codebooks; k++) {
-        widen_row(&m->embedding[k], column[k], d->wide);
-        add_rows(x, d->wide, width);
-      }
+      for (int k = 1; k < m->codebooks; k++) add_matrix_row(&m->embedding[k], column[k], x);
       add_rows(x, d->y, width);
       if (d->sides == 2) memcpy(x + width, x, (size_t)width * 4);
     }

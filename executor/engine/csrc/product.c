@@ -93,18 +93,22 @@ INLINE f8 load_last_weights(int kind, const char *row, int64_t i, int64_t n) {
   return u;
 }
 
-void widen_row(const he_matrix *m, int64_t row, float *x) {
+INLINE void read_row(const he_matrix *m, int64_t row, float *x, const int add) {
   const char *w = (const char *)m->rows + row * row_bytes(m->kind, m->in);
-  int kind = m->kind;
   int64_t i = 0;
   for (; i + 8 <= m->in; i += 8) {
-    EACH_PART {
-      vf v = load_weights(kind, w, i + p * WIDTH);
-      memcpy(x + i + p * WIDTH, &v, sizeof v);
-    }
+    f8 u;
+    EACH_PART u.part[p] = load_weights(m->kind, w, i + p * WIDTH);
+    store8(x + i, add ? add8(load8(x + i), u) : u);
   }
-  if (i < m->in) store_some(x + i, load_last_weights(kind, w, i, m->in - i), m->in - i);
+  if (i < m->in) {
+    int64_t n = m->in - i;
+    f8 u = load_last_weights(m->kind, w, i, n);
+    store_some(x + i, add ? add8(load_some(x + i, n), u) : u, n);
+  }
 }
+void widen_row(const he_matrix *m, int64_t row, float *x) { read_row(m, row, x, 0); }
+void add_matrix_row(const he_matrix *m, int64_t row, float *x) { read_row(m, row, x, 1); }
 
 // The sums of a tile of float weights: of `NR` rows of input by the four rows `w`. Eight columns of
 // the rows are `row_step` apart, the next eight `column_step`. `x` has +0 beyond column n.

@@ -26,8 +26,9 @@ typedef struct scratch {
 // have one `in`; all are of kinds that hold floats, or of one kind. Returns 0, or -1 without memory.
 int multiply(
     pool *pool, scratch *scratch, const product *products, int count, int64_t rows);
-// Writes a row of a matrix of floats as float32.
+// Writes a row of a matrix of floats as float32, or adds it.
 void widen_row(const he_matrix *matrix, int64_t row, float *x);
+void add_matrix_row(const he_matrix *matrix, int64_t row, float *x);
 // One product without a bias, of rows that lie one after another.
 int multiply_one(
     pool *pool, scratch *scratch, const he_matrix *matrix, const float *x, float *y, int64_t rows);
