@@ -10,10 +10,11 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
 from executor.determinism import profile
@@ -67,8 +68,24 @@ class WorkerKind:
             return cls("helium", task=str(runtime.get("task")))
         return cls(device="cuda" if runtime.get("device") == "cuda" else "cpu")
 
+    def serves(self, tasks: Collection[str], *, replay: bool) -> bool:
+        """Return whether a class of this kind is for a listed model: of these tasks, with replay.
+
+        The engine's classes are for models whose tasks prove work, although a task of another one
+        is valid there too.
+        """
+        return self.engine == "transformers" or (replay and self.task in tasks)
+
 
 TRANSFORMERS = WorkerKind()
+# The kinds of workers on a processor, by the names that commands and test networks give them.
+KINDS: Mapping[str, WorkerKind] = MappingProxyType(
+    {
+        "music": WorkerKind("helium", task="text-to-music"),
+        "piano": WorkerKind("helium", task="pop2piano"),
+        "transformers": TRANSFORMERS,
+    }
+)
 
 
 def describe_engine_runtime(

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from executor.determinism.compute_class import WorkerKind
+from executor.determinism.compute_class import KINDS
 from executor.models.folders import DEFAULTS, SHIPPED
 from node.cli.commands.network.document import ModelSelection, model_entries
 from node.cli.commands.network.measure import local_compute_class
@@ -44,13 +44,6 @@ PORTS = range(10_000, 32_768)
 STARTING = "starting"
 # From Linux' prctl(2).
 _PR_SET_PDEATHSIG = 1
-
-
-# What the nodes compute with, by the name of the class. The first class is ready at once.
-KINDS: Mapping[str, WorkerKind] = {
-    "music": WorkerKind("helium", task="text-to-music"),
-    "piano": WorkerKind("helium", task="pop2piano"),
-}
 
 
 class NodeDown(HeliumError):
@@ -85,7 +78,7 @@ class LocalNode:
 
 
 def measured_classes(names: Sequence[str] = ("music",)) -> dict[str, Document]:
-    """Return classes of `KINDS` as this machine computes them. Starts a worker for each."""
+    """Return classes of these kinds as this machine computes them. Starts a worker for each."""
     return {name: local_compute_class(KINDS[name]) for name in names}
 
 

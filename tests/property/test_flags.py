@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from node.cli.commands import run
 from node.cli.commands.doctor import command as doctor
-from node.cli.commands.network import add, compute_class, create, measure
+from node.cli.commands.network import compute_class, measure
 from node.cli.exit_codes import Exit, Failure
 from node.client import client
 from tests.property import flags
@@ -31,8 +31,6 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.0)
     for module, name in ((run, "serve"), (doctor, "examine"), (measure, "local_worker")):
         monkeypatch.setattr(module, name, _stop)
-    for module in (create, add):
-        monkeypatch.setattr(module, "local_worker", _stop)
     monkeypatch.setattr(compute_class, "local_compute_class", _stop)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from executor.determinism.compute_class import WorkerKind
 from executor.job import Execution, Job
-from node.cli.commands.network import add, create
+from node.cli.commands.network import measure
 from node.cli.main import cli
 from protocol.wire.encoding import Document, canonical
 from tests.node.cli.certified import Certified, make
@@ -49,11 +50,12 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> LoadingWorker:
     worker = LoadingWorker()
 
     @contextmanager
-    def start(folders: Sequence[Path]) -> Iterator[tuple[LoadingWorker, Document]]:
+    def start(
+        folders: Sequence[Path], kind: WorkerKind
+    ) -> Iterator[tuple[LoadingWorker, Document]]:
         yield worker, {"device": "another"}
 
-    for module in (create, add):
-        monkeypatch.setattr(module, "local_worker", start)
+    monkeypatch.setattr(measure, "local_worker", start)
     return worker
 
 

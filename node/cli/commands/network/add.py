@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from executor.determinism.compute_class import mismatch
-from executor.models.folders import SHIPPED
 from node.cli import interrupts, options
 from node.cli.commands.network.document import (
     ModelSelection,
@@ -20,16 +19,17 @@ from node.cli.commands.network.document import (
     validate,
     warn_of_few_operators,
 )
-from node.cli.commands.network.loading import require_loading
 from node.cli.commands.network.measure import (
-    local_worker,
+    Loading,
+    is_served,
+    kind_here,
     note_not_measured,
-    with_attempt_seconds,
+    require_served,
 )
 from node.cli.exit_codes import usage
 from node.cli.files import FILE, write
 from protocol.network import Network
-from protocol.wire.encoding import Json, canonical
+from protocol.wire.encoding import Document, Json, canonical
 
 
 @click.command(epilog="Example: helium network add network.json --member 12D3KooW...=bob")
@@ -112,16 +112,26 @@ def _loaded(
 
     They are not measured where they are given, or where this machine is of none of the classes.
     """
-    is_given = selection.attempt_seconds is not None
-    models = [network.models[str(entry["id"])] for entry in entries]
-    with local_worker([*selection.folders, SHIPPED]) as (worker, runtime):
+    models = {str(entry["id"]): network.models[str(entry["id"])] for entry in entries}
+    kinds = {kind_here(runtime): None for runtime in network.classes.values()}
+    require_served(models.values(), kinds)
+    loading = Loading(
+        selection.folders,
+        models,
+        network.parameters.attempt_seconds,
+        {str(entry["id"]): entry for entry in entries},
+    )
+
+    def is_measured(runtime: Document) -> bool:
         is_of_class = not all(mismatch(runtime, listed) for listed in network.classes.values())
-        if is_of_class and not is_given:
-            return with_attempt_seconds(
-                worker, entries, network.models, network.parameters.attempt_seconds
-            )
-        require_loading(worker, models)
-    if not is_given:
-        names = ", ".join(model.id for model in models)
-        note_not_measured(names, "this machine is of none of the network's classes")
-    return entries
+        return is_of_class and selection.attempt_seconds is None
+
+    for kind in kinds:
+        if any(is_served(model, kind) for model in models.values()):
+            loading.run(kind, measures=is_measured)
+    missing = [name for name in models if name not in loading.measured]
+    if missing and selection.attempt_seconds is None:
+        note_not_measured(
+            ", ".join(missing), "this machine is of none of the network's classes that run it"
+        )
+    return [*loading.entries.values()]

@@ -8,9 +8,9 @@ itself takes minutes for a small model, and hours for a large one.
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +19,7 @@ from executor.errors import Abstained
 from executor.models.folders import SHIPPED
 from node.cli import interrupts, options
 from node.cli.commands.network.loading import require_loading
-from node.cli.exit_codes import Exit, Failure
+from node.cli.exit_codes import Exit, Failure, usage
 from protocol.network import Model
 from protocol.wire.encoding import Document, Json
 
@@ -129,40 +129,78 @@ def _limit(limits: Mapping[str, Json], name: str, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def with_attempt_seconds(
-    worker: "WorkerSupervisor",
-    entries: Sequence[Mapping[str, Json]],
-    models: Mapping[str, Model],
-    network_seconds: float,
-) -> list[Json]:
-    """Return a document's model entries, with `attempt_seconds` where the network's are too few.
+@dataclass(slots=True)
+class Loading:
+    """Loads the models of a document in workers of this machine, and measures their tasks."""
 
-    It says on standard error what was measured. A model that cannot be measured stays as it is; one
-    that does not load is a usage failure.
-    """
-    return [
-        {**entry, **_measured(worker, models[str(entry["id"])], network_seconds)}
-        for entry in entries
-    ]
+    folders: Sequence[Path]
+    models: Mapping[str, Model]
+    network_seconds: float
+    # By model: its entry in the document, with measured `attempt_seconds` if the network's are few.
+    entries: dict[str, Mapping[str, Json]]
+    loaded: set[str] = field(default_factory=set)
+    measured: set[str] = field(default_factory=set)
+
+    def run(self, kind: WorkerKind, *, measures: Callable[[Document], bool]) -> Document:
+        """Load the models of a kind of worker; return the definition of this machine's class.
+
+        They are measured too if `measures` returns true for this class. A model that cannot be
+        measured stays as it is; one that does not load is a usage failure.
+        """
+        served = [model for model in self.models.values() if is_served(model, kind)]
+        with local_worker([*self.folders, SHIPPED], kind) as (worker, runtime):
+            if not measures(runtime):
+                require_loading(worker, [m for m in served if m.id not in self.loaded])
+            else:
+                for model in served:
+                    self._measure(worker, model)
+            self.loaded |= {model.id for model in served}
+        return runtime
+
+    def _measure(self, worker: "WorkerSupervisor", model: Model) -> None:
+        seconds = _measured(worker, model, self.network_seconds)
+        entry, known = self.entries[model.id], self.entries[model.id].get("attempt_seconds")
+        if seconds is not None and (not isinstance(known, int) or known < seconds):
+            self.entries[model.id] = {**entry, "attempt_seconds": seconds}
+        self.measured.add(model.id)
 
 
-def _measured(
-    worker: "WorkerSupervisor", model: Model, network_seconds: float
-) -> Mapping[str, Json]:
+def is_served(model: Model, kind: WorkerKind) -> bool:
+    """Return whether workers of a kind are for a model."""
+    return kind.serves(model.tasks, replay=model.replay)
+
+
+def kind_here(runtime: Mapping[str, object]) -> WorkerKind:
+    """Return the kind of worker for a class, on this machine's processor."""
+    return replace(WorkerKind.of(runtime), device="cpu")
+
+
+def require_served(models: Iterable[Model], kinds: Collection[WorkerKind]) -> None:
+    """Raise a usage failure for a model that no class of these kinds is for."""
+    for model in models:
+        if not any(is_served(model, kind) for kind in kinds):
+            raise usage(
+                f"--model {model.id}: no class of the network runs it; one of kind transformers"
+                " runs every model"
+            )
+
+
+def _measured(worker: "WorkerSupervisor", model: Model, network_seconds: float) -> int | None:
+    """Return a model's `attempt_seconds`; None if the network's are enough, or not measured."""
     options.note(f"measuring {model.id}; a first run can take minutes")
     require_loading(worker, [model])
     try:
         measurement = measure(worker, model)
     except Abstained as abstained:
         note_not_measured(model.id, f"{abstained.reason}: {abstained.detail}")
-        return {}
+        return None
     needed = measurement.attempt_seconds
     chosen = max(needed, math.ceil(network_seconds))
     options.note(
         f"measured {model.id}: {measurement.seconds:.1f} s, so {measurement.longest:.1f} s for its "
         f"longest {measurement.kind} task; attempts last {chosen} s"
     )
-    return {"attempt_seconds": chosen} if needed > network_seconds else {}
+    return chosen if needed > network_seconds else None
 
 
 def note_not_measured(models: str, reason: str) -> None:

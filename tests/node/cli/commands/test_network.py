@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from executor.determinism.compute_class import KINDS, WorkerKind
 from executor.errors import Abstained
 from executor.job import Execution, Job
 from executor.models.families import DTYPES, FAMILIES, MUSIC
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerSupervisor
-from node.cli.commands.network import add, create, measure
+from node.cli.commands.network import measure
 from node.cli.commands.network.document import ModelSelection, model_entries
 from node.cli.commands.network.limits import complete_limits
 from protocol.model_limits import objection
@@ -347,7 +348,9 @@ def test_members_may_serve_several_classes(helium: Helium, runtime: Path) -> Non
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (("--class", "a", "--class", "b"), "this machine defines one class"),
+        (("--class", "a", "--class", "a"), "a name is given twice"),
+        (("--class", "a=cuda"), "'cuda' is none of music, piano, transformers"),
+        (("--class", "music"), f"--model {DEFAULTS[1]}: no class of the network runs it"),
         (("--class", "a", "--class", "b", "--class-from", "runtime.json"), "one for each --class"),
         (("--class-from", "runtime.json", "--class-from", "runtime.json"), "one for each --class"),
     ],
@@ -360,6 +363,31 @@ def test_each_class_needs_its_definition(
     assert reason in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "classes"),
+    [
+        ((), ["music", "piano"]),
+        (("--model", EMBEDDED), ["music"]),
+        (("--no-replay",), ["transformers"]),
+        (("--class", "cpu"), ["cpu=transformers"]),
+        (("--class", "music", "--class", "b=piano"), ["music", "b=piano"]),
+        (("--class", "cpu=transformers", "--class", "music"), ["cpu=transformers", "music"]),
+    ],
+)
+def test_the_classes_are_those_given_or_those_that_the_models_need(
+    helium: Helium, worker: "FakeWorker", flags: tuple[str, ...], classes: list[str]
+) -> None:
+    done = helium("network", "create", "n.json", *flags)
+    assert done.exit_code == 0, done.stderr
+    pairs = [text.partition("=") for text in classes]
+    assert sorted(Network.parse(Path("n.json").read_bytes()).classes) == sorted(
+        name for name, _, _ in pairs
+    )
+    assert worker.kinds == [KINDS[kind or name] for name, _, kind in pairs]
+    # Each model ran in a worker that is for it.
+    assert {job.model.id for job in worker.jobs} <= set(DEFAULTS)
+
+
 # Measured attempts
 
 
@@ -368,15 +396,18 @@ class FakeWorker:
 
     def __init__(self, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scratch, self.now, self.jobs = scratch, 0.0, list[Job]()
+        self.kinds: list[WorkerKind] = []
         self.reason: Abstention | None = None
         self.outcome: dict[str, object] = {"result": {}}
         monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: self.now))
-        for module in (create, add):
-            monkeypatch.setattr(module, "local_worker", self.start)
+        monkeypatch.setattr(measure, "local_worker", self.start)
 
     @contextmanager
-    def start(self, folders: Sequence[Path]) -> Iterator[tuple["FakeWorker", Document]]:
+    def start(
+        self, folders: Sequence[Path], kind: WorkerKind
+    ) -> Iterator[tuple["FakeWorker", Document]]:
         assert SHIPPED in folders
+        self.kinds.append(kind)
         yield self, {"device": "cpu", "threads": 1}
 
     def run(self, job: Job, *, timeout: float, progress: object) -> Execution:
@@ -577,9 +608,10 @@ def test_a_fault_that_only_loading_shows_is_refused_with_its_file(
     name: str,
 ) -> None:
     """With a real worker, and a valid model before the faulty one."""
-    monkeypatch.setattr(create, "local_worker", lambda folders: nullcontext(real_worker))
+    monkeypatch.setattr(measure, "local_worker", lambda folders, kind: nullcontext(real_worker))
     done = helium(
         *("network", "create", "n.json", "--attempt-seconds", "30", "--models-dir", models),
+        *("--class", "transformers"),
         *("--model", DEFAULTS[1], "--model", f"odd/{name}"),
     )
     assert done.exit_code == 2
