@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +75,13 @@ class WorkerKind:
         is valid there too.
         """
         return self.engine == "transformers" or (replay and self.task in tasks)
+
+
+def kind_name(kind: WorkerKind) -> str:
+    """Return how commands name a kind of workers; its own words for one that is not in `KINDS`."""
+    on_processor = replace(kind, device="cpu")
+    names = [name for name, known in KINDS.items() if known == on_processor]
+    return names[0] if names else f"{kind.engine} {kind.task}"
 
 
 TRANSFORMERS = WorkerKind()

@@ -35,6 +35,8 @@ HOME = "home"
 ARGUMENTS = ("-P", "-m", "executor.worker.main")
 # Bytes that the worker prints which are kept for `WorkerDied`: the end of a traceback.
 PRINTED_BYTES = 4_096
+# How Python begins to print an error that nothing caught.
+TRACEBACK = "Traceback (most recent call last)"
 # Bytes that it may print during a job; reading an endless stream would cost this process as much as
 # the worker.
 MAX_PRINTED_BYTES = 1_048_576
@@ -241,5 +243,14 @@ class WorkerProcess:
         self._kill_group()  # at once, while the number is still that of its group
         self._threads[0].join(EXIT_SECONDS)
         # A terminal or a log would obey what an untrusted process prints.
-        printed = printable(self._printed.decode(errors="replace")).strip()
+        printed = printable(error_first(self._printed.decode(errors="replace"))).strip()
         return f"the worker died, exit code {code}{': ' if printed else ''}{printed}"
+
+
+def error_first(printed: str) -> str:
+    """Return what a process printed; of a traceback first its last line, which is the error."""
+    start = printed.find(TRACEBACK)
+    if start < 0:
+        return printed
+    lines = printed[start:].strip().splitlines()
+    return f"{lines[-1]} ({' '.join(line.strip() for line in lines[:-1])})"

@@ -1,19 +1,26 @@
 """`helium doctor`: whether this machine can serve as a node, and why not."""
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from executor.determinism.compute_class import WorkerKind, mismatch
+from executor.determinism.compute_class import (
+    KINDS,
+    TRANSFORMERS,
+    WorkerKind,
+    kind_name,
+    mismatch,
+)
 from executor.determinism.profile import Device
-from executor.errors import Abstained
+from executor.errors import Abstained, EngineUnavailable
 from executor.models.folders import SHIPPED, ModelFolders
 from executor.models.inventory import InstalledModel, inventory
 from executor.sandbox import confine
+from executor.worker.process import TRACEBACK
 from node.cli import interrupts, options
 from node.cli.commands.doctor.clock_report import ClockReport, check_clock
 from node.cli.exit_codes import Exit
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from executor.worker.supervisor import WorkerStatus
 
 DEVICES = get_args(Device)
+NOT_STARTED = "its worker does not start"
 # The settings that decide whether a machine can serve; limits and addresses do not.
 SETTINGS = ("data_dir", "network", "key", "models_dir")
 
@@ -36,12 +44,13 @@ Examples:
 
 \b
 Output:
-  runtime    a fact of the compute class: device, architecture, library versions, ...
+  worker     a kind of worker, as `helium network class --help` lists them: the result of its
+             self-test, the seconds that its start took, and for the engine the instruction set
+  runtime    a fact of the worker's compute class: engine, library versions, ...
   sandbox    a confinement of the worker: what enforces it, or "not in force" and why
   model      a model found on this disk: its digest, or why it is refused
-  class      a class of the network, and how this machine's runtime differs from it
+  class      a class of the network, and how the runtime of its kind of worker differs from it
   listed     a model of the network, and whether it is present
-  worker     the result of the self-test, and the seconds that it took
   clock      this machine's clock beside those of the network's operators: ok, warning (half of
              what the network allows), fault, or unknown and what to do
   not ready  a reason why this machine cannot serve
@@ -50,15 +59,35 @@ Exit code 0: this machine is ready. Exit code 1: it is not.
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that was started. `instruction_set` is the engine's, "" for transformers."""
+
+    kind: str
+    status: "WorkerStatus"
+    instruction_set: str
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot serve; of an error without the traceback."""
+        return self.status.reason.split(f" ({TRACEBACK}")[0]
+
+    def differences(self, definition: Mapping[str, object]) -> list[str]:
+        """Return the differing fields of its runtime and a class's; [] if it is of the class."""
+        if not self.status.ok:
+            return [f"{NOT_STARTED}: {self.reason}"]
+        return mismatch(self.status.runtime, definition)
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """What decides whether this machine may serve.
 
-    `differences` has, for each class of the network, the differing fields of the runtime;
-    `missing`, for each listed model, why it cannot be used, or "". `secret_risk` says why the
-    worker could read the node's key or journal, or "".
+    `differences` has, for each class of the network, the differing fields of the runtime, or why
+    its worker does not start; `missing`, for each listed model, why it cannot be used, or "".
+    `secret_risk` says why the worker could read the node's key or journal, or "".
     """
 
-    worker: "WorkerStatus"
+    workers: Sequence[Worker]
     models: Sequence[InstalledModel]
     differences: dict[str, list[str]]
     missing: dict[str, str]
@@ -68,13 +97,16 @@ class Findings:
     @property
     def reasons(self) -> list[str]:
         """Why this machine cannot serve; empty if it can."""
-        reasons = [] if self.worker.ok else [f"worker: {self.worker.reason}"]
         # One class that fits is enough.
-        if self.worker.ok and self.differences and all(self.differences.values()):
+        fits = not all(self.differences.values()) if self.differences else False
+        reasons = []
+        if not fits:
+            reasons += [f"worker {w.kind}: {w.reason}" for w in self.workers if not w.status.ok]
             reasons += [
                 f"runtime differs from class {name}: {line}"
                 for name, lines in self.differences.items()
                 for line in lines
+                if not line.startswith(NOT_STARTED)
             ]
         reasons += [f"model {name}: {reason}" for name, reason in self.missing.items() if reason]
         reasons += [f"secret: {self.secret_risk}"] if self.secret_risk else []
@@ -100,15 +132,16 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(DEVICES),
     default=DEVICES[0],
     show_default=True,
-    help="The device to compute on. cuda has not been run on a GPU yet.",
+    help="The device that transformers computes on. cuda has not been run on a GPU yet.",
 )
 @options.as_json
 def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) -> None:
     """Check whether this machine can serve as a node.
 
-    It starts a worker once, which tests itself; that takes some seconds. With a network document
-    it compares this machine's runtime with the classes, and looks for the listed models. With
-    peers too, it compares this machine's clock with theirs.
+    It starts a worker of each kind that the network's classes have, which tests itself; that takes
+    some seconds. Without a network document these are music and transformers. With one, it compares
+    this machine's runtimes with the classes, and looks for the listed models. With peers too, it
+    compares this machine's clock with theirs.
     """
     settings = options.settings(flags, config)
     # Without a network document, a machine can still be checked before it joins a network.
@@ -121,29 +154,53 @@ def doctor(config: Path | None, device: Device, as_json: bool, **flags: object) 
 
 
 def examine(settings: Settings, network: Network | None, device: Device) -> Findings:
-    """Return everything that decides whether this machine may serve; starts a worker once."""
+    """Return everything that decides whether this machine may serve; starts workers."""
     folders = [*settings.models_dir, SHIPPED]
-    worker = start_worker(folders, device)
     classes = network.classes if network else {}
     listed = network.models.values() if network else ()
+    # This machine may become a member of any class, so all are compared.
+    kinds = {name: WorkerKind.of(runtime) for name, runtime in classes.items()}
+    workers = {
+        name: Worker(name, start_worker(folders, kind), _instruction_set(name))
+        for name, kind in named_kinds(kinds.values(), device).items()
+    }
     return Findings(
-        worker,
+        [*workers.values()],
         inventory(settings.models_dir),
-        # This machine may become a member of any class, so all are compared.
-        {name: mismatch(worker.runtime, definition) for name, definition in classes.items()},
+        {name: workers[kind_name(kind)].differences(classes[name]) for name, kind in kinds.items()},
         {f"{model.id}@{model.revision}": _why_missing(folders, model) for model in listed},
         _secret_risk(settings, folders),
         check_clock(network, settings.peers),
     )
 
 
-def start_worker(folders: Sequence[Path], device: Device) -> "WorkerStatus":
+def named_kinds(kinds: Iterable[WorkerKind], device: Device) -> dict[str, WorkerKind]:
+    """Return the kinds of workers to start, by name; transformers computes on `device`."""
+    chosen = [*kinds] or [KINDS["music"], TRANSFORMERS]
+    return {
+        kind_name(kind): replace(kind, device=device if kind.engine == "transformers" else "cpu")
+        for kind in chosen
+    }
+
+
+def _instruction_set(kind: str) -> str:
+    """Return the instruction set of the engine, if a kind computes with it; "" if it has none."""
+    # Imported here: the engine needs numpy, and `helium --help` does not.
+    from executor.engine.library import instruction_set
+
+    try:
+        return "" if kind == "transformers" else instruction_set()
+    except EngineUnavailable:
+        return ""
+
+
+def start_worker(folders: Sequence[Path], kind: WorkerKind) -> "WorkerStatus":
     """Start a worker, return the status that it reports, and end it."""
     # Imported here: `helium network show` needs no worker.
     from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
 
     with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        supervisor = WorkerSupervisor(folders, Path(scratch), kind=WorkerKind(device=device))
+        supervisor = WorkerSupervisor(folders, Path(scratch), kind=kind)
         try:
             return supervisor.start(START_SECONDS)
         finally:
@@ -170,14 +227,21 @@ def _secret_risk(settings: Settings, folders: Sequence[Path]) -> str:
 
 
 def _document(findings: Findings) -> dict[str, object]:
-    worker = findings.worker
     return {
         "ready": not findings.reasons,
         "reasons": findings.reasons,
-        "self_test": worker.ok,
-        "seconds": round(worker.seconds, 3),
-        "runtime": worker.runtime,
-        "sandbox": dict(worker.sandbox),
+        "workers": [
+            {
+                "kind": worker.kind,
+                "self_test": worker.status.ok,
+                "reason": worker.reason or None,
+                "seconds": round(worker.status.seconds, 3),
+                "instruction_set": worker.instruction_set or None,
+                "runtime": worker.status.runtime,
+                "sandbox": dict(worker.status.sandbox),
+            }
+            for worker in findings.workers
+        ],
         "models": [
             {
                 "id": model.id,
@@ -196,21 +260,28 @@ def _document(findings: Findings) -> dict[str, object]:
 
 def _lines(findings: Findings) -> list[str]:
     """Return the findings as lines, whether the machine is ready last."""
-    worker = findings.worker
-    self_test = "self-test passed" if worker.ok else worker.reason
     return [
-        *(f"runtime   {name} {value}" for name, value in worker.runtime.items()),
-        *(f"sandbox   {name}: {state}" for name, state in worker.sandbox.items()),
+        *(line for worker in findings.workers for line in _worker_lines(worker)),
         *(f"model     {_model_line(model)}" for model in findings.models),
         *(
             f"class     {name}: {'; '.join(fields) or 'is what this machine computes with'}"
             for name, fields in findings.differences.items()
         ),
         *(f"listed    {name}: {reason or 'present'}" for name, reason in findings.missing.items()),
-        f"worker    {self_test}, {worker.seconds:.1f} s",
         f"clock     {findings.clock.line}",
         *(f"not ready {reason}" for reason in findings.reasons),
         *(() if findings.reasons else ("ready",)),
+    ]
+
+
+def _worker_lines(worker: Worker) -> list[str]:
+    status = worker.status
+    self_test = "self-test passed" if status.ok else worker.reason
+    engine = f", {worker.instruction_set}" if worker.instruction_set else ""
+    return [
+        f"worker    {worker.kind}: {self_test}, {status.seconds:.1f} s{engine}",
+        *(f"runtime   {name} {value}" for name, value in status.runtime.items()),
+        *(f"sandbox   {name}: {state}" for name, state in status.sandbox.items()),
     ]
 
 

@@ -104,7 +104,7 @@ def run(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             return list(found)
 
         status = WorkerStatus({"device": "cpu", "torch": "2.13.0"}, True, "", 1.5, {})
-        monkeypatch.setattr(doctor, "start_worker", lambda folders, device: status)
+        monkeypatch.setattr(doctor, "start_worker", lambda folders, kind: status)
         monkeypatch.setattr(clock_report, "run_with_client", run_with_client)
         document = fixtures.network_document()
         document["models"][0]["digest"] = weights_digest(SHIPPED / fixtures.MODEL)

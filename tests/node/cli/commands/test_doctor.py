@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
+from executor.determinism.compute_class import WorkerKind
+from executor.engine.library import instruction_set
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
+from executor.worker.process import error_first
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.cli.commands.doctor import command as doctor
 from node.cli.commands.doctor.clock_report import HOW_TO
+from protocol.wire.encoding import canonical
 from tests.node.cli.conftest import Helium
+from tests.support import fixtures
 
 RUNTIME: dict[str, object] = {"device": "cpu", "torch": "2.13.0"}
 SANDBOX = {"network": "seccomp", "files": "not in force: this kernel has no landlock"}
@@ -26,7 +31,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace the worker: it reports the status that the fixture is called with."""
 
     def report(status: WorkerStatus) -> None:
-        monkeypatch.setattr(doctor, "start_worker", lambda folders, device: status)
+        monkeypatch.setattr(doctor, "start_worker", lambda folders, kind: status)
 
     report(READY)
     return report
@@ -58,16 +63,18 @@ def test_a_worker_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.append("closed")
 
     monkeypatch.setattr("executor.worker.supervisor.WorkerSupervisor", Fake)
-    assert doctor.start_worker([SHIPPED], "cuda") == READY
+    assert doctor.start_worker([SHIPPED], WorkerKind(device="cuda")) == READY
     assert calls == [((SHIPPED,), "cuda"), "closed"]
 
 
 def test_a_machine_that_can_serve(helium: Helium, worker: Any) -> None:
     code, document = run_doctor(helium)
     assert (code, document["ready"], document["reasons"]) == (0, True, [])
-    assert document["self_test"] is True
-    assert document["runtime"] == RUNTIME
-    assert document["sandbox"] == SANDBOX
+    assert [worker["kind"] for worker in document["workers"]] == ["music", "transformers"]
+    music, transformers = document["workers"]
+    assert (music["self_test"], music["runtime"], music["sandbox"]) == (True, RUNTIME, SANDBOX)
+    assert music["instruction_set"] == instruction_set()
+    assert (transformers["instruction_set"], transformers["reason"]) == (None, None)
     assert [model["id"] for model in document["models"]] == [*DEFAULTS]
     assert document["models"][0]["digest"] == weights_digest(SHIPPED / EMBEDDED)
     assert (document["classes"], document["listed"]) == ({}, {})
@@ -76,15 +83,16 @@ def test_a_machine_that_can_serve(helium: Helium, worker: Any) -> None:
 def test_lines_show_all_findings(helium: Helium, worker: Any) -> None:
     done = helium("doctor")
     assert done.exit_code == 0
-    assert done.stdout.splitlines()[:4] == [
+    assert done.stdout.splitlines()[:5] == [
+        f"worker    music: self-test passed, 1.5 s, {instruction_set()}",
         "runtime   device cpu",
         "runtime   torch 2.13.0",
         "sandbox   network: seccomp",
         "sandbox   files: not in force: this kernel has no landlock",
     ]
     assert f"model     {EMBEDDED} {weights_digest(SHIPPED / EMBEDDED)}" in done.stdout
-    assert done.stdout.splitlines()[-3:] == [
-        "worker    self-test passed, 1.5 s",
+    assert "worker    transformers: self-test passed, 1.5 s" in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-2:] == [
         f"clock     unknown: {HOW_TO}",
         "ready",
     ]
@@ -93,11 +101,45 @@ def test_lines_show_all_findings(helium: Helium, worker: Any) -> None:
 def test_a_failed_self_test_is_not_ready(helium: Helium, worker: Any) -> None:
     worker(WorkerStatus({}, False, "self-test: warm differs from cold", 2.0))
     code, document = run_doctor(helium)
-    assert (code, document["ready"], document["self_test"]) == (1, False, False)
-    assert document["reasons"] == ["worker: self-test: warm differs from cold"]
+    assert (code, document["ready"]) == (1, False)
+    assert [worker["self_test"] for worker in document["workers"]] == [False, False]
+    assert document["reasons"] == [
+        f"worker {kind}: self-test: warm differs from cold" for kind in ("music", "transformers")
+    ]
     assert helium("doctor").stdout.splitlines()[-1] == (
-        "not ready worker: self-test: warm differs from cold"
+        "not ready worker transformers: self-test: warm differs from cold"
     )
+
+
+def test_of_a_worker_that_dies_only_the_error_is_shown(helium: Helium, worker: Any) -> None:
+    traceback = 'Traceback (most recent call last):\n  File "a.py", line 1\nImportError: no numpy'
+    worker(WorkerStatus({}, False, f"the worker died, exit code 1: {error_first(traceback)}", 2.0))
+    _, document = run_doctor(helium)
+    assert document["workers"][0]["reason"] == (
+        "the worker died, exit code 1: ImportError: no numpy"
+    )
+
+
+def test_one_class_that_fits_is_enough(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of other kinds may fail: this machine need not serve their classes."""
+    music = {"engine": "helium", "task": "text-to-music", "arithmetic": 1}
+
+    def start(_: object, kind: WorkerKind) -> WorkerStatus:
+        if kind.engine == "helium":
+            return WorkerStatus(music, True, "", 0.5)
+        return WorkerStatus({}, False, "no torch", 0.5)
+
+    monkeypatch.setattr(doctor, "start_worker", start)
+    document = fixtures.network_document()
+    document["models"][0]["digest"] = weights_digest(SHIPPED / fixtures.MODEL)
+    document["classes"] = {fixtures.CLASS: RUNTIME, "music": music}
+    Path("network.json").write_bytes(canonical(document))
+    code, found = run_doctor(helium, "--network", "network.json")
+    assert (code, found["reasons"]) == (0, [])
+    assert found["classes"] == {
+        fixtures.CLASS: ["its worker does not start: no torch"],
+        "music": [],
+    }
 
 
 def test_the_runtime_is_compared_with_the_class_field_by_field(helium: Helium, worker: Any) -> None:
