@@ -7,6 +7,7 @@ an instruction set.
 
 import ctypes
 import functools
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -108,7 +109,9 @@ def open_library(name: str) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
         library.he_instruction_set.restype = ctypes.c_char_p
+        library.he_sources.restype = ctypes.c_char_p
         content = library.he_instruction_set().decode(), library.he_arithmetic_version()
+        sources = library.he_sources().decode()
     except (OSError, AttributeError) as error:
         raise EngineUnavailable(f"{path} does not load: {error}") from error
     if content != (name, ARITHMETIC_VERSION):
@@ -116,7 +119,17 @@ def open_library(name: str) -> ctypes.CDLL:
             f"{path} is for {content[0]} with arithmetic {content[1]}, not for {name} with"
             f" {ARITHMETIC_VERSION}; scripts/setup, or a new install, builds it anew"
         )
+    if sources not in ("", sources_hash() or sources):
+        raise EngineUnavailable(f"{path} is of other C files; scripts/setup builds it anew")
     return library
+
+
+@functools.cache
+def sources_hash() -> str:
+    """Return the hash of the C files as `CMakeLists.txt` has it; "" without them, as in a wheel."""
+    files = sorted(path for path in (FOLDER / "csrc").glob("*") if path.suffix in (".c", ".h"))
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if files else ""
 
 
 def address(array: "NDArray[Any]") -> int:

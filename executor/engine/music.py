@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 from executor.engine.encodec import EncodecDecoder
 from executor.engine.library import MAX_POSITIONS, Status, check
 from executor.engine.matrices import Kind, Matrices
-from executor.engine.matrices import kind_of as kind_of
 from executor.engine.musicgen import MusicgenDecoder, Steps
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling, read_sampling, read_steps, task_sampling

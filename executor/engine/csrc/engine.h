@@ -32,6 +32,7 @@ typedef struct {
 
 EXPORT int32_t he_arithmetic_version(void);
 EXPORT const char *he_instruction_set(void);
+EXPORT const char *he_sources(void);
 
 EXPORT pool *he_pool_new(int32_t threads);
 EXPORT void he_pool_free(pool *pool);

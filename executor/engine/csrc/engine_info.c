@@ -13,6 +13,12 @@ EXPORT int32_t he_arithmetic_version(void) { return HE_ARITHMETIC; }
 // The instruction set that this library was compiled for.
 EXPORT const char *he_instruction_set(void) { return HELIUM_INSTRUCTION_SET; }
 
+// The SHA-256 of the SHA-256 (hex) of all C files, by name; "" if it was compiled by hand.
+#ifndef HELIUM_SOURCES
+#define HELIUM_SOURCES ""
+#endif
+EXPORT const char *he_sources(void) { return HELIUM_SOURCES; }
+
 #ifdef __x86_64__
 // 1 if the processor and the system support x86-64-v3. Ask the library for plain x86-64.
 EXPORT int32_t he_supports_x86_64_v3(void) {

@@ -108,6 +108,18 @@ def test_library_of_another_arithmetic_is_refused(monkeypatch: pytest.MonkeyPatc
         library.load()
 
 
+def test_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its structures may be others: a call would end the process."""
+    monkeypatch.setattr(library, "sources_hash", lambda: "0" * 64)
+    with pytest.raises(EngineUnavailable, match="is of other C files; scripts/setup"):
+        library.load()
+
+
+def test_library_tells_the_hash_of_its_sources() -> None:
+    loaded = library.load()
+    assert loaded.he_sources().decode() == library.sources_hash() != ""
+
+
 def test_library_is_loaded_once() -> None:
     assert isinstance(library.load(), ctypes.CDLL)
     assert library.load() is library.load()
