@@ -13,8 +13,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
-from executor.engine.matrices import Kind
-from executor.engine.music import MODEL_TYPES, MusicModel, kind_of, part_of, read_settings
+from executor.engine.matrices import Kind, kind_of
+from executor.engine.music import MODEL_TYPES, MusicModel, part_of, read_settings
 from executor.engine.pool import Control
 from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
