@@ -87,7 +87,6 @@ def testnet(
     args = _task(task)
     size = committee or min(nodes, MAX_COMMITTEE if liars else 3)
     log_setup.configure("error", "auto")
-    silence_libp2p()
     with _folder(out, resume=resume) as root:
         _run(TestnetOptions(nodes, liars, size, task, root, keep, piano, resume, as_json), args)
 
@@ -190,6 +189,7 @@ async def _submit(
 
     `times` are those of the start and of readiness, for the report.
     """
+    silence_libp2p()  # its import takes a second, which the nodes need before they are ready
     with map_exit_codes():
         async with Client.connect(network, daemons.addresses) as client:
             submission = await client.submit("text-to-music", args)  # type: ignore[arg-type]
