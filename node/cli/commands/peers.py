@@ -126,7 +126,10 @@ def _status_text(peer: str, answer: HelloAnswer | None) -> str:
         return f"{peer}  not reached"
     if not answer.ready:
         return f"{peer}  not ready: {'; '.join(answer.reasons)}"
-    served = [f"class {name}: {', '.join(models)}" for name, models in answer.models.items()]
+    served = [
+        f"class {name}: {', '.join(models) or 'no warm model'}"
+        for name, models in answer.models.items()
+    ]
     return f"{peer}  ready, {'; '.join(served)}"
 
 
