@@ -19,7 +19,7 @@ States of the worker, as `WorkerSupervisor` moves it:
     running  --death, invalid message-> none       `Abstained`: worker-died
     any      --close-->                 none       for good
 
-A stopped worker stays warm: another start takes 5 to 20 s. The worker looks for a stop before a
+A stopped worker stays warm: another start takes up to 20 s. The worker looks for a stop before a
 job, at each token, at each layer of a model without tokens, and before each output. It cannot stop
 while it loads a model or tracks the beats of a song: then it is killed.
 """
@@ -58,7 +58,7 @@ from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
 
-# Imports and the self-test take 10 s; a machine under load gets more time.
+# With transformers, imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
 # The kind of jobs that numba's kernels are for (`tasks.numba_cache`), where they have inputs and
 # transformers computes them.
@@ -129,8 +129,8 @@ class WorkerSupervisor:
     def start(self, timeout: float) -> WorkerStatus:
         """Start the worker and wait for its self-test, at most `timeout` seconds.
 
-        It takes about 5 seconds. Never raises for the worker's failure: `WorkerStatus.ok` is then
-        false, and `reason` says why.
+        It takes a second with the engine, several with transformers. Never raises for the worker's
+        failure: `WorkerStatus.ok` is then false, and `reason` says why.
         """
         started_at = time.monotonic()
         with self._conversation:
