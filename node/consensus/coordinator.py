@@ -104,7 +104,7 @@ class Coordinator:
         self.clock, self._entropy = clock, entropy
         self._counts: Counter[str] = Counter() if counts is None else counts
         self.voting = Voting.ALLOWED
-        self._unsigned: set[str] = set()  # tasks with a vote that is held
+        self._unsigned: dict[str, None] = {}  # tasks with a vote that is held, in their order
         self._is_restored = False  # whether the journal lacked votes of this node
         # No task that was created later was accepted by an earlier process (specification 4.2).
         self.new_from = clock.now() + network.parameters.clock_skew_seconds
@@ -429,7 +429,7 @@ class Coordinator:
         for effect in effects:
             if isinstance(effect, SignAndSend) and not self._may_sign(agreement.task):
                 if self.voting is Voting.HELD:
-                    self._unsigned.add(agreement.task.id)
+                    self._unsigned[agreement.task.id] = None
             elif isinstance(effect, SignAndSend):
                 recorded += self._sign(agreement, effect.body)
             else:

@@ -49,6 +49,18 @@ def test_held_commit_is_signed_when_votes_are_allowed(net: Network, node: Crasha
     assert node.state(task) == "committed"
 
 
+def test_held_commits_are_signed_in_the_order_of_execution(
+    net: Network, node: CrashableNode
+) -> None:
+    tasks = [fixtures.task(net, nonce=nonce) for nonce in range(10)]
+    for number, task in enumerate(tasks, 1):
+        node.receive(task)
+        node.until(2 * number)
+    assert node.own_votes(Commit) == []
+    allow(node)
+    assert [vote.task for vote in node.own_votes(Commit)] == [task.id for task in tasks]
+
+
 def test_held_abstention_executes_again(net: Network, node: CrashableNode) -> None:
     task = fixtures.task(net)
     node.receive(task)
