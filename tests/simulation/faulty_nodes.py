@@ -42,6 +42,7 @@ class FaultyNode(SimulatedNode):
         self._copies: list[tuple[float, bytes]] = []  # of the database, with their times
         self.max_open = scenario.max_open
         role = scenario.roles[index]
+        self.dialled = _dialled(index, len(scenario.roles))
         super().__init__(simulation.world, index, LABELS.get(role, "honest"))
         if role == "lying blobs":
             self.blobs = CorruptBlobs(simulation.random)
@@ -66,14 +67,8 @@ class FaultyNode(SimulatedNode):
         )
 
     def options(self) -> Options:
-        """Dial the next two members in the ring, and some random ones."""
-        size = len(self._world.network.roster)
-        peers = [i for i in range(size) if i != self.index]
-        dialled = {(self.index + 1) % size, (self.index + 2) % size} - {self.index}
-        dialled.update(random.Random(self.index).sample(peers, min(DIALS, len(peers))))
-        addresses = tuple(self._world.address(i) for i in sorted(dialled))
         return Options(
-            addresses,
+            tuple(self._world.address(i) for i in sorted(self.dialled)),
             feed_seconds=self._simulation.scenario.feed_seconds,
             models=tuple(self.network.models),
             limits=Limits(max_queued_tasks=MAX_QUEUE),
@@ -188,8 +183,20 @@ class FaultyNode(SimulatedNode):
         cursor = sqlite3.Connection.execute(self._connection, query, (payload.decode(),))
         return cursor.fetchone() is not None
 
+    def has_read_feed(self, owner: SimulatedNode) -> bool:
+        """Return whether this node has read what a member's feed has now (specification 7.9)."""
+        last = owner.journal.last_cursor()
+        return not last or self.ledger.cursor(owner.peer) == (owner.journal.feed_id, last)
+
     def _texts(self, query: str, *parameters: str) -> list[str]:
         return [text for (text,) in self._connection.execute(query, parameters)]
+
+
+def _dialled(index: int, size: int) -> frozenset[int]:
+    """Return whom a member dials: the next two in the ring, and some random ones."""
+    others = [i for i in range(size) if i != index]
+    ring = {(index + 1) % size, (index + 2) % size} - {index}
+    return frozenset(ring.union(random.Random(index).sample(others, min(DIALS, len(others)))))
 
 
 class ObservedTransport(MemoryTransport):

@@ -7,6 +7,7 @@
 - I5: no honest node equivocates, and each honest node has evidence against each equivocator
 - I6: every accepted task ends, by its deadline; before it only if votes leave no outcome possible
 - I7: memory is bounded
+- 7.9: connected honest nodes have read each other's feeds, in the end
 """
 
 import json
@@ -167,9 +168,25 @@ def check_end(simulation: "Simulation") -> None:
         _check_task(simulation, task)
     for submitted in simulation.submitted:
         _check_submitted(simulation, submitted)
+    for reader, owner in unread_feeds(simulation):
+        raise Violation("7.9", f"{reader} has not read all of the feed of {owner}")
     votes = list(_votes(simulation))
     _check_lists(simulation, votes)
     _check_evidence(simulation, votes)
+
+
+def unread_feeds(simulation: "Simulation") -> list[tuple[int, int]]:
+    """7.9: return pairs of honest nodes: the first has not read all of the second's feed.
+
+    One of the two dials the other, so they are connected as soon as the network permits it.
+    """
+    return [
+        (reader.index, owner.index)
+        for reader in simulation.honest
+        for owner in simulation.honest
+        if (owner.index in reader.dialled or reader.index in owner.dialled)
+        and not reader.has_read_feed(owner)
+    ]
 
 
 def _check_task(simulation: "Simulation", task: str) -> None:

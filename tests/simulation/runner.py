@@ -51,8 +51,8 @@ SUBMIT_SECONDS = DEADLINE + 300.0
 # Virtual seconds of a run: the deadline of a task that is accepted last, skewed clocks, and disks
 # that fail at the last moment.
 MAX_SECONDS = SUBMIT_SECONDS + DEADLINE + 100.0
-# Feed rounds until a node retries a peer whose store had failed.
-RETRY_ROUNDS = 8
+# Virtual seconds of a run after its faults, in which armed crash points may yet be passed.
+CRASH_POINT_SECONDS = 20.0
 # Virtual seconds between checks whether the other nodes have what one is to lose.
 RECOVERY_POLL_SECONDS = 0.5
 
@@ -148,7 +148,7 @@ class Simulation:
         self.hosts: list[AdversaryHost] = []
         self._trace, self._loop = trace, asyncio.get_running_loop()
         self._exceptions: list[BaseException] = []
-        self._restoring, self._restored_at = asyncio.Lock(), 0.0
+        self._restoring = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
         self._create_peers()
         self.signatures = invariants.Signatures({node.peer for node in self.honest})
@@ -191,8 +191,8 @@ class Simulation:
                 self._start_background(self._inject(fault))
             async with self._client() as client:
                 submissions = range(len(self.scenario.submissions))
-                requests = [self._run_requester(client, number) for number in submissions]
-                await asyncio.gather(*requests, self._wait_for_end())
+                requests = asyncio.gather(*(self._run_requester(client, n) for n in submissions))
+                await asyncio.gather(requests, self._wait_for_end(requests))
             self._check_forgeries()
             invariants.check_end(self)
             self._trace_final_states()
@@ -237,8 +237,13 @@ class Simulation:
             for host in self.hosts:
                 self.world.medium.crash(host.transport.peer)
 
-    async def _wait_for_end(self) -> None:
-        """Wait until all tasks have ended and no feed has news; check invariants meanwhile."""
+    async def _wait_for_end(self, requests: asyncio.Future[list[None]]) -> None:
+        """Wait until all tasks have ended and all feeds are read; check invariants meanwhile.
+
+        No time is enough for the feeds: a node may crash long after the others have ended a task,
+        and slow links take many seconds to dial, to say hello and to read.
+        """
+        earliest = self.scenario.faulty_until + CRASH_POINT_SECONDS
         tips: list[int] | None = None
         while self._loop.time() < MAX_SECONDS:
             await asyncio.sleep(self.scenario.feed_seconds + 5.0)
@@ -246,19 +251,12 @@ class Simulation:
             with self.faults_suspended():
                 last_tips, tips = tips, [node.journal.last_cursor() for node in self.honest]
                 all_ended = all(not node.journal.open_tasks() for node in self.honest)
-            all_ended = all_ended and len(self.submitted) == len(self.scenario.submissions)
-            quiet = last_tips == tips and all(node.up for node in self.honest)
-            if self._loop.time() > self._earliest_end() and all_ended and quiet:
+                all_read = not invariants.unread_feeds(self)
+            up = all(node.up for node in self.honest) and not self._restoring.locked()
+            quiet = up and last_tips == tips
+            done = requests.done() and all_ended and all_read and quiet
+            if done and self._loop.time() > earliest:
                 return
-
-    def _earliest_end(self) -> float:
-        """Return when the nodes have had the time to catch up after the faults so far."""
-        disk_faults = any(
-            fault.kind in ("full", "broken", "restore") for fault in self.scenario.faults
-        )
-        catch_up = RETRY_ROUNDS * self.scenario.feed_seconds if disk_faults else 20.0
-        healed = max(self.scenario.faulty_until, self._restored_at) + catch_up
-        return max((*self.scenario.submissions, healed, 20.0))
 
     def _check_forgeries(self) -> None:
         """I2 and I3 of whatever the adversaries show, whether or not a node asked for it."""
@@ -369,7 +367,6 @@ class Simulation:
             await asyncio.sleep(OFFLINE_SECONDS)
             self.trace(node, "restarts")
             await node.start()
-            self._restored_at = self._loop.time()
 
     def _can_be_recovered(self, node: FaultyNode) -> bool:
         """Whether each honest node has what this one must find again (specification 6.12).

@@ -8,6 +8,7 @@ import pytest
 
 from node.consensus.task_table import TaskTable
 from node.storage.journal import Journal
+from node.sync.feed_sync import FeedSync
 from protocol.consensus import certificate, committee
 from protocol.consensus.agreement import Agreement
 from protocol.errors import Rejected, Rejection
@@ -64,6 +65,19 @@ def test_settled_state_lost_in_a_crash_violates_i4(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(invariants, "check_now", check_and_remember)
     monkeypatch.setattr(FaultyNode, "crash", crash_and_lose)
     assert "I4" in violations(NO_FAULTY, 30)
+
+
+def test_feed_that_is_read_only_on_connecting_violates_section_7(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gossip that loses nothing hides it from the other invariants."""
+
+    async def follow_once(self: FeedSync, peer: str) -> None:
+        if await self._handshakes.greet(peer):
+            await self.read_to_end(peer)
+
+    monkeypatch.setattr(FeedSync, "_follow", follow_once)
+    assert "7.9" in violations(NO_FAULTY, 6)
 
 
 def test_unjournalled_message_violates_i5(monkeypatch: pytest.MonkeyPatch) -> None:

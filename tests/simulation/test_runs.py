@@ -69,6 +69,30 @@ def test_database_is_lost_only_once_the_other_nodes_have_its_votes() -> None:
     assert float(stop[0]) > 33.0
 
 
+@pytest.mark.parametrize(
+    "crashes", [(), (Fault("crash", 165.0, 0.0, (2,), 1, "before COMMIT"),)], ids=["", "crash"]
+)
+def test_run_ends_only_once_the_feeds_are_read(crashes: tuple[Fault, ...]) -> None:
+    """The others settle the task in a partition, and the links are slow.
+
+    The third node dials, says hello and reads the task in a feed, for half a minute. It may crash
+    when it stores the task, which takes it another half.
+    """
+    partition = Fault("partition", 40.0, 120.0, (2,))
+    scenario = scenario_of(
+        "honest",
+        "honest",
+        "honest",
+        link=Link((3.0, 3.0)),
+        submissions=(1.0,),
+        faults=(partition, *crashes),
+    )
+    result = run_scenario(scenario)
+    assert not result.violation
+    assert result.report.ends == {"agreed": 3}
+    assert result.report.faults["crash before COMMIT"] == len(crashes)
+
+
 def scenario_of(*roles: str, **changes: Any) -> Scenario:
     """Return a scenario of members with these roles, all in one committee, on perfect links."""
     network = fixtures.network(
