@@ -19,7 +19,7 @@ class ModelRef:
 class Job:
     """One task to execute.
 
-    `task` identifies it for `WorkerSupervisor.cancel`. `args` fit the schema of `kind`. `inputs`
+    `task` names it for people. `args` fit the schema of `kind`. `inputs`
     are the files that the args name, in their order. With `proves_work` the outcome has work and
     tokens (specification 8.11). `tokens` are the tokens blobs to replay, one of each sequence, in
     order; without them the job generates.

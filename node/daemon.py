@@ -7,9 +7,10 @@ import asyncio
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from executor.determinism.compute_class import WorkerKind
 from node.admission.request_limits import RequestLimiter
 from node.admission.task_policy import TaskPolicy
 from node.clock import Clock
@@ -74,8 +75,8 @@ class Parts:
     ledger: Ledger
     blobs: BlobStore
     transport: Transport
-    # By compute class, in the roster's order; none outside the roster. The first one starts with
-    # the node, the others with their first task.
+    # By compute class, in the roster's order; none outside the roster. The first one for which a
+    # model is on disk starts with the node, the others with their first task.
     executors: Mapping[str, Executor]
     clock: Clock
     rng: random.Random
@@ -100,20 +101,23 @@ class Node:
         self._outbox = Outbox(transport, *self._topics)
         fetcher = InputFetcher(transport, parts.blobs, network, parts.journal.voters)
         max_queue = options.limits.max_queued_tasks
+        models = {name: _served(network, name, options.models) for name in parts.executors}
+        # The roster's order, but classes first for which a model is on disk.
+        names = sorted(parts.executors, key=lambda name: not models[name])
         self._queues = ExecutionQueues(
             {
                 name: ExecutionQueue(
                     network,
-                    executor,
+                    parts.executors[name],
                     parts.clock,
                     max_queue,
                     self._events.set_progress,
                     parts.counts,
-                    [m for m in options.models if _runs(network, name, m)],
+                    models[name],
                     lambda: parts.journal.fault,
                     on_demand=number > 0,
                 )
-                for number, (name, executor) in enumerate(parts.executors.items())
+                for number, name in enumerate(names)
             },
             InputStaging(fetcher.fetch, max_queue, parts.counts),
         )
@@ -274,6 +278,8 @@ class Node:
                 log.info("limits", **logged)
 
 
-def _runs(network: Network, compute_class: str, model: str) -> bool:
-    """Return whether a class runs tasks of a kind that a listed model serves."""
-    return any(network.runs(compute_class, kind) for kind in network.models[model].tasks)
+def _served(network: Network, compute_class: str, models: Iterable[str]) -> list[str]:
+    """Return the listed models, of those given, that workers of a class are for."""
+    kind = WorkerKind.of(network.classes[compute_class])
+    listed = [network.models[name] for name in models]
+    return [model.id for model in listed if kind.serves(model.tasks, replay=model.replay)]

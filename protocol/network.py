@@ -15,6 +15,7 @@ from protocol.wire.codec import check_schema
 from protocol.wire.encoding import Document, Json, document_hash, parse
 from protocol.wire.messages import Task
 from protocol.wire.signing import public_key_of
+from schemas.errors import printable
 
 # Characters of an error message: with the field's name it fits the 256 bytes of a failure answer.
 _MAX_MESSAGE = 200
@@ -215,7 +216,7 @@ class Network:
                 Rejection.UNSUPPORTED_KIND, f"kind: no model of this network does {task.kind}"
             )
         if not self.runs(task.compute_class, task.kind):
-            only = self.classes[task.compute_class]["task"]
+            only = printable(str(self.classes[task.compute_class]["task"]))
             raise Rejected(
                 Rejection.UNSUPPORTED_KIND,
                 f"class: {task.compute_class!r} runs {only} only, not {task.kind}"[:_MAX_MESSAGE],

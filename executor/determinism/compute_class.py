@@ -1,9 +1,9 @@
 """The runtime of a worker: the content of a compute class (specification, section 8).
 
 A flat object of strings, integers and booleans, so that a network document can hold it and two can
-be compared line by line. Every value is measured in the worker after the profile is set; none comes
-from a configuration. The C library counts for its mathematical functions, and torch's build for the
-libraries compiled into it, such as MKL.
+be compared line by line. Every value is measured in the worker, or checked there against the
+profile. With transformers the C library counts for its mathematical functions, and torch's build
+for the libraries compiled into it, such as MKL. With the engine neither does.
 """
 
 import os
@@ -19,6 +19,7 @@ from typing import Literal, Self
 
 from executor.determinism import profile
 from protocol.wire.encoding import tagged_hash
+from schemas.errors import printable
 
 DRIVER = Path("/proc/driver/nvidia/version")
 LIBRARIES = (
@@ -81,7 +82,7 @@ def kind_name(kind: WorkerKind) -> str:
     """Return how commands name a kind of workers; its own words for one that is not in `KINDS`."""
     on_processor = replace(kind, device="cpu")
     names = [name for name, known in KINDS.items() if known == on_processor]
-    return names[0] if names else f"{kind.engine} {kind.task}"
+    return names[0] if names else printable(f"{kind.engine} {kind.task}")
 
 
 TRANSFORMERS = WorkerKind()

@@ -157,8 +157,8 @@ class MusicModel:
         self, request: Request, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":
         """Return the hidden states of a prompt, as the decoder reads them."""
+        ids = np.array([self._tokenizer.encode(request.prompt).ids], np.int64)
         try:
-            ids = np.array([self._tokenizer.encode(request.prompt).ids], np.int64)
             status, hidden = self._encoder.encode(ids, pool, control)
         except ValueError as error:  # a tokenizer of another model, or a prompt of no tokens
             raise TaskFailed("generation-rejected", str(error)) from error
@@ -194,9 +194,13 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise ModelRefused("the folder has no tokenizer.json, which the engine reads")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower type
         raise ModelRefused(f"tokenizer.json cannot be loaded: {describe_error(error)}") from error
+    # As transformers reads a prompt, whatever the file says.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def read_settings(folder: Path, start: int) -> tuple[int, Sampling]:

@@ -6,7 +6,9 @@ it: no pickles, no code, no other subfolders. A file that names code or files el
 what its name says, is refused here, with a reason and before any library opens it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from executor.errors import ModelRefused
 from executor.models import safetensors
@@ -138,8 +140,17 @@ def file_problem(name: str, document: object, names: set[str]) -> str:
             return config_problem(document)
         case "generation_config.json":
             return settings_problem(document)
+        case "tokenizer.json":
+            return tokenizer_problem(document)
         case _:
             return ""
+
+
+def tokenizer_problem(document: Mapping[str, Any]) -> str:
+    """Return why a tokenizer is refused, "" if it is not: one with dropout draws by no seed."""
+    model = document.get("model")
+    dropout = model.get("dropout") if isinstance(model, dict) else None
+    return f"has a dropout, {describe_value(dropout)}" if dropout else ""
 
 
 def is_token(value: object) -> bool:

@@ -25,7 +25,7 @@ from executor.sandbox import landlock, seccomp
 # Of a file that the process which compiles kernels may write; numba's are below 1 MB.
 KERNEL_BYTES = 67_108_864
 OPEN_FILES = 512
-# Of one job, which has one thread: twice the longest deadline (section 3).
+# Of one job and thread: twice the longest default deadline (section 3).
 CPU_SECONDS = 7_200
 
 # What Python needs of the folder that it is installed in.

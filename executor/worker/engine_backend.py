@@ -33,13 +33,13 @@ class EngineBackend:
 
     def __init__(self, threads: int) -> None:
         """0 threads take `default_threads`."""
-        self._threads = threads or default_threads()
+        self.threads = threads or default_threads()
         self._pool: Pool | None = None
 
     def prepare(self) -> None:
         """Load the library and start the threads. Raises `EngineUnavailable`."""
         library.load()
-        self._pool = Pool(self._threads)
+        self._pool = Pool(self.threads)
 
     def runtime(self, probe: str) -> dict[str, object]:
         """Return the runtime of the class."""

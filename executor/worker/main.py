@@ -88,7 +88,7 @@ def main() -> None:
     send(connection, dataclasses.replace(runner.prepare(), sandbox=sandbox))
     while True:
         job = jobs.get()
-        confine.extend_cpu_limit()
+        confine.extend_cpu_limit(confine.CPU_SECONDS * runner.threads)
         send(connection, runner.run(job))
 
 

@@ -42,8 +42,8 @@ TRACEBACK = "Traceback (most recent call last)"
 MAX_PRINTED_BYTES = 1_048_576
 # Bytes of an output that are read at once.
 PIECE_BYTES = 262_144
-# An honest worker has five threads, and some more with a GPU. No limit of the kernel counts those
-# of one process only.
+# An honest worker has at most 70 threads: those of the engine, and a few more. No limit of the
+# kernel counts those of one process only.
 MAX_THREADS = 256
 # Between two looks at the worker's threads.
 WATCH_SECONDS = 0.25

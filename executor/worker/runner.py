@@ -77,6 +77,7 @@ class Backend(Protocol):
 
     task: ClassVar[str]
     embedded: ClassVar[str]
+    threads: int  # that compute at once
 
     def prepare(self) -> None:
         """Get ready to compute. Raises `ProfileViolated` or `EngineUnavailable`."""
@@ -120,6 +121,11 @@ class JobRunner:
             return WorkerReady({}, False, message_text(str(error)), {})
         self._runtime = self._backend.runtime(probe)
         return WorkerReady(self._runtime, not problem, problem, {})
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute a job."""
+        return self._backend.threads
 
     def stop(self, name: str) -> None:
         """Stop the job of this name, or prevent it; from any thread."""

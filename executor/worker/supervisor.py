@@ -21,7 +21,7 @@ States of the worker, as `WorkerSupervisor` moves it:
 
 A stopped worker stays warm: another start takes up to 20 s. The worker looks for a stop before a
 job, at each token, at each layer of a model without tokens, and before each output. It cannot stop
-while it loads a model or tracks the beats of a song: then it is killed.
+while it loads a model or extracts the features of a song: then it is killed.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ START_SECONDS = 300.0
 # The kind of jobs that numba's kernels are for (`tasks.numba_cache`), where they have inputs and
 # transformers computes them.
 COMPILED_KIND = "pop2piano"
-# Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 16
+# Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 32
 # outputs; more would flood the event loop behind `progress`.
 MAX_MESSAGES = 200
 # Time from a stop to the kill. A token or a layer of a model that is fit for this machine takes

@@ -18,6 +18,7 @@ class TransformersBackend:
 
     task: ClassVar[str] = TEXT_TO_MUSIC
     embedded: ClassVar[str] = EMBEDDED
+    threads = 1  # by the numeric profile
 
     def __init__(self, device: profile.Device = "cpu") -> None:
         self._device = device

@@ -4,6 +4,7 @@ Anyone can do it who has the model, whatever the processor: a class of engine `h
 """
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from protocol.wire.messages import Abstention, Task
 if TYPE_CHECKING:
     from executor.worker.supervisor import WorkerSupervisor
 
-# Enough for the longest song on a slow machine.
+# For all outcomes together: enough for the longest song on a slow machine.
 SECONDS = 3600.0
 # What a difference of an output is called.
 _NAMES = {WAVEFORM: "waveform", SCORE: "score"}
@@ -72,6 +73,7 @@ class Replayer:
         self._scratch = tempfile.TemporaryDirectory(prefix="helium-")
         self._worker: WorkerSupervisor | None = None
         self._mismatch: list[str] = []
+        self._ends = time.monotonic() + SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +122,13 @@ class Replayer:
         )
         started_at = time.monotonic()
         try:
-            execution = worker.run(job, timeout=SECONDS, progress=lambda _: None)
+            execution = worker.run(job, timeout=self._ends - started_at, progress=lambda _: None)
         except TokensDiffer as different:
             return Replay(False, difference=different.difference)
+        finally:
+            shutil.rmtree(folder)
+        for path in execution.files:
+            path.unlink()
         members = tuple(differing_members(execution.outcome, outcome))
         seconds = round(time.monotonic() - started_at, 1)
         return Replay(not members, members=members, seconds=seconds)

@@ -59,7 +59,7 @@ CONNECT_SECONDS = 15.0
 # Once one node is connected, the time that the others may still take, in seconds.
 _SLOW_NODE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
-# How long a submission waits for a ready node: a node's worker starts in 5 to 15 s.
+# How long a submission waits for a ready node: a worker of transformers starts in 5 to 15 s.
 READY_SECONDS = 30.0
 # Pauses in seconds between questions whether a node is ready.
 _READY_POLL_SECONDS = 1.0

@@ -2,7 +2,9 @@
 
 The first job of a model costs more than the others: weights are verified, and libraries compile.
 So each model is warmed up before its first task, and this is no part of any task's execution: the
-first model at once, others when one of their tasks waits or the node is idle. Tasks of warm models
+first model at once, others when one of their tasks waits or the node is idle. An executor on demand
+starts with its first task, which then waits for the start and the warm-up: both may take so long
+that its attempt ends and only the next one finds the model warm. Tasks of warm models
 do not wait for those of others. A start or a warm-up that fails is tried again, with back-off.
 
 The coordinator adds tasks and the executor runs them. Every task ends in exactly one outcome or
@@ -106,7 +108,8 @@ class ExecutionQueue:
 
         `models` are the ids of the models to warm up: the listed ones that are on disk. While
         `disk_fault` returns a reason, no outcome can be stored. `on_demand`: the executor starts
-        with the first task, so that a class that nobody asks for takes no memory.
+        with the first task, so that a class that nobody asks for takes no memory. A model is then
+        warmed up only for a task of its own.
         """
         self._network, self._executor, self._clock = network, executor, clock
         self._report_progress, self._disk_fault = report_progress, disk_fault
@@ -121,6 +124,7 @@ class ExecutionQueue:
         self._retries: dict[str, Retry] = {}  # models that could not be warmed up
         self._start_failed = False
         self._on_demand = on_demand
+        self.unfit = asyncio.Event()  # the executor cannot serve: another start does not help
         self.readiness = Readiness(False, (ON_DEMAND if on_demand else STARTING,))
 
     def add(self, queued: QueuedTask) -> Task | None:
@@ -187,10 +191,10 @@ class ExecutionQueue:
 
     async def run(self, record: RecordResult) -> None:
         """Start the executor, then execute what is queued, forever; `record` takes each result."""
-        if self._on_demand:
-            await self._arrived.wait()
-            self.readiness = Readiness(False, (STARTING,))
+        await self._wait_for_demand()
         await self._start(record)
+        if not self.readiness.ok:
+            self.unfit.set()
         while True:
             self._heat_up()
             queued = self._waiting.begin(self._may_begin)
@@ -198,10 +202,22 @@ class ExecutionQueue:
                 await self._run_one(queued, record)
             elif self._disk_fault() is not None:  # a warm-up writes files too
                 await self._abstain_for(DISK_RETRY_SECONDS, record)
-            elif self._cold and (self._waiting or not self.warm_models):
+            elif self._cold and (self._waiting or not (self.warm_models or self._on_demand)):
                 await self._warm_one()
             else:
                 await self._idle()
+
+    def demand(self) -> None:
+        """Start the executor now, if it waits for its first task, and warm models up unasked."""
+        self._on_demand = False
+        self._arrived.set()
+
+    async def _wait_for_demand(self) -> None:
+        """Wait for the first task if the executor starts with it; a withdrawn one is none."""
+        while self._on_demand and not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        self.readiness = Readiness(False, (STARTING,))
 
     def _may_begin(self, task: Task) -> bool:
         """Return whether a task does not wait for its model: it is warm, or nothing is executed."""
@@ -245,14 +261,14 @@ class ExecutionQueue:
         """Wait for a task; warm up another model if none comes for a while."""
         self._arrived.clear()
         pauses = [retry.due - self._clock.now() for retry in self._retries.values()]
-        if self._cold:
+        if self._cold and not self._on_demand:
             pauses.append(IDLE_SECONDS)
         try:
             async with asyncio.timeout(min(pauses, default=None)):
                 await self._arrived.wait()
         except TimeoutError:
             self._heat_up()
-            if self._cold and self._disk_fault() is None:
+            if self._cold and not self._on_demand and self._disk_fault() is None:
                 await self._warm_one()
 
     def _heat_up(self) -> None:

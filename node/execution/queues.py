@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 
 from node.execution.fair_queue import QueuedTask
 from node.execution.queue import ExecutionQueue, RecordResult
@@ -23,6 +24,16 @@ class ExecutionQueues:
             group.create_task(self._staging.run(self._add_staged, record))
             for queue in self._queues.values():
                 group.create_task(queue.run(record))
+            group.create_task(self._demand_another())
+
+    async def _demand_another(self) -> None:
+        """Start the next class where one that was started cannot serve: a node has to be ready.
+
+        Clients give tasks to nodes that are ready for a model, so none would start it.
+        """
+        for queue, following in pairwise(self._queues.values()):
+            await queue.unfit.wait()
+            following.demand()
 
     def add(self, queued: QueuedTask) -> Task | None:
         """Queue a task of one of the member's classes, and return the one that is evicted.

@@ -14,7 +14,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
 from executor.engine.matrices import Kind, kind_of
-from executor.engine.music import MODEL_TYPES, MusicModel, part_of, read_settings
+from executor.engine.music import (
+    MODEL_TYPES,
+    MusicModel,
+    part_of,
+    read_settings,
+    read_tokenizer,
+)
 from executor.engine.pool import Control
 from executor.engine.sampling import Sampling
 from executor.errors import Abstained, ModelRefused, TaskFailed
@@ -204,6 +210,20 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
         MusicModel(folder, Kind.FLOAT32)
     with pytest.raises(ModelRefused, match="decoder is missing"):
         part_of({"decoder": 1}, "decoder")
+
+
+def test_padding_and_truncation_of_the_tokenizers_file_do_not_count(tmp_path: Path) -> None:
+    truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    padding = {
+        "strategy": {"Fixed": 50},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }
+    folder = copied(tmp_path, "tokenizer.json", truncation=truncation, padding=padding)
+    assert read_tokenizer(folder).encode(PROMPT).ids == read_tokenizer(FOLDER).encode(PROMPT).ids
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"model": {"type": "none"}}'])

@@ -136,6 +136,10 @@ CASES: dict[str, tuple[Harm, str]] = {
         setting("config.json", architectures=["code.Model"]),
         r'names code in architectures: "code\.Model"',
     ),
+    "dropout": (
+        setting("tokenizer.json", model={"type": "BPE", "dropout": 0.5}),
+        r"tokenizer\.json has a dropout, 0\.5",
+    ),
     "custom-tokenizer": (
         setting("tokenizer_config.json", tokenizer_class="somebody/repo--code.Model"),
         'names code in tokenizer_class: "somebody/repo--code.Model"',

@@ -19,6 +19,7 @@ from executor.engine.music import MusicModel
 from executor.errors import Abstained, TokensDiffer
 from executor.job import Difference, Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED
+from executor.sandbox.confine import CPU_SECONDS
 from executor.tasks.arguments import sequence_seeds
 from executor.worker.engine_backend import watched
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
@@ -86,8 +87,12 @@ def test_threads_change_no_byte(
     two = WorkerSupervisor([], tmp_path, kind=MUSIC, threads=2)
     try:
         assert digests(run(two, embedded)) == digests(run(worker, embedded))
+        # The kernel counts the seconds of all threads together.
+        limits = Path(f"/proc/{two.pid}/limits").read_text()
     finally:
         two.close()
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max cpu time"))
+    assert int(line.split()[3]) >= 2 * CPU_SECONDS
 
 
 def test_sequences_are_single_generations(worker: WorkerSupervisor, embedded: ModelRef) -> None:

@@ -127,6 +127,8 @@ def test_the_composer_is_checked_first_and_files_before_features(
     assert error(cover(worker, text, composer="x")) == "generation-rejected"
     assert error(cover(worker, second, text)) == "input-undecodable"
     assert error(cover(worker, second)) == "no-notes"
+    for config in ({"max_new_tokens": 20_000}, {"num_beams": 2}):
+        assert error(cover(worker, text, generation_config=config)) == "generation-rejected"
 
 
 def test_the_limits_of_the_listed_model_decide(

@@ -15,6 +15,8 @@ from executor.job import Execution, Job, ModelRef
 from node.errors import Busy
 from node.execution.fair_queue import QueuedTask
 from node.execution.queue import DISK_RETRY_SECONDS, ExecutionQueue, Readiness
+from node.execution.queues import ExecutionQueues
+from node.execution.staging import InputStaging
 from protocol.network import Model
 from protocol.wire.messages import Abstention, Task
 from tests.simulation import virtual_loop
@@ -346,6 +348,58 @@ def test_an_executor_on_demand_starts_with_the_first_task() -> None:
             await asyncio.sleep(60)
             assert executor.events_of("run") == [("run", task(1).id)]
             assert queue.warm_models == (fixtures.MODEL,)
+
+    virtual_loop.run(main)
+
+
+def test_a_class_that_cannot_serve_lets_the_next_one_start() -> None:
+    """Clients give tasks to nodes that are ready: else no task would ever start the other."""
+
+    async def main() -> None:
+        unfit, fit, idle = FakeExecutor(), FakeExecutor(), FakeExecutor()
+        unfit.readiness = Readiness(False, ("runtime: torch: ours 1, theirs 2",))
+        queues = {
+            "first": queue_of(unfit, models=(fixtures.MODEL,)),
+            "second": queue_of(fit, models=(fixtures.MODEL,), on_demand=True),
+            "third": queue_of(idle, models=(fixtures.MODEL,), on_demand=True),
+        }
+        fetched: dict[str, str] = {}
+        staging = InputStaging(lambda *_: fetched, 8, Counter())  # type: ignore[arg-type]
+        executing = ExecutionQueues(queues, staging)
+        running = asyncio.create_task(executing.run(fit.record))
+        await asyncio.sleep(60)
+        status = executing.status()
+        assert status.models == {"first": (), "second": (fixtures.MODEL,), "third": ()}
+        assert not status.reasons
+        assert not idle.events
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    virtual_loop.run(main)
+
+
+def test_an_executor_on_demand_warms_only_models_of_waiting_tasks() -> None:
+    async def main() -> None:
+        executor = FakeExecutor()
+        queue = queue_of(executor, models=(fixtures.MODEL, "acme/other"), on_demand=True)
+        async with working(queue, executor):
+            executor.add(queue, queued_task(1, seconds=7200))
+            await asyncio.sleep(3600)
+            assert queue.warm_models == (fixtures.MODEL,)
+
+    virtual_loop.run(main)
+
+
+def test_a_withdrawn_task_does_not_start_an_executor_on_demand() -> None:
+    async def main() -> None:
+        executor = FakeExecutor()
+        queue = queue_of(executor, on_demand=True)
+        async with working(queue, executor):
+            executor.add(queue, queued_task(1))
+            queue.remove(task(1).id)
+            await asyncio.sleep(60)
+            assert "idle" in queue.why_not_ready()[0]
 
     virtual_loop.run(main)
 

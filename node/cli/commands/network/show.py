@@ -13,6 +13,7 @@ from node.cli.commands.network.document import operator_counts, operator_lines
 from node.cli.files import FILE
 from protocol.network import Model, Network
 from protocol.wire.encoding import Json
+from schemas.errors import printable
 
 
 @click.command(epilog="Example: helium network show network.json")
@@ -72,5 +73,5 @@ def _limit_text(value: Json) -> str:
 def _class_line(definition: Mapping[str, Any]) -> str:
     # A class has dozens of facts; these tell most classes apart.
     names = [name for name in _TELLING_FACTS if name in definition]
-    facts = " ".join(f"{name}={definition[name]}" for name in names)
+    facts = printable(" ".join(f"{name}={definition[name]}" for name in names))
     return f"{facts} ({len(definition)} facts, --json shows them)"
