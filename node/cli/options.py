@@ -5,17 +5,18 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.cli.exit_codes import Failure, usage
 from node.cli.files import FILE, PathType, read
-from node.config import keystore
 from node.config.settings import InvalidSetting, Settings, load
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -93,8 +94,11 @@ def chosen_network(path: Path) -> Network:
         raise usage(f"{failure.message} ({hint})") from None
 
 
-def key_of(path: Path) -> Ed25519PrivateKey:
+def key_of(path: Path) -> "Ed25519PrivateKey":
     """Return the key in a file; the passphrase in the environment decrypts an encrypted one."""
+    # Imported here: most commands need no key file.
+    from node.config import keystore
+
     try:
         return keystore.load(path, os.environ.get(PASSPHRASE))
     except keystore.UnusableKeyFile as error:

@@ -5,7 +5,6 @@ default. Limits come from the file's table `[limits]` only. What all peers must 
 it is in the network document.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +216,8 @@ def _in_data_dir(default: object, data_dir: object) -> object:
 
 
 def _read(path: Path) -> dict[str, object]:
+    import tomllib  # here: few commands read a TOML file
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
