@@ -8,6 +8,7 @@ HeliumError                       schemas.errors: base of all
 │  └─ InvalidArgument             node.client.arguments: a caller's argument has no such form
 ├─ Abstained                      executor.errors: this machine cannot execute the task
 ├─ TaskFailed                     executor.errors: the task fails on every machine alike
+├─ TokensDiffer                   executor.errors: the tokens to replay are not the task's
 ├─ ModelRefused                   executor.errors: the model's files may not be loaded
 ├─ ProfileViolated                executor.errors: this process does not follow the profile
 ├─ EngineUnavailable              executor.errors: the engine's library is missing or unusable

@@ -55,7 +55,7 @@ Engine = Literal["transformers", "helium"]
 class WorkerKind:
     """What a worker of a class computes with (specification, section 8).
 
-    `task` is the kind of task that a class of engine `helium` runs, "" for other classes.
+    `task` is the only kind of task that a class of engine `helium` runs, "" where none is named.
     """
 
     engine: Engine = "transformers"
@@ -66,7 +66,7 @@ class WorkerKind:
     def of(cls, runtime: Mapping[str, object]) -> Self:
         """Return the kind of worker for a class of a network document."""
         if runtime.get("engine") == "helium":
-            return cls("helium", task=str(runtime.get("task")))
+            return cls("helium", task=str(runtime.get("task", "")))
         return cls(device="cuda" if runtime.get("device") == "cuda" else "cpu")
 
     def serves(self, tasks: Collection[str], *, replay: bool) -> bool:
@@ -75,7 +75,7 @@ class WorkerKind:
         The engine's classes are for models whose tasks prove work, although a task of another one
         is valid there too.
         """
-        return self.engine == "transformers" or (replay and self.task in tasks)
+        return self.engine == "transformers" or (replay and self.task in ("", *tasks))
 
 
 def kind_name(kind: WorkerKind) -> str:
