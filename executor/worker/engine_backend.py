@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from executor.determinism import compute_class
@@ -74,11 +73,7 @@ def little_endian(array: "NDArray[Any]") -> bytes:
 
 def share_of(begun: float, width: float) -> Callable[[int], float]:
     """Return the progress by the steps done, each of `width`, of a part that began at `begun`."""
-    return partial(_share, begun, width)
-
-
-def _share(begun: float, width: float, done: int) -> float:
-    return begun + width * done
+    return lambda done: begun + width * done
 
 
 @contextmanager

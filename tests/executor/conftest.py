@@ -9,12 +9,14 @@ says `again=True`: whether the same job gives the same bytes is tested where tha
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
@@ -88,13 +90,24 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
+@contextmanager
+def running(
+    folders: Path, scratch: Path, kind: WorkerKind = TRANSFORMERS
+) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
+    """Give a worker that was started, and what it says of itself."""
+    supervisor = WorkerSupervisor([folders], scratch, kind=kind)
+    try:
+        yield supervisor, supervisor.start(TIMEOUT)
+    finally:
+        supervisor.close()
+
+
 @pytest.fixture(scope="session")
 def started(folders: Path, scratch: Path) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
     (scratch / "home").mkdir()
     (scratch / "home" / "torch.py").write_text("raise SystemExit('planted code ran')")
-    supervisor = WorkerSupervisor([folders], scratch)
-    yield supervisor, supervisor.start(TIMEOUT)
-    supervisor.close()
+    with running(folders, scratch) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +115,8 @@ def second(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
     """A second worker with another history: its bytes must be those of the shared one."""
-    supervisor = WorkerSupervisor([folders], tmp_path_factory.mktemp("second"))
-    yield supervisor, supervisor.start(TIMEOUT)
-    supervisor.close()
+    with running(folders, tmp_path_factory.mktemp("second")) as worker:
+        yield worker
 
 
 @pytest.fixture

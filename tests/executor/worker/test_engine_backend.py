@@ -12,7 +12,7 @@ import pytest
 
 import schemas
 from executor.audio.manifest import TOKENS_SUFFIX, canonical_frames
-from executor.determinism.compute_class import WorkerKind
+from executor.determinism.compute_class import KINDS
 from executor.engine import library
 from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel
@@ -25,18 +25,17 @@ from executor.worker.engine_backend import watched
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from protocol import work
 from protocol.wire.messages import Abstention
-from tests.executor.conftest import PROMPT, TIMEOUT, digests, job
+from tests.executor.conftest import PROMPT, TIMEOUT, digests, job, running
 
-MUSIC = WorkerKind("helium", task="text-to-music")
+MUSIC = KINDS["music"]
 
 
 @pytest.fixture(scope="module")
 def engine(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
-    supervisor = WorkerSupervisor([folders], tmp_path_factory.mktemp("engine"), kind=MUSIC)
-    yield supervisor, supervisor.start(TIMEOUT)
-    supervisor.close()
+    with running(folders, tmp_path_factory.mktemp("engine"), MUSIC) as started:
+        yield started
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ import pytest
 import schemas
 from executor.audio.manifest import TOKENS_SUFFIX
 from executor.determinism import profile
-from executor.determinism.compute_class import WorkerKind
+from executor.determinism.compute_class import KINDS
 from executor.errors import ProfileViolated, TokensDiffer
 from executor.job import Difference, Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED_PIANO, SHIPPED, weights_digest
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from protocol import work
-from tests.executor.conftest import TIMEOUT
+from tests.executor.conftest import TIMEOUT, running
 from tests.executor.delivery import delivered
 
-PIANO = WorkerKind("helium", task="pop2piano")
+PIANO = KINDS["piano"]
 SAMPLED = {"do_sample": True, "temperature": 1.2, "top_k": 20, "max_new_tokens": 70}
 
 
@@ -27,9 +27,8 @@ SAMPLED = {"do_sample": True, "temperature": 1.2, "top_k": 20, "max_new_tokens":
 def engine(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
-    supervisor = WorkerSupervisor([folders], tmp_path_factory.mktemp("piano"), kind=PIANO)
-    yield supervisor, supervisor.start(TIMEOUT)
-    supervisor.close()
+    with running(folders, tmp_path_factory.mktemp("piano"), PIANO) as started:
+        yield started
 
 
 @pytest.fixture

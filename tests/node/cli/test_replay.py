@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from executor.determinism.compute_class import WorkerKind
+from executor.determinism.compute_class import KINDS
 from executor.job import Difference, Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
 from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
@@ -52,7 +52,7 @@ class Scene:
     """A task of this machine's class, its outcome, and the blobs of it."""
 
     def __init__(self, scratch: Path) -> None:
-        supervisor = WorkerSupervisor([], scratch, kind=WorkerKind("helium", task="text-to-music"))
+        supervisor = WorkerSupervisor([], scratch, kind=KINDS["music"])
         digest = weights_digest(SHIPPED / EMBEDDED)
         try:
             runtime = supervisor.start(START_SECONDS).runtime
