@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.errors import Rejected, Rejection
+from protocol.work import TOKEN_BYTES
 
 # The media of a waveform: binary32, little-endian, C order of shape (frames, channels).
 WAVEFORM = "audio/f32"
@@ -20,9 +21,6 @@ SCORE = "audio/midi"
 
 # Bytes of a waveform's sample: binary32.
 _SAMPLE_BYTES = 4
-
-# Bytes of a token, and of the number of steps before them (section 8.11).
-_TOKEN_BYTES = 4
 
 # Bytes of a MIDI file without notes, and the least of a note's two events (section 8.8).
 _EMPTY_SCORE_BYTES, _NOTE_BYTES = 56, 8
@@ -98,7 +96,7 @@ def check_consistent(outcome: Mapping[str, Any]) -> None:
             if size != expected:
                 raise _inconsistent(f"{field}.size", f"is {size}, frames and channels: {expected}")
             tokens = tokens_of(output)
-            if tokens is not None and tokens.size % _TOKEN_BYTES:
+            if tokens is not None and tokens.size % TOKEN_BYTES:
                 raise _inconsistent(f"{field}.tokens.size", f"{tokens.size} is no multiple of 4")
         else:
             least = _EMPTY_SCORE_BYTES + _NOTE_BYTES * output["notes"]

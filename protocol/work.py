@@ -19,8 +19,8 @@ KEPT_EVERY = 64
 # Bytes of a tokens blob: 16 codebooks of 65,536 steps are 4 MiB, which leaves room for rows.
 MAX_TOKENS_BYTES = 16_777_216
 
-# Bytes of the number of steps, and of a token.
-_COUNT_BYTES, _TOKEN_BYTES = 4, 4
+# Bytes of the number of steps, and of a token (specification 8.11).
+_COUNT_BYTES, TOKEN_BYTES = 4, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def parse_tokens(blob: bytes) -> tuple[int, int, bytes]:
         raise Rejected(Rejection.INVALID_FIELD, f"tokens: a blob of {len(blob)} bytes")
     (steps,) = struct.unpack_from("<I", blob)
     tokens = blob[_COUNT_BYTES:]
-    columns = len(tokens) // (_TOKEN_BYTES * steps) if steps else 0
-    if len(tokens) != _TOKEN_BYTES * steps * columns or (steps and not columns):
+    columns = len(tokens) // (TOKEN_BYTES * steps) if steps else 0
+    if len(tokens) != TOKEN_BYTES * steps * columns or (steps and not columns):
         raise Rejected(
             Rejection.INVALID_FIELD, f"tokens: {len(tokens)} bytes of tokens for {steps} steps"
         )

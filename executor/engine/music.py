@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from executor.engine.encodec import EncodecDecoder
+from executor.engine.encodec import MAX_SAMPLES, EncodecDecoder
 from executor.engine.library import MAX_POSITIONS, Status, check
 from executor.engine.matrices import Kind, Matrices
 from executor.engine.musicgen import MusicgenDecoder, Steps
@@ -85,6 +85,8 @@ class MusicModel:
         self.sampling_rate = check_integer("audio_encoder.sampling_rate", rate, 1, MAX_RATE)
         if self._codec.entries < self._decoder.vocabulary:
             raise ModelRefused("config.json: the codec has fewer entries than the decoder tokens")
+        # Of the decoder's positions, and of what the codec decodes.
+        self._longest = min(self._decoder.max_steps, MAX_SAMPLES // self._codec.samples_per_token)
         self._steps, self._sampling = read_settings(folder, self._decoder.vocabulary)
 
     def request(self, prompt: str, seeds: Sequence[int], members: Mapping[str, Any]) -> Request:
@@ -94,8 +96,8 @@ class MusicModel:
         `TaskFailed`.
         """
         steps = members.get("max_new_tokens", self._steps)
-        if not 1 <= steps <= self._decoder.max_steps:
-            raise TaskFailed("generation-rejected", f"{steps} tokens")
+        if not 1 <= steps <= self._longest:
+            raise TaskFailed("generation-rejected", f"{steps} tokens, at most {self._longest}")
         return Request(prompt, tuple(seeds), steps, task_sampling(self._sampling, members))
 
     def batch(self, request: Request) -> int:

@@ -26,6 +26,7 @@ while it loads a model or extracts the features of a song: then it is killed.
 
 import contextlib
 import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -374,6 +375,19 @@ class WorkerSupervisor:
             worker, self._worker, self._status = self._worker, None, None
         if worker is not None:
             worker.dispose()
+
+
+@contextlib.contextmanager
+def temporary_worker(
+    folders: Sequence[Path], kind: WorkerKind = TRANSFORMERS, *, threads: int = 1
+) -> Iterator[tuple[WorkerSupervisor, WorkerStatus]]:
+    """Give a worker with a scratch folder of its own, and what its start came to."""
+    with tempfile.TemporaryDirectory(prefix="helium-") as scratch:
+        supervisor = WorkerSupervisor(folders, Path(scratch), kind=kind, threads=threads)
+        try:
+            yield supervisor, supervisor.start(START_SECONDS)
+        finally:
+            supervisor.close()
 
 
 def _stopped() -> Abstained:

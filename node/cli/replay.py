@@ -4,10 +4,10 @@ Anyone can do it who has the model, whatever the processor: a class of engine `h
 """
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -70,7 +70,7 @@ class Replayer:
         """`folders` hold models, in addition to the shipped ones."""
         self._network, self._task = network, task
         self._folders = [*folders, SHIPPED]
-        self._scratch = tempfile.TemporaryDirectory(prefix="helium-")
+        self._open = ExitStack()
         self._worker: WorkerSupervisor | None = None
         self._mismatch: list[str] = []
         self._ends = time.monotonic() + SECONDS
@@ -79,9 +79,7 @@ class Replayer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._worker is not None:
-            self._worker.close()
-        self._scratch.cleanup()
+        self._open.close()
 
     async def replay(
         self, client: Client, outcome: Document, holders: Sequence[str]
@@ -106,27 +104,26 @@ class Replayer:
         if self._mismatch:
             return Replay(None, f"this machine is not of the class: {'; '.join(self._mismatch)}")
         task, model = self._task, self._network.models[self._task.model]
-        folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
-        files = [folder / str(number) for number in range(len(contents))]
-        for file, content in zip(files, contents, strict=True):
-            file.write_bytes(content)
-        inputs = len(task.inputs)
-        job = Job(
-            f"replay {task.id}",
-            task.kind,
-            task.args,
-            ModelRef(model.id, model.revision, model.digest, model.limits),
-            tuple(files[:inputs]),
-            proves_work=True,
-            tokens=tuple(files[inputs:]),
-        )
         started_at = time.monotonic()
-        try:
-            execution = worker.run(job, timeout=self._ends - started_at, progress=lambda _: None)
-        except TokensDiffer as different:
-            return Replay(False, difference=different.difference)
-        finally:
-            shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="helium-") as folder:
+            files = [Path(folder, str(number)) for number in range(len(contents))]
+            for file, content in zip(files, contents, strict=True):
+                file.write_bytes(content)
+            inputs = len(task.inputs)
+            job = Job(
+                f"replay {task.id}",
+                task.kind,
+                task.args,
+                ModelRef(model.id, model.revision, model.digest, model.limits),
+                tuple(files[:inputs]),
+                proves_work=True,
+                tokens=tuple(files[inputs:]),
+            )
+            seconds = self._ends - started_at
+            try:
+                execution = worker.run(job, timeout=seconds, progress=lambda _: None)
+            except TokensDiffer as different:
+                return Replay(False, difference=different.difference)
         for path in execution.files:
             path.unlink()
         members = tuple(differing_members(execution.outcome, outcome))
@@ -136,15 +133,13 @@ class Replayer:
     def _started(self) -> "WorkerSupervisor":
         """Return the worker, started. Raises `Abstained`."""
         # Imported here: most commands need no worker.
-        from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
+        from executor.worker.supervisor import temporary_worker
 
         if self._worker is None:
             runtime = self._network.classes[self._task.compute_class]
-            scratch = Path(self._scratch.name) / "worker"
-            self._worker = WorkerSupervisor(
-                self._folders, scratch, kind=WorkerKind.of(runtime), threads=0
+            self._worker, status = self._open.enter_context(
+                temporary_worker(self._folders, WorkerKind.of(runtime), threads=0)
             )
-            status = self._worker.start(START_SECONDS)
             if not status.ok:
                 raise Abstained(Abstention.WORKER_DIED, status.reason)
             self._mismatch = mismatch(status.runtime, runtime)

@@ -83,7 +83,8 @@ class Engine:
         files = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
         # What the precision or the file's own one (float16) does not let be used where it lies.
         held = self._model._decoder._matrices.copied_bytes
-        self._held, self._weights = held, held or files
+        # A file whose matrices all lie as they are used has some vectors that do not.
+        self._held, self._weights = held, held if held > files // 10 else files
 
     def song(self, threads: int, tokens: int) -> Answer:
         """Generate a song, check its tokens by replay, and decode it again beside that."""
@@ -223,15 +224,17 @@ class Reader:
 
 def matrix_bytes(matrix: Any) -> int:
     """Return the size of a matrix with its scales (`csrc/engine.h`)."""
+    from executor.engine.matrices import Kind
+
     numbers = matrix.out * matrix.inputs
-    return int(
-        {
-            "float32": 4 * numbers,
-            "bfloat16": 2 * numbers,
-            "int8": numbers + 4 * matrix.out,
-            "int4": numbers // 2 + 4 * numbers // 32,
-        }[KINDS[matrix.kind]]
-    )
+    sizes = {
+        Kind.FLOAT32: 4 * numbers,
+        Kind.BFLOAT16: 2 * numbers,
+        Kind.FLOAT16: 2 * numbers,
+        Kind.INT8: numbers + 4 * matrix.out,
+        Kind.INT4: numbers // 2 + 4 * numbers // 32,
+    }
+    return int(sizes[matrix.kind])
 
 
 def anonymous_bytes() -> int:

@@ -12,7 +12,7 @@ import pytest
 from executor.models.folders import EMBEDDED, SHIPPED
 from scripts.bench_tool import engine
 from scripts.bench_tool.engine import Plan
-from scripts.bench_tool.engine_worker import Engine, Reader
+from scripts.bench_tool.engine_worker import KINDS, Engine, Reader
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = 8
@@ -50,6 +50,14 @@ def test_memory_counts_the_cache_but_not_the_weights() -> None:
     )
     memory = json.loads(done.stdout)
     assert 0 < memory["cache"] < memory["beyond"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_reads_the_bytes_that_its_weights_take(kind: str) -> None:
+    """At float32 the weights of the shipped file are read where they lie, 16 bits each."""
+    size = Engine(str(SHIPPED / EMBEDDED), kind).step_bytes()
+    numbers = 4 * (6 * 256 * 256 + 2 * 256 * 512) + 4 * 256 * 512
+    assert size / numbers == pytest.approx({"int8": 1, "int4": 0.625}.get(kind, 2), rel=0.05)
 
 
 def test_the_bound_reads_with_several_threads() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, set_seed
 
+from executor.engine import music
 from executor.engine.matrices import Kind, kind_of
 from executor.engine.music import (
     MODEL_TYPES,
@@ -116,6 +117,16 @@ def test_a_stopped_job_abstains() -> None:
 def test_more_steps_than_positions_are_an_agreed_error(steps: int) -> None:
     with pytest.raises(TaskFailed, match=f"generation-rejected: {steps} tokens"):
         shipped().request(PROMPT, [1], {"max_new_tokens": steps})
+
+
+def test_more_sound_than_the_codec_decodes_is_an_agreed_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(music, "MAX_SAMPLES", 320 * 100)
+    model = MusicModel(FOLDER, Kind.FLOAT32)
+    assert model.request(PROMPT, [1], {"max_new_tokens": 100}).steps == 100
+    with pytest.raises(TaskFailed, match="generation-rejected: 101 tokens, at most 100"):
+        model.request(PROMPT, [1], {"max_new_tokens": 101})
 
 
 def test_a_file_of_16_bits_gives_the_bits_of_its_float32_copy(tmp_path: Path) -> None:

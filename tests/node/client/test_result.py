@@ -1,6 +1,8 @@
 """Certified bytes as arrays and files, sample for sample."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+import node.client
 from executor.audio import midi
 from node.client.result import AudioMismatch, Result, Waveform, check_file, numbered, waveform_of
 from protocol.consensus.certificate import assemble
@@ -209,3 +212,16 @@ def test_scores_are_pretty_midi_objects(tmp_path: Path) -> None:
     written = result.write(tmp_path / "song.wav")
     assert [path.name for path in written] == names
     assert [path.read_bytes() for path in written[2:]] == [*result.scores, *result.tokens]
+
+
+def test_the_package_gives_its_public_names_and_imports_no_transport_for_a_result() -> None:
+    code = (
+        "import sys, node.client as c;"
+        "c.AudioMismatch, c.Waveform;"
+        "assert not {'libp2p', 'node.client.client'} & {*sys.modules};"
+        "assert {*c._MODULES} == {*c.__all__};"
+        "assert all(getattr(c, name).__name__ == name for name in c.__all__)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'Cleint'"):
+        node.client.__getattr__("Cleint")

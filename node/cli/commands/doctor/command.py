@@ -1,6 +1,5 @@
 """`helium doctor`: whether this machine can serve as a node, and why not."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,11 +59,15 @@ Exit code 0: this machine is ready. Exit code 1: it is not.
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that was started. `instruction_set` is the engine's, "" for transformers."""
+    """A worker that was started.
+
+    `instruction_set` and `threads` are the engine's; "" and 0 for transformers.
+    """
 
     kind: str
     status: "WorkerStatus"
     instruction_set: str
+    threads: int
 
     @property
     def reason(self) -> str:
@@ -161,7 +164,7 @@ def examine(settings: Settings, network: Network | None, device: Device) -> Find
     # This machine may become a member of any class, so all are compared.
     kinds = {name: WorkerKind.of(runtime) for name, runtime in classes.items()}
     workers = {
-        name: Worker(name, start_worker(folders, kind), _instruction_set(name))
+        name: Worker(name, start_worker(folders, kind), *_engine(name, settings.engine_threads))
         for name, kind in named_kinds(kinds.values(), device).items()
     }
     return Findings(
@@ -183,28 +186,30 @@ def named_kinds(kinds: Iterable[WorkerKind], device: Device) -> dict[str, Worker
     }
 
 
-def _instruction_set(kind: str) -> str:
-    """Return the instruction set of the engine, if a kind computes with it; "" if it has none."""
+def _engine(kind: str, threads: int) -> tuple[str, int]:
+    """Return the engine's instruction set and number of threads, where a kind computes with it.
+
+    `threads` is the setting; 0 is the default number. ("", 0) if the engine is not there.
+    """
     # Imported here: the engine needs numpy, and `helium --help` does not.
     from executor.engine.library import instruction_set
+    from executor.worker.engine_backend import default_threads
 
     try:
-        return "" if kind == "transformers" else instruction_set()
+        return (
+            ("", 0) if kind == "transformers" else (instruction_set(), threads or default_threads())
+        )
     except EngineUnavailable:
-        return ""
+        return "", 0
 
 
 def start_worker(folders: Sequence[Path], kind: WorkerKind) -> "WorkerStatus":
     """Start a worker, return the status that it reports, and end it."""
     # Imported here: `helium network show` needs no worker.
-    from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
+    from executor.worker.supervisor import temporary_worker
 
-    with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        supervisor = WorkerSupervisor(folders, Path(scratch), kind=kind)
-        try:
-            return supervisor.start(START_SECONDS)
-        finally:
-            supervisor.close()
+    with interrupts.cleanly(), temporary_worker(folders, kind) as (_, status):
+        return status
 
 
 def _why_missing(folders: Sequence[Path], model: Model) -> str:
@@ -237,6 +242,7 @@ def _document(findings: Findings) -> dict[str, object]:
                 "reason": worker.reason or None,
                 "seconds": round(worker.status.seconds, 3),
                 "instruction_set": worker.instruction_set or None,
+                "threads": worker.threads or None,
                 "runtime": worker.status.runtime,
                 "sandbox": dict(worker.status.sandbox),
             }
@@ -277,7 +283,7 @@ def _lines(findings: Findings) -> list[str]:
 def _worker_lines(worker: Worker) -> list[str]:
     status = worker.status
     self_test = "self-test passed" if status.ok else worker.reason
-    engine = f", {worker.instruction_set}" if worker.instruction_set else ""
+    engine = f", {worker.instruction_set}, threads {worker.threads}" if worker.threads else ""
     return [
         f"worker    {worker.kind}: {self_test}, {status.seconds:.1f} s{engine}",
         *(f"runtime   {name} {value}" for name, value in status.runtime.items()),

@@ -6,7 +6,6 @@ itself takes minutes for a small model, and hours for a large one.
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,17 +63,12 @@ def local_worker(
 ) -> Iterator[tuple["WorkerSupervisor", Document]]:
     """Give a worker of this machine, and the definition of its class. Its start takes seconds."""
     # Imported here: `helium network show` needs no worker.
-    from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
+    from executor.worker.supervisor import temporary_worker
 
-    with interrupts.cleanly(), tempfile.TemporaryDirectory(prefix="helium-") as scratch:
-        supervisor = WorkerSupervisor(folders, Path(scratch), kind=kind)
-        try:
-            status = supervisor.start(START_SECONDS)
-            if not status.ok:
-                raise Failure(Exit.FAULT, f"this machine's self-test failed: {status.reason}")
-            yield supervisor, cast("Document", status.runtime)
-        finally:
-            supervisor.close()
+    with interrupts.cleanly(), temporary_worker(folders, kind) as (supervisor, status):
+        if not status.ok:
+            raise Failure(Exit.FAULT, f"this machine's self-test failed: {status.reason}")
+        yield supervisor, cast("Document", status.runtime)
 
 
 def local_compute_class(kind: WorkerKind = TRANSFORMERS) -> Document:

@@ -10,6 +10,7 @@ import pytest
 from executor.determinism.compute_class import WorkerKind
 from executor.engine.library import instruction_set
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
+from executor.worker.engine_backend import default_threads
 from executor.worker.process import error_first
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.cli.commands.doctor import command as doctor
@@ -73,8 +74,8 @@ def test_a_machine_that_can_serve(helium: Helium, worker: Any) -> None:
     assert [worker["kind"] for worker in document["workers"]] == ["music", "transformers"]
     music, transformers = document["workers"]
     assert (music["self_test"], music["runtime"], music["sandbox"]) == (True, RUNTIME, SANDBOX)
-    assert music["instruction_set"] == instruction_set()
-    assert (transformers["instruction_set"], transformers["reason"]) == (None, None)
+    assert (music["instruction_set"], music["threads"]) == (instruction_set(), default_threads())
+    assert [transformers[name] for name in ("instruction_set", "threads", "reason")] == [None] * 3
     assert [model["id"] for model in document["models"]] == [*DEFAULTS]
     assert document["models"][0]["digest"] == weights_digest(SHIPPED / EMBEDDED)
     assert (document["classes"], document["listed"]) == ({}, {})
@@ -83,8 +84,9 @@ def test_a_machine_that_can_serve(helium: Helium, worker: Any) -> None:
 def test_lines_show_all_findings(helium: Helium, worker: Any) -> None:
     done = helium("doctor")
     assert done.exit_code == 0
+    engine = f"{instruction_set()}, threads {default_threads()}"
     assert done.stdout.splitlines()[:5] == [
-        f"worker    music: self-test passed, 1.5 s, {instruction_set()}",
+        f"worker    music: self-test passed, 1.5 s, {engine}",
         "runtime   device cpu",
         "runtime   torch 2.13.0",
         "sandbox   network: seccomp",
