@@ -39,6 +39,7 @@ MAX_CODEBOOKS = 16
 class Status(IntEnum):
     """How a call ended (`csrc/engine.h`)."""
 
+    RUNNING = 1
     OK = 0
     NO_MEMORY = -1
     STOPPED = -2

@@ -3,7 +3,7 @@
 The order is tokenizer, text encoder, decoder, codec. Only the tokenizer is a library's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from executor.engine.encodec import MAX_SAMPLES, EncodecDecoder
 from executor.engine.library import MAX_POSITIONS, Status, check
 from executor.engine.matrices import Kind, Matrices
-from executor.engine.musicgen import MusicgenDecoder, Steps
+from executor.engine.musicgen import MAX_SONGS, MusicgenDecoder, Song, Steps
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling, read_sampling, read_steps, task_sampling
 from executor.engine.t5 import T5Encoder
@@ -102,8 +102,18 @@ class MusicModel:
 
     def batch(self, request: Request) -> int:
         """Return how many sequences of a request run together, so that their caches stay small."""
+        return max(1, CACHE_BYTES // self._cache_bytes(request))
+
+    def fitting(self, requests: Sequence[Request]) -> int:
+        """Return how many of the first requests run together, so that their caches stay small."""
+        sizes = [self._cache_bytes(request) * len(request.seeds) for request in requests]
+        fit = [place for place in range(len(sizes)) if sum(sizes[: place + 1]) <= CACHE_BYTES]
+        return min(len(fit), MAX_SONGS)
+
+    def _cache_bytes(self, request: Request) -> int:
+        """Return the bytes of a sequence's keys and values."""
         guided = request.sampling.guidance > 1
-        return max(1, CACHE_BYTES // self._decoder.cache_bytes(request.steps, guided=guided))
+        return self._decoder.cache_bytes(request.steps, guided=guided)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,6 +130,26 @@ class MusicModel:
         )
         check(status)
         return steps
+
+    def generate_together(
+        self, requests: Sequence[Request], controls: Sequence[Control], pool: Pool | None = None
+    ) -> Iterator[tuple[int, Status, Steps]]:
+        """Generate the tokens of several requests; each has the bits that it has alone.
+
+        Yields each when it has ended, as `MusicgenDecoder.generate_together`. Raises what reading a
+        prompt raises, before the first one.
+        """
+        songs = [
+            Song(
+                self._read_prompt(request, pool, control),
+                request.steps,
+                request.seeds,
+                request.sampling,
+                control,
+            )
+            for request, control in zip(requests, controls, strict=True)
+        ]
+        return self._decoder.generate_together(songs, pool)
 
     def replay(
         self,

@@ -1,8 +1,8 @@
 """MusicGen's decoder: from the hidden states of a prompt to tokens, and back to check them."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DECODER = "decoder.model.decoder"
 # Positions of a pass of replay: their rows and the weights of a tile stay in the caches.
 REPLAY_BLOCK = 96
+# Songs of one call, for which the C code has room.
+MAX_SONGS = 8
 # The decoder's sizes, and bounds far above any model's, so that products of sizes fit into 64 bits.
 SIZES = (
     *((name, 2**20) for name in ("hidden_size", "num_attention_heads", "ffn_dim", "vocab_size")),
@@ -75,7 +77,23 @@ class SongStruct(ctypes.Structure):
         ("seeds", ctypes.POINTER(ctypes.c_uint64)),
         ("prompt", ctypes.c_void_p),
         ("prompt_length", ctypes.c_int32),
+        ("status", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("tokens", "logits", "stop", "done")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """What is to be generated: `steps` tokens of each seed, for a prompt's hidden states.
+
+    `prompt` is `(length, width)`. `control` stops this song only, and counts its steps.
+    """
+
+    prompt: "NDArray[np.float32]"
+    steps: int
+    seeds: Sequence[int]
+    sampling: Sampling
+    control: Control = field(default_factory=Control)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,21 +231,46 @@ class MusicgenDecoder:
         control: Control | None = None,
     ) -> tuple[Status, Steps]:
         """Generate `steps` tokens of each seed for a prompt's hidden states `(length, width)`."""
-        control = control or Control()
-        song, kept = self._song(prompt, steps, seeds, sampling)
-        tokens = np.zeros((len(seeds), steps, self.codebooks), np.int32)
-        logits = self._logits(len(seeds), steps)
-        status = library.load().he_musicgen_generate(
-            ctypes.byref(self._struct),
-            pool,
-            ctypes.byref(song),
-            ctypes.c_void_p(address(tokens)),
-            ctypes.c_void_p(address(logits)),
-            ctypes.byref(control.stop),
-            ctypes.byref(control.done),
+        song = Song(prompt, steps, seeds, sampling, control or Control())
+        ((_, status, result),) = self.generate_together([song], pool)
+        return status, result
+
+    def generate_together(
+        self, songs: Sequence[Song], pool: Pool | None = None
+    ) -> Iterator[tuple[int, Status, Steps]]:
+        """Generate songs together, with the bits that each has alone.
+
+        Yields each song when it has ended: its place, its status, and its tokens. The others go on
+        with the next one that is asked for. Raises `ValueError` for more than `MAX_SONGS`.
+        """
+        if len(songs) > MAX_SONGS:
+            raise ValueError(f"{len(songs)} songs, at most {MAX_SONGS}")
+        structs, results, kept = [], [], []
+        for song in songs:
+            struct, owners = self._song(song.prompt, song.steps, song.seeds, song.sampling)
+            tokens = np.zeros((len(song.seeds), song.steps, self.codebooks), np.int32)
+            results.append(Steps(tokens, self._logits(len(song.seeds), song.steps)))
+            structs.append(bound(struct, results[-1], song.control))
+            kept.append(owners)
+        array = (SongStruct * len(songs))(*structs)
+        engine = library.load()
+        engine.he_musicgen_begin.restype = ctypes.c_void_p
+        begun = engine.he_musicgen_begin(
+            ctypes.byref(self._struct), pool, array, ctypes.c_int32(len(songs))
         )
-        del kept
-        return Status(status), Steps(tokens, logits)
+        if begun is None:
+            yield from ((place, Status.NO_MEMORY, steps) for place, steps in enumerate(results))
+            return
+        generation, going = ctypes.c_void_p(begun), [*range(len(songs))]
+        try:
+            while going:
+                engine.he_musicgen_continue(generation)
+                ended = [place for place in going if array[place].status != Status.RUNNING]
+                going = [place for place in going if place not in ended]
+                yield from ((place, Status(array[place].status), results[place]) for place in ended)
+        finally:
+            engine.he_musicgen_end(generation)
+            del kept
 
     def replay(
         self,
@@ -248,22 +291,18 @@ class MusicgenDecoder:
             raise ValueError(f"a token is not in 0 .. {self.vocabulary - 1}")
         tokens = np.ascontiguousarray(tokens, np.int32)
         song, kept = self._song(prompt, steps, seeds, sampling)
-        logits = self._logits(len(seeds), steps)
+        result = Steps(tokens, self._logits(len(seeds), steps))
         first = (ctypes.c_int32 * 3)()
         status = library.load().he_musicgen_replay(
             ctypes.byref(self._struct),
             pool,
-            ctypes.byref(song),
+            ctypes.byref(bound(song, result, control)),
             ctypes.c_int32(min(block, steps)),
-            ctypes.c_void_p(address(tokens)),
-            ctypes.c_void_p(address(logits)),
             first,
-            ctypes.byref(control.stop),
-            ctypes.byref(control.done),
         )
         del kept
         difference = Difference(*first) if status == Status.DIFFERENT else None
-        return Status(status), Steps(tokens, logits), difference
+        return Status(status), result, difference
 
     def cache_bytes(self, steps: int, *, guided: bool) -> int:
         """Return the size of a sequence's keys and values."""
@@ -361,3 +400,13 @@ class MusicgenDecoder:
             length,
         )
         return song, (prompt, numbers)
+
+
+def bound(song: SongStruct, steps: Steps, control: Control) -> SongStruct:
+    """Return a song's structure with where its tokens and logits lie, and its control.
+
+    Whoever uses it keeps them alive.
+    """
+    song.tokens, song.logits = address(steps.tokens), address(steps.logits)
+    song.stop, song.done = ctypes.addressof(control.stop), ctypes.addressof(control.done)
+    return song

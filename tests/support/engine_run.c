@@ -46,6 +46,33 @@ static void must(int status, const char *what) {
   exit(1);
 }
 
+// Generates a song beside two others: a shorter one with guidance changed, and one that is stopped.
+static void generate_beside(
+    const he_musicgen *decoder, pool *pool, const he_song *song, size_t token_bytes,
+    size_t logit_bytes) {
+  int32_t stop = 1;
+  he_song songs[3] = {*song, *song, *song};
+  for (int i = 1; i < 3; i++) {
+    songs[i].tokens = calloc(1, token_bytes);
+    songs[i].logits = calloc(1, logit_bytes);
+  }
+  songs[1].steps = song->steps / 2;
+  songs[1].guided = !song->guided;
+  songs[2].stop = &stop;
+  he_generation *generation = he_musicgen_begin(decoder, pool, songs, 3);
+  must(generation ? HE_OK : HE_NO_MEMORY, "the beginning");
+  int left = 0;
+  while (he_musicgen_continue(generation)) left++;
+  he_musicgen_end(generation);
+  must(songs[0].status, "generation");
+  must(songs[1].status, "generation of the shorter song");
+  if (left != 2 || songs[2].status != HE_STOPPED) must(HE_STOPPED, "leaving one by one");
+  for (int i = 1; i < 3; i++) {
+    free(songs[i].tokens);
+    free(songs[i].logits);
+  }
+}
+
 int main(int count, char **arguments) {
   if (count != 3) return 2;
   int file = open(arguments[1], O_RDONLY);
@@ -95,8 +122,13 @@ int main(int count, char **arguments) {
   size_t logit_bytes = (size_t)(song->sequences * kept * k * decoder->vocabulary) * 4;
   int32_t *tokens = calloc(1, token_bytes);
   float *logits = calloc(1, logit_bytes), *again = calloc(1, logit_bytes);
-  must(he_musicgen_generate(decoder, pool, song, tokens, logits, stop, done), "generation");
-  must(he_musicgen_replay(decoder, pool, song, 16, tokens, again, first, stop, done), "replay");
+  song->tokens = tokens;
+  song->logits = logits;
+  song->stop = stop;
+  song->done = done;
+  generate_beside(decoder, pool, song, token_bytes, logit_bytes);
+  song->logits = again;
+  must(he_musicgen_replay(decoder, pool, song, 16, first), "replay");
   int64_t frames = steps - decoder->delays + 1;
   int32_t *codes = malloc((size_t)(frames * k) * 4);
   for (int64_t c = 0; c < k; c++) {

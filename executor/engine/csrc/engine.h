@@ -18,7 +18,10 @@
 #define HE_MAX_CODEBOOKS 16
 
 // How a call ended.
-enum { HE_OK = 0, HE_NO_MEMORY = -1, HE_STOPPED = -2, HE_NOT_FINITE = -3, HE_DIFFERENT = -4 };
+enum {
+  HE_RUNNING = 1, HE_OK = 0, HE_NO_MEMORY = -1, HE_STOPPED = -2, HE_NOT_FINITE = -3,
+  HE_DIFFERENT = -4
+};
 
 enum { HE_FLOAT32, HE_BFLOAT16, HE_INT8, HE_INT4, HE_FLOAT16 }; // kinds of weights
 
@@ -78,7 +81,7 @@ typedef struct {
   const float *norm[2];              // weight and bias of the last one
 } he_musicgen;
 
-// What is generated: `sequences` of one prompt, each from a seed.
+// What is generated, or replayed: `sequences` of one prompt, each from a seed.
 typedef struct {
   int32_t sequences, steps;
   int32_t guided;     // each step is computed with the prompt and without
@@ -87,24 +90,30 @@ typedef struct {
   const uint64_t *seeds;
   const float *prompt; // (prompt_length, width); (side, prompt_length, width) if it is prefixed
   int32_t prompt_length;
+  int32_t status;  // HE_RUNNING, then HE_OK, HE_NO_MEMORY, HE_STOPPED or HE_NOT_FINITE
+  int32_t *tokens; // (sequences, steps, codebooks), as drawn, before the delay mask
+  float *logits;   // gets those of the kept steps, (sequences, kept, codebooks, vocabulary)
+  const volatile int32_t *stop; // not 0: the song ends before its next step
+  volatile int64_t *done;       // counts steps
 } he_song;
 
 // Logits of step 63, 127, ... and of the last one, once each: as many as this for `steps` steps.
 EXPORT int32_t he_kept_steps(int32_t steps);
 
-// Generates the tokens of all sequences: (sequences, steps, codebooks), as drawn, before the delay
-// mask. `logits` gets those of the kept steps, (sequences, kept, codebooks, vocabulary).
-// `done` counts steps; a `stop` that is not 0 ends it. Returns HE_OK, HE_NO_MEMORY, HE_STOPPED or
-// HE_NOT_FINITE.
-EXPORT int32_t he_musicgen_generate(
-    const he_musicgen *model, pool *pool, const he_song *song, int32_t *tokens, float *logits,
-    const volatile int32_t *stop, volatile int64_t *done);
+// Generates the tokens of songs together. Each step of all songs that go on is one pass; what is
+// computed for one does not depend on the others.
+typedef struct he_generation he_generation;
+// Reads the prompts. Returns NULL without memory. The songs stay where they are until the end.
+EXPORT he_generation *he_musicgen_begin(
+    const he_musicgen *model, pool *pool, he_song *songs, int32_t count);
+// Goes on until a song leaves: its status is no more HE_RUNNING. Returns how many songs go on.
+EXPORT int32_t he_musicgen_continue(he_generation *generation);
+EXPORT void he_musicgen_end(he_generation *generation);
 // Computes all steps from `tokens` in passes of `block` steps, and draws each token anew. Returns
-// HE_DIFFERENT at the first one that differs, and its sequence, step and codebook in `first`.
+// HE_DIFFERENT at the first one that differs, and its sequence, step and codebook in `first`; else
+// as the status of a song. `done` counts the steps of one sequence after another.
 EXPORT int32_t he_musicgen_replay(
-    const he_musicgen *model, pool *pool, const he_song *song, int32_t block,
-    const int32_t *tokens, float *logits, int32_t first[3], const volatile int32_t *stop,
-    volatile int64_t *done);
+    const he_musicgen *model, pool *pool, const he_song *song, int32_t block, int32_t first[3]);
 // The tokens that the decoder reads at `step` (codebooks): delayed, masked at both ends.
 EXPORT void he_musicgen_column(
     const he_musicgen *model, int32_t steps, int32_t step, const int32_t *tokens, int32_t *column);
