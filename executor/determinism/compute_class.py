@@ -69,6 +69,11 @@ class WorkerKind:
             return cls("helium", task=str(runtime.get("task", "")))
         return cls(device="cuda" if runtime.get("device") == "cuda" else "cpu")
 
+    @property
+    def runs_together(self) -> bool:
+        """Whether jobs of one model run together in less time, with the bytes of single runs."""
+        return self.engine == "helium" and self.task == "text-to-music"
+
     def serves(self, tasks: Collection[str], *, replay: bool) -> bool:
         """Return whether a class of this kind is for a listed model: of these tasks, with replay.
 

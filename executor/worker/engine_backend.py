@@ -11,7 +11,7 @@ from executor.engine import library
 from executor.engine.pool import Control, Pool
 from executor.errors import Abstained
 from executor.tasks.token_trace import TokenTrace, trace_of
-from executor.worker.runner import Report
+from executor.worker.runner import JobMessage, Report
 from protocol import work
 from protocol.wire.messages import Abstention
 
@@ -44,6 +44,12 @@ class EngineBackend:
         """Return the runtime of the class."""
         version = library.ARITHMETIC_VERSION
         return compute_class.describe_engine_runtime(version, self.task, self.libraries, probe)
+
+    def compute_together(
+        self, model: Any, jobs: Sequence[JobMessage], reports: Sequence[Report]
+    ) -> Iterator[tuple[int, Any]]:
+        """Compute nothing: jobs run one after another."""
+        return iter(())
 
     def require_kind(self, kind: str) -> None:
         """Raise `Abstained` (model-missing) for a job of another kind."""

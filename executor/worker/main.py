@@ -1,9 +1,10 @@
 """The worker process: a fresh interpreter under the numeric profile, warm with the last model.
 
 Started by `process` as `python -m executor.worker.main FD`. Over that socket it receives its
-configuration, sends `WorkerReady`, and then runs the jobs that it receives, one at a time. The
-message `{"stop": name}` ends the job of that name between two steps. The process ends when the
-socket closes, also in the middle of a job, so that no worker outlives its parent.
+configuration, sends `WorkerReady`, and then runs the jobs that it receives, one at a time or, as
+`{"together": jobs}`, several of one model at once. The message `{"stop": name}` ends the job of
+that name between two steps. The process ends when the socket closes, also in the middle of a job,
+so that no worker outlives its parent.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from executor.worker.runner import POP2PIANO, Backend, JobMessage, JobRunner, se
 
 def receive_jobs(
     connection: "Connection[Any, Any]",
-    jobs: "queue.SimpleQueue[JobMessage]",
+    jobs: "queue.SimpleQueue[Sequence[JobMessage]]",
     stop: Callable[[str], None],
 ) -> None:
     """Queue the jobs that the parent sends, and stop those that it says.
@@ -45,7 +46,7 @@ def receive_jobs(
         if "stop" in message:
             stop(message["stop"])
         else:
-            jobs.put(message)
+            jobs.put(message.get("together", [message]))
 
 
 def backend_of(kind: WorkerKind, threads: int) -> Backend:
@@ -82,14 +83,14 @@ def main() -> None:
         return
     kernels.use_compiled_only()
     sandbox = confine.confine(folders, memory, kind.device)
-    jobs: queue.SimpleQueue[JobMessage] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Sequence[JobMessage]] = queue.SimpleQueue()
     runner = JobRunner(connection, ModelFolders(folders), backend_of(kind, config["threads"]))
     threading.Thread(target=receive_jobs, args=(connection, jobs, runner.stop), daemon=True).start()
     send(connection, dataclasses.replace(runner.prepare(), sandbox=sandbox))
     while True:
-        job = jobs.get()
-        confine.extend_cpu_limit(confine.CPU_SECONDS * runner.threads)
-        send(connection, runner.run(job))
+        together = jobs.get()
+        confine.extend_cpu_limit(confine.CPU_SECONDS * runner.threads * len(together))
+        runner.run_all(together)
 
 
 if __name__ == "__main__":

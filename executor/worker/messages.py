@@ -6,7 +6,8 @@ strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind
 
     worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone,
                           JobAbstained, JobFailed or JobDifferent. The bytes of an output follow
-                          its JobOutput, unframed.
+                          its JobOutput, unframed. Jobs that run together end in any order: `job`
+                          is the place of a message's job among them.
 """
 
 import json
@@ -51,6 +52,7 @@ class JobProgress:
     """The share of the job that is done, in [0, 1]."""
 
     share: float
+    job: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class JobOutput:
     """The bytes of the next output follow, `size` of them."""
 
     size: int
+    job: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class JobAbstained:
 
     reason: Abstention
     detail: str
+    job: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class JobDone:
 
     outcome: Document
     trace: Document
+    job: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class JobDifferent:
     sequence: int
     step: int
     column: int
+    job: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class JobFailed:
     code: ErrorCode
     error: str
     trace: Document
+    job: int = 0
 
     @property
     def cause(self) -> tuple[str, str]:
@@ -110,27 +117,32 @@ def _ready(document: Any) -> WorkerReady:
 
 def _failed(document: Any) -> JobFailed:
     check_reveal({"outcome": {"error": document["code"]}, "trace": document["trace"]})
-    return JobFailed(document["code"], document["error"], document["trace"])
+    return JobFailed(document["code"], document["error"], document["trace"], place_of(document))
+
+
+def place_of(document: Any) -> int:
+    """Return the place of a message's job among those that run together."""
+    return int(document.get("job", 0))
 
 
 def _done(document: Any) -> JobDone:
     check_reveal(document)
-    return JobDone(document["outcome"], document["trace"])
+    return JobDone(document["outcome"], document["trace"], place_of(document))
 
 
 # By the member `kind`: the message's schema is `worker-<kind>`.
 PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
     {
         "ready": _ready,
-        "progress": lambda document: JobProgress(float(document["share"])),
-        "output": lambda document: JobOutput(document["size"]),
+        "progress": lambda document: JobProgress(float(document["share"]), place_of(document)),
+        "output": lambda document: JobOutput(document["size"], place_of(document)),
         "abstained": lambda document: JobAbstained(
-            Abstention(document["reason"]), document["detail"]
+            Abstention(document["reason"]), document["detail"], place_of(document)
         ),
         "done": _done,
         "failed": _failed,
         "different": lambda document: JobDifferent(
-            document["sequence"], document["step"], document["column"]
+            document["sequence"], document["step"], document["column"], place_of(document)
         ),
     }
 )

@@ -1,6 +1,7 @@
 """Text to music on the engine: jobs of the class whose task is `text-to-music`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 
 from executor.audio import manifest
 from executor.determinism import self_test
+from executor.engine.library import Status
 from executor.engine.matrices import kind_of
 from executor.engine.music import MusicModel, Request
 from executor.engine.musicgen import Steps
+from executor.errors import Abstained
 from executor.models.families import SEQUENCES
 from executor.models.folders import EMBEDDED
 from executor.tasks.arguments import config_members, sequence_seeds
@@ -43,13 +46,43 @@ class MusicBackend(EngineBackend):
         self.require_kind(kind)
         return MusicModel(folder, kind_of(dtype, bits))
 
-    def generate(self, model: MusicModel, job: JobMessage, report: Report) -> Generated:
-        """Run a job: all tokens, generated or replayed, then the sound of each sequence."""
-        members = config_members(TEXT_TO_MUSIC, job["args"])
-        count = members.pop(SEQUENCES, None) or 1
-        seeds = sequence_seeds(int(str(job["args"]["seed"])), count)
-        request = model.request(str(job["args"]["prompt"]), seeds, members)
-        steps = self._compute(model, request, job["tokens"], report)
+    def compute_together(
+        self, model: MusicModel, jobs: Sequence[JobMessage], reports: Sequence[Report]
+    ) -> Iterator[tuple[int, Steps | None]]:
+        """Generate the tokens of several jobs; yield each job's when they are complete.
+
+        None stands for a job that was stopped. Jobs that are not yielded are to run alone: their
+        caches do not fit beside the others', or something failed. Raises what reading a prompt
+        raises.
+        """
+        requests = [request_of(model, job) for job in jobs]
+        requests = requests[: model.fitting(requests)]
+        if len(requests) < 2:
+            return
+        with ExitStack() as all_watchers:
+            watchers, controls = [], []
+            for request, report in zip(requests, reports, strict=False):
+                watchers.append(all_watchers.enter_context(ExitStack()))
+                # A report raises it again when the job runs on.
+                watchers[-1].enter_context(suppress(Abstained))
+                watched_call = watched(report, share_of(0, TOKENS_SHARE / request.steps))
+                controls.append(watchers[-1].enter_context(watched_call))
+            ended = model.generate_together(requests, controls, self._pool)
+            for place, status, steps in ended:
+                watchers[place].close()
+                if status in (Status.OK, Status.STOPPED):
+                    yield place, steps if status is Status.OK else None
+
+    def generate(
+        self, model: MusicModel, job: JobMessage, report: Report, computed: Steps | None = None
+    ) -> Generated:
+        """Run a job: all tokens, generated or replayed, then the sound of each sequence.
+
+        `computed` are the tokens if `compute_together` has generated them.
+        """
+        request = request_of(model, job)
+        count = len(request.seeds)
+        steps = computed or self._compute(model, request, job["tokens"], report)
         frames = []
         for number, tokens in enumerate(steps.tokens):
             begun = TOKENS_SHARE + (1 - TOKENS_SHARE) * number / count
@@ -105,3 +138,10 @@ class MusicBackend(EngineBackend):
             np.concatenate([batch.tokens for batch in batches]),
             np.concatenate([batch.logits for batch in batches]),
         )
+
+
+def request_of(model: MusicModel, job: JobMessage) -> Request:
+    """Return what a job asks of a model. Raises `TaskFailed`."""
+    members = config_members(TEXT_TO_MUSIC, job["args"])
+    seeds = sequence_seeds(int(str(job["args"]["seed"])), members.pop(SEQUENCES, None) or 1)
+    return model.request(str(job["args"]["prompt"]), seeds, members)

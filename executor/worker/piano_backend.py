@@ -54,7 +54,9 @@ class PianoBackend(EngineBackend):
         self.require_kind(kind)
         return PianoModel(folder, kind_of(dtype, bits))
 
-    def generate(self, model: PianoModel, job: JobMessage, report: Report) -> Generated:
+    def generate(
+        self, model: PianoModel, job: JobMessage, report: Report, computed: None = None
+    ) -> Generated:
         """Run a job: the composer, then all inputs' samples, then one cover after another.
 
         Raises as specification 8.7 says: the first fault in this order decides the outcome.

@@ -1,15 +1,23 @@
-"""Runs the jobs of a worker, one after another, with whatever computes its compute class."""
+"""Runs the jobs of a worker with whatever computes its compute class.
 
+Jobs of one model that come in one message run together, if the backend can: it computes their
+tokens in common, and each job goes on by itself as soon as it has them all. Whatever fails in the
+common part leaves its jobs to run alone, one after another. So each error is that of a single run.
+"""
+
+import contextlib
 import gc
 import hashlib
-import math
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import schemas
 from executor.audio import manifest
@@ -45,6 +53,7 @@ from executor.worker.messages import (
 from protocol.constants import TRACE_LIMIT
 from protocol.wire.encoding import canonical
 from protocol.wire.messages import Abstention
+from schemas.errors import HeliumError
 
 TASK_KINDS = (TEXT_TO_MUSIC, POP2PIANO) = ("text-to-music", "pop2piano")
 # The smallest change of progress that is reported; the supervisor refuses many more messages.
@@ -52,6 +61,10 @@ PROGRESS_STEP = 0.01
 # Least seconds between reports: each wakes the parent, which takes up to 0.3 ms from computing.
 PROGRESS_SECONDS = 0.05
 
+# Names of stopped jobs that are remembered; a stop may come before its job, or after it.
+STOPPED_NAMES = 64
+
+JobResult: TypeAlias = JobDone | JobFailed | JobAbstained | JobDifferent
 JobMessage = Mapping[str, Any]  # as `supervisor.job_message` makes it
 Report = Callable[[float], None]  # takes shares in [0, 1]; raises `Abstained` if the job is to stop
 
@@ -91,12 +104,42 @@ class Backend(Protocol):
     def probe(self, model: Any, prompt: str, seed: int) -> bytes:
         """Return the bytes of a small generation, for the self-test."""
 
-    def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
+    def compute_together(
+        self, model: Any, jobs: Sequence[JobMessage], reports: Sequence[Report]
+    ) -> Iterator[tuple[int, Any]]:
+        """Compute jobs of one model in common; yield a job's place and what `generate` then takes.
+
+        Yields each as soon as it is computed, None for one that is stopped. Those that it does not
+        yield are to run alone, also if it raises.
+        """
+
+    def generate(
+        self, model: Any, job: JobMessage, report: Report, computed: Any = None
+    ) -> Generated:
         """Run a job with a loaded model. Raises `TaskFailed`, `Abstained`, `TokensDiffer`."""
 
 
+@dataclass(slots=True)
+class RunningJob:
+    """A job that runs, its place among those that run together, and what it has reported."""
+
+    message: JobMessage
+    place: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+    # Below every share, so that 0 is reported too.
+    reported_share: float = -1.0
+    reported_at: float = 0.0
+
+    @property
+    def model_key(self) -> tuple[object, ...]:
+        """What jobs that run together have in common."""
+        args = self.message["args"]
+        model = self.message["model"]["digest"], args.get("dtype"), args.get("quantize_bits")
+        return self.message["task_kind"], *model
+
+
 class JobRunner:
-    """Runs jobs one after another; keeps the last model that it loaded."""
+    """Runs jobs; keeps the last model that it loaded."""
 
     def __init__(
         self, connection: "Connection[Any, Any]", folders: ModelFolders, backend: Backend
@@ -107,10 +150,10 @@ class JobRunner:
         self._model_key: tuple[object, ...] = ()
         self._model: Any = None
         self._runtime: dict[str, object] = {}
-        self._name, self._stop_at = "", math.inf
-        self._stopped_name = ""  # written by the thread that receives
-        # Below every share, so that 0 is reported too.
-        self._reported_share, self._reported_at = -1.0, 0.0
+        # Written by the thread that receives. More are not stopped at a time.
+        self._stopped_names = deque[str](maxlen=STOPPED_NAMES)
+        # Jobs that run together report from threads of their own.
+        self._sending = threading.Lock()
 
     def prepare(self) -> WorkerReady:
         """Prepare what computes, and run the self-test."""
@@ -129,12 +172,40 @@ class JobRunner:
 
     def stop(self, name: str) -> None:
         """Stop the job of this name, or prevent it; from any thread."""
-        self._stopped_name = name
+        self._stopped_names.append(name)
 
-    def run(self, job: JobMessage) -> JobDone | JobFailed | JobAbstained | JobDifferent:
+    def run_all(self, jobs: Sequence[JobMessage]) -> None:
+        """Execute jobs, together where that is possible, and send the result of each."""
+        left = {place: RunningJob(job, place) for place, job in enumerate(jobs)}
+        if len(jobs) > 1:
+            for place, computed in self._compute_together([*left.values()]):
+                self._send(self._run(left.pop(place), computed))
+        for job in left.values():
+            self._send(self._run(job))
+
+    def _compute_together(self, jobs: Sequence[RunningJob]) -> Iterator[tuple[int, Any]]:
+        """Yield a job's place and what was computed for it. What fails ends it."""
+        if len({job.model_key for job in jobs}) > 1 or any(job.message["tokens"] for job in jobs):
+            return
+        messages = [job.message for job in jobs]
+        reports = [partial(self._report, job) for job in jobs]
+        # What is raised here concerns one job of several; alone, that one raises it again.
+        with contextlib.suppress(HeliumError, MemoryError, RuntimeError, OSError):
+            model = with_task_failures(lambda: self._load(messages[0]), describe=describe_failure)
+            computed = self._backend.compute_together(model, messages, reports)
+            while (one := with_task_failures(lambda: next(computed, None))) is not None:
+                yield one
+
+    def run(self, job: JobMessage) -> JobResult:
         """Execute one job and return its result."""
+        return self._run(RunningJob(job))
+
+    def _run(self, job: RunningJob, computed: Any = None) -> JobResult:
+        return replace(self._result(job, computed), job=job.place)
+
+    def _result(self, job: RunningJob, computed: Any) -> JobResult:
         try:
-            return self._execute(job)
+            return self._execute(job, computed)
         except TokensDiffer as different:
             found = different.difference
             return JobDifferent(found.sequence, found.step, found.column)
@@ -146,19 +217,17 @@ class JobRunner:
                 raise
             return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
 
-    def _execute(self, job: JobMessage) -> JobDone | JobFailed:
+    def _execute(self, running: RunningJob, computed: Any) -> JobDone | JobFailed:
+        job = running.message
         if job["task_kind"] not in TASK_KINDS:
             raise Abstained(Abstention.MODEL_MISSING, f"no executor for {job['task_kind']}")
         check_inputs(job)
-        started_at = time.monotonic()
-        self._name, self._stop_at = job["name"], started_at + job["seconds"]
-        self._reported_share, self._reported_at = -1.0, 0.0
-        self._check_stop(started_at)
+        self._check_stop(running)
         traces: Sequence[TokenTrace] = ()
         failure: TaskFailed | None = None
         try:
             outcome, traces = with_task_failures(
-                lambda: self._deliver_outputs(job), describe=describe_failure
+                lambda: self._deliver_outputs(running, computed), describe=describe_failure
             )
             check_manifest(outcome)
         except TaskFailed as task_failed:
@@ -170,7 +239,7 @@ class JobRunner:
                 "weights": job["model"]["digest"],
                 "tokens": [list(sequence.digests) for sequence in traces],
                 "steps": [list(sequence.steps) for sequence in traces],
-                "seconds": round(time.monotonic() - started_at, 3),
+                "seconds": round(time.monotonic() - running.started_at, 3),
                 **({"detail": detail} if detail else {}),
             }
         )
@@ -178,24 +247,29 @@ class JobRunner:
             return JobFailed(failure.code, detail, trace)
         return JobDone(outcome, trace)
 
-    def _deliver_outputs(self, job: JobMessage) -> tuple[dict[str, Any], Sequence[TokenTrace]]:
+    def _deliver_outputs(
+        self, job: RunningJob, computed: Any
+    ) -> tuple[dict[str, Any], Sequence[TokenTrace]]:
         """Generate and send a job's outputs; return the outcome and the tokens' traces."""
-        model = self._load(job)
-        self._check_stop(time.monotonic())
-        generated = self._backend.generate(model, job, self._report)
+        model = self._load(job.message)
+        self._check_stop(job)
+        report = partial(self._report, job)
+        generated = self._backend.generate(model, job.message, report, computed)
         work = {} if generated.work is None else {"work": generated.work}
-        entries = [self.deliver(output) for output in generated.outputs]
+        entries = [self._deliver(job, output) for output in generated.outputs]
         return {"result": {"outputs": entries}, **work}, generated.traces
 
-    def deliver(self, output: manifest.OutputFile) -> dict[str, object]:
+    def _deliver(self, job: RunningJob, output: manifest.OutputFile) -> dict[str, object]:
         """Send the bytes of an output, then of its tokens; return its entry in the manifest.
 
         Raises `Abstained` if the job is to stop: an output is rendered as it is read.
         """
-        self._check_stop(time.monotonic())
+        self._check_stop(job)
         for content in (output.content, output.tokens):
-            if content is not None:
-                send(self._connection, JobOutput(len(content)))
+            if content is None:
+                continue
+            with self._sending:
+                send(self._connection, JobOutput(len(content), job.place))
                 remaining = memoryview(content)
                 while remaining:
                     remaining = remaining[os.write(self._connection.fileno(), remaining) :]
@@ -236,27 +310,31 @@ class JobRunner:
         model = self._warm(self._backend.task, folder, digest, "float32", None)
         return hashlib.sha256(self._backend.probe(model, prompt, seed)).hexdigest()
 
-    def _check_stop(self, now: float) -> None:
+    def _check_stop(self, job: RunningJob) -> None:
         """Raise `Abstained` if the job is to stop."""
-        if self._stopped_name == self._name:
+        if job.message["name"] in self._stopped_names:
             raise Abstained(Abstention.TIMEOUT, "the job was stopped")
-        if now >= self._stop_at:
+        if time.monotonic() >= job.started_at + job.message["seconds"]:
             raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline")
 
-    def _report(self, share: float) -> None:
+    def _send(self, message: WorkerMessage) -> None:
+        with self._sending:
+            send(self._connection, message)
+
+    def _report(self, job: RunningJob, share: float) -> None:
         """Report progress, unless it is too little or too soon after the last report.
 
         Raises `Abstained` if the job is to stop: so it ends between two steps of any generation.
         """
+        self._check_stop(job)
         now = time.monotonic()
-        self._check_stop(now)
         is_due = (
-            share - self._reported_share >= PROGRESS_STEP
-            and now - self._reported_at >= PROGRESS_SECONDS
+            share - job.reported_share >= PROGRESS_STEP
+            and now - job.reported_at >= PROGRESS_SECONDS
         )
-        if is_due or self._reported_share < share == 1.0:
-            self._reported_share, self._reported_at = share, now
-            send(self._connection, JobProgress(share))
+        if is_due or job.reported_share < share == 1.0:
+            job.reported_share, job.reported_at = share, now
+            self._send(JobProgress(share, job.place))
 
 
 def dtype_name(folder: Path, dtype: str | None) -> str:

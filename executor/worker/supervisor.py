@@ -19,6 +19,11 @@ States of the worker, as `WorkerSupervisor` moves it:
     running  --death, invalid message-> none       `Abstained`: worker-died
     any      --close-->                 none       for good
 
+Several jobs of one model may run together. Each has an end, a time and a stop of its own. If the
+worker dies then, or an error is to be confirmed, it is not known whose fault that is: each job that
+has no end yet runs alone, in what is left of its time. A worker that does not heed a stop is killed
+only when no other job runs in it.
+
 A stopped worker stays warm: another start takes up to 20 s. The worker looks for a stop before a
 job, at each token, at each layer of a model without tokens, and before each output. It cannot stop
 while it loads a model or extracts the features of a song: then it is killed.
@@ -33,6 +38,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
 from executor.errors import Abstained, TokensDiffer
@@ -58,6 +64,8 @@ from executor.worker.scratch import (
 from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
+# What a job came to.
+End: TypeAlias = Execution | Abstained | TokensDiffer
 
 # With transformers, imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
@@ -67,6 +75,9 @@ COMPILED_KIND = "pop2piano"
 # Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 32
 # outputs; more would flood the event loop behind `progress`.
 MAX_MESSAGES = 200
+# Jobs that run together at most. Each more sequence gains less: with four, a song of the shape of
+# musicgen-small takes 0.60 of its time alone at float32, with two 0.70 (docs/measurements.md).
+MAX_TOGETHER = 4
 # Time from a stop to the kill. A token or a layer of a model that is fit for this machine takes
 # less, and others must not wait longer for the executor.
 STOP_SECONDS = 1.0
@@ -87,18 +98,33 @@ class WorkerStatus:
     sandbox: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Run:
-    """A call of `run`: its stop signal, its outputs' stem, and whether the worker has the job."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """A job to run within `timeout` seconds, and the signal that stops it.
 
-    stop: threading.Event
+    `progress` is called on the thread that runs it, with shares in [0, 1].
+    """
+
+    job: Job
+    timeout: float
+    progress: Progress
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An order that runs: its outputs' stem, when it ends, and whether the worker has the job."""
+
+    order: Order
     stem: Path
+    deadline: float
     sent: bool = False
+    failure: JobFailed | None = None  # to be confirmed
     ended: threading.Event = field(default_factory=threading.Event)
 
 
 class WorkerSupervisor:
-    """Runs one job at a time in a worker process. All methods block.
+    """Runs jobs in a worker process, one at a time or some together. All methods block.
 
     `stop` and `close` may be called from any thread. `folders` hold models (`models.folders`),
     and `scratch` receives the outputs. `memory_limit` bounds the worker's address space in bytes.
@@ -124,7 +150,7 @@ class WorkerSupervisor:
         self._state = threading.Lock()
         self._worker: WorkerProcess | None = None
         self._status: WorkerStatus | None = None
-        self._run: _Run | None = None
+        self._runs: list[_Run] = []  # without those that have ended
         self._closed = False
 
     def start(self, timeout: float) -> WorkerStatus:
@@ -158,19 +184,44 @@ class WorkerSupervisor:
         end this run; a run whose `stop` is set does not begin. Raises `Abstained`, with reason
         `busy` if another job runs, and `TokensDiffer` if the tokens to replay are not the task's.
         """
+        ends: list[End] = []
+        order = Order(job, timeout, progress, stop or threading.Event())
+        self.run_together([order], lambda _, end: ends.append(end))
+        (end,) = ends
+        if isinstance(end, Execution):
+            return end
+        raise end
+
+    @property
+    def max_together(self) -> int:
+        """How many jobs of one model `run_together` runs at once in less time."""
+        return MAX_TOGETHER if self._kind.runs_together else 1
+
+    def run_together(self, orders: Sequence[Order], on_end: Callable[[Order, End], None]) -> None:
+        """Execute jobs of one model, without inputs if they are several; see `run`.
+
+        `on_end` is called on this thread with what each came to, as soon as that is known.
+        """
         if not self._conversation.acquire(blocking=False):
-            raise Abstained(Abstention.BUSY)
-        # Unique for each job, so that a worker cannot pass off the outputs of an earlier one.
-        stem = self.scratch / uuid.uuid4().hex
+            for order in orders:
+                on_end(order, Abstained(Abstention.BUSY))
+            return
+        now = time.monotonic()
+        # Stems are unique for each job, so that a worker cannot pass off the outputs of an earlier
+        # one.
+        runs = [
+            _Run(order, self.scratch / uuid.uuid4().hex, now + order.timeout) for order in orders
+        ]
+        with self._state:
+            self._runs = [*runs]
         try:
-            with self._running(stop or threading.Event(), stem) as current:
-                return self._execute(job, current, time.monotonic() + timeout, progress)
-        except BaseException:
-            # A worker that died may have sent a part of its outputs.
-            remove_files(self.scratch, f"{stem.name}-*")
-            raise
+            if len(runs) > 1:
+                self._execute_together(runs, on_end)
+            for run in [*self._runs]:
+                self._end(run, self._execute(run), on_end)
         finally:
-            remove_files(self.scratch, f"{stem.name}-input-*")
+            for run in [*self._runs]:  # left by what was raised here
+                self._forget(run, "*")
             self._conversation.release()
 
     def stop(self, stop: threading.Event) -> None:
@@ -181,17 +232,20 @@ class WorkerSupervisor:
         """
         stop.set()
         with self._state:
-            current, worker = self._run, self._worker
-            # Another run may be the current one: this one has ended, or it has not begun.
-            if current is None or current.stop is not stop or not current.sent:
-                return
+            # Others may be the current ones: this one has ended, or it has not begun.
+            sent = [run for run in self._runs if run.sent]
+            current = next((run for run in sent if run.order.stop is stop), None)
+            worker = self._worker
+        if current is None:
+            return
         if worker is not None:
             with contextlib.suppress(OSError):
                 worker.send({"stop": current.stem.name})
         if not current.ended.wait(STOP_SECONDS):
             with self._state:
+                others = [run for run in self._runs if run.sent and not run.order.stop.is_set()]
                 # Another worker has not been given this job: it starts, to confirm an error.
-                if self._run is current and self._worker is worker:
+                if current in self._runs and self._worker is worker and not others:
                     self._kill()
 
     def close(self) -> None:
@@ -209,113 +263,143 @@ class WorkerSupervisor:
         worker = self._worker
         return worker.pid if worker is not None and worker.alive() else None
 
-    @contextlib.contextmanager
-    def _running(self, stop: threading.Event, stem: Path) -> Iterator[_Run]:
-        current = _Run(stop, stem)
-        with self._state:
-            self._run = current
-        try:
-            yield current
-        finally:
-            with self._state:
-                self._run = None
-            current.ended.set()
+    def _end(self, run: _Run, end: End, on_end: Callable[[Order, End], None]) -> None:
+        self._forget(run, "input-*" if isinstance(end, Execution) else "*")
+        on_end(run.order, end)
 
-    def _execute(self, job: Job, current: _Run, deadline: float, progress: Progress) -> Execution:
+    def _forget(self, run: _Run, files: str) -> None:
+        with self._state:
+            self._runs.remove(run)
+        run.ended.set()
+        # A worker that died may have sent a part of its outputs.
+        remove_files(self.scratch, f"{run.stem.name}-{files}")
+
+    def _execute_together(self, runs: Sequence[_Run], on_end: Callable[[Order, End], None]) -> None:
+        """End those that can run together; the others are to run alone."""
+        memory_in_doubt = False
         try:
-            if current.stop.is_set():
+            # Its time is that of the whole run; each job's own ends while it is computed.
+            if self._ensure_started(max(run.deadline for run in runs)).ok:
+                for run, end in self._converse(runs):
+                    if isinstance(end, JobFailed):
+                        run.failure = end
+                        continue
+                    memory_in_doubt |= is_memory_in_doubt(end)
+                    self._end(run, _stopped() if run.order.stop.is_set() else end, on_end)
+        except (TimeoutError, WorkerDied, OSError, Abstained):
+            self._dispose()
+        except BaseException:  # from `progress`, or an interrupt: the jobs are still running
+            self._dispose()
+            raise
+        if memory_in_doubt:
+            self._dispose()
+        with self._state:
+            for run in self._runs:
+                run.sent = False
+        for run in self._runs:
+            remove_files(self.scratch, f"{run.stem.name}-*")
+
+    def _execute(self, run: _Run) -> End:
+        job, deadline = run.order.job, run.deadline
+        try:
+            if run.order.stop.is_set():
                 raise _stopped()
             if self._kind.engine == "transformers" and job.kind == COMPILED_KIND and job.inputs:
                 self._ensure_kernels(deadline)
-            status = self._ensure_started(deadline)
-            if not status.ok:
-                raise Abstained(Abstention.WORKER_DIED, status.reason)
-            execution = self._converse_and_confirm(job, current, deadline, progress)
+            self._require_started(deadline)
+            end = self._converse_and_confirm(run)
+            if is_memory_in_doubt(end):
+                self._dispose()
             # It ended while it was told to stop: nobody waits for the result.
-            if current.stop.is_set():
-                raise _stopped()
-            return execution
+            return _stopped() if run.order.stop.is_set() else end
         except TimeoutError:
             self._dispose()
-            raise Abstained(Abstention.TIMEOUT, "the job ran past its deadline") from None
+            return Abstained(Abstention.TIMEOUT, "the job ran past its deadline")
         except (WorkerDied, OSError) as error:
             self._dispose()
-            reason = Abstention.TIMEOUT if current.stop.is_set() else Abstention.WORKER_DIED
+            reason = Abstention.TIMEOUT if run.order.stop.is_set() else Abstention.WORKER_DIED
             if is_disk_full(error):
                 reason = Abstention.NO_SPACE
-            raise Abstained(reason, str(error)) from error
-        except TokensDiffer:
-            raise
+            return Abstained(reason, str(error))
         except Abstained as abstained:
-            # After a failed allocation, libraries may be in an undefined state.
-            if abstained.reason is Abstention.OUT_OF_MEMORY:
-                self._dispose()
-            raise
+            return abstained
         except BaseException:  # from `progress`, or an interrupt: the job is still running
             self._dispose()
             raise
 
-    def _converse_and_confirm(
-        self, job: Job, current: _Run, deadline: float, progress: Progress
-    ) -> Execution:
+    def _converse_and_confirm(self, run: _Run) -> End:
         """Return what a job came to; a library's error only if a fresh worker meets it too.
 
         Else this worker's memory or the jobs before it may be its cause, and no other member would
         meet it. The second run has what is left of the time, and reports no progress.
         """
-        first = self._converse(job, current, deadline, progress)
-        if isinstance(first, Execution):
+        first: End | JobFailed | None = run.failure
+        if first is None:
+            ((_, first),) = self._converse([run])
+        if not isinstance(first, JobFailed):
             return first
         with self._state:
-            current.sent = False
+            run.sent = False
         self._dispose()
-        status = self._ensure_started(deadline)
-        if not status.ok:
-            raise Abstained(Abstention.WORKER_DIED, status.reason)
-        second = self._converse(job, current, deadline, lambda _: None)
+        self._require_started(run.deadline)
+        ((_, second),) = self._converse([run], reports=False)
         # The traces differ in their times.
         if isinstance(second, JobFailed) and second.cause == first.cause:
             return Execution({"error": first.code}, (), dict(first.trace))
+        if isinstance(second, Abstained | TokensDiffer):
+            return second
         # A result of the second run is not used: which of the two is right is not known.
-        raise Abstained(
+        return Abstained(
             Abstention.WORKER_DIED, f"{first.error}: a second run, in a fresh worker, did not"
         )
 
     def _converse(
-        self, job: Job, current: _Run, deadline: float, progress: Progress
-    ) -> Execution | JobFailed:
-        job = copy_inputs(job, current.stem)
+        self, runs: Sequence[_Run], *, reports: bool = True
+    ) -> Iterator[tuple[_Run, End | JobFailed]]:
+        """Give the worker jobs; yield what each came to."""
+        jobs = {run.stem: copy_inputs(run.order.job, run.stem) for run in runs}
         with self._state:
-            worker, current.sent = self._worker, True
+            worker = self._worker
+            for run in runs:
+                run.sent = True
         if worker is None:
             raise WorkerDied("stopped")
         # After `sent`: a stop from now on reaches the worker, even before the job does.
-        if current.stop.is_set():
-            raise _stopped()
-        worker.send(job_message(job, current.stem.name, deadline - time.monotonic()))
-        outputs = Outputs(current.stem)
-        # The worker knows the deadline, and stops by itself.
-        deadline += STOP_SECONDS
-        for _ in range(MAX_MESSAGES):
-            match worker.receive(deadline):
+        stopped = [run for run in runs if run.order.stop.is_set()]
+        yield from ((run, _stopped()) for run in stopped)
+        going = [run for run in runs if run not in stopped]
+        now = time.monotonic()
+        messages = [job_message(jobs[run.stem], run.stem.name, run.deadline - now) for run in going]
+        if messages:
+            worker.send(messages[0] if len(messages) == 1 else {"together": messages})
+        # The worker knows the deadlines, and stops by itself.
+        deadline = max((run.deadline for run in going), default=now) + STOP_SECONDS
+        left = {place: (run, Outputs(run.stem)) for place, run in enumerate(going)}
+        for _ in range(MAX_MESSAGES * len(going)):
+            message = worker.receive(deadline)
+            if isinstance(message, WorkerReady):
+                raise WorkerDied("the worker sent a ready message during a job")
+            if message.job not in left:
+                raise WorkerDied(f"the worker sent a message of job {message.job}, which has ended")
+            run, outputs = left[message.job]
+            match message:
                 case JobProgress(share):
-                    progress(share)
+                    if reports:
+                        run.order.progress(share)
                 case JobOutput(size):
                     outputs.receive(worker, size, deadline)
-                case JobAbstained(reason, detail):
-                    raise Abstained(reason, detail)
-                case JobDone(outcome, trace):
-                    return Execution(dict(outcome), outputs.files(outcome), dict(trace))
-                case JobFailed() as failure:
-                    outputs.discard()
-                    return failure
-                case JobDifferent(sequence, step, column):
-                    if not job.tokens:
-                        raise WorkerDied("the worker replayed a job without tokens")
-                    raise TokensDiffer(Difference(sequence, step, column))
-                case WorkerReady():
-                    raise WorkerDied("the worker sent a ready message during a job")
-        raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
+                case _:
+                    del left[message.job]
+                    yield run, end_of(message, run.order.job, outputs)
+            if not left:
+                return
+        if left:
+            raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
+
+    def _require_started(self, deadline: float) -> None:
+        status = self._ensure_started(deadline)
+        if not status.ok:
+            raise Abstained(Abstention.WORKER_DIED, status.reason)
 
     def _ensure_started(self, deadline: float) -> WorkerStatus:
         """Return the worker's status, starting one if needed. Raises WorkerDied or TimeoutError."""
@@ -388,6 +472,29 @@ def temporary_worker(
             yield supervisor, supervisor.start(START_SECONDS)
         finally:
             supervisor.close()
+
+
+def end_of(
+    message: JobAbstained | JobDone | JobFailed | JobDifferent, job: Job, outputs: Outputs
+) -> End | JobFailed:
+    """Return what a job came to by its last message. Raises `WorkerDied` for what is untrue."""
+    match message:
+        case JobAbstained(reason, detail):
+            return Abstained(reason, detail)
+        case JobDone(outcome, trace):
+            return Execution(dict(outcome), outputs.files(outcome), dict(trace))
+        case JobFailed():
+            outputs.discard()
+            return message
+        case JobDifferent(sequence, step, column):
+            if not job.tokens:
+                raise WorkerDied("the worker replayed a job without tokens")
+            return TokensDiffer(Difference(sequence, step, column))
+
+
+def is_memory_in_doubt(end: End) -> bool:
+    """Return whether the worker is to end: libraries may be undefined after a failed allocation."""
+    return isinstance(end, Abstained) and end.reason is Abstention.OUT_OF_MEMORY
 
 
 def _stopped() -> Abstained:

@@ -4,6 +4,7 @@ A kind's libraries are imported with its first job, so that a worker pays only f
 runs.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,7 +53,15 @@ class TransformersBackend:
         (sound,) = text_to_music.sounds(model, args, lambda _: None)
         return manifest.canonical_frames(sound.audio).tobytes()
 
-    def generate(self, model: Any, job: JobMessage, report: Report) -> Generated:
+    def compute_together(
+        self, model: Any, jobs: Sequence[JobMessage], reports: Sequence[Report]
+    ) -> Iterator[tuple[int, Any]]:
+        """Compute nothing: transformers computes other bytes in batches (decision 0005)."""
+        return iter(())
+
+    def generate(
+        self, model: Any, job: JobMessage, report: Report, computed: Any = None
+    ) -> Generated:
         """Run a job. The outputs of pop2piano are rendered as they are read."""
         if job["task_kind"] == POP2PIANO:
             from executor.tasks import pop2piano

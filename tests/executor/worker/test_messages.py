@@ -135,7 +135,8 @@ DEEP: Any = [[[["x"]]]]
 
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_each_field_is_required_and_no_other_is_allowed(kind: str) -> None:
-    for name in document(kind):
+    """But for a job's place, which a worker of one job need not say."""
+    for name in document(kind).keys() - {"job"}:
         without = document(kind)
         del without[name]
         assert refused(json.dumps(without).encode()) is Rejection.INVALID_FIELD

@@ -1,0 +1,310 @@
+"""Jobs of one model together: each comes to what it comes to alone."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from executor.determinism.compute_class import KINDS
+from executor.errors import Abstained
+from executor.job import Execution, Job, ModelRef
+from executor.worker import supervisor as supervisor_module
+from executor.worker.supervisor import End, Order, WorkerSupervisor
+from tests.executor.conftest import TIMEOUT, copied, job, running
+from tests.executor.worker.test_main import reweighted
+from tests.executor.worker.test_supervisor import files_in, once, speak
+
+MUSIC = KINDS["music"]
+FAKE_MODEL = ModelRef("tiny/model", "1", "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def worker(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerSupervisor]:
+    with running(folders, tmp_path_factory.mktemp("together"), MUSIC) as (supervisor, _):
+        yield supervisor
+
+
+def order(
+    model: ModelRef,
+    tokens: int = 40,
+    progress: Callable[[float], None] = lambda _: None,
+    timeout: float = TIMEOUT,
+    *,
+    seed: int = 1,
+    prompt: str = "bells",
+    **config: object,
+) -> Order:
+    generation = {"max_new_tokens": tokens, **config}
+    args = {"prompt": prompt, "seed": seed, "generation_config": generation}
+    plain = job(model, args)
+    proving = Job(plain.task, plain.kind, plain.args, plain.model, proves_work=True)
+    return Order(proving, timeout, progress)
+
+
+def ends_of(worker: WorkerSupervisor, orders: list[Order]) -> list[tuple[int, End]]:
+    """The ends in their order, by each job's place."""
+    ends: list[tuple[int, End]] = []
+    worker.run_together(orders, lambda one, end: ends.append((orders.index(one), end)))
+    assert sorted(place for place, _ in ends) == [*range(len(orders))]
+    return ends
+
+
+def content(end: End) -> tuple[Mapping[str, object], list[bytes], object]:
+    """An outcome, the bytes of its files, and the digests of its tokens."""
+    assert isinstance(end, Execution), end
+    return end.outcome, [path.read_bytes() for path in end.files], end.trace["tokens"]
+
+
+def assert_as_alone(worker: WorkerSupervisor, orders: list[Order], ends: Mapping[int, End]) -> None:
+    for place, end in ends.items():
+        ((_, alone),) = ends_of(worker, [orders[place]])
+        assert content(end) == content(alone)
+
+
+def reason(end: End | None) -> str:
+    assert isinstance(end, Abstained), end
+    return str(end)
+
+
+def test_only_the_engines_songs_run_together(tmp_path: Path) -> None:
+    limits = {name: WorkerSupervisor([], tmp_path, kind=kind) for name, kind in KINDS.items()}
+    assert {name: one.max_together for name, one in limits.items()} == {
+        "music": 4,
+        "piano": 1,
+        "transformers": 1,
+    }
+
+
+@pytest.mark.parametrize("args", [{}, {"quantize_bits": 8}], ids=str)
+def test_songs_have_the_bytes_that_they_have_alone(
+    worker: WorkerSupervisor, embedded: ModelRef, args: dict[str, Any]
+) -> None:
+    orders = [
+        order(embedded, 400),
+        order(embedded, 70, seed=2, prompt="a slow sad piano", num_return_sequences=2),
+        order(embedded, 130, seed=3, guidance_scale=1.0),
+        order(embedded, 9, seed=4, do_sample=False),
+    ]
+    for one in orders:
+        one.job.args.update(args)  # type: ignore[attr-defined]
+    ends = ends_of(worker, orders)
+    assert [place for place, _ in ends] == [3, 1, 2, 0], "a shorter one does not wait"
+    assert_as_alone(worker, orders, dict(ends))
+
+
+def test_progress_is_told_of_each(worker: WorkerSupervisor, embedded: ModelRef) -> None:
+    shares: list[list[float]] = [[], []]
+    orders = [order(embedded, n, shares[i].append) for i, n in enumerate((900, 1400))]
+    ends_of(worker, orders)
+    for told in shares:
+        assert told == sorted(told)
+        assert told[-1] == 1.0
+        assert len(told) > 2
+
+
+def test_a_stopped_song_ends_at_once_and_the_others_go_on(
+    worker: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    pid, stopping = worker.pid, list[threading.Thread]()
+
+    def stop() -> None:
+        stopping.append(threading.Thread(target=worker.stop, args=(orders[1].stop,)))
+        stopping[0].start()
+
+    orders = [order(embedded, 600, once(stop)), order(embedded, 2000, seed=2)]
+    ends = dict(ends_of(worker, orders))
+    stopping[0].join()
+    assert reason(ends.pop(1)) == "timeout: the job was stopped"
+    assert worker.pid == pid
+    assert_as_alone(worker, orders, ends)
+
+
+def test_a_song_that_is_stopped_before_is_not_begun(
+    worker: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    shares: list[float] = []
+    orders = [order(embedded), order(embedded, 2000, shares.append), order(embedded, seed=3)]
+    worker.stop(orders[1].stop)
+    ends = dict(ends_of(worker, orders))
+    assert reason(ends.pop(1)) == "timeout: the job was stopped"
+    assert shares == []
+    assert_as_alone(worker, orders, ends)
+
+
+def test_each_song_has_a_time_of_its_own(worker: WorkerSupervisor, embedded: ModelRef) -> None:
+    orders = [order(embedded, 1500), order(embedded, 2000, timeout=0.2, seed=2)]
+    ends = ends_of(worker, orders)
+    assert [place for place, _ in ends] == [1, 0]
+    assert reason(ends[0][1]) == "timeout: the job ran past its deadline"
+    assert_as_alone(worker, orders, {0: ends[1][1]})
+
+
+def test_a_song_that_is_not_finite_ends_so_and_the_others_go_on(
+    worker: WorkerSupervisor, folders: Path
+) -> None:
+    """Of a model whose logits are so large that much guidance makes them infinite."""
+
+    def enlarge(folder: Path) -> None:
+        reweighted(folder, "decoder.lm_heads.0.weight", lambda x: x.astype(np.float32) * 1e25)
+
+    model = copied(folders, "large", enlarge)
+    orders = [order(model), order(model, guidance_scale=2**53 - 1), order(model, 60, seed=2)]
+    for one in orders:
+        one.job.args.update({"dtype": "float32"})  # type: ignore[attr-defined]
+    ends = dict(ends_of(worker, orders))
+    assert content(ends[1])[0] == {"error": "non-finite-output"}
+    assert "result" in content(ends[0])[0]
+    assert_as_alone(worker, orders, ends)
+
+
+def test_a_song_that_fails_ends_so_and_the_others_go_on(
+    worker: WorkerSupervisor, embedded: ModelRef
+) -> None:
+    orders = [order(embedded), order(embedded, 5000), order(embedded, seed=2)]
+    ends = dict(ends_of(worker, orders))
+    assert content(ends[1])[0] == {"error": "generation-rejected"}
+    assert_as_alone(worker, orders, ends)
+
+
+def test_songs_of_other_precisions_run_alone(worker: WorkerSupervisor, embedded: ModelRef) -> None:
+    orders = [order(embedded, 60), order(embedded)]
+    orders[1].job.args.update({"quantize_bits": 4})  # type: ignore[attr-defined]
+    ends = ends_of(worker, orders)
+    assert [place for place, _ in ends] == [0, 1]
+    assert_as_alone(worker, orders, dict(ends))
+
+
+# Fake workers
+
+
+SINGLE = (
+    "job = json.loads(job); "
+    "prompt = [one['args']['prompt'] for one in job.get('together', [job])]; "
+)
+DONE = "say(kind='done', outcome={'error': 'no-notes'}, trace={})"
+FAILED = "say(kind='failed', code='generation-rejected', error='IndexError: 7', trace={}, job=1)"
+TOGETHER = {
+    "dies": "os._exit(3)",
+    "dies after a result": f"{DONE}; os._exit(3)",
+    "sends nonsense": "say(kind='nonsense')",
+    "ends a job twice": f"{DONE}; {DONE}",
+    "ends an unknown job": "say(kind='done', outcome={'error': 'no-notes'}, trace={}, job=3)",
+    "is ready again": "ready()",
+    "sends a part of an output": (
+        "say(kind='output', size=9, job=1); os.write(connection.fileno(), b'half'); os._exit(3)"
+    ),
+}
+
+
+def fake(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, together: str, single: str = DONE
+) -> WorkerSupervisor:
+    """A supervisor whose workers do this with jobs together, and that with a single one."""
+    speak(monkeypatch, f"{SINGLE}exec({together!r} if len(prompt) > 1 else {single!r})")
+    return WorkerSupervisor([], folder, kind=MUSIC)
+
+
+@pytest.mark.parametrize("fault", TOGETHER)
+def test_a_worker_that_dies_lets_each_job_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    supervisor = fake(tmp_path, monkeypatch, TOGETHER[fault])
+    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL), order(FAKE_MODEL)])
+    supervisor.close()
+    assert [content_of_fake(end) for _, end in ends] == [{"error": "no-notes"}] * 3
+    assert files_in(tmp_path) == []
+
+
+def content_of_fake(end: End) -> Mapping[str, object]:
+    assert isinstance(end, Execution), end
+    return end.outcome
+
+
+def test_a_job_that_kills_each_worker_abstains_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = fake(
+        tmp_path, monkeypatch, "os._exit(3)", f"os._exit(4) if prompt == ['killer'] else {DONE}"
+    )
+    orders = [order(FAKE_MODEL), order(FAKE_MODEL, prompt="killer"), order(FAKE_MODEL)]
+    ends = dict(ends_of(supervisor, orders))
+    supervisor.close()
+    assert reason(ends.pop(1)).startswith("worker-died: the worker died, exit code 4")
+    assert [content_of_fake(end) for end in ends.values()] == [{"error": "no-notes"}] * 2
+
+
+def test_an_error_is_confirmed_by_a_single_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = FAILED.replace(", job=1", "")
+    supervisor = fake(tmp_path, monkeypatch, f"{FAILED}; {DONE}", failed)
+    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)])
+    assert [(place, content_of_fake(end)) for place, end in ends] == [
+        (0, {"error": "no-notes"}),
+        (1, {"error": "generation-rejected"}),
+    ]
+    supervisor.close()
+    supervisor = fake(tmp_path, monkeypatch, f"{FAILED}; {DONE}")
+    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)])
+    supervisor.close()
+    assert "a second run, in a fresh worker, did not" in reason(ends[1][1])
+
+
+def test_after_too_little_memory_the_worker_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abstained = "say(kind='abstained', reason='out-of-memory', detail='', job=1)"
+    supervisor = fake(tmp_path, monkeypatch, f"{abstained}; {DONE}")
+    supervisor.start(TIMEOUT)
+    pid = supervisor.pid
+    ends = dict(ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)]))
+    assert reason(ends[1]) == "out-of-memory"
+    assert pid is not None
+    assert supervisor.pid is None
+    supervisor.close()
+
+
+def test_a_worker_that_heeds_no_stop_is_killed_when_no_other_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
+    say = "say(kind='progress', share=0.5); "
+    # It counts the stops that it was told: after the first one it goes on.
+    first = "connection.recv_bytes(); say(kind='progress', share=0.9); threading.Event().wait()"
+    supervisor = fake(tmp_path, monkeypatch, say + first)
+    supervisor.start(TIMEOUT)
+    pid, pids, threads = supervisor.pid, list[int | None](), list[threading.Thread]()
+
+    def progress(share: float) -> None:
+        if share < 0.9:
+            threads.append(threading.Thread(target=supervisor.stop, args=(orders[1].stop,)))
+            threads[0].start()
+            return
+        threads[0].join()  # it has waited for its end
+        pids.append(supervisor.pid)
+        threads.append(threading.Thread(target=supervisor.stop, args=(orders[0].stop,)))
+        threads[1].start()
+
+    orders = [order(FAKE_MODEL, progress=progress), order(FAKE_MODEL)]
+    ends = dict(ends_of(supervisor, orders))
+    threads[1].join()
+    assert pids == [pid], "the other job ran"
+    assert {reason(end) for end in ends.values()} == {"timeout: the job was stopped"}
+    assert supervisor.pid is None
+    supervisor.close()
+
+
+def test_a_busy_worker_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = fake(tmp_path, monkeypatch, "", f"say(kind='progress', share=0.5); {DONE}")
+    reasons: list[str] = []
+
+    def progress(_: float) -> None:
+        ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)])
+        reasons.extend(reason(end) for _, end in ends)
+
+    ends_of(supervisor, [order(FAKE_MODEL, progress=progress)])
+    supervisor.close()
+    assert reasons == ["busy", "busy"]
