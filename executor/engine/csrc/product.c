@@ -6,7 +6,8 @@
 //
 // With few rows the time is that of reading the weights from memory. The four outputs of a tile are
 // then a quarter of the matrix apart: four streams keep the processor's prefetching busy, and reach
-// a fifth more than four neighbouring rows. Weights are read as they lie in the file.
+// a fifth more than four neighbouring rows. Each is prefetched some lines ahead, which takes 5 to
+// 9 % off a step; twice as far ahead adds 10 %. Weights are read as they lie in the file.
 //
 // With many rows the time is that of the arithmetic. The inputs are packed in the order in which
 // tiles read them, in chunks that stay in the second-level cache, and a part of the next tile's
@@ -19,6 +20,7 @@
 
 #define TILE_ROWS 3
 #define CHUNK_BYTES (384 * 1024)
+#define AHEAD 384 // bytes of each stream of weights
 #define GROUP 32 // numbers that share a scale in HE_INT4
 
 typedef int16_t vs __attribute__((vector_size(4 * WIDTH)));
@@ -124,6 +126,13 @@ INLINE void float_tile(
       __builtin_prefetch(next);
       next += 64;
     }
+    if (NR < TILE_ROWS) {
+      const int64_t to = (kind == HE_FLOAT32 ? 4 : 2) * i + AHEAD;
+      __builtin_prefetch(w0 + to);
+      __builtin_prefetch(w1 + to);
+      __builtin_prefetch(w2 + to);
+      __builtin_prefetch(w3 + to);
+    }
     EACH_PART {
       vf v[TILE_ROWS], u;
       int64_t c = i + p * WIDTH;
@@ -184,6 +193,7 @@ INLINE void int8_tile(
     vs v[TILE_ROWS];
     UNROLL for (int r = 0; r < NR; r++) memcpy(&v[r], x + r * row_step + i, sizeof(vs));
     UNROLL for (int j = 0; j < 4; j++) {
+      if (NR < TILE_ROWS) __builtin_prefetch(w[j] + i + AHEAD);
       vs u = load_int8(w[j], i);
       UNROLL for (int r = 0; r < NR; r++) a[r][j] = add_pairs(u, v[r], a[r][j]);
     }
