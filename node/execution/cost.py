@@ -34,8 +34,13 @@ class CostEstimates:
         """Return whether a job of the task's model has finished here."""
         return (task.model, task.kind) in self._speeds
 
-    def observe(self, task: Task, seconds: float) -> None:
-        """Learn from a job that finished after so many seconds."""
+    def observe(self, task: Task, seconds: float, together: int = 1) -> None:
+        """Learn from a job that finished after so many seconds, beside others or alone.
+
+        An estimate is of a task that runs alone. Of one that ran beside others only bounds are
+        known: alone it takes no more than it took so, and no less than an equal share of that.
+        """
+        seconds = min(max(self.seconds(task), seconds / together), seconds)
         speed, key = seconds / self._work(task), (task.model, task.kind)
         known = self._speeds.get(key, speed)
         self._speeds[key] = known + LATEST_WEIGHT * (speed - known)
@@ -53,7 +58,7 @@ class CostEstimates:
             return len(task.inputs)
         config: Any = task.args.get("generation_config") or {}
         tokens = config.get("max_new_tokens") or self._limit(task, "max_new_tokens", TOKENS)
-        return float(tokens * (config.get("num_return_sequences") or SEQUENCES))
+        return float(tokens * sequences_of(task))
 
     def _longest_work(self, task: Task) -> float:
         if task.inputs:
@@ -64,3 +69,9 @@ class CostEstimates:
     def _limit(self, task: Task, name: str, default: int) -> int:
         limits: Mapping[str, Any] = self._network.models[task.model].limits
         return int(limits.get(name, default))
+
+
+def sequences_of(task: Task) -> int:
+    """Return how many sequences a task asks for."""
+    config: Any = task.args.get("generation_config") or {}
+    return int(config.get("num_return_sequences") or SEQUENCES)

@@ -7,7 +7,8 @@ bring its tasks.
 
 Each key has a *tag*: the seconds of worker time that it was charged. The task with the least tag
 after it has run goes next, so that a cheap task passes heavy ones. A task is charged its estimate
-when it begins, and the difference when it ends. A key that comes, or comes back, starts at its
+when it begins, and the difference when it ends. Tasks that run together are charged the time of
+the whole run, each its share. A key that comes, or comes back, starts at its
 clock: the seconds that each key has had by then, if all that waited shared them. So it gains
 nothing by being new, and owes nothing for the time before. All sources have one clock, and the
 requesters of each source have another.
@@ -53,13 +54,13 @@ class Turn:
 
 
 class FairQueue:
-    """The tasks that wait, and the turn of the one that runs."""
+    """The tasks that wait, and the turns of those that run together."""
 
     def __init__(self, estimate: Callable[[Task], float]) -> None:
         """`estimate` returns the seconds that a task will run."""
         self._estimate = estimate
         self._waiting: dict[str, QueuedTask] = {}  # by task id, in the order of arrival
-        self._turn: Turn | None = None
+        self._turns: list[Turn] = []
         self._clear()
 
     def __len__(self) -> int:
@@ -98,15 +99,21 @@ class FairQueue:
         sources = {other.source for other in active}
         requesters = {other.requester for other in active if other.source == queued.source}
         seconds = self._estimate(queued.task)
-        self._turn = Turn(queued, seconds, len(sources), len(requesters))
-        self._charge(self._turn, self._turn.seconds)
+        turn = Turn(queued, seconds, len(sources), len(requesters))
+        self._turns.append(turn)
+        self._charge(turn, turn.seconds)
         return queued
 
     def end(self, seconds: float) -> None:
-        """Charge the seconds that the running task really took."""
-        turn, self._turn = self._turn, None
-        assert turn is not None  # noqa: S101  # the queue runs one task at a time
-        self._charge(turn, seconds - turn.seconds)
+        """Charge the seconds that the tasks that began really took together.
+
+        Each has the share that its estimate has in all estimates.
+        """
+        turns, self._turns = self._turns, []
+        estimated = sum(turn.seconds for turn in turns)
+        for turn in turns:
+            share = turn.seconds / estimated if estimated else 1 / len(turns)
+            self._charge(turn, seconds * share - turn.seconds)
         if not self._waiting:  # nobody is owed anything
             self._clear()
 
@@ -139,9 +146,8 @@ class FairQueue:
         self._clocks: LruDict[str, float] = LruDict()  # of the requesters, by source
 
     def _active(self) -> list[QueuedTask]:
-        """Return the tasks that wait and the one that runs."""
-        running = [] if self._turn is None else [self._turn.queued]
-        return [*running, *self._waiting.values()]
+        """Return the tasks that wait and those that run."""
+        return [*(turn.queued for turn in self._turns), *self._waiting.values()]
 
     def _charge(self, turn: Turn, seconds: float) -> None:
         source, requester = turn.queued.source, turn.queued.requester

@@ -1,4 +1,9 @@
-"""Runs the tasks that wait for one executor, one at a time, in the order of `fair_queue`.
+"""Runs the tasks that wait for one executor, in the order of `fair_queue`.
+
+One task runs at a time, or several of one model where the executor computes them together in less
+time. When a task begins, further ones of its model join it if they wait already: in their order,
+and as many sequences as the executor takes. None waits for company, and none joins later. A task
+ends as soon as it is computed; the next ones begin when all have ended.
 
 The first job of a model costs more than the others: weights are verified, and libraries compile.
 So each model is warmed up before its first task, and this is no part of any task's execution: the
@@ -23,7 +28,7 @@ from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from node.clock import Clock
 from node.errors import Busy
-from node.execution.cost import CostEstimates
+from node.execution.cost import CostEstimates, sequences_of
 from node.execution.fair_queue import FairQueue, QueuedTask
 from node.log import get_logger
 from protocol.network import Model, Network
@@ -58,7 +63,14 @@ class Readiness:
 
 
 class Executor(Protocol):
-    """Runs one job at a time: `node.execution.worker.Worker`, or a twin in tests."""
+    """Runs jobs: `node.execution.worker.Worker`, or a twin in tests."""
+
+    @property
+    def max_together(self) -> int:
+        """How many sequences of one model it computes together in less time; 1 for none.
+
+        Jobs run together whose `run` is called at once.
+        """
 
     async def start(self) -> Readiness:
         """Get ready and test itself."""
@@ -116,9 +128,9 @@ class ExecutionQueue:
         self._max_queue, self._counts = max_queue, counts
         self._costs = CostEstimates(network)
         self._waiting = FairQueue(self._costs.seconds)
-        self._began = 0.0  # Unix seconds at which the running task began
+        self._began = 0.0  # Unix seconds at which the running tasks began
         self._arrived = asyncio.Event()
-        self._running: tuple[Task, asyncio.Task[None]] | None = None
+        self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}  # by task id
         self._models = tuple(models)
         self._cold = list(models)
         self._retries: dict[str, Retry] = {}  # models that could not be warmed up
@@ -133,7 +145,7 @@ class ExecutionQueue:
         A task that is queued or running already stays as it is.
         """
         task = queued.task.id
-        if task in self._waiting or (self._running and self._running[0].id == task):
+        if task in self._waiting or task in self._running:
             return None
         self._waiting.add(queued)
         self._arrived.set()
@@ -150,7 +162,8 @@ class ExecutionQueue:
         run, wait = self._costs.seconds(task), self._waiting.wait_seconds(task, source)
         if self._running:
             elapsed = self._clock.now() - self._began
-            wait += max(0.0, self._costs.seconds(self._running[0]) - elapsed)
+            running = sum(self._costs.seconds(task) for task, _ in self._running.values())
+            wait += max(0.0, running - elapsed)
         if run + wait > left:
             raise Busy(
                 f"the task expires in {left:.1f} s; this node needs about {run:.1f} s for it, after"
@@ -186,8 +199,8 @@ class ExecutionQueue:
     def remove(self, task: str) -> None:
         """Forget a task, stopping it if it runs."""
         self.remove_waiting(task)
-        if self._running and self._running[0].id == task:
-            self._running[1].cancel()
+        if running := self._running.pop(task, None):
+            running[1].cancel()
 
     async def run(self, record: RecordResult) -> None:
         """Start the executor, then execute what is queued, forever; `record` takes each result."""
@@ -199,7 +212,7 @@ class ExecutionQueue:
             self._heat_up()
             queued = self._waiting.begin(self._may_begin)
             if queued is not None:
-                await self._run_one(queued, record)
+                await self._run_together(self._with_companions(queued), record)
             elif self._disk_fault() is not None:  # a warm-up writes files too
                 await self._abstain_for(DISK_RETRY_SECONDS, record)
             elif self._cold and (self._waiting or not (self.warm_models or self._on_demand)):
@@ -248,7 +261,7 @@ class ExecutionQueue:
         ends = self._clock.now() + seconds
         while True:
             while queued := self._waiting.begin(lambda _: True):
-                await self._run_one(queued, record)
+                await self._run_together([queued], record)
             pause = ends - self._clock.now()
             if pause <= 0:
                 return
@@ -309,45 +322,76 @@ class ExecutionQueue:
         """Note that the worker process has ended, and with it all that was warm."""
         self._cold = [name for name in self._models if name not in self._retries]
 
-    async def _run_one(self, queued: QueuedTask, record: RecordResult) -> None:
-        # An asyncio task of its own, so that `remove` can cancel a job and the queue goes on.
-        running = asyncio.create_task(self._execute(queued, record))
-        self._running, self._began = (queued.task, running), self._clock.now()
+    def _with_companions(self, first: QueuedTask) -> Sequence[QueuedTask]:
+        """Begin the waiting tasks that join a task; return them all."""
+        group = [first]
+        if self.readiness.ok and self._disk_fault() is None:
+            while queued := self._waiting.begin(lambda task: self._joins(task, group)):
+                group.append(queued)
+        return group
+
+    def _joins(self, task: Task, group: Sequence[QueuedTask]) -> bool:
+        """Return whether a waiting task may run beside others, which it delays."""
+        tasks = [*(queued.task for queued in group), task]
+        if len({_model_key(one) for one in tasks}) > 1 or task.inputs:
+            return False
+        if sum(map(sequences_of, tasks)) > self._executor.max_together:
+            return False
+        # At worst they take as long as one after another; each is to end in its time even then.
+        seconds = sum(map(self._costs.seconds, tasks))
+        return all(self._seconds_left(queued) >= seconds for queued in group)
+
+    def _seconds_left(self, queued: QueuedTask) -> float:
+        left = queued.until - self._clock.now()
+        return min(left, self._network.attempt_seconds(queued.task))
+
+    async def _run_together(self, group: Sequence[QueuedTask], record: RecordResult) -> None:
+        if len(group) > 1:
+            log.info("tasks run together", tasks=[queued.task.id for queued in group])
+        self._began = self._clock.now()
+        # Asyncio tasks of their own, so that `remove` can cancel a job and the queue goes on.
+        jobs = [asyncio.create_task(self._execute(one, len(group), record)) for one in group]
+        for queued, job in zip(group, jobs, strict=True):
+            self._running[queued.task.id] = queued.task, job
+            job.add_done_callback(partial(self._note_end, queued.task.id))
         try:
-            # Not `await running`, which would raise the cancellation of a removed job here.
-            await asyncio.wait([running])
+            # Not `await job`, which would raise the cancellation of a removed job here.
+            await asyncio.wait(jobs)
         finally:
-            self._running = None
-            if not running.done():
-                running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await running
+            self._running.clear()
+            for job in jobs:
+                job.cancel()  # of one that has ended, it changes nothing
+            await asyncio.gather(*jobs, return_exceptions=True)
             self._waiting.end(self._clock.now() - self._began)
         # A job that was stopped, or a fault of the worker, may have ended its process.
         if self.readiness.ok and not self._executor.is_alive():
             self._cool_down()
-        if not running.cancelled():
-            running.result()  # a fault of our own ends the daemon, with its traceback
+        for job in jobs:
+            if not job.cancelled():
+                job.result()  # a fault of our own ends the daemon, with its traceback
 
-    async def _execute(self, queued: QueuedTask, record: RecordResult) -> None:
+    def _note_end(self, task: str, job: asyncio.Task[None]) -> None:
+        if task in self._running and self._running[task][1] is job:
+            del self._running[task]
+
+    async def _execute(self, queued: QueuedTask, together: int, record: RecordResult) -> None:
         task = queued.task
         result: Execution | Abstention
         try:
-            result = await self._run_job(queued)
+            result = await self._run_job(queued, together)
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
             result = abstained.reason
         await record(task, result)
 
-    async def _run_job(self, queued: QueuedTask) -> Execution:
+    async def _run_job(self, queued: QueuedTask, together: int) -> Execution:
         if (fault := self._disk_fault()) is not None:
             raise Abstained(Abstention.NO_SPACE, fault)
         # Specification 3: this machine is not in its class, or its bits cannot be trusted.
         if not self.readiness.ok:
             raise Abstained(Abstention.BUSY, "; ".join(self.readiness.reasons))
         task, model = queued.task, self._network.models[queued.task.model]
-        began = self._clock.now()
-        seconds = min(queued.until - began, self._network.attempt_seconds(task))
+        began, seconds = self._clock.now(), self._seconds_left(queued)
         if seconds <= 0:
             raise Abstained(
                 Abstention.TIMEOUT, "the task waited in the queue until its time was over"
@@ -356,12 +400,17 @@ class ExecutionQueue:
         job = Job(task.id, task.kind, task.args, model_ref(model), queued.inputs, proves_work)
         report = partial(self._report_progress, task.id)
         execution = await self._executor.run(job, seconds, report)
-        self._costs.observe(task, self._clock.now() - began)
+        self._costs.observe(task, self._clock.now() - began, together)
         return execution
 
 
 def _retry_pause(failures: int) -> float:
     return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), MAX_RETRY_SECONDS)
+
+
+def _model_key(task: Task) -> tuple[object, ...]:
+    """Return what tasks that run together have in common: the model in memory."""
+    return task.model, task.kind, task.args.get("dtype"), task.args.get("quantize_bits")
 
 
 def model_ref(model: Model) -> ModelRef:

@@ -1,14 +1,17 @@
-"""Adapter from asyncio to the blocking worker supervisor, by one thread."""
+"""Adapter from asyncio to the blocking worker supervisor, by one thread.
+
+Jobs whose `run` is called in one turn of the event loop are given to the supervisor together.
+"""
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from executor.determinism.compute_class import mismatch
 from executor.job import Execution, Job
-from executor.worker.supervisor import START_SECONDS, WorkerSupervisor
+from executor.worker.supervisor import START_SECONDS, End, Order, WorkerSupervisor
 from node.execution.queue import Readiness
 from node.execution.warm_up import WARM_UP_SECONDS, warm_up_jobs
 from protocol.network import Model
@@ -23,8 +26,9 @@ class Worker:
     def __init__(self, supervisor: WorkerSupervisor, runtime: Document) -> None:
         """`runtime` is the class's content in the network document (specification 3)."""
         self._supervisor, self._runtime = supervisor, runtime
-        # One thread, as a supervisor runs one job at a time.
+        # One thread, as a supervisor makes one call at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="executor")
+        self._asked: list[tuple[Order, asyncio.Future[Execution]]] = []  # in this turn of the loop
 
     async def start(self) -> Readiness:
         """Start the worker process and test it; not ready if its outputs are not the class's."""
@@ -34,30 +38,55 @@ class Worker:
         differences = mismatch(status.runtime, self._runtime)
         return Readiness(not differences, tuple(f"runtime: {line}" for line in differences))
 
+    @property
+    def max_together(self) -> int:
+        """How many sequences of one model run together in less time."""
+        return self._supervisor.max_together
+
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Run a job in the worker; cancelling stops it. Raises Abstained."""
-        loop, stop = asyncio.get_running_loop(), threading.Event()
+        """Run a job in the worker, beside those asked for at once; cancelling stops it.
+
+        Raises Abstained.
+        """
+        loop = asyncio.get_running_loop()
 
         def report(fraction: float) -> None:
             loop.call_soon_threadsafe(progress, fraction)
 
-        running = asyncio.ensure_future(
-            self._in_thread(
-                lambda: self._supervisor.run(job, timeout=seconds, progress=report, stop=stop)
-            )
-        )
+        order = Order(job, seconds, report)
+        end: asyncio.Future[Execution] = loop.create_future()
+        if not self._asked:
+            loop.call_soon(self._begin)
+        self._asked.append((order, end))
         try:
             # The thread cannot be cancelled: it must end before the next job starts.
-            return await asyncio.shield(running)
+            return await asyncio.shield(end)
         except asyncio.CancelledError:
             # On another thread: it waits for the job to stop.
-            await asyncio.to_thread(self._supervisor.stop, stop)
-            await asyncio.wait([running])
+            await asyncio.to_thread(self._supervisor.stop, order.stop)
+            await asyncio.wait([end])
             # Asked for also because asyncio warns of an exception that nobody has seen.
-            if running.exception() is None:  # it had ended: nobody takes its outputs now
-                for path in running.result().files:
+            if end.exception() is None:  # it had ended: nobody takes its outputs now
+                for path in end.result().files:
                     path.unlink(missing_ok=True)
             raise
+
+    def _begin(self) -> None:
+        """Give the supervisor the jobs that were asked for."""
+        ends, self._asked = dict(self._asked), []
+        loop = asyncio.get_running_loop()
+
+        def on_end(order: Order, end: End) -> None:
+            loop.call_soon_threadsafe(_settle, ends[order], end)
+
+        def fail_rest(running: asyncio.Future[None]) -> None:
+            error = asyncio.CancelledError() if running.cancelled() else running.exception()
+            for end in ends.values():
+                if error is not None and not end.done():
+                    end.set_exception(error)
+
+        run = partial(self._supervisor.run_together, [*ends], on_end)
+        loop.run_in_executor(self._thread, run).add_done_callback(fail_rest)
 
     async def warm(self, model: Model) -> None:
         """Run the smallest job of each kind that the model serves. Raises Abstained."""
@@ -82,3 +111,10 @@ class Worker:
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _settle(future: asyncio.Future[Execution], end: End) -> None:
+    if isinstance(end, Execution):
+        future.set_result(end)
+    else:
+        future.set_exception(end)

@@ -83,6 +83,11 @@ class Liar:
     def __init__(self, honest: Executor, lie: Callable[[Samples], Samples]) -> None:
         self._honest, self._lie = honest, lie
 
+    @property
+    def max_together(self) -> int:
+        """As the honest executor."""
+        return self._honest.max_together
+
     async def start(self) -> Readiness:
         """Start the honest executor."""
         return await self._honest.start()

@@ -56,6 +56,8 @@ class LightExecutor:
     frames: int = FRAMES
     by_length: bool = False
 
+    max_together = 1
+
     async def start(self) -> Readiness:
         """Be ready at once."""
         self.scratch.mkdir(parents=True, exist_ok=True)

@@ -53,6 +53,8 @@ SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
 class Workshop:
     """An executor that writes real files; each job takes ten seconds."""
 
+    max_together = 1
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.closed = folder, False
         self.readiness = Readiness(True)

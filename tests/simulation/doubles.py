@@ -93,6 +93,8 @@ def outcome(
 class FakeExecutor:
     """Returns the waveform of a task after some virtual seconds."""
 
+    max_together = 1
+
     def __init__(self, blobs: "MemoryBlobs", seconds: Callable[[], float], label: str) -> None:
         """Take a label for what the executor returns.
 

@@ -33,6 +33,10 @@ class PromptedLiar:
     def __init__(self, honest: Executor) -> None:
         self._honest = honest
 
+    @property
+    def max_together(self) -> int:
+        return self._honest.max_together
+
     async def start(self) -> Readiness:
         return await self._honest.start()
 

@@ -180,3 +180,29 @@ def test_remembered_keys_are_bounded() -> None:
         bench.queue.remove(queued.task.id)
         bench.queue.add(QueuedTask(queued.task, 0.0, str(number)))
     assert len(bench.queue._source_tags) == MAX_KEYS
+
+
+def test_tasks_that_run_together_share_the_seconds_by_their_estimates() -> None:
+    bench = Bench()
+    bench.add("large 0", 30, "large", 1)
+    bench.add("small 0", 10, "small", 2)
+    assert [bench.begin(), bench.begin()] == ["small 0", "large 0"]
+    for number in range(1, 4):
+        bench.add(f"large {number}", 10, "large", 1)
+        bench.add(f"small {number}", 10, "small", 2)
+    bench.queue.end(20)  # 15 and 5
+    assert [bench.run() for _ in range(3)] == ["small 1", "large 1", "small 2"]
+
+
+def test_the_end_of_a_run_is_charged_once() -> None:
+    bench = Bench()
+    bench.add("first", 10, "one", 1)
+    bench.add("second", 10, "two", 2)
+    bench.begin()
+    bench.begin()
+    bench.queue.end(1000)
+    bench.add("one", 10, "one", 1)
+    bench.add("new", 11, "new", 3)
+    bench.begin()
+    bench.queue.end(10)
+    assert bench.run() == "new"

@@ -32,6 +32,7 @@ class FakeExecutor:
 
     def __init__(self) -> None:
         self.readiness = Readiness(True)
+        self.max_together = 1
         self.raises: BaseException | None = None
         self.alive = True
         self.starts: list[float] = []  # when they ended

@@ -27,6 +27,8 @@ NEVER = 1e6
 class Bench:
     """Queues with staging; the executor, the inputs and the results are made here."""
 
+    max_together = 1
+
     def __init__(self, max_queue: int = 8) -> None:
         self.seconds: dict[str, float] = {}  # until a task's inputs are here
         self.events: list[tuple[str, str]] = []

@@ -44,6 +44,8 @@ NET = network_of(QUICK, SLOW, BROKEN)
 class FakeExecutor:
     """Takes the time of `WARM_SECONDS` to warm up a model, and 10 s for a job."""
 
+    max_together = 1
+
     def __init__(self, readiness: Readiness | None = None) -> None:
         self.readiness = readiness or Readiness(True)
         self.events: list[tuple[str, str]] = []

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
+from executor.worker.supervisor import End, Order, WorkerStatus, WorkerSupervisor
 from node.execution.worker import Worker
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
@@ -146,25 +146,22 @@ class Script:
     stops: list[threading.Event] = field(default_factory=list)
     stopped: list[threading.Event] = field(default_factory=list)
     timeouts: list[float] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)
     closed: bool = False
 
     def start(self, timeout: float) -> WorkerStatus:
         self.timeouts.append(timeout)
         return self.ready
 
-    def run(
-        self,
-        job: Job,
-        *,
-        timeout: float,
-        progress: Callable[[float], None],
-        stop: threading.Event,
-    ) -> Execution:
-        self.timeouts.append(timeout)
-        self.stops.append(stop)
-        progress(0.5)
+    def run_together(self, orders: Sequence[Order], on_end: Callable[[Order, End], None]) -> None:
+        self.calls.append([order.job.task for order in orders])
+        for order in orders:
+            self.timeouts.append(order.timeout)
+            self.stops.append(order.stop)
+            order.progress(0.5)
         self.begun.set()
-        return self.ends.result(TIMEOUT)
+        for order in reversed(orders):
+            on_end(order, self.ends.result(TIMEOUT))
 
     def stop(self, stop: threading.Event) -> None:
         self.stopped.append(stop)
@@ -240,3 +237,64 @@ async def test_closing_closes_the_supervisor() -> None:
     await worker.start()
     await worker.close()
     assert script.closed
+
+
+async def test_jobs_that_are_asked_for_at_once_run_together() -> None:
+    script = Script()
+    worker, ends = worker_of(script), list[str]()
+    script.ends.set_result(Execution({"error": "no-notes"}, (), {}))
+
+    async def run(task: str) -> None:
+        await worker.run(job(task), 1.0, lambda _: None)
+        ends.append(task)
+
+    async with asyncio.TaskGroup() as group:
+        for task in ("a", "b", "c"):
+            group.create_task(run(task))
+    await run("d")
+    assert script.calls == [["a", "b", "c"], ["d"]]
+    assert ends == ["c", "b", "a", "d"], "each ends when it has ended"
+
+
+async def test_cancelling_one_of_several_stops_only_that_one() -> None:
+    class Partly(Script):
+        """Ends a job that is stopped, and the others then."""
+
+        def run_together(
+            self, orders: Sequence[Order], on_end: Callable[[Order, End], None]
+        ) -> None:
+            self.begun.set()
+            orders[1].stop.wait(TIMEOUT)
+            on_end(orders[1], Abstained(Abstention.TIMEOUT))
+            for order in (orders[0], orders[2]):
+                assert not order.stop.is_set()
+                on_end(order, self.ends.result(TIMEOUT))
+
+        def stop(self, stop: threading.Event) -> None:
+            stop.set()
+
+    script = Partly()
+    worker, done = worker_of(script), Execution({"error": "no-notes"}, (), {})
+    runs = [asyncio.create_task(worker.run(job(t), 1.0, lambda _: None)) for t in "abc"]
+    await asyncio.to_thread(script.begun.wait, TIMEOUT)
+    runs[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await runs[1]
+    assert not runs[0].done()
+    script.ends.set_result(done)
+    assert [await runs[0], await runs[2]] == [done, done]
+
+
+async def test_a_fault_after_the_end_of_one_is_raised_by_the_others() -> None:
+    class Broken(Script):
+        def run_together(
+            self, orders: Sequence[Order], on_end: Callable[[Order, End], None]
+        ) -> None:
+            on_end(orders[0], Execution({"error": "no-notes"}, (), {}))
+            raise RuntimeError("a bug")
+
+    worker = worker_of(Broken())
+    runs = [asyncio.create_task(worker.run(job(t), 1.0, lambda _: None)) for t in "ab"]
+    assert (await runs[0]).outcome == {"error": "no-notes"}
+    with pytest.raises(RuntimeError, match="a bug"):
+        await runs[1]

@@ -1,0 +1,207 @@
+"""The execution queue in front of an executor that runs several jobs of a model together."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from executor.job import Execution, Job
+from node.errors import Busy
+from node.execution.fair_queue import QueuedTask
+from node.execution.queue import ExecutionQueue, Readiness
+from tests.node.execution.test_queue import NET, SECONDS, FakeExecutor, Test, run_test
+from tests.support import fixtures
+
+LONG = "long"  # the prompt of a task of twice the time
+
+
+class Together(FakeExecutor):
+    """It runs up to four sequences together, and notes when each job begins and ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_together = 4
+        self.begun: list[tuple[float, str]] = []
+        self.ended: list[tuple[float, str]] = []
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        loop = asyncio.get_running_loop()
+        self.begun.append((loop.time(), job.task))
+        if job.args["prompt"] == LONG:
+            await asyncio.sleep(SECONDS)
+        execution = await super().run(job, seconds, progress)
+        self.ended.append((loop.time(), job.task))
+        return execution
+
+    def groups(self) -> list[list[str]]:
+        """The tasks that began at the same time, group by group."""
+        groups: dict[float, list[str]] = {}
+        for begun, name in self.begun:
+            groups.setdefault(begun, []).append(name)
+        return [*groups.values()]
+
+
+def queued(
+    number: int,
+    *,
+    requester: int = 1000,
+    source: str = "",
+    seconds: float = 600,
+    **changes: Any,
+) -> QueuedTask:
+    task = fixtures.task(NET, nonce=number, requester=requester, **changes)
+    return QueuedTask(task, fixtures.START + seconds, source)
+
+
+def tokens(sequences: int) -> dict[str, int]:
+    return {"max_new_tokens": 100, "num_return_sequences": sequences}
+
+
+def run(test: Test, executor: FakeExecutor | None = None) -> None:
+    run_test(test, executor or Together(), max_queue=20)
+
+
+async def groups_of(
+    queue: ExecutionQueue, executor: FakeExecutor, tasks: list[QueuedTask]
+) -> list[list[int]]:
+    """Add tasks at once; return the places of those that began together."""
+    assert isinstance(executor, Together)
+    for one in tasks:
+        executor.add(queue, one)
+    await asyncio.sleep(len(tasks) * 3 * SECONDS)
+    places = {one.task.id: place for place, one in enumerate(tasks)}
+    return [[places[name] for name in group] for group in executor.groups()]
+
+
+def test_tasks_that_wait_join_the_first_in_the_order_of_the_queue() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        tasks = [queued(n, source="flood", requester=2000 + n) for n in range(6)]
+        tasks += [queued(6, source="honest"), queued(7, source="honest")]
+        assert await groups_of(queue, executor, tasks) == [[0, 6, 1, 7], [2, 3, 4, 5]]
+
+    run(test)
+
+
+def test_a_task_does_not_wait_for_others_and_none_joins_it_later() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert isinstance(executor, Together)
+        executor.add(queue, queued(0))
+        await asyncio.sleep(0.5)
+        assert len(executor.begun) == 1
+        for number in (1, 2):
+            executor.add(queue, queued(number))
+        await asyncio.sleep(5 * SECONDS)
+        assert [len(group) for group in executor.groups()] == [1, 2]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "groups"),
+    [
+        ([{}, {"generation_config": tokens(2)}, {}, {}], [[0, 1, 2], [3]]),
+        ([{"generation_config": tokens(4)}, {}], [[0], [1]]),
+        ([{}, {"generation_config": tokens(4)}, {}], [[0, 2], [1]]),
+        ([{}, {"dtype": "bfloat16"}, {}, {"quantize_bits": 8}], [[0, 2], [1], [3]]),
+    ],
+    ids=["sequences", "the first is full", "a smaller one fits", "other precisions"],
+)
+def test_what_runs_together_has_one_model_in_memory_and_few_sequences(
+    tasks: list[dict[str, Any]], groups: list[list[int]]
+) -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        asked = [queued(number, **changes) for number, changes in enumerate(tasks)]
+        assert await groups_of(queue, executor, asked) == groups
+
+    run(test)
+
+
+def test_an_executor_that_cannot_runs_one_at_a_time() -> None:
+    executor = Together()
+    executor.max_together = 1
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert await groups_of(queue, executor, [queued(0), queued(1)]) == [[0], [1]]
+
+    run(test, executor)
+
+
+def test_nobody_joins_a_task_that_would_then_run_out_of_time() -> None:
+    """Estimates of this network are 24 s for the longest task: see `CostEstimates`."""
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        long: Any = {"generation_config": {"max_new_tokens": 1503, "num_return_sequences": 1}}
+        tasks = [queued(0, seconds=14, **long), *(queued(n, **long) for n in (1, 2))]
+        assert await groups_of(queue, executor, tasks) == [[0, 1], [2]]
+
+    run(test)
+
+
+def test_a_shorter_task_ends_first_and_can_come_again() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert isinstance(executor, Together)
+        short = queued(1)
+        for one in (queued(0, prompt=LONG), short):
+            executor.add(queue, one)
+        await asyncio.sleep(SECONDS + 1.5)
+        assert executor.events_of("executed") == [("executed", short.task.id)]
+        executor.add(queue, short)  # its next attempt
+        await asyncio.sleep(4 * SECONDS)
+        assert [name for _, name in executor.ended].count(short.task.id) == 2
+
+    run(test)
+
+
+def test_removing_one_stops_only_that_one() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert isinstance(executor, Together)
+        tasks = [queued(number) for number in range(3)]
+        for one in tasks:
+            executor.add(queue, one)
+        await asyncio.sleep(1)
+        queue.remove(tasks[1].task.id)
+        await asyncio.sleep(1)
+        assert executor.events_of("cancelled") == [("cancelled", tasks[1].task.id)]
+        await asyncio.sleep(2 * SECONDS)
+        ids = [tasks[0].task.id, tasks[2].task.id]
+        assert sorted(what for _, what in executor.events_of("executed")) == sorted(ids)  # type: ignore[type-var]
+
+    run(test)
+
+
+def test_tasks_that_abstain_at_once_do_so_one_by_one() -> None:
+    executor = Together()
+    executor.readiness = Readiness(False, ("another class",))
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        assert await groups_of(queue, executor, [queued(0), queued(1)]) == []
+        assert len(executor.events_of("busy")) == 2
+
+    run(test, executor)
+
+
+def test_the_estimate_of_a_task_stays_that_of_one_alone() -> None:
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        config = {"max_new_tokens": 100}
+        executor.add(queue, queued(0, generation_config=config))  # takes 10 s
+        await asyncio.sleep(2 * SECONDS)
+        for number in range(1, 5):  # take 10 s together
+            executor.add(queue, queued(number, generation_config=config))
+        await asyncio.sleep(0.5)
+
+        def check(seconds: int) -> None:
+            now = queue._clock.now()
+            task = fixtures.task(NET, now=now, deadline=seconds, generation_config=config)
+            queue.check_deadline(task, "client")
+
+        # It takes 10 s, after at most 40 s less what has passed.
+        check(50)
+        with pytest.raises(Busy, match=r"needs about 10\.0 s for it, after 39\.5 s"):
+            check(49)
+        await asyncio.sleep(2 * SECONDS)
+        check(11)
+        with pytest.raises(Busy, match=r"about 10\.0 s for it, after 0\.0 s"):
+            check(9)
+
+    run(test)
