@@ -2,7 +2,6 @@
 
 import functools
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -16,13 +15,13 @@ CSRC = ROOT / "executor/engine/csrc"
 PROGRAM = ROOT / "tests/support/engine_run.c"
 # Those that decide bits, as CMakeLists.txt has them. The program uses GNU's names of functions.
 FLAGS = ("-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread")
-# The names that `-march` has for this machine's instruction sets.
-MARCHES = {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("armv8-a",)}
-
-
-def marches() -> tuple[str, ...]:
-    """Return the instruction sets of this machine, as compilers name them."""
-    return MARCHES[platform.machine()]
+# The flags of each instruction set, as CMakeLists.txt has them.
+INSTRUCTION_SETS = {
+    "x86-64-v4": ("-march=x86-64-v4", "-mavx512vnni"),
+    "x86-64-v3": ("-march=x86-64-v3",),
+    "x86-64": ("-march=x86-64",),
+    "aarch64": ("-march=armv8-a",),
+}
 
 
 def compile_objects(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from executor.engine import library
 from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel
 from executor.models.folders import EMBEDDED, SHIPPED
@@ -76,13 +77,16 @@ def _targets(folder: Path, options: Any) -> Iterator[Target]:
     compilers = options.cc or [name for name in ("gcc", "clang") if shutil.which(name)]
     fastest = ""
     for compiler in compilers:
-        marches = engine_build.marches()
+        sets = library.supported_sets()
+        emulated = [name for name in sets if name != "x86-64-v4"]  # qemu has no AVX-512
         # Other parts are compared with one native run.
-        for march in marches if "native" in parts else marches[:1]:
-            name = f"{Path(compiler).name}, {march}"
-            program = build(folder, compiler, name, f"-march={march}")
+        for instruction_set in sets if "native" in parts else emulated[:1]:
+            name = f"{Path(compiler).name}, {instruction_set}"
+            flags = engine_build.INSTRUCTION_SETS[instruction_set]
+            program = build(folder, compiler, name, *flags)
             yield Target("native", name, (program,))
-            fastest = fastest or program
+            if instruction_set in emulated:
+                fastest = fastest or program
         if "native" not in parts:
             break
     emulator = _tool("qemu-x86_64", options.qemu)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from executor.engine.library import supported_sets
 from executor.engine.matrices import Kind
 from executor.engine.music import MusicModel
 from executor.models.folders import EMBEDDED, SHIPPED
@@ -77,27 +78,26 @@ def write_images(folder: Path) -> list[Path]:
 
 def build_libraries(folder: Path, compiler: str) -> list[Build]:
     """Build the library and the program for each instruction set of this machine."""
-    return [_build(folder, compiler, march, MEMORY_FLAGS) for march in engine_build.marches()]
+    return [_build(folder, compiler, name, MEMORY_FLAGS) for name in supported_sets()]
 
 
 def build_for_races(folder: Path, compiler: str) -> Build:
     """Build the program for the fastest instruction set, with a check for data races."""
     races = folder / "races"
     races.mkdir()
-    return _build(races, compiler, engine_build.marches()[0], RACE_FLAGS)
+    return _build(races, compiler, supported_sets()[0], RACE_FLAGS)
 
 
-def _build(folder: Path, compiler: str, march: str, checks: Sequence[str]) -> Build:
+def _build(folder: Path, compiler: str, name: str, checks: Sequence[str]) -> Build:
     started = time.monotonic()
-    name = "aarch64" if march == "armv8-a" else march
-    flags = [*COMMON_FLAGS, f"-march={march}", *checks]
-    objects = engine_build.compile_objects(folder / march, compiler, name, flags)
+    flags = [*COMMON_FLAGS, *engine_build.INSTRUCTION_SETS[name], *checks]
+    objects = engine_build.compile_objects(folder / name, compiler, name, flags)
     of_library = [path for path in objects if path.stem != engine_build.PROGRAM.stem]
     library = folder / f"libhelium_engine_{name.replace('-', '_')}.so"
     engine_build.link(
         library, compiler, of_library, [*checks, *shared(compiler, checks), "-shared"]
     )
-    program = engine_build.link(folder / march / "engine_run", compiler, objects, checks)
+    program = engine_build.link(folder / name / "engine_run", compiler, objects, checks)
     print(f"compiled for {name} with {checks[0]}: {time.monotonic() - started:.0f} s", flush=True)
     return Build(name, program)
 

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent
 VARIABLE = "HELIUM_ENGINE_ISA"
 # By machine; the last one runs on all of its processors.
 INSTRUCTION_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"x86_64": ("x86-64-v3", "x86-64"), "aarch64": ("aarch64",)}
+    {"x86_64": ("x86-64-v4", "x86-64-v3", "x86-64"), "aarch64": ("aarch64",)}
 )
 # HE_ARITHMETIC of csrc/engine.h. A library of another one was not rebuilt.
 ARITHMETIC_VERSION = 1
@@ -92,9 +92,10 @@ def supported_sets() -> tuple[str, ...]:
         known = " and ".join(INSTRUCTION_SETS)
         raise EngineUnavailable(f"the engine is not written for {machine}, only for {known}")
     sets = INSTRUCTION_SETS[machine]
-    if machine == "x86_64" and not open_library(sets[-1]).he_supports_x86_64_v3():
-        return sets[1:]
-    return sets
+    if machine != "x86_64":
+        return sets
+    level = open_library(sets[-1]).he_x86_64_level()
+    return sets[{4: 0, 3: 1, 1: 2}[level] :]
 
 
 def library_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-// What a library is, and whether this processor can run the one for x86-64-v3.
+// What a library is, and which of them this processor can run.
 
 #include <stdint.h>
 
@@ -20,18 +20,24 @@ EXPORT const char *he_instruction_set(void) { return HELIUM_INSTRUCTION_SET; }
 EXPORT const char *he_sources(void) { return HELIUM_SOURCES; }
 
 #ifdef __x86_64__
-// 1 if the processor and the system support x86-64-v3. Ask the library for plain x86-64.
-EXPORT int32_t he_supports_x86_64_v3(void) {
+// The highest level of x86-64 whose library the processor and the system can run: 4 (which is with
+// VNNI here), 3 or 1. Ask the library for plain x86-64.
+EXPORT int32_t he_x86_64_level(void) {
     unsigned a, b, basic, extended, d;
     __builtin_cpu_init();
     // Each of these asks too whether the system saves the wide registers.
     if (!__builtin_cpu_supports("avx") || !__builtin_cpu_supports("avx2") ||
         !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi") ||
         !__builtin_cpu_supports("bmi2"))
-        return 0;
+        return 1;
     // clang 14 knows no names for the others.
     if (!__get_cpuid(1, &a, &b, &basic, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d))
-        return 0;
-    return (basic & bit_F16C) && (basic & bit_MOVBE) && (extended & bit_LZCNT);
+        return 1;
+    if (!(basic & bit_F16C) || !(basic & bit_MOVBE) || !(extended & bit_LZCNT)) return 1;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")
+               ? 4
+               : 3;
 }
 #endif

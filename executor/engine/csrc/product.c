@@ -1,8 +1,8 @@
 // Products of matrices: the time of an engine.
 //
-// A tile is four outputs by up to three rows of input: its twelve sums, three inputs and a weight
-// fill sixteen registers. Tiles, threads and chunks split outputs and rows, never a sum, so they do
-// not change bits.
+// A tile is four outputs by some rows of input, whose sums fill the registers: three rows where there
+// are sixteen of eight numbers; twelve where there are thirty-two of sixteen, each for two rows. Tiles,
+// threads and chunks split outputs and rows, never a sum, so they do not change bits.
 //
 // With few rows the time is that of reading the weights from memory. The four outputs of a tile are
 // then a quarter of the matrix apart: four streams keep the processor's prefetching busy, and reach
@@ -19,11 +19,20 @@
 #include "arithmetic.h"
 
 #define TILE_ROWS 3
+#ifdef __AVX512VNNI__
+#define PACKED_ROWS 12 // of packed floats
+#define INTEGER_ROWS 6
+#else
+#define PACKED_ROWS TILE_ROWS
+#define INTEGER_ROWS TILE_ROWS
+#endif
 #define CHUNK_BYTES (384 * 1024)
 #define AHEAD 384 // bytes of each stream of weights
 #define GROUP 32 // numbers that share a scale in HE_INT4
 
 typedef int16_t vs __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t u4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
 
 // Bytes of a row of weights.
 INLINE int64_t row_bytes(int kind, int64_t in) {
@@ -156,8 +165,57 @@ INLINE void float_tile(
   UNROLL for (int r = 0; r < NR; r++) sums[r] = sum4(a[r]);
 }
 
+#ifdef __AVX512VNNI__
+INLINE __m512 twice(vf u) { return _mm512_broadcast_f32x8((__m256)u); }
+// As `float_tile`, for `NP` pairs of packed rows: a register holds the eight lanes of two rows.
+INLINE void pair_tile(
+    const int kind, const int NP, const char *const w[4], const char *next, int64_t n,
+    const float *x, v4 sums[2 * NP]) {
+  __m512 a[6][4];
+  UNROLL for (int r = 0; r < NP; r++) {
+    UNROLL for (int j = 0; j < 4; j++) a[r][j] = _mm512_setzero_ps();
+  }
+  const char *w0 = w[0], *w1 = w[1], *w2 = w[2], *w3 = w[3];
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8, x += 16 * NP, next += 64) {
+    __builtin_prefetch(next);
+    __m512 v[6], u;
+    UNROLL for (int r = 0; r < NP; r++) v[r] = _mm512_loadu_ps(x + 16 * r);
+    u = twice(load_weights(kind, w0, i));
+    UNROLL for (int r = 0; r < NP; r++) a[r][0] = _mm512_fmadd_ps(u, v[r], a[r][0]);
+    u = twice(load_weights(kind, w1, i));
+    UNROLL for (int r = 0; r < NP; r++) a[r][1] = _mm512_fmadd_ps(u, v[r], a[r][1]);
+    u = twice(load_weights(kind, w2, i));
+    UNROLL for (int r = 0; r < NP; r++) a[r][2] = _mm512_fmadd_ps(u, v[r], a[r][2]);
+    u = twice(load_weights(kind, w3, i));
+    UNROLL for (int r = 0; r < NP; r++) a[r][3] = _mm512_fmadd_ps(u, v[r], a[r][3]);
+  }
+  if (i < n) {
+    UNROLL for (int j = 0; j < 4; j++) {
+      __m512 u = twice(load_last_weights(kind, w[j], i, n - i).part[0]);
+      UNROLL for (int r = 0; r < NP; r++) {
+        a[r][j] = _mm512_fmadd_ps(u, _mm512_loadu_ps(x + 16 * r), a[r][j]);
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < NP; r++) {
+    f8 low[4], high[4];
+    UNROLL for (int j = 0; j < 4; j++) {
+      low[j].part[0] = (vf)_mm512_castps512_ps256(a[r][j]);
+      high[j].part[0] = (vf)_mm512_extractf32x8_ps(a[r][j], 1);
+    }
+    sums[2 * r] = sum4(low);
+    sums[2 * r + 1] = sum4(high);
+  }
+}
+#endif
+
 // Sums of two products of int16 in each lane of 32 bits, added to c.
-#if defined(__AVX2__) && defined(__FMA__)
+#ifdef __AVX512VNNI__
+INLINE vi add_pairs(vs a, vs b, vi c) {
+  return (vi)_mm256_dpwssd_epi32((__m256i)c, (__m256i)a, (__m256i)b);
+}
+#elif defined(__AVX2__) && defined(__FMA__)
 INLINE vi add_pairs(vs a, vs b, vi c) {
   return (vi)((vu)c + (vu)_mm256_madd_epi16((__m256i)a, (__m256i)b));
 }
@@ -173,12 +231,51 @@ INLINE vi add_pairs(vs a, vs b, vi c) {
 }
 #endif
 
-// Weights i .. i + 2 * WIDTH - 1 of a row, as int16. In HE_INT4 byte b of a group's sixteen holds
+// Weights i .. i + 2 * WIDTH - 1 of a row of HE_INT4, as int16. Byte b of a group's sixteen holds
 // weight b in its lower half and weight b + 16 in its upper half, each plus 8.
-INLINE vs load_int8(const char *row, int64_t i) { return widen_int8(load_bytes(row + i)); }
 INLINE vs load_int4(const char *row, int64_t i) {
   vs v = widen_int8(load_bytes(row + i / GROUP * (GROUP / 2) + i % 16));
   return (i % GROUP < 16 ? v & 15 : (v & 255) >> 4) - 8;
+}
+
+// Registers of an exact sum, whose lanes are free: the widest ones.
+#ifdef __AVX512VNNI__
+typedef int16_t vs_wide __attribute__((vector_size(64)));
+typedef uint32_t vu_wide __attribute__((vector_size(64)));
+INLINE vs_wide load_int8_wide(const char *p) {
+  return (vs_wide)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+INLINE vu_wide add_pairs_wide(vs_wide a, vs_wide b, vu_wide c) {
+  return (vu_wide)_mm512_dpwssd_epi32((__m512i)c, (__m512i)a, (__m512i)b);
+}
+INLINE vu narrow(vu_wide a) {
+  return (vu)_mm512_castsi512_si256((__m512i)a) + (vu)_mm512_extracti64x4_epi64((__m512i)a, 1);
+}
+#else
+typedef vs vs_wide;
+typedef vu vu_wide;
+INLINE vs_wide load_int8_wide(const char *p) { return widen_int8(load_bytes(p)); }
+INLINE vu_wide add_pairs_wide(vs a, vs b, vu c) { return (vu)add_pairs(a, b, (vi)c); }
+INLINE vu narrow(vu_wide a) { return a; }
+#endif
+#define WIDE ((int64_t)sizeof(vs_wide) / 2)
+// The sums of the lanes of four accumulators.
+INLINE u4 sum4_integers(const vu_wide a[4]) {
+  u4 h[4];
+  UNROLL for (int j = 0; j < 4; j++) {
+    vu v = narrow(a[j]);
+#if WIDTH == 8
+    h[j] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    h[j] = v;
+#endif
+  }
+  u4 sum01 = __builtin_shufflevector(h[0], h[1], 0, 4, 2, 6) +
+             __builtin_shufflevector(h[0], h[1], 1, 5, 3, 7);
+  u4 sum23 = __builtin_shufflevector(h[2], h[3], 0, 4, 2, 6) +
+             __builtin_shufflevector(h[2], h[3], 1, 5, 3, 7);
+  return __builtin_shufflevector(sum01, sum23, 0, 1, 4, 5) +
+         __builtin_shufflevector(sum01, sum23, 2, 3, 6, 7);
 }
 
 // As `float_tile`, for int8 weights and quantised inputs: exact sums, in any order. Rows of input
@@ -186,25 +283,25 @@ INLINE vs load_int4(const char *row, int64_t i) {
 INLINE void int8_tile(
     const int NR, const char *const w[4], const float *const scales[4], int64_t n,
     const int16_t *x, const float *x_scales, int64_t row_step, v4 sums[NR]) {
-  vi a[TILE_ROWS][4];
-  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) a[r][j] = (vi){0};
+  vu_wide a[INTEGER_ROWS][4] = {0};
   int64_t i = 0;
-  for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
-    vs v[TILE_ROWS];
-    UNROLL for (int r = 0; r < NR; r++) memcpy(&v[r], x + r * row_step + i, sizeof(vs));
+  for (; i + WIDE <= n; i += WIDE) {
+    vs_wide v[INTEGER_ROWS];
+    UNROLL for (int r = 0; r < NR; r++) memcpy(&v[r], x + r * row_step + i, sizeof v[r]);
     UNROLL for (int j = 0; j < 4; j++) {
       if (NR < TILE_ROWS) __builtin_prefetch(w[j] + i + AHEAD);
-      vs u = load_int8(w[j], i);
-      UNROLL for (int r = 0; r < NR; r++) a[r][j] = add_pairs(u, v[r], a[r][j]);
+      vs_wide u = load_int8_wide(w[j] + i);
+      UNROLL for (int r = 0; r < NR; r++) a[r][j] = add_pairs_wide(u, v[r], a[r][j]);
     }
   }
-  UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) {
-    uint32_t sum = 0;
-    UNROLL for (int k = 0; k < WIDTH; k++) sum += (uint32_t)a[r][j][k];
+  v4 scale = {*scales[0], *scales[1], *scales[2], *scales[3]};
+  UNROLL for (int r = 0; r < NR; r++) {
+    u4 sum = sum4_integers(a[r]);
     for (int64_t k = i; k < n; k++) {
-      sum += (uint32_t)(((const int8_t *)w[j])[k] * x[r * row_step + k]);
+      const int32_t v = x[r * row_step + k];
+      UNROLL for (int j = 0; j < 4; j++) sum[j] += (uint32_t)(((const int8_t *)w[j])[k] * v);
     }
-    sums[r][j] = (float)(int32_t)sum * (*scales[j] * x_scales[r]);
+    sums[r] = __builtin_convertvector((i4)sum, v4) * (scale * x_scales[r]);
   }
 }
 // As `int8_tile`, for int4 weights. The eight lanes of integers of a group are exact: lane l has
@@ -212,7 +309,7 @@ INLINE void int8_tile(
 INLINE void int4_tile(
     const int NR, const char *const w[4], const float *const scales[4], int64_t n,
     const int16_t *x, const float *x_scales, int64_t row_step, v4 sums[NR]) {
-  f8 a[TILE_ROWS][4];
+  f8 a[INTEGER_ROWS][4];
   UNROLL for (int r = 0; r < NR; r++) UNROLL for (int j = 0; j < 4; j++) a[r][j] = set8(0);
   for (int64_t i = 0; i < n; i += GROUP) {
     UNROLL for (int j = 0; j < 4; j++) {
@@ -261,13 +358,14 @@ static void quantise(const float *x, int64_t n, int32_t limit, int16_t *q, float
   }
 }
 
-// What a loop over outputs needs. Packed inputs are groups of up to three rows, in blocks of eight
-// columns (integers: row after row).
+// What a loop over outputs needs. Packed inputs are groups of rows, in blocks of eight columns
+// (integers: row after row).
 typedef struct {
   const product *products;
   int count;
   int64_t rows, in, padded; // padded: `in` as a multiple of the columns of a block
   int few;
+  int tile_rows; // of a tile at most
   const float *packed; // floats, or NULL if the input is read where it is
   const int16_t *quantised;
   const float *x_scales;
@@ -276,26 +374,28 @@ typedef struct {
   float *scales_to;
 } loop;
 
-// Rows of the group that begins at row r: three, but four rows make two groups of two.
-INLINE int group_rows(int64_t rows, int64_t r) {
-  int64_t left = rows - r;
+// Rows of the group that begins at row r: of three at most, but four rows make two groups of two.
+INLINE int group_rows(const loop *l, int64_t r) {
+  int64_t left = l->rows - r;
+  if (l->tile_rows > TILE_ROWS) return (int)(left < l->tile_rows ? left : l->tile_rows);
   return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
 }
 
-// Items are groups. Four rows at the end are two groups of two.
+// Items are groups. Four rows at the end are two groups of two; an odd row is half of a pair.
 static void pack_groups(void *context, int64_t first, int64_t last) {
   const loop *l = context;
   const product *q = l->products;
   for (int64_t g = first; g < last; g++) {
-    int split = l->rows % TILE_ROWS == 1 && l->rows > 1 && (g + 1) * TILE_ROWS > l->rows;
-    int64_t r = g * TILE_ROWS - split;
-    int count = group_rows(l->rows, r);
+    int last_four = l->rows % PACKED_ROWS == 1 && l->rows > 1 && (g + 1) * PACKED_ROWS > l->rows;
+    int64_t r = g * PACKED_ROWS - (PACKED_ROWS == TILE_ROWS && last_four);
+    int count = group_rows(l, r), odd = PACKED_ROWS > TILE_ROWS && count % 2;
     float *to = l->pack_to + r * l->padded;
     for (int64_t i = 0; i < l->padded; i += 8) {
       int64_t n = l->in - i < 8 ? l->in - i : 8;
       for (int k = 0; k < count; k++, to += 8) {
         store8(to, load_some(q->x + (r + k) * q->x_step + i, n));
       }
+      if (odd) store8(to, set8(0)), to += 8;
     }
   }
 }
@@ -309,12 +409,14 @@ static void quantise_rows(void *context, int64_t first, int64_t last) {
   }
 }
 
-// The tile of `NR` rows from row r on, and of the outputs j[0] .. j[3]. `next` is what to prefetch.
+// The tile of `count` rows from row r on, and of the outputs j[0] .. j[3]. `next` is what to
+// prefetch if the input is packed, or NULL.
 typedef void tile_function(
-    const loop *l, const product *q, const int64_t j[4], const char *next, int64_t r, v4 *sums);
+    const loop *l, const product *q, const int64_t j[4], const char *next, int64_t r, int count,
+    v4 *sums);
 
 INLINE void tile(
-    const int kind, const int NR, const int ahead, const loop *l, const product *q,
+    const int kind, const int packed, const int NR, const loop *l, const product *q,
     const int64_t j[4], const char *next, int64_t r, v4 *sums) {
   const he_matrix *m = q->matrix;
   const char *w[4];
@@ -326,46 +428,56 @@ INLINE void tile(
     const int16_t *x = l->quantised + r * l->padded;
     if (kind == HE_INT8) int8_tile(NR, w, scales, m->in, x, l->x_scales + r, l->padded, sums);
     else int4_tile(NR, w, scales, m->in, x, l->x_scales + r, l->padded, sums);
-  } else if (l->packed) {
-    float_tile(kind, NR, ahead, w, next, m->in, l->packed + r * l->padded, 8, 8 * NR, sums);
+  } else if (packed) {
+#ifdef __AVX512VNNI__
+    pair_tile(kind, NR, w, next ? next : w[0], m->in, l->packed + r * l->padded, sums);
+#else
+    const float *x = l->packed + r * l->padded;
+    if (next) float_tile(kind, NR, 1, w, next, m->in, x, 8, 8 * NR, sums);
+    else float_tile(kind, NR, 0, w, next, m->in, x, 8, 8 * NR, sums);
+#endif
   } else {
     float_tile(kind, NR, 0, w, next, m->in, q->x + r * q->x_step, q->x_step, 8, sums);
   }
-  if (q->bias) {
-    for (int i = 0; i < NR; i++) {
-      for (int k = 0; k < 4; k++) sums[i][k] += q->bias[j[k]];
-    }
-  }
 }
-#define TILE(name, kind, NR, ahead)                                                      \
+#define CASE(NR)                                                                         \
+  case NR: tile(kind, packed, NR, l, q, j, next, r, sums); break;
+#define CASES_3 CASE(1) CASE(2) CASE(3)
+#define TILES(name, KIND, PACKED, COUNT, CASES)                                          \
   static void name(                                                                      \
       const loop *l, const product *q, const int64_t j[4], const char *next, int64_t r,  \
-      v4 *sums) {                                                                        \
-    tile(kind, NR, ahead, l, q, j, next, r, sums);                                       \
+      int count, v4 *sums) {                                                             \
+    const int kind = KIND, packed = PACKED;                                              \
+    switch (COUNT) { CASES }                                                             \
+    for (int i = 0; q->bias && i < count; i++) {                                         \
+      for (int k = 0; k < 4; k++) sums[i][k] += q->bias[j[k]];                           \
+    }                                                                                    \
   }
-#define TILES(name, kind)                                                                \
-  TILE(name##_1, kind, 1, 0) TILE(name##_2, kind, 2, 0) TILE(name##_3, kind, 3, 0)
-TILES(float32, HE_FLOAT32)
-TILES(bfloat16, HE_BFLOAT16)
-TILES(float16, HE_FLOAT16)
-TILES(int8, HE_INT8)
-TILES(int4, HE_INT4)
-TILE(float32_3_ahead, HE_FLOAT32, 3, 1)
-TILE(bfloat16_3_ahead, HE_BFLOAT16, 3, 1)
-TILE(float16_3_ahead, HE_FLOAT16, 3, 1)
-// By kind and rows; 0 is for three rows with prefetching.
-static tile_function *const TILE_FUNCTIONS[5][4] = {
-    {float32_3_ahead, float32_1, float32_2, float32_3},
-    {bfloat16_3_ahead, bfloat16_1, bfloat16_2, bfloat16_3},
-    {int8_3, int8_1, int8_2, int8_3},
-    {int4_3, int4_1, int4_2, int4_3},
-    {float16_3_ahead, float16_1, float16_2, float16_3}};
+#ifdef __AVX512VNNI__
+#define PACKED_CASE (count + 1) / 2
+#define CASES_MORE CASES_3 CASE(4) CASE(5) CASE(6)
+#else
+#define PACKED_CASE count
+#define CASES_MORE CASES_3
+#endif
+#define FLOAT_TILES(name, kind)                                                          \
+  TILES(name, kind, 0, count, CASES_3) TILES(name##_packed, kind, 1, PACKED_CASE, CASES_MORE)
+FLOAT_TILES(float32, HE_FLOAT32)
+FLOAT_TILES(bfloat16, HE_BFLOAT16)
+FLOAT_TILES(float16, HE_FLOAT16)
+TILES(int8, HE_INT8, 0, count, CASES_MORE)
+TILES(int4, HE_INT4, 0, count, CASES_MORE)
+// By kind, and whether the input is packed.
+static tile_function *const TILE_FUNCTIONS[5][2] = {
+    {float32, float32_packed}, {bfloat16, bfloat16_packed}, {int8}, {int4},
+    {float16, float16_packed}};
 
 // Outputs first .. last - 1 of a matrix for many rows, four neighbouring ones at a time.
 static void near_outputs(const loop *l, const product *q, int64_t first, int64_t last) {
-  int64_t chunk = CHUNK_BYTES / (l->padded * 4) / 6 * 6;
-  if (chunk < 6) chunk = 6;
+  int64_t chunk = CHUNK_BYTES / (l->padded * 4) / 12 * 12;
+  if (chunk < 12) chunk = 12;
   int64_t bytes = row_bytes(q->matrix->kind, q->matrix->in);
+  tile_function *tile_at = TILE_FUNCTIONS[q->matrix->kind][l->packed != NULL];
   for (int64_t begin = 0; begin < l->rows; begin += chunk) {
     int64_t end = begin + chunk;
     if (end > l->rows || l->rows - end < 3) end = l->rows; // groups as `group_rows` makes them
@@ -373,16 +485,14 @@ static void near_outputs(const loop *l, const product *q, int64_t first, int64_t
       int64_t outputs[4], n = last - j < 4 ? last - j : 4;
       UNROLL for (int k = 0; k < 4; k++) outputs[k] = k < n ? j + k : j;
       const char *next = (const char *)q->matrix->rows + (j + 4) * bytes;
-      int ahead = j + 8 <= last;
       for (int64_t r = begin; r < end;) {
         float *y = q->y + r * q->y_step + j;
-        v4 sums[TILE_ROWS];
-        int count = group_rows(l->rows, r);
+        v4 sums[PACKED_ROWS];
+        int count = group_rows(l, r);
         // The next four rows of weights are n / 4 lines, two rounds of one line at each step.
-        int prefetch = ahead && r < begin + 2 * TILE_ROWS;
-        int form = count == 3 && prefetch ? 0 : count;
-        TILE_FUNCTIONS[q->matrix->kind][form](l, q, outputs, next, r, sums);
-        if (prefetch) next += l->padded * 8;
+        int ahead = j + 8 <= last && r < begin + 2 * l->tile_rows;
+        tile_at(l, q, outputs, ahead ? next : NULL, r, count, sums);
+        next += l->padded * 8;
         for (int k = 0; k < count; k++) memcpy(y + k * q->y_step, &sums[k], (size_t)n * 4);
         r += count;
       }
@@ -395,13 +505,14 @@ static void near_outputs(const loop *l, const product *q, int64_t first, int64_t
 // the other quarters, for few rows.
 static void far_outputs(const loop *l, const product *q, int64_t first, int64_t last) {
   int64_t quarter = q->matrix->out / 4;
+  tile_function *tile_at = TILE_FUNCTIONS[q->matrix->kind][l->packed != NULL];
   for (int64_t j = first; j < last; j++) {
     int64_t outputs[4];
     UNROLL for (int k = 0; k < 4; k++) outputs[k] = j + k * quarter;
     for (int64_t r = 0; r < l->rows;) {
-      v4 sums[TILE_ROWS];
-      int count = group_rows(l->rows, r);
-      TILE_FUNCTIONS[q->matrix->kind][count](l, q, outputs, NULL, r, sums);
+      v4 sums[PACKED_ROWS];
+      int count = group_rows(l, r);
+      tile_at(l, q, outputs, NULL, r, count, sums);
       for (int k = 0; k < count; k++) {
         UNROLL for (int o = 0; o < 4; o++) q->y[(r + k) * q->y_step + outputs[o]] = sums[k][o];
       }
@@ -432,6 +543,7 @@ int multiply(pool *pool, scratch *scratch, const product *products, int count, i
   const he_matrix *m = products->matrix;
   loop l = {.products = products, .count = count, .rows = rows, .in = m->in};
   l.few = rows <= 2 * TILE_ROWS;
+  l.tile_rows = TILE_ROWS;
   int integers = m->kind == HE_INT8 || m->kind == HE_INT4;
   int64_t block = integers ? 16 : 8;
   l.padded = (m->in + block - 1) / block * block;
@@ -440,12 +552,14 @@ int multiply(pool *pool, scratch *scratch, const product *products, int count, i
     char *memory = scratch_get(scratch, size);
     if (!memory) return -1;
     l.x_scales = l.scales_to = (float *)memory;
+    l.tile_rows = INTEGER_ROWS;
     l.quantised = l.quantise_to = (int16_t *)(memory + (rows * 4 + 63) / 64 * 64);
     share(rows > 8 ? pool : NULL, rows, 1, quantise_rows, &l);
   } else if (!l.few || m->in % 8) {
-    l.packed = l.pack_to = scratch_get(scratch, rows * l.padded * 4);
+    l.packed = l.pack_to = scratch_get(scratch, (rows + 1) * l.padded * 4);
     if (!l.packed) return -1;
-    share(rows > 8 ? pool : NULL, (rows + TILE_ROWS - 1) / TILE_ROWS, 1, pack_groups, &l);
+    l.tile_rows = PACKED_ROWS;
+    share(rows > 8 ? pool : NULL, (rows + PACKED_ROWS - 1) / PACKED_ROWS, 1, pack_groups, &l);
   }
   int64_t fours = 0;
   for (int i = 0; i < count; i++) fours += (products[i].matrix->out + 3) / 4;
