@@ -37,6 +37,7 @@ from executor.errors import Abstained
 from executor.models.folders import EMBEDDED, ModelFolders
 from scripts import arguments, one_line
 from scripts.bench_tool.engine_worker import KINDS
+from scripts.bench_tool.output import progress
 
 SMALL = "random/small"
 SHAPES = {"small": SMALL, "embedded": EMBEDDED}
@@ -164,11 +165,6 @@ def model_folder(shape: str, models: Path | None) -> Iterator[Path]:
         command = [sys.executable, "-P", "-m", "scripts.build_small_model", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         yield Path(folder) / SMALL
-
-
-def progress(text: str) -> None:
-    """Show how far a long run is, where it does not disturb the result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def measure(plan: Plan) -> tuple[Samples, dict[str, int], dict[str, Any]]:

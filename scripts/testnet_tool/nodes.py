@@ -205,6 +205,10 @@ class Daemons:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls prctl alone
             )
 
+    def pid(self, node: LocalNode) -> int:
+        """Return the process id of a daemon that was started."""
+        return self._running[node.name].pid
+
     def send_signal(self, node: LocalNode, number: signal.Signals) -> None:
         """Send one daemon a signal."""
         self._running[node.name].send_signal(number)

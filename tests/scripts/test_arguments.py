@@ -132,6 +132,26 @@ WRONG = {
         ("--grace 61", "--grace: 61 is not over 0 and at most 60"),
         ("--median 1e9", "--attempt-factor: an attempt must last 1 to 86400 s"),
     ],
+    "scripts.bench_tool.idle": [
+        ("--nodes 1", "--nodes: 1 is not from 2 to 100"),
+        ("--nodes 4 x", "--nodes: 'x' is not a whole number"),
+        ("--warm-up -1", "--warm-up: -1 is not from 0 to 3600"),
+        ("--seconds 0", "--seconds: 0 is not over 0 and at most 3600"),
+    ],
+    "scripts.bench_tool.burst": [
+        ("--nodes 101", "--nodes: 101 is not from 2 to 100"),
+        ("--tasks 60 0", "--tasks: 0 is not from 1 to 1000"),
+        ("--rounds 0", "--rounds: 0 is not at least 1"),
+        ("--grace 61", "--grace: 61 is not over 0 and at most 60"),
+        ("--committee 32", "--committee: 32 is not from 1 to 31"),
+        ("--execution nan", "--execution: nan is not over 0"),
+        ("--idle 0", "--idle: 0 is not over 0"),
+    ],
+    "scripts.bench_tool.envelopes": [
+        ("--nodes 2", "--nodes: 2 is not from 3 to 64"),
+        ("--open -1", "--open: -1 is not from 0 to 100000"),
+        ("--rounds 0", "--rounds: 0 is not from 1 to 10000"),
+    ],
     "scripts.models.common.train": [
         ("music", "the following arguments are required: folder"),
         ("music {file}", "folder: '{file}': Not a directory"),

@@ -1,0 +1,5 @@
+"""Networks of light nodes whose cost `scripts/bench idle` and `scripts/bench burst` measure.
+
+`node` is a light node that counts its bytes and may sample its stacks, `samples` says which part of
+the program a sample belongs to, `network` starts nodes and reads what they have used.
+"""
