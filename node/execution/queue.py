@@ -325,9 +325,8 @@ class ExecutionQueue:
     def _with_companions(self, first: QueuedTask) -> Sequence[QueuedTask]:
         """Begin the waiting tasks that join a task; return them all."""
         group = [first]
-        if self.readiness.ok and self._disk_fault() is None:
-            while queued := self._waiting.begin(lambda task: self._joins(task, group)):
-                group.append(queued)
+        while queued := self._waiting.begin(lambda task: self._joins(task, group)):
+            group.append(queued)
         return group
 
     def _joins(self, task: Task, group: Sequence[QueuedTask]) -> bool:

@@ -14,7 +14,8 @@ do not mix. Each keeps its model loaded.
   codec     the codec's decoder, ms a token of the song
   replay    a step of the check of all tokens in one pass, tokens to logits; "with codec" adds the
             codec's decoding. Both are divided by stock's step
-  together  sequences of one task together, divided by one after the other
+  together  sequences of one task, and tasks of which the last is half as long as the first, each
+            together, divided by one after the other
   memory    the peak beyond the weights, in percent of their size, without the cache of keys and
             values, which is printed beside it. The size is that of the converted weights of text
             encoder and decoder, or of the file if none are
@@ -254,10 +255,13 @@ def summary(
                     "bound_ms": 1000
                     * statistics.median(one["wall"] for one in samples[f"bound {kind}", threads]),
                     "together": together(batches),
+                    "tasks_together": together(batches, "tasks_together", "tasks_alone"),
                 }
             )
             document["equal"] &= all(
-                size["equal"] for batch in batches for size in batch.values()
+                size["equal"] and size["tasks_equal"]
+                for batch in batches
+                for size in batch.values()
             ) and all(one["replay_equal"] for one in samples[kind, threads])
     for kind in plan.kinds:
         songs = [one["sha256"] for threads in plan.threads for one in samples[kind, threads]]
@@ -294,10 +298,12 @@ def ratios(
     }
 
 
-def together(batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the time of sequences together divided by one after the other, by their number."""
+def together(
+    batches: Sequence[Mapping[str, Any]], joint: str = "together", alone: str = "alone"
+) -> dict[str, float]:
+    """Return the time of songs together divided by one after the other, by their number."""
     return {
-        size: statistics.median(one[size]["together"] / one[size]["alone"] for one in batches)
+        size: statistics.median(one[size][joint] / one[size][alone] for one in batches)
         for size in (batches[0] if batches else ())
     }
 
@@ -331,7 +337,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         for size, ratio in entry["together"].items():
             yield (
                 f"  {size} sequences together, {entry['precision']}, threads {entry['threads']}:"
-                f" {ratio:.3f} of one after the other"
+                f" {ratio:.3f} of one after the other; tasks {entry['tasks_together'][size]:.3f}"
             )
     for kind, memory in document["memory"].items():
         share = (memory["beyond"] - memory["cache"]) / memory["weights"]

@@ -120,7 +120,7 @@ class Engine:
         }
 
     def batch(self, threads: int, tokens: int, sizes: Sequence[int]) -> Answer:
-        """Generate sequences of one task one after the other, then together."""
+        """Generate sequences of one task, then tasks, one after the other and together."""
         from executor.engine.pool import Pool
 
         seeds = [SEED + number for number in range(max(sizes))]
@@ -140,8 +140,35 @@ class Engine:
                     "alone": sum(times["wall"] for _, times in alone[:size]),
                     "equal": digest(steps.tokens, steps.logits)
                     == digest(*(s.tokens for s in single), *(s.logits for s in single)),
+                    **self._tasks(pool, tokens, seeds[:size]),
                 }
         return answer
+
+    def _tasks(self, pool: Any, tokens: int, seeds: Sequence[int]) -> Answer:
+        """Generate a task of each seed, the last one half as long as the first."""
+        from executor.engine.pool import Control
+
+        last = max(1, len(seeds) - 1)
+        lengths = [tokens - tokens * place // (2 * last) for place in range(len(seeds))]
+        requests = [
+            self._request([seed], length) for seed, length in zip(seeds, lengths, strict=True)
+        ]
+        alone, single = timed(lambda: [self._model.generate(one, pool) for one in requests])
+        controls = [Control() for _ in requests]
+        ended, joint = timed(
+            lambda: sorted(
+                self._model.generate_together(requests, controls, pool), key=lambda end: end[0]
+            )
+        )
+        equal = all(
+            digest(steps.tokens, steps.logits) == digest(one.tokens, one.logits)
+            for (_, _, steps), one in zip(ended, alone, strict=True)
+        )
+        return {
+            "tasks_together": joint["wall"],
+            "tasks_alone": single["wall"],
+            "tasks_equal": equal,
+        }
 
     def memory(self, threads: int, tokens: int) -> Answer:
         """Return the peak of memory beyond the weights while a song is made, in bytes."""

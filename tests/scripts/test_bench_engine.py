@@ -33,6 +33,7 @@ def test_threads_give_equal_songs_and_replays(measured: Engine) -> None:
 def test_sequences_together_give_the_bytes_of_single_runs(measured: Engine) -> None:
     batch = measured.batch(2, TOKENS, [2, 3])
     assert [batch[size]["equal"] for size in ("2", "3")] == [True, True]
+    assert [batch[size]["tasks_equal"] for size in ("2", "3")] == [True, True]
 
 
 def test_memory_counts_the_cache_but_not_the_weights() -> None:

@@ -271,27 +271,23 @@ def test_a_worker_that_heeds_no_stop_is_killed_when_no_other_job_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
-    say = "say(kind='progress', share=0.5); "
-    # It counts the stops that it was told: after the first one it goes on.
-    first = "connection.recv_bytes(); say(kind='progress', share=0.9); threading.Event().wait()"
-    supervisor = fake(tmp_path, monkeypatch, say + first)
-    supervisor.start(TIMEOUT)
-    pid, pids, threads = supervisor.pid, list[int | None](), list[threading.Thread]()
+    say, told = "say(kind='progress', share={}); ", "connection.recv_bytes(); "
+    # It says each of two stops that it was told, and goes on.
+    code = say.format(0.5) + told + say.format(0.7) + told + say.format(0.9)
+    supervisor = fake(tmp_path, monkeypatch, code + "threading.Event().wait()")
+    shares, threads = list[float](), list[threading.Thread]()
 
     def progress(share: float) -> None:
-        if share < 0.9:
-            threads.append(threading.Thread(target=supervisor.stop, args=(orders[1].stop,)))
-            threads[0].start()
-            return
-        threads[0].join()  # it has waited for its end
-        pids.append(supervisor.pid)
-        threads.append(threading.Thread(target=supervisor.stop, args=(orders[0].stop,)))
-        threads[1].start()
+        shares.append(share)
+        for thread in threads:  # it waits for an end that does not come
+            thread.join()
+        stop = orders[2 - len(threads)].stop
+        threads.append(threading.Thread(target=supervisor.stop, args=(stop,)))
+        threads[-1].start()
 
-    orders = [order(FAKE_MODEL, progress=progress), order(FAKE_MODEL)]
+    orders = [order(FAKE_MODEL, progress=progress), order(FAKE_MODEL), order(FAKE_MODEL)]
     ends = dict(ends_of(supervisor, orders))
-    threads[1].join()
-    assert pids == [pid], "the other job ran"
+    assert shares == [0.5, 0.7, 0.9], "the other job ran on"
     assert {reason(end) for end in ends.values()} == {"timeout: the job was stopped"}
     assert supervisor.pid is None
     supervisor.close()

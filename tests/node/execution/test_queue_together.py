@@ -170,7 +170,7 @@ def test_removing_one_stops_only_that_one() -> None:
     run(test)
 
 
-def test_tasks_that_abstain_at_once_do_so_one_by_one() -> None:
+def test_tasks_abstain_from_an_executor_that_is_not_ready() -> None:
     executor = Together()
     executor.readiness = Readiness(False, ("another class",))
 
@@ -186,8 +186,8 @@ def test_the_estimate_of_a_task_stays_that_of_one_alone() -> None:
         config = {"max_new_tokens": 100}
         executor.add(queue, queued(0, generation_config=config))  # takes 10 s
         await asyncio.sleep(2 * SECONDS)
-        for number in range(1, 5):  # take 10 s together
-            executor.add(queue, queued(number, generation_config=config))
+        for number in range(1, 5):  # take 20 s together
+            executor.add(queue, queued(number, prompt=LONG, generation_config=config))
         await asyncio.sleep(0.5)
 
         def check(seconds: int) -> None:
@@ -199,7 +199,7 @@ def test_the_estimate_of_a_task_stays_that_of_one_alone() -> None:
         check(50)
         with pytest.raises(Busy, match=r"needs about 10\.0 s for it, after 39\.5 s"):
             check(49)
-        await asyncio.sleep(2 * SECONDS)
+        await asyncio.sleep(3 * SECONDS)
         check(11)
         with pytest.raises(Busy, match=r"about 10\.0 s for it, after 0\.0 s"):
             check(9)
