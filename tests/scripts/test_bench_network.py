@@ -52,7 +52,7 @@ def test_idle_nodes_use_time_and_bytes() -> None:
 def test_a_burst_ends_with_certificates_and_a_profile() -> None:
     options = ["--nodes", "2", "--tasks", "2", "1", "--rounds", "1", "--idle", "0.5", "--profile"]
     two, one = rows_of("burst", *options)
-    assert (two["tasks"], two["certified"], two["others"]) == (2, 2, {})
+    assert (two["tasks"], two["certified"], two["others"], two["missing"]) == (2, 2, {}, 0)
     assert two["beyond_ms"] is None
     assert two["node_ms_per_task"]["min"] > 0
     assert two["client_ms_per_task"]["min"] > 0
