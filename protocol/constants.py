@@ -23,3 +23,6 @@ TRACE_LIMIT = 8_192
 
 # Random bytes in a commitment (specification 4): an outcome cannot be guessed from its commitment.
 SALT_BYTES = 32
+
+# Bytes of a token in a tokens blob (specification 8.11).
+TOKEN_BYTES = 4

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.constants import TOKEN_BYTES
 from protocol.errors import Rejected, Rejection
-from protocol.work import TOKEN_BYTES
 
 # The media of a waveform: binary32, little-endian, C order of shape (frames, channels).
 WAVEFORM = "audio/f32"

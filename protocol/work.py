@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from protocol.constants import TOKEN_BYTES
 from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import tagged_hash
 
@@ -19,8 +20,8 @@ KEPT_EVERY = 64
 # Bytes of a tokens blob: 16 codebooks of 65,536 steps are 4 MiB, which leaves room for rows.
 MAX_TOKENS_BYTES = 16_777_216
 
-# Bytes of the number of steps, and of a token (specification 8.11).
-_COUNT_BYTES, TOKEN_BYTES = 4, 4
+# Bytes of the number of steps.
+_COUNT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
