@@ -111,6 +111,11 @@ WRONG = {
         ("--plot {none}", "--plot: '{none}' does not end in .svg"),
         ("--shape small --models {folder}", "--models: random/small main is in none of the model"),
     ],
+    "scripts.bench_tool.tokens": [
+        ("--songs 0", "--songs: 0 is not at least 1"),
+        ("--tokens 7", "--tokens: 7 is not from 8 to 2000"),
+        ("--model no/such", "--model: no/such main is in none of the model folders"),
+    ],
     "scripts.bench_tool.executor": [
         ("--repeat 0", "--repeat: 0 is not at least 1"),
         ("--tokens x", "--tokens: 'x' is not a whole number"),
