@@ -33,7 +33,7 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
-from node.sync.feed_sync import FeedSync
+from node.sync.feeds.feed_sync import FeedSync
 from node.sync.handshakes import Handshakes
 from node.sync.vote_recovery import VoteRecovery
 from node.transport.interface import Stream, Transport, ValidationResult, topics
@@ -58,7 +58,7 @@ class Options:
     """How this node behaves, apart from what the network document says."""
 
     peers: tuple[str, ...] = ()  # multiaddrs to stay connected with
-    feed_seconds: float = Settings.feed_seconds  # between reads of a peer's feed
+    feed_seconds: float = Settings.feed_seconds  # before a feed is read again that failed
     submitters: frozenset[str] = frozenset()  # requesters served; empty means anyone
     requester_tasks: int = Settings.requester_tasks  # of one requester in an hour; 0: any number
     models: tuple[str, ...] = ()  # the listed models found on disk
@@ -164,6 +164,7 @@ class Node:
             self._handshakes,
             self._recovery.feed_ended,
         )
+        parts.journal.on_accepted = self._requests.feeds.wake
         self.started = asyncio.Event()
 
     async def run(self) -> None:
@@ -220,9 +221,10 @@ class Node:
         self._feeds.follow(peer)
 
     def disconnected(self, peer: str) -> None:
-        """Stop following the peer's feed."""
+        """Stop following the peer's feed, and waiting for what to tell it."""
         log.info("disconnected", peer=peer)
         self._feeds.leave(peer)
+        self._requests.feeds.end(peer)
 
     def _status(self) -> ServingStatus:
         status = self._queues.status()

@@ -28,10 +28,11 @@ PEER_WATCHES, MAX_WATCHES = 48, 1024
 PEER_READS, MAX_READS = 8, 64
 # Each upload holds a file descriptor.
 PEER_UPLOADS, MAX_UPLOADS = 4, 32
-# A page of the feed takes up to 1 MiB of memory; an honest reader requests one at a time.
+# An answer with envelopes takes up to 1 MiB of memory, and a page of a feed some of the database's
+# time; an honest reader requests one at a time.
 PEER_FEEDS, MAX_FEEDS = 2, 32
 
-LimitedRequest = Literal["submit", "task", "watch", "blob", "feed"]
+LimitedRequest = Literal["submit", "task", "watch", "blob", "feed", "envelopes"]
 """The requests that hold a slot; for "submit" it is the upload of its inputs."""
 
 
@@ -62,6 +63,7 @@ class RequestLimiter:
             "watch": ConcurrencyLimit(PEER_WATCHES, MAX_WATCHES),
             "blob": ConcurrencyLimit(PEER_READS, MAX_READS),
             "feed": ConcurrencyLimit(PEER_FEEDS, MAX_FEEDS),
+            "envelopes": ConcurrencyLimit(PEER_FEEDS, MAX_FEEDS),
         }
 
     def slot_key(self, peer: str, rate_limit_key: str) -> str:

@@ -120,8 +120,8 @@ class Limits:
         1,
         _UNLIMITED,
         "seconds",
-        "Time without a request after which an inbound peer is disconnected. Nodes read feeds "
-        "every few seconds.",
+        "Time without a request after which an inbound peer is disconnected. A node "
+        "that reads this node's feed always has a request here.",
         "idle_seconds",
     )
 

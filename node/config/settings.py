@@ -89,7 +89,8 @@ class Settings:
         0.05,
         3600,
         "seconds",
-        "Interval at which each peer's feed is read. Feeds deliver what gossip lost.",
+        "Pause before a peer's feed is read again after a failure, and the longest one while it "
+        "brings nothing new. Feeds deliver what gossip lost.",
     )
     blob_days: float = number(
         30.0,

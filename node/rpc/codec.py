@@ -17,7 +17,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.wire.encoding import Document, canonical, parse
 from schemas.errors import HeliumError, printable
 
-REQUESTS = ("hello", "submit", "task", "watch", "blob", "feed")
+REQUESTS = ("hello", "submit", "task", "watch", "blob", "feed", "envelopes")
 # The longest request is a submit: an envelope and up to 16 sizes of inputs.
 REQUEST_LIMIT = ENVELOPE_LIMIT + 4096
 # Characters of the longest detail of a refusal (specification 7.3).

@@ -1,13 +1,14 @@
-"""The server side of the six request/response protocols (specification 7.3 to 7.9).
+"""The server side of the request/response protocols (specification 7.3 to 7.9).
 
-| request | answer                                                                        |
-| ------- | ----------------------------------------------------------------------------- |
-| hello   | network, version, classes, warm models and clock of this node                 |
-| submit  | the task's id and committee; its inputs follow the request                    |
-| task    | state, certificate and votes of one task                                      |
-| watch   | a frame for each change of a task, until it has ended                         |
-| blob    | the size of a blob, then its bytes from an offset on                          |
-| feed    | a page of the envelopes in this node's journal, and the cursor after it       |
+| request   | answer                                                                      |
+| --------- | --------------------------------------------------------------------------- |
+| hello     | network, version, classes, warm models and clock of this node               |
+| submit    | the task's id and committee; its inputs follow the request                  |
+| task      | state, certificate and votes of one task                                    |
+| watch     | a frame for each change of a task, until it has ended                       |
+| blob      | the size of a blob, then its bytes from an offset on                        |
+| feed      | a page of the ids of this node's envelopes, and the cursor after it         |
+| envelopes | envelopes by their ids                                                      |
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from node.log import get_logger
 from node.rpc import codec as rpc_codec
 from node.rpc.codec import Status, answer, answer_encoded, refuse
 from node.rpc.dispatcher import Dispatcher, hello_handler
+from node.rpc.feeds import OVERHEAD_BYTES, FeedServer
 from node.rpc.framing import write_frame
 from node.rpc.hello import Greeter
 from node.rpc.uploads import receive_inputs
@@ -34,7 +36,7 @@ from node.storage.errors import BlobRefused
 from node.storage.journal import Journal
 from node.transport.interface import Stream, StreamClosed
 from protocol.consensus.effects import State
-from protocol.constants import CERTIFICATE_LIMIT, DOCUMENT_LIMIT
+from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import codec
 from protocol.wire.encoding import Document, canonical
@@ -42,10 +44,6 @@ from protocol.wire.messages import Task
 
 log = get_logger("serving")
 
-# Envelopes in one page of the feed, whatever limit is requested.
-MAX_PAGE_ENVELOPES = 1000
-# Bytes of an answer that are kept free for what is neither envelope nor certificate.
-_OVERHEAD_BYTES = DOCUMENT_LIMIT - CERTIFICATE_LIMIT
 # The disk is full, or one of two quotas: the file system's or the blob folder's.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -75,6 +73,7 @@ class RequestHandler:
         self._request_limiter, self._events = request_limiter, events
         self._act, self._ensure_local = act, ensure_local
         self._check_deadline = check_deadline
+        self.feeds = FeedServer(journal, request_limiter)
         self._dispatcher = Dispatcher(
             {
                 "hello": hello_handler(greeter),
@@ -82,7 +81,8 @@ class RequestHandler:
                 "task": self._task,
                 "watch": self._watch,
                 "blob": self._blob,
-                "feed": self._feed,
+                "feed": self.feeds.feed,
+                "envelopes": self.feeds.envelopes,
             }
         )
 
@@ -145,7 +145,7 @@ class RequestHandler:
             first = view.certificates[0] if view.certificates else None
             certificate = json.dumps(first, separators=(",", ":"), ensure_ascii=False).encode()
             envelopes = _take_fitting(
-                view.envelopes, DOCUMENT_LIMIT - _OVERHEAD_BYTES - len(certificate)
+                view.envelopes, DOCUMENT_LIMIT - OVERHEAD_BYTES - len(certificate)
             )
             state = str(view.state).encode()
             fields = (view.attempt, certificate, b",".join(envelopes), state)
@@ -198,28 +198,6 @@ class RequestHandler:
             await answer(stream, {"size": size})
             while piece := source.read(rpc_codec.WRITE_BYTES):
                 await stream.write(piece)
-
-    async def _feed(self, request: Mapping[str, Any], stream: Stream) -> None:
-        # Parsing and encoding the envelopes again would take a hundred times as long.
-        template = b'{"cursor":%d,"envelopes":[%s],"feed":"%s"}'
-        with self._request_limiter.slot("feed", self._slot_key(stream)):
-            feed, cursor, envelopes = feed_page(
-                self._journal, request["feed"], request["cursor"], request["limit"]
-            )
-            await answer_encoded(stream, template % (cursor, b",".join(envelopes), feed.encode()))
-
-
-def feed_page(
-    journal: Journal, feed: str, cursor: int, limit: int
-) -> tuple[str, int, tuple[bytes, ...]]:
-    """Return the id of this node's feed, the cursor after a page of it, and the page's envelopes.
-
-    The page starts after `cursor`, or at the beginning if `feed` is not the id of this feed.
-    """
-    start = cursor if feed == journal.feed_id else 0
-    rows = journal.feed(start, min(limit, MAX_PAGE_ENVELOPES))
-    envelopes = _take_fitting([text for _, text in rows], DOCUMENT_LIMIT - _OVERHEAD_BYTES)
-    return journal.feed_id, rows[len(envelopes) - 1][0] if envelopes else start, envelopes
 
 
 async def _until_closed(stream: Stream, sending: Coroutine[None, None, None]) -> None:

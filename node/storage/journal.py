@@ -7,8 +7,8 @@ the log from which a restart rebuilds each task.
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from node.storage.database import Database
@@ -43,12 +43,20 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database, self._db = database, database.connection
+        self._has_appended = False
+        self.on_accepted: Callable[[], None] = lambda: None
+        """Called after a transaction that appended envelopes is durable."""
         row = self._db.execute("SELECT value FROM about WHERE name = 'feed-suffix'").fetchone()
         self.feed_id = _feed_name(database.feed_id, "" if row is None else row[0])
 
-    def transaction(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         """Make all writes of the block, the ledger's too, durable in one step, or none."""
-        return self._database.transaction()
+        self._has_appended = False
+        with self._database.transaction():
+            yield
+        if self._has_appended:
+            self.on_accepted()
 
     # The disk
 
@@ -74,9 +82,11 @@ class Journal:
     def append(self, message: Message, at: float) -> None:
         """Append an accepted envelope; `at` is the time of acceptance."""
         self._db.execute(
-            "INSERT INTO envelopes (task, signer, type, envelope, at) VALUES (?, ?, ?, ?, ?)",
-            (*_columns(message), at),
+            "INSERT INTO envelopes (id, task, signer, type, envelope, at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (bytes.fromhex(message.envelope.id), *_columns(message), at),
         )
+        self._has_appended = True
 
     def contains(self, message: Message) -> bool:
         """Return True if an envelope with this signer and body was accepted.
@@ -91,15 +101,29 @@ class Journal:
         )
         return any(json.loads(body) == message.envelope.body for (body,) in rows)
 
+    def find(self, id_: str) -> tuple[str, str] | None:
+        """Return the task and the type of the envelope with an id (64 hex); None if it is new."""
+        row = self._db.execute(
+            "SELECT task, type FROM envelopes WHERE id = ?", (bytes.fromhex(id_),)
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def envelope(self, id_: str) -> str | None:
+        """Return the canonical text of the envelope with an id (64 hex); None if it is not here."""
+        row = self._db.execute(
+            "SELECT envelope FROM envelopes WHERE id = ?", (bytes.fromhex(id_),)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
     def feed(self, cursor: int, limit: int) -> list[tuple[int, str]]:
-        """Return up to `limit` envelopes that follow `cursor`, each behind its own cursor.
+        """Return the ids of up to `limit` envelopes that follow `cursor`, each behind its cursor.
 
         Cursors are sequence numbers. They increase and are never reused.
         """
-        return self._db.execute(
-            "SELECT seq, envelope FROM envelopes WHERE seq > ? ORDER BY seq LIMIT ?",
-            (cursor, limit),
-        ).fetchall()
+        rows = self._db.execute(
+            "SELECT seq, id FROM envelopes WHERE seq > ? ORDER BY seq LIMIT ?", (cursor, limit)
+        )
+        return [(seq, id_.hex()) for seq, id_ in rows]
 
     def last_cursor(self) -> int:
         """Return the cursor of the newest envelope; 0 if there is none."""

@@ -53,12 +53,7 @@ class Ledger(LedgerReader):
         ).fetchone()
         earlier = [] if row is None else row[0].split()
         names = " ".join(dict.fromkeys([*earlier, *signers]))
-        # OR IGNORE: an earlier build of this schema made the table with the hash as its key.
-        self._db.execute("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?)", (*key, names))
-        self._db.execute(
-            "UPDATE outputs SET signers = ? WHERE sha256 = ? AND size = ? AND chunks = ?",
-            (names, *key),
-        )
+        self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?)", (*key, names))
 
     def certificates(self, task: str) -> list[Document]:
         """Return the certificates of a task, oldest first; two are a conflict."""

@@ -9,16 +9,17 @@ import sqlite3
 from node.storage.errors import UnusableDatabase
 
 # PRAGMA user_version of every database that this software reads and writes.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # SQLite stores these statements literally, so their text must not change within one version.
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE envelopes (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL,
     task TEXT NOT NULL, signer TEXT NOT NULL, type TEXT NOT NULL,
     envelope TEXT NOT NULL, at REAL NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX envelopes_by_id ON envelopes (id);
 CREATE INDEX envelopes_by_task ON envelopes (task, seq);
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY, state TEXT NOT NULL, attempt INTEGER NOT NULL, ended INTEGER NOT NULL

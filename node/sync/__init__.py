@@ -1,5 +1,5 @@
 """Keeping up with other peers: feeds, blob downloads, the dialer and the task tracker.
 
 It may import `node.rpc`, `node.consensus`, `node.transport.interface` and below.
-Public names: `feed_sync`, `handshakes`, `blob_download`, `blob_relay`, `dialer`, `task_tracker`.
+Public names: `feeds`, `handshakes`, `blob_download`, `blob_relay`, `dialer`, `task_tracker`.
 """

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from protocol.errors import Rejected, Rejection
-from protocol.wire.encoding import Document, canonical, domain
+from protocol.wire.encoding import Document, canonical, domain, tagged_hash
 
 # The multihash header, identity (0x00) of 36 bytes (0x24), then libp2p's protobuf header: field 1
 # is the key type Ed25519 (1), field 2 is a key of 32 bytes (0x20).
@@ -90,6 +90,11 @@ def check_signature(peer: str, message: bytes, signature: str) -> None:
         ) from None
 
 
+def envelope_id(text: bytes) -> str:
+    """Return the id of the envelope with these canonical bytes; nothing is parsed."""
+    return tagged_hash("envelope", text).hex()
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A signed body: `{"body", "signer", "signature"}`. Equal envelopes have equal bytes.
@@ -115,6 +120,11 @@ class Envelope:
         signature, signer = canonical(self.signature), canonical(self.signer)
         # RFC 8785 sorts the members by name.
         return b'{"body":%b,"signature":%b,"signer":%b}' % (self.body_bytes, signature, signer)
+
+    @property
+    def id(self) -> str:
+        """The envelope's id, which covers the signature: 64 hex characters (specification 2.4)."""
+        return envelope_id(self.encode())
 
     def verify(self) -> None:
         """Raise Rejected(BAD_SIGNATURE) unless the signer signed exactly this body."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import secrets
 import time
@@ -69,8 +70,8 @@ PUSHES = 50
 STALLED_SECONDS = 6.0
 # Peers that stall, and concurrent requests of each; a node answers two.
 STALLERS, CONCURRENT_REQUESTS = 8, 30
-# Envelopes in a feed answer, which are more than `WINDOW_BYTES`.
-PAGE_ENVELOPES = 600
+# Envelopes in an answer. With long prompts they are more than `WINDOW_BYTES`.
+ENVELOPES, PROMPT_CHARACTERS = 128, 4000
 # Bytes that a node sends before the reader must read.
 WINDOW_BYTES = 256 * 1024
 Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -332,13 +333,12 @@ def _request(document: Document) -> bytes:
     return bytes(encode_uvarint(len(content))) + content
 
 
-def _requests(target: Target, envelopes: int = 1000) -> dict[str, bytes]:
+FEED = _request({"cursor": 0, "feed": "", "limit": 1024, "wait": 0})
+
+
+def _requests(target: Target) -> dict[str, bytes]:
     """Return requests with large answers, by protocol."""
-    feed: Document = {"cursor": 0, "feed": "", "limit": envelopes}
-    return {
-        "feed": _request(feed),
-        "blob": _request({"sha256": target.blob, "offset": 0}),
-    }
+    return {"feed": FEED, "blob": _request({"sha256": target.blob, "offset": 0})}
 
 
 async def _open_answer(host: Host, peer: str, name: str, request: bytes) -> Any:
@@ -431,19 +431,20 @@ async def submissions(target: Target, many: bool = False, args: Document = ARGS)
 
 
 async def stalled_readers(target: Target) -> Counts:
-    """Request the feed 1,000 times, and stall longer than the 5 s that libp2p gives a writer.
+    """Request envelopes 1,000 times, and stall longer than the 5 s that libp2p gives a writer.
 
     The node refuses most requests. If it answers, it must wait for the reader and send all.
     """
-    request = _requests(target, PAGE_ENVELOPES)["feed"]
     done, stalled = Counter(requested=0), 0
-    while await _feed_answer_bytes(target, request) <= WINDOW_BYTES:
-        await submissions(target)
+    request = b""
+    while not request or len(await _answer(target, "envelopes", request)) <= WINDOW_BYTES:
+        await submissions(target, args={**ARGS, "prompt": "p" * PROMPT_CHARACTERS})
+        request = _request({"ids": await _last_ids(target)})
 
     async def stall(host: Host, peer: str) -> None:
         nonlocal stalled
         with contextlib.suppress(LookupError):
-            stream = await _open_answer(host, peer, "feed", request)
+            stream = await _open_answer(host, peer, "envelopes", request)
             with trio.move_on_after(STALLED_SECONDS):
                 await stream.muxed_conn.event_closed.wait()
             rest = await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT)
@@ -475,19 +476,31 @@ async def stalled_readers(target: Target) -> Counts:
     return done
 
 
-async def _feed_answer_bytes(target: Target, request: bytes) -> int:
-    """Return the length of the node's answer to a feed request in bytes."""
-    length = 0
+async def _last_ids(target: Target) -> tuple[str, ...]:
+    """Return the ids of the newest envelopes of the node."""
+    ids: list[str] = []
+    request: dict[str, Any] = {"cursor": 0, "feed": "", "limit": 1024, "wait": 0}
+    while True:
+        page = json.loads(await _answer(target, "feed", _request(request)))
+        if not page["ids"]:
+            return tuple(ids[-ENVELOPES:])
+        ids += page["ids"]
+        request |= {"cursor": page["cursor"], "feed": page["feed"]}
+
+
+async def _answer(target: Target, name: str, request: bytes) -> bytes:
+    """Return the node's answer to a request."""
+    answer = b""
 
     async def body(host: Host, peer: str) -> None:
-        nonlocal length
-        stream = await _open_answer(host, peer, "feed", request)
-        length = len(await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT))
+        nonlocal answer
+        stream = await _open_answer(host, peer, name, request)
+        answer = await read_varint_prefixed_bytes_limited(stream, DOCUMENT_LIMIT)
         await stream.reset()
 
     async with Attacker(target) as attacker:
         await attacker.run(body)
-    return length
+    return answer
 
 
 async def messages(target: Target) -> Counts:

@@ -60,7 +60,7 @@ class Equivocator:
     def __init__(self, network: str, envelopes: Sequence[Envelope], readers: set[str]) -> None:
         """`read_by_all` is set when all `readers` have read the feed to its end."""
         self._network = network
-        self._envelopes: list[Json] = [envelope.document() for envelope in envelopes]
+        self._envelopes: dict[str, Json] = {e.id: e.document() for e in envelopes}
         self._readers = set(readers)
         self.read_by_all = asyncio.Event()
 
@@ -73,7 +73,10 @@ class Equivocator:
             cursor = request["cursor"] if request["feed"] == FEED else 0
             self._count(stream.peer, cursor)
             end: Document = {"feed": FEED, "cursor": len(self._envelopes)}
-            await answer(stream, {**end, "envelopes": self._envelopes[cursor:]})
+            await answer(stream, {**end, "ids": tuple(self._envelopes)[cursor:]})
+        elif name == "envelopes":
+            given = [self._envelopes[id_] for id_ in request["ids"]]
+            await answer(stream, {"envelopes": given, "gone": []})
         else:
             await refuse(stream, Status.UNAVAILABLE, "unknown-blob", "this node has nothing")
 

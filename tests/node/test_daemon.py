@@ -44,6 +44,7 @@ from tests.simulation import virtual_loop
 from tests.simulation.doubles import manifest
 from tests.support import fixtures
 from tests.support.blobs import store
+from tests.support.journals import accepted
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 PAYLOAD = bytes((0, 0, 0, 0x3F)) * 100
@@ -224,7 +225,7 @@ def test_a_task_from_submission_to_certificate_and_blob(tmp_path: Path) -> None:
         assert content(scene) == PAYLOAD
         assert left_in(tmp_path) == [], "the blobs have taken the file over"
         tasks, votes = topics(scene.net.id)
-        sent = [text.encode() for _, text in scene.journal.feed(0, 10)]
+        sent = accepted(scene.journal)
         assert [(topic, payload) for _, topic, payload in recorder.gossip] == [
             (tasks, sent[0]),
             (votes, sent[1]),
@@ -251,7 +252,7 @@ def test_outputs_over_the_size_limit_give_an_agreed_error(tmp_path: Path) -> Non
         assert not scene.blobs.has(SHA256)
 
     play(tmp_path, test, solo(max_output_bytes=len(PAYLOAD) - 1))
-    play(tmp_path / "fits", accepted, solo(max_output_bytes=len(PAYLOAD)))
+    play(tmp_path / "fits", accepted_here, solo(max_output_bytes=len(PAYLOAD)))
 
 
 # Work
@@ -334,7 +335,7 @@ def test_tokens_count_towards_the_size_limit(tmp_path: Path) -> None:
 
     limit = len(PAYLOAD) + len(TOKENS)
     play(tmp_path, test, helium(max_output_bytes=limit - 1), prepare=prepare)
-    play(tmp_path / "fits", accepted, helium(max_output_bytes=limit), prepare=prepare)
+    play(tmp_path / "fits", accepted_here, helium(max_output_bytes=limit), prepare=prepare)
 
 
 def test_a_full_trace_is_cut_for_the_error_detail(tmp_path: Path) -> None:
@@ -413,7 +414,7 @@ def test_a_node_that_cannot_store_an_output_abstains(
     play(tmp_path, test)
 
 
-async def accepted(scene: Scene) -> None:
+async def accepted_here(scene: Scene) -> None:
     task = scene.submit()
     await asyncio.sleep(30)
     assert scene.state(task) is State.AGREED
@@ -634,7 +635,7 @@ def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
 def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, solo(), quota=0) as scene:
-            await accepted(scene)
+            await accepted_here(scene)
             with pytest.raises(DiskQuotaExceeded):
                 store(scene.blobs, b"a")
 

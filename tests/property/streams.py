@@ -34,20 +34,21 @@ from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
-from node.sync.feed_sync import FeedSync
+from node.sync.feeds.feed_sync import FeedSync, Progress
 from node.sync.handshakes import Handshakes
 from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
 from protocol.manifest import CHUNK_BYTES, Blob
 from protocol.wire import codec
-from protocol.wire.encoding import Document, canonical
+from protocol.wire.encoding import Document, canonical, document_hash
 from tests.property import envelopes, strategies
 from tests.property.envelopes import NET, TASK
 from tests.property.parsers import Parser
 from tests.schemas.examples import documents
 from tests.support import fixtures
 from tests.support.clock import ManualClock
+from tests.support.journals import accepted
 from tests.support.memory_transport.pipes import MemoryConnection
 
 CLOCK = ManualClock(fixtures.START + 1)
@@ -119,13 +120,22 @@ SONG = b"a stored song"
 SONG_HASH = hashlib.sha256(SONG).hexdigest()
 
 
+# As a feed has them: each task before its votes.
+FEED: tuple[Any, ...] = tuple(
+    sorted(envelopes.ENVELOPES, key=lambda e: e["body"]["type"] != "task")
+)
+
+
 def _documents() -> dict[str, Document]:
     valid: dict[str, Document] = {name: documents()[name] for name in READ}
     valid["submit-request"] = {"task": TASK.envelope.document(), "blobs": []}
     valid["blob-request"] = {"sha256": SONG_HASH, "offset": 1}
-    valid["feed-request"] = {"feed": "f", "cursor": 0, "limit": 7}
+    valid["feed-request"] = {"feed": "f", "cursor": 0, "limit": 7, "wait": 0}
     valid["task-request"] = valid["watch-request"] = {"task": TASK.id}
-    valid["feed-answer"] = {"feed": "f", "cursor": 9, "envelopes": tuple(envelopes.ENVELOPES)}
+    ids = tuple(document_hash("envelope", envelope) for envelope in FEED)
+    valid["feed-answer"] = {"feed": "f", "cursor": 9, "ids": ids}
+    valid["envelopes-request"] = {"ids": (TASK.envelope.id, "0" * 64)}
+    valid["envelopes-answer"] = {"envelopes": FEED, "gone": ()}
     return valid
 
 
@@ -297,37 +307,67 @@ def check_request(content: bytes) -> None:
 # Feeds and blobs
 
 
+def _id_of(envelope: Document) -> str:
+    try:
+        return document_hash("envelope", envelope)
+    except ValueError:  # a mutation that has no canonical form
+        return "0" * 64
+
+
 @st.composite
-def _pages(draw: st.DrawFn) -> Document:
-    """Draw a feed page in which at most one envelope is mutated and signed again."""
-    page = list(envelopes.ENVELOPES)
-    index = draw(st.integers(0, len(page) - 1))
-    page[index] = draw(st.just(page[index]) | envelopes.resigned(page[index]))
-    return {**VALID["feed-answer"], "envelopes": tuple(page)}
+def _readings(draw: st.DrawFn) -> bytes:
+    """Draw a page and the answer with its envelopes; one may be mutated and signed again.
+
+    Or one of both answers has another form.
+    """
+    given = list(FEED)
+    index = draw(st.integers(0, len(given) - 1))
+    given[index] = draw(st.just(given[index]) | envelopes.resigned(given[index]))
+    ids = tuple(_id_of(envelope) for envelope in given)
+    page = canonical({**VALID["feed-answer"], "ids": ids})
+    answer = draw(strategies.encoded(st.just({"envelopes": given, "gone": ()})))
+    which = draw(st.sampled_from(("valid", "page", "answer")))
+    if which == "page":
+        page = draw(strategies.near([VALID["feed-answer"]]))
+    if which == "answer":
+        answer = draw(strategies.near([VALID["envelopes-answer"]]))
+    return b"\0" + draw(framed(st.just(page))) + b"\0" + draw(framed(st.just(answer)))
 
 
-feed_inputs = prefixed(
-    b"\x00", framed(strategies.encoded(_pages()) | strategies.near([VALID["feed-answer"]]))
-)
+class FeedLine(Line):
+    """A transport on which a peer answers a feed request, and then one for envelopes."""
+
+    def __init__(self, inbound: bytes) -> None:
+        super().__init__(inbound)
+        self._wire: Wire | None = None
+
+    async def open(self, peer: str, protocol: str) -> Wire:
+        rest = b"" if self._wire is None else self._inbound[self._wire.position :]
+        self._wire = Wire(self._inbound if self._wire is None else rest)
+        return self._wire
+
+
+feed_inputs = _readings()
 
 
 def check_feed(content: bytes) -> None:
     peer = fixtures.peer(2)
     with node() as (coordinator, journal, ledger):
         cursor = ledger.cursor(peer)
-        line: Any = Line(content)
+        line: Any = FeedLine(content)
         handshakes = Handshakes(line, NET, CLOCK, dict)
         feeds = FeedSync(
             line, coordinator, journal, ledger, 1.0, lambda actions: None, str, handshakes
         )
         try:
-            moved = asyncio.run(feeds.read(peer))
+            progress = asyncio.run(feeds.read(peer))
         except (ProtocolViolation, RequestRefused, ConnectionError):
             assert ledger.cursor(peer) == cursor
             raise
+        moved = progress in (Progress.NEWS, Progress.USELESS)
         assert (ledger.cursor(peer) != cursor) == moved
-        for _, envelope in journal.feed(0, 1000):
-            check_entry(envelope.encode())
+        for envelope in accepted(journal):
+            check_entry(envelope)
 
 
 def check_entry(envelope: bytes) -> None:
@@ -379,8 +419,8 @@ def check_gossip(content: bytes) -> None:
             assert message is None, "accepted by the validator, rejected by the coordinator"
             assert journal.last_cursor() == cursor
             raise
-        for _, envelope in journal.feed(0, 1000):
-            check_entry(envelope.encode())
+        for envelope in accepted(journal):
+            check_entry(envelope)
 
 
 # Messages of a worker process, which may have been taken over.

@@ -203,7 +203,9 @@ def _exchanges(envelope: Document, certificate: Document) -> dict[str, Document]
         "watch-frame": {**moment, "progress": 0.5},
         "blob-request": {"sha256": HASH, "offset": 0},
         "blob-answer": {"size": 8},
-        "feed-request": {"feed": "", "cursor": 0, "limit": 1000},
-        "feed-answer": {"feed": "k3", "cursor": 1, "envelopes": [envelope]},
+        "feed-request": {"feed": "", "cursor": 0, "limit": 1000, "wait": 60},
+        "feed-answer": {"feed": "k3", "cursor": 1, "ids": [HASH]},
+        "envelopes-request": {"ids": [HASH]},
+        "envelopes-answer": {"envelopes": [envelope], "gone": [HASH]},
         "failure": {"reason": "unknown-task", "detail": "no such task"},
     }

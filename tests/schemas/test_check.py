@@ -203,7 +203,9 @@ ACCEPTED: list[tuple[str, Path, object]] = [
     ("envelope", ("body", "type"), "withdraw"),
     ("task-answer", ("certificate",), None),
     ("task-answer", ("envelopes",), [{"any": "thing"}]),
-    ("feed-answer", ("envelopes",), [{"any": "thing"}]),
+    ("envelopes-answer", ("envelopes",), [{"any": "thing"}]),
+    ("feed-request", ("wait",), 0),
+    ("feed-answer", ("ids",), []),
     ("envelope", ("body", "surprise"), 1),
 ]
 
@@ -342,6 +344,16 @@ REFUSED: list[tuple[str, Path, object]] = [
     ("task-answer", ("certificate",), {}),
     ("feed-request", ("limit",), 0),
     ("feed-answer", ("feed",), ""),
+    ("feed-request", ("wait",), 61),
+    ("feed-request", ("wait",), -1),
+    ("feed-answer", ("ids",), ["0" * 63]),
+    ("feed-answer", ("ids",), ["0" * 64] * 2),
+    ("feed-answer", ("ids",), [f"{n:064x}" for n in range(1025)]),
+    ("envelopes-request", ("ids",), []),
+    ("envelopes-request", ("ids",), ["0" * 64] * 2),
+    ("envelopes-request", ("ids",), [f"{n:064x}" for n in range(129)]),
+    ("envelopes-answer", ("gone",), ["0" * 64] * 2),
+    ("envelopes-answer", ("envelopes",), [{}] * 129),
     ("failure", ("reason",), "No"),
     ("failure", ("detail",), "x" * 257),
 ]

@@ -15,7 +15,7 @@ OPEN = {
     ("envelope", "body"),
     ("task", "args"),
     ("task-answer", "items"),
-    ("feed-answer", "items"),
+    ("envelopes-answer", "items"),
 }
 
 

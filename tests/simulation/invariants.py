@@ -29,6 +29,7 @@ from protocol.wire.messages import Abstain, Commit, Reveal, Task, Vote, Withdraw
 from tests.simulation import doubles, specification
 from tests.simulation.report import Violation
 from tests.support import fixtures
+from tests.support.journals import accepted
 
 if TYPE_CHECKING:
     from tests.simulation.faulty_nodes import FaultyNode
@@ -399,7 +400,7 @@ def _digests(votes: Sequence[Vote]) -> Mapping[tuple[str, str], set[str]]:
 def _votes(simulation: "Simulation") -> Iterator[Vote]:
     seen = set[str]()
     for node in simulation.honest:
-        for _, text in node.journal.feed(0, 100_000):
+        for text in map(bytes.decode, accepted(node.journal)):
             if text in seen:
                 continue
             seen.add(text)

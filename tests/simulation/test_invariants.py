@@ -8,7 +8,7 @@ import pytest
 
 from node.consensus.task_table import TaskTable
 from node.storage.journal import Journal
-from node.sync.feed_sync import FeedSync
+from node.sync.feeds.feed_sync import FeedSync
 from protocol.consensus import certificate, committee
 from protocol.consensus.agreement import Agreement
 from protocol.errors import Rejected, Rejection

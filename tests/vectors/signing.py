@@ -44,9 +44,10 @@ def envelopes() -> Vectors:
         "description": "Sections 2.4 and 4.1 to 4.3. `envelopes`: the signer has the secret key"
         " `secret` (hex). `signed` is the hex of the bytes that `signature` (hex) is over: ASCII"
         " 'helium/2/envelope', a zero byte, the canonical body. `envelope` is the canonical text"
-        " that travels. `task` is the id of a task. Reading `envelope` for the network id `network`"
-        " must be accepted. `withdrawals`: with the task of the envelope `task` accepted, the"
-        " envelope `withdrawal` is accepted if `reason` is null, else rejected for it.",
+        " that travels, and `id` its id. `task` is the id of a task. Reading `envelope` for the"
+        " network id `network` must be accepted. `withdrawals`: with the task of the envelope"
+        " `task` accepted, the envelope `withdrawal` is accepted if `reason` is null, else rejected"
+        " for it.",
         "network": NET.id,
         "envelopes": [_envelope(name, message) for name, message in sent.items()],
         "withdrawals": [
@@ -94,6 +95,7 @@ def _envelope(name: str, message: Message) -> Entry:
         "signed": (domain("envelope") + canonical(envelope.body)).hex(),
         "signature": urlsafe_b64decode(envelope.signature + "==").hex(),
         "envelope": envelope.encode().decode(),
+        "id": envelope.id,
     }
     return entry | ({"task": message.id} if isinstance(message, Task) else {})
 

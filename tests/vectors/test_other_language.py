@@ -32,7 +32,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     },
     "signatures.json": {"keys": ["peer", "reason"], "signatures": ["reason"]},
     "envelopes.json": {
-        "envelopes": ["body", "signed", "signature", "envelope"],
+        "envelopes": ["body", "signed", "signature", "envelope", "id"],
         "withdrawals": ["reason"],
     },
     "networks.json": {"accepted": ["canonical", "id"], "refused": ["reason"]},
@@ -55,6 +55,7 @@ OUTPUTS: dict[str, dict[str, list[str]]] = {
     "clocks.json": {"clocks": ["difference", "ready"]},
     "starts.json": {"starts": ["states"], "releases": ["sent"]},
     "gossip.json": {"messages": ["id", "verdict"]},
+    "feeds.json": {"pages": ["verdict"], "envelopes": ["given", "gone", "left"]},
     "rejections.json": {"envelopes": ["reason"], "tasks": ["reason"], "times": ["reason"]},
     "waveforms.json": {
         "short": ["bytes", "output"],
@@ -128,6 +129,6 @@ def changed(value: Any) -> Any:
         case int():
             return value + 1
         case list():
-            return value[1:]
+            return value[1:] if value else ["x"]
         case _:
             return {**value, "x": 1}

@@ -111,6 +111,8 @@ def test_envelopes_are_signed_and_task_ids_match() -> None:
         assert key.sign(signed).hex() == entry["signature"]
         body = signed.removeprefix(b"helium/2/envelope\0")
         assert json.loads(body) == entry["body"] == json.loads(entry["envelope"])["body"]
+        preimage = b"helium/2/envelope\0" + entry["envelope"].encode()
+        assert hashlib.sha256(preimage).hexdigest() == entry["id"]
         if "task" in entry:
             assert hashlib.sha256(b"helium/2/task\0" + body).hexdigest() == entry["task"]
 

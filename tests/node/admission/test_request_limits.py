@@ -18,6 +18,7 @@ PER_KEY: dict[LimitedRequest, int] = {
     "task": request_limits.PEER_READS,
     "submit": request_limits.PEER_UPLOADS,
     "feed": request_limits.PEER_FEEDS,
+    "envelopes": request_limits.PEER_FEEDS,
 }
 
 each_request = pytest.mark.parametrize("request_name", PER_KEY)

@@ -33,7 +33,7 @@ from protocol.errors import Rejected, Rejection
 from protocol.manifest import blobs_of
 from protocol.network import Network
 from protocol.wire import codec
-from protocol.wire.encoding import Json, canonical
+from protocol.wire.encoding import Json, canonical, document_hash
 from protocol.wire.messages import Message, Task, Withdraw
 from protocol.work import tokens_blob
 from tests.node.sync.test_task_tracker import FORGERIES, Scripted, certify
@@ -612,19 +612,26 @@ class Feeding(Fake):
     feed: list[Any] = field(default_factory=list)
 
     async def serve(self, protocol: str, stream: Stream) -> None:
+        by_id = {document_hash("envelope", document): document for document in self.feed}
+        if protocol.endswith("/envelopes"):
+            asked: Any = await rpc_codec.read_document(stream, "envelopes-request", 16_384)
+            self.asked.append("envelopes")
+            await answer(stream, {"envelopes": [by_id[i] for i in asked["ids"]], "gone": []})
+            return
         if not protocol.endswith("/feed"):
             await super().serve(protocol, stream)
             return
         request: Any = await rpc_codec.read_document(stream, "feed-request", 4096)
         self.asked.append("feed")
         start = request["cursor"] if request["feed"] == "f" else 0
-        page = self.feed[start : start + min(request["limit"], 200)]
-        await answer(stream, {"feed": "f", "cursor": start + len(page), "envelopes": page})
+        page = tuple(by_id)[start : start + min(request["limit"], 200)]
+        await answer(stream, {"feed": "f", "cursor": start + len(page), "ids": page})
 
 
 def test_a_task_is_found_by_the_beginning_of_its_id() -> None:
-    votes = [fixtures.abstain(NET, TASK, peer).envelope.document() for peer in NET.roster]
-    old = [TASK.envelope.document(), *votes * 300]
+    votes: list[Any] = [fixtures.abstain(NET, TASK, p).envelope.document() for p in NET.roster]
+    many = [{**vote, "signature": f"{n:086}"} for n in range(300) for vote in votes]
+    old = [TASK.envelope.document(), *many]
     fake = Feeding(feed=old)
 
     async def test(client: Client) -> None:

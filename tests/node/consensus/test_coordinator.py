@@ -33,6 +33,7 @@ from protocol.wire.messages import Abstention, Commit, Message, Reveal, Task, Vo
 from protocol.wire.signing import sign
 from tests.support import fixtures
 from tests.support.clock import ManualClock
+from tests.support.journals import accepted
 
 ME = fixtures.peer(0)
 EXECUTION = 1.0  # seconds
@@ -125,7 +126,7 @@ class CrashableNode:
         for effect in effects:
             match effect:
                 case Publish(message):
-                    stored = [text.encode() for _, text in self.journal.feed(0, 1000)]
+                    stored = accepted(self.journal)
                     assert message.envelope.encode() in stored, "published before it was journalled"
                     self.published.append(message)
                 case Execute(task):

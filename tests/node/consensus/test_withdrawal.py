@@ -24,6 +24,7 @@ from tests.node.consensus.test_coordinator import (
     validated,
 )
 from tests.support import fixtures
+from tests.support.journals import accepted
 
 
 class QueueingNode(CrashableNode):
@@ -212,9 +213,7 @@ def test_withdrawal_of_a_task_that_has_ended_is_kept_for_the_feed(node: Queueing
     withdrawal = fixtures.withdraw(node.net, task)
     node.receive(withdrawal)
     assert node.kept(task)[-1] == "withdraw"
-    assert [text for _, text in node.journal.feed(0, 100)][-1] == (
-        withdrawal.envelope.encode().decode()
-    )
+    assert accepted(node.journal)[-1] == (withdrawal.envelope.encode())
     assert node.state(task) is State.AGREED
 
 
@@ -278,8 +277,8 @@ def test_withdrawal_comes_by_feed_as_bytes(node: QueueingNode) -> None:
     node.receive(task)
     node.receive(fixtures.withdraw(node.net, task))
     reader = QueueingNode(node.net)
-    for _, text in node.journal.feed(0, 100):
-        message = codec.decode(text.encode(), node.net.id)
+    for text in accepted(node.journal):
+        message = codec.decode(text, node.net.id)
         if isinstance(message, Task | Withdraw):
             reader.receive(message)
     assert reader.kept(task)[:2] == ["task", "withdraw"]

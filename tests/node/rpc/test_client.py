@@ -72,7 +72,8 @@ def framed(status: int, payload: bytes) -> bytes:
 
 def test_the_protocols_are_those_of_the_specification() -> None:
     assert [protocol_id(name) for name in REQUESTS] == [
-        f"/helium/2/{name}" for name in ("hello", "submit", "task", "watch", "blob", "feed")
+        f"/helium/2/{name}"
+        for name in ("hello", "submit", "task", "watch", "blob", "feed", "envelopes")
     ]
     assert REQUEST_LIMIT > ENVELOPE_LIMIT
 

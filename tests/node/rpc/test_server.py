@@ -31,6 +31,7 @@ from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, open_request, read_answer, send_request
 from node.rpc.codec import REQUEST_LIMIT, Status, read_document
 from node.rpc.dispatcher import REQUEST_SECONDS
+from node.rpc.feeds import COALESCING_SECONDS, feed_request
 from node.rpc.framing import encode_length, write_frame
 from node.rpc.hello import Greeter, ServingStatus
 from node.rpc.server import RequestHandler
@@ -44,8 +45,9 @@ from protocol.consensus.committee import committees
 from protocol.consensus.effects import Effect, State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected, Rejection
+from protocol.wire import messages
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Task
+from protocol.wire.messages import Abstention, Task
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import MemoryBlobs
@@ -92,6 +94,7 @@ class Bench:
     obtained: list[str] = field(default_factory=list)
     fetch_seconds: float = 0.0  # to fetch a blob from another peer
     events: FixedEvents = field(init=False)
+    handler: RequestHandler = field(init=False)
     acted: list[Effect] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     submitters: frozenset[str] = frozenset()
@@ -157,6 +160,8 @@ async def serving(
         ),
         lambda task, source: None,
     )
+    bench.handler = answering
+    journal.on_accepted.append(answering.feeds.wake)
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     await server.start(Recorder(answering.serve), (), protocols)
     await asker.start(Recorder(), (), ())
@@ -199,13 +204,13 @@ async def refusal(stream: Stream) -> tuple[Status, Any]:
     return Status(status), failure
 
 
-def fat(task: Task, count: int) -> list[Any]:
-    """Return valid reveals of one task with 8 kB of trace each."""
+def fat(task: Task, count: int, characters: int = 1000) -> list[Any]:
+    """Return valid reveals of one task with 8 times so many characters of trace each."""
     member = committees(NET, task)[0][0]
     votes = []
     for number in range(count):
         body = fixtures.reveal(NET, task, member, {}).envelope.body
-        trace = {f"note-{line}": f"{number:x>1000}" for line in range(8)}
+        trace = {f"note-{line}": f"{number:x>{characters}}" for line in range(8)}
         votes.append(fixtures.signed_by(NET, {**body, "trace": trace}, member))
     return votes
 
@@ -341,30 +346,21 @@ def test_blob_from_any_offset(offset: int) -> None:
     on_bench(test)
 
 
+def page_of(feed: str, cursor: int, *messages: Any) -> Any:
+    return {"feed": feed, "cursor": cursor, "ids": [m.envelope.id for m in messages]}
+
+
 def test_a_feed_is_read_in_pages() -> None:
     async def test(bench: Bench) -> None:
         tasks = [bench.accept(nonce=n) for n in range(3)]
-        texts = [task.envelope.document() for task in tasks]
         feed = bench.journal.feed_id
-
-        def ask_for(cursor: int) -> Document:
-            return {"feed": feed, "cursor": cursor, "limit": 2}
-
-        assert await bench.request("feed", ask_for(0)) == {
-            "feed": feed,
-            "cursor": 2,
-            "envelopes": texts[:2],
-        }
-        assert await bench.request("feed", ask_for(2)) == {
-            "feed": feed,
-            "cursor": 3,
-            "envelopes": texts[2:],
-        }
-        assert await bench.request("feed", ask_for(3)) == {
-            "feed": feed,
-            "cursor": 3,
-            "envelopes": [],
-        }
+        for cursor, page in (
+            (0, page_of(feed, 2, *tasks[:2])),
+            (2, page_of(feed, 3, *tasks[2:])),
+            (3, page_of(feed, 3)),
+            (4, page_of(feed, 4)),
+        ):
+            assert await bench.request("feed", feed_request(feed, cursor, 2)) == page
 
     on_bench(test)
 
@@ -373,18 +369,159 @@ def test_a_feed_is_read_in_pages() -> None:
 def test_a_cursor_of_another_feed_starts_at_zero(feed: str) -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
-        page = await bench.request("feed", {"feed": feed, "cursor": 1, "limit": 9})
-        assert page["feed"] == bench.journal.feed_id
-        assert page["envelopes"] == [task.envelope.document()]
-        assert page["cursor"] == 1
+        page = await bench.request("feed", feed_request(feed, 1, 9, wait=60))
+        assert page == page_of(bench.journal.feed_id, 1, task)
 
     on_bench(test)
 
 
 def test_an_empty_feed_with_another_id_starts_at_zero() -> None:
     async def test(bench: Bench) -> None:
-        page = await bench.request("feed", {"feed": "another", "cursor": 77, "limit": 9})
-        assert page == {"feed": bench.journal.feed_id, "cursor": 0, "envelopes": []}
+        page = await bench.request("feed", feed_request("another", 77, 9))
+        assert page == page_of(bench.journal.feed_id, 0)
+
+    on_bench(test)
+
+
+def test_a_page_has_at_most_1024_ids() -> None:
+    async def test(bench: Bench) -> None:
+        votes = fat(bench.accept(), 1100, characters=1)
+        for vote in votes:
+            bench.journal.append(vote, 0.0)
+        page = await bench.request("feed", feed_request("", 0, 100_000))
+        assert (len(page["ids"]), page["cursor"]) == (1024, 1024)
+        rest = await bench.request("feed", feed_request(page["feed"], 1024, 100_000))
+        assert (len(rest["ids"]), rest["cursor"]) == (77, 1101)
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"wait": 61}, {"wait": -1}, {"wait": 0.5}, {"wait": None}, {"limit": 0}, {"cursor": -1}],
+)
+def test_a_feed_request_of_another_form_is_refused(changes: Any) -> None:
+    async def test(bench: Bench) -> None:
+        refusal = await bench.refused("feed", {**feed_request("", 0, 9), **changes})
+        assert refusal.reason == "invalid-field"
+
+    on_bench(test)
+
+
+# Waiting
+
+
+async def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_request_at_the_end_of_a_feed_waits_for_what_is_accepted_next() -> None:
+    """A burst is one page; what comes later waits for the next request."""
+
+    async def test(bench: Bench) -> None:
+        feed = bench.journal.feed_id
+        request = feed_request(feed, 0, wait=60)
+        waiting = asyncio.create_task(bench.request("feed", request))
+        await asyncio.sleep(10)
+        assert not waiting.done()
+        began = await now()
+        tasks = [bench.accept(nonce=n) for n in range(3)]
+        assert await waiting == page_of(feed, 3, *tasks)
+        assert await now() - began < COALESCING_SECONDS + 0.1
+        assert await bench.request("feed", request) == page_of(feed, 3, *tasks)
+
+    on_bench(test)
+
+
+def test_a_wait_ends_with_an_empty_page_when_its_time_is_over() -> None:
+    async def test(bench: Bench) -> None:
+        feed, began = bench.journal.feed_id, await now()
+        assert await bench.request("feed", feed_request(feed, 7, wait=20)) == page_of(feed, 7)
+        assert await now() - began == pytest.approx(20, abs=0.1)
+
+    on_bench(test)
+
+
+def test_a_second_waiting_request_ends_the_first_with_an_empty_page() -> None:
+    async def test(bench: Bench) -> None:
+        feed = bench.journal.feed_id
+        request = feed_request(feed, 0, wait=25)
+        first = asyncio.create_task(bench.request("feed", request))
+        await asyncio.sleep(5)
+        second = asyncio.create_task(bench.request("feed", request))
+        assert await first == page_of(feed, 0)
+        assert not second.done()
+        task = bench.accept()
+        assert await second == page_of(feed, 1, task)
+
+    on_bench(test)
+
+
+def test_waiting_requests_hold_no_slot_and_no_more_than_one_each() -> None:
+    async def test(bench: Bench) -> None:
+        request = feed_request(bench.journal.feed_id, 0, wait=25)
+        many = [asyncio.create_task(bench.request("feed", request)) for _ in range(20)]
+        await asyncio.sleep(1)
+        pages = await asyncio.gather(*(task for task in many if task.done()))
+        assert len(pages) == 19
+        assert len(bench.handler.feeds._waiting) == 1
+        assert await bench.request("feed", feed_request("", 0)) == pages[0], "there is a slot"
+        await asyncio.gather(*many)
+        assert bench.handler.feeds._waiting == {}
+
+    on_bench(test)
+
+
+def test_a_peer_that_disconnects_waits_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        request = feed_request(bench.journal.feed_id, 0, wait=60)
+        waiting = asyncio.create_task(bench.request("feed", request))
+        await asyncio.sleep(1)
+        bench.medium.disconnect(SERVER, bench.asker.peer)
+        bench.handler.feeds.end(bench.asker.peer)  # as the node does
+        with pytest.raises(ConnectionError):
+            await waiting
+        await asyncio.sleep(0.1)
+        assert bench.handler.feeds._waiting == {}
+        assert bench.medium.failures == []
+
+    on_bench(test)
+
+
+# Envelopes by their ids
+
+
+def test_envelopes_are_answered_in_the_order_of_their_ids() -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [bench.accept(nonce=n) for n in range(3)]
+        unknown = "0" * 64
+        chosen = [tasks[2], tasks[0]]
+        ids = (chosen[0].envelope.id, unknown, chosen[1].envelope.id)
+        answer = await bench.request("envelopes", {"ids": ids})
+        documents = [task.envelope.document() for task in chosen]
+        assert answer == {"envelopes": documents, "gone": [unknown]}
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [],
+        ["0" * 64] * 2,
+        ["x" * 64],
+        ["A" * 64],
+        ["0" * 63],
+        ["0" * 64 + "\n"],
+        [f"{n:064x}" for n in range(129)],
+        [0],
+        None,
+        "0" * 64,
+    ],
+)
+def test_an_envelopes_request_of_another_form_is_refused(ids: Any) -> None:
+    async def test(bench: Bench) -> None:
+        assert (await bench.refused("envelopes", {"ids": ids})).reason == "invalid-field"
 
     on_bench(test)
 
@@ -392,23 +529,23 @@ def test_an_empty_feed_with_another_id_starts_at_zero() -> None:
 # Answers stay under 1 MiB: `ask` reads none that is longer
 
 
-def test_a_feed_of_large_envelopes_needs_several_answers() -> None:
+def test_large_envelopes_need_several_answers() -> None:
     async def test(bench: Bench) -> None:
         votes = fat(bench.accept(), 250)
         for vote in votes:
             bench.journal.append(vote, 0.0)
-        cursor, envelopes, answers = 0, list[Any](), 0
-        while True:
-            request: Document = {"feed": bench.journal.feed_id, "cursor": cursor, "limit": 1000}
-            answer = await bench.request("feed", request)
+        rest = [vote.envelope.id for vote in votes][:128]
+        documents, answers = list[Any](), 0
+        while rest:
+            answer = await bench.request("envelopes", {"ids": rest})
             assert len(canonical(answer)) <= DOCUMENT_LIMIT
-            if not answer["envelopes"]:
-                break
-            assert len(canonical(answer)) > DOCUMENT_LIMIT // 2 or answers == 2
-            envelopes += answer["envelopes"]
-            cursor, answers = answer["cursor"], answers + 1
-        assert envelopes[1:] == [vote.envelope.document() for vote in votes]
-        assert answers == 3
+            assert answer["gone"] == []
+            rest = rest[len(answer["envelopes"]) :]
+            assert len(canonical(answer)) > DOCUMENT_LIMIT // 2 or not rest
+            documents += answer["envelopes"]
+            answers += 1
+        assert documents == [vote.envelope.document() for vote in votes[:128]]
+        assert answers > 1
 
     on_bench(test)
 
@@ -430,11 +567,11 @@ def test_a_task_answer_holds_as_many_votes_as_fit() -> None:
 def test_many_small_envelopes_fit_the_schema() -> None:
     async def test(bench: Bench) -> None:
         task = bench.accept()
-        vote = fixtures.abstain(NET, task, SERVER)
-        for _ in range(1200):
-            bench.journal.append(vote, 0.0)
-        request: Document = {"feed": "", "cursor": 0, "limit": 1000}
-        assert len((await bench.request("feed", request))["envelopes"]) == 1000
+        reasons = list(Abstention)
+        for number in range(1200):
+            signer, reason = fixtures.peer(number // 512), reasons[number // 64 % 8]
+            body = messages.abstain_body(NET.id, task.id, number % 64, reason)
+            bench.journal.append(fixtures.signed_by(NET, body, signer), 0.0)
         assert len((await bench.request("task", {"task": task.id}))["envelopes"]) == 1201
 
     on_bench(test)
@@ -891,13 +1028,15 @@ def test_every_reading_request_holds_a_slot_of_its_slot_key(
     monkeypatch.setattr(RequestLimiter, "slot", recording)
 
     async def test(bench: Bench) -> None:
-        await bench.request("feed", {"feed": "", "cursor": 0, "limit": 1})
+        await bench.request("feed", feed_request("", 0))
+        await bench.request("envelopes", {"ids": ["0" * 64]})
         await bench.refused("blob", {"sha256": "0" * 64, "offset": 0})
         task: Document = {"task": bench.accept().id}
         await bench.request("task", task)
         async with open_request(bench.asker, SERVER, "watch", task) as stream:
             await stream.read_exactly(1)
-        assert held == [(name, "the slot key") for name in ("feed", "blob", "task", "watch")]
+        names = ("feed", "envelopes", "blob", "task", "watch")
+        assert held == [(name, "the slot key") for name in names]
 
     on_bench(test)
 

@@ -345,7 +345,7 @@ def test_full_disk_loses_no_committed_transaction(size: int) -> None:
         storage.close()
         for database in (path, folder / "killed" / NAME):
             open_storage(database, NET.id).close()
-            nonces = [int(str(row[5])[:-2]) for row in rows(database)["envelopes"]]
+            nonces = [int(str(row[6])[:-2]) for row in rows(database)["envelopes"]]
             assert nonces[:done] == list(range(done))
             assert nonces[-1] == 100
             assert len(nonces) - done in (1, 2)  # of the step that failed, its first half

@@ -247,15 +247,59 @@ def test_feed_is_in_order_of_acceptance(path: Path, net: Network) -> None:
     for at, task in enumerate(reversed(tasks)):
         storage.journal.append(task, float(at))
     everything = storage.journal.feed(0, 100)
-    assert [text.encode() for _, text in everything] == [
-        task.envelope.encode() for task in reversed(tasks)
-    ]
+    assert [id_ for _, id_ in everything] == [task.envelope.id for task in reversed(tasks)]
     cursors = [seq for seq, _ in everything]
     assert cursors == sorted(set(cursors))
     assert storage.journal.feed(0, 2) == everything[:2]
     assert storage.journal.feed(cursors[1], 2) == everything[2:4]
     assert storage.journal.feed(cursors[-1], 2) == []
     assert storage.journal.feed(10**15, 2) == []
+    storage.close()
+
+
+def test_envelopes_are_found_by_their_ids(path: Path, net: Network) -> None:
+    storage = open_storage(path, net.id)
+    task = fixtures.task(net)
+    vote = fixtures.abstain(net, task, committees(net, task)[0][0])
+    for message in (task, vote):
+        assert storage.journal.find(message.envelope.id) is None
+        assert storage.journal.envelope(message.envelope.id) is None
+        storage.journal.append(message, 0.0)
+        text = storage.journal.envelope(message.envelope.id)
+        assert text is not None
+        assert text.encode() == message.envelope.encode()
+    assert storage.journal.find(task.envelope.id) == (task.id, "task")
+    assert storage.journal.find(vote.envelope.id) == (task.id, "abstain")
+    storage.close()
+
+
+def test_an_envelope_is_kept_once(path: Path, net: Network) -> None:
+    storage = open_storage(path, net.id)
+    storage.journal.append(fixtures.task(net), 0.0)
+    with pytest.raises(sqlite3.IntegrityError):
+        storage.journal.append(fixtures.task(net), 1.0)
+    assert len(storage.journal.feed(0, 10)) == 1
+    storage.close()
+
+
+def test_the_journal_tells_once_an_envelope_is_durable(path: Path, net: Network) -> None:
+    """And of nothing else: whoever waits for the feed is woken by it."""
+    storage, told = open_storage(path, net.id), list[int]()
+    storage.journal.on_accepted = lambda: told.append(len(storage.journal.feed(0, 10)))
+    tasks = [fixtures.task(net, nonce=n) for n in range(3)]
+    with storage.journal.transaction():
+        storage.journal.put_state(tasks[0].id, State.WAITING, 0)
+    assert told == []
+    with storage.journal.transaction():
+        storage.journal.append(tasks[0], 0.0)
+        storage.journal.append(tasks[1], 0.0)
+        assert told == []
+    assert told == [2]
+    with pytest.raises(ZeroDivisionError), storage.journal.transaction():
+        storage.journal.append(tasks[2], 1 / 0)
+    with storage.journal.transaction():
+        pass
+    assert told == [2]
     storage.close()
 
 

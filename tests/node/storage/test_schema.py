@@ -1,7 +1,6 @@
 """One schema: a data folder of an earlier build with it opens unchanged; others are refused."""
 
 import contextlib
-import copy
 import sqlite3
 from pathlib import Path
 
@@ -12,16 +11,15 @@ from node.storage.reader import read_ledger
 from protocol.consensus import evidence
 from protocol.consensus.committee import committees
 from protocol.consensus.conduct import PeerRecord, VoteOutcome
-from protocol.manifest import blobs_of
 from tests.node.storage.opened import open_storage
-from tests.node.storage.test_journal import certify, check_filled
+from tests.node.storage.test_journal import check_filled
 from tests.support import fixtures
 
 NET = fixtures.network()
 TASK = fixtures.task(NET)
 SIGNER = committees(NET, TASK)[0][0]
 # Every row that the first build with this schema wrote for one task.
-EARLIER_BUILD = Path(__file__).with_name("database_v5.sql").read_text()
+EARLIER_BUILD = Path(__file__).with_name("database_v6.sql").read_text()
 FEED = "1b56473f21f38558b4ca62eb539ece80"
 SUSPECT = fixtures.peer(3)
 
@@ -69,39 +67,10 @@ def test_new_database_has_the_tables_of_the_earlier_build(path: Path, tmp_path: 
     assert schemas[0] == schemas[1]
 
 
-def test_database_whose_outputs_have_the_hash_as_key_still_takes_certificates(
-    tmp_path: Path,
-) -> None:
-    """The first builds with this schema made it so. The first certificate of a hash counts."""
-    key = """
-    sha256 TEXT NOT NULL, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL,
-    PRIMARY KEY (sha256, size, chunks)
-"""
-    former = """
-    sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, chunks TEXT NOT NULL, signers TEXT NOT NULL
-"""
-    assert key in EARLIER_BUILD
-    with contextlib.closing(sqlite3.connect(tmp_path / "former.sqlite")) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(EARLIER_BUILD.replace(key, former))
-    (tmp_path / "former.sqlite.mark").write_text(f"{FEED} {3:020d}")
-    storage = open_storage(tmp_path / "former.sqlite", NET.id)
-    sha256 = blobs_of(fixtures.outcome())[0].sha256
-    (first,) = storage.ledger.outputs(sha256)
-    wrong = copy.deepcopy(fixtures.outcome())
-    wrong["result"]["outputs"][0]["chunks"] = ["0" * 64]
-    for nonce, outcome in enumerate([wrong, fixtures.outcome()], 1):
-        storage.ledger.put_certificate(certify(NET, fixtures.task(NET, nonce=nonce), outcome))
-    (output,) = storage.ledger.outputs(sha256)
-    assert output.blob == first.blob
-    assert set(output.signers) >= set(first.signers)
-    storage.close()
-
-
-@pytest.mark.parametrize("version", [1, 4, 6, 99])
+@pytest.mark.parametrize("version", [1, 5, 7, 99])
 def test_another_schema_version_is_refused(path: Path, version: int) -> None:
     change(path, f"PRAGMA user_version = {version}")
-    reason = rf"schema {version}, and .* reads only schema 5. Run the version that wrote it"
+    reason = rf"schema {version}, and .* reads only schema 6. Run the version that wrote it"
     check_refused(path, reason)
     with pytest.raises(UnusableDatabase, match=reason), read_ledger(path, NET.id):
         pass

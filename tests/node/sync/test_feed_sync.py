@@ -1,12 +1,14 @@
 """Feeds bring what gossip lost; a lying feed brings nothing, and costs nothing but a log line."""
 
 import asyncio
+import hashlib
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,34 +16,42 @@ import pytest
 from node.consensus.coordinator import Coordinator, Step
 from node.rpc import codec as rpc_codec
 from node.rpc import hello
+from node.rpc.client import ANSWER_SECONDS
 from node.rpc.codec import ProtocolViolation, Status, answer, read_document, refuse
+from node.rpc.feeds import MAX_PAGE_IDS
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from node.sync.feed_sync import (
-    BATCH,
+from node.sync.feeds.feed_sync import (
     FAILURE_BACKOFF,
-    MAX_EMPTY_BATCHES,
+    MAX_USELESS_PAGES,
+    MIN_PAUSE_SECONDS,
+    PAGE_COST,
     PAUSE_SECONDS,
     USELESS_BURST_SECONDS,
     USELESS_PER_SECOND,
+    WAIT_SECONDS,
     FeedSync,
+    Progress,
 )
+from node.sync.feeds.fetching import CLAIM_SECONDS, MAX_IDS
 from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.transport.interface import Stream
 from protocol.consensus import certificate
 from protocol.consensus.certificate import Certificate
 from protocol.consensus.committee import committees
 from protocol.consensus.effects import Effect, State, StateChanged
-from protocol.wire import messages
-from protocol.wire.encoding import Document
+from protocol.wire import codec, messages
+from protocol.wire.encoding import Document, document_hash
 from protocol.wire.messages import Task
 from protocol.wire.signing import sign
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.network import Conditions, run_network
 from tests.support import fixtures
+from tests.support.journals import accepted
 from tests.support.memory_transport.network import Link, MemoryNetwork, MemoryTransport
+from tests.vectors import edwards, signatures
 
 NET = fixtures.network()
 ME, LIAR = fixtures.peer(0), fixtures.peer(1)
@@ -63,7 +73,10 @@ class Bench:
     greeted: int = 0
     acted: list[Effect] = field(default_factory=list)
     faults: int = 0  # store failures still to come
-    feed: Callable[[Any], Document] = lambda request: nothing("f")
+    feed: Callable[[Any], Any] = lambda request: nothing("f")
+    lie: Callable[[list[str]], Awaitable[Document]] | None = None  # about envelopes
+    shown: dict[str, Any] = field(default_factory=dict)  # what the feed has listed, by id
+    asked: list[tuple[str, list[str]]] = field(default_factory=list)  # who, for which envelopes
     certified: dict[str, list[Certificate]] = field(default_factory=dict)  # by task
     certificates: dict[str, Document] = field(default_factory=dict)  # in place of the first
     requested_tasks: list[str] = field(default_factory=list)
@@ -89,7 +102,8 @@ class Bench:
         )
 
     async def read(self) -> bool:
-        return await self.feeds.read(LIAR)
+        """Read a page; return whether it was taken and there may be more."""
+        return await self.feeds.read(LIAR) in (Progress.NEWS, Progress.USELESS)
 
     def act(self, step: Step) -> None:
         if self.faults:
@@ -97,12 +111,36 @@ class Bench:
             raise sqlite3.OperationalError("disk I/O error")
         self.acted += step()
 
-    async def serve(self, protocol: str, stream: Stream) -> None:
+    async def add_member(self, index: int) -> None:
+        """Connect another member with the same feed."""
+        other = MemoryTransport(self.medium, fixtures.peer(index))
+        protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
+        await other.start(Recorder(partial(self.serve, other.peer)), (), protocols)
+        await self.mine.dial(other.addresses[0])
+
+    async def page(self, request: Any) -> Document:
+        page = self.feed(request)
+        if request["wait"] and not page["envelopes"] and page["cursor"] == request["cursor"]:
+            await asyncio.sleep(request["wait"])
+            page = self.feed(request)
+        shown = {document_hash("envelope", document): document for document in page["envelopes"]}
+        self.shown |= shown
+        return {"feed": page["feed"], "cursor": page["cursor"], "ids": list(shown)}
+
+    async def truth(self, ids: list[str]) -> Document:
+        return {"envelopes": [self.shown[id_] for id_ in ids], "gone": []}
+
+    async def serve(self, owner: str, protocol: str, stream: Stream) -> None:
         name = protocol.rpartition("/")[2]
         request = await read_document(stream, f"{name}-request")
         if name == "feed":
             self.requests.append(request)
-            await answer(stream, self.feed(request))
+            await answer(stream, await self.page(request))
+            return
+        if name == "envelopes":
+            ids = request["ids"]
+            self.asked.append((owner, ids))
+            await answer(stream, await (self.lie or self.truth)(ids))
             return
         if name == "task":
             self.requested_tasks.append(request["task"])
@@ -126,13 +164,13 @@ class Bench:
         return {"state": "agreed", "attempt": 0, "envelopes": envelopes, "certificate": first}
 
 
-def batch(feed: str, cursor: int, *contents: Any) -> Document:
-    """An answer with messages, or with documents of any kind."""
+def batch(feed: str, cursor: int, *contents: Any) -> Any:
+    """A page with the ids of messages, or of documents of any kind, and these themselves."""
     documents = [f.envelope.document() if hasattr(f, "envelope") else f for f in contents]
     return {"feed": feed, "cursor": cursor, "envelopes": documents}
 
 
-def nothing(feed: str, cursor: int = 0) -> Document:
+def nothing(feed: str, cursor: int = 0) -> Any:
     return batch(feed, cursor)
 
 
@@ -153,7 +191,7 @@ async def reading(max_open: int = 1000) -> AsyncIterator[Bench]:
     await mine.start(Recorder(), (), ())
     protocols = [rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS]
     for peer in (other, stranger):
-        await peer.start(Recorder(bench.serve), (), protocols)
+        await peer.start(Recorder(partial(bench.serve, peer.peer)), (), protocols)
         await mine.dial(peer.addresses[0])
     try:
         yield bench
@@ -187,7 +225,7 @@ def test_nodes_agree_by_feeds_alone() -> None:
             task = await client.submit("text-to-music", fixtures.args())
             await asyncio.sleep(120)
             assert {i.state(task.id) for i in world.nodes} == {State.AGREED}
-            feeds = [{text for _, text in i.journal.feed(0, 100)} for i in world.nodes]
+            feeds = [set(accepted(i.journal)) for i in world.nodes]
             assert all(feed == feeds[0] for feed in feeds), "they converge on all of it"
 
     virtual_loop.run(main)
@@ -198,7 +236,7 @@ def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
         task = fixtures.task(NET)
         messages = [task, *votes(task)]
 
-        def feed(request: Any) -> Document:
+        def feed(request: Any) -> Any:
             at = request["cursor"] if request["feed"] == "f" else 0
             return batch("f", min(at + 2, 3), *messages[at : at + 2])
 
@@ -209,8 +247,8 @@ def test_feed_is_read_to_the_end_and_its_cursor_stored() -> None:
         assert not await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 3)
         assert [(r["feed"], r["cursor"]) for r in bench.requests] == [("", 0), ("f", 2), ("f", 3)]
-        assert {r["limit"] for r in bench.requests} == {BATCH}
-        kept = [text.encode() for _, text in bench.journal.feed(0, 10)]
+        assert {r["limit"] for r in bench.requests} == {MAX_PAGE_IDS}
+        kept = accepted(bench.journal)
         assert kept == [message.envelope.encode() for message in messages]
         assert bench.acted
 
@@ -251,7 +289,7 @@ def test_expired_envelopes_are_skipped() -> None:
         good = fixtures.task(NET)
         bench.feed = lambda request: batch("f", 4, late, *votes(late), good)
         assert await bench.read()
-        assert [text.encode() for _, text in bench.journal.feed(0, 10)] == [good.envelope.encode()]
+        assert accepted(bench.journal) == [good.envelope.encode()]
 
     on_bench(test)
 
@@ -288,10 +326,11 @@ def test_own_feed_has_a_task_before_its_votes_and_its_withdrawal() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         withdrawal, (first, second) = fixtures.withdraw(NET, task), votes(task)
-        bench.feed = paged([withdrawal, first, task, second, withdrawal, withdrawal, task])
+        bench.feed = paged([withdrawal, first, task, second])
         await bench.feeds.read_to_end(LIAR)
-        expected = [message.envelope.encode() for message in (task, second, withdrawal)]
-        assert [text.encode() for _, text in bench.journal.feed(0, 10)] == expected
+        in_order = (task, second, withdrawal, first)
+        expected = [message.envelope.encode() for message in in_order]
+        assert accepted(bench.journal)[:4] == expected
         assert bench.reported == []
         assert bench.ledger.cursor(LIAR) == ("f", 1)
 
@@ -333,7 +372,8 @@ def test_a_peer_that_serves_only_hello_is_left_alone() -> None:
     async def test(bench: Bench) -> None:
         await bench.stranger.stop()
         modest = MemoryTransport(bench.medium, bench.stranger.peer)
-        await modest.start(Recorder(bench.serve), (), [rpc_codec.protocol_id("hello")])
+        serve = partial(bench.serve, modest.peer)
+        await modest.start(Recorder(serve), (), [rpc_codec.protocol_id("hello")])
         await bench.mine.dial(modest.addresses[0])
         bench.feeds.follow(modest.peer)
         await asyncio.sleep(HELLO_SECONDS - SECONDS)
@@ -401,7 +441,7 @@ def test_what_a_full_database_cannot_take_is_read_again_when_there_is_space(
         connection.execute("PRAGMA max_page_count = 1000000")
         assert await bench.read()
         assert bench.ledger.cursor(LIAR) == ("f", 2)
-        kept = {text.encode() for _, text in bench.journal.feed(0, 10)}
+        kept = set(accepted(bench.journal))
         assert kept >= {task.envelope.encode() for task in tasks}
         assert bench.journal.fault is None
 
@@ -463,8 +503,284 @@ def test_an_empty_page_that_advances_the_cursor_is_not_the_end() -> None:
 def test_endless_empty_pages_are_paused() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: nothing("f", request["cursor"] + 1)
-        await bench.feeds.read_to_end(LIAR)
-        assert len(bench.requests) == MAX_EMPTY_BATCHES
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(SECONDS - 1)
+        assert len(bench.requests) == MAX_USELESS_PAGES
+
+    on_bench(test)
+
+
+# What a peer answers that is asked for envelopes
+
+
+def listing(*messages: Any) -> Callable[[Any], Any]:
+    """A feed of one page."""
+    return paged(messages)
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        ("nothing", "neither gives"),
+        ("another envelope", "another id"),
+        ("another signature", "another id"),
+        ("the second of two", "another id"),
+        ("too many", "more envelopes"),
+        ("what was not asked for is gone", "not requested"),
+    ],
+)
+def test_a_lie_about_what_a_feed_listed_is_a_violation(lie: str, why: str) -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=n) for n in range(3)]
+        documents = [task.envelope.document() for task in tasks]
+        doubled: Any = fixtures.signed(NET, tasks[0].envelope.body, 1000).envelope.document()
+        signature = "A" * 85 + "Q"
+        lies: dict[str, Any] = {
+            "nothing": {"envelopes": [], "gone": []},
+            "another envelope": {"envelopes": documents[2:], "gone": []},
+            "another signature": {"envelopes": [{**doubled, "signature": signature}], "gone": []},
+            "the second of two": {"envelopes": documents[1:2], "gone": []},
+            "too many": {"envelopes": documents, "gone": []},
+            "what was not asked for is gone": {"envelopes": [], "gone": ["0" * 64]},
+        }
+        why_here = "bad-signature|signature" if lie == "another signature" else why
+
+        async def answer_falsely(ids: list[str]) -> Document:
+            return dict(lies[lie])
+
+        bench.feed, bench.lie = listing(*tasks[:2]), answer_falsely
+        with pytest.raises(ProtocolViolation, match=why_here):
+            await bench.read()
+        assert bench.reported == [LIAR]
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+        assert bench.journal.feed(0, 10) == []
+        bench.lie = None
+        assert await bench.read()
+        assert len(bench.journal.feed(0, 10)) == 2
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"ids": ["x" * 64]},
+        {"ids": ["A" * 64]},
+        {"ids": ["a" * 63]},
+        {"ids": [7]},
+        {"ids": ["a" * 64] * 2},
+        {"ids": [f"{n:064x}" for n in range(1025)]},
+        {"ids": [], "envelopes": []},
+        {"cursor": -1},
+        {"cursor": 1.5},
+        {"cursor": "1"},
+        {"feed": ""},
+    ],
+)
+def test_a_page_of_another_form_is_a_violation(page: Any) -> None:
+    """Not a report: a later version may have other pages (specification 9)."""
+
+    async def test(bench: Bench) -> None:
+        async def answer_with(request: Any) -> Document:
+            return {"feed": "f", "cursor": 1, "ids": [], **page}
+
+        bench.page = answer_with  # type: ignore[method-assign]
+        with pytest.raises(ProtocolViolation):
+            await bench.read()
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+        assert bench.asked == []
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"gone": ["0" * 64] * 2},
+        {"gone": ["x" * 64]},
+        {"gone": [f"{n:064x}" for n in range(129)]},
+        {"envelopes": [{}] * 129},
+        {"envelopes": [7]},
+        {"envelopes": None},
+    ],
+)
+def test_an_answer_of_another_form_is_a_violation(answer: Any) -> None:
+    async def test(bench: Bench) -> None:
+        async def answer_falsely(ids: list[str]) -> Document:
+            return {"envelopes": [], "gone": [], **answer}
+
+        bench.feed, bench.lie = listing(fixtures.task(NET)), answer_falsely
+        with pytest.raises(ProtocolViolation):
+            await bench.read()
+        assert bench.ledger.cursor(LIAR) == ("", 0)
+
+    on_bench(test)
+
+
+def test_an_envelope_that_is_gone_is_read() -> None:
+    async def test(bench: Bench) -> None:
+        first, second = (fixtures.task(NET, nonce=n) for n in range(2))
+
+        async def drop_first(ids: list[str]) -> Document:
+            given = [bench.shown[i] for i in ids if i != first.envelope.id]
+            return {"envelopes": given, "gone": [i for i in ids if i == first.envelope.id]}
+
+        bench.feed, bench.lie = listing(first, second), drop_first
+        assert await bench.read()
+        assert bench.ledger.cursor(LIAR) == ("f", 1)
+        assert accepted(bench.journal) == [second.envelope.encode()]
+        assert bench.reported == []
+
+    on_bench(test)
+
+
+def test_an_answer_that_has_only_the_first_is_followed_by_another_request() -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=n) for n in range(3)]
+
+        async def one(ids: list[str]) -> Document:
+            return await bench.truth(ids[:1])
+
+        bench.feed, bench.lie = listing(*tasks), one
+        assert await bench.read()
+        ids = [task.envelope.id for task in tasks]
+        assert [asked for _, asked in bench.asked] == [ids, ids[1:], ids[2:]]
+        assert len(bench.journal.feed(0, 10)) == 3
+
+    on_bench(test)
+
+
+def test_no_request_has_more_ids_than_allowed() -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=n) for n in range(MAX_IDS + 5)]
+        bench.feed = listing(*tasks)
+        assert await bench.read()
+        assert [len(ids) for _, ids in bench.asked] == [MAX_IDS, 5]
+
+    on_bench(test)
+
+
+def test_another_signature_of_a_known_body_is_asked_for_once() -> None:
+    """A signer can make any number of them: each is another envelope (specification 2.4)."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task)
+        again = resigned(task)
+        bench.feed = listing(again)
+        assert await bench.read()
+        assert await bench.feeds.read(bench.stranger.peer) is Progress.USELESS
+        assert [ids for _, ids in bench.asked] == [[again.envelope.id]]
+        assert accepted(bench.journal) == [task.envelope.encode()]
+
+    on_bench(test)
+
+
+def resigned(task: Task) -> Any:
+    """The same body with another valid signature, by a nonce of its own (RFC 8032, 5.1.6)."""
+    body = b"helium/2/envelope\0" + task.envelope.body_bytes
+    key = fixtures.key_of(task.envelope.signer)
+    seed = bytearray(hashlib.sha512(key.private_bytes_raw()).digest()[:32])
+    seed[0], seed[31] = seed[0] & 248, seed[31] & 127 | 64
+    scalar, public = int.from_bytes(seed, "little"), key.public_key().public_bytes_raw()
+    nonce = 2**200 + 1
+    r = edwards.encode(edwards.times(nonce, edwards.BASE))
+    raw = edwards.sign(scalar, public, body, r, nonce)
+    document = {**task.envelope.document(), "signature": signatures.text_of(raw)}
+    return codec.decode_document(document, NET.id)
+
+
+# Whom a node asks
+
+
+def test_an_envelope_is_asked_of_one_member_at_a_time() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.add_member(2)
+        task = fixtures.task(NET)
+        bench.feed = listing(task)
+
+        async def slowly(ids: list[str]) -> Document:
+            await asyncio.sleep(CLAIM_SECONDS - 1)
+            return await bench.truth(ids)
+
+        bench.lie = slowly
+        await asyncio.gather(bench.feeds.read(LIAR), bench.feeds.read(fixtures.peer(2)))
+        assert [ids for _, ids in bench.asked] == [[task.envelope.id]]
+        assert bench.ledger.cursor(LIAR) == bench.ledger.cursor(fixtures.peer(2)) == ("f", 1)
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("fails", ["denies", "stalls"])
+def test_a_second_member_is_asked_once_the_first_has_failed(fails: str) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.add_member(2)
+        task, loop = fixtures.task(NET), asyncio.get_running_loop()
+        bench.feed = listing(task)
+
+        async def fail_first(ids: list[str]) -> Document:
+            if len(bench.asked) > 1:
+                return await bench.truth(ids)
+            await asyncio.sleep(1e6 if fails == "stalls" else 0.1)
+            return {"envelopes": [], "gone": []}
+
+        bench.lie = fail_first
+        began = loop.time()
+        first = asyncio.create_task(bench.feeds.read(LIAR))
+        await bench.feeds.read(fixtures.peer(2))
+        assert len(bench.journal.feed(0, 10)) == 1
+        assert loop.time() - began < CLAIM_SECONDS + 1
+        assert len({owner for owner, _ in bench.asked}) == 2
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    on_bench(test)
+
+
+def test_a_stranger_that_stalls_holds_nothing_up() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed = listing(fixtures.task(NET))
+
+        async def stall_stranger(ids: list[str]) -> Document:
+            if bench.asked[-1][0] != LIAR:
+                await asyncio.sleep(1e6)
+            return await bench.truth(ids)
+
+        bench.lie = stall_stranger
+        stalled = asyncio.create_task(bench.feeds.read(bench.stranger.peer))
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        assert await bench.read()
+        assert asyncio.get_running_loop().time() - began < 1
+        stalled.cancel()
+        await asyncio.gather(stalled, return_exceptions=True)
+
+    on_bench(test)
+
+
+def test_a_vote_that_a_stranger_listed_without_its_task_is_not_lost() -> None:
+    """What was judged without its task is judged again once the task is there."""
+
+    async def test(bench: Bench) -> None:
+        task = fixtures.task(NET)
+        (vote,) = votes(task, 1)
+        bench.feed = listing(vote)
+        assert await bench.feeds.read(bench.stranger.peer) is Progress.USELESS
+        bench.feed = listing(task, vote)
+        assert await bench.read()
+        assert accepted(bench.journal)[:2] == [m.envelope.encode() for m in (task, vote)]
+
+    on_bench(test)
+
+
+def test_an_expired_task_is_asked_of_one_peer_only() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.add_member(2)
+        late = fixtures.task(NET, now=fixtures.START - 1000, deadline=60)
+        bench.feed = listing(late, *votes(late))
+        assert await bench.read()
+        assert await bench.feeds.read(fixtures.peer(2)) is Progress.USELESS
+        assert [owner for owner, _ in bench.asked] == [LIAR]
 
     on_bench(test)
 
@@ -472,19 +788,71 @@ def test_endless_empty_pages_are_paused() -> None:
 # Following
 
 
-def test_feed_is_read_periodically() -> None:
+def test_one_request_a_minute_waits_at_the_end_of_a_feed() -> None:
     async def test(bench: Bench) -> None:
         bench.feeds.follow(LIAR)
         bench.feeds.follow(LIAR)  # once is enough
-        await asyncio.sleep(3 * SECONDS + 1)
-        assert len(bench.requests) == 4
+        await asyncio.sleep(3 * WAIT_SECONDS + 1)
+        assert [request["wait"] for request in bench.requests] == [0] + [WAIT_SECONDS] * 4
         bench.feeds.leave(LIAR)
         bench.feeds.leave(LIAR)
-        await asyncio.sleep(60)
-        assert len(bench.requests) == 4
+        await asyncio.sleep(2 * WAIT_SECONDS)
+        assert len(bench.requests) == 5
         bench.feeds.follow(LIAR)
         await asyncio.sleep(1)
-        assert len(bench.requests) == 5
+        assert [request["wait"] for request in bench.requests[5:]] == [0, WAIT_SECONDS]
+
+    on_bench(test)
+
+
+def test_a_peer_that_does_not_wait_is_asked_at_a_bounded_rate() -> None:
+    async def test(bench: Bench) -> None:
+        async def at_once(request: Any) -> Document:
+            return {"feed": "f", "cursor": 0, "ids": []}
+
+        bench.page = at_once  # type: ignore[method-assign]
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(10 * SECONDS)
+        assert 3 < len(bench.requests) <= 12
+
+    on_bench(test)
+
+
+def test_a_wait_that_never_ends_is_given_up() -> None:
+    async def test(bench: Bench) -> None:
+        async def never(request: Any) -> Document:
+            await asyncio.sleep(0 if not request["wait"] else 1e6)
+            return {"feed": "f", "cursor": 0, "ids": []}
+
+        bench.page = never  # type: ignore[method-assign]
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(WAIT_SECONDS + ANSWER_SECONDS + SECONDS * FAILURE_BACKOFF + 1)
+        assert [request["wait"] for request in bench.requests] == [0, 60, 60]
+
+    on_bench(test)
+
+
+def test_pages_without_news_are_asked_for_less_and_less_often() -> None:
+    """What gossip brings first is listed all the same: one page has all of a few seconds."""
+
+    async def test(bench: Bench) -> None:
+        loop, times = asyncio.get_running_loop(), list[float]()
+        task = fixtures.task(NET)
+        bench.coordinator.receive(task)
+
+        async def page(request: Any) -> Document:
+            times.append(loop.time())
+            if not request["wait"]:
+                return {"feed": "f", "cursor": 0, "ids": []}
+            return {"feed": "f", "cursor": request["cursor"] + 1, "ids": [task.envelope.id]}
+
+        bench.page = page  # type: ignore[method-assign]
+        bench.feeds.follow(LIAR)
+        await asyncio.sleep(60)
+        pauses = [later - sooner for sooner, later in pairwise(times)][1:]
+        expected = [MIN_PAUSE_SECONDS, 1.0, 2.0, 4.0, SECONDS, SECONDS]
+        assert pauses[:6] == pytest.approx(expected, abs=0.1)
+        assert bench.asked == []
 
     on_bench(test)
 
@@ -494,7 +862,7 @@ def test_hello_is_said_again_from_time_to_time() -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(HELLO_SECONDS - 1)
         assert bench.greeted == 1
-        await asyncio.sleep(HELLO_SECONDS)
+        await asyncio.sleep(WAIT_SECONDS + 2)
         assert bench.greeted == 2
 
     on_bench(test)
@@ -546,7 +914,7 @@ def test_close_stops_all_readers() -> None:
         await asyncio.sleep(1)
         bench.feeds.close()
         await asyncio.sleep(100)
-        assert len(bench.requests) == 1
+        assert len(bench.requests) == 2
 
     on_bench(test)
 
@@ -560,32 +928,53 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
         bench.feeds.follow(LIAR)
         await asyncio.sleep(2)
         assert len(bench.journal.feed(0, 10)) == 1
-        assert MAX_EMPTY_BATCHES < len(bench.requests) <= 2 * (MAX_EMPTY_BATCHES + 2), (
-            "then it has to wait its turn"
-        )
+        assert len(bench.requests) == MAX_USELESS_PAGES + 1, "then it has to wait its turn"
+        assert [ids for _, ids in bench.asked] == [[task.envelope.id]]
 
     on_bench(test)
 
 
-def test_useless_feed_of_a_peer_outside_the_roster_is_read_at_a_bounded_rate() -> None:
+async def follow_for(bench: Bench, peer: str, minutes: int) -> None:
+    """Follow a peer that connects anew every five seconds."""
+    for _ in range(minutes * 12):
+        bench.feeds.follow(peer)
+        await asyncio.sleep(5)
+        bench.feeds.leave(peer)
+
+
+def test_useless_pages_of_a_peer_outside_the_roster_are_read_at_a_bounded_rate() -> None:
     """However often it connects, and nothing of it is stored."""
     stranger = fixtures.peer(1001)
 
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.coordinator.receive(task)
-        bench.feed = lambda request: batch("f", request["cursor"] + 1, *[task] * BATCH)
-        minutes = 10
-        for _ in range(minutes * 12):
-            bench.feeds.follow(stranger)
-            await asyncio.sleep(5)
-            bench.feeds.leave(stranger)
-        envelopes = len(bench.requests) * BATCH
-        assert envelopes <= USELESS_PER_SECOND * (minutes * 60 + USELESS_BURST_SECONDS) + 2 * BATCH
+        bench.feed = lambda request: batch("f", request["cursor"] + 1, task)
+        await follow_for(bench, stranger, 10)
+        allowed = USELESS_PER_SECOND * (600 + USELESS_BURST_SECONDS)
+        assert len(bench.requests) * PAGE_COST <= allowed + 2 * PAGE_COST
         assert bench.ledger.cursor(stranger) == ("", 0)
-        bench.requests.clear()
-        await bench.feeds.read_to_end(LIAR)
-        assert len(bench.requests) == MAX_EMPTY_BATCHES, "a member is not held up"
+        assert bench.asked == []
+
+    on_bench(test)
+
+
+def test_useless_envelopes_of_a_peer_outside_the_roster_are_judged_at_a_bounded_rate() -> None:
+    stranger = fixtures.peer(1001)
+
+    async def test(bench: Bench) -> None:
+        start = fixtures.START - 1000
+
+        def feed(request: Any) -> Any:
+            first = 64 * request["cursor"]
+            late = [fixtures.task(NET, now=start, deadline=60, nonce=first + n) for n in range(64)]
+            return batch("f", request["cursor"] + 1, *late)
+
+        bench.feed = feed
+        await follow_for(bench, stranger, 2)
+        judged = sum(len(ids) for _, ids in bench.asked)
+        assert judged <= USELESS_PER_SECOND * (120 + USELESS_BURST_SECONDS) + MAX_PAGE_IDS
+        assert judged >= 64 * 20, "the burst"
 
     on_bench(test)
 
@@ -611,10 +1000,10 @@ def certified(task: Task, label: str) -> Certificate:
     return certificate.assemble(task, 0, votes, NET)
 
 
-def paged(*pages: Sequence[Any]) -> Callable[[Any], Document]:
+def paged(*pages: Sequence[Any]) -> Callable[[Any], Any]:
     """A feed that gives one page after the other."""
 
-    def feed(request: Any) -> Document:
+    def feed(request: Any) -> Any:
         cursor = request["cursor"]
         return (
             batch("f", cursor + 1, *pages[cursor]) if cursor < len(pages) else nothing("f", cursor)
@@ -686,8 +1075,8 @@ def abstention(task: Task) -> Any:
 def test_invalid_certificate_is_ignored(lie: str) -> None:
     async def test(bench: Bench) -> None:
         task, other = fixtures.task(NET), fixtures.task(NET, nonce=1)
-        for accepted in (task, other):
-            bench.coordinator.receive(accepted)
+        for known in (task, other):
+            bench.coordinator.receive(known)
         bench.feed = paged(contradiction(task, "a", "b"))
         good: Any = certified(task, "c").document
         bad = {"forged": {**good, "attempt": 1}, "of another task": certified(other, "c").document}

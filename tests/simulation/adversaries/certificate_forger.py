@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.sync.feed_sync import BATCH
 from protocol.consensus.committee import committees, quorum
 from protocol.wire import messages
 from protocol.wire.encoding import Document
@@ -12,6 +11,8 @@ from tests.simulation.adversaries.adversary import Adversary, Environment, FeedP
 from tests.simulation.adversaries.outsiders import FEED
 from tests.support import fixtures
 
+# Ids in a page of its feed.
+PAGE_IDS = 256
 # Indices of keys outside the roster that the forger signs with.
 SYBILS = range(1060, 1100)
 
@@ -45,7 +46,7 @@ class CertificateForger(Adversary):
 
     def page(self, feed: str, cursor: int) -> FeedPage:
         start = cursor if feed == FEED else 0
-        page = tuple(self.payloads[start : start + BATCH])
+        page = tuple(self.payloads[start : start + PAGE_IDS])
         return FeedPage(FEED, start + len(page), page)
 
     def certificates_of(self, task: str) -> list[Document]:

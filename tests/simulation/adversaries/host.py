@@ -12,7 +12,7 @@ from node.transport.interface import Stream, StreamClosed, ValidationResult
 from protocol.consensus.effects import State
 from protocol.constants import DOCUMENT_LIMIT
 from protocol.errors import Rejected
-from protocol.wire.encoding import Document, parse
+from protocol.wire.encoding import Document, canonical, document_hash, parse
 from protocol.wire.messages import Message
 from tests.simulation.adversaries.adversary import Adversary, FeedPage
 from tests.simulation.adversaries.certificate_forger import CertificateForger
@@ -21,6 +21,7 @@ from tests.support import fixtures
 from tests.support.memory_transport.network import MemoryNetwork, MemoryTransport
 
 STREAMING = (LyingFeed, Garbler, BadRequester, CertificateForger)
+NO_ENVELOPE: Document = {"body": {}, "signer": "nobody", "signature": "none"}
 PROTOCOLS = tuple(rpc_codec.protocol_id(name) for name in rpc_codec.REQUESTS)
 
 
@@ -30,6 +31,7 @@ class AdversaryHost:
     def __init__(self, medium: MemoryNetwork, adversary: Adversary) -> None:
         self.adversary = adversary
         self.transport = MemoryTransport(medium, adversary.peer)
+        self._shown: dict[str, bytes] = {}  # what its feed has listed, by id
 
     async def start(self, addresses: Sequence[str]) -> None:
         """Join the network and dial these addresses."""
@@ -73,8 +75,10 @@ class AdversaryHost:
             await rpc_codec.answer(stream, fixtures.hello_answer(network))
         elif name == "feed":
             await rpc_codec.answer(
-                stream, _feed_response(self.adversary.page(request["feed"], request["cursor"]))
+                stream, self._feed_response(self.adversary.page(request["feed"], request["cursor"]))
             )
+        elif name == "envelopes":
+            await self._answer_envelopes(request["ids"], stream)
         elif name == "task" and (certificates := self.adversary.certificates_of(request["task"])):
             answer: Document = {
                 "state": State.AGREED,
@@ -85,6 +89,28 @@ class AdversaryHost:
             await rpc_codec.answer(stream, answer)
         else:
             await rpc_codec.refuse(stream, rpc_codec.Status.BUSY, "busy", "never free")
+
+    def _feed_response(self, page: FeedPage) -> Document:
+        shown = {}
+        for text in page.envelopes:
+            try:
+                shown[document_hash("envelope", parse(text, DOCUMENT_LIMIT))] = text
+            except Rejected:
+                shown[document_hash("envelope", NO_ENVELOPE)] = canonical(NO_ENVELOPE)
+        self._shown.update(shown)
+        return {"feed": page.feed, "cursor": page.cursor, "ids": tuple(shown)}
+
+    async def _answer_envelopes(self, ids: Sequence[str], stream: Stream) -> None:
+        """Answer with what was listed, or with a lie about it."""
+        texts = [self._shown[id_] for id_ in ids]
+        all_gone = True
+        if isinstance(self.adversary, LyingFeed):
+            if self.adversary.lie == "stalled":
+                await stream.wait_closed()
+            texts, all_gone = self.adversary.listed(texts)
+        gone = tuple(id_ for id_ in ids if self._shown[id_] not in texts) if all_gone else ()
+        envelopes = tuple(parse(text, DOCUMENT_LIMIT) for text in texts)
+        await rpc_codec.answer(stream, {"envelopes": envelopes, "gone": gone})
 
     async def _answer_malformed(self, stream: Stream) -> None:
         """Send no valid response: noise, an oversized, short or deeply nested frame, or silence."""
@@ -101,13 +127,3 @@ class AdversaryHost:
                 await write_frame(stream, b"[" * 1000)
             case _:
                 await stream.read_exactly(1_000_000)
-
-
-def _feed_response(page: FeedPage) -> Document:
-    envelopes: list[Any] = []
-    for text in page.envelopes:
-        try:
-            envelopes.append(parse(text, DOCUMENT_LIMIT))
-        except Rejected:
-            envelopes.append({"body": {}, "signer": "nobody", "signature": "none"})
-    return {"feed": page.feed, "cursor": page.cursor, "envelopes": envelopes}

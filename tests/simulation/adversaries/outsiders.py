@@ -14,6 +14,9 @@ from tests.support import fixtures
 
 FOREIGN = "0123456789abcdef" * 4  # another network's id
 FEED = "e" * 32  # a feed's id
+# What a lying feed does with the envelopes that it listed: it neither gives them nor calls them
+# gone, calls all of them gone, gives others, gives one at a time, or does not answer.
+LIES = ("withheld", "gone", "swapped", "first only", "stalled")
 
 
 class Forger(Adversary):
@@ -93,12 +96,15 @@ class Replayer(Adversary):
 
 
 class LyingFeed(Adversary):
-    """Answers feed requests with gaps, loops, steps back, foreign or malformed messages."""
+    """Answers feed requests with gaps, loops, steps back, foreign or malformed messages.
+
+    Or it lists honest envelopes, and lies when it is asked for them: see `LIES`.
+    """
 
     def __init__(self, environment: Environment, index: int) -> None:
         super().__init__(environment, index)
         self.payloads: list[bytes] = []
-        self.lie = self.rng.choice(("gaps", "loop", "back", "still", "foreign", "noise"))
+        self.lie = self.rng.choice(("gaps", "loop", "back", "still", "foreign", "noise", *LIES))
 
     def on_payload(self, topic: str, payload: bytes) -> None:
         self.payloads.append(payload)
@@ -119,8 +125,24 @@ class LyingFeed(Adversary):
                 return FeedPage(
                     "f" * 32, cursor + 1, (sign(body, fixtures.key(self.index)).encode(),)
                 )
-            case _:
+            case "noise":
                 return FeedPage("f" * 32, cursor + 1, (self.rng.randbytes(64),))
+            case _:
+                return FeedPage("f" * 32, cursor + 1, page)
+
+    def listed(self, requested: list[bytes]) -> tuple[list[bytes], bool]:
+        """Return the envelopes to answer with, and whether all others are called gone."""
+        match self.lie:
+            case "withheld":
+                return [], False
+            case "gone":
+                return [], True
+            case "swapped":
+                return self.rng.sample(self.payloads, min(len(self.payloads), len(requested))), True
+            case "first only":
+                return requested[:1], False
+            case _:
+                return requested, True
 
 
 class Requester(Adversary):

@@ -13,6 +13,7 @@ import {
   signedBytes,
   taskId,
 } from "./envelope.mjs";
+import { readAnswer, verdictOnPage } from "./feeds.mjs";
 import { readEvidence } from "./evidence.mjs";
 import { H, documentHash, domain, sha256 } from "./hash.mjs";
 import { canonical, equal, fromPlain, parse } from "./json.mjs";
@@ -83,6 +84,7 @@ function checkEnvelope(entry, file) {
       signed: signed.toString("hex"),
       signature: signature.toString("hex"),
       envelope: canonical(envelope).toString(),
+      id: documentHash("envelope", envelope),
       ...(message.type === "task" ? { task: taskId(message.body) } : {}),
     };
   });
@@ -317,6 +319,11 @@ export const CHECKS = {
     releases: (entry, file) => compareResult(entry, () => release(entry, namedNetwork(entry, file))),
   },
   "gossip.json": { messages: checkGossip },
+  "feeds.json": {
+    pages: ({ feed, cursor, page, verdict }) =>
+      differences({ verdict: verdictOnPage(feed, cursor, page) }, { verdict }),
+    envelopes: (entry) => compareResult(entry, () => readAnswer(entry.ids, entry.answer)),
+  },
   "rejections.json": {
     envelopes: (entry, file) =>
       compareReason(entry, () => readEnvelope(paddedBytes(entry), networkOf(file).id)),

@@ -19,16 +19,16 @@ CREATE TABLE cursors (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "cursors" VALUES('peer','feed',7);
 CREATE TABLE envelopes (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL,
     task TEXT NOT NULL, signer TEXT NOT NULL, type TEXT NOT NULL,
     envelope TEXT NOT NULL, at REAL NOT NULL
 ) STRICT;
-INSERT INTO "envelopes" VALUES(1,'7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui','task','{"body":{"args":{"model":"helium/embedded-music","prompt":"80s pop track","seed":42},"class":"cpu","created":1750000000000,"deadline":600,"kind":"text-to-music","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","nonce":"00000000000000000000000000000000","requester":"12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui","type":"task"},"signature":"0FgTO311DWhqLZaJJslR-l1ZwmXwIwJ7HGU9QOABiI02ZY1i8DTuD_bmFzbU59dgzyR9_iSvJY8d0_j6_b3gDw","signer":"12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui"}',1.5);
-INSERT INTO "envelopes" VALUES(2,'7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP','commit','{"body":{"attempt":0,"commitment":"dba8ebd329966defb137a4a2e904701c236acf5453d9b6c168238dc1a7e1b5c6","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"xgRF5VcT2oH_xFTww-cJicJidsBCM0Y1J19INelWlQYdoBfIQfc7424io628lLT_hiVAAQxTnoGJsTUYHE9ECg","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"}',2.5);
+INSERT INTO "envelopes" VALUES(1,X'410813918BB4AFC1E1BF0E96EFE638A5037DE81370AE3B7205EBD8655073BF29','7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui','task','{"body":{"args":{"model":"helium/embedded-music","prompt":"80s pop track","seed":42},"class":"cpu","created":1750000000000,"deadline":600,"kind":"text-to-music","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","nonce":"00000000000000000000000000000000","requester":"12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui","type":"task"},"signature":"0FgTO311DWhqLZaJJslR-l1ZwmXwIwJ7HGU9QOABiI02ZY1i8DTuD_bmFzbU59dgzyR9_iSvJY8d0_j6_b3gDw","signer":"12D3KooWNSHavNyx7ThK6uvJEXfmBZnbHu8iz9jxKYpe6A46gyui"}',1.5);
+INSERT INTO "envelopes" VALUES(2,X'3416063480ACF310B8A1B353119B9023682D7CE734A32A3B6AFCA5090096F1D8','7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP','commit','{"body":{"attempt":0,"commitment":"dba8ebd329966defb137a4a2e904701c236acf5453d9b6c168238dc1a7e1b5c6","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"xgRF5VcT2oH_xFTww-cJicJidsBCM0Y1J19INelWlQYdoBfIQfc7424io628lLT_hiVAAQxTnoGJsTUYHE9ECg","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"}',2.5);
 CREATE TABLE evidence (
     id TEXT PRIMARY KEY, signer TEXT NOT NULL, task TEXT NOT NULL, document TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "evidence" VALUES('6795d0137c91f582bf78191ddcb86f9e2c478484c3d2c5a907ac8ec5b9b341a6','12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP','7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','{"envelopes":[{"body":{"attempt":0,"commitment":"dba8ebd329966defb137a4a2e904701c236acf5453d9b6c168238dc1a7e1b5c6","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"xgRF5VcT2oH_xFTww-cJicJidsBCM0Y1J19INelWlQYdoBfIQfc7424io628lLT_hiVAAQxTnoGJsTUYHE9ECg","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"},{"body":{"attempt":0,"commitment":"b5d6ac7dec7155e76199845344ddf284f90125f96528259d27d2ff9dd471f970","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"9BgfdYJSjyA_LAgKCVLE7glk0DtIEkWKE9p9sw33xQiE9X18TQ-DREec6nvLzTCGOLRSrjTSZi7FqgaC4LIrAQ","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"}],"kind":"equivocation","type":"evidence"}');
+INSERT INTO "evidence" VALUES('6978b26d67c8b272f33615161e3f6f3dea4f2ca7609c89d97baf05e1e39f6696','12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP','7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','{"envelopes":[{"body":{"attempt":0,"commitment":"dba8ebd329966defb137a4a2e904701c236acf5453d9b6c168238dc1a7e1b5c6","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"xgRF5VcT2oH_xFTww-cJicJidsBCM0Y1J19INelWlQYdoBfIQfc7424io628lLT_hiVAAQxTnoGJsTUYHE9ECg","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"},{"body":{"attempt":0,"commitment":"0000000000000000000000000000000000000000000000000000000000000000","network":"c2b9355cb6282e5add14ef9a728c1a27c852baa17f07438afb4508895c9b9fe1","task":"7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31","type":"commit"},"signature":"-e-Nvmbxsh1RpJe4Ix2uouZzvb7E1VnXLHoM28gGuW44bq76-9WwYbvjK004uDnUwTux-r7DRZ3nOoPDEqlvAw","signer":"12D3KooWJrBsxxUDo6gZUsi48V6235BXeTv1hRpmBZAtTc28dtkP"}],"kind":"equivocation","type":"evidence"}');
 CREATE TABLE outcomes (
     task TEXT PRIMARY KEY, outcome TEXT NOT NULL, trace TEXT NOT NULL,
     after INTEGER NOT NULL, at REAL NOT NULL
@@ -53,6 +53,7 @@ CREATE TABLE tasks (
     id TEXT PRIMARY KEY, state TEXT NOT NULL, attempt INTEGER NOT NULL, ended INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "tasks" VALUES('7d157324a0743155eba19a44a41aaa1889b4f7e29eb8305586cc60ea2f300a31','committed',0,0);
+CREATE UNIQUE INDEX envelopes_by_id ON envelopes (id);
 CREATE INDEX envelopes_by_task ON envelopes (task, seq);
 CREATE INDEX tasks_open ON tasks (ended, id);
 CREATE INDEX conduct_by_peer ON conduct (peer, conduct);
@@ -63,4 +64,4 @@ DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('envelopes',2);
 INSERT INTO "sqlite_sequence" VALUES('certificates',1);
 COMMIT;
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
