@@ -164,7 +164,7 @@ class Node:
             self._handshakes,
             self._recovery.feed_ended,
         )
-        parts.journal.on_accepted = self._requests.feeds.wake
+        parts.journal.on_accepted.append(self._requests.feeds.wake)
         self.started = asyncio.Event()
 
     async def run(self) -> None:

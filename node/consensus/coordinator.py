@@ -111,6 +111,7 @@ class Coordinator:
         self._tasks = TaskTable(max_open, network.roster)
         self._retry_at = 0.0  # when to try a journal again that could not be written
         self.validator = GossipValidator(network, self._tasks, clock, self._counts)
+        journal.on_accepted.append(self.validator.note_accepted)
 
     # Start
 

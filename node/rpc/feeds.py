@@ -6,7 +6,7 @@ their number is that of the connections.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from node.admission.request_limits import RequestLimiter
@@ -50,8 +50,8 @@ class FeedServer:
         with self._request_limiter.slot("envelopes", key):
             await answer_encoded(stream, self._envelopes(request["ids"]))
 
-    def wake(self) -> None:
-        """Answer all waiting requests soon: this node has accepted something."""
+    def wake(self, ids: Sequence[str] = ()) -> None:
+        """Answer all waiting requests soon: this node has accepted envelopes."""
         if self._waiting and self._wake_up is None:
             loop = asyncio.get_running_loop()
             self._wake_up = loop.call_later(COALESCING_SECONDS, self._answer_all)

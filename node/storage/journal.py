@@ -7,7 +7,7 @@ the log from which a restart rebuilds each task.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,20 +43,21 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database, self._db = database, database.connection
-        self._has_appended = False
-        self.on_accepted: Callable[[], None] = lambda: None
-        """Called after a transaction that appended envelopes is durable."""
+        self._appended: list[str] = []
+        self.on_accepted: list[Callable[[Sequence[str]], None]] = []
+        """Called with the ids of the appended envelopes, once their transaction is durable."""
         row = self._db.execute("SELECT value FROM about WHERE name = 'feed-suffix'").fetchone()
         self.feed_id = _feed_name(database.feed_id, "" if row is None else row[0])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make all writes of the block, the ledger's too, durable in one step, or none."""
-        self._has_appended = False
+        self._appended.clear()
         with self._database.transaction():
             yield
-        if self._has_appended:
-            self.on_accepted()
+        if self._appended:
+            for listener in self.on_accepted:
+                listener(self._appended)
 
     # The disk
 
@@ -81,12 +82,13 @@ class Journal:
 
     def append(self, message: Message, at: float) -> None:
         """Append an accepted envelope; `at` is the time of acceptance."""
+        id_ = message.envelope.id
         self._db.execute(
             "INSERT INTO envelopes (id, task, signer, type, envelope, at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (bytes.fromhex(message.envelope.id), *_columns(message), at),
+            (bytes.fromhex(id_), *_columns(message), at),
         )
-        self._has_appended = True
+        self._appended.append(id_)
 
     def contains(self, message: Message) -> bool:
         """Return True if an envelope with this signer and body was accepted.

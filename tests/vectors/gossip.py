@@ -51,6 +51,7 @@ def _accepted() -> list[Entry]:
 def _ignored() -> list[Entry]:
     return [
         _entry("the known task", "tasks", KNOWN, "ignore"),
+        _entry("the known task on the topic for votes", "votes", KNOWN, "ignore"),
         _entry("a task ahead", "tasks", fixtures.task(NET, now=fixtures.START + 61), "ignore"),
         _entry("an expired task", "tasks", fixtures.task(NET, now=fixtures.START - 600), "ignore"),
         _entry("a vote for an unknown task", "votes", fixtures.commit(NET, NEW, MEMBER), "ignore"),

@@ -3,6 +3,7 @@
 libp2p's own is not enough, as of 0.8.1:
 - With `strict_signing=False` it still sends `from` and `seqno`, which StrictNoSign peers reject. It
   also accepts messages that carry them.
+- It sends each message in an RPC of its own.
 - Its message cache and its equivocation check identify a message by these two fields only. Without
   them all messages are one.
 - It replays recent messages beside the send queue, where frames can interleave.
@@ -51,6 +52,9 @@ QUEUE_RPCS = 4096
 QUEUE_BYTES = 2 * 1024 * 1024
 # Subscriptions in one RPC. A network has two topics.
 RPC_SUBSCRIPTIONS = 100
+# Of messages that are sent in one RPC because they wait together: it fits Yamux's window, so that
+# a slow reader does not hold up the writer within it.
+BATCH_BYTES = 128 * 1024
 # Messages in one RPC: ten seconds' worth.
 RPC_MESSAGES = 1000
 # Ids in the IHAVE and IWANT of one RPC; other implementations have the same limit.
@@ -369,10 +373,24 @@ class BoundedQueue(PriorityQueue):  # type: ignore[misc]
         return True
 
     def pop(self) -> rpc_pb2.RPC | None:
-        """Return the next RPC, control first; None if there is none."""
+        """Return the next RPC, control first, with the messages behind it; None if there is none.
+
+        Messages that wait for the peer are due. One RPC with all of them costs both sides one
+        frame.
+        """
         rpc: rpc_pb2.RPC | None = super().pop()
-        if rpc is not None:
-            self._bytes -= rpc.ByteSize()
+        if rpc is None:
+            return None
+        size = rpc.ByteSize()
+        self._bytes -= size
+        while self._non_priority and is_messages(rpc):
+            following = self._non_priority[0]
+            size += following.ByteSize()
+            number = len(rpc.publish) + len(following.publish)
+            if not is_messages(following) or size > BATCH_BYTES or number > RPC_MESSAGES:
+                break
+            self._bytes -= self._non_priority.popleft().ByteSize()
+            rpc.publish.extend(following.publish)
         return rpc
 
 
@@ -392,6 +410,11 @@ def restrict_to_1_1(rpc: Any) -> None:
         or control_messages(rpc) > RPC_CONTROLS
     ):
         raise ValueError("an RPC with too many parts")
+
+
+def is_messages(rpc: Any) -> bool:
+    """Return whether an RPC has messages and nothing else."""
+    return bool(rpc.publish) and not rpc.subscriptions and not rpc.HasField("control")
 
 
 def control_ids(rpc: Any) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from node.consensus.coordinator import Coordinator
+from node.consensus.validator import MAX_KNOWN
 from node.errors import Busy
 from node.storage.database import Database
 from node.storage.journal import Journal
@@ -1094,6 +1095,34 @@ def test_new_valid_messages_are_accepted(node: CrashableNode) -> None:
     node.receive(task)
     assert validated(node, fixtures.commit(node.net, task, ME)) is ValidationResult.ACCEPT
     assert validated(node, fixtures.abstain(node.net, task, ME)) is ValidationResult.ACCEPT
+
+
+def test_an_accepted_envelope_is_ignored_without_being_parsed(
+    node: CrashableNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its id, on either topic; another spelling has another id, and is rejected as before."""
+    task = fixtures.task(node.net)
+    vote = fixtures.abstain(node.net, task, other_members(node.net, task)[0])
+    for message in (task, vote):
+        assert validated(node, message) is ValidationResult.ACCEPT
+        node.receive(message)
+    spaced = task.envelope.encode() + b" "
+    assert node.coordinator.validator.validate(spaced, tasks=True)[0] is ValidationResult.REJECT
+
+    def parse_nothing(payload: bytes, network: str) -> Message:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(codec, "decode", parse_nothing)
+    for message in (task, vote):
+        for tasks in (True, False):
+            verdict = node.coordinator.validator.validate(message.envelope.encode(), tasks=tasks)
+            assert verdict == (ValidationResult.IGNORE, None)
+
+
+def test_the_ids_of_accepted_envelopes_are_bounded(node: CrashableNode) -> None:
+    validator = node.coordinator.validator
+    validator.note_accepted([f"{number:064x}" for number in range(MAX_KNOWN + 10)])
+    assert len(validator._known) == MAX_KNOWN
 
 
 def test_validation_changes_nothing(node: CrashableNode) -> None:

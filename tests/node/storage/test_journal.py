@@ -284,9 +284,10 @@ def test_an_envelope_is_kept_once(path: Path, net: Network) -> None:
 
 def test_the_journal_tells_once_an_envelope_is_durable(path: Path, net: Network) -> None:
     """And of nothing else: whoever waits for the feed is woken by it."""
-    storage, told = open_storage(path, net.id), list[int]()
-    storage.journal.on_accepted = lambda: told.append(len(storage.journal.feed(0, 10)))
+    storage, told = open_storage(path, net.id), list[list[str]]()
+    storage.journal.on_accepted.append(lambda ids: told.append(list(ids)))
     tasks = [fixtures.task(net, nonce=n) for n in range(3)]
+    kept = [task.envelope.id for task in tasks[:2]]
     with storage.journal.transaction():
         storage.journal.put_state(tasks[0].id, State.WAITING, 0)
     assert told == []
@@ -294,12 +295,18 @@ def test_the_journal_tells_once_an_envelope_is_durable(path: Path, net: Network)
         storage.journal.append(tasks[0], 0.0)
         storage.journal.append(tasks[1], 0.0)
         assert told == []
-    assert told == [2]
-    with pytest.raises(ZeroDivisionError), storage.journal.transaction():
-        storage.journal.append(tasks[2], 1 / 0)
+    assert told == [kept]
+
+    def broken_step() -> None:
+        with storage.journal.transaction():
+            storage.journal.append(tasks[2], 0.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_step()
     with storage.journal.transaction():
         pass
-    assert told == [2]
+    assert told == [kept]
     storage.close()
 
 

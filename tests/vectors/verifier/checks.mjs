@@ -134,7 +134,7 @@ function paddedBytes(entry) {
 
 function checkGossip(entry, file) {
   const network = networkOf(file);
-  const known = readEnvelope(utf8(file.known), network.id);
+  const known = { ...readEnvelope(utf8(file.known), network.id), bytes: utf8(file.known) };
   const data = utf8(entry.text);
   const id = messageId(entry.topic, data).toString("hex");
   const verdict = verdictOn(entry.topic, data, network, known, file.now);

@@ -2,7 +2,7 @@
 
 import { committees } from "./committee.mjs";
 import { checkWithdrawal, readEnvelope, taskId } from "./envelope.mjs";
-import { sha256 } from "./hash.mjs";
+import { H, sha256 } from "./hash.mjs";
 import { canonical, parse } from "./json.mjs";
 import { Rejected, require } from "./rejected.mjs";
 
@@ -13,7 +13,10 @@ export function messageId(topic, data) {
   return sha256(Buffer.concat([Buffer.from(topic, "utf-8"), zero, data])).subarray(0, 20);
 }
 
-/** Return the verdict on data of a topic; `known` is the one task that the node has accepted. */
+/**
+ * Return the verdict on data of a topic. `known` is the one task that the node has accepted, with the
+ * bytes of its envelope.
+ */
 export function verdictOn(topic, data, network, known, now) {
   try {
     judge(topic, data, network, known, now);
@@ -25,6 +28,7 @@ export function verdictOn(topic, data, network, known, now) {
 }
 
 function judge(topic, data, network, known, now) {
+  require(!H("envelope", data).equals(H("envelope", known.bytes)), "known");
   const message = readEnvelope(data, network.id);
   require(data.equals(canonical(parse(data, data.length))), "not-canonical");
   const name = message.type === "task" ? "tasks" : "votes";

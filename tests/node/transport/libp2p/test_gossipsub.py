@@ -10,6 +10,7 @@ from libp2p.pubsub.pb import rpc_pb2
 
 from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
+    BATCH_BYTES,
     QUEUE_BYTES,
     RPC_CONTROLS,
     RPC_IDS,
@@ -98,6 +99,73 @@ def test_the_send_queue_is_bounded_in_number() -> None:
     queue = BoundedQueue(counts, max_rpcs=2)
     assert [queue.push(rpc_pb2.RPC()) for _ in range(3)] == [True, True, False]
     assert counts == {"gossip-unsent": 1}
+
+
+def message_rpc(data: bytes) -> Any:
+    return rpc_pb2.RPC(publish=[rpc_pb2.Message(data=data, topicIDs=["t"])])
+
+
+def test_messages_that_wait_are_sent_in_one_rpc() -> None:
+    queue = BoundedQueue(Counter())
+    control = rpc_pb2.RPC(control=rpc_pb2.ControlMessage(graft=[rpc_pb2.ControlGraft()]))
+    subscription = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(topicid="t")])
+    for rpc in (message_rpc(b"1"), message_rpc(b"2"), subscription, message_rpc(b"3")):
+        assert queue.push(rpc)
+    assert queue.push(control, priority=True)
+    assert queue.push(message_rpc(b"4"))
+    popped = [queue.pop() for _ in range(5)]
+    assert popped[0] == control
+    assert [[m.data for m in rpc.publish] for rpc in popped if rpc is not None] == [
+        [],
+        [b"1", b"2"],
+        [],
+        [b"3", b"4"],
+    ]
+    assert popped[4] is None
+    assert queue._bytes == 0
+
+
+def number_of(rpc: Any) -> int:
+    return len(rpc.publish)
+
+
+def test_an_rpc_of_waiting_messages_is_bounded() -> None:
+    queue = BoundedQueue(Counter())
+    for _ in range(5):
+        queue.push(message_rpc(bytes(BATCH_BYTES // 2 - 100)))
+    assert [number_of(queue.pop()) for _ in range(3)] == [2, 2, 1]
+    for number in range(RPC_MESSAGES + 5):
+        queue.push(message_rpc(b"%d" % number))
+    assert [number_of(queue.pop()) for _ in range(2)] == [RPC_MESSAGES, 5]
+    assert queue._bytes == 0
+
+
+async def test_a_burst_of_messages_reaches_a_peer_in_fewer_rpcs(start: Start) -> None:
+    recorder = Recorder()
+    near, far = await start(recorder), await start(Recorder())
+    await near.dial(far.addresses[0])
+    await far.publish(TASKS, b"first")
+    await recorder.until(lambda: b"first" in recorder.payloads)
+    host, written = far._host, list[int]()
+    assert host is not None
+
+    async def burst(host: Any) -> None:
+        write = host.gossip.write_msg
+
+        async def counting(stream: Any, rpc: Any) -> bool:
+            written.append(len(rpc.publish))
+            return bool(await write(stream, rpc))
+
+        host.gossip.write_msg = counting
+        for number in range(50):
+            message = rpc_pb2.Message(data=b"burst %d" % number, topicIDs=[TASKS])
+            await host.gossip.router.publish(host.gossip.my_id, message)
+
+    await far._bridge.run_in_trio(burst, host)
+    expected = {b"burst %d" % number for number in range(50)}
+    await recorder.until(lambda: expected <= set(recorder.payloads))
+    assert sum(written) == 50
+    assert len(written) < 25
 
 
 @pytest.mark.parametrize(
