@@ -107,7 +107,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
             for name, executor in _executors(settings, network, peer_of(key), folders).items()
         },
         clock,
-        random.Random(),  # noqa: S311  # only spreads dialling in time
+        random.SystemRandom(),  # others must not foresee whom this node follows
         counts,
         score_floors,
     )

@@ -34,6 +34,7 @@ from node.storage.ledger import Ledger
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feeds.feed_sync import FeedSync
+from node.sync.feeds.selection import Selection
 from node.sync.handshakes import Handshakes
 from node.sync.vote_recovery import VoteRecovery
 from node.transport.interface import Stream, Transport, ValidationResult, topics
@@ -162,8 +163,10 @@ class Node:
             self._driver.act,
             self._source_of,
             self._handshakes,
+            Selection(network, coordinator.me, parts.rng),
             self._recovery.feed_ended,
         )
+        parts.journal.on_accepted.append(self._feeds.note_accepted)
         parts.journal.on_accepted.append(self._requests.feeds.wake)
         self.started = asyncio.Event()
 
@@ -178,12 +181,15 @@ class Node:
             self._queues.run(self._recorder.record),
             self._outbox.run(),
             self._driver.run_timers(),
-            self._recovery.run(),
+            self._recover_votes(),
+            self._feeds.run(),
             self._log_counts(),
             self._check_disk(),
             self._expire_blobs(),
             self._update_scores(),
-            keep_connected(self._transport, self._options.peers, self._parts.rng),
+            keep_connected(
+                self._transport, self._options.peers, self._parts.rng, wants=self._feeds.wants
+            ),
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -216,14 +222,14 @@ class Node:
         await self._requests.serve(protocol, stream)
 
     def connected(self, peer: str) -> None:
-        """Follow the peer's feed."""
+        """Follow the peer's feed, if it is chosen."""
         log.info("connected", peer=peer)
-        self._feeds.follow(peer)
+        self._feeds.connected(peer)
 
     def disconnected(self, peer: str) -> None:
         """Stop following the peer's feed, and waiting for what to tell it."""
         log.info("disconnected", peer=peer)
-        self._feeds.leave(peer)
+        self._feeds.disconnected(peer)
         self._requests.feeds.end(peer)
 
     def _status(self) -> ServingStatus:
@@ -242,6 +248,11 @@ class Node:
         return self._limiter.slot_key(peer, self._transport.rate_limit_key(peer))
 
     # Services
+
+    async def _recover_votes(self) -> None:
+        """Find out what this node has signed earlier; until then it reads every member's feed."""
+        await self._recovery.run()
+        self._feeds.update()
 
     async def _update_scores(self) -> None:
         """Update the score floors of all peers from what they have voted, now and every minute."""

@@ -40,6 +40,7 @@ class NetworkParameters:
     clock_skew_seconds: float = 60
     max_input_bytes: int = 33_554_432
     max_output_bytes: int = 134_217_728
+    follow: int = 12
 
 
 @dataclass(frozen=True, slots=True)

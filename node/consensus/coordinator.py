@@ -401,6 +401,10 @@ class Coordinator:
         """Return the first attempt's committee."""
         return committees(self.network, task)[0]
 
+    def voters(self) -> frozenset[str]:
+        """Return the members of the committees of this node's open tasks."""
+        return self._tasks.voters()
+
     def source(self, task: str) -> str:
         """Return who is charged for a task, "" if that is not known any more."""
         return self._tasks.source(task)

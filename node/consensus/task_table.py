@@ -89,6 +89,13 @@ class TaskTable:
         """Return who is charged for a task, "" if unknown."""
         return self._sources.get(task, "")
 
+    def voters(self) -> frozenset[str]:
+        """Return the members of the committees of the open tasks, those to come left out."""
+        with self.lock:
+            agreements = [self._agreements[task] for task in self._open]
+            committees = [a.vote_sets[a.attempt].committee for a in agreements]
+        return frozenset(peer for committee in committees for peer in committee)
+
     # Limits
 
     def is_known(self, task: str) -> bool:

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from node.log import get_logger
 from node.transport.interface import Transport
@@ -16,6 +18,10 @@ MAX_BACKOFF = 15.0
 NEXT_ADDRESS_SECONDS = 0.25
 # Seconds between checks whether a connection was lost.
 CHECK_SECONDS = 1.0
+
+
+# Whether to connect to a peer, given those that do not answer.
+Wants: TypeAlias = Callable[[str, Collection[str]], bool]
 
 
 def peer_in(address: str) -> str:
@@ -40,9 +46,11 @@ async def keep_connected(
     addresses: Sequence[str],
     rng: random.Random,
     failures: DialFailures | None = None,
+    wants: Wants = lambda peer, unreachable: True,
 ) -> None:
-    """Dial every peer, and dial again whenever its connection is lost. Never returns.
+    """Dial every peer that is wanted, and again whenever its connection is lost. Never returns.
 
+    `wants` is asked with a peer and those that do not answer now.
     The back-off is randomised, so that two nodes do not dial each other at the same time.
     `failures` is kept up to date.
     """
@@ -51,25 +59,30 @@ async def keep_connected(
     for address in dict.fromkeys(addresses):
         by_peer.setdefault(peer_in(address), []).append(address)
     by_peer.pop(transport.peer, None)
+    unreachable: set[str] = set()
     async with asyncio.TaskGroup() as group:
         for peer, alternatives in by_peer.items():
-            group.create_task(_keep_connected(transport, peer, alternatives, rng, failures))
+            dial = partial(_dial_any, transport, alternatives, failures)
+            group.create_task(_keep_connected(transport, peer, dial, rng, unreachable, wants))
 
 
 async def _keep_connected(
     transport: Transport,
     peer: str,
-    addresses: Sequence[str],
+    dial: Callable[[], Awaitable[bool]],
     rng: random.Random,
-    failures: DialFailures,
+    unreachable: set[str],
+    wants: Wants,
 ) -> None:
     backoff = MIN_BACKOFF
     while True:
-        if peer in transport.peers():
+        if peer in transport.peers() or not wants(peer, unreachable):
             backoff = MIN_BACKOFF
+            unreachable.discard(peer)
             await asyncio.sleep(CHECK_SECONDS)
             continue
-        if not await _dial_any(transport, addresses, failures):
+        if not await dial():
+            unreachable.add(peer)
             await asyncio.sleep(backoff * rng.uniform(0.5, 1.0))
             backoff = min(2 * backoff, MAX_BACKOFF)
 

@@ -23,7 +23,7 @@ from node.transport.interface import topics
 from node.transport.libp2p.gossipsub import PROTOCOL, RPC_BYTES
 from node.transport.libp2p.host import Host
 from protocol.constants import DOCUMENT_LIMIT
-from protocol.wire.encoding import Document, canonical
+from protocol.wire.encoding import Document, canonical, document_hash
 from protocol.wire.messages import task_body
 from protocol.wire.signing import peer_of, sign
 from tests.integration.attacker import (
@@ -70,7 +70,7 @@ PUSHES = 50
 STALLED_SECONDS = 6.0
 # Peers that stall, and concurrent requests of each; a node answers two.
 STALLERS, CONCURRENT_REQUESTS = 8, 30
-# Envelopes in an answer. With long prompts they are more than `WINDOW_BYTES`.
+# Envelopes in an answer. Tasks with long prompts are more than `WINDOW_BYTES`.
 ENVELOPES, PROMPT_CHARACTERS = 128, 4000
 # Bytes that a node sends before the reader must read.
 WINDOW_BYTES = 256 * 1024
@@ -436,10 +436,11 @@ async def stalled_readers(target: Target) -> Counts:
     The node refuses most requests. If it answers, it must wait for the reader and send all.
     """
     done, stalled = Counter(requested=0), 0
-    request = b""
-    while not request or len(await _answer(target, "envelopes", request)) <= WINDOW_BYTES:
+    long: tuple[str, ...] = ()
+    while len(long) < ENVELOPES:
         await submissions(target, args={**ARGS, "prompt": "p" * PROMPT_CHARACTERS})
-        request = _request({"ids": await _last_ids(target)})
+        long = await _long_tasks(target)
+    request = _request({"ids": long[:ENVELOPES]})
 
     async def stall(host: Host, peer: str) -> None:
         nonlocal stalled
@@ -476,15 +477,19 @@ async def stalled_readers(target: Target) -> Counts:
     return done
 
 
-async def _last_ids(target: Target) -> tuple[str, ...]:
-    """Return the ids of the newest envelopes of the node."""
-    ids: list[str] = []
-    request: dict[str, Any] = {"cursor": 0, "feed": "", "limit": 1024, "wait": 0}
+async def _long_tasks(target: Target) -> tuple[str, ...]:
+    """Return the ids of tasks with long prompts in the node's feed."""
+    found: list[str] = []
+    request: dict[str, Any] = {"cursor": 0, "feed": "", "limit": ENVELOPES, "wait": 0}
     while True:
         page = json.loads(await _answer(target, "feed", _request(request)))
         if not page["ids"]:
-            return tuple(ids[-ENVELOPES:])
-        ids += page["ids"]
+            return tuple(found)
+        answer = await _answer(target, "envelopes", _request({"ids": page["ids"]}))
+        for envelope in json.loads(answer)["envelopes"]:
+            prompt = envelope["body"].get("args", {}).get("prompt", "")
+            if len(prompt) >= PROMPT_CHARACTERS:
+                found.append(document_hash("envelope", envelope))
         request |= {"cursor": page["cursor"], "feed": page["feed"]}
 
 

@@ -35,6 +35,7 @@ from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.blob_download import BlobDownloader, BlobUnavailable
 from node.sync.feeds.feed_sync import FeedSync, Progress
+from node.sync.feeds.selection import Selection
 from node.sync.handshakes import Handshakes
 from node.transport.interface import StreamClosed, ValidationResult
 from protocol.constants import DOCUMENT_LIMIT
@@ -357,7 +358,15 @@ def check_feed(content: bytes) -> None:
         line: Any = FeedLine(content)
         handshakes = Handshakes(line, NET, CLOCK, dict)
         feeds = FeedSync(
-            line, coordinator, journal, ledger, 1.0, lambda actions: None, str, handshakes
+            line,
+            coordinator,
+            journal,
+            ledger,
+            1.0,
+            lambda actions: None,
+            str,
+            handshakes,
+            Selection(NET, fixtures.peer(0), random.Random(1)),
         )
         try:
             progress = asyncio.run(feeds.read(peer))

@@ -59,6 +59,7 @@ def test_parameters_come_from_the_document() -> None:
         "clock_skew_seconds": 13,
         "max_input_bytes": 17,
         "max_output_bytes": 19,
+        "follow": 23,
     }
     assert fixtures.network(**parameters).parameters == NetworkParameters(**parameters)  # type: ignore[arg-type]
 
@@ -426,5 +427,6 @@ def test_default_parameters_match_the_specification() -> None:
         "clock_skew_seconds": 60,
         "max_input_bytes": 33_554_432,
         "max_output_bytes": 134_217_728,
+        "follow": 12,
     }
     assert fixtures.network_document()["parameters"] == asdict(NetworkParameters())

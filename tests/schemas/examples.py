@@ -91,6 +91,7 @@ def _network() -> Document:
             "clock_skew_seconds": 60,
             "max_input_bytes": 33554432,
             "max_output_bytes": 134217728,
+            "follow": 12,
         },
         "classes": {"cpu-avx2": {"torch": "2.13.0", "threads": 1, "mkldnn": False, "gpu": ""}},
         "models": [

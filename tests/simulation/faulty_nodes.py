@@ -183,6 +183,11 @@ class FaultyNode(SimulatedNode):
         cursor = sqlite3.Connection.execute(self._connection, query, (payload.decode(),))
         return cursor.fetchone() is not None
 
+    def is_to_follow(self, owner: SimulatedNode) -> bool:
+        """Return whether this node must read a member's feed (specification 7.9)."""
+        few = len(self.network.roster) - 1 <= self.network.parameters.follow
+        return few or (self.node is not None and owner.peer in self.node._feeds._followers)
+
     def has_read_feed(self, owner: SimulatedNode) -> bool:
         """Return whether this node has read what a member's feed has now (specification 7.9)."""
         last = owner.journal.last_cursor()

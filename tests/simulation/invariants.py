@@ -7,7 +7,7 @@
 - I5: no honest node equivocates, and each honest node has evidence against each equivocator
 - I6: every accepted task ends, by its deadline; before it only if votes leave no outcome possible
 - I7: memory is bounded
-- 7.9: connected honest nodes have read each other's feeds, in the end
+- 7.9: honest nodes have read the feeds of the honest nodes that they follow, in the end
 """
 
 import json
@@ -179,13 +179,15 @@ def check_end(simulation: "Simulation") -> None:
 def unread_feeds(simulation: "Simulation") -> list[tuple[int, int]]:
     """7.9: return pairs of honest nodes: the first has not read all of the second's feed.
 
-    One of the two dials the other, so they are connected as soon as the network permits it.
+    One of the two dials the other, so they are connected as soon as the network permits it. In a
+    network of more members than a node follows, only those count that the first one follows now.
     """
     return [
         (reader.index, owner.index)
         for reader in simulation.honest
         for owner in simulation.honest
         if (owner.index in reader.dialled or reader.index in owner.dialled)
+        and reader.is_to_follow(owner)
         and not reader.has_read_feed(owner)
     ]
 

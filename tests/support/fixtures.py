@@ -53,6 +53,7 @@ def network_document(members: int = 4, **parameters: Any) -> dict[str, Any]:
         "clock_skew_seconds": 60,
         "max_input_bytes": 33_554_432,
         "max_output_bytes": 134_217_728,
+        "follow": 12,
     }
     return {
         "name": "test",

@@ -72,7 +72,11 @@ ACCEPTED: dict[str, Change] = {
     "nobody yet": lambda d: d.update(roster=[]),
     "nothing yet": lambda d: d.update(roster=[], models=[], classes={}),
     "other parameters": _parameter(
-        committee_size=5, commit_grace_seconds=0.25, max_output_bytes=1, clock_skew_seconds=3600
+        committee_size=5,
+        commit_grace_seconds=0.25,
+        max_output_bytes=1,
+        clock_skew_seconds=3600,
+        follow=4096,
     ),
     "a committee that does not grow": _parameter(committee_size=31, committee_max=31),
     "a slow model": _model(attempt_seconds=900),
@@ -144,6 +148,9 @@ REFUSED: dict[str, Change] = {
     "a grace of 61 s": _parameter(commit_grace_seconds=61),
     "an attempt of no time": _parameter(attempt_seconds=0),
     "half a second of skew": _parameter(clock_skew_seconds=0.5),
+    "no member to follow": _parameter(follow=0),
+    "4,097 members to follow": _parameter(follow=4097),
+    "half a member to follow": _parameter(follow=0.5),
     "a replay that is a number": _model(replay=1),
     "a replay that is null": _model(replay=None),
     "more outputs than a reveal can list": _parameter(max_output_bytes=159_383_553),

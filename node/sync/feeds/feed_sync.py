@@ -17,7 +17,7 @@ rate.
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
@@ -25,7 +25,7 @@ from functools import partial
 from node.admission.lru_dict import LruDict
 from node.admission.peer_score import PeerAction
 from node.admission.rate_limits import TokenBuckets
-from node.consensus.coordinator import Coordinator, Step
+from node.consensus.coordinator import Coordinator, Step, Voting
 from node.errors import Busy
 from node.log import get_logger
 from node.rpc.client import ANSWER_SECONDS, RequestRefused, send_request
@@ -34,6 +34,7 @@ from node.rpc.feeds import feed_request
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.feeds.fetching import MAX_IDS, Claims, Page, fetch
+from node.sync.feeds.selection import DRAW_SECONDS, Selection
 from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.sync.task_tracker import TaskTracker
 from node.transport.interface import Transport
@@ -55,6 +56,8 @@ MAX_USELESS_PAGES = 8
 MIN_PAUSE_SECONDS = 0.5
 # A page without news costs as much as this many signature checks: the request, 1,024 lookups.
 PAGE_COST = 16
+# Between an accepted envelope and a new choice of whom to follow: a burst of tasks is one.
+UPDATE_SECONDS = 1.0
 # Verdicts on envelopes that are not in the journal. 65,536 take about 20 MB, and as many expired
 # tasks are not asked of a second member.
 MAX_VERDICTS = 65_536
@@ -93,7 +96,7 @@ class Progress(Enum):
 
 
 class FeedSync:
-    """Reads the feeds of all connected peers of this network."""
+    """Reads the feeds of connected peers of this network: of chosen members, and of strangers."""
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class FeedSync:
         act: Callable[[Step], None],
         source_of: Callable[[str], str],
         handshakes: Handshakes,
+        selection: Selection,
         on_end: Callable[[str], None] = lambda peer: None,
     ) -> None:
         """Each feed is read from when its peer connects.
@@ -112,7 +116,8 @@ class FeedSync:
         `seconds` is the pause after a page that could not be taken, and the longest one after
         pages without news; after a failure it is `FAILURE_BACKOFF` times as long.
         `act` carries out the coordinator's effects. `source_of` returns the source to charge for
-        the tasks in a peer's feed. `on_end` is called with a peer whose feed has no more.
+        the tasks in a peer's feed. `selection` chooses among the members. `on_end` is called with a
+        peer whose feed has no more.
         """
         self._transport, self._coordinator = transport, coordinator
         self._journal, self._ledger = journal, ledger
@@ -127,23 +132,82 @@ class FeedSync:
         # Peers and the ids of the reveals for which they were asked about the task.
         self._asked: LruDict[tuple[str, str], None] = LruDict()
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._connected: dict[str, None] = {}  # peers, in the order in which they connected
+        self._foreign: set[str] = set()  # connected peers of another network
+        self._selection = selection
+        self._update_at: asyncio.TimerHandle | None = None
 
-    def follow(self, peer: str) -> None:
-        """Start to read a peer's feed. Called when the peer connects."""
-        if peer not in self._followers:
-            self._followers[peer] = asyncio.create_task(self._follow(peer))
+    def connected(self, peer: str) -> None:
+        """Read a peer's feed, if it is chosen. Called when the peer connects."""
+        self._connected[peer] = None
+        self.update()
 
-    def leave(self, peer: str) -> None:
+    def disconnected(self, peer: str) -> None:
         """Stop reading a peer's feed. Called when the peer disconnects."""
-        follower = self._followers.pop(peer, None)
-        if follower is not None:
-            follower.cancel()
+        self._connected.pop(peer, None)
+        self._foreign.discard(peer)
+        self._leave(peer)
         self._handshakes.forget(peer)
+        self.update()
+
+    def note_accepted(self, ids: Sequence[str]) -> None:
+        """Choose again soon: other tasks may be open, with other committees."""
+        if not self._selection.has_all and self._update_at is None:
+            loop = asyncio.get_running_loop()
+            self._update_at = loop.call_later(UPDATE_SECONDS, self.update)
+
+    async def run(self) -> None:
+        """Draw other members every hour, forever."""
+        while True:
+            await asyncio.sleep(DRAW_SECONDS)
+            self._selection.draw()
+            self.update()
+
+    def update(self) -> None:
+        """Read the feeds of the peers that are chosen now, and of no other."""
+        if self._update_at is not None:
+            self._update_at.cancel()
+            self._update_at = None
+        chosen = self._chosen()
+        for peer in [peer for peer in self._followers if peer not in chosen]:
+            self._leave(peer)
+        for peer in chosen:
+            if peer not in self._followers:
+                self._followers[peer] = asyncio.create_task(self._follow(peer))
+
+    def wants(self, peer: str, unreachable: Collection[str]) -> bool:
+        """Return whether this node is to be connected to a peer that its settings name."""
+        if peer not in self._members or self._reads_all or peer in self._voters():
+            return True
+        return self._selection.is_near(peer, unreachable)
 
     def close(self) -> None:
         """Stop reading all feeds."""
-        for peer in list(self._followers):
-            self.leave(peer)
+        self._connected.clear()
+        self.update()
+
+    def _leave(self, peer: str) -> None:
+        follower = self._followers.pop(peer, None)
+        if follower is not None:
+            follower.cancel()
+
+    @property
+    def _reads_all(self) -> bool:
+        # A member that starts looks for its own votes in the feeds of a majority (6.12).
+        return self._selection.has_all or self._coordinator.voting is Voting.HELD
+
+    def _voters(self) -> frozenset[str]:
+        return self._coordinator.voters()
+
+    def _chosen(self) -> list[str]:
+        """Return the peers whose feeds are to be read, in the order in which they connected."""
+        connected = [peer for peer in self._connected if peer not in self._foreign]
+        members = [peer for peer in connected if peer in self._members]
+        if not self._reads_all:
+            few = {*self._selection.followed(members), *self._voters()}
+            members = [peer for peer in members if peer in few]
+        strangers = [peer for peer in connected if peer not in self._members]
+        return members + strangers[: self._selection.follow]
 
     async def _follow(self, peer: str) -> None:
         greet_at = 0.0
@@ -153,6 +217,8 @@ class FeedSync:
                 now = asyncio.get_running_loop().time()
                 if now >= greet_at:
                     if not await self._handshakes.greet(peer):
+                        self._foreign.add(peer)  # it leaves its place to another
+                        asyncio.get_running_loop().call_soon(self.update)
                         return
                     greet_at = now + HELLO_SECONDS
                 pause = await self._read_one(peer, pace)

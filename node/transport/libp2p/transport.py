@@ -264,6 +264,7 @@ class Libp2pTransport:
 
     async def _open(self, peer: str, protocol: str) -> Libp2pStream:
         """Open a stream, shielded: an interrupted open would leak it."""
+        self._idle_tracker.touch(peer)  # this node has use for it
         with trio.CancelScope(shield=True):
             stream = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
             return Libp2pStream(self._bridge, stream, self._quotas)

@@ -71,6 +71,7 @@ def test_a_workers_runtime_fits_into_a_network_document(ready: WorkerStatus) -> 
             "clock_skew_seconds": 60,
             "max_input_bytes": 33_554_432,
             "max_output_bytes": 134_217_728,
+            "follow": 12,
         },
         "classes": {"cpu": ready.runtime},
         "models": [],

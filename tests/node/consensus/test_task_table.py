@@ -247,3 +247,23 @@ def test_the_share_of_a_source_is_found_without_a_scan() -> None:
         assert not table.has_full_share("flooder")
         table.add(agreement(task), fixtures.START, "flooder")
     assert table.has_full_share("flooder")
+
+
+def test_the_voters_are_those_of_the_current_committees_of_open_tasks() -> None:
+    network = fixtures.network(7, committee_size=2, attempt_seconds=120)
+    tasks = [fixtures.task(network, nonce=nonce) for nonce in range(3)]
+    table = TaskTable(10, network.roster)
+    agreements = []
+    for task in tasks:
+        opened = Agreement(network, task, ME, lambda attempt: "0" * 64, fixtures.START)
+        opened.start(fixtures.START)
+        table.add(opened, fixtures.START)
+        agreements.append(opened)
+    first = [set(committees(network, task)[0]) for task in tasks]
+    assert table.voters() == set().union(*first)
+    agreements[0].advance(fixtures.START + 121)  # its second attempt
+    table.update(agreements[0])
+    assert table.voters() == set().union(committees(network, tasks[0])[1], *first)
+    agreements[1].advance(tasks[1].expires_at)
+    table.update(agreements[1])
+    assert table.voters() == set().union(committees(network, tasks[0])[1], first[2])

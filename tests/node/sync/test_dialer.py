@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +12,7 @@ from node.sync.dialer import (
     MAX_BACKOFF,
     MIN_BACKOFF,
     NEXT_ADDRESS_SECONDS,
+    Wants,
     keep_connected,
     peer_in,
 )
@@ -53,9 +54,12 @@ class Scene:
         await MemoryTransport(self.medium, peer).start(Recorder(), (), ())
 
     @asynccontextmanager
-    async def keeping(self, addresses: Sequence[str]) -> AsyncIterator[None]:
+    async def keeping(
+        self, addresses: Sequence[str], wants: Wants = lambda peer, unreachable: True
+    ) -> AsyncIterator[None]:
         await self.mine.start(Recorder(), (), ())
-        task = asyncio.create_task(keep_connected(self.mine, addresses, random.Random(2)))
+        keeping = keep_connected(self.mine, addresses, random.Random(2), wants=wants)
+        task = asyncio.create_task(keeping)
         try:
             yield
             assert not task.done()
@@ -174,3 +178,44 @@ def test_peer_id_of_a_multiaddr() -> None:
 def test_multiaddr_without_peer_id_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="must be a multiaddr that ends in /p2p/"):
         peer_in(text)
+
+
+def test_only_wanted_peers_are_dialled() -> None:
+    async def scene(scene: Scene) -> None:
+        third = fixtures.peer(2)
+        for peer in (OTHER, third):
+            await scene.appear(peer)
+        wanted = {OTHER}
+        async with scene.keeping([address(OTHER), address(third)], lambda p, _: p in wanted):
+            await asyncio.sleep(10)
+            assert scene.mine.peers() == {OTHER}
+            wanted.add(third)
+            await asyncio.sleep(CHECK_SECONDS + 1)
+            assert scene.mine.peers() == {OTHER, third}
+            wanted.clear()
+            scene.medium.disconnect(ME, OTHER)
+            await asyncio.sleep(MAX_BACKOFF)
+            assert scene.mine.peers() == {third}, "a connection that is there is left alone"
+
+    play(scene)
+
+
+def test_peers_that_do_not_answer_are_told_to_whoever_chooses() -> None:
+    async def scene(scene: Scene) -> None:
+        asked: list[frozenset[str]] = []
+
+        def wants(peer: str, unreachable: Collection[str]) -> bool:
+            asked.append(frozenset(unreachable))
+            return True
+
+        async with scene.keeping([address(OTHER)], wants):
+            await asyncio.sleep(5)
+            assert asked[0] == frozenset()
+            assert asked[-1] == {OTHER}
+            await scene.appear(OTHER)
+            await asyncio.sleep(MAX_BACKOFF + 2 * CHECK_SECONDS)
+            scene.medium.disconnect(ME, OTHER)
+            await asyncio.sleep(2 * CHECK_SECONDS)
+            assert asked[-1] == frozenset()
+
+    play(scene)

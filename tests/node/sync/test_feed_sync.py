@@ -35,6 +35,7 @@ from node.sync.feeds.feed_sync import (
     Progress,
 )
 from node.sync.feeds.fetching import CLAIM_SECONDS, MAX_IDS
+from node.sync.feeds.selection import Selection
 from node.sync.handshakes import HELLO_SECONDS, Handshakes
 from node.transport.interface import Stream
 from protocol.consensus import certificate
@@ -99,6 +100,7 @@ class Bench:
             self.act,
             str,
             handshakes,
+            Selection(self.coordinator.network, ME, random.Random(2)),
         )
 
     async def read(self) -> bool:
@@ -375,7 +377,7 @@ def test_a_peer_that_serves_only_hello_is_left_alone() -> None:
         serve = partial(bench.serve, modest.peer)
         await modest.start(Recorder(serve), (), [rpc_codec.protocol_id("hello")])
         await bench.mine.dial(modest.addresses[0])
-        bench.feeds.follow(modest.peer)
+        bench.feeds.connected(modest.peer)
         await asyncio.sleep(HELLO_SECONDS - SECONDS)
         assert (bench.greeted, bench.requests, bench.reported) == (1, [], [])
         assert modest.peer in bench.mine.peers()
@@ -503,7 +505,7 @@ def test_an_empty_page_that_advances_the_cursor_is_not_the_end() -> None:
 def test_endless_empty_pages_are_paused() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: nothing("f", request["cursor"] + 1)
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(SECONDS - 1)
         assert len(bench.requests) == MAX_USELESS_PAGES
 
@@ -790,15 +792,15 @@ def test_an_expired_task_is_asked_of_one_peer_only() -> None:
 
 def test_one_request_a_minute_waits_at_the_end_of_a_feed() -> None:
     async def test(bench: Bench) -> None:
-        bench.feeds.follow(LIAR)
-        bench.feeds.follow(LIAR)  # once is enough
+        bench.feeds.connected(LIAR)
+        bench.feeds.connected(LIAR)  # once is enough
         await asyncio.sleep(3 * WAIT_SECONDS + 1)
         assert [request["wait"] for request in bench.requests] == [0] + [WAIT_SECONDS] * 4
-        bench.feeds.leave(LIAR)
-        bench.feeds.leave(LIAR)
+        bench.feeds.disconnected(LIAR)
+        bench.feeds.disconnected(LIAR)
         await asyncio.sleep(2 * WAIT_SECONDS)
         assert len(bench.requests) == 5
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(1)
         assert [request["wait"] for request in bench.requests[5:]] == [0, WAIT_SECONDS]
 
@@ -811,7 +813,7 @@ def test_a_peer_that_does_not_wait_is_asked_at_a_bounded_rate() -> None:
             return {"feed": "f", "cursor": 0, "ids": []}
 
         bench.page = at_once  # type: ignore[method-assign]
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(10 * SECONDS)
         assert 3 < len(bench.requests) <= 12
 
@@ -825,7 +827,7 @@ def test_a_wait_that_never_ends_is_given_up() -> None:
             return {"feed": "f", "cursor": 0, "ids": []}
 
         bench.page = never  # type: ignore[method-assign]
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(WAIT_SECONDS + ANSWER_SECONDS + SECONDS * FAILURE_BACKOFF + 1)
         assert [request["wait"] for request in bench.requests] == [0, 60, 60]
 
@@ -847,7 +849,7 @@ def test_pages_without_news_are_asked_for_less_and_less_often() -> None:
             return {"feed": "f", "cursor": request["cursor"] + 1, "ids": [task.envelope.id]}
 
         bench.page = page  # type: ignore[method-assign]
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(60)
         pauses = [later - sooner for sooner, later in pairwise(times)][1:]
         expected = [MIN_PAUSE_SECONDS, 1.0, 2.0, 4.0, SECONDS, SECONDS]
@@ -859,7 +861,7 @@ def test_pages_without_news_are_asked_for_less_and_less_often() -> None:
 
 def test_hello_is_said_again_from_time_to_time() -> None:
     async def test(bench: Bench) -> None:
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(HELLO_SECONDS - 1)
         assert bench.greeted == 1
         await asyncio.sleep(WAIT_SECONDS + 2)
@@ -871,7 +873,7 @@ def test_hello_is_said_again_from_time_to_time() -> None:
 def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
     async def test(bench: Bench) -> None:
         bench.feed = lambda request: batch("f", 1, {})
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(SECONDS * FAILURE_BACKOFF - 1)
         assert len(bench.requests) == 1
         bench.feed = lambda request: (
@@ -886,7 +888,7 @@ def test_invalid_feed_is_read_less_often_until_it_is_valid() -> None:
 def test_feed_of_another_network_is_not_read() -> None:
     async def test(bench: Bench) -> None:
         bench.network = "f" * 64
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(1000)
         assert not bench.requests
 
@@ -899,7 +901,7 @@ def test_database_error_ends_one_read_only() -> None:
         bench.feed = lambda request: (
             nothing("f", 1) if request["cursor"] else batch("f", 1, fixtures.task(NET))
         )
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(1)
         assert bench.ledger.cursor(LIAR) == ("", 0)
         await asyncio.sleep(SECONDS)
@@ -910,7 +912,7 @@ def test_database_error_ends_one_read_only() -> None:
 
 def test_close_stops_all_readers() -> None:
     async def test(bench: Bench) -> None:
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(1)
         bench.feeds.close()
         await asyncio.sleep(100)
@@ -925,7 +927,7 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
     async def test(bench: Bench) -> None:
         task = fixtures.task(NET)
         bench.feed = lambda request: batch("f", request["cursor"] + 1, task)
-        bench.feeds.follow(LIAR)
+        bench.feeds.connected(LIAR)
         await asyncio.sleep(2)
         assert len(bench.journal.feed(0, 10)) == 1
         assert len(bench.requests) == MAX_USELESS_PAGES + 1, "then it has to wait its turn"
@@ -937,9 +939,9 @@ def test_endless_feed_of_known_envelopes_is_paused() -> None:
 async def follow_for(bench: Bench, peer: str, minutes: int) -> None:
     """Follow a peer that connects anew every five seconds."""
     for _ in range(minutes * 12):
-        bench.feeds.follow(peer)
+        bench.feeds.connected(peer)
         await asyncio.sleep(5)
-        bench.feeds.leave(peer)
+        bench.feeds.disconnected(peer)
 
 
 def test_useless_pages_of_a_peer_outside_the_roster_are_read_at_a_bounded_rate() -> None:
