@@ -59,7 +59,7 @@ from scripts.testnet_tool.nodes import LocalNode, events
 TASK: dict[str, Json] = {"model": "helium/embedded-music", "prompt": "bells in the rain"}
 # How often a task alone is submitted, if --rounds does not say.
 ROUNDS_OF_ONE = 9
-# The time that nodes have to learn of a certificate which the client has. Feeds take two seconds.
+# The time that nodes have to learn of a certificate which the client has..
 SETTLE_SECONDS = 120.0
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 10.0

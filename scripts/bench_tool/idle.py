@@ -1,8 +1,8 @@
 """Measure what a node of an idle network costs: processor time and bytes, by node and second.
 
 Light nodes run on loopback, each in a process of its own: the real daemon, without a model. All are
-connected with all, and nobody submits anything. Each reads every other node's feed every two
-seconds. Figures are medians over the nodes; the least and the greatest stand behind them.
+connected with all, and nobody submits anything. Each has a request wait at the feeds that it
+follows. Figures are medians over the nodes; the least and the greatest stand behind them.
 
 Processor time hardly depends on what else the machine does, unless the nodes keep all processors
 busy. Then each gets less than it needs and does less than it should: a line says so.
