@@ -37,10 +37,11 @@ class CostEstimates:
     def observe(self, task: Task, seconds: float, together: int = 1) -> None:
         """Learn from a job that finished after so many seconds, beside others or alone.
 
-        An estimate is of a task that runs alone. Of one that ran beside others only bounds are
-        known: alone it takes no more than it took so, and no less than an equal share of that.
+        An estimate is of a task that runs alone. Of one that ran beside others only a bound is
+        known: alone it takes no more than it took so.
         """
-        seconds = min(max(self.seconds(task), seconds / together), seconds)
+        if together > 1:
+            seconds = min(self.seconds(task), seconds)
         speed, key = seconds / self._work(task), (task.model, task.kind)
         known = self._speeds.get(key, speed)
         self._speeds[key] = known + LATEST_WEIGHT * (speed - known)

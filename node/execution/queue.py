@@ -46,6 +46,10 @@ FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
 # Why an executor is not ready.
 STARTING = "starting: the executor has not tested itself yet"
 ON_DEMAND = "idle: the executor starts with the first task"
+# Tasks run together if each has this many times the seconds that all take one after another.
+TOGETHER_RESERVE = 2.0
+# Characters of the longest prompt of tasks that run together.
+MAX_PROMPT_TOGETHER = 512
 # Pause while the disk is full, or has another fault.
 DISK_RETRY_SECONDS = 5.0
 
@@ -129,6 +133,7 @@ class ExecutionQueue:
         self._costs = CostEstimates(network)
         self._waiting = FairQueue(self._costs.seconds)
         self._began = 0.0  # Unix seconds at which the running tasks began
+        self._estimated = 0.0  # seconds that all of them take one after another
         self._arrived = asyncio.Event()
         self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}  # by task id
         self._models = tuple(models)
@@ -162,8 +167,7 @@ class ExecutionQueue:
         run, wait = self._costs.seconds(task), self._waiting.wait_seconds(task, source)
         if self._running:
             elapsed = self._clock.now() - self._began
-            running = sum(self._costs.seconds(task) for task, _ in self._running.values())
-            wait += max(0.0, running - elapsed)
+            wait += max(0.0, self._estimated - elapsed)
         if run + wait > left:
             raise Busy(
                 f"the task expires in {left:.1f} s; this node needs about {run:.1f} s for it, after"
@@ -336,8 +340,12 @@ class ExecutionQueue:
             return False
         if sum(map(sequences_of, tasks)) > self._executor.max_together:
             return False
-        # At worst they take as long as one after another; each is to end in its time even then.
-        seconds = sum(map(self._costs.seconds, tasks))
+        # All prompts are read before the first step, so a long one would hold up all.
+        if any(len(str(one.args.get("prompt", ""))) > MAX_PROMPT_TOGETHER for one in tasks):
+            return False
+        # At worst they run one after another, because their memory does not fit together. Each is
+        # to end in its time even then, on a machine that is slower than its estimate.
+        seconds = TOGETHER_RESERVE * sum(map(self._costs.seconds, tasks))
         return all(self._seconds_left(queued) >= seconds for queued in group)
 
     def _seconds_left(self, queued: QueuedTask) -> float:
@@ -348,6 +356,7 @@ class ExecutionQueue:
         if len(group) > 1:
             log.info("tasks run together", tasks=[queued.task.id for queued in group])
         self._began = self._clock.now()
+        self._estimated = sum(self._costs.seconds(queued.task) for queued in group)
         # Asyncio tasks of their own, so that `remove` can cancel a job and the queue goes on.
         jobs = [asyncio.create_task(self._execute(one, len(group), record)) for one in group]
         for queued, job in zip(group, jobs, strict=True):

@@ -132,8 +132,35 @@ def test_nobody_joins_a_task_that_would_then_run_out_of_time() -> None:
 
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
         long: Any = {"generation_config": {"max_new_tokens": 1503, "num_return_sequences": 1}}
-        tasks = [queued(0, seconds=14, **long), *(queued(n, **long) for n in (1, 2))]
+        tasks = [queued(0, seconds=28, **long), *(queued(n, **long) for n in (1, 2))]
         assert await groups_of(queue, executor, tasks) == [[0, 1], [2]]
+
+    run(test)
+
+
+def test_a_long_prompt_joins_nobody() -> None:
+    """It is read before the first step of all."""
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        tasks = [queued(0), queued(1, prompt="\N{MUSICAL SYMBOL G CLEF}" * 513), queued(2)]
+        assert await groups_of(queue, executor, tasks) == [[0, 2], [1]]
+
+    run(test)
+
+
+def test_what_ran_beside_others_counts_until_all_have_ended() -> None:
+    """They may run one after another, so the end of one says nothing of the others'."""
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        executor.add(queue, queued(9))
+        await asyncio.sleep(SECONDS + 1)  # measured now: each task is to take SECONDS
+        for one in (queued(0, prompt=LONG), queued(1), queued(2)):
+            executor.add(queue, one)
+        await asyncio.sleep(1.5 * SECONDS)  # the long one runs alone
+        assert len(queue._running) == 1
+        task = fixtures.task(NET, now=queue._clock.now(), deadline=int(2 * SECONDS))
+        with pytest.raises(Busy, match=r"after 15\.0 s for tasks before it"):
+            queue.check_deadline(task, "")
 
     run(test)
 
