@@ -507,8 +507,8 @@ def test_folder_granting_follows_links(tmp_path: Path) -> None:
 TAKEN_OVER = """
 import executor.worker.main as worker
 from executor.worker.messages import JobDone, WorkerReady, message_text
-def execute(self, job):
-    failure = ""
+def execute(self, running, computed):
+    failure, job = "", running.message
     try:
         exec(job["args"]["code"])
     except BaseException as error:
@@ -621,7 +621,7 @@ def test_exceeding_the_memory_limit_is_an_abstention(compromised: WorkerSupervis
     """What a library raises for want of memory, as the worker itself meets it."""
     grow = "import numpy; numpy.ones(2**30)"
     assert "MemoryError" in failure_of(compromised, grow)
-    grown = f"try: {grow}\nexcept MemoryError as error: self._execute = lambda _: 1 / 0"
+    grown = f"try: {grow}\nexcept MemoryError as error: self._execute = lambda *_: 1 / 0"
     assert failure_of(compromised, grown) == ""
     with pytest.raises(Abstained, match="ZeroDivisionError") as caught:
         failure_of(compromised, "")
