@@ -15,8 +15,8 @@ processor time:
   transport   py-libp2p, trio, and node/transport
   rest        asyncio's loop, and the executor that stands in for a model
 
-Samples add about a twentieth to the time, and need Linux 6.4 or later: an earlier one gives most of
-them to the main thread. Measure without them what you compare.
+A sample is that of the thread which runs as the time is over, each of the node's threads' alike.
+Samples cost time too: what is compared is to be measured without them.
 
     scripts/bench idle --nodes 4 10
     scripts/bench idle --nodes 10 --seconds 60 --profile --json
