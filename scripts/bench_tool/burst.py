@@ -52,7 +52,7 @@ from scripts.bench_tool.light.network import (
     running,
     spread,
 )
-from scripts.bench_tool.light.samples import shares
+from scripts.bench_tool.light.samples import PARTS, shares
 from scripts.bench_tool.output import describe_parts, progress, report
 from scripts.testnet_tool.nodes import LocalNode, events
 
@@ -144,7 +144,7 @@ class _Bench:
     def __init__(self, client: Client, daemons: MeteredDaemons) -> None:
         self._client, self._daemons = client, daemons
         self._submitted = 0  # for seeds, so that no two tasks are equal
-        self._certified: set[str] = set()  # the ids of tasks, since the nodes' start
+        self._certified: set[str] = set()  # the ids of this burst's tasks
         self._done = 0  # tasks of this burst
         self.committee: tuple[str, ...] = ()
 
@@ -206,6 +206,7 @@ class _Bench:
                     missing += len(lacking)
                     break
                 await asyncio.sleep(POLL_SECONDS)
+        self._certified.clear()
         return missing
 
 
@@ -229,7 +230,7 @@ def summary(bursts: Sequence[Burst], idle: Usage, execution: float) -> dict[str,
         for burst in bursts
         for used, per_second in zip(burst.usage.processor, rate, strict=True)
     ]
-    parts = sum((burst.usage.parts for burst in bursts), Counter[str]())
+    parts = {part: sum(burst.usage.parts[part] for burst in bursts) for part in PARTS}
     busy = statistics.median(burst.usage.processors_busy for burst in bursts)
     return {
         "certified": len(certified),
@@ -240,7 +241,7 @@ def summary(bursts: Sequence[Burst], idle: Usage, execution: float) -> dict[str,
         ),
         "task_seconds": spread([task.seconds for task in certified], 3) if certified else None,
         "beyond_ms": _beyond(certified, execution) if certified and size == 1 else None,
-        "missing": bursts[-1].missing,
+        "missing": sum(burst.missing for burst in bursts),
         "waited": sum(task.waited > 0 for task in certified),
         "node_ms_per_task": spread([1000 * used for used in whole]),
         "node_ms_per_task_beyond_idle": spread([1000 * used for used in beyond_idle]),

@@ -15,7 +15,7 @@ processor time:
   transport   py-libp2p, trio, and node/transport
   rest        asyncio's loop, and the executor that stands in for a model
 
-A sample is that of the thread which runs as the time is over, each of the node's threads' alike.
+A sample says where each thread that does not wait is; the thread's own clock says how long it ran.
 Samples cost time too: what is compared is to be measured without them.
 
     scripts/bench idle --nodes 4 10

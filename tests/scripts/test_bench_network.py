@@ -1,12 +1,16 @@
 """`scripts/bench idle`, `burst` and `envelopes`, each as it is run, on the smallest networks."""
 
-import faulthandler
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from types import FrameType
+from typing import Any
 
 import pytest
 import trio
@@ -14,11 +18,20 @@ import trio
 from node.storage.database import open_database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
-from protocol.network import Network, NetworkParameters
+from protocol.network import NetworkParameters
 from protocol.wire.signing import check_signature, peer_of, signature_of
 from scripts.bench_tool import burst, envelopes, idle
 from scripts.bench_tool.light.network import Reading, running
-from scripts.bench_tool.light.samples import OWN, PARTS, REST, SIGNATURES, TRANSPORT, count_parts
+from scripts.bench_tool.light.samples import (
+    OWN,
+    REST,
+    SIGNATURES,
+    TRANSPORT,
+    Sampler,
+    frames_of,
+    is_waiting,
+    part_of,
+)
 from tests.support import fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,59 +106,87 @@ def test_an_envelope_that_is_not_taken_gives_no_figure() -> None:
 
 
 class Sampled(str):
-    """A signature of which a sample is taken as soon as somebody decodes it."""
+    """A signature that keeps the stack of whoever decodes it."""
 
-    file: TextIO
+    stack: FrameType
 
     def __add__(self, padding: str) -> str:
-        faulthandler.dump_traceback(self.file, all_threads=False)
+        self.stack = sys._getframe()
         return str(self) + padding
 
 
 class SampledClock:
-    """A clock that takes a sample of whoever asks for the time."""
+    """A clock that notes the part of all who ask for the time."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+    def __init__(self) -> None:
+        self.parts: list[str] = []
 
     def now(self) -> float:
-        faulthandler.dump_traceback(self._file, all_threads=False)
+        self.parts.append(part_of(frames_of(sys._getframe())))
         return fixtures.START
 
 
-def sample_validation(network: Network, file: TextIO) -> None:
-    """Take samples of a node that takes a task."""
+def test_a_sample_counts_for_the_part_that_called() -> None:
+    key = fixtures.key(0)
+    signature = Sampled(signature_of(key, b"message"))
+    check_signature(peer_of(key), b"message", signature)
+    assert part_of(frames_of(signature.stack)) == SIGNATURES
+
+    async def in_trio() -> str:
+        return part_of(frames_of(sys._getframe()))
+
+    assert trio.run(in_trio) == TRANSPORT
+    assert part_of(frames_of(sys._getframe())) == REST
+
+    network, clock = fixtures.network(3), SampledClock()
     database = open_database(":memory:", network.id)
-    node = envelopes.CoordinatorNode(
-        network, Journal(database), Ledger(database), 2, SampledClock(file)
-    )
-    file.seek(0)
-    file.truncate()
+    node = envelopes.CoordinatorNode(network, Journal(database), Ledger(database), 2, clock)
+    clock.parts.clear()
     node.take(envelopes.case(network, 0).envelopes["task"], is_task=True)
     database.close()
+    assert set(clock.parts) == {OWN}
 
 
-def test_a_sample_counts_for_the_part_that_called(tmp_path: Path) -> None:
-    key = fixtures.key(0)
+def test_threads_that_wait_are_seen() -> None:
+    """A loop without work, a pool's idle thread, and a wait for another thread."""
+    stop = threading.Event()
+    waiting = threading.Thread(target=stop.wait)
+    loop = asyncio.new_event_loop()
+    idle_loop = threading.Thread(target=loop.run_forever)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        waiting.start()
+        idle_loop.start()
+        for thread in (waiting, idle_loop, *pool._threads):
+            # It gets there within moments, and stays.
+            while not is_waiting(frames_of(sys._current_frames()[thread.ident or 0])):
+                pass
+        stop.set()
+        loop.call_soon_threadsafe(loop.stop)
+    waiting.join()
+    idle_loop.join()
+    loop.close()
 
-    def samples(take: Any) -> dict[str, int]:
-        with (tmp_path / "samples").open("w+") as file:
-            take(file)
-            file.seek(0)
-            return dict(count_parts(file.read()))
 
-    def signature(file: TextIO) -> None:
-        sampled = Sampled(signature_of(key, b"message"))
-        sampled.file = file
-        check_signature(peer_of(key), b"message", sampled)
+def test_a_sampler_counts_the_processor_time_of_other_threads() -> None:
+    """A thread that works gets what its own clock says, one that waits gets nothing."""
+    stop, ready, used = threading.Event(), threading.Event(), list[float]()
 
-    async def in_trio(file: TextIO) -> None:
-        faulthandler.dump_traceback(file, all_threads=False)
+    def work() -> None:
+        while time.thread_time() < 0.1:
+            pass
+        ready.set()
+        while not stop.is_set():
+            pass
+        used.append(time.thread_time())
 
-    assert samples(signature) == {SIGNATURES: 1}
-    assert samples(lambda file: trio.run(in_trio, file)) == {TRANSPORT: 1}
-    assert samples(lambda file: faulthandler.dump_traceback(file, all_threads=False)) == {REST: 1}
-    own = samples(lambda file: sample_validation(fixtures.network(3), file))
-    assert own.keys() == {OWN}
-    assert own[OWN] > 1
-    assert {SIGNATURES, TRANSPORT, REST, OWN} == set(PARTS)
+    sampler = Sampler()
+    sampler.sample()
+    worker = threading.Thread(target=work)
+    worker.start()
+    ready.wait()
+    seconds = sampler.sample()
+    stop.set()
+    worker.join()
+    assert 0.1 <= seconds[REST] <= used[0]
+    assert seconds.keys() == {REST}

@@ -5,16 +5,15 @@ import os
 import statistics
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from protocol.network import Network, NetworkParameters
-from scripts.bench_tool.light.node import SAMPLE, SAMPLES_FILE, TRAFFIC, TRAFFIC_FILE
-from scripts.bench_tool.light.samples import count_parts
+from scripts.bench_tool.light.node import SAMPLE, SAMPLES, SAMPLES_FILE, TRAFFIC, TRAFFIC_FILE
+from scripts.bench_tool.light.samples import PARTS
 from scripts.bench_tool.output import progress
 from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network
 from tests.integration.light import CLASSES, LightDaemons
@@ -57,31 +56,31 @@ def running(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a node has used since its start: seconds of processor time, bytes, samples."""
+    """What a node has used since its start: seconds of processor time, bytes, seconds by part."""
 
     processor: float
     received: int
     sent: int
-    samples: int  # bytes of its file of samples
+    samples: tuple[float, ...]
 
     @classmethod
     def of(cls, daemons: Daemons, node: LocalNode) -> Self:
         """Read one running node."""
         processor = time.clock_gettime(_processor_clock(daemons.pid(node)))
         received, sent = TRAFFIC.unpack((node.home / TRAFFIC_FILE).read_bytes())
-        samples = node.home / SAMPLES_FILE
-        return cls(processor, received, sent, samples.stat().st_size if samples.exists() else 0)
+        samples = SAMPLES.unpack((node.home / SAMPLES_FILE).read_bytes())
+        return cls(processor, received, sent, samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the nodes used within some seconds: by node, and the samples of all by part."""
+    """What the nodes used within some seconds: by node, and the sampled seconds of all by part."""
 
     seconds: float
     processor: tuple[float, ...]
     received: tuple[int, ...]
     sent: tuple[int, ...]
-    parts: Counter[str] = field(default_factory=Counter)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def processors_busy(self) -> float:
@@ -103,19 +102,16 @@ class Meter:
         seconds = time.monotonic() - self._began
         after = [Reading.of(self._daemons, node) for node in self._daemons.nodes]
         pairs = list(zip(self._before, after, strict=True))
-        parts: Counter[str] = Counter()
-        for node, (before, now) in zip(self._daemons.nodes, pairs, strict=True):
-            if now.samples:
-                with (node.home / SAMPLES_FILE).open("rb") as file:
-                    file.seek(before.samples)
-                    text = file.read(now.samples - before.samples)
-                parts += count_parts(text.decode(errors="replace"))
+        sampled = [
+            sum(now.samples[index] - before.samples[index] for before, now in pairs)
+            for index in range(len(PARTS))
+        ]
         return Usage(
             seconds,
             tuple(now.processor - before.processor for before, now in pairs),
             tuple(now.received - before.received for before, now in pairs),
             tuple(now.sent - before.sent for before, now in pairs),
-            parts,
+            dict(zip(PARTS, sampled, strict=True)),
         )
 
 

@@ -2,32 +2,44 @@
 
     python -m scripts.bench_tool.light.node FOLDER [--sample] [flag of tests.integration.light...]
 
-It keeps two numbers in FOLDER/traffic (`TRAFFIC`), and appends samples to FOLDER/samples.
+It keeps two numbers in FOLDER/traffic (`TRAFFIC`), and one for each part of the program in
+FOLDER/samples (`SAMPLES`).
 """
 
-import faulthandler
 import mmap
 import signal
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from scripts.bench_tool.light.samples import PARTS, Sampler
+
 TRAFFIC_FILE, SAMPLES_FILE = "traffic", "samples"
 # Bytes received and bytes sent, as TCP carries them, since the start.
 TRAFFIC = struct.Struct("=QQ")
-# Processor time of the whole process between two samples. A sample costs about 0.2 ms.
+# Seconds of processor time that samples gave to each of `PARTS`, since the start.
+SAMPLES = struct.Struct(f"={len(PARTS)}d")
+# Processor time of the whole process between two samples.
 SAMPLE_SECONDS = 0.01
+# The longest that the thread which is to be sampled still runs after the signal, unless a single
+# call of C code takes longer. Python's 5 ms would give most samples to the next system call.
+SWITCH_SECONDS = 0.00005
 SAMPLE = "--sample"
 
 
-def count_bytes(file: Path) -> None:
-    """Count what all TCP connections of this process carry, in a file of `TRAFFIC`."""
-    file.write_bytes(bytes(TRAFFIC.size))
+def shared_numbers(file: Path, layout: struct.Struct) -> memoryview:
+    """Return numbers that another process can read from a file while they change."""
+    file.write_bytes(bytes(layout.size))
     with file.open("r+b") as opened:
-        counts = memoryview(mmap.mmap(opened.fileno(), TRAFFIC.size)).cast("Q")
+        return memoryview(mmap.mmap(opened.fileno(), layout.size)).cast(layout.format[-1])
+
+
+def count_bytes(counts: memoryview) -> None:
+    """Count what all TCP connections of this process carry, as `TRAFFIC`."""
     receive, send = trio.SocketStream.receive_some, trio.SocketStream.send_all
 
     async def counted_receive(stream: trio.SocketStream, *limit: Any) -> Any:
@@ -43,24 +55,36 @@ def count_bytes(file: Path) -> None:
     trio.SocketStream.send_all = counted_send
 
 
-def sample_stacks(file: Path) -> None:
-    """Append the stack of the running thread for each `SAMPLE_SECONDS` of processor time.
+def sample_stacks(counts: memoryview) -> None:
+    """Take a sample at each `SAMPLE_SECONDS` of processor time, into `SAMPLES`.
 
-    `faulthandler` writes it inside the signal handler. A handler in Python would run later, when
-    the interpreter takes up signals, and in the main thread alone.
+    A thread waits for the timer's signal, which no other thread takes. A handler in Python would
+    run in the main thread alone. `faulthandler` writes stacks inside the handler, and crashes now
+    and then where a frame is only half made.
     """
-    faulthandler.register(signal.SIGPROF, file=file.open("ab"), all_threads=False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})  # threads inherit it
+    sys.setswitchinterval(SWITCH_SECONDS)
+    sampler = Sampler()
+
+    def sample() -> None:
+        while True:
+            signal.sigwait({signal.SIGPROF})
+            for part, seconds in sampler.sample().items():
+                counts[PARTS.index(part)] += seconds
+
+    threading.Thread(target=sample, daemon=True).start()
     signal.setitimer(signal.ITIMER_PROF, SAMPLE_SECONDS, SAMPLE_SECONDS)
 
 
 def main() -> None:
     """Run the node until a signal stops it."""
     folder = Path(sys.argv.pop(1))
-    count_bytes(folder / TRAFFIC_FILE)
+    count_bytes(shared_numbers(folder / TRAFFIC_FILE, TRAFFIC))
+    samples = shared_numbers(folder / SAMPLES_FILE, SAMPLES)
     if sys.argv[1:2] == [SAMPLE]:
         del sys.argv[1]
-        sample_stacks(folder / SAMPLES_FILE)
-    from tests.integration import light  # here: its imports are not what samples are for
+        sample_stacks(samples)
+    from tests.integration import light  # here: its imports take seconds
 
     light.main()
 
