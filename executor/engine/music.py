@@ -5,6 +5,7 @@ The order is tokenizer, text encoder, decoder, codec. Only the tokenizer is a li
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,9 @@ class MusicModel:
 
     def fitting(self, requests: Sequence[Request]) -> int:
         """Return how many of the first requests run together, so that their caches stay small."""
-        sizes = [self._cache_bytes(request) * len(request.seeds) for request in requests]
-        fit = [place for place in range(len(sizes)) if sum(sizes[: place + 1]) <= CACHE_BYTES]
-        return min(len(fit), MAX_SONGS)
+        sizes = (self._cache_bytes(request) * len(request.seeds) for request in requests)
+        fit = sum(total <= CACHE_BYTES for total in accumulate(sizes))
+        return min(fit, MAX_SONGS)
 
     def _cache_bytes(self, request: Request) -> int:
         """Return the bytes of a sequence's keys and values."""

@@ -75,8 +75,7 @@ COMPILED_KIND = "pop2piano"
 # Messages of one job. An honest worker reports steps of at least 1 %, so about 100, and at most 32
 # outputs; more would flood the event loop behind `progress`.
 MAX_MESSAGES = 200
-# Jobs that run together at most. Each more sequence gains less: with four, a song of the shape of
-# musicgen-small takes 0.60 of its time alone at float32, with two 0.70 (docs/measurements.md).
+# Sequences of all jobs that run together at most: each more gains less (docs/measurements.md).
 MAX_TOGETHER = 4
 # Time from a stop to the kill. A token or a layer of a model that is fit for this machine takes
 # less, and others must not wait longer for the executor.
@@ -194,7 +193,7 @@ class WorkerSupervisor:
 
     @property
     def max_together(self) -> int:
-        """How many jobs of one model `run_together` runs at once in less time."""
+        """How many sequences of one model `run_together` computes at once in less time."""
         return MAX_TOGETHER if self._kind.runs_together else 1
 
     def run_together(self, orders: Sequence[Order], on_end: Callable[[Order, End], None]) -> None:

@@ -11,9 +11,7 @@ steps that the engine keeps are compared, after guidance.
   logits   the largest difference, and that divided by the largest logit
 """
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from executor.errors import Abstained
 from executor.models.folders import EMBEDDED, ModelFolders
 from protocol.work import kept_steps
 from scripts import arguments, one_line
+from scripts.bench_tool.output import progress, report
 
 PROMPTS = (
     "80s pop track with bassy drums and synth",
@@ -119,7 +118,17 @@ def summary(model: str, songs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def line(row: Mapping[str, Any]) -> str:
+    """Return a row in words."""
+    return (
+        f"{row['model']}: {row['songs_that_differ']} of {row['songs']} songs differ,"
+        f" {row['differ_per_1000']:.3f} per 1,000 of {row['tokens']} tokens;"
+        f" logits differ by at most {row['logits']:.2e},"
+        f" {row['logits_share']:.1e} of the largest"
+    )
+
+
+def main() -> None:
     assert __doc__
     parser = arguments.Parser("scripts/bench tokens", __doc__)
     whole = arguments.whole
@@ -139,24 +148,16 @@ def main() -> int:
         found = {model: folders.locate(model, "main") for model in options.model}
     except Abstained as abstained:
         parser.error(f"--model: {abstained.detail}")
-    found_all = []
-    for model, folder in found.items():
-        pair, songs = Pair(folder), []
-        for seed in range(options.songs):
-            songs.append(pair.song(PROMPTS[seed % len(PROMPTS)], seed, options.tokens))
-            print(f"{model}: song {seed + 1} of {options.songs}", file=sys.stderr, flush=True)
-        found_all.append(summary(model, songs))
-    if options.json:
-        print(json.dumps(found_all))
-        return 0
-    for one in found_all:
-        print(
-            f"{one['model']}: {one['songs_that_differ']} of {one['songs']} songs differ,"
-            f" {one['differ_per_1000']:.3f} per 1,000 of {one['tokens']} tokens;"
-            f" logits differ by at most {one['logits']:.2e},"
-            f" {one['logits_share']:.1e} of the largest"
-        )
-    return 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for model, folder in found.items():
+            pair, songs = Pair(folder), []
+            for seed in range(options.songs):
+                songs.append(pair.song(PROMPTS[seed % len(PROMPTS)], seed, options.tokens))
+                progress(f"{model}: song {seed + 1} of {options.songs}")
+            yield summary(model, songs)
+
+    report(rows(), line, as_json=options.json)
 
 
 if __name__ == "__main__":
