@@ -10,9 +10,11 @@ The asyncio loop changes the table. The gossip validator reads it on the transpo
 """
 
 import threading
-from collections import Counter
-from collections.abc import Container
+from collections import Counter, OrderedDict
+from collections.abc import Container, Sequence
+from itertools import islice
 
+from node.consensus.schedule import Schedule
 from protocol.consensus.agreement import Agreement
 
 
@@ -37,11 +39,19 @@ class TaskTable:
         self._places: Counter[str] = Counter()
         # Of every accepted task until it has expired, so that an evicted one is not taken for new.
         self._expiries: dict[str, float] = {}
-        self._rebuilds: dict[str, float] = {}
+        # Those among them that are not in memory: the others are kept as long as they are.
+        self._absent = Schedule()
+        self._rebuilds = Schedule()
         # When each task is due. Asking 1,000 open agreements takes 10 ms. Only the loop uses it.
-        self._timers: dict[str, float] = {}
-        # The tasks that have not ended: their number is asked for each task that is gossiped.
-        self._open: set[str] = set()
+        self._timers = Schedule()
+        # The tasks that have not ended: their number is asked for each task that is gossiped. Each
+        # with its current committee, and how many of these each member is in.
+        self._open: dict[str, Sequence[str]] = {}
+        self._voters: Counter[str] = Counter()
+        # The tasks in memory that are due no more, in the order in which they ended, and by
+        # deadline. An ended task is due until it has revealed.
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended_by_deadline = Schedule()
 
     def get(self, task: str) -> Agreement | None:
         """Return a task's agreement, if it is in memory."""
@@ -53,6 +63,7 @@ class TaskTable:
         with self.lock:
             self._agreements[task.id] = agreement
             self._expiries[task.id] = task.expires_at
+            self._absent.remove(task.id)
             if source:
                 self._sources[task.id] = source
             self.update(agreement)
@@ -62,9 +73,12 @@ class TaskTable:
         """Forget a task's agreement, which may be ahead of the journal; rebuild it later."""
         with self.lock:
             self._agreements.pop(task, None)
-            self._timers.pop(task, None)
-            self._open.discard(task)
-            self._rebuilds[task] = rebuild_at
+            self._timers.remove(task)
+            self._set_open(task, None)
+            self._set_ended(task, None)
+            if task in self._expiries:
+                self._absent.set(task, self._expiries[task])
+            self._rebuilds.set(task, rebuild_at)
             self._count(task)
 
     def is_lost(self, task: str) -> bool:
@@ -74,14 +88,15 @@ class TaskTable:
     def set_rebuilt(self, task: str) -> None:
         """Note that a lost task is in memory again."""
         with self.lock:
-            del self._rebuilds[task]
+            self._rebuilds.remove(task)
             self._count(task)
 
     def forget(self, task: str) -> None:
         """Forget a lost task that never was journalled, so that it is new if it comes again."""
         with self.lock:
-            del self._rebuilds[task]
+            self._rebuilds.remove(task)
             self._expiries.pop(task, None)
+            self._absent.remove(task)
             self._sources.pop(task, None)
             self._count(task)
 
@@ -92,9 +107,7 @@ class TaskTable:
     def voters(self) -> frozenset[str]:
         """Return the members of the committees of the open tasks, those to come left out."""
         with self.lock:
-            agreements = [self._agreements[task] for task in self._open]
-            committees = [a.vote_sets[a.attempt].committee for a in agreements]
-        return frozenset(peer for committee in committees for peer in committee)
+            return frozenset(self._voters)
 
     # Limits
 
@@ -121,17 +134,42 @@ class TaskTable:
 
     def update(self, agreement: Agreement) -> None:
         """Note whether a task is open, and when it is due; called after each change of it."""
-        task, at = agreement.task.id, agreement.wake_at()
-        is_held = self._agreements.get(task) is agreement
+        task, at = agreement.task, agreement.wake_at()
+        is_held = self._agreements.get(task.id) is agreement
         if at is None or not is_held:
-            self._timers.pop(task, None)
+            self._timers.remove(task.id)
         else:
-            self._timers[task] = at
-        if is_held and not agreement.state.terminal:
-            self._open.add(task)
+            self._timers.set(task.id, at)
+        self._set_ended(task.id, task.expires_at if at is None and is_held else None)
+        is_open = is_held and not agreement.state.terminal
+        current = agreement.vote_sets[agreement.attempt]
+        self._set_open(task.id, current.committee if is_open else None)
+        self._count(task.id)
+
+    def _set_open(self, task: str, committee: Sequence[str] | None) -> None:
+        """Note the current committee of an open task; None for one that is not open."""
+        earlier = self._open.get(task)
+        if earlier is committee:
+            return
+        for peer in committee or ():
+            self._voters[peer] += 1
+        for peer in earlier or ():
+            self._voters[peer] -= 1
+            if not self._voters[peer]:
+                del self._voters[peer]
+        if committee is None:
+            del self._open[task]
         else:
-            self._open.discard(task)
-        self._count(task)
+            self._open[task] = committee
+
+    def _set_ended(self, task: str, deadline: float | None) -> None:
+        """Note the deadline of a task in memory that is due no more; None for any other task."""
+        if deadline is None:
+            self._ended.pop(task, None)
+            self._ended_by_deadline.remove(task)
+        else:
+            self._ended.setdefault(task)
+            self._ended_by_deadline.set(task, deadline)
 
     def _count(self, task: str) -> None:
         """Count a task for its source while it is open or lost; called after each change of that.
@@ -151,24 +189,31 @@ class TaskTable:
 
     def wake_at(self) -> float | None:
         """Return when a task is due next."""
-        return min([*self._timers.values(), *self._rebuilds.values()], default=None)
+        timer, rebuild = self._timers.first(), self._rebuilds.first()
+        return min((at for at in (timer, rebuild) if at is not None), default=None)
 
     def due(self, now: float) -> list[str]:
-        """Return the ids of the tasks that are due: lost ones first."""
-        rebuilds = [task for task, at in self._rebuilds.items() if at <= now]
-        return rebuilds + [task for task, at in self._timers.items() if at <= now]
+        """Return the ids of the tasks that are due, lost ones first, each by its time."""
+        return self._rebuilds.until(now) + self._timers.until(now)
 
     def _evict(self, added: Agreement, now: float) -> None:
-        """Drop expiries that have passed, and the oldest ended tasks: the journal has them."""
-        for task, expiry in list(self._expiries.items()):
-            if expiry < now and task not in self._agreements:
-                del self._expiries[task]
-        # An open task always has a timer; one that has ended still has one until its reveal.
-        ended = [a for task, a in self._agreements.items() if task not in self._timers]
-        expired = [a for a in ended if a.task.expires_at < now]
-        # Late votes come for tasks that have not expired: those stay, up to `max_open`.
-        for agreement in expired or ended[: max(0, len(ended) - self.max_open)]:
-            if agreement is not added:
-                del self._agreements[agreement.task.id]
-                self._sources.pop(agreement.task.id, None)
-                self._count(agreement.task.id)
+        """Drop expiries that have passed, and ended tasks: the journal has them.
+
+        Those that have expired, then the first to end of more than `max_open`: late votes come for
+        tasks that have not expired.
+        """
+        for task in self._absent.pop_until(now):
+            del self._expiries[task]
+        for task in self._ended_by_deadline.until(now):
+            self._drop(task, added)
+        for task in list(islice(self._ended, max(0, len(self._ended) - self.max_open))):
+            self._drop(task, added)
+
+    def _drop(self, task: str, added: Agreement) -> None:
+        if task == added.task.id:  # it is wanted now
+            return
+        del self._agreements[task]
+        self._sources.pop(task, None)
+        self._set_ended(task, None)
+        self._absent.set(task, self._expiries[task])
+        self._count(task)

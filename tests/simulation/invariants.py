@@ -145,7 +145,7 @@ def check_bounded(
         raise Violation("I7", f"{len(held)} tasks in memory, {ended} of them ended")
     if len(table._rebuilds) > 2 * max_open + 64:
         raise Violation("I7", f"{len(table._rebuilds)} tasks to be rebuilt")
-    if unknown := table._expiries.keys() - accepted_tasks - table._rebuilds.keys():
+    if unknown := table._expiries.keys() - accepted_tasks - set(table._rebuilds):
         raise Violation("I7", f"{len(unknown)} deadlines of tasks that were never accepted")
     for votes in (r for agreement in held.values() for r in agreement.vote_sets):
         votes_of = Counter(signer for signer, _ in votes._first)

@@ -176,13 +176,16 @@ def test_timers_and_open_tasks_are_those_of_the_agreements(
         with contextlib.suppress(Rejected, sqlite3.OperationalError):
             rng.choice(steps)()
         lost += len(table._rebuilds)
-        assert table._open == {t for t, a in table._agreements.items() if not a.state.terminal}
+        assert table._open.keys() == {
+            t for t, a in table._agreements.items() if not a.state.terminal
+        }
         due = {task: agreement.wake_at() for task, agreement in table._agreements.items()}
         timers = [at for at in due.values() if at is not None]
-        assert table.wake_at() == min([*timers, *table._rebuilds.values()], default=None)
+        rebuilds = {task: at for task, (at, _) in table._rebuilds._at.items()}
+        assert table.wake_at() == min([*timers, *rebuilds.values()], default=None)
         for now in (clock.time, clock.time + 5):
             expected = {task for task, at in due.items() if at is not None and at <= now}
-            expected |= {task for task, at in table._rebuilds.items() if at <= now}
+            expected |= {task for task, at in rebuilds.items() if at <= now}
             assert set(table.due(now)) == expected
     assert lost
 
@@ -231,6 +234,96 @@ def test_the_counted_share_of_a_source_is_that_of_a_scan(
         assert all(table._places.values()), "a source without open tasks is forgotten"
 
 
+class PlainTable:
+    """What the table decides, by a walk over all tasks at each question."""
+
+    def __init__(self, max_open: int) -> None:
+        self.max_open = max_open
+        self.held: dict[str, Agreement] = {}
+        self.known: dict[str, float] = {}
+        self.lost: dict[str, float] = {}
+        self.ended: list[str] = []  # in the order in which they ended
+
+    def add(self, added: Agreement, now: float) -> None:
+        self.held[added.task.id] = added
+        self.known[added.task.id] = added.task.expires_at
+        self.note_ended()
+        self.known = {t: at for t, at in self.known.items() if at > now or t in self.held}
+        expired = [t for t in self.ended if self.held[t].task.expires_at <= now]
+        others = [t for t in self.ended if t not in expired or t == added.task.id]
+        for task in expired + others[: max(0, len(others) - self.max_open)]:
+            if task != added.task.id:
+                del self.held[task]
+        self.note_ended()
+
+    def note_ended(self) -> None:
+        ended = [t for t, a in self.held.items() if a.wake_at() is None]
+        self.ended = [t for t in self.ended if t in ended]
+        self.ended += [t for t in ended if t not in self.ended]
+
+    def lose(self, task: str, at: float) -> None:
+        self.held.pop(task, None)
+        self.lost[task] = at
+        self.note_ended()
+
+    def wake_at(self) -> float | None:
+        timers = [at for a in self.held.values() if (at := a.wake_at()) is not None]
+        return min([*timers, *self.lost.values()], default=None)
+
+    def due(self, now: float) -> tuple[set[str], set[str]]:
+        timers = {t: a.wake_at() for t, a in self.held.items()}
+        return (
+            {task for task, at in self.lost.items() if at <= now},
+            {task for task, at in timers.items() if at is not None and at <= now},
+        )
+
+    def open(self) -> list[Agreement]:
+        return [a for a in self.held.values() if not a.state.terminal]
+
+    def voters(self) -> set[str]:
+        return {peer for a in self.open() for peer in a.vote_sets[a.attempt].committee}
+
+
+@given(st.integers(1, 4), st.lists(CHANGES, max_size=60))
+def test_decisions_are_those_of_a_walk_over_all_tasks(
+    max_open: int, changes: list[tuple[str, Task, str, int]]
+) -> None:
+    table, plain = TaskTable(max_open, NET.roster), PlainTable(max_open)
+    for change, task, source, seconds in changes:
+        now, held = fixtures.START + seconds, table.get(task.id)
+        is_lost = table.is_lost(task.id)
+        match change:
+            case "add":
+                added = held or agreement(task)
+                table.add(added, now, source)
+                plain.add(added, now)
+            case "end" if held:
+                held.advance(now)
+                table.update(held)
+                plain.note_ended()
+            case "lose":
+                table.lose(task.id, now)
+                plain.lose(task.id, now)
+            case "rebuild" if is_lost:
+                table.set_rebuilt(task.id)
+                del plain.lost[task.id]
+            case "forget" if is_lost:
+                table.forget(task.id)
+                del plain.lost[task.id]
+                plain.known.pop(task.id, None)
+        assert table._agreements == plain.held
+        assert {t.id for t in TASKS if table.is_known(t.id)} == set(plain.known)
+        assert {t.id for t in TASKS if table.is_lost(t.id)} == set(plain.lost)
+        assert table.is_full() == (len(plain.open()) + len(plain.lost) >= max_open)
+        assert table.voters() == plain.voters()
+        assert table.wake_at() == plain.wake_at()
+        for moment in (now, now + 60, now + 3600):
+            lost, timers = plain.due(moment)
+            due = table.due(moment)
+            assert (set(due[: len(lost)]), set(due[len(lost) :])) == (lost, timers)
+            assert len(due) == len(lost) + len(timers)
+
+
 class Unread(dict[str, str]):
     """Sources that nobody may go through."""
 
@@ -267,3 +360,30 @@ def test_the_voters_are_those_of_the_current_committees_of_open_tasks() -> None:
     agreements[1].advance(tasks[1].expires_at)
     table.update(agreements[1])
     assert table.voters() == set().union(committees(network, tasks[0])[1], first[2])
+
+
+class CountedLooks(Agreement):
+    """An agreement that counts how often anyone looks at it."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            CountedLooks.looks += 1
+        return super().__getattribute__(name)
+
+
+def test_adding_a_task_looks_at_no_other_task() -> None:
+    table = TaskTable(10_000, NET.roster)
+    looks = []
+    for nonce in range(64):
+        opened = CountedLooks(NET, fixtures.task(NET, nonce=nonce), ME, lambda _: "", 0.0)
+        if nonce % 2:  # half of them have ended
+            opened.advance(opened.task.expires_at)
+        CountedLooks.looks = 0
+        table.add(opened, fixtures.START, "flooder")
+        table.due(fixtures.START)
+        table.wake_at()
+        table.voters()
+        looks.append(CountedLooks.looks)
+    assert set(looks) == {looks[0], looks[1]}
