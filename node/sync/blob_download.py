@@ -24,6 +24,10 @@ MIN_BYTES_PER_SECOND = 1_000_000
 # Slow peers are retried with doubled time limits, down to this fraction of MIN_BYTES_PER_SECOND:
 # 1 Mbit/s, a slow uplink.
 MAX_SLOWDOWN = 8
+# A peer whose connection was cut while it sent chunks is asked again for so long after the last
+# one, at these intervals: its address is dialled again within seconds.
+RESUME_SECONDS = 10.0
+RESUME_INTERVAL = 0.5
 
 
 class BlobUnavailable(HeliumError):
@@ -87,7 +91,8 @@ class BlobDownloader:
         A peer that sends wrong bytes, falls behind `MIN_BYTES_PER_SECOND` or disconnects is left.
         The next peer continues after the last verified chunk; without chunk hashes it starts at
         zero. Slow peers are retried with doubled time limits. The last round repeats while it
-        yields chunks, so a caller that cannot wait sets a timeout of its own.
+        yields chunks, so a caller that cannot wait sets a timeout of its own. A peer that gave
+        verified chunks and disconnected is asked for the rest, for `RESUME_SECONDS` after them.
 
         Args:
             blob: hash, size and chunk hashes.
@@ -102,9 +107,9 @@ class BlobDownloader:
         factor, max_factor = slowdown
         candidates = sorted(peers, key=lambda p: (rank(p), p in self._failed_peers))
         wrong_peers: list[str] = []
-        round_start = 0
-        while candidates and (factor <= max_factor or download.received > round_start):
-            round_start, slow_peers = download.received, list[str]()
+        while candidates:
+            round_start = download.received
+            slow_peers, cut_peers = list[str](), list[str]()
             for peer in candidates:
                 try:
                     rest = self._chunks_from(peer, download, min(factor, max_factor))
@@ -122,14 +127,24 @@ class BlobDownloader:
                     self._failed_peers[peer] = None
                     if isinstance(error, WrongBytes):
                         wrong_peers.append(peer)
-                except (RequestRefused, ConnectionError) as error:
+                except RequestRefused as error:
                     download.record_failure(peer, str(error))
+                except ConnectionError as error:
+                    download.record_failure(peer, str(error))
+                    if download.may_resume(peer):
+                        cut_peers.append(peer)
                 else:
                     self._failed_peers.pop(peer, None)
                     for wrong_peer in wrong_peers:
                         self._transport.report(wrong_peer, PeerAction.WRONG_BYTES)
                     return
-            candidates, factor = slow_peers, 2 * factor
+            if slow_peers:
+                factor *= 2
+            if factor > max_factor and download.received == round_start:
+                slow_peers.clear()
+            candidates = slow_peers + cut_peers
+            if cut_peers:
+                await asyncio.sleep(RESUME_INTERVAL)
         raise BlobUnavailable(download.describe_failures() or "no peer is connected")
 
     async def _chunks_from(
@@ -160,6 +175,7 @@ class BlobDownloader:
                 async with asyncio.timeout_at(deadline(download.received - offset + length)):
                     chunk = await stream.read_exactly(length)
                 if download.add(chunk):
+                    download.note_verified(peer)
                     paused = loop.time()
                     yield chunk
                     # The peer does not pay for the time that the consumer takes.
@@ -177,6 +193,8 @@ class _Download:
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
         self._failures: dict[str, str] = {}
+        self._givers: set[str] = set()  # peers that gave a verified chunk
+        self._resume_until = 0.0
         self._restart()
 
     def _restart(self) -> None:
@@ -195,6 +213,15 @@ class _Download:
         if not hashes:
             self._unverified.append(chunk)
         return bool(hashes)
+
+    def note_verified(self, peer: str) -> None:
+        """Note that a peer gave a verified chunk."""
+        self._givers.add(peer)
+        self._resume_until = asyncio.get_running_loop().time() + RESUME_SECONDS
+
+    def may_resume(self, peer: str) -> bool:
+        """Return whether a peer that disconnected is to be asked for the rest."""
+        return peer in self._givers and asyncio.get_running_loop().time() < self._resume_until
 
     def finish(self) -> list[bytes]:
         """Verify the whole blob. Returns the chunks that were not verified before.

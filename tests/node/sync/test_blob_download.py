@@ -14,6 +14,7 @@ from node.sync.blob_download import (
     ANSWER_SECONDS,
     MAX_SLOWDOWN,
     MIN_BYTES_PER_SECOND,
+    RESUME_SECONDS,
     BlobDownloader,
     BlobUnavailable,
     rendezvous_order,
@@ -134,6 +135,7 @@ class Servers:
         self.reported: list[str] = []
         self.asker.report = lambda peer, action: self.reported.append(peer)  # type: ignore[method-assign]
         self.downloader = BlobDownloader(self.asker)
+        self._addresses: list[str] = []
         self.peers = [fixtures.peer(index) for index in range(len(behaviours))]
 
     def _serve(self, index: int) -> Callable[[str, Stream], Awaitable[None]]:
@@ -150,12 +152,23 @@ class Servers:
         await self.asker.start(Recorder(), (), ())
         for index, server in enumerate(servers):
             await server.start(Recorder(self._serve(index)), (), [rpc_codec.protocol_id("blob")])
-            await self.asker.dial(server.addresses[0])
+            self._addresses.append(server.addresses[0])
+        await self.dial_again()
         try:
             yield self
         finally:
             for transport in (self.asker, *servers):
                 await transport.stop()
+
+    def disconnect(self) -> None:
+        """Cut the connections of the asker."""
+        for peer in self.peers:
+            self._medium.disconnect(ASKER, peer)
+
+    async def dial_again(self) -> None:
+        """Connect the asker with all servers again."""
+        for address in self._addresses:
+            await self.asker.dial(address)
 
     async def fetch(self, blob: Blob = BLOB) -> None:
         self.got = await self.downloader.fetch(blob, self.peers)
@@ -237,6 +250,45 @@ def test_download_survives_several_failing_peers() -> None:
         2 * CHUNK_BYTES,
         2 * CHUNK_BYTES,
     ]
+
+
+def test_a_peer_that_disconnected_is_asked_for_the_rest_alone() -> None:
+    """It is the only one, and connected again after three seconds."""
+
+    async def main() -> Servers:
+        async with Servers([cut_after_a_chunk]).up() as servers:
+            fetching = asyncio.create_task(servers.fetch())
+            await asyncio.sleep(0.5)
+            servers.disconnect()
+            await asyncio.sleep(3)
+            await servers.dial_again()
+            await fetching
+            return servers
+
+    async def cut_after_a_chunk(stream: Stream, offset: int) -> None:
+        if offset:
+            await say(stream, PAYLOAD, offset)
+            return
+        await say(stream, PAYLOAD[: CHUNK_BYTES + 77], offset)
+        await asyncio.sleep(100_000)
+
+    servers = virtual_loop.run(main)
+    assert isinstance(servers, Servers)
+    assert servers.got == PAYLOAD
+    assert servers.asked == [(0, 0), (0, CHUNK_BYTES)]
+
+
+def test_a_peer_that_stays_away_is_not_waited_for_long() -> None:
+    async def main() -> float:
+        async with Servers([stalling_in_the_second_chunk]).up() as servers:
+            fetching = asyncio.create_task(seconds(servers.fetch()))
+            await asyncio.sleep(0.5)
+            servers.disconnect()
+            with pytest.raises(BlobUnavailable):
+                await fetching
+            return asyncio.get_running_loop().time()
+
+    assert RESUME_SECONDS <= virtual_loop.run(main) < RESUME_SECONDS + 2
 
 
 def test_endless_answer_is_read_up_to_the_blob_size() -> None:
