@@ -1,0 +1,46 @@
+"""`scripts/bench blobs`, as it is run, on a small blob."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.bench_tool import blobs
+from scripts.bench_tool.light.transfer import Memory
+
+ROOT = Path(__file__).resolve().parents[2]
+MEGABYTES = 8.0
+
+
+def test_blobs_are_measured_and_resumed() -> None:
+    command = [sys.executable, "-P", "-m", "scripts.bench_tool.blobs", "--json"]
+    done = subprocess.run(
+        [*command, "--megabytes", str(MEGABYTES), "--readers", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    row, cut = json.loads(done.stdout)
+    assert (row["readers"], row["megabytes"]) == (2, MEGABYTES)
+    assert all(row[kind]["mb_per_second"] > 0 for kind in ("libp2p", "plain", "hashed"))
+    for kind in ("libp2p", "hashed"):  # a plain reader's may round to nothing
+        assert row[kind]["sender_ms_per_mb"] > 0
+        assert row[kind]["reader_ms_per_mb"] > 0
+    assert blobs.line(row).count("\n") == 3
+    # Both halves once; and what was on its way, at most some windows of 256 KiB.
+    assert MEGABYTES / 2 <= cut["cut_after_mb"] < MEGABYTES
+    assert 0 < cut["beyond_size_mb"] < MEGABYTES / 4
+    assert blobs.line(cut).startswith("cut after ")
+
+
+def test_memory_counts_from_its_start() -> None:
+    """What a process held before does not count; what it held in between does."""
+    before = bytearray(os.urandom(1)) * (8 << 20)
+    memory = Memory()
+    after = bytearray(b"x") * (32 << 20)
+    del before, after
+    assert 24 < memory.growth() < 48
