@@ -78,6 +78,8 @@ const KEYWORDS = {
   const: (value, constant) => !equal(value, constant),
   enum: (value, options) => !options.some((option) => equal(value, option)),
   not: (value, schema, _, file) => faultOf(schema, value, file) === "",
+  anyOf: (value, schemas, _, file) =>
+    schemas.every((schema) => faultOf(schema, value, file) !== ""),
   oneOf: (value, schemas, _, file) =>
     schemas.filter((schema) => faultOf(schema, value, file) === "").length !== 1,
   required: (value, names) => isObject(value) && !names.every((name) => value.has(name)),
