@@ -30,7 +30,7 @@ const CHUNK = 262_144;
 class Feed {
   constructor(client, member) {
     Object.assign(this, { client, member, name: "", cursor: 0 });
-    this.pages = { full: 0, empty: 0 };
+    this.pages = []; // the number of envelopes of each
   }
 
   /** Return the envelopes that the next page lists; none is the end of the feed for now. */
@@ -43,7 +43,7 @@ class Feed {
     const envelopes = await this.envelopes(page.get("ids"));
     this.name = page.get("feed");
     this.cursor = page.get("cursor");
-    this.pages[verdict === "end" ? "empty" : "full"]++;
+    this.pages.push(envelopes.length);
     return envelopes;
   }
 
@@ -78,11 +78,11 @@ function newTask(network, { class: name, args, deadline }, requester, secret) {
   return fromPlain({ body, signer: requester, signature });
 }
 
-/** Read a feed until its member has the task's certificate. Return that and the votes in the feed. */
-async function follow(feed, network, task, end) {
+/** Read a feed, from a page on, until its member has the task's certificate. */
+async function follow(feed, network, task, end, page) {
   const votes = {};
-  while (Date.now() < end) {
-    const envelopes = await feed.next(WAIT_SECONDS);
+  for (; Date.now() < end; page = feed.next(WAIT_SECONDS)) {
+    const envelopes = await page;
     const valid = envelopes.filter((envelope) => !reasonOf(() => messageOf(envelope, network.id)));
     const bodies = valid
       .map((envelope) => envelope.get("body"))
@@ -123,25 +123,24 @@ async function run(network, options) {
     const peers = [];
     for (const address of options.peer) peers.push(await client.connect(address));
     const member = peers[0].peer;
+    const feed = new Feed(client, member);
+    while ((await feed.next(0)).length);
+    const page = feed.next(WAIT_SECONDS); // held until the member has something new
+    page.catch(() => {}); // it is awaited later
     const hello = await client.hello(member);
     require(hello.get("network") === network.id, "wrong-network", hello.get("network"));
 
-    const feed = new Feed(client, member);
-    while ((await feed.next(0)).length);
     const envelope = newTask(network, options, client.id, secret);
     const { body } = network.taskOf(envelope);
     const task = taskId(body);
     const end = body.get("created") + 1000 * body.get("deadline");
-    // It waits from before the submission on, unless the node takes streams in another order.
-    const following = follow(feed, network, task, end);
-    following.catch(() => {}); // if the submission fails, its error counts
     const submitted = await client.request(member, "submit", { task: envelope, blobs: [] });
     require(submitted.get("task") === task, "wrong-task", submitted.get("task"));
     const [committee] = committees(task, network.members(options.class), network.parameters);
     const isFirst = submitted.get("committee").join() === committee.join();
     require(isFirst, "not-a-member", "another committee");
 
-    const { votes, state, certificate } = await following;
+    const { votes, state, certificate } = await follow(feed, network, task, end, page);
     const bytes = canonical(certificate);
     const valid = readCertificate(bytes, network);
     require(valid.task === task, "wrong-task", valid.task);
