@@ -109,6 +109,7 @@ class Agreement:
         self._terminal: State | None = None
         self._executing = False
         self._execution: tuple[Document, Document] | None = None  # outcome and trace
+        self._own_digest: str | None = None
         self._abstained: set[int] = set()  # attempts: a second reason would be an equivocation
 
     # Queries
@@ -131,7 +132,7 @@ class Agreement:
     @property
     def own_digest(self) -> str | None:
         """The digest of this node's own outcome; None if it has none."""
-        return None if self._execution is None else messages.outcome_digest(self._execution[0])
+        return self._own_digest
 
     @property
     def withdrawn(self) -> bool:
@@ -231,6 +232,7 @@ class Agreement:
         self._executing = False
         if self._execution is None:  # it keeps to its first outcome, which the journal holds
             self._execution = (outcome, trace)
+            self._own_digest = messages.outcome_digest(outcome)
         effects += self._commit()
         return effects + self._changes_since(previous)
 

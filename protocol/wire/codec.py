@@ -13,7 +13,7 @@ from protocol import manifest
 from protocol.constants import ENVELOPE_LIMIT, TRACE_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire import messages
-from protocol.wire.encoding import Document, Json, canonical, parse
+from protocol.wire.encoding import Document, Json, canonical, parse, parse_form, tagged_hash
 from protocol.wire.messages import Abstain, Abstention, Commit, Message, Reveal, Task, Withdraw
 from protocol.wire.signing import SIGNATURE_CHARACTERS, Envelope
 
@@ -26,12 +26,16 @@ def decode(payload: bytes, network: str) -> Message:
     Raises Rejected. The cheapest check comes first: size, depth, JSON, schema, network, limits of
     single fields, and the signature last.
     """
-    return decode_document(parse(payload, ENVELOPE_LIMIT), network)
+    document, is_canonical = parse_form(payload, ENVELOPE_LIMIT)
+    return _message(_envelope(document, payload if is_canonical else None), network)
 
 
 def decode_document(document: Json, network: str) -> Message:
     """Return the message of an envelope that is part of a parsed document; as `decode`."""
-    envelope = _envelope(document)
+    return _message(_envelope(document), network)
+
+
+def _message(envelope: Envelope, network: str) -> Message:
     kind = envelope.body.get("type")
     if kind not in _TYPES:
         raise Rejected(Rejection.INVALID_FIELD, f"body.type: must be one of {', '.join(_TYPES)}")
@@ -104,11 +108,12 @@ def check_canonical(text: bytes, exact: bytes, what: str) -> None:
     )
 
 
-def _envelope(document: Json) -> Envelope:
+def _envelope(document: Json, encoded: bytes | None = None) -> Envelope:
+    """Return a checked envelope; `encoded` are its canonical bytes, if they are known."""
     check_schema("envelope", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
-    envelope = Envelope(fields["body"], fields["signer"], fields["signature"])
+    envelope = Envelope(fields["body"], fields["signer"], fields["signature"], encoded)
     size = len(envelope.encode())
     if size > ENVELOPE_LIMIT:
         raise Rejected(Rejection.TOO_LARGE, f"an envelope of {size} bytes")
@@ -134,7 +139,7 @@ def build_message(envelope: Envelope) -> Message:
 def _task(envelope: Envelope, body: Mapping[str, Any]) -> Task:
     return Task(
         envelope,
-        messages.task_id(envelope.body),
+        tagged_hash("task", envelope.body_bytes).hex(),  # `messages.task_id` of the body
         body["kind"],
         body["args"],
         body["class"],

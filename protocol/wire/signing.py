@@ -6,7 +6,7 @@ libp2p's protobuf form. The public key is decoded from the id; no key is ever lo
 
 import functools
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import base58
 import nacl.bindings
@@ -31,6 +31,9 @@ _ENVELOPE_DOMAIN = domain("envelope")
 # The encoding of the identity of the curve: y = 1, x = 0. As `R` it makes a signature that shows
 # its secret, and verifiers disagree on it.
 _IDENTITY = b"\x01" + bytes(31)
+
+# The beginning of an envelope's canonical bytes.
+_BODY = b'{"body":'
 
 # 64 bytes in base64url without padding.
 SIGNATURE_CHARACTERS = 86
@@ -99,17 +102,29 @@ def envelope_id(text: bytes) -> str:
 class Envelope:
     """A signed body: `{"body", "signer", "signature"}`. Equal envelopes have equal bytes.
 
-    `body_bytes` are the canonical bytes of the body. They are kept, because the size check, the
-    signature check, the hashes and the comparison of votes all need them.
+    Its canonical bytes are kept: the size check, the signature check, the hashes, the journal and
+    the comparison of votes all need them.
     """
 
     body: Document
     signer: str
     signature: str
-    body_bytes: bytes = field(init=False, repr=False, compare=False)
+    encoded: InitVar[bytes | None] = None
+    """The canonical bytes of the envelope, where they are known."""
+    _encoded: bytes = field(init=False, repr=False, compare=False)
+    _body_end: int = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "body_bytes", canonical(self.body))
+    def __post_init__(self, encoded: bytes | None) -> None:
+        # RFC 8785 sorts the members by name.
+        tail = b',"signature":%b,"signer":%b}' % (canonical(self.signature), canonical(self.signer))
+        text = _BODY + canonical(self.body) + tail if encoded is None else encoded
+        object.__setattr__(self, "_encoded", text)
+        object.__setattr__(self, "_body_end", len(text) - len(tail))
+
+    @property
+    def body_bytes(self) -> bytes:
+        """The canonical bytes of the body."""
+        return self._encoded[len(_BODY) : self._body_end]
 
     def document(self) -> Document:
         """Return the envelope as the JSON object that travels."""
@@ -117,14 +132,12 @@ class Envelope:
 
     def encode(self) -> bytes:
         """Return the canonical bytes of the envelope."""
-        signature, signer = canonical(self.signature), canonical(self.signer)
-        # RFC 8785 sorts the members by name.
-        return b'{"body":%b,"signature":%b,"signer":%b}' % (self.body_bytes, signature, signer)
+        return self._encoded
 
     @property
     def id(self) -> str:
         """The envelope's id, which covers the signature: 64 hex characters (specification 2.4)."""
-        return envelope_id(self.encode())
+        return envelope_id(self._encoded)
 
     def verify(self) -> None:
         """Raise Rejected(BAD_SIGNATURE) unless the signer signed exactly this body."""

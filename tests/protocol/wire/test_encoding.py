@@ -1,14 +1,24 @@
 import hashlib
+import json
 import string
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Rejected, Rejection
-from protocol.wire.encoding import canonical, document_hash, domain, parse, tagged_hash
+from protocol.wire.encoding import (
+    canonical,
+    document_hash,
+    domain,
+    parse,
+    parse_form,
+    tagged_hash,
+)
 from tests.protocol.rejections import PROPERTY, reason_of, rejected
 
 LIMIT = 65_536
@@ -421,3 +431,51 @@ def test_text_that_people_and_tools_write_says_what_is_wrong(text: bytes, advice
     with pytest.raises(Rejected, match=r"not (JSON|UTF-8)") as caught:
         parse(text, 1000)
     assert advice in caught.value.detail
+
+
+# The quick ways, beside those that look at one value at a time
+
+ODD_STRINGS = ["\ud800", "\ufffe", "\U0001f600", "\ue000", '"', "\\", "\x00", "\x1f", "\x7f", "/"]
+ODD_VALUES = st.sampled_from(ODD_STRINGS) | st.integers(-(2**54), 2**54) | st.floats()
+TOKENS = (
+    st.sampled_from([*'{}[]:,"\\.e0 \n'])
+    | st.sampled_from(
+        ['"a"', '"b"', '"\\u00e9"', '"\\n"', '"é"', '"\U0001f600"', "true", "null", "NaN"]
+    )
+    | st.sampled_from(["1", "-0", "0.5", "1.0", "1e5", "00", "9" * 15, "9" * 16])
+)
+
+
+def result(call: Callable[[], object]) -> str:
+    """Return a value with its types, or the reason why there is none."""
+    try:
+        return typed_text(call())
+    except Rejected as refused:
+        return str(refused.reason)
+    except ValueError:
+        return "ValueError"
+
+
+@given(st.recursive(DOCUMENTS | ODD_VALUES, lambda inner: st.lists(inner) | st.tuples(inner)))
+@PROPERTY
+def test_canonical_bytes_are_those_of_the_library(document: Any) -> None:
+    assert result(lambda: canonical(document)) == result(lambda: rfc8785.dumps(document))
+
+
+@given(
+    st.lists(TOKENS, max_size=12).map("".join)
+    | DOCUMENTS.map(lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+)
+@PROPERTY
+def test_canonical_text_is_parsed_as_other_text(text: str) -> None:
+    # White space at the end makes any text one that is not canonical.
+    spaced = result(lambda: parse(text.encode() + b" ", LIMIT))
+    assert result(lambda: parse(text.encode(), LIMIT)) == spaced
+
+
+@given(DOCUMENTS)
+@PROPERTY
+def test_only_canonical_text_is_said_to_be_canonical(document: Any) -> None:
+    for text in (canonical(document), json.dumps(document).encode()):
+        value, is_canonical = parse_form(text, LIMIT)
+        assert not is_canonical or canonical(value) == text

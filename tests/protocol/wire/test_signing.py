@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Rejection
+from protocol.wire.encoding import canonical
 from protocol.wire.signing import (
     Envelope,
     check_signature,
@@ -238,3 +239,13 @@ def test_changed_signer_fails_verification() -> None:
 def test_member_order_does_not_change_the_envelope() -> None:
     shuffled = dict(reversed(BODY.items()))
     assert sign(shuffled, fixtures.key(0)) == sign(BODY, fixtures.key(0))
+
+
+def test_known_bytes_give_the_same_envelope() -> None:
+    made = sign({"type": "b", "a": [1.5, "é"]}, fixtures.key(0))
+    known = Envelope(made.body, made.signer, made.signature, made.encode())
+    assert known == made
+    assert known.encode() == canonical(made.document())
+    assert known.body_bytes == canonical(made.body)
+    assert known.id == made.id
+    known.verify()
