@@ -18,6 +18,14 @@ import structlog
 LINES_OF_A_PEER, LINES_OF_A_KIND, PERIOD_SECONDS = 10, 200, 60.0
 # Peer ids are free to make, memory is not.
 MAX_KEYS = 4096
+_NUMBERS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
 # The loggers of a library user have this name in front.
 LIBRARY = "helium"
 
@@ -86,7 +94,12 @@ class Logger:
         self._write(level, event, fields)
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        number = _NUMBERS[level]
+        logger = logging.getLogger(self._name)
         if structlog.is_configured():
+            # The first of structlog's own steps comes after it has built a logger and its context.
+            if _filters_by_level() and not logger.isEnabledFor(number):
+                return
             # The log may be on a full disk. That must not end what the line is about; `logging`
             # does not raise either.
             with contextlib.suppress(OSError):
@@ -94,7 +107,6 @@ class Logger:
             return
         logger = logging.getLogger(f"{LIBRARY}.{self._name}")
         has_traceback = level == "exception" or fields.pop("exc_info", None)
-        number = logging.ERROR if level == "exception" else getattr(logging, level.upper())
         if logger.isEnabledFor(number):
             text = " ".join([event, *(f"{name}={value!r}" for name, value in fields.items())])
             logger.log(number, "%s", text, exc_info=bool(has_traceback))
@@ -113,6 +125,12 @@ class RepeatFilter(logging.Filter):
             return True
         key = (record.name, record.lineno)
         return self._limiter.left_out(key, LINES_OF_A_KIND) is not None
+
+
+def _filters_by_level() -> bool:
+    """Whether structlog leaves out lines below their logger's level, as `log_setup` has it."""
+    steps = structlog.get_config()["processors"]
+    return bool(steps) and steps[0] is structlog.stdlib.filter_by_level
 
 
 def get_logger(name: str) -> Logger:

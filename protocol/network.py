@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +79,14 @@ class Network:
     classes: Mapping[str, Document]
     models: Mapping[str, Model]
     roster: Mapping[str, Member]
+    _members: Mapping[str, tuple[Member, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        members = {
+            name: tuple(m for m in self.roster.values() if name in m.classes)
+            for name in self.classes
+        }
+        object.__setattr__(self, "_members", members)
 
     @staticmethod
     def parse(text: bytes) -> "Network":
@@ -121,7 +129,7 @@ class Network:
 
     def members(self, compute_class: str) -> tuple[Member, ...]:
         """Return the roster members of a class, in the document's order."""
-        return tuple(m for m in self.roster.values() if compute_class in m.classes)
+        return self._members.get(compute_class, ())
 
     def operators(self, compute_class: str) -> frozenset[str]:
         """Return the operators that have a member in a class."""

@@ -261,8 +261,9 @@ class Coordinator:
     def _accept(self, task: Task, source: str) -> list[Effect]:
         self._check_capacity(task, source)
         now = self.clock.now()
-        suspects = self._ledger.suspects(committees(self.network, task)[-1], now)
-        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now, suspects)
+        agreement = Agreement(self.network, task, self.me, self._salts(task.id), now)
+        suspects = self._ledger.suspects(agreement.vote_sets[-1].committee, now)
+        agreement.suspect(suspects)
         # If the write fails, `_transaction` takes it out of the table again.
         self._tasks.add(agreement, now, source)
         with self._transaction(agreement):

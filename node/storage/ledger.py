@@ -106,12 +106,13 @@ class Ledger(LedgerReader):
         """Record what the members of a task did, replacing the task's earlier rows."""
         # A vote that arrives after the task has ended can change what was recorded.
         self._db.execute("DELETE FROM conduct WHERE task = ?", (task,))
-        for row in conducts:
-            self._db.execute(
-                "INSERT INTO conduct SELECT ?, ?, ?, ?, ?, coalesce(min(seq), 0)"
-                " FROM envelopes WHERE task = ?",
-                (task, row.attempt, row.peer, row.outcome, row.suspect_from, task),
-            )
+        (accepted,) = self._db.execute(
+            "SELECT coalesce(min(seq), 0) FROM envelopes WHERE task = ?", (task,)
+        ).fetchone()
+        self._db.executemany(
+            "INSERT INTO conduct VALUES (?, ?, ?, ?, ?, ?)",
+            [(task, r.attempt, r.peer, r.outcome, r.suspect_from, accepted) for r in conducts],
+        )
 
     def suspects(self, peers: Iterable[str], now: float) -> frozenset[str]:
         """Return those of `peers` that failed, and agreed too seldom since (specification 6.8)."""

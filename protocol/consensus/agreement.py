@@ -198,6 +198,10 @@ class Agreement:
 
     # Events
 
+    def suspect(self, members: frozenset[str]) -> None:
+        """Take `members` for suspects, before the start; the constructor says what they are."""
+        self._suspects = members - {self._me}
+
     def start(self, now: float) -> list[Effect]:
         """Begin attempt 0. Called once, before anything else."""
         return [*self._begin_attempt(now), StateChanged(self.task.id), *self.advance(now)]
