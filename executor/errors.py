@@ -37,6 +37,10 @@ class Abstained(HeliumError):
         self.detail = detail
 
 
+class RunAlone(HeliumError):
+    """The job did not end beside others; it is to run again alone. The message says why."""
+
+
 class TaskFailed(HeliumError):
     """The job fails alike on every honest machine of a class: an `{"error": code}` (section 4).
 

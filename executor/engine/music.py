@@ -5,7 +5,6 @@ The order is tokenizer, text encoder, decoder, codec. Only the tokenizer is a li
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 from executor.engine.encodec import MAX_SAMPLES, EncodecDecoder
 from executor.engine.library import MAX_POSITIONS, Status, check
 from executor.engine.matrices import Kind, Matrices
-from executor.engine.musicgen import MAX_SONGS, MusicgenDecoder, Song, Steps
+from executor.engine.musicgen import MusicgenDecoder, Song, Steps
 from executor.engine.pool import Control, Pool
 from executor.engine.sampling import Sampling, read_sampling, read_steps, task_sampling
 from executor.engine.t5 import T5Encoder
@@ -33,7 +32,8 @@ MODEL_TYPES = (MUSICGEN, MELODY) = ("musicgen", "musicgen_melody")
 MAX_RATE = 2**31 - 1
 # Of a melody model's configuration: the notes of an octave, and the positions of a melody.
 CHROMA = (("num_chroma", 12), ("chroma_length", 235))
-# Bytes of the keys and values of sequences that run together. One sequence may take more.
+# Bytes of the keys and values of what runs together, its prompts included. One sequence may take
+# more.
 CACHE_BYTES = 2**29
 # Members of generation_config.json that the engine computes with, or that change no token.
 SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "guidance_scale")
@@ -55,9 +55,12 @@ IDLE_SETTINGS: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a task asks of a model: `steps` tokens for each of `seeds`."""
+    """What a task asks of a model: `steps` tokens for each of `seeds`.
 
-    prompt: str
+    `prompt` are the ids of the prompt's tokens.
+    """
+
+    prompt: Sequence[int]
     seeds: Sequence[int]
     steps: int
     sampling: Sampling
@@ -99,22 +102,32 @@ class MusicModel:
         steps = members.get("max_new_tokens", self._steps)
         if not 1 <= steps <= self._longest:
             raise TaskFailed("generation-rejected", f"{steps} tokens, at most {self._longest}")
-        return Request(prompt, tuple(seeds), steps, task_sampling(self._sampling, members))
+        ids = tuple(self._tokenizer.encode(prompt).ids)
+        return Request(ids, tuple(seeds), steps, task_sampling(self._sampling, members))
 
     def batch(self, request: Request) -> int:
         """Return how many sequences of a request run together, so that their caches stay small."""
-        return max(1, CACHE_BYTES // self._cache_bytes(request))
+        shared, each = self._cache_bytes(request)
+        return max(1, (CACHE_BYTES - shared) // each)
 
-    def fitting(self, requests: Sequence[Request]) -> int:
-        """Return how many of the first requests run together, so that their caches stay small."""
-        sizes = (self._cache_bytes(request) * len(request.seeds) for request in requests)
-        fit = sum(total <= CACHE_BYTES for total in accumulate(sizes))
-        return min(fit, MAX_SONGS)
+    def fitting(self, requests: Mapping[int, Request]) -> list[int]:
+        """Return the keys of the requests that run together, so that their caches stay small.
 
-    def _cache_bytes(self, request: Request) -> int:
-        """Return the bytes of a sequence's keys and values."""
+        One that does not fit beside those before it is left out.
+        """
+        room, fitting = CACHE_BYTES, list[int]()
+        for key, request in requests.items():
+            shared, each = self._cache_bytes(request)
+            size = shared + each * len(request.seeds)
+            if size <= room:
+                room -= size
+                fitting.append(key)
+        return fitting
+
+    def _cache_bytes(self, request: Request) -> tuple[int, int]:
+        """Return the bytes of a request's keys and values: shared by its sequences, and of each."""
         guided = request.sampling.guidance > 1
-        return self._decoder.cache_bytes(request.steps, guided=guided)
+        return self._decoder.cache_bytes(len(request.prompt), request.steps, guided=guided)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,24 +145,18 @@ class MusicModel:
         check(status)
         return steps
 
+    def song(self, request: Request, control: Control, pool: Pool | None = None) -> Song:
+        """Read a request's prompt for `generate_together`. Raises as `generate`."""
+        hidden = self._read_prompt(request, pool, control)
+        return Song(hidden, request.steps, request.seeds, request.sampling, control)
+
     def generate_together(
-        self, requests: Sequence[Request], controls: Sequence[Control], pool: Pool | None = None
+        self, songs: Sequence[Song], pool: Pool | None = None
     ) -> Iterator[tuple[int, Status, Steps]]:
         """Generate the tokens of several requests; each has the bits that it has alone.
 
-        Yields each when it has ended, as `MusicgenDecoder.generate_together`. Raises what reading a
-        prompt raises, before the first one.
+        Yields each when it has ended, as `MusicgenDecoder.generate_together`.
         """
-        songs = [
-            Song(
-                self._read_prompt(request, pool, control),
-                request.steps,
-                request.seeds,
-                request.sampling,
-                control,
-            )
-            for request, control in zip(requests, controls, strict=True)
-        ]
         return self._decoder.generate_together(songs, pool)
 
     def replay(
@@ -190,7 +197,7 @@ class MusicModel:
         self, request: Request, pool: Pool | None, control: Control | None
     ) -> "NDArray[np.float32]":
         """Return the hidden states of a prompt, as the decoder reads them."""
-        ids = np.array([self._tokenizer.encode(request.prompt).ids], np.int64)
+        ids = np.array([request.prompt], np.int64)
         try:
             status, hidden = self._encoder.encode(ids, pool, control)
         except ValueError as error:  # a tokenizer of another model, or a prompt of no tokens

@@ -245,6 +245,8 @@ class MusicgenDecoder:
         """
         if len(songs) > MAX_SONGS:
             raise ValueError(f"{len(songs)} songs, at most {MAX_SONGS}")
+        if not songs:
+            return
         structs, results, kept = [], [], []
         for song in songs:
             struct, owners = self._song(song.prompt, song.steps, song.seeds, song.sampling)
@@ -304,10 +306,12 @@ class MusicgenDecoder:
         difference = Difference(*first) if status == Status.DIFFERENT else None
         return Status(status), result, difference
 
-    def cache_bytes(self, steps: int, *, guided: bool) -> int:
-        """Return the size of a sequence's keys and values."""
-        positions = len(self._chroma) + steps
-        return len(self._layers) * 2 * positions * self.width * 4 * (1 + guided)
+    def cache_bytes(self, prompt_length: int, steps: int, *, guided: bool) -> tuple[int, int]:
+        """Return the bytes of a song's keys and values: shared by its sequences, and of each."""
+        position = len(self._layers) * 2 * self.width * 4
+        length = len(self._chroma) + prompt_length
+        before, shared = (length, 0) if self._melody else (0, length)
+        return position * shared, position * (before + steps) * (1 + guided)
 
     def has_room(self, prompt_length: int, steps: int) -> bool:
         """Return whether a decoder that reads the prompt before the steps has the positions."""

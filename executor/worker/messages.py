@@ -6,8 +6,8 @@ strict I-JSON and checks a JSON Schema (`schemas/worker-*.json`). Nothing behind
 
     worker -> supervisor: WorkerReady, then per job: JobProgress*, JobOutput*, then JobDone,
                           JobAbstained, JobFailed or JobDifferent. The bytes of an output follow
-                          its JobOutput, unframed. Jobs that run together end in any order: `job`
-                          is the place of a message's job among them.
+                          its JobOutput, unframed. Jobs that run together end in any order, each
+                          also with JobDeferred: `job` is the place of a message's job among them.
 """
 
 import json
@@ -27,7 +27,14 @@ from schemas.errors import printable
 MESSAGE_LIMIT = 4_194_304
 # Bytes of the other kinds: a flood of padded messages would cost their parser more than the worker.
 SMALL_LIMITS: Mapping[str, int] = MappingProxyType(
-    {"progress": 256, "output": 256, "different": 256, "abstained": 65_536, "ready": 1_048_576}
+    {
+        "progress": 256,
+        "output": 256,
+        "different": 256,
+        "deferred": 256,
+        "abstained": 65_536,
+        "ready": 1_048_576,
+    }
 )
 # Characters of a text for people; the schemas have the same limit.
 TEXT_CHARACTERS = 4_096
@@ -73,6 +80,13 @@ class JobAbstained:
 
 
 @dataclass(frozen=True, slots=True)
+class JobDeferred:
+    """The worker did not run the job beside the others; alone, it may."""
+
+    job: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobDone:
     """The job's outcome and trace, both fit for a reveal (specification 4 and 8)."""
 
@@ -106,9 +120,8 @@ class JobFailed:
         return self.code, self.error
 
 
-WorkerMessage: TypeAlias = (
-    WorkerReady | JobProgress | JobOutput | JobAbstained | JobDone | JobFailed | JobDifferent
-)
+JobEnd: TypeAlias = JobAbstained | JobDeferred | JobDone | JobFailed | JobDifferent
+WorkerMessage: TypeAlias = WorkerReady | JobProgress | JobOutput | JobEnd
 
 
 def _ready(document: Any) -> WorkerReady:
@@ -139,6 +152,7 @@ PARSERS: Mapping[str, Callable[[Any], WorkerMessage]] = MappingProxyType(
         "abstained": lambda document: JobAbstained(
             Abstention(document["reason"]), document["detail"], place_of(document)
         ),
+        "deferred": lambda document: JobDeferred(place_of(document)),
         "done": _done,
         "failed": _failed,
         "different": lambda document: JobDifferent(
@@ -152,6 +166,7 @@ KINDS: Mapping[type[WorkerMessage], str] = MappingProxyType(
         JobProgress: "progress",
         JobOutput: "output",
         JobAbstained: "abstained",
+        JobDeferred: "deferred",
         JobDone: "done",
         JobFailed: "failed",
         JobDifferent: "different",

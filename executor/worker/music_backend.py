@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
@@ -11,11 +12,11 @@ import numpy as np
 
 from executor.audio import manifest
 from executor.determinism import self_test
-from executor.engine.library import Status
+from executor.engine.library import Status, check
 from executor.engine.matrices import kind_of
 from executor.engine.music import MusicModel, Request
-from executor.engine.musicgen import Steps
-from executor.errors import Abstained
+from executor.engine.musicgen import Song, Steps
+from executor.errors import Abstained, TaskFailed, with_task_failures
 from executor.models.families import SEQUENCES
 from executor.models.folders import EMBEDDED
 from executor.tasks.arguments import config_members, sequence_seeds
@@ -52,26 +53,40 @@ class MusicBackend(EngineBackend):
         """Generate the tokens of several jobs; yield each job's when they are complete.
 
         None stands for a job that was stopped. Jobs that are not yielded are to run alone: their
-        caches do not fit beside the others', or something failed. Raises what reading a prompt
-        raises.
+        caches do not fit beside the others', or something failed.
         """
-        requests = [request_of(model, job) for job in jobs]
-        requests = requests[: model.fitting(requests)]
-        if len(requests) < 2:
-            return
+        requests = {}
+        for place, job in enumerate(jobs):
+            with suppress(TaskFailed):
+                requests[place] = with_task_failures(partial(request_of, model, job))
+        songs: dict[int, Song] = {}
         with ExitStack() as all_watchers:
-            watchers, controls = [], []
-            for request, report in zip(requests, reports, strict=False):
-                watchers.append(all_watchers.enter_context(ExitStack()))
+            watchers = {}
+            for place in model.fitting(requests):
+                request = requests[place]
+                watchers[place] = all_watchers.enter_context(ExitStack())
                 # A report raises it again when the job runs on.
-                watchers[-1].enter_context(suppress(Abstained))
-                watched_call = watched(report, share_of(0, TOKENS_SHARE / request.steps))
-                controls.append(watchers[-1].enter_context(watched_call))
-            ended = model.generate_together(requests, controls, self._pool)
-            for place, status, steps in ended:
+                watchers[place].enter_context(suppress(Abstained))
+                share = share_of(0, TOKENS_SHARE / request.steps)
+                control = watchers[place].enter_context(watched(reports[place], share))
+                try:
+                    songs[place] = model.song(request, control, self._pool)
+                except Abstained:
+                    watchers[place].close()
+                    yield place, None
+                except TaskFailed:
+                    watchers[place].close()
+            places = [*songs]
+            for number, status, steps in model.generate_together([*songs.values()], self._pool):
+                place = places[number]
                 watchers[place].close()
-                if status in (Status.OK, Status.STOPPED):
-                    yield place, steps if status is Status.OK else None
+                match status:
+                    case Status.OK:
+                        yield place, steps
+                    case Status.STOPPED:
+                        yield place, None
+                    case Status.NO_MEMORY:
+                        check(status)
 
     def generate(
         self, model: MusicModel, job: JobMessage, report: Report, computed: Steps | None = None

@@ -1,11 +1,11 @@
 """Runs the jobs of a worker with whatever computes its compute class.
 
 Jobs of one model that come in one message run together, if the backend can: it computes their
-tokens in common, and each job goes on by itself as soon as it has them all. Whatever fails in the
-common part leaves its jobs to run alone, one after another. So each error is that of a single run.
+tokens in common, and each job goes on by itself as soon as it has them all. A job that fails in the
+common part, or does not fit into memory beside the others, is deferred: whoever gave it gives it
+again, alone. So each error is that of a single run.
 """
 
-import contextlib
 import gc
 import hashlib
 import os
@@ -40,6 +40,7 @@ from executor.tasks.failures import describe_failure
 from executor.tasks.token_trace import TokenTrace
 from executor.worker.messages import (
     JobAbstained,
+    JobDeferred,
     JobDifferent,
     JobDone,
     JobFailed,
@@ -110,7 +111,7 @@ class Backend(Protocol):
         """Compute jobs of one model in common; yield a job's place and what `generate` then takes.
 
         Yields each as soon as it is computed, None for one that is stopped. Those that it does not
-        yield are to run alone, also if it raises.
+        yield are deferred. Raises only for too little memory.
         """
 
     def generate(
@@ -175,26 +176,31 @@ class JobRunner:
         self._stopped_names.append(name)
 
     def run_all(self, jobs: Sequence[JobMessage]) -> None:
-        """Execute jobs, together where that is possible, and send the result of each."""
+        """Execute a job, or several together, and send the result of each."""
+        if len(jobs) == 1:
+            self._send(self.run(jobs[0]))
+            return
         left = {place: RunningJob(job, place) for place, job in enumerate(jobs)}
-        if len(jobs) > 1:
+        end: JobDeferred | JobAbstained = JobDeferred()
+        try:
             for place, computed in self._compute_together([*left.values()]):
                 self._send(self._run(left.pop(place), computed))
-        for job in left.values():
-            self._send(self._run(job))
+        except (MemoryError, RuntimeError, OSError) as error:
+            end = out_of_memory(error)
+        for place in left:
+            self._send(replace(end, job=place))
 
     def _compute_together(self, jobs: Sequence[RunningJob]) -> Iterator[tuple[int, Any]]:
-        """Yield a job's place and what was computed for it. What fails ends it."""
+        """Yield a job's place and what was computed for it."""
         if len({job.model_key for job in jobs}) > 1 or any(job.message["tokens"] for job in jobs):
             return
         messages = [job.message for job in jobs]
         reports = [partial(self._report, job) for job in jobs]
-        # What is raised here concerns one job of several; alone, that one raises it again.
-        with contextlib.suppress(HeliumError, MemoryError, RuntimeError, OSError):
+        try:
             model = with_task_failures(lambda: self._load(messages[0]), describe=describe_failure)
-            computed = self._backend.compute_together(model, messages, reports)
-            while (one := with_task_failures(lambda: next(computed, None))) is not None:
-                yield one
+        except HeliumError:  # alone, each job raises it again
+            return
+        yield from self._backend.compute_together(model, messages, reports)
 
     def run(self, job: JobMessage) -> JobResult:
         """Execute one job and return its result."""
@@ -212,10 +218,7 @@ class JobRunner:
         except Abstained as abstained:
             return JobAbstained(abstained.reason, message_text(abstained.detail))
         except (MemoryError, RuntimeError, OSError) as error:
-            # Any other error is a bug, or this machine's own; the worker dies with its traceback.
-            if not is_memory_error(error):
-                raise
-            return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
+            return out_of_memory(error)
 
     def _execute(self, running: RunningJob, computed: Any) -> JobDone | JobFailed:
         job = running.message
@@ -335,6 +338,16 @@ class JobRunner:
         if is_due or job.reported_share < share == 1.0:
             job.reported_share, job.reported_at = share, now
             self._send(JobProgress(share, job.place))
+
+
+def out_of_memory(error: Exception) -> JobAbstained:
+    """Return the end of a job that met an error of too little memory.
+
+    Raises any other one. It is a bug, or this machine's own; the worker dies with its traceback.
+    """
+    if not is_memory_error(error):
+        raise error
+    return JobAbstained(Abstention.OUT_OF_MEMORY, message_text(str(error)))
 
 
 def dtype_name(folder: Path, dtype: str | None) -> str:

@@ -19,10 +19,10 @@ States of the worker, as `WorkerSupervisor` moves it:
     running  --death, invalid message-> none       `Abstained`: worker-died
     any      --close-->                 none       for good
 
-Several jobs of one model may run together. Each has an end, a time and a stop of its own. If the
-worker dies then, or an error is to be confirmed, it is not known whose fault that is: each job that
-has no end yet runs alone, in what is left of its time. A worker that does not heed a stop is killed
-only when no other job runs in it.
+Several jobs of one model may run together. Each has an end, a time and a stop of its own. One comes
+to `RunAlone` if it does not fit beside the others, if it fails, or if the worker ends before it: it
+is not known then whose fault that is. A worker that does not heed a stop is killed only when no
+other job runs in it; one that lets a job run past its time is killed in any case.
 
 A stopped worker stays warm: another start takes up to 20 s. The worker looks for a stop before a
 job, at each token, at each layer of a model without tokens, and before each output. It cannot stop
@@ -35,24 +35,17 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 from executor.determinism.compute_class import TRANSFORMERS, WorkerKind
-from executor.errors import Abstained, TokensDiffer
-from executor.job import Difference, Execution, Job
+from executor.errors import Abstained, RunAlone, TokensDiffer
+from executor.job import Execution, Job
 from executor.tasks.numba_cache import kernels
-from executor.worker.messages import (
-    JobAbstained,
-    JobDifferent,
-    JobDone,
-    JobFailed,
-    JobOutput,
-    JobProgress,
-    WorkerReady,
-)
+from executor.worker.ends import End, end_of, is_memory_in_doubt, past_deadline, stopped_end
+from executor.worker.messages import JobFailed, JobOutput, JobProgress, WorkerReady
 from executor.worker.process import WorkerDied, WorkerProcess
 from executor.worker.scratch import (
     Outputs,
@@ -64,8 +57,6 @@ from executor.worker.scratch import (
 from protocol.wire.messages import Abstention
 
 Progress = Callable[[float], None]
-# What a job came to.
-End: TypeAlias = Execution | Abstained | TokensDiffer
 
 # With transformers, imports and the self-test take 10 s; a machine under load gets more time.
 START_SECONDS = 300.0
@@ -118,7 +109,6 @@ class _Run:
     stem: Path
     deadline: float
     sent: bool = False
-    failure: JobFailed | None = None  # to be confirmed
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -199,7 +189,8 @@ class WorkerSupervisor:
     def run_together(self, orders: Sequence[Order], on_end: Callable[[Order, End], None]) -> None:
         """Execute jobs of one model, without inputs if they are several; see `run`.
 
-        `on_end` is called on this thread with what each came to, as soon as that is known.
+        `on_end` is called on this thread with what each came to, as soon as that is known. It may
+        be `RunAlone` for some of several.
         """
         if not self._conversation.acquire(blocking=False):
             for order in orders:
@@ -216,8 +207,8 @@ class WorkerSupervisor:
         try:
             if len(runs) > 1:
                 self._execute_together(runs, on_end)
-            for run in [*self._runs]:
-                self._end(run, self._execute(run), on_end)
+            else:
+                self._end(runs[0], self._execute(runs[0]), on_end)
         finally:
             for run in [*self._runs]:  # left by what was raised here
                 self._forget(run, "*")
@@ -274,35 +265,41 @@ class WorkerSupervisor:
         remove_files(self.scratch, f"{run.stem.name}-{files}")
 
     def _execute_together(self, runs: Sequence[_Run], on_end: Callable[[Order, End], None]) -> None:
-        """End those that can run together; the others are to run alone."""
-        memory_in_doubt = False
+        """End jobs as they run together; those that are left then are to run alone."""
+        why = "the jobs before it ended the worker"
         try:
-            # Its time is that of the whole run; each job's own ends while it is computed.
-            if self._ensure_started(max(run.deadline for run in runs)).ok:
-                for run, end in self._converse(runs):
-                    if isinstance(end, JobFailed):
-                        run.failure = end
-                        continue
-                    memory_in_doubt |= is_memory_in_doubt(end)
-                    self._end(run, _stopped() if run.order.stop.is_set() else end, on_end)
-        except (TimeoutError, WorkerDied, OSError, Abstained):
+            self._require_started(min(run.deadline for run in runs))
+            for run, end in self._converse(runs):
+                if is_memory_in_doubt(end):
+                    why = str(end)  # alone, it may have enough
+                    self._dispose()
+                    break
+                if run.order.stop.is_set():
+                    self._end(run, stopped_end(), on_end)
+                elif isinstance(end, JobFailed):
+                    self._end(run, RunAlone(f"to be confirmed: {end.error}"), on_end)
+                else:
+                    self._end(run, end, on_end)
+        except (TimeoutError, WorkerDied, OSError, Abstained) as error:
+            why = str(error) or type(error).__name__
             self._dispose()
         except BaseException:  # from `progress`, or an interrupt: the jobs are still running
             self._dispose()
             raise
-        if memory_in_doubt:
-            self._dispose()
-        with self._state:
-            for run in self._runs:
-                run.sent = False
-        for run in self._runs:
-            remove_files(self.scratch, f"{run.stem.name}-*")
+        now = time.monotonic()
+        for run in [*self._runs]:
+            left: End = RunAlone(why)
+            if run.order.stop.is_set():
+                left = stopped_end()
+            elif now >= run.deadline:
+                left = past_deadline()
+            self._end(run, left, on_end)
 
     def _execute(self, run: _Run) -> End:
         job, deadline = run.order.job, run.deadline
         try:
             if run.order.stop.is_set():
-                raise _stopped()
+                raise stopped_end()
             if self._kind.engine == "transformers" and job.kind == COMPILED_KIND and job.inputs:
                 self._ensure_kernels(deadline)
             self._require_started(deadline)
@@ -310,10 +307,10 @@ class WorkerSupervisor:
             if is_memory_in_doubt(end):
                 self._dispose()
             # It ended while it was told to stop: nobody waits for the result.
-            return _stopped() if run.order.stop.is_set() else end
+            return stopped_end() if run.order.stop.is_set() else end
         except TimeoutError:
             self._dispose()
-            return Abstained(Abstention.TIMEOUT, "the job ran past its deadline")
+            return past_deadline()
         except (WorkerDied, OSError) as error:
             self._dispose()
             reason = Abstention.TIMEOUT if run.order.stop.is_set() else Abstention.WORKER_DIED
@@ -332,9 +329,7 @@ class WorkerSupervisor:
         Else this worker's memory or the jobs before it may be its cause, and no other member would
         meet it. The second run has what is left of the time, and reports no progress.
         """
-        first: End | JobFailed | None = run.failure
-        if first is None:
-            ((_, first),) = self._converse([run])
+        ((_, first),) = self._converse([run])
         if not isinstance(first, JobFailed):
             return first
         with self._state:
@@ -345,7 +340,7 @@ class WorkerSupervisor:
         # The traces differ in their times.
         if isinstance(second, JobFailed) and second.cause == first.cause:
             return Execution({"error": first.code}, (), dict(first.trace))
-        if isinstance(second, Abstained | TokensDiffer):
+        if isinstance(second, Abstained | TokensDiffer | RunAlone):
             return second
         # A result of the second run is not used: which of the two is right is not known.
         return Abstained(
@@ -365,23 +360,26 @@ class WorkerSupervisor:
             raise WorkerDied("stopped")
         # After `sent`: a stop from now on reaches the worker, even before the job does.
         stopped = [run for run in runs if run.order.stop.is_set()]
-        yield from ((run, _stopped()) for run in stopped)
+        yield from ((run, stopped_end()) for run in stopped)
         going = [run for run in runs if run not in stopped]
         now = time.monotonic()
         messages = [job_message(jobs[run.stem], run.stem.name, run.deadline - now) for run in going]
         if messages:
             worker.send(messages[0] if len(messages) == 1 else {"together": messages})
-        # The worker knows the deadlines, and stops by itself.
-        deadline = max((run.deadline for run in going), default=now) + STOP_SECONDS
         left = {place: (run, Outputs(run.stem)) for place, run in enumerate(going)}
-        for _ in range(MAX_MESSAGES * len(going)):
+        counts = Counter[int]()
+        while left:
+            deadline = last_moment([run for run, _ in left.values()])
             message = worker.receive(deadline)
             if isinstance(message, WorkerReady):
                 raise WorkerDied("the worker sent a ready message during a job")
             if message.job not in left:
                 raise WorkerDied(f"the worker sent a message of job {message.job}, which has ended")
             run, outputs = left[message.job]
+            counts[message.job] += 1
             match message:
+                case JobProgress() | JobOutput() if counts[message.job] >= MAX_MESSAGES:
+                    raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
                 case JobProgress(share):
                     if reports:
                         run.order.progress(share)
@@ -389,11 +387,7 @@ class WorkerSupervisor:
                     outputs.receive(worker, size, deadline)
                 case _:
                     del left[message.job]
-                    yield run, end_of(message, run.order.job, outputs)
-            if not left:
-                return
-        if left:
-            raise WorkerDied(f"the worker sent {MAX_MESSAGES} messages and no result")
+                    yield run, end_of(message, run.order.job, outputs, alone=len(going) == 1)
 
     def _require_started(self, deadline: float) -> None:
         status = self._ensure_started(deadline)
@@ -473,31 +467,14 @@ def temporary_worker(
             supervisor.close()
 
 
-def end_of(
-    message: JobAbstained | JobDone | JobFailed | JobDifferent, job: Job, outputs: Outputs
-) -> End | JobFailed:
-    """Return what a job came to by its last message. Raises `WorkerDied` for what is untrue."""
-    match message:
-        case JobAbstained(reason, detail):
-            return Abstained(reason, detail)
-        case JobDone(outcome, trace):
-            return Execution(dict(outcome), outputs.files(outcome), dict(trace))
-        case JobFailed():
-            outputs.discard()
-            return message
-        case JobDifferent(sequence, step, column):
-            if not job.tokens:
-                raise WorkerDied("the worker replayed a job without tokens")
-            return TokensDiffer(Difference(sequence, step, column))
+def last_moment(runs: Sequence[_Run]) -> float:
+    """Return when the next message of runs is to have come, by the monotonic clock.
 
-
-def is_memory_in_doubt(end: End) -> bool:
-    """Return whether the worker is to end: libraries may be undefined after a failed allocation."""
-    return isinstance(end, Abstained) and end.reason is Abstention.OUT_OF_MEMORY
-
-
-def _stopped() -> Abstained:
-    return Abstained(Abstention.TIMEOUT, "the job was stopped")
+    The worker knows when they are to end, and when they are told to stop, and ends them by itself.
+    """
+    if all(run.order.stop.is_set() for run in runs):
+        return time.monotonic() + STOP_SECONDS
+    return min(run.deadline for run in runs) + STOP_SECONDS
 
 
 def job_message(job: Job, name: str, seconds: float) -> dict[str, object]:

@@ -15,7 +15,7 @@ requesters of each source have another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node.admission.lru_dict import LruDict
@@ -26,13 +26,14 @@ from protocol.wire.messages import Task
 class QueuedTask:
     """A task to execute until `until` (Unix seconds) at the latest, charged to `source`.
 
-    `inputs` are the files that its args name, in their order.
+    `inputs` are the files that its args name, in their order. `alone`: it runs beside no other.
     """
 
     task: Task
     until: float
     source: str = ""
     inputs: tuple[Path, ...] = ()
+    alone: bool = False
 
     @property
     def requester(self) -> str:
@@ -89,7 +90,7 @@ class FairQueue:
         """Forget a waiting task; return whether it was waiting."""
         return self._waiting.pop(task, None) is not None
 
-    def begin(self, is_startable: Callable[[Task], bool]) -> QueuedTask | None:
+    def begin(self, is_startable: Callable[[QueuedTask], bool]) -> QueuedTask | None:
         """Remove the next task and charge its estimate; None if no waiting task is startable."""
         queued = self._next(is_startable)
         if queued is None:
@@ -103,6 +104,14 @@ class FairQueue:
         self._turns.append(turn)
         self._charge(turn, turn.seconds)
         return queued
+
+    def put_back(self, queued: QueuedTask) -> None:
+        """Let a task that began wait again, and charge nothing: alone, and before all others."""
+        turn = next(turn for turn in self._turns if turn.queued.task.id == queued.task.id)
+        self._charge(turn, -turn.seconds)
+        self._turns.remove(turn)
+        earlier = {task: other for task, other in self._waiting.items() if other.alone}
+        self._waiting = earlier | {queued.task.id: replace(queued, alone=True)} | self._waiting
 
     def end(self, seconds: float) -> None:
         """Charge the seconds that the tasks that began really took together.
@@ -164,10 +173,10 @@ class FairQueue:
     def _requester_tag(self, requester: str) -> float:
         return self._requester_tags.get(requester, 0.0)
 
-    def _next(self, is_startable: Callable[[Task], bool]) -> QueuedTask | None:
+    def _next(self, is_startable: Callable[[QueuedTask], bool]) -> QueuedTask | None:
         oldest: dict[tuple[str, str], QueuedTask] = {}
         for queued in self._waiting.values():
-            if is_startable(queued.task):
+            if is_startable(queued):
                 oldest.setdefault((queued.source, queued.requester), queued)
         by_source: dict[str, list[QueuedTask]] = {}
         for (source, _), queued in oldest.items():

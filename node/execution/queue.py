@@ -2,8 +2,11 @@
 
 One task runs at a time, or several of one model where the executor computes them together in less
 time. When a task begins, further ones of its model join it if they wait already: in their order,
-and as many sequences as the executor takes. None waits for company, and none joins later. A task
-ends as soon as it is computed; the next ones begin when all have ended.
+and as many sequences as the executor takes. None waits for company, and none joins later. All are
+of one source, or each is of another: no source delays the task of another by more than one of its
+own. A task ends as soon as it is computed; the next ones begin when all have ended. One that the
+executor could not run beside the others waits again, at the head of its requester's, and then runs
+alone.
 
 The first job of a model costs more than the others: weights are verified, and libraries compile.
 So each model is warmed up before its first task, and this is no part of any task's execution: the
@@ -24,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from executor.errors import Abstained
+from executor.errors import Abstained, RunAlone
 from executor.job import Execution, Job, ModelRef
 from node.clock import Clock
 from node.errors import Busy
@@ -46,7 +49,8 @@ FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
 # Why an executor is not ready.
 STARTING = "starting: the executor has not tested itself yet"
 ON_DEMAND = "idle: the executor starts with the first task"
-# Tasks run together if each has this many times the seconds that all take one after another.
+# Tasks run together if each has this many times the seconds that all take one after another: the
+# machine may be slower than estimates say, or a task may have to run alone after the others.
 TOGETHER_RESERVE = 2.0
 # Characters of the longest prompt of tasks that run together.
 MAX_PROMPT_TOGETHER = 512
@@ -80,7 +84,10 @@ class Executor(Protocol):
         """Get ready and test itself."""
 
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
-        """Run a job for at most `seconds`; raise `Abstained`. Cancelling it stops the job."""
+        """Run a job for at most `seconds`. Cancelling it stops the job.
+
+        Raises `Abstained`, and `RunAlone` if it did not end beside the others.
+        """
 
     def is_alive(self) -> bool:
         """Return whether the worker lives, with all that is warm; a job may have ended it."""
@@ -236,9 +243,9 @@ class ExecutionQueue:
             await self._arrived.wait()
         self.readiness = Readiness(False, (STARTING,))
 
-    def _may_begin(self, task: Task) -> bool:
+    def _may_begin(self, queued: QueuedTask) -> bool:
         """Return whether a task does not wait for its model: it is warm, or nothing is executed."""
-        return task.model not in self._cold or self._disk_fault() is not None
+        return queued.task.model not in self._cold or self._disk_fault() is not None
 
     async def _start(self, record: RecordResult) -> None:
         """Start the executor, again and again where that may help; tasks abstain meanwhile."""
@@ -329,24 +336,27 @@ class ExecutionQueue:
     def _with_companions(self, first: QueuedTask) -> Sequence[QueuedTask]:
         """Begin the waiting tasks that join a task; return them all."""
         group = [first]
-        while queued := self._waiting.begin(lambda task: self._joins(task, group)):
+        while queued := self._waiting.begin(lambda one: self._joins(one, group)):
             group.append(queued)
         return group
 
-    def _joins(self, task: Task, group: Sequence[QueuedTask]) -> bool:
+    def _joins(self, queued: QueuedTask, group: Sequence[QueuedTask]) -> bool:
         """Return whether a waiting task may run beside others, which it delays."""
-        tasks = [*(queued.task for queued in group), task]
-        if len({_model_key(one) for one in tasks}) > 1 or task.inputs:
+        joined = [*group, queued]
+        tasks = [one.task for one in joined]
+        if len({_model_key(task) for task in tasks}) > 1 or any(task.inputs for task in tasks):
+            return False
+        if any(one.alone for one in joined):
+            return False
+        if len({one.source for one in joined}) not in (1, len(joined)):
             return False
         if sum(map(sequences_of, tasks)) > self._executor.max_together:
             return False
         # All prompts are read before the first step, so a long one would hold up all.
-        if any(len(str(one.args.get("prompt", ""))) > MAX_PROMPT_TOGETHER for one in tasks):
+        if any(len(str(task.args.get("prompt", ""))) > MAX_PROMPT_TOGETHER for task in tasks):
             return False
-        # At worst they run one after another, because their memory does not fit together. Each is
-        # to end in its time even then, on a machine that is slower than its estimate.
         seconds = TOGETHER_RESERVE * sum(map(self._costs.seconds, tasks))
-        return all(self._seconds_left(queued) >= seconds for queued in group)
+        return all(self._seconds_left(one) >= seconds for one in joined)
 
     def _seconds_left(self, queued: QueuedTask) -> float:
         left = queued.until - self._clock.now()
@@ -387,6 +397,10 @@ class ExecutionQueue:
         result: Execution | Abstention
         try:
             result = await self._run_job(queued, together)
+        except RunAlone as reason:
+            log.info("task is to run alone", task=task.id, reason=str(reason))
+            self._waiting.put_back(queued)
+            return
         except Abstained as abstained:
             log.warning("abstained", task=task.id, reason=abstained.reason, detail=str(abstained))
             result = abstained.reason

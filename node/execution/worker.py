@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from executor.determinism.compute_class import mismatch
 from executor.job import Execution, Job
-from executor.worker.supervisor import START_SECONDS, End, Order, WorkerSupervisor
+from executor.worker.ends import End
+from executor.worker.supervisor import START_SECONDS, Order, WorkerSupervisor
 from node.execution.queue import Readiness
 from node.execution.warm_up import WARM_UP_SECONDS, warm_up_jobs
 from protocol.network import Model
@@ -46,7 +47,7 @@ class Worker:
     async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
         """Run a job in the worker, beside those asked for at once; cancelling stops it.
 
-        Raises Abstained.
+        Raises `Abstained`, and `RunAlone` if it did not end beside the others.
         """
         loop = asyncio.get_running_loop()
 

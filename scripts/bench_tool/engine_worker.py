@@ -154,12 +154,12 @@ class Engine:
             self._request([seed], length) for seed, length in zip(seeds, lengths, strict=True)
         ]
         alone, single = timed(lambda: [self._model.generate(one, pool) for one in requests])
-        controls = [Control() for _ in requests]
-        ended, joint = timed(
-            lambda: sorted(
-                self._model.generate_together(requests, controls, pool), key=lambda end: end[0]
-            )
-        )
+
+        def together() -> Any:
+            songs = [self._model.song(request, Control(), pool) for request in requests]
+            return sorted(self._model.generate_together(songs, pool), key=lambda end: end[0])
+
+        ended, joint = timed(together)
         equal = all(
             digest(steps.tokens, steps.logits) == digest(one.tokens, one.logits)
             for (_, _, steps), one in zip(ended, alone, strict=True)
@@ -192,7 +192,9 @@ class Engine:
         guided = request.sampling.guidance > 1
         return {
             "beyond": peak - self._before - self._held,
-            "cache": self._model._decoder.cache_bytes(tokens, guided=guided),
+            "cache": sum(
+                self._model._decoder.cache_bytes(len(request.prompt), tokens, guided=guided)
+            ),
             "weights": self._weights,
         }
 

@@ -170,6 +170,7 @@ def _worker_messages(reveal: Document) -> dict[str, Document]:
             "reason": "out-of-memory",
             "detail": "too little",
         },
+        "worker-deferred": {"kind": "deferred"},
         "worker-different": {"kind": "different", "sequence": 0, "step": 64, "column": 3},
         "worker-failed": {
             "kind": "failed",

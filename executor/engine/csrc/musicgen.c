@@ -28,6 +28,7 @@ typedef struct {
   float *keys, *values;             // (layer, lane, head, position, size)
   float *cross_keys, *cross_values; // (layer, head, prompt, size)
   generator *generators;            // of each sequence
+  arena arena;                      // holds these until the song leaves
 } voice;
 
 typedef struct he_generation {
@@ -51,6 +52,7 @@ static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void decoder_free(decoder *d) {
+  for (int64_t i = 0; i < d->count; i++) arena_free(&d->voices[i].arena);
   arena_free(&d->arena);
   free(d->choice);
   scratch_free(&d->scratch);
@@ -60,15 +62,15 @@ static void decoder_free(decoder *d) {
 // `decoder_free` frees it in either case.
 static int decoder_start(
     decoder *d, const he_musicgen *m, pool *pool, he_song *songs, int64_t count, int64_t block) {
-  *d = (decoder){.model = m, .pool = pool, .count = count};
+  *d = (decoder){.model = m, .pool = pool};
   d->logit_count = (int64_t)m->codebooks * m->vocabulary;
-  arena *a = &d->arena;
-  d->voices = arena_get(a, count * (int64_t)sizeof *d->voices);
   int64_t width = m->width, rows = 0, prefix_rows = 0, prompt = 0;
-  for (int64_t i = 0; i < count && d->voices; i++) {
-    he_song *song = &songs[i];
-    voice *v = &d->voices[i];
+  int failed = !(d->voices = arena_get(&d->arena, count * (int64_t)sizeof *d->voices));
+  for (; d->count < count && !failed; d->count++) {
+    he_song *song = &songs[d->count];
+    voice *v = &d->voices[d->count];
     *v = (voice){.song = song, .sides = song->guided ? 2 : 1};
+    arena *a = &v->arena;
     v->lanes = song->sequences * v->sides;
     v->prefix = m->prefixed ? song->prompt_length : 0;
     v->positions = v->prefix + song->steps;
@@ -79,17 +81,19 @@ static int decoder_start(
     v->cross_keys = arena_floats(a, cross);
     v->cross_values = arena_floats(a, cross);
     v->generators = arena_get(a, song->sequences * (int64_t)sizeof *v->generators);
+    failed = a->failed;
     rows += block * v->lanes;
     if (v->prefix) prefix_rows = max64(prefix_rows, PREFIX_BLOCK * v->lanes);
     prompt = max64(prompt, song->prompt_length);
   }
   rows = max64(rows, prefix_rows);
+  arena *a = &d->arena;
   d->x = arena_floats(a, rows * width);
   d->y = arena_floats(a, rows * width);
   d->wide = arena_floats(a, max64(rows, prompt) * max64(m->inner, 3 * width));
   d->logits = arena_floats(a, rows * d->logit_count);
   d->choice = choice_new(m->vocabulary);
-  return a->failed || !d->choice ? HE_NO_MEMORY : HE_OK;
+  return failed || a->failed || !d->choice ? HE_NO_MEMORY : HE_OK;
 }
 
 // Keys and values of a prompt for all layers.
@@ -343,13 +347,14 @@ static void generate_step(decoder *d) {
   d->step++;
 }
 
-// Lets the songs leave that have ended or are to stop; returns how many go on.
+// Lets the songs leave that have ended or are to stop, and their memory; returns how many go on.
 static int64_t let_leave(decoder *d) {
   int64_t kept = 0;
   for (int64_t i = 0; i < d->count; i++) {
     he_song *song = d->voices[i].song;
     if (song->status == HE_RUNNING && is_stopped(song->stop)) song->status = HE_STOPPED;
     if (song->status == HE_RUNNING) d->voices[kept++] = d->voices[i];
+    else arena_free(&d->voices[i].arena);
   }
   return d->count = kept;
 }

@@ -36,7 +36,7 @@ void *scratch_get(scratch *scratch, int64_t size); // NULL without memory
 void scratch_free(scratch *scratch);
 
 // Memory of a call: blocks that are freed together; all zero at first.
-#define ARENA_BLOCKS 64 // more than eight songs take (musicgen.c)
+#define ARENA_BLOCKS 32 // more than any arena takes: 18 (t5.c with pop2piano.c)
 typedef struct {
   void *blocks[ARENA_BLOCKS];
   int count, failed;

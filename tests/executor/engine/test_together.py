@@ -3,9 +3,11 @@
 `scripts/engine_sanitize` looks for what is not freed or read beyond its end.
 """
 
+import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from executor.engine.sampling import Sampling
 from executor.errors import Abstained
 from executor.models.folders import EMBEDDED, SHIPPED
 from tests.executor.engine.test_musicgen import tiny, tiny_decoder
-from tests.support.tiny_models import musicgen_melody
+from tests.support.tiny_models import musicgen, musicgen_melody
 
 Ended = list[tuple[int, Status, Steps]]
 
@@ -105,8 +107,9 @@ def test_a_melody_models_songs_have_the_bits_of_single_ones(kind: Kind, tmp_path
         model.request("bells", [8, 9], {"max_new_tokens": 70, "guidance_scale": 1.0}),
         model.request("x" * 40, [10], {"max_new_tokens": 3}),
     ]
-    ended = list(model.generate_together(requests, [Control() for _ in requests]))
-    assert len({model._read_prompt(r, None, None).shape for r in requests}) == 3
+    songs = [model.song(request, Control()) for request in requests]
+    ended = list(model.generate_together(songs))
+    assert len({one.prompt.shape for one in songs}) == 3
     for place, _, steps in ended:
         assert_equal(steps, model.generate(requests[place]))
 
@@ -177,21 +180,74 @@ def asked_of(model: MusicModel, steps: int, sequences: int = 1, **members: float
 
 def test_requests_fit_as_long_as_their_caches_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
     model = shipped()
-    guided = asked_of(model, 100)
-    bare = asked_of(model, 100, guidance_scale=1.0)
-    size = model._decoder.cache_bytes(100, guided=False)
-    assert model._decoder.cache_bytes(100, guided=True) == 2 * size
-    monkeypatch.setattr(music, "CACHE_BYTES", 5 * size)
-    assert model.fitting([guided, bare, guided, guided]) == 3
-    assert model.fitting([guided, asked_of(model, 100, 2), bare]) == 1
-    assert model.fitting([asked_of(model, 100, 3), bare]) == 0
-    assert model.fitting([]) == 0
-    monkeypatch.undo()
-    assert model.fitting([bare] * (MAX_SONGS + 1)) == MAX_SONGS
+    guided, bare = asked_of(model, 100), asked_of(model, 100, guidance_scale=1.0)
+    length = len(guided.prompt)
+    shared, size = model._decoder.cache_bytes(length, 100, guided=False)
+    assert model._decoder.cache_bytes(length, 100, guided=True) == (shared, 2 * size)
+
+    def fitting(*requests: Request) -> list[int]:
+        return model.fitting(dict(enumerate(requests)))
+
+    monkeypatch.setattr(music, "CACHE_BYTES", 3 * shared + 5 * size)
+    assert fitting(guided, bare, guided, guided) == [0, 1, 2]
+    assert fitting(guided, asked_of(model, 100, 2), bare) == [0, 2], "a smaller one still fits"
+    assert fitting(asked_of(model, 100, 3), bare) == [1]
+    assert fitting() == []
+    # A prompt's keys are there once, however many sequences read it.
+    assert model.batch(bare) == 5 + 2 * shared // size
+    assert model.batch(asked_of(model, 2_000)) == 1
+
+
+class MallocState(ctypes.Structure):
+    """`struct mallinfo2` of mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def allocated() -> int:
+    """The bytes that this process has from malloc."""
+    call = ctypes.CDLL(None).mallinfo2
+    call.restype = MallocState
+    state = call()
+    return int(state.uordblks + state.hblkhd)
+
+
+@pytest.mark.parametrize("tiny_model", [musicgen, musicgen_melody])
+@pytest.mark.parametrize(
+    ("words", "sequences", "steps"), [(2, 8, 300), (900, 2, 9)], ids=["long", "long prompt"]
+)
+def test_a_song_that_leaves_gives_its_cache_back(
+    tmp_path: Path, tiny_model: ModuleType, words: int, sequences: int, steps: int
+) -> None:
+    """And it is as large as `cache_bytes` says."""
+    tiny_model.build(tmp_path)
+    model = MusicModel(tmp_path, Kind.FLOAT32)
+
+    def asked(words: int, sequences: int, steps: int) -> Song:
+        config = {"max_new_tokens": steps}
+        request = model.request("x " * words, [*range(sequences)], config)
+        return model.song(request, Control())
+
+    songs = [asked(1, 1, 2), asked(words, sequences, steps), asked(1, 1, steps + 1)]
+    ended = model.generate_together(songs)
+    assert next(ended)[0] == 0
+    before = allocated()
+    assert next(ended)[0] == 1
+    freed = before - allocated()
+    prompt = len(songs[1].prompt)
+    shared, each = model._decoder.cache_bytes(prompt, steps, guided=True)
+    assert shared + sequences * each <= freed < shared + sequences * each + 2**16
+    ended.close()  # type: ignore[attr-defined]
 
 
 def test_what_a_prompt_raises_comes_before_the_first_song() -> None:
     model, stopped = shipped(), Control()
     stopped.stop.value = 1
     with pytest.raises(Abstained, match="stopped"):
-        model.generate_together([asked_of(model, 5)] * 2, [Control(), stopped])
+        model.song(asked_of(model, 5), stopped)

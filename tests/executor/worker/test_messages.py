@@ -14,6 +14,7 @@ from executor.worker.messages import (
     PARSERS,
     TEXT_CHARACTERS,
     JobAbstained,
+    JobDeferred,
     JobDifferent,
     JobDone,
     JobFailed,
@@ -46,6 +47,7 @@ MESSAGES: dict[str, WorkerMessage] = {
     "output": JobOutput(8),
     "abstained": JobAbstained(Abstention.OUT_OF_MEMORY, "too little"),
     "different": JobDifferent(1, 64, 3),
+    "deferred": JobDeferred(2),
     "failed": JobFailed("no-notes", "IndexError: 7", {"seconds": 1.5}),
     "done": JobDone({"result": {"outputs": [WAVEFORM]}}, {"tokens": [["ab"]], "seconds": 1.5}),
 }

@@ -1,5 +1,7 @@
-"""Jobs of one model together: each comes to what it comes to alone."""
+"""Jobs of one model together: each comes to what it comes to alone, or is to run alone."""
 
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,10 +11,26 @@ import numpy as np
 import pytest
 
 from executor.determinism.compute_class import KINDS
-from executor.errors import Abstained
+from executor.engine.music import MusicModel, Request
+from executor.engine.musicgen import Song, Steps
+from executor.errors import Abstained, RunAlone, TaskFailed
 from executor.job import Execution, Job, ModelRef
+from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.worker import supervisor as supervisor_module
-from executor.worker.supervisor import End, Order, WorkerSupervisor
+from executor.worker.ends import End
+from executor.worker.messages import (
+    JobAbstained,
+    JobDone,
+    JobOutput,
+    JobProgress,
+    WorkerMessage,
+    WorkerReady,
+    decode_message,
+)
+from executor.worker.music_backend import MusicBackend
+from executor.worker.runner import TEXT_TO_MUSIC, JobRunner
+from executor.worker.supervisor import Order, WorkerSupervisor, job_message
+from protocol.wire.messages import Abstention
 from tests.executor.conftest import TIMEOUT, copied, job, running
 from tests.executor.worker.test_main import reweighted
 from tests.executor.worker.test_supervisor import files_in, once, speak
@@ -62,6 +80,10 @@ def assert_as_alone(worker: WorkerSupervisor, orders: list[Order], ends: Mapping
     for place, end in ends.items():
         ((_, alone),) = ends_of(worker, [orders[place]])
         assert content(end) == content(alone)
+
+
+def assert_all_alone(ends: list[tuple[int, End]]) -> None:
+    assert {type(end) for _, end in ends} == {RunAlone}, ends
 
 
 def reason(end: End | None) -> str:
@@ -142,7 +164,7 @@ def test_each_song_has_a_time_of_its_own(worker: WorkerSupervisor, embedded: Mod
     assert_as_alone(worker, orders, {0: ends[1][1]})
 
 
-def test_a_song_that_is_not_finite_ends_so_and_the_others_go_on(
+def test_a_song_that_is_not_finite_is_to_run_alone_and_the_others_go_on(
     worker: WorkerSupervisor, folders: Path
 ) -> None:
     """Of a model whose logits are so large that much guidance makes them infinite."""
@@ -155,26 +177,86 @@ def test_a_song_that_is_not_finite_ends_so_and_the_others_go_on(
     for one in orders:
         one.job.args.update({"dtype": "float32"})  # type: ignore[attr-defined]
     ends = dict(ends_of(worker, orders))
-    assert content(ends[1])[0] == {"error": "non-finite-output"}
+    assert isinstance(ends.pop(1), RunAlone)
+    assert content(dict(ends_of(worker, [orders[1]]))[0])[0] == {"error": "non-finite-output"}
     assert "result" in content(ends[0])[0]
     assert_as_alone(worker, orders, ends)
 
 
-def test_a_song_that_fails_ends_so_and_the_others_go_on(
-    worker: WorkerSupervisor, embedded: ModelRef
+@pytest.mark.parametrize(
+    "fault",
+    [{"tokens": 5000}, {"tokens": 2000, "num_return_sequences": 64}],
+    ids=["too long", "its caches do not fit"],
+)
+def test_a_song_that_cannot_run_beside_others_is_to_run_alone(
+    worker: WorkerSupervisor, embedded: ModelRef, fault: dict[str, Any]
 ) -> None:
-    orders = [order(embedded), order(embedded, 5000), order(embedded, seed=2)]
+    pid = worker.pid
+    orders = [order(embedded, 1500), order(embedded, **fault), order(embedded, seed=2)]
     ends = dict(ends_of(worker, orders))
-    assert content(ends[1])[0] == {"error": "generation-rejected"}
+    assert isinstance(ends.pop(1), RunAlone)
     assert_as_alone(worker, orders, ends)
+    assert worker.pid == pid
 
 
 def test_songs_of_other_precisions_run_alone(worker: WorkerSupervisor, embedded: ModelRef) -> None:
     orders = [order(embedded, 60), order(embedded)]
     orders[1].job.args.update({"quantize_bits": 4})  # type: ignore[attr-defined]
-    ends = ends_of(worker, orders)
-    assert [place for place, _ in ends] == [0, 1]
-    assert_as_alone(worker, orders, dict(ends))
+    assert_all_alone(ends_of(worker, orders))
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(TaskFailed("generation-rejected"), {}), (Abstained(Abstention.TIMEOUT), {1: None})],
+    ids=["failed", "stopped"],
+)
+def test_a_prompt_that_is_not_read_ends_its_own_job_only(
+    embedded: ModelRef, monkeypatch: pytest.MonkeyPatch, error: Exception, left: dict[int, None]
+) -> None:
+    backend = MusicBackend(1)
+    backend.prepare()
+    model = backend.load(TEXT_TO_MUSIC, SHIPPED / EMBEDDED, "float32", None)
+    read = MusicModel.song
+
+    def song(self: MusicModel, request: Request, *rest: Any) -> Song:
+        if request.seeds == (7,):
+            raise error
+        return read(self, request, *rest)
+
+    monkeypatch.setattr(MusicModel, "song", song)
+    messages = [
+        job_message(order(embedded, 30, seed=seed).job, str(seed), TIMEOUT) for seed in (1, 7, 3)
+    ]
+    reports: list[Callable[[float], None]] = [lambda _: None] * 3
+    ends = dict(backend.compute_together(model, messages, reports))
+    assert {place: steps for place, steps in ends.items() if steps is None} == left
+    assert ends.keys() - left == {0, 2}
+
+
+def test_of_too_little_memory_the_jobs_that_are_left_are_told(
+    folders: Path, embedded: ModelRef
+) -> None:
+    """One has ended, and the others' tokens do not fit any more."""
+
+    class Scarce(MusicBackend):
+        def compute_together(self, *arguments: Any) -> Iterator[tuple[int, Steps | None]]:
+            yield next(super().compute_together(*arguments))
+            raise MemoryError("no more")
+
+    receiver, sender = multiprocessing.Pipe()
+    runner = JobRunner(sender, ModelFolders([folders]), Scarce(1))
+    runner.prepare()
+    jobs = [order(embedded, tokens).job for tokens in (40, 5, 20)]
+    runner.run_all([job_message(one, str(place), TIMEOUT) for place, one in enumerate(jobs)])
+    ends = dict[int, WorkerMessage]()
+    while receiver.poll():
+        message = decode_message(receiver.recv_bytes())
+        if isinstance(message, JobOutput):
+            assert len(os.read(receiver.fileno(), message.size)) == message.size
+        elif not isinstance(message, JobProgress | WorkerReady):
+            ends[message.job] = message
+    assert isinstance(ends.pop(1), JobDone)
+    assert ends == {n: JobAbstained(Abstention.OUT_OF_MEMORY, "no more", n) for n in (0, 2)}
 
 
 # Fake workers
@@ -212,10 +294,16 @@ def test_a_worker_that_dies_lets_each_job_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     supervisor = fake(tmp_path, monkeypatch, TOGETHER[fault])
-    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL), order(FAKE_MODEL)])
-    supervisor.close()
-    assert [content_of_fake(end) for _, end in ends] == [{"error": "no-notes"}] * 3
+    orders = [order(FAKE_MODEL), order(FAKE_MODEL), order(FAKE_MODEL)]
+    ends = ends_of(supervisor, orders)
+    if DONE in TOGETHER[fault]:  # what it said before it died holds
+        assert content_of_fake(ends.pop(0)[1]) == {"error": "no-notes"}
+    assert_all_alone(ends)
     assert files_in(tmp_path) == []
+    assert [content_of_fake(end) for _, end in ends_of(supervisor, orders[:1])] == [
+        {"error": "no-notes"}
+    ]
+    supervisor.close()
 
 
 def content_of_fake(end: End) -> Mapping[str, object]:
@@ -223,48 +311,86 @@ def content_of_fake(end: End) -> Mapping[str, object]:
     return end.outcome
 
 
-def test_a_job_that_kills_each_worker_abstains_alone(
+def test_an_error_is_to_be_confirmed_by_single_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = fake(
-        tmp_path, monkeypatch, "os._exit(3)", f"os._exit(4) if prompt == ['killer'] else {DONE}"
-    )
-    orders = [order(FAKE_MODEL), order(FAKE_MODEL, prompt="killer"), order(FAKE_MODEL)]
-    ends = dict(ends_of(supervisor, orders))
-    supervisor.close()
-    assert reason(ends.pop(1)).startswith("worker-died: the worker died, exit code 4")
-    assert [content_of_fake(end) for end in ends.values()] == [{"error": "no-notes"}] * 2
-
-
-def test_an_error_is_confirmed_by_a_single_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = FAILED.replace(", job=1", "")
-    supervisor = fake(tmp_path, monkeypatch, f"{FAILED}; {DONE}", failed)
-    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)])
-    assert [(place, content_of_fake(end)) for place, end in ends] == [
-        (0, {"error": "no-notes"}),
-        (1, {"error": "generation-rejected"}),
-    ]
-    supervisor.close()
     supervisor = fake(tmp_path, monkeypatch, f"{FAILED}; {DONE}")
-    ends = ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)])
+    ends = dict(ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)]))
     supervisor.close()
-    assert "a second run, in a fresh worker, did not" in reason(ends[1][1])
+    assert content_of_fake(ends[0]) == {"error": "no-notes"}
+    assert str(ends[1]) == "to be confirmed: IndexError: 7"
+    assert isinstance(ends[1], RunAlone)
 
 
-def test_after_too_little_memory_the_worker_is_another_one(
+def test_after_too_little_memory_nothing_of_that_worker_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     abstained = "say(kind='abstained', reason='out-of-memory', detail='', job=1)"
     supervisor = fake(tmp_path, monkeypatch, f"{abstained}; {DONE}")
     supervisor.start(TIMEOUT)
     pid = supervisor.pid
-    ends = dict(ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)]))
-    assert reason(ends[1]) == "out-of-memory"
     assert pid is not None
+    assert_all_alone(ends_of(supervisor, [order(FAKE_MODEL), order(FAKE_MODEL)]))
     assert supervisor.pid is None
     supervisor.close()
+
+
+@pytest.mark.parametrize("job", [0, 1])
+def test_each_job_has_so_many_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: int
+) -> None:
+    shares: list[float] = []
+    many = f"[say(kind='progress', share=i / 1000, job={job}) for i in range(300)]; {DONE}"
+    supervisor = fake(tmp_path, monkeypatch, many)
+    orders = [order(FAKE_MODEL, progress=shares.append) for _ in range(2)]
+    assert_all_alone(ends_of(supervisor, orders))
+    supervisor.close()
+    assert len(shares) == supervisor_module.MAX_MESSAGES - 1
+
+
+def test_a_worker_that_lets_a_job_run_past_its_time_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
+    supervisor = fake(tmp_path, monkeypatch, "threading.Event().wait()")
+    supervisor.start(TIMEOUT)
+    orders = [order(FAKE_MODEL), order(FAKE_MODEL, timeout=0.1), order(FAKE_MODEL)]
+    ends = dict(ends_of(supervisor, orders))
+    assert reason(ends.pop(1)) == "timeout: the job ran past its deadline"
+    assert_all_alone([*ends.items()])
+    assert supervisor.pid is None
+    supervisor.close()
+
+
+def test_a_worker_that_goes_on_with_a_stopped_job_alone_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
+    told = "connection.recv_bytes(); "
+    code = f"say(kind='progress', share=0.5); {told}{DONE}; threading.Event().wait()"
+    supervisor = fake(tmp_path, monkeypatch, code)
+    stopping: list[threading.Thread] = []
+
+    def stop(_: float) -> None:
+        stopping.append(threading.Thread(target=supervisor.stop, args=(orders[1].stop,)))
+        stopping[0].start()
+
+    orders = [order(FAKE_MODEL, progress=stop), order(FAKE_MODEL)]
+    ends = dict(ends_of(supervisor, orders))
+    stopping[0].join()
+    assert content_of_fake(ends[0]) == {"error": "no-notes"}
+    assert reason(ends[1]) == "timeout: the job was stopped"
+    assert supervisor.pid is None
+    supervisor.close()
+
+
+def test_a_job_that_runs_alone_is_not_deferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = fake(tmp_path, monkeypatch, DONE, "say(kind='deferred')")
+    ((_, end),) = ends_of(supervisor, [order(FAKE_MODEL)])
+    supervisor.close()
+    assert reason(end) == "worker-died: the worker deferred a job that runs alone"
 
 
 def test_a_worker_that_heeds_no_stop_is_killed_when_no_other_job_runs(

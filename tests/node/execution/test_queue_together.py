@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from executor.errors import RunAlone
 from executor.job import Execution, Job
 from node.errors import Busy
 from node.execution.fair_queue import QueuedTask
@@ -74,13 +75,65 @@ async def groups_of(
     return [[places[name] for name in group] for group in executor.groups()]
 
 
-def test_tasks_that_wait_join_the_first_in_the_order_of_the_queue() -> None:
+@pytest.mark.parametrize(
+    ("sources", "groups"),
+    [
+        ("ffffff", [[0, 1, 2, 3], [4, 5]]),
+        ("abcdef", [[0, 1, 2, 3], [4, 5]]),
+        # A flood gives one task of its own to each of others.
+        ("ffffffab", [[0, 6, 7], [1, 2, 3, 4], [5]]),
+        ("ffffffaaa", [[0, 6], [1, 7], [2, 8], [3, 4, 5]]),
+    ],
+)
+def test_tasks_of_one_source_run_together_or_one_of_each(
+    sources: str, groups: list[list[int]]
+) -> None:
     async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
-        tasks = [queued(n, source="flood", requester=2000 + n) for n in range(6)]
-        tasks += [queued(6, source="honest"), queued(7, source="honest")]
-        assert await groups_of(queue, executor, tasks) == [[0, 6, 1, 7], [2, 3, 4, 5]]
+        tasks = [queued(n, source=one, requester=2000 + n) for n, one in enumerate(sources)]
+        assert await groups_of(queue, executor, tasks) == groups
 
     run(test)
+
+
+class Small(Together):
+    """It has no room for prompts of the letter x beside others."""
+
+    async def run(self, job: Job, seconds: float, progress: Callable[[float], None]) -> Execution:
+        begun = asyncio.get_running_loop().time()
+        self.begun.append((begun, job.task))
+        await asyncio.sleep(0.5)
+        if job.args["prompt"] == "x" and len(self.groups()[-1]) > 1:
+            raise RunAlone("the worker could not run it beside the others")
+        return await FakeExecutor.run(self, job, seconds, progress)
+
+
+def test_what_does_not_fit_runs_alone_afterwards_and_has_its_whole_time() -> None:
+    executor = Small()
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        asked = [queued(0), queued(1, prompt="x"), queued(2), queued(3, prompt="x"), queued(4)]
+        groups = await groups_of(queue, executor, asked)
+        assert groups == [[0, 1, 2, 3], [1], [3], [4]]
+        assert len(executor.events_of("executed")) == 5
+        seconds = {NET.attempt_seconds(one.task) for one in asked}
+        assert {given for _, given in executor.jobs} == seconds
+
+    run(test, executor)
+
+
+def test_what_is_to_run_alone_can_be_removed() -> None:
+    executor = Small()
+
+    async def test(queue: ExecutionQueue, executor: FakeExecutor) -> None:
+        asked = [queued(0), queued(1, prompt="x")]
+        for one in asked:
+            executor.add(queue, one)
+        await asyncio.sleep(1)  # it waits again, and the other one runs
+        assert queue.remove_waiting(asked[1].task.id)
+        await asyncio.sleep(5 * SECONDS)
+        assert executor.events_of("executed") == [("executed", asked[0].task.id)]
+
+    run(test, executor)
 
 
 def test_a_task_does_not_wait_for_others_and_none_joins_it_later() -> None:

@@ -14,7 +14,8 @@ import pytest
 from executor.errors import Abstained
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, weights_digest
-from executor.worker.supervisor import End, Order, WorkerStatus, WorkerSupervisor
+from executor.worker.ends import End
+from executor.worker.supervisor import Order, WorkerStatus, WorkerSupervisor
 from node.execution.worker import Worker
 from protocol.wire.encoding import Document
 from protocol.wire.messages import Abstention
