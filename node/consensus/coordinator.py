@@ -109,6 +109,7 @@ class Coordinator:
         # No task that was created later was accepted by an earlier process (specification 4.2).
         self.new_from = clock.now() + network.parameters.clock_skew_seconds
         self._tasks = TaskTable(max_open, network.roster)
+        self._batched: list[str] | None = None  # the tasks of the steps in the running batch
         self._retry_at = 0.0  # when to try a journal again that could not be written
         self.validator = GossipValidator(network, self._tasks, clock, self._counts)
         journal.on_accepted.append(self.validator.note_accepted)
@@ -413,6 +414,24 @@ class Coordinator:
     # The journal
 
     @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make the steps of the block durable together, when it ends.
+
+        Until then none of their effects may be carried out. If it fails, none of them is made:
+        their tasks are rebuilt from the journal later.
+        """
+        self._batched = []
+        try:
+            with self._journal.batch():
+                yield
+        except BaseException:
+            for task in dict.fromkeys(self._batched):
+                self._tasks.lose(task, self.clock.now() + RETRY_SECONDS)
+            raise
+        finally:
+            self._batched = None
+
+    @contextmanager
     def _transaction(self, agreement: Agreement) -> Iterator[None]:
         """Make one step durable. If it fails, the task is rebuilt from the journal later."""
         try:
@@ -421,6 +440,8 @@ class Coordinator:
                 if agreement.state.terminal:
                     self._ledger.put_conduct(agreement.task.id, task_conduct(agreement))
             self._tasks.update(agreement)
+            if self._batched is not None:
+                self._batched.append(agreement.task.id)
         # The agreement has taken the step in memory, and has no way back.
         except BaseException:
             self._tasks.lose(agreement.task.id, self.clock.now() + RETRY_SECONDS)

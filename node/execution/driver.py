@@ -72,21 +72,58 @@ class Driver:
         self._journal = journal
         self._task_policy, self._events, self._counts = task_policy, events, counts
         self._due_changed = asyncio.Event()
+        # Effects of the steps in the running batch, and gossip for the next one.
+        self._deferred: list[Effect] | None = None
+        self._received: list[tuple[str, Message, str]] = []
 
     def act(self, step: Step) -> None:
-        """Run a step of the coordinator and carry out its effects. Raises what the step raises."""
+        """Run a step of the coordinator and carry out its effects. Raises what the step raises.
+
+        Inside a batch they are carried out when it has ended.
+        """
         try:
-            self._carry_out(step())
+            effects = step()
+            if self._deferred is None:
+                self._carry_out(effects)
+            else:
+                self._deferred += effects
         finally:
             # A vote without an effect may bring the next timer forward. A step whose write fails
             # leaves a task to be rebuilt soon.
             self._due_changed.set()
 
-    def receive(self, peer: str, message: Message, source: str) -> None:
-        """Take a gossiped message that the validator accepted."""
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Journal the steps of the block together, then carry out their effects.
+
+        Nothing may be awaited in it. If the journal fails, none of the steps is made.
+        """
+        deferred: list[Effect] = []
+        self._deferred = deferred
         try:
-            with self._store_failures_logged():
-                self.act(partial(self._coordinator.receive, message, source))
+            with self._coordinator.batch():
+                yield
+        finally:
+            self._deferred = None
+        self._carry_out(deferred)
+
+    def receive(self, peer: str, message: Message, source: str) -> None:
+        """Take a gossiped message that the validator accepted, with others that come by then."""
+        if not self._received:
+            asyncio.get_running_loop().call_soon(self._take_received)
+        self._received.append((peer, message, source))
+
+    def _take_received(self) -> None:
+        received, self._received = self._received, []
+        # While a batch is written to the disk, the next one comes in: the more there is to do, the
+        # less each message costs. What a failing disk takes from it comes again by a feed.
+        with self._store_failures_logged(), self.batch():
+            for peer, message, source in received:
+                self._take(peer, message, source)
+
+    def _take(self, peer: str, message: Message, source: str) -> None:
+        try:
+            self.act(partial(self._coordinator.receive, message, source))
         except (Rejected, Busy) as error:  # what holds has changed since the validation
             log.debug("gossip not accepted", peer=peer, reason=str(error))
 

@@ -60,6 +60,9 @@ class Database:
         """
         self.connection, self._guard, self._resources = connection, guard, resources
         self.health = health or DiskHealth()
+        # Holds the SQLite transaction of the running batch, once a write has begun it.
+        self._batch: contextlib.ExitStack | None = None
+        self._batch_has_begun = False
         _prepare(connection, network, may_create=guard is None or not guard.has_record)
         (self.feed_id,) = connection.execute(
             "SELECT value FROM about WHERE name = 'feed'"
@@ -78,8 +81,40 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Make all writes of the block durable in one step; on an error make none.
 
-        While the disk is full they use up the reserve. Raises sqlite3.Error, which is noted.
+        Inside a batch they become durable with it. While the disk is full they use up the reserve.
+        Raises sqlite3.Error, which is noted.
         """
+        if self._batch is None:
+            with self._durable_transaction():
+                yield
+            return
+        if not self._batch_has_begun:
+            self._batch.enter_context(self._durable_transaction())
+            self._batch_has_begun = True
+        with _savepoint(self.connection):
+            yield
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make the block's transactions durable in one step at its end; on an error make none.
+
+        Writing the log to the disk costs more than all else. Each transaction is still made as a
+        whole or not at all: one that fails takes no other one with it, if the block goes on.
+        """
+        with contextlib.ExitStack() as batch:
+            self._batch, self._batch_has_begun = batch, False
+            try:
+                yield
+            finally:
+                self._batch = None
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is running."""
+        return self._batch is not None
+
+    @contextmanager
+    def _durable_transaction(self) -> Iterator[None]:
         self.health.prepare_write()
         try:
             with _transaction(self.connection):
@@ -207,6 +242,19 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("SAVEPOINT step")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # as above
+            db.execute("ROLLBACK TO step")
+            db.execute("RELEASE step")
+        raise
+    db.execute("RELEASE step")
 
 
 def _check_integrity(db: sqlite3.Connection) -> None:

@@ -51,13 +51,39 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make all writes of the block, the ledger's too, durable in one step, or none."""
-        self._appended.clear()
-        with self._database.transaction():
-            yield
-        if self._appended:
+        """Make all writes of the block, the ledger's too, durable in one step, or none.
+
+        Inside a batch they become durable with it.
+        """
+        before = len(self._appended)
+        try:
+            with self._database.transaction():
+                yield
+        except BaseException:
+            del self._appended[before:]
+            raise
+        if not self._database.in_batch:
+            self._announce()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make the transactions of the block durable in one step at its end, or none of them.
+
+        What they ask for may be done only after that, sending above all.
+        """
+        try:
+            with self._database.batch():
+                yield
+        except BaseException:
+            self._appended.clear()
+            raise
+        self._announce()
+
+    def _announce(self) -> None:
+        appended, self._appended = self._appended, []
+        if appended:
             for listener in self.on_accepted:
-                listener(self._appended)
+                listener(appended)
 
     # The disk
 

@@ -8,8 +8,8 @@ import json
 import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ import pytest
 
 from executor.job import Execution, Job
 from node.config.limits import Limits
-from node.consensus.coordinator import Coordinator
+from node.consensus.coordinator import RETRY_SECONDS, Coordinator
 from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
+from node.execution.fair_queue import QueuedTask
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
 from node.rpc.client import RequestRefused, send_request
@@ -38,7 +39,7 @@ from protocol.consensus.effects import State
 from protocol.manifest import Blob
 from protocol.network import Model, Network
 from protocol.wire.encoding import Document, canonical
-from protocol.wire.messages import Task
+from protocol.wire.messages import Message, Task
 from tests.node.transport.recorder import Recorder
 from tests.simulation import virtual_loop
 from tests.simulation.doubles import manifest
@@ -508,6 +509,7 @@ def test_gossip_that_expired_after_validation_is_dropped(tmp_path: Path) -> None
     async def test(scene: Scene) -> None:
         stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
         scene.node.on_gossip(fixtures.peer(1), stale)
+        await asyncio.sleep(0)
         assert scene.journal.feed(0, 10) == []
         assert not scene.running.done()
 
@@ -525,6 +527,7 @@ def test_a_failing_database_costs_a_step_and_not_the_node(
         with monkeypatch.context() as patch:
             patch.setattr(scene.journal, "append", broken)
             scene.node.on_gossip(fixtures.peer(1), task)
+            await asyncio.sleep(0)
         assert scene.journal.feed(0, 10) == []
         scene.node.on_gossip(fixtures.peer(1), task)
         await asyncio.sleep(5)
@@ -534,6 +537,70 @@ def test_a_failing_database_costs_a_step_and_not_the_node(
         assert not scene.running.done()
         await asyncio.sleep(60)
         assert scene.state(fixtures.task(scene.net)) is State.AGREED
+
+    play(tmp_path, test)
+
+
+def test_gossip_that_comes_together_is_journalled_in_one_step_before_its_effects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        steps: list[str] = []
+        scene.journal.on_accepted.append(lambda ids: steps.append(f"{len(ids)} durable"))
+        add = scene.node._queues.add
+
+        def note_queued(task: QueuedTask) -> Task | None:
+            steps.append("queued")
+            return add(task)
+
+        monkeypatch.setattr(scene.node._queues, "add", note_queued)
+        tasks = [fixtures.task(scene.net, nonce=nonce) for nonce in range(3)]
+        stale = fixtures.task(scene.net, now=fixtures.START - 1000, deadline=60)
+        for task in (tasks[0], stale, *tasks):  # the others are refused or known
+            scene.node.on_gossip(fixtures.peer(1), task)
+        assert steps == []
+        await asyncio.sleep(0)
+        assert steps == ["3 durable", *["queued"] * 3]
+
+    play(tmp_path, test)
+
+
+@pytest.mark.parametrize("failing", ["the second write", "the commit"])
+def test_a_batch_that_the_disk_does_not_take_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    async def test(scene: Scene) -> None:
+        tasks = [fixtures.task(scene.net, nonce=nonce) for nonce in range(2)]
+        recorder, append = await scene.listen(), scene.journal.append
+        error = sqlite3.OperationalError("disk I/O error")
+
+        def second_fails(message: Message, at: float) -> None:
+            if message is tasks[1]:
+                raise error
+            append(message, at)
+
+        @contextmanager
+        def commit_fails(connection: sqlite3.Connection) -> Iterator[None]:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+            raise error
+
+        with monkeypatch.context() as patch:
+            if failing == "the commit":
+                patch.setattr("node.storage.database._transaction", commit_fails)
+            else:
+                patch.setattr(scene.journal, "append", second_fails)
+            for task in tasks:
+                scene.node.on_gossip(fixtures.peer(1), task)
+            await asyncio.sleep(0)
+        assert scene.journal.feed(0, 10) == []
+        await asyncio.sleep(RETRY_SECONDS + 1)
+        assert recorder.payloads == []
+        for task in tasks:  # each is new, if it comes again
+            scene.node.on_gossip(fixtures.peer(1), task)
+        await asyncio.sleep(60)
+        assert {scene.state(task) for task in tasks} == {State.AGREED}
 
     play(tmp_path, test)
 

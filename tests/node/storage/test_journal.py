@@ -282,6 +282,64 @@ def test_an_envelope_is_kept_once(path: Path, net: Network) -> None:
     storage.close()
 
 
+def test_a_batch_is_durable_at_its_end_without_the_step_that_failed(
+    path: Path, net: Network
+) -> None:
+    storage, told = open_storage(path, net.id), list[list[str]]()
+    storage.journal.on_accepted.append(lambda ids: told.append(list(ids)))
+    tasks = [fixtures.task(net, nonce=n) for n in range(3)]
+
+    def append(task: Task, *, fails: bool = False) -> None:
+        with storage.journal.transaction():
+            storage.journal.append(task, 0.0)
+            storage.journal.put_state(task.id, State.WAITING, 0)
+            if fails:
+                raise ZeroDivisionError
+
+    with storage.journal.batch():
+        append(tasks[0])
+        with pytest.raises(ZeroDivisionError):
+            append(tasks[1], fails=True)
+        append(tasks[2])
+        assert told == []
+        crashed = open_storage(crash_copy(path), net.id)
+        assert crashed.journal.open_tasks() == []
+        crashed.close()
+    kept = [tasks[0], tasks[2]]
+    assert told == [[task.envelope.id for task in kept]]
+    crashed = open_storage(crash_copy(path), net.id)
+    assert crashed.journal.open_tasks() == sorted(task.id for task in kept)
+    crashed.close()
+    storage.close()
+
+
+def test_a_batch_that_fails_leaves_nothing_and_the_journal_goes_on(
+    path: Path, net: Network
+) -> None:
+    storage, told = open_storage(path, net.id), list[list[str]]()
+    storage.journal.on_accepted.append(lambda ids: told.append(list(ids)))
+
+    def broken_batch() -> None:
+        with storage.journal.batch():
+            with storage.journal.transaction():
+                storage.journal.append(fixtures.task(net), 0.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_batch()
+    with storage.journal.batch():  # without a step, it writes nothing
+        pass
+    assert storage.journal.last_cursor() == 0
+    assert told == []
+    with storage.journal.transaction():
+        storage.journal.append(fixtures.task(net), 0.0)
+    assert told == [[fixtures.task(net).envelope.id]]
+    storage.close()
+    reopened = open_storage(path, net.id)
+    assert reopened.journal.last_cursor() == 1
+    reopened.close()
+
+
 def test_the_journal_tells_once_an_envelope_is_durable(path: Path, net: Network) -> None:
     """And of nothing else: whoever waits for the feed is woken by it."""
     storage, told = open_storage(path, net.id), list[list[str]]()
