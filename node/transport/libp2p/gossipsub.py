@@ -339,9 +339,13 @@ class Gossip(Pubsub):  # type: ignore[misc]
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
-        # libp2p builds the queue itself, and takes neither another one nor its size.
-        if queue is not None:
-            queue._queue = BoundedQueue(self._quotas.counts)
+        # libp2p builds the queue itself, and takes neither another one nor its size. A peer that
+        # has subscribed already has recent messages in it.
+        if queue is not None and not isinstance(queue._queue, BoundedQueue):
+            bounded, unbounded = BoundedQueue(self._quotas.counts), queue._queue
+            while (rpc := unbounded.pop()) is not None:
+                bounded.push(rpc)
+            queue._queue = bounded
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Send an RPC; disconnect a peer that leaves its window closed for 5 s."""

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
 
 from node.transport.interface import SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
@@ -268,3 +270,27 @@ def test_the_message_cache_keeps_messages_without_author_apart_and_ages_them() -
     assert cache.get(ids[0]) == messages[0]
     cache.shift()
     assert cache.get(ids[0]) is None
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a new peer", "a known peer"])
+async def test_what_waits_for_a_peer_already_is_sent(
+    start: Start, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """libp2p queues recent messages for a peer whose subscriptions came before its stream."""
+    host = (await start(Recorder()))._host
+    assert host is not None
+    gossip, peer = host.gossip, ID(b"peer")
+    waiting = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"recent", topicIDs=[TASKS])])
+
+    async def queue(self: Pubsub, peer_id: ID) -> None:
+        if not known or peer_id not in self.peer_queues:
+            self.peer_queues[peer_id] = RpcQueue()
+            self.peer_queues[peer_id]._queue.push(waiting)
+
+    monkeypatch.setattr(Pubsub, "_handle_new_peer", queue)
+    for _ in range(2):
+        await gossip._handle_new_peer(peer)
+    bounded = gossip.peer_queues[peer]._queue
+    assert isinstance(bounded, BoundedQueue)
+    assert bounded.pop() == waiting
+    assert bounded.pop() is None
