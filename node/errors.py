@@ -24,7 +24,7 @@ HeliumError                       schemas.errors: base of all
 ├─ BlobRefused                    node.storage.errors: wrong size or hash
 ├─ DiskQuotaExceeded              node.storage.errors: no room for another blob
 ├─ StreamClosed                   node.transport.interface: the peer closed or reset it
-├─ WindowExceeded                 node.transport.libp2p.yamux: more unread bytes than allowed
+├─ WindowExceeded                 node.transport.libp2p.muxing.yamux: more unread bytes than allowed
 ├─ PeerBanned                     node.transport.libp2p.gossipsub: too many reports
 ├─ MalformedFrame                 node.rpc.framing: bytes that are not a frame
 ├─ FrameTooLarge                  node.rpc.framing: a length over the limit of its frame

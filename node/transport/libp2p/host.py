@@ -24,9 +24,9 @@ from multiaddr import Multiaddr
 
 from node.transport.interface import ValidationResult
 from node.transport.libp2p.gossipsub import Gossip, Topics
+from node.transport.libp2p.muxing.yamux import GuardedMuxers
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from node.transport.libp2p.swarm import GuardedHost, GuardedSwarm, GuardedTCP
-from node.transport.libp2p.yamux import GuardedMuxers
 from protocol.wire.messages import Message
 
 # Closing takes 0.2 s, and longer only for peers that do not read. Their sockets are closed anyway.

@@ -34,8 +34,6 @@ CLOSE_SECONDS = 5.0
 LINGER_SECONDS = 10.0
 # Between looks whether a stream was reset; libp2p has no event for it.
 RESET_POLL_SECONDS = 1.0
-# Between looks whether the window has opened: a slow reader costs 100 wake-ups a second.
-WINDOW_POLL_SECONDS = 0.01
 
 
 class Libp2pConnection:
@@ -168,9 +166,7 @@ class Libp2pStream:
     async def _wait_for_window(self) -> int:
         """Return the bytes that the peer takes now; 1 if the stream is closed and a write fails."""
         muxed = self._stream.muxed_stream
-        # libp2p has no event for a window that opens.
-        while muxed.send_window <= 0 and not (muxed.closed or muxed.send_closed):  # noqa: ASYNC110
-            await trio.sleep(WINDOW_POLL_SECONDS)
+        await muxed.window_opened()
         return max(int(muxed.send_window), 1)
 
     async def _wait_closed(self) -> None:

@@ -66,7 +66,7 @@ def connection_config(limits: Limits) -> ConnectionConfig:
     """Return the limits of a host.
 
     libp2p's health checks stay off: they end connections by /ipfs/ping, which a peer need not
-    serve (specification 7.1). `node.transport.libp2p.yamux` notices a peer that hangs.
+    serve (specification 7.1). `node.transport.libp2p.muxing.yamux` notices a peer that hangs.
     """
     return ConnectionConfig(
         max_connections=limits.max_connections,

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from node.config.limits import Limits
-from node.transport.libp2p import swarm, transport, yamux
+from node.transport.libp2p import swarm, transport
+from node.transport.libp2p.muxing import yamux
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.recorder import HANG_SECONDS, Recorder
 

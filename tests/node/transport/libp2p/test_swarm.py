@@ -19,9 +19,10 @@ from node.admission.peer_score import PeerAction
 from node.config.limits import Limits
 from node.transport.interface import Stream
 from node.transport.libp2p import stream as streams
-from node.transport.libp2p import swarm, yamux
+from node.transport.libp2p import swarm
 from node.transport.libp2p.gossipsub import PROTOCOL, Gossip
 from node.transport.libp2p.host import Host
+from node.transport.libp2p.muxing import yamux
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.admission.clock import Clock
 from tests.node.transport.conftest import PROTOCOLS, TOPICS, Start

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from node.transport.libp2p.yamux import UNREAD_CHECK, UNREAD_TOTAL, UnreadBytes
+from node.transport.libp2p.muxing.unread import UNREAD_CHECK, UNREAD_TOTAL, UnreadBytes
 
 
 class Connection:
