@@ -165,6 +165,7 @@ class Node:
             self._handshakes,
             Selection(network, coordinator.me, parts.rng),
             self._recovery.feed_ended,
+            self._driver.batch,
         )
         parts.journal.on_accepted.append(self._feeds.note_accepted)
         parts.journal.on_accepted.append(self._requests.feeds.wake)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from node.sync.feeds.feed_sync import (
+    BATCH,
     FAILURE_BACKOFF,
     MAX_USELESS_PAGES,
     MIN_PAUSE_SECONDS,
@@ -101,6 +103,7 @@ class Bench:
             str,
             handshakes,
             Selection(self.coordinator.network, ME, random.Random(2)),
+            batch=self.coordinator.batch,
         )
 
     async def read(self) -> bool:
@@ -658,6 +661,29 @@ def test_no_request_has_more_ids_than_allowed() -> None:
         bench.feed = listing(*tasks)
         assert await bench.read()
         assert [len(ids) for _, ids in bench.asked] == [MAX_IDS, 5]
+
+    on_bench(test)
+
+
+def test_a_page_is_looked_up_once_and_made_durable_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [fixtures.task(NET, nonce=n) for n in range(3 * MAX_IDS)]
+        find, looks, steps = bench.journal.find, Counter[str](), list[int]()
+
+        def counted(id_: str) -> tuple[str, str] | None:
+            looks[id_] += 1
+            return find(id_)
+
+        monkeypatch.setattr(bench.journal, "find", counted)
+        bench.journal.on_accepted.append(lambda ids: steps.append(len(ids)))
+        bench.feed = listing(*tasks)
+        assert await bench.read()
+        assert len(accepted(bench.journal)) == len(tasks)
+        # Before it is asked for, when it has been taken, and as a part of the page.
+        assert max(looks.values()) <= 3
+        assert set(steps) == {BATCH}
 
     on_bench(test)
 
