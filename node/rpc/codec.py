@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 import schemas
-from node.rpc.framing import FrameTooLarge, MalformedFrame, read_frame, write_frame
+from node.rpc.framing import FrameTooLarge, MalformedFrame, encode_length, read_frame
 from node.transport.interface import Stream
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
@@ -89,12 +89,15 @@ async def answer_encoded(stream: Stream, payload: bytes) -> None:
     """Send a zero status and a document's JSON."""
     if len(payload) > DOCUMENT_LIMIT:
         raise ValueError(f"an answer of {len(payload)} bytes")
-    await stream.write(bytes((Status.OK,)))
-    await write_frame(stream, payload)
+    await _write_answer(stream, Status.OK, payload)
 
 
 async def refuse(stream: Stream, status: Status, reason: str, detail: str) -> None:
     """Send a non-zero status, a reason, and the detail, cut to what the protocol allows."""
     short = printable(detail[:DETAIL_CHARACTERS])
-    await stream.write(bytes((status,)))
-    await write_frame(stream, canonical({"reason": reason, "detail": short}))
+    await _write_answer(stream, status, canonical({"reason": reason, "detail": short}))
+
+
+async def _write_answer(stream: Stream, status: Status, payload: bytes) -> None:
+    """Write both at once: each write is a message of the stream's multiplexer and its cipher."""
+    await stream.write(bytes((status,)) + encode_length(len(payload)) + payload)

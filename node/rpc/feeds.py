@@ -30,7 +30,9 @@ class FeedServer:
 
     def __init__(self, journal: Journal, request_limiter: RequestLimiter) -> None:
         self._journal, self._request_limiter = journal, request_limiter
-        self._waiting: dict[str, asyncio.Future[None]] = {}  # by peer
+        # By peer: those that wait for news, and those that get the news with the next wake-up.
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._woken: dict[str, asyncio.Future[None]] = {}
         self._wake_up: asyncio.TimerHandle | None = None
 
     async def feed(self, request: Mapping[str, Any], stream: Stream) -> None:
@@ -51,21 +53,29 @@ class FeedServer:
             await answer_encoded(stream, self._envelopes(request["ids"]))
 
     def wake(self, ids: Sequence[str] = ()) -> None:
-        """Answer all waiting requests soon: this node has accepted envelopes."""
-        if self._waiting and self._wake_up is None:
+        """Answer all waiting requests soon: this node has accepted envelopes.
+
+        One that comes later has read them: it is not answered without further news.
+        """
+        self._woken |= self._waiting
+        self._waiting = {}
+        if self._woken and self._wake_up is None:
             loop = asyncio.get_running_loop()
             self._wake_up = loop.call_later(COALESCING_SECONDS, self._answer_all)
 
     def end(self, peer: str) -> None:
         """End the waiting request of a peer, if it has one: its page may be empty."""
-        waiting = self._waiting.pop(peer, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+        for requests in (self._waiting, self._woken):
+            waiting = requests.pop(peer, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
 
     def _answer_all(self) -> None:
         self._wake_up = None
-        for peer in list(self._waiting):
-            self.end(peer)
+        woken, self._woken = self._woken, {}
+        for waiting in woken.values():
+            if not waiting.done():
+                waiting.set_result(None)
 
     async def _news(self, peer: str, seconds: float) -> None:
         """Wait until there may be something new, or until a peer's wait has ended otherwise."""
@@ -74,8 +84,9 @@ class FeedServer:
         try:
             await asyncio.wait([waiting], timeout=seconds)
         finally:
-            if self._waiting.get(peer) is waiting:
-                del self._waiting[peer]
+            for requests in (self._waiting, self._woken):
+                if requests.get(peer) is waiting:
+                    del requests[peer]
 
     def _page(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the page after the request's cursor; one of another feed counts as 0."""

@@ -457,6 +457,24 @@ def test_a_second_waiting_request_ends_the_first_with_an_empty_page() -> None:
     on_bench(test)
 
 
+def test_a_request_that_comes_after_the_news_waits_for_further_news() -> None:
+    """Although those before it are answered only now."""
+
+    async def test(bench: Bench) -> None:
+        feed = bench.journal.feed_id
+        first = asyncio.create_task(bench.request("feed", feed_request(feed, 0, wait=60)))
+        await asyncio.sleep(5)
+        tasks = [bench.accept(nonce=1)]
+        second = asyncio.create_task(bench.request("feed", feed_request(feed, 1, wait=60)))
+        assert await first == page_of(feed, 1, *tasks)
+        await asyncio.sleep(5)
+        assert not second.done()
+        tasks.append(bench.accept(nonce=2))
+        assert await second == page_of(feed, 2, tasks[1])
+
+    on_bench(test)
+
+
 def test_waiting_requests_hold_no_slot_and_no_more_than_one_each() -> None:
     async def test(bench: Bench) -> None:
         request = feed_request(bench.journal.feed_id, 0, wait=25)
@@ -467,7 +485,7 @@ def test_waiting_requests_hold_no_slot_and_no_more_than_one_each() -> None:
         assert len(bench.handler.feeds._waiting) == 1
         assert await bench.request("feed", feed_request("", 0)) == pages[0], "there is a slot"
         await asyncio.gather(*many)
-        assert bench.handler.feeds._waiting == {}
+        assert bench.handler.feeds._waiting == bench.handler.feeds._woken == {}
 
     on_bench(test)
 
@@ -482,7 +500,7 @@ def test_a_peer_that_disconnects_waits_no_more() -> None:
         with pytest.raises(ConnectionError):
             await waiting
         await asyncio.sleep(0.1)
-        assert bench.handler.feeds._waiting == {}
+        assert bench.handler.feeds._waiting == bench.handler.feeds._woken == {}
         assert bench.medium.failures == []
 
     on_bench(test)

@@ -746,7 +746,10 @@ def test_a_second_member_is_asked_once_the_first_has_failed(fails: str) -> None:
         task, loop = fixtures.task(NET), asyncio.get_running_loop()
         bench.feed = listing(task)
 
+        first_asked = asyncio.Event()
+
         async def fail_first(ids: list[str]) -> Document:
+            first_asked.set()
             if len(bench.asked) > 1:
                 return await bench.truth(ids)
             await asyncio.sleep(1e6 if fails == "stalls" else 0.1)
@@ -755,6 +758,7 @@ def test_a_second_member_is_asked_once_the_first_has_failed(fails: str) -> None:
         bench.lie = fail_first
         began = loop.time()
         first = asyncio.create_task(bench.feeds.read(LIAR))
+        await first_asked.wait()
         await bench.feeds.read(fixtures.peer(2))
         assert len(bench.journal.feed(0, 10)) == 1
         assert loop.time() - began < CLAIM_SECONDS + 1
