@@ -119,6 +119,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
         models=_models_on_disk(network, folders),
         limits=limits,
         blob_seconds=settings.blob_days * 86_400,
+        retention_seconds=settings.retention_days * 86_400 or None,
     )
     return Node(parts, options)
 

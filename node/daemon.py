@@ -39,6 +39,7 @@ from node.sync.handshakes import Handshakes
 from node.sync.vote_recovery import VoteRecovery
 from node.transport.interface import Stream, Transport, ValidationResult, topics
 from protocol.consensus.conduct import score_floor
+from protocol.constants import KEEPING_SECONDS
 from protocol.network import Network
 from protocol.wire.messages import Message
 
@@ -46,8 +47,12 @@ log = get_logger("node")
 
 # Between updates of the score floors. Counting 100,000 tasks' votes takes 50 ms.
 SCORE_SECONDS = 60.0
-# Between checks for expired blobs. Their age is set in days.
+# Between checks for expired blobs, and for envelopes to drop. Their ages are set in days.
 EXPIRY_SECONDS = 3600.0
+# Tasks whose envelopes are dropped in one step, which takes about 10 ms, and seconds between steps:
+# a backlog of a year at 1,000 tasks a day is dropped within hours, and nothing waits for it.
+DROPPED_TASKS = 50
+DROP_SECONDS = 1.0
 # Between checks of the disk. One that is almost full must stop new executions soon.
 DISK_SECONDS = 5.0
 # Between log lines on limits. A line is written only if a limit was met since the last one.
@@ -65,6 +70,8 @@ class Options:
     models: tuple[str, ...] = ()  # the listed models found on disk
     limits: Limits = field(default_factory=Limits)
     blob_seconds: float | None = None  # how long blobs are kept; None means forever
+    # How long after its deadline a task's envelopes are kept at least; None means forever.
+    retention_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,7 @@ class Node:
             self._log_counts(),
             self._check_disk(),
             self._expire_blobs(),
+            self._drop_ended_tasks(),
             self._update_scores(),
             keep_connected(
                 self._transport, self._options.peers, self._parts.rng, wants=self._feeds.wants
@@ -281,6 +289,29 @@ class Node:
                     log.info("blobs expired", count=count)
             except OSError as error:
                 log.error("blobs not expired", error=str(error))
+            await asyncio.sleep(EXPIRY_SECONDS)
+
+    async def _drop_ended_tasks(self) -> None:
+        """Drop the envelopes of tasks that ended long ago, now and every hour."""
+        parameters = self._coordinator.network.parameters
+        # No deadline is further away when a task is accepted.
+        longest = parameters.max_deadline_seconds + parameters.clock_skew_seconds
+        dropped = 0
+        while self._options.retention_seconds is not None:
+            kept = max(self._options.retention_seconds, KEEPING_SECONDS) + longest
+            count = 0
+            try:
+                before = self._parts.clock.now() - kept
+                count = self._coordinator.drop_ended(before, DROPPED_TASKS)
+            except sqlite3.Error as error:
+                self._parts.journal.report(error)
+            dropped += count
+            if count == DROPPED_TASKS:
+                await asyncio.sleep(DROP_SECONDS)
+                continue
+            if dropped:
+                log.info("envelopes of ended tasks dropped", tasks=dropped)
+                dropped = 0
             await asyncio.sleep(EXPIRY_SECONDS)
 
     async def _log_counts(self) -> None:

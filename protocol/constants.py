@@ -24,5 +24,11 @@ TRACE_LIMIT = 8_192
 # Random bytes in a commitment (specification 4): an outcome cannot be guessed from its commitment.
 SALT_BYTES = 32
 
+# Seconds after a task's deadline (specification 6.12, 7.9): no vote on it is signed later, and its
+# envelopes are kept at least so long. A vote whose record was lost is thus in feeds while it could
+# be contradicted; between the two lies a day for clocks that differ.
+SIGNING_SECONDS = 86_400
+KEEPING_SECONDS = 172_800
+
 # Bytes of a token in a tokens blob (specification 8.11).
 TOKEN_BYTES = 4

@@ -116,7 +116,9 @@ async def _await_last_votes(client: Client, submission: Submission, attempt: int
     counted = len(attempts) - 1 if attempt is None else attempt
     grace = client.network.parameters.commit_grace_seconds
     end = client.clock.now() + grace + LAST_VOTES_SECONDS
-    while _votes_missing(submission.tracker, counted, attempts[counted]):
+    while not submission.tracker.dropping_peers and _votes_missing(
+        submission.tracker, counted, attempts[counted]
+    ):
         await submission.tracker.refresh()
         if client.clock.now() > end:
             return
@@ -176,6 +178,7 @@ def _certified(
     client: Client, submission: Submission, certificate: Certificate, state: State, output: Path
 ) -> tuple[dict[str, object], list[str]]:
     """Return what the reports of a result and of an agreed error have in common."""
+    submission.tracker.count_certified()  # nodes may have dropped all other votes
     votes, conflicting = submission.tracker.votes, conflicts(submission.tracker)
     document: dict[str, object] = {
         **task_entry(submission.id, submission.tracker),
@@ -189,6 +192,7 @@ def _certified(
     lines = [
         f"{state:<12} task {submission.id}",
         *withdrawal_lines(submission.tracker),
+        *dropped_lines(submission.tracker),
         *vote_lines(votes, certificate, client.network),
         *conflict_lines(conflicting, client.network),
         f"certificate  {certificate_path(output)}",
@@ -227,11 +231,15 @@ def _disagreement_report(client: Client, submission: Submission, error: NoAgreem
 
 
 def task_entry(task_id: str, tracker: TaskTracker) -> dict[str, object]:
-    """Return who asked for a task, None if no node has shown it, and whether they withdrew it."""
+    """Return who asked for a task, None if no node has shown it, and whether they withdrew it.
+
+    `votes_dropped` is the number of nodes that have dropped its votes.
+    """
     return {
         "task": task_id,
         "requester": None if tracker.task is None else tracker.task.requester,
         "withdrawn": bool(tracker.withdrawal_peers),
+        "votes_dropped": len(tracker.dropping_peers),
     }
 
 
@@ -241,6 +249,16 @@ def withdrawal_lines(tracker: TaskTracker) -> list[str]:
         return []
     effect = "" if tracker.settled is None else ", without effect: the task has a certificate"
     return [f"withdrawn by its requester{effect}"]
+
+
+def dropped_lines(tracker: TaskTracker) -> list[str]:
+    """Return a line if nodes have dropped the task's votes, as they do long after its end."""
+    if not tracker.dropping_peers:
+        return []
+    count, asked = len(tracker.dropping_peers), len(tracker.answering_peers)
+    rest = "none" if tracker.settled is None else "those of its certificate alone"
+    shown = f"; {rest} can be shown" if tracker.has_only_certified_votes else ""
+    return [f"votes dropped by {count} of {asked} nodes: the task ended long ago{shown}"]
 
 
 def conflicts(tracker: TaskTracker) -> tuple[Certificate, ...]:

@@ -97,8 +97,15 @@ class Settings:
         1,
         36_500,
         "days",
-        "How long audio files are kept, outputs of this node included. Votes, certificates and "
-        "evidence are kept for ever.",
+        "How long audio files are kept, outputs of this node included.",
+    )
+    retention_days: float = number(
+        90.0,
+        0,
+        36_500,
+        "days",
+        "How long the envelopes of a task, its votes for example, are kept after its deadline, and "
+        "at least two days; 0 keeps them for ever. Certificates and evidence are kept for ever.",
     )
     blob_gigabytes: float = number(
         20.0,

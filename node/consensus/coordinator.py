@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -43,11 +43,11 @@ from protocol.consensus.effects import (
     StateChanged,
 )
 from protocol.consensus.vote_set import VoteStatus
-from protocol.constants import SALT_BYTES
+from protocol.constants import SALT_BYTES, SIGNING_SECONDS
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 from protocol.wire import codec, messages
-from protocol.wire.encoding import Document
+from protocol.wire.encoding import Document, canonical
 from protocol.wire.messages import Abstention, Message, Task, Vote, Withdraw
 from protocol.wire.signing import peer_of, sign
 
@@ -164,6 +164,9 @@ class Coordinator:
         return task.created / 1000 > self.new_from
 
     def _may_sign(self, task: Task) -> bool:
+        # Peers may have dropped what this node signed, and its own records may be older.
+        if self.clock.now() > task.expires_at + SIGNING_SECONDS:
+            return False
         is_held = self.voting is Voting.HELD and not self._is_new(task)
         return self.voting is not Voting.STOPPED and not is_held
 
@@ -238,6 +241,11 @@ class Coordinator:
         task = certificate.task.id
         outcomes = self._ledger.certified_outcomes(task)
         if len(outcomes) > 1 or certificate.votes[0].digest in outcomes:
+            return []
+        if self._was_dropped(task):  # a certificate needs no other votes
+            with self._journal.transaction():
+                self._ledger.put_certificate(certificate)
+            log.warning("certificate of a dropped task", task=task, signers=certificate.signers)
             return []
         agreement, effects = self._load(task)
         now = self.clock.now()
@@ -389,6 +397,26 @@ class Coordinator:
         self._tasks.set_rebuilt(task)
         return effects
 
+    # Retention
+
+    def drop_ended(self, before: float, limit: int) -> int:
+        """Drop the envelopes of ended tasks, at most `limit`, that were accepted before a time.
+
+        Certificates, evidence, records of peers and states of tasks are kept. Returns the number of
+        tasks. No deadline may be later than `KEEPING_SECONDS` ago (specification 7.9).
+        """
+        tasks = self._journal.ended_tasks(before, limit)
+        if tasks:
+            with self._journal.transaction():
+                self._journal.drop_envelopes(tasks)
+            for task in tasks:
+                self._tasks.drop(task)
+                self._unsigned.pop(task, None)
+        return len(tasks)
+
+    def _was_dropped(self, task: str) -> bool:
+        return self._journal.state(task) is not None and not self._journal.has_envelopes(task)
+
     # Queries
 
     def view(self, task: str) -> TaskView | None:
@@ -397,7 +425,13 @@ class Coordinator:
         if status is None:
             return None
         envelopes = [entry.envelope for entry in self._journal.entries(task)]
-        return TaskView(*status, envelopes, self._ledger.certificates(task))
+        certificates = self._ledger.certificates(task)
+        if not envelopes:  # they were dropped: an answer shows a second certificate by its votes
+            for other in certificates[1:2]:
+                second: Any = other
+                parts = (second["task"], *second["votes"])
+                envelopes += [canonical(part).decode() for part in parts]
+        return TaskView(*status, envelopes, certificates)
 
     def first_committee(self, task: Task) -> tuple[str, ...]:
         """Return the first attempt's committee."""
@@ -497,6 +531,10 @@ class Coordinator:
             return agreement, []
         if self._journal.state(task) is None:
             raise Rejected(Rejection.UNKNOWN_TASK, f"task: {task} is not known here")
+        if self._was_dropped(task):
+            raise Rejected(
+                Rejection.EXPIRED, f"task: {task} ended long ago; its votes were dropped"
+            )
         return self._rebuild(task)
 
     def _rebuild(self, task: str) -> tuple[Agreement, list[Effect]]:

@@ -100,6 +100,12 @@ class TaskTable:
             self._sources.pop(task, None)
             self._count(task)
 
+    def drop(self, task: str) -> None:
+        """Forget a task that ended long ago, and all that was kept of it."""
+        with self.lock:
+            self.lose(task, 0.0)
+            self.forget(task)
+
     def source(self, task: str) -> str:
         """Return who is charged for a task, "" if unknown."""
         return self._sources.get(task, "")

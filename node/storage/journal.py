@@ -241,6 +241,40 @@ class Journal:
         )
         return frozenset(sha256 for (sha256,) in rows)
 
+    # Retention
+
+    def has_envelopes(self, task: str) -> bool:
+        """Return whether the envelopes of an accepted task have not been dropped."""
+        row = self._db.execute("SELECT 1 FROM envelopes WHERE task = ? LIMIT 1", (task,)).fetchone()
+        return row is not None
+
+    def ended_tasks(self, before: float, limit: int) -> list[str]:
+        """Return the first tasks, at most `limit`, that were accepted before a time and have ended.
+
+        Tasks whose envelopes were dropped are left out.
+        """
+        open_tasks, tasks = set(self.open_tasks()), list[str]()
+        # By sequence number: there is no index by time, and this reads what it returns.
+        rows = self._db.execute("SELECT at, type, task FROM envelopes ORDER BY seq")
+        for at, kind, task in rows:
+            if at >= before or len(tasks) == limit:
+                break
+            if kind == "task" and task not in open_tasks:
+                tasks.append(task)
+        return tasks
+
+    def drop_envelopes(self, tasks: Iterable[str]) -> None:
+        """Drop all envelopes of tasks, and what only a rebuild of them needs.
+
+        The feed leaves them out from now on; its other cursors stay. The states of the tasks stay,
+        so that they are not taken for new. SQLite uses the space again.
+        """
+        rows = [(task,) for task in tasks]
+        self._db.executemany("DELETE FROM envelopes WHERE task = ?", rows)
+        self._db.executemany("DELETE FROM suspects WHERE task = ?", rows)
+        self._db.executemany("DELETE FROM salts WHERE task = ?", rows)
+        self._db.executemany("DELETE FROM outcomes WHERE task = ?", rows)
+
     # Outcomes and salts of this node
 
     def own_outputs(self) -> frozenset[str]:

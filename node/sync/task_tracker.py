@@ -106,6 +106,8 @@ class TaskTracker:
         self._states: dict[str, State] = {}
         # Nodes that answered "unknown-task".
         self._unaware_peers: set[str] = set()
+        # Nodes that say how the task ended and show nothing of it any more.
+        self._dropping_peers: set[str] = set()
         # Nodes that have shown the requester's withdrawal.
         self._withdrawal_peers: set[str] = set()
         self._started = clock.now()
@@ -152,6 +154,16 @@ class TaskTracker:
     def answering_peers(self) -> frozenset[str]:
         """The nodes that have answered about the task."""
         return frozenset(self._states)
+
+    @property
+    def dropping_peers(self) -> frozenset[str]:
+        """The nodes that have dropped the task's votes; they may show its certificate."""
+        return frozenset(self._dropping_peers)
+
+    @property
+    def has_only_certified_votes(self) -> bool:
+        """Whether all nodes that answered have dropped the votes."""
+        return bool(self._states) and self._states.keys() <= self._dropping_peers
 
     async def certificate(self) -> Certificate:
         """Wait for the task's certificate.
@@ -218,6 +230,10 @@ class TaskTracker:
         if answer["certificate"] is not None:
             self._add_certificate(peer, answer["certificate"])
         self._states[peer] = State(answer["state"])
+        if self._states[peer].terminal and not answer["envelopes"]:
+            self._dropping_peers.add(peer)
+        else:
+            self._dropping_peers.discard(peer)
         return NodeStatus(peer, self._states[peer], answer["attempt"], 0.0)
 
     def count_certified(self) -> None:
@@ -274,9 +290,20 @@ class TaskTracker:
     def _check_known(self) -> None:
         """Raise UnknownTask if no node has shown the task in time."""
         waited = self._clock.now() - self._started
-        denied = self._transport.peers() <= self._unaware_peers
+        denied = self._transport.peers() <= self._unaware_peers | self._dropping_peers
         if self.task is None and waited > (UNKNOWN_TASK_SECONDS if denied else SILENT_NODE_SECONDS):
-            raise UnknownTask(f"no connected node knows the task {self._id}")
+            raise self.unknown()
+
+    def unknown(self) -> UnknownTask:
+        """Return the error for a task that no node has shown."""
+        if not self._dropping_peers:
+            return UnknownTask(f"no connected node knows the task {self._id}")
+        states = sorted({str(self._states[peer]) for peer in self._dropping_peers})
+        return UnknownTask(
+            f"no connected node shows the task {self._id} any more: it ended long ago, without a"
+            f" certificate, and {len(self._dropping_peers)} nodes that report {' or '.join(states)}"
+            " have dropped its votes"
+        )
 
     async def _follow(self, peer: str, reports: "asyncio.Queue[NodeStatus | None]") -> None:
         """Forward one node's reports, and poll it whenever its state changes. Never returns.

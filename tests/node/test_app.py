@@ -79,7 +79,13 @@ def test_build_makes_the_real_parts_of_a_member(settings: Settings) -> None:
         assert options.peers == PEERS
         assert (options.limits.max_queued_tasks, options.feed_seconds) == (3, 7.5)
         assert options.blob_seconds == 1.5 * 86_400
+        assert options.retention_seconds == 90 * 86_400
         assert node._recorder._network is parts.coordinator.network
+
+
+def test_no_days_of_retention_keep_votes_forever(settings: Settings) -> None:
+    with built(replace(settings, retention_days=0.0)) as (*_, options):
+        assert options.retention_seconds is None
 
 
 def test_limits_and_roster_reach_the_request_limiter(settings: Settings) -> None:

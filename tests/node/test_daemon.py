@@ -20,7 +20,7 @@ import pytest
 from executor.job import Execution, Job
 from node.config.limits import Limits
 from node.consensus.coordinator import RETRY_SECONDS, Coordinator
-from node.daemon import EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
+from node.daemon import DROPPED_TASKS, EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
 from node.execution.fair_queue import QueuedTask
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
@@ -36,6 +36,7 @@ from node.transport.interface import ValidationResult, topics
 from node.version import AGENT
 from protocol.consensus.conduct import EQUIVOCATION_PENALTY, Conduct, VoteOutcome
 from protocol.consensus.effects import State
+from protocol.constants import KEEPING_SECONDS
 from protocol.manifest import Blob
 from protocol.network import Model, Network
 from protocol.wire.encoding import Document, canonical
@@ -156,8 +157,9 @@ async def running(
     options: Options | None = None,
     quota: int | None = None,
     database: Path | str = ":memory:",
+    start: float = fixtures.START,
 ) -> AsyncIterator[Scene]:
-    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), fixtures.START)
+    clock = virtual_loop.VirtualClock(asyncio.get_running_loop(), start)
     rng = random.Random(1)
     opened, blobs = open_database(database, net.id), BlobStore(folder / "blobs", quota)
     journal, ledger = Journal(opened), Ledger(opened)
@@ -697,6 +699,72 @@ def test_blobs_expire_after_the_configured_time(tmp_path: Path) -> None:
             assert not scene.blobs.has(young)
 
     virtual_loop.run(main)
+
+
+DAY = 86_400.0
+
+
+def file_pages(scene: Scene) -> tuple[int, int]:
+    """The pages of the database's file, and those among them that are free."""
+    names = ("page_count", "freelist_count")
+    rows = [scene.journal._db.execute(f"PRAGMA {name}").fetchone() for name in names]
+    return rows[0][0], rows[1][0]
+
+
+def dropped_later(tmp_path: Path, retention: float | None, days: float, count: int = 1) -> bool:
+    """Whether a node that starts so many days later drops the envelopes of tasks; of all or none.
+
+    What it accepts then stays, and so do certificates. Dropped envelopes leave free space.
+    """
+    options = Options(models=(fixtures.MODEL,), retention_seconds=retention)
+
+    async def first() -> list[Task]:
+        async with running(tmp_path, solo(), options=options, database=path) as scene:
+            tasks = []
+            for nonce in range(count):
+                tasks.append(scene.submit(nonce=nonce, now=scene.coordinator.clock.now()))
+                await asyncio.sleep(11)
+            return tasks
+
+    async def second() -> bool:
+        start = fixtures.START + days * DAY
+        changes: Any = {"options": options, "database": path, "start": start}
+        async with running(tmp_path, solo(), **changes) as scene:
+            young = scene.submit(nonce=1000, now=start)
+            await asyncio.sleep(60)
+            assert scene.journal.has_envelopes(young.id)
+            assert all(scene.ledger.certificates(task.id) for task in tasks)
+            (kept,) = {scene.journal.has_envelopes(task.id) for task in tasks}
+            pages, free = file_pages(scene)
+            assert kept == (free < pages // 4)
+            return not kept
+
+    path = tmp_path / "node.sqlite"
+    tasks = virtual_loop.run(first)
+    assert isinstance(tasks, list)
+    return bool(virtual_loop.run(second))
+
+
+def test_envelopes_are_dropped_after_the_configured_time(tmp_path: Path) -> None:
+    """In several steps."""
+    assert dropped_later(tmp_path, 5 * DAY, 5.1, 2 * DROPPED_TASKS + 1)
+
+
+def test_envelopes_are_kept_until_then(tmp_path: Path) -> None:
+    assert not dropped_later(tmp_path, 5 * DAY, 5)
+
+
+@pytest.mark.parametrize(("days", "dropped"), [(2.0, False), (2.1, True)])
+def test_envelopes_are_kept_for_two_days_at_least(
+    tmp_path: Path, days: float, *, dropped: bool
+) -> None:
+    """After the deadline, which may be an hour and the skew of clocks away."""
+    assert KEEPING_SECONDS == 2 * DAY
+    assert dropped_later(tmp_path, 1.0, days, 20) is dropped
+
+
+def test_envelopes_are_kept_by_default(tmp_path: Path) -> None:
+    assert not dropped_later(tmp_path, None, 1000)
 
 
 def test_own_outputs_are_stored_when_the_quota_is_used_up(tmp_path: Path) -> None:

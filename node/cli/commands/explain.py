@@ -13,6 +13,7 @@ from node.cli.exit_codes import one_line, usage
 from node.cli.options import display_name
 from node.cli.replay import Replay, Replayer
 from node.cli.session import resolve_target, run_with_client
+from node.cli.task_output import dropped_lines
 from node.client.client import Client
 from node.client.result import AudioMismatch, waveform_of
 from node.explain.findings import (
@@ -30,7 +31,7 @@ from node.explain.verdict import reason
 from node.explain.waveform_diff import Samples, WaveformDifference, compare_waveforms
 from node.rpc.codec import ProtocolViolation
 from node.sync.blob_download import BlobUnavailable
-from node.sync.task_tracker import TaskTracker, UnknownTask
+from node.sync.task_tracker import TaskTracker
 from protocol.consensus.conduct import VoteOutcome
 from protocol.manifest import blob_of, outputs_of
 from protocol.network import Network
@@ -124,7 +125,7 @@ async def explain_task(
     # A node that joined late has some votes only inside the certificate.
     tracker.count_certified()
     if tracker.task is None:
-        raise UnknownTask(f"no connected node knows the task {task}")
+        raise tracker.unknown()
     reference = find_reference(tracker.vote_sets, tracker.settled)
     peer = None if member is None else _find_member(member, tracker, client.network)
     activities = [
@@ -132,15 +133,26 @@ async def explain_task(
         for activity in _activities(tracker, [peer] if peer else tracker.committee, reference)
         if peer or _disagrees(activity, reference)
     ]
+    if tracker.has_only_certified_votes:  # of the others nothing is known any more
+        activities = [activity for activity in activities if activity.reveal is not None]
     if peer and not activities:
-        raise usage(f"--member {member}: it is in no committee of an attempt that has begun")
+        known = "it is in no committee of an attempt that has begun"
+        if tracker.has_only_certified_votes:
+            known = "its votes were dropped, as the task ended long ago; the certificate has none"
+        raise usage(f"--member {member}: {known}")
     explanations = [
         await _explain_member(client, tracker.task, activity, reference) for activity in activities
     ]
     replays = await _replay(client, tracker.task, activities, reference, folders)
     lines = _lines(explanations, reference, replays, client.network)
+    if dropped := dropped_lines(tracker):
+        if tracker.has_only_certified_votes and not explanations:
+            lines.pop()  # that every member agreed
+        lines += dropped
     # Details quote traces, which may hold any character.
-    return _document(task, explanations, reference, replays), [one_line(line) for line in lines]
+    document = _document(task, explanations, reference, replays)
+    document["votes_dropped"] = len(tracker.dropping_peers)
+    return document, [one_line(line) for line in lines]
 
 
 async def _replay(

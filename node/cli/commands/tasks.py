@@ -17,6 +17,7 @@ from node.cli.task_output import (
     conflict_entries,
     conflict_lines,
     conflicts,
+    dropped_lines,
     explain_interrupt,
     task_entry,
     vote_entries,
@@ -64,6 +65,7 @@ Output:
   requester    the peer that asked for the task; it signed it
   withdrawn    the requester has withdrawn the task: members that had not begun it abstain. A
                certificate stands nevertheless: then the withdrawal has no effect
+  votes ...    nodes that keep no votes of old tasks, only their certificates
   ... says     the state that a node reports: waiting, executing, committed, agreed, ...
   attempt ...  the vote of a committee member. DISSENT marks another outcome.
   CONFLICT     another valid certificate for this task: the committee has a faulty majority
@@ -231,6 +233,7 @@ def describe_status(
     task: str, tracker: TaskTracker, statuses: Sequence[NodeStatus], client: Client
 ) -> tuple[dict[str, object], list[str]]:
     """Return a task's state as the JSON document and as the lines of `helium status`."""
+    tracker.count_certified()  # nodes may have dropped all other votes
     certificate, conflicting = tracker.settled, conflicts(tracker)
     document: dict[str, object] = {
         **task_entry(task, tracker),
@@ -245,6 +248,7 @@ def describe_status(
         f"task {task}: {_summary(certificate)}",
         *([] if tracker.task is None else [f"requester {tracker.task.requester}"]),
         *withdrawal_lines(tracker),
+        *dropped_lines(tracker),
         *(
             f"{options.display_name(s.peer, client.network)}  says {s.state}, attempt {s.attempt}"
             for s in statuses

@@ -25,7 +25,7 @@ from node.cli.task_output import (
 from node.client.client import Client
 from node.client.result import check_file
 from node.client.submission import Submission
-from node.sync.task_tracker import VoteSummary
+from node.sync.task_tracker import UNKNOWN_TASK_SECONDS, UnknownTask, VoteSummary
 from protocol.consensus.certificate import verify_bytes
 from protocol.consensus.committee import committees
 from protocol.wire.messages import Task
@@ -50,6 +50,7 @@ from tests.support import fixtures
 
 SONGS = outcome_of(STEREO, MONO)
 SILENCE = outcome_of(*[np.zeros((10, 1), "<f4")] * 2)
+PAIR_SIGNERS = truth_of(SONGS, PAIR)["certificate"]["votes"]
 OTHER = certify(NET, PAIR, SILENCE, committees(NET, PAIR)[0][1:])
 
 
@@ -187,6 +188,44 @@ def test_status_shows_an_agreed_error_with_details() -> None:
         assert {vote["detail"] for vote in votes} == {"too short"}
 
     with_client(failing("too short"), test=test)
+
+
+def test_a_result_is_fetched_although_its_votes_were_dropped(tmp_path: Path) -> None:
+    node = honest()
+    node.envelopes, node.state = [], "agreed"
+    report = wait_for_task(tmp_path / "song.wav", node, task=PAIR)
+    assert report.failure is None
+    assert report.document["votes_dropped"] == 1
+    assert report.lines[1] == (
+        "votes dropped by 1 of 1 nodes: the task ended long ago; those of its certificate alone can"
+        " be shown"
+    )
+    assert sum(line.startswith("attempt 0 ") for line in report.lines) == len(PAIR_SIGNERS)
+
+
+def test_status_says_that_votes_were_dropped() -> None:
+    async def test(client: Client) -> None:
+        tracker = client.follow(TASK.id).tracker
+        document, lines = describe_status(TASK.id, tracker, await tracker.refresh(), client)
+        assert (document["votes_dropped"], document["votes"]) == (1, [])
+        assert lines[0] == f"task {TASK.id}: no certificate"
+        expected = "votes dropped by 1 of 1 nodes: the task ended long ago; none can be shown"
+        assert lines[1] == expected
+        assert lines[2].endswith("says expired, attempt 0")
+
+    with_client(Fake(envelopes=[], state="expired"), test=test)
+
+
+def test_a_task_that_was_dropped_without_a_certificate_cannot_be_fetched(tmp_path: Path) -> None:
+    """It is told soon, not after the time that a silent node gets."""
+
+    async def test(client: Client) -> None:
+        began = client.clock.now()
+        with pytest.raises(UnknownTask, match="nodes that report expired have dropped its votes"):
+            await wait_and_write(client, client.follow(TASK.id), tmp_path / "song.wav")
+        assert client.clock.now() - began < UNKNOWN_TASK_SECONDS + 2
+
+    with_client(Fake(envelopes=[], state="expired"), test=test)
 
 
 def test_no_agreement_writes_nothing(tmp_path: Path) -> None:

@@ -194,6 +194,46 @@ def test_a_trace_cannot_control_the_terminal() -> None:
     assert all(line.isprintable() for line in lines)
 
 
+DROPPED = assemble(TASK, 0, HONEST, NET)
+
+
+def dropped(state: str = "agreed", **changes: Any) -> Fake:
+    """A node that has dropped the votes."""
+    return Fake(envelopes=[], state=state, **changes)
+
+
+def test_votes_that_were_dropped_are_no_silence() -> None:
+    document, lines = explain(dropped(certificate=DROPPED.document))
+    assert document["certified"] is True
+    assert (document["members"], document["votes_dropped"]) == ([], 1)
+    assert lines[0].startswith("compared with ")
+    assert lines[1:] == [
+        "votes dropped by 1 of 1 nodes: the task ended long ago; those of its certificate alone can"
+        " be shown"
+    ]
+    document, lines = explain(dropped(certificate=DROPPED.document), member=A)
+    assert [member["conduct"] for member in document["members"]] == ["agreed"]
+    with pytest.raises(Failure) as failure:
+        explain(dropped(certificate=DROPPED.document), member=C)
+    assert "its votes were dropped" in failure.value.message
+
+
+def test_votes_that_another_node_keeps_are_explained() -> None:
+    keeping = node(*HONEST, revealed(C, ALTERED))
+    document, lines = explain(dropped(certificate=DROPPED.document), keeping)
+    assert [member["peer"] for member in document["members"]] == [C]
+    assert document["votes_dropped"] == 1
+    assert lines[-1] == "votes dropped by 1 of 2 nodes: the task ended long ago"
+
+
+def test_a_task_that_was_dropped_without_a_certificate_is_reported() -> None:
+    async def test(client: Client) -> None:
+        with pytest.raises(UnknownTask, match="1 nodes that report inconclusive have dropped its"):
+            await explain_task(client, TASK.id)
+
+    with_client(dropped("inconclusive"), test=test)
+
+
 def test_an_unknown_task_is_reported() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(UnknownTask):
