@@ -62,6 +62,7 @@ class FairQueue:
         self._estimate = estimate
         self._waiting: dict[str, QueuedTask] = {}  # by task id, in the order of arrival
         self._turns: list[Turn] = []
+        self._put_back: list[Turn] = []  # those of the turns whose tasks wait again
         self._clear()
 
     def __len__(self) -> int:
@@ -106,23 +107,25 @@ class FairQueue:
         return queued
 
     def put_back(self, queued: QueuedTask) -> None:
-        """Let a task that began wait again, and charge nothing: alone, and before all others."""
+        """Let a task that began wait again: alone, and before all others; see `end`."""
         turn = next(turn for turn in self._turns if turn.queued.task.id == queued.task.id)
-        self._charge(turn, -turn.seconds)
-        self._turns.remove(turn)
+        self._put_back.append(turn)
         earlier = {task: other for task, other in self._waiting.items() if other.alone}
         self._waiting = earlier | {queued.task.id: replace(queued, alone=True)} | self._waiting
 
     def end(self, seconds: float) -> None:
         """Charge the seconds that the tasks that began really took together.
 
-        Each has the share that its estimate has in all estimates.
+        Each has the share that its estimate has in all estimates. One that was put back has none,
+        unless all were: else a source whose tasks end no run would have its time for nothing.
         """
-        turns, self._turns = self._turns, []
-        estimated = sum(turn.seconds for turn in turns)
+        turns, put_back = self._turns, self._put_back
+        self._turns, self._put_back = [], []
+        payers = [turn for turn in turns if turn not in put_back] or turns
+        estimated = sum(turn.seconds for turn in payers)
         for turn in turns:
-            share = turn.seconds / estimated if estimated else 1 / len(turns)
-            self._charge(turn, seconds * share - turn.seconds)
+            share = turn.seconds / estimated if estimated else 1 / len(payers)
+            self._charge(turn, seconds * share * (turn in payers) - turn.seconds)
         if not self._waiting:  # nobody is owed anything
             self._clear()
 

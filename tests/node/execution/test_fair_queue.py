@@ -206,3 +206,26 @@ def test_the_end_of_a_run_is_charged_once() -> None:
     bench.begin()
     bench.queue.end(10)
     assert bench.run() == "new"
+
+
+def test_tasks_that_are_all_put_back_pay_for_their_time() -> None:
+    bench = Bench()
+    bench.add("honest", 10, "client", 1)
+    flood = [bench.add("flood", 9, "outsider", 2) for _ in range(2)]
+    assert [bench.begin(), bench.queue.begin(lambda one: one in flood)] == ["flood", flood[1]]
+    for one in flood:
+        bench.queue.put_back(one)
+    bench.add("flood", 8, "outsider", 3)  # cheaper than what was put back, of a new requester
+    bench.queue.end(9)
+    assert bench.begin() == "honest"
+
+
+def test_a_task_that_is_put_back_pays_nothing_beside_one_that_ends() -> None:
+    bench = Bench()
+    bench.add("first", 10, "one", 1)
+    second = bench.add("second", 30, "two", 2)
+    assert [bench.begin(), bench.begin()] == ["first", "second"]
+    bench.queue.put_back(second)
+    bench.queue.end(20)
+    bench.add("third", 11, "one", 1)  # it would end at 31
+    assert [bench.begin(), bench.begin()] == ["second", "third"]
