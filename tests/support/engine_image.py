@@ -22,7 +22,7 @@ MAGIC = b"heimage1"
 
 def song_image(model: MusicModel, request: Request) -> bytes:
     """Return the image of a model and a song, as `engine_run.c` computes it."""
-    ids = np.array(model._tokenizer.encode(request.prompt).ids, np.int32)
+    ids = np.array(request.prompt, np.int32)
     encoder, decoder, codec = model._encoder, model._decoder, model._codec
     # The program computes the prompt's hidden states itself.
     hidden = np.zeros((1, decoder.width), np.float32)
