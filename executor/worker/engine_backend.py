@@ -87,9 +87,10 @@ def watched(report: Report, share: Callable[[int], float]) -> Iterator[Control]:
     """Give the control of a call of the engine, and watch the call from another thread.
 
     `share` is the job's progress after so many steps of the call. What `report` raises stops the
-    call within `LOOK_SECONDS` and one step, and is raised instead of what the call then raises.
+    call within `LOOK_SECONDS` and one step, and is raised instead of what the call then raises,
+    except `MemoryError`: the worker is to end then.
     """
-    control, ended = Control(), threading.Event()
+    control, ended, failure = Control(), threading.Event(), None
     stopped: list[BaseException] = []
 
     def watch() -> None:
@@ -105,8 +106,11 @@ def watched(report: Report, share: Callable[[int], float]) -> Iterator[Control]:
     watcher.start()
     try:
         yield control
+    except MemoryError as error:
+        failure = error
+        raise
     finally:
         ended.set()
         watcher.join()
-        if stopped:
+        if stopped and failure is None:
             raise stopped[0]

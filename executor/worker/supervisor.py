@@ -30,6 +30,7 @@ while it loads a model or extracts the features of a song: then it is killed.
 """
 
 import contextlib
+import math
 import shutil
 import tempfile
 import threading
@@ -367,9 +368,13 @@ class WorkerSupervisor:
         if messages:
             worker.send(messages[0] if len(messages) == 1 else {"together": messages})
         left = {place: (run, Outputs(run.stem)) for place, run in enumerate(going)}
-        counts = Counter[int]()
+        counts, stop_ends = Counter[int](), math.inf
         while left:
-            deadline = last_moment([run for run, _ in left.values()])
+            if all(run.order.stop.is_set() for run, _ in left.values()):
+                # From the first look on: what the worker says does not prolong a stop.
+                deadline = stop_ends = min(stop_ends, time.monotonic() + STOP_SECONDS)
+            else:  # the worker knows when they are to end, and ends them by itself
+                deadline = min(run.deadline for run, _ in left.values()) + STOP_SECONDS
             message = worker.receive(deadline)
             if isinstance(message, WorkerReady):
                 raise WorkerDied("the worker sent a ready message during a job")
@@ -465,16 +470,6 @@ def temporary_worker(
             yield supervisor, supervisor.start(START_SECONDS)
         finally:
             supervisor.close()
-
-
-def last_moment(runs: Sequence[_Run]) -> float:
-    """Return when the next message of runs is to have come, by the monotonic clock.
-
-    The worker knows when they are to end, and when they are told to stop, and ends them by itself.
-    """
-    if all(run.order.stop.is_set() for run in runs):
-        return time.monotonic() + STOP_SECONDS
-    return min(run.deadline for run in runs) + STOP_SECONDS
 
 
 def job_message(job: Job, name: str, seconds: float) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,21 @@ def test_what_a_report_raises_stops_the_call_and_is_raised() -> None:
 
     with pytest.raises(Abstained, match=r"at 0\.5"):
         wait_for_stop()
+
+
+def test_too_little_memory_is_raised_whatever_a_report_raises() -> None:
+    def report(share: float) -> None:
+        raise Abstained(Abstention.TIMEOUT)
+
+    def fail_when_stopped() -> None:
+        with suppress(Abstained), watched(report, lambda _: 0.5) as control:
+            deadline = time.monotonic() + TIMEOUT
+            while not control.stop.value:
+                assert time.monotonic() < deadline
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fail_when_stopped()
 
 
 def proven(worker: WorkerSupervisor, model: ModelRef, **args: Any) -> Execution:

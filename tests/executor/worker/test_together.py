@@ -384,6 +384,26 @@ def test_a_worker_that_goes_on_with_a_stopped_job_alone_is_killed(
     supervisor.close()
 
 
+def test_progress_does_not_prolong_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Job 0 is stopped beside job 1, which ends; then job 0 tells of progress again and again."""
+    monkeypatch.setattr(supervisor_module, "STOP_SECONDS", 0.05)
+    again = "[say(kind='progress', share=i / 1000) for i in range(150) if not time.sleep(0.01)]"
+    code = f"say(kind='progress', share=0); {DONE[:-1]}, job=1); {again}"
+    supervisor = fake(tmp_path, monkeypatch, f"import time; {code}")
+    shares: list[float] = []
+
+    def stop(share: float) -> None:
+        shares.append(share)
+        orders[0].stop.set()
+
+    orders = [order(FAKE_MODEL, progress=stop), order(FAKE_MODEL)]
+    ends = dict(ends_of(supervisor, orders))
+    supervisor.close()
+    assert content_of_fake(ends[1]) == {"error": "no-notes"}
+    assert reason(ends[0]) == "timeout: the job was stopped"
+    assert len(shares) < 50
+
+
 def test_a_job_that_runs_alone_is_not_deferred(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
