@@ -120,6 +120,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
         limits=limits,
         blob_seconds=settings.blob_days * 86_400,
         retention_seconds=settings.retention_days * 86_400 or None,
+        usage_folder=settings.data_dir,
     )
     return Node(parts, options)
 

@@ -4,11 +4,14 @@ Nothing here decides anything about agreement: `node.consensus` does.
 """
 
 import asyncio
+import contextlib
 import random
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from executor.determinism.compute_class import WorkerKind
 from node.admission.request_limits import RequestLimiter
@@ -31,6 +34,7 @@ from node.rpc.server import RequestHandler
 from node.storage.blobs import BlobStore
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from node.storage.usage import USAGE_SECONDS, Usage, write_usage
 from node.sync.blob_relay import BlobRelay
 from node.sync.dialer import keep_connected
 from node.sync.feeds.feed_sync import FeedSync
@@ -57,6 +61,8 @@ DROP_SECONDS = 1.0
 DISK_SECONDS = 5.0
 # Between log lines on limits. A line is written only if a limit was met since the last one.
 COUNTS_SECONDS = 60.0
+# Between log lines on what the node has cost since its start.
+USAGE_LOG_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Options:
     blob_seconds: float | None = None  # how long blobs are kept; None means forever
     # How long after its deadline a task's envelopes are kept at least; None means forever.
     retention_seconds: float | None = None
+    usage_folder: Path | None = None  # where to write what the node costs; None: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,8 @@ class Parts:
     counts: Counter[str] = field(default_factory=Counter)  # how often each limit was met
     # Points by peer that never decay, for what it voted. The transport reads them.
     score_floors: dict[str, float] = field(default_factory=dict)
+    # "bytes-in" and "bytes-out" of all connections, where the transport counts them.
+    traffic: Counter[str] = field(default_factory=Counter)
 
 
 class Node:
@@ -177,6 +186,7 @@ class Node:
         parts.journal.on_accepted.append(self._feeds.note_accepted)
         parts.journal.on_accepted.append(self._requests.feeds.wake)
         self.started = asyncio.Event()
+        self._started_at = now()
 
     async def run(self) -> None:
         """Run until cancelled. Anything else that ends it is a fault, and is raised."""
@@ -192,6 +202,7 @@ class Node:
             self._recover_votes(),
             self._feeds.run(),
             self._log_counts(),
+            self._report_usage(),
             self._check_disk(),
             self._expire_blobs(),
             self._drop_ended_tasks(),
@@ -206,6 +217,7 @@ class Node:
                     group.create_task(service)
         finally:
             log.info("limits", **self.counts)
+            log.info("usage", **self.usage().document())
             self._feeds.close()
             await self._transport.stop()
             for executor in self._parts.executors.values():
@@ -215,6 +227,19 @@ class Node:
     def counts(self) -> Mapping[str, int]:
         """How often each limit was met since the start, by its name."""
         return dict(self._parts.counts)
+
+    def usage(self) -> Usage:
+        """What this run has cost so far."""
+        validator, traffic = self._coordinator.validator, self._parts.traffic
+        return Usage(
+            self._started_at,
+            self._parts.clock.now(),
+            round(time.process_time(), 3),
+            traffic.get("bytes-in"),
+            traffic.get("bytes-out"),
+            validator.new,
+            validator.repeated,
+        )
 
     # The transport's listener
 
@@ -321,6 +346,19 @@ class Node:
             if self.counts != logged:
                 logged = self.counts
                 log.info("limits", **logged)
+
+    async def _report_usage(self) -> None:
+        """Write what this node costs into its data folder, and now and then into the log."""
+        folder, logged_at = self._options.usage_folder, self._started_at
+        while True:
+            usage = self.usage()
+            if folder is not None:
+                with contextlib.suppress(OSError):  # the next one is as good
+                    write_usage(folder, usage)
+            if usage.at - logged_at >= USAGE_LOG_SECONDS:
+                logged_at = usage.at
+                log.info("usage", **usage.document())
+            await asyncio.sleep(USAGE_SECONDS)
 
 
 def _served(network: Network, compute_class: str, models: Iterable[str]) -> list[str]:

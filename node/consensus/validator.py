@@ -35,6 +35,8 @@ class GossipValidator:
         self._network, self._tasks, self._clock, self._counts = network, tasks, clock, counts
         # Written by the loop alone; to look a key up is one step for other threads.
         self._known: LruDict[str, None] = LruDict(MAX_KNOWN)
+        # Messages that were accepted, and that this node had already; since the start.
+        self.new = self.repeated = 0
 
     def note_accepted(self, ids: Sequence[str]) -> None:
         """Remember the ids of envelopes that the journal holds now; called on the loop."""
@@ -48,6 +50,7 @@ class GossipValidator:
         """
         # Canonical bytes have the id of their envelope. Other bytes have an id that nobody has.
         if envelope_id(payload) in self._known:
+            self.repeated += 1
             return ValidationResult.IGNORE, None
         try:
             message = codec.decode(payload, self._network.id)
@@ -60,7 +63,11 @@ class GossipValidator:
         except Rejected as rejected:
             untimely = rejected.reason in _UNTIMELY
             return ValidationResult.IGNORE if untimely else ValidationResult.REJECT, None
-        return (ValidationResult.ACCEPT, message) if is_new else (ValidationResult.IGNORE, None)
+        if not is_new:
+            self.repeated += 1
+            return ValidationResult.IGNORE, None
+        self.new += 1
+        return ValidationResult.ACCEPT, message
 
     def _is_new(self, message: Message) -> bool:
         if isinstance(message, Task):

@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from executor.job import Execution, Job
 from node.config.limits import Limits
 from node.consensus.coordinator import RETRY_SECONDS, Coordinator
-from node.daemon import DROPPED_TASKS, EXPIRY_SECONDS, SCORE_SECONDS, Node, Options, Parts
+from node.daemon import (
+    DROPPED_TASKS,
+    EXPIRY_SECONDS,
+    SCORE_SECONDS,
+    USAGE_LOG_SECONDS,
+    Node,
+    Options,
+    Parts,
+)
 from node.execution.fair_queue import QueuedTask
 from node.execution.queue import Readiness
 from node.rpc import codec as rpc_codec
@@ -31,6 +40,7 @@ from node.storage.database import open_database
 from node.storage.errors import DiskQuotaExceeded
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
+from node.storage.usage import USAGE_SECONDS, read_usage
 from node.sync.blob_download import BlobDownloader
 from node.transport.interface import ValidationResult, topics
 from node.version import AGENT
@@ -516,6 +526,31 @@ def test_gossip_that_expired_after_validation_is_dropped(tmp_path: Path) -> None
         assert not scene.running.done()
 
     play(tmp_path, test)
+
+
+def test_what_a_node_costs_is_in_its_data_folder_and_in_the_log(tmp_path: Path) -> None:
+    async def main() -> None:
+        options = Options(usage_folder=tmp_path)
+        async with running(tmp_path, solo(), options=options) as scene:
+            payload = fixtures.task(scene.net).envelope.encode()
+            for _ in range(3):
+                result, message = scene.node.validate(topics(scene.net.id)[0], payload)
+                if result is ValidationResult.ACCEPT and message is not None:
+                    scene.node.on_gossip(fixtures.peer(1), message)
+                await asyncio.sleep(0)
+            scene.node._parts.traffic["bytes-in"] += 5
+            with capture_logs() as lines:
+                await asyncio.sleep(USAGE_LOG_SECONDS + USAGE_SECONDS)
+            usage = read_usage(tmp_path)
+            assert usage is not None
+            assert usage.at - usage.started > USAGE_LOG_SECONDS
+            assert usage.processor_seconds > 0
+            assert (usage.bytes_in, usage.bytes_out) == (5, None)
+            assert (usage.messages_new, usage.messages_repeated) == (1, 2)
+            [line] = [line for line in lines if line["event"] == "usage"]
+            assert (line["messages_new"], line["messages_repeated"]) == (1, 2)
+
+    virtual_loop.run(main)
 
 
 def test_a_failing_database_costs_a_step_and_not_the_node(

@@ -7,6 +7,7 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.cli import options, task_arguments
+from node.cli.commands.usage_report import describe_usage
 from node.cli.exit_codes import usage
 from node.cli.files import FILE
 from node.cli.session import map_exit_codes, resolve_target, run_with_client
@@ -58,6 +59,7 @@ for as long as any peer keeps them. Nothing is encrypted, and nothing can be del
 STATUS_EPILOG = """\b
 Example:
   helium status 1b69885465d833fc7e9b32d356a60a7453a84092fe4b5c75f02cd451c2b5764e
+  helium status --data-dir ~/.local/share/helium --json
 
 \b
 Output:
@@ -69,6 +71,10 @@ Output:
   ... says     the state that a node reports: waiting, executing, committed, agreed, ...
   attempt ...  the vote of a committee member. DISSENT marks another outcome.
   CONFLICT     another valid certificate for this task: the committee has a faulty majority
+Output without a task, since the node's start:
+  processor    seconds of the node itself; the processes that execute tasks are left out
+  bytes        what all its connections carried
+  messages     gossip that was new, and that it had already
 """
 
 FETCH_EPILOG = """\b
@@ -79,7 +85,9 @@ Output and exit codes are those of helium submit.
 """
 
 
-def _task_id(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+def _task_id(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
     try:
         return task_prefix(value)
     except InvalidArgument:
@@ -207,15 +215,26 @@ def checked_task(
 
 
 @click.command(epilog=STATUS_EPILOG)
-@task_argument
+@click.argument("task", required=False, callback=_task_id)
 @options.client
+@options.data_dir
 @options.as_json
-def status(task: str, network: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
+def status(
+    task: str | None,
+    network: Path | None,
+    peers: tuple[str, ...],
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Show the state of TASK at each connected node, and its votes.
 
     TASK is a task id, or its first 8 characters or more. Votes and certificates are verified here.
-    A node's state is not signed, so it is only what that node reports.
+    A node's state is not signed, so it is only what that node reports. Without TASK, show what the
+    node of a data folder on this machine has cost since its start.
     """
+    if task is None:
+        options.say(*describe_usage(data_dir), as_json)
+        return
 
     async def action(client: Client) -> None:
         id_ = await client.find_task(task)
