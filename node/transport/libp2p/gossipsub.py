@@ -37,10 +37,10 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import PriorityQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
-from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.admission.rate_limits import ConcurrencyLimit
 from node.transport.interface import SEEN_SECONDS, ValidationResult, is_task_topic, message_id
+from node.transport.libp2p.net_stream import GuardedNetStream
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from protocol.wire.messages import Message
 from schemas.errors import HeliumError
@@ -290,7 +290,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
             self._on_accepted(str(msg_forwarder), message)
         await self.router.publish(msg_forwarder, msg)
 
-    async def continuously_read_stream(self, stream: INetStream) -> None:
+    async def continuously_read_stream(self, stream: GuardedNetStream) -> None:
         """Read RPCs, each handled before the next is read.
 
         An undecodable RPC ends the stream and is reported. libp2p's own loop starts a task for
@@ -300,7 +300,7 @@ class Gossip(Pubsub):  # type: ignore[misc]
         with self._streams.slot(str(peer)) as held:
             try:
                 while held:
-                    raw = await read_varint_prefixed_bytes_limited(stream, RPC_BYTES)
+                    raw = await stream.read_message(RPC_BYTES)
                     await self._handle(peer, raw, rate_limit_key(stream.muxed_conn))
             except PeerBanned:
                 _log.debug("gossip stream of banned peer %s closed", peer)

@@ -121,11 +121,16 @@ class Host:
             base = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
             await self.swarm.dial_addr(base, peer)
 
-    async def open(self, peer: str, protocol: str) -> INetStream:
-        """Open a stream to a connected peer; raises whatever libp2p raises."""
+    async def open(self, peer: str, protocol: str, *, at_once: bool = False) -> INetStream:
+        """Open a stream to a connected peer; raises whatever libp2p raises.
+
+        With `at_once`, it does not wait for a peer that has said that it speaks the protocol.
+        """
         identity = ID.from_base58(peer)
         if not self.connections(peer):  # libp2p would dial it
             raise ConnectionError(f"{peer} is not connected")
+        if at_once:
+            return await self._host.new_stream_at_once(identity, TProtocol(protocol))
         return await self._host.new_stream(identity, [TProtocol(protocol)])
 
     def connections(self, peer: str) -> list[INetConn]:

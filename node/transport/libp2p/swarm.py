@@ -8,24 +8,30 @@ resource manager does not do this: `docs/decisions/0002-resource-limits.md`.
 import contextlib
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
 import trio
 from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import StreamFailure
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
 from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from node.admission.rate_limits import ConcurrencyLimit, TokenBuckets
 from node.config.limits import Limits
+from node.transport.libp2p import negotiation
+from node.transport.libp2p.net_stream import GuardedNetStream
 from node.transport.libp2p.quotas import Quotas, is_loopback, rate_limit_address, rate_limit_key
 
 MINUTE = 60.0  # seconds
@@ -60,6 +66,8 @@ _log = logging.getLogger(__name__)
 # It logs by `logging.debug()`, which gives the root logger of the application a handler if it has
 # none. A logger has the same methods, and leaves the root alone.
 swarm_connection.logging = logging.getLogger(swarm_connection.__name__)
+# It builds its own streams, and takes no other class.
+swarm_connection.NetStream = GuardedNetStream
 
 
 def connection_config(limits: Limits) -> ConnectionConfig:
@@ -222,6 +230,12 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             await muxed.close()
         await muxed.event_closed.wait()
 
+    async def notify_opened_stream(self, stream: INetStream) -> None:
+        """Notify nobody: libp2p starts a task for each part of a host, and none does anything."""
+
+    async def notify_closed_stream(self, stream: INetStream) -> None:
+        """Notify nobody, as above."""
+
 
 class GuardedHost(BasicHost):  # type: ignore[misc]
     """A host on which an inbound stream can end nothing but itself."""
@@ -230,6 +244,35 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._quotas = quotas
         self._open_streams = ConcurrencyLimit(quotas.limits.max_streams_per_peer)
+
+    async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
+        """Open a stream with the first of the protocols that the peer speaks.
+
+        Raises StreamFailure and what a swarm raises.
+        """
+        stream = await self._network.new_stream(peer_id)
+        try:
+            with trio.fail_after(NEGOTIATION_SECONDS):
+                stream.set_protocol(await negotiation.select(stream, protocol_ids))
+        except BaseException as failure:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+            if not isinstance(failure, Exception):
+                raise
+            raise StreamFailure(f"no protocol of a stream to {peer_id}: {failure!r}") from failure
+        return stream
+
+    async def new_stream_at_once(self, peer_id: ID, protocol: TProtocol) -> INetStream:
+        """Open a stream without waiting for the peer, if it has said that it speaks the protocol.
+
+        Raises as `new_stream` does.
+        """
+        if not self.peerstore.supports_protocols(peer_id, [protocol]):
+            return await self.new_stream(peer_id, [protocol])
+        stream = await self._network.new_stream(peer_id)
+        negotiation.assume(stream, protocol)
+        stream.set_protocol(protocol)
+        return stream
 
     async def _swarm_stream_handler(self, stream: INetStream) -> None:
         """Negotiate and serve one inbound stream.
@@ -244,7 +287,17 @@ class GuardedHost(BasicHost):  # type: ignore[misc]
                     self._quotas.counts["streams-refused"] += 1
                     await stream.reset()
                 else:
-                    await super()._swarm_stream_handler(stream)
+                    await self._serve(stream)
             except Exception as failure:
                 _log.debug("stream from %s failed: %r", connection.peer_id, failure)
                 await stream.reset()  # never raises in libp2p
+
+    async def _serve(self, stream: INetStream) -> None:
+        handlers = self.multiselect.handlers
+        with trio.fail_after(NEGOTIATION_SECONDS):
+            protocol = await negotiation.respond(stream, handlers)
+        stream.set_protocol(protocol)
+        handler = handlers[protocol]
+        if handler is None:
+            raise StreamFailure(f"no handler of {protocol}")
+        await handler(stream)

@@ -266,8 +266,11 @@ class Libp2pTransport:
         """Open a stream, shielded: an interrupted open would leak it."""
         self._idle_tracker.touch(peer)  # this node has use for it
         with trio.CancelScope(shield=True):
-            stream = await self._bounded(OPEN_SECONDS, self._running().open, peer, protocol)
+            stream = await self._bounded(OPEN_SECONDS, self._open_at_once, peer, protocol)
             return Libp2pStream(self._bridge, stream, self._quotas)
+
+    async def _open_at_once(self, peer: str, protocol: str) -> INetStream:
+        return await self._running().open(peer, protocol, at_once=True)
 
     async def _serve(self, inbound: INetStream) -> None:
         listener, stream = self._listener, Libp2pStream(self._bridge, inbound, self._quotas)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Of the content of one frame: it fits one Noise message.
 FRAME_CONTENT = MAX_PLAINTEXT_LENGTH - HEADER_SIZE
+# Of the varint before a message: five bytes hold every length below 32 GiB.
+LENGTH_BYTES = 5
 # For the peer to open its window; as long as libp2p waits.
 WINDOW_SECONDS = 5.0
 # What a write raises when the connection has ended.
@@ -68,6 +70,32 @@ class GuardedStream(YamuxStream):  # type: ignore[misc]  # libp2p is untyped her
             if self.recv_closed or self.closed or self.conn.event_shutting_down.is_set():
                 raise MuxedStreamEOF("the stream has ended")
             await self._wait()
+
+    async def read_length(self) -> int:
+        """Return the unsigned varint that comes next, and read nothing behind it.
+
+        Raises ValueError if it has over five bytes, MuxedStreamEOF at the end, MuxedStreamReset.
+        """
+        size = position = 0
+        while position < LENGTH_BYTES:
+            buffer = self.conn.stream_buffers.get(self.stream_id, b"")
+            if position >= len(buffer):
+                # What has arrived of it stays in the buffer, for which `read` would not wait.
+                if self.recv_closed or self.closed or self.conn.event_shutting_down.is_set():
+                    raise MuxedStreamReset if self.reset_received else MuxedStreamEOF
+                await self._wait()
+                continue
+            byte = buffer[position]
+            size |= (byte & 0x7F) << 7 * position
+            position += 1
+            if byte < 0x80:
+                await self.read(position)
+                return size
+        raise ValueError(f"a length of over {LENGTH_BYTES} bytes")
+
+    def unread(self) -> int:
+        """Return how many bytes have arrived and wait to be read."""
+        return len(self.conn.stream_buffers.get(self.stream_id, b""))
 
     def _take(self, buffer: bytearray, n: int | None) -> bytes:
         taken = bytes(buffer if n is None or n < 0 else buffer[:n])
