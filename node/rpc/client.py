@@ -7,7 +7,7 @@ from typing import Any
 
 from node.admission.peer_score import PeerAction
 from node.rpc.codec import WRITE_BYTES, ProtocolViolation, Status, protocol_id, read_document
-from node.rpc.framing import write_frame
+from node.rpc.framing import frame
 from node.transport.interface import Stream, StreamClosed, Transport
 from protocol.errors import Rejection
 from protocol.wire.encoding import Document, canonical
@@ -35,11 +35,9 @@ async def open_request(
     send. Reports the peer for an attributable ProtocolViolation that the block raises. Raises
     ConnectionError (StreamClosed included) when the peer is gone.
     """
-    stream = await transport.open(peer, protocol_id(name))
+    first = frame(canonical(request))
+    stream = await transport.open(peer, protocol_id(name), first, half_close=half_close)
     try:
-        await write_frame(stream, canonical(request))
-        if half_close:
-            await stream.close_write()
         yield stream
     except BaseException as error:
         if isinstance(error, ProtocolViolation) and error.attributable:
@@ -65,8 +63,10 @@ async def send_request(
     try:
         async with (
             asyncio.timeout(seconds),
-            open_request(transport, peer, name, request, half_close=False) as stream,
+            open_request(transport, peer, name, request, half_close=not payloads) as stream,
         ):
+            if not payloads:
+                return await read_answer(stream, name)
             writing = asyncio.create_task(_write_all(stream, payloads))
             try:  # the peer may refuse before it has read all payloads
                 return await read_answer(stream, name)

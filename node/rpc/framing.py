@@ -29,7 +29,12 @@ async def read_frame(stream: Stream, limit: int) -> bytes:
 
 async def write_frame(stream: Stream, payload: bytes) -> None:
     """Write one frame; raises `StreamClosed`."""
-    await stream.write(encode_length(len(payload)) + payload)
+    await stream.write(frame(payload))
+
+
+def frame(payload: bytes) -> bytes:
+    """Return one frame."""
+    return encode_length(len(payload)) + payload
 
 
 def encode_length(size: int) -> bytes:

@@ -175,5 +175,12 @@ class Transport(Protocol):
         is sent again, to the subscribers that are connected by then.
         """
 
-    async def open(self, peer: str, protocol: str) -> Stream:
-        """Open a stream to a connected peer, with a timeout. Raises `ConnectionError`."""
+    async def open(
+        self, peer: str, protocol: str, request: bytes = b"", *, half_close: bool = False
+    ) -> Stream:
+        """Open a stream to a connected peer and send `request`, with a timeout.
+
+        With `half_close`, the outbound direction is closed then. One call for all of it costs less
+        than one for each. Raises `ConnectionError`; if the peer does not speak the protocol, the
+        first read may raise it.
+        """

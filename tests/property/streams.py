@@ -96,7 +96,7 @@ class Line:
     def __init__(self, inbound: bytes) -> None:
         self._inbound = inbound
 
-    async def open(self, peer: str, protocol: str) -> Wire:
+    async def open(self, peer: str, protocol: str, *_: object, **__: object) -> Wire:
         return Wire(self._inbound)
 
     def report(self, peer: str, action: PeerAction) -> None:
@@ -342,7 +342,7 @@ class FeedLine(Line):
         super().__init__(inbound)
         self._wire: Wire | None = None
 
-    async def open(self, peer: str, protocol: str) -> Wire:
+    async def open(self, peer: str, protocol: str, *_: object, **__: object) -> Wire:
         rest = b"" if self._wire is None else self._inbound[self._wire.position :]
         self._wire = Wire(self._inbound if self._wire is None else rest)
         return self._wire

@@ -72,12 +72,20 @@ class GuardedNetStream(NetStream):  # type: ignore[misc]  # libp2p is untyped he
                 raise StreamError("the peer does not speak the protocol")
         self.expected = b""
 
-    async def write(self, data: bytes) -> None:
-        """Send all of `data`; raise StreamReset if the stream or its connection has ended."""
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send all of `data`; raise StreamReset if the stream or its connection has ended.
+
+        With `last`, close this side in the same write.
+        """
         try:
-            await self.muxed_stream.write(data)
+            await self.muxed_stream.write(data, last=last)
         except Exception as failure:
             raise StreamReset(str(failure)) from failure
+
+    def read_nowait(self, n: int) -> bytes:
+        """Return at most `n` bytes of what has arrived; none if the stream was reset."""
+        received: bytes = b"" if self.expected else self.muxed_stream.read_nowait(n)
+        return received
 
     async def close(self) -> None:
         """Close this side, and leave the rest to the muxer."""

@@ -80,9 +80,8 @@ class Libp2pStream:
         await self._bridge.run_in_trio(self._close_write)
 
     async def close(self) -> None:
-        """Close both directions; never raises."""
-        with contextlib.suppress(ConnectionError):
-            await self._bridge.run_in_trio(self._close)
+        """Close both directions, without waiting for it; never raises."""
+        self._bridge.spawn(self._close)
 
     async def reset(self) -> None:
         """Abort both directions; never raises."""
@@ -95,6 +94,21 @@ class Libp2pStream:
             await self._bridge.run_in_trio(self._wait_closed)
 
     # What follows runs on the trio side.
+
+    def read_ahead(self) -> None:
+        """Take what has arrived, so that reading it needs no call over the bridge."""
+        self._read_ahead += self._stream.read_nowait(READ_AHEAD)
+
+    async def send(self, request: bytes, *, half_close: bool) -> None:
+        """Send the first bytes of a stream that was opened just now, and its end with them.
+
+        Resets the stream if that fails, or is cancelled.
+        """
+        try:
+            await self._write(request, half_close=half_close)
+        except trio.Cancelled:
+            await self.reset_in_trio()
+            raise
 
     async def close_gracefully(self) -> None:
         """Close the stream; reset it if the peer does not close its side in `LINGER_SECONDS`.
@@ -142,7 +156,7 @@ class Libp2pStream:
             await self._fail(failure)
         return bytes(received)
 
-    async def _write(self, payload: bytes) -> None:
+    async def _write(self, payload: bytes, *, half_close: bool = False) -> None:
         """Write in pieces that fit the window.
 
         libp2p itself gives up after it has waited 5 s for the window. Here a writer waits for
@@ -156,7 +170,8 @@ class Libp2pStream:
             with trio.fail_after(WRITE_SECONDS + len(rest) / MIN_READ_RATE):
                 while rest:
                     room = await self._wait_for_window()
-                    await self._stream.write(bytes(rest[:room]))
+                    last = half_close and len(rest) <= room
+                    await self._stream.write(bytes(rest[:room]), last=last)
                     rest = rest[room:]
         except Exception as failure:
             if isinstance(failure, trio.TooSlowError):

@@ -162,10 +162,20 @@ class Libp2pTransport:
         except ConnectionError as failure:
             _log.debug("gossip not published: %s", failure)
 
-    async def open(self, peer: str, protocol: str) -> Libp2pStream:
-        """Open a stream to a connected peer, with a timeout. Raises `ConnectionError`."""
+    async def open(
+        self, peer: str, protocol: str, request: bytes = b"", *, half_close: bool = False
+    ) -> Libp2pStream:
+        """Open a stream to a connected peer and send `request`, with a timeout.
+
+        Raises `ConnectionError`; if the peer does not speak the protocol, the first read may.
+        """
         return await self._bridge.run_in_trio(
-            self._open, peer, protocol, on_abandoned=Libp2pStream.reset_in_trio
+            self._open,
+            peer,
+            protocol,
+            request,
+            half_close,
+            on_abandoned=Libp2pStream.reset_in_trio,
         )
 
     # What follows runs on the trio side.
@@ -262,12 +272,17 @@ class Libp2pTransport:
         self._counts["misbehaviours"] += 1
         self.report_peer(peer, action)
 
-    async def _open(self, peer: str, protocol: str) -> Libp2pStream:
+    async def _open(
+        self, peer: str, protocol: str, request: bytes, half_close: bool
+    ) -> Libp2pStream:
         """Open a stream, shielded: an interrupted open would leak it."""
         self._idle_tracker.touch(peer)  # this node has use for it
         with trio.CancelScope(shield=True):
             stream = await self._bounded(OPEN_SECONDS, self._open_at_once, peer, protocol)
-            return Libp2pStream(self._bridge, stream, self._quotas)
+        opened = Libp2pStream(self._bridge, stream, self._quotas)
+        if request:
+            await opened.send(request, half_close=half_close)
+        return opened
 
     async def _open_at_once(self, peer: str, protocol: str) -> INetStream:
         return await self._running().open(peer, protocol, at_once=True)
@@ -278,6 +293,7 @@ class Libp2pTransport:
         if listener is None or protocol is None:
             await stream.reset_in_trio()
             return
+        stream.read_ahead()
         try:
             with self._idle_tracker.request(stream.peer):
                 await self._bridge.run_in_asyncio(listener.serve, str(protocol), stream)

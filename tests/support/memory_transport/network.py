@@ -202,8 +202,10 @@ class MemoryTransport:
         if topic in self._fanout or self._first_seen(topic, payload):
             self._forward(topic, payload)
 
-    async def open(self, peer: str, protocol: str) -> MemoryStream:
-        """Open a stream to a connected peer that serves `protocol`."""
+    async def open(
+        self, peer: str, protocol: str, request: bytes = b"", *, half_close: bool = False
+    ) -> MemoryStream:
+        """Open a stream to a connected peer that serves `protocol`, and send `request`."""
         delay = self._network.delay(self.peer, peer) + self._network.delay(peer, self.peer)
         await asyncio.sleep(min(delay, OPEN_SECONDS))
         remote = self._network.transport(peer)
@@ -215,6 +217,10 @@ class MemoryTransport:
         near, far = pair(self.peer, peer, lambda: self._network.delay(self.peer, peer), connections)
         self._hold(near)
         remote.accept(protocol, far)
+        if request:
+            await near.write(request)
+            if half_close:
+                await near.close_write()
         return near
 
     # What follows is called by the network and by the other side's transport.

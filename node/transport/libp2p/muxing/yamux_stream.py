@@ -93,6 +93,11 @@ class GuardedStream(YamuxStream):  # type: ignore[misc]  # libp2p is untyped her
                 return size
         raise ValueError(f"a length of over {LENGTH_BYTES} bytes")
 
+    def read_nowait(self, n: int) -> bytes:
+        """Return at most `n` bytes of what has arrived; none if the stream was reset."""
+        buffer = self.conn.stream_buffers.get(self.stream_id)
+        return self._take(buffer, n) if buffer and not self.reset_received else b""
+
     def unread(self) -> int:
         """Return how many bytes have arrived and wait to be read."""
         return len(self.conn.stream_buffers.get(self.stream_id, b""))
@@ -129,11 +134,17 @@ class GuardedStream(YamuxStream):  # type: ignore[misc]  # libp2p is untyped her
         if self.stream_id in self.conn.stream_events:
             self.conn.stream_events[self.stream_id] = trio.Event()
 
-    async def write(self, data: bytes) -> None:
-        """Send `data`, waiting for the peer's window; raise MuxedStreamError."""
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send `data`, waiting for the peer's window; raise MuxedStreamError.
+
+        With `last`, close this side in the same write.
+        """
         start = 0
         while start < len(data):
             start += self.queue(data[start : start + FRAME_CONTENT])
+            if last and start == len(data):
+                await self.close()
+                return
             await self.conn.flush()
             if start < len(data) and self.send_window <= 0:
                 await self._wait_for_window()

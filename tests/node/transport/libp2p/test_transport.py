@@ -10,6 +10,7 @@ import base58
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from libp2p.peer.id import ID
 
 from node.config.limits import Limits
 from node.transport.interface import Connection, Stream, StreamClosed, ValidationResult
@@ -499,3 +500,43 @@ async def test_a_write_that_nobody_reads_times_out(
     with pytest.raises(StreamClosed):
         await asyncio.wait_for(write_without_end(stream), HANG_SECONDS)
     assert await request(await far.open(near.peer, ECHO), b"fine") == b"enif"
+
+
+@pytest.mark.parametrize("size", [1, 70_000, 600_000])
+async def test_a_request_is_sent_with_the_opening_of_its_stream(start: Start, size: int) -> None:
+    received = asyncio.Queue[bytes]()
+
+    async def serve(protocol: str, stream: Stream) -> None:
+        payload = await stream.read_exactly(size)
+        with pytest.raises(StreamClosed):
+            await stream.read_exactly(1)  # the peer has closed its side
+        received.put_nowait(payload)
+        await stream.write(b"answer")
+
+    near, far = await start(Recorder()), await start(Recorder(serve))
+    await near.dial(far.addresses[0])
+    request = bytes(index % 251 for index in range(size))
+    async with asyncio.timeout(HANG_SECONDS):
+        stream = await near.open(far.peer, PROTOCOLS[0], request, half_close=True)
+        assert await stream.read_exactly(6) == b"answer"
+        assert await received.get() == request
+        await stream.close()
+
+
+async def test_what_a_peer_has_said_to_speak_is_asked_without_waiting(start: Start) -> None:
+    """A protocol that was taken off meanwhile is found out by the first read."""
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    hosts = near._host, far._host
+    assert hosts[0] is not None
+    assert hosts[1] is not None
+    store, peer = hosts[0]._host.get_peerstore(), ID.from_base58(far.peer)
+    await poll(lambda: bool(store.supports_protocols(peer, [PROTOCOLS[0]])))
+    hosts[1]._host.remove_stream_handler(PROTOCOLS[0])
+    async with asyncio.timeout(HANG_SECONDS):
+        stream = await near.open(far.peer, PROTOCOLS[0], b"request")
+        with pytest.raises(StreamClosed, match="does not speak"):
+            await stream.read_exactly(1)
+        store.clear_protocol_data(peer)
+        with pytest.raises(ConnectionError, match="speaks none of"):
+            await near.open(far.peer, PROTOCOLS[0], b"request")

@@ -62,6 +62,28 @@ def test_a_stream_is_opened_with_its_first_bytes_in_one_write() -> None:
     run(test)
 
 
+def test_the_last_bytes_and_the_end_are_one_write() -> None:
+    async def test(wire: Wire, muxer: GuardedYamux) -> None:
+        stream = await muxer.open_stream()
+        await stream.write(b"request", last=True)
+        frames = frame(WINDOW, SYN, OURS) + frame(DATA, 0, OURS, b"request")
+        assert wire.received() == [frames + frame(WINDOW, FIN, OURS)]
+        with pytest.raises(MuxedStreamError):
+            await stream.write(b"more")
+
+    run(test)
+
+
+def test_what_has_arrived_is_read_without_waiting() -> None:
+    async def test(wire: Wire, muxer: GuardedYamux) -> None:
+        await send(wire, frame(DATA, SYN, THEIRS, b"request"))
+        stream = await muxer.accept_stream()
+        assert [stream.read_nowait(4), stream.read_nowait(4)] == [b"requ", b"est"]
+        assert stream.read_nowait(4) == b""
+
+    run(test)
+
+
 def test_a_read_sends_the_opening_of_a_stream_on_which_nothing_was_written() -> None:
     async def test(wire: Wire, muxer: GuardedYamux) -> None:
         stream = await muxer.open_stream()
