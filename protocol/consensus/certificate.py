@@ -11,7 +11,7 @@ Nothing is consulted but the certificate and the network document. Rules:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.consensus.committee import committees, quorum
@@ -31,6 +31,7 @@ class Certificate:
     task: Task
     attempt: int
     votes: tuple[Reveal, ...]
+    _encoded: bytes = field(repr=False, compare=False)
 
     @property
     def outcome(self) -> Document:
@@ -48,7 +49,7 @@ class Certificate:
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
-        return canonical(self.document)
+        return self._encoded
 
 
 def verify_bytes(text: bytes, network: Network) -> Certificate:
@@ -72,9 +73,9 @@ def verify(document: Json, network: Network) -> Certificate:
     check_schema("certificate", document)
     assert isinstance(document, Mapping)  # noqa: S101  # the schema says so
     fields: Mapping[str, Any] = document
-    size = len(canonical(document))
-    if size > CERTIFICATE_LIMIT:
-        raise Rejected(Rejection.TOO_LARGE, f"a certificate of {size} bytes")
+    encoded = canonical(document)
+    if len(encoded) > CERTIFICATE_LIMIT:
+        raise Rejected(Rejection.TOO_LARGE, f"a certificate of {len(encoded)} bytes")
     if fields["network"] != network.id:
         raise Rejected(Rejection.WRONG_NETWORK, f"network: {fields['network']} is not {network.id}")
     # Specification 4.7, 2: valid for the document, whatever the time.
@@ -84,7 +85,7 @@ def verify(document: Json, network: Network) -> Certificate:
     votes = tuple(_decode_reveal(vote, task, attempt, network) for vote in fields["votes"])
     _check_signers(votes, _committee(task, attempt, network))
     _check_agreement(votes)
-    return Certificate(document, task, attempt, votes)
+    return Certificate(document, task, attempt, votes, encoded)
 
 
 def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Network) -> Certificate:
@@ -98,12 +99,13 @@ def assemble(task: Task, attempt: int, reveals: Sequence[Reveal], network: Netwo
     committee = _committee(task, attempt, network)
     _check_signers(votes, committee)
     _check_agreement(votes)
-    document = _document(task, attempt, votes, network)
+    encoded = _encode(task, attempt, votes, network)
     # Specification 4.7: over the size limit, a bare quorum of the votes makes the certificate.
-    if len(canonical(document)) > CERTIFICATE_LIMIT:
+    if len(encoded) > CERTIFICATE_LIMIT:
         votes = votes[: quorum(len(committee))]
-        document = _document(task, attempt, votes, network)
-    return Certificate(document, task, attempt, votes)
+        encoded = _encode(task, attempt, votes, network)
+    document = _document(task, attempt, votes, network)
+    return Certificate(document, task, attempt, votes, encoded)
 
 
 def compatible(a: Reveal, b: Reveal) -> bool:
@@ -128,6 +130,20 @@ def _document(task: Task, attempt: int, votes: Sequence[Reveal], network: Networ
         "attempt": attempt,
         "votes": [vote.envelope.document() for vote in votes],
     }
+
+
+def _encode(task: Task, attempt: int, votes: Sequence[Reveal], network: Network) -> bytes:
+    """Return the canonical bytes of `_document`, of which the envelopes' are known."""
+    return (
+        b'{"attempt":%d,"network":"%b","task":%b,"type":"certificate","version":%d,"votes":[%b]}'
+        % (
+            attempt,
+            network.id.encode(),
+            task.envelope.encode(),
+            VERSION,
+            b",".join(vote.envelope.encode() for vote in votes),
+        )
+    )
 
 
 def _decode_task(document: Json, network: Network) -> Task:

@@ -480,7 +480,7 @@ class _Reading:
     ids: tuple[str, ...]
     # The ids that are gone, or whose verdict holds for this page alone.
     done: dict[str, Verdict | None] = field(default_factory=dict)
-    # Of those in the journal, the task and the type: they stay there.
+    # Of those in the journal, the task and the type: it is not asked again for this page.
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
     news: int = 0
 

@@ -361,6 +361,8 @@ def test_assembled_certificate_passes_verification(signers: tuple[str, ...]) -> 
     assert assembled.signers == signers
     assert verify(assembled.document, NET) == assembled
     assert verify_bytes(assembled.encode(), NET) == assembled
+    assert assembled.encode() == canonical(assembled.document)
+    assert verify(assembled.document, NET).encode() == assembled.encode()
 
 
 def test_assemble_rejects_reveals_that_make_no_certificate() -> None:
