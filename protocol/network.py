@@ -81,6 +81,9 @@ class Network:
     roster: Mapping[str, Member]
     _members: Mapping[str, tuple[Member, ...]] = field(init=False, repr=False, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def __post_init__(self) -> None:
         members = {
             name: tuple(m for m in self.roster.values() if name in m.classes)

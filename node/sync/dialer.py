@@ -20,8 +20,8 @@ NEXT_ADDRESS_SECONDS = 0.25
 CHECK_SECONDS = 1.0
 
 
-# Whether to connect to a peer, given those that do not answer.
-Wants: TypeAlias = Callable[[str, Collection[str]], bool]
+# Of some peers, those to connect to, given those that do not answer.
+Wants: TypeAlias = Callable[[Sequence[str], Collection[str]], Collection[str]]
 
 
 def peer_in(address: str) -> str:
@@ -46,11 +46,12 @@ async def keep_connected(
     addresses: Sequence[str],
     rng: random.Random,
     failures: DialFailures | None = None,
-    wants: Wants = lambda peer, unreachable: True,
+    wants: Wants = lambda peers, unreachable: peers,
 ) -> None:
     """Dial every peer that is wanted, and again whenever its connection is lost. Never returns.
 
-    `wants` is asked with a peer and those that do not answer now.
+    `wants` is asked once a second for all peers that are not connected: the settings may name
+    thousands, of which few are wanted.
     The back-off is randomised, so that two nodes do not dial each other at the same time.
     `failures` is kept up to date.
     """
@@ -60,13 +61,25 @@ async def keep_connected(
         by_peer.setdefault(peer_in(address), []).append(address)
     by_peer.pop(transport.peer, None)
     unreachable: set[str] = set()
+    dialling: set[str] = set()
+
+    async def connect(peer: str) -> None:
+        dial = partial(_dial_any, transport, by_peer[peer], failures)
+        await _connect(transport, peer, dial, rng, unreachable, wants)
+        unreachable.discard(peer)
+        dialling.discard(peer)
+
     async with asyncio.TaskGroup() as group:
-        for peer, alternatives in by_peer.items():
-            dial = partial(_dial_any, transport, alternatives, failures)
-            group.create_task(_keep_connected(transport, peer, dial, rng, unreachable, wants))
+        while True:
+            busy = transport.peers() | dialling
+            wanted = wants([peer for peer in by_peer if peer not in busy], unreachable)
+            dialling.update(wanted)
+            for peer in wanted:
+                group.create_task(connect(peer))
+            await asyncio.sleep(CHECK_SECONDS)
 
 
-async def _keep_connected(
+async def _connect(
     transport: Transport,
     peer: str,
     dial: Callable[[], Awaitable[bool]],
@@ -74,13 +87,9 @@ async def _keep_connected(
     unreachable: set[str],
     wants: Wants,
 ) -> None:
+    """Dial until the peer is connected, or is not wanted any more."""
     backoff = MIN_BACKOFF
-    while True:
-        if peer in transport.peers() or not wants(peer, unreachable):
-            backoff = MIN_BACKOFF
-            unreachable.discard(peer)
-            await asyncio.sleep(CHECK_SECONDS)
-            continue
+    while peer not in transport.peers() and wants([peer], unreachable):
         if not await dial():
             unreachable.add(peer)
             await asyncio.sleep(backoff * rng.uniform(0.5, 1.0))

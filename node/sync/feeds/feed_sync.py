@@ -179,11 +179,12 @@ class FeedSync:
             if peer not in self._followers:
                 self._followers[peer] = asyncio.create_task(self._follow(peer))
 
-    def wants(self, peer: str, unreachable: Collection[str]) -> bool:
-        """Return whether this node is to be connected to a peer that its settings name."""
-        if peer not in self._members or self._reads_all or peer in self._voters():
-            return True
-        return self._selection.is_near(peer, unreachable)
+    def wants(self, peers: Sequence[str], unreachable: Collection[str]) -> Sequence[str]:
+        """Return those of the peers that its settings name to which this node is to connect."""
+        if self._reads_all:
+            return peers
+        few = self._selection.near(unreachable) | self._voters()
+        return [peer for peer in peers if peer in few or peer not in self._members]
 
     def close(self) -> None:
         """Stop reading all feeds."""

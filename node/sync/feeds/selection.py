@@ -46,11 +46,17 @@ class Selection:
             return members
         return sorted(members, key=self._rank.__getitem__)[: self.follow]
 
-    def is_near(self, peer: str, unreachable: Collection[str]) -> bool:
-        """Return whether to connect to a member, for its feed or for gossip.
+    def near(self, unreachable: Collection[str]) -> frozenset[str]:
+        """Return the members to connect to, for their feeds or for gossip.
 
-        The members that are `unreachable` leave their places to others.
+        The members that are `unreachable` leave their places to others, but are tried too.
         """
-        rank = self._rank.get(peer, 0)
-        before = sum(self._rank.get(other, rank) < rank for other in unreachable)
-        return rank - before < self.follow + MESH_MEMBERS
+        if self.has_all:
+            return frozenset(self._rank)
+        near, places = list[str](), self.follow + MESH_MEMBERS
+        for peer in self._rank:  # in the drawn order
+            if not places:
+                break
+            near.append(peer)
+            places -= peer not in unreachable
+        return frozenset(near)

@@ -55,7 +55,7 @@ class Scene:
 
     @asynccontextmanager
     async def keeping(
-        self, addresses: Sequence[str], wants: Wants = lambda peer, unreachable: True
+        self, addresses: Sequence[str], wants: Wants = lambda peers, unreachable: peers
     ) -> AsyncIterator[None]:
         await self.mine.start(Recorder(), (), ())
         keeping = keep_connected(self.mine, addresses, random.Random(2), wants=wants)
@@ -186,7 +186,8 @@ def test_only_wanted_peers_are_dialled() -> None:
         for peer in (OTHER, third):
             await scene.appear(peer)
         wanted = {OTHER}
-        async with scene.keeping([address(OTHER), address(third)], lambda p, _: p in wanted):
+        both = [address(OTHER), address(third)]
+        async with scene.keeping(both, lambda peers, _: wanted & set(peers)):
             await asyncio.sleep(10)
             assert scene.mine.peers() == {OTHER}
             wanted.add(third)
@@ -204,9 +205,9 @@ def test_peers_that_do_not_answer_are_told_to_whoever_chooses() -> None:
     async def scene(scene: Scene) -> None:
         asked: list[frozenset[str]] = []
 
-        def wants(peer: str, unreachable: Collection[str]) -> bool:
+        def wants(peers: Sequence[str], unreachable: Collection[str]) -> Sequence[str]:
             asked.append(frozenset(unreachable))
-            return True
+            return peers
 
         async with scene.keeping([address(OTHER)], wants):
             await asyncio.sleep(5)

@@ -45,7 +45,7 @@ def test_all_are_followed_if_there_are_no_more(follow: int) -> None:
     choice = selection(follow=follow)
     assert choice.has_all
     assert choice.followed(OTHERS) == OTHERS
-    assert all(choice.is_near(peer, OTHERS) for peer in OTHERS)
+    assert choice.near(OTHERS) == set(OTHERS)
 
 
 def test_a_member_that_is_not_connected_leaves_its_place() -> None:
@@ -71,10 +71,11 @@ def test_a_node_connects_to_few_members_beside_those_that_it_follows() -> None:
     network = fixtures.network(60, follow=FOLLOW)
     choice = Selection(network, ME, random.Random(3))
     others = [peer for peer in network.roster if peer != ME]
-    near = [peer for peer in others if choice.is_near(peer, ())]
+    near = choice.near(())
     assert len(near) == FOLLOW + MESH_MEMBERS
-    assert set(choice.followed(others)) < set(near)
-    without = [peer for peer in others if choice.is_near(peer, near[:3]) and peer not in near[:3]]
+    assert set(choice.followed(others)) < near
+    silent = choice.followed(others)
+    without = choice.near(silent) - set(silent)
     assert len(without) == FOLLOW + MESH_MEMBERS, "who does not answer leaves its place"
 
 
