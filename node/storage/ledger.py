@@ -116,14 +116,16 @@ class Ledger(LedgerReader):
 
     def suspects(self, peers: Iterable[str], now: float) -> frozenset[str]:
         """Return those of `peers` that failed, and agreed too seldom since (specification 6.8)."""
-        return frozenset(peer for peer in peers if self._is_suspect(peer, now))
+        names = list(peers)
+        # The index of faults has a row for each; most often there is none.
+        rows = self._db.execute(
+            "SELECT peer, max(accepted) FROM conduct WHERE suspect_from <= ?"  # noqa: S608
+            f" AND peer IN ({', '.join('?' * len(names))}) GROUP BY peer",
+            (now, *names),
+        ).fetchall()
+        return frozenset(peer for peer, fault in rows if self._agreed_too_seldom(peer, fault))
 
-    def _is_suspect(self, peer: str, now: float) -> bool:
-        (fault,) = self._db.execute(
-            "SELECT max(accepted) FROM conduct WHERE peer = ? AND suspect_from <= ?", (peer, now)
-        ).fetchone()
-        if fault is None:
-            return False
+    def _agreed_too_seldom(self, peer: str, fault: int) -> bool:
         (agreed,) = self._db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM conduct WHERE peer = ? AND accepted > ?"
             " AND conduct = ? GROUP BY accepted LIMIT ?)",
