@@ -4,6 +4,7 @@ libp2p's own, as of 0.8.1, reads a message with two reads of the socket, for its
 body. Each passes six layers, of which two take locks. It writes each message singly.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -31,6 +32,9 @@ class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped 
         self.__dict__.update(session.__dict__)  # what was read ahead included
         self._throttle = throttle
         self._socket = session.conn.read_writer.read_write_closer
+        if hasattr(self._socket, "stream"):
+            # This session alone reads from now on; a lock costs a turn of trio's loop each time.
+            self._socket.stream.read_lock = contextlib.nullcontext()
         self._encrypted = bytearray()  # the beginning of a message
         self._waiting_since: float | None = None
 
