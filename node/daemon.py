@@ -55,7 +55,7 @@ SCORE_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
 # Tasks whose envelopes are dropped in one step, which takes about 10 ms, and seconds between steps:
 # a backlog of a year at 1,000 tasks a day is dropped within hours, and nothing waits for it.
-DROPPED_TASKS = 50
+DROPPED_TASKS = 20
 DROP_SECONDS = 1.0
 # Between checks of the disk. One that is almost full must stop new executions soon.
 DISK_SECONDS = 5.0
