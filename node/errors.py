@@ -8,6 +8,7 @@ HeliumError                       schemas.errors: base of all
 │  └─ InvalidArgument             node.client.arguments: a caller's argument has no such form
 ├─ Abstained                      executor.errors: this machine cannot execute the task
 ├─ TaskFailed                     executor.errors: the task fails on every machine alike
+├─ RunAlone                       executor.errors: the job did not end beside others
 ├─ TokensDiffer                   executor.errors: the tokens to replay are not the task's
 ├─ ModelRefused                   executor.errors: the model's files may not be loaded
 ├─ ProfileViolated                executor.errors: this process does not follow the profile
@@ -24,6 +25,7 @@ HeliumError                       schemas.errors: base of all
 ├─ BlobRefused                    node.storage.errors: wrong size or hash
 ├─ DiskQuotaExceeded              node.storage.errors: no room for another blob
 ├─ StreamClosed                   node.transport.interface: the peer closed or reset it
+├─ NegotiationFailed              node.transport.libp2p.negotiation: no common protocol
 ├─ WindowExceeded                 node.transport.libp2p.muxing.yamux: more unread bytes than allowed
 ├─ PeerBanned                     node.transport.libp2p.gossipsub: too many reports
 ├─ MalformedFrame                 node.rpc.framing: bytes that are not a frame

@@ -102,9 +102,9 @@ def execute(case: Mapping[str, Any]) -> dict[str, object]:
     """Run one task in this process under the profile; return its hashes and its seconds."""
     import torch
 
+    from executor.worker.backends.transformers import TransformersBackend
     from executor.worker.messages import JobDone
     from executor.worker.runner import JobRunner
-    from executor.worker.transformers_backend import TransformersBackend
 
     started_at = time.monotonic()
     profile.fix()

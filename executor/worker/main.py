@@ -52,14 +52,14 @@ def receive_jobs(
 def backend_of(kind: WorkerKind, threads: int) -> Backend:
     """Return what computes the jobs of a class. Imports what it needs."""
     if kind.engine == "helium" and kind.task == POP2PIANO:
-        from executor.worker.piano_backend import PianoBackend
+        from executor.worker.backends.piano import PianoBackend
 
         return PianoBackend(threads)
     if kind.engine == "helium":
-        from executor.worker.music_backend import MusicBackend
+        from executor.worker.backends.music import MusicBackend
 
         return MusicBackend(threads)
-    from executor.worker.transformers_backend import TransformersBackend
+    from executor.worker.backends.transformers import TransformersBackend
 
     return TransformersBackend(kind.device)
 

@@ -55,7 +55,7 @@ from pathlib import Path
 from executor.determinism import profile, self_test
 from executor.sandbox import confine
 from executor.worker.runner import JobRunner
-from executor.worker.transformers_backend import TransformersBackend
+from executor.worker.backends.transformers import TransformersBackend
 from multiprocessing import Pipe
 connection, _ = Pipe()  # the sandbox allows no new one
 confine.confine([Path(sys.argv[1])], None)

@@ -22,10 +22,10 @@ from executor.job import Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.tasks import text_to_music
 from executor.tasks.arguments import sequence_seeds
+from executor.worker.backends.transformers import TransformersBackend
 from executor.worker.messages import JobAbstained, JobDifferent, JobDone, JobFailed
 from executor.worker.runner import JobRunner, bounded_trace
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
-from executor.worker.transformers_backend import TransformersBackend
 from protocol.constants import TRACE_LIMIT
 from tests.executor.conftest import PROMPT, TIMEOUT, Run, copied, digests, job, rewritten
 

@@ -17,6 +17,7 @@ from executor.errors import Abstained, RunAlone, TaskFailed
 from executor.job import Execution, Job, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED, ModelFolders
 from executor.worker import supervisor as supervisor_module
+from executor.worker.backends.music import MusicBackend
 from executor.worker.ends import End
 from executor.worker.messages import (
     JobAbstained,
@@ -27,7 +28,6 @@ from executor.worker.messages import (
     WorkerReady,
     decode_message,
 )
-from executor.worker.music_backend import MusicBackend
 from executor.worker.runner import TEXT_TO_MUSIC, JobRunner
 from executor.worker.supervisor import Order, WorkerSupervisor, job_message
 from protocol.wire.messages import Abstention

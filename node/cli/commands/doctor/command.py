@@ -193,7 +193,7 @@ def _engine(kind: str, threads: int) -> tuple[str, int]:
     """
     # Imported here: the engine needs numpy, and `helium --help` does not.
     from executor.engine.library import instruction_set
-    from executor.worker.engine_backend import default_threads
+    from executor.worker.backends.engine import default_threads
 
     try:
         return (

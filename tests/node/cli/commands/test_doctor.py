@@ -10,7 +10,7 @@ import pytest
 from executor.determinism.compute_class import WorkerKind
 from executor.engine.library import instruction_set
 from executor.models.folders import DEFAULTS, EMBEDDED, SHIPPED, weights_digest
-from executor.worker.engine_backend import default_threads
+from executor.worker.backends.engine import default_threads
 from executor.worker.process import error_first
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from node.cli.commands.doctor import command as doctor

@@ -21,7 +21,7 @@ from executor.models.families import SEQUENCES
 from executor.models.folders import EMBEDDED
 from executor.tasks.arguments import config_members, sequence_seeds
 from executor.tasks.given_tokens import GivenTokens
-from executor.worker.engine_backend import (
+from executor.worker.backends.engine import (
     EngineBackend,
     sequence_of,
     share_of,

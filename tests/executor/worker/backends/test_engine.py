@@ -22,7 +22,7 @@ from executor.job import Difference, Execution, ModelRef
 from executor.models.folders import EMBEDDED, SHIPPED
 from executor.sandbox.confine import CPU_SECONDS
 from executor.tasks.arguments import sequence_seeds
-from executor.worker.engine_backend import watched
+from executor.worker.backends.engine import watched
 from executor.worker.supervisor import WorkerStatus, WorkerSupervisor
 from protocol import work
 from protocol.wire.messages import Abstention

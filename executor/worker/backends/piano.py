@@ -15,7 +15,7 @@ from executor.engine.pop2piano import Steps
 from executor.models.folders import EMBEDDED_PIANO
 from executor.tasks.arguments import config_members
 from executor.tasks.given_tokens import GivenTokens
-from executor.worker.engine_backend import (
+from executor.worker.backends.engine import (
     EngineBackend,
     sequence_of,
     share_of,
