@@ -6,8 +6,11 @@ VERSION = 2
 # Bytes of an envelope (specification 2): one gossip message stays small enough to flood.
 ENVELOPE_LIMIT = 65_536
 
-# Bytes of evidence, a network document or an answer (specification 10).
+# Bytes of evidence or an answer (specification 10).
 DOCUMENT_LIMIT = 1_048_576
+
+# Bytes of a network document (specification 10): room for 16,384 members with several classes each.
+NETWORK_LIMIT = 8_388_608
 
 # Bytes of a certificate (specification 10): an answer holds one, and has room for 64 KiB more.
 CERTIFICATE_LIMIT = DOCUMENT_LIMIT - 65_536

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from protocol import manifest, model_limits
-from protocol.constants import DOCUMENT_LIMIT
+from protocol.constants import NETWORK_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.wire.codec import check_schema
 from protocol.wire.encoding import Document, Json, document_hash, parse
@@ -94,7 +94,7 @@ class Network:
     @staticmethod
     def parse(text: bytes) -> "Network":
         """Return the network of a document's bytes. Raises Rejected, naming the field."""
-        return Network.of(parse(text, DOCUMENT_LIMIT))
+        return Network.of(parse(text, NETWORK_LIMIT))
 
     @staticmethod
     def of(document: Json) -> "Network":

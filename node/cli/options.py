@@ -12,6 +12,7 @@ import click
 from node.cli.exit_codes import Failure, usage
 from node.cli.files import FILE, PathType, read
 from node.config.settings import InvalidSetting, Settings, load
+from protocol.constants import NETWORK_LIMIT
 from protocol.errors import Rejected, Rejection
 from protocol.network import Network
 
@@ -78,7 +79,7 @@ def settings(flags: Mapping[str, object], toml: Path | None = None) -> Settings:
 def network_of(path: Path) -> Network:
     """Return the network document in a file; a usage failure names what is wrong."""
     try:
-        return Network.parse(read(path))
+        return Network.parse(read(path, NETWORK_LIMIT))
     except Rejected as rejected:
         # Another kind of file: what is wrong with its first bytes tells little.
         hint = _NO_DOCUMENT if rejected.reason is Rejection.MALFORMED else ""

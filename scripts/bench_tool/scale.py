@@ -17,7 +17,7 @@ depends on load. Counts and bytes do not at all. By these figures a line tells w
 10,000 tasks costs: that is extrapolated, not measured. The node does not hold its votes at its
 start: it would first ask a majority of the operators.
 
-A network document has at most 4,096 members. A larger one is built without its checks.
+A network document has at most 16,384 members. A larger one is built without its checks.
 
     scripts/bench scale
     scripts/bench scale --members 4 1000 10000 --settled 100000 --plot FILE.svg

@@ -86,11 +86,21 @@ def test_json_spelling_does_not_change_the_id() -> None:
     assert Network.parse(text.replace(b",", b" ,\n").replace(b":2,", b":2.0,")).id == NET.id
 
 
+def test_a_roster_has_at_most_16384_members() -> None:
+    document = fixtures.network_document(1)
+    document["roster"] *= 16_384
+    with rejected(Rejection.INVALID_FIELD, "is listed twice"):
+        Network.of(document)
+    document["roster"].append(document["roster"][0])
+    with rejected(Rejection.INVALID_FIELD, "at most 16384 members"):
+        Network.of(document)
+
+
 def test_document_over_size_limit_is_rejected() -> None:
     text = canonical(fixtures.network_document())
-    assert Network.parse(text + b" " * (1_048_576 - len(text))).id == NET.id
+    assert Network.parse(text + b" " * (8_388_608 - len(text))).id == NET.id
     with rejected(Rejection.TOO_LARGE):
-        Network.parse(text + b" " * (1_048_577 - len(text)))
+        Network.parse(text + b" " * (8_388_609 - len(text)))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from node.storage.database import open_database
 from node.storage.journal import Journal
 from node.storage.ledger import Ledger
 from protocol.consensus.effects import State
+from protocol.constants import DOCUMENT_LIMIT
 from scripts.bench_tool import scale
 from scripts.bench_tool.large import settled
-from scripts.bench_tool.large.roster import MAX_MEMBERS, generate
+from scripts.bench_tool.large.roster import generate
 from scripts.bench_tool.large.world import Meter, counting, world
 from tests.simulation import virtual_loop
 
@@ -62,9 +63,20 @@ def test_what_is_listed_again_grows_with_the_members_until_it_is_dropped() -> No
     assert scale.relisted(10**6, 240, new=12) == most
 
 
-def test_a_larger_roster_than_is_allowed_is_marked() -> None:
-    assert not generate(MAX_MEMBERS + 1).is_allowed
-    assert len(generate(5).network.roster) == 5
+def test_a_roster_of_10000_members_is_a_valid_document() -> None:
+    """Its bytes were parsed; they are more than other documents may have."""
+    roster = generate(10_000)
+    assert roster.is_allowed
+    assert len(roster.network.roster) == 10_000
+    assert len(roster.document) > DOCUMENT_LIMIT
+
+
+def test_a_larger_roster_than_is_allowed_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.bench_tool.large.roster.MAX_MEMBERS", 4)
+    assert generate(4).is_allowed
+    larger = generate(5)
+    assert not larger.is_allowed
+    assert len(larger.network.roster) == 5
 
 
 def test_a_node_gets_each_message_by_gossip_or_by_feeds() -> None:

@@ -11,7 +11,7 @@ from protocol.wire.encoding import canonical, document_hash
 from tests.support import fixtures
 
 # The most members of a network document (specification 3.7).
-MAX_MEMBERS = 4_096
+MAX_MEMBERS = 16_384
 
 
 @dataclass(frozen=True, slots=True)

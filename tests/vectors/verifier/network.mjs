@@ -9,7 +9,7 @@ import { keyOf } from "./peer.mjs";
 import { reasonOf, require } from "./rejected.mjs";
 import { checkForm } from "./schema.mjs";
 
-const MAX_DOCUMENT = 1_048_576;
+const MAX_DOCUMENT = 8_388_608;
 
 export const readNetwork = (bytes) => new Network(parse(bytes, MAX_DOCUMENT));
 
