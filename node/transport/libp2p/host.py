@@ -1,7 +1,6 @@
 """One libp2p host, from listening to its last socket closed; used in the trio thread only."""
 
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -225,8 +224,6 @@ def port_taken(listen: Multiaddr) -> bool:
 
 def _swarm(key: KeyPair, tcp: TCP, quotas: Quotas) -> GuardedSwarm:
     """Build a swarm with TCP, Noise and Yamux only; libp2p's default accepts plaintext too."""
-    # Otherwise every read sends a window update of its own, which takes a third of all CPU time.
-    os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
     peer = ID.from_pubkey(key.public_key)
     store = PeerStore()
     store.add_key_pair(peer, key)
