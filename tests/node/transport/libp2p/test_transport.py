@@ -429,7 +429,8 @@ async def test_stop_does_not_wait_for_a_stream_that_is_being_opened(start: Start
 
     assert far._host is not None
     far._host.swarm.set_stream_handler(say_nothing)
-    opening = asyncio.create_task(near.open(far.peer, ECHO))
+    # The peer has not said that it speaks this one, so that the opening waits for its answer.
+    opening = asyncio.create_task(near.open(far.peer, "/helium/2/test/unspoken"))
     assert await asyncio.to_thread(reached.wait, HANG_SECONDS)
     async with asyncio.timeout(HANG_SECONDS):
         await near.stop()
