@@ -66,6 +66,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
     journal, ledger = Journal(database), Ledger(database)
     clock = SystemClock()
     counts: Counter[str] = Counter()
+    traffic: Counter[str] = Counter()
     score_floors: dict[str, float] = {}
     limits = settings.limits
     folders = [*settings.models_dir, SHIPPED]
@@ -101,6 +102,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
             limits,
             counts,
             score_floors,
+            traffic,
         ),
         {
             name: wrap(executor)
@@ -110,6 +112,7 @@ def build(settings: Settings, key: Ed25519PrivateKey, wrap: WrapExecutor = lambd
         random.SystemRandom(),  # others must not foresee whom this node follows
         counts,
         score_floors,
+        traffic,
     )
     options = Options(
         feed_seconds=settings.feed_seconds,

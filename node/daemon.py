@@ -41,7 +41,15 @@ from node.sync.feeds.feed_sync import FeedSync
 from node.sync.feeds.selection import Selection
 from node.sync.handshakes import Handshakes
 from node.sync.vote_recovery import VoteRecovery
-from node.transport.interface import Stream, Transport, ValidationResult, topics
+from node.transport.interface import (
+    BYTES_IN,
+    BYTES_OUT,
+    MESSAGES_REPEATED,
+    Stream,
+    Transport,
+    ValidationResult,
+    topics,
+)
 from protocol.consensus.conduct import score_floor
 from protocol.constants import KEEPING_SECONDS
 from protocol.network import Network
@@ -98,7 +106,7 @@ class Parts:
     counts: Counter[str] = field(default_factory=Counter)  # how often each limit was met
     # Points by peer that never decay, for what it voted. The transport reads them.
     score_floors: dict[str, float] = field(default_factory=dict)
-    # "bytes-in" and "bytes-out" of all connections, where the transport counts them.
+    # What the transport counts (`node.transport.interface`), where it does.
     traffic: Counter[str] = field(default_factory=Counter)
 
 
@@ -235,10 +243,10 @@ class Node:
             self._started_at,
             self._parts.clock.now(),
             round(time.process_time(), 3),
-            traffic.get("bytes-in"),
-            traffic.get("bytes-out"),
+            traffic.get(BYTES_IN),
+            traffic.get(BYTES_OUT),
             validator.new,
-            validator.repeated,
+            validator.repeated + traffic[MESSAGES_REPEATED],
         )
 
     # The transport's listener

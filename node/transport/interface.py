@@ -27,6 +27,9 @@ from schemas.errors import HeliumError
 
 # A repeated gossip message is dropped for this long; the usual value of GossipSub.
 SEEN_SECONDS = 120.0
+# What a transport counts of its traffic, by these names: bytes after the handshakes, and gossip
+# messages that it dropped because it had seen them.
+BYTES_IN, BYTES_OUT, MESSAGES_REPEATED = "bytes-in", "bytes-out", "messages-repeated"
 
 
 def message_id(topic: str, payload: bytes) -> bytes:

@@ -39,7 +39,13 @@ from libp2p.pubsub.rpc_queue import PriorityQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
 
 from node.admission.rate_limits import ConcurrencyLimit
-from node.transport.interface import SEEN_SECONDS, ValidationResult, is_task_topic, message_id
+from node.transport.interface import (
+    MESSAGES_REPEATED,
+    SEEN_SECONDS,
+    ValidationResult,
+    is_task_topic,
+    message_id,
+)
 from node.transport.libp2p.net_stream import GuardedNetStream
 from node.transport.libp2p.quotas import Quotas, rate_limit_key
 from protocol.wire.messages import Message
@@ -272,7 +278,10 @@ class Gossip(Pubsub):  # type: ignore[misc]
             # have connected since.
             await self.router.publish(msg_forwarder, msg)
             return
-        if topic not in self._topics.joined or self.seen_messages.has(identity):
+        if topic not in self._topics.joined:
+            return
+        if self.seen_messages.has(identity):
+            self._quotas.traffic[MESSAGES_REPEATED] += not is_own
             return
         if rate_limit_key and is_task_topic(topic) and self._quotas.tasks.try_take(rate_limit_key):
             # It is not marked as seen, as another peer may forward it.

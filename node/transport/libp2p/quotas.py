@@ -31,12 +31,15 @@ IPV6_PREFIX_BITS = 64
 class Quotas:
     """The rate limits that all connections of a transport draw from.
 
-    `counts` counts for the operator how often each limit was met.
+    `counts` counts for the operator how often each limit was met, `traffic` what passes.
     """
 
-    def __init__(self, limits: Limits, counts: Counter[str]) -> None:
+    def __init__(
+        self, limits: Limits, counts: Counter[str], traffic: Counter[str] | None = None
+    ) -> None:
         now = trio.current_time
         self.limits, self.counts = limits, counts
+        self.traffic: Counter[str] = Counter() if traffic is None else traffic
         self.messages = TokenBuckets(limits.messages_per_second, MESSAGE_BURST_SECONDS, now)
         self.streams = TokenBuckets(limits.streams_per_second, STREAM_BURST_SECONDS, now)
         self.read_bytes = TokenBuckets(limits.bytes_per_second, BYTE_BURST_SECONDS, now)

@@ -72,8 +72,12 @@ class Libp2pTransport:
         limits: Limits | None = None,
         counts: Counter[str] | None = None,
         score_floors: Mapping[str, float] | None = None,
+        traffic: Counter[str] | None = None,
     ) -> None:
-        """`counts` counts how often each limit was met; `score_floors` is read at each report."""
+        """`counts` counts how often each limit was met; `score_floors` is read at each report.
+
+        `traffic` counts what passes, by the names of `node.transport.interface`.
+        """
         self._key_pair, self.peer = key_pair(seed)
         self._listen = Multiaddr(listen)
         self._announce = tuple(announce)
@@ -84,7 +88,7 @@ class Libp2pTransport:
         self._peers: frozenset[str] = frozenset()
         self._rate_limit_keys: dict[str, str] = {}  # of connected peers
         self._counts: Counter[str] = Counter() if counts is None else counts
-        self._quotas = Quotas(limits or Limits(), self._counts)
+        self._quotas = Quotas(limits or Limits(), self._counts, traffic)
         limits = self._quotas.limits
         self._peer_scores = PeerScores(
             trio.current_time, limits, {} if score_floors is None else score_floors

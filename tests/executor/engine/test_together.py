@@ -226,6 +226,9 @@ def test_a_song_that_leaves_gives_its_cache_back(
     tmp_path: Path, tiny_model: ModuleType, words: int, sequences: int, steps: int
 ) -> None:
     """And it is as large as `cache_bytes` says."""
+    before, block = allocated(), ctypes.create_string_buffer(2**20)
+    if allocated() - before < len(block):
+        pytest.skip("this process has another malloc than libc's: a sanitizer's")
     tiny_model.build(tmp_path)
     model = MusicModel(tmp_path, Kind.FLOAT32)
 

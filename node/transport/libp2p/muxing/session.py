@@ -5,11 +5,14 @@ body. Each passes six layers, of which two take locks. It writes each message si
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.secure_session import SecureSession
+
+from node.transport.interface import BYTES_IN, BYTES_OUT
 
 # Of one read of the socket: a few of the longest messages.
 READ_BYTES = 128 * 1024
@@ -27,10 +30,14 @@ class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped 
     """
 
     def __init__(
-        self, session: SecureSession, throttle: Callable[[float], Awaitable[None]]
+        self,
+        session: SecureSession,
+        throttle: Callable[[float], Awaitable[None]],
+        traffic: Counter[str],
     ) -> None:
+        """`traffic` counts `BYTES_IN` and `BYTES_OUT`, as the socket carries them."""
         self.__dict__.update(session.__dict__)  # what was read ahead included
-        self._throttle = throttle
+        self._throttle, self._traffic = throttle, traffic
         self._socket = session.conn.read_writer.read_write_closer
         if hasattr(self._socket, "stream"):
             # This session alone reads from now on; a lock costs a turn of trio's loop each time.
@@ -58,6 +65,7 @@ class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped 
             self._waiting_since = None
             if not received:
                 return b""
+            self._traffic[BYTES_IN] += len(received)
             self._encrypted += received
             messages = self._decrypt()
             if messages:
@@ -76,6 +84,7 @@ class MeteredSession(SecureSession):  # type: ignore[misc]  # libp2p is untyped 
         for start in range(0, len(data), MAX_PLAINTEXT_LENGTH):
             message = self.conn.encrypt(data[start : start + MAX_PLAINTEXT_LENGTH])
             sent += len(message).to_bytes(LENGTH_BYTES, "big") + message
+        self._traffic[BYTES_OUT] += len(sent)
         await self._socket.write(sent)
 
     def _decrypt(self) -> list[bytes]:

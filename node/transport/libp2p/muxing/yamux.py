@@ -100,7 +100,7 @@ class GuardedYamux(Yamux):  # type: ignore[misc]
         self._scope = trio.CancelScope()
         self._has_ended = False
         self.rate_limit_key = rate_limit_key(self)
-        self.secured_conn = MeteredSession(conn, self._throttle)
+        self.secured_conn = MeteredSession(conn, self._throttle, quotas.traffic)
         self._pending = bytearray()  # frames to be written
         self._queued = self._written = 0  # bytes of frames, since the start
         self._writing = self._broken = False

@@ -10,7 +10,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 
-from node.transport.interface import SEEN_SECONDS, message_id
+from node.transport.interface import MESSAGES_REPEATED, SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
     BATCH_BYTES,
     QUEUE_BYTES,
@@ -83,6 +83,22 @@ async def test_a_repeated_id_in_iwant_is_answered_once(start: Start) -> None:
 
     await far._bridge.run_in_trio(ask, host, ID.from_base58(near.peer))
     assert [[message.data for message in rpc.publish] for rpc in sent] == [[b"the answer"]]
+
+
+async def test_repeated_messages_are_counted_but_not_this_nodes_own(start: Start) -> None:
+    recorder = Recorder()
+    transport = await start(recorder)
+    host = transport._host
+    assert host is not None
+
+    async def push(host: Host, peer: ID, times: int) -> None:
+        for _ in range(times):
+            await host.gossip.push_msg(peer, rpc_pb2.Message(data=b"again", topicIDs=[TASKS]))
+
+    await transport._bridge.run_in_trio(push, host, ID(b"another"), 3)
+    await transport._bridge.run_in_trio(push, host, ID.from_base58(transport.peer), 2)
+    assert recorder.judged == [b"again"]
+    assert transport._quotas.traffic == {MESSAGES_REPEATED: 2}
 
 
 def test_the_send_queue_is_bounded_in_bytes() -> None:

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from libp2p.peer.id import ID
 
 from node.config.limits import Limits
-from node.transport.interface import Connection, Stream, StreamClosed, ValidationResult
+from node.transport.interface import (
+    BYTES_IN,
+    BYTES_OUT,
+    Connection,
+    Stream,
+    StreamClosed,
+    ValidationResult,
+)
 from node.transport.libp2p import stream as streams
 from node.transport.libp2p.transport import Libp2pTransport
 from tests.node.transport.conftest import ANYWHERE, NEVER_SECONDS, PROTOCOLS, TOPICS, Start
@@ -74,6 +81,15 @@ async def test_both_sides_learn_of_a_connection_and_answer_requests(start: Start
     assert far.peers() == {near.peer}
     assert await request(await near.open(far.peer, ECHO), b"there") == b"ereht"
     assert await request(await far.open(near.peer, OTHER), b"back") == b"kcab"
+
+
+async def test_bytes_are_counted_on_both_sides(start: Start) -> None:
+    near, far = await start(Recorder()), await start(Recorder())
+    await near.dial(far.addresses[0])
+    await request(await near.open(far.peer, ECHO), bytes(100_000))
+    for transport in (near, far):
+        for name in (BYTES_IN, BYTES_OUT):
+            assert 100_000 < transport._quotas.traffic[name] < 120_000
 
 
 async def test_a_simultaneous_dial_is_reported_as_one_connection(start: Start) -> None:

@@ -1,5 +1,6 @@
 """Noise messages as they arrive from a socket, and as they are written to it."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -18,7 +19,7 @@ def run(test: Callable[[Wire, MeteredSession, list[float]], Awaitable[None]]) ->
         async def throttle(amount: float) -> None:
             paid.append(amount)
 
-        await test(wire, MeteredSession(wire.session(), throttle), paid)
+        await test(wire, MeteredSession(wire.session(), throttle, Counter()), paid)
 
     trio.run(main)
 
@@ -43,7 +44,7 @@ def test_what_was_read_ahead_comes_first() -> None:
         before = wire.session()
         wire.send(wire.seal(b"negotiated, and more"))
         assert await before.read(10) == b"negotiated"
-        after = MeteredSession(before, session.charge)
+        after = MeteredSession(before, session.charge, Counter())
         assert await after.receive() == b", and more"
 
     run(test)
