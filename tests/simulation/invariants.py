@@ -325,8 +325,25 @@ def _check_committees(simulation: "Simulation", task: Task) -> None:
 def must_settle(simulation: "Simulation", task: Task) -> bool:
     """Return whether the first attempt must settle a task (specification 1)."""
     committee = committees(simulation.network, task)[0]
-    honest = sum(_is_honest(simulation, peer) for peer in committee)
-    return simulation.scenario.synchronous and 2 * honest > len(committee)
+    voters = [node for node in simulation.honest if node.peer in committee]
+    able = sum(_may_vote(simulation, node) for node in voters)
+    return simulation.scenario.synchronous and 2 * able > len(committee)
+
+
+def _may_vote(simulation: "Simulation", node: "FaultyNode") -> bool:
+    """Return whether a node surely reads enough feeds to vote (specification 6.12).
+
+    In a large network it is not connected to all members, and faulty ones may show it no feed.
+    """
+    roster = simulation.network.roster
+    own = roster[node.peer].operator
+    others = [other for other in simulation.honest if other is not node]
+    connected = [
+        other for other in others if other.index in node.dialled or node.index in other.dialled
+    ]
+    read = {roster[other.peer].operator for other in connected} - {own}
+    needed = {member.operator for member in roster.values()} - {own}
+    return len(connected) == len(others) or 2 * len(read) > len(needed)
 
 
 def _check_lists(simulation: "Simulation", votes: Sequence[Vote]) -> None:
