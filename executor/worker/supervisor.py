@@ -311,7 +311,7 @@ class WorkerSupervisor:
             return stopped_end() if run.order.stop.is_set() else end
         except TimeoutError:
             self._dispose()
-            return past_deadline()
+            return stopped_end() if run.order.stop.is_set() else past_deadline()
         except (WorkerDied, OSError) as error:
             self._dispose()
             reason = Abstention.TIMEOUT if run.order.stop.is_set() else Abstention.WORKER_DIED

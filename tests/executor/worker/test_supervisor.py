@@ -292,7 +292,8 @@ def test_a_worker_that_does_not_stop_is_killed_after_its_deadline(
 def test_a_worker_that_does_not_stop_is_killed(fake: WorkerSupervisor, embedded: ModelRef) -> None:
     stop = threading.Event()
     stopper = threading.Thread(target=fake.stop, args=(stop,))
-    with pytest.raises(Abstained, match="exit code -9") as caught:
+    # The thread that stops it, or the one that runs it, is the first to see that its time is over.
+    with pytest.raises(Abstained, match=r"exit code -9|the job was stopped") as caught:
         endless(fake, embedded, once(stopper.start), TIMEOUT, stop)
     stopper.join()
     assert caught.value.reason == "timeout"
