@@ -12,7 +12,7 @@ from node.cli.exit_codes import Exit
 from protocol.network import Network, NetworkParameters
 from scripts.testnet_tool import __main__ as testnet_command
 from scripts.testnet_tool import folder
-from scripts.testnet_tool.nodes import Daemons, LocalNode, create_network, is_ready
+from scripts.testnet_tool.nodes import Daemons, LocalNode, NodeDown, create_network, is_ready
 from tests.support import fixtures
 
 CLASSES = fixtures.network_document()["classes"]
@@ -140,3 +140,34 @@ def test_log_of_an_earlier_run_does_not_count(root: Path) -> None:
     assert is_ready(nodes[0])
     with Daemons(root / "network.json", nodes[:1]):
         assert not is_ready(nodes[0])
+
+
+@pytest.mark.parametrize(("count", "connections"), [(4, 3), (5, 4), (10, 9), (12, 9)])
+def test_nodes_are_connected_with_as_many_as_they_keep(
+    root: Path, monkeypatch: pytest.MonkeyPatch, count: int, connections: int
+) -> None:
+    """With the feeds of three others to read, those of twelve have six more for gossip."""
+    monkeypatch.setattr(subprocess, "Popen", FakeProcess)
+    _, nodes = create_network(root, count, CLASSES, NetworkParameters(follow=3))
+    daemons = Daemons(root / "network.json", nodes)
+    for number, node in enumerate(nodes):
+        daemons.start(node)
+        peers = [other.peer for other in nodes if other is not node]
+        for peer in peers[: connections - (number == 2)]:
+            with node.log.open("a") as log:
+                print(json.dumps({"event": "connected", "peer": peer}), file=log)
+    with pytest.raises(NodeDown, match="node-3 did not connect"):
+        daemons.wait_connected(0.0)
+    with nodes[2].log.open("a") as log:
+        print(json.dumps({"event": "connected", "peer": nodes[-1].peer}), file=log)
+    daemons.wait_connected(0.0)
+
+
+class FakeProcess:
+    """A daemon that runs and does nothing."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        del arguments, options
+
+    def poll(self) -> None:
+        """Return no code."""
