@@ -396,7 +396,7 @@ async def test_a_hung_peer_is_disconnected(start: Start, monkeypatch: pytest.Mon
 
     for connection in host.connections(watching.peer):
         connection.muxed_conn.secured_conn._throttle = hang
-        connection.muxed_conn._write_frame = hang
+        connection.muxed_conn.flush = functools.partial(hang, None)
     monkeypatch.setattr(yamux, "SILENT_SECONDS", 0.5)
     await recorder.until(lambda: ("disconnected", hung.peer) in recorder.events)
     assert watching._counts["silent-cut"] == 1

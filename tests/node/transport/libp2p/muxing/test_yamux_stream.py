@@ -255,6 +255,34 @@ def test_a_ping_is_answered() -> None:
     run(test)
 
 
+def test_a_peer_is_pinged_only_if_nothing_came_from_it_lately() -> None:
+    async def test(wire: Wire, muxer: GuardedYamux) -> None:
+        def pings() -> list[bytes]:
+            return [content for content in wire.received() if content.startswith(FIRST_PING[:4])]
+
+        wire.received()
+        for number in range(10):
+            await trio.sleep(yamux.PING_EVERY * 0.7)
+            await send(wire, frame(PING, SYN, 0, length=number))
+        assert pings() == []
+        await trio.sleep(yamux.PING_EVERY * 2.5)
+        assert len(pings()) == 2
+
+    run(test)
+
+
+def test_what_waits_for_a_stream_is_sent_with_the_next_ping_at_the_latest() -> None:
+    async def test(wire: Wire, muxer: GuardedYamux) -> None:
+        await send(wire, frame(DATA, SYN, THEIRS, b"a"))
+        wire.received()
+        for _ in range(3):  # the peer is heard, so it is not pinged
+            await trio.sleep(yamux.PING_EVERY * 0.5)
+            await send(wire, frame(WINDOW, 0, THEIRS))
+        assert frame(WINDOW, ACK, THEIRS) in b"".join(wire.received())
+
+    run(test)
+
+
 def test_a_reset_ends_reading_and_drops_what_is_unread() -> None:
     async def test(wire: Wire, muxer: GuardedYamux) -> None:
         await send(wire, frame(DATA, SYN, THEIRS, b"unread"), frame(WINDOW, RST, THEIRS))
