@@ -25,7 +25,13 @@ from multiaddr import Multiaddr
 
 from node.admission.peer_score import PeerAction, PeerScores
 from node.config.limits import Limits
-from node.transport.interface import Listener, ValidationResult
+from node.transport.interface import (
+    BYTES_IN,
+    BYTES_OUT,
+    MESSAGES_REPEATED,
+    Listener,
+    ValidationResult,
+)
 from node.transport.libp2p.dial_errors import describe_dial_failure
 from node.transport.libp2p.gossipsub import Topics
 from node.transport.libp2p.host import Host, key_pair, port_taken
@@ -89,6 +95,7 @@ class Libp2pTransport:
         self._rate_limit_keys: dict[str, str] = {}  # of connected peers
         self._counts: Counter[str] = Counter() if counts is None else counts
         self._quotas = Quotas(limits or Limits(), self._counts, traffic)
+        self._quotas.traffic.update(dict.fromkeys((BYTES_IN, BYTES_OUT, MESSAGES_REPEATED), 0))
         limits = self._quotas.limits
         self._peer_scores = PeerScores(
             trio.current_time, limits, {} if score_floors is None else score_floors

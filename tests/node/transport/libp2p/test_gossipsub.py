@@ -98,7 +98,7 @@ async def test_repeated_messages_are_counted_but_not_this_nodes_own(start: Start
     await transport._bridge.run_in_trio(push, host, ID(b"another"), 3)
     await transport._bridge.run_in_trio(push, host, ID.from_base58(transport.peer), 2)
     assert recorder.judged == [b"again"]
-    assert transport._quotas.traffic == {MESSAGES_REPEATED: 2}
+    assert transport._quotas.traffic[MESSAGES_REPEATED] == 2
 
 
 def test_the_send_queue_is_bounded_in_bytes() -> None:
