@@ -155,6 +155,7 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
             eclipse_protection_enabled=False,
         )
         self.mcache = ContentCache(3, 5)
+        self._last_mesh: dict[str, set[ID]] = {}  # at the last heartbeat, by topic
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
         """Send an own message to all subscribers, and forward another's to the mesh."""
@@ -177,11 +178,14 @@ class Router(GossipSub):  # type: ignore[misc]  # libp2p is untyped here
         """Choose the peers outside the mesh that get an IHAVE; return its ids by peer and topic.
 
         libp2p's own skips peers in prune back-off. That back-off is for GRAFT alone (GossipSub
-        1.1), and IHAVE is the only way that such a peer learns of messages. A topic that is not
+        1.1), and IHAVE is the only way that such a peer learns of messages. So is it for what came
+        before a peer was in the mesh: one that is new there is told once more. A topic that is not
         joined has no mesh: a message on it is sent to all its subscribers.
         """
         ids_by_peer: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
-        for topic, mesh in self.mesh.items():
+        for topic, peers in self.mesh.items():
+            mesh = peers & self._last_mesh.get(topic, set())
+            self._last_mesh[topic] = set(peers)
             recent = self.mcache.window(topic)
             subscribed = self.pubsub.peer_topics.get(topic, set())
             if recent and subscribed:

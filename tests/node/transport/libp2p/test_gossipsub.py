@@ -13,6 +13,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from node.transport.interface import MESSAGES_REPEATED, SEEN_SECONDS, message_id
 from node.transport.libp2p.gossipsub import (
     BATCH_BYTES,
+    PROTOCOL,
     QUEUE_BYTES,
     RPC_CONTROLS,
     RPC_IDS,
@@ -61,6 +62,30 @@ async def test_a_peer_in_prune_back_off_still_learns_of_messages_by_ihave(start:
     await recorders[2].until(lambda: b"forwarded to the mesh alone" in recorders[2].payloads)
     assert (middle.peer, TASKS, b"forwarded to the mesh alone") in recorders[2].gossip
     assert await middle._bridge.run_in_trio(pruned_now, host, peer)
+
+
+async def test_a_peer_that_is_new_in_the_mesh_learns_of_earlier_messages_by_ihave(
+    start: Start,
+) -> None:
+    """They were forwarded to the mesh as it was, and replayed to nobody."""
+    transport, peer = await start(Recorder()), ID(b"another")
+    host = transport._host
+    assert host is not None
+
+    async def told(host: Host, beats: list[bool]) -> list[bool]:
+        """Whether the peer is told at each heartbeat, by whether it is in the mesh then."""
+        router, answers = host.gossip.router, []
+        router.mcache.put(rpc_pb2.Message(data=b"earlier", topicIDs=[TASKS]))
+        router.peer_protocol[peer] = PROTOCOL
+        host.gossip.peer_topics[TASKS] = {peer}
+        for in_mesh in beats:
+            router.mesh[TASKS] = {peer} if in_mesh else set()
+            answers.append(peer in router.gossip_heartbeat())
+        return answers
+
+    beats = [False, True, True, False, True]
+    answers = await transport._bridge.run_in_trio(told, host, beats)
+    assert answers == [True, True, False, True, True]
 
 
 async def test_a_repeated_id_in_iwant_is_answered_once(start: Start) -> None:

@@ -142,9 +142,6 @@ async def acquaint(transports: list[Libp2pTransport], recorders: list[Recorder])
         recorder.judged.clear()
 
 
-@pytest.mark.skip(
-    reason="known fault: in one of twenty runs two new peers never gossip to each other"
-)
 async def test_gossip_is_forwarded_and_a_rejected_message_is_not(
     start: Start,
 ) -> None:
