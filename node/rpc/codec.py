@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 import schemas
-from node.rpc.framing import FrameTooLarge, MalformedFrame, encode_length, read_frame
+from node.rpc.framing import FrameTooLarge, MalformedFrame, frame, read_frame
 from node.transport.interface import Stream
 from protocol.constants import DOCUMENT_LIMIT, ENVELOPE_LIMIT
 from protocol.errors import Rejected, Rejection
@@ -100,4 +100,4 @@ async def refuse(stream: Stream, status: Status, reason: str, detail: str) -> No
 
 async def _write_answer(stream: Stream, status: Status, payload: bytes) -> None:
     """Write both at once: each write is a message of the stream's multiplexer and its cipher."""
-    await stream.write(bytes((status,)) + encode_length(len(payload)) + payload)
+    await stream.write(bytes((status,)) + frame(payload))

@@ -1,31 +1,16 @@
 """`scripts/bench blobs`, as it is run, on a small blob."""
 
-import json
 import mmap
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 from scripts.bench_tool import blobs
 from scripts.bench_tool.light.transfer import Memory
+from tests.scripts.benchmark import rows_of
 
-ROOT = Path(__file__).resolve().parents[2]
 MEGABYTES = 8.0
 
 
 def test_blobs_are_measured_and_resumed() -> None:
-    command = [sys.executable, "-P", "-m", "scripts.bench_tool.blobs", "--json"]
-    done = subprocess.run(
-        [*command, "--megabytes", str(MEGABYTES), "--readers", "2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    row, cut = json.loads(done.stdout)
+    row, cut = rows_of("blobs", "--megabytes", str(MEGABYTES), "--readers", "2")
     assert (row["readers"], row["megabytes"]) == (2, MEGABYTES)
     assert all(row[kind]["mb_per_second"] > 0 for kind in ("libp2p", "plain", "hashed"))
     for kind in ("libp2p", "hashed"):  # a plain reader's may round to nothing

@@ -1,16 +1,11 @@
 """`scripts/bench idle`, `burst` and `envelopes`, each as it is run, on the smallest networks."""
 
 import asyncio
-import json
-import os
-import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import pytest
 import trio
@@ -32,24 +27,8 @@ from scripts.bench_tool.light.samples import (
     is_waiting,
     part_of,
 )
+from tests.scripts.benchmark import rows_of
 from tests.support import fixtures
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def rows_of(*command: str) -> list[dict[str, Any]]:
-    """What a benchmark prints with --json."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", f"scripts.bench_tool.{command[0]}", *command[1:], "--json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
-    return rows
 
 
 def test_idle_nodes_use_time() -> None:

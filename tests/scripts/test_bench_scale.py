@@ -1,9 +1,5 @@
 """`scripts/bench scale`, as it is run, on the smallest rosters; and what its figures rest on."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,25 +14,14 @@ from scripts.bench_tool import scale
 from scripts.bench_tool.large import settled
 from scripts.bench_tool.large.roster import generate
 from scripts.bench_tool.large.world import Meter, counting, world
+from tests.scripts.benchmark import rows_of
 from tests.simulation import virtual_loop
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_small_rosters_are_measured_and_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "costs.svg"
-    command = [sys.executable, "-P", "-m", "scripts.bench_tool.scale", "--json"]
     sizes = ["--members", "4", "20", "--tasks", "2", "--away", "2", "--settled", "10"]
-    done = subprocess.run(
-        [*command, *sizes, "--plot", str(picture)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    small, large = json.loads(done.stdout)
+    small, large = rows_of("scale", *sizes, "--plot", str(picture))
     for members, row in ((4, small), (20, large)):
         assert row["members"] == members
         assert row["is_allowed"]
